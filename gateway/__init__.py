@@ -1,0 +1,1 @@
+"""Edge gateway for fleets of home batteries."""

@@ -1,0 +1,1 @@
+"""The HTTP surface: REST, metrics, health."""

@@ -1,0 +1,1 @@
+"""Pure, synchronous, deterministic rules; numpy and the standard library only; `now` is an argument."""

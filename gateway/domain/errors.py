@@ -1,0 +1,63 @@
+"""Error taxonomy: what failed and whether trying again can help."""
+
+from enum import Enum
+
+
+class Retry(Enum):
+    """Whether the same attempt may succeed later."""
+
+    LATER = "later"
+    AFTER_CHANGE = "after_change"
+    NEVER = "never"
+
+
+class GatewayError(Exception):
+    """Root of every error the gateway raises on purpose; `retry` says whether waiting can help."""
+
+    retry: Retry = Retry.NEVER
+
+
+class LinkDown(GatewayError):
+    """The peer cannot be reached or the connection was lost; waiting helps."""
+
+    retry = Retry.LATER
+
+
+class PeerRefused(GatewayError):
+    """The peer answered and said no: credentials, permissions, protocol version; an operator must act."""
+
+    retry = Retry.AFTER_CHANGE
+
+
+class ProtocolViolation(GatewayError):
+    """The peer broke its protocol; the connection is dropped and made anew."""
+
+    retry = Retry.LATER
+
+
+class StorageError(GatewayError):
+    """A durable write failed (disk full, I/O error); what was not written is not claimed to be stored."""
+
+    retry = Retry.LATER
+
+
+class CorruptState(GatewayError):
+    """A file on disk does not hold what it should; it is set aside, never guessed at."""
+
+
+class InvalidInput(GatewayError):
+    """Input from outside is not acceptable. `problems` names what and where, all at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class InvariantBroken(GatewayError):
+    """A condition the code relies on does not hold: a bug."""
+
+
+def invariant(condition: bool, why: str) -> None:
+    """Raise `InvariantBroken` unless `condition` holds."""
+    if not condition:
+        raise InvariantBroken(why)

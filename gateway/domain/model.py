@@ -1,0 +1,283 @@
+"""The words of the project as types: devices, readings, commands, intervals.
+
+Power in W, + = discharge (grid power: + = import); energy in Wh on the AC side; SoC and reserve in percent of
+usable capacity; time in UTC epoch milliseconds. NaN (columns) and None (scalars) mean unknown, never 0.
+Batches are columns of equal length; `slots` index the fleet.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+DeviceId = NewType("DeviceId", str)
+EventId = NewType("EventId", str)
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Slots = NDArray[np.int32]
+Small = NDArray[np.int8]
+Bools = NDArray[np.bool_]
+
+ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
+_ID = re.compile(ID_PATTERN)
+
+UNLIMITED = math.inf
+NEVER_MS = -(1 << 62)
+
+
+def is_device_id(text: str) -> bool:
+    """Whether `text` may name a device: safe in topics, paths and logs."""
+    return _ID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """One instant: `utc_ms` for edges and events, `mono_ms` for ages, leases and deadlines."""
+
+    utc_ms: int
+    mono_ms: int
+
+
+class Mode(IntEnum):
+    """Who steers the battery, as the device reports it."""
+
+    UNKNOWN = 0
+    SELF_CONSUMPTION = 1
+    REMOTE = 2
+    BACKUP = 3
+    OTHER = 4
+
+
+class Grid(IntEnum):
+    """Whether the home is connected to the grid."""
+
+    UNKNOWN = 0
+    ON = 1
+    ISLAND = 2
+
+
+class CommandOp(IntEnum):
+    """What a device is told. `HOLD` is 0 W for a lease; `RELEASE` hands it back to the maker's own mode."""
+
+    SETPOINT = 1
+    HOLD = 2
+    RELEASE = 3
+    RESERVE = 4
+
+
+class CommandResult(IntEnum):
+    """The device's own answer to a command."""
+
+    NONE = 0
+    APPLIED = 1
+    EXPIRED = 2
+    OLDER = 3
+    REFUSED = 4
+
+
+class Delivery(IntEnum):
+    """What is known of a command's way to the broker or device (not yet the device's answer)."""
+
+    NOT_SENT = 0
+    ACCEPTED = 1
+    NO_SUBSCRIBER = 2
+    REFUSED = 3
+    UNKNOWN = 4
+
+
+class EnergySource(IntEnum):
+    """Where an interval's energy comes from; one source per direction and device, never mixed."""
+
+    NONE = 0
+    COUNTER = 1
+    ENERGY = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One battery as enrolled: identity, ratings, permissions. `inverter_w_max` None = no inverter shared with PV.
+
+    Site limits: None = unknown = not allowed; `math.inf` = unlimited.
+    """
+
+    id: DeviceId
+    profile: str
+    site: str
+    feeder: str = ""
+    tags: tuple[str, ...] = ()
+    capacity_wh: float
+    discharge_w_max: float
+    charge_w_max: float
+    inverter_w_max: float | None = None
+    reserve_pct: float
+    export_allowed: bool
+    grid_charge_allowed: bool
+    site_import_w_max: float | None = None
+    site_export_w_max: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveBatch:
+    """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes."""
+
+    slots: Slots
+    fresh: Bools
+    device_t_ms: Ints
+    battery_w: Floats
+    soc_pct: Floats
+    soc_step_pct: Floats
+    temp_c: Floats
+    discharge_w_max: Floats
+    charge_w_max: Floats
+    reserve_pct: Floats
+    pv_w: Floats
+    load_w: Floats
+    grid_w: Floats
+    mode: Small
+    grid: Small
+    faults: Ints
+    cmd: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyBatch:
+    """Settlement samples. `t_ms` is the end of a span of `span_ms`; counters are lifetime AC counters, `*_wh` the
+    energy within the span of a product without counters. Several rows may belong to one device."""
+
+    slots: Slots
+    boot: Ints
+    seq: Ints
+    t_ms: Ints
+    span_ms: Ints
+    charge_counter_wh: Floats
+    discharge_counter_wh: Floats
+    charge_wh: Floats
+    discharge_wh: Floats
+    battery_w: Floats
+    soc_pct: Floats
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusBatch:
+    """Presence of devices as they or their last will tell it."""
+
+    slots: Slots
+    online: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckBatch:
+    """Devices' answers to commands: `cmd` the command's id, `result` a `CommandResult`."""
+
+    slots: Slots
+    cmd: Ints
+    result: Small
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckToken:
+    """What a link needs to acknowledge the messages behind a batch; opaque to everyone else."""
+
+    generation: int
+    packet_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingBatch:
+    """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable."""
+
+    live: LiveBatch | None = None
+    energy: EnergyBatch | None = None
+    status: StatusBatch | None = None
+    acks: AckBatch | None = None
+    token: AckToken | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandBatch:
+    """Commands to write, at most one per device. Columns: `op` a `CommandOp`, `setpoint_w` whole W (+ = discharge),
+    `lease_s`, `reserve_pct` (NaN unless RESERVE), `cmd` growing per device, `valid_until_ms` absolute UTC."""
+
+    slots: Slots
+    op: Small
+    setpoint_w: Ints
+    lease_s: Ints
+    reserve_pct: Floats
+    cmd: Ints
+    valid_until_ms: Ints
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReport:
+    """One `Delivery` per command, in the batch's order."""
+
+    delivery: Small
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntervalRecord:
+    """Energy of one device in one clock-aligned, half-open interval; identity is (device, start_ms, revision)."""
+
+    device: DeviceId
+    start_ms: int
+    length_s: int
+    revision: int
+    charge_wh: float | None
+    discharge_wh: float | None
+    coverage_pct: float
+    samples: int
+    soc_end_pct: float | None
+    source: EnergySource
+    battery_w_mean: float | None = None
+    battery_w_min: float | None = None
+    battery_w_max: float | None = None
+
+
+class EventKind(Enum):
+    """`real` and `capacity_test` actuate; `dry_run` never does."""
+
+    REAL = "real"
+    CAPACITY_TEST = "capacity_test"
+    DRY_RUN = "dry_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetGroup:
+    """Which devices an event addresses: everything, or the union of the named ids and tags."""
+
+    all: bool = False
+    ids: tuple[DeviceId, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRequest:
+    """What the grid asks: gross AC battery power `target_w` of `group` from start to end.
+
+    `target_w` + = discharge, None = the most that can be sustained to the end (in the direction of
+    `charge_when_max`). `revision` grows with each change; `cancelled` withdraws. Lower `priority` wins.
+    """
+
+    id: EventId
+    revision: int
+    kind: EventKind
+    program: str
+    group: TargetGroup
+    start_ms: int
+    end_ms: int
+    target_w: float | None
+    priority: int
+    cancelled: bool = False
+    charge_when_max: bool = False
+    source: str = field(default="")

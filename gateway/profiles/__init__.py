@@ -1,0 +1,1 @@
+"""The device language: what a product says and how it is told."""

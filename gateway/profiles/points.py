@@ -1,0 +1,72 @@
+"""The canonical points of each message kind: name, column type, unit. What a profile may map to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gateway.domain.model import NEVER_MS, CommandResult, Grid, Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canonical:
+    """A column: `dtype`, the value that means unknown, and for enumerations the member names."""
+
+    dtype: DTypeLike
+    unknown: float | int
+    unit: str = ""
+    members: dict[str, int] | None = None
+    required: bool = False
+    power: str = ""
+
+
+def _number(unit: str, *, power: str = "") -> Canonical:
+    return Canonical(dtype=np.float64, unknown=float("nan"), unit=unit, power=power)
+
+
+def _integer(unit: str = "", *, unknown: int = 0, required: bool = False) -> Canonical:
+    return Canonical(dtype=np.int64, unknown=unknown, unit=unit, required=required)
+
+
+def _members(kind: type[Mode] | type[Grid] | type[CommandResult], *, required: bool = False) -> Canonical:
+    names = {member.name.lower(): int(member) for member in kind}
+    return Canonical(dtype=np.int8, unknown=0, members=names, required=required)
+
+
+LIVE: dict[str, Canonical] = {
+    "device_t_ms": _integer("ms", unknown=NEVER_MS),
+    "battery_w": _number("W", power="battery"),
+    "soc_pct": _number("%"),
+    "soc_step_pct": _number("%"),
+    "temp_c": _number("degC"),
+    "discharge_w_max": _number("W"),
+    "charge_w_max": _number("W"),
+    "reserve_pct": _number("%"),
+    "pv_w": _number("W"),
+    "load_w": _number("W"),
+    "grid_w": _number("W", power="grid"),
+    "mode": _members(Mode),
+    "grid": _members(Grid),
+    "faults": _integer(),
+    "cmd": _integer(),
+}
+ENERGY: dict[str, Canonical] = {
+    "boot": _integer(required=True),
+    "seq": _integer(required=True),
+    "t_ms": _integer("ms", required=True),
+    "span_ms": _integer("ms"),
+    "charge_counter_wh": _number("Wh"),
+    "discharge_counter_wh": _number("Wh"),
+    "charge_wh": _number("Wh"),
+    "discharge_wh": _number("Wh"),
+    "battery_w": _number("W", power="battery"),
+    "soc_pct": _number("%"),
+}
+STATUS: dict[str, Canonical] = {
+    "online": Canonical(dtype=np.bool_, unknown=False, required=True),
+}
+ACK: dict[str, Canonical] = {
+    "cmd": _integer(required=True),
+    "result": _members(CommandResult, required=True),
+}
+CATALOGUE: dict[str, dict[str, Canonical]] = {"live": LIVE, "energy": ENERGY, "status": STATUS, "ack": ACK}

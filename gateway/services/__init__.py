@@ -1,0 +1,1 @@
+"""Asyncio shells that hold state and await; they do not decide."""

@@ -1,0 +1,1 @@
+"""Protocol transports shared by links, signals and sinks."""
