@@ -5,6 +5,9 @@ from typing import Protocol
 
 from gateway.domain.model import Now
 
+utc_struct = time.gmtime
+"""Epoch seconds as UTC, for log formatters."""
+
 
 class Clock(Protocol):
     """Source of `Now`; injected everywhere so that tests can move it."""

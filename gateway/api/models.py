@@ -1,0 +1,244 @@
+"""Bodies of the REST answers; the OpenAPI document is made from them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.services.inventory import DeviceRow
+from gateway.signals.body import EventBody
+
+
+class Body(BaseModel):
+    """Unknown members are a bug."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Body):
+    """Why a request was refused: every fault with its place."""
+
+    error: str
+    problems: list[str] = []
+
+
+class AnswerBody(Body):
+    """The decision on an event."""
+
+    id: str
+    revision: int
+    outcome: Literal["accepted", "duplicate", "superseded", "rejected"]
+    reason: str | None = None
+
+
+class MemberBody(Body):
+    """One device within an event. `status`: scheduled | sent | acknowledged | delivering | refused | offline |
+    limited | left | released; powers in W, + = discharge; null = unknown."""
+
+    device: str
+    status: str
+    setpoint_w: int | None
+    battery_w: float | None
+    limits: list[str]
+
+
+class EventStatus(Body):
+    """An event and what it delivers. `delivered_w`: measured gross AC battery power of the group."""
+
+    id: str
+    revision: int
+    kind: str
+    program: str
+    state: str
+    start: str
+    end: str
+    priority: int
+    target_w: float | None
+    commanded_w: float | None
+    delivered_w: float | None
+    unserved_w: float | None
+    devices: int
+    members: list[MemberBody] | None = None
+
+
+class EventList(Body):
+    """Events, newest start first."""
+
+    events: list[EventStatus]
+    stopped: bool
+
+
+class StopBody(Body):
+    """Whether dispatch is stopped; `by` names who asks."""
+
+    active: bool
+    by: str = "operator"
+
+
+class DeviceState(Body):
+    """A device: its enrollment and, where known, its newest reading and what it may do now."""
+
+    device: DeviceRow
+    online: bool | None
+    reading_age_s: float | None
+    soc_pct: float | None
+    battery_w: float | None
+    reserve_pct: float | None
+    held: str
+    setpoint_w: int | None
+
+
+class DeviceList(Body):
+    """A page of devices in order of enrollment; `next` is the offset of the next page, null at the end."""
+
+    total: int
+    next: int | None
+    devices: list[DeviceState]
+
+
+class BadRowBody(Body):
+    """A row that was not imported."""
+
+    line: int
+    problem: str
+
+
+class ImportReport(Body):
+    """What an import did. `enrolled` counts devices that were new or changed."""
+
+    rows: int
+    enrolled: int
+    rejected: list[BadRowBody]
+    rejected_total: int
+
+
+class Unenrolled(Body):
+    """Devices that send telemetry and are not enrolled; `seen` their last message."""
+
+    devices: list[dict[str, str]]
+    messages: int
+
+
+class Readiness(Body):
+    """Whether the gateway does its job, and if not, why."""
+
+    ready: bool
+    reasons: list[str]
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the REST surface."""
+    schemas: dict[str, Any] = {}
+    for model in (
+        Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
+        ImportReport, Unenrolled, Readiness,
+    ):  # fmt: skip
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Battery fleet gateway", "version": version},
+        "security": [{"token": []}],
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": dict(sorted(schemas.items())),
+        },
+        "paths": _paths(),
+    }
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _answers(ok: str, *, status: str = "200", problems: tuple[str, ...] = ()) -> dict[str, Any]:
+    texts = {"400": "not understood", "404": "not known", "409": "refused", "503": "not durable; try again"}
+    out: dict[str, Any] = {status: {"description": "done", "content": _ref(ok)}}
+    out |= {code: {"description": texts[code], "content": _ref("Problem")} for code in problems}
+    out["401"] = {"description": "no or wrong token", "content": _ref("Problem")}
+    return out
+
+
+def _parameter(name: str, where: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "in": where, "required": where == "path", "schema": {"type": kind}}
+
+
+def _paths() -> dict[str, Any]:
+    event_id = [_parameter("id", "path", "string")]
+    return {
+        "/v1/dispatch-events": {
+            "post": {
+                "summary": "Take, update or cancel a dispatch event; idempotent by id and revision",
+                "requestBody": {"required": True, "content": _ref("EventBody")},
+                "responses": _answers("AnswerBody", problems=("400", "503"))
+                | {"409": {"description": "rejected, with the reason", "content": _ref("AnswerBody")}},
+            },
+            "get": {"summary": "List events", "responses": _answers("EventList")},
+        },
+        "/v1/dispatch-events/{id}": {
+            "get": {
+                "summary": "One event with the status of its devices",
+                "parameters": event_id,
+                "responses": _answers("EventStatus", problems=("404",)),
+            },
+            "delete": {
+                "summary": "Cancel an event",
+                "parameters": event_id,
+                "responses": _answers("AnswerBody", problems=("404", "503")),
+            },
+        },
+        "/v1/dispatch/stop-all": {
+            "post": {
+                "summary": "Release everything, ramped, and refuse events until cleared (active false)",
+                "requestBody": {"required": True, "content": _ref("StopBody")},
+                "responses": _answers("StopBody", problems=("400", "503")),
+            }
+        },
+        "/v1/devices": {
+            "get": {
+                "summary": "List devices",
+                "parameters": [_parameter("offset", "query", "integer"), _parameter("limit", "query", "integer")],
+                "responses": _answers("DeviceList", problems=("400",)),
+            },
+            "post": {
+                "summary": "Import devices: text/csv or application/x-ndjson, one row per device",
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "text/csv": {"schema": {"type": "string"}},
+                        "application/x-ndjson": {"schema": {"type": "string"}},
+                    },
+                },
+                "responses": _answers("ImportReport", problems=("400", "503")),
+            },
+        },
+        "/v1/devices/{id}": {
+            "get": {
+                "summary": "One device",
+                "parameters": event_id,
+                "responses": _answers("DeviceState", problems=("404",)),
+            }
+        },
+        "/v1/unenrolled": {
+            "get": {
+                "summary": "Devices that send telemetry without being enrolled",
+                "responses": _answers("Unenrolled"),
+            }
+        },
+        "/readyz": {
+            "get": {
+                "summary": "Ready to dispatch and to store, or why not",
+                "security": [],
+                "responses": {
+                    "200": {"description": "ready", "content": _ref("Readiness")},
+                    "503": {"description": "not ready", "content": _ref("Readiness")},
+                },
+            }
+        },
+        "/healthz": {
+            "get": {"summary": "The loop runs", "security": [], "responses": {"200": {"description": "alive"}}}
+        },
+        "/metrics": {
+            "get": {"summary": "Prometheus metrics", "security": [], "responses": {"200": {"description": "metrics"}}}
+        },
+    }

@@ -1,0 +1,233 @@
+"""The HTTP surface: REST under /v1/, /metrics, /healthz, /readyz. Parses, asks a service, answers; decides nothing."""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from gateway.api.models import (
+    AnswerBody,
+    BadRowBody,
+    DeviceList,
+    DeviceState,
+    EventList,
+    EventStatus,
+    ImportReport,
+    Problem,
+    Readiness,
+    StopBody,
+    Unenrolled,
+)
+from gateway.domain.dispatch import Answer, Outcome
+from gateway.domain.errors import InvalidInput, StorageError
+from gateway.domain.model import EventRequest
+from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows
+from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event
+
+log = logging.getLogger(__name__)
+
+PAGE_MAX = 1_000
+OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+
+
+class Dispatcher(Protocol):
+    """What the API asks of control."""
+
+    async def submit(self, request: EventRequest) -> Answer: ...
+
+    def events(self) -> Sequence[EventStatus]: ...
+
+    def event(self, event_id: str) -> EventStatus | None: ...
+
+    async def cancel(self, event_id: str) -> Answer | None: ...
+
+    async def stop_all(self, *, active: bool, by: str) -> None: ...
+
+    @property
+    def stopped(self) -> bool: ...
+
+
+class DeviceView(Protocol):
+    """What the API asks of the fleet."""
+
+    def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]: ...
+
+    def one(self, device_id: str) -> DeviceState | None: ...
+
+    def unenrolled(self) -> Unenrolled: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the routes stand on."""
+
+    dispatcher: Dispatcher
+    devices: DeviceView
+    inventory: Inventory
+    registry: CollectorRegistry
+    readiness: Callable[[], list[str]]
+    token: SecretStr | None
+
+
+def _json(body: BaseModel, *, status: int = 200) -> web.Response:
+    return web.Response(body=body.model_dump_json().encode(), status=status, content_type="application/json")
+
+
+def _problem(status: int, error: str, problems: Sequence[str] = ()) -> web.Response:
+    return _json(Problem(error=error, problems=list(problems)), status=status)
+
+
+def make_app(parts: Parts) -> web.Application:
+    """The routes over `parts`."""
+    routes = _Routes(parts)
+    app = web.Application(middlewares=[_guard(parts.token), _translate], client_max_size=MAX_IMPORT_BYTES)
+    app.add_routes(
+        [
+            web.post("/v1/dispatch-events", routes.submit),
+            web.get("/v1/dispatch-events", routes.events),
+            web.get("/v1/dispatch-events/{id}", routes.event),
+            web.delete("/v1/dispatch-events/{id}", routes.cancel),
+            web.post("/v1/dispatch/stop-all", routes.stop_all),
+            web.get("/v1/devices", routes.devices),
+            web.post("/v1/devices", routes.import_devices),
+            web.get("/v1/devices/{id}", routes.device),
+            web.get("/v1/unenrolled", routes.unenrolled),
+            web.get("/metrics", routes.metrics),
+            web.get("/healthz", routes.healthz),
+            web.get("/readyz", routes.readyz),
+        ]
+    )
+    return app
+
+
+def _guard(token: SecretStr | None) -> Middleware:
+    """Bearer token where one is set; without one only requests that name loopback (no DNS rebinding)."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_PATHS:
+            return await handler(request)
+        if token is None:
+            host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
+            if host not in LOOPBACK_HOSTS:
+                return _problem(403, "without a token only loopback is served")
+        else:
+            given = request.headers.get("Authorization", "").encode()
+            if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
+                return _problem(401, "a bearer token is required")
+        return await handler(request)
+
+    return guard
+
+
+@web.middleware
+async def _translate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except InvalidInput as error:
+        return _problem(400, "the request was not understood", error.problems)
+    except StorageError as error:
+        log.warning("a request could not be made durable", extra={"path": request.path, "why": str(error)})
+        return _problem(503, "not durable; nothing was changed", [str(error)])
+    except web.HTTPException as error:
+        return _problem(error.status, error.reason)
+
+
+class _Routes:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            return _problem(413, f"larger than {MAX_BODY_BYTES} bytes")
+        answer = await self._parts.dispatcher.submit(parse_event(await request.read(), source="rest"))
+        return _answer(answer)
+
+    async def events(self, _request: web.Request) -> web.StreamResponse:
+        dispatcher = self._parts.dispatcher
+        return _json(EventList(events=list(dispatcher.events()), stopped=dispatcher.stopped))
+
+    async def event(self, request: web.Request) -> web.StreamResponse:
+        found = self._parts.dispatcher.event(request.match_info["id"])
+        return _json(found) if found is not None else _problem(404, "no such event")
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        answer = await self._parts.dispatcher.cancel(request.match_info["id"])
+        return _answer(answer) if answer is not None else _problem(404, "no such event")
+
+    async def stop_all(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = StopBody.model_validate_json(await request.read())
+        except ValidationError as error:
+            raise InvalidInput([f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from error
+        await self._parts.dispatcher.stop_all(active=body.active, by=body.by)
+        return _json(body)
+
+    async def devices(self, request: web.Request) -> web.StreamResponse:
+        offset, limit = _number(request, "offset", 0, 10**9), _number(request, "limit", 100, PAGE_MAX)
+        total, page = self._parts.devices.page(offset, limit)
+        following = offset + len(page)
+        return _json(DeviceList(total=total, next=following if following < total and page else None, devices=page))
+
+    async def device(self, request: web.Request) -> web.StreamResponse:
+        found = self._parts.devices.one(request.match_info["id"])
+        return _json(found) if found is not None else _problem(404, "no such device")
+
+    async def import_devices(self, request: web.Request) -> web.StreamResponse:
+        form = {"text/csv": "csv", "application/x-ndjson": "jsonl"}.get(request.content_type)
+        if form is None:
+            return _problem(415, "send text/csv or application/x-ndjson")
+        raw = await request.read()
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidInput([f"not UTF-8 at byte {error.start}"]) from error
+        inventory = self._parts.inventory
+        parsed = await asyncio.to_thread(
+            parse_rows, text, form="csv" if form == "csv" else "jsonl", profiles=list(inventory.profiles)
+        )
+        enrolled = await inventory.enroll(parsed.devices)
+        bad = [BadRowBody(line=row.line, problem=row.problem) for row in parsed.bad[:MAX_REPORTED]]
+        return _json(
+            ImportReport(
+                rows=len(parsed.devices) + len(parsed.bad),
+                enrolled=enrolled,
+                rejected=bad,
+                rejected_total=len(parsed.bad),
+            )
+        )
+
+    async def unenrolled(self, _request: web.Request) -> web.StreamResponse:
+        return _json(self._parts.devices.unenrolled())
+
+    async def metrics(self, _request: web.Request) -> web.StreamResponse:
+        text = generate_latest(self._parts.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
+
+    async def healthz(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(text="alive\n")
+
+    async def readyz(self, _request: web.Request) -> web.StreamResponse:
+        reasons = self._parts.readiness()
+        return _json(Readiness(ready=not reasons, reasons=reasons), status=503 if reasons else 200)
+
+
+def _answer(answer: Answer) -> web.Response:
+    body = AnswerBody.model_validate(answer_body(answer))
+    return _json(body, status=409 if answer.outcome in (Outcome.REJECTED, Outcome.SUPERSEDED) else 200)
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not text.isdigit() or int(text) > most:
+        raise InvalidInput([f"{name}: a whole number from 0 to {most}"])
+    return int(text)

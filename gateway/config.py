@@ -1,0 +1,173 @@
+"""Configuration: one strict YAML file, composed from the settings each adapter owns.
+
+Every fault is reported at once with its path. Secrets are written as references: `env:NAME` or `file:/path`;
+durations as numbers with a unit: `30s`, `5min`, `24h`, `500ms`.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from gateway.domain.errors import InvalidInput
+from gateway.links.mqtt import MqttLinkSettings
+from gateway.services.control import ControlSettings
+from gateway.signals.platform import PlatformSettings
+from gateway.sinks.http import HttpSinkSettings
+from gateway.sinks.mqtt import MqttSinkSettings
+
+MAX_CONFIG_BYTES = 1 << 20
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SECRET = re.compile(r"^(env|file):(.+)$")
+SECRET_KEYS = frozenset({"token", "password"})
+
+
+def duration_s(value: object) -> object:
+    """`30s` as seconds; anything but such a text is left for the model to refuse."""
+    if isinstance(value, str):
+        found = _DURATION.fullmatch(value.strip())
+        if found:
+            return float(found.group(1)) * _SECONDS[found.group(2)]
+    return value
+
+
+class Strict(BaseModel):
+    """Unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpSettings(Strict):
+    """The REST surface. A token is required unless it listens on loopback only."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "HttpSettings":
+        if self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(f"token: required, since {self.host} is not loopback")
+        if self.token is not None and len(self.token.get_secret_value()) < 16:
+            raise ValueError("token: shorter than 16 characters")
+        return self
+
+
+class LogSettings(Strict):
+    """`auto` = human in a terminal, JSON elsewhere."""
+
+    format: Literal["auto", "json", "human"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class IntervalSettings(Strict):
+    """Clock-aligned UTC intervals; the length is a divisor of a day."""
+
+    length_s: Annotated[int, Field(ge=1, le=86_400), BeforeValidator(duration_s)] = 300
+    grace_s: Annotated[float, Field(ge=0, le=3600), BeforeValidator(duration_s)] = 30
+    keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+    @model_validator(mode="after")
+    def _divides(self) -> "IntervalSettings":
+        if 86_400 % self.length_s:
+            raise ValueError(f"length_s: {self.length_s} s does not divide a day")
+        return self
+
+
+class DeviceSettings(Strict):
+    """Links towards the batteries."""
+
+    mqtt: MqttLinkSettings
+
+
+class Settings(Strict):
+    """The whole configuration."""
+
+    state_dir: Path
+    profiles_dir: Path
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    devices: DeviceSettings
+    platform: PlatformSettings | None = None
+    sinks: list[Annotated[HttpSinkSettings | MqttSinkSettings, Field(discriminator="kind")]] = Field(
+        default_factory=list, max_length=16
+    )
+    intervals: IntervalSettings = IntervalSettings()
+    control: ControlSettings = ControlSettings()
+
+    @model_validator(mode="after")
+    def _composed(self) -> "Settings":
+        names = [sink.name for sink in self.sinks]
+        if len(set(names)) != len(names):
+            raise ValueError("sinks: two of them have the same name")
+        if self.platform is None and any(sink.kind == "mqtt" for sink in self.sinks):
+            raise ValueError("sinks: kind mqtt needs `platform`")
+        return self
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check the file. Raises InvalidInput with every fault, each with its path."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise InvalidInput([f"{path}: larger than {MAX_CONFIG_BYTES} bytes"])
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput([f"{path}: cannot be read: {error}"]) from error
+    except yaml.YAMLError as error:
+        raise InvalidInput([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
+    problems: list[str] = []
+    resolved = _resolve(raw, "", problems)
+    try:
+        settings = Settings.model_validate(resolved)
+    except ValidationError as error:
+        problems += [f"{'.'.join(str(part) for part in e['loc']) or '(document)'}: {e['msg']}" for e in error.errors()]
+        raise InvalidInput([f"{path}: {problem}" for problem in problems]) from error
+    if problems:
+        raise InvalidInput([f"{path}: {problem}" for problem in problems])
+    base = path.resolve().parent
+    return settings.model_copy(
+        update={"state_dir": base / settings.state_dir, "profiles_dir": base / settings.profiles_dir}
+    )
+
+
+def _resolve(raw: Any, place: str, problems: list[str]) -> Any:
+    """Replace secret references below the keys that hold secrets; a secret in plain text is a fault."""
+    if isinstance(raw, list):
+        return [_resolve(item, f"{place}.{i}".strip("."), problems) for i, item in enumerate(raw)]
+    if not isinstance(raw, dict):
+        return raw
+    out: dict[Any, Any] = {}
+    for key, value in raw.items():
+        where = f"{place}.{key}".strip(".")
+        if key in SECRET_KEYS and value is not None:
+            out[key] = _secret(value, where, problems)
+        else:
+            out[key] = _resolve(value, where, problems)
+    return out
+
+
+def _secret(value: object, where: str, problems: list[str]) -> str | None:
+    found = _SECRET.match(value) if isinstance(value, str) else None
+    if found is None:
+        problems.append(f"{where}: write a reference, env:NAME or file:/path, not the secret itself")
+        return None
+    kind, name = found.groups()
+    if kind == "env":
+        secret = os.environ.get(name)
+        if not secret:
+            problems.append(f"{where}: the environment variable {name} is not set")
+        return secret or None
+    try:
+        path = Path(name)
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            problems.append(f"{where}: {name} can be read by others; chmod 600")
+            return None
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{where}: {name} cannot be read: {error}")
+        return None

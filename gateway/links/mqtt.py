@@ -1,0 +1,284 @@
+"""Batteries whose firmware talks MQTT: routes topics to slots, decodes by profile, publishes commands.
+
+Two sessions on the devices' broker: `control` (state, presence, answers, commands; never paused) and `telemetry`
+(settlement energy; QoS 1, acknowledged by the caller once durable, paused for back-pressure or during a dispatch).
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mqtt5
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from gateway.clock import Clock
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import (
+    NEVER_MS,
+    AckBatch,
+    AckToken,
+    CommandBatch,
+    CommandOp,
+    Delivery,
+    EnergyBatch,
+    LiveBatch,
+    Now,
+    ReadingBatch,
+    StatusBatch,
+    WriteReport,
+)
+from gateway.ports import Emit
+from gateway.profiles.codec import Codec, Columns, Decoder, Refused, Route
+from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+from gateway.transports.mqtt.settings import MqttSettings
+
+log = logging.getLogger(__name__)
+
+LIVE_AGE_MS_MAX = 120_000
+LIVE_AHEAD_MS_MAX = 60_000
+UNENROLLED_MAX = 1_000
+REJECTS = ("malformed", "schema", "identity", "topic", "profile")
+CONTROL_KINDS = ("live", "status", "ack")
+TELEMETRY_KINDS = ("energy",)
+
+_DELIVERY = {
+    PublishOutcome.ACKED: Delivery.ACCEPTED,
+    PublishOutcome.NO_SUBSCRIBER: Delivery.NO_SUBSCRIBER,
+    PublishOutcome.REFUSED: Delivery.REFUSED,
+    PublishOutcome.UNKNOWN: Delivery.UNKNOWN,
+    PublishOutcome.NOT_SENT: Delivery.NOT_SENT,
+}
+
+
+class MqttLinkSettings(BaseModel):
+    """The broker the batteries talk to. `client_id` of the settings is a prefix: each session adds its own name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    broker: MqttSettings
+
+
+@dataclass(slots=True)
+class LinkStats:
+    """Counts of what came in; every rejected message has a reason."""
+
+    messages: dict[str, int]
+    rejects: dict[str, int]
+    unenrolled: int = 0
+    stale_live: int = 0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One message kind of one product: where it comes from and how it is read."""
+
+    kind: str
+    profile: int
+    route: Route
+    decoder: Decoder
+
+
+class _Rows:
+    """Messages of one lane within one read."""
+
+    __slots__ = ("lane", "rows", "settled", "slots")
+
+    def __init__(self, lane: _Lane) -> None:
+        self.lane = lane
+        self.slots: list[int] = []
+        self.rows: list[Any] = []
+        self.settled: list[bool] = []
+
+
+class MqttLink:
+    """The `DeviceLink` of all MQTT products on one broker."""
+
+    def __init__(self, settings: MqttLinkSettings, *, codecs: Sequence[Codec], fleet: Fleet, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._codecs = {fleet.profiles.index(codec.name): codec for codec in codecs}
+        self.stats = LinkStats(
+            messages=dict.fromkeys((*CONTROL_KINDS, *TELEMETRY_KINDS), 0), rejects=dict.fromkeys(REJECTS, 0)
+        )
+        self.unenrolled: dict[str, int] = {}
+        self._emit: Emit = _nowhere
+        self.control = self._connection(settings.broker, "control", CONTROL_KINDS)
+        self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
+
+    def _connection(self, broker: MqttSettings, name: str, kinds: Iterable[str]) -> Connection:
+        lanes = [
+            _Lane(kind=kind, profile=profile, route=codec.routes[kind], decoder=codec.decoders[kind])
+            for profile, codec in self._codecs.items()
+            for kind in kinds
+            if kind in codec.routes
+        ]
+        filters = [
+            mqtt5.TopicFilter(f, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for f in dict.fromkeys(x.route.filter for x in lanes)
+        ]
+        return Connection(
+            broker.model_copy(update={"client_id": f"{broker.client_id}-{name}"}),
+            clock=self._clock,
+            subscriptions=filters,
+            on_messages=self._receiver(lanes),
+        )
+
+    async def run(self, emit: Emit) -> None:
+        self._emit = emit
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.control.run(), name="mqtt-control")
+            group.create_task(self.telemetry.run(), name="mqtt-telemetry")
+
+    def acknowledge(self, token: AckToken) -> None:
+        self.telemetry.acknowledge(token.generation, token.packet_ids)
+
+    def hold_telemetry(self, on: bool) -> None:
+        if on:
+            self.telemetry.pause_reading()
+        else:
+            self.telemetry.resume_reading()
+
+    def _receiver(self, lanes: Sequence[_Lane]) -> Callable[[int, list[mqtt5.PublishPacket]], None]:
+        """A handler of one connection's reads; the lanes are few, so the first whose topic fits is found by trying."""
+        slot_of = self._fleet.slot_of.get
+        shapes = [(lane.route.prefix, lane.route.suffix, -len(lane.route.suffix) or None, lane) for lane in lanes]
+        telemetry = all(lane.kind in TELEMETRY_KINDS for lane in lanes)
+
+        def receive(generation: int, packets: list[mqtt5.PublishPacket]) -> None:
+            batches = [_Rows(lane) for lane in lanes]
+            packet_ids: list[int] = []
+            for packet in packets:
+                packet_id = packet.packet_id
+                if packet_id is not None:
+                    packet_ids.append(packet_id)
+                topic = packet.topic
+                for i, (prefix, suffix, end, lane) in enumerate(shapes):
+                    if topic.startswith(prefix) and topic.endswith(suffix):
+                        device = topic[len(prefix) : end]
+                        slot = slot_of(device)
+                        if slot is None:
+                            self._unknown(topic, lane)
+                            break
+                        try:
+                            row = lane.decoder.decode(packet.payload, device)
+                        except Refused as refused:
+                            self._reject(refused.reason, lane)
+                            break
+                        batch = batches[i]
+                        batch.slots.append(slot)
+                        batch.rows.append(row)
+                        batch.settled.append(not packet.retain)
+                        break
+                else:
+                    self.stats.rejects["topic"] += 1
+            token = AckToken(generation=generation, packet_ids=packet_ids)
+            self._hand_over(batches, token, telemetry=telemetry)
+
+        return receive
+
+    def _hand_over(self, batches: Sequence[_Rows], token: AckToken, *, telemetry: bool) -> None:
+        if telemetry:
+            for batch in batches:
+                energy = self._energy(batch) if batch.rows else None
+                if energy is not None:
+                    self._emit(ReadingBatch(energy=energy))
+            self._emit(ReadingBatch(token=token))
+            return
+        for batch in batches:
+            if batch.rows:
+                self._emit_control(batch)
+        if token.packet_ids:
+            self.control.acknowledge(token.generation, token.packet_ids)
+
+    def _columns(
+        self, batch: _Rows
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], Columns, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Columns of the rows whose device is enrolled as this product; the rest is counted as `profile`."""
+        slots = np.array(batch.slots, dtype=np.int32)
+        columns = batch.lane.decoder.to_columns(batch.rows)
+        settled = np.array(batch.settled, dtype=np.bool_)
+        self.stats.messages[batch.lane.kind] += len(slots)
+        own = self._fleet.nameplate.profile[slots] == batch.lane.profile
+        if not own.all():
+            self.stats.rejects["profile"] += int((~own).sum())
+            slots, settled = slots[own], settled[own]
+            columns = {name: column[own] for name, column in columns.items()}
+        return slots, columns, settled
+
+    def _energy(self, batch: _Rows) -> EnergyBatch:
+        slots, columns, _ = self._columns(batch)
+        return EnergyBatch(slots=slots, **columns)
+
+    def _emit_control(self, batch: _Rows) -> None:
+        slots, columns, settled = self._columns(batch)
+        if batch.lane.kind == "live":
+            fresh = settled & self._plausible(columns["device_t_ms"], self._clock.now())
+            self.stats.stale_live += int((~fresh).sum())
+            self._emit(ReadingBatch(live=LiveBatch(slots=slots, fresh=fresh, **columns)))
+        elif batch.lane.kind == "status":
+            self._emit(ReadingBatch(status=StatusBatch(slots=slots, **columns)))
+        else:
+            self._emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
+
+    @staticmethod
+    def _plausible(t_ms: np.ndarray[Any, np.dtype[np.int64]], now: Now) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """A reading without a plausible device time has unknown age: it may have lain in a queue."""
+        age = now.utc_ms - np.where(t_ms == NEVER_MS, now.utc_ms + 2 * LIVE_AHEAD_MS_MAX, t_ms)
+        result: np.ndarray[Any, np.dtype[np.bool_]] = (age <= LIVE_AGE_MS_MAX) & (age >= -LIVE_AHEAD_MS_MAX)
+        return result
+
+    def _unknown(self, topic: str, lane: _Lane) -> None:
+        device = lane.route.device(topic)
+        if device is None:
+            self.stats.rejects["topic"] += 1
+            return
+        self.stats.unenrolled += 1
+        if device in self.unenrolled or len(self.unenrolled) < UNENROLLED_MAX:
+            if device not in self.unenrolled:
+                log.warning("telemetry of a device that is not enrolled", extra={"device": device})
+            self.unenrolled[device] = self._clock.now().utc_ms
+
+    def _reject(self, reason: str, lane: _Lane) -> None:
+        self.stats.rejects[reason] += 1
+        if self.stats.rejects[reason] == 1:
+            log.warning("a message was refused", extra={"reason": reason, "kind": lane.kind})
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        """Publish the commands; a product without the operation gives NOT_SENT."""
+        delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
+        messages: list[OutMessage] = []
+        index: list[int] = []
+        now_ms = self._clock.now().utc_ms
+        ids, plate = self._fleet.ids, self._fleet.nameplate
+        rows = zip(
+            batch.slots.tolist(),
+            plate.profile[batch.slots].tolist(),
+            batch.op.tolist(),
+            batch.setpoint_w.tolist(),
+            batch.lease_s.tolist(),
+            batch.reserve_pct.tolist(),
+            batch.cmd.tolist(),
+            batch.valid_until_ms.tolist(),
+            strict=True,
+        )
+        for i, (slot, profile, op, setpoint_w, lease_s, reserve_pct, cmd, valid_until_ms) in enumerate(rows):
+            encoder = self._codecs[profile].encoder if profile in self._codecs else None
+            expiry_s = math.ceil((valid_until_ms - now_ms) / 1000)
+            if encoder is None or not encoder.can(CommandOp(op)) or expiry_s <= 0:
+                continue
+            payload = encoder.encode(
+                op, ids[slot], cmd, valid_until_ms, setpoint_w=setpoint_w, lease_s=lease_s, reserve_pct=reserve_pct
+            )
+            topic = encoder.route.topic(ids[slot])
+            messages.append(OutMessage(topic=topic, payload=payload, qos=1, retain=False, message_expiry_s=expiry_s))
+            index.append(i)
+        outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
+        delivery[index] = [_DELIVERY[outcome] for outcome in outcomes]
+        return WriteReport(delivery=delivery)
+
+
+def _nowhere(_batch: ReadingBatch) -> None:
+    """Readings before `run` go nowhere: no connection is open then."""

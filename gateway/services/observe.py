@@ -1,0 +1,172 @@
+"""What an SRE sees: metrics from plain counters at scrape time, health with reasons, structured logs.
+
+Hot paths count in plain ints; this module reads them when asked. No series per device, labels bounded.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.clock import Clock
+
+LAG_PERIOD_S = 0.25
+LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+VALUE_MAX = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One value of one metric. `name` without `_total`; label values are from bounded sets."""
+
+    name: str
+    help: str
+    value: float
+    kind: str = "gauge"
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Histogram:
+    """A histogram of seconds counted in plain ints."""
+
+    __slots__ = ("bounds", "counts", "name", "sum", "text")
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float] = LAG_BUCKETS_S) -> None:
+        self.name = name
+        self.text = text
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        for i, bound in enumerate(self.bounds):
+            if seconds <= bound:
+                self.counts[i] += 1
+                break
+        else:
+            self.counts[-1] += 1
+        self.sum += seconds
+
+    def family(self) -> HistogramMetricFamily:
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if bound == float("inf") else repr(bound), total))
+        family = HistogramMetricFamily(self.name, self.text)
+        family.add_metric([], buckets, self.sum)
+        return family
+
+
+Source = Callable[[], Iterable[Sample]]
+
+
+class GatewayCollector(Collector):
+    """Turns what the services count into metric families."""
+
+    def __init__(self, sources: Sequence[Source], histograms: Sequence[Histogram]) -> None:
+        self._sources = sources
+        self._histograms = histograms
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for source in self._sources:
+            for sample in source():
+                family = families.get(sample.name)
+                if family is None:
+                    make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
+                    family = make(sample.name, sample.help, labels=[name for name, _ in sample.labels])
+                    families[sample.name] = family
+                family.add_metric([value for _, value in sample.labels], sample.value)
+        yield from families.values()
+        for histogram in self._histograms:
+            yield histogram.family()
+
+
+def build_info() -> Iterable[Sample]:
+    """The version that runs."""
+    labels = (("version", version("battery-fleet-gateway")), ("python", sys.version.split()[0]))
+    yield Sample(name="gateway_build_info", help="Version that runs; always 1.", value=1, labels=labels)
+
+
+def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> CollectorRegistry:
+    """A registry of this gateway alone."""
+    made = CollectorRegistry()
+    made.register(GatewayCollector([build_info, *sources], histograms))
+    return made
+
+
+class LoopLag:
+    """How late the loop runs what is due: the first sign of a blocking call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.histogram = Histogram("gateway_loop_lag_seconds", "Lateness of a timer on the event loop.")
+        self.worst_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            before = self._clock.cpu_ns()
+            await asyncio.sleep(LAG_PERIOD_S)
+            lag = max(0.0, (self._clock.cpu_ns() - before) / 1e9 - LAG_PERIOD_S)
+            self.worst_s = max(self.worst_s, lag)
+            self.histogram.observe(lag)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, (int, float, bool)) or value is None:
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= VALUE_MAX else text[:VALUE_MAX] + "..."
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {key: _short(value) for key, value in _fields(record).items()}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=repr)
+
+
+class HumanLines(logging.Formatter):
+    """For a person at a terminal: clock time, level, sentence, fields. Foreign text is quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{key}={_short(value)!r}" for key, value in _fields(record).items())
+        head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7}"
+        line = f"{head} {record.getMessage()}  {fields}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def set_up_logging(*, form: str, level: str, converter: Callable[..., Any]) -> None:
+    """Log to standard error. `converter` turns epoch seconds into UTC time (see `gateway/clock.py`)."""
+    human = form == "human" or (form == "auto" and sys.stderr.isatty())
+    formatter: logging.Formatter = HumanLines() if human else JsonLines()
+    formatter.converter = converter
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -1,0 +1,45 @@
+"""Keeps the services running: each in a named task, restarted with back-off when it fails, its health told."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+BACKOFF_BASE_S = 0.5
+BACKOFF_CAP_S = 30.0
+
+
+@dataclass(slots=True)
+class Health:
+    """State of one service: how often it failed, and why it is not running now (None = it runs)."""
+
+    restarts: int = 0
+    failing: str | None = None
+
+
+class Supervisor:
+    """Runs services until cancelled. One that fails is logged and started again; the others go on."""
+
+    def __init__(self, *, rng: random.Random) -> None:
+        self._rng = rng
+        self.health: dict[str, Health] = {}
+
+    async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
+        """Run `service` for ever. The only place that catches every exception: one fault must not stop the rest."""
+        health = self.health.setdefault(name, Health())
+        failures = 0
+        while True:
+            health.failing = None
+            try:
+                await service()
+                return
+            except Exception as error:
+                health.restarts += 1
+                health.failing = type(error).__name__
+                log.exception("a service failed and is started again", extra={"service": name})
+            failures += 1
+            ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures, 8))
+            await asyncio.sleep(self._rng.uniform(0.5, 1.0) * ceiling)

@@ -1,0 +1,81 @@
+"""Dispatch from the central platform by MQTT, on the platform's own connection and on no other.
+
+The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`; each is acknowledged after the decision is
+durable and answered on `gateway/v1/platform/dispatch/answers`.
+"""
+
+import asyncio
+import logging
+
+import mqtt5
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.clock import Clock
+from gateway.domain.errors import InvalidInput, StorageError
+from gateway.ports import Submit
+from gateway.signals.body import answer_body, parse_event
+from gateway.transports.mqtt.connection import Connection, OutMessage
+from gateway.transports.mqtt.settings import MqttSettings
+
+log = logging.getLogger(__name__)
+
+DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
+ANSWER_TOPIC = "gateway/v1/platform/dispatch/answers"
+PENDING_MAX = 1_000
+ANSWER_DEADLINE_MS = 10_000
+
+
+class PlatformSettings(BaseModel):
+    """The broker the platform talks to; its connection also carries interval records where an MQTT sink is set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    broker: MqttSettings
+    dispatch: bool = Field(default=True, description="take dispatch events from this connection")
+
+
+class PlatformSignal:
+    """The `Signal` of the platform's connection. `rejected` counts bodies that were no event."""
+
+    def __init__(self, settings: PlatformSettings, *, clock: Clock) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket]] = asyncio.Queue()
+        self.rejected = 0
+        filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
+        self.connection = Connection(settings.broker, clock=clock, subscriptions=filters, on_messages=self._receive)
+
+    def _receive(self, generation: int, packets: list[mqtt5.PublishPacket]) -> None:
+        for packet in packets:
+            self._pending.put_nowait((generation, packet))
+        if self._pending.qsize() > PENDING_MAX:
+            self.connection.pause_reading()
+
+    async def run(self, submit: Submit) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.connection.run(), name="mqtt-platform")
+            group.create_task(self._serve(submit), name="platform-dispatch")
+
+    async def _serve(self, submit: Submit) -> None:
+        while True:
+            paused = self._pending.qsize() > PENDING_MAX
+            generation, packet = await self._pending.get()
+            if paused and self._pending.qsize() <= PENDING_MAX:
+                self.connection.resume_reading()
+            try:
+                answer = answer_body(await submit(parse_event(packet.payload, source="mqtt")))
+            except InvalidInput as error:
+                self.rejected += 1
+                log.warning("a dispatch message was refused", extra={"problems": error.problems[:5]})
+                answer = {"outcome": "rejected", "reason": "malformed", "problems": error.problems}
+            except StorageError:
+                # Not durable, so not acknowledged: the broker sends it again on the next connection.
+                log.exception("a dispatch message could not be made durable")
+                continue
+            if packet.packet_id is not None:
+                self.connection.acknowledge(generation, [packet.packet_id])
+            message = OutMessage(
+                topic=ANSWER_TOPIC, payload=orjson.dumps(answer), qos=1, retain=False, message_expiry_s=3600
+            )
+            await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)

@@ -1,0 +1,86 @@
+"""Interval records to an HTTP receiver: gzip JSON batches with an idempotency key.
+
+Body: `{"batch": id, "intervals": [row, ...]}`. 2xx with no `rejected` = all accepted; 2xx with `rejected:
+[{"index": i, ...}]` = those rows refused for good; 429 and 5xx = later (Retry-After honoured); 4xx else = the batch as
+a whole is refused, which is a fault of configuration, so it is kept and reported.
+"""
+
+import asyncio
+import gzip
+from typing import Annotated, Any, Literal
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.sinks.rows import row_of
+
+MAX_REPLY_BYTES = 4 << 20
+
+
+class HttpSinkSettings(BaseModel):
+    """Where to post. `token` is sent as a bearer token."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["http"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    token: SecretStr | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
+
+
+class HttpSink:
+    """One receiver by HTTP. Made inside a running loop; closed with `close`."""
+
+    def __init__(self, settings: HttpSinkSettings) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
+                connector=aiohttp.TCPConnector(limit=2),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def send(self, batch: IntervalBatch) -> SinkResult:
+        body = orjson.dumps({"batch": batch.id, "intervals": [row_of(record) for record in batch.rows]})
+        packed = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "Idempotency-Key": batch.id}
+        if self._settings.token is not None:
+            headers["Authorization"] = f"Bearer {self._settings.token.get_secret_value()}"
+        try:
+            async with self._open().post(
+                self._settings.url, data=packed, headers=headers, allow_redirects=False
+            ) as reply:
+                return _judge(reply, await reply.content.read(MAX_REPLY_BYTES), rows=len(batch.rows))
+        except TimeoutError:
+            return Keep(reason="timeout")
+        except aiohttp.ClientError as error:
+            return Keep(reason=type(error).__name__)
+
+
+def _judge(reply: aiohttp.ClientResponse, body: bytes, *, rows: int) -> SinkResult:
+    if not 200 <= reply.status < 300:
+        after = reply.headers.get("Retry-After", "")
+        return Keep(reason=f"http_{reply.status}", after_s=min(float(after), 3600.0) if after.isdigit() else 0.0)
+    if not body.strip():
+        return Accept()
+    try:
+        answer: Any = orjson.loads(body)
+        rejected = tuple(int(item["index"]) for item in answer.get("rejected", []))
+    except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, ValueError):
+        return Keep(reason="reply_malformed")
+    if any(not 0 <= index < rows for index in rejected):
+        return Keep(reason="reply_malformed")
+    return Reject(rows=rejected, reason="refused_by_receiver") if rejected else Accept()

@@ -1,0 +1,50 @@
+"""Interval records to the platform's broker: one message per record, QoS 1, on `gateway/v1/platform/intervals`."""
+
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.clock import Clock
+from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
+from gateway.sinks.rows import row_of
+from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+
+INTERVAL_TOPIC = "gateway/v1/platform/intervals"
+
+
+class MqttSinkSettings(BaseModel):
+    """Interval records over the platform's connection."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["mqtt"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
+
+
+class MqttSink:
+    """One receiver behind the platform's broker. Accepted = every record acknowledged by the broker."""
+
+    def __init__(self, settings: MqttSinkSettings, *, connection: Connection, clock: Clock) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._connection = connection
+        self._clock = clock
+
+    async def send(self, batch: IntervalBatch) -> SinkResult:
+        if not self._connection.connected:
+            return Keep(reason="not_connected")
+        messages = [
+            OutMessage(
+                topic=INTERVAL_TOPIC, payload=orjson.dumps(row_of(r)), qos=1, retain=False, message_expiry_s=None
+            )
+            for r in batch.rows
+        ]
+        deadline = self._clock.mono_ms() + round(self._settings.timeout_s * 1000)
+        outcomes = set(await self._connection.publish(messages, deadline_mono_ms=deadline))
+        if outcomes == {PublishOutcome.ACKED}:
+            return Accept()
+        # A broker without a subscriber has dropped the record: the platform does not have it.
+        worst = next(o for o in PublishOutcome if o in outcomes and o is not PublishOutcome.ACKED)
+        return Keep(reason=worst.name.lower())

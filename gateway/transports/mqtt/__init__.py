@@ -1,0 +1,1 @@
+"""MQTT 5 on the `mqtt5` codec: `session` is sans-I/O, `connection` puts it on asyncio."""

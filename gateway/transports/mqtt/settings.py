@@ -1,0 +1,78 @@
+"""Settings of one MQTT connection."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class MqttSettings(BaseModel):
+    """Where the broker is and how it is spoken to. `mqtts` verifies the server against `ca_file` or the system's CAs.
+
+    `receive_max`: QoS 1 messages the broker may have unacknowledged towards us; `in_flight_max`: ours towards it;
+    `read_buffer_bytes`: most that is read at once; `read_budget_bytes`: most that is read per turn of the loop.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(pattern=r"^mqtts?://[^/?#]+$")]
+    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    allow_plaintext: bool = False
+    keepalive_s: Annotated[int, Field(ge=1, le=3600)] = 20
+    session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 2)] = 86_400
+    receive_max: Annotated[int, Field(ge=1, le=65_535)] = 20_000
+    in_flight_max: Annotated[int, Field(ge=1, le=65_535)] = 20_000
+    max_packet_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = 64 << 10
+    read_buffer_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 32 << 10
+    read_budget_bytes: Annotated[int, Field(ge=4096, le=16 << 20)] = 128 << 10
+    connect_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10
+    reconnect_base_s: Annotated[float, Field(gt=0, le=60)] = 1
+    reconnect_cap_s: Annotated[float, Field(gt=0, le=3600)] = 60
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or DEFAULT_PORTS[parts.scheme]
+
+    @property
+    def tls(self) -> bool:
+        return self.url.startswith("mqtts:")
+
+    @model_validator(mode="after")
+    def _sound(self) -> "MqttSettings":
+        parts = urlsplit(self.url)
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"url: {error}") from error
+        if parts.username or parts.password:
+            raise ValueError("url: credentials do not belong here; use username and password")
+        if not self.host:
+            raise ValueError("url: no host")
+        if not self.tls and not self.allow_plaintext and not _is_loopback(self.host):
+            raise ValueError(f"url: {self.host} is not loopback; use mqtts:// (or allow_plaintext: true)")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Simulated homes, their firmware and the central platform; never part of the daemon, never imports it."""
