@@ -74,7 +74,7 @@ class FaultBook:
         self.records: list[FaultRecord] = []
 
     def plan(self, index: int, fault: Fault, now_ms: int) -> None:
-        """Have `fault` begin at its time or at the next step; ValueError when it makes no sense or there are too many."""
+        """Have `fault` begin at its time or at the next step; ValueError when senseless or one too many."""
         if fault.kind in _NEED_VALUE and not math.isfinite(fault.value):
             raise ValueError(f"{fault.kind.value} needs a value")
         if fault.kind in _NEED_END and not math.isfinite(fault.for_s):

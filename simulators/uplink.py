@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from paho.mqtt.client import (
@@ -22,6 +23,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import SocketLike
 
 TOPICS_PER_SUBSCRIBE = 100
 MISC_S = 1.0
@@ -208,19 +212,19 @@ class Uplink:
         if not self._subscribing:
             self._subscribed.set()
 
-    def _open(self, client: Client, _data: object, sock: SocketLike) -> None:
+    def _open(self, client: Client, _data: object, sock: "SocketLike") -> None:
         if self._loop is not None:
             self._loop.add_reader(sock.fileno(), client.loop_read)
 
-    def _close(self, _client: Client, _data: object, sock: SocketLike) -> None:
+    def _close(self, _client: Client, _data: object, sock: "SocketLike") -> None:
         if self._loop is not None and sock.fileno() >= 0:
             self._loop.remove_reader(sock.fileno())
             self._loop.remove_writer(sock.fileno())
 
-    def _want_write(self, client: Client, _data: object, sock: SocketLike) -> None:
+    def _want_write(self, client: Client, _data: object, sock: "SocketLike") -> None:
         if self._loop is not None:
             self._loop.add_writer(sock.fileno(), client.loop_write)
 
-    def _no_write(self, _client: Client, _data: object, sock: SocketLike) -> None:
+    def _no_write(self, _client: Client, _data: object, sock: "SocketLike") -> None:
         if self._loop is not None and sock.fileno() >= 0:
             self._loop.remove_writer(sock.fileno())
