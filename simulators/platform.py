@@ -8,6 +8,7 @@ list of rows or such a batch. Events out: POST {gateway}/v1/dispatch-events, or 
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -64,8 +65,10 @@ class EventAnswer:
 
 
 class Platform:
-    """A platform on loopback; `run` lasts until it is cancelled, `ready` is set once it listens (and, where it uses
-    MQTT, is subscribed).
+    """A platform on loopback; `run` lasts until it is cancelled.
+
+    `ready` is set once it listens (and, where it uses MQTT, is subscribed); `on_received` is called after each batch or
+    MQTT message.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Platform:
         self.stats = PlatformStats()
         self.ready = asyncio.Event()
         self.outage = Outage.NONE
+        self.on_received: Callable[[], None] | None = None
         self.gateway_url = gateway_url
         self._host = host
         self._port = port
@@ -191,6 +195,7 @@ class Platform:
         if not isinstance(batch, dict) or not isinstance(batch.get("intervals"), list):
             return None
         answers = self.by_http.take_all(batch["intervals"])
+        self._tell()
         rejected = [{"row": row, "reason": reason} for row, reason in enumerate(answers) if reason is not None]
         return orjson.dumps(
             {"batch": batch.get("batch"), "accepted": len(answers) - len(rejected), "rejected": rejected}
@@ -236,7 +241,12 @@ class Platform:
             body = orjson.loads(payload if isinstance(payload, bytes | bytearray) else b"")
         except orjson.JSONDecodeError:
             self.stats.mqtt_malformed += 1
-            return
-        if isinstance(body, dict) and isinstance(body.get("intervals"), list):
-            body = body["intervals"]
-        self.by_mqtt.take_all(body if isinstance(body, list) else [body])
+        else:
+            if isinstance(body, dict) and isinstance(body.get("intervals"), list):
+                body = body["intervals"]
+            self.by_mqtt.take_all(body if isinstance(body, list) else [body])
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_received is not None:
+            self.on_received()

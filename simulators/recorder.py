@@ -15,8 +15,8 @@ class Trace:
     """Samples in order of time: `t_ms` per row, one column per device. Powers in W, + = discharge, + = import.
 
     `grid_w`, `load_w` and `pv_w` are the site's: count a two-battery site once. `available_w` is what each battery
-    could truly have discharged then above its own reserve; `command` is the id in force (0 = none), `lease_end_ms` its
-    end.
+    could truly have discharged then above its own reserve, 0 while the device cannot be reached; `command` is the id
+    in force (0 = none), `lease_end_ms` its end.
     """
 
     t_ms: npt.NDArray[np.int64]
@@ -75,7 +75,8 @@ class Recorder:
         for name, ring in self._singles.items():
             if name != "available_w":
                 ring[row] = getattr(batteries, name)
-        self._singles["available_w"][row] = batteries.available_discharge_w(batteries.reserve_pct)
+        available_w = batteries.available_discharge_w(batteries.reserve_pct)
+        self._singles["available_w"][row] = np.where(devices.reachable, available_w, 0.0)
         self._mode[row] = batteries.mode
         self._islanded[row] = batteries.islanded
         self._reachable[row] = devices.reachable

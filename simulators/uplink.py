@@ -116,6 +116,7 @@ class Uplink:
             async with asyncio.timeout(timeout_s):
                 reason = await self._connack
         except (OSError, TimeoutError) as error:
+            self._connack.cancel()
             self.abort()
             raise ConnectFailed(str(error) or "timed out") from error
         if reason.is_failure:

@@ -116,7 +116,7 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     kept = np.where(shift < WINDOW, window << np.minimum(shift, WINDOW - 1).astype(np.uint64), np.uint64(0))
     offset = new_high[group] - q
     bits = np.where(fresh & (offset < WINDOW), _ONE << np.clip(offset, 0, WINDOW - 1).astype(np.uint64), np.uint64(0))
-    new_window = kept | np.bitwise_or.reduceat(bits, starts)
+    new_window: Words = np.bitwise_or(kept, np.bitwise_or.reduceat(bits, starts))
 
     advanced = np.add.reduceat((fresh & (behind < 0)).astype(np.int64), starts)
     # A boot seen for the first time on a known device is expected to begin at 1.

@@ -1,0 +1,183 @@
+"""Checkpoints: the state of the interval engine (and of whoever adds columns) in one file, as of one spool record.
+
+`<spool record number, 16 digits>.checkpoint`: 8 bytes `BFGCKP01`, u32 length of the header, u32 crc32 of all that
+follows, the header as JSON (`CheckpointHeader`), then each column contiguous, in the header's order, little endian.
+Written beside and renamed, so it is there whole or not at all; the one before is kept in case the newest is damaged.
+"""
+
+import asyncio
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.energy import Rules
+from gateway.domain.errors import CorruptState, StorageError
+from gateway.domain.intervals import Engine
+from gateway.storage.spool import CORRUPT_SUFFIX, sync_directory
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"BFGCKP01"
+SUFFIX = ".checkpoint"
+KEPT = 2
+ENGINE_PREFIX = "engine/"
+_HEAD = struct.Struct("<8sII")
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """`record` is the last spool record contained, `session` and `ids` the slot numbering, `utc_ms` when it was
+    taken; `columns` (name, dtype, length) follow the header in the file."""
+
+    record: int
+    session: int
+    utc_ms: int
+    not_before_ms: int
+    rules: Rules
+    ids: list[str]
+    columns: list[tuple[str, str, int]] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Header and columns; names with the prefix `engine/` are the interval engine's."""
+
+    header: CheckpointHeader
+    columns: Columns
+
+    def engine(self) -> Engine:
+        """The engine as it was."""
+        engine = Engine(self.header.rules)
+        mine = {k.removeprefix(ENGINE_PREFIX): v for k, v in self.columns.items() if k.startswith(ENGINE_PREFIX)}
+        engine.restore(mine, self.header.not_before_ms)
+        return engine
+
+
+def take(engine: Engine, *, record: int, session: int, utc_ms: int, ids: Sequence[str], extra: Columns) -> Checkpoint:
+    """Copy the state as of spool record `record`; `extra` are the caller's columns, copied too."""
+    columns: dict[str, NDArray[Any]] = {ENGINE_PREFIX + k: v.copy() for k, v in engine.columns().items()}
+    columns.update({name: column.copy() for name, column in extra.items()})
+    header = CheckpointHeader(
+        record=record,
+        session=session,
+        utc_ms=utc_ms,
+        not_before_ms=engine.not_before_ms,
+        rules=engine.rules,
+        ids=list(ids),
+    )
+    return Checkpoint(header=header, columns=columns)
+
+
+@dataclass(slots=True)
+class CheckpointStats:
+    """Counters; `failing` is why the last one could not be written."""
+
+    written: int = 0
+    failures: int = 0
+    corrupt: int = 0
+    bytes: int = 0
+    failing: str | None = None
+
+
+@dataclass(slots=True)
+class Checkpoints:
+    """The checkpoint files of a directory."""
+
+    directory: Path
+    stats: CheckpointStats = field(default_factory=CheckpointStats)
+
+    async def save(self, checkpoint: Checkpoint) -> None:
+        """Make it durable, then remove all but the newest two. Raises StorageError; the ones before stay."""
+        try:
+            await asyncio.to_thread(self.write, checkpoint)
+        except OSError as error:
+            self.stats.failures += 1
+            self.stats.failing = error.strerror or "unknown"
+            raise StorageError(f"the checkpoint could not be written: {error.strerror}") from error
+        self.stats.failing = None
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """The blocking part of `save`. Raises OSError."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data = encode(checkpoint)
+        path = self.directory / f"{checkpoint.header.record:016d}{SUFFIX}"
+        temporary = path.with_suffix(".new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            for part in data:
+                view = memoryview(part).cast("B")
+                while view:
+                    view = view[os.write(fd, view) :]
+            os.fdatasync(fd)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+        sync_directory(self.directory)
+        for old in self._paths()[:-KEPT]:
+            old.unlink(missing_ok=True)
+        self.stats.written += 1
+        self.stats.bytes = sum(map(len, data))
+
+    def load(self) -> Checkpoint | None:
+        """The newest intact checkpoint; damaged ones are set aside. None if there is none."""
+        for path in reversed(self._paths()):
+            try:
+                return decode(path.read_bytes())
+            except CorruptState as why:
+                self.stats.corrupt += 1
+                log.error("a checkpoint is damaged", extra={"file": path.name, "why": str(why)})
+                path.replace(path.with_suffix(CORRUPT_SUFFIX))
+        return None
+
+    def oldest_record(self) -> int:
+        """The record up to which even the oldest kept checkpoint goes; 0 if there are not two yet."""
+        paths = self._paths()
+        return int(paths[0].stem) if len(paths) >= KEPT else 0
+
+    def _paths(self) -> list[Path]:
+        return sorted(p for p in self.directory.glob(f"*{SUFFIX}") if p.stem.isdigit())
+
+
+def encode(checkpoint: Checkpoint) -> list[bytes]:
+    """The file's content in parts."""
+    columns = {name: np.ascontiguousarray(c, dtype=c.dtype.newbyteorder("<")) for name, c in checkpoint.columns.items()}
+    spec = [(name, column.dtype.str, len(column)) for name, column in columns.items()]
+    header = msgspec.json.encode(msgspec.structs.replace(checkpoint.header, columns=spec))
+    body = [header, *(column.tobytes() for column in columns.values())]
+    crc = 0
+    for part in body:
+        crc = zlib.crc32(part, crc)
+    return [_HEAD.pack(MAGIC, len(header), crc), *body]
+
+
+def decode(data: bytes) -> Checkpoint:
+    """The inverse of `encode`. Raises CorruptState."""
+    if len(data) < _HEAD.size:
+        raise CorruptState("too short")
+    magic, length, crc = _HEAD.unpack_from(data)
+    if magic != MAGIC or zlib.crc32(memoryview(data)[_HEAD.size :]) != crc:
+        raise CorruptState("checksum")
+    try:
+        header = msgspec.json.decode(data[_HEAD.size : _HEAD.size + length], type=CheckpointHeader)
+        at = _HEAD.size + length
+        columns: dict[str, NDArray[Any]] = {}
+        for name, dtype, n in header.columns:
+            column = np.frombuffer(data, dtype=dtype, count=n, offset=at)
+            at += column.nbytes
+            columns[name] = column.astype(column.dtype.newbyteorder("="))
+    except (ValueError, TypeError, msgspec.MsgspecError) as wrong:
+        raise CorruptState(str(wrong)) from wrong
+    return Checkpoint(header=header, columns=columns)

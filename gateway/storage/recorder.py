@@ -1,0 +1,183 @@
+"""One step for settlement telemetry: through the interval engine and into the spool, in the same order.
+
+What a step closed travels in the same spool record as the rows that caused it, and is handed to the interval log only
+after that record is durable. The recorder lives on the loop; nothing here blocks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gateway.domain.energy import Rules
+from gateway.domain.errors import StorageError
+from gateway.domain.intervals import Closes, Engine, Taken
+from gateway.domain.model import EnergyBatch, Floats, Now
+from gateway.storage.checkpoint import Checkpoints, Columns, take
+from gateway.storage.records import Kind, batch_payload, names_payload, rules_payload, timer_payload
+from gateway.storage.recovery import Unlogged
+from gateway.storage.spool import Spool
+
+DurableHook = Callable[[int], None]
+
+UNLOGGED_ROWS = 500_000
+DURABLE_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A batch on its way to the disk: durable, and so to be acknowledged, once the spool reports `record`."""
+
+    record: int
+    taken: Taken
+
+
+class Recorder:
+    """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows."""
+
+    def __init__(self, engine: Engine, *, ids: Sequence[str], unlogged: Sequence[Unlogged] = ()) -> None:
+        self.engine = engine
+        self._ids = ids
+        self._named = 0
+        self._spool: Spool | None = None
+        self._waiting: deque[Unlogged] = deque()
+        self._durable: deque[Unlogged] = deque(unlogged)
+        self._rows = sum(len(found.closes) for found in unlogged)
+        self._logged = 0
+
+    def open_spool(
+        self,
+        directory: Path,
+        *,
+        first_record: int,
+        corrupt: Sequence[Path] = (),
+        segment_bytes: int = 64 << 20,
+        max_bytes: int = 8 << 30,
+        queue_bytes: int = 32 << 20,
+        on_durable: DurableHook | None = None,
+    ) -> Spool:
+        """The spool this recorder appends to; enter it, then call `begin`. `on_durable(record)` runs on the loop
+        once per commit, after the recorder has taken note."""
+
+        def durable(record: int) -> None:
+            while self._waiting and self._waiting[0].record <= record:
+                self._durable.append(self._waiting.popleft())
+            if on_durable is not None:
+                on_durable(record)
+
+        self._spool = Spool(
+            directory,
+            first_record=first_record,
+            on_durable=durable,
+            preface=self._fleet,
+            segment_bytes=segment_bytes,
+            max_bytes=max_bytes,
+            queue_bytes=queue_bytes,
+            corrupt=corrupt,
+        )
+        self._logged = first_record - 1
+        return self._spool
+
+    @property
+    def spool(self) -> Spool:
+        if self._spool is None:
+            raise StorageError("the spool is not open")
+        return self._spool
+
+    @property
+    def room(self) -> bool:
+        """Whether to take another batch; if not, hold the telemetry back: the disk or the log is behind."""
+        return self.spool.room and self._rows < UNLOGGED_ROWS
+
+    def begin(self, rules: Rules, now: Now) -> int:
+        """First step of a session: the rules from here on. Returns its record."""
+        closes = self.engine.relength(rules)
+        return self._append(Kind.RULES, rules_payload(now, rules, closes), closes)
+
+    def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Recorded:
+        """Take a batch. `rated_w` by slot (W, NaN unknown). Raises StorageError if the spool's queue is full, and
+        then nothing has changed; look at `room` first."""
+        spool = self.spool
+        if not spool.room:
+            raise StorageError("the spool's queue is full")
+        self._name_devices()
+        slots = batch.slots
+        rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
+        rated = rated.astype(np.float32).astype(np.float64)
+        taken = self.engine.take(batch, now, rated)
+        record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
+        return Recorded(record=record, taken=taken)
+
+    def close_due(self, now: Now) -> int:
+        """Close what is due by the clock, one slice; returns how many, call again while there are any."""
+        if not self.room:
+            return 0
+        closes = self.engine.close_due(now)
+        if len(closes):
+            self._append(Kind.TIMER, timer_payload(now, closes), closes)
+        return len(closes)
+
+    def unlogged(self, rows: int = 20_000) -> list[Unlogged]:
+        """Durable closes for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""
+        out: list[Unlogged] = []
+        for found in self._durable:
+            if out and rows < len(found.closes):
+                break
+            out.append(found)
+            rows -= len(found.closes)
+        return out
+
+    def logged(self, record: int) -> None:
+        """The interval log durably holds the closes of all records up to `record`."""
+        while self._durable and self._durable[0].record <= record:
+            self._rows -= len(self._durable.popleft().closes)
+
+    def logged_record(self) -> int:
+        """The record up to which the log lacks nothing."""
+        for queue in (self._durable, self._waiting):
+            if queue:
+                return queue[0].record - 1
+        return self.spool.durable_record
+
+    async def checkpoint(self, checkpoints: Checkpoints, now: Now, extra: Columns) -> None:
+        """Write a checkpoint as of now and drop the segments nobody needs. `extra`: the caller's columns by slot.
+        Raises StorageError when the spool is not durable up to here in time, or the file cannot be written."""
+        spool = self.spool
+        self._name_devices()
+        image = take(
+            self.engine,
+            record=spool.last_record,
+            session=spool.session,
+            utc_ms=now.utc_ms,
+            ids=self._ids[: self._named],
+            extra=extra,
+        )
+        try:
+            async with asyncio.timeout(DURABLE_WAIT_S):
+                await spool.wait_durable(image.header.record)
+        except TimeoutError as late:
+            raise StorageError("the spool is not durable up to the checkpoint") from late
+        await checkpoints.save(image)
+        await spool.drop_before(min(checkpoints.oldest_record(), self.logged_record()) + 1)
+
+    def _append(self, kind: Kind, parts: list[bytes], closes: Closes) -> int:
+        record = self.spool.append(kind, parts)
+        if len(closes):
+            self._waiting.append(Unlogged(record=record, closes=closes, ids=self._ids))
+            self._rows += len(closes)
+        return record
+
+    def _fleet(self) -> tuple[Kind, list[bytes]]:
+        self._named = len(self._ids)
+        self.engine.reserve(self._named)
+        return Kind.FLEET, names_payload(0, self._ids)
+
+    def _name_devices(self) -> None:
+        """Devices enrolled since the last record get their names into the spool before their first row."""
+        if self._named and self._named < len(self._ids):
+            first, self._named = self._named, len(self._ids)
+            self.engine.reserve(self._named)
+            self.spool.append(Kind.NAMES, names_payload(first, self._ids[first:]))

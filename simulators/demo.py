@@ -1,0 +1,339 @@
+"""The whole thing once: broker, homes, gateway, platform, faults, kills, an outage; judged from outside.
+
+The gateway is a real process, started and killed like one. Times of the story are seconds after the event's start.
+"""
+
+import asyncio
+import csv
+import json
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulators import oracle, processes
+from simulators.battery import Mode
+from simulators.clock import RealClock
+from simulators.faults import Fault, FaultKind
+from simulators.firmware import FirmwareFleet
+from simulators.homes import Homes, inventory_rows, make_homes
+from simulators.platform import Outage, Platform
+from simulators.view import Facts, View
+
+INTERVAL_S = 60
+GRACE_S = 5
+WARM_UP_S = 12.0
+LEAD_S = 4.0
+EVENT_S = 125.0
+RELEASE_S = 20.0
+RECHARGE_S = 25.0
+SHARE_OF_CAPACITY = 0.5
+RAMP_S = 40.0
+LIVE_S = 1.0
+ENERGY_S = 5.0
+DRAIN_S = 30.0
+TOKEN = "demo-token-0123456789"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to run. `event_s`: length of the discharge event."""
+
+    devices: int = 200
+    event_s: float = EVENT_S
+    broker: str = "auto"
+    chaos: bool = True
+    seed: int = 7
+    quiet: bool = False
+    keep: Path | None = None
+
+
+@dataclass(slots=True)
+class Cast:
+    """Devices with a part in the story."""
+
+    at_reserve: int = 0
+    raises_reserve: int = 0
+    stale: int = 0
+    deaf: int = 0
+    reboots: int = 0
+    islands: int = 0
+
+    @property
+    def taken(self) -> list[int]:
+        return [self.at_reserve, self.raises_reserve, self.stale, self.deaf, self.reboots, self.islands]
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, options: Options, directory: Path, view: View) -> None:
+        self.options = options
+        self.view = view
+        self._directory = directory
+        self._broker_port = processes.free_port()
+        self._http_port = processes.free_port()
+        self.homes: Homes = make_homes(options.devices, options.seed)
+        self.cast = Cast()
+        self.verdict = oracle.Verdict()
+        self._planted = 0
+        self._windows: list[oracle.Window] = []
+        self._broker = processes.broker(options.broker, self._broker_port, directory)
+        self._config = directory / "gateway.yaml"
+        self._gateway = processes.gateway(self._config, directory)
+        self._fleet = FirmwareFleet(
+            self.homes, f"mqtt://127.0.0.1:{self._broker_port}", RealClock(),
+            live_s=LIVE_S, energy_s=ENERGY_S, guard=False, record_s=1_200,
+        )  # fmt: skip
+        self._platform = Platform(
+            mqtt_url=f"mqtt://127.0.0.1:{self._broker_port}",
+            gateway_url=f"http://127.0.0.1:{self._http_port}",
+            token=TOKEN,
+        )
+        self._fleet_started_ms = self._fleet.now_ms()
+        self._start_ms = 0
+
+    # -- setting up ------------------------------------------------------------------------------------------
+
+    def _choose_cast(self) -> None:
+        """The story's homes are drawn from those it makes sense for; each plays one part."""
+        batteries = self._fleet.devices.batteries
+        able = np.flatnonzero(batteries.available_discharge_w(self.homes.reserve_pct) > 1_000)
+        rng = np.random.default_rng(self.options.seed)
+        picks = [int(i) for i in rng.permutation(able)[:6]]
+        names = ("at_reserve", "raises_reserve", "stale", "deaf", "reboots", "islands")
+        self.cast = Cast(**dict(zip(names, picks, strict=True)))
+        # One home sits at its reserve from the start.
+        soc = batteries.true_soc_pct[self.cast.at_reserve]
+        self._fleet.devices.batteries.reserve_pct[self.cast.at_reserve] = float(np.floor(soc))
+
+    def _write_files(self) -> Path:
+        inventory = self._directory / "devices.csv"
+        rows = inventory_rows(self.homes)
+        for i, row in enumerate(rows):
+            row["reserve_pct"] = f"{self._fleet.devices.batteries.reserve_pct[i]:g}"
+        with inventory.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        capacity = float(self.homes.discharge_w_max.sum())
+        config = {
+            "state_dir": "state",
+            "profiles_dir": str(Path(__file__).parents[1] / "device_profiles"),
+            "http": {"host": "127.0.0.1", "port": self._http_port, "token": "env:DEMO_TOKEN"},
+            "log": {"format": "json", "level": "info"},
+            "devices": {"mqtt": {"broker": self._mqtt("gateway")}},
+            "platform": {"broker": self._mqtt("gateway-platform")},
+            "sinks": [
+                {"kind": "http", "name": "platform-http", "url": self._platform.url, "timeout_s": 5},
+                {"kind": "mqtt", "name": "platform-mqtt"},
+            ],
+            "intervals": {"length_s": INTERVAL_S, "grace_s": GRACE_S},
+            "control": {"fleet_w_per_s": round(capacity * SHARE_OF_CAPACITY / RAMP_S), "release_spread_s": 15},
+        }
+        # YAML is a superset of JSON.
+        self._config.write_text(json.dumps(config, indent=2), encoding="utf-8")
+        return inventory
+
+    def _mqtt(self, client: str) -> dict[str, Any]:
+        return {
+            "url": f"mqtt://127.0.0.1:{self._broker_port}",
+            "client_id": client,
+            "keepalive_s": 5,
+            "reconnect_base_s": 0.2,
+            "reconnect_cap_s": 2,
+        }
+
+    # -- the story -------------------------------------------------------------------------------------------
+
+    async def run(self) -> oracle.Verdict:
+        """Play it and judge it. Every process is ended whatever happens."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._broker.stop)
+            stack.push_async_callback(self._gateway.stop)
+            await self._broker.start()
+            await processes.wait_port(self._broker_port, alive=self._broker)
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            running = [
+                tasks.create_task(self._platform.run(), name="platform"),
+                tasks.create_task(self._fleet.run(), name="fleet"),
+                tasks.create_task(self._watch(), name="view"),
+            ]
+            try:
+                await self._story()
+            finally:
+                for task in running:
+                    task.cancel()
+        return self.verdict
+
+    async def _story(self) -> None:
+        await asyncio.wait_for(self._platform.ready.wait(), 20)
+        await self._fleet.wait_connected(20)
+        self._choose_cast()
+        inventory = self._write_files()
+        self._gateway.env["DEMO_TOKEN"] = TOKEN
+        self._phase("enrolling")
+        await processes.gateway_cli(
+            self._directory, "devices", "import", str(inventory), "--offline", "--config", str(self._config),
+            env=self._gateway.env,
+        )  # fmt: skip
+        self._phase("starting the gateway")
+        await self._start_gateway()
+        self._phase("warm-up")
+        await asyncio.sleep(WARM_UP_S)
+        await self._discharge()
+        await self._recharge()
+        await self._finish()
+
+    async def _start_gateway(self) -> None:
+        await self._gateway.start()
+        await processes.wait_port(self._http_port, alive=self._gateway)
+
+    def _phase(self, name: str) -> None:
+        self.view.facts.phase = name
+        self.view.note(name)
+
+    def _until(self, second: float) -> float:
+        """How long until `second` of the event."""
+        return max(0.0, self._start_ms / 1000 + second - datetime.now(tz=UTC).timestamp())
+
+    async def _discharge(self) -> None:
+        length = self.options.event_s
+        batteries = self._fleet.devices.batteries
+        able = batteries.available_discharge_w(batteries.reserve_pct + self.homes.soc_uncertainty_pct + 1, length + 60)
+        # The homes that fall out do not count as capacity.
+        able[self.cast.taken] = 0
+        target = float(np.floor(able.sum() * SHARE_OF_CAPACITY / 100) * 100)
+        self._start_ms = round((datetime.now(tz=UTC).timestamp() + LEAD_S) * 1000)
+        window = oracle.Window(
+            id="demo-discharge", start_ms=self._start_ms, end_ms=self._start_ms + round(length * 1000), target_w=target
+        )
+        self._windows.append(window)
+        self.view.note(f"event: discharge {target / 1000:.1f} kW for {length:.0f} s")
+        answer = await self._platform.post_event(_event(window))
+        if answer.status != 200:
+            raise RuntimeError(f"the gateway refused the event: {answer.body.decode(errors='replace')}")
+        if self.options.chaos:
+            self._plant(length)
+            await self._disturb(length)
+        await asyncio.sleep(self._until(length))
+        self._phase("staggered release")
+        await asyncio.sleep(RELEASE_S + RAMP_S)
+
+    def _plant(self, length: float) -> None:
+        cast, now_s = self.cast, LEAD_S + 10
+        batteries = self._fleet.devices.batteries
+        soc = float(batteries.true_soc_pct[cast.raises_reserve])
+        raised = min(100.0, float(np.ceil(soc)) + 10)
+        begun_s = (self._start_ms - self._fleet_started_ms) / 1000
+        for index, fault in (
+            (cast.deaf, Fault(kind=FaultKind.DEAF, at_s=begun_s - 1, for_s=length + 30)),
+            (cast.islands, Fault(kind=FaultKind.ISLAND, at_s=begun_s + now_s, for_s=40)),
+            (cast.stale, Fault(kind=FaultKind.STALE, at_s=begun_s + 25, for_s=length - 30)),
+            (cast.reboots, Fault(kind=FaultKind.REBOOT, at_s=begun_s + 35, for_s=6)),
+            (cast.raises_reserve, Fault(kind=FaultKind.OWNER_RESERVE, at_s=begun_s + length / 2, value=raised)),
+        ):
+            self._fleet.inject(index, fault)
+            self._planted += 1
+
+    async def _disturb(self, length: float) -> None:
+        await asyncio.sleep(self._until(20))
+        await self._platform.set_outage(Outage.REFUSED)
+        self.view.note("the platform's HTTP side goes away")
+        await asyncio.sleep(self._until(30))
+        await self._gateway.kill()
+        self.view.note("gateway killed (SIGKILL) and started again")
+        await self._start_gateway()
+        await asyncio.sleep(self._until(min(75, length - 20)))
+        await self._platform.set_outage(Outage.NONE)
+        self.view.note("the platform's HTTP side is back")
+
+    async def _recharge(self) -> None:
+        """A bounded recharge, asked for over MQTT."""
+        batteries = self._fleet.devices.batteries
+        may = self.homes.grid_charge_allowed & (batteries.true_soc_pct < 80)
+        limit = np.where(may, batteries.charge_limit_w(), 0.0).sum()
+        start_ms = round((datetime.now(tz=UTC).timestamp() + 2) * 1000)
+        window = oracle.Window(
+            id="demo-recharge",
+            start_ms=start_ms,
+            end_ms=start_ms + round(RECHARGE_S * 1000),
+            target_w=-float(np.floor(limit * 0.2 / 100) * 100),
+        )
+        self._windows.append(window)
+        self._phase("bounded recharge")
+        self.view.note(f"event over MQTT: charge {-window.target_w / 1000:.1f} kW for {RECHARGE_S:.0f} s")
+        await self._platform.publish_event(_event(window))
+        await asyncio.sleep((window.end_ms - datetime.now(tz=UTC).timestamp() * 1000) / 1000 + RELEASE_S + RAMP_S / 2)
+
+    async def _finish(self) -> None:
+        """Let the last interval close and arrive, then judge."""
+        self._phase("last intervals")
+        until_ms = round(datetime.now(tz=UTC).timestamp() * 1000) - (GRACE_S + 5) * 1000
+        expected = oracle.expected_intervals(self._fleet.acked, self.homes.ids, length_s=INTERVAL_S, until_ms=until_ms)
+        deadline = asyncio.get_running_loop().time() + DRAIN_S
+        ledgers = (self._platform.by_http, self._platform.by_mqtt)
+        while asyncio.get_running_loop().time() < deadline:
+            if not any(ledger.completeness(expected).missing for ledger in ledgers):
+                break
+            await asyncio.sleep(0.5)
+        self._gateway.check()
+        trace = self._fleet.recorder.trace()
+        verdict = self.verdict
+        for window in self._windows:
+            oracle.judge_tracking(trace, window, verdict)
+        oracle.judge_safety(trace, self.homes, verdict)
+        oracle.judge_steps(trace, self._windows[0].target_w, verdict)
+        oracle.judge_end(trace, verdict)
+        oracle.judge_intervals(ledgers[0], expected, verdict, path="http")
+        oracle.judge_intervals(ledgers[1], expected, verdict, path="mqtt")
+        oracle.judge_faults(self._fleet.faults, self._planted, verdict)
+        if not self._windows or not verdict.minutes:
+            verdict.problems.append("no full minute of an event was measured")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            self.view.update(self._look)
+
+    def _look(self, facts: Facts) -> None:
+        batteries = self._fleet.devices.batteries
+        now_ms = self._fleet.now_ms()
+        facts.fleet_w = float(np.where(batteries.islanded, 0.0, batteries.battery_w).sum())
+        facts.devices = len(self.homes)
+        facts.under_control = int((batteries.mode == Mode.REMOTE).sum())
+        facts.islanded = int(batteries.islanded.sum())
+        facts.intervals_http = len(self._platform.by_http)
+        facts.intervals_mqtt = len(self._platform.by_mqtt)
+        facts.target_w = next((w.target_w for w in self._windows if w.start_ms <= now_ms < w.end_ms), None)
+        facts.total_s = WARM_UP_S + LEAD_S + self.options.event_s + 2 * RELEASE_S + 1.5 * RAMP_S + RECHARGE_S + 8
+
+
+def _event(window: oracle.Window) -> dict[str, object]:
+    def text(ms: int) -> str:
+        return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat()
+
+    return {
+        "id": window.id,
+        "revision": 1,
+        "kind": "real",
+        "program": "demo",
+        "group": {"all": True},
+        "start": text(window.start_ms),
+        "end": text(window.end_ms),
+        "target_w": window.target_w,
+        "priority": 10,
+    }
+
+
+async def play(options: Options) -> oracle.Verdict:
+    """Run the demo in a scratch directory (kept on request)."""
+    with tempfile.TemporaryDirectory(prefix="battery-demo-", ignore_cleanup_errors=True) as scratch:
+        directory = options.keep or Path(scratch)
+        directory.mkdir(parents=True, exist_ok=True)
+        with View(quiet=options.quiet) as view:
+            return await Demo(options, directory, view).run()

@@ -1,0 +1,212 @@
+"""The verdict: judges a run from the simulated batteries, the broker's acknowledgements and the platform alone.
+
+Nothing here asks the gateway. Powers in W, + = discharge; a step is the change of fleet power between two samples a
+second apart, less what islanded homes and homes that are not under control did by themselves.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simulators.battery import Mode
+from simulators.energy_store import AckedEnergy
+from simulators.faults import FaultRecord
+from simulators.homes import Homes
+from simulators.ledger import Completeness, Ledger
+from simulators.recorder import Trace
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+TRACKING_PCT = 2.0
+TRACKING_FROM_S = 60
+STEP_PCT = 5.0
+DISCHARGING_W = 50.0
+EXPORT_W = 100.0
+EXPORT_S = 3
+"""A load that is switched off is seen by the gateway one reading later and acted on one tick after that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """An event as the platform asked for it."""
+
+    id: str
+    start_ms: int
+    end_ms: int
+    target_w: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Minute:
+    """One minute of an event: mean measured power against the target while capacity sufficed."""
+
+    event: str
+    start_s: int
+    mean_w: float
+    target_w: float
+    capacity_w: float
+    error_pct: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """What was found; `problems` empty = it held."""
+
+    target_wh: float = 0.0
+    delivered_wh: float = 0.0
+    minutes: list[Minute] = field(default_factory=list)
+    largest_step_w: float = 0.0
+    largest_step_pct: float = 0.0
+    largest_ramp_w_per_s: float = 0.0
+    reserve_violations: int = 0
+    export_violations: int = 0
+    left_under_control: int = 0
+    intervals: dict[str, int] = field(default_factory=dict)
+    intervals_mqtt: dict[str, int] = field(default_factory=dict)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok} | asdict(self)
+
+
+def on_grid_total(trace: Trace) -> Floats:
+    """Gross AC battery power of the homes that are connected to the grid."""
+    total: Floats = np.where(trace.islanded, 0.0, trace.battery_w).sum(axis=1, dtype=np.float64)
+    return total
+
+
+def judge_tracking(trace: Trace, window: Window, verdict: Verdict) -> None:
+    """Every full minute from one minute after the start: within 2 % while the true capacity suffices."""
+    total = on_grid_total(trace)
+    inside = (trace.t_ms >= window.start_ms) & (trace.t_ms < window.end_ms)
+    if inside.any():
+        verdict.target_wh += window.target_w * (window.end_ms - window.start_ms) / 3_600_000
+        verdict.delivered_wh += float(total[inside].mean()) * (window.end_ms - window.start_ms) / 3_600_000
+    begin = window.start_ms + TRACKING_FROM_S * 1000
+    while begin + 60_000 <= window.end_ms:
+        rows = (trace.t_ms >= begin) & (trace.t_ms < begin + 60_000)
+        if rows.sum() < 50:
+            verdict.problems.append(f"{window.id}: only {int(rows.sum())} samples in a minute")
+            return
+        capacity = float(trace.available_w[rows].sum(axis=1, dtype=np.float64).min())
+        mean = float(total[rows].mean())
+        minute = Minute(
+            event=window.id,
+            start_s=(begin - window.start_ms) // 1000,
+            mean_w=round(mean, 1),
+            target_w=window.target_w,
+            capacity_w=round(capacity, 1),
+            error_pct=round((mean / window.target_w - 1) * 100, 3),
+        )
+        verdict.minutes.append(minute)
+        suffices = window.target_w < 0 or capacity >= window.target_w
+        over = minute.error_pct > TRACKING_PCT
+        if over or (suffices and minute.error_pct < -TRACKING_PCT):
+            verdict.problems.append(f"{window.id}: minute from {minute.start_s} s is off by {minute.error_pct} %")
+        begin += 60_000
+
+
+def _spans(bad: Bools) -> npt.NDArray[np.int64]:
+    """Longest run of True per column."""
+    longest = np.zeros(bad.shape[1], dtype=np.int64)
+    run = np.zeros(bad.shape[1], dtype=np.int64)
+    for row in bad:
+        run = np.where(row, run + 1, 0)
+        longest = np.maximum(longest, run)
+    return longest
+
+
+def judge_safety(trace: Trace, homes: Homes, verdict: Verdict) -> None:
+    """Reserve and export, per device, while a command of the gateway is in force and the home is on the grid."""
+    ours = (trace.mode == Mode.REMOTE) & (trace.command > 0) & ~trace.islanded
+    discharging = ours & (trace.battery_w > DISCHARGING_W)
+    below = trace.true_soc_pct < trace.reserve_pct - homes.soc_uncertainty_pct
+    verdict.reserve_violations = int((discharging & below).sum())
+    if verdict.reserve_violations:
+        who = [homes.ids[i] for i in np.flatnonzero((discharging & below).any(axis=0))[:5]]
+        verdict.problems.append(f"discharged below the reserve: {', '.join(who)}")
+    exported = np.minimum(trace.battery_w, -trace.grid_w) > EXPORT_W
+    longest = _spans(discharging & exported & ~homes.export_allowed)
+    verdict.export_violations = int((longest > EXPORT_S).sum())
+    if verdict.export_violations:
+        who = [f"{homes.ids[i]} for {longest[i]} s" for i in np.flatnonzero(longest > EXPORT_S)[:5]]
+        verdict.problems.append(f"exported without permission: {', '.join(who)}")
+
+
+def judge_steps(trace: Trace, target_w: float, verdict: Verdict) -> None:
+    """The largest change of fleet power within a second, and the steepest ramp over ten."""
+    total = on_grid_total(trace)
+    seconds = np.diff(trace.t_ms) / 1000
+    steady = (seconds > 0.5) & (seconds < 1.5)
+    # A home that loses or regains the grid moves the total by itself.
+    switched = (trace.islanded[1:] != trace.islanded[:-1]).any(axis=1)
+    usable = steady & ~switched
+    steps = np.abs(np.diff(total))[usable] / seconds[usable]
+    verdict.largest_step_w = round(float(steps.max(initial=0.0)), 1)
+    verdict.largest_step_pct = round(verdict.largest_step_w / abs(target_w) * 100, 2)
+    if len(total) > 10:
+        verdict.largest_ramp_w_per_s = round(float(np.abs(total[10:] - total[:-10]).max() / 10), 1)
+    if verdict.largest_step_pct > STEP_PCT:
+        verdict.problems.append(f"a step of {verdict.largest_step_pct} % of the target")
+
+
+def judge_end(trace: Trace, verdict: Verdict) -> None:
+    """Nobody may be left under control."""
+    left = (trace.mode[-1] == Mode.REMOTE) if len(trace.mode) else np.ones(1, dtype=np.bool_)
+    verdict.left_under_control = int(left.sum())
+    if verdict.left_under_control:
+        verdict.problems.append(f"{verdict.left_under_control} devices were left under control")
+
+
+def expected_intervals(
+    acked: Iterable[AckedEnergy], ids: Sequence[str], *, length_s: int, until_ms: int
+) -> set[tuple[str, int, int]]:
+    """Every device and interval with an acknowledged message; an interval counts if it ended before `until_ms`."""
+    length_ms = length_s * 1000
+    out: set[tuple[str, int, int]] = set()
+    for message in acked:
+        # A message that ends on an edge completes the interval before it.
+        start = (message.t_ms - 1) // length_ms * length_ms
+        if start + length_ms <= until_ms:
+            out.add((ids[message.index], start, length_s))
+    return out
+
+
+def judge_intervals(ledger: Ledger, expected: set[tuple[str, int, int]], verdict: Verdict, *, path: str) -> None:
+    """Completeness at the platform, by one of its two ways in."""
+    found: Completeness = ledger.completeness(expected)
+    numbers = {
+        "expected": found.expected,
+        "received": found.received,
+        "missing": found.missing,
+        "conflicting": found.conflicting,
+    }
+    if path == "http":
+        verdict.intervals = numbers
+    else:
+        verdict.intervals_mqtt = numbers
+    if not found.expected:
+        verdict.problems.append(f"intervals by {path}: none were expected")
+    if found.missing:
+        verdict.problems.append(f"intervals by {path}: {found.missing} missing, first {found.missing_first[:3]}")
+    if found.conflicting:
+        verdict.problems.append(f"intervals by {path}: {found.conflicting} arrived twice with different content")
+
+
+def judge_faults(records: Sequence[FaultRecord], planted: int, verdict: Verdict) -> None:
+    """Every planted fault must have been seen to happen, or the run proves nothing about it."""
+    verdict.faults = [{"device": r.device, "fault": r.fault.kind.value, "effect": r.effect or None} for r in records]
+    unseen = [f"{r.fault.kind.value} of {r.device}" for r in records if r.first_effect_ms is None]
+    if unseen:
+        verdict.problems.append(f"planted faults without an effect: {', '.join(unseen)}")
+    if len(records) < planted:
+        verdict.problems.append(f"only {len(records)} of {planted} planted faults began")
