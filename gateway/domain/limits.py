@@ -173,7 +173,8 @@ def check(setpoint_w: Ints, slots: NDArray[np.int32], allowed: Envelope) -> Bool
 def spread(slots: NDArray[np.integer], salt: int) -> Floats:
     """A number in [0, 1) per slot, always the same, evenly spread over any run of slots; salts are independent."""
     step = (0.6180339887498949, 0.4142135623730951, 0.7320508075688772)[salt % 3]
-    return np.mod(slots * step + 0.37 * salt, 1.0)
+    part: Floats = np.mod(slots * step + 0.37 * salt, 1.0)
+    return part
 
 
 def _age_s(seen_mono_ms: Ints, now: Now) -> Floats:
@@ -289,7 +290,7 @@ def _grid_connection(out: _Side, into: _Side, snapshot: Snapshot, now: Now, para
     homes = _Homes(plate.site)
     least_w, most_w = _net_load_w(homes, live, fresh)
     running = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
-    in_force_w = np.where(running, control.setpoint_w, 0)
+    in_force_w = np.where(running, control.setpoint_w, 0.0)
 
     def room(limit_w: Floats, net_w: Floats) -> tuple[Floats, Bools]:
         limit_w = homes.least(limit_w)
@@ -310,12 +311,13 @@ def _grid_connection(out: _Side, into: _Side, snapshot: Snapshot, now: Now, para
 
 def _reconnecting(live: Live, now: Now, params: LimitParams) -> Bools:
     """Devices whose grid came back a short while ago; how short differs from device to device."""
-    back = live.reconnected_mono_ms != NEVER_MS
+    back: Bools = live.reconnected_mono_ms != NEVER_MS
     if not back.any():
         return back
     slots = np.arange(len(back))
     wait_s = params.reconnect_s_min + (params.reconnect_s_max - params.reconnect_s_min) * spread(slots, 1)
-    return back & ((now.mono_ms - live.reconnected_mono_ms) < 1000 * wait_s)
+    recent: Bools = back & ((now.mono_ms - live.reconnected_mono_ms) < 1000 * wait_s)
+    return recent
 
 
 def _net_load_w(homes: _Homes, live: Live, fresh: Bools) -> tuple[Floats, Floats]:
