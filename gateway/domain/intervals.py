@@ -340,7 +340,8 @@ class Engine:
         countered = (self.charge.t_ms[slots] != NEVER_MS) | (self.discharge.t_ms[slots] != NEVER_MS)
         length_ms = self.rules.length_ms
         covered = np.minimum(
-            np.where(charged, rows.charge_ms, length_ms), np.where(discharged, rows.discharge_ms, length_ms)
+            np.where(charged, np.minimum(rows.charge_ms, length_ms), length_ms),
+            np.where(discharged, np.minimum(rows.discharge_ms, length_ms), length_ms),
         )
         source = np.where(countered, EnergySource.COUNTER, np.where(charged | discharged, EnergySource.ENERGY, 0))
         mean = np.where(rows.power_ms > 0, rows.power_wms / np.maximum(rows.power_ms, 1), np.nan)
@@ -351,7 +352,7 @@ class Engine:
             revision=rows.revision,
             charge_wh=np.where(charged, rows.charge_wh, np.nan),
             discharge_wh=np.where(discharged, rows.discharge_wh, np.nan),
-            coverage_pct=np.where(charged | discharged, covered * (100.0 / length_ms), 0.0),
+            coverage_pct=np.where(charged | discharged, 100.0 * covered / length_ms, 0.0),
             samples=rows.samples,
             soc_end_pct=rows.soc_pct,
             source=source.astype(np.int8),

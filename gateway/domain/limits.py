@@ -5,20 +5,22 @@ leaves its bit where it narrowed. Unknown input never widens: what is stale or s
 running lease (sized for exactly this) runs out; what is known to be wrong is narrowed at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntFlag
-from typing import Final
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet import Held, Live, Nameplate, Snapshot
+from gateway.domain.fleet import Held, Live, Nameplate, Snapshot, Table
+from gateway.domain.meter import Homes, MeterColumns, Rooms, crowded, gathered, permitted_w, rooms_alone, rooms_shared
 from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Ints, Mode, Now
 
 Bits = NDArray[np.uint32]
+T = TypeVar("T", bound=Table)
 
-# never refreshed for so long: any age limit is exceeded, and no arithmetic overflows
-_NEVER_S: Final = 1e9
+PART_ROWS = 8192
 
 
 class Reason(IntFlag):
@@ -102,32 +104,92 @@ class _Side:
         self.reasons: Bits = np.zeros(len(rating_w), dtype=np.uint32)
         self.unknown: Bools = np.zeros(len(rating_w), dtype=np.bool_)
 
-    def narrow(self, limit_w: Floats, reason: Reason | Bits) -> None:
-        """Take the smaller of the two; a NaN limit is no limit."""
+    def narrow(self, limit_w: Floats, *reasons: Reason | tuple[Reason, Bools]) -> None:
+        """Take the smaller of the two; a NaN limit is no limit. A reason may hold for some devices only."""
         below = limit_w < self.power_w
-        np.copyto(self.power_w, limit_w, where=below)
-        self._mark(below, reason)
+        np.fmin(self.power_w, limit_w, out=self.power_w)
+        for reason in reasons:
+            if isinstance(reason, tuple):
+                self._mark(below & reason[1], reason[0])
+            else:
+                self._mark(below, reason)
 
     def forbid(self, where: Bools, reason: Reason) -> None:
-        self.power_w[where] = 0.0
+        self.power_w *= ~where
         self._mark(where, reason)
 
-    def _mark(self, where: Bools, reason: Reason | Bits) -> None:
-        bits = np.uint32(reason) if isinstance(reason, Reason) else reason
-        self.reasons |= where * bits
+    def _mark(self, where: Bools, reason: Reason) -> None:
+        self.reasons |= where * np.uint32(reason)
+
+    def finish(self) -> None:
+        self._mark(self.reasons == 0, Reason.RATING)
 
 
 def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     """Power every device may be given for one lease from `now`. Sources: design decisions 3 to 8.
 
-    Pure and order-free: each row depends on its own device and on the devices of its own home.
+    Pure and order-free: each row depends on its own device and on the devices of its own home. Worked in parts that a
+    processor cache holds; temporaries over a whole large fleet cost more in page faults than the arithmetic.
     """
+    edges = [*range(0, snapshot.n, PART_ROWS), snapshot.n] if snapshot.n else [0, 0]
+    drafts = [_draft(_rows(snapshot, slice(a, b)), np.arange(a, b), now, params) for a, b in pairwise(edges)]
+    together = crowded(snapshot.nameplate.site)
+    if len(together):
+        columns = gathered([draft.meter for draft in drafts], together)
+        rooms = rooms_shared(columns, Homes(snapshot.nameplate.site[together]), params.site_margin_w)
+        for draft, a, b in zip(drafts, edges, edges[1:], strict=False):
+            first, last = np.searchsorted(together, (a, b))
+            draft.share(together[first:last] - a, rooms, slice(int(first), int(last)))
+    done = [_finish(draft, now) for draft in drafts]
+    if len(done) == 1:
+        return done[0]
+    return Envelope(**{f.name: np.concatenate([getattr(part, f.name) for part in done]) for f in fields(Envelope)})
+
+
+def _rows(snapshot: Snapshot, rows: slice) -> Snapshot:
+    def part(table: T) -> T:
+        out = object.__new__(type(table))
+        for name in table.SPEC:
+            setattr(out, name, table.column(name)[rows])
+        return out
+
+    return Snapshot(
+        n=len(snapshot.live.soc_pct[rows]),
+        nameplate=part(snapshot.nameplate),
+        live=part(snapshot.live),
+        control=part(snapshot.control),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """A part of the fleet, narrowed by everything but the meter and the look-ahead."""
+
+    snapshot: Snapshot
+    out: _Side
+    into: _Side
+    blind: Bools
+    age_s: Floats
+    floor_pct: Floats
+    deliverable_wh: Floats
+    absorbable_wh: Floats
+    reconnecting: Bools
+    meter: MeterColumns
+    rooms: Rooms
+
+    def share(self, rows: NDArray[np.intp], rooms: Rooms, part: slice) -> None:
+        """Replace what was found for devices that do not stand alone behind their meter."""
+        for f in fields(Rooms):
+            getattr(self.rooms, f.name)[rows] = getattr(rooms, f.name)[part]
+
+
+def _draft(snapshot: Snapshot, slots: Ints, now: Now, params: LimitParams) -> _Draft:
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
-    age_s = _age_s(live.seen_mono_ms, now)
-    fresh = age_s <= params.reading_age_s_max
+    age_s: Floats = np.maximum(now.mono_ms - live.seen_mono_ms, 0) * 0.001
+    stale = age_s > params.reading_age_s_max
     out, into = _Side(plate.discharge_w_max), _Side(plate.charge_w_max)
     _device_safety(out, into, plate, live, params)
-    blind = _blind(out, into, snapshot, params, fresh)
+    blind = _blind(out, into, snapshot, params, stale)
 
     floor_pct = _floor_pct(plate, live)
     ceiling_pct = np.where(plate.soc_max_pct < 100, plate.soc_max_pct - plate.soc_uncertainty_pct, 100.0)
@@ -138,24 +200,54 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     out.forbid(resting | (deliverable_wh <= 0), Reason.RESERVE)
     into.forbid(absorbable_wh <= 0, Reason.SOC_CEILING)
 
-    _grid_connection(out, into, snapshot, now, params, fresh)
+    reconnecting = _reconnecting(live, slots, now, params)
+    meter = _meter_columns(snapshot, now, stale, reconnecting, out.power_w, into.power_w)
+    return _Draft(
+        snapshot=snapshot,
+        out=out,
+        into=into,
+        blind=blind,
+        age_s=age_s,
+        floor_pct=floor_pct,
+        deliverable_wh=deliverable_wh,
+        absorbable_wh=absorbable_wh,
+        reconnecting=reconnecting,
+        meter=meter,
+        rooms=rooms_alone(meter, params.site_margin_w),
+    )
+
+
+def _finish(draft: _Draft, now: Now) -> Envelope:
+    plate, control = draft.snapshot.nameplate, draft.snapshot.control
+    out, into, back, rooms = draft.out, draft.into, draft.reconnecting, draft.rooms
+    export, grid_charge = plate.export_allowed, plate.grid_charge_allowed
+    out.narrow(rooms.out_w, (Reason.SITE_EXPORT, export), (Reason.EXPORT, ~export))
+    into.narrow(
+        rooms.into_w,
+        (Reason.RECONNECTING, back),
+        (Reason.SITE_IMPORT, grid_charge & ~back),
+        (Reason.GRID_CHARGE, ~(grid_charge | back)),
+    )
     # a direction that rests on a missing reading is neither refreshed nor cut: its running lease runs out
-    blind |= (out.unknown & (control.setpoint_w > 0)) | (into.unknown & (control.setpoint_w < 0))
+    setpoint_w = control.setpoint_w.astype(np.float64)
+    blind = draft.blind
+    blind |= ((out.unknown | rooms.unknown_out) & (setpoint_w > 0)) | (
+        (into.unknown | rooms.unknown_into) & (setpoint_w < 0)
+    )
+    past = (setpoint_w > out.power_w) | (-setpoint_w > into.power_w) | _lease_too_long(draft, setpoint_w, now)
     sustain_discharge_w, sustain_charge_w = out.power_w.copy(), into.power_w.copy()
-    past = (control.setpoint_w > sustain_discharge_w) | (-control.setpoint_w > sustain_charge_w)
-    past |= _lease_too_long(snapshot, now, age_s, deliverable_wh, absorbable_wh)
-    _look_ahead(out, into, snapshot, now, age_s, deliverable_wh, absorbable_wh)
-    for side in (out, into):
-        side.reasons[side.reasons == 0] = Reason.RATING
+    _look_ahead(draft, setpoint_w, now)
+    out.finish()
+    into.finish()
     return Envelope(
         discharge_w=out.power_w,
         charge_w=into.power_w,
         sustain_discharge_w=sustain_discharge_w,
         sustain_charge_w=sustain_charge_w,
-        deliverable_wh=deliverable_wh,
-        absorbable_wh=absorbable_wh,
-        floor_pct=floor_pct,
-        age_s=age_s,
+        deliverable_wh=draft.deliverable_wh,
+        absorbable_wh=draft.absorbable_wh,
+        floor_pct=draft.floor_pct,
+        age_s=draft.age_s,
         controllable=~blind,
         must_narrow=past & ~blind & (control.held == Held.CONTROLLED),
         reasons_discharge=out.reasons,
@@ -177,10 +269,6 @@ def spread(slots: NDArray[np.integer], salt: int) -> Floats:
     return part
 
 
-def _age_s(seen_mono_ms: Ints, now: Now) -> Floats:
-    return np.where(seen_mono_ms == NEVER_MS, _NEVER_S, np.maximum(now.mono_ms - seen_mono_ms, 0) / 1000)
-
-
 def _above_wh(span_pct: Floats, capacity_wh: Floats) -> Floats:
     """Energy of a span of SoC; 0 where negative or unknown."""
     energy_wh: Floats = np.fmax(span_pct * capacity_wh / 100, 0.0)
@@ -194,7 +282,7 @@ def _floor_pct(plate: Nameplate, live: Live) -> Floats:
     return np.minimum(reserve_pct + plate.soc_uncertainty_pct, 100.0)
 
 
-def _blind(out: _Side, into: _Side, snapshot: Snapshot, params: LimitParams, fresh: Bools) -> Bools:
+def _blind(out: _Side, into: _Side, snapshot: Snapshot, params: LimitParams, stale: Bools) -> Bools:
     """Forbid what cannot be dispatched at all; returns the devices that must not even be written."""
     plate, live = snapshot.nameplate, snapshot.live
     step_pct = np.where(live.soc_step_pct > 0, live.soc_step_pct, params.soc_step_pct)
@@ -202,7 +290,7 @@ def _blind(out: _Side, into: _Side, snapshot: Snapshot, params: LimitParams, fre
     # a full battery that takes a trickle stays at 100 %
     stuck &= (live.soc_pct < 100) | (live.battery_w > 0)
     causes = (
-        (~fresh | np.isnan(live.soc_pct), Reason.STALE),
+        (stale | np.isnan(live.soc_pct), Reason.STALE),
         (stuck, Reason.STUCK),
         (live.online == 0, Reason.OFFLINE),
         (live.grid == Grid.ISLAND, Reason.ISLANDED),
@@ -224,13 +312,13 @@ def _device_safety(out: _Side, into: _Side, plate: Nameplate, live: Live, params
     into.narrow(np.maximum(live.charge_w_max, 0), Reason.BMS)
     shared = np.isfinite(plate.inverter_w_max)
     if shared.any():
-        unknown = np.isnan(live.pv_w)
         pv_w = np.fmax(live.pv_w, 0)
-        room_w = np.maximum(plate.inverter_w_max - pv_w, 0)
-        room_w[shared & unknown] = 0
-        out.narrow(room_w, Reason.INVERTER_PV)
-        out.unknown |= shared & unknown
+        out.narrow(np.maximum(plate.inverter_w_max - pv_w, 0), Reason.INVERTER_PV)
         into.narrow(plate.inverter_w_max + pv_w, Reason.INVERTER_PV)
+        unknown = shared & np.isnan(live.pv_w)
+        if unknown.any():
+            out.forbid(unknown, Reason.INVERTER_PV)
+            out.unknown |= unknown
     temp_c = live.temp_c
     hot, cool = temp_c > params.temp_c_full, temp_c < params.charge_temp_c_full
     if not (hot.any() or cool.any()):
@@ -238,127 +326,71 @@ def _device_safety(out: _Side, into: _Side, plate: Nameplate, live: Live, params
     into.forbid(temp_c < params.charge_temp_c_min, Reason.TEMPERATURE)
     heat = np.clip((params.temp_c_max - temp_c) / (params.temp_c_max - params.temp_c_full), 0, 1)
     chill = (temp_c - params.charge_temp_c_min) / (params.charge_temp_c_full - params.charge_temp_c_min)
-    out.narrow(np.where(np.isnan(live.discharge_w_max), plate.discharge_w_max * heat, np.inf), Reason.TEMPERATURE)
-    into.narrow(
-        np.where(np.isnan(live.charge_w_max), plate.charge_w_max * np.minimum(heat, np.clip(chill, 0, 1)), np.inf),
-        Reason.TEMPERATURE,
+    mild = np.minimum(heat, np.clip(chill, 0, 1))
+    for side, reported_w, rating_w, part in (
+        (out, live.discharge_w_max, plate.discharge_w_max, heat),
+        (into, live.charge_w_max, plate.charge_w_max, mild),
+    ):
+        silent = np.isnan(reported_w)
+        if silent.any():
+            side.narrow(np.where(silent, rating_w * part, np.inf), Reason.TEMPERATURE)
+
+
+def _meter_columns(
+    snapshot: Snapshot, now: Now, stale: Bools, reconnecting: Bools, out_w: Floats, into_w: Floats
+) -> MeterColumns:
+    plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
+    net_w, battery_w, grid_w = live.load_w - live.pv_w, live.battery_w, live.grid_w
+    if stale.any():
+        net_w, battery_w, grid_w = (np.where(stale, np.nan, column) for column in (net_w, battery_w, grid_w))
+    in_force = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    setpoint_w = control.setpoint_w.astype(np.float64) * in_force
+    return MeterColumns(
+        export_w=permitted_w(plate.site_export_w_max, plate.export_allowed),
+        import_w=permitted_w(plate.site_import_w_max, plate.grid_charge_allowed & ~reconnecting),
+        net_w=net_w,
+        battery_w=battery_w,
+        grid_w=grid_w,
+        out_w=np.maximum(out_w, setpoint_w),
+        into_w=np.maximum(into_w, -setpoint_w),
     )
 
 
-class _Homes:
-    """Devices behind one meter. A device without a site is a home of its own."""
-
-    def __init__(self, site: NDArray[np.int32]) -> None:
-        alone = site < 0
-        self.index = np.where(alone, site.max(initial=0) + 1 + np.arange(len(site)), site) if alone.any() else site
-        self.count = int(self.index.max(initial=0)) + 1
-        self.single = len(site) == 0 or int(np.bincount(self.index).max()) <= 1
-
-    def total(self, values: Floats) -> Floats:
-        """Sum over the home, per device."""
-        if self.single:
-            return values
-        sums: Floats = np.bincount(self.index, weights=values, minlength=self.count)[self.index]
-        return sums
-
-    def least(self, values: Floats) -> Floats:
-        """Smallest known value of the home, per device; NaN where none is known."""
-        if self.single:
-            return values
-        found = np.full(self.count, np.nan)
-        np.fmin.at(found, self.index, values)
-        result: Floats = found[self.index]
-        return result
-
-    def share(self, room_w: Floats, weight_w: Floats) -> Floats:
-        """Split a home's room in proportion to `weight_w`; no home's shares add up to more than its room."""
-        if self.single:
-            return room_w
-        total_w = self.total(weight_w)
-        finite = np.isfinite(room_w) & (total_w > 0)
-        return np.where(finite, np.where(finite, room_w, 0) * weight_w / np.maximum(total_w, 1e-9), room_w)
-
-
-def _grid_connection(out: _Side, into: _Side, snapshot: Snapshot, now: Now, params: LimitParams, fresh: Bools) -> None:
-    """Export and grid charge at the meter, shared by all devices of a home in proportion to what each could do."""
-    plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
-    back = _reconnecting(live, now, params)
-    export_w = np.where(plate.export_allowed, np.fmax(plate.site_export_w_max, 0), 0.0)
-    import_w = np.where(plate.grid_charge_allowed & ~back, np.fmax(plate.site_import_w_max, 0), 0.0)
-    if not (np.isfinite(export_w).any() or np.isfinite(import_w).any()):
-        return
-    homes = _Homes(plate.site)
-    least_w, most_w = _net_load_w(homes, live, fresh)
-    running = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
-    in_force_w = np.where(running, control.setpoint_w, 0.0)
-
-    def room(limit_w: Floats, net_w: Floats) -> tuple[Floats, Bools]:
-        limit_w = homes.least(limit_w)
-        room_w = limit_w + net_w - params.site_margin_w
-        unknown = np.isnan(room_w) & np.isfinite(limit_w)
-        return np.where(np.isinf(limit_w), np.inf, np.fmax(room_w, 0)), unknown
-
-    out_w, unknown = room(export_w, least_w)
-    cause = np.where(plate.export_allowed, np.uint32(Reason.SITE_EXPORT), np.uint32(Reason.EXPORT))
-    out.narrow(homes.share(out_w, np.maximum(out.power_w, in_force_w)), cause)
-    out.unknown |= unknown
-    into_w, unknown = room(import_w, -most_w)
-    cause = np.where(plate.grid_charge_allowed, np.uint32(Reason.SITE_IMPORT), np.uint32(Reason.GRID_CHARGE))
-    cause[back] = Reason.RECONNECTING
-    into.narrow(homes.share(into_w, np.maximum(into.power_w, -in_force_w)), cause)
-    into.unknown |= unknown
-
-
-def _reconnecting(live: Live, now: Now, params: LimitParams) -> Bools:
+def _reconnecting(live: Live, slots: Ints, now: Now, params: LimitParams) -> Bools:
     """Devices whose grid came back a short while ago; how short differs from device to device."""
     back: Bools = live.reconnected_mono_ms != NEVER_MS
     if not back.any():
         return back
-    slots = np.arange(len(back))
     wait_s = params.reconnect_s_min + (params.reconnect_s_max - params.reconnect_s_min) * spread(slots, 1)
     recent: Bools = back & ((now.mono_ms - live.reconnected_mono_ms) < 1000 * wait_s)
     return recent
 
 
-def _net_load_w(homes: _Homes, live: Live, fresh: Bools) -> tuple[Floats, Floats]:
-    """Least and most the home may draw without its batteries (W, negative = PV surplus), NaN where unknown: the load
-    less PV, or else what batteries and meter add up to."""
-    by_load_w = np.where(fresh, live.load_w - live.pv_w, np.nan)
-    battery_w = homes.total(np.where(fresh, live.battery_w, np.nan))
-    by_meter_w = battery_w + np.where(fresh, live.grid_w, np.nan)
-    least_w, most_w = homes.least(by_load_w), -homes.least(-by_load_w)
-    known = ~np.isnan(least_w)
-    return (
-        np.where(known, least_w, homes.least(by_meter_w)),
-        np.where(known, most_w, -homes.least(-by_meter_w)),
-    )
-
-
-def _look_ahead(
-    out: _Side, into: _Side, snapshot: Snapshot, now: Now, age_s: Floats, deliverable_wh: Floats, absorbable_wh: Floats
-) -> None:
+def _look_ahead(draft: _Draft, setpoint_w: Floats, now: Now) -> None:
     """Allow only what the energy above the floor (below the ceiling) carries through a whole lease, after the most
     that may have flowed since the sample. What a device did while it was not ours is bounded by its rating alone."""
-    plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
+    plate, live, control = draft.snapshot.nameplate, draft.snapshot.live, draft.snapshot.control
     ours = (live.mode == Mode.REMOTE) & (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms >= now.mono_ms)
     ours &= ~np.isnan(live.battery_w)
-    highest_w = np.maximum(np.maximum(control.setpoint_w, control.before_w), live.battery_w)
-    lowest_w = np.minimum(np.minimum(control.setpoint_w, control.before_w), live.battery_w)
-    drain_w = np.maximum(np.where(ours, highest_w, np.fmax(plate.discharge_w_max, live.battery_w)), 0)
-    gain_w = np.maximum(np.where(ours, -lowest_w, np.fmax(plate.charge_w_max, -live.battery_w)), 0)
-    since_s = age_s + plate.delivery_s
-    left_ws = 3600 * deliverable_wh - (drain_w + plate.standby_w) * since_s
-    out.narrow(np.maximum(left_ws / plate.lease_s - plate.standby_w, 0), Reason.LOOKAHEAD)
-    into.narrow(np.maximum((3600 * absorbable_wh - gain_w * since_s) / plate.lease_s, 0), Reason.LOOKAHEAD)
+    before_w = control.before_w.astype(np.float64)
+    highest_w = np.fmax(np.maximum(setpoint_w, before_w), live.battery_w)
+    lowest_w = np.fmin(np.minimum(setpoint_w, before_w), live.battery_w)
+    drain_w = np.maximum(np.fmax(plate.discharge_w_max * ~ours, highest_w), 0)
+    gain_w = np.maximum(np.fmax(plate.charge_w_max * ~ours, -lowest_w), 0)
+    since_s = draft.age_s + plate.delivery_s
+    left_ws = 3600 * draft.deliverable_wh - (drain_w + plate.standby_w) * since_s
+    draft.out.narrow(np.maximum(left_ws / plate.lease_s - plate.standby_w, 0), Reason.LOOKAHEAD)
+    room_ws = 3600 * draft.absorbable_wh - gain_w * since_s
+    draft.into.narrow(np.maximum(room_ws / plate.lease_s, 0), Reason.LOOKAHEAD)
 
 
-def _lease_too_long(
-    snapshot: Snapshot, now: Now, age_s: Floats, deliverable_wh: Floats, absorbable_wh: Floats
-) -> Bools:
+def _lease_too_long(draft: _Draft, setpoint_w: Floats, now: Now) -> Bools:
     """Setpoints in force that would pass the floor or the ceiling before their lease ends: the reserve was raised, or
     the SoC came out lower than it seemed when the lease was given."""
-    plate, control = snapshot.nameplate, snapshot.control
-    runs_s = age_s + np.clip((control.lease_end_mono_ms - now.mono_ms) / 1000, 0, plate.lease_s)
-    needs_ws = np.where(control.setpoint_w > 0, (control.setpoint_w + plate.standby_w) * runs_s, 0)
-    fills_ws = np.where(control.setpoint_w < 0, -control.setpoint_w * runs_s, 0)
-    return (needs_ws > 3600 * deliverable_wh) | (fills_ws > 3600 * absorbable_wh)
+    plate = draft.snapshot.nameplate
+    left_s = np.clip((draft.snapshot.control.lease_end_mono_ms - now.mono_ms) * 0.001, 0, plate.lease_s)
+    runs_s = draft.age_s + left_s
+    empties = (setpoint_w > 0) & ((setpoint_w + plate.standby_w) * runs_s > 3600 * draft.deliverable_wh)
+    fills = (setpoint_w < 0) & (-setpoint_w * runs_s > 3600 * draft.absorbable_wh)
+    result: Bools = empties | fills
+    return result

@@ -46,7 +46,7 @@ class PlatformSignal:
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
         self.connection = Connection(settings.broker, clock=clock, subscriptions=filters, on_messages=self._receive)
 
-    def _receive(self, generation: int, packets: list[mqtt5.PublishPacket]) -> None:
+    def _receive(self, generation: int, packets: list[mqtt5.PublishPacket], _packet_ids: list[int]) -> None:
         for packet in packets:
             self._pending.put_nowait((generation, packet))
         if self._pending.qsize() > PENDING_MAX:

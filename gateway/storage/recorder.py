@@ -46,7 +46,6 @@ class Recorder:
         self._waiting: deque[Unlogged] = deque()
         self._durable: deque[Unlogged] = deque(unlogged)
         self._rows = sum(len(found.closes) for found in unlogged)
-        self._logged = 0
 
     def open_spool(
         self,
@@ -78,7 +77,6 @@ class Recorder:
             queue_bytes=queue_bytes,
             corrupt=corrupt,
         )
-        self._logged = first_record - 1
         return self._spool
 
     @property

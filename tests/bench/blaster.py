@@ -154,7 +154,9 @@ class Peer:
                 return
 
     def _may_send(self) -> bool:
-        return any(self.sent[fd] < len(self.packets) and self.sent[fd] - self.acked[fd] < self.window for fd in self.sent)
+        return any(
+            self.sent[fd] < len(self.packets) and self.sent[fd] - self.acked[fd] < self.window for fd in self.sent
+        )
 
     def _drop(self, fd: int) -> None:
         self.poll.unregister(fd)

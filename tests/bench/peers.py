@@ -146,7 +146,9 @@ async def conventional(port: int, expected: int) -> int:
             reading = Reading.model_validate(json.loads(payload))
             before = newest.get(device)
             if before is not None and before.discharge_counter_wh is not None:
-                energy[device] = energy.get(device, 0.0) + (reading.discharge_counter_wh or 0) - before.discharge_counter_wh
+                energy[device] = (
+                    energy.get(device, 0.0) + (reading.discharge_counter_wh or 0) - before.discharge_counter_wh
+                )
             newest[device] = reading
             seen += 1
             if seen >= expected:

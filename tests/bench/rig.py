@@ -69,7 +69,9 @@ def aim(value: float, *, most: float | None = None, least: float | None = None) 
     return {"aim": f"{'<=' if most is not None else '>='} {bound}", "value": round(value, 4), "met": met}
 
 
-def report(bench: str, *, sizes: list[dict[str, Any]], ratios: dict[str, float], aims: dict[str, Any]) -> dict[str, Any]:
+def report(
+    bench: str, *, sizes: list[dict[str, Any]], ratios: dict[str, float], aims: dict[str, Any]
+) -> dict[str, Any]:
     """The one JSON object a bench prints."""
     return {
         "bench": bench,

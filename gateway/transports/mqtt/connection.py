@@ -29,7 +29,8 @@ REFUSED_RETRY_FACTOR = 8
 OUTCOME_COUNT = dict.fromkeys(PublishOutcome, 0)
 LOST_REASONS = ("closed", "refused", "violation", "keepalive", "unreachable", "taken_over")
 
-OnMessages = Callable[[int, list[mqtt5.PublishPacket]], None]
+OnMessages = Callable[[int, list[mqtt5.PublishPacket], list[int]], None]
+"""Generation, messages of one read, packet ids of those that want an acknowledgement (in order)."""
 _REFUSALS = frozenset(
     {
         int(mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD),
@@ -281,7 +282,7 @@ class _Wire(asyncio.BufferedProtocol):
         self._last_rx = self._clock.mono_ms()
         self._owner.stats.rx_bytes += nbytes
         try:
-            used, messages = self.session.receive(self._view[: self._end])
+            used, messages, packet_ids = self.session.receive(self._view[: self._end])
         except ProtocolViolation as error:
             self._violated(error)
             return
@@ -292,7 +293,7 @@ class _Wire(asyncio.BufferedProtocol):
         self._progress()
         if messages:
             self._owner.stats.rx_messages += len(messages)
-            self._owner._on_messages(self.generation, messages)
+            self._owner._on_messages(self.generation, messages, packet_ids)
         self._wake()
         self._rest(nbytes)
 

@@ -7,6 +7,7 @@ PUBACKs leave in the order the messages came (MQTT 5.0, 4.6), earlier ones holdi
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 import mqtt5
 import numpy as np
@@ -16,6 +17,9 @@ from gateway.transports.mqtt.settings import MqttSettings
 
 PINGREQ = mqtt5.PingReqPacket().write()
 MAX_PACKET_ID = 65_535
+PUBLISH = 0x30
+QOS_BITS = 0x06
+QOS_1 = 0x02
 
 
 class State(Enum):
@@ -127,39 +131,46 @@ class Session:
 
     # -- receiving -------------------------------------------------------------------------------------------
 
-    def receive(self, view: memoryview) -> tuple[int, list[mqtt5.PublishPacket]]:
-        """Take what is whole in `view`; returns the bytes used and the messages in it.
+    def receive(self, view: memoryview) -> tuple[int, list[mqtt5.PublishPacket], list[int]]:
+        """Take what is whole in `view`; returns the bytes used, the messages in it and the packet ids of those that
+        want an acknowledgement (QoS 1), in order.
 
         Raises ProtocolViolation when the broker breaks the protocol or a limit; the connection is then unusable.
         """
         messages: list[mqtt5.PublishPacket] = []
+        packet_ids: list[int] = []
         offset, end = 0, len(view)
         read = mqtt5.read
-        publish = mqtt5.PublishPacket
+        connected = self.state is State.CONNECTED
+        packet_max = self._settings.max_packet_bytes
         while offset < end:
             try:
+                packet: Any
                 packet, used = read(view[offset:])
             except IndexError:
                 self._check_size(view[offset:])
                 break
             except ValueError as error:
                 raise ProtocolViolation(f"malformed packet: {error}") from error
-            if used > self._settings.max_packet_bytes:
+            if used > packet_max:
                 raise ProtocolViolation(f"a packet of {used} bytes is over the limit")
+            # The first byte tells a PUBLISH and its QoS without asking the codec's object.
+            first = view[offset]
             offset += used
-            self.rx_packets += 1
-            if type(packet) is publish and self.state is State.CONNECTED:
-                packet_id = packet.packet_id
-                if packet_id is not None:
-                    if packet.qos == mqtt5.QoS.EXACTLY_ONCE:
+            if first & 0xF0 == PUBLISH and connected:
+                if first & QOS_BITS:
+                    if first & QOS_BITS != QOS_1:
                         raise ProtocolViolation("a QoS 2 message was never asked for")
-                    self._received.append(packet_id)
+                    packet_ids.append(packet.packet_id)
                 messages.append(packet)
             else:
                 self._control(packet)
+                connected = self.state is State.CONNECTED
+        self.rx_packets += len(messages)
+        self._received += packet_ids
         if len(self._received) - self._acked_to > self._settings.receive_max:
             raise ProtocolViolation("more unacknowledged messages than the receive maximum")
-        return offset, messages
+        return offset, messages, packet_ids
 
     def _check_size(self, view: memoryview) -> None:
         """Refuse a packet by its announced length, before the rest of it is read."""

@@ -1,0 +1,125 @@
+"""What the meter of a home leaves to the batteries behind it: permissions, limits, load, and everyone's share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.model import Bools, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterColumns:
+    """Per device, W: limits at the meter (`export_w`, `import_w`: 0 = not allowed, inf = unlimited), its home's load
+    less PV, its own power and the meter's (NaN = unknown or stale), and the power it could use either way."""
+
+    export_w: Floats
+    import_w: Floats
+    net_w: Floats
+    battery_w: Floats
+    grid_w: Floats
+    out_w: Floats
+    into_w: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Per device: W it may discharge and charge as far as the meter is concerned (inf = no limit), and where that is
+    0 W because a limit stands and the load is not known."""
+
+    out_w: Floats
+    into_w: Floats
+    unknown_out: Bools
+    unknown_into: Bools
+
+
+class Homes:
+    """Devices grouped by what they stand behind. A device without a site is a home of its own."""
+
+    def __init__(self, site: NDArray[np.int32]) -> None:
+        alone = site < 0
+        index = np.where(alone, site.max(initial=0) + 1 + np.arange(len(site)), site) if alone.any() else site
+        self.index = index
+        self.count = int(index.max(initial=0)) + 1
+
+    def total(self, values: Floats) -> Floats:
+        """Sum over the home, per device."""
+        sums: Floats = np.bincount(self.index, weights=values, minlength=self.count)[self.index]
+        return sums
+
+    def least(self, values: Floats) -> Floats:
+        """Smallest known value of the home, per device; NaN where none is known."""
+        found = np.full(self.count, np.nan)
+        np.fmin.at(found, self.index, values)
+        result: Floats = found[self.index]
+        return result
+
+
+def permitted_w(limit_w: Floats, allowed: Bools) -> Floats:
+    """The limit at the meter: 0 where not allowed or not known, inf where unlimited."""
+    most_w = np.take(np.array([0.0, np.inf]), allowed.view(np.uint8))
+    permitted: Floats = np.fmax(np.minimum(limit_w, most_w), 0)
+    return permitted
+
+
+def rooms_alone(columns: MeterColumns, margin_w: float) -> Rooms:
+    """Rooms as if every device were the only battery of its home."""
+    net_w = columns.net_w
+    unknown = np.isnan(net_w)
+    if unknown.any():
+        net_w = np.where(unknown, columns.battery_w + columns.grid_w, net_w)
+    out_w, unknown_out = _left_w(columns.export_w, net_w, margin_w)
+    into_w, unknown_into = _left_w(columns.import_w, -net_w, margin_w)
+    return Rooms(out_w=out_w, into_w=into_w, unknown_out=unknown_out, unknown_into=unknown_into)
+
+
+def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
+    """Rooms of devices that share a home: the strictest limit and the worst load any of them reports, split in
+    proportion to what each could use; a home's shares never add up to more than its room."""
+    least_w, most_w = homes.least(columns.net_w), -homes.least(-columns.net_w)
+    unknown = np.isnan(least_w)
+    if unknown.any():
+        meter_w = homes.total(columns.battery_w) + columns.grid_w
+        least_w = np.where(unknown, homes.least(meter_w), least_w)
+        most_w = np.where(unknown, -homes.least(-meter_w), most_w)
+    out_w, unknown_out = _left_w(homes.least(columns.export_w), least_w, margin_w)
+    into_w, unknown_into = _left_w(homes.least(columns.import_w), -most_w, margin_w)
+    return Rooms(
+        out_w=_share_w(homes, out_w, columns.out_w),
+        into_w=_share_w(homes, into_w, columns.into_w),
+        unknown_out=unknown_out,
+        unknown_into=unknown_into,
+    )
+
+
+def crowded(site: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Rows whose home has more than one battery."""
+    known = site[site >= 0] if len(site) and site.min() < 0 else site
+    sizes = np.bincount(known)
+    if int(sizes.max(initial=0)) <= 1:
+        return np.empty(0, dtype=np.intp)
+    return np.flatnonzero((sizes[np.maximum(site, 0)] > 1) & (site >= 0))
+
+
+def gathered(parts: Sequence[MeterColumns], rows: NDArray[np.intp]) -> MeterColumns:
+    """Some rows of columns that come in parts."""
+    return MeterColumns(
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts])[rows] for f in fields(MeterColumns)}
+    )
+
+
+def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bools]:
+    room_w = np.fmax(limit_w + net_w - margin_w, 0)
+    unknown = np.isnan(net_w)
+    if unknown.any():
+        unlimited = np.isinf(limit_w)
+        room_w[unlimited] = np.inf
+        unknown &= ~unlimited
+    return room_w, unknown
+
+
+def _share_w(homes: Homes, room_w: Floats, want_w: Floats) -> Floats:
+    total_w = homes.total(want_w)
+    finite = np.isfinite(room_w) & (total_w > 0)
+    return np.where(finite, np.where(finite, room_w, 0) * want_w / np.maximum(total_w, 1e-9), room_w)

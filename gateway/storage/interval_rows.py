@@ -1,0 +1,107 @@
+"""Interval records as SQLite rows: the schema of a log file and its few statements."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.domain.intervals import Closes
+from gateway.domain.model import DeviceId, EnergySource, IntervalRecord
+
+Row = tuple[Any, ...]
+
+SCHEMA_VERSION = 1
+# Statements of few sizes stay compiled; a remainder is padded with rows that the statement leaves out.
+STATEMENT_ROWS = (16, 128, 1024, 8192)
+
+COLUMNS = (
+    "device",
+    "start_ms",
+    "length_s",
+    "revision",
+    "charge_wh",
+    "discharge_wh",
+    "coverage_pct",
+    "samples",
+    "soc_end_pct",
+    "source",
+    "battery_w_mean",
+    "battery_w_min",
+    "battery_w_max",
+)
+_NAMES = ", ".join(COLUMNS)
+_ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
+_PADDING: Row = (None,) * len(COLUMNS)
+
+SELECT_AFTER = f"select id, {_NAMES} from interval where id > ? order by id limit ?"  # noqa: S608 own constants
+SELECT_IDENTITY = f"select {_NAMES} from interval where start_ms = ? and device = ? and revision = ?"  # noqa: S608
+_INSERT = {
+    size: f"insert into interval ({_NAMES}) select * from (values {', '.join([_ROW] * size)}) "  # noqa: S608
+    "where column1 is not null on conflict do nothing"
+    for size in STATEMENT_ROWS
+}
+
+
+def create_sql(position: int) -> str:
+    """A new log file, whole or not at all; `position` is the last spool record that earlier files hold."""
+    return f"""
+begin;
+create table interval (
+  id integer primary key, device text not null, start_ms integer not null, length_s integer not null,
+  revision integer not null, charge_wh real, discharge_wh real, coverage_pct real not null, samples integer not null,
+  soc_end_pct real, source integer not null, battery_w_mean real, battery_w_min real, battery_w_max real);
+create unique index identity on interval (start_ms, device, revision);
+create table position (one integer primary key check (one = 1), record integer not null);
+insert into position values (1, {position:d});
+pragma user_version = {SCHEMA_VERSION};
+commit;
+"""  # noqa: S608 an integer and own constants
+
+
+def statement_sizes(variables_max: int) -> list[int]:
+    """The sizes of insertion that SQLite's limit of variables allows."""
+    return [size for size in STATEMENT_ROWS if size * len(COLUMNS) <= variables_max]
+
+
+def insertion(rows: list[Row], sizes: list[int]) -> tuple[str, list[Any]]:
+    """One statement for `rows`, no more than the largest of `sizes`, and its parameters."""
+    size = next(size for size in sizes if size >= len(rows))
+    padding = itertools.repeat(_PADDING, size - len(rows))
+    return _INSERT[size], list(itertools.chain.from_iterable(itertools.chain(rows, padding)))
+
+
+def rows_of(closes: Closes, ids: Sequence[str]) -> list[Row]:
+    """Rows by column order; closes of slots without a name are left out. NaN becomes NULL on its way in."""
+    known = len(ids)
+    devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
+    columns = [getattr(closes, name).tolist() for name in COLUMNS[1:]]
+    rows = list(zip(devices, *columns, strict=True))
+    return rows if all(devices) else [row for row in rows if row[0]]
+
+
+def identity(row: Row) -> Row:
+    """Start, device, revision: what no two records share."""
+    return row[1], row[0], row[3]
+
+
+def as_stored(row: Row) -> Row:
+    """`row` as it reads back."""
+    return tuple(None if isinstance(value, float) and value != value else value for value in row)  # noqa: PLR0124
+
+
+def record_of(row: Row) -> IntervalRecord:
+    """The record behind a row of `SELECT_AFTER`."""
+    return IntervalRecord(
+        device=DeviceId(row[1]),
+        start_ms=row[2],
+        length_s=row[3],
+        revision=row[4],
+        charge_wh=row[5],
+        discharge_wh=row[6],
+        coverage_pct=row[7],
+        samples=row[8],
+        soc_end_pct=row[9],
+        source=EnergySource(row[10]),
+        battery_w_mean=row[11],
+        battery_w_min=row[12],
+        battery_w_max=row[13],
+    )
