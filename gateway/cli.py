@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway import app as gateway_app
+from gateway.app import documents, import_offline, run_daemon
 from gateway.client import Daemon, DaemonError
 from gateway.config import Settings, load_settings
 from gateway.domain.errors import GatewayError, InvalidInput
@@ -60,7 +60,7 @@ def run(
     """Run the gateway until SIGTERM or SIGINT."""
     settings = _settings(config)
     try:
-        gateway_app.run(settings, release_on_stop=release)
+        run_daemon(settings, release_on_stop=release)
     except InvalidInput as error:
         _fail(error.problems, code=2)
     except GatewayError as error:
@@ -89,7 +89,7 @@ def schema(
 ) -> None:
     """Write (or check) the OpenAPI and AsyncAPI documents."""
     stale: list[str] = []
-    for name, document in gateway_app.documents(profiles).items():
+    for name, document in documents(profiles).items():
         path = directory / name
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         if check:
@@ -203,7 +203,7 @@ def devices_import(
         if config is None:
             _fail(["--offline needs --config"], code=2)
         try:
-            report = gateway_app.import_offline(_settings(config), raw.decode("utf-8-sig"), form=form)
+            report = import_offline(_settings(config), raw.decode("utf-8-sig"), form=form)
         except InvalidInput as error:
             _fail([f"{file}: {problem}" for problem in error.problems], code=2)
         except (GatewayError, UnicodeDecodeError) as error:

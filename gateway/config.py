@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from gateway.domain.errors import InvalidInput
 from gateway.links.mqtt import MqttLinkSettings
-from gateway.services.control import ControlSettings
+from gateway.services.settings import ControlSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
@@ -68,8 +68,8 @@ class LogSettings(Strict):
 class IntervalSettings(Strict):
     """Clock-aligned UTC intervals; the length is a divisor of a day."""
 
-    length_s: Annotated[int, Field(ge=1, le=86_400), BeforeValidator(duration_s)] = 300
-    grace_s: Annotated[float, Field(ge=0, le=3600), BeforeValidator(duration_s)] = 30
+    length_s: Annotated[int, Field(ge=1, le=86_400)] = 300
+    grace_s: Annotated[float, Field(ge=0, le=3600)] = 30
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
     @model_validator(mode="after")
@@ -136,7 +136,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def _resolve(raw: Any, place: str, problems: list[str]) -> Any:
-    """Replace secret references below the keys that hold secrets; a secret in plain text is a fault."""
+    """Read secret references (a secret in plain text is a fault) and durations (keys that end in `_s`)."""
     if isinstance(raw, list):
         return [_resolve(item, f"{place}.{i}".strip("."), problems) for i, item in enumerate(raw)]
     if not isinstance(raw, dict):
@@ -146,6 +146,8 @@ def _resolve(raw: Any, place: str, problems: list[str]) -> Any:
         where = f"{place}.{key}".strip(".")
         if key in SECRET_KEYS and value is not None:
             out[key] = _secret(value, where, problems)
+        elif isinstance(key, str) and key.endswith("_s"):
+            out[key] = duration_s(value)
         else:
             out[key] = _resolve(value, where, problems)
     return out

@@ -44,16 +44,20 @@ class Dispatcher(Protocol):
 
     async def submit(self, request: EventRequest) -> Answer: ...
 
-    def events(self) -> Sequence[EventStatus]: ...
-
-    def event(self, event_id: str) -> EventStatus | None: ...
-
     async def cancel(self, event_id: str) -> Answer | None: ...
 
     async def stop_all(self, *, active: bool, by: str) -> None: ...
 
     @property
     def stopped(self) -> bool: ...
+
+
+class Events(Protocol):
+    """What the API shows of events."""
+
+    def list(self) -> Sequence[EventStatus]: ...
+
+    def one(self, event_id: str) -> EventStatus | None: ...
 
 
 class DeviceView(Protocol):
@@ -71,6 +75,7 @@ class Parts:
     """What the routes stand on."""
 
     dispatcher: Dispatcher
+    events: Events
     devices: DeviceView
     inventory: Inventory
     registry: CollectorRegistry
@@ -154,10 +159,10 @@ class _Routes:
 
     async def events(self, _request: web.Request) -> web.StreamResponse:
         dispatcher = self._parts.dispatcher
-        return _json(EventList(events=list(dispatcher.events()), stopped=dispatcher.stopped))
+        return _json(EventList(events=list(self._parts.events.list()), stopped=dispatcher.stopped))
 
     async def event(self, request: web.Request) -> web.StreamResponse:
-        found = self._parts.dispatcher.event(request.match_info["id"])
+        found = self._parts.events.one(request.match_info["id"])
         return _json(found) if found is not None else _problem(404, "no such event")
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:

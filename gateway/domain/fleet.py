@@ -314,6 +314,10 @@ class Fleet:
         self.slot_of[device_id] = slot
         return slot
 
+    def names(self, slots: NDArray[np.integer]) -> tuple[DeviceId, ...]:
+        """Ids of `slots`, in their order."""
+        return tuple(self.ids[slot] for slot in slots.tolist())
+
     def snapshot(self) -> Snapshot:
         return Snapshot(
             n=self.n,

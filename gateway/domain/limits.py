@@ -20,7 +20,7 @@ from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Ints, Mode, Now
 Bits = NDArray[np.uint32]
 T = TypeVar("T", bound=Table)
 
-PART_ROWS = 8192
+PART_ROWS = 16_384
 
 
 class Reason(IntFlag):
@@ -137,7 +137,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     if len(together):
         columns = gathered([draft.meter for draft in drafts], together)
         rooms = rooms_shared(columns, Homes(snapshot.nameplate.site[together]), params.site_margin_w)
-        for draft, a, b in zip(drafts, edges, edges[1:], strict=False):
+        for draft, (a, b) in zip(drafts, pairwise(edges), strict=True):
             first, last = np.searchsorted(together, (a, b))
             draft.share(together[first:last] - a, rooms, slice(int(first), int(last)))
     done = [_finish(draft, now) for draft in drafts]
@@ -255,7 +255,7 @@ def _finish(draft: _Draft, now: Now) -> Envelope:
     )
 
 
-def check(setpoint_w: Ints, slots: NDArray[np.int32], allowed: Envelope) -> Bools:
+def check(setpoint_w: Ints, slots: NDArray[np.integer], allowed: Envelope) -> Bools:
     """Which setpoints may be written: the paired check just before the write. 0 W is always inside."""
     inside = (setpoint_w <= allowed.discharge_w[slots]) & (-setpoint_w <= allowed.charge_w[slots])
     result: Bools = inside & allowed.controllable[slots]

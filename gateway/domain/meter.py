@@ -38,15 +38,17 @@ class Homes:
     """Devices grouped by what they stand behind. A device without a site is a home of its own."""
 
     def __init__(self, site: NDArray[np.int32]) -> None:
-        alone = site < 0
-        index = np.where(alone, site.max(initial=0) + 1 + np.arange(len(site)), site) if alone.any() else site
+        index = site.astype(np.int64)
+        alone = index < 0
+        if alone.any():
+            index[alone] = index.max(initial=0) + 1 + np.arange(int(alone.sum()))
         self.index = index
         self.count = int(index.max(initial=0)) + 1
 
     def total(self, values: Floats) -> Floats:
         """Sum over the home, per device."""
-        sums: Floats = np.bincount(self.index, weights=values, minlength=self.count)[self.index]
-        return sums
+        sums = np.bincount(self.index, weights=values, minlength=self.count).astype(np.float64, copy=False)
+        return sums[self.index]
 
     def least(self, values: Floats) -> Floats:
         """Smallest known value of the home, per device; NaN where none is known."""

@@ -133,6 +133,11 @@ class MqttLink:
             group.create_task(self.control.run(), name="mqtt-control")
             group.create_task(self.telemetry.run(), name="mqtt-telemetry")
 
+    @property
+    def implausible(self) -> int:
+        """Points that were made unknown because they could not be true."""
+        return sum(decoder.implausible for codec in self._codecs.values() for decoder in codec.decoders.values())
+
     def acknowledge(self, token: AckToken) -> None:
         self.telemetry.acknowledge(token.generation, token.packet_ids)
 

@@ -17,11 +17,11 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Closes
 from gateway.domain.model import AckBatch, AckToken, EnergyBatch, ReadingBatch
 from gateway.ports import DeviceLink, Emit
 from gateway.services.observe import Sample
 from gateway.storage.recorder import Recorder
+from gateway.storage.recovery import Unlogged
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ ENERGY_COLUMNS = tuple(EnergyBatch.__dataclass_fields__)
 
 
 class IntervalSink(Protocol):
-    """Where closes go once they are durable in the spool; idempotent by identity."""
+    """Where closes go once they are durable in the spool; repeating a record is without effect."""
 
-    async def append(self, closes: Closes, ids: Sequence[str], record: int) -> None: ...
+    async def append(self, entries: Sequence[Unlogged]) -> int: ...
 
 
 @dataclass(slots=True)
@@ -178,9 +178,7 @@ class Ingest:
             self._log_work.clear()
             while found := self._recorder.unlogged():
                 try:
-                    for piece in found:
-                        await self._log.append(piece.closes, piece.ids, piece.record)
-                        self._recorder.logged(piece.record)
+                    await self._log.append(found)
                 except StorageError as error:
                     self.stats.log_failures += 1
                     if self.failing is None:
@@ -188,6 +186,7 @@ class Ingest:
                     self.failing = str(error)
                     await asyncio.sleep(LOG_RETRY_S)
                     continue
+                self._recorder.logged(found[-1].record)
                 self.failing = None
                 self._on_logged()
                 self._press()

@@ -95,6 +95,8 @@ class Checkpoints:
 
     directory: Path
     stats: CheckpointStats = field(default_factory=CheckpointStats)
+    oldest_record: int = 0
+    """The record up to which even the oldest kept checkpoint goes; 0 until two are known to be there."""
 
     async def save(self, checkpoint: Checkpoint) -> None:
         """Make it durable, then remove all but the newest two. Raises StorageError; the ones before stay."""
@@ -126,8 +128,11 @@ class Checkpoints:
             os.close(fd)
         temporary.replace(path)
         sync_directory(self.directory)
-        for old in self._paths()[:-KEPT]:
+        paths = self._paths()
+        for old in paths[:-KEPT]:
             old.unlink(missing_ok=True)
+        if len(paths) >= KEPT:
+            self.oldest_record = int(paths[-KEPT].stem)
         self.stats.written += 1
         self.stats.bytes = sum(map(len, data))
 
@@ -141,11 +146,6 @@ class Checkpoints:
                 log.error("a checkpoint is damaged", extra={"file": path.name, "why": str(why)})
                 path.replace(path.with_suffix(CORRUPT_SUFFIX))
         return None
-
-    def oldest_record(self) -> int:
-        """The record up to which even the oldest kept checkpoint goes; 0 if there are not two yet."""
-        paths = self._paths()
-        return int(paths[0].stem) if len(paths) >= KEPT else 0
 
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.directory.glob(f"*{SUFFIX}") if p.stem.isdigit())

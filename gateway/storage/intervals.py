@@ -97,7 +97,11 @@ class IntervalLog:
         self._largest = 0
 
     async def __aenter__(self) -> Self:
-        await self._run(self._begin)
+        try:
+            await self._run(self._begin)
+        except BaseException:
+            self._pool.shutdown(wait=False)
+            raise
         return self
 
     async def __aexit__(
@@ -115,7 +119,17 @@ class IntervalLog:
         """Make the closes of these spool records durable in one transaction; returns how many rows are new. Entries
         up to `position` are left out. Raises StorageError; then none of them is in the log."""
         day = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
-        return await self._run(lambda: self._append(entries, day))
+        try:
+            added = await self._run(lambda: self._append(entries, day))
+        except StorageError as error:
+            if self.stats.failing is None:
+                log.error("interval records cannot be stored", extra={"why": str(error)})
+            self.stats.failing = str(error)
+            raise
+        if self.stats.failing is not None:
+            log.info("interval records are stored again")
+            self.stats.failing = None
+        return added
 
     async def read(self, cursor: Cursor, limit: int) -> tuple[list[IntervalRecord], Cursor]:
         """Up to `limit` records after `cursor` (at most 10,000), and the cursor after them."""
@@ -145,7 +159,6 @@ class IntervalLog:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except (sqlite3.Error, OSError) as error:
             self.stats.failures += 1
-            self.stats.failing = str(error)
             raise StorageError(f"interval log: {error}") from error
 
     # Below: the log's thread.
@@ -232,7 +245,6 @@ class IntervalLog:
         self._position = wanted[-1].record
         self.stats.rows += added
         self.stats.commits += 1
-        self.stats.failing = None
         return added
 
     def _insert(self, connection: sqlite3.Connection, rows: list[Row]) -> int:

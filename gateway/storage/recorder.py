@@ -159,7 +159,7 @@ class Recorder:
         except TimeoutError as late:
             raise StorageError("the spool is not durable up to the checkpoint") from late
         await checkpoints.save(image)
-        await spool.drop_before(min(checkpoints.oldest_record(), self.logged_record()) + 1)
+        await spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
 
     def _append(self, kind: Kind, parts: list[bytes], closes: Closes) -> int:
         record = self.spool.append(kind, parts)

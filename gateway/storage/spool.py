@@ -178,11 +178,21 @@ class Spool:
         self._count_segments()
 
     def _run(self) -> None:
+        try:
+            self._write_until_stopped()
+        finally:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+            if not self._stopping:
+                self.stats.failing = "the writer has stopped"
+
+    def _write_until_stopped(self) -> None:
         attempt = 0
         while True:
             items = self._next()
             if items is None:
-                break
+                return
             try:
                 self._commit(items)
             except OSError as error:
@@ -191,14 +201,11 @@ class Spool:
                     if not self._stopping:
                         self._work.wait_for(lambda: self._stopping, RETRY_S[min(attempt, len(RETRY_S) - 1)])
                     if self._stopping and attempt > 0:
-                        break
+                        return
                 attempt += 1
             else:
                 attempt = 0
                 self._succeeded(items)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
     def _next(self) -> list[_Item] | None:
         """The records of one commit (all of one segment), None to stop."""
@@ -278,7 +285,6 @@ class Spool:
             log.info("received telemetry is stored again", extra={"was": self.stats.failing})
             self.stats.failing = None
         with contextlib.suppress(RuntimeError):  # the loop may be gone when the last commit ends
-            invariant(self._loop is not None, "the writer runs on an open spool")
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._durable, items[-1].number)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from gateway.clock import SystemClock
 from gateway.domain.energy import Rules
 from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Closes, Engine
+from gateway.domain.intervals import Engine
 from gateway.domain.model import AckBatch, Device, DeviceId
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.ingest import Ingest
 from gateway.storage.recorder import Recorder
+from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
 
@@ -29,8 +30,10 @@ class CountingLog:
     def __init__(self) -> None:
         self.rows = 0
 
-    async def append(self, closes: Closes, ids: Sequence[str], record: int) -> None:
-        self.rows += len(closes)
+    async def append(self, entries: Sequence[Unlogged]) -> int:
+        added = sum(len(entry.closes) for entry in entries)
+        self.rows += added
+        return added
 
 
 @dataclass(slots=True)

@@ -1,0 +1,93 @@
+"""Every few seconds: what a restart needs beside the journal, in one durable file; and the way back."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.clock import Clock
+from gateway.domain.errors import StorageError
+from gateway.domain.fleet import Fleet, Table
+from gateway.domain.model import NEVER_MS, Now
+from gateway.services.observe import Sample
+from gateway.storage.checkpoint import Checkpoint, Checkpoints
+from gateway.storage.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 10.0
+MONO = "_mono_ms"
+
+
+def fleet_columns(fleet: Fleet, now: Now) -> dict[str, NDArray[Any]]:
+    """Live and control columns by name; monotonic times become UTC, so that ages survive a restart."""
+    out: dict[str, NDArray[Any]] = {}
+    for name, table in _tables(fleet).items():
+        for column in table.SPEC:
+            values = table.column(column)[: fleet.n]
+            out[f"{name}/{column}"] = _shifted(values, now.utc_ms - now.mono_ms) if column.endswith(MONO) else values
+    return out
+
+
+def restore_columns(fleet: Fleet, checkpoint: Checkpoint, now: Now) -> int:
+    """Put a checkpoint's columns back, device by device; returns how many devices were found. Readings keep their
+    true ages."""
+    slot_of = fleet.slot_of
+    pairs = [(slot_of[name], i) for i, name in enumerate(checkpoint.header.ids) if name in slot_of]
+    if not pairs:
+        return 0
+    here, there = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
+    for name, table in _tables(fleet).items():
+        for column in table.SPEC:
+            stored = checkpoint.columns.get(f"{name}/{column}")
+            if stored is None or len(stored) <= there.max():
+                continue
+            values = stored[there]
+            if column.endswith(MONO):
+                values = _shifted(values, now.mono_ms - now.utc_ms)
+            table.column(column)[here] = values
+    return len(pairs)
+
+
+def _tables(fleet: Fleet) -> dict[str, Table]:
+    return {"live": fleet.live, "control": fleet.control}
+
+
+def _shifted(values: NDArray[Any], by_ms: int) -> NDArray[Any]:
+    return np.where(values == NEVER_MS, NEVER_MS, values + by_ms)
+
+
+class Checkpointer:
+    """Writes checkpoints until cancelled, and once more on the way out."""
+
+    def __init__(self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, clock: Clock) -> None:
+        self._recorder = recorder
+        self._checkpoints = checkpoints
+        self._fleet = fleet
+        self._clock = clock
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """One checkpoint; a failure is counted and told once, the one before stays."""
+        now = self._clock.now()
+        was_failing = self._checkpoints.stats.failing is not None
+        try:
+            await self._recorder.checkpoint(self._checkpoints, now, fleet_columns(self._fleet, now))
+        except StorageError as error:
+            if not was_failing:
+                log.warning("a checkpoint could not be written", extra={"why": str(error)})
+
+    def samples(self) -> Iterable[Sample]:
+        stats = self._checkpoints.stats
+        for name, text, value in (
+            ("gateway_checkpoints", "Checkpoints written.", stats.written),
+            ("gateway_checkpoint_failures", "Checkpoints that could not be written.", stats.failures),
+        ):
+            yield Sample(name=name, help=text, value=value, kind="counter")

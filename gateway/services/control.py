@@ -1,0 +1,514 @@
+"""The control loop: events in, one tick a second, setpoints out. Holds state and awaits; the domain decides.
+
+A tick freezes one snapshot, asks `limits` what every device may do, gives each running event its devices and its
+power, plans the writes, makes the release plan durable, writes, and notes what became of it. Nothing is written to a
+device from anywhere else.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.clock import Clock
+from gateway.domain.allocation import Allocation, allocate
+from gateway.domain.dispatch import ActiveEvent, Answer, Book, BookEntry, BookParams, EventState, claim, members
+from gateway.domain.fleet import Fleet, Held, Snapshot
+from gateway.domain.limits import Envelope, LimitParams, Reason, envelope
+from gateway.domain.model import (
+    NEVER_MS,
+    AckBatch,
+    Bools,
+    CommandResult,
+    EventId,
+    EventRequest,
+    Grid,
+    Ints,
+    Now,
+    Slots,
+)
+from gateway.domain.setpoints import (
+    Governor,
+    PlanParams,
+    ResponseParams,
+    Trim,
+    TrimParams,
+    expected_w,
+    obeyed,
+    overridden,
+    plan,
+    release_at,
+    responsive,
+    trimmed,
+)
+from gateway.ports import (
+    Change,
+    ControlEnded,
+    DeviceLink,
+    EventDecided,
+    Journal,
+    JournalState,
+    ReserveChanged,
+    StopAll,
+)
+from gateway.services.observe import Histogram
+from gateway.services.settings import ControlSettings
+from gateway.services.writer import Writer
+
+log = logging.getLogger(__name__)
+
+EPOCH_BITS = 32
+MEASURED_AGE_S = 30.0
+LEASE_MARGIN_MS = 2_000
+HOLD_TELEMETRY_FROM = 500
+FRESH_MS = 10_000
+RESERVE_CHANGES_MAX = 10_000
+TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What a running event carries from tick to tick; powers in W."""
+
+    commanded_w: float
+    trim: Trim = field(default_factory=Trim)
+    target_w: float = math.nan
+    delivered_w: float = math.nan
+    unserved_w: float = 0.0
+    devices: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventReport:
+    """An event and what became of it so far; `members` are the slots it addresses now."""
+
+    entry: BookEntry
+    commanded_w: float | None
+    delivered_w: float | None
+    unserved_w: float | None
+    members: Slots
+
+
+@dataclass(slots=True)
+class EventTotals:
+    """Power of a program's running events, W."""
+
+    target_w: float = 0.0
+    commanded_w: float = 0.0
+    delivered_w: float = 0.0
+    unserved_w: float = 0.0
+
+
+@dataclass(slots=True)
+class ControlStats:
+    """Counts of the loop."""
+
+    ticks: int = 0
+    late_ticks: int = 0
+    deferred: int = 0
+    outside: int = 0
+    overridden: int = 0
+    leases_run_out: int = 0
+    results: dict[CommandResult, int] = field(default_factory=lambda: dict.fromkeys(CommandResult, 0))
+
+
+class Control:
+    """The one submitter of events and the one writer of setpoints."""
+
+    def __init__(
+        self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock, epoch: int
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._journal = journal
+        self._clock = clock
+        self._writer = Writer(settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch)
+        self._book = Book(BookParams(ceiling_w=settings.ceiling_mw * 1e6))
+        self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
+        self._governor = Governor(w_per_s=settings.fleet_w_per_s)
+        self._runs: dict[int, _Run] = {}
+        self._submitting = asyncio.Lock()
+        self._obeying: Bools = np.zeros(0, dtype=np.bool_)
+        self._left_event: dict[int, int] = {}
+        self._adopt: Bools = np.zeros(0, dtype=np.bool_)
+        self._releasing_all = False
+        self._last_tick_ms: int | None = None
+        self.envelope: Envelope | None = None
+        self.stats = ControlStats()
+        self.writes = self._writer.stats
+        self.tick_seconds = Histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
+        self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
+        self.histograms = (self.tick_seconds, self.tick_lateness)
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def restore(self, remembered: JournalState) -> None:
+        """Take over events and release plans. Devices that were under control are so still, until their lease (at
+        most the product's whole one) has run out; what they were told is read from what they do."""
+        self._book.restore(
+            ((decided.request, decided.answer) for decided in remembered.events), stopped=remembered.stopped
+        )
+        fleet, now = self._fleet, self._clock.now()
+        control, plate = fleet.control, fleet.nameplate
+        held = np.zeros(fleet.n, dtype=np.bool_)
+        held[[fleet.slot_of[device] for device in remembered.controlled if device in fleet.slot_of]] = True
+        control.held[: fleet.n] = np.where(held, Held.CONTROLLED, Held.FREE)
+        control.event[: fleet.n] = -1
+        control.release_mono_ms[: fleet.n] = NEVER_MS
+        whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
+        control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
+        control.setpoint_w[: fleet.n][~held] = 0
+        self._adopt = held
+        if held.any():
+            log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
+
+    async def submit(self, request: EventRequest) -> Answer:
+        """Decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
+        async with self._submitting:
+            answer = self._book.decide(request, self._clock.now())
+            if answer.outcome.value == "accepted":
+                await self._journal.commit([EventDecided(request=request, answer=answer)])
+                self._book.apply(request, answer)
+            log.info(
+                "event decided",
+                extra={"event": request.id, "revision": request.revision, "outcome": answer.outcome.value,
+                       "reason": answer.reason, "source": request.source, "target_w": request.target_w,
+                       "cancelled": request.cancelled},
+            )  # fmt: skip
+            return answer
+
+    async def cancel(self, event_id: str) -> Answer | None:
+        """Cancel by the next revision; None if there is no such event."""
+        entry = self._book.entry(event_id, self._clock.now())
+        if entry is None:
+            return None
+        request = replace(entry.request, revision=entry.request.revision + 1, cancelled=True, source="rest")
+        return await self.submit(request)
+
+    async def stop_all(self, *, active: bool, by: str) -> None:
+        """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good."""
+        if active:
+            for event in self._book.active(self._clock.now()):
+                await self.cancel(event.request.id)
+        async with self._submitting:
+            await self._journal.commit([StopAll(active=active, by=by)])
+            self._book.stop(active=active)
+        log.warning("dispatch stopped" if active else "dispatch allowed again", extra={"by": by})
+
+    @property
+    def stopped(self) -> bool:
+        return self._book.stopped
+
+    def report(self, event_id: str) -> EventReport | None:
+        entry = self._book.entry(event_id, self._clock.now())
+        return None if entry is None else self._reported(entry)
+
+    def reports(self) -> Sequence[EventReport]:
+        return [self._reported(entry) for entry in self._book.entries(self._clock.now())]
+
+    def _reported(self, entry: BookEntry) -> EventReport:
+        run = self._runs.get(entry.index)
+        return EventReport(
+            entry=entry,
+            commanded_w=run.commanded_w if run else None,
+            delivered_w=run.delivered_w if run and math.isfinite(run.delivered_w) else None,
+            unserved_w=run.unserved_w if run else None,
+            members=members(self._fleet, entry.request.group),
+        )
+
+    def take_acks(self, batch: AckBatch) -> None:
+        """Devices' answers to commands; older ones than the newest command are counted only."""
+        control = self._fleet.control
+        newest = batch.cmd == control.cmd_sent[batch.slots]
+        control.result[batch.slots[newest]] = batch.result[newest]
+        applied = batch.result == CommandResult.APPLIED
+        slots = batch.slots[applied]
+        np.maximum.at(control.cmd_applied, slots, batch.cmd[applied])
+        for result in CommandResult:
+            self.stats.results[result] += int(np.count_nonzero(batch.result == result))
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Tick until cancelled; a tick that comes late is not made up for."""
+        await self._warm_up()
+        tick_ms = round(self._settings.tick_s * 1000)
+        due_ms = self._clock.mono_ms()
+        while True:
+            late_s = max(0, self._clock.mono_ms() - due_ms) / 1000
+            self.tick_lateness.observe(late_s)
+            self.stats.late_ticks += late_s > self._settings.tick_s
+            began = self._clock.cpu_ns()
+            await self.tick()
+            self.tick_seconds.observe((self._clock.cpu_ns() - began) / 1e9)
+            now_ms = self._clock.mono_ms()
+            due_ms = max(due_ms + tick_ms, now_ms)
+            await asyncio.sleep((due_ms - now_ms) / 1000)
+
+    async def _warm_up(self) -> None:
+        """After a restart in mid-event: wait a little for readings, so that the ramp starts from measured power."""
+        if not self._adopt.any():
+            return
+        deadline_ms = self._clock.mono_ms() + round(self._settings.warm_up_s * 1000)
+        while self._clock.mono_ms() < deadline_ms:
+            seen = self._fleet.live.seen_mono_ms[: len(self._adopt)]
+            heard = self._clock.mono_ms() - seen[self._adopt] < FRESH_MS
+            if heard.mean() > 0.95:
+                return
+            await asyncio.sleep(0.1)
+
+    async def tick(self) -> None:
+        """One round of control; see the module's first lines."""
+        now = self._clock.now()
+        dt_s = self._settings.tick_s if self._last_tick_ms is None else (now.mono_ms - self._last_tick_ms) / 1000
+        self._last_tick_ms = now.mono_ms
+        self.stats.ticks += 1
+        changes = self._settle(now)
+        snapshot = self._fleet.snapshot()
+        allowed = self.envelope = envelope(snapshot, now, self._limits)
+        events = self._active(now)
+        groups = [members(self._fleet, event.request.group) for event in events]
+        holder = claim(events, groups, snapshot.n)
+        self._return_left(holder, snapshot)
+        wanted_w = np.zeros(snapshot.n, dtype=np.int64)
+        taking = np.zeros(snapshot.n, dtype=np.bool_)
+        follows = responsive(snapshot, now, ResponseParams())
+        for event, group in zip(events, groups, strict=True):
+            mask = holder == event.index if event.actuates else _mask(group, snapshot.n)
+            mask &= snapshot.control.held != Held.LEFT
+            given = self._power(event, mask, follows, snapshot, allowed, now, dt_s)
+            if event.actuates:
+                taking |= mask
+                deaf = mask & ~follows
+                wanted_w[mask] = given.setpoint_w[mask]
+                wanted_w[deaf] = _kept(snapshot, allowed)[deaf]
+        release = self._release(snapshot, taking, now)
+        todo = plan(
+            snapshot, allowed, now, PlanParams(), wanted_w=wanted_w, members=taking, release=release, deaf=~follows
+        )
+        self.stats.deferred += todo.deferred
+        self.stats.outside += todo.outside
+        self._runs = {event.index: self._runs[event.index] for event in events}
+        await self._writer.carry_out(todo, holder, changes, now, names=self._names())
+
+    def _names(self) -> dict[int, EventId]:
+        return {entry.index: entry.request.id for entry in self._book.entries(self._clock.now())}
+
+    def _active(self, now: Now) -> list[ActiveEvent]:
+        for edge in self._book.advance(now):
+            log.info(
+                "event changed state",
+                extra={"event": edge.entry.request.id, "from": edge.before.value, "to": edge.entry.state.value},
+            )
+        return [] if self._releasing_all else self._book.active(now)
+
+    def _settle(self, now: Now) -> list[Change]:
+        """Bring what is known of the devices up to date before a snapshot is taken; returns what to remember."""
+        fleet, n = self._fleet, self._fleet.n
+        control, live = fleet.control.view(n), fleet.live.view(n)
+        changes: list[Change] = []
+        self._adopt_restored(now)
+        confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
+        control.before_w[confirmed] = control.setpoint_w[confirmed]
+        ended = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
+        self.stats.leases_run_out += int(ended.sum())
+        told = (control.cmd_applied >= control.cmd_sent) | (
+            (live.mode != 2) & (live.mode != 0) & (live.seen_mono_ms > control.sent_mono_ms)
+        )
+        over = control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms
+        freed = ended | ((control.held == Held.RELEASING) & (told | over))
+        if freed.any():
+            self._free(np.flatnonzero(freed))
+            changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
+        changes += self._owners_choice(n)
+        snapshot = fleet.snapshot()
+        self._obeying = obeyed(self._obeying, snapshot)
+        taken_back = overridden(snapshot, now, self._obeying)
+        if taken_back.any():
+            slots = np.flatnonzero(taken_back)
+            for slot in slots.tolist():
+                self._left_event[slot] = int(control.event[slot])
+            self._free(slots)
+            control.held[slots] = Held.LEFT
+            self.stats.overridden += len(slots)
+            changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
+            log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
+        return changes
+
+    def _adopt_restored(self, now: Now) -> None:
+        """Devices held over from before a restart: what they do is what they were told."""
+        if not self._adopt.any():
+            return
+        control, live = self._fleet.control, self._fleet.live
+        n = len(self._adopt)
+        heard = self._adopt & (now.mono_ms - live.seen_mono_ms[:n] < FRESH_MS) & np.isfinite(live.battery_w[:n])
+        ours = heard & (live.mode[:n] == 2)
+        slots = np.flatnonzero(ours)
+        control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
+        control.before_w[slots] = control.setpoint_w[slots]
+        control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
+        self._free(np.flatnonzero(heard & ~ours))
+        self._adopt &= ~heard
+
+    def _owners_choice(self, n: int) -> list[Change]:
+        """A reported reserve that we did not write is the owner's new choice; it holds at once."""
+        live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
+        reported = live.reserve_pct[:n]
+        differs = np.isfinite(reported) & (np.abs(reported - plate.owner_reserve_pct[:n]) > 0.05)
+        differs &= ~(np.abs(reported - control.written_reserve_pct[:n]) <= 0.05)
+        slots = np.flatnonzero(differs)[:RESERVE_CHANGES_MAX]
+        if not len(slots):
+            return []
+        plate.owner_reserve_pct[slots] = reported[slots]
+        log.info("owners changed their reserve", extra={"count": len(slots), "first": self._fleet.ids[slots[0]]})
+        return [
+            ReserveChanged(
+                devices=self._fleet.names(slots), reserve_pct=tuple(reported[slots].tolist()), source="device"
+            )
+        ]
+
+    def _free(self, slots: NDArray[np.intp]) -> None:
+        control = self._fleet.control
+        control.held[slots] = Held.FREE
+        control.event[slots] = -1
+        control.setpoint_w[slots] = 0
+        control.before_w[slots] = 0
+        control.lease_end_mono_ms[slots] = NEVER_MS
+        control.release_mono_ms[slots] = NEVER_MS
+
+    def _return_left(self, holder: NDArray[np.int32], snapshot: Snapshot) -> None:
+        """An owner's choice holds for the event the device was in; after it the device may be dispatched again."""
+        for slot in [s for s, event in self._left_event.items() if s >= len(holder) or holder[s] != event]:
+            del self._left_event[slot]
+            self._fleet.control.held[slot] = Held.FREE
+            snapshot.control.held[slot] = Held.FREE
+
+    def _power(
+        self,
+        event: ActiveEvent,
+        mask: Bools,
+        follows: Bools,
+        snapshot: Snapshot,
+        allowed: Envelope,
+        now: Now,
+        dt_s: float,
+    ) -> Allocation:
+        """Give an event's devices their power: what cannot be relied upon counts as measured, the rest is allocated."""
+        request, live = event.request, snapshot.live
+        each_w = expected_w(snapshot, now, age_s_max=MEASURED_AGE_S)
+        on_grid = mask & (live.grid != Grid.ISLAND)
+        faulty = (allowed.reasons_discharge & np.uint32(Reason.FAULT)) != 0
+        reliable = mask & allowed.controllable & follows & ~faulty
+        others_w = float(each_w[on_grid & ~reliable].sum())
+        delivered_w = float(each_w[on_grid].sum())
+        run = self._runs.get(event.index)
+        if run is None:
+            run = self._runs[event.index] = _Run(commanded_w=delivered_w)
+        settings = self._settings
+
+        def share(target_w: float | None) -> Allocation:
+            return allocate(
+                target_w, allowed, snapshot, reliable, horizon_s=settings.horizon_s,
+                seconds_to_end=event.seconds_to_end(now), charge=request.charge_when_max,
+            )  # fmt: skip
+
+        if request.target_w is None:
+            target_w = share(None).allocated_w + others_w
+            run.trim = Trim()
+        else:
+            target_w = request.target_w
+        desired_w = target_w + run.trim.offset_w
+        ramped = abs(run.commanded_w - desired_w) < 1.0
+        run.commanded_w = self._governor.step(desired_w, run.commanded_w, dt_s)
+        given = share(run.commanded_w - others_w)
+        if ramped and request.target_w is not None:
+            run.trim = trimmed(
+                run.trim, target_w=target_w, delivered_w=delivered_w, dt_s=dt_s,
+                unserved_w=given.unserved_w, params=TrimParams(),
+            )  # fmt: skip
+        run.target_w, run.delivered_w = target_w, delivered_w
+        run.unserved_w, run.devices = given.unserved_w, int(on_grid.sum())
+        return given
+
+    def _release(self, snapshot: Snapshot, taking: Bools, now: Now) -> Bools:
+        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp."""
+        control = self._fleet.control.view(snapshot.n)
+        control.release_mono_ms[taking] = NEVER_MS
+        over = (snapshot.control.held == Held.CONTROLLED) & ~taking
+        fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
+        if len(fresh):
+            power_w = abs(float(snapshot.control.setpoint_w[fresh].sum()))
+            spread_s = max(self._settings.release_spread_s, power_w / self._settings.fleet_w_per_s)
+            control.release_mono_ms[fresh] = release_at(fresh, now.mono_ms, spread_s)
+        due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
+        result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
+        return result
+
+    async def shut_down(self, *, release: bool) -> None:
+        """Before the links go. With `release` every device is handed back, ramped, within a bound; without it leases
+        run on and only devices that would not revert by themselves are released."""
+        self._releasing_all = True
+        control, plate, n = self._fleet.control, self._fleet.nameplate, self._fleet.n
+        if not release:
+            untimed = np.flatnonzero(~plate.timed[:n] & (control.held[:n] == Held.CONTROLLED)).astype(np.int32)
+            self._releasing_all = bool(len(untimed))
+            if not len(untimed):
+                return
+            control.release_mono_ms[untimed] = self._clock.mono_ms()
+        power_w = abs(float(control.setpoint_w[:n].sum()))
+        bound_s = max(self._settings.release_spread_s, power_w / self._settings.fleet_w_per_s) + 15
+        deadline_ms = self._clock.mono_ms() + round(bound_s * 1000)
+        while self._clock.mono_ms() < deadline_ms:
+            waiting = np.isin(control.held[:n], (int(Held.CONTROLLED), int(Held.RELEASING)))
+            if not (waiting if release else waiting & ~plate.timed[:n]).any():
+                return
+            await asyncio.sleep(0.2)
+        log.warning("not every device confirmed its release", extra={"count": int(waiting.sum())})
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    def reasons_of(self, slot: int) -> int:
+        """Why a device may not discharge more, as `Reason` bits of the newest tick."""
+        allowed = self.envelope
+        return int(allowed.reasons_discharge[slot]) if allowed and slot < len(allowed.reasons_discharge) else 0
+
+    def reasons(self) -> list[str]:
+        """Why control is not in order."""
+        out = [f"journal: {self._writer.failing}"] if self._writer.failing else []
+        last = self._last_tick_ms
+        if last is None or self._clock.mono_ms() - last > 5_000 * self._settings.tick_s:
+            out.append("control: no tick lately")
+        if self._book.stopped:
+            out.append("dispatch is stopped by an operator")
+        return out
+
+    def totals(self) -> dict[str, EventTotals]:
+        """Sums over the running events, by program."""
+        sums: dict[str, EventTotals] = {}
+        for entry in self._book.entries(self._clock.now()):
+            run = self._runs.get(entry.index)
+            if run is not None and entry.state is EventState.ACTIVE:
+                total = sums.setdefault(entry.request.program, EventTotals())
+                total.target_w += run.target_w
+                total.commanded_w += run.commanded_w
+                total.delivered_w += run.delivered_w
+                total.unserved_w += run.unserved_w
+        return sums
+
+
+def _mask(slots: Slots, n: int) -> Bools:
+    mask = np.zeros(n, dtype=np.bool_)
+    mask[slots] = True
+    return mask
+
+
+def _kept(snapshot: Snapshot, allowed: Envelope) -> Ints:
+    """The setpoints in force, cut to what is allowed now: what a device that does not follow goes on being told."""
+    low_w = -np.floor(allowed.charge_w).astype(np.int64)
+    high_w = np.floor(allowed.discharge_w).astype(np.int64)
+    kept: Ints = np.minimum(np.maximum(snapshot.control.setpoint_w, low_w), high_w)
+    return kept

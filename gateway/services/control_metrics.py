@@ -1,0 +1,89 @@
+"""Metrics of control and of the fleet, computed from the newest tick when they are asked for."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gateway.clock import Clock
+from gateway.domain.fleet import Fleet, Held
+from gateway.domain.limits import Reason
+from gateway.services.control import Control
+from gateway.services.observe import Sample
+
+UP_AGE_S = 120.0
+
+
+def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
+    """Devices, their readings, and who has them."""
+    n, now_ms = fleet.n, clock.mono_ms()
+    age_s = (now_ms - fleet.live.seen_mono_ms[:n]) / 1000
+    fresh = age_s <= UP_AGE_S
+    yield Sample(name="gateway_devices", help="Devices enrolled.", value=n)
+    yield Sample(name="gateway_devices_up", help="Devices with a fresh reading.", value=int(fresh.sum()))
+    for share in (0.5, 0.99):
+        value = float(np.quantile(age_s[fresh], share)) if fresh.any() else 0.0
+        yield Sample(
+            name="gateway_reading_age_seconds",
+            help="Age of fresh readings.",
+            value=value,
+            labels=(("quantile", str(share)),),
+        )
+    for held in Held:
+        count = int(np.count_nonzero(fleet.control.held[:n] == held))
+        label = (("held", held.name.lower()),)
+        yield Sample(name="gateway_devices_held", help="Devices by who has them.", value=count, labels=label)
+
+
+def control_samples(control: Control) -> Iterable[Sample]:
+    """What narrows, what is written, what devices answer, what events deliver."""
+    yield from _reasons(control)
+    for cause, count in control.writes.writes.items():
+        yield _counter("gateway_setpoints", "Commands written.", count, "cause", cause.name)
+    for delivery, count in control.writes.deliveries.items():
+        yield _counter(
+            "gateway_command_deliveries", "Commands by what the broker said.", count, "outcome", delivery.name
+        )
+    for result, count in control.stats.results.items():
+        yield _counter("gateway_command_results", "Commands by what the device said.", count, "result", result.name)
+    stats = control.stats
+    for name, text, value in (
+        ("gateway_ticks", "Control ticks.", stats.ticks),
+        ("gateway_late_ticks", "Control ticks later than a period.", stats.late_ticks),
+        ("gateway_commands_deferred", "Commands put off to a later tick.", stats.deferred),
+        ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
+        ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
+        ("gateway_overrides", "Devices their owners took back.", stats.overridden),
+        ("gateway_leases_run_out", "Leases that ended without a refresh.", stats.leases_run_out),
+    ):
+        yield Sample(name=name, help=text, value=value, kind="counter")
+    for program, total in control.totals().items():
+        for kind, watts in (
+            ("target", total.target_w),
+            ("commanded", total.commanded_w),
+            ("delivered", total.delivered_w),
+            ("unserved", total.unserved_w),
+        ):
+            yield Sample(
+                name=f"gateway_event_{kind}_watts",
+                help=f"{kind.capitalize()} power of running events.",
+                value=watts,
+                labels=(("program", program),),
+            )
+
+
+def _reasons(control: Control) -> Iterable[Sample]:
+    allowed = control.envelope
+    if allowed is None:
+        return
+    for direction, bits in (("discharge", allowed.reasons_discharge), ("charge", allowed.reasons_charge)):
+        for reason in Reason:
+            yield Sample(
+                name="gateway_envelope_reasons",
+                help="Devices narrowed, by cause.",
+                value=int(np.count_nonzero(bits & np.uint32(reason))),
+                labels=(("direction", direction), ("reason", str(reason.name).lower())),
+            )
+
+
+def _counter(name: str, text: str, value: float, label: str, word: str) -> Sample:
+    return Sample(name=name, help=text, value=value, kind="counter", labels=((label, word.lower()),))

@@ -1,0 +1,126 @@
+"""Carries out a tick's plan: the release plan durable first, then the writes, then what is now in force."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.clock import Clock
+from gateway.domain.errors import StorageError
+from gateway.domain.fleet import Fleet, Held
+from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots
+from gateway.domain.setpoints import Cause, Plan
+from gateway.ports import Change, ControlTaken, DeviceLink, Journal
+from gateway.services.settings import ControlSettings
+
+log = logging.getLogger(__name__)
+
+EPOCH_BITS = 32
+HOLD_TELEMETRY_FROM = 500
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """Counts of commands."""
+
+    journal_failures: int = 0
+    writes: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
+    deliveries: dict[Delivery, int] = field(default_factory=lambda: dict.fromkeys(Delivery, 0))
+
+
+class Writer:
+    """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part."""
+
+    def __init__(
+        self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock, epoch: int
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._journal = journal
+        self._link = link
+        self._clock = clock
+        self._cmd = epoch << EPOCH_BITS
+        self.failing: str | None = None
+        self.stats = WriterStats()
+
+    async def carry_out(
+        self, todo: Plan, holder: NDArray[np.int32], changes: list[Change], now: Now, *, names: Mapping[int, EventId]
+    ) -> None:
+        """Write a plan. `holder` is the event of each slot, `names` the events' ids, `changes` go into the same
+        journal commit as the release plan. While the journal fails no device is newly taken; the rest goes on."""
+        slots = todo.slots
+        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[slots] == Held.FREE)
+        changes = changes + self._plans(slots[taken], holder, names)
+        keep = np.ones(len(slots), dtype=np.bool_)
+        if changes:
+            try:
+                await self._journal.commit(changes)
+                self.failing = None
+            except StorageError as error:
+                self.stats.journal_failures += 1
+                if self.failing is None:
+                    log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
+                self.failing = str(error)
+                keep = ~taken
+        if not keep.any():
+            return
+        batch = self._batch(todo, keep, now)
+        await self._write(batch, holder)
+        for cause in Cause:
+            self.stats.writes[cause] += int(np.count_nonzero(todo.cause[keep] == cause))
+
+    def _plans(self, slots: Slots, holder: NDArray[np.int32], names: Mapping[int, EventId]) -> list[Change]:
+        out: list[Change] = []
+        for index in np.unique(holder[slots]).tolist():
+            mine = slots[holder[slots] == index]
+            out.append(ControlTaken(devices=self._fleet.names(mine), event=names.get(index, EventId("unknown"))))
+        return out
+
+    def _batch(self, todo: Plan, keep: NDArray[np.bool_], now: Now) -> CommandBatch:
+        slots = todo.slots[keep]
+        first = self._cmd + 1
+        self._cmd += len(slots)
+        return CommandBatch(
+            slots=slots,
+            op=todo.op[keep],
+            setpoint_w=todo.setpoint_w[keep],
+            lease_s=todo.lease_s[keep],
+            reserve_pct=np.full(len(slots), np.nan),
+            cmd=np.arange(first, first + len(slots)),
+            valid_until_ms=np.full(len(slots), now.utc_ms + round(self._settings.command_valid_s * 1000)),
+        )
+
+    async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
+        """Write under one deadline; a large fan-out has the loop to itself. What may have arrived is in force."""
+        deadline_ms = self._clock.mono_ms() + round(self._settings.write_deadline_s * 1000)
+        large = len(batch) >= HOLD_TELEMETRY_FROM
+        if large:
+            self._link.hold_telemetry(True)
+        try:
+            report = await self._link.write(batch, deadline_mono_ms=deadline_ms)
+        finally:
+            if large:
+                self._link.hold_telemetry(False)
+        for delivery in Delivery:
+            self.stats.deliveries[delivery] += int(np.count_nonzero(report.delivery == delivery))
+        reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
+        self._note(batch, reached, holder)
+
+    def _note(self, batch: CommandBatch, reached: NDArray[np.bool_], holder: NDArray[np.int32]) -> None:
+        slots, released = batch.slots[reached], batch.op[reached] == CommandOp.RELEASE
+        new_w = batch.setpoint_w[reached]
+        control, sent_ms = self._fleet.control, self._clock.mono_ms()
+        moved = (new_w != control.setpoint_w[slots]) | (control.held[slots] == Held.FREE)
+        control.before_w[slots] = np.where(moved, control.setpoint_w[slots], control.before_w[slots])
+        control.changed_mono_ms[slots] = np.where(moved, sent_ms, control.changed_mono_ms[slots])
+        control.setpoint_w[slots] = new_w
+        control.cmd_sent[slots] = batch.cmd[reached]
+        control.sent_mono_ms[slots] = sent_ms
+        control.result[slots] = CommandResult.NONE
+        control.event[slots] = np.where(released, control.event[slots], holder[slots])
+        control.held[slots] = np.where(released, Held.RELEASING, Held.CONTROLLED)
+        control.lease_end_mono_ms[slots] = np.where(
+            released, control.lease_end_mono_ms[slots], sent_ms + batch.lease_s[reached] * 1000
+        )

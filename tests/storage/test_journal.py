@@ -1,0 +1,274 @@
+"""The journal: what was committed is there after a restart, all of it or nothing, and nothing else."""
+
+import asyncio
+import math
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.domain.dispatch import Answer, Outcome
+from gateway.domain.errors import CorruptState, StorageError
+from gateway.domain.model import Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.ports import (
+    Change,
+    ControlEnded,
+    ControlTaken,
+    DeviceEnrolled,
+    EventDecided,
+    JournalState,
+    ReserveChanged,
+    StopAll,
+)
+from gateway.storage import journal as module
+from gateway.storage.journal import SqliteJournal
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class Shelf:
+    """A journal that can be closed and opened again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = ManualClock()
+        self.opened: list[SqliteJournal] = []
+
+    def open(self, *, audit_rows_max: int = 1000) -> tuple[SqliteJournal, JournalState]:
+        for earlier in self.opened:
+            earlier.close()
+        journal = SqliteJournal(self.path, clock=self.clock, audit_rows_max=audit_rows_max)
+        self.opened.append(journal)
+        return journal, journal.load()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path / "journal.sqlite")
+    yield shelf
+    for journal in shelf.opened:
+        journal.close()
+
+
+def device(name: str, *, reserve_pct: float = 20.0) -> Device:
+    return Device(
+        id=DeviceId(name),
+        profile="reference-mqtt",
+        site=f"site-{name}",
+        feeder="f1",
+        tags=("north", "pilot"),
+        capacity_wh=10_000.0,
+        discharge_w_max=5000.0,
+        charge_w_max=4000.0,
+        inverter_w_max=None,
+        reserve_pct=reserve_pct,
+        export_allowed=True,
+        grid_charge_allowed=False,
+        site_import_w_max=None,
+        site_export_w_max=math.inf,
+    )
+
+
+def event(clock: ManualClock, *, revision: int = 0, name: str = "e1", cancelled: bool = False) -> EventDecided:
+    request = EventRequest(
+        id=EventId(name),
+        revision=revision,
+        kind=EventKind.REAL,
+        program="evening",
+        group=TargetGroup(ids=(DeviceId("a"), DeviceId("b")), tags=("north",)),
+        start_ms=clock.utc + 1000,
+        end_ms=clock.utc + 3_600_000,
+        target_w=None if revision else 12_500.5,
+        priority=7,
+        cancelled=cancelled,
+        source="rest",
+    )
+    answer = Answer(id=request.id, revision=revision, outcome=Outcome.ACCEPTED, decided_ms=clock.utc)
+    return EventDecided(request=request, answer=answer)
+
+
+def names(count: int) -> tuple[DeviceId, ...]:
+    return tuple(DeviceId(f"dev-{i * 7919 % count:06d}") for i in range(count))
+
+
+def audit(path: Path) -> list[tuple[int, str, str]]:
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT utc_ms, kind, body FROM audit ORDER BY id").fetchall()
+    db.close()
+    return [(int(at), str(kind), str(body)) for at, kind, body in rows]
+
+
+def test_journal_new_file_is_empty_private_and_starts_epoch_one(shelf: Shelf) -> None:
+    _, state = shelf.open()
+    assert state == JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False)
+    assert shelf.path.stat().st_mode & 0o077 == 0
+
+
+def test_journal_each_load_begins_a_larger_epoch(shelf: Shelf) -> None:
+    assert [shelf.open()[1].epoch for _ in range(4)] == [1, 2, 3, 4]
+
+
+async def test_journal_every_kind_of_change_survives_a_restart(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    decided = event(shelf.clock)
+    changes: list[Change] = [
+        DeviceEnrolled(device=device("a")),
+        DeviceEnrolled(device=device("b")),
+        decided,
+        ControlTaken(devices=(DeviceId("a"), DeviceId("b")), event=EventId("e1")),
+        ControlEnded(devices=(DeviceId("b"),), reason="released"),
+        ReserveChanged(devices=(DeviceId("b"),), reserve_pct=(55.0,), source="owner"),
+        StopAll(active=True, by="operator"),
+    ]
+    await journal.commit(changes)
+    _, state = shelf.open()
+    assert state.devices == (device("a"), device("b", reserve_pct=55.0))
+    assert state.events == (decided,)
+    assert state.controlled == {DeviceId("a"): EventId("e1")}
+    assert state.stopped
+
+
+async def test_journal_enrolled_again_states_the_reserve_anew(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    await journal.commit([DeviceEnrolled(device=device("a")), DeviceEnrolled(device=device("b"))])
+    await journal.commit(
+        [ReserveChanged(devices=(DeviceId("a"), DeviceId("b")), reserve_pct=(50.0, 60.0), source="owner")]
+    )
+    await journal.commit([DeviceEnrolled(device=device("a", reserve_pct=30.0))])
+    assert [d.reserve_pct for d in shelf.open()[1].devices] == [30.0, 60.0]
+
+
+async def test_journal_older_revision_or_rejection_leaves_the_event_as_it_is(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    newest = event(shelf.clock, revision=3, cancelled=True)
+    rejected = Answer(id=EventId("e2"), revision=0, outcome=Outcome.REJECTED, reason="expired")
+    await journal.commit([event(shelf.clock, revision=2), newest])
+    await journal.commit([event(shelf.clock, revision=1)])
+    await journal.commit([EventDecided(request=event(shelf.clock, name="e2").request, answer=rejected)])
+    assert shelf.open()[1].events == (newest,)
+    assert [kind for _, kind, _ in audit(shelf.path)] == ["event_accepted"] * 3 + ["event_rejected"]
+
+
+async def test_journal_events_long_past_are_forgotten_and_fresh_ones_kept(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    await journal.commit([event(shelf.clock, name="old")])
+    shelf.clock.advance(s=15 * 24 * 3600)
+    await journal.commit([event(shelf.clock, name="new")])
+    assert [e.request.id for e in shelf.open()[1].events] == ["new"]
+
+
+async def test_journal_tombstone_with_an_end_far_away_is_forgotten_in_time(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    tombstone = event(shelf.clock, cancelled=True)
+    shelf.clock.advance(s=-400 * 24 * 3600)
+    await journal.commit([tombstone])
+    assert len(shelf.open()[1].events) == 1
+    shelf.clock.advance(s=30 * 24 * 3600)
+    assert shelf.open()[1].events == ()
+
+
+async def test_journal_failed_transaction_leaves_nothing_behind(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    other = sqlite3.connect(shelf.path)
+    other.execute("CREATE TRIGGER refuse BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END")
+    other.close()
+    with pytest.raises(StorageError):
+        await journal.commit([DeviceEnrolled(device=device("a")), StopAll(active=True, by="x")])
+    await journal.commit([DeviceEnrolled(device=device("b"))])
+    assert (journal.commits, journal.failures, journal.pending) == (1, 1, 0)
+    other = sqlite3.connect(shelf.path)
+    other.execute("DROP TRIGGER refuse")
+    other.close()
+    assert [d.id for d in shelf.open()[1].devices] == ["b"]
+
+
+async def test_journal_concurrent_commits_land_in_the_order_given(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    async with asyncio.TaskGroup() as group:
+        for i in range(40):
+            group.create_task(journal.commit([StopAll(active=i % 2 == 0, by=str(i))]), name=f"commit-{i}")
+    bodies = [body for _, _, body in audit(shelf.path)]
+    assert bodies == [f'{{"active":{"true" if i % 2 == 0 else "false"},"by":"{i}"}}' for i in range(40)]
+
+
+async def test_journal_behind_its_bound_refuses_instead_of_queueing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PENDING_MAX", 2)
+    journal, _ = shelf.open()
+    results = await asyncio.gather(
+        *(journal.commit([StopAll(active=True, by="x")]) for _ in range(5)), return_exceptions=True
+    )
+    assert [isinstance(result, StorageError) for result in results] == [False, False, True, True, True]
+
+
+async def test_journal_audit_stays_within_its_bound(shelf: Shelf) -> None:
+    journal, _ = shelf.open(audit_rows_max=10)
+    for i in range(25):
+        await journal.commit([StopAll(active=False, by=str(i))])
+    rows = audit(shelf.path)
+    assert len(rows) == 10
+    assert rows[-1] == (shelf.clock.utc, "stop_all", '{"active":false,"by":"24"}')
+
+
+async def test_journal_audit_names_few_of_many_devices(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    await journal.commit([ControlTaken(devices=names(5000), event=EventId("e1"))])
+    ((_, kind, body),) = audit(shelf.path)
+    assert kind == "control_taken"
+    assert '"count":5000' in body
+    assert len(body) < 1000
+
+
+async def test_journal_whole_fleet_goes_in_and_out_in_a_few_statements(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    fleet = names(100_000)
+    await journal.commit([DeviceEnrolled(device=device(name)) for name in fleet[:10_000]])
+    await journal.commit([ControlTaken(devices=fleet, event=EventId("e1"))])
+    journal, state = shelf.open()
+    assert len(state.devices) == 10_000
+    assert set(state.controlled) == set(fleet)
+    await journal.commit([ControlEnded(devices=fleet[1:], reason="released")])
+    assert shelf.open()[1].controlled == {fleet[0]: EventId("e1")}
+
+
+async def test_journal_after_close_refuses_and_closes_again_quietly(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    journal.close()
+    journal.close()
+    with pytest.raises(StorageError):
+        await journal.commit([StopAll(active=True, by="x")])
+
+
+async def test_journal_not_loaded_refuses_to_commit(shelf: Shelf) -> None:
+    journal = SqliteJournal(shelf.path, clock=shelf.clock)
+    shelf.opened.append(journal)
+    with pytest.raises(StorageError):
+        await journal.commit([StopAll(active=True, by="x")])
+
+
+def test_journal_of_a_newer_version_is_refused_untouched(shelf: Shelf) -> None:
+    shelf.open()[0].close()
+    db = sqlite3.connect(shelf.path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(CorruptState, match="newer"):
+        shelf.open()
+    db = sqlite3.connect(shelf.path)
+    assert db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() == (1,)
+    db.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 400, b"\x00" * 8192])
+def test_journal_damaged_file_is_refused_not_guessed_at(shelf: Shelf, content: bytes) -> None:
+    shelf.path.write_bytes(content)
+    with pytest.raises(CorruptState):
+        shelf.open()
+
+
+def test_journal_where_it_cannot_be_made_says_storage_error(shelf: Shelf) -> None:
+    shelf.path = shelf.path.parent / "absent" / "journal.sqlite"
+    with pytest.raises(StorageError):
+        shelf.open()

@@ -1,0 +1,185 @@
+"""Recovery = checkpoint + replay: to the bit, after a cut anywhere."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.domain.energy import Rules
+from gateway.storage.checkpoint import Checkpoints
+from gateway.storage.spool import Scan, segments
+from tests.energy_batches import at, batch, row
+from tests.storage.histories import DEVICES, State, content, restarted, session, settle, state_of, step
+
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def fresh(tmp_path: Path, seed: int) -> Path:
+    directory = tmp_path / str(seed)
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
+
+
+async def live(
+    directory: Path, seed: int, steps: int, *, segment_bytes: int
+) -> tuple[dict[int, tuple[State, list[str]]], list[tuple[int, list[str], bytes]]]:
+    """Run a random history with checkpoints; returns the state after each record, and all closes."""
+    rng = np.random.default_rng(seed)
+    ids = [f"bat-{i}" for i in range(DEVICES)]
+    states: dict[int, tuple[State, list[str]]] = {}
+    async with session(directory, ids, segment_bytes=segment_bytes) as (recorder, checkpoints):
+        for index in range(steps):
+            step(recorder, rng, ids, 300 + index)
+            states[recorder.spool.last_record] = (state_of(recorder.engine), list(ids))
+            if rng.random() < 0.15:
+                await recorder.checkpoint(checkpoints, at(index), {})
+                states[recorder.spool.last_record] = (state_of(recorder.engine), list(ids))
+        await settle(recorder)
+        await asyncio.sleep(0)
+        closes = [content(found) for found in recorder.unlogged(10**9)]
+    return states, closes
+
+
+@few
+@given(seed=st.integers(0, 2**32), cut=st.floats(0, 1), segment_bytes=st.sampled_from([1, 5_000, 1 << 20]))
+def test_recover_spool_cut_at_any_byte_is_the_state_of_then(
+    tmp_path: Path, seed: int, cut: float, segment_bytes: int
+) -> None:
+    directory = fresh(tmp_path, seed)
+    states, closes = asyncio.run(live(directory, seed, 20, segment_bytes=segment_bytes))
+    last = segments(directory / "spool")[-1]
+    checkpoint = Checkpoints(directory / "checkpoints").load()
+    with last.open("r+b") as file:
+        file.truncate(round(last.stat().st_size * cut))
+    scan = Scan(directory / "spool")
+    spooled = max((record.number for record in scan), default=0)
+    found = restarted(directory, [])
+    reached = max(found.next_record - 1, checkpoint.header.record if checkpoint else 0)
+    known = [record for record in states if record <= reached]
+    if not known:
+        return
+    state, ids = states[max(known)]
+    found = restarted(directory, ids)
+    assert state_of(found.engine) == state
+    assert found.stats.mismatches == 0
+    assert [content(f) for f in found.unlogged] == [c for c in closes if c[0] <= spooled]
+
+
+@few
+@given(seed=st.integers(0, 2**32), where=st.floats(0, 1), bit=st.integers(0, 7))
+def test_recover_flipped_bit_loses_no_other_record(tmp_path: Path, seed: int, where: float, bit: int) -> None:
+    directory = fresh(tmp_path, seed)
+    _, closes = asyncio.run(live(directory, seed, 12, segment_bytes=8_000))
+    paths = segments(directory / "spool")
+    path = paths[int(where * (len(paths) - 1))]
+    data = bytearray(path.read_bytes())
+    data[int(where * (len(data) - 1))] ^= 1 << bit
+    path.write_bytes(data)
+    found = restarted(directory, [f"bat-{i}" for i in range(30)])
+    again = [content(f) for f in found.unlogged]
+    lost = [c for c in closes if c not in again]
+    assert len(lost) <= 1 or found.stats.nameless
+    assert [c for c in closes if c in again] == again
+
+
+def test_recover_nothing_there_starts_empty(tmp_path: Path) -> None:
+    found = restarted(tmp_path, ["a", "b"])
+    assert (found.next_record, found.unlogged, found.engine.n, found.checkpoint) == (1, [], 2, None)
+
+
+async def test_recover_several_lives_with_devices_in_another_order_goes_on(tmp_path: Path) -> None:
+    ids = ["a", "b"]
+    async with session(tmp_path, ids) as (recorder, _):
+        rows = [row(slot=slot, seq=1, t=10, charge_counter_wh=100 * slot) for slot in (0, 1)]
+        recorder.take(batch(rows), at(10))
+    ids = ["c", "b", "a"]
+    async with session(tmp_path, ids) as (recorder, _):
+        rows = [row(slot=slot, seq=2, t=20, charge_counter_wh=w) for slot, w in ((2, 1), (1, 102))]
+        taken = recorder.take(batch([*rows, row(slot=1, seq=1, t=10, charge_counter_wh=100)]), at(20)).taken
+        assert (taken.counts.new, taken.counts.duplicates) == (2, 1)
+    ids = ["a", "b", "c", "d"]
+    async with session(tmp_path, ids) as (recorder, checkpoints):
+        await recorder.checkpoint(checkpoints, at(30), {})
+    async with session(tmp_path, ids) as (recorder, _):
+        assert recorder.close_due(at(90)) == 2
+        await settle(recorder)
+        (found,) = recorder.unlogged()
+        assert [ids[slot] for slot in found.closes.slots] == ["a", "b"]
+        assert found.closes.charge_wh.tolist() == [1.0, 2.0]
+
+
+def truncate_newest(directory: Path) -> None:
+    newest = max(directory.glob("*.checkpoint"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+
+
+async def test_recover_damaged_newest_checkpoint_uses_the_one_before(tmp_path: Path) -> None:
+    ids = ["a"]
+    async with session(tmp_path, ids, segment_bytes=1) as (recorder, checkpoints):
+        for seq in range(1, 5):
+            recorder.take(batch([row(seq=seq, t=10 * seq, charge_counter_wh=seq)]), at(10 * seq))
+            await recorder.checkpoint(checkpoints, at(seq), {"live.soc_pct": np.array([float(seq)])})
+        state = state_of(recorder.engine)
+    truncate_newest(tmp_path / "checkpoints")
+    found = restarted(tmp_path, ids)
+    assert state_of(found.engine) == state
+    assert found.checkpoint is not None
+    assert found.checkpoint.columns["live.soc_pct"].tolist() == [3.0]
+    assert found.stats.replayed > 0
+
+
+async def test_recover_other_interval_length_closes_the_old_ones_durably(tmp_path: Path) -> None:
+    ids = ["a"]
+    async with session(tmp_path, ids) as (recorder, _):
+        recorder.take(batch([row(seq=s, t=10 * s, charge_counter_wh=s) for s in (1, 2)]), at(20))
+    async with session(tmp_path, ids, rules=Rules(length_s=120)) as (recorder, _):
+        await settle(recorder)
+        (found,) = recorder.unlogged()
+        assert (found.closes.length_s.tolist(), found.closes.charge_wh.tolist()) == ([60], [1.0])
+        state = state_of(recorder.engine)
+    assert state_of(restarted(tmp_path, ids).engine) == state
+
+
+async def test_recorder_checkpoint_drops_segments_only_when_logged_and_twice_checkpointed(tmp_path: Path) -> None:
+    ids = ["a"]
+    async with session(tmp_path, ids, segment_bytes=1) as (recorder, checkpoints):
+        for seq in range(1, 9):
+            recorder.take(batch([row(seq=seq, t=60 * seq, charge_counter_wh=seq)]), at(60 * seq))
+            await recorder.checkpoint(checkpoints, at(60 * seq), {})
+        assert recorder.spool.stats.dropped_segments == 1
+        first_close = recorder.unlogged()[0].record
+        assert recorder.logged_record() == first_close - 1
+        recorder.logged(recorder.unlogged()[-1].record)
+        assert recorder.unlogged() == []
+        await recorder.checkpoint(checkpoints, at(1000), {})
+        (left,) = segments(tmp_path / "spool")
+        assert int(left.stem) <= checkpoints.oldest_record + 1
+        state = state_of(recorder.engine)
+    assert state_of(restarted(tmp_path, ids).engine) == state
+
+
+async def test_recorder_closes_reach_the_log_only_once_durable(tmp_path: Path) -> None:
+    ids = ["a"]
+    async with session(tmp_path, ids) as (recorder, _):
+        await settle(recorder)
+        recorder.spool.gate.clear()
+        recorder.take(batch([row(seq=s, t=60 * s, charge_counter_wh=s) for s in (1, 2)]), at(120))
+        assert recorder.unlogged() == []
+        recorder.spool.gate.set()
+        await settle(recorder)
+        assert len(recorder.unlogged()) == 1
+
+
+@pytest.mark.deep
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), segment_bytes=st.sampled_from([1, 20_000]))
+def test_recover_long_history_is_the_state_of_then(tmp_path: Path, seed: int, segment_bytes: int) -> None:
+    directory = fresh(tmp_path, seed)
+    states, _ = asyncio.run(live(directory, seed, 120, segment_bytes=segment_bytes))
+    state, ids = states[max(states)]
+    assert state_of(restarted(directory, ids).engine) == state
+    shutil.rmtree(directory)
