@@ -109,7 +109,10 @@ class Wire(asyncio.Protocol):
                 offset += length
         except Refused as refused:
             self.end(refused.reason)
-        except (ValueError, IndexError):
+        except BaseException as error:
+            # The codec's native code panics on text that is not UTF-8; the class of that cannot be imported.
+            if not isinstance(error, ValueError | IndexError) and type(error).__name__ != "PanicException":
+                raise
             self.end(Goodbye.MALFORMED_PACKET)
         self._rest = bytes(view[offset:])
 

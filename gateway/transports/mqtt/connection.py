@@ -15,8 +15,8 @@ from typing import cast
 import mqtt5
 
 from gateway.clock import Clock
-from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation
-from gateway.transports.mqtt.session import PINGREQ, Batch, OutMessage, PublishOutcome, Session, State
+from gateway.domain.errors import GatewayError, LinkDown, PeerRefused
+from gateway.transports.mqtt.session import PINGREQ, Batch, BrokerViolation, OutMessage, PublishOutcome, Session, State
 from gateway.transports.mqtt.settings import MqttSettings
 
 __all__ = ["Connection", "ConnectionStats", "OutMessage", "PublishOutcome"]
@@ -24,10 +24,12 @@ __all__ = ["Connection", "ConnectionStats", "OutMessage", "PublishOutcome"]
 log = logging.getLogger(__name__)
 
 CHUNK = 256
+LINGER_S = 1.0
+PUBACK_BYTES = 4
 SMALL_RECEIVE_MAX = 1_000
 REFUSED_RETRY_FACTOR = 8
 OUTCOME_COUNT = dict.fromkeys(PublishOutcome, 0)
-LOST_REASONS = ("closed", "refused", "violation", "keepalive", "unreachable", "taken_over")
+LOST_REASONS = ("closed", "refused", "violation", "oversized", "keepalive", "unreachable", "taken_over")
 
 OnMessages = Callable[[int, list[mqtt5.PublishPacket], list[int]], None]
 """Generation, messages of one read, packet ids of those that want an acknowledgement (in order)."""
@@ -59,7 +61,7 @@ class ConnectionStats:
 
 
 class Connection:
-    """One client id at one broker. `generation` is the number of the connection that is up; `on_messages` gets it
+    """One client id at one broker. `generation` is the number of the newest attempt to connect; `on_messages` gets it
     with every read's messages, and an acknowledgement must bring it back."""
 
     def __init__(
@@ -112,18 +114,21 @@ class Connection:
 
     async def _serve(self) -> None:
         """One connection from socket to loss; always ends by raising."""
+        # Every attempt has its own number: one may fail after it has handed over messages.
+        self.generation += 1
         wire = _Wire(self, self._clock)
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s):
                 await self._open(wire)
+        except ssl.SSLCertVerificationError as error:
+            self._count("refused")
+            raise PeerRefused(f"{self.settings.url}: {error.verify_message}") from error
         except (OSError, TimeoutError) as error:
             self._count("unreachable")
             raise LinkDown(f"{self.settings.url}: {error or 'timed out'}") from error
         finally:
             if wire.session.state is not State.CONNECTED:
                 wire.abort()
-        self._wire = wire
-        self.generation = wire.generation
         self.stats.connects += 1
         self._agreed(wire.session)
         if self._holds:
@@ -143,7 +148,6 @@ class Connection:
         await loop.create_connection(lambda: wire, s.host, s.port, ssl=context)
         await wire.opened
         session = wire.session
-        # Messages of a resumed session arrive right after CONNACK: the generation must be known by then.
         if self._subscriptions:
             wire.send([session.subscribe(self._subscriptions)])
             await wire.subscribed
@@ -179,16 +183,20 @@ class Connection:
     # -- the caller's side -----------------------------------------------------------------------------------
 
     def acknowledge(self, generation: int, packet_ids: Sequence[int]) -> int:
-        """Acknowledge messages of connection `generation`; of an older one it is without effect. Returns how many."""
+        """Acknowledge messages of connection `generation`; of an older one it is without effect.
+
+        Returns how many PUBACKs left: fewer if earlier messages are still to be acknowledged, more if they now are.
+        """
         wire = self._wire
         if not packet_ids:
             return 0
         if wire is None or generation != wire.generation or wire.session.state is not State.CONNECTED:
             self.stats.acks_stale += len(packet_ids)
             return 0
-        wire.send([wire.session.acknowledge(packet_ids)])
-        self.stats.acks_sent += len(packet_ids)
-        return len(packet_ids)
+        acks = wire.session.acknowledge(packet_ids)
+        wire.send([acks])
+        self.stats.acks_sent += len(acks) // PUBACK_BYTES
+        return len(acks) // PUBACK_BYTES
 
     def pause_reading(self) -> None:
         """Stop reading from the socket until `resume_reading`; the two nest."""
@@ -244,7 +252,7 @@ class _Wire(asyncio.BufferedProtocol):
         self._owner = owner
         self._clock = clock
         settings = owner.settings
-        self.generation = owner.generation + 1
+        self.generation = owner.generation
         self.session = Session(settings)
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -283,7 +291,7 @@ class _Wire(asyncio.BufferedProtocol):
         self._owner.stats.rx_bytes += nbytes
         try:
             used, messages, packet_ids = self.session.receive(self._view[: self._end])
-        except ProtocolViolation as error:
+        except BrokerViolation as error:
             self._violated(error)
             return
         rest = self._end - used
@@ -332,8 +340,8 @@ class _Wire(asyncio.BufferedProtocol):
                 self._end_with(kind(f"connection refused: {code.name.lower()}"))
         if session.suback is not None and not self.subscribed.done():
             self.subscribed.set_result(None)
-        if session.closing is not None and self._transport is not None:
-            self._transport.close()
+        if session.closing is not None:
+            self._close()
 
     def _rest(self, nbytes: int) -> None:
         """Give the loop its turn: one ready socket may otherwise be read many times in a row."""
@@ -367,17 +375,23 @@ class _Wire(asyncio.BufferedProtocol):
     # -- writing ---------------------------------------------------------------------------------------------
 
     def send(self, parts: Sequence[bytes]) -> None:
-        if self._transport is not None and parts:
+        if self._transport is not None and any(parts):
             self._last_tx = self._clock.mono_ms()
             self._transport.write(b"".join(parts))
 
     async def wait_room(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if waiter.cancelled() and waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def _wake(self) -> None:
-        if self._waiters and not self.full and (self.session.room > 0 or self.session.state is not State.CONNECTED):
+        if not self._waiters:
+            return
+        if self.session.state is not State.CONNECTED or (not self.full and self.session.room > 0):
             waiters, self._waiters = self._waiters, deque()
             for waiter in waiters:
                 if not waiter.done():
@@ -402,13 +416,10 @@ class _Wire(asyncio.BufferedProtocol):
 
     # -- ending ----------------------------------------------------------------------------------------------
 
-    def _violated(self, error: ProtocolViolation) -> None:
-        self._owner._count("violation")
-        code = mqtt5.DisconnectReasonCode
-        too_large = "over the limit" in str(error)
-        self.send([self.session.disconnect(code.PACKET_TOO_LARGE if too_large else code.PROTOCOL_ERROR)])
+    def _violated(self, error: BrokerViolation) -> None:
+        self._owner._count("oversized" if error.code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE else "violation")
         self._end_with(error)
-        self.abort()
+        self._part(error.code)
 
     def _end_with(self, error: GatewayError) -> None:
         for future in (self.opened, self.subscribed, self.lost):
@@ -423,14 +434,29 @@ class _Wire(asyncio.BufferedProtocol):
         self._wake()
 
     def goodbye(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self.send([self.session.disconnect()])
-            self._transport.close()
+        self._end_with(LinkDown("closed here"))
+        self._part(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)
+
+    def _part(self, reason: mqtt5.DisconnectReasonCode) -> None:
+        """Tell the broker why and close."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.send([self.session.disconnect(reason)])
+            self._close()
         self._finish()
 
+    def _close(self) -> None:
+        """Close when all is written; a broker that does not read is not waited for."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            self._loop.call_later(LINGER_S, transport.abort)
+
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        self._end_with(LinkDown("given up"))
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.abort()
         self._finish()
 
 

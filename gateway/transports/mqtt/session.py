@@ -46,6 +46,14 @@ ALLOWED: dict[State, tuple[type, ...]] = {
 """Which packets a broker may send in which state; anything else is a violation."""
 
 
+class BrokerViolation(ProtocolViolation):
+    """The broker broke the protocol or a limit; `code` is what it is told in DISCONNECT."""
+
+    def __init__(self, why: str, code: mqtt5.DisconnectReasonCode = mqtt5.DisconnectReasonCode.PROTOCOL_ERROR) -> None:
+        super().__init__(why)
+        self.code = code
+
+
 class PublishOutcome(Enum):
     """What is known of a published message, worst first."""
 
@@ -107,6 +115,7 @@ class Session:
         self._early: set[int] = set()
         self._in_flight: dict[int, tuple[Batch, int]] = {}
         self._next_id = 1
+        self._subscribe_id: int | None = None
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -127,7 +136,8 @@ class Session:
         ).write()
 
     def subscribe(self, filters: Sequence[mqtt5.TopicFilter]) -> bytes:
-        return mqtt5.SubscribePacket(self._take_id(), list(filters)).write()
+        self._subscribe_id = self._take_id()
+        return mqtt5.SubscribePacket(self._subscribe_id, list(filters)).write()
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -135,7 +145,7 @@ class Session:
         """Take what is whole in `view`; returns the bytes used, the messages in it and the packet ids of those that
         want an acknowledgement (QoS 1), in order.
 
-        Raises ProtocolViolation when the broker breaks the protocol or a limit; the connection is then unusable.
+        Raises BrokerViolation when the broker breaks the protocol or a limit; the connection is then unusable.
         """
         messages: list[mqtt5.PublishPacket] = []
         packet_ids: list[int] = []
@@ -150,26 +160,36 @@ class Session:
             except IndexError:
                 self._check_size(view[offset:])
                 break
-            except ValueError as error:
-                raise ProtocolViolation(f"malformed packet: {error}") from error
+            except BaseException as error:
+                if not isinstance(error, ValueError) and not is_codec_panic(error):
+                    raise
+                raise BrokerViolation(
+                    f"malformed packet: {error}", mqtt5.DisconnectReasonCode.MALFORMED_PACKET
+                ) from error
             if used > packet_max:
-                raise ProtocolViolation(f"a packet of {used} bytes is over the limit")
+                raise oversized(used)
             # The first byte tells a PUBLISH and its QoS without asking the codec's object.
             first = view[offset]
             offset += used
             if first & 0xF0 == PUBLISH and connected:
                 if first & QOS_BITS:
                     if first & QOS_BITS != QOS_1:
-                        raise ProtocolViolation("a QoS 2 message was never asked for")
+                        raise BrokerViolation(
+                            "a QoS 2 message was never asked for", mqtt5.DisconnectReasonCode.QOS_NOT_SUPPORTED
+                        )
                     packet_ids.append(packet.packet_id)
                 messages.append(packet)
             else:
                 self._control(packet)
                 connected = self.state is State.CONNECTED
         self.rx_packets += len(messages)
+        if 0 in packet_ids:
+            raise BrokerViolation("packet id 0")
         self._received += packet_ids
         if len(self._received) - self._acked_to > self._settings.receive_max:
-            raise ProtocolViolation("more unacknowledged messages than the receive maximum")
+            raise BrokerViolation(
+                "more unacknowledged messages than the receive maximum", mqtt5.DisconnectReasonCode.RECEIVE_MAX_EXCEEDED
+            )
         return offset, messages, packet_ids
 
     def _check_size(self, view: memoryview) -> None:
@@ -181,20 +201,22 @@ class Session:
             if not byte & 0x80:
                 total = 1 + shift // 7 + length
                 if total > self._settings.max_packet_bytes:
-                    raise ProtocolViolation(f"a packet of {total} bytes is over the limit")
+                    raise oversized(total)
                 return
 
     def _control(self, packet: mqtt5.Packet) -> None:
         if not isinstance(packet, ALLOWED[self.state]):
-            raise ProtocolViolation(f"{type(packet).__name__} while {self.state.name.lower()}")
+            raise BrokerViolation(f"{type(packet).__name__} while {self.state.name.lower()}")
         match packet:
             case mqtt5.PubAckPacket():
                 self._settle(packet.packet_id, int(packet.reason_code))
             case mqtt5.ConnAckPacket():
                 self._accepted(packet)
             case mqtt5.SubAckPacket():
+                if packet.packet_id != self._subscribe_id:
+                    raise BrokerViolation(f"SUBACK for packet {packet.packet_id}, which was not a SUBSCRIBE")
+                self._subscribe_id = None
                 self.suback = packet
-                self._in_flight.pop(packet.packet_id, None)
             case mqtt5.DisconnectPacket():
                 self.closing = packet
                 self.state = State.CLOSED
@@ -219,14 +241,16 @@ class Session:
     # -- acknowledging ---------------------------------------------------------------------------------------
 
     def acknowledge(self, packet_ids: Sequence[int]) -> bytes:
-        """PUBACKs for `packet_ids`; one that is out of order waits until those before it are acknowledged."""
+        """PUBACKs for `packet_ids`; one that is out of order waits until those before it are acknowledged, one that
+        is not outstanding has no effect."""
         count, start = len(packet_ids), self._acked_to
         if not self._early and self._received[start : start + count] == packet_ids:
             ready = list(packet_ids)
         else:
-            self._early.update(packet_ids)
+            outstanding = self._received[start:]
+            self._early.update(set(outstanding).intersection(packet_ids))
             ready = []
-            for packet_id in self._received[start:]:
+            for packet_id in outstanding:
                 if packet_id not in self._early:
                     break
                 self._early.discard(packet_id)
@@ -257,15 +281,19 @@ class Session:
         for i in range(first, first + count):
             message = messages[i]
             packet_id = self._take_id() if message.qos else None
-            wire = packet_class(
-                message.topic,
-                message.payload,
-                qos=at_least_once if packet_id is not None else at_most_once,
-                retain=message.retain,
-                packet_id=packet_id,
-                message_expiry_interval=message.message_expiry_s,
-            ).write()
-            if packet_max and len(wire) > packet_max:
+            try:
+                wire = packet_class(
+                    message.topic,
+                    message.payload,
+                    qos=at_least_once if packet_id is not None else at_most_once,
+                    retain=message.retain,
+                    packet_id=packet_id,
+                    message_expiry_interval=message.message_expiry_s,
+                ).write()
+            except (ValueError, OverflowError):
+                # A topic that cannot be one, or an expiry that does not fit: the others of the batch still go.
+                wire = b""
+            if not wire or (packet_max and len(wire) > packet_max):
                 batch.outcomes[i] = PublishOutcome.REFUSED
                 self.refusals += 1
                 continue
@@ -281,7 +309,7 @@ class Session:
     def _settle(self, packet_id: int, reason: int) -> None:
         entry = self._in_flight.pop(packet_id, None)
         if entry is None:
-            raise ProtocolViolation(f"PUBACK for packet {packet_id}, which is not in flight")
+            raise BrokerViolation(f"PUBACK for packet {packet_id}, which is not in flight")
         batch, index = entry
         if reason == 0:
             batch.outcomes[index] = PublishOutcome.ACKED
@@ -296,7 +324,7 @@ class Session:
 
     def _take_id(self) -> int:
         in_flight, packet_id = self._in_flight, self._next_id
-        while packet_id in in_flight:
+        while packet_id in in_flight or packet_id == self._subscribe_id:
             packet_id = packet_id % MAX_PACKET_ID + 1
         self._next_id = packet_id % MAX_PACKET_ID + 1
         return packet_id
@@ -316,6 +344,15 @@ class Session:
             if batch.open:
                 batch.open = 0
                 batch.done()
+
+
+def oversized(length: int) -> BrokerViolation:
+    return BrokerViolation(f"a packet of {length} bytes is over the limit", mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE)
+
+
+def is_codec_panic(error: BaseException) -> bool:
+    """Whether the codec's native code gave up: it does on text that is not UTF-8. Its class is not importable."""
+    return type(error).__name__ == "PanicException"
 
 
 def puback_bytes(packet_ids: Sequence[int]) -> bytes:

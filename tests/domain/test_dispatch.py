@@ -1,0 +1,425 @@
+"""The dispatch book: one answer per request, one final state whatever the order, nothing that should not run."""
+
+import math
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from gateway.domain.dispatch import (
+    LIFE,
+    ActiveEvent,
+    Answer,
+    Book,
+    BookParams,
+    EventState,
+    Outcome,
+    Refusal,
+    Step,
+    claim,
+    members,
+)
+from gateway.domain.fleet import Fleet, ProductFacts
+from gateway.domain.model import Device, DeviceId, EventId, EventKind, EventRequest, Now, TargetGroup
+
+T0 = 1_800_000_000_000
+HOUR = 3_600_000
+
+
+def at(ms: int) -> Now:
+    return Now(utc_ms=T0 + ms, mono_ms=1_000_000 + ms)
+
+
+START = at(0)
+
+
+def request(name: str = "e1", revision: int = 0, /, **changes: Any) -> EventRequest:
+    base = EventRequest(
+        id=EventId(name),
+        revision=revision,
+        kind=EventKind.REAL,
+        program="evening",
+        group=TargetGroup(all=True),
+        start_ms=T0 + HOUR,
+        end_ms=T0 + 2 * HOUR,
+        target_w=50_000.0,
+        priority=100,
+    )
+    return replace(base, **changes)
+
+
+def submit(book: Book, asked: EventRequest, now: Now) -> Answer:
+    answer = book.decide(asked, now)
+    book.apply(asked, answer)
+    return answer
+
+
+def outcome(book: Book, asked: EventRequest, now: Now = START) -> Outcome | str | None:
+    answer = submit(book, asked, now)
+    return answer.reason if answer.outcome is Outcome.REJECTED else answer.outcome
+
+
+def running(book: Book, ms: int) -> list[str]:
+    return [event.request.id for event in book.active(at(ms))]
+
+
+def test_book_new_event_is_accepted_and_runs_from_start_to_end() -> None:
+    book = Book()
+    assert outcome(book, request()) is Outcome.ACCEPTED
+    assert running(book, HOUR - 1) == []
+    assert running(book, HOUR) == running(book, 2 * HOUR - 1) == ["e1"]
+    assert running(book, 2 * HOUR) == []
+
+
+def test_book_decide_changes_nothing() -> None:
+    book = Book()
+    assert book.decide(request(), at(0)) == book.decide(request(), at(0))
+    assert len(book) == 0
+
+
+def test_book_same_request_again_is_a_duplicate_from_whatever_source() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    for _ in range(10):
+        assert outcome(book, request(source="mqtt")) is Outcome.DUPLICATE
+    assert len(book) == 1
+
+
+def test_book_same_revision_with_other_content_is_a_conflict() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    assert outcome(book, request(target_w=60_000.0)) == Refusal.CONFLICT
+    assert book.entries(at(0))[0].request.target_w == 50_000
+
+
+def test_book_higher_revision_replaces_and_lower_is_superseded() -> None:
+    book = Book()
+    submit(book, request("e1", 2, target_w=1000.0), at(0))
+    assert outcome(book, request("e1", 1)) is Outcome.SUPERSEDED
+    assert outcome(book, request("e1", 3, target_w=2000.0)) is Outcome.ACCEPTED
+    (entry,) = book.entries(at(0))
+    assert (entry.index, entry.request.target_w) == (0, 2000)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_book_revisions_in_any_order_end_in_one_state(order: tuple[int, ...]) -> None:
+    revisions = [request(), request("e1", 1, target_w=1.0), request("e1", 2, cancelled=True), request("e1", 3)]
+    book = Book()
+    for i in order:
+        submit(book, revisions[i], at(0))
+    assert book.entries(at(0))[0].request == revisions[3]
+    assert running(book, HOUR) == ["e1"]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_book_cancel_before_during_or_after_create_never_runs(order: tuple[int, ...]) -> None:
+    asked = [request(), request("e1", 1, target_w=1.0), request("e1", 2, cancelled=True)]
+    book = Book()
+    for i in order:
+        submit(book, asked[i], at(0))
+    assert running(book, HOUR) == []
+    assert book.entries(at(0))[0].state is EventState.CANCELLED
+
+
+def test_book_cancel_in_mid_event_ends_it_at_once() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    book.advance(at(HOUR))
+    submit(book, request("e1", 1, cancelled=True), at(HOUR + 5))
+    assert running(book, HOUR + 5) == []
+
+
+def test_book_late_start_joins_and_after_the_end_never_runs() -> None:
+    assert outcome(Book(), request(), at(HOUR + 1000)) is Outcome.ACCEPTED
+    assert outcome(Book(), request(), at(2 * HOUR - 1)) is Outcome.ACCEPTED
+    assert outcome(Book(), request(), at(2 * HOUR)) == Refusal.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"end_ms": T0 + HOUR}, Refusal.END_BEFORE_START),
+        ({"end_ms": T0 + 26 * HOUR}, Refusal.TOO_LONG),
+        ({"start_ms": T0 + 14 * 24 * HOUR + 1, "end_ms": T0 + 14 * 24 * HOUR + 2}, Refusal.TOO_FAR_AHEAD),
+        ({"target_w": math.nan}, Refusal.TARGET_NOT_FINITE),
+        ({"target_w": -math.inf}, Refusal.TARGET_NOT_FINITE),
+        ({"target_w": 100e6 + 1}, Refusal.OVER_CEILING),
+        ({"target_w": -100e6 - 1}, Refusal.OVER_CEILING),
+        ({"group": TargetGroup()}, Refusal.EMPTY_GROUP),
+    ],
+)
+def test_book_absurd_request_is_rejected_with_its_reason(changes: dict[str, Any], refusal: Refusal) -> None:
+    book = Book()
+    assert outcome(book, request(**changes)) == refusal
+    assert len(book) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"end_ms": T0 + 25 * HOUR},
+        {"start_ms": T0 + 14 * 24 * HOUR, "end_ms": T0 + 14 * 24 * HOUR + 1},
+        {"target_w": 100e6},
+        {"target_w": None},
+        {"target_w": 0.0},
+        {"start_ms": T0 - HOUR},
+        {"group": TargetGroup(tags=("north",))},
+    ],
+)
+def test_book_request_at_the_very_bound_is_accepted(changes: dict[str, Any]) -> None:
+    assert outcome(Book(), request(**changes)) is Outcome.ACCEPTED
+
+
+def test_book_rejected_update_leaves_the_running_revision() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    assert outcome(book, request("e1", 1, target_w=math.inf)) == Refusal.TARGET_NOT_FINITE
+    assert running(book, HOUR) == ["e1"]
+
+
+def test_book_stopped_runs_nothing_and_takes_only_cancellations() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    book.stop(active=True)
+    assert running(book, HOUR) == []
+    assert outcome(book, request("e2")) == Refusal.STOPPED
+    assert outcome(book, request("e1", 1, cancelled=True)) is Outcome.ACCEPTED
+    book.stop(active=False)
+    assert outcome(book, request("e2")) is Outcome.ACCEPTED
+
+
+def test_book_full_rejects_new_events_but_not_news_of_known_ones() -> None:
+    book = Book(BookParams(events_max=2))
+    assert [outcome(book, request(name)) for name in ("a", "b", "c")] == [
+        Outcome.ACCEPTED,
+        Outcome.ACCEPTED,
+        Refusal.TOO_MANY_EVENTS,
+    ]
+    assert outcome(book, request("a", 1, cancelled=True)) is Outcome.ACCEPTED
+
+
+def test_book_ended_events_make_room_after_retention() -> None:
+    book = Book(BookParams(events_max=1, retention_s=3600))
+    submit(book, request(), at(0))
+    late = request("e2", start_ms=T0 + 5 * HOUR, end_ms=T0 + 6 * HOUR)
+    assert outcome(book, late, at(3 * HOUR)) == Refusal.TOO_MANY_EVENTS
+    assert outcome(book, late, at(3 * HOUR + 1)) is Outcome.ACCEPTED
+    book.advance(at(3 * HOUR + 1))
+    assert [entry.request.id for entry in book.entries(at(3 * HOUR))] == ["e2"]
+
+
+def test_book_tombstone_with_an_end_far_away_is_forgotten() -> None:
+    book = Book()
+    submit(book, request(cancelled=True, end_ms=T0 + 10**15), at(0))
+    book.advance(at(23 * 24 * HOUR))
+    assert len(book) == 0
+
+
+def test_book_active_orders_by_priority_then_id() -> None:
+    book = Book()
+    for name, priority in (("b", 5), ("a", 5), ("c", 1), ("d", 9)):
+        submit(book, request(name, priority=priority), at(0))
+    assert running(book, HOUR) == ["c", "a", "b", "d"]
+
+
+def test_book_advance_reports_each_edge_once() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    edges = [
+        [(e.before, e.entry.state) for e in book.advance(at(ms))] for ms in (0, HOUR, HOUR + 1, 2 * HOUR, 3 * HOUR)
+    ]
+    assert edges == [
+        [],
+        [(EventState.SCHEDULED, EventState.ACTIVE)],
+        [],
+        [(EventState.ACTIVE, EventState.COMPLETED)],
+        [],
+    ]
+
+
+def test_book_clock_stepped_back_does_not_unstart_or_revive() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    book.advance(at(HOUR))
+    assert running(book, HOUR - 60_000) == ["e1"]
+    book.advance(at(2 * HOUR))
+    assert running(book, HOUR + 1) == []
+
+
+def test_book_restored_is_the_same_book() -> None:
+    book = Book()
+    decided = []
+    for asked in (request(), request("e1", 1, target_w=7.0), request("e2", cancelled=True)):
+        decided.append((asked, submit(book, asked, at(0))))
+    again = Book()
+    again.restore(decided, stopped=True)
+    assert again.stopped
+    assert again.entries(at(0)) == book.entries(at(0))
+
+
+def test_active_event_tells_time_left_and_whether_it_actuates() -> None:
+    event = ActiveEvent(index=0, request=request())
+    assert event.seconds_to_end(at(HOUR)) == 3600
+    assert event.seconds_to_end(at(3 * HOUR)) == 0
+    assert event.actuates
+    assert not ActiveEvent(index=0, request=request(kind=EventKind.DRY_RUN)).actuates
+
+
+def test_life_has_no_way_back_from_an_end_but_a_revision() -> None:
+    for (state, step), after in LIFE.items():
+        if state in (EventState.COMPLETED, EventState.CANCELLED):
+            assert step is Step.REVISE or after is EventState.CANCELLED
+
+
+def small_fleet() -> Fleet:
+    facts = ProductFacts(
+        lease_s=120,
+        delivery_s=5,
+        timed=True,
+        efficiency_discharge=0.95,
+        efficiency_charge=0.95,
+        standby_w=0,
+        soc_uncertainty_pct=5,
+    )
+    fleet = Fleet()
+    for name, tags in (("a", ("north",)), ("b", ("south",)), ("c", ("north", "pilot")), ("d", ())):
+        fleet.enroll(
+            Device(
+                id=DeviceId(name),
+                profile="p",
+                site=name,
+                tags=tags,
+                capacity_wh=1e4,
+                discharge_w_max=5e3,
+                charge_w_max=5e3,
+                reserve_pct=20,
+                export_allowed=True,
+                grid_charge_allowed=True,
+            ),
+            facts,
+        )
+    return fleet
+
+
+@pytest.mark.parametrize(
+    ("group", "slots"),
+    [
+        (TargetGroup(all=True), [0, 1, 2, 3]),
+        (TargetGroup(ids=(DeviceId("d"), DeviceId("a"), DeviceId("nobody"))), [0, 3]),
+        (TargetGroup(tags=("north", "none")), [0, 2]),
+        (TargetGroup(ids=(DeviceId("b"),), tags=("pilot",)), [1, 2]),
+        (TargetGroup(tags=("none",)), []),
+    ],
+)
+def test_members_are_the_union_of_ids_and_tags(group: TargetGroup, slots: list[int]) -> None:
+    assert members(small_fleet(), group).tolist() == slots
+
+
+def test_claim_gives_each_device_to_the_first_event_that_has_it() -> None:
+    events = [ActiveEvent(index=i, request=request(name)) for i, name in ((4, "first"), (2, "second"))]
+    groups = [np.array([1, 2], dtype=np.int32), np.array([0, 1], dtype=np.int32)]
+    assert claim(events, groups, 4).tolist() == [2, 4, 4, -1]
+
+
+def test_claim_dry_run_holds_nobody() -> None:
+    dry = ActiveEvent(index=0, request=request(kind=EventKind.DRY_RUN))
+    real = ActiveEvent(index=1, request=request("real"))
+    everyone = np.arange(2, dtype=np.int32)
+    assert claim([dry, real], [everyone, everyone], 2).tolist() == [1, 1]
+    assert claim([], [], 2).tolist() == [-1, -1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.booleans()), max_size=12), st.randoms())
+def test_book_any_order_of_distinct_revisions_ends_in_the_highest(
+    rows: list[tuple[int, int, bool]], random: Any
+) -> None:
+    asked = [
+        request(f"e{which}", revision, target_w=float(watts), cancelled=cancelled)
+        for revision, (which, watts, cancelled) in enumerate(rows)
+    ]
+    shuffled = list(asked)
+    random.shuffle(shuffled)
+    book = Book()
+    for one in shuffled:
+        submit(book, one, at(0))
+    newest = {one.id: one for one in asked}
+    assert {entry.request.id: entry.request for entry in book.entries(at(0))} == newest
+
+
+class BookModel(RuleBasedStateMachine):
+    """Requests, cancellations, stops, restarts and time in any order, against a dictionary of what should hold."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.params = BookParams(events_max=6, retention_s=7200)
+        self.book = Book(self.params)
+        self.ms = 0
+        self.newest: dict[str, EventRequest] = {}
+        self.log: list[tuple[EventRequest, Answer]] = []
+
+    @rule(
+        name=st.sampled_from("abcde"),
+        revision=st.integers(0, 4),
+        start=st.integers(-2, 4),
+        length=st.integers(0, 3),
+        priority=st.integers(1, 3),
+        cancelled=st.booleans(),
+    )
+    def ask(self, name: str, revision: int, start: int, length: int, priority: int, cancelled: bool) -> None:
+        asked = request(
+            name,
+            revision,
+            start_ms=T0 + self.ms + start * HOUR,
+            end_ms=T0 + self.ms + (start + length) * HOUR,
+            priority=priority,
+            cancelled=cancelled,
+        )
+        known = self.newest.get(name)
+        answer = submit(self.book, asked, at(self.ms))
+        if known is not None and revision < known.revision:
+            assert answer.outcome is Outcome.SUPERSEDED
+        elif known is not None and revision == known.revision:
+            assert answer.outcome is Outcome.DUPLICATE if asked == known else answer.reason == Refusal.CONFLICT
+        if answer.outcome is Outcome.ACCEPTED:
+            assert cancelled or (
+                asked.end_ms > T0 + self.ms and asked.end_ms > asked.start_ms and not self.book.stopped
+            )
+            self.newest[name] = asked
+            self.log.append((asked, answer))
+
+    @rule(minutes=st.integers(1, 90))
+    def wait(self, minutes: int) -> None:
+        self.ms += minutes * 60_000
+        self.book.advance(at(self.ms))
+        remembered = {entry.request.id for entry in self.book.entries(at(self.ms))}
+        self.newest = {name: asked for name, asked in self.newest.items() if name in remembered}
+
+    @rule(active=st.booleans())
+    def stop(self, active: bool) -> None:
+        self.book.stop(active=active)
+
+    @rule()
+    def restart(self) -> None:
+        stopped, before = self.book.stopped, self.newest
+        self.book = Book(self.params)
+        self.book.restore([(r, a) for r, a in self.log if before.get(r.id) == r], stopped=stopped)
+        self.book.advance(at(self.ms))
+
+    @invariant()
+    def newest_revision_is_what_counts(self) -> None:
+        assert {e.request.id: e.request for e in self.book.entries(at(self.ms))} == self.newest
+
+    @invariant()
+    def active_is_what_should_run(self) -> None:
+        now_ms = T0 + self.ms
+        due = [r for r in self.newest.values() if not r.cancelled and r.start_ms <= now_ms < r.end_ms]
+        due.sort(key=lambda r: (r.priority, r.id))
+        assert [event.request for event in self.book.active(at(self.ms))] == ([] if self.book.stopped else due)
+
+
+TestBookModel = BookModel.TestCase
