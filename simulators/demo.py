@@ -8,7 +8,7 @@ import csv
 import json
 import tempfile
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from simulators.view import Facts, View
 
 INTERVAL_S = 60
 GRACE_S = 5
-WARM_UP_S = 12.0
-LEAD_S = 4.0
-EVENT_S = 125.0
-RELEASE_S = 20.0
-RECHARGE_S = 25.0
+WARM_UP_S = 6.0
+LEAD_S = 3.0
+EVENT_S = 121.0
+RELEASE_SPREAD_S = 12.0
+RELEASED_S_MAX = 60.0
+RECHARGE_S = 20.0
 SHARE_OF_CAPACITY = 0.5
-RAMP_S = 40.0
+RAMP_S = 60.0
 LIVE_S = 1.0
 ENERGY_S = 5.0
 DRAIN_S = 30.0
@@ -133,7 +134,10 @@ class Demo:
                 {"kind": "mqtt", "name": "platform-mqtt"},
             ],
             "intervals": {"length_s": INTERVAL_S, "grace_s": GRACE_S},
-            "control": {"fleet_w_per_s": round(capacity * SHARE_OF_CAPACITY / RAMP_S), "release_spread_s": 15},
+            "control": {
+                "fleet_w_per_s": round(capacity * SHARE_OF_CAPACITY / RAMP_S),
+                "release_spread_s": RELEASE_SPREAD_S,
+            },
         }
         # YAML is a superset of JSON.
         self._config.write_text(json.dumps(config, indent=2), encoding="utf-8")
@@ -217,12 +221,13 @@ class Demo:
         answer = await self._platform.post_event(_event(window))
         if answer.status != 200:
             raise RuntimeError(f"the gateway refused the event: {answer.body.decode(errors='replace')}")
+        self._phase("discharge event")
         if self.options.chaos:
             self._plant(length)
             await self._disturb(length)
         await asyncio.sleep(self._until(length))
         self._phase("staggered release")
-        await asyncio.sleep(RELEASE_S + RAMP_S)
+        await self._all_released(but=1 if self.options.chaos else 0)
 
     def _plant(self, length: float) -> None:
         cast, now_s = self.cast, LEAD_S + 10
@@ -257,7 +262,7 @@ class Demo:
         batteries = self._fleet.devices.batteries
         may = self.homes.grid_charge_allowed & (batteries.true_soc_pct < 80)
         limit = np.where(may, batteries.charge_limit_w(), 0.0).sum()
-        start_ms = round((datetime.now(tz=UTC).timestamp() + 2) * 1000)
+        start_ms = round((datetime.now(tz=UTC).timestamp() + 1) * 1000)
         window = oracle.Window(
             id="demo-recharge",
             start_ms=start_ms,
@@ -268,7 +273,17 @@ class Demo:
         self._phase("bounded recharge")
         self.view.note(f"event over MQTT: charge {-window.target_w / 1000:.1f} kW for {RECHARGE_S:.0f} s")
         await self._platform.publish_event(_event(window))
-        await asyncio.sleep((window.end_ms - datetime.now(tz=UTC).timestamp() * 1000) / 1000 + RELEASE_S + RAMP_S / 2)
+        await asyncio.sleep((window.end_ms - self._fleet.now_ms()) / 1000)
+        self._phase("staggered release")
+        await self._all_released(but=0)
+
+    async def _all_released(self, *, but: int) -> None:
+        """Until at most `but` homes (one that hears nothing keeps its lease) are under control, within a bound."""
+        deadline = asyncio.get_running_loop().time() + RELEASED_S_MAX
+        while asyncio.get_running_loop().time() < deadline:
+            if int((self._fleet.devices.batteries.mode == Mode.REMOTE).sum()) <= but:
+                return
+            await asyncio.sleep(0.5)
 
     async def _finish(self) -> None:
         """Let the last interval close and arrive, then judge."""
@@ -283,6 +298,9 @@ class Demo:
             await asyncio.sleep(0.5)
         self._gateway.check()
         trace = self._fleet.recorder.trace()
+        if self.options.keep is not None:
+            columns = {f.name: getattr(trace, f.name) for f in fields(trace)}
+            np.savez_compressed(self._directory / "trace.npz", **columns)
         verdict = self.verdict
         for window in self._windows:
             oracle.judge_tracking(trace, window, verdict)
@@ -310,7 +328,7 @@ class Demo:
         facts.intervals_http = len(self._platform.by_http)
         facts.intervals_mqtt = len(self._platform.by_mqtt)
         facts.target_w = next((w.target_w for w in self._windows if w.start_ms <= now_ms < w.end_ms), None)
-        facts.total_s = WARM_UP_S + LEAD_S + self.options.event_s + 2 * RELEASE_S + 1.5 * RAMP_S + RECHARGE_S + 8
+        facts.total_s = WARM_UP_S + LEAD_S + self.options.event_s + 2.5 * RELEASE_SPREAD_S + RECHARGE_S + 12
 
 
 def _event(window: oracle.Window) -> dict[str, object]:
