@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.domain.allocation import Allocation, allocate
@@ -20,7 +19,6 @@ from gateway.domain.dispatch import ActiveEvent, Answer, Book, BookEntry, BookPa
 from gateway.domain.fleet import Fleet, Held, Snapshot
 from gateway.domain.limits import Envelope, LimitParams, Reason, envelope
 from gateway.domain.model import (
-    NEVER_MS,
     AckBatch,
     Bools,
     CommandResult,
@@ -38,23 +36,18 @@ from gateway.domain.setpoints import (
     Trim,
     TrimParams,
     expected_w,
-    obeyed,
-    overridden,
     plan,
-    release_at,
     responsive,
     trimmed,
 )
 from gateway.ports import (
-    Change,
-    ControlEnded,
     DeviceLink,
     EventDecided,
     Journal,
     JournalState,
-    ReserveChanged,
     StopAll,
 )
+from gateway.services.custody import Custody
 from gateway.services.observe import Histogram
 from gateway.services.settings import ControlSettings
 from gateway.services.writer import Writer
@@ -63,10 +56,8 @@ log = logging.getLogger(__name__)
 
 EPOCH_BITS = 32
 MEASURED_AGE_S = 30.0
-LEASE_MARGIN_MS = 2_000
 HOLD_TELEMETRY_FROM = 500
-FRESH_MS = 10_000
-RESERVE_CHANGES_MAX = 10_000
+RELEASE_SLACK_S = 15.0
 TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -111,8 +102,6 @@ class ControlStats:
     late_ticks: int = 0
     deferred: int = 0
     outside: int = 0
-    overridden: int = 0
-    leases_run_out: int = 0
     results: dict[CommandResult, int] = field(default_factory=lambda: dict.fromkeys(CommandResult, 0))
 
 
@@ -129,17 +118,16 @@ class Control:
         self._writer = Writer(settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch)
         self._book = Book(BookParams(ceiling_w=settings.ceiling_mw * 1e6))
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
+        self._custody = Custody(settings, fleet=fleet)
         self._governor = Governor(w_per_s=settings.fleet_w_per_s)
         self._runs: dict[int, _Run] = {}
         self._submitting = asyncio.Lock()
-        self._obeying: Bools = np.zeros(0, dtype=np.bool_)
-        self._left_event: dict[int, int] = {}
-        self._adopt: Bools = np.zeros(0, dtype=np.bool_)
         self._releasing_all = False
         self._last_tick_ms: int | None = None
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes = self._writer.stats
+        self.custody = self._custody.stats
         self.tick_seconds = Histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
         self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
         self.histograms = (self.tick_seconds, self.tick_lateness)
@@ -152,19 +140,7 @@ class Control:
         self._book.restore(
             ((decided.request, decided.answer) for decided in remembered.events), stopped=remembered.stopped
         )
-        fleet, now = self._fleet, self._clock.now()
-        control, plate = fleet.control, fleet.nameplate
-        held = np.zeros(fleet.n, dtype=np.bool_)
-        held[[fleet.slot_of[device] for device in remembered.controlled if device in fleet.slot_of]] = True
-        control.held[: fleet.n] = np.where(held, Held.CONTROLLED, Held.FREE)
-        control.event[: fleet.n] = -1
-        control.release_mono_ms[: fleet.n] = NEVER_MS
-        whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
-        control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
-        control.setpoint_w[: fleet.n][~held] = 0
-        self._adopt = held
-        if held.any():
-            log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
+        self._custody.adopt(remembered.controlled, self._clock.now())
 
     async def submit(self, request: EventRequest) -> Answer:
         """Decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
@@ -251,14 +227,8 @@ class Control:
 
     async def _warm_up(self) -> None:
         """After a restart in mid-event: wait a little for readings, so that the ramp starts from measured power."""
-        if not self._adopt.any():
-            return
         deadline_ms = self._clock.mono_ms() + round(self._settings.warm_up_s * 1000)
-        while self._clock.mono_ms() < deadline_ms:
-            seen = self._fleet.live.seen_mono_ms[: len(self._adopt)]
-            heard = self._clock.mono_ms() - seen[self._adopt] < FRESH_MS
-            if heard.mean() > 0.95:
-                return
+        while self._clock.mono_ms() < deadline_ms and not self._custody.heard(self._clock.mono_ms()):
             await asyncio.sleep(0.1)
 
     async def tick(self) -> None:
@@ -267,13 +237,13 @@ class Control:
         dt_s = self._settings.tick_s if self._last_tick_ms is None else (now.mono_ms - self._last_tick_ms) / 1000
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
-        changes = self._settle(now)
+        changes = self._custody.settle(now)
         snapshot = self._fleet.snapshot()
         allowed = self.envelope = envelope(snapshot, now, self._limits)
         events = self._active(now)
         groups = [members(self._fleet, event.request.group) for event in events]
         holder = claim(events, groups, snapshot.n)
-        self._return_left(holder, snapshot)
+        self._custody.return_left(holder, snapshot)
         wanted_w = np.zeros(snapshot.n, dtype=np.int64)
         taking = np.zeros(snapshot.n, dtype=np.bool_)
         follows = responsive(snapshot, now, ResponseParams())
@@ -286,7 +256,7 @@ class Control:
                 deaf = mask & ~follows
                 wanted_w[mask] = given.setpoint_w[mask]
                 wanted_w[deaf] = _kept(snapshot, allowed)[deaf]
-        release = self._release(snapshot, taking, now)
+        release = self._custody.turns(snapshot, taking, now)
         todo = plan(
             snapshot, allowed, now, PlanParams(), wanted_w=wanted_w, members=taking, release=release, deaf=~follows
         )
@@ -305,87 +275,6 @@ class Control:
                 extra={"event": edge.entry.request.id, "from": edge.before.value, "to": edge.entry.state.value},
             )
         return [] if self._releasing_all else self._book.active(now)
-
-    def _settle(self, now: Now) -> list[Change]:
-        """Bring what is known of the devices up to date before a snapshot is taken; returns what to remember."""
-        fleet, n = self._fleet, self._fleet.n
-        control, live = fleet.control.view(n), fleet.live.view(n)
-        changes: list[Change] = []
-        self._adopt_restored(now)
-        confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
-        control.before_w[confirmed] = control.setpoint_w[confirmed]
-        ended = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
-        self.stats.leases_run_out += int(ended.sum())
-        told = (control.cmd_applied >= control.cmd_sent) | (
-            (live.mode != 2) & (live.mode != 0) & (live.seen_mono_ms > control.sent_mono_ms)
-        )
-        over = control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms
-        freed = ended | ((control.held == Held.RELEASING) & (told | over))
-        if freed.any():
-            self._free(np.flatnonzero(freed))
-            changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
-        changes += self._owners_choice(n)
-        snapshot = fleet.snapshot()
-        self._obeying = obeyed(self._obeying, snapshot)
-        taken_back = overridden(snapshot, now, self._obeying)
-        if taken_back.any():
-            slots = np.flatnonzero(taken_back)
-            for slot in slots.tolist():
-                self._left_event[slot] = int(control.event[slot])
-            self._free(slots)
-            control.held[slots] = Held.LEFT
-            self.stats.overridden += len(slots)
-            changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
-            log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
-        return changes
-
-    def _adopt_restored(self, now: Now) -> None:
-        """Devices held over from before a restart: what they do is what they were told."""
-        if not self._adopt.any():
-            return
-        control, live = self._fleet.control, self._fleet.live
-        n = len(self._adopt)
-        heard = self._adopt & (now.mono_ms - live.seen_mono_ms[:n] < FRESH_MS) & np.isfinite(live.battery_w[:n])
-        ours = heard & (live.mode[:n] == 2)
-        slots = np.flatnonzero(ours)
-        control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
-        control.before_w[slots] = control.setpoint_w[slots]
-        control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
-        self._free(np.flatnonzero(heard & ~ours))
-        self._adopt &= ~heard
-
-    def _owners_choice(self, n: int) -> list[Change]:
-        """A reported reserve that we did not write is the owner's new choice; it holds at once."""
-        live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
-        reported = live.reserve_pct[:n]
-        differs = np.isfinite(reported) & (np.abs(reported - plate.owner_reserve_pct[:n]) > 0.05)
-        differs &= ~(np.abs(reported - control.written_reserve_pct[:n]) <= 0.05)
-        slots = np.flatnonzero(differs)[:RESERVE_CHANGES_MAX]
-        if not len(slots):
-            return []
-        plate.owner_reserve_pct[slots] = reported[slots]
-        log.info("owners changed their reserve", extra={"count": len(slots), "first": self._fleet.ids[slots[0]]})
-        return [
-            ReserveChanged(
-                devices=self._fleet.names(slots), reserve_pct=tuple(reported[slots].tolist()), source="device"
-            )
-        ]
-
-    def _free(self, slots: NDArray[np.intp]) -> None:
-        control = self._fleet.control
-        control.held[slots] = Held.FREE
-        control.event[slots] = -1
-        control.setpoint_w[slots] = 0
-        control.before_w[slots] = 0
-        control.lease_end_mono_ms[slots] = NEVER_MS
-        control.release_mono_ms[slots] = NEVER_MS
-
-    def _return_left(self, holder: NDArray[np.int32], snapshot: Snapshot) -> None:
-        """An owner's choice holds for the event the device was in; after it the device may be dispatched again."""
-        for slot in [s for s, event in self._left_event.items() if s >= len(holder) or holder[s] != event]:
-            del self._left_event[slot]
-            self._fleet.control.held[slot] = Held.FREE
-            snapshot.control.held[slot] = Held.FREE
 
     def _power(
         self,
@@ -434,20 +323,6 @@ class Control:
         run.unserved_w, run.devices = given.unserved_w, int(on_grid.sum())
         return given
 
-    def _release(self, snapshot: Snapshot, taking: Bools, now: Now) -> Bools:
-        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp."""
-        control = self._fleet.control.view(snapshot.n)
-        control.release_mono_ms[taking] = NEVER_MS
-        over = (snapshot.control.held == Held.CONTROLLED) & ~taking
-        fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
-        if len(fresh):
-            power_w = abs(float(snapshot.control.setpoint_w[fresh].sum()))
-            spread_s = max(self._settings.release_spread_s, power_w / self._settings.fleet_w_per_s)
-            control.release_mono_ms[fresh] = release_at(fresh, now.mono_ms, spread_s)
-        due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
-        result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
-        return result
-
     async def shut_down(self, *, release: bool) -> None:
         """Before the links go. With `release` every device is handed back, ramped, within a bound; without it leases
         run on and only devices that would not revert by themselves are released."""
@@ -459,8 +334,7 @@ class Control:
             if not len(untimed):
                 return
             control.release_mono_ms[untimed] = self._clock.mono_ms()
-        power_w = abs(float(control.setpoint_w[:n].sum()))
-        bound_s = max(self._settings.release_spread_s, power_w / self._settings.fleet_w_per_s) + 15
+        bound_s = self._custody.spread_s(np.arange(n)) + RELEASE_SLACK_S
         deadline_ms = self._clock.mono_ms() + round(bound_s * 1000)
         while self._clock.mono_ms() < deadline_ms:
             waiting = np.isin(control.held[:n], (int(Held.CONTROLLED), int(Held.RELEASING)))

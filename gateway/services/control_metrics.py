@@ -52,8 +52,8 @@ def control_samples(control: Control) -> Iterable[Sample]:
         ("gateway_commands_deferred", "Commands put off to a later tick.", stats.deferred),
         ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
         ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
-        ("gateway_overrides", "Devices their owners took back.", stats.overridden),
-        ("gateway_leases_run_out", "Leases that ended without a refresh.", stats.leases_run_out),
+        ("gateway_overrides", "Devices their owners took back.", control.custody.overridden),
+        ("gateway_leases_run_out", "Leases that ended without a refresh.", control.custody.leases_run_out),
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
     for program, total in control.totals().items():

@@ -21,7 +21,7 @@ from gateway.domain.setpoints import (
     Trim,
     TrimParams,
     expected_w,
-    lease_ms,
+    leases_s,
     obeyed,
     overridden,
     plan,
@@ -52,9 +52,9 @@ def planned(
         now,
         params or PlanParams(),
         wanted_w=np.broadcast_to(np.asarray(wanted_w, dtype=np.int64), n).copy(),
-        members=np.broadcast_to(np.asarray(members), n).copy(),
-        release=np.broadcast_to(np.asarray(release), n).copy(),
-        deaf=np.broadcast_to(np.asarray(deaf), n).copy(),
+        members=np.broadcast_to(np.asarray(members, dtype=np.bool_), n).copy(),
+        release=np.broadcast_to(np.asarray(release, dtype=np.bool_), n).copy(),
+        deaf=np.broadcast_to(np.asarray(deaf, dtype=np.bool_), n).copy(),
         budget=budget,
     )
 
@@ -192,16 +192,30 @@ def test_obeyed_is_forgotten_when_the_device_was_away_or_was_never_ours() -> Non
 # leases
 
 
-def test_lease_ends_spread_between_60_and_100_percent() -> None:
-    ends = lease_ms(np.arange(10_000), np.full(10_000, 120.0))
-    assert ends.min() == 72_000
-    assert ends.max() == 120_000
-    assert (ends % 1000 == 0).all()
-    assert np.bincount(ends // 1000).max() <= 10_000 * 0.03
+def test_leases_given_together_end_spread_between_60_and_100_percent() -> None:
+    snapshot = fleet_of(10_000, held=Held.FREE, lease_s=120)
+    ends = leases_s(snapshot, NOW, np.arange(10_000), np.full(10_000, 3000))
+    assert ends.min() == 72
+    assert ends.max() == 120
+    assert np.bincount(ends).max() <= 10_000 / 49 + 1
 
 
-def test_lease_is_never_shorter_than_a_second() -> None:
-    assert lease_ms(np.arange(3), np.full(3, 0.5)).tolist() == [1000, 1000, 1000]
+def test_leases_given_one_by_one_end_where_least_power_ends() -> None:
+    snapshot = fleet_of(60, setpoint_w=2000, lease_end_mono_ms=NOW.mono_ms + 80_000)
+    for slot in range(59):
+        (lease_s,) = leases_s(snapshot, NOW, np.array([slot]), np.array([2000]))
+        snapshot.control.lease_end_mono_ms[slot] = NOW.mono_ms + 1000 * lease_s
+    ends = (snapshot.control.lease_end_mono_ms - NOW.mono_ms) // 1000
+    assert np.bincount(ends).max() <= 2
+    assert (ends.min(), ends.max()) == (60, 100)
+
+
+def test_leases_of_products_that_differ_keep_to_their_own_length() -> None:
+    snapshot = fleet_of(3, lease_s=[60, 0.5, 900])
+    ends = leases_s(snapshot, NOW, np.arange(3), np.array([2000, 0, -1000]))
+    assert 36 <= ends[0] <= 60
+    assert ends[1] == 1
+    assert 540 <= ends[2] <= 900
 
 
 def test_release_is_spread_evenly_from_the_end_on() -> None:
@@ -218,7 +232,7 @@ def test_plan_new_member_is_taken_with_its_setpoint_and_lease() -> None:
     snapshot = fleet_of(1, held=Held.FREE, mode=Mode.SELF_CONSUMPTION, cmd=0, lease_end_mono_ms=NEVER_MS)
     found = planned(snapshot, wanted_w=1500)
     assert commands(found) == {0: (CommandOp.SETPOINT, 1500, Cause.CHANGE)}
-    assert found.lease_s.tolist() == (lease_ms(np.arange(1), np.full(1, 100.0)) // 1000).tolist()
+    assert 60 <= found.lease_s[0] <= 100
 
 
 def test_plan_member_given_nothing_is_held() -> None:
@@ -250,16 +264,17 @@ def test_plan_many_small_changes_are_written_until_the_sum_is_right() -> None:
     assert off_w <= 0.002 * 100 * 2040
 
 
-def test_plan_lease_half_over_is_renewed_and_not_before() -> None:
+def test_plan_lease_more_than_half_over_is_renewed_and_not_before() -> None:
     snapshot = fleet_of(2, setpoint_w=2000, before_w=2000)
-    lease = lease_ms(np.arange(2), snapshot.nameplate.lease_s)
-    snapshot.control.lease_end_mono_ms[:] = NOW.mono_ms + lease // 2 + np.array([1, 0])
+    snapshot.control.lease_end_mono_ms[:] = NOW.mono_ms + np.array([40_001, 40_000])
     assert commands(planned(snapshot, wanted_w=2000)) == {1: (CommandOp.SETPOINT, 2000, Cause.REFRESH)}
 
 
 def test_plan_leases_given_together_are_not_renewed_together() -> None:
     snapshot = fleet_of(1000, setpoint_w=2000, before_w=2000)
-    snapshot.control.lease_end_mono_ms[:] = NOW.mono_ms + lease_ms(np.arange(1000), snapshot.nameplate.lease_s)
+    snapshot.control.lease_end_mono_ms[:] = NOW.mono_ms + 1000 * leases_s(
+        snapshot, NOW, np.arange(1000), snapshot.control.setpoint_w
+    )
     snapshot.control.sent_mono_ms[:] = NOW.mono_ms
     counts = []
     for s in range(1, 61):

