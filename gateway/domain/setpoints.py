@@ -89,8 +89,9 @@ def responsive(snapshot: Snapshot, now: Now, params: ResponseParams) -> Bools:
     low_w = np.where(settled, setpoint_w, np.minimum(setpoint_w, before_w)) - slack_w
     high_w = np.where(settled, setpoint_w, np.maximum(setpoint_w, before_w)) + slack_w
     follows = (live.battery_w >= low_w) & (live.battery_w <= high_w)
-    # what a device did before it was taken is nobody's setpoint: no band to judge by
-    fresh &= settled | (control.before_w != 0)
+    # no band to judge by: what a device did before it was taken is nobody's setpoint, and one that has confirmed the
+    # new setpoint may still be on its way
+    fresh &= settled | ((control.before_w != 0) & (control.before_w != control.setpoint_w))
     judged = (control.held == Held.CONTROLLED) & fresh & ~np.isnan(live.battery_w)
     result: Bools = follows | ~judged
     return result
@@ -140,7 +141,7 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         np.minimum(ends_s, last_s), weights=np.abs(control.setpoint_w[running]) + HELD_W, minlength=last_s + 1
     ).astype(np.float64, copy=False)
     result = granted.copy()
-    for most_s in np.unique(granted).tolist():
+    for most_s in np.flatnonzero(np.bincount(granted)).tolist():
         rows = np.flatnonzero(granted == most_s)
         # an even mix of slots; 16 bits, so that the sort is a radix sort
         rows = rows[np.argsort((slots[rows] * 40_503).astype(np.uint16), kind="stable")]
@@ -149,8 +150,9 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         power_w = np.abs(setpoint_w[rows]) + HELD_W
         reached_w = np.cumsum(power_w)
         room_w = np.cumsum(_filled_w(window_w, float(reached_w[-1])) - window_w)
-        place = np.searchsorted(room_w, reached_w - power_w / 2)
-        result[rows] = first_s + np.minimum(place, most_s - first_s)
+        until = np.searchsorted(reached_w - power_w / 2, room_w, side="right")
+        until[-1] = len(rows)
+        result[rows] = np.repeat(np.arange(first_s, most_s + 1), np.diff(until, prepend=0))
         ending_w += np.bincount(result[rows], weights=power_w, minlength=last_s + 1)
     return result
 

@@ -135,6 +135,12 @@ def test_responsive_change_under_way_is_judged_by_both_setpoints() -> None:
     assert responsive(snapshot, NOW, ResponseParams()).tolist() == [True, True, False]
 
 
+def test_responsive_device_that_confirmed_and_still_ramps_is_not_judged() -> None:
+    snapshot = fleet_of(2, setpoint_w=3000, before_w=3000, battery_w=800)
+    snapshot.control.changed_mono_ms[:] = NOW.mono_ms - np.array([4000, 11_000])
+    assert responsive(snapshot, NOW, ResponseParams()).tolist() == [True, False]
+
+
 def test_responsive_free_stale_unknown_or_just_taken_device_is_not_judged() -> None:
     snapshot = fleet_of(4, setpoint_w=3000, before_w=3000, battery_w=0)
     snapshot.control.held[0] = Held.FREE
