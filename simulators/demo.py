@@ -29,11 +29,12 @@ GRACE_S = 5
 WARM_UP_S = 6.0
 LEAD_S = 3.0
 EVENT_S = 121.0
-RELEASE_SPREAD_S = 12.0
+RELEASE_SPREAD_S = 16.0
 RELEASED_S_MAX = 60.0
 RECHARGE_S = 20.0
 SHARE_OF_CAPACITY = 0.5
-RAMP_S = 60.0
+RECHARGE_SHARE = 0.12
+RAMP_S = 80.0
 LIVE_S = 1.0
 ENERGY_S = 5.0
 DRAIN_S = 30.0
@@ -267,7 +268,7 @@ class Demo:
             id="demo-recharge",
             start_ms=start_ms,
             end_ms=start_ms + round(RECHARGE_S * 1000),
-            target_w=-float(np.floor(limit * 0.2 / 100) * 100),
+            target_w=-float(np.floor(limit * RECHARGE_SHARE / 100) * 100),
         )
         self._windows.append(window)
         self._phase("bounded recharge")
@@ -282,6 +283,8 @@ class Demo:
         deadline = asyncio.get_running_loop().time() + RELEASED_S_MAX
         while asyncio.get_running_loop().time() < deadline:
             if int((self._fleet.devices.batteries.mode == Mode.REMOTE).sum()) <= but:
+                # The recorder takes a sample a second: let it see this.
+                await asyncio.sleep(1.5)
                 return
             await asyncio.sleep(0.5)
 

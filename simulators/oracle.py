@@ -26,8 +26,9 @@ TRACKING_FROM_S = 60
 STEP_PCT = 5.0
 DISCHARGING_W = 50.0
 EXPORT_W = 100.0
-EXPORT_S = 3
-"""A load that is switched off is seen by the gateway one reading later and acted on one tick after that."""
+REACTION_S = 10
+"""A load that is switched off or a reserve that is raised is seen one reading later (1 s), acted on one tick after that
+(1 s), and followed by the battery with a time constant of up to 2 s: after that, nothing may be left of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ class Verdict:
     largest_ramp_w_per_s: float = 0.0
     reserve_violations: int = 0
     export_violations: int = 0
+    exported_wh: float = 0.0
     left_under_control: int = 0
     intervals: dict[str, int] = field(default_factory=dict)
     intervals_mqtt: dict[str, int] = field(default_factory=dict)
@@ -125,20 +127,30 @@ def _spans(bad: Bools) -> npt.NDArray[np.int64]:
     return longest
 
 
+def _lowest(values: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
+    """Per device, the smallest value of the last `samples`: a raise counts once there was time to react."""
+    lowest = values.copy()
+    for back in range(1, min(samples, len(values) - 1) + 1):
+        lowest[back:] = np.minimum(lowest[back:], values[:-back])
+    return lowest
+
+
 def judge_safety(trace: Trace, homes: Homes, verdict: Verdict) -> None:
     """Reserve and export, per device, while a command of the gateway is in force and the home is on the grid."""
     ours = (trace.mode == Mode.REMOTE) & (trace.command > 0) & ~trace.islanded
     discharging = ours & (trace.battery_w > DISCHARGING_W)
-    below = trace.true_soc_pct < trace.reserve_pct - homes.soc_uncertainty_pct
+    below = trace.true_soc_pct < _lowest(trace.reserve_pct, REACTION_S) - homes.soc_uncertainty_pct
     verdict.reserve_violations = int((discharging & below).sum())
     if verdict.reserve_violations:
         who = [homes.ids[i] for i in np.flatnonzero((discharging & below).any(axis=0))[:5]]
         verdict.problems.append(f"discharged below the reserve: {', '.join(who)}")
-    exported = np.minimum(trace.battery_w, -trace.grid_w) > EXPORT_W
-    longest = _spans(discharging & exported & ~homes.export_allowed)
-    verdict.export_violations = int((longest > EXPORT_S).sum())
+    export_w = np.minimum(trace.battery_w, -trace.grid_w)
+    unwanted = discharging & (export_w > EXPORT_W) & ~homes.export_allowed
+    verdict.exported_wh = round(float(np.where(unwanted, export_w, 0).sum(dtype=np.float64)) / 3600, 2)
+    longest = _spans(unwanted)
+    verdict.export_violations = int((longest > REACTION_S).sum())
     if verdict.export_violations:
-        who = [f"{homes.ids[i]} for {longest[i]} s" for i in np.flatnonzero(longest > EXPORT_S)[:5]]
+        who = [f"{homes.ids[i]} for {longest[i]} s" for i in np.flatnonzero(longest > REACTION_S)[:5]]
         verdict.problems.append(f"exported without permission: {', '.join(who)}")
 
 

@@ -85,6 +85,9 @@ def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
         meter_w = homes.total(columns.battery_w) + columns.grid_w
         least_w = np.where(unknown, homes.least(meter_w), least_w)
         most_w = np.where(unknown, -homes.least(-meter_w), most_w)
+    # A battery that gets no share may still run by itself: its maker's own mode knows no SoC uncertainty.
+    least_w = least_w - homes.total(_running_w(columns.battery_w, columns.out_w))
+    most_w = most_w + homes.total(_running_w(-columns.battery_w, columns.into_w))
     out_w, unknown_out = _left_w(homes.least(columns.export_w), least_w, margin_w)
     into_w, unknown_into = _left_w(homes.least(columns.import_w), -most_w, margin_w)
     return Rooms(
@@ -119,6 +122,11 @@ def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bo
         room_w[unlimited] = np.inf
         unknown &= ~unlimited
     return room_w, unknown
+
+
+def _running_w(power_w: Floats, want_w: Floats) -> Floats:
+    """Measured power of batteries that are given none."""
+    return np.where(want_w > 0, 0.0, np.fmax(power_w, 0.0))
 
 
 def _share_w(homes: Homes, room_w: Floats, want_w: Floats) -> Floats:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 LEASE_MARGIN_MS = 2_000
 FRESH_MS = 10_000
 HEARD_SHARE = 0.95
+RENEW_PART = 0.25
 RESERVE_CHANGES_MAX = 10_000
 
 
@@ -106,6 +107,9 @@ class Custody:
         heard = self._adopt & (now.mono_ms - live.seen_mono_ms[:n] < FRESH_MS) & np.isfinite(live.battery_w[:n])
         ours = heard & (live.mode[:n] == Mode.REMOTE)
         slots = np.flatnonzero(ours)
+        # How much of the lease is left is not known: it is renewed at once, with what is wanted by then.
+        soon_ms = (1000 * RENEW_PART * self._fleet.nameplate.lease_s[slots]).astype(np.int64)
+        control.lease_end_mono_ms[slots] = now.mono_ms + soon_ms
         control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
         control.before_w[slots] = control.setpoint_w[slots]
         control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
@@ -152,7 +156,10 @@ class Custody:
         over = (snapshot.control.held == Held.CONTROLLED) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
-            control.release_mono_ms[fresh] = release_at(fresh, now.mono_ms, self.spread_s(fresh))
+            # The batteries of a home go together: one that is back covers the load the other is still feeding.
+            site = snapshot.nameplate.site[fresh]
+            home = np.where(site >= 0, site, fresh)
+            control.release_mono_ms[fresh] = release_at(home, now.mono_ms, self.spread_s(fresh))
         due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
         result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
         return result

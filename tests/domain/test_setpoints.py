@@ -170,6 +170,11 @@ def test_overridden_device_that_obeyed_and_left_remote_mode_is_an_owners_choice(
     assert overridden(snapshot, NOW, seen).tolist() == [False, True]
 
 
+def test_overridden_device_that_never_obeyed_has_not_been_taken_back() -> None:
+    never = np.zeros(1, dtype=np.bool_)
+    assert not overridden(fleet_of(1, mode=Mode.SELF_CONSUMPTION, cmd=0), NOW, never).any()
+
+
 @pytest.mark.parametrize(
     "columns",
     [
