@@ -20,6 +20,7 @@ def main() -> int:
     demo.add_argument("--for", dest="event_s", type=float, default=EVENT_S, help="length of the event in s (min 30)")
     demo.add_argument("--broker", choices=("auto", "mosquitto", "standin"), default="auto")
     demo.add_argument("--calm", action="store_true", help="no faults, kills or outages")
+    demo.add_argument("--disturb", choices=("kill", "term", "broker"), default="kill", help="what happens in mid-event")
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     demo.add_argument("--keep", type=Path, help="work in this directory and keep it")
@@ -31,6 +32,7 @@ def main() -> int:
         event_s=args.event_s,
         broker=args.broker,
         chaos=not args.calm,
+        disturbance=args.disturb,
         seed=args.seed,
         keep=args.keep,
     )

@@ -69,6 +69,7 @@ class Verdict:
     left_under_control: int = 0
     intervals: dict[str, int] = field(default_factory=dict)
     intervals_mqtt: dict[str, int] = field(default_factory=dict)
+    products: list[str] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 

@@ -1,5 +1,7 @@
 """Settings that hold for every test."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -11,4 +13,4 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("deep", parent=settings.get_profile("gateway"), max_examples=5000)
-settings.load_profile("gateway")
+settings.load_profile(os.environ.get("GATEWAY_HYPOTHESIS", "gateway"))

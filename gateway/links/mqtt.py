@@ -6,10 +6,9 @@ Two sessions on the devices' broker: `control` (state, presence, answers, comman
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import mqtt5
 import msgspec
@@ -265,35 +264,71 @@ class MqttLink:
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         """Publish the commands; a product without the operation gives NOT_SENT."""
         delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
-        messages: list[OutMessage] = []
-        index: list[int] = []
+        encoders = self._encoders(batch)
         now_ms = self._clock.now().utc_ms
-        ids, plate = self._fleet.ids, self._fleet.nameplate
-        rows = zip(
-            batch.slots.tolist(),
-            plate.profile[batch.slots].tolist(),
-            batch.op.tolist(),
-            batch.setpoint_w.tolist(),
-            batch.lease_s.tolist(),
-            batch.reserve_pct.tolist(),
-            batch.cmd.tolist(),
-            batch.valid_until_ms.tolist(),
-            strict=True,
-        )
-        for i, (slot, profile, op, setpoint_w, lease_s, reserve_pct, cmd, valid_until_ms) in enumerate(rows):
-            encoder = self._codecs[profile].encoder if profile in self._codecs else None
-            expiry_s = math.ceil((valid_until_ms - now_ms) / 1000)
-            if encoder is None or not encoder.can(CommandOp(op)) or expiry_s <= 0:
-                continue
-            payload = encoder.encode(
-                op, ids[slot], cmd, valid_until_ms, setpoint_w=setpoint_w, lease_s=lease_s, reserve_pct=reserve_pct
-            )
-            topic = encoder.route.topic(ids[slot])
-            messages.append(OutMessage(topic=topic, payload=payload, qos=1, retain=False, message_expiry_s=expiry_s))
-            index.append(i)
+        index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
+        messages = _Commands(self._fleet, self._codecs, batch, index, now_ms)
         outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
-        delivery[index] = [_DELIVERY[outcome] for outcome in outcomes]
+        if outcomes.count(PublishOutcome.ACKED) == len(outcomes):
+            delivery[index] = int(Delivery.ACCEPTED)
+        else:
+            delivery[index] = [_DELIVERY[outcome] for outcome in outcomes]
         return WriteReport(delivery=delivery)
+
+    def _encoders(self, batch: CommandBatch) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Product of each command, -1 where it is not one of this link's or has no such operation."""
+        found = self._fleet.nameplate.profile[batch.slots]
+        for profile in np.unique(found).tolist():
+            codec = self._codecs.get(profile)
+            for op in np.unique(batch.op[found == profile]).tolist():
+                if codec is None or codec.encoder is None or not codec.encoder.can(CommandOp(op)):
+                    found[(found == profile) & (batch.op == op)] = -1
+        return found
+
+
+class _Commands(Sequence[OutMessage]):
+    """Commands as messages, encoded when asked for: a large fan-out neither holds up the loop nor fills memory."""
+
+    def __init__(
+        self, fleet: Fleet, codecs: dict[int, Codec], batch: CommandBatch, index: np.ndarray[Any, Any], now_ms: int
+    ) -> None:
+        slots = batch.slots[index]
+        self._ids = fleet.ids
+        self._encoders = {n: codec.encoder for n, codec in codecs.items() if codec.encoder is not None}
+        self._profiles = fleet.nameplate.profile[slots].tolist()
+        self._slots = slots.tolist()
+        self._op = batch.op[index].tolist()
+        self._setpoint_w = batch.setpoint_w[index].tolist()
+        self._lease_s = batch.lease_s[index].tolist()
+        self._reserve_pct = batch.reserve_pct[index].tolist()
+        self._cmd = batch.cmd[index].tolist()
+        self._valid_until_ms = batch.valid_until_ms[index].tolist()
+        self._expiry_s = (-((now_ms - batch.valid_until_ms[index]) // 1000)).tolist()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @overload
+    def __getitem__(self, at: int) -> OutMessage: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[OutMessage]: ...
+
+    def __getitem__(self, at: int | slice) -> OutMessage | Sequence[OutMessage]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        encoder = self._encoders[self._profiles[at]]
+        device = self._ids[self._slots[at]]
+        payload = encoder.encode(
+            self._op[at],
+            device,
+            self._cmd[at],
+            self._valid_until_ms[at],
+            setpoint_w=self._setpoint_w[at],
+            lease_s=self._lease_s[at],
+            reserve_pct=self._reserve_pct[at],
+        )
+        return OutMessage(encoder.route.topic(device), payload, 1, False, self._expiry_s[at])
 
 
 def _nowhere(_batch: ReadingBatch) -> None:

@@ -8,7 +8,7 @@ required point or a wrong identity refuses the whole message. The codec rejects,
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -278,7 +278,7 @@ class Encoder:
         self.route = Route(commands.topic)
         self._sign = -1 if commands.setpoint_sign is Sign.CHARGE_POSITIVE else 1
         self._encode = msgspec.json.Encoder().encode
-        self._forms: dict[int, tuple[Any, tuple[str, ...]]] = {}
+        self._forms: dict[int, tuple[Any, Callable[[tuple[Any, ...]], tuple[Any, ...]]]] = {}
         for op, name in _FORM_OF.items():
             form = commands.forms.get(name)  # type: ignore[call-overload]
             if form is None:
@@ -292,7 +292,7 @@ class Encoder:
                 fields.append((f"constant_{i}", type(value), value))
                 rename[f"constant_{i}"] = key
             struct = msgspec.defstruct(f"{name.title()}Command", fields, rename=rename, gc=False)
-            self._forms[int(op)] = (struct, tuple(form.arguments))
+            self._forms[int(op)] = (struct, _picker(tuple(form.arguments)))
 
     def can(self, op: CommandOp) -> bool:
         return int(op) in self._forms
@@ -301,12 +301,16 @@ class Encoder:
         self, op: int, device: str, cmd: int, valid_until_ms: int, *, setpoint_w: int, lease_s: int, reserve_pct: float
     ) -> bytes:
         """The payload of one command; `setpoint_w` + = discharge, `valid_until_ms` absolute UTC."""
-        struct, arguments = self._forms[op]
-        extra = [
-            setpoint_w * self._sign if name == "setpoint_w" else lease_s if name == "lease_s" else reserve_pct
-            for name in arguments
-        ]
-        return self._encode(struct(device, cmd, valid_until_ms, *extra))
+        struct, pick = self._forms[op]
+        return self._encode(struct(device, cmd, valid_until_ms, *pick((setpoint_w * self._sign, lease_s, reserve_pct))))
+
+
+def _picker(arguments: tuple[str, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Takes the values a form wants, in its order, out of (setpoint_w, lease_s, reserve_pct)."""
+    places = [("setpoint_w", "lease_s", "reserve_pct").index(name) for name in arguments]
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple(values[i] for i in places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ class IntervalReader(Protocol):
 
     async def save_cursor(self, name: str, cursor: Any) -> None: ...
 
+    async def backlog(self, cursor: Any) -> tuple[int, int | None]: ...
+
 
 @dataclass(slots=True)
 class SinkStats:
@@ -72,10 +74,11 @@ class Delivery:
             self._news.clear()
             rows, after = await self._log.read(cursor, BATCH_ROWS)
             if not rows:
-                self.stats.oldest_ms = None
+                self.stats.oldest_ms, self.stats.backlog = None, 0
                 await self._news.wait()
                 continue
             self.stats.oldest_ms = rows[0].start_ms
+            self.stats.backlog = len(rows) if len(rows) < BATCH_ROWS else (await self._log.backlog(cursor))[0]
             wait_s = await self._offer(rows, failures)
             if wait_s is None:
                 failures = 0

@@ -17,6 +17,8 @@ import orjson
 CONNACK = bytes([0x20, 0x06, 0x00, 0x00, 0x03, 0x21, 0xFF, 0xFF])
 WINDOW_DEFAULT = 10_000
 DEVICE = "home-{:06d}"
+FIRST_BOOT = 100
+BOOT = b'"boot":%d,' % FIRST_BOOT
 
 
 def varint(value: int) -> bytes:
@@ -33,7 +35,7 @@ def telemetry(device: int, seq: int, t_ms: int) -> bytes:
     return orjson.dumps(
         {
             "id": DEVICE.format(device),
-            "boot": 1,
+            "boot": FIRST_BOOT,
             "seq": seq,
             "t": t_ms,
             "span_ms": 10000,
@@ -86,40 +88,66 @@ def frames(buffer: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 
 
 class Client:
-    """One accepted connection: greets, grants subscriptions, tells whether this one subscribed."""
+    """One accepted connection: greets, grants subscriptions, takes publishes; never blocks on a slow reader."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.rest = b""
-        self.subscribed = b""
+        self.out = bytearray()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
 
-    def read(self) -> list[tuple[int, bytes]]:
+    def read(self) -> bytes:
+        """What is unread, at its end only part of a packet."""
         chunk = self.sock.recv(1 << 20)
         if not chunk:
             raise ConnectionError
-        found, self.rest = frames(self.rest + chunk)
-        return found
+        return self.rest + chunk if self.rest else chunk
+
+    def flush(self) -> None:
+        if self.out:
+            try:
+                del self.out[: self.sock.send(self.out)]
+            except BlockingIOError:
+                return
 
     def greet(self, kind: int, body: bytes) -> bool:
-        """Answer a housekeeping packet; False if it was none."""
+        """Answer a housekeeping packet; whether it subscribed to settlement telemetry."""
         if kind == 0x10:
-            self.sock.sendall(CONNACK)
+            self.out += CONNACK
         elif kind == 0x82:
             filters = 0
             at = 3 + body[2]
             while at < len(body):
                 at += 3 + struct.unpack(">H", body[at : at + 2])[0]
                 filters += 1
-            self.subscribed = body
-            self.sock.sendall(b"\x90" + varint(3 + filters) + body[:2] + b"\x00" + b"\x01" * filters)
+            self.out += b"\x90" + varint(3 + filters) + body[:2] + b"\x00" + b"\x01" * filters
+            return b"energy" in body
         elif kind == 0xC0:
-            self.sock.sendall(b"\xd0\x00")
+            self.out += b"\xd0\x00"
         elif kind == 0xE0:
             raise ConnectionError
-        else:
-            return False
-        return True
+        return False
+
+
+def acknowledgements(buffer: bytes) -> tuple[bytes, int]:
+    """PUBACKs for the QoS 1 publishes that `buffer` begins with, and where it goes on."""
+    out = bytearray()
+    at, end = 0, len(buffer)
+    while end - at >= 5 and buffer[at] & 0xF6 == 0x32:
+        length, i = buffer[at + 1], at + 2
+        if length & 0x80:
+            length = (length & 0x7F) | buffer[i] << 7
+            i += 1
+            if length & 0x4000:
+                break
+        stop = i + length
+        if stop > end:
+            break
+        i += 2 + (buffer[i] << 8 | buffer[i + 1])
+        out += b"\x40\x02" + buffer[i : i + 2]
+        at = stop
+    return bytes(out), at
 
 
 class Peer:
@@ -138,25 +166,41 @@ class Peer:
 
     def serve(self, *, deadline: float) -> None:
         while time.monotonic() < deadline:
-            for fd, _ in self.poll.poll(0 if self._may_send() else 200):
+            for fd, events in self.poll.poll(0 if self._may_send() else 200):
                 if fd == self.listener.fileno():
                     sock, _address = self.listener.accept()
                     self.clients[sock.fileno()] = Client(sock)
                     self.poll.register(sock, select.POLLIN)
                     continue
                 try:
-                    self._take(fd)
+                    if events & ~select.POLLOUT:
+                        self._take(fd)
+                    self._flush(fd)
                 except (ConnectionError, OSError):
                     self._drop(fd)
             for fd in list(self.sent):
-                self._send(fd)
+                try:
+                    self._send(fd)
+                except OSError:
+                    self._drop(fd)
             if os.getppid() == 1:
                 return
 
+    def _room(self, fd: int) -> int:
+        """How many packets may be sent now: none while the last ones are not written."""
+        if self.clients[fd].out or not self.packets:
+            return 0
+        sent, size = self.sent[fd], len(self.packets)
+        left = size - sent % size if self.again else size - sent
+        return min(self.window - (sent - self.acked[fd]), left, 500)
+
     def _may_send(self) -> bool:
-        return any(
-            self.sent[fd] < len(self.packets) and self.sent[fd] - self.acked[fd] < self.window for fd in self.sent
-        )
+        return any(self._room(fd) > 0 for fd in self.sent)
+
+    def _flush(self, fd: int) -> None:
+        client = self.clients[fd]
+        client.flush()
+        self.poll.modify(fd, select.POLLIN | select.POLLOUT if client.out else select.POLLIN)
 
     def _drop(self, fd: int) -> None:
         self.poll.unregister(fd)
@@ -166,31 +210,33 @@ class Peer:
 
     def _take(self, fd: int) -> None:
         client = self.clients[fd]
-        out = bytearray()
-        for kind, body in client.read():
+        buffer = client.read()
+        acks, at = acknowledgements(buffer)
+        client.out += acks
+        if buffer[at : at + 1] == b"\x40":
+            whole = buffer[at : at + (len(buffer) - at) // 4 * 4]
+            if whole[::4] == b"\x40" * (len(whole) // 4) and whole[1::4] == b"\x02" * (len(whole) // 4):
+                self.acked[fd] = self.acked.get(fd, 0) + len(whole) // 4
+                at += len(whole)
+        found, client.rest = frames(buffer[at:])
+        for kind, body in found:
             if kind == 0x40:
                 self.acked[fd] = self.acked.get(fd, 0) + 1
-                if self.acked[fd] == len(self.packets) and self.again:
-                    self.sent[fd] = self.acked[fd] = 0
             elif kind & 0xF6 == 0x32:
                 topic = struct.unpack(">H", body[:2])[0]
-                out += b"\x40\x02" + body[2 + topic : 4 + topic]
-            elif client.greet(kind, body) and kind == 0x82 and b"energy" in body:
+                client.out += b"\x40\x02" + body[2 + topic : 4 + topic]
+            elif client.greet(kind, body):
                 self.sent[fd] = self.acked[fd] = 0
-        if out:
-            client.sock.setblocking(True)
-            client.sock.sendall(out)
 
     def _send(self, fd: int) -> None:
-        sent = self.sent[fd]
-        room = min(self.window - (sent - self.acked[fd]), len(self.packets) - sent, 500)
+        room = self._room(fd)
         if room > 0:
-            try:
-                self.clients[fd].sock.sendall(b"".join(self.packets[sent : sent + room]))
-            except OSError:
-                self._drop(fd)
-                return
-            self.sent[fd] = sent + room
+            round_, at = divmod(self.sent[fd], len(self.packets))
+            chunk = b"".join(self.packets[at : at + room])
+            # Started over as after a boot, so that every message counts.
+            self.clients[fd].out += chunk.replace(BOOT, b'"boot":%d,' % (FIRST_BOOT + round_)) if round_ else chunk
+            self.sent[fd] += room
+            self._flush(fd)
 
 
 def main() -> None:
@@ -198,7 +244,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--window", type=int, default=WINDOW_DEFAULT)
-    parser.add_argument("--again", action="store_true", help="start over when everything is acknowledged")
+    parser.add_argument("--again", action="store_true", help="start over, with the next boot, without end")
     parser.add_argument("--t-ms", type=int, default=0)
     parser.add_argument("--step-ms", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=300)

@@ -2,26 +2,49 @@
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.clock import SystemClock
+import numpy as np
+
+from gateway.clock import Clock, SystemClock
 from gateway.domain.energy import Rules
-from gateway.domain.fleet import Fleet
+from gateway.domain.fleet import Fleet, Held
 from gateway.domain.intervals import Engine
-from gateway.domain.model import AckBatch, Device, DeviceId
+from gateway.domain.model import (
+    AckBatch,
+    AckToken,
+    CommandBatch,
+    Delivery,
+    Device,
+    DeviceId,
+    EventId,
+    EventKind,
+    EventRequest,
+    Grid,
+    LiveBatch,
+    Mode,
+    Now,
+    TargetGroup,
+    WriteReport,
+)
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.ports import Change, DeviceLink, Emit, Journal, JournalState
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
+from gateway.services.control import Control
 from gateway.services.ingest import Ingest
+from gateway.services.settings import ControlSettings
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
+RESERVE_PCT = 20
 
 
 class CountingLog:
@@ -64,7 +87,7 @@ def make_fleet(devices: int, codec: Codec) -> Fleet:
             capacity_wh=13_500,
             discharge_w_max=5_000,
             charge_w_max=5_000,
-            reserve_pct=20,
+            reserve_pct=RESERVE_PCT,
             export_allowed=True,
             grid_charge_allowed=True,
             site_import_w_max=float("inf"),
@@ -102,3 +125,99 @@ async def wired(
                 finally:
                     for task in tasks:
                         task.cancel()
+
+
+# -- control ---------------------------------------------------------------------------------------------------
+
+
+STEEP = ControlSettings(fleet_w_per_s=1e12, ceiling_mw=10_000, write_deadline_s=30)
+"""Nothing holds a setpoint back, so that every device changes at once."""
+
+
+def readings(fleet: Fleet, now: Now) -> LiveBatch:
+    """A fresh reading of every device that does as it was told. SoC differs, within what one event spreads over."""
+    n, control = fleet.n, fleet.control
+    unknown = np.full(n, np.nan)
+    ours = control.held[:n] == Held.CONTROLLED
+    return LiveBatch(
+        slots=np.arange(n, dtype=np.int32),
+        fresh=np.ones(n, dtype=np.bool_),
+        device_t_ms=np.full(n, now.utc_ms),
+        battery_w=control.setpoint_w[:n].astype(np.float64),
+        soc_pct=85 + np.arange(n) % 50 / 10,
+        soc_step_pct=np.full(n, 0.1),
+        temp_c=np.full(n, 25.0),
+        discharge_w_max=np.full(n, 5_000.0),
+        charge_w_max=np.full(n, 5_000.0),
+        reserve_pct=np.full(n, float(RESERVE_PCT)),
+        pv_w=np.zeros(n),
+        load_w=np.full(n, 500.0),
+        grid_w=unknown,
+        mode=np.where(ours, Mode.REMOTE, Mode.SELF_CONSUMPTION).astype(np.int8),
+        grid=np.full(n, Grid.ON, dtype=np.int8),
+        faults=np.zeros(n, dtype=np.int64),
+        cmd=np.where(ours, control.cmd_sent[:n], 0),
+    )
+
+
+def event(revision: int, target_w: float, now: Now) -> EventRequest:
+    """The whole fleet for an hour."""
+    return EventRequest(
+        id=EventId("bench"),
+        revision=revision,
+        kind=EventKind.REAL,
+        program="bench",
+        group=TargetGroup(all=True),
+        start_ms=now.utc_ms - 1_000,
+        end_ms=now.utc_ms + 3_600_000,
+        target_w=target_w,
+        priority=5,
+    )
+
+
+class CountingLink:
+    """A link without I/O: counts commands and says that all arrived."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    async def run(self, emit: Emit) -> None: ...
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        self.written += len(batch)
+        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+
+    def acknowledge(self, token: AckToken) -> None: ...
+
+    def hold_telemetry(self, on: bool) -> None: ...
+
+
+class NoJournal:
+    """Remembers nothing."""
+
+    def load(self) -> JournalState:
+        return JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False)
+
+    async def commit(self, changes: Sequence[Change]) -> None: ...
+
+
+class TimedJournal:
+    """Passes on to the real journal and notes how long each commit took."""
+
+    def __init__(self, inner: Journal) -> None:
+        self._inner = inner
+        self.commits: list[tuple[float, float]] = []
+
+    def load(self) -> JournalState:
+        return self._inner.load()
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        began = time.perf_counter()
+        await self._inner.commit(changes)
+        self.commits.append((began, time.perf_counter()))
+
+
+def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> Control:
+    """Control over `fleet`, as the composition root makes it."""
+    epoch = journal.load().epoch
+    return Control(STEEP, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch)

@@ -98,7 +98,7 @@ async def send(connection: Connection, topic: str, *payloads: bytes, **more: int
 
 
 class Caller:
-    """One client at the scripted broker."""
+    """One end of a connection, packet by packet."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -106,7 +106,7 @@ class Caller:
         self._rest = b""
 
     async def next(self) -> mqtt5.Packet | None:
-        """The client's next packet; None when it has closed."""
+        """The peer's next packet; None when it has closed."""
         async with asyncio.timeout(CEILING_S):
             while True:
                 try:
@@ -124,7 +124,7 @@ class Caller:
                 return packet
 
     async def next_of(self, kind: type[mqtt5.Packet]) -> mqtt5.Packet:
-        """The client's next packet of one kind."""
+        """The peer's next packet of one kind; EOFError when it closes before."""
         while True:
             packet = await self.next()
             if packet is None:
@@ -139,15 +139,30 @@ class Caller:
         self._writer.close()
 
     async def welcome(self, *, receive_max: int = 65_535, packet_max: int | None = None) -> None:
-        """Accept CONNECT and, if any follows, SUBSCRIBE."""
+        """Accept CONNECT."""
         await self.next_of(mqtt5.ConnectPacket)
         self.say(mqtt5.ConnAckPacket(receive_max=receive_max, max_packet_size=packet_max).write())
 
     async def grant(self) -> None:
+        """Accept SUBSCRIBE."""
         packet = await self.next_of(mqtt5.SubscribePacket)
         if isinstance(packet, mqtt5.SubscribePacket):
             codes = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE for _ in packet.topic_filters]
             self.say(mqtt5.SubAckPacket(packet.packet_id, codes).write())
+
+
+@asynccontextmanager
+async def calling(port: int, *first: bytes) -> AsyncIterator[Caller]:
+    """A client of bare packets that begins with `first`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        caller = Caller(reader, writer)
+        caller.say(*first)
+        yield caller
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 class ScriptedBroker:

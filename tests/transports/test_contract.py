@@ -86,12 +86,13 @@ async def test_publish_deadline_passed_returns_unknown(broker: BrokerProcess) ->
         assert await send(pub, "t", b"2") == [NO_SUBSCRIBER]
 
 
-async def test_client_id_used_twice_first_is_told_it_was_taken_over(broker: BrokerProcess) -> None:
+async def test_client_id_used_twice_first_is_cut_off(broker: BrokerProcess) -> None:
     settings = make_settings(broker.url, "same", reconnect_base_s=60, reconnect_cap_s=60)
     async with running(make_connection(settings)) as first, running(make_connection(settings)) as second:
-        await until(lambda: first.stats.lost["taken_over"] == 1)
-        assert not first.connected
+        await until(lambda: not first.connected)
         assert second.connected
+        # mosquitto 2.0 closes without a word.
+        assert first.stats.lost["taken_over" if broker.kind == "standin" else "closed"] == 1
 
 
 async def test_message_expired_while_subscriber_was_away_is_not_delivered(broker: BrokerProcess) -> None:
@@ -130,7 +131,7 @@ async def test_packet_over_the_brokers_limit_is_refused_here(broker: BrokerProce
         assert pub.connected
 
 
-async def test_receive_maximum_holds_the_broker_back_until_acknowledged(broker: BrokerProcess) -> None:
+async def test_backlog_beyond_the_receive_maximum_comes_whole_and_in_order(broker: BrokerProcess) -> None:
     inbox = Inbox()
     settings = make_settings(broker.url, "sub", receive_max=10)
     sent = [b"%d" % i for i in range(100)]
@@ -142,11 +143,14 @@ async def test_receive_maximum_holds_the_broker_back_until_acknowledged(broker: 
         await send(pub, "t/0", b"end", qos=0)
         await until(lambda: b"end" in inbox.payloads)
         assert inbox.payloads == [*sent[:10], b"end"]
+        # From the first PUBACK on mosquitto 2.0 sends more than the receive maximum; the stand-in does not.
         while len(inbox.messages) < 101:
             seen = len(inbox.messages)
             assert inbox.acknowledge(sub) > 0
             await inbox.has(seen + 1)
         assert [payload for payload in inbox.payloads if payload != b"end"] == sent
+        assert sub.stats.connects == 1
+        assert sub.stats.overruns == 0 or broker.kind == "mosquitto"
 
 
 async def test_publish_fifty_thousand_pipelined_are_all_acknowledged(broker: BrokerProcess) -> None:

@@ -186,10 +186,6 @@ class Session:
         if 0 in packet_ids:
             raise BrokerViolation("packet id 0")
         self._received += packet_ids
-        if len(self._received) - self._acked_to > self._settings.receive_max:
-            raise BrokerViolation(
-                "more unacknowledged messages than the receive maximum", mqtt5.DisconnectReasonCode.RECEIVE_MAX_EXCEEDED
-            )
         return offset, messages, packet_ids
 
     def _check_size(self, view: memoryview) -> None:
@@ -262,8 +258,10 @@ class Session:
         return puback_bytes(ready)
 
     @property
-    def unacknowledged(self) -> int:
-        return len(self._received) - self._acked_to
+    def overrun(self) -> bool:
+        """Whether the broker has sent more than our receive maximum allows. mosquitto 2.0 does with a backlog once
+        the first PUBACK is there; to break off then would never end, so the connection stops reading instead."""
+        return len(self._received) - self._acked_to > self._settings.receive_max
 
     # -- publishing ------------------------------------------------------------------------------------------
 

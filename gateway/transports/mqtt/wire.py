@@ -1,0 +1,294 @@
+"""The socket side of one connection: bounded reads, a watch for half-open peers, writes that respect the socket."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import mqtt5
+
+from gateway.clock import Clock
+from gateway.domain.errors import GatewayError, LinkDown, PeerRefused
+from gateway.transports.mqtt.session import PINGREQ, BrokerViolation, PublishOutcome, Session, State
+from gateway.transports.mqtt.settings import MqttSettings
+
+LINGER_S = 1.0
+LOST_REASONS = ("closed", "refused", "violation", "oversized", "keepalive", "unreachable", "taken_over")
+
+_REFUSALS = frozenset(
+    {
+        int(mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD),
+        int(mqtt5.ConnAckReasonCode.NOT_AUTHORIZED),
+        int(mqtt5.ConnAckReasonCode.BANNED),
+        int(mqtt5.ConnAckReasonCode.BAD_AUTHENTICATION_METHOD),
+        int(mqtt5.ConnAckReasonCode.CLIENT_ID_NOT_VALID),
+        int(mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION),
+    }
+)
+
+OnMessages = Callable[[int, list[mqtt5.PublishPacket], list[int]], None]
+"""Generation, messages of one read, packet ids of those that want an acknowledgement (in order)."""
+
+
+@dataclass(slots=True)
+class ConnectionStats:
+    """Counts over all connections; `lost` by reason, `published` by outcome; `overruns`: how often reading stopped
+    because the broker had sent more than our receive maximum."""
+
+    connects: int = 0
+    rx_bytes: int = 0
+    rx_messages: int = 0
+    tx_messages: int = 0
+    acks_sent: int = 0
+    acks_stale: int = 0
+    broker_receive_max: int = 0
+    overruns: int = 0
+    lost: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOST_REASONS, 0))
+    published: dict[PublishOutcome, int] = field(default_factory=lambda: dict.fromkeys(PublishOutcome, 0))
+
+
+class Wire(asyncio.BufferedProtocol):
+    """One connection, from socket to loss. `opened`, `subscribed` and `lost` tell how far it is and raise why it ended.
+
+    `on_accepted` is called with the broker's CONNACK, before the first messages are handed to `on_messages`.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        stats: ConnectionStats,
+        *,
+        clock: Clock,
+        generation: int,
+        on_accepted: "Callable[[Wire], None]",
+        on_messages: OnMessages,
+    ) -> None:
+        self.generation = generation
+        self._settings = settings
+        self._stats = stats
+        self._clock = clock
+        self._on_accepted = on_accepted
+        self._on_messages = on_messages
+        self.session = Session(settings)
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.subscribed: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        for future in (self.opened, self.subscribed, self.lost):
+            future.add_done_callback(_seen)
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(settings.max_packet_bytes + settings.read_buffer_bytes)
+        self._view = memoryview(self._buffer)
+        self._end = 0
+        self._turn_bytes = 0
+        self._held = False
+        self._resting = False
+        self._overrun = False
+        self.full = False
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._last_rx = self._last_tx = clock.mono_ms()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- asyncio protocol ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the methods without the base class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._last_rx = self._clock.mono_ms()
+        self.send([self.session.connect()])
+        self._watch()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self._end : self._end + self._settings.read_buffer_bytes]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._end += nbytes
+        self._last_rx = self._clock.mono_ms()
+        self._stats.rx_bytes += nbytes
+        try:
+            used, messages, packet_ids = self.session.receive(self._view[: self._end])
+        except BrokerViolation as error:
+            self._violated(error)
+            return
+        rest = self._end - used
+        if used and rest:
+            self._buffer[:rest] = self._buffer[used : self._end]
+        self._end = rest
+        self._progress()
+        if messages:
+            self._stats.rx_messages += len(messages)
+            self._on_messages(self.generation, messages, packet_ids)
+            if self.session.overrun and not self._overrun:
+                self._overrun = True
+                self._stats.overruns += 1
+                self._set_reading()
+        self._wake()
+        self._rest(nbytes)
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            closing = self.session.closing
+            taken = closing is not None and closing.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
+            self._stats.lost["taken_over" if taken else "closed"] += 1
+            why = f"the broker said {closing.reason_code.name.lower()}" if closing is not None else str(exc or "closed")
+            self._end_with(PeerRefused(why) if taken else LinkDown(why))
+        self._finish()
+
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._wake()
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def _progress(self) -> None:
+        session = self.session
+        if session.connack is not None and not self.opened.done():
+            code = session.connack.reason_code
+            if code == mqtt5.ConnAckReasonCode.SUCCESS:
+                self._on_accepted(self)
+                self.opened.set_result(None)
+            else:
+                self._stats.lost["refused"] += 1
+                kind = PeerRefused if int(code) in _REFUSALS else LinkDown
+                self._end_with(kind(f"connection refused: {code.name.lower()}"))
+        if session.suback is not None and not self.subscribed.done():
+            self.subscribed.set_result(None)
+        if session.closing is not None:
+            self._close()
+
+    def _rest(self, nbytes: int) -> None:
+        """Give the loop its turn: one ready socket may otherwise be read many times in a row."""
+        if not self._turn_bytes:
+            self._loop.call_soon(self._new_turn)
+        self._turn_bytes += nbytes
+        if self._turn_bytes >= self._settings.read_budget_bytes and not self._resting and not self._held:
+            self._resting = True
+            self._set_reading()
+
+    def _new_turn(self) -> None:
+        self._turn_bytes = 0
+        if self._resting:
+            self._resting = False
+            self._set_reading()
+
+    def hold(self, on: bool) -> None:
+        self._held = on
+        self._last_rx = self._clock.mono_ms()
+        self._set_reading()
+
+    def relieve(self) -> None:
+        """Read on after an overrun, once enough is acknowledged."""
+        if self._overrun and not self.session.overrun:
+            self._overrun = False
+            self._last_rx = self._clock.mono_ms()
+            self._set_reading()
+
+    def _set_reading(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._held or self._resting or self._overrun:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def send(self, parts: Sequence[bytes]) -> None:
+        if self._transport is not None and any(parts):
+            self._last_tx = self._clock.mono_ms()
+            self._transport.write(b"".join(parts))
+
+    async def wait_room(self) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter.cancelled() and waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        if not self._waiters:
+            return
+        if self.session.state is not State.CONNECTED or (not self.full and self.session.room > 0):
+            waiters, self._waiters = self._waiters, deque()
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Every quarter keepalive: ping when idle for half of one, give up when nothing came for 1.25 of one."""
+        keepalive = self.session.limits.keepalive_s or self._settings.keepalive_s
+        now, span = self._clock.mono_ms(), keepalive * 1000
+        if self._held or self._overrun:
+            self._last_rx = now
+        if now - self._last_rx >= 1.25 * span:
+            self._stats.lost["keepalive"] += 1
+            self._end_with(LinkDown("nothing received for 1.25 keepalives"))
+            self.abort()
+            return
+        if self.session.state is State.CONNECTED and now - min(self._last_rx, self._last_tx) >= span // 2:
+            self.send([PINGREQ])
+        self._timer = self._loop.call_later(keepalive / 4, self._watch)
+
+    # -- ending ----------------------------------------------------------------------------------------------
+
+    def _violated(self, error: BrokerViolation) -> None:
+        self._stats.lost["oversized" if error.code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE else "violation"] += 1
+        self._end_with(error)
+        self._part(error.code)
+
+    def _end_with(self, error: GatewayError) -> None:
+        for future in (self.opened, self.subscribed, self.lost):
+            if not future.done():
+                future.set_exception(error)
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.session.lost()
+        self._wake()
+
+    def goodbye(self) -> None:
+        self._end_with(LinkDown("closed here"))
+        self._part(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)
+
+    def _part(self, reason: mqtt5.DisconnectReasonCode) -> None:
+        """Tell the broker why and close."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.send([self.session.disconnect(reason)])
+            self._close()
+        self._finish()
+
+    def _close(self) -> None:
+        """Close when all is written; a broker that does not read is not waited for."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            self._loop.call_later(LINGER_S, transport.abort)
+
+    def abort(self) -> None:
+        self._end_with(LinkDown("given up"))
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.abort()
+        self._finish()
+
+
+def _seen(future: "asyncio.Future[None]") -> None:
+    """Mark a future's exception as looked at: not every loss has somebody waiting."""
+    if not future.cancelled():
+        future.exception()
