@@ -155,8 +155,9 @@ def judge_safety(trace: Trace, homes: Homes, verdict: Verdict) -> None:
         verdict.problems.append(f"exported without permission: {', '.join(who)}")
 
 
-def judge_steps(trace: Trace, target_w: float, verdict: Verdict) -> None:
-    """The largest change of fleet power within a second, and the steepest ramp over ten."""
+def judge_steps(trace: Trace, target_w: float, largest_device_w: float, verdict: Verdict) -> None:
+    """The largest change of fleet power within a second, and the steepest ramp over ten. In a small fleet one battery
+    alone is a step: the largest, switching by itself, is allowed."""
     total = on_grid_total(trace)
     seconds = np.diff(trace.t_ms) / 1000
     steady = (seconds > 0.5) & (seconds < 1.5)
@@ -168,7 +169,7 @@ def judge_steps(trace: Trace, target_w: float, verdict: Verdict) -> None:
     verdict.largest_step_pct = round(verdict.largest_step_w / abs(target_w) * 100, 2)
     if len(total) > 10:
         verdict.largest_ramp_w_per_s = round(float(np.abs(total[10:] - total[:-10]).max() / 10), 1)
-    if verdict.largest_step_pct > STEP_PCT:
+    if verdict.largest_step_w > max(STEP_PCT / 100 * abs(target_w), largest_device_w):
         verdict.problems.append(f"a step of {verdict.largest_step_pct} % of the target")
 
 

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from gateway.api.models import (
@@ -30,6 +29,7 @@ from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.model import EventRequest
 from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows
+from gateway.services.observe import Metrics
 from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Parts:
     events: Events
     devices: DeviceView
     inventory: Inventory
-    registry: CollectorRegistry
+    registry: Metrics
     readiness: Callable[[], list[str]]
     token: SecretStr | None
 
@@ -215,7 +215,7 @@ class _Routes:
         return _json(self._parts.devices.unenrolled())
 
     async def metrics(self, _request: web.Request) -> web.StreamResponse:
-        text = generate_latest(self._parts.registry)
+        text = await self._parts.registry.text()
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_1_0_0})
 
     async def healthz(self, _request: web.Request) -> web.StreamResponse:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from gateway.clock import Clock
 
+PART_SERIES = 200
+HEADER_LINES = 2
 LAG_PERIOD_S = 0.25
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
@@ -70,26 +72,55 @@ class Histogram:
 Source = Callable[[], Iterable[Sample]]
 
 
-class GatewayCollector(Collector):
-    """Turns what the services count into metric families."""
+class Metrics:
+    """The text of a scrape, made in parts with a turn of the loop between them: dispatch does not wait for Prometheus.
+
+    A source is read in one go, so that its values belong together; it should have a thousand series at most.
+    """
 
     def __init__(self, sources: Sequence[Source], histograms: Sequence[Histogram]) -> None:
         self._sources = sources
         self._histograms = histograms
 
-    def collect(self) -> Iterable[Metric]:
-        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+    async def text(self) -> bytes:
+        """Everything in the Prometheus text format."""
+        families: dict[str, list[Sample]] = {}
         for source in self._sources:
             for sample in source():
-                family = families.get(sample.name)
-                if family is None:
-                    make = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
-                    family = make(sample.name, sample.help, labels=[name for name, _ in sample.labels])
-                    families[sample.name] = family
-                family.add_metric([value for _, value in sample.labels], sample.value)
-        yield from families.values()
-        for histogram in self._histograms:
-            yield histogram.family()
+                families.setdefault(sample.name, []).append(sample)
+            await asyncio.sleep(0)
+        out: list[bytes] = []
+        waiting = 0
+        for samples in families.values():
+            for first in range(0, len(samples), PART_SERIES):
+                part = samples[first : first + PART_SERIES]
+                text = generate_latest(_Family(_family(part)))
+                out.append(text if first == 0 else text.split(b"\n", HEADER_LINES)[-1])
+                waiting += len(part)
+                if waiting >= PART_SERIES:
+                    waiting = 0
+                    await asyncio.sleep(0)
+        out += [generate_latest(_Family(histogram.family())) for histogram in self._histograms]
+        return b"".join(out)
+
+
+class _Family(Collector):
+    """One family, as the exposition wants it."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._metric,)
+
+
+def _family(samples: Sequence[Sample]) -> Metric:
+    first = samples[0]
+    make = CounterMetricFamily if first.kind == "counter" else GaugeMetricFamily
+    family = make(first.name, first.help, labels=[name for name, _ in first.labels])
+    for sample in samples:
+        family.add_metric([value for _, value in sample.labels], sample.value)
+    return family
 
 
 def build_info() -> Iterable[Sample]:
@@ -98,11 +129,9 @@ def build_info() -> Iterable[Sample]:
     yield Sample(name="gateway_build_info", help="Version that runs; always 1.", value=1, labels=labels)
 
 
-def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> CollectorRegistry:
-    """A registry of this gateway alone."""
-    made = CollectorRegistry()
-    made.register(GatewayCollector([build_info, *sources], histograms))
-    return made
+def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> Metrics:
+    """The metrics of this gateway alone."""
+    return Metrics([build_info, *sources], histograms)
 
 
 class LoopLag:

@@ -207,6 +207,7 @@ def size(devices: int, shots: list[Shot], bound_s: float) -> dict[str, Any]:
         "seconds": round(seconds, 4),
         "items_per_s": round(devices / seconds),
         "p99_ms": round(median([shot.p99_s for shot in shots]) * 1000, 2),
+        "worst_ms": round(max(shot.seconds for shot in shots) * 1000, 2),
         "bare_seconds": round(bound_s, 4),
         "phases": {name: round(median([shot.phases[name] for shot in shots]), 2) for name in shots[0].phases},
     }

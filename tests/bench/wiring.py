@@ -75,9 +75,8 @@ def reference() -> Codec:
     return load_profiles(PROFILES)["reference-mqtt"]
 
 
-def make_fleet(devices: int, codec: Codec) -> Fleet:
-    """A fleet named as the blaster names it."""
-    fleet = Fleet()
+def enroll(fleet: Fleet, devices: int, codec: Codec) -> None:
+    """Devices named as the blaster names them."""
     for i in range(devices):
         device = Device(
             id=DeviceId(DEVICE.format(i)),
@@ -94,6 +93,11 @@ def make_fleet(devices: int, codec: Codec) -> Fleet:
             site_export_w_max=float("inf"),
         )
         fleet.enroll(device, codec.facts)
+
+
+def make_fleet(devices: int, codec: Codec) -> Fleet:
+    fleet = Fleet()
+    enroll(fleet, devices, codec)
     return fleet
 
 

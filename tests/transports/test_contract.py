@@ -186,3 +186,20 @@ async def test_reading_paused_nothing_comes_until_resumed(broker: BrokerProcess)
         assert inbox.messages == []
         sub.resume_reading()
         assert await inbox.has(3) == [b"1", b"2", b"3"]
+
+
+async def test_backlog_of_an_outage_beyond_the_receive_maximum_comes_whole(broker: BrokerProcess) -> None:
+    settings, inbox = make_settings(broker.url, "sub", receive_max=100, read_buffer_bytes=4096), Inbox()
+    sent = [b"%d" % i + b"x" * 200 for i in range(5_000)]
+    async with running(make_connection(settings, "t")):
+        pass
+    async with running(make_connection(make_settings(broker.url, "pub"))) as pub:
+        assert await send(pub, "t", *sent) == [ACKED] * 5_000
+    async with running(make_connection(settings, "t", inbox=inbox)) as sub:
+        seen = 0
+        while seen < 5_000:
+            seen = len(await inbox.has(seen + 1))
+            inbox.acknowledge(sub)
+        assert inbox.payloads == sent
+        assert sub.stats.connects == 1
+        assert sum(sub.stats.lost.values()) == 0
