@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from gateway.domain.errors import invariant
 from gateway.domain.model import NEVER_MS, Bools, Device, DeviceId, Floats, Grid, Ints, LiveBatch, Now, Small
 
+TRICKLE_PART = 0.02
 LIVE_COLUMNS = (
     "battery_w",
     "soc_pct",
@@ -306,7 +307,7 @@ class Fleet:
         invariant(device_id not in self.slot_of, "a device gets one slot")
         slot = self.n
         if slot >= len(self.live.soc_pct):
-            capacity = max(64, slot + slot // 4)
+            capacity = slot + max(64, slot // 16)
             for table in (self.nameplate, self.live, self.control):
                 table.grow(capacity)
         self.n += 1
@@ -343,7 +344,10 @@ class Fleet:
         live.online[slots] = 1
         known = (before_seen != NEVER_MS) & np.isfinite(before_w)
         hours = np.where(known, seen - before_seen, 0) / 3_600_000
-        moved = np.where(known, np.abs(np.nan_to_num(before_w)), 0.0) * hours
+        power_w = np.abs(np.nan_to_num(before_w))
+        # Standby and balancing move energy that no SoC shows.
+        known &= power_w > TRICKLE_PART * self.nameplate.discharge_w_max[slots]
+        moved = np.where(known, power_w, 0.0) * hours
         same = live.soc_pct[slots] == before_soc
         live.moved_wh[slots] = np.where(same, live.moved_wh[slots] + moved, 0.0)
         back = (before_grid == Grid.ISLAND) & (live.grid[slots] == Grid.ON)

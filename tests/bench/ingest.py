@@ -20,30 +20,30 @@ TIMEOUT_S = 240
 
 async def ours(devices: int, messages: int, t_ms: int) -> dict[str, Any]:
     """The whole path; every message acknowledged after its commit."""
-    async with peer("--devices", str(devices), "--messages", str(messages), "--t-ms", str(t_ms)) as port:
-        async with wired(port, devices) as parts:
-            telemetry = parts.link.telemetry
-            waits: list[float] = []
-            async with asyncio.timeout(TIMEOUT_S):
-                meter = Meter()
-                while telemetry.stats.acks_sent < messages:
-                    mark, began = telemetry.stats.rx_messages, time.perf_counter()
-                    while telemetry.stats.acks_sent < min(mark, messages):
-                        await asyncio.sleep(CHECK_S)
-                    waits.append(time.perf_counter() - began)
+    args = ("--devices", str(devices), "--messages", str(messages), "--t-ms", str(t_ms))
+    async with peer(*args) as port, wired(port, devices) as parts:
+        telemetry = parts.link.telemetry
+        waits: list[float] = []
+        async with asyncio.timeout(TIMEOUT_S):
+            meter = Meter()
+            while telemetry.stats.acks_sent < messages:
+                mark, began = telemetry.stats.rx_messages, time.perf_counter()
+                while telemetry.stats.acks_sent < min(mark, messages):
                     await asyncio.sleep(CHECK_S)
-                wall, cpu = meter.stop()
-            counts = parts.recorder.engine.totals
-            assert counts.new == messages, (counts.new, messages)
-            return {
-                "n": devices,
-                "messages": messages,
-                "seconds": round(wall, 4),
-                "cpu_us_per_item": round(cpu / messages * 1e6, 3),
-                "items_per_s": round(messages / wall),
-                "p99_ms": round(percentile(waits, 0.99) * 1000, 2),
-                "commits": parts.recorder.spool.stats.commits,
-            }
+                waits.append(time.perf_counter() - began)
+                await asyncio.sleep(CHECK_S)
+            wall, cpu = meter.stop()
+        counts = parts.recorder.engine.totals
+        assert counts.new == messages, (counts.new, messages)
+        return {
+            "n": devices,
+            "messages": messages,
+            "seconds": round(wall, 4),
+            "cpu_us_per_item": round(cpu / messages * 1e6, 3),
+            "items_per_s": round(messages / wall),
+            "p99_ms": round(percentile(waits, 0.99) * 1000, 2),
+            "commits": parts.recorder.spool.stats.commits,
+        }
 
 
 async def bound(devices: int, messages: int, t_ms: int) -> float:
