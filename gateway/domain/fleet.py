@@ -307,7 +307,7 @@ class Fleet:
         invariant(device_id not in self.slot_of, "a device gets one slot")
         slot = self.n
         if slot >= len(self.live.soc_pct):
-            capacity = slot + max(64, slot // 16)
+            capacity = max(64, slot + slot // 4)
             for table in (self.nameplate, self.live, self.control):
                 table.grow(capacity)
         self.n += 1

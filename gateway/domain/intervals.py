@@ -111,7 +111,7 @@ class Engine:
         if n > self.n:
             if n > len(self.newest.t_ms):
                 for table in self._tables().values():
-                    table.grow(n + max(64, n // 16))
+                    table.grow(max(64, n + n // 4))
             self.n = n
 
     def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import mqtt5
 
 from gateway.clock import Clock
-from gateway.domain.errors import GatewayError, LinkDown, PeerRefused
+from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation
 from gateway.transports.mqtt.session import Batch, OutMessage, PublishOutcome, Session, State
 from gateway.transports.mqtt.settings import MqttSettings
 from gateway.transports.mqtt.wire import ConnectionStats, OnMessages, Wire
@@ -125,10 +125,17 @@ class Connection:
         if self._subscriptions:
             wire.send([session.subscribe(self._subscriptions)])
             await wire.subscribed
-            refused = [code for code in (session.suback.reason_codes if session.suback else []) if int(code) >= 128]
-            if refused:
+            self._check_granted(session.suback.reason_codes if session.suback else [])
+
+    def _check_granted(self, codes: Sequence[mqtt5.SubAckReasonCode]) -> None:
+        if len(codes) != len(self._subscriptions):
+            self.stats.lost["violation"] += 1
+            raise ProtocolViolation("SUBACK answers another number of filters than was asked for")
+        for wanted, code in zip(self._subscriptions, codes, strict=True):
+            # A lower QoS than asked for would lose messages without a word.
+            if int(code) >= 128 or int(code) < min(int(wanted.max_qos), int(mqtt5.QoS.AT_LEAST_ONCE)):
                 self.stats.lost["refused"] += 1
-                raise PeerRefused(f"subscription refused: {refused[0].name.lower()}")
+                raise PeerRefused(f"subscription refused: {wanted.pattern}: {code.name.lower()}")
 
     def _accepted(self, wire: Wire) -> None:
         # The first messages may come in the same read as CONNACK, before the opener runs again.
@@ -193,9 +200,10 @@ class Connection:
         finished = asyncio.Event()
         batch = Batch(len(messages), finished.set)
         wire = self._wire
-        if wire is not None and messages:
+        left_ms = deadline_mono_ms - self._clock.mono_ms()
+        if wire is not None and messages and left_ms > 0:
             try:
-                async with asyncio.timeout(max(0, deadline_mono_ms - self._clock.mono_ms()) / 1000):
+                async with asyncio.timeout(left_ms / 1000):
                     batch.open += 1
                     await self._pour(wire, messages, batch)
                     batch.open -= 1

@@ -18,6 +18,7 @@ from gateway.transports.mqtt.settings import MqttSettings
 PINGREQ = mqtt5.PingReqPacket().write()
 MAX_PACKET_ID = 65_535
 PUBLISH = 0x30
+PUBACK = 0x40
 QOS_BITS = 0x06
 QOS_1 = 0x02
 
@@ -154,6 +155,12 @@ class Session:
         connected = self.state is State.CONNECTED
         packet_max = self._settings.max_packet_bytes
         while offset < end:
+            first = view[offset]
+            # A plain PUBACK (4 bytes, reason success) is most of what answers a burst of commands: no codec for it.
+            if first == PUBACK and connected and end - offset >= 4 and view[offset + 1] == 2:
+                self._settle(view[offset + 2] << 8 | view[offset + 3], 0)
+                offset += 4
+                continue
             try:
                 packet: Any
                 packet, used = read(view[offset:])
@@ -169,7 +176,6 @@ class Session:
             if used > packet_max:
                 raise oversized(used)
             # The first byte tells a PUBLISH and its QoS without asking the codec's object.
-            first = view[offset]
             offset += used
             if first & 0xF0 == PUBLISH and connected:
                 if first & QOS_BITS:
