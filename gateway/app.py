@@ -6,6 +6,7 @@ links, last checkpoint, spool, log. Nothing here decides; it only connects.
 
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import random
@@ -70,6 +71,9 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with gateway(settings, clock=SystemClock()) as running:
+        # What the start has made lives as long as the process; collections that go through it would stop the loop.
+        gc.collect()
+        gc.freeze()
         log.info("gateway is running", extra={"version": version("battery-fleet-gateway"), "devices": running.fleet.n})
         await stop.wait()
         log.info("gateway is stopping", extra={"release": release_on_stop})

@@ -256,6 +256,8 @@ class Control:
                 deaf = mask & ~follows
                 wanted_w[mask] = given.setpoint_w[mask]
                 wanted_w[deaf] = _kept(snapshot, allowed)[deaf]
+        low = self._custody.reserves_due(taking)
+        taking &= ~low
         release = self._custody.turns(snapshot, taking, now)
         todo = plan(
             snapshot, allowed, now, PlanParams(), wanted_w=wanted_w, members=taking, release=release, deaf=~follows
@@ -263,6 +265,8 @@ class Control:
         self.stats.deferred += todo.deferred
         self.stats.outside += todo.outside
         self._runs = {event.index: self._runs[event.index] for event in events}
+        if low.any():
+            await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
         await self._writer.carry_out(todo, holder, changes, now, names=self._names())
 
     def _names(self) -> dict[int, EventId]:
@@ -359,6 +363,10 @@ class Control:
         if self._book.stopped:
             out.append("dispatch is stopped by an operator")
         return out
+
+    def unguaranteed(self) -> int:
+        """Devices whose reserve is ours to hold only while a lease runs: their own is lower than the owner's."""
+        return int(self._custody.unguaranteed(self._fleet.n).sum())
 
     def totals(self) -> dict[str, EventTotals]:
         """Sums over the running events, by program."""

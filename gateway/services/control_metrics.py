@@ -51,11 +51,17 @@ def control_samples(control: Control) -> Iterable[Sample]:
         ("gateway_late_ticks", "Control ticks later than a period.", stats.late_ticks),
         ("gateway_commands_deferred", "Commands put off to a later tick.", stats.deferred),
         ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
+        ("gateway_reserves_raised", "Reserves raised on devices to their owner's.", control.writes.reserves),
         ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
         ("gateway_overrides", "Devices their owners took back.", control.custody.overridden),
         ("gateway_leases_run_out", "Leases that ended without a refresh.", control.custody.leases_run_out),
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
+    yield Sample(
+        name="gateway_reserve_unguaranteed_devices",
+        help="Devices whose own reserve is below their owner's.",
+        value=control.unguaranteed(),
+    )
     for program, total in control.totals().items():
         for kind, watts in (
             ("target", total.target_w),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.fleet import Fleet, Held, Snapshot
-from gateway.domain.model import NEVER_MS, Bools, DeviceId, Mode, Now
+from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Mode, Now
 from gateway.domain.setpoints import obeyed, overridden, release_at
 from gateway.ports import Change, ControlEnded, ReserveChanged
 from gateway.services.settings import ControlSettings
@@ -19,7 +19,7 @@ LEASE_MARGIN_MS = 2_000
 FRESH_MS = 10_000
 HEARD_SHARE = 0.95
 RENEW_PART = 0.25
-RESERVE_CHANGES_MAX = 10_000
+RESERVE_STEP_PCT = 0.05
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Custody:
         self._obeying: Bools = np.zeros(0, dtype=np.bool_)
         self._left_event: dict[int, int] = {}
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
+        self._reported: Floats = np.zeros(0)
         self.stats = CustodyStats()
 
     def adopt(self, controlled: Iterable[DeviceId], now: Now) -> None:
@@ -55,6 +56,8 @@ class Custody:
         control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
         control.setpoint_w[: fleet.n][~held] = 0
         self._adopt = held
+        # What was last reported before the restart (from the checkpoint, NaN where nothing is known).
+        self._reported = fleet.live.reserve_pct[: fleet.n].copy()
         if held.any():
             log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
 
@@ -117,21 +120,37 @@ class Custody:
         self._adopt &= ~heard
 
     def _owners_choice(self, n: int) -> list[Change]:
-        """A reported reserve that we did not write is the owner's new choice; it holds at once."""
+        """A reported reserve that has changed and that we did not write is the owner's new choice; it holds at once.
+        The first report is no choice: until then the larger of enrolled and reported reserve holds."""
         live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
+        before = np.full(n, np.nan)
+        before[: len(self._reported)] = self._reported
         reported = live.reserve_pct[:n]
-        differs = np.isfinite(reported) & (np.abs(reported - plate.owner_reserve_pct[:n]) > 0.05)
-        differs &= ~(np.abs(reported - control.written_reserve_pct[:n]) <= 0.05)
-        slots = np.flatnonzero(differs)[:RESERVE_CHANGES_MAX]
+        self._reported = np.where(np.isfinite(reported), reported, before)
+        differs = np.abs(reported - before) > RESERVE_STEP_PCT
+        differs &= ~(np.abs(reported - control.written_reserve_pct[:n]) <= RESERVE_STEP_PCT)
+        slots = np.flatnonzero(differs)
         if not len(slots):
             return []
         plate.owner_reserve_pct[slots] = reported[slots]
+        control.written_reserve_pct[slots] = np.nan
         log.info("owners changed their reserve", extra={"count": len(slots), "first": self._fleet.ids[slots[0]]})
-        return [
-            ReserveChanged(
-                devices=self._fleet.names(slots), reserve_pct=tuple(reported[slots].tolist()), source="device"
-            )
-        ]
+        chosen = tuple(reported[slots].tolist())
+        return [ReserveChanged(devices=self._fleet.names(slots), reserve_pct=chosen, source="device")]
+
+    def unguaranteed(self, n: int) -> Bools:
+        """Devices whose own reserve is below the owner's: after a lease nothing of ours would keep it."""
+        low = self._fleet.live.reserve_pct[:n] < self._fleet.nameplate.owner_reserve_pct[:n] - RESERVE_STEP_PCT
+        result: Bools = low & self._fleet.nameplate.enrolled[:n]
+        return result
+
+    def reserves_due(self, taking: Bools) -> Bools:
+        """Devices whose reserve is to be raised to the owner's before they are controlled; each value is tried once."""
+        n = len(taking)
+        control, plate = self._fleet.control, self._fleet.nameplate
+        tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= RESERVE_STEP_PCT
+        result: Bools = taking & (control.held[:n] == Held.FREE) & self.unguaranteed(n) & ~tried
+        return result
 
     def _free(self, slots: NDArray[np.intp]) -> None:
         control = self._fleet.control

@@ -4,9 +4,10 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
+import msgspec
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -181,6 +182,33 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield line, row if isinstance(row, dict) else "not a JSON object"
 
 
+_KEPT = tuple(f.name for f in fields(Device) if f.name != "id")
+
+
+class Enrolled(Mapping[DeviceId, Device]):
+    """Devices as they were enrolled, each kept as a few bytes: many objects would cost memory and collections."""
+
+    def __init__(self) -> None:
+        self._packed: dict[DeviceId, bytes] = {}
+
+    def __getitem__(self, device: DeviceId) -> Device:
+        values = msgspec.msgpack.decode(self._packed[device])
+        found = Device(id=device, **dict(zip(_KEPT, values, strict=True)))
+        return replace(found, tags=tuple(found.tags))
+
+    def __contains__(self, device: object) -> bool:
+        return device in self._packed
+
+    def __iter__(self) -> Iterator[DeviceId]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def put(self, device: Device) -> None:
+        self._packed[device.id] = msgspec.msgpack.encode([getattr(device, name) for name in _KEPT])
+
+
 class Inventory:
     """The devices of this gateway: journalled first, then given a slot."""
 
@@ -188,7 +216,7 @@ class Inventory:
         self._fleet = fleet
         self._journal = journal
         self._facts = facts
-        self.devices: dict[DeviceId, Device] = {}
+        self.devices = Enrolled()
 
     @property
     def profiles(self) -> Iterable[str]:
@@ -198,7 +226,7 @@ class Inventory:
         """Enroll what the journal holds; returns the ids whose profile is no longer installed."""
         orphans: list[DeviceId] = []
         for device in devices:
-            self.devices[device.id] = device
+            self.devices.put(device)
             if device.profile in self._facts:
                 self._fleet.enroll(device, self._facts[device.profile])
             else:
@@ -211,6 +239,6 @@ class Inventory:
         if changed:
             await self._journal.commit([DeviceEnrolled(device=device) for device in changed])
         for device in changed:
-            self.devices[device.id] = device
+            self.devices.put(device)
             self._fleet.enroll(device, self._facts[device.profile])
         return len(changed)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet, Held
-from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots
+from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots, WriteReport
 from gateway.domain.setpoints import Cause, Plan
 from gateway.ports import Change, ControlTaken, DeviceLink, Journal
 from gateway.services.settings import ControlSettings
@@ -26,6 +26,7 @@ class WriterStats:
     """Counts of commands."""
 
     journal_failures: int = 0
+    reserves: int = 0
     writes: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
     deliveries: dict[Delivery, int] = field(default_factory=lambda: dict.fromkeys(Delivery, 0))
 
@@ -71,6 +72,25 @@ class Writer:
         for cause in Cause:
             self.stats.writes[cause] += int(np.count_nonzero(todo.cause[keep] == cause))
 
+    async def raise_reserves(self, slots: Slots, now: Now) -> None:
+        """Have devices keep at least their owner's reserve by themselves, also when no lease of ours runs."""
+        n = len(slots)
+        reserve_pct = self._fleet.nameplate.owner_reserve_pct[slots]
+        first = self._cmd + 1
+        self._cmd += n
+        batch = CommandBatch(
+            slots=slots,
+            op=np.full(n, CommandOp.RESERVE, dtype=np.int8),
+            setpoint_w=np.zeros(n, dtype=np.int64),
+            lease_s=np.zeros(n, dtype=np.int64),
+            reserve_pct=reserve_pct,
+            cmd=np.arange(first, first + n),
+            valid_until_ms=np.full(n, now.utc_ms + round(self._settings.command_valid_s * 1000)),
+        )
+        self._fleet.control.written_reserve_pct[slots] = reserve_pct
+        report = await self._send(batch)
+        self.stats.reserves += int(np.count_nonzero(report.delivery == Delivery.ACCEPTED))
+
     def _plans(self, slots: Slots, holder: NDArray[np.int32], names: Mapping[int, EventId]) -> list[Change]:
         out: list[Change] = []
         for index in np.unique(holder[slots]).tolist():
@@ -93,7 +113,13 @@ class Writer:
         )
 
     async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
-        """Write under one deadline; a large fan-out has the loop to itself. What may have arrived is in force."""
+        """Write, and note what is in force now: whatever may have arrived."""
+        report = await self._send(batch)
+        reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
+        self._note(batch, reached, holder)
+
+    async def _send(self, batch: CommandBatch) -> WriteReport:
+        """Write under one deadline; a large fan-out has the loop to itself."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.write_deadline_s * 1000)
         large = len(batch) >= HOLD_TELEMETRY_FROM
         if large:
@@ -105,8 +131,7 @@ class Writer:
                 self._link.hold_telemetry(False)
         for delivery in Delivery:
             self.stats.deliveries[delivery] += int(np.count_nonzero(report.delivery == delivery))
-        reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
-        self._note(batch, reached, holder)
+        return report
 
     def _note(self, batch: CommandBatch, reached: NDArray[np.bool_], holder: NDArray[np.int32]) -> None:
         slots, released = batch.slots[reached], batch.op[reached] == CommandOp.RELEASE

@@ -1,0 +1,74 @@
+"""Every bench runs in small and prints the documented object; how fast it was is not judged here."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.bench import fanout, ingest, memory, mixed, tick
+from tests.bench.rig import PACKAGES, aim, percentile
+
+
+@pytest.fixture(autouse=True)
+def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benches keep to one core; the tests after them must not."""
+    for bench in (fanout, ingest, mixed, tick):
+        monkeypatch.setattr(bench, "pin", lambda: None)
+
+
+def check(found: Mapping[str, Any], bench: str, ratios: set[str], aims: set[str]) -> list[dict[str, Any]]:
+    """The members that every bench has; returns the sizes."""
+    again = json.loads(json.dumps(found, allow_nan=False))
+    assert again["bench"] == bench
+    assert set(again["ratios"]) == ratios
+    assert set(again["aims"]) == aims
+    assert all(set(entry) == {"aim", "value", "met"} for entry in again["aims"].values())
+    assert set(again["versions"]) == {"python", *PACKAGES}
+    sizes: list[dict[str, Any]] = again["sizes"]
+    assert sizes
+    assert all(size["n"] > 0 for size in sizes)
+    return sizes
+
+
+async def test_fanout_few_devices_reports_phases() -> None:
+    sizes = check(await fanout.run(quick=True, devices=2_000), "fanout", {"bound_x"}, {"bound_x", "seconds"})
+    assert sizes[0]["seconds"] > 0
+    assert "journal_release_plan_ms" in sizes[0]["phases"]
+
+
+async def test_mixed_few_devices_counts_what_was_acknowledged() -> None:
+    found = await mixed.run(quick=True, devices=1_000)
+    sizes = check(found, "mixed", {"idle_x", "bound_x"}, {"idle_x", "resumed_and_nothing_lost"})
+    assert [size["load"] for size in sizes] == ["idle", "saturated"]
+    assert sizes[1]["messages_ingested"] > 0
+
+
+async def test_tick_few_devices_reports_each_size() -> None:
+    found = await tick.run(quick=True, sizes=(100, 1_000, 2_000))
+    sizes = check(found, "tick", {"growth_x"}, {"tick_ms", "growth_x"})
+    assert [size["n"] for size in sizes] == [100, 1_000, 2_000]
+
+
+async def test_memory_few_devices_makes_no_task_and_no_timer() -> None:
+    found = await memory.run(quick=True, devices=500)
+    sizes = check(found, "memory", set(), {"rss_kib_per_item", "tasks", "timers", "gc_ms", "scrape_block_ms"})
+    assert (sizes[0]["tasks"], sizes[0]["timers"]) == (0, 0)
+    assert sizes[0]["series"] == memory.SERIES
+
+
+@pytest.mark.deep
+async def test_ingest_quick_reports_both_ratios() -> None:
+    ratios = {"bound_x", "conventional_x"}
+    check(await ingest.run(quick=True), "ingest", ratios, ratios)
+
+
+def test_aim_value_on_the_bound_is_met() -> None:
+    assert aim(3.0, most=3.0)["met"]
+    assert aim(12.0, least=12.0)["met"]
+    assert not aim(3.1, most=3.0)["met"]
+
+
+def test_percentile_few_values_takes_one_of_them() -> None:
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert percentile([1.0], 0.99) == 1.0
