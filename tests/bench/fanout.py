@@ -103,8 +103,8 @@ async def shoot(parts: Any, directory: Path, revision: int = 1) -> Shot:
             "decide_and_journal_ms": (decided - began) * 1000,
             "limits_allocation_plan_ms": (plan_began - decided) * 1000,
             "journal_release_plan_ms": (plan_ended - plan_began) * 1000,
-            "encode_ms": (acks.published - plan_ended) * 1000,
-            "publish_and_acks_ms": (acks.reads[-1][0] - acks.published) * 1000,
+            "prepare_ms": (acks.published - plan_ended) * 1000,
+            "encode_publish_acks_ms": (acks.reads[-1][0] - acks.published) * 1000,
             "note_ms": (done - acks.reads[-1][0]) * 1000,
         },
     )

@@ -1,0 +1,97 @@
+"""Whose reserve holds, and how a device's own is raised to it."""
+
+import numpy as np
+import pytest
+
+from gateway.domain.fleet import Fleet, Held, ProductFacts
+from gateway.domain.model import Device, DeviceId, LiveBatch, Now
+from gateway.ports import ReserveChanged
+from gateway.services.custody import Custody
+from gateway.services.settings import ControlSettings
+
+FACTS = ProductFacts(
+    lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
+    soc_uncertainty_pct=5,
+)  # fmt: skip
+
+
+def reading(fleet: Fleet, now: Now, *, reserve_pct: float) -> None:
+    """A fresh live reading of the only device."""
+    one = np.zeros(1, dtype=np.int32)
+
+    def column(value: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.array([value], dtype=np.float64)
+
+    fleet.take_live(
+        LiveBatch(
+            slots=one, fresh=np.ones(1, dtype=np.bool_), device_t_ms=np.array([now.utc_ms]),
+            battery_w=column(0), soc_pct=column(60), soc_step_pct=column(1), temp_c=column(20),
+            discharge_w_max=column(5000), charge_w_max=column(5000), reserve_pct=column(reserve_pct),
+            pv_w=column(0), load_w=column(500), grid_w=column(500),
+            mode=np.ones(1, dtype=np.int8), grid=np.ones(1, dtype=np.int8),
+            faults=np.zeros(1, dtype=np.int64), cmd=np.zeros(1, dtype=np.int64),
+        ),
+        now,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    made = Fleet()
+    made.enroll(
+        Device(
+            id=DeviceId("home-1"), profile="p", site="s", capacity_wh=10_000, discharge_w_max=5_000, charge_w_max=5_000,
+            reserve_pct=30, export_allowed=True, grid_charge_allowed=True,
+        ),
+        FACTS,
+    )  # fmt: skip
+    return made
+
+
+def test_custody_first_report_below_the_enrolled_reserve_is_no_choice(fleet: Fleet) -> None:
+    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody.adopt([], now)
+    reading(fleet, now, reserve_pct=10)
+    assert custody.settle(now) == []
+    assert fleet.nameplate.owner_reserve_pct[0] == 30
+
+
+def test_custody_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet) -> None:
+    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody.adopt([], now)
+    reading(fleet, now, reserve_pct=30)
+    custody.settle(now)
+    for chosen in (55.0, 20.0):
+        reading(fleet, now, reserve_pct=chosen)
+        changes = custody.settle(now)
+        assert changes == [ReserveChanged(devices=(DeviceId("home-1"),), reserve_pct=(chosen,), source="device")]
+        assert fleet.nameplate.owner_reserve_pct[0] == chosen
+        assert custody.settle(now) == []
+
+
+def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) -> None:
+    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody.adopt([], now)
+    reading(fleet, now, reserve_pct=10)
+    custody.settle(now)
+    fleet.control.written_reserve_pct[0] = 30
+    reading(fleet, now, reserve_pct=30)
+    assert custody.settle(now) == []
+
+
+def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet) -> None:
+    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody.adopt([], now)
+    reading(fleet, now, reserve_pct=10)
+    custody.settle(now)
+    taking = np.ones(1, dtype=np.bool_)
+    assert custody.reserves_due(taking).tolist() == [True]
+    assert custody.reserves_due(~taking).tolist() == [False]
+    fleet.control.held[0] = Held.CONTROLLED
+    assert custody.reserves_due(taking).tolist() == [False]
+    fleet.control.held[0] = Held.FREE
+    fleet.control.written_reserve_pct[0] = 30
+    assert custody.reserves_due(taking).tolist() == [False]
+    assert custody.unguaranteed(1).tolist() == [True]
+    reading(fleet, now, reserve_pct=30)
+    assert custody.unguaranteed(1).tolist() == [False]
