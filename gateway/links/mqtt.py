@@ -157,9 +157,14 @@ class MqttLink:
 
         def receive(generation: int, packets: list[mqtt5.PublishPacket], packet_ids: list[int]) -> None:
             batches = [_Rows(lane) for lane in lanes]
+            # One flat tuple per lane: this loop is the hot path of all ingest.
+            table = [
+                (*shape, batch, batch.slots.append, batch.rows.append)
+                for shape, batch in zip(shapes, batches, strict=True)
+            ]
             for packet in packets:
                 topic = packet.topic
-                for batch, (prefix, suffix, start, end, decode) in zip(batches, shapes, strict=True):
+                for prefix, suffix, start, end, decode, batch, add_slot, add_row in table:
                     if not (topic.startswith(prefix) and topic.endswith(suffix)):
                         continue
                     device = topic[start:end]
@@ -175,8 +180,8 @@ class MqttLink:
                         row = self._reread(packet.payload, device, batch.lane)
                         if row is None:
                             break
-                    batch.slots.append(slot)
-                    batch.rows.append(row)
+                    add_slot(slot)
+                    add_row(row)
                     if not telemetry:
                         batch.settled.append(not packet.retain)
                     break

@@ -228,11 +228,15 @@ class Decoder:
         """Rows as canonical columns: scaled, signs canonical, enumerations as numbers, unknown as NaN or sentinel."""
         out: Columns = {}
         for column in self.columns:
-            values: Any = map(column.get, rows)
+            values: Any = list(map(column.get, rows))
             if column.members is not None:
                 find = column.members.get
                 values = [find(value, 0) for value in values]
-            array = np.array(list(values), dtype=column.dtype)
+            if values and values[0] is None and values.count(None) == len(values):
+                # A point that the product does not have: no need to convert every None.
+                array = np.full(len(values), column.unknown, dtype=column.dtype)
+            else:
+                array = np.array(values, dtype=column.dtype)
             if column.factor != 1.0:
                 array = (array * column.factor).astype(column.dtype, copy=False)
             out[column.name] = array

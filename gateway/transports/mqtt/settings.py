@@ -32,7 +32,7 @@ class MqttSettings(BaseModel):
     receive_max: Annotated[int, Field(ge=1, le=65_535)] = 20_000
     in_flight_max: Annotated[int, Field(ge=1, le=65_535)] = 20_000
     max_packet_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = 64 << 10
-    read_buffer_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 32 << 10
+    read_buffer_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 64 << 10
     read_budget_bytes: Annotated[int, Field(ge=4096, le=16 << 20)] = 128 << 10
     connect_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10
     reconnect_base_s: Annotated[float, Field(gt=0, le=60)] = 1
