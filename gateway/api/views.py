@@ -57,8 +57,8 @@ class FleetView:
 
     def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]:
         """Number of devices in all, and `limit` of them from `offset` on."""
-        ids = list(self._inventory.devices)
-        return len(ids), [self._state(self._inventory.devices[name]) for name in ids[offset : offset + limit]]
+        devices = self._inventory.devices
+        return len(devices), [self._state(devices[name]) for name in devices.page(offset, limit)]
 
     def one(self, device_id: str) -> DeviceState | None:
         device = self._inventory.devices.get(DeviceId(device_id))

@@ -303,13 +303,43 @@ class Fleet:
         plate.soc_uncertainty_pct[slot] = facts.soc_uncertainty_pct
         return slot
 
+    def device(self, slot: int) -> Device:
+        """A device as it is enrolled, with the reserve its owner has chosen since."""
+        plate = self.nameplate
+
+        def known(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        shared_w = float(plate.inverter_w_max[slot])
+        feeder = int(plate.feeder[slot])
+        return Device(
+            id=self.ids[slot],
+            profile=self.profiles.texts[plate.profile[slot]],
+            site=self.sites.texts[plate.site[slot]],
+            feeder=self.feeders.texts[feeder] if feeder >= 0 else "",
+            tags=tuple(sorted(tag for tag, slots in self.tags.items() if slot in slots)),
+            capacity_wh=float(plate.capacity_wh[slot]),
+            discharge_w_max=float(plate.discharge_w_max[slot]),
+            charge_w_max=float(plate.charge_w_max[slot]),
+            inverter_w_max=None if np.isinf(shared_w) else shared_w,
+            reserve_pct=float(plate.owner_reserve_pct[slot]),
+            export_allowed=bool(plate.export_allowed[slot]),
+            grid_charge_allowed=bool(plate.grid_charge_allowed[slot]),
+            site_import_w_max=known(plate.site_import_w_max[slot]),
+            site_export_w_max=known(plate.site_export_w_max[slot]),
+        )
+
+    def reserve(self, n: int) -> None:
+        """Have room for `n` slots, exactly: for a fleet whose size is known beforehand."""
+        if n > len(self.live.soc_pct):
+            for table in (self.nameplate, self.live, self.control):
+                table.grow(n)
+
     def _new_slot(self, device_id: DeviceId) -> int:
         invariant(device_id not in self.slot_of, "a device gets one slot")
         slot = self.n
         if slot >= len(self.live.soc_pct):
-            capacity = max(64, slot + slot // 4)
-            for table in (self.nameplate, self.live, self.control):
-                table.grow(capacity)
+            self.reserve(max(64, slot + slot // 4))
         self.n += 1
         self.ids.append(device_id)
         self.slot_of[device_id] = slot

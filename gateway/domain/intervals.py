@@ -109,9 +109,12 @@ class Engine:
     def reserve(self, n: int) -> None:
         """Have room for slots below `n`."""
         if n > self.n:
-            if n > len(self.newest.t_ms):
+            size = len(self.newest.t_ms)
+            if n > size:
+                # By a quarter where devices come one by one, exactly where a whole fleet comes at once.
+                capacity = max(64, n, size + size // 4)
                 for table in self._tables().values():
-                    table.grow(max(64, n + n // 4))
+                    table.grow(capacity)
             self.n = n
 
     def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:

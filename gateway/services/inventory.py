@@ -1,13 +1,14 @@
 """Enrollment: rows from a file or a request become devices, are journalled, then get a slot in the fleet."""
 
+import asyncio
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
-import msgspec
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -19,6 +20,7 @@ from gateway.ports import DeviceEnrolled, Journal
 MAX_IMPORT_BYTES = 64 << 20
 MAX_IMPORT_ROWS = 200_000
 MAX_REPORTED = 1_000
+ENROLL_SLICE = 1_000
 
 
 def _blank_is_none(value: object) -> object:
@@ -78,7 +80,7 @@ class DeviceRow(BaseModel):
             profile=self.profile,
             site=self.site,
             feeder=self.feeder,
-            tags=tuple(self.tags),
+            tags=tuple(sorted(set(self.tags))),
             capacity_wh=self.capacity_wh,
             discharge_w_max=self.discharge_w_max,
             charge_w_max=self.charge_w_max,
@@ -182,31 +184,30 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         yield line, row if isinstance(row, dict) else "not a JSON object"
 
 
-_KEPT = tuple(f.name for f in fields(Device) if f.name != "id")
-
-
 class Enrolled(Mapping[DeviceId, Device]):
-    """Devices as they were enrolled, each kept as a few bytes: many objects would cost memory and collections."""
+    """Devices as they are enrolled, read back from the fleet's columns: one object per device would cost memory and
+    collections. `orphans` are those whose profile is not installed."""
 
-    def __init__(self) -> None:
-        self._packed: dict[DeviceId, bytes] = {}
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.orphans: dict[DeviceId, Device] = {}
 
     def __getitem__(self, device: DeviceId) -> Device:
-        values = msgspec.msgpack.decode(self._packed[device])
-        found = Device(id=device, **dict(zip(_KEPT, values, strict=True)))
-        return replace(found, tags=tuple(found.tags))
+        slot = self._fleet.slot_of.get(device)
+        return self.orphans[device] if slot is None else self._fleet.device(slot)
 
     def __contains__(self, device: object) -> bool:
-        return device in self._packed
+        return device in self._fleet.slot_of or device in self.orphans
 
     def __iter__(self) -> Iterator[DeviceId]:
-        return iter(self._packed)
+        return chain(self._fleet.ids, self.orphans)
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return self._fleet.n + len(self.orphans)
 
-    def put(self, device: Device) -> None:
-        self._packed[device.id] = msgspec.msgpack.encode([getattr(device, name) for name in _KEPT])
+    def page(self, offset: int, limit: int) -> list[DeviceId]:
+        """`limit` ids from `offset` on, in order of enrollment."""
+        return list(islice(self, offset, offset + limit))
 
 
 class Inventory:
@@ -216,29 +217,40 @@ class Inventory:
         self._fleet = fleet
         self._journal = journal
         self._facts = facts
-        self.devices = Enrolled()
+        self.devices = Enrolled(fleet)
 
     @property
     def profiles(self) -> Iterable[str]:
         return self._facts
 
-    def restore(self, devices: Iterable[Device]) -> list[DeviceId]:
+    def restore(self, devices: Sequence[Device]) -> list[DeviceId]:
         """Enroll what the journal holds; returns the ids whose profile is no longer installed."""
-        orphans: list[DeviceId] = []
+        self._fleet.reserve(len(devices))
         for device in devices:
-            self.devices.put(device)
             if device.profile in self._facts:
                 self._fleet.enroll(device, self._facts[device.profile])
             else:
-                orphans.append(device.id)
-        return orphans
+                self.devices.orphans[device.id] = device
+        return list(self.devices.orphans)
 
     async def enroll(self, devices: list[Device]) -> int:
-        """Make `devices` durable and part of the fleet; returns how many were new or changed."""
-        changed = [device for device in devices if self.devices.get(device.id) != device]
+        """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
+        device is raised, never lowered: that is for its owner to do, on the device."""
+        changed = [device for device in map(self._merged, devices) if device is not None]
         if changed:
             await self._journal.commit([DeviceEnrolled(device=device) for device in changed])
-        for device in changed:
-            self.devices.put(device)
+        self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in changed))
+        for count, device in enumerate(changed):
+            self.devices.orphans.pop(device.id, None)
             self._fleet.enroll(device, self._facts[device.profile])
+            if count % ENROLL_SLICE == ENROLL_SLICE - 1:
+                await asyncio.sleep(0)
         return len(changed)
+
+    def _merged(self, device: Device) -> Device | None:
+        """`device` as it is to be enrolled, None if nothing changes."""
+        known = self.devices.get(device.id)
+        if known is None:
+            return device
+        device = replace(device, reserve_pct=max(device.reserve_pct, known.reserve_pct))
+        return None if device == known else device
