@@ -31,8 +31,10 @@ LIVE_COLUMNS = (
     "grid",
     "faults",
     "cmd",
-    "device_t_ms",
 )
+
+
+Singles = NDArray[np.float32]
 
 
 class Held(IntEnum):
@@ -93,11 +95,11 @@ class Nameplate(Table):
         "charge_w_max": (np.float64, 0.0),
         "inverter_w_max": (np.float64, np.inf),
         "capacity_wh": (np.float64, np.nan),
-        "efficiency_discharge": (np.float64, 0.95),
-        "efficiency_charge": (np.float64, 0.95),
-        "standby_w": (np.float64, 0.0),
-        "soc_max_pct": (np.float64, 100.0),
-        "soc_uncertainty_pct": (np.float64, 5.0),
+        "efficiency_discharge": (np.float32, 0.95),
+        "efficiency_charge": (np.float32, 0.95),
+        "standby_w": (np.float32, 0.0),
+        "soc_max_pct": (np.float32, 100.0),
+        "soc_uncertainty_pct": (np.float32, 5.0),
         "owner_reserve_pct": (np.float64, 100.0),
         "export_allowed": (np.bool_, False),
         "grid_charge_allowed": (np.bool_, False),
@@ -106,8 +108,8 @@ class Nameplate(Table):
         "site": (np.int32, -1),
         "feeder": (np.int32, -1),
         "profile": (np.int32, -1),
-        "lease_s": (np.float64, 120.0),
-        "delivery_s": (np.float64, 5.0),
+        "lease_s": (np.float32, 120.0),
+        "delivery_s": (np.float32, 5.0),
         "timed": (np.bool_, True),
     }
     enrolled: Bools
@@ -115,11 +117,11 @@ class Nameplate(Table):
     charge_w_max: Floats
     inverter_w_max: Floats
     capacity_wh: Floats
-    efficiency_discharge: Floats
-    efficiency_charge: Floats
-    standby_w: Floats
-    soc_max_pct: Floats
-    soc_uncertainty_pct: Floats
+    efficiency_discharge: Singles
+    efficiency_charge: Singles
+    standby_w: Singles
+    soc_max_pct: Singles
+    soc_uncertainty_pct: Singles
     owner_reserve_pct: Floats
     export_allowed: Bools
     grid_charge_allowed: Bools
@@ -128,8 +130,8 @@ class Nameplate(Table):
     site: NDArray[np.int32]
     feeder: NDArray[np.int32]
     profile: NDArray[np.int32]
-    lease_s: Floats
-    delivery_s: Floats
+    lease_s: Singles
+    delivery_s: Singles
     timed: Bools
 
 
@@ -140,12 +142,12 @@ class Live(Table):
     SPEC = {
         "battery_w": (np.float64, np.nan),
         "soc_pct": (np.float64, np.nan),
-        "soc_step_pct": (np.float64, np.nan),
-        "temp_c": (np.float64, np.nan),
+        "soc_step_pct": (np.float32, np.nan),
+        "temp_c": (np.float32, np.nan),
         "discharge_w_max": (np.float64, np.nan),
         "charge_w_max": (np.float64, np.nan),
-        "reserve_pct": (np.float64, np.nan),
-        "pv_w": (np.float64, np.nan),
+        "reserve_pct": (np.float32, np.nan),
+        "pv_w": (np.float32, np.nan),
         "load_w": (np.float64, np.nan),
         "grid_w": (np.float64, np.nan),
         "mode": (np.int8, 0),
@@ -153,19 +155,18 @@ class Live(Table):
         "online": (np.int8, -1),
         "faults": (np.int64, 0),
         "cmd": (np.int64, 0),
-        "device_t_ms": (np.int64, NEVER_MS),
         "seen_mono_ms": (np.int64, NEVER_MS),
         "reconnected_mono_ms": (np.int64, NEVER_MS),
-        "moved_wh": (np.float64, 0.0),
+        "moved_wh": (np.float32, 0.0),
     }
     battery_w: Floats
     soc_pct: Floats
-    soc_step_pct: Floats
-    temp_c: Floats
+    soc_step_pct: Singles
+    temp_c: Singles
     discharge_w_max: Floats
     charge_w_max: Floats
-    reserve_pct: Floats
-    pv_w: Floats
+    reserve_pct: Singles
+    pv_w: Singles
     load_w: Floats
     grid_w: Floats
     mode: Small
@@ -173,10 +174,9 @@ class Live(Table):
     online: Small
     faults: Ints
     cmd: Ints
-    device_t_ms: Ints
     seen_mono_ms: Ints
     reconnected_mono_ms: Ints
-    moved_wh: Floats
+    moved_wh: Singles
 
 
 class Control(Table):
@@ -199,7 +199,7 @@ class Control(Table):
         "changed_mono_ms": (np.int64, NEVER_MS),
         "lease_end_mono_ms": (np.int64, NEVER_MS),
         "release_mono_ms": (np.int64, NEVER_MS),
-        "written_reserve_pct": (np.float64, np.nan),
+        "written_reserve_pct": (np.float32, np.nan),
     }
     held: Small
     event: NDArray[np.int32]
@@ -212,7 +212,7 @@ class Control(Table):
     changed_mono_ms: Ints
     lease_end_mono_ms: Ints
     release_mono_ms: Ints
-    written_reserve_pct: Floats
+    written_reserve_pct: Singles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,7 @@ class Custody:
         control.setpoint_w[: fleet.n][~held] = 0
         self._adopt = held
         # What was last reported before the restart (from the checkpoint, NaN where nothing is known).
-        self._reported = fleet.live.reserve_pct[: fleet.n].copy()
+        self._reported = fleet.live.reserve_pct[: fleet.n].astype(np.float64)
         if held.any():
             log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
 
