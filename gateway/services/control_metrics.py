@@ -26,7 +26,7 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
             name="gateway_reading_age_seconds",
             help="Age of fresh readings.",
             value=value,
-            labels=(("quantile", str(share)),),
+            labels=(("rank", f"p{share * 100:.0f}"),),
         )
     for held in Held:
         count = int(np.count_nonzero(fleet.control.held[:n] == held))

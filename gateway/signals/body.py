@@ -1,8 +1,9 @@
 """A dispatch event as the platform writes it: the JSON body shared by REST and MQTT."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.domain.dispatch import Answer
 from gateway.domain.errors import InvalidInput
@@ -11,6 +12,16 @@ from gateway.domain.model import ID_PATTERN, DeviceId, EventId, EventKind, Event
 MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000
 
+
+def _rfc3339(value: object) -> object:
+    """Only RFC 3339 text: a bare number or year would otherwise pass for a time."""
+    if not (isinstance(value, str) and _RFC3339.match(value)):
+        raise ValueError("a time is written in RFC 3339, like 2030-06-01T17:00:00-07:00")
+    return value
+
+
+_RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d")
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
 
 
@@ -43,8 +54,8 @@ class EventBody(BaseModel):
     kind: EventKind = EventKind.REAL
     program: Annotated[str, Field(pattern=ID_PATTERN)]
     group: GroupBody
-    start: AwareDatetime
-    end: AwareDatetime
+    start: Moment
+    end: Moment
     target_w: Annotated[float, Field(allow_inf_nan=False, strict=True)] | None
     direction: Annotated[str, Field(pattern="^(discharge|charge)$")] = "discharge"
     priority: Annotated[int, Field(ge=1, le=1000, strict=True)] = 100

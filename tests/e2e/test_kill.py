@@ -6,6 +6,7 @@ The acknowledgements are recorded on the wire by a tap (mosquitto) and by the st
 
 import asyncio
 import json
+import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,6 +31,9 @@ GRACE_S = 1
 PERIOD_MS = 100
 SPAN_MS = 60
 REPEATED = 0.1
+
+QUIET = logging.getLogger("tests.meters")
+QUIET.setLevel(logging.ERROR)
 
 Key = tuple[str, int]
 """Device and sequence number: one boot each."""
@@ -57,7 +61,7 @@ class Meters:
     async def run(self) -> None:
         """Until `stopping`; then every message has been taken by the broker."""
         async with aiomqtt.Client(
-            "127.0.0.1", self.port, identifier="meters", protocol=aiomqtt.ProtocolVersion.V5
+            "127.0.0.1", self.port, identifier="meters", protocol=aiomqtt.ProtocolVersion.V5, logger=QUIET
         ) as client:
             seq, tick = 0, now_ms() // PERIOD_MS
             while not self.stopping:
@@ -138,7 +142,7 @@ async def checkpoint_round(s: Scene) -> None:
     state = s.daemon.directory / "state"
 
     def stamps() -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in state.glob("checkpoint*")}
+        return {path.name: path.stat().st_mtime_ns for path in state.glob("*.checkpoint")}
 
     async with running(s.daemon):
         before = stamps()

@@ -1,0 +1,89 @@
+"""An event's JSON body: what is taken and what is refused, with its place."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.errors import InvalidInput
+from gateway.domain.model import EventKind
+from gateway.signals.body import MAX_BODY_BYTES, parse_event
+
+GOOD = {
+    "id": "evening-1",
+    "revision": 3,
+    "program": "demo",
+    "group": {"tags": ["zone-a"], "ids": ["home-1"]},
+    "start": "2030-06-01T17:00:00-07:00",
+    "end": "2030-06-02T01:00:00Z",
+    "target_w": 350000.0,
+}
+
+
+def parse(**changes: object) -> object:
+    return parse_event(orjson.dumps(GOOD | changes), source="test")
+
+
+def test_body_full_event_is_read_in_the_domains_words() -> None:
+    request = parse_event(orjson.dumps(GOOD | {"kind": "capacity_test", "priority": 2}), source="test")
+    assert (request.id, request.revision, request.kind) == ("evening-1", 3, EventKind.CAPACITY_TEST)
+    assert request.end_ms - request.start_ms == 3_600_000
+    assert request.group.tags == ("zone-a",)
+    assert request.group.ids == ("home-1",)
+    assert (request.target_w, request.priority, request.source) == (350000.0, 2, "test")
+
+
+def test_body_null_target_is_the_most_and_not_zero() -> None:
+    request = parse_event(orjson.dumps(GOOD | {"target_w": None, "direction": "charge"}), source="test")
+    assert request.target_w is None
+    assert request.charge_when_max
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"id": "a b"}, "id"),
+        ({"id": "x/../y"}, "id"),
+        ({"revision": -1}, "revision"),
+        ({"revision": True}, "revision"),
+        ({"kind": "maybe"}, "kind"),
+        ({"group": {}}, "group"),
+        ({"group": {"all": True, "ids": ["a"]}}, "group"),
+        ({"start": "2030"}, "start"),
+        ({"start": 1_900_000_000}, "start"),
+        ({"end": "2030-06-01T17:00:00"}, "end"),
+        ({"target_w": "350000"}, "target_w"),
+        ({"target_w": True}, "target_w"),
+        ({"priority": 0}, "priority"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_body_fault_is_named_with_its_place(change: dict[str, object], place: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse(**change)
+    assert any(problem.startswith(place) for problem in refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"null", b'{"target_w": NaN}', b'{"target_w": 1e999}', b"\xff\xfe", b"[" * 50_000]
+)
+def test_body_that_is_no_event_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        parse_event(raw, source="test")
+
+
+def test_body_over_the_limit_is_refused_unread() -> None:
+    with pytest.raises(InvalidInput, match="larger"):
+        parse_event(b" " * (MAX_BODY_BYTES + 1), source="test")
+
+
+@given(st.dictionaries(st.sampled_from(sorted(GOOD)), st.none() | st.integers() | st.text(max_size=20) | st.floats()))
+def test_body_anything_else_raises_nothing_but_invalid_input(changes: dict[str, object]) -> None:
+    try:
+        raw = orjson.dumps(GOOD | changes, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        return
+    try:
+        parse_event(raw, source="test")
+    except InvalidInput as refused:
+        assert refused.problems
