@@ -122,9 +122,7 @@ class Daemon:
         """SIGTERM; the exit code."""
         return await self.child.stop()
 
-    async def ask(
-        self, method: str, path: str, *, body: bytes | None = None, kind: str = "application/json"
-    ) -> Reply:
+    async def ask(self, method: str, path: str, *, body: bytes | None = None, kind: str = "application/json") -> Reply:
         """One request; the body of the answer as JSON where it is JSON, else as text."""
         headers = {"Content-Type": kind} if body is not None else {}
         async with (
@@ -198,7 +196,7 @@ async def run_cli(*args: str, env: Mapping[str, str] | None = None, stdin: bytes
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    import os  # noqa: PLC0415
+    import os
 
     return dict(os.environ) | {"COLUMNS": "200", "NO_COLOR": "1"} | dict(more or {})
 

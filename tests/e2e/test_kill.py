@@ -105,7 +105,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, daemon_port: int, broker_port: int, acks: Callable[[], list[bytes]]) -> AsyncIterator[Scene]:
+async def scene(
+    directory: Path, daemon_port: int, broker_port: int, acks: Callable[[], list[bytes]]
+) -> AsyncIterator[Scene]:
     platform = Platform()
     meters = Meters(broker_port, random.Random(5))
     async with asyncio.TaskGroup() as tasks:

@@ -8,7 +8,7 @@ import uvloop
 from pydantic import ValidationError
 
 from gateway.clock import ManualClock
-from gateway.transports.mqtt.connection import PublishOutcome
+from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.broker import Broker, User
 from tests.transports.peers import (
@@ -180,6 +180,39 @@ async def test_connection_subscription_refused_is_counted_as_refused(scripted: S
         assert await caller.next() is None
         assert connection.stats.lost["refused"] == 1
         assert not connection.connected
+
+
+async def test_connection_granted_a_lower_qos_than_asked_for_is_refused(scripted: ScriptedBroker) -> None:
+    connection = make_connection(make_settings(scripted.url), "a/#")
+    async with running(connection, connected=False):
+        caller = await scripted.caller()
+        caller.say(mqtt5.ConnAckPacket().write())
+        request = await caller.next_of(mqtt5.SubscribePacket)
+        assert isinstance(request, mqtt5.SubscribePacket)
+        granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE]
+        caller.say(mqtt5.SubAckPacket(request.packet_id, granted).write())
+        await until(lambda: connection.stats.lost["refused"] == 1)
+        assert not connection.connected
+
+
+async def test_publish_past_its_deadline_sends_nothing(scripted: ScriptedBroker) -> None:
+    clock = ManualClock()
+    connection = make_connection(make_settings(scripted.url), clock=clock)
+    async with running(connection, connected=False):
+        caller = await scripted.caller()
+        await caller.welcome()
+        await connection.wait_connected()
+        message = OutMessage(topic="a/b", payload=b"late")
+        late = await connection.publish([message], deadline_mono_ms=clock.mono_ms())
+        assert late == [PublishOutcome.NOT_SENT]
+        publishing = asyncio.ensure_future(
+            connection.publish([OutMessage(topic="a/b", payload=b"in time")], deadline_mono_ms=clock.mono_ms() + 60_000)
+        )
+        packet = await caller.next_of(mqtt5.PublishPacket)
+        assert isinstance(packet, mqtt5.PublishPacket)
+        assert packet.payload == b"in time"
+        caller.say(mqtt5.PubAckPacket(packet.packet_id or 0).write())
+        assert await asyncio.wait_for(publishing, CEILING_S) == [PublishOutcome.ACKED]
 
 
 async def test_connection_nobody_listens_is_counted_and_tried_again(scripted: ScriptedBroker) -> None:
