@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import uvloop
 from aiohttp import web
 
-from gateway.api.models import openapi
+from gateway.api.samples import connection_samples, delivery_samples, link_samples, supervisor_samples
 from gateway.api.server import Parts, make_app
 from gateway.api.views import EventView, FleetView
 from gateway.clock import Clock, SystemClock, utc_struct
@@ -30,8 +30,6 @@ from gateway.domain.energy import Rules
 from gateway.domain.errors import GatewayError
 from gateway.domain.fleet import Fleet
 from gateway.links.mqtt import MqttLink
-from gateway.profiles.asyncapi import asyncapi
-from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.checkpoint import Checkpointer, restore_columns
 from gateway.services.control import Control
@@ -39,12 +37,11 @@ from gateway.services.control_metrics import control_samples, fleet_samples
 from gateway.services.delivery import Delivery
 from gateway.services.ingest import Ingest
 from gateway.services.inventory import Inventory, parse_rows
-from gateway.services.observe import LoopLag, Sample, registry, set_up_logging
+from gateway.services.observe import LoopLag, registry, set_up_logging
 from gateway.services.supervisor import Supervisor
-from gateway.signals.body import EventBody
-from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, PlatformSignal
+from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
-from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink
+from gateway.sinks.mqtt import MqttSink
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.journal import SqliteJournal
@@ -162,10 +159,10 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
             lambda: fleet_samples(fleet, clock),
             lambda: control_samples(control),
             checkpointer.samples,
-            lambda: _link_samples(link),
-            lambda: _connection_samples(connections),
-            lambda: _delivery_samples(deliveries, clock),
-            lambda: _supervisor_samples(supervisor),
+            lambda: link_samples(link),
+            lambda: connection_samples(connections),
+            lambda: delivery_samples(deliveries, clock),
+            lambda: supervisor_samples(supervisor),
         ],
         [lag.histogram, *control.histograms],
     )
@@ -287,133 +284,3 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
         "rejected": [asdict(row) for row in parsed.bad],
         "rejected_total": len(parsed.bad),
     }
-
-
-def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
-    """The OpenAPI and AsyncAPI documents by file name."""
-    codecs: Iterable[Codec] = load_profiles(profiles_dir).values()
-    interval = {
-        "type": "object",
-        "required": ["device", "start", "length_s", "revision"],
-        "properties": {
-            "device": {"type": "string"},
-            "start": {"type": "string", "format": "date-time"},
-            "length_s": {"type": "integer"},
-            "revision": {"type": "integer"},
-            "charge_wh": {"type": ["number", "null"]},
-            "discharge_wh": {"type": ["number", "null"]},
-            "coverage_pct": {"type": "number"},
-            "samples": {"type": "integer"},
-            "soc_end_pct": {"type": ["number", "null"]},
-            "source": {"enum": ["none", "counter", "energy"]},
-            "battery_w_mean": {"type": ["number", "null"]},
-            "battery_w_min": {"type": ["number", "null"]},
-            "battery_w_max": {"type": ["number", "null"]},
-        },
-    }
-    platform = {
-        "platform.dispatch": {
-            "address": DISPATCH_TOPIC, "action": "receive", "summary": "A dispatch event, here only.",
-            "payload": EventBody.model_json_schema(),
-        },
-        "platform.answers": {
-            "address": ANSWER_TOPIC, "action": "send", "summary": "The decision on an event.",
-            "payload": {"type": "object", "required": ["outcome"], "properties": {
-                "id": {"type": "string"}, "revision": {"type": "integer"},
-                "outcome": {"enum": ["accepted", "duplicate", "superseded", "rejected"]},
-                "reason": {"type": ["string", "null"]}}},
-        },
-        "platform.intervals": {
-            "address": INTERVAL_TOPIC, "action": "send", "payload": interval,
-            "summary": "One interval record; identity is (device, start, revision).",
-        },
-    }  # fmt: skip
-    return {
-        "openapi.json": openapi(version("battery-fleet-gateway")),
-        "asyncapi.json": asyncapi(codecs, platform),
-    }
-
-
-# -- metrics of parts that count but do not tell -----------------------------------------------------------------
-
-
-def _link_samples(link: MqttLink) -> Iterable[Sample]:
-    stats = link.stats
-    for kind, count in stats.messages.items():
-        yield Sample(
-            name="gateway_messages", help="Messages decoded.", value=count, kind="counter", labels=(("kind", kind),)
-        )
-    for reason, count in stats.rejects.items():
-        yield Sample(
-            name="gateway_decode_rejects",
-            help="Messages refused.",
-            value=count,
-            kind="counter",
-            labels=(("reason", reason),),
-        )
-    for name, text, value in (
-        ("gateway_unenrolled_messages", "Messages of devices that are not enrolled.", stats.unenrolled),
-        ("gateway_live_stale", "Live readings of unknown age.", stats.stale_live),
-        ("gateway_implausible_points", "Points made unknown.", link.implausible),
-    ):
-        yield Sample(name=name, help=text, value=value, kind="counter")
-    yield Sample(
-        name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.", value=len(link.unenrolled)
-    )
-
-
-def _connection_samples(connections: Mapping[str, Connection]) -> Iterable[Sample]:
-    for name, connection in connections.items():
-        stats, label = connection.stats, (("connection", name),)
-        up = 1.0 if connection.connected else 0.0
-        yield Sample(name="gateway_mqtt_connected", help="1 while connected.", value=up, labels=label)
-        yield Sample(
-            name="gateway_mqtt_receive_maximum", help="The broker's.", value=stats.broker_receive_max, labels=label
-        )
-        for metric, text, value in (
-            ("gateway_mqtt_connects", "Connections made.", stats.connects),
-            ("gateway_mqtt_received_bytes", "Bytes received.", stats.rx_bytes),
-            (
-                "gateway_mqtt_stale_acknowledgements",
-                "Acknowledgements of an old connection, dropped.",
-                stats.acks_stale,
-            ),
-        ):
-            yield Sample(name=metric, help=text, value=value, kind="counter", labels=label)
-        for reason, count in stats.lost.items():
-            yield Sample(
-                name="gateway_mqtt_losses", help="Connections lost or refused.", value=count, kind="counter",
-                labels=(*label, ("reason", reason)),
-            )  # fmt: skip
-        for outcome, count in stats.published.items():
-            yield Sample(
-                name="gateway_mqtt_published", help="Messages published, by outcome.", value=count, kind="counter",
-                labels=(*label, ("outcome", outcome.value)),
-            )  # fmt: skip
-
-
-def _delivery_samples(deliveries: Iterable[Delivery], clock: Clock) -> Iterable[Sample]:
-    now_ms = clock.now().utc_ms
-    for delivery in deliveries:
-        stats, label = delivery.stats, (("sink", delivery.sink.name),)
-        for metric, text, value in (
-            ("gateway_sink_accepted", "Interval records accepted.", stats.accepted),
-            ("gateway_sink_rejected", "Interval records refused for good.", stats.rejected),
-            ("gateway_sink_retries", "Batches kept for later.", stats.kept),
-        ):
-            yield Sample(name=metric, help=text, value=value, kind="counter", labels=label)
-        age_s = 0.0 if stats.oldest_ms is None else max(0.0, (now_ms - stats.oldest_ms) / 1000)
-        yield Sample(
-            name="gateway_sink_backlog_records", help="Records not accepted yet.", value=stats.backlog, labels=label
-        )
-        yield Sample(
-            name="gateway_sink_oldest_seconds", help="Age of the oldest record not accepted.", value=age_s, labels=label
-        )
-
-
-def _supervisor_samples(supervisor: Supervisor) -> Iterable[Sample]:
-    for name, health in supervisor.health.items():
-        yield Sample(
-            name="gateway_service_restarts", help="Services that failed and were started again.",
-            value=health.restarts, kind="counter", labels=(("service", name),),
-        )  # fmt: skip

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.app import documents, import_offline, run_daemon
+from gateway.api.documents import documents
+from gateway.app import import_offline, run_daemon
 from gateway.client import Daemon, DaemonError
 from gateway.config import Settings, load_settings
 from gateway.domain.errors import GatewayError, InvalidInput

@@ -6,6 +6,7 @@ durable and answered on `gateway/v1/platform/dispatch/answers`.
 
 import asyncio
 import logging
+from typing import Any
 
 import mqtt5
 import orjson
@@ -24,6 +25,7 @@ DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
 ANSWER_TOPIC = "gateway/v1/platform/dispatch/answers"
 PENDING_MAX = 1_000
 ANSWER_DEADLINE_MS = 10_000
+RETRY_S = 1.0
 
 
 class PlatformSettings(BaseModel):
@@ -63,19 +65,29 @@ class PlatformSignal:
             generation, packet = await self._pending.get()
             if paused and self._pending.qsize() <= PENDING_MAX:
                 self.connection.resume_reading()
-            try:
-                answer = answer_body(await submit(parse_event(packet.payload, source="mqtt")))
-            except InvalidInput as error:
-                self.rejected += 1
-                log.warning("a dispatch message was refused", extra={"problems": error.problems[:5]})
-                answer = {"outcome": "rejected", "reason": "malformed", "problems": error.problems}
-            except StorageError:
-                # Not durable, so not acknowledged: the broker sends it again on the next connection.
-                log.exception("a dispatch message could not be made durable")
-                continue
+            answer = await self._answer(packet.payload, submit)
             if packet.packet_id is not None:
                 self.connection.acknowledge(generation, [packet.packet_id])
             message = OutMessage(
                 topic=ANSWER_TOPIC, payload=orjson.dumps(answer), qos=1, retain=False, message_expiry_s=3600
             )
             await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
+
+    async def _answer(self, payload: bytes, submit: Submit) -> dict[str, Any]:
+        """Have an event decided. While the decision cannot be made durable it is tried again: unacknowledged, the
+        message would hold back every later one."""
+        try:
+            request = parse_event(payload, source="mqtt")
+        except InvalidInput as error:
+            self.rejected += 1
+            log.warning("a dispatch message was refused", extra={"problems": error.problems[:5]})
+            return {"outcome": "rejected", "reason": "malformed", "problems": error.problems}
+        told = False
+        while True:
+            try:
+                return answer_body(await submit(request))
+            except StorageError as error:
+                if not told:
+                    log.warning("a dispatch event cannot be made durable", extra={"why": str(error)})
+                told = True
+                await asyncio.sleep(RETRY_S)

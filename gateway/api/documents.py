@@ -1,0 +1,59 @@
+"""The OpenAPI and AsyncAPI documents, generated from the models and the profiles."""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gateway.api.models import openapi
+from gateway.profiles.asyncapi import asyncapi
+from gateway.profiles.codec import Codec
+from gateway.profiles.loader import load_profiles
+from gateway.signals.body import EventBody
+from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC
+from gateway.sinks.mqtt import INTERVAL_TOPIC
+
+
+def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
+    """The OpenAPI and AsyncAPI documents by file name."""
+    codecs: Iterable[Codec] = load_profiles(profiles_dir).values()
+    interval = {
+        "type": "object",
+        "required": ["device", "start", "length_s", "revision"],
+        "properties": {
+            "device": {"type": "string"},
+            "start": {"type": "string", "format": "date-time"},
+            "length_s": {"type": "integer"},
+            "revision": {"type": "integer"},
+            "charge_wh": {"type": ["number", "null"]},
+            "discharge_wh": {"type": ["number", "null"]},
+            "coverage_pct": {"type": "number"},
+            "samples": {"type": "integer"},
+            "soc_end_pct": {"type": ["number", "null"]},
+            "source": {"enum": ["none", "counter", "energy"]},
+            "battery_w_mean": {"type": ["number", "null"]},
+            "battery_w_min": {"type": ["number", "null"]},
+            "battery_w_max": {"type": ["number", "null"]},
+        },
+    }
+    platform = {
+        "platform.dispatch": {
+            "address": DISPATCH_TOPIC, "action": "receive", "summary": "A dispatch event, here only.",
+            "payload": EventBody.model_json_schema(),
+        },
+        "platform.answers": {
+            "address": ANSWER_TOPIC, "action": "send", "summary": "The decision on an event.",
+            "payload": {"type": "object", "required": ["outcome"], "properties": {
+                "id": {"type": "string"}, "revision": {"type": "integer"},
+                "outcome": {"enum": ["accepted", "duplicate", "superseded", "rejected"]},
+                "reason": {"type": ["string", "null"]}}},
+        },
+        "platform.intervals": {
+            "address": INTERVAL_TOPIC, "action": "send", "payload": interval,
+            "summary": "One interval record; identity is (device, start, revision).",
+        },
+    }  # fmt: skip
+    return {
+        "openapi.json": openapi(version("battery-fleet-gateway")),
+        "asyncapi.json": asyncapi(codecs, platform),
+    }

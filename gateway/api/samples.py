@@ -1,0 +1,92 @@
+"""Metrics of parts that count but do not tell: links, connections, deliveries, the supervisor."""
+
+from collections.abc import Iterable, Mapping
+
+from gateway.clock import Clock
+from gateway.links.mqtt import MqttLink
+from gateway.services.delivery import Delivery
+from gateway.services.observe import Sample
+from gateway.services.supervisor import Supervisor
+from gateway.transports.mqtt.connection import Connection
+
+
+def link_samples(link: MqttLink) -> Iterable[Sample]:
+    stats = link.stats
+    for kind, count in stats.messages.items():
+        yield Sample(
+            name="gateway_messages", help="Messages decoded.", value=count, kind="counter", labels=(("kind", kind),)
+        )
+    for reason, count in stats.rejects.items():
+        yield Sample(
+            name="gateway_decode_rejects",
+            help="Messages refused.",
+            value=count,
+            kind="counter",
+            labels=(("reason", reason),),
+        )
+    for name, text, value in (
+        ("gateway_unenrolled_messages", "Messages of devices that are not enrolled.", stats.unenrolled),
+        ("gateway_live_stale", "Live readings of unknown age.", stats.stale_live),
+        ("gateway_implausible_points", "Points made unknown.", link.implausible),
+    ):
+        yield Sample(name=name, help=text, value=value, kind="counter")
+    yield Sample(
+        name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.", value=len(link.unenrolled)
+    )
+
+
+def connection_samples(connections: Mapping[str, Connection]) -> Iterable[Sample]:
+    for name, connection in connections.items():
+        stats, label = connection.stats, (("connection", name),)
+        up = 1.0 if connection.connected else 0.0
+        yield Sample(name="gateway_mqtt_connected", help="1 while connected.", value=up, labels=label)
+        yield Sample(
+            name="gateway_mqtt_receive_maximum", help="The broker's.", value=stats.broker_receive_max, labels=label
+        )
+        for metric, text, value in (
+            ("gateway_mqtt_connects", "Connections made.", stats.connects),
+            ("gateway_mqtt_received_bytes", "Bytes received.", stats.rx_bytes),
+            (
+                "gateway_mqtt_stale_acknowledgements",
+                "Acknowledgements of an old connection, dropped.",
+                stats.acks_stale,
+            ),
+        ):
+            yield Sample(name=metric, help=text, value=value, kind="counter", labels=label)
+        for reason, count in stats.lost.items():
+            yield Sample(
+                name="gateway_mqtt_losses", help="Connections lost or refused.", value=count, kind="counter",
+                labels=(*label, ("reason", reason)),
+            )  # fmt: skip
+        for outcome, count in stats.published.items():
+            yield Sample(
+                name="gateway_mqtt_published", help="Messages published, by outcome.", value=count, kind="counter",
+                labels=(*label, ("outcome", outcome.value)),
+            )  # fmt: skip
+
+
+def delivery_samples(deliveries: Iterable[Delivery], clock: Clock) -> Iterable[Sample]:
+    now_ms = clock.now().utc_ms
+    for delivery in deliveries:
+        stats, label = delivery.stats, (("sink", delivery.sink.name),)
+        for metric, text, value in (
+            ("gateway_sink_accepted", "Interval records accepted.", stats.accepted),
+            ("gateway_sink_rejected", "Interval records refused for good.", stats.rejected),
+            ("gateway_sink_retries", "Batches kept for later.", stats.kept),
+        ):
+            yield Sample(name=metric, help=text, value=value, kind="counter", labels=label)
+        age_s = 0.0 if stats.oldest_ms is None else max(0.0, (now_ms - stats.oldest_ms) / 1000)
+        yield Sample(
+            name="gateway_sink_backlog_records", help="Records not accepted yet.", value=stats.backlog, labels=label
+        )
+        yield Sample(
+            name="gateway_sink_oldest_seconds", help="Age of the oldest record not accepted.", value=age_s, labels=label
+        )
+
+
+def supervisor_samples(supervisor: Supervisor) -> Iterable[Sample]:
+    for name, health in supervisor.health.items():
+        yield Sample(
+            name="gateway_service_restarts", help="Services that failed and were started again.",
+            value=health.restarts, kind="counter", labels=(("service", name),),
+        )  # fmt: skip
