@@ -58,6 +58,7 @@ EPOCH_BITS = 32
 MEASURED_AGE_S = 30.0
 HOLD_TELEMETRY_FROM = 500
 RELEASE_SLACK_S = 15.0
+REACH_MIN = 0.5
 TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -315,7 +316,11 @@ class Control:
         else:
             target_w = request.target_w
         desired_w = target_w + run.trim.offset_w
-        ramped = abs(run.commanded_w - desired_w) < 1.0
+        stalled = self._writer.reach < REACH_MIN
+        if stalled:
+            # What was commanded did not arrive: the ramp goes on from what is, or its return would be a step.
+            run.commanded_w = delivered_w
+        ramped = abs(run.commanded_w - desired_w) < 1.0 and not stalled
         run.commanded_w = self._governor.step(desired_w, run.commanded_w, dt_s)
         given = share(run.commanded_w - others_w)
         if ramped and request.target_w is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.fleet import Fleet, Held, Snapshot
-from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Mode, Now
+from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Grid, Ints, Mode, Now
 from gateway.domain.setpoints import obeyed, overridden, release_at
 from gateway.ports import Change, ControlEnded, ReserveChanged
 from gateway.services.settings import ControlSettings
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 LEASE_MARGIN_MS = 2_000
 FRESH_MS = 10_000
+GAP_MS = 5_000
 HEARD_SHARE = 0.95
 RENEW_PART = 0.25
 RESERVE_STEP_PCT = 0.05
@@ -40,6 +41,7 @@ class Custody:
         self._left_event: dict[int, int] = {}
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
         self._reported: Floats = np.zeros(0)
+        self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self.stats = CustodyStats()
 
     def adopt(self, controlled: Iterable[DeviceId], now: Now) -> None:
@@ -88,7 +90,7 @@ class Custody:
             changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
         changes += self._owners_choice(n)
         snapshot = fleet.snapshot()
-        self._obeying = obeyed(self._obeying, snapshot)
+        self._obeying = obeyed(self._undisturbed(), snapshot)
         taken_back = overridden(snapshot, now, self._obeying)
         if taken_back.any():
             slots = np.flatnonzero(taken_back)
@@ -100,6 +102,16 @@ class Custody:
             changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
             log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
         return changes
+
+    def _undisturbed(self) -> Bools:
+        """Who had obeyed and has been heard without a gap since: a device that was away, islanded or faulty may have
+        left our mode by itself, which is nobody's choice."""
+        n = len(self._obeying)
+        live = self._fleet.live
+        gap = live.seen_mono_ms[:n] - self._seen_mono_ms[:n] > GAP_MS
+        self._seen_mono_ms = live.seen_mono_ms[: self._fleet.n].copy()
+        result: Bools = self._obeying & ~gap & (live.grid[:n] != Grid.ISLAND) & (live.faults[:n] == 0)
+        return result
 
     def _adopt_restored(self, now: Now) -> None:
         """Devices held over from before a restart: what they do is what they were told."""

@@ -32,7 +32,10 @@ class WriterStats:
 
 
 class Writer:
-    """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part."""
+    """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part.
+
+    `reach` is the share of the newest commands that the broker or device took, 1 where there were none.
+    """
 
     def __init__(
         self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock, epoch: int
@@ -44,6 +47,7 @@ class Writer:
         self._clock = clock
         self._cmd = epoch << EPOCH_BITS
         self.failing: str | None = None
+        self.reach = 1.0
         self.stats = WriterStats()
 
     async def carry_out(
@@ -65,6 +69,7 @@ class Writer:
                     log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
                 self.failing = str(error)
                 keep = ~taken
+        self.reach = 1.0
         if not keep.any():
             return
         batch = self._batch(todo, keep, now)
@@ -115,6 +120,7 @@ class Writer:
     async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
         """Write, and note what is in force now: whatever may have arrived."""
         report = await self._send(batch)
+        self.reach = float(np.mean(report.delivery == Delivery.ACCEPTED))
         reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
         self._note(batch, reached, holder)
 
