@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 LEASE_MARGIN_MS = 2_000
 FRESH_MS = 10_000
-GAP_MS = 5_000
+GAP_MS = 12_000
 HEARD_SHARE = 0.95
 RENEW_PART = 0.25
 RESERVE_STEP_PCT = 0.05
