@@ -233,6 +233,6 @@ def _answer(answer: Answer) -> web.Response:
 
 def _number(request: web.Request, name: str, default: int, most: int) -> int:
     text = request.query.get(name, str(default))
-    if not text.isdigit() or int(text) > most:
+    if not text.isdecimal() or len(text) > len(str(most)) or int(text) > most:
         raise InvalidInput([f"{name}: a whole number from 0 to {most}"])
     return int(text)

@@ -226,21 +226,27 @@ class Snapshot:
 
 
 class Names:
-    """Texts numbered in order of appearance: sites, feeders, profiles."""
+    """Texts numbered in order of appearance: sites, feeders, profiles. The way back from a text to its number is only
+    needed while devices are enrolled; `compact` lets go of it, the next use makes it anew."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self._index: dict[str, int] = {}
+        self._index: dict[str, int] | None = None
 
     def index(self, text: str) -> int:
         """Number of `text`, given on first sight; -1 for the empty text."""
         if not text:
             return -1
+        if self._index is None:
+            self._index = {known: number for number, known in enumerate(self.texts)}
         found = self._index.get(text)
         if found is None:
             found = self._index[text] = len(self.texts)
             self.texts.append(text)
         return found
+
+    def compact(self) -> None:
+        self._index = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +340,10 @@ class Fleet:
         if n > len(self.live.soc_pct):
             for table in (self.nameplate, self.live, self.control):
                 table.grow(n)
+
+    def compact(self) -> None:
+        """After an enrollment: let go of what only that needed."""
+        self.sites.compact()
 
     def _new_slot(self, device_id: DeviceId) -> int:
         invariant(device_id not in self.slot_of, "a device gets one slot")

@@ -176,7 +176,7 @@ class MqttLink:
                         row = decode(packet.payload)
                         if row.device != device:
                             raise Refused("identity")
-                    except msgspec.DecodeError:
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                         row = self._reread(packet.payload, device, batch.lane)
                         if row is None:
                             break

@@ -32,8 +32,15 @@ def _flag(value: object) -> object:
     return words.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
-Watts = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-SiteLimit = Annotated[float | Literal["unlimited"] | None, BeforeValidator(_blank_is_none)]
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is expected")
+    return value
+
+
+NotFlag = BeforeValidator(_no_flag)
+Watts = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False), NotFlag]
+SiteLimit = Annotated[float | Literal["unlimited"] | None, NotFlag, BeforeValidator(_blank_is_none)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, Field(max_length=64)]
 
@@ -52,11 +59,11 @@ class DeviceRow(BaseModel):
     site: Annotated[str, Field(min_length=1, max_length=64)]
     feeder: Text = ""
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=32)
-    capacity_wh: Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
+    capacity_wh: Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False), NotFlag]
     discharge_w_max: Watts
     charge_w_max: Watts
     inverter_w_max: Annotated[Watts | None, BeforeValidator(_blank_is_none)] = None
-    reserve_pct: Annotated[float, Field(ge=0, le=100)]
+    reserve_pct: Annotated[float, Field(ge=0, le=100), NotFlag]
     export_allowed: Flag = False
     grid_charge_allowed: Flag = False
     site_import_w_max: SiteLimit = None
@@ -151,7 +158,10 @@ def _problem(error: Mapping[str, Any]) -> str:
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     reader = csv.DictReader(io.StringIO(text), restkey="", strict=True)
-    header = reader.fieldnames or []
+    try:
+        header = reader.fieldnames or []
+    except csv.Error as error:
+        raise InvalidInput([f"line 1: not CSV: {error}"]) from error
     unknown = [name for name in header if name not in DeviceRow.model_fields]
     missing = [n for n, f in DeviceRow.model_fields.items() if f.is_required() and n not in header]
     if unknown or missing:
@@ -162,7 +172,8 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         try:
             row: dict[Any, Any] | None = next(reader, None)
         except csv.Error as error:
-            yield reader.line_num, f"not CSV: {error}"
+            # the reader of dictionaries counts a line only once it has been read
+            yield reader.reader.line_num, f"not CSV: {error}"
             continue
         if row is None:
             return
@@ -231,6 +242,7 @@ class Inventory:
                 self._fleet.enroll(device, self._facts[device.profile])
             else:
                 self.devices.orphans[device.id] = device
+        self._fleet.compact()
         return list(self.devices.orphans)
 
     async def enroll(self, devices: list[Device]) -> int:
@@ -245,6 +257,7 @@ class Inventory:
             self._fleet.enroll(device, self._facts[device.profile])
             if count % ENROLL_SLICE == ENROLL_SLICE - 1:
                 await asyncio.sleep(0)
+        self._fleet.compact()
         return len(changed)
 
     def _merged(self, device: Device) -> Device | None:

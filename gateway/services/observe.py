@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from gateway.clock import Clock
 
-PART_SERIES = 200
+PART_SERIES = 50
 HEADER_LINES = 2
 LAG_PERIOD_S = 0.25
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -1,7 +1,7 @@
 """Interval records to an HTTP receiver: gzip JSON batches with an idempotency key.
 
 Body: `{"batch": id, "intervals": [row, ...]}`. 2xx with no `rejected` = all accepted; 2xx with `rejected:
-[{"index": i, ...}]` = those rows refused for good; 429 and 5xx = later (Retry-After honoured); 4xx else = the batch as
+[{"row": i, ...}]` = those rows refused for good; 429 and 5xx = later (Retry-After honoured); 4xx else = the batch as
 a whole is refused, which is a fault of configuration, so it is kept and reported.
 """
 
@@ -63,22 +63,33 @@ class HttpSink:
             async with self._open().post(
                 self._settings.url, data=packed, headers=headers, allow_redirects=False
             ) as reply:
-                return _judge(reply, await reply.content.read(MAX_REPLY_BYTES), rows=len(batch.rows))
+                return _judge(reply, await _body(reply), rows=len(batch.rows))
         except TimeoutError:
             return Keep(reason="timeout")
         except aiohttp.ClientError as error:
             return Keep(reason=type(error).__name__)
 
 
+async def _body(reply: aiohttp.ClientResponse) -> bytes:
+    """The whole body; of one that is too long a part, which no JSON parser takes."""
+    body = bytearray()
+    async for chunk in reply.content.iter_any():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            reply.close()
+            break
+    return bytes(body)
+
+
 def _judge(reply: aiohttp.ClientResponse, body: bytes, *, rows: int) -> SinkResult:
     if not 200 <= reply.status < 300:
         after = reply.headers.get("Retry-After", "")
-        return Keep(reason=f"http_{reply.status}", after_s=min(float(after), 3600.0) if after.isdigit() else 0.0)
+        return Keep(reason=f"http_{reply.status}", after_s=min(float(after), 3600.0) if after.isdecimal() else 0.0)
     if not body.strip():
         return Accept()
     try:
         answer: Any = orjson.loads(body)
-        rejected = tuple(int(item["index"]) for item in answer.get("rejected", []))
+        rejected = tuple(sorted({int(item["row"]) for item in answer.get("rejected", [])}))
     except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, ValueError):
         return Keep(reason="reply_malformed")
     if any(not 0 <= index < rows for index in rejected):

@@ -2,7 +2,9 @@
 
 import asyncio
 import csv
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -127,7 +129,9 @@ class Daemon:
         headers = {"Content-Type": kind} if body is not None else {}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CEILING_S)) as session,
-            session.request(method, self.url + path, data=body, headers=headers) as answer,
+            session.request(
+                method, self.url + path, data=io.BytesIO(body) if body else body, headers=headers
+            ) as answer,
         ):
             text = await answer.text()
             found = json.loads(text) if answer.content_type == "application/json" else text
@@ -196,7 +200,6 @@ async def run_cli(*args: str, env: Mapping[str, str] | None = None, stdin: bytes
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    import os
 
     return dict(os.environ) | {"COLUMNS": "200", "NO_COLOR": "1"} | dict(more or {})
 

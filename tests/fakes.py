@@ -1,0 +1,256 @@
+"""Fakes that behave like the real thing: devices that follow setpoints, a journal in memory, scripted sinks."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gateway.clock import ManualClock
+from gateway.domain.errors import StorageError
+from gateway.domain.fleet import Fleet, ProductFacts
+from gateway.domain.model import (
+    AckBatch,
+    AckToken,
+    CommandBatch,
+    CommandOp,
+    CommandResult,
+    Delivery,
+    Device,
+    DeviceId,
+    Floats,
+    Grid,
+    IntervalRecord,
+    LiveBatch,
+    Mode,
+    WriteReport,
+)
+from gateway.ports import (
+    Accept,
+    Change,
+    ControlEnded,
+    ControlTaken,
+    DeviceEnrolled,
+    Emit,
+    EventDecided,
+    IntervalBatch,
+    JournalState,
+    SinkResult,
+    StopAll,
+)
+
+FACTS = ProductFacts(
+    lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
+    soc_uncertainty_pct=5,
+)  # fmt: skip
+
+
+def home(name: str, **other: object) -> Device:
+    """A home that may do everything: 5 kW, 10 kWh, reserve 20 %."""
+    known: dict[str, object] = {
+        "id": DeviceId(name), "profile": "p", "site": f"site-{name}", "capacity_wh": 10_000.0,
+        "discharge_w_max": 5_000.0, "charge_w_max": 5_000.0, "reserve_pct": 20.0, "export_allowed": True,
+        "grid_charge_allowed": True, "site_import_w_max": math.inf, "site_export_w_max": math.inf,
+    }  # fmt: skip
+    return Device(**(known | other))  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class FakeLink:
+    """A link that records: acknowledgements, holds, writes. It emits what the test says."""
+
+    acknowledged: list[AckToken] = field(default_factory=list)
+    holds: list[bool] = field(default_factory=list)
+    batches: list[CommandBatch] = field(default_factory=list)
+
+    async def run(self, emit: Emit) -> None:
+        """Nothing comes by itself."""
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        self.batches.append(batch)
+        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+
+    def acknowledge(self, token: AckToken) -> None:
+        self.acknowledged.append(token)
+
+    def hold_telemetry(self, on: bool) -> None:
+        self.holds.append(on)
+
+
+class Homes:
+    """Devices behind a link that follow their setpoints at once, revert when a lease ends, and report when told to.
+
+    `battery_w` is their power, `mode` who steers them; `deaf`, `islanded` and `silent` name devices out of order.
+    `after_write` runs after every batch.
+    """
+
+    def __init__(self, fleet: Fleet, clock: ManualClock, *, soc_pct: float = 60.0, load_w: float = 500.0) -> None:
+        n = fleet.n
+        self.fleet = fleet
+        self.clock = clock
+        self.soc_pct: Floats = np.full(n, soc_pct)
+        self.reserve_pct: Floats = fleet.nameplate.owner_reserve_pct[:n].astype(np.float64)
+        self.load_w: Floats = np.full(n, load_w)
+        self.battery_w: Floats = np.zeros(n)
+        self.mode = np.full(n, Mode.SELF_CONSUMPTION, dtype=np.int8)
+        self.lease_end_ms = np.zeros(n, dtype=np.int64)
+        self.cmd = np.zeros(n, dtype=np.int64)
+        self.in_force = np.zeros(n, dtype=np.int64)
+        self.deaf: set[int] = set()
+        self.silent: set[int] = set()
+        self.islanded: set[int] = set()
+        self.writes: list[tuple[int, CommandOp, int, int, int]] = []
+        self.on_acks: Callable[[AckBatch], None] | None = None
+        self.answers: list[tuple[int, int, CommandResult]] = []
+
+    async def run(self, emit: Emit) -> None:
+        """Reports are made by `report`."""
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        """Every device does as it is told; (slot, op, setpoint_w, lease_s, cmd) goes into `writes`."""
+        assert len(set(batch.slots.tolist())) == len(batch)
+        for i, slot in enumerate(batch.slots.tolist()):
+            op, cmd = CommandOp(int(batch.op[i])), int(batch.cmd[i])
+            self.writes.append((slot, op, int(batch.setpoint_w[i]), int(batch.lease_s[i]), cmd))
+            if slot in self.deaf or slot in self.silent:
+                continue
+            result = self._obey(slot, op, cmd, batch, i)
+            self.answers.append((slot, cmd, result))
+        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+
+    def _obey(self, slot: int, op: CommandOp, cmd: int, batch: CommandBatch, i: int) -> CommandResult:
+        if cmd <= self.cmd[slot]:
+            return CommandResult.OLDER
+        if slot in self.islanded and op in (CommandOp.SETPOINT, CommandOp.HOLD):
+            return CommandResult.REFUSED
+        self.cmd[slot] = cmd
+        if op is CommandOp.RESERVE:
+            self.reserve_pct[slot] = batch.reserve_pct[i]
+        elif op is CommandOp.RELEASE:
+            self._revert(slot)
+        else:
+            self.mode[slot] = Mode.REMOTE
+            self.battery_w[slot] = batch.setpoint_w[i]
+            self.lease_end_ms[slot] = self.clock.mono + int(batch.lease_s[i]) * 1000
+            self.in_force[slot] = cmd
+        return CommandResult.APPLIED
+
+    def _revert(self, slot: int) -> None:
+        self.mode[slot] = Mode.SELF_CONSUMPTION
+        self.battery_w[slot] = 0.0
+        self.lease_end_ms[slot] = 0
+        self.in_force[slot] = 0
+
+    def owner_takes_back(self, slot: int) -> None:
+        self._revert(slot)
+
+    def acknowledge(self, token: AckToken) -> None:
+        """Nothing here needs it."""
+
+    def hold_telemetry(self, on: bool) -> None:
+        """Nothing here needs it."""
+
+    def report(self, *, answers: bool = True) -> None:
+        """Leases run out where it is time; everybody who is not silent says how they are."""
+        for slot in np.flatnonzero((self.lease_end_ms > 0) & (self.lease_end_ms <= self.clock.mono)).tolist():
+            self._revert(slot)
+        loud = np.array([s for s in range(self.fleet.n) if s not in self.silent], dtype=np.int32)
+        k = len(loud)
+        grid = np.array([Grid.ISLAND if s in self.islanded else Grid.ON for s in loud.tolist()], dtype=np.int8)
+        batch = LiveBatch(
+            slots=loud,
+            fresh=np.ones(k, dtype=np.bool_),
+            device_t_ms=np.full(k, self.clock.utc, dtype=np.int64),
+            battery_w=self.battery_w[loud].copy(),
+            soc_pct=self.soc_pct[loud].copy(),
+            soc_step_pct=np.full(k, 1.0),
+            temp_c=np.full(k, 20.0),
+            discharge_w_max=np.full(k, 5_000.0),
+            charge_w_max=np.full(k, 5_000.0),
+            reserve_pct=self.reserve_pct[loud].copy(),
+            pv_w=np.zeros(k),
+            load_w=self.load_w[loud].copy(),
+            grid_w=self.load_w[loud] - self.battery_w[loud],
+            mode=self.mode[loud].copy(),
+            grid=grid,
+            faults=np.zeros(k, dtype=np.int64),
+            cmd=self.in_force[loud].copy(),
+        )
+        self.fleet.take_live(batch, self.clock.now())
+        said, self.answers = self.answers, []
+        if answers and said and self.on_acks is not None:
+            slots, cmds, results = zip(*said, strict=True)
+            self.on_acks(
+                AckBatch(
+                    slots=np.array(slots, dtype=np.int32),
+                    cmd=np.array(cmds, dtype=np.int64),
+                    result=np.array([int(r) for r in results], dtype=np.int8),
+                )
+            )
+
+
+class MemoryJournal:
+    """A journal without a disk. `failing` makes every commit fail; `kept` are the changes in order."""
+
+    def __init__(self) -> None:
+        self.kept: list[Change] = []
+        self.failing = False
+        self.epoch = 0
+
+    def load(self) -> JournalState:
+        self.epoch += 1
+        devices: dict[DeviceId, Device] = {}
+        events: dict[str, EventDecided] = {}
+        controlled: dict[DeviceId, str] = {}
+        stopped = False
+        for change in self.kept:
+            match change:
+                case DeviceEnrolled(device=device):
+                    devices[device.id] = device
+                case EventDecided(request=request):
+                    events[request.id] = change
+                case ControlTaken(devices=names, event=event):
+                    controlled |= dict.fromkeys(names, event)
+                case ControlEnded(devices=names):
+                    for name in names:
+                        controlled.pop(name, None)
+                case StopAll(active=active):
+                    stopped = active
+                case _:
+                    pass
+        return JournalState(
+            epoch=self.epoch,
+            devices=tuple(devices.values()),
+            events=tuple(events.values()),
+            controlled=controlled,  # type: ignore[arg-type]
+            stopped=stopped,
+        )
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        if self.failing:
+            raise StorageError("no space left on device")
+        self.kept += changes
+
+    def of(self, kind: type[Change]) -> list[Change]:
+        return [change for change in self.kept if isinstance(change, kind)]
+
+
+@dataclass(slots=True)
+class ScriptedSink:
+    """A receiver that answers as scripted, then accepts; `got` are the batches in order."""
+
+    name: str = "scripted"
+    script: list[SinkResult] = field(default_factory=list)
+    got: list[IntervalBatch] = field(default_factory=list)
+    on_batch: Callable[[], None] | None = None
+
+    async def send(self, batch: IntervalBatch) -> SinkResult:
+        self.got.append(batch)
+        result = self.script.pop(0) if self.script else Accept()
+        if self.on_batch is not None:
+            self.on_batch()
+        return result
+
+    @property
+    def rows(self) -> list[IntervalRecord]:
+        return [row for batch in self.got for row in batch.rows]
