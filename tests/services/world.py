@@ -1,0 +1,102 @@
+"""A small fleet under control, moved by hand: devices report, control ticks, a second passes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gateway.clock import ManualClock
+from gateway.domain.dispatch import Answer
+from gateway.domain.fleet import Fleet, Held, ProductFacts
+from gateway.domain.model import CommandOp, Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.services.control import Control
+from gateway.services.settings import ControlSettings
+from tests.fakes import FACTS, Homes, MemoryJournal, home
+
+SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)
+
+
+@dataclass(slots=True)
+class World:
+    """`trace` is the fleet's power in W, one value per second; `now_s` the seconds that have passed."""
+
+    devices: Sequence[Device]
+    facts: ProductFacts = FACTS
+    facts_of: dict[str, ProductFacts] = field(default_factory=dict)
+    settings: ControlSettings = SETTINGS
+    clock: ManualClock = field(default_factory=ManualClock)
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    fleet: Fleet = field(init=False)
+    homes: Homes = field(init=False)
+    control: Control = field(init=False)
+    trace: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._begin()
+        self.homes = Homes(self.fleet, self.clock)
+        self._attach()
+
+    def _begin(self) -> None:
+        self.fleet = Fleet()
+        for device in self.devices:
+            self.fleet.enroll(device, self.facts_of.get(device.id, self.facts))
+
+    def _attach(self) -> None:
+        remembered = self.journal.load()
+        self.control = Control(
+            self.settings, fleet=self.fleet, journal=self.journal, link=self.homes, clock=self.clock,
+            epoch=remembered.epoch,
+        )  # fmt: skip
+        self.control.restore(remembered)
+        self.homes.on_acks = self.control.take_acks
+
+    def restart(self, *, away_s: int) -> None:
+        """The gateway dies, the homes live on; a new process finds the journal and nothing else."""
+        for _ in range(away_s):
+            self.clock.advance(s=1)
+            self.homes.report(answers=False)
+            self.trace.append(float(self.homes.battery_w.sum()))
+        self._begin()
+        self.homes.fleet = self.fleet
+        self.homes.answers = []
+        self._attach()
+
+    async def go(self, s: int, *, each: Callable[[], None] | None = None) -> "World":
+        """Let `s` seconds pass."""
+        for _ in range(s):
+            self.homes.report()
+            await self.control.tick()
+            self.trace.append(float(self.homes.battery_w.sum()))
+            if each is not None:
+                each()
+            self.clock.advance(s=1)
+        return self
+
+    def event(self, name: str = "e", *, s: float, target_w: float | None, **other: object) -> EventRequest:
+        """An event to everybody from now on."""
+        made = EventRequest(
+            id=EventId(name), revision=1, kind=EventKind.REAL, program="test", group=TargetGroup(all=True),
+            start_ms=self.clock.utc, end_ms=self.clock.utc + round(s * 1000), target_w=target_w, priority=100,
+        )  # fmt: skip
+        return replace(made, **other)  # type: ignore[arg-type]
+
+    async def submit(self, name: str = "e", *, s: float, target_w: float | None, **other: object) -> Answer:
+        return await self.control.submit(self.event(name, s=s, target_w=target_w, **other))
+
+    def held(self) -> list[str]:
+        return [Held(int(value)).name for value in self.fleet.control.held[: self.fleet.n]]
+
+    def ops(self, slot: int | None = None) -> list[CommandOp]:
+        return [op for at, op, *_ in self.homes.writes if slot in (None, at)]
+
+    def steps_w(self) -> float:
+        """The largest change of the fleet's power from one second to the next."""
+        return float(np.abs(np.diff(self.trace)).max())
+
+
+def homes_of(count: int, **other: object) -> list[Device]:
+    return [home(f"home-{i:02d}", **other) for i in range(count)]
+
+
+def group(*ids: str) -> TargetGroup:
+    return TargetGroup(ids=tuple(DeviceId(name) for name in ids))
