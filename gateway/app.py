@@ -152,7 +152,7 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
-    supervisor = Supervisor(rng=random.Random())
+    supervisor = Supervisor(rng=random.Random(), clock=clock)
     metrics = registry(
         [
             ingest.samples,

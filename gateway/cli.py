@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -176,7 +177,7 @@ def devices_list(
 @devices_cli.command("show")
 def devices_show(device: str, url: Url = DEFAULT_URL) -> None:
     """Show one device."""
-    out.print_json(data=_ask(url, "GET", f"/v1/devices/{device}"))
+    out.print_json(data=_ask(url, "GET", f"/v1/devices/{_segment(device)}"))
 
 
 @devices_cli.command("unenrolled")
@@ -264,13 +265,13 @@ def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 @dispatch_cli.command("show")
 def dispatch_show(event: str, url: Url = DEFAULT_URL) -> None:
     """Show one event with its devices."""
-    out.print_json(data=_ask(url, "GET", f"/v1/dispatch-events/{event}"))
+    out.print_json(data=_ask(url, "GET", f"/v1/dispatch-events/{_segment(event)}"))
 
 
 @dispatch_cli.command("cancel")
 def dispatch_cancel(event: str, url: Url = DEFAULT_URL) -> None:
     """Cancel an event."""
-    out.print_json(data=_ask(url, "DELETE", f"/v1/dispatch-events/{event}"))
+    out.print_json(data=_ask(url, "DELETE", f"/v1/dispatch-events/{_segment(event)}"))
 
 
 @dispatch_cli.command("stop-all")
@@ -290,6 +291,11 @@ def _ask(url: str, method: str, path: str, body: bytes | None = None, kind: str 
         return Daemon(url, token=os.environ.get("GATEWAY_TOKEN")).ask(method, path, body=body, content_type=kind)
     except DaemonError as error:
         _fail(error.problems, code=1)
+
+
+def _segment(name: str) -> str:
+    """An id as one segment of a path, whatever is in it."""
+    return quote(name, safe="")
 
 
 def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:

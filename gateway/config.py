@@ -120,8 +120,13 @@ def load_settings(path: Path) -> Settings:
         raise InvalidInput([f"{path}: cannot be read: {error}"]) from error
     except yaml.YAMLError as error:
         raise InvalidInput([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
+    except RecursionError as error:
+        raise InvalidInput([f"{path}: nested too deeply"]) from error
     problems: list[str] = []
-    resolved = _resolve(raw, "", problems)
+    try:
+        resolved = _resolve(raw, "", problems)
+    except RecursionError as error:
+        raise InvalidInput([f"{path}: nested too deeply"]) from error
     try:
         settings = Settings.model_validate(resolved)
     except ValidationError as error:

@@ -40,6 +40,10 @@ class DeviceLink(Protocol):
         """Stop (or go on) reading settlement telemetry: back-pressure, or priority for a dispatch."""
         ...
 
+    def start_over(self) -> None:
+        """Give up the telemetry session's connection, so that everything unacknowledged is sent again."""
+        ...
+
 
 class Signal(Protocol):
     """A source of dispatch events."""

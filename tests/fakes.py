@@ -76,6 +76,9 @@ class FakeLink:
     def hold_telemetry(self, on: bool) -> None:
         self.holds.append(on)
 
+    def start_over(self) -> None:
+        self.holds.clear()
+
 
 class Homes:
     """Devices behind a link that follow their setpoints at once, revert when a lease ends, and report when told to.
@@ -127,7 +130,7 @@ class Homes:
         if op is CommandOp.RESERVE:
             self.reserve_pct[slot] = batch.reserve_pct[i]
         elif op is CommandOp.RELEASE:
-            self._revert(slot)
+            self.revert(slot)
         else:
             self.mode[slot] = Mode.REMOTE
             self.battery_w[slot] = batch.setpoint_w[i]
@@ -135,14 +138,12 @@ class Homes:
             self.in_force[slot] = cmd
         return CommandResult.APPLIED
 
-    def _revert(self, slot: int) -> None:
+    def revert(self, slot: int) -> None:
+        """Back to the maker's own mode: the lease is over, or the owner wants it so."""
         self.mode[slot] = Mode.SELF_CONSUMPTION
         self.battery_w[slot] = 0.0
         self.lease_end_ms[slot] = 0
         self.in_force[slot] = 0
-
-    def owner_takes_back(self, slot: int) -> None:
-        self._revert(slot)
 
     def acknowledge(self, token: AckToken) -> None:
         """Nothing here needs it."""
@@ -150,10 +151,13 @@ class Homes:
     def hold_telemetry(self, on: bool) -> None:
         """Nothing here needs it."""
 
+    def start_over(self) -> None:
+        """Nothing here needs it."""
+
     def report(self, *, answers: bool = True) -> None:
         """Leases run out where it is time; everybody who is not silent says how they are."""
         for slot in np.flatnonzero((self.lease_end_ms > 0) & (self.lease_end_ms <= self.clock.mono)).tolist():
-            self._revert(slot)
+            self.revert(slot)
         loud = np.array([s for s in range(self.fleet.n) if s not in self.silent], dtype=np.int32)
         k = len(loud)
         grid = np.array([Grid.ISLAND if s in self.islanded else Grid.ON for s in loud.tolist()], dtype=np.int8)

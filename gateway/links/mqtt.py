@@ -146,6 +146,9 @@ class MqttLink:
         else:
             self.telemetry.resume_reading()
 
+    def start_over(self) -> None:
+        self.telemetry.drop()
+
     def _receiver(self, lanes: Sequence[_Lane]) -> OnMessages:
         """A handler of one connection's reads; the lanes are few, so the first whose topic fits is found by trying."""
         slot_of = self._fleet.slot_of.get

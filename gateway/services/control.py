@@ -124,6 +124,7 @@ class Control:
         self._runs: dict[int, _Run] = {}
         self._submitting = asyncio.Lock()
         self._releasing_all = False
+        self._releasing_untimed = False
         self._last_tick_ms: int | None = None
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
@@ -168,12 +169,15 @@ class Control:
 
     async def stop_all(self, *, active: bool, by: str) -> None:
         """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good."""
+        running = self._book.active(self._clock.now())
         if active:
-            for event in self._book.active(self._clock.now()):
-                await self.cancel(event.request.id)
+            # Stopping does not wait for a disk; only what is told to be durable does.
+            self._book.stop(active=True)
         async with self._submitting:
             await self._journal.commit([StopAll(active=active, by=by)])
             self._book.stop(active=active)
+        for event in running if active else ():
+            await self.cancel(event.request.id)
         log.warning("dispatch stopped" if active else "dispatch allowed again", extra={"by": by})
 
     @property
@@ -202,7 +206,8 @@ class Control:
         control = self._fleet.control
         newest = batch.cmd == control.cmd_sent[batch.slots]
         control.result[batch.slots[newest]] = batch.result[newest]
-        applied = batch.result == CommandResult.APPLIED
+        # An id that was never given out says nothing, however large.
+        applied = (batch.result == CommandResult.APPLIED) & (batch.cmd <= self._writer.newest_cmd)
         slots = batch.slots[applied]
         np.maximum.at(control.cmd_applied, slots, batch.cmd[applied])
         for result in CommandResult:
@@ -248,10 +253,11 @@ class Control:
         wanted_w = np.zeros(snapshot.n, dtype=np.int64)
         taking = np.zeros(snapshot.n, dtype=np.bool_)
         follows = responsive(snapshot, now, ResponseParams())
+        governor = Governor(w_per_s=self._settings.fleet_w_per_s / max(1, sum(event.actuates for event in events)))
         for event, group in zip(events, groups, strict=True):
             mask = holder == event.index if event.actuates else _mask(group, snapshot.n)
             mask &= snapshot.control.held != Held.LEFT
-            given = self._power(event, mask, follows, snapshot, allowed, now, dt_s)
+            given = self._power(event, mask, follows, snapshot, allowed, now, dt_s, governor)
             if event.actuates:
                 taking |= mask
                 deaf = mask & ~follows
@@ -259,6 +265,8 @@ class Control:
                 wanted_w[deaf] = _kept(snapshot, allowed)[deaf]
         low = self._custody.reserves_due(taking)
         taking &= ~low
+        if self._releasing_untimed:
+            taking &= snapshot.nameplate.timed
         release = self._custody.turns(snapshot, taking, now)
         todo = plan(
             snapshot, allowed, now, PlanParams(), wanted_w=wanted_w, members=taking, release=release, deaf=~follows
@@ -290,6 +298,7 @@ class Control:
         allowed: Envelope,
         now: Now,
         dt_s: float,
+        governor: Governor,
     ) -> Allocation:
         """Give an event's devices their power: what cannot be relied upon counts as measured, the rest is allocated."""
         request, live = event.request, snapshot.live
@@ -321,7 +330,7 @@ class Control:
             # What was commanded did not arrive: the ramp goes on from what is, or its return would be a step.
             run.commanded_w = delivered_w
         ramped = abs(run.commanded_w - desired_w) < 1.0 and not stalled
-        run.commanded_w = self._governor.step(desired_w, run.commanded_w, dt_s)
+        run.commanded_w = governor.step(desired_w, run.commanded_w, dt_s)
         given = share(run.commanded_w - others_w)
         if ramped and request.target_w is not None:
             run.trim = trimmed(
@@ -335,14 +344,12 @@ class Control:
     async def shut_down(self, *, release: bool) -> None:
         """Before the links go. With `release` every device is handed back, ramped, within a bound; without it leases
         run on and only devices that would not revert by themselves are released."""
-        self._releasing_all = True
+        self._releasing_all = release
         control, plate, n = self._fleet.control, self._fleet.nameplate, self._fleet.n
         if not release:
-            untimed = np.flatnonzero(~plate.timed[:n] & (control.held[:n] == Held.CONTROLLED)).astype(np.int32)
-            self._releasing_all = bool(len(untimed))
-            if not len(untimed):
+            if not (~plate.timed[:n] & (control.held[:n] == Held.CONTROLLED)).any():
                 return
-            control.release_mono_ms[untimed] = self._clock.mono_ms()
+            self._releasing_untimed = True
         bound_s = self._custody.spread_s(np.arange(n)) + RELEASE_SLACK_S
         deadline_ms = self._clock.mono_ms() + round(bound_s * 1000)
         while self._clock.mono_ms() < deadline_ms:

@@ -38,7 +38,7 @@ class Custody:
         self._settings = settings
         self._fleet = fleet
         self._obeying: Bools = np.zeros(0, dtype=np.bool_)
-        self._left_event: dict[int, int] = {}
+        self._left_event: dict[int, int | None] = {}
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
         self._reported: Floats = np.zeros(0)
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
@@ -49,9 +49,14 @@ class Custody:
         whole one) has run out; what they were told is read from what they do."""
         fleet = self._fleet
         control, plate = fleet.control, fleet.nameplate
+        # Their event's index is a new one now: it is the one that has the device when it is first looked at.
+        self._left_event = dict.fromkeys(np.flatnonzero(control.held[: fleet.n] == Held.LEFT).tolist())
         held = np.zeros(fleet.n, dtype=np.bool_)
         held[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
         control.held[: fleet.n] = np.where(held, Held.CONTROLLED, Held.FREE)
+        for slot in [slot for slot in self._left_event if held[slot]]:
+            del self._left_event[slot]
+        control.held[list(self._left_event)] = Held.LEFT
         control.event[: fleet.n] = -1
         control.release_mono_ms[: fleet.n] = NEVER_MS
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
@@ -78,12 +83,13 @@ class Custody:
         self._adopt_restored(now)
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
         control.before_w[confirmed] = control.setpoint_w[confirmed]
-        ended = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
+        timed = fleet.nameplate.timed[:n]
+        ended = (control.held == Held.CONTROLLED) & timed & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
         self.stats.leases_run_out += int(ended.sum())
         told = (control.cmd_applied >= control.cmd_sent) | (
             (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
         )
-        over = control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms
+        over = timed & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
         freed = ended | ((control.held == Held.RELEASING) & (told | over))
         if freed.any():
             self._free(np.flatnonzero(freed))
@@ -119,6 +125,8 @@ class Custody:
             return
         control, live = self._fleet.control, self._fleet.live
         n = len(self._adopt)
+        # What was written or handed back since the start is known better than by what is read.
+        self._adopt &= control.held[:n] == Held.CONTROLLED
         heard = self._adopt & (now.mono_ms - live.seen_mono_ms[:n] < FRESH_MS) & np.isfinite(live.battery_w[:n])
         ours = heard & (live.mode[:n] == Mode.REMOTE)
         slots = np.flatnonzero(ours)
@@ -128,7 +136,7 @@ class Custody:
         control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
         control.before_w[slots] = control.setpoint_w[slots]
         control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
-        self._free(np.flatnonzero(heard & ~ours))
+        self._free(np.flatnonzero(heard & ~ours & (live.mode[:n] != Mode.UNKNOWN)))
         self._adopt &= ~heard
 
     def _owners_choice(self, n: int) -> list[Change]:
@@ -175,7 +183,12 @@ class Custody:
 
     def return_left(self, holder: NDArray[np.int32], snapshot: Snapshot) -> None:
         """An owner's choice holds for the event the device was in; after it the device may be dispatched again."""
-        for slot in [s for s, event in self._left_event.items() if s >= len(holder) or holder[s] != event]:
+        for slot, event in self._left_event.items():
+            if event is None and slot < len(holder):
+                self._left_event[slot] = int(holder[slot]) if holder[slot] >= 0 else None
+        for slot in [
+            s for s, event in self._left_event.items() if s >= len(holder) or event is None or holder[s] != event
+        ]:
             del self._left_event[slot]
             self._fleet.control.held[slot] = Held.FREE
             snapshot.control.held[slot] = Held.FREE
@@ -193,6 +206,12 @@ class Custody:
             control.release_mono_ms[fresh] = release_at(home, now.mono_ms, self.spread_s(fresh))
         due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
         result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
+        return result
+
+    def unattended(self, snapshot: Snapshot, now: Now) -> Bools:
+        """Devices without a timer of their own whose lease nobody renewed: they do not revert unless told to."""
+        over = snapshot.control.lease_end_mono_ms < now.mono_ms
+        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.held == Held.CONTROLLED)
         return result
 
     def spread_s(self, slots: NDArray[np.integer]) -> float:

@@ -82,7 +82,7 @@ class Ingest:
         self._row_count = 0
         self._tokens: list[tuple[DeviceLink, AckToken]] = []
         self._unacknowledged: deque[tuple[int, list[tuple[DeviceLink, AckToken]]]] = deque()
-        self._flush_due: asyncio.TimerHandle | None = None
+        self._news = asyncio.Event()
         self._holding = False
         self._log_work = asyncio.Event()
         self.failing: str | None = None
@@ -90,7 +90,8 @@ class Ingest:
 
     def emitter(self, link: DeviceLink) -> Emit:
         """The callback of one link."""
-        self._links.append(link)
+        if link not in self._links:
+            self._links.append(link)
 
         def emit(batch: ReadingBatch) -> None:
             if batch.live is not None:
@@ -105,23 +106,36 @@ class Ingest:
                 self._row_count += len(batch.energy)
             if batch.token is not None:
                 self._tokens.append((link, batch.token))
-                if self._row_count >= BATCH_ROWS:
-                    self._flush()
-                elif self._flush_due is None:
-                    self._flush_due = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._flush)
+                self._news.set()
 
         return emit
 
+    async def _process(self) -> None:
+        """Take batches as they fill or grow old, so that many reads share one commit. A fault here is the service's:
+        what was taken and not recorded must come again, so the links' sessions start anew."""
+        whole = True
+        try:
+            while True:
+                await self._news.wait()
+                if self._row_count < BATCH_ROWS:
+                    await asyncio.sleep(BATCH_DELAY_S)
+                self._news.clear()
+                while not self._recorder.room:
+                    # Links are held; a read or two may still have been on the way. They wait, unacknowledged.
+                    self._press()
+                    await asyncio.sleep(HELD_RETRY_S)
+                whole = False
+                self._flush()
+                whole = True
+        finally:
+            if not whole:
+                self._rows, self._row_count, self._tokens = [], 0, []
+                self._unacknowledged.clear()
+                for link in self._links:
+                    link.start_over()
+
     def _flush(self) -> None:
         """Process what has come in since the last time."""
-        if self._flush_due is not None:
-            self._flush_due.cancel()
-            self._flush_due = None
-        if not self._recorder.room:
-            # Links are held; a read or two may still have been on the way. They wait here, unacknowledged.
-            self._press()
-            self._flush_due = asyncio.get_running_loop().call_later(HELD_RETRY_S, self._flush)
-            return
         tokens, self._tokens = self._tokens, []
         rows, self._rows, self._row_count = self._rows, [], 0
         spool = self._recorder.spool
@@ -159,9 +173,10 @@ class Ingest:
         self._press()
 
     async def run(self) -> None:
-        """Close intervals by time and carry durable closes to the log, until cancelled."""
+        """Take batches, close intervals by time and carry durable closes to the log, until cancelled."""
         self._log_work.set()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._process(), name="ingest-batches")
             group.create_task(self._close_by_time(), name="interval-closer")
             group.create_task(self._carry(), name="interval-log")
 

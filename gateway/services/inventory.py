@@ -254,7 +254,8 @@ class Inventory:
         self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in changed))
         for count, device in enumerate(changed):
             self.devices.orphans.pop(device.id, None)
-            self._fleet.enroll(device, self._facts[device.profile])
+            # The owner may have raised the reserve while the journal was busy.
+            self._fleet.enroll(self._merged(device) or device, self._facts[device.profile])
             if count % ENROLL_SLICE == ENROLL_SLICE - 1:
                 await asyncio.sleep(0)
         self._fleet.compact()

@@ -6,10 +6,13 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from gateway.clock import Clock
+
 log = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 0.5
-BACKOFF_CAP_S = 30.0
+BACKOFF_CAP_S = 10.0
+SETTLED_MS = 60_000
 
 
 @dataclass(slots=True)
@@ -23,8 +26,9 @@ class Health:
 class Supervisor:
     """Runs services until cancelled. One that fails is logged and started again; the others go on."""
 
-    def __init__(self, *, rng: random.Random) -> None:
+    def __init__(self, *, rng: random.Random, clock: Clock) -> None:
         self._rng = rng
+        self._clock = clock
         self.health: dict[str, Health] = {}
 
     async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
@@ -33,6 +37,7 @@ class Supervisor:
         failures = 0
         while True:
             health.failing = None
+            began_ms = self._clock.mono_ms()
             try:
                 await service()
                 return
@@ -40,6 +45,8 @@ class Supervisor:
                 health.restarts += 1
                 health.failing = type(error).__name__
                 log.exception("a service failed and is started again", extra={"service": name})
+            if self._clock.mono_ms() - began_ms > SETTLED_MS:
+                failures = 0
             failures += 1
             ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures, 8))
             await asyncio.sleep(self._rng.uniform(0.5, 1.0) * ceiling)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 EPOCH_BITS = 32
 HOLD_TELEMETRY_FROM = 500
+OWED_MAX = 10_000
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Writer:
         self._link = link
         self._clock = clock
         self._cmd = epoch << EPOCH_BITS
+        self._owed: list[Change] = []
         self.failing: str | None = None
         self.reach = 1.0
         self.stats = WriterStats()
@@ -57,17 +59,19 @@ class Writer:
         journal commit as the release plan. While the journal fails no device is newly taken; the rest goes on."""
         slots = todo.slots
         taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[slots] == Held.FREE)
-        changes = changes + self._plans(slots[taken], holder, names)
+        owed = self._owed + changes
+        changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
         if changes:
             try:
                 await self._journal.commit(changes)
-                self.failing = None
+                self.failing, self._owed = None, []
             except StorageError as error:
                 self.stats.journal_failures += 1
                 if self.failing is None:
                     log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
                 self.failing = str(error)
+                self._owed = owed[-OWED_MAX:]
                 keep = ~taken
         self.reach = 1.0
         if not keep.any():
@@ -76,6 +80,11 @@ class Writer:
         await self._write(batch, holder)
         for cause in Cause:
             self.stats.writes[cause] += int(np.count_nonzero(todo.cause[keep] == cause))
+
+    @property
+    def newest_cmd(self) -> int:
+        """The largest command id given out so far."""
+        return self._cmd
 
     async def raise_reserves(self, slots: Slots, now: Now) -> None:
         """Have devices keep at least their owner's reserve by themselves, also when no lease of ours runs."""
@@ -94,6 +103,9 @@ class Writer:
         )
         self._fleet.control.written_reserve_pct[slots] = reserve_pct
         report = await self._send(batch)
+        # Nobody was there to take it: it is tried again when the device is next to be controlled.
+        absent = (report.delivery == Delivery.NO_SUBSCRIBER) | (report.delivery == Delivery.UNKNOWN)
+        self._fleet.control.written_reserve_pct[slots[absent]] = np.nan
         self.stats.reserves += int(np.count_nonzero(report.delivery == Delivery.ACCEPTED))
 
     def _plans(self, slots: Slots, holder: NDArray[np.int32], names: Mapping[int, EventId]) -> list[Change]:

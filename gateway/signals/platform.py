@@ -44,6 +44,7 @@ class PlatformSignal:
         self._clock = clock
         self._settings = settings
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket]] = asyncio.Queue()
+        self._paused = False
         self.rejected = 0
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
         self.connection = Connection(settings.broker, clock=clock, subscriptions=filters, on_messages=self._receive)
@@ -51,7 +52,8 @@ class PlatformSignal:
     def _receive(self, generation: int, packets: list[mqtt5.PublishPacket], _packet_ids: list[int]) -> None:
         for packet in packets:
             self._pending.put_nowait((generation, packet))
-        if self._pending.qsize() > PENDING_MAX:
+        if self._pending.qsize() > PENDING_MAX and not self._paused:
+            self._paused = True
             self.connection.pause_reading()
 
     async def run(self, submit: Submit) -> None:
@@ -61,9 +63,9 @@ class PlatformSignal:
 
     async def _serve(self, submit: Submit) -> None:
         while True:
-            paused = self._pending.qsize() > PENDING_MAX
             generation, packet = await self._pending.get()
-            if paused and self._pending.qsize() <= PENDING_MAX:
+            if self._paused and self._pending.qsize() <= PENDING_MAX:
+                self._paused = False
                 self.connection.resume_reading()
             answer = await self._answer(packet.payload, submit)
             if packet.packet_id is not None:

@@ -140,7 +140,10 @@ class Checkpoints:
         """The newest intact checkpoint; damaged ones are set aside. None if there is none."""
         for path in reversed(self._paths()):
             try:
-                return decode(path.read_bytes())
+                found = decode(path.read_bytes())
+                if len(paths := self._paths()) >= KEPT:
+                    self.oldest_record = int(paths[-KEPT].stem)
+                return found
             except CorruptState as why:
                 self.stats.corrupt += 1
                 log.error("a checkpoint is damaged", extra={"file": path.name, "why": str(why)})

@@ -157,9 +157,14 @@ class Recorder:
             async with asyncio.timeout(DURABLE_WAIT_S):
                 await spool.wait_durable(image.header.record)
         except TimeoutError as late:
+            # The spool may be full of what the log has taken since: only room lets it become durable again.
+            await self._drop(checkpoints)
             raise StorageError("the spool is not durable up to the checkpoint") from late
         await checkpoints.save(image)
-        await spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
+        await self._drop(checkpoints)
+
+    async def _drop(self, checkpoints: Checkpoints) -> None:
+        await self.spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
 
     def _append(self, kind: Kind, parts: list[bytes], closes: Closes) -> int:
         record = self.spool.append(kind, parts)

@@ -195,6 +195,8 @@ class CountingLink:
 
     def hold_telemetry(self, on: bool) -> None: ...
 
+    def start_over(self) -> None: ...
+
 
 class NoJournal:
     """Remembers nothing."""

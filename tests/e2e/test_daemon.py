@@ -299,7 +299,7 @@ async def test_daemon_answers_platform_dispatch_on_its_own_topic_only(tmp_path: 
             await client.publish("gateway/v1/platform/dispatch", json.dumps(body), qos=1)
         async with asyncio.timeout(30):
             async for message in client.messages:
-                answers.append(orjson.loads(bytes(message.payload)))  # type: ignore[arg-type]
+                answers.append(orjson.loads(bytes(message.payload)))
                 if len(answers) == 4:
                     break
         assert [a["outcome"] for a in answers] == ["accepted", "duplicate", "rejected", "rejected"]

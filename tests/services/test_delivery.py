@@ -6,7 +6,7 @@ import random
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.ports import Accept, Keep, Reject
+from gateway.ports import Accept, Keep, Reject, SinkResult
 from gateway.services import delivery as module
 from gateway.services.delivery import Delivery, batch_id
 from tests.fakes import ScriptedSink
@@ -40,8 +40,8 @@ async def test_delivery_accepted_moves_the_cursor_and_waits_for_news() -> None:
 
 
 async def test_delivery_kept_repeats_the_same_batch_until_it_is_taken() -> None:
-    script = [Keep(reason="http_503"), Keep(reason="http_503"), Keep(reason="timeout"), Accept()]
-    sink, log = ScriptedSink(script=list(script)), MemoryReader([record(1), record(2)])
+    script: list[SinkResult] = [Keep(reason="http_503"), Keep(reason="http_503"), Keep(reason="timeout"), Accept()]
+    sink, log = ScriptedSink(script=script), MemoryReader([record(1), record(2)])
     delivery = make(sink, log)
     seen: list[str | None] = []
     sink.on_batch = lambda: seen.append(delivery.stats.failing)
@@ -61,7 +61,7 @@ async def test_delivery_kept_with_a_time_is_not_tried_before(monkeypatch: pytest
         waits.append(s)
         await real(0)
 
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     sink, log = ScriptedSink(script=[Keep(reason="http_429", after_s=7.0)]), MemoryReader([record(1)])
     async with service(make(sink, log).run):
         await asyncio.wait_for(log.idle.wait(), 30)

@@ -70,7 +70,7 @@ async def rig(directory: Path, *, queue_bytes: int = 1 << 20) -> AsyncIterator[R
         fleet=fleet, recorder=recorder, log_=log, clock=clock, on_acks=acks.append, on_logged=lambda: logged.append(1)
     )
     spool = recorder.open_spool(directory / "spool", first_record=1, on_durable=ingest.durable, queue_bytes=queue_bytes)
-    async with spool:
+    async with spool, service(ingest.run):
         made = Rig(ingest, recorder, spool, log, clock)
         made.acks = acks
         recorder.begin(RULES, clock.now())
@@ -181,7 +181,7 @@ async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there
 
 
 async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r, service(r.ingest.run):
+    async with rig(tmp_path) as r:
         _, emit = r.linked()
         say(emit, 1, t=10)
         await until(lambda: r.ingest.stats.rows == 1)
@@ -196,7 +196,7 @@ async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> 
 
 
 async def test_ingest_log_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r, service(r.ingest.run):
+    async with rig(tmp_path) as r:
         link, emit = r.linked()
         r.log.failing = True
         say(emit, 1, t=10)
@@ -210,7 +210,7 @@ async def test_ingest_log_that_fails_is_told_and_tried_again(tmp_path: Path) -> 
 
 
 async def test_ingest_interval_without_further_samples_is_closed_by_time(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r, service(r.ingest.run):
+    async with rig(tmp_path) as r:
         _, emit = r.linked()
         say(emit, 1, slots=(0, 1, 2), t=10)
         await until(lambda: r.ingest.stats.rows == 3)

@@ -195,7 +195,7 @@ async def test_mqtt_sink_accepted_when_every_record_is_acknowledged() -> None:
         got: list[object] = []
         async with asyncio.timeout(30):
             async for message in platform.messages:
-                got.append(orjson.loads(bytes(message.payload)))  # type: ignore[arg-type]
+                got.append(orjson.loads(bytes(message.payload)))
                 if len(got) == 3:
                     break
         assert got == [row_of(r) for r in BATCH.rows]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.clock import ManualClock, utc_struct
+from gateway.clock import ManualClock, SystemClock, utc_struct
 from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet, Held
@@ -39,7 +39,7 @@ async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor_module, "BACKOFF_BASE_S", 0.001)
-    supervisor = Supervisor(rng=random.Random(1))
+    supervisor = Supervisor(rng=random.Random(1), clock=SystemClock())
     starts: list[str] = []
     steady = asyncio.Event()
 
@@ -67,7 +67,7 @@ async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_
 
 
 async def test_supervisor_failing_service_says_why_while_it_waits() -> None:
-    supervisor = Supervisor(rng=random.Random(1))
+    supervisor = Supervisor(rng=random.Random(1), clock=SystemClock())
 
     async def broken() -> None:
         raise ValueError("a bug")
@@ -86,7 +86,7 @@ async def test_supervisor_cancelled_stops_the_service() -> None:
         finally:
             ended.set()
 
-    supervisor = Supervisor(rng=random.Random(1))
+    supervisor = Supervisor(rng=random.Random(1), clock=SystemClock())
     async with service(lambda: supervisor.keep("sound", sound)):
         await until(lambda: "sound" in supervisor.health)
     assert ended.is_set()

@@ -181,6 +181,12 @@ class Connection:
         self.stats.acks_sent += len(acks) // PUBACK_BYTES
         return len(acks) // PUBACK_BYTES
 
+    def drop(self) -> None:
+        """Give the connection up and make it anew: the broker sends again what was not acknowledged."""
+        if self._wire is not None:
+            self.stats.lost["closed"] += 1
+            self._wire.abort()
+
     def pause_reading(self) -> None:
         """Stop reading from the socket until `resume_reading`; the two nest."""
         self._holds += 1

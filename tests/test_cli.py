@@ -1,0 +1,209 @@
+"""The command line: exit codes, words instead of tracebacks, and what it asks of a daemon."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from gateway.cli import cli
+from tests.test_config import PLAIN
+
+ROOT = Path(__file__).parents[1]
+PROFILES = ROOT / "device_profiles"
+HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct\n"
+EVENT = {"id": "e", "revision": 1, "state": "active", "start": "s", "end": "e", "target_w": 5.0, "commanded_w": None,
+         "delivered_w": None, "unserved_w": None, "devices": 2}  # fmt: skip
+
+
+class Script:
+    """A daemon that answers as scripted; `asked` are (method, path, body, authorization)."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, bytes, str]] = []
+        self.status = 200
+        self.body: bytes = b"{}"
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                size = int(self.headers.get("Content-Length") or 0)
+                given = self.headers.get("Authorization", "")
+                script.asked.append((self.command, self.path, self.rfile.read(size), given))
+                self.send_response(script.status)
+                self.send_header("Content-Length", str(len(script.body)))
+                self.end_headers()
+                self.wfile.write(script.body)
+
+            do_GET = do_POST = do_DELETE = _answer  # noqa: N815 names given by the library
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def says(self, body: object, status: int = 200) -> None:
+        self.status, self.body = status, json.dumps(body).encode()
+
+
+@pytest.fixture
+def daemon() -> Iterator[Script]:
+    script = Script()
+    thread = threading.Thread(
+        target=script.server.serve_forever, kwargs={"poll_interval": 0.02}, name="scripted daemon"
+    )
+    thread.start()
+    yield script
+    script.server.shutdown()
+    thread.join(10)
+    script.server.server_close()
+
+
+def run(*args: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(cli, list(args), input=stdin, env={"GATEWAY_TOKEN": "", "COLUMNS": "200"} | (env or {}))
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def config(directory: Path, **change: object) -> str:
+    path = directory / "gateway.yaml"
+    path.write_text(yaml.safe_dump(PLAIN | {"profiles_dir": str(PROFILES)} | change), encoding="utf-8")
+    return str(path)
+
+
+def test_validate_good_file_is_valid_and_writes_nothing(tmp_path: Path) -> None:
+    result = run("validate", "--config", config(tmp_path))
+    assert (result.exit_code, result.output.strip().endswith(": valid")) == (0, True)
+    assert not (tmp_path / "state").exists()
+
+
+def test_validate_and_run_tell_every_fault_and_exit_2(tmp_path: Path) -> None:
+    file = config(tmp_path, http={"port": -1}, intervals={"length_s": 7}, surplus=1)
+    for command in ("validate", "run"):
+        result = run(command, "--config", file)
+        assert result.exit_code == 2
+        for path in ("http.port", "intervals", "surplus"):
+            assert path in result.output
+    assert run("validate", "--config", str(tmp_path / "none.yaml")).exit_code == 2
+    assert run("validate", "--config", config(tmp_path, profiles_dir=str(tmp_path / "none"))).exit_code == 2
+
+
+def test_profiles_list_and_check_know_what_is_installed(tmp_path: Path) -> None:
+    listed = json.loads(run("profiles", "list", "--dir", str(PROFILES), "--json").output)
+    assert {row["profile"] for row in listed} == {path.stem for path in PROFILES.glob("*.yaml")}
+    assert run("profiles", "list", "--dir", str(PROFILES)).exit_code == 0
+    assert run("profiles", "check", "--dir", str(PROFILES)).exit_code == 0
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("language: 1\nprofile: Not A Name\n", encoding="utf-8")
+    for args in (("check", str(bad)), ("check", str(tmp_path / "none.yaml")), ("check", "--dir", str(tmp_path))):
+        result = run("profiles", *args)
+        assert result.exit_code == 2
+        assert result.output
+
+
+def test_schema_documents_in_the_tree_are_up_to_date(tmp_path: Path) -> None:
+    assert (
+        run("schema", "--profiles", str(PROFILES), "--directory", str(ROOT / "deploy" / "api"), "--check").exit_code
+        == 0
+    )
+    assert run("schema", "--profiles", str(PROFILES), "--directory", str(tmp_path), "--check").exit_code == 1
+    assert run("schema", "--profiles", str(PROFILES), "--directory", str(tmp_path)).exit_code == 0
+    assert run("schema", "--profiles", str(PROFILES), "--directory", str(tmp_path), "--check").exit_code == 0
+
+
+def test_devices_import_offline_names_bad_lines_and_keeps_the_good(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.csv"
+    file.write_text(f"{HEADER}a,reference-mqtt,s,1,1,1,0\nb,none,s,1,1,1,0\n", encoding="utf-8")
+    args = ("devices", "import", str(file), "--offline", "--config", config(tmp_path))
+    result = run(*args)
+    assert result.exit_code == 1
+    assert re.search(r"fleet\.csv:3: profile: 'none' is not known", result.output)
+    assert "2 rows, 1 new or changed, 1 rejected" in result.output
+    assert "2 rows, 0 new or changed, 1 rejected" in run(*args).output
+    file.write_bytes(b"\xff")
+    assert run(*args).exit_code == 1
+    file.write_text("id\n", encoding="utf-8")
+    assert run(*args).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["fleet.txt", "fleet", "none.csv"])
+def test_devices_import_of_no_inventory_is_refused(tmp_path: Path, name: str) -> None:
+    if name != "none.csv":
+        (tmp_path / name).write_text(HEADER, encoding="utf-8")
+    assert run("devices", "import", str(tmp_path / name)).exit_code == 2
+    (tmp_path / "x.csv").write_text(HEADER, encoding="utf-8")
+    assert run("devices", "import", str(tmp_path / "x.csv"), "--offline").exit_code == 2
+
+
+def test_devices_import_over_rest_sends_the_file_with_its_kind(tmp_path: Path, daemon: Script) -> None:
+    daemon.says({"rows": 1, "enrolled": 1, "rejected": [], "rejected_total": 0})
+    file = tmp_path / "fleet.jsonl"
+    file.write_text("{}\n", encoding="utf-8")
+    result = run("devices", "import", str(file), "--url", daemon.url, env={"GATEWAY_TOKEN": "t0ken"})
+    assert (result.exit_code, result.output.strip()) == (0, "1 rows, 1 new or changed, 0 rejected")
+    assert daemon.asked == [("POST", "/v1/devices", b"{}\n", "Bearer t0ken")]
+
+
+def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> None:
+    daemon.says({"events": [EVENT], "stopped": True})
+    listed = run("dispatch", "list", "--url", daemon.url)
+    assert listed.exit_code == 0
+    assert "dispatch is stopped" in listed.output
+    assert json.loads(run("dispatch", "list", "--url", daemon.url, "--json").output)["stopped"] is True
+    daemon.says({"id": "e", "outcome": "accepted"})
+    file = tmp_path / "e.json"
+    file.write_text('{"id": "e"}', encoding="utf-8")
+    assert run("dispatch", "send", str(file), "--url", daemon.url).exit_code == 0
+    assert run("dispatch", "send", "-", "--url", daemon.url, stdin='{"id": "f"}').exit_code == 0
+    assert run("dispatch", "cancel", "e", "--url", daemon.url).exit_code == 0
+    assert run("dispatch", "show", "e", "--url", daemon.url).exit_code == 0
+    assert run("dispatch", "stop-all", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
+    assert run("dispatch", "stop-all", "--clear", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
+    assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
+        ("POST", "/v1/dispatch-events", b'{"id": "e"}'),
+        ("POST", "/v1/dispatch-events", b'{"id": "f"}'),
+        ("DELETE", "/v1/dispatch-events/e", b""),
+        ("GET", "/v1/dispatch-events/e", b""),
+        ("POST", "/v1/dispatch/stop-all", b'{"active": true, "by": "me"}'),
+        ("POST", "/v1/dispatch/stop-all", b'{"active": false, "by": "me"}'),
+    ]
+    assert run("dispatch", "send", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
+
+
+def test_command_refused_by_the_daemon_exits_1_with_its_words(daemon: Script) -> None:
+    daemon.says({"error": "the request was not understood", "problems": ["id: too long"]}, status=400)
+    result = run("dispatch", "cancel", "e", "--url", daemon.url)
+    assert (result.exit_code, result.output.split("\n")[:2]) == (1, ["the request was not understood", "id: too long"])
+    daemon.says({"id": "e", "revision": 1, "outcome": "rejected", "reason": "stopped"}, status=409)
+    result = run("dispatch", "send", "-", "--url", daemon.url, stdin="{}")
+    assert (result.exit_code, result.output.strip()) == (1, "rejected: stopped")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"7", b"null"])
+def test_command_daemon_that_is_none_exits_1_in_words(daemon: Script, body: bytes) -> None:
+    daemon.status, daemon.body = 500, body
+    assert run("dispatch", "cancel", "e", "--url", daemon.url).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "http://", "nonsense", "ftp://x", "http://127.0.0.1:port", "http://[::1"]
+)
+def test_command_without_a_daemon_exits_1_in_words(url: str) -> None:
+    result = run("devices", "list", "--url", url)
+    assert result.exit_code == 1
+    assert result.output
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b", "é", "a?b=c", "x\ny"])
+def test_command_odd_id_is_one_segment_of_the_path(daemon: Script, name: str) -> None:
+    daemon.says({"error": "no such event"}, status=404)
+    assert run("dispatch", "show", name, "--url", daemon.url).exit_code == 1
+    assert len(daemon.asked) == 1
+    assert re.fullmatch(r"/v1/dispatch-events/[A-Za-z0-9%._~-]+", daemon.asked[0][1])
