@@ -30,6 +30,7 @@ SUFFIX = ".spool"
 CORRUPT_SUFFIX = ".corrupt"
 CORRUPT_KEPT = 4
 COMMIT_BYTES = 8 << 20
+HOLD_PART = 0.9
 RETRY_S = (0.05, 0.2, 1.0, 5.0)
 STOP_S = 15.0
 
@@ -119,8 +120,9 @@ class Spool:
 
     @property
     def room(self) -> bool:
-        """Whether another batch may be appended; if not, hold the telemetry back."""
-        return self._queued_bytes < self._queue_limit
+        """Whether another batch may be appended; if not, hold the telemetry back. The last tenth of the size limit is
+        kept for the records that a checkpoint waits for: it is what makes room again."""
+        return self._queued_bytes < self._queue_limit and self.stats.segment_bytes < HOLD_PART * self._max_bytes
 
     @property
     def queued_bytes(self) -> int:
