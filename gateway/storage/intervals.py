@@ -370,20 +370,27 @@ class IntervalLog:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=16)
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
+    try:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
     """A log file, or None for one whose creation was cut short. Raises CorruptState for one of a newer version."""
     connection = _connect(path)
-    version = connection.execute("pragma user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    try:
+        version = connection.execute("pragma user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise CorruptState(f"{path.name} was written by a newer version (schema {version}, known {SCHEMA_VERSION})")
+        if version:
+            connection.execute("select max(id) from interval").fetchone()
+            return connection
+    except (sqlite3.Error, CorruptState):
         connection.close()
-        raise CorruptState(f"{path.name} was written by a newer version (schema {version}, known {SCHEMA_VERSION})")
-    if version == 0:
-        connection.close()
-        return None
-    connection.execute("select max(id) from interval").fetchone()
-    return connection
+        raise
+    connection.close()
+    return None

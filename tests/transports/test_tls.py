@@ -20,7 +20,7 @@ class Authority:
         self.ca = directory / "ca.pem"
         self._openssl(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-            "-subj", "/CN=throw-away", "-keyout", "ca.key", "-out", "ca.pem",
+            "-subj", "/CN=throw-away", "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", "ca.key", "-out", "ca.pem",
         )  # fmt: skip
 
     def issue(self, name: str, alternative: str) -> tuple[Path, Path]:
@@ -30,7 +30,8 @@ class Authority:
             "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr",
         )  # fmt: skip
         extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={alternative}\n", encoding="utf-8")
+        lines = [f"subjectAltName={alternative}", "authorityKeyIdentifier=keyid", "subjectKeyIdentifier=hash"]
+        extensions.write_text("\n".join([*lines, ""]), encoding="utf-8")
         self._openssl(
             "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-days", "2", "-extfile", extensions.name, "-out", f"{name}.pem",
