@@ -55,13 +55,14 @@ def home(name: str, **other: object) -> Device:
     return Device(**(known | other))  # type: ignore[arg-type]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FakeLink:
     """A link that records: acknowledgements, holds, writes. It emits what the test says."""
 
     acknowledged: list[AckToken] = field(default_factory=list)
     holds: list[bool] = field(default_factory=list)
     batches: list[CommandBatch] = field(default_factory=list)
+    starts: int = 0
 
     async def run(self, emit: Emit) -> None:
         """Nothing comes by itself."""
@@ -77,14 +78,14 @@ class FakeLink:
         self.holds.append(on)
 
     def start_over(self) -> None:
-        self.holds.clear()
+        self.starts += 1
 
 
 class Homes:
     """Devices behind a link that follow their setpoints at once, revert when a lease ends, and report when told to.
 
-    `battery_w` is their power, `mode` who steers them; `deaf`, `islanded` and `silent` name devices out of order.
-    `after_write` runs after every batch.
+    `battery_w` is their power, `mode` who steers them; `deaf` devices hear no commands, `silent` ones say nothing,
+    `islanded` ones have lost the grid.
     """
 
     def __init__(self, fleet: Fleet, clock: ManualClock, *, soc_pct: float = 60.0, load_w: float = 500.0) -> None:
@@ -115,10 +116,11 @@ class Homes:
         for i, slot in enumerate(batch.slots.tolist()):
             op, cmd = CommandOp(int(batch.op[i])), int(batch.cmd[i])
             self.writes.append((slot, op, int(batch.setpoint_w[i]), int(batch.lease_s[i]), cmd))
-            if slot in self.deaf or slot in self.silent:
+            if slot in self.deaf:
                 continue
             result = self._obey(slot, op, cmd, batch, i)
-            self.answers.append((slot, cmd, result))
+            if slot not in self.silent:
+                self.answers.append((slot, cmd, result))
         return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
 
     def _obey(self, slot: int, op: CommandOp, cmd: int, batch: CommandBatch, i: int) -> CommandResult:

@@ -120,7 +120,6 @@ class Control:
         self._book = Book(BookParams(ceiling_w=settings.ceiling_mw * 1e6))
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
         self._custody = Custody(settings, fleet=fleet)
-        self._governor = Governor(w_per_s=settings.fleet_w_per_s)
         self._runs: dict[int, _Run] = {}
         self._submitting = asyncio.Lock()
         self._releasing_all = False
@@ -265,6 +264,7 @@ class Control:
                 wanted_w[deaf] = _kept(snapshot, allowed)[deaf]
         low = self._custody.reserves_due(taking)
         taking &= ~low
+        taking &= ~self._custody.unattended(snapshot, now)
         if self._releasing_untimed:
             taking &= snapshot.nameplate.timed
         release = self._custody.turns(snapshot, taking, now)

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import ProductFacts
 from gateway.domain.model import CommandOp, EventKind, Mode
 from gateway.ports import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
 from gateway.services.settings import ControlSettings
 from tests.fakes import FACTS, home
 from tests.services.waiting import until
 from tests.services.world import SETTINGS, World, group, homes_of
+
+UNTIMED = replace(FACTS, timed=False)
 
 
 async def settled(count: int = 4, *, target_w: float = 8_000.0, s: float = 600, **other: object) -> World:
@@ -162,6 +164,7 @@ async def test_control_reconnected_device_is_not_charged_from_the_grid_at_once()
 async def test_control_stale_devices_lease_runs_out_without_a_refresh() -> None:
     world = await settled()
     world.homes.silent.add(0)
+    world.homes.deaf.add(0)
     remote: list[bool] = []
     await world.go(121, each=lambda: remote.append(bool(world.homes.mode[0] == Mode.REMOTE)))
     written = len(world.ops(0))
@@ -369,8 +372,7 @@ async def test_control_shut_down_with_release_hands_everything_back() -> None:
 
 
 async def test_control_shut_down_releases_only_products_without_a_timer() -> None:
-    untimed = ProductFacts(**({f: getattr(FACTS, f) for f in FACTS.__slots__} | {"timed": False}))
-    world = World(homes_of(4), facts_of={"home-02": untimed})
+    world = World(homes_of(4), facts_of={"home-02": UNTIMED})
     await world.go(2)
     await world.submit(s=600, target_w=8_000)
     await world.go(30)
@@ -379,6 +381,17 @@ async def test_control_shut_down_releases_only_products_without_a_timer() -> Non
     assert world.held() == ["CONTROLLED", "CONTROLLED", "FREE", "CONTROLLED"]
     assert world.ops(2)[-1] is CommandOp.RELEASE
     assert all(CommandOp.RELEASE not in world.ops(slot) for slot in (0, 1, 3))
+
+
+async def test_control_stale_device_without_a_timer_is_told_to_go_back_when_its_time_is_over() -> None:
+    world = World(homes_of(2), facts_of={"home-01": UNTIMED})
+    await world.go(2)
+    await world.submit(s=1_200, target_w=2_000)
+    await world.go(30)
+    world.homes.silent.add(1)
+    await world.go(400)
+    assert world.ops(1)[-1] is CommandOp.RELEASE
+    assert world.homes.battery_w[1] == 0
 
 
 async def test_control_target_over_the_ceiling_is_refused() -> None:

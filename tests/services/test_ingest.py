@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(directory: Path, *, queue_bytes: int = 1 << 20) -> AsyncIterator[Rig]:
+async def rig(directory: Path, *, queue_bytes: int = 1 << 20, running: bool = True) -> AsyncIterator[Rig]:
     fleet, clock, log = Fleet(), ManualClock(utc_ms=T0), MemoryLog()
     for name in ("a", "b", "c"):
         fleet.enroll(home(name), FACTS)
@@ -75,7 +76,11 @@ async def rig(directory: Path, *, queue_bytes: int = 1 << 20) -> AsyncIterator[R
         made.acks = acks
         recorder.begin(RULES, clock.now())
         await until(lambda: spool.durable_record == spool.last_record)
-        yield made
+        if running:
+            async with service(ingest.run):
+                yield made
+        else:
+            yield made
         spool.gate.set()
 
 
@@ -216,6 +221,29 @@ async def test_ingest_interval_without_further_samples_is_closed_by_time(tmp_pat
         await until(lambda: r.ingest.stats.rows == 3)
         r.clock.advance(s=60 + 6)
         await until(lambda: r.log.closes == 3)
+
+
+async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_begin_anew(tmp_path: Path) -> None:
+    async with rig(tmp_path, running=False) as r:
+        link, emit = r.linked()
+        broken = batch([row(seq=1, charge_wh=1.0)])
+        with pytest.raises(ExceptionGroup):
+            async with service(r.ingest.run):
+                r.spool.gate.clear()
+                say(emit, 1)
+                await until(lambda: r.ingest.stats.rows == 1)
+                emit(ReadingBatch(energy=replace(broken, seq=np.zeros(3, dtype=np.int64))))
+                emit(ReadingBatch(token=token(2)))
+                await until(lambda: link.starts == 1)
+        r.spool.gate.set()
+        await until(lambda: r.spool.durable_record == r.spool.last_record)
+        assert link.acknowledged == []
+        # The sender sends both again, on a new connection: the first was counted, and is acknowledged as a duplicate.
+        async with service(r.ingest.run):
+            say(emit, 1)
+            say(emit, 2)
+            await until(lambda: [t.packet_ids for t in link.acknowledged] == [[1], [2]])
+        assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (2, 1)
 
 
 async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> None:
