@@ -20,7 +20,8 @@ class Authority:
         self.ca = directory / "ca.pem"
         self._openssl(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-            "-subj", "/CN=throw-away", "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", "ca.key", "-out", "ca.pem",
+            "-subj", "/CN=throw-away", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+            "-keyout", "ca.key", "-out", "ca.pem",
         )  # fmt: skip
 
     def issue(self, name: str, alternative: str) -> tuple[Path, Path]:
