@@ -1,8 +1,7 @@
 """Telemetry in: nothing is acknowledged before it is durable, order holds, and a slow disk holds the senders back."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,17 +70,16 @@ async def rig(directory: Path, *, queue_bytes: int = 1 << 20, running: bool = Tr
         fleet=fleet, recorder=recorder, log_=log, clock=clock, on_acks=acks.append, on_logged=lambda: logged.append(1)
     )
     spool = recorder.open_spool(directory / "spool", first_record=1, on_durable=ingest.durable, queue_bytes=queue_bytes)
-    async with spool, service(ingest.run):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(spool)
+        stack.callback(spool.gate.set)
         made = Rig(ingest, recorder, spool, log, clock)
         made.acks = acks
         recorder.begin(RULES, clock.now())
         await until(lambda: spool.durable_record == spool.last_record)
         if running:
-            async with service(ingest.run):
-                yield made
-        else:
-            yield made
-        spool.gate.set()
+            await stack.enter_async_context(service(ingest.run))
+        yield made
 
 
 def token(*ids: int, generation: int = 1) -> AckToken:
@@ -223,18 +221,24 @@ async def test_ingest_interval_without_further_samples_is_closed_by_time(tmp_pat
         await until(lambda: r.log.closes == 3)
 
 
-async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_begin_anew(tmp_path: Path) -> None:
+async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("the spool's queue is full")
+
     async with rig(tmp_path, running=False) as r:
         link, emit = r.linked()
-        broken = batch([row(seq=1, charge_wh=1.0)])
-        with pytest.raises(ExceptionGroup):
+        with pytest.raises(ExceptionGroup) as caught:
             async with service(r.ingest.run):
                 r.spool.gate.clear()
                 say(emit, 1)
                 await until(lambda: r.ingest.stats.rows == 1)
-                emit(ReadingBatch(energy=replace(broken, seq=np.zeros(3, dtype=np.int64))))
-                emit(ReadingBatch(token=token(2)))
-                await until(lambda: link.starts == 1)
+                with monkeypatch.context() as patch:
+                    patch.setattr(r.recorder, "take", refuse)
+                    say(emit, 2)
+                    await until(lambda: link.starts == 1)
+        assert caught.group_contains(StorageError, match="queue is full")
         r.spool.gate.set()
         await until(lambda: r.spool.durable_record == r.spool.last_record)
         assert link.acknowledged == []
