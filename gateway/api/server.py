@@ -142,7 +142,7 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
         return _problem(400, "the request was not understood", error.problems)
     except StorageError as error:
         log.warning("a request could not be made durable", extra={"path": request.path, "why": str(error)})
-        return _problem(503, "not durable; nothing was changed", [str(error)])
+        return _problem(503, "it could not be made durable; try again", [str(error)])
     except web.HTTPException as error:
         return _problem(error.status, error.reason)
 

@@ -172,12 +172,14 @@ class Control:
         if active:
             # Stopping does not wait for a disk; only what is told to be durable does.
             self._book.stop(active=True)
+            log.warning("dispatch stopped", extra={"by": by})
         async with self._submitting:
             await self._journal.commit([StopAll(active=active, by=by)])
             self._book.stop(active=active)
         for event in running if active else ():
             await self.cancel(event.request.id)
-        log.warning("dispatch stopped" if active else "dispatch allowed again", extra={"by": by})
+        if not active:
+            log.warning("dispatch allowed again", extra={"by": by})
 
     @property
     def stopped(self) -> bool:

@@ -1,5 +1,6 @@
 """Carries out a tick's plan: the release plan durable first, then the writes, then what is now in force."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,13 +65,15 @@ class Writer:
         keep = np.ones(len(slots), dtype=np.bool_)
         if changes:
             try:
-                await self._journal.commit(changes)
+                # A disk that hangs must not keep leases from being refreshed.
+                async with asyncio.timeout(self._settings.write_deadline_s):
+                    await self._journal.commit(changes)
                 self.failing, self._owed = None, []
-            except StorageError as error:
+            except (StorageError, TimeoutError) as error:
                 self.stats.journal_failures += 1
                 if self.failing is None:
                     log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
-                self.failing = str(error)
+                self.failing = str(error) or "no answer in time"
                 self._owed = owed[-OWED_MAX:]
                 keep = ~taken
         self.reach = 1.0
