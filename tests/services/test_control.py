@@ -271,6 +271,27 @@ async def test_control_failing_journal_takes_no_device_newly_but_refreshes_the_r
     assert world.control.reasons() == []
 
 
+async def test_control_hanging_journal_takes_no_device_newly_and_the_loop_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(homes_of(4), settings=SETTINGS.model_copy(update={"write_deadline_s": 0.05}))
+    await world.go(2)
+    await world.submit("a", s=600, target_w=2_000, group=group("home-00", "home-01"))
+    await world.submit("b", s=600, target_w=2_000, start_ms=world.clock.utc + 10_000, group=group("home-02", "home-03"))
+    await world.go(8)
+
+    async def hang(_changes: object) -> None:
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.journal, "commit", hang)
+        await world.go(10)
+        assert world.held() == ["CONTROLLED", "CONTROLLED", "FREE", "FREE"]
+        assert world.control.reasons() == ["journal: no answer in time"]
+    await world.go(20)
+    assert world.held() == ["CONTROLLED"] * 4
+
+
 async def test_control_release_plan_is_durable_before_the_first_setpoint() -> None:
     world = World(homes_of(2))
     order: list[str] = []
