@@ -235,7 +235,7 @@ class Control:
     async def _warm_up(self) -> None:
         """After a restart in mid-event: wait a little for readings, so that the ramp starts from measured power."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.warm_up_s * 1000)
-        while self._clock.mono_ms() < deadline_ms and not self._custody.heard(self._clock.mono_ms()):
+        while self._clock.mono_ms() < deadline_ms and not self._custody.heard():
             await asyncio.sleep(0.1)
 
     async def tick(self) -> None:

@@ -16,7 +16,6 @@ from gateway.services.settings import ControlSettings
 log = logging.getLogger(__name__)
 
 LEASE_MARGIN_MS = 2_000
-FRESH_MS = 10_000
 GAP_MS = 12_000
 HEARD_SHARE = 0.95
 RENEW_PART = 0.25
@@ -40,6 +39,7 @@ class Custody:
         self._obeying: Bools = np.zeros(0, dtype=np.bool_)
         self._left_event: dict[int, int | None] = {}
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
+        self._began_mono_ms = NEVER_MS
         self._reported: Floats = np.zeros(0)
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self.stats = CustodyStats()
@@ -62,18 +62,18 @@ class Custody:
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
         control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
         control.setpoint_w[: fleet.n][~held] = 0
-        self._adopt = held
+        self._adopt, self._began_mono_ms = held, now.mono_ms
         # What was last reported before the restart (from the checkpoint, NaN where nothing is known).
         self._reported = fleet.live.reserve_pct[: fleet.n].astype(np.float64)
         if held.any():
             log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
 
-    def heard(self, mono_ms: int) -> bool:
+    def heard(self) -> bool:
         """Whether the devices held over from before a restart have been heard since, all but a few."""
         if not self._adopt.any():
             return True
         seen = self._fleet.live.seen_mono_ms[: len(self._adopt)][self._adopt]
-        return float((mono_ms - seen < FRESH_MS).mean()) > HEARD_SHARE
+        return float((seen > self._began_mono_ms).mean()) > HEARD_SHARE
 
     def settle(self, now: Now) -> list[Change]:
         """Bring what is known of the devices up to date before a snapshot is taken; returns what to remember."""
@@ -127,7 +127,8 @@ class Custody:
         n = len(self._adopt)
         # What was written or handed back since the start is known better than by what is read.
         self._adopt &= control.held[:n] == Held.CONTROLLED
-        heard = self._adopt & (now.mono_ms - live.seen_mono_ms[:n] < FRESH_MS) & np.isfinite(live.battery_w[:n])
+        # A reading from before the restart shows a power that a ramp has left behind.
+        heard = self._adopt & (live.seen_mono_ms[:n] > self._began_mono_ms) & np.isfinite(live.battery_w[:n])
         ours = heard & (live.mode[:n] == Mode.REMOTE)
         slots = np.flatnonzero(ours)
         # How much of the lease is left is not known: it is renewed at once, with what is wanted by then.

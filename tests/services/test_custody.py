@@ -95,3 +95,19 @@ def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet
     assert custody.unguaranteed(1).tolist() == [True]
     reading(fleet, now, reserve_pct=30)
     assert custody.unguaranteed(1).tolist() == [False]
+
+
+def test_custody_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own_time_only(fleet: Fleet) -> None:
+    before, start = Now(utc_ms=10**12, mono_ms=10**6), Now(utc_ms=10**12 + 3_000, mono_ms=10**6 + 3_000)
+    reading(fleet, before, reserve_pct=30)
+    custody = Custody(ControlSettings(), fleet=fleet)
+    custody.adopt([DeviceId("home-1")], start)
+    custody.settle(start)
+    assert not custody.heard()
+    assert fleet.control.held[0] == Held.CONTROLLED
+    after = Now(utc_ms=start.utc_ms + 1_000, mono_ms=start.mono_ms + 1_000)
+    reading(fleet, after, reserve_pct=30)
+    assert custody.heard()
+    custody.settle(after)
+    # It is back in the maker's own mode by then: nothing to adopt.
+    assert fleet.control.held[0] == Held.FREE
