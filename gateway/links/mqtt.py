@@ -270,9 +270,10 @@ class MqttLink:
             log.warning("a message was refused", extra={"reason": reason, "kind": lane.kind})
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
-        """Publish the commands; a product without the operation gives NOT_SENT."""
+        """Publish the commands; a product without the operation gives REFUSED."""
         delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
         encoders = self._encoders(batch)
+        delivery[encoders < 0] = int(Delivery.REFUSED)
         now_ms = self._clock.now().utc_ms
         index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
         messages = _Commands(self._fleet, self._codecs, batch, index, now_ms)

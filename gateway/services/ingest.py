@@ -175,6 +175,7 @@ class Ingest:
     async def run(self) -> None:
         """Take batches, close intervals by time and carry durable closes to the log, until cancelled."""
         self._log_work.set()
+        self._news.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._process(), name="ingest-batches")
             group.create_task(self._close_by_time(), name="interval-closer")

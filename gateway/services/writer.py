@@ -106,8 +106,8 @@ class Writer:
         )
         self._fleet.control.written_reserve_pct[slots] = reserve_pct
         report = await self._send(batch)
-        # Nobody was there to take it: it is tried again when the device is next to be controlled.
-        absent = (report.delivery == Delivery.NO_SUBSCRIBER) | (report.delivery == Delivery.UNKNOWN)
+        # It did not get there: it is tried again. A product that cannot be told (REFUSED) is controlled all the same.
+        absent = (report.delivery != Delivery.ACCEPTED) & (report.delivery != Delivery.REFUSED)
         self._fleet.control.written_reserve_pct[slots[absent]] = np.nan
         self.stats.reserves += int(np.count_nonzero(report.delivery == Delivery.ACCEPTED))
 
