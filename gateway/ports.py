@@ -1,6 +1,6 @@
 """The seams: what services ask of links, signals, sinks and the journal. Adapters implement these structurally."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from gateway.domain.dispatch import Answer
 from gateway.domain.model import (
     AckToken,
     CommandBatch,
+    Connection,
     Device,
     DeviceId,
     EventId,
@@ -16,6 +17,10 @@ from gateway.domain.model import (
     ReadingBatch,
     WriteReport,
 )
+from gateway.profiles.point_codec import Raw
+from gateway.profiles.point_schema import Point
+from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.sequences import Request
 
 Emit = Callable[[ReadingBatch], None]
 Submit = Callable[[EventRequest], Awaitable[Answer]]
@@ -42,6 +47,54 @@ class DeviceLink(Protocol):
 
     def start_over(self) -> None:
         """Give up the telemetry session's connection, so that everything unacknowledged is sent again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A device to connect to: its enrollment, the profile's document and the points of its variant. `secret` is the
+    secret itself, "" = none."""
+
+    device: DeviceId
+    connection: Connection
+    secret: str
+    document: ProfileDocument
+    points: Mapping[str, Point]
+
+
+class PointLink(Protocol):
+    """The values of one device. Moves raw values; decides nothing and does not reconnect by itself.
+
+    Every method but `close` raises LinkDown (not reached or no answer in time: what a write did is unknown), PeerBusy
+    (asked to come later), PeerRefused (the device said no) and ProtocolViolation (the answer was none).
+    """
+
+    async def open(self) -> None:
+        """Connect, log in and find what addresses rest on (SunSpec). Raises NotThisProduct where that is not there."""
+        ...
+
+    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+        """Raw values of `points`; one that the device does not have is MISSING."""
+        ...
+
+    async def write(self, request: Request) -> None:
+        """Write one request, before reads that wait; returns once the device has taken it."""
+        ...
+
+    async def close(self) -> None:
+        """Give up the connection (or the share in one); never raises."""
+        ...
+
+
+class PointLinks(Protocol):
+    """All devices of one transport; shares connections, quotas and pacing between them."""
+
+    def link(self, target: Target) -> PointLink:
+        """A link to one device; does no I/O."""
+        ...
+
+    async def close(self) -> None:
+        """Give up everything shared."""
         ...
 
 
@@ -141,7 +194,27 @@ class StopAll:
     by: str
 
 
-Change = DeviceEnrolled | EventDecided | ControlTaken | ControlEnded | ReserveChanged | StopAll
+Setting = float | str | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorSaved:
+    """What a device's settings were before we touched them, durable before the first write; restored at release."""
+
+    device: DeviceId
+    settings: Mapping[str, Setting]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorRestored:
+    """The device holds its own settings again; what was saved is forgotten."""
+
+    device: DeviceId
+
+
+Change = (
+    DeviceEnrolled | EventDecided | ControlTaken | ControlEnded | ReserveChanged | StopAll | PriorSaved | PriorRestored
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +226,7 @@ class JournalState:
     events: tuple[EventDecided, ...]
     controlled: dict[DeviceId, EventId]
     stopped: bool
+    prior: dict[DeviceId, Mapping[str, Setting]]
 
 
 class Journal(Protocol):

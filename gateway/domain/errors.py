@@ -29,6 +29,22 @@ class PeerRefused(GatewayError):
     retry = Retry.AFTER_CHANGE
 
 
+class PeerBusy(GatewayError):
+    """The peer asks to come later (`after_s`, 0 = no time said); nothing was done."""
+
+    retry = Retry.LATER
+
+    def __init__(self, message: str, *, after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class NotThisProduct(GatewayError):
+    """What answers is not the product it was enrolled as: it is read at most, never written."""
+
+    retry = Retry.AFTER_CHANGE
+
+
 class ProtocolViolation(GatewayError):
     """The peer broke its protocol; the connection is dropped and made anew."""
 

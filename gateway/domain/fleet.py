@@ -13,7 +13,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gateway.domain.errors import invariant
-from gateway.domain.model import NEVER_MS, Bools, Device, DeviceId, Floats, Grid, Ints, LiveBatch, Now, Small
+from gateway.domain.model import (
+    NEVER_MS,
+    Bools,
+    Connection,
+    Device,
+    DeviceId,
+    Floats,
+    Grid,
+    Ints,
+    LiveBatch,
+    Now,
+    Small,
+)
 
 TRICKLE_PART = 0.02
 LIVE_COLUMNS = (
@@ -86,7 +98,8 @@ class Nameplate(Table):
 
     `inverter_w_max` inf = not shared with PV. Site limits: NaN = unknown = not allowed, inf = unlimited.
     `lease_s` the lease the product is given, `delivery_s` the longest a command may take to act,
-    `timed` whether the device reverts by its own timer, `program` an index of the caller's.
+    `timed` whether the device reverts by its own timer, `steerable` whether it takes setpoints from us (the product
+    can, the operator has not ruled it out, and the device is what it is enrolled as).
     """
 
     SPEC = {
@@ -111,6 +124,7 @@ class Nameplate(Table):
         "lease_s": (np.float32, 120.0),
         "delivery_s": (np.float32, 5.0),
         "timed": (np.bool_, True),
+        "steerable": (np.bool_, True),
     }
     enrolled: Bools
     discharge_w_max: Floats
@@ -133,6 +147,7 @@ class Nameplate(Table):
     lease_s: Singles
     delivery_s: Singles
     timed: Bools
+    steerable: Bools
 
 
 class Live(Table):
@@ -256,6 +271,8 @@ class ProductFacts:
     lease_s: float
     delivery_s: float
     timed: bool
+    steerable: bool = True
+    experimental: bool = False
     efficiency_discharge: float
     efficiency_charge: float
     standby_w: float
@@ -273,6 +290,8 @@ class Fleet:
         self.sites = Names()
         self.feeders = Names()
         self.profiles = Names()
+        self.connections: dict[int, Connection] = {}
+        self.experimental: set[int] = set()
         self.nameplate = Nameplate()
         self.live = Live()
         self.control = Control()
@@ -286,6 +305,12 @@ class Fleet:
             members.discard(slot)
         for tag in device.tags:
             self.tags.setdefault(tag, set()).add(slot)
+        self.connections.pop(slot, None)
+        self.experimental.discard(slot)
+        if device.connection is not None:
+            self.connections[slot] = device.connection
+        if device.experimental:
+            self.experimental.add(slot)
         plate = self.nameplate
         plate.enrolled[slot] = True
         plate.discharge_w_max[slot] = device.discharge_w_max
@@ -303,6 +328,7 @@ class Fleet:
         plate.lease_s[slot] = facts.lease_s
         plate.delivery_s[slot] = facts.delivery_s
         plate.timed[slot] = facts.timed
+        plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
         plate.efficiency_discharge[slot] = facts.efficiency_discharge
         plate.efficiency_charge[slot] = facts.efficiency_charge
         plate.standby_w[slot] = facts.standby_w
@@ -333,6 +359,8 @@ class Fleet:
             grid_charge_allowed=bool(plate.grid_charge_allowed[slot]),
             site_import_w_max=known(plate.site_import_w_max[slot]),
             site_export_w_max=known(plate.site_export_w_max[slot]),
+            connection=self.connections.get(slot),
+            experimental=slot in self.experimental,
         )
 
     def reserve(self, n: int) -> None:

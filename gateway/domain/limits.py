@@ -44,6 +44,7 @@ class Reason(IntFlag):
     STUCK = 1 << 15
     OFFLINE = 1 << 16
     UNENROLLED = 1 << 17
+    NOT_STEERABLE = 1 << 18
 
 
 def reason_names(bits: int) -> list[str]:
@@ -295,6 +296,7 @@ def _blind(out: _Side, into: _Side, snapshot: Snapshot, params: LimitParams, sta
         (live.online == 0, Reason.OFFLINE),
         (live.grid == Grid.ISLAND, Reason.ISLANDED),
         (~plate.enrolled, Reason.UNENROLLED),
+        (~plate.steerable, Reason.NOT_STEERABLE),
     )
     blind = np.zeros(snapshot.n, dtype=np.bool_)
     for where, reason in (*causes, (live.faults != 0, Reason.FAULT)):

@@ -99,10 +99,24 @@ class EnergySource(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How to reach a device that the gateway connects to. `url` scheme://host[:port]; `units` Modbus unit ids by the
+    profile's names where they differ, `parameters` what an installer writes down (topic levels, serial), `secret` a
+    reference (`env:NAME`, `file:/path`), never the secret itself; "" = none."""
+
+    url: str
+    units: tuple[tuple[str, int], ...] = ()
+    parameters: tuple[tuple[str, str], ...] = ()
+    username: str = ""
+    secret: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One battery as enrolled: identity, ratings, permissions. `inverter_w_max` None = no inverter shared with PV.
 
-    Site limits: None = unknown = not allowed; `math.inf` = unlimited.
+    Site limits: None = unknown = not allowed; `math.inf` = unlimited. `connection` None = the device comes to us.
+    `experimental`: its operator lets control rest on facts of the profile that nobody has verified or documented.
     """
 
     id: DeviceId
@@ -119,6 +133,8 @@ class Device:
     grid_charge_allowed: bool
     site_import_w_max: float | None = None
     site_export_w_max: float | None = None
+    connection: Connection | None = None
+    experimental: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
