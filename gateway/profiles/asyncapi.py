@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.domain.model import ID_PATTERN
 from gateway.profiles.codec import Codec
-from gateway.profiles.schema import Commands, Message, Point, PointType
+from gateway.profiles.message_schema import Commands, Member, MemberType, Message
 
 ASYNCAPI_VERSION = "3.0.0"
 
@@ -69,9 +69,9 @@ def _message_schema(message: Message) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _point_schema(point: Point) -> dict[str, Any]:
+def _point_schema(point: Member) -> dict[str, Any]:
     schema: dict[str, Any] = {}
-    if point.type is PointType.ENUM:
+    if point.type is MemberType.ENUM:
         schema["enum"] = list(point.values or {})
     else:
         schema["type"] = point.type.value if point.required else [point.type.value, "null"]

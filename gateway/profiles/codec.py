@@ -1,331 +1,29 @@
-"""Compiles a profile into decoders (bytes -> columns) and encoders (command -> topic and bytes).
+"""A compiled profile: what the rest of the gateway knows of a product."""
 
-The fast path is one msgspec struct per message with the profile's ranges as constraints. A payload that fails it is
-read again point by point: an implausible or mistyped optional point becomes unknown and is counted, a missing or bad
-required point or a wrong identity refuses the whole message. The codec rejects, it never clamps.
-"""
-
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter, itemgetter
-from typing import Annotated, Any
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from gateway.domain.errors import invariant
 from gateway.domain.fleet import ProductFacts
-from gateway.domain.model import CommandOp, is_device_id
-from gateway.profiles.points import CATALOGUE, Canonical
-from gateway.profiles.schema import Message, Point, PointType, ProfileDocument, Sign
+from gateway.profiles.checks import faults_of
+from gateway.profiles.message_codec import Decoder, Encoder, Route
+from gateway.profiles.program import PointProduct
+from gateway.profiles.schema import ProfileDocument
 
-Columns = dict[str, NDArray[Any]]
-MAX_INTEGER = 2**53
-_FORM_OF = {
-    CommandOp.SETPOINT: "setpoint",
-    CommandOp.HOLD: "hold",
-    CommandOp.RELEASE: "release",
-    CommandOp.RESERVE: "reserve",
-}
-_FLIPPED = (Sign.CHARGE_POSITIVE, Sign.EXPORT_POSITIVE)
-
-
-class Refused(msgspec.DecodeError):
-    """A message that cannot be used at all; `reason` is one of a small, fixed set fit for a metric label."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def faults_of(document: ProfileDocument) -> list[str]:
-    """What the schema alone cannot see: names that are not canonical, missing points, values that map nowhere."""
-    faults: list[str] = []
-    for kind, message in document.messages.items():
-        catalogue = CATALOGUE[kind]
-        for name, point in message.points.items():
-            where = f"messages.{kind}.points.{name}"
-            canonical = catalogue.get(name)
-            if canonical is None:
-                faults.append(f"{where}: not a point of {kind}; known are {', '.join(catalogue)}")
-            else:
-                faults += [f"{where}.{fault}" for fault in _point_faults(point, canonical)]
-        for name, canonical in catalogue.items():
-            if canonical.required and name not in message.points:
-                faults.append(f"messages.{kind}.points.{name}: missing; {kind} needs it")
-        keys = [message.identity, *(point.key for point in message.points.values())]
-        faults += [
-            f"messages.{kind}: key {key!r} is used twice" for key in sorted({k for k in keys if keys.count(k) > 1})
-        ]
-    if document.commands is not None:
-        for op, form in document.commands.forms.items():
-            members = ["identity", "id", "valid_until", *form.constants, *form.arguments.values()]
-            keys = [document.commands.identity, document.commands.id, document.commands.valid_until, *members[3:]]
-            faults += [
-                f"commands.forms.{op}: key {k!r} is used twice" for k in sorted({k for k in keys if keys.count(k) > 1})
-            ]
-            if op == "setpoint" and document.watchdog.kind == "in_command" and "lease_s" not in form.arguments:
-                faults.append(f"commands.forms.{op}: watchdog in_command needs the argument lease_s")
-    if document.commands is not None and "ack" not in document.messages:
-        faults.append("messages.ack: missing; a product that takes commands answers them")
-    return faults
-
-
-def _point_faults(point: Point, canonical: Canonical) -> list[str]:
-    faults: list[str] = []
-    expected = {
-        np.float64: PointType.NUMBER,
-        np.int64: PointType.INTEGER,
-        np.bool_: PointType.BOOLEAN,
-        np.int8: PointType.ENUM,
-    }[canonical.dtype]  # type: ignore[index]
-    if point.type is not expected:
-        faults.append(f"type: is {point.type.value}, must be {expected.value}")
-    if canonical.unit and point.unit != canonical.unit:
-        faults.append(f"unit: is {point.unit!r}, must be {canonical.unit!r} (scale converts)")
-    if canonical.power and point.sign is None:
-        faults.append("sign: missing; every power says its sign")
-    if not canonical.power and point.sign is not None:
-        faults.append("sign: this point has none")
-    if canonical.power == "battery" and point.sign in (Sign.IMPORT_POSITIVE, Sign.EXPORT_POSITIVE):
-        faults.append("sign: battery power is discharge_positive or charge_positive")
-    if canonical.power == "grid" and point.sign in (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE):
-        faults.append("sign: grid power is import_positive or export_positive")
-    if canonical.required and not point.required:
-        faults.append("required: must be true")
-    if point.values is not None and canonical.members is not None:
-        faults += [
-            f"values.{raw}: {name!r} is not one of {', '.join(canonical.members)}"
-            for raw, name in point.values.items()
-            if name not in canonical.members
-        ]
-    if point.type in (PointType.NUMBER, PointType.INTEGER) and point.range is None:
-        faults.append("range: missing; implausible values must be recognisable")
-    return faults
-
-
-@dataclass(slots=True)
-class _Column:
-    """How one point becomes one column: the struct attribute, and what makes raw values canonical."""
-
-    name: str
-    dtype: Any
-    get: Callable[[Any], Any]
-    factor: float
-    unknown: float | int
-    members: dict[str, int] | None
-
-
-def _factor(point: Point) -> float:
-    return -point.scale if point.sign in _FLIPPED else point.scale
-
-
-def _raw_range(point: Point) -> tuple[float, float] | None:
-    if point.range is None:
-        return None
-    factor = _factor(point)
-    low, high = sorted((point.range[0] / factor, point.range[1] / factor))
-    return low, high
-
-
-def _annotation(point: Point) -> Any:
-    bounds = _raw_range(point)
-    if point.type is PointType.NUMBER:
-        kind: Any = float if bounds is None else Annotated[float, msgspec.Meta(ge=bounds[0], le=bounds[1])]
-        return kind if point.required else kind | None
-    if point.type is PointType.INTEGER:
-        low, high = bounds or (-MAX_INTEGER, MAX_INTEGER)
-        return Annotated[int, msgspec.Meta(ge=int(max(low, -MAX_INTEGER)), le=int(min(high, MAX_INTEGER)))]
-    if point.type is PointType.BOOLEAN:
-        return bool
-    return str
-
-
-class Decoder:
-    """Decodes one message kind of one product. `implausible` counts points that were made unknown.
-
-    `fast` is the bare struct decoder for hot paths, which compare `row.device` themselves and turn to `decode` when it
-    raises.
-    """
-
-    def __init__(self, kind: str, message: Message) -> None:
-        self.kind = kind
-        self.implausible = 0
-        catalogue = CATALOGUE[kind]
-        self._message = message
-        # The identity is compared with the topic's, whose form was checked, so the struct need not check it again.
-        fields: list[Any] = [("device", str)]
-        rename = {"device": message.identity}
-        for name, point in message.points.items():
-            rename[name] = point.key
-            annotation = _annotation(point)
-            fields.append(
-                (name, annotation) if point.required else (name, annotation, self._default(point, catalogue[name]))
-            )
-        self._struct: Any = msgspec.defstruct(f"{kind.title()}Message", fields, rename=rename, gc=False, kw_only=True)
-        self.fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._struct).decode
-        self.columns = [
-            _Column(
-                name=name,
-                dtype=canonical.dtype,
-                get=attrgetter(name) if name in message.points else _Constant(canonical.unknown),
-                factor=_factor(message.points[name]) if name in message.points else 1.0,
-                unknown=canonical.unknown,
-                members=self._members(message.points.get(name), canonical),
-            )
-            for name, canonical in catalogue.items()
-        ]
-
-    @staticmethod
-    def _default(point: Point, canonical: Canonical) -> Any:
-        if point.type is PointType.NUMBER:
-            return None
-        return "" if point.type is PointType.ENUM else canonical.unknown
-
-    @staticmethod
-    def _members(point: Point | None, canonical: Canonical) -> dict[str, int] | None:
-        if canonical.members is None:
-            return None
-        if point is None or point.values is None:
-            return {}
-        return {raw: canonical.members[name] for raw, name in point.values.items()}
-
-    def decode(self, payload: bytes, device: str) -> Any:
-        """One message of `device` as a struct. Raises Refused: malformed | schema | identity."""
-        try:
-            row: Any = self.fast(payload)
-        except msgspec.ValidationError:
-            row = self._lenient(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refused("malformed") from None
-        if row.device != device:
-            raise Refused("identity")
-        return row
-
-    def _lenient(self, payload: bytes) -> Any:
-        try:
-            raw = msgspec.json.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refused("malformed") from None
-        if not isinstance(raw, dict) or not isinstance(raw.get(self._message.identity), str):
-            raise Refused("schema")
-        values: dict[str, Any] = {"device": raw[self._message.identity]}
-        for name, point in self._message.points.items():
-            value = raw.get(point.key)
-            try:
-                values[name] = msgspec.convert(value, _annotation(point))
-            except msgspec.ValidationError:
-                if point.required:
-                    raise Refused("schema") from None
-                values[name] = self._default(point, CATALOGUE[self.kind][name])
-                if value is not None:
-                    self.implausible += 1
-        return self._struct(**values)
-
-    def to_columns(self, rows: Sequence[Any]) -> Columns:
-        """Rows as canonical columns: scaled, signs canonical, enumerations as numbers, unknown as NaN or sentinel."""
-        out: Columns = {}
-        for column in self.columns:
-            values: Any = list(map(column.get, rows))
-            if column.members is not None:
-                find = column.members.get
-                values = [find(value, 0) for value in values]
-            if values and values[0] is None and values.count(None) == len(values):
-                # A point that the product does not have: no need to convert every None.
-                array = np.full(len(values), column.unknown, dtype=column.dtype)
-            else:
-                array = np.array(values, dtype=column.dtype)
-            if column.factor != 1.0:
-                array = (array * column.factor).astype(column.dtype, copy=False)
-            out[column.name] = array
-        return out
-
-
-class _Constant:
-    """A getter for a point the product does not have."""
-
-    def __init__(self, value: float | int) -> None:
-        self.value = value
-
-    def __call__(self, _row: object) -> float | int:
-        return self.value
-
-
-class Route:
-    """Topic <-> device id for one `{device}` topic: the only place where a topic is built or taken apart."""
-
-    def __init__(self, pattern: str) -> None:
-        self.prefix, self.suffix = pattern.split("{device}")
-        self.filter = f"{self.prefix}+{self.suffix}"
-        self._match = re.compile(f"{re.escape(self.prefix)}([A-Za-z0-9_.:-]{{1,64}}){re.escape(self.suffix)}").fullmatch
-
-    def topic(self, device: str) -> str:
-        invariant(is_device_id(device), "a topic is built from a valid device id only")
-        return f"{self.prefix}{device}{self.suffix}"
-
-    def device(self, topic: str) -> str | None:
-        """The device id in `topic`, or None if the topic is not of this route or the id is not well formed."""
-        found = self._match(topic)
-        return found.group(1) if found else None
-
-
-class Encoder:
-    """Writes commands of one product."""
-
-    def __init__(self, document: ProfileDocument) -> None:
-        commands = document.commands
-        invariant(commands is not None, "only a product with commands gets an encoder")
-        if commands is None:
-            return
-        self.route = Route(commands.topic)
-        self._sign = -1 if commands.setpoint_sign is Sign.CHARGE_POSITIVE else 1
-        self._encode = msgspec.json.Encoder().encode
-        self._forms: dict[int, tuple[Any, Callable[[tuple[Any, ...]], tuple[Any, ...]]]] = {}
-        for op, name in _FORM_OF.items():
-            form = commands.forms.get(name)  # type: ignore[call-overload]
-            if form is None:
-                continue
-            rename = {"device": commands.identity, "cmd": commands.id, "valid_until": commands.valid_until}
-            fields: list[Any] = [("device", str), ("cmd", int), ("valid_until", int)]
-            for argument, key in form.arguments.items():
-                fields.append((argument, float if argument == "reserve_pct" else int))
-                rename[argument] = key
-            for i, (key, value) in enumerate(form.constants.items()):
-                fields.append((f"constant_{i}", type(value), value))
-                rename[f"constant_{i}"] = key
-            struct = msgspec.defstruct(f"{name.title()}Command", fields, rename=rename, gc=False)
-            self._forms[int(op)] = (struct, _picker(tuple(form.arguments)))
-
-    def can(self, op: CommandOp) -> bool:
-        return int(op) in self._forms
-
-    def encode(
-        self, op: int, device: str, cmd: int, valid_until_ms: int, *, setpoint_w: int, lease_s: int, reserve_pct: float
-    ) -> bytes:
-        """The payload of one command; `setpoint_w` + = discharge, `valid_until_ms` absolute UTC."""
-        struct, pick = self._forms[op]
-        return self._encode(struct(device, cmd, valid_until_ms, *pick((setpoint_w * self._sign, lease_s, reserve_pct))))
-
-
-def _picker(arguments: tuple[str, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Takes the values a form wants, in its order, out of (setpoint_w, lease_s, reserve_pct)."""
-    places = [("setpoint_w", "lease_s", "reserve_pct").index(name) for name in arguments]
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda values: tuple(values[i] for i in places)
+UNSTEERED_LEASE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """A compiled profile."""
+    """A compiled profile: either message decoders, routes and an encoder, or a `product` with points. `digest`: the
+    first characters of the file's SHA-256, "" = from no file."""
 
     document: ProfileDocument
     decoders: dict[str, Decoder]
     routes: dict[str, Route]
     encoder: Encoder | None
+    product: PointProduct | None
     facts: ProductFacts = field(repr=False)
+    digest: str = ""
 
     @property
     def name(self) -> str:
@@ -335,19 +33,27 @@ class Codec:
 def compile_profile(document: ProfileDocument) -> Codec:
     """Compile a profile that has no faults."""
     invariant(not faults_of(document), "only a checked profile is compiled")
-    facts = document.facts
+    product = PointProduct(document) if document.points else None
     return Codec(
         document=document,
         decoders={kind: Decoder(kind, message) for kind, message in document.messages.items()},
         routes={kind: Route(message.topic) for kind, message in document.messages.items()},
         encoder=Encoder(document) if document.commands is not None else None,
-        facts=ProductFacts(
-            lease_s=document.watchdog.lease_s,
-            delivery_s=facts.delivery_s,
-            timed=document.watchdog.kind == "in_command",
-            efficiency_discharge=facts.efficiency_discharge,
-            efficiency_charge=facts.efficiency_charge,
-            standby_w=facts.standby_w,
-            soc_uncertainty_pct=facts.soc_uncertainty_pct,
-        ),
+        product=product,
+        facts=_facts(document, product),
+    )
+
+
+def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFacts:
+    facts, watchdog = document.facts, document.watchdog
+    return ProductFacts(
+        lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
+        delivery_s=facts.delivery_s,
+        timed=watchdog is None or watchdog.kind != "none",
+        steerable=product.base.steers if product is not None else document.commands is not None,
+        experimental=product is not None and any(program.experimental for program in product.programs),
+        efficiency_discharge=facts.efficiency_discharge,
+        efficiency_charge=facts.efficiency_charge,
+        standby_w=facts.standby_w,
+        soc_uncertainty_pct=facts.soc_uncertainty_pct,
     )

@@ -1,48 +1,60 @@
-"""Reads profiles from files and reports every fault with file and path."""
+"""Reads profiles from files and reports every fault with file, line and path."""
 
+import hashlib
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from gateway.domain.errors import InvalidInput
-from gateway.profiles.codec import Codec, compile_profile, faults_of
+from gateway.profiles.checks import faults_of
+from gateway.profiles.codec import Codec, compile_profile
 from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.strict_yaml import BYTES_MAX, Loc, NotStrict, Place, read_yaml
 
-MAX_PROFILE_BYTES = 1 << 20
+FAULTS_MAX = 50
+WORDS_MAX = 300
+DIGEST_LENGTH = 12
+WORD = re.compile(r"[\w-]+")
 
 
 def parse_profile(text: str, *, name: str) -> ProfileDocument:
-    """Read one profile from YAML; `name` stands for the file in messages. Raises InvalidInput with every fault."""
+    """Read one profile from YAML; `name` stands for the file in messages. Raises InvalidInput with every fault, up to
+    a bound, as `file:line: path: what is wrong`."""
+    return _parse(text, name=name)[0]
+
+
+def load_profile(path: Path) -> Codec:
+    """Read and compile one file, which is named for its profile. Raises InvalidInput with every fault."""
+    name = path.name
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidInput([f"{name}: not YAML: {' '.join(str(error).split())}"]) from error
-    try:
-        document = ProfileDocument.model_validate(raw)
-    except ValidationError as error:
-        raise InvalidInput([f"{name}: {_place(e['loc'])}: {e['msg']}" for e in error.errors()]) from error
-    faults = [f"{name}: {fault}" for fault in faults_of(document)]
-    if faults:
-        raise InvalidInput(faults)
-    return document
+        with path.open("rb") as file:
+            content = file.read(BYTES_MAX + 1)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InvalidInput([f"{name}:{line}: (document): not UTF-8"]) from error
+    except OSError as error:
+        raise InvalidInput([f"{name}:1: (document): cannot be read: {error}"]) from error
+    document, place = _parse(text, name=name)
+    if document.profile != path.stem:
+        line = place.line_of(("profile",))
+        raise InvalidInput([f"{name}:{line}: profile: says {document.profile!r}, the file is named {path.stem!r}"])
+    return replace(compile_profile(document), digest=hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH])
 
 
 def load_profiles(directory: Path) -> dict[str, Codec]:
     """Compile every `*.yaml` in `directory`, by profile name. Raises InvalidInput with the faults of all files."""
     problems: list[str] = []
     codecs: dict[str, Codec] = {}
-    for path, text in _texts(directory, problems):
+    for path in sorted(directory.glob("*.yaml")):
         try:
-            document = parse_profile(text, name=path.name)
+            codecs[path.stem] = load_profile(path)
         except InvalidInput as error:
             problems += error.problems
-            continue
-        if document.profile != path.stem:
-            problems.append(f"{path.name}: profile: says {document.profile!r}, the file is named {path.stem!r}")
-            continue
-        codecs[document.profile] = compile_profile(document)
     if not codecs and not problems:
         problems.append(f"{directory}: no profiles (*.yaml) here")
     if problems:
@@ -50,16 +62,65 @@ def load_profiles(directory: Path) -> dict[str, Codec]:
     return codecs
 
 
-def _texts(directory: Path, problems: list[str]) -> Iterator[tuple[Path, str]]:
-    for path in sorted(directory.glob("*.yaml")):
-        try:
-            if path.stat().st_size > MAX_PROFILE_BYTES:
-                problems.append(f"{path.name}: larger than {MAX_PROFILE_BYTES} bytes")
-                continue
-            yield path, path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{path.name}: cannot be read: {error}")
+def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place]:
+    try:
+        raw, place = read_yaml(text)
+    except NotStrict as error:
+        raise InvalidInput([_fault(name, error.line, "(document)", str(error))]) from error
+    try:
+        document = ProfileDocument.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidInput(_bounded(name, _schema_faults(error, name, place))) from error
+    found = (_split(fault, place) for fault in faults_of(document))
+    faults = [_fault(name, line, path, words) for line, path, words in found]
+    if faults:
+        raise InvalidInput(_bounded(name, iter(faults)))
+    return document, place
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "(document)"
+def _schema_faults(error: ValidationError, name: str, place: Place) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        path = ".".join(str(part) for part in fault["loc"]) or "(document)"
+        yield _fault(name, place.line_of(fault["loc"]), path, fault["msg"])
+
+
+def _split(fault: str, place: Place) -> tuple[int, str, str]:
+    """A fault of the checks, `path: what is wrong` or `path.what is wrong`: its line, path and words. Where a key has a
+    dot in it, the longest one that is there is meant."""
+    path, _, words = fault.partition(": ")
+    parts = path.split(".")
+    loc: Loc = ()
+    here = place
+    while parts:
+        taken = next((n for n in range(len(parts), 0, -1) if _key(here, parts[:n]) is not None), 0)
+        key = _key(here, parts[:taken])
+        if key is None:
+            break
+        loc, here, parts = (*loc, key), here.inside[key], parts[taken:]
+    absent = list(takewhile(WORD.fullmatch, parts))
+    said = ".".join(parts[len(absent) :])
+    shown = ".".join([*map(str, loc), *absent]) or "(document)"
+    return place.line_of(loc), shown, ": ".join(text for text in (said, words) if text)
+
+
+def _key(place: Place, parts: list[str]) -> int | str | None:
+    name = ".".join(parts)
+    if name in place.inside:
+        return name
+    return int(name) if name.isdecimal() and int(name) in place.inside else None
+
+
+def _bounded(name: str, faults: Iterator[str]) -> list[str]:
+    listed = list(faults)
+    more = len(listed) - FAULTS_MAX
+    return listed if more <= 0 else [*listed[:FAULTS_MAX], f"{name}:1: (document): and {more} more"]
+
+
+def _fault(name: str, line: int, path: str, words: str) -> str:
+    return f"{name}:{line}: {_shown(path)}: {_shown(words)}"
+
+
+def _shown(text: str) -> str:
+    """Text from a file as it may be printed: one line, nothing that steers a terminal, not endless."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if len(plain) <= WORDS_MAX else f"{plain[:WORDS_MAX]}..."

@@ -1,4 +1,4 @@
-"""The canonical points of each message kind: name, column type, unit. What a profile may map to."""
+"""The canonical quantities: name, column type, unit. What messages and readings of a profile may map to."""
 
 from dataclasses import dataclass
 
@@ -70,3 +70,10 @@ ACK: dict[str, Canonical] = {
     "result": _members(CommandResult, required=True),
 }
 CATALOGUE: dict[str, dict[str, Canonical]] = {"live": LIVE, "energy": ENERGY, "status": STATUS, "ack": ACK}
+
+# What a product with values at addresses may read: live state, and lifetime counters for settlement.
+COUNTERS = ("charge_counter_wh", "discharge_counter_wh")
+READINGS: dict[str, Canonical] = {
+    **{name: canonical for name, canonical in LIVE.items() if name not in ("device_t_ms", "cmd")},
+    **{name: ENERGY[name] for name in COUNTERS},
+}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.model import NEVER_MS, CommandOp, Grid, Mode, is_device_id
-from gateway.profiles.codec import Codec, Refused, Route
+from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles, parse_profile
+from gateway.profiles.message_codec import Refused, Route
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 REFERENCE = (PROFILES / "reference-mqtt.yaml").read_text()

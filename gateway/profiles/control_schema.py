@@ -1,0 +1,156 @@
+"""Control: ordered writes for each command, what they need, what they touch, what happens when nobody comes back."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gateway.profiles.base import Name, Strict
+from gateway.profiles.point_schema import Match, Scalar
+
+Quantity = Literal["setpoint_w", "magnitude_w", "grid_target_w", "inverter_target_w", "lease", "reserve_pct", "count"]
+
+
+class Step(Strict):
+    """One step of a sequence: a write, writes in one request, a restore, a wait.
+
+    `write` a point: `value` (a constant), `null` (JSON null), or `from` a quantity of the command: `setpoint_w`
+    (+ = discharge; the point's `sign` makes it the product's), `magnitude_w`, `grid_target_w` (the grid power, + =
+    import, that gives the wanted battery power), `inverter_target_w` (+ = out: the setpoint plus the PV behind the same
+    inverter), `lease` (in the point's `unit`, s or min, rounded up), `reserve_pct`,
+    `count` (grows by one per heartbeat). `percent_of`: as percent of the value of that point. `times` multiplies.
+    `if_changed`: left out when the point is known to hold the value. `together`: one request, consecutive registers or
+    members of one body. `restore`: the value saved before the first write; `or_value` where none was saved. `keep`: the
+    value the point holds now (for requests that set all of their members).
+    """
+
+    write: Name | None = None
+    value: Scalar | None = None
+    null: bool = False
+    source: Quantity | None = Field(default=None, alias="from")
+    percent_of: Name | None = None
+    times: float = 1.0
+    if_changed: bool = False
+    together: tuple["Step", ...] = ()
+    restore: Name | None = None
+    keep: Name | None = None
+    or_value: Scalar | None = None
+    wait_s: Annotated[float, Field(gt=0, le=60)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Step":
+        names = (self.write, self.restore, self.keep)
+        forms = (*(name is not None for name in names), bool(self.together), self.wait_s is not None)
+        if sum(forms) != 1:
+            raise ValueError("exactly one of write, together, restore, keep and wait_s")
+        given = (self.value is not None, self.null, self.source is not None)
+        if self.write is not None and sum(given) != 1:
+            raise ValueError("a write has exactly one of value, null and from")
+        if self.write is None and any(given):
+            raise ValueError("value, null and from belong to write")
+        if self.source is None and (self.percent_of is not None or self.times != 1.0):
+            raise ValueError("percent_of and times belong to from")
+        if any(step.together or step.wait_s is not None for step in self.together):
+            raise ValueError("together: write, restore and keep only")
+        return self
+
+    def touched(self) -> list[str]:
+        """Points this step writes."""
+        own = [name for name in (self.write, self.restore, self.keep) if name is not None]
+        return own + [name for step in self.together for name in step.touched()]
+
+
+class Heartbeat(Strict):
+    """Writes that go on while the device is under control, apart from setpoints."""
+
+    every_s: Annotated[float, Field(gt=0, le=60)]
+    steps: tuple[Step, ...] = Field(min_length=1)
+
+
+class Control(Strict):
+    """How the product is steered.
+
+    `domain`: where the setpoint acts. grid_connection = the meter, inverter_ac = behind PV: there the gateway closes
+    the loop, and every `follow_s` the target is worked out anew from load and PV. `needs`: what must hold before any
+    write. `saves`: settings read and made durable before the first write of a control episode. `begin` once per
+    episode, then `discharge`, `charge` or `hold`; each is repeated whole as refresh. `release` hands back (`stop_only`:
+    by writing no more). `reserve` sets the backup reserve.
+    `step_w`: setpoints are cut to whole steps towards 0; below `setpoint_w_min` it is a hold. `apart`: points that must
+    never share a request. `settle_s` before the read-back of what was written.
+    """
+
+    domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
+    needs: tuple[Match, ...] = ()
+    saves: tuple[Name, ...] = ()
+    begin: tuple[Step, ...] = ()
+    discharge: tuple[Step, ...] = ()
+    charge: tuple[Step, ...] = ()
+    hold: tuple[Step, ...] = ()
+    release: tuple[Step, ...] = ()
+    reserve: tuple[Step, ...] = ()
+    heartbeat: Heartbeat | None = None
+    follow_s: Annotated[float, Field(gt=0, le=60)] | None = None
+    step_w: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    setpoint_w_min: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    apart: tuple[tuple[Name, Name], ...] = ()
+    settle_s: Annotated[float, Field(ge=0, le=30)] = 0.0
+    interval_s_min: Annotated[float, Field(ge=0, le=600)] = 0.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Control":
+        power = (self.discharge, self.charge, self.hold)
+        if any(power) and not all(power):
+            raise ValueError("discharge, charge and hold: all three or none")
+        if any(power) and not self.release and not self.stop_only:
+            raise ValueError("release: missing")
+        if self.domain == "grid_connection" and self.discharge and self.follow_s is None:
+            raise ValueError("follow_s: missing; a grid target follows load and PV")
+        if self.domain.startswith("battery") and self.follow_s is not None:
+            raise ValueError("follow_s belongs to domains grid_connection and inverter_ac")
+        if not any(power) and not self.reserve:
+            raise ValueError("control that controls nothing: leave it out")
+        return self
+
+    stop_only: bool = Field(default=False, description="release = stop writing: the product reverts by itself")
+
+    def sequences(self) -> dict[str, tuple[Step, ...]]:
+        """Every sequence by name."""
+        named = {
+            "begin": self.begin, "discharge": self.discharge, "charge": self.charge, "hold": self.hold,
+            "release": self.release, "reserve": self.reserve,
+        }  # fmt: skip
+        return named | ({"heartbeat": self.heartbeat.steps} if self.heartbeat else {})
+
+
+class Watchdog(Strict):
+    """What ends control when nobody refreshes it, and what the device falls back to.
+
+    `in_command`: each command carries its lease. `device_timer`: `point` holds the time-out (0 means `zero_means`;
+    `sticky` = what anybody wrote last stays, so it is written before every use). `countdown`: `point` counts down and
+    is written anew. `implicit`: the device's own fixed time. `none`: nothing reverts; `lease_s` is then how long the
+    device may go unattended, and the gateway's release plan ends control.
+    `lease_s` is the longest lease the gateway gives; it refreshes before half of it. `reverts_within_s`: the longest
+    the device may take after its last refresh, its timer's inexactness included.
+    """
+
+    kind: Literal["in_command", "device_timer", "countdown", "implicit", "none"]
+    lease_s: float = Field(gt=0, le=3600)
+    falls_back_to: Literal["self_consumption", "backup", "other", "stays"]
+    point: Name | None = None
+    zero_means: Literal["never", "at_once"] | None = None
+    sticky: bool = False
+    reverts_within_s: float | None = Field(default=None, gt=0, le=7200)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Watchdog":
+        timer = self.kind in ("device_timer", "countdown")
+        if timer != (self.point is not None):
+            raise ValueError("point belongs to device_timer and countdown, and they need it")
+        if (self.kind == "device_timer") != (self.zero_means is not None):
+            raise ValueError("zero_means belongs to device_timer, and it needs it")
+        if (self.kind == "none") != (self.falls_back_to == "stays"):
+            raise ValueError("falls_back_to stays belongs to kind none")
+        if self.kind in ("device_timer", "countdown", "implicit") and self.reverts_within_s is None:
+            raise ValueError("reverts_within_s: missing")
+        if self.reverts_within_s is not None and self.reverts_within_s < self.lease_s:
+            raise ValueError("reverts_within_s: shorter than lease_s")
+        return self

@@ -1,0 +1,229 @@
+"""Raw <-> value of one point: registers or JSON scalars on one side, plain numbers and texts on the other.
+
+A raw value is a tuple of 16-bit words (registers), a JSON scalar, or one of the markers below. A value is a float,
+a text, a bool, or None = unknown. Numbers that are not finite are unknown; nothing is clamped on the way in. On the way
+out a number is rounded so that its value comes closer to 0, and refused if the type cannot hold it.
+"""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from gateway.domain.errors import GatewayError
+from gateway.profiles.base import FLIPPED
+from gateway.profiles.point_schema import REGISTERS, Point, PointType
+
+Words = tuple[int, ...]
+Value = float | str | bool | None
+SCALE_FACTOR_MAX = 10
+INTEGER_MAX = 1 << 64
+DECIMALS = 1e6
+_FORMATS = {
+    PointType.U16: ">H", PointType.I16: ">h", PointType.U32: ">I", PointType.I32: ">i", PointType.U64: ">Q",
+    PointType.I64: ">q", PointType.F32: ">f", PointType.F64: ">d", PointType.ACC32: ">I", PointType.ACC64: ">Q",
+}  # fmt: skip
+# SunSpec "not implemented" by type, as unsigned bits; a counter says 0, a float NaN.
+_UNIMPLEMENTED = {
+    PointType.U16: (0xFFFF,), PointType.I16: (0x8000,), PointType.U32: (0xFFFFFFFF,), PointType.I32: (0x80000000,),
+    PointType.U64: (0xFFFFFFFFFFFFFFFF,), PointType.I64: (0x8000000000000000,), PointType.ACC32: (0,),
+    PointType.ACC64: (0,),
+}  # fmt: skip
+
+
+class Marker(Enum):
+    """Raw facts that are no value: `NULL` JSON null, `MISSING` no such member, `EMPTY` a payload of no bytes."""
+
+    NULL = "null"
+    MISSING = "missing"
+    EMPTY = "empty"
+
+
+Raw = Words | str | int | float | bool | Marker
+
+
+class Unwritable(GatewayError):
+    """A value cannot be written to a point as the product wants it; `reason` names point and cause."""
+
+
+@dataclass(slots=True)
+class DecodeCounts:
+    """What was made unknown, and why."""
+
+    sentinel: int = 0
+    implausible: int = 0
+    malformed: int = 0
+
+
+class PointCodec:
+    """One compiled point. `order` is the word order of the section, `unimplemented` whether SunSpec's rules hold."""
+
+    def __init__(self, name: str, point: Point, *, order: str = "big", unimplemented: bool = False) -> None:
+        self.name = name
+        self.point = point
+        self._swap = (point.word_order or order) == "little"
+        self._format = _FORMATS.get(point.type, "")
+        known = _UNIMPLEMENTED.get(point.type, ()) if unimplemented else ()
+        counter = (0,) if point.type in (PointType.ACC32, PointType.ACC64) else ()
+        # In registers a sentinel is its bits, however its sign is written.
+        bits = 16 * REGISTERS.get(point.type, 0)
+        told = (s + (1 << bits) if s < 0 and bits else s for s in point.sentinels)
+        self._sentinels = frozenset((*told, *known, *counter))
+        self.flip = -1.0 if point.sign in FLIPPED else 1.0
+
+    def decode(self, raw: Raw | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+        """The value of `raw` (None = not read); `values` holds the scale factors."""
+        if raw is None:
+            return None
+        if isinstance(raw, Marker):
+            rule = {Marker.NULL: self.point.null, Marker.MISSING: self.point.missing}.get(raw, "unknown")
+            if rule == "off":
+                return False
+            return 0.0 if rule == "zero" else None
+        if isinstance(raw, tuple):
+            return self._from_words(raw, values, counts)
+        return self._from_json(raw, values, counts)
+
+    def _from_words(self, words: Words, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+        if len(words) != self.point.register_count:
+            counts.malformed += 1
+            return None
+        if self.point.type is PointType.TEXT:
+            data = struct.pack(f">{len(words)}H", *words)
+            return _ascii(data)
+        data = struct.pack(f">{len(words)}H", *(reversed(words) if self._swap else words))
+        if self._sentinels and int.from_bytes(data, "big") in self._sentinels:
+            counts.sentinel += 1
+            return None
+        return self._scaled(float(struct.unpack(self._format, data)[0]), values, counts)
+
+    def _from_json(self, raw: str | float | bool, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+        kind = self.point.type
+        if kind is PointType.TEXT:
+            return raw if isinstance(raw, str) else self._malformed(counts)
+        if kind is PointType.BOOLEAN:
+            return raw if isinstance(raw, bool) else self._malformed(counts)
+        if isinstance(raw, str) and self.point.as_text:
+            try:
+                raw = float(raw)
+            except ValueError:
+                return self._malformed(counts)
+        if isinstance(raw, bool) or not isinstance(raw, int | float):
+            return self._malformed(counts)
+        if isinstance(raw, int) and abs(raw) > INTEGER_MAX:
+            return self._malformed(counts)
+        if raw in self._sentinels:
+            counts.sentinel += 1
+            return None
+        return self._scaled(float(raw), values, counts)
+
+    @staticmethod
+    def _malformed(counts: DecodeCounts) -> None:
+        counts.malformed += 1
+
+    def _scaled(self, number: float, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+        factor = self._factor(values)
+        if factor is None or not math.isfinite(number):
+            counts.sentinel += 1
+            return None
+        value = number * self.point.scale * factor + self.point.shift
+        limits = self.point.range
+        if not math.isfinite(value) or (limits is not None and not limits[0] <= value <= limits[1]):
+            counts.implausible += 1
+            return None
+        return value
+
+    def _factor(self, values: Mapping[str, Value]) -> float | None:
+        """10^scale factor; None while it is unknown or absurd."""
+        if self.point.scale_factor is None:
+            return 1.0
+        exponent = values.get(self.point.scale_factor)
+        if not isinstance(exponent, float) or not abs(exponent) <= SCALE_FACTOR_MAX or exponent != int(exponent):
+            return None
+        return float(10.0 ** int(exponent))
+
+    def encode(self, value: Value, values: Mapping[str, Value]) -> Raw:
+        """`value` as the product wants it; a signed power comes with + = discharge (grid: import) and leaves with the
+        product's sign. Raises Unwritable."""
+        point = self.point
+        if value is None or (value is False and point.null == "off"):
+            return Marker.NULL
+        if isinstance(value, str | bool):
+            return self._text(value)
+        number = value * self.flip
+        if point.range is not None and not point.range[0] <= number <= point.range[1]:
+            raise Unwritable(f"{self.name}: {number:g} is outside {point.range[0]:g} to {point.range[1]:g}")
+        factor = self._factor(values)
+        if factor is None:
+            raise Unwritable(f"{self.name}: its scale factor {point.scale_factor} is unknown")
+        raw, zero = (number - point.shift) / (point.scale * factor), -point.shift / (point.scale * factor)
+        if not math.isfinite(raw):
+            raise Unwritable(f"{self.name}: {value!r} is no number")
+        if point.type in REGISTERS:
+            return self._to_words(raw, zero)
+        if point.type is PointType.BOOLEAN or (point.type is PointType.TEXT and point.register_count):
+            raise Unwritable(f"{self.name}: {value!r} is a number, and this is none")
+        if point.type is PointType.NUMBER:
+            return _whole(raw * DECIMALS, zero * DECIMALS) / DECIMALS
+        return str(_whole(raw, zero)) if point.type is PointType.TEXT else _whole(raw, zero)
+
+    def _text(self, value: str | bool) -> Raw:
+        wanted = PointType.BOOLEAN if isinstance(value, bool) else PointType.TEXT
+        if self.point.register_count and wanted is PointType.TEXT:
+            raise Unwritable(f"{self.name}: texts in registers are not written")
+        if self.point.type is not wanted:
+            raise Unwritable(f"{self.name}: {value!r} is no {self.point.type.value}")
+        return value
+
+    def _to_words(self, raw: float, zero: float) -> Words:
+        floating = self.point.type in (PointType.F32, PointType.F64)
+        number = raw if floating else _whole(raw, zero)
+        try:
+            data = struct.pack(self._format, number)
+            if self.point.type is PointType.F32:
+                data = _not_beyond(data, raw, zero)
+        except (struct.error, OverflowError) as error:
+            raise Unwritable(f"{self.name}: {number} does not fit {self.point.type.value}") from error
+        if int.from_bytes(data, "big") in self._sentinels and self.point.type not in (PointType.ACC32, PointType.ACC64):
+            raise Unwritable(f"{self.name}: {number} means something else to the product")
+        words = struct.unpack(f">{len(data) // 2}H", data)
+        return tuple(reversed(words)) if self._swap else words
+
+
+def _ascii(data: bytes) -> str:
+    """Two characters a register up to the first NUL, or one in the low byte of each."""
+    single = not any(data[::2])
+    return (data[1::2] if single else data).split(b"\0", 1)[0].decode("ascii", errors="replace").strip()
+
+
+def _whole(raw: float, zero: float) -> int:
+    """Towards `zero`, the raw value of 0; what binary fractions make of a whole number counts as that number."""
+    nearest = round(raw)
+    if abs(raw - nearest) <= _blur(raw, zero):
+        return nearest
+    return math.floor(raw) if raw > zero else math.ceil(raw)
+
+
+def _blur(raw: float, zero: float) -> float:
+    """How far off `raw` may be by the arithmetic that led to it."""
+    return 1e-9 + 1e-14 * max(abs(raw), abs(zero))
+
+
+def _not_beyond(data: bytes, raw: float, zero: float) -> bytes:
+    """A float32 that is not farther from `zero` than `raw` is."""
+    found = float(struct.unpack(">f", data)[0])
+    if abs(found - zero) - abs(raw - zero) <= 1e-12 * max(abs(raw), abs(zero)):
+        return data
+    return struct.pack(">f", float(np.nextafter(np.float32(found), np.float32(zero))))
+
+
+def decode_all(
+    codecs: Sequence[PointCodec], raws: Mapping[str, Raw], values: dict[str, Value], counts: DecodeCounts
+) -> None:
+    """Decode what was read into `values`; `codecs` come with scale factors first."""
+    for codec in codecs:
+        if codec.name in raws:
+            values[codec.name] = codec.decode(raws[codec.name], values, counts)

@@ -1,0 +1,244 @@
+"""Points: what is on the wire and where. Readings: what it means in canonical words.
+
+`value = raw * scale * 10^scale_factor + offset`, then the sign of a written power is made the product's. A raw value
+that is a sentinel, or a value outside `range`, is unknown; nothing is clamped.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from gateway.profiles.base import EvidenceTag, Key, Name, Sign, Source, Strict, TopicPattern
+
+Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]{1,64}){0,8}$")]
+HttpPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./{}?=&]*$", max_length=200)]
+Scalar = str | int | float | bool
+
+
+class PointType(StrEnum):
+    """Kinds of raw value. `acc32`/`acc64`: counters whose 0 means not implemented (SunSpec)."""
+
+    U16 = "u16"
+    I16 = "i16"
+    U32 = "u32"
+    I32 = "i32"
+    U64 = "u64"
+    I64 = "i64"
+    F32 = "f32"
+    F64 = "f64"
+    ACC32 = "acc32"
+    ACC64 = "acc64"
+    TEXT = "text"
+    NUMBER = "number"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+
+
+REGISTERS = {
+    PointType.U16: 1, PointType.I16: 1, PointType.U32: 2, PointType.I32: 2, PointType.U64: 4, PointType.I64: 4,
+    PointType.F32: 2, PointType.F64: 4, PointType.ACC32: 2, PointType.ACC64: 4,
+}  # fmt: skip
+JSON_TYPES = (PointType.TEXT, PointType.NUMBER, PointType.INTEGER, PointType.BOOLEAN)
+
+
+class WriteTo(Strict):
+    """How a point that is no register is written.
+
+    HTTP: `method` and `path`, the value as member `key` of a JSON body (`constants` beside it) or, without a key, as
+    the last segment of the path. MQTT: `topic`, the value as member `key` of a JSON object or, without a key, as the
+    bare payload; never retained. `as_text`: numbers are written as JSON strings.
+    """
+
+    method: Literal["POST", "PUT"] | None = None
+    path: HttpPath | None = None
+    topic: TopicPattern | None = None
+    key: Key | None = None
+    constants: dict[Key, Scalar] = Field(default_factory=dict)
+    as_text: bool = False
+    qos: Literal[0, 1] = 1
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "WriteTo":
+        if (self.path is None) == (self.topic is None):
+            raise ValueError("exactly one of path (HTTP) and topic (MQTT)")
+        if (self.path is None) != (self.method is None):
+            raise ValueError("method belongs to path, and path needs it")
+        if self.constants and self.key is None:
+            raise ValueError("constants stand beside a key")
+        return self
+
+
+class Point(Strict):
+    """One value on the wire.
+
+    Modbus: `register` (zero-based, as on the wire) or SunSpec `model` + `offset` (in registers from the model's id
+    word; `block` = number of the repeating block, 1 = first), `unit_id` a name of the `modbus.units` section,
+    `function` 3 or 4, `write_function` 6 or 16 (default: 6 for one register, 16 for more), `words` of a text,
+    `word_order` where it differs from the section's, `scale_factor` a point that holds a power of ten.
+    HTTP: `path` of a GET and `pointer` into its JSON. MQTT: `topic` and `pointer`. `as_text`: a number inside a JSON
+    string. `null`, `missing` (key or document member absent) and `empty` (a payload of no bytes) are different facts:
+    each says what it means: `off` = nothing is set (the value is false, and false is written as null), `gone` = the
+    device or service has left.
+
+    `access` w = cannot be read back. `storage` of what is written: `stored` wears flash, so a day has at most
+    `writes_per_day_max` writes of it. `readback_s`: reads show the old value for so long after a write; None = a
+    read never proves a write.
+    """
+
+    address: Annotated[int, Field(ge=0, le=65535)] | None = Field(default=None, alias="register")
+    model: Annotated[int, Field(ge=1, le=65534)] | None = None
+    offset: Annotated[int, Field(ge=0, le=65535)] | None = None
+    block: Annotated[int, Field(ge=1, le=64)] | None = None
+    unit_id: Name = "main"
+    function: Literal[3, 4] = 3
+    write_function: Literal[6, 16] | None = None
+    words: Annotated[int, Field(ge=1, le=64)] | None = None
+    word_order: Literal["big", "little"] | None = None
+    path: HttpPath | None = None
+    topic: TopicPattern | None = None
+    pointer: Pointer = ""
+    as_text: bool = False
+    null: Literal["unknown", "zero", "off"] = "unknown"
+    missing: Literal["unknown", "zero"] = "unknown"
+    empty: Literal["unknown", "gone"] = "unknown"
+    write: WriteTo | None = None
+
+    type: PointType
+    scale: float = 1.0
+    shift: float = 0.0
+    scale_factor: Name | None = None
+    sentinels: tuple[int, ...] = ()
+    range: tuple[float, float] | None = None
+    unit: str = ""
+    sign: Sign | None = None
+
+    access: Literal["r", "rw", "w"] = "r"
+    storage: Literal["volatile", "stored", "unknown"] | None = None
+    writes_per_day_max: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    readback_s: Annotated[float, Field(ge=0, le=60)] | None = 0.0
+    poll: Literal["live", "energy", "slow", "once", "never"] = "live"
+    evidence: EvidenceTag | None = None
+    source: Source | None = None
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Point":
+        places = [self.address is not None, self.model is not None, self.path is not None, self.topic is not None]
+        if sum(places) > 1 or (not any(places) and (self.access != "w" or self.write is None)):
+            raise ValueError("exactly one place: register, model and offset, path, or topic")
+        if (self.model is None) != (self.offset is None):
+            raise ValueError("model and offset belong together")
+        if self.block is not None and self.model is None:
+            raise ValueError("block belongs to model and offset")
+        on_registers = self.address is not None or self.model is not None
+        if on_registers and self.type not in REGISTERS and self.type is not PointType.TEXT:
+            raise ValueError(f"type: {self.type.value} is not made of registers")
+        if not on_registers and self.type not in JSON_TYPES:
+            raise ValueError(f"type: {self.type.value} belongs to registers; here {', '.join(JSON_TYPES)}")
+        if (self.words is not None) != (on_registers and self.type is PointType.TEXT):
+            raise ValueError("words belongs to a text in registers, and such a text needs it")
+        if on_registers and self.write is not None:
+            raise ValueError("write: a register is written where it is read")
+        if not on_registers and (self.access == "r") != (self.write is None):
+            raise ValueError("access and write: what is written says where")
+        if self.access != "r" and self.storage is None:
+            raise ValueError("storage: missing; say volatile, stored or unknown for what is written")
+        if self.storage == "stored" and self.writes_per_day_max is None:
+            raise ValueError("writes_per_day_max: missing; stored values wear the memory")
+        if self.write_function == 6 and self.type in REGISTERS and REGISTERS[self.type] > 1:
+            raise ValueError("write_function: 6 writes one register only")
+        if self.scale == 0:
+            raise ValueError("scale: 0 would erase the value")
+        if self.range is not None and self.range[0] > self.range[1]:
+            raise ValueError("range: the lower end comes first")
+        return self
+
+    @property
+    def register_count(self) -> int:
+        """How many registers the point has; 0 if it is not made of registers."""
+        return REGISTERS.get(self.type, self.words or 0)
+
+    @property
+    def readable(self) -> bool:
+        return self.access != "w"
+
+
+class Term(Strict):
+    """A point's share in a sum."""
+
+    point: Name
+    times: float = 1.0
+
+
+class Match(Strict):
+    """A test of one point: its value is one of `equals` (numbers after scaling, texts as they are), `begins` with one
+    of these texts, has all or any of these bits set, or is a number `above` this one."""
+
+    point: Name
+    equals: tuple[Scalar, ...] = ()
+    begins: tuple[str, ...] = ()
+    all_bits: Annotated[int, Field(ge=1)] | None = None
+    any_bits: Annotated[int, Field(ge=1)] | None = None
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _one_test(self) -> "Match":
+        bits = (self.all_bits is not None, self.any_bits is not None)
+        if sum((bool(self.equals), bool(self.begins), *bits, self.above is not None)) != 1:
+            raise ValueError("exactly one of equals, begins, all_bits, any_bits and above")
+        return self
+
+
+class Case(Strict):
+    """One line of a decision: the first case whose matches all hold gives the value."""
+
+    when: tuple[Match, ...] = Field(min_length=1)
+    value: str
+
+
+class Reading(Strict):
+    """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults `any` of
+    these matches (the first is bit 0).
+
+    `negative_when`: the point is a magnitude, and this tells the negative direction (before `sign`). `at_least`: what
+    lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point of a
+    power. `range` is plausible canonical values; outside is unknown.
+    """
+
+    point: Name | None = None
+    sum: tuple[Term, ...] = ()
+    cases: tuple[Case, ...] = ()
+    otherwise: str | None = None
+    any: tuple[Match, ...] = Field(default=(), max_length=48)
+    negative_when: Match | None = None
+    at_least: float | None = None
+    sign: Sign | None = None
+    measured_at: (
+        Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection", "pv_ac", "pv_dc", "load"] | None
+    ) = None
+    range: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Reading":
+        if sum((self.point is not None, bool(self.sum), bool(self.cases), bool(self.any))) != 1:
+            raise ValueError("exactly one of point, sum, cases and any")
+        if self.otherwise is not None and not self.cases:
+            raise ValueError("otherwise belongs to cases")
+        return self
+
+    def points(self) -> list[str]:
+        """Names of the points it is made of."""
+        names = [self.point] if self.point is not None else []
+        names += [term.point for term in self.sum] + [match.point for match in self.any]
+        names += [match.point for case in self.cases for match in case.when]
+        return names + ([self.negative_when.point] if self.negative_when else [])
+
+
+class Identity(Strict):
+    """What a device says it is. All `rules` must hold at every connect, or it is only read, never written."""
+
+    serial: Name | None = None
+    product: Name | None = None
+    firmware: Name | None = None
+    rules: tuple[Match, ...] = Field(min_length=1)

@@ -1,0 +1,174 @@
+"""A product with values at addresses, compiled: what to poll, what it means, what to write.
+
+One program per firmware variant: the profile itself and each overlay laid over it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+from gateway.domain.errors import invariant
+from gateway.domain.model import CommandOp
+from gateway.profiles.base import EvidenceTag
+from gateway.profiles.control_schema import Control, Step, Watchdog
+from gateway.profiles.point_codec import DecodeCounts, PointCodec, Raw, Value, decode_all
+from gateway.profiles.point_schema import Match, Point
+from gateway.profiles.points import COUNTERS, READINGS
+from gateway.profiles.readings import compile_reading, holds
+from gateway.profiles.schema import Overlay, ProfileDocument
+from gateway.profiles.sequences import Action, Quantities, actions
+
+Group = Literal["live", "energy", "slow", "once"]
+GROUPS: tuple[Group, ...] = ("live", "energy", "slow", "once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canonical:
+    """One reading of a device in canonical words; NaN = unknown, enumerations as numbers."""
+
+    quantities: dict[str, float]
+
+    def get(self, name: str) -> float:
+        return self.quantities.get(name, float("nan"))
+
+
+class Program:
+    """One variant of a product. `variant` is "" for the profile itself, else the overlay's name."""
+
+    def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
+        self.document = document
+        self.variant = overlay.name if overlay else ""
+        self.points: dict[str, Point] = document.points | (overlay.points if overlay else {})
+        self.control: Control | None = (overlay.control if overlay else None) or document.control
+        self.watchdog: Watchdog | None = (overlay.watchdog if overlay else None) or document.watchdog
+        readings = document.readings | (overlay.readings if overlay else {})
+        section = document.modbus
+        self.codecs = {
+            name: PointCodec(
+                name,
+                point,
+                order=section.word_order if section else "big",
+                unimplemented=bool(section and section.unimplemented == "sunspec"),
+            )
+            for name, point in self.points.items()
+        }
+        # Scale factors are decoded before what they scale.
+        factors = {point.scale_factor for point in self.points.values()}
+        self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
+        self.readings = {name: compile_reading(name, reading) for name, reading in readings.items()}
+        self.counters = tuple(name for name in COUNTERS if name in readings)
+        self.groups: dict[Group, tuple[str, ...]] = {
+            group: tuple(n for n, p in self.points.items() if p.readable and p.poll == group) for group in GROUPS
+        }
+        self.counts = DecodeCounts()
+
+    @property
+    def steers(self) -> bool:
+        """Whether the product takes setpoints."""
+        return self.control is not None and bool(self.control.discharge)
+
+    @property
+    def experimental(self) -> bool:
+        """Whether control rests on facts nobody has verified or documented."""
+        if self.control is None:
+            return False
+        touched = set(
+            chain.from_iterable(step.touched() for steps in self.control.sequences().values() for step in steps)
+        )
+        touched |= {match.point for match in self.control.needs}
+        default = self.document.evidence.tag
+        tags = {self.points[name].evidence or default for name in touched}
+        return EvidenceTag.EXPERIMENTAL in tags
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every point that is polled at all."""
+        return tuple(chain.from_iterable(self.groups.values()))
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """What is read to find out what a device is: points polled once, and what identity and overlays ask for."""
+        identity = self.document.identity
+        rules = identity.rules if identity is not None else ()
+        asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
+        return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
+
+    def decode(self, raws: Mapping[str, Raw], values: dict[str, Value]) -> None:
+        """Fold what was read into `values`."""
+        decode_all(self._order, raws, values, self.counts)
+
+    def canonical(self, values: Mapping[str, Value]) -> Canonical:
+        return Canonical(quantities={name: get(values) for name, get in self.readings.items()})
+
+    def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
+        """Identity rules that do not hold, as text; empty = it is what the profile says."""
+        identity = self.document.identity
+        invariant(identity is not None, "a product with points has an identity")
+        rules = identity.rules if identity is not None else ()
+        return [_told(rule, values) for rule in rules if not holds(rule, values)]
+
+    def unmet(self, values: Mapping[str, Value]) -> list[str]:
+        """What control needs and the device does not give."""
+        needs = self.control.needs if self.control is not None else ()
+        return [_told(need, values) for need in needs if not holds(need, values)]
+
+    def sequence(self, op: CommandOp, setpoint_w: float) -> tuple[Step, ...]:
+        """The steps of an operation, empty if the product has none. What is below the product's smallest setpoint, or
+        less than a step, is a hold."""
+        control = self.control
+        if control is None:
+            return ()
+        if op is CommandOp.RELEASE:
+            return control.release
+        if op is CommandOp.RESERVE:
+            return control.reserve
+        if op is CommandOp.HOLD or self.quantised(setpoint_w) == 0:
+            return control.hold
+        return control.discharge if setpoint_w > 0 else control.charge
+
+    def quantised(self, setpoint_w: float) -> float:
+        """Whole steps towards 0; 0 below the product's smallest setpoint."""
+        control = self.control
+        if control is None:
+            return 0.0
+        # A little is added because binary fractions make less than a step of a whole one.
+        magnitude_w = (abs(setpoint_w) / control.step_w + 1e-9) // 1 * control.step_w
+        if magnitude_w < control.setpoint_w_min:
+            return 0.0
+        return magnitude_w if setpoint_w > 0 else -magnitude_w
+
+    def actions(
+        self, steps: Sequence[Step], given: Quantities, values: Mapping[str, Value], saved: Mapping[str, Value]
+    ) -> list[Action]:
+        """See `sequences.actions`."""
+        return actions(steps, given, codecs=self.codecs, values=values, saved=saved)
+
+    def known(self) -> tuple[str, ...]:
+        """Canonical quantities this product has."""
+        return tuple(name for name in READINGS if name in self.readings)
+
+
+def _told(match: Match, values: Mapping[str, Value]) -> str:
+    wanted = match.model_dump(exclude_none=True, exclude_defaults=True, exclude={"point"})
+    return f"{match.point} is {values.get(match.point)!r}, wanted {wanted}"
+
+
+class PointProduct:
+    """All variants of one product."""
+
+    def __init__(self, document: ProfileDocument) -> None:
+        self.document = document
+        self.base = Program(document)
+        self._overlays = [(overlay.when, Program(document, overlay)) for overlay in document.overlays]
+
+    @property
+    def programs(self) -> list[Program]:
+        return [self.base, *(program for _, program in self._overlays)]
+
+    def variant(self, values: Mapping[str, Value]) -> Program:
+        """The program for a device that has been identified: the first overlay whose rules hold, else the base."""
+        for when, program in self._overlays:
+            if all(holds(match, values) for match in when):
+                return program
+        return self.base

@@ -1,0 +1,102 @@
+"""What values mean: points become canonical readings. Unknown stays unknown; one unknown term makes a sum unknown."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from gateway.profiles.base import FLIPPED
+from gateway.profiles.point_codec import Value
+from gateway.profiles.point_schema import Case, Match, Reading
+from gateway.profiles.points import READINGS, Canonical
+
+Get = Callable[[Mapping[str, Value]], float]
+NAN = math.nan
+
+
+def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
+    """Whether `match` holds; None while the point is unknown."""
+    value = values.get(match.point)
+    if value is None:
+        return None
+    if match.all_bits is not None:
+        return isinstance(value, float) and int(value) & match.all_bits == match.all_bits
+    if match.any_bits is not None:
+        return isinstance(value, float) and int(value) & match.any_bits != 0
+    if match.above is not None:
+        return isinstance(value, float) and value > match.above
+    if match.begins:
+        return isinstance(value, str) and value.startswith(match.begins)
+    return any(_same(value, wanted) for wanted in match.equals)
+
+
+def _same(value: Value, wanted: str | float | bool) -> bool:
+    if isinstance(value, bool) or isinstance(wanted, bool) or isinstance(value, str) or isinstance(wanted, str):
+        return type(value) is type(wanted) and value == wanted
+    return value is not None and math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def compile_reading(name: str, reading: Reading) -> Get:
+    """A function from values to the canonical number: NaN = unknown, enumerations as their number (0 = unknown)."""
+    canonical = READINGS[name]
+    if reading.cases:
+        return _cases(reading.cases, reading.otherwise, canonical)
+    if reading.any:
+        return _faults(reading.any)
+    number = _number(reading)
+    factor = -1.0 if reading.sign in FLIPPED else 1.0
+    low, high = reading.range if reading.range is not None else (-math.inf, math.inf)
+
+    def get(values: Mapping[str, Value]) -> float:
+        value = number(values)
+        if reading.negative_when is not None:
+            negative = holds(reading.negative_when, values)
+            if negative is None:
+                return NAN
+            value = -value if negative else value
+        value *= factor
+        if reading.at_least is not None and value < reading.at_least:
+            value = reading.at_least
+        return value if low <= value <= high else NAN
+
+    return get
+
+
+def _number(reading: Reading) -> Get:
+    terms = [(term.point, term.times) for term in reading.sum]
+    if reading.point is not None:
+        terms = [(reading.point, 1.0)]
+
+    def get(values: Mapping[str, Value]) -> float:
+        total = 0.0
+        for point, times in terms:
+            value = values.get(point)
+            if not isinstance(value, float):
+                return NAN
+            total += value * times
+        return total
+
+    return get
+
+
+def _cases(cases: tuple[Case, ...], otherwise: str | None, canonical: Canonical) -> Get:
+    members = canonical.members or {}
+    last = members[otherwise] if otherwise is not None else 0
+
+    def get(values: Mapping[str, Value]) -> float:
+        for case in cases:
+            found = [holds(match, values) for match in case.when]
+            if None in found:
+                return 0.0
+            if all(found):
+                return float(members[case.value])
+        return float(last)
+
+    return get
+
+
+def _faults(matches: tuple[Match, ...]) -> Get:
+    """Which matches hold, as bits; an unknown point shows no fault."""
+
+    def get(values: Mapping[str, Value]) -> float:
+        return float(sum(1 << i for i, match in enumerate(matches) if holds(match, values)))
+
+    return get

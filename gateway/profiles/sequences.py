@@ -1,0 +1,154 @@
+"""Commands as ordered writes: a sequence of a profile, with the quantities of one command, becomes requests and waits.
+
+Everything is encoded before the first request goes out, so that a value that cannot be written stops the whole
+sequence, never half of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.profiles.control_schema import Step
+from gateway.profiles.point_codec import PointCodec, Raw, Unwritable, Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantities:
+    """What a command carries: powers in W (+ = discharge and out; `grid_target_w` + = import)."""
+
+    setpoint_w: float = 0.0
+    lease_s: float = 0.0
+    reserve_pct: float = math.nan
+    grid_target_w: float = math.nan
+    inverter_target_w: float = math.nan
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointWrite:
+    """One point of a request: `raw` goes out, `value` is what a read should then show."""
+
+    point: str
+    raw: Raw
+    value: Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Writes that go out as one request."""
+
+    writes: tuple[PointWrite, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A pause the product needs."""
+
+    s: float
+
+
+Action = Request | Wait
+
+
+def actions(
+    steps: Sequence[Step],
+    quantities: Quantities,
+    *,
+    codecs: Mapping[str, PointCodec],
+    values: Mapping[str, Value],
+    saved: Mapping[str, Value],
+) -> list[Action]:
+    """What to do for `steps`. `values` are the newest known of the device, `saved` those from before we touched it.
+    Raises Unwritable: nothing has been sent then."""
+    out: list[Action] = []
+    for step in steps:
+        if step.wait_s is not None:
+            out.append(Wait(s=step.wait_s))
+            continue
+        parts = step.together or (step,)
+        writes = [write for part in parts if (write := _write(part, quantities, codecs, values, saved)) is not None]
+        if writes and len(writes) < len(parts):
+            raise Unwritable(
+                f"{', '.join(step.touched())}: only some of them could be written, and they belong together"
+            )
+        # What goes out as one request goes out whole, so it is left out whole only.
+        known = (
+            part.if_changed and shows(codecs[w.point], values, w.raw) for part, w in zip(parts, writes, strict=False)
+        )
+        if writes and not all(known):
+            out.append(Request(writes=tuple(writes)))
+    return out
+
+
+def _write(
+    step: Step,
+    quantities: Quantities,
+    codecs: Mapping[str, PointCodec],
+    values: Mapping[str, Value],
+    saved: Mapping[str, Value],
+) -> PointWrite | None:
+    name = step.write or step.restore or step.keep or ""
+    codec = codecs[name]
+    if step.keep is not None:
+        value = values.get(name)
+        if value is None:
+            raise Unwritable(f"{name}: what it holds now is unknown")
+        return PointWrite(point=name, raw=codec.encode(_wire(codec, value), values), value=value)
+    if step.restore is not None:
+        value = saved.get(name)
+        if value is None:
+            value = _plain(step.or_value)
+        if value is None:
+            return None
+        raw = codec.encode(_wire(codec, value), values)
+        return PointWrite(point=name, raw=raw, value=value)
+    if step.source is None:
+        value = None if step.null else _plain(step.value)
+        raw = codec.encode(_wire(codec, value), values)
+    else:
+        canonical = _quantity(step, quantities, codec, values)
+        raw = codec.encode(canonical, values)
+        value = _wire(codec, canonical)
+    return PointWrite(point=name, raw=raw, value=value)
+
+
+def shows(codec: PointCodec, values: Mapping[str, Value], raw: Raw) -> bool:
+    """Whether the point is known to hold `raw`."""
+    value = values.get(codec.name)
+    if value is None:
+        return False
+    try:
+        return codec.encode(_wire(codec, value), values) == raw
+    except Unwritable:
+        return False
+
+
+def _plain(value: str | float | bool | None) -> Value:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _wire(codec: PointCodec, value: Value) -> Value:
+    """Constants and saved values are in the product's own sign; the codec flips what it is given."""
+    return value * codec.flip if isinstance(value, float) else value
+
+
+def _quantity(step: Step, given: Quantities, codec: PointCodec, values: Mapping[str, Value]) -> float:
+    number = {
+        "setpoint_w": given.setpoint_w,
+        "magnitude_w": abs(given.setpoint_w),
+        "grid_target_w": given.grid_target_w,
+        "inverter_target_w": given.inverter_target_w,
+        "lease": given.lease_s,
+        "reserve_pct": given.reserve_pct,
+        "count": float(given.count),
+    }[step.source or "count"]
+    if not math.isfinite(number):
+        raise Unwritable(f"{codec.name}: {step.source} is unknown")
+    if step.source == "lease":
+        number = math.ceil(number / 60 if codec.point.unit == "min" else number)
+    if step.percent_of is not None:
+        whole = values.get(step.percent_of)
+        if not isinstance(whole, float) or whole <= 0:
+            raise Unwritable(f"{codec.name}: {step.percent_of}, whose percentage it is, is unknown")
+        number = 100 * number / whole
+    return number * step.times

@@ -1,0 +1,129 @@
+"""How a product is reached: connection limits, pacing, retries, authentication, per transport."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gateway.profiles.base import Key, Name, Strict, TopicPattern
+from gateway.profiles.point_schema import HttpPath, Pointer
+
+Seconds = Annotated[float, Field(ge=0, le=3600)]
+Register = Annotated[int, Field(ge=0, le=65535)]
+UnitId = Annotated[int, Field(ge=0, le=255)]
+
+
+class SunSpecBlocks(Strict):
+    """A repeating group: registers from the model's id word to the first block, and the length of one."""
+
+    start: Register
+    length: Register
+
+
+class SunSpec(Strict):
+    """Where to look for the "SunS" marker, in this order, and what the chain must hold."""
+
+    bases: tuple[Register, ...] = (40000, 0, 50000)
+    required: tuple[Annotated[int, Field(ge=1, le=65534)], ...]
+    blocks: dict[Annotated[int, Field(ge=1, le=65534)], SunSpecBlocks] = Field(default_factory=dict)
+    models_max: Annotated[int, Field(ge=1, le=200)] = 60
+
+
+class ModbusSection(Strict):
+    """Modbus TCP. `units`: unit ids by name (`main` is the default of every point); a device's enrollment may override
+    them. Reads are merged up to `registers_max` over gaps of at most `gap_max` registers and never across a register
+    in `split_at`; `forbidden` ranges (first, last) are never touched. `spacing_s` between requests, `rest_s` after a
+    connect, `idle_s_max` the longest silence the device keeps the connection through.
+    `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`)."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 502
+    units: dict[Name, UnitId]
+    word_order: Literal["big", "little"] = "big"
+    sunspec: SunSpec | None = None
+    unimplemented: Literal["none", "sunspec"] = "none"
+    registers_max: Annotated[int, Field(ge=1, le=125)] = 125
+    gap_max: Annotated[int, Field(ge=0, le=124)] = 8
+    split_at: tuple[Register, ...] = ()
+    forbidden: tuple[tuple[Register, Register], ...] = ()
+    connections_max: Annotated[int, Field(ge=1, le=16)] | None = None
+    rest_s: Seconds = 0.0
+    spacing_s: Seconds = 0.0
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 3.0
+    timeouts_to_reconnect: Annotated[int, Field(ge=1, le=10)] = 3
+    idle_s_max: Seconds | None = None
+    busy_codes: tuple[Annotated[int, Field(ge=1, le=255)], ...] = (5, 6)
+    busy_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    busy_wait_s: Seconds = 0.5
+    reconnect_after_reply_errors: Annotated[int, Field(ge=1, le=10)] = 3
+
+    @model_validator(mode="after")
+    def _has_main(self) -> "ModbusSection":
+        if "main" not in self.units:
+            raise ValueError("units: `main` is missing")
+        return self
+
+
+class Auth(Strict):
+    """How requests prove who we are; the secret itself belongs to the device's enrollment, by reference.
+
+    `header`: the secret as header `name`. `basic`, `digest`: user name and secret. `login`: POST the `fields` (their
+    values: constants, or `$username` / `$secret`) to `path`; the token at `token` is sent as a bearer and the cookies
+    are kept. `expired_status` mean: log in again, once. `unauthorized_without`: a body without this member is a
+    refusal too (firmware that answers a wrong token with an empty object).
+    """
+
+    kind: Literal["none", "header", "basic", "digest", "login"] = "none"
+    name: Key | None = None
+    path: HttpPath | None = None
+    fields: dict[Key, str | bool] = Field(default_factory=dict)
+    token: Pointer | None = None
+    expired_status: tuple[Annotated[int, Field(ge=400, le=499)], ...] = (401, 403)
+    unauthorized_without: Pointer | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Auth":
+        if (self.kind == "header") != (self.name is not None):
+            raise ValueError("name belongs to kind header, and kind header needs it")
+        if (self.kind == "login") != (self.path is not None and self.token is not None):
+            raise ValueError("path and token belong to kind login, and kind login needs them")
+        return self
+
+
+class HttpSection(Strict):
+    """HTTP with JSON. `tls` none | verify | unverified (a self-signed certificate on the home network; enrollment may
+    pin its fingerprint). At most `concurrency` requests at once per host and `spacing_s` between them. After `breaker`
+    failures in a row the host is left alone for `breaker_s`; a 429 without Retry-After for `cool_down_s`.
+    `account`: hosts that share a maker's cloud quota of `account_per_min` requests; commands come first."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 80
+    tls: Literal["none", "verify", "unverified"] = "none"
+    auth: Auth = Auth()
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    spacing_s: Seconds = 0.0
+    concurrency: Annotated[int, Field(ge=1, le=16)] = 1
+    body_bytes_max: Annotated[int, Field(ge=1024, le=1 << 22)] = 1 << 18
+    cool_down_s: Seconds = 30.0
+    breaker: Annotated[int, Field(ge=1, le=20)] = 5
+    breaker_s: Seconds = 30.0
+    account_per_min: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
+class MqttKeepalive(Strict):
+    """What must be published so that the device goes on publishing: `first` (payload after a connect) and `payload`,
+    every `every_s`."""
+
+    topic: TopicPattern
+    every_s: Annotated[float, Field(gt=0, le=3600)]
+    first: str = ""
+    payload: str = ""
+
+
+class MqttSection(Strict):
+    """Values on MQTT topics. `broker` device = the device has its own broker, fleet = the device is a client of ours.
+    `variables` are topic levels, as `{name}`, that enrollment gives per device. `quiet_s`: silence after which the
+    device counts as lost."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    broker: Literal["device", "fleet"]
+    variables: tuple[Name, ...] = ()
+    keepalive: MqttKeepalive | None = None
+    quiet_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
