@@ -1,12 +1,15 @@
 """Fakes that behave like the real thing: devices that follow setpoints, a journal in memory, scripted sinks."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 
 from gateway.clock import ManualClock
+from gateway.domain.dispatch import Outcome
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet, ProductFacts
 from gateway.domain.model import (
@@ -18,6 +21,7 @@ from gateway.domain.model import (
     Delivery,
     Device,
     DeviceId,
+    EventId,
     Floats,
     Grid,
     IntervalRecord,
@@ -35,14 +39,33 @@ from gateway.ports import (
     EventDecided,
     IntervalBatch,
     JournalState,
+    PriorRestored,
+    PriorSaved,
+    ReserveChanged,
+    Setting,
     SinkResult,
     StopAll,
 )
+from gateway.profiles.codec import Codec, compile_profile
+from gateway.profiles.loader import load_profiles
+from gateway.profiles.schema import ProfileDocument
 
 FACTS = ProductFacts(
     lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
     soc_uncertainty_pct=5,
 )  # fmt: skip
+PROFILES = Path(__file__).parents[1] / "device_profiles"
+
+
+def product(document: ProfileDocument, *, facts: ProductFacts = FACTS) -> Codec:
+    """A compiled profile with other facts than its own."""
+    return replace(compile_profile(document), facts=facts)
+
+
+def message_product(name: str = "p") -> Codec:
+    """The reference product under another name: its devices come to us."""
+    document = load_profiles(PROFILES)["reference-mqtt"].document
+    return product(document.model_copy(update={"profile": name}))
 
 
 def home(name: str, **other: object) -> Device:
@@ -207,29 +230,42 @@ class MemoryJournal:
         self.epoch += 1
         devices: dict[DeviceId, Device] = {}
         events: dict[str, EventDecided] = {}
-        controlled: dict[DeviceId, str] = {}
+        controlled: dict[DeviceId, EventId] = {}
+        prior: dict[DeviceId, Mapping[str, Setting]] = {}
         stopped = False
         for change in self.kept:
             match change:
                 case DeviceEnrolled(device=device):
                     devices[device.id] = device
-                case EventDecided(request=request):
-                    events[request.id] = change
+                case EventDecided(request=request, answer=answer):
+                    known = events.get(request.id)
+                    newer = known is None or request.revision > known.request.revision
+                    if answer.outcome is Outcome.ACCEPTED and newer:
+                        events[request.id] = change
                 case ControlTaken(devices=names, event=event):
                     controlled |= dict.fromkeys(names, event)
                 case ControlEnded(devices=names):
                     for name in names:
                         controlled.pop(name, None)
+                case ReserveChanged(devices=names, reserve_pct=chosen):
+                    for name, reserve_pct in zip(names, chosen, strict=True):
+                        if name in devices:
+                            devices[name] = replace(devices[name], reserve_pct=reserve_pct)
                 case StopAll(active=active):
                     stopped = active
+                case PriorSaved(device=name, settings=settings):
+                    prior[name] = dict(settings)
+                case PriorRestored(device=name):
+                    prior.pop(name, None)
                 case _:
-                    pass
+                    assert_never(change)
         return JournalState(
             epoch=self.epoch,
             devices=tuple(devices.values()),
             events=tuple(events.values()),
-            controlled=controlled,  # type: ignore[arg-type]
+            controlled=controlled,
             stopped=stopped,
+            prior=prior,
         )
 
     async def commit(self, changes: Sequence[Change]) -> None:

@@ -2,9 +2,10 @@
 
 One SQLite file (WAL, synchronous=FULL) written by one thread in the order of the commits. Tables: `meta` (key, value),
 `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision, end_ms, body), `controlled`
-(device, event), `audit` (utc_ms, kind, body). Bodies are JSON objects with the members of the domain's types; an
-unlimited site limit is the text "unlimited". `PRAGMA user_version` is the schema's version. A transaction is a handful
-of statements however many devices it names: rows go in as one JSON array.
+(device, event), `prior` (device, body: settings as they were before we touched them), `audit` (utc_ms, kind, body).
+Bodies are JSON objects, see `journal_bodies`. `PRAGMA user_version` is the schema's version; an older file is brought
+forward, one version after the other, in one transaction, and a newer one is refused. A transaction is a handful of
+statements however many devices it names: rows go in as one JSON array.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from typing import Any, assert_never
 import orjson
 
 from gateway.clock import Clock
-from gateway.domain.dispatch import Answer, Outcome
+from gateway.domain.dispatch import Outcome
 from gateway.domain.errors import CorruptState, StorageError
-from gateway.domain.model import UNLIMITED, Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.domain.model import DeviceId, EventId
 from gateway.ports import (
     Change,
     ControlEnded,
@@ -29,11 +30,13 @@ from gateway.ports import (
     DeviceEnrolled,
     EventDecided,
     JournalState,
+    PriorRestored,
+    PriorSaved,
     ReserveChanged,
     StopAll,
 )
+from gateway.storage.journal_bodies import device_body, event_body, read_device, read_event, settings_body
 
-SCHEMA_VERSION = 1
 APPLICATION_ID = 0x62666731
 AUDIT_ROWS_MAX = 200_000
 PENDING_MAX = 256
@@ -41,15 +44,20 @@ EVENT_RETENTION_MS = 14 * 24 * 3600 * 1000
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
 NAMED_IN_AUDIT = 20
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE devices (id TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE reserves (device TEXT PRIMARY KEY, reserve_pct REAL NOT NULL, source TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, end_ms INTEGER NOT NULL, body TEXT NOT NULL);
-CREATE TABLE controlled (device TEXT PRIMARY KEY, event TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE audit (id INTEGER PRIMARY KEY, utc_ms INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
-INSERT INTO meta VALUES ('epoch', 0), ('stopped', 0);
-"""
+# What brings a file from the version before; the first makes an empty one.
+_STEPS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE devices (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+    CREATE TABLE reserves (device TEXT PRIMARY KEY, reserve_pct REAL NOT NULL, source TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE events (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, end_ms INTEGER NOT NULL, body TEXT NOT NULL);
+    CREATE TABLE controlled (device TEXT PRIMARY KEY, event TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE audit (id INTEGER PRIMARY KEY, utc_ms INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+    INSERT INTO meta VALUES ('epoch', 0), ('stopped', 0)
+    """,
+    "CREATE TABLE prior (device TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
+)
+SCHEMA_VERSION = len(_STEPS)
 
 
 class SqliteJournal:
@@ -118,7 +126,7 @@ class SqliteJournal:
             return state
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self._path}: {error}") from error
-        except (sqlite3.DatabaseError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (sqlite3.DatabaseError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise CorruptState(f"{self._path}: not a journal that can be read: {error}") from error
         except OSError as error:
             raise StorageError(f"{self._path}: {error}") from error
@@ -130,14 +138,15 @@ class SqliteJournal:
         db = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         try:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
-            if version > SCHEMA_VERSION:
+            if not 0 <= version <= SCHEMA_VERSION:
                 raise CorruptState(f"{self._path}: schema {version} is newer than {SCHEMA_VERSION}, the newest known")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            if version == 0:
+            if version < SCHEMA_VERSION:
                 with _transaction(db):
-                    for statement in _SCHEMA.split(";"):
-                        db.execute(statement)
+                    for step in _STEPS[version:]:
+                        for statement in step.split(";"):
+                            db.execute(statement)
                     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except BaseException:
@@ -213,7 +222,7 @@ def _json(value: object) -> str:
 
 
 def _enrolled(db: sqlite3.Connection, changes: list[DeviceEnrolled], _now_ms: int) -> None:
-    rows = _json([[change.device.id, _device_body(change.device)] for change in changes])
+    rows = _json([[change.device.id, device_body(change.device)] for change in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -231,7 +240,7 @@ def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -
             c.request.id,
             c.request.revision,
             min(max(c.request.end_ms, now_ms), now_ms + TOMBSTONE_MS) if c.request.cancelled else c.request.end_ms,
-            _event_body(c),
+            event_body(c),
         ]
         for c in newest.values()
     ]
@@ -266,6 +275,19 @@ def _reserves(db: sqlite3.Connection, changes: list[ReserveChanged], _now_ms: in
         )
 
 
+def _prior_saved(db: sqlite3.Connection, changes: list[PriorSaved], _now_ms: int) -> None:
+    db.execute(
+        "INSERT INTO prior SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (device) DO UPDATE SET body = excluded.body",
+        (_json([[change.device, settings_body(change.settings)] for change in changes]),),
+    )
+
+
+def _prior_restored(db: sqlite3.Connection, changes: list[PriorRestored], _now_ms: int) -> None:
+    rows = _json([change.device for change in changes])
+    db.execute("DELETE FROM prior WHERE device IN (SELECT value FROM json_each(?))", (rows,))
+
+
 def _stopped(db: sqlite3.Connection, changes: list[StopAll], _now_ms: int) -> None:
     db.execute("UPDATE meta SET value = ? WHERE key = 'stopped'", (int(changes[-1].active),))
 
@@ -277,18 +299,24 @@ _WRITE: dict[type, Any] = {
     ControlEnded: _ended,
     ReserveChanged: _reserves,
     StopAll: _stopped,
+    PriorSaved: _prior_saved,
+    PriorRestored: _prior_restored,
 }
 
 
 def _audit(changes: Sequence[Change]) -> Iterator[tuple[str, object]]:
     """Audit rows of a run of one kind: small whatever the number of devices."""
-    enrolled = [change.device.id for change in changes if isinstance(change, DeviceEnrolled)]
-    if enrolled:
-        yield "device_enrolled", _named(enrolled)
+    for kind, named in (
+        ("device_enrolled", [change.device.id for change in changes if isinstance(change, DeviceEnrolled)]),
+        ("prior_saved", [change.device for change in changes if isinstance(change, PriorSaved)]),
+        ("prior_restored", [change.device for change in changes if isinstance(change, PriorRestored)]),
+    ):
+        if named:
+            yield kind, _named(named)
     for change in changes:
         match change:
             case EventDecided(request=request, answer=answer):
-                body = _event_body(change)
+                body = event_body(change)
                 body["request"]["group"]["ids"] = _named(request.group.ids)
                 yield f"event_{answer.outcome.value}", body
             case ControlTaken():
@@ -296,12 +324,9 @@ def _audit(changes: Sequence[Change]) -> Iterator[tuple[str, object]]:
             case ControlEnded():
                 yield "control_ended", {"reason": change.reason, **_named(change.devices)}
             case ReserveChanged():
-                named = _named(change.devices)
-                yield (
-                    "reserve_changed",
-                    {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT], **named},
-                )
-            case DeviceEnrolled():
+                chosen = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
+                yield "reserve_changed", chosen | _named(change.devices)
+            case DeviceEnrolled() | PriorSaved() | PriorRestored():
                 pass
             case StopAll():
                 yield "stop_all", {"active": change.active, "by": change.by}
@@ -313,77 +338,6 @@ def _named(devices: Sequence[str]) -> dict[str, object]:
     return {"count": len(devices), "devices": list(devices[:NAMED_IN_AUDIT])}
 
 
-# bodies
-
-
-def _device_body(device: Device) -> dict[str, Any]:
-    def limit(value: float | None) -> float | str | None:
-        return "unlimited" if value == UNLIMITED else value
-
-    return {
-        "id": device.id,
-        "profile": device.profile,
-        "site": device.site,
-        "feeder": device.feeder,
-        "tags": device.tags,
-        "capacity_wh": device.capacity_wh,
-        "discharge_w_max": device.discharge_w_max,
-        "charge_w_max": device.charge_w_max,
-        "inverter_w_max": limit(device.inverter_w_max),
-        "reserve_pct": device.reserve_pct,
-        "export_allowed": device.export_allowed,
-        "grid_charge_allowed": device.grid_charge_allowed,
-        "site_import_w_max": limit(device.site_import_w_max),
-        "site_export_w_max": limit(device.site_export_w_max),
-    }
-
-
-def _device(body: dict[str, Any], reserve_pct: float | None) -> Device:
-    for name in ("inverter_w_max", "site_import_w_max", "site_export_w_max"):
-        if body[name] == "unlimited":
-            body[name] = UNLIMITED
-    body["tags"] = tuple(body["tags"])
-    if reserve_pct is not None:
-        body["reserve_pct"] = reserve_pct
-    return Device(**body)
-
-
-def _event_body(decided: EventDecided) -> dict[str, Any]:
-    request, answer = decided.request, decided.answer
-    return {
-        "request": {
-            "id": request.id,
-            "revision": request.revision,
-            "kind": request.kind.value,
-            "program": request.program,
-            "group": {"all": request.group.all, "ids": request.group.ids, "tags": request.group.tags},
-            "start_ms": request.start_ms,
-            "end_ms": request.end_ms,
-            "target_w": request.target_w,
-            "priority": request.priority,
-            "cancelled": request.cancelled,
-            "charge_when_max": request.charge_when_max,
-            "source": request.source,
-        },
-        "answer": {
-            "id": answer.id,
-            "revision": answer.revision,
-            "outcome": answer.outcome.value,
-            "reason": answer.reason,
-            "decided_ms": answer.decided_ms,
-        },
-    }
-
-
-def _event(body: dict[str, Any]) -> EventDecided:
-    request, answer = body["request"], body["answer"]
-    group = request.pop("group")
-    request["kind"] = EventKind(request["kind"])
-    request["group"] = TargetGroup(all=group["all"], ids=tuple(group["ids"]), tags=tuple(group["tags"]))
-    answer["outcome"] = Outcome(answer["outcome"])
-    return EventDecided(request=EventRequest(**request), answer=Answer(**answer))
-
-
 def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     devices = db.execute(
@@ -391,10 +345,12 @@ def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:
     )
     events = db.execute("SELECT body FROM events WHERE end_ms >= ? ORDER BY rowid", (oldest_end_ms,))
     controlled = db.execute("SELECT device, event FROM controlled ORDER BY device")
+    prior = db.execute("SELECT device, body FROM prior ORDER BY device")
     return JournalState(
         epoch=meta["epoch"] + 1,
-        devices=tuple(_device(orjson.loads(body), reserve_pct) for body, reserve_pct in devices),
-        events=tuple(_event(orjson.loads(body)) for (body,) in events),
+        devices=tuple(read_device(orjson.loads(body), reserve_pct) for body, reserve_pct in devices),
+        events=tuple(read_event(orjson.loads(body)) for (body,) in events),
         controlled={DeviceId(device): EventId(event) for device, event in controlled},
         stopped=bool(meta["stopped"]),
+        prior={DeviceId(device): dict(orjson.loads(body)) for device, body in prior},
     )

@@ -5,25 +5,30 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from gateway.clock import ManualClock
 from gateway.domain.dispatch import Answer, Outcome
-from gateway.domain.errors import CorruptState, StorageError
-from gateway.domain.model import Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.domain.errors import CorruptState, InvariantBroken, StorageError
+from gateway.domain.model import Connection, Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
 from gateway.ports import (
     Change,
     ControlEnded,
     ControlTaken,
     DeviceEnrolled,
     EventDecided,
+    Journal,
     JournalState,
+    PriorRestored,
+    PriorSaved,
     ReserveChanged,
     StopAll,
 )
 from gateway.storage import journal as module
 from gateway.storage.journal import SqliteJournal
+from tests.fakes import MemoryJournal
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -52,23 +57,51 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
         journal.close()
 
 
-def device(name: str, *, reserve_pct: float = 20.0) -> Device:
-    return Device(
-        id=DeviceId(name),
-        profile="reference-mqtt",
-        site=f"site-{name}",
-        feeder="f1",
-        tags=("north", "pilot"),
-        capacity_wh=10_000.0,
-        discharge_w_max=5000.0,
-        charge_w_max=4000.0,
-        inverter_w_max=None,
-        reserve_pct=reserve_pct,
-        export_allowed=True,
-        grid_charge_allowed=False,
-        site_import_w_max=None,
-        site_export_w_max=math.inf,
-    )
+class Drawer:
+    """The fake, where everything is kept in memory, opened as often as one likes."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.journal = MemoryJournal()
+
+    def open(self) -> tuple[MemoryJournal, JournalState]:
+        return self.journal, self.journal.load()
+
+
+class Reopened(Protocol):
+    """What the contract needs of a journal: a way to come back to it."""
+
+    clock: ManualClock
+
+    def open(self) -> tuple[Journal, JournalState]: ...
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def place(request: pytest.FixtureRequest) -> Reopened:
+    """The real journal and the fake: one contract."""
+    if request.param == "memory":
+        return Drawer()
+    shelf: Shelf = request.getfixturevalue("shelf")
+    return shelf
+
+
+def device(name: str, *, reserve_pct: float = 20.0, **other: object) -> Device:
+    known: dict[str, object] = {
+        "id": DeviceId(name), "profile": "reference-mqtt", "site": f"site-{name}", "feeder": "f1",
+        "tags": ("north", "pilot"), "capacity_wh": 10_000.0, "discharge_w_max": 5000.0, "charge_w_max": 4000.0,
+        "inverter_w_max": None, "reserve_pct": reserve_pct, "export_allowed": True, "grid_charge_allowed": False,
+        "site_import_w_max": None, "site_export_w_max": math.inf,
+    }  # fmt: skip
+    return Device(**(known | other))  # type: ignore[arg-type]
+
+
+POLLED = Connection(
+    url="modbus://10.0.0.5:502",
+    units=(("meter", 30), ("battery", 225)),
+    parameters=(("portal", "c0619ab4"),),
+    username="installer",
+    secret="env:BATTERY_SECRET",
+)
 
 
 def event(clock: ManualClock, *, revision: int = 0, name: str = "e1", cancelled: bool = False) -> EventDecided:
@@ -89,6 +122,11 @@ def event(clock: ManualClock, *, revision: int = 0, name: str = "e1", cancelled:
     return EventDecided(request=request, answer=answer)
 
 
+SETTINGS: dict[str, float | str | bool] = {
+    "work_mode": 0.0, "min_soc": 10.5, "operating_mode": "2", "third_party": False, "note": 'a "quote" \0 é',
+}  # fmt: skip
+
+
 def names(count: int) -> tuple[DeviceId, ...]:
     return tuple(DeviceId(f"dev-{i * 7919 % count:06d}") for i in range(count))
 
@@ -102,20 +140,25 @@ def audit(path: Path) -> list[tuple[int, str, str]]:
 
 def test_journal_new_file_is_empty_private_and_starts_epoch_one(shelf: Shelf) -> None:
     _, state = shelf.open()
-    assert state == JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False)
+    assert state == JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False, prior={})
     assert shelf.path.stat().st_mode & 0o077 == 0
 
 
-def test_journal_each_load_begins_a_larger_epoch(shelf: Shelf) -> None:
-    assert [shelf.open()[1].epoch for _ in range(4)] == [1, 2, 3, 4]
+def test_journal_each_load_begins_a_larger_epoch(place: Reopened) -> None:
+    assert [place.open()[1].epoch for _ in range(4)] == [1, 2, 3, 4]
 
 
-async def test_journal_every_kind_of_change_survives_a_restart(shelf: Shelf) -> None:
-    journal, _ = shelf.open()
-    decided = event(shelf.clock)
+async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) -> None:
+    journal, _ = place.open()
+    decided = event(place.clock)
     changes: list[Change] = [
         DeviceEnrolled(device=device("a")),
         DeviceEnrolled(device=device("b")),
+        DeviceEnrolled(device=device("c", connection=POLLED, experimental=True)),
+        DeviceEnrolled(device=device("d", connection=Connection(url=""))),
+        PriorSaved(device=DeviceId("b"), settings={"mode": 1.0}),
+        PriorSaved(device=DeviceId("c"), settings=SETTINGS),
+        PriorRestored(device=DeviceId("b")),
         decided,
         ControlTaken(devices=(DeviceId("a"), DeviceId("b")), event=EventId("e1")),
         ControlEnded(devices=(DeviceId("b"),), reason="released"),
@@ -123,21 +166,59 @@ async def test_journal_every_kind_of_change_survives_a_restart(shelf: Shelf) -> 
         StopAll(active=True, by="operator"),
     ]
     await journal.commit(changes)
-    _, state = shelf.open()
-    assert state.devices == (device("a"), device("b", reserve_pct=55.0))
+    _, state = place.open()
+    assert state.devices == (
+        device("a"),
+        device("b", reserve_pct=55.0),
+        device("c", connection=POLLED, experimental=True),
+        device("d", connection=Connection(url="")),
+    )
+    assert state.prior == {DeviceId("c"): SETTINGS}
+    assert {name: type(value) for name, value in state.prior[DeviceId("c")].items()} == {
+        name: type(value) for name, value in SETTINGS.items()
+    }
     assert state.events == (decided,)
     assert state.controlled == {DeviceId("a"): EventId("e1")}
     assert state.stopped
 
 
-async def test_journal_enrolled_again_states_the_reserve_anew(shelf: Shelf) -> None:
-    journal, _ = shelf.open()
+async def test_journal_enrolled_again_states_the_reserve_anew(place: Reopened) -> None:
+    journal, _ = place.open()
     await journal.commit([DeviceEnrolled(device=device("a")), DeviceEnrolled(device=device("b"))])
     await journal.commit(
         [ReserveChanged(devices=(DeviceId("a"), DeviceId("b")), reserve_pct=(50.0, 60.0), source="owner")]
     )
     await journal.commit([DeviceEnrolled(device=device("a", reserve_pct=30.0))])
-    assert [d.reserve_pct for d in shelf.open()[1].devices] == [30.0, 60.0]
+    assert [d.reserve_pct for d in place.open()[1].devices] == [30.0, 60.0]
+
+
+async def test_journal_device_enrolled_anew_keeps_its_prior_settings(place: Reopened) -> None:
+    journal, _ = place.open()
+    await journal.commit([DeviceEnrolled(device=device("a", connection=POLLED))])
+    await journal.commit([PriorSaved(device=DeviceId("a"), settings=SETTINGS)])
+    await journal.commit([DeviceEnrolled(device=device("a"))])
+    _, state = place.open()
+    assert (state.devices, state.prior) == ((device("a"),), {DeviceId("a"): SETTINGS})
+
+
+async def test_journal_prior_saved_anew_replaces_and_restored_forgets(place: Reopened) -> None:
+    journal, _ = place.open()
+    a, b = DeviceId("a"), DeviceId("b")
+    await journal.commit([PriorSaved(device=a, settings={"x": 1.0, "y": 2.0}), PriorSaved(device=b, settings={})])
+    await journal.commit([PriorSaved(device=a, settings={"x": 3.0}), PriorRestored(device=b)])
+    assert place.open()[1].prior == {a: {"x": 3.0}}
+    journal, _ = place.open()
+    again = PriorSaved(device=a, settings={"z": True})
+    await journal.commit([PriorRestored(device=a), again, PriorRestored(device=a), PriorRestored(device=b), again])
+    assert place.open()[1].prior == {a: {"z": True}}
+
+
+async def test_journal_setting_that_is_no_number_is_a_bug_and_not_kept(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    with pytest.raises(InvariantBroken):
+        await journal.commit([StopAll(active=True, by="x"), PriorSaved(device=DeviceId("a"), settings={"x": math.nan})])
+    _, state = shelf.open()
+    assert (state.prior, state.stopped) == ({}, False)
 
 
 async def test_journal_older_revision_or_rejection_leaves_the_event_as_it_is(shelf: Shelf) -> None:
@@ -249,16 +330,80 @@ async def test_journal_not_loaded_refuses_to_commit(shelf: Shelf) -> None:
         await journal.commit([StopAll(active=True, by="x")])
 
 
-def test_journal_of_a_newer_version_is_refused_untouched(shelf: Shelf) -> None:
+@pytest.mark.parametrize("version", [3, 99])
+def test_journal_of_a_newer_version_is_refused_untouched(shelf: Shelf, version: int) -> None:
     shelf.open()[0].close()
     db = sqlite3.connect(shelf.path)
-    db.execute("PRAGMA user_version = 99")
+    db.execute(f"PRAGMA user_version = {version}")
     db.close()
     with pytest.raises(CorruptState, match="newer"):
         shelf.open()
     db = sqlite3.connect(shelf.path)
     assert db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() == (1,)
     db.close()
+
+
+VERSION_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE devices (id TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE reserves (device TEXT PRIMARY KEY, reserve_pct REAL NOT NULL, source TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, end_ms INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE TABLE controlled (device TEXT PRIMARY KEY, event TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE audit (id INTEGER PRIMARY KEY, utc_ms INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+INSERT INTO meta VALUES ('epoch', 7), ('stopped', 1);
+INSERT INTO devices VALUES ('a', '{"id":"a","profile":"reference-mqtt","site":"site-a","feeder":"f1",
+"tags":["north","pilot"],"capacity_wh":10000.0,"discharge_w_max":5000.0,"charge_w_max":4000.0,"inverter_w_max":null,
+"reserve_pct":20.0,"export_allowed":true,"grid_charge_allowed":false,"site_import_w_max":null,
+"site_export_w_max":"unlimited"}');
+INSERT INTO reserves VALUES ('a', 35.0, 'owner');
+INSERT INTO controlled VALUES ('a', 'e1');
+PRAGMA application_id = 1650878257;
+PRAGMA user_version = 1;
+"""
+
+
+async def test_journal_of_version_1_is_brought_forward_with_all_it_holds(shelf: Shelf) -> None:
+    db = sqlite3.connect(shelf.path)
+    db.executescript(VERSION_1)
+    db.close()
+    journal, state = shelf.open()
+    assert state == JournalState(
+        epoch=8, devices=(device("a", reserve_pct=35.0),), events=(), controlled={DeviceId("a"): EventId("e1")},
+        stopped=True, prior={},
+    )  # fmt: skip
+    await journal.commit([PriorSaved(device=DeviceId("a"), settings=SETTINGS)])
+    await journal.commit([DeviceEnrolled(device=device("a", connection=POLLED))])
+    _, state = shelf.open()
+    assert (state.epoch, state.prior) == (9, {DeviceId("a"): SETTINGS})
+    assert state.devices == (device("a", connection=POLLED),)
+    db = sqlite3.connect(shelf.path)
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    db.close()
+
+
+def test_journal_of_version_1_that_cannot_be_brought_forward_stays_as_it_was(shelf: Shelf) -> None:
+    db = sqlite3.connect(shelf.path)
+    db.executescript(VERSION_1 + "CREATE TABLE prior (of_another_kind);")
+    db.close()
+    with pytest.raises(StorageError):
+        shelf.open()
+    db = sqlite3.connect(shelf.path)
+    assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "body"),
+    [("devices", '{"id":"a"}'), ("devices", "[]"), ("prior", "7"), ("prior", "{"), ("prior", '["x"]')],
+)
+async def test_journal_body_that_is_none_is_refused_not_guessed_at(shelf: Shelf, table: str, body: str) -> None:
+    shelf.open()[0].close()
+    db = sqlite3.connect(shelf.path)
+    db.execute(f"INSERT INTO {table} VALUES ('a', ?)", (body,))  # noqa: S608 names of this test
+    db.commit()
+    db.close()
+    with pytest.raises(CorruptState):
+        shelf.open()
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 400, b"\x00" * 8192])
