@@ -32,7 +32,8 @@ from gateway.domain.model import (
     WriteReport,
 )
 from gateway.ports import Emit
-from gateway.profiles.codec import Codec, Columns, Decoder, Refused, Route
+from gateway.profiles.codec import Codec
+from gateway.profiles.message_codec import Columns, Decoder, Refused, Route
 from gateway.transports.mqtt.connection import Connection, OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 

@@ -1,0 +1,110 @@
+"""JSON on the wire: pointers into documents on the way in, bodies and path segments on the way out.
+
+Pointers are RFC 6901. A string that holds JSON is opened when the pointer goes on inside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import orjson
+
+from gateway.profiles.point_codec import Marker, Raw, Unwritable
+from gateway.profiles.point_schema import Scalar, WriteTo
+
+Json = object
+INTEGRAL_MAX = 2.0**53
+
+
+def parse_json(data: bytes) -> Json:
+    """The document in `data`. Raises ValueError."""
+    return orjson.loads(data)
+
+
+def tokens_of(pointer: str) -> tuple[str, ...]:
+    """The segments of a pointer; none = the whole document."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+
+
+def value_at(document: Json, tokens: Sequence[str]) -> Json:
+    """What `tokens` lead to; MISSING where the way ends. JSON null is None."""
+    value = document
+    for token in tokens:
+        if isinstance(value, str):
+            try:
+                value = parse_json(value.encode())
+            except ValueError:
+                return Marker.MISSING
+        if isinstance(value, dict):
+            value = value.get(token, Marker.MISSING)
+        elif isinstance(value, list) and token.isdecimal() and token.isascii() and int(token) < len(value):
+            value = value[int(token)]
+        else:
+            return Marker.MISSING
+    return value
+
+
+def raw_of(value: Json) -> Raw | None:
+    """A leaf as a raw value; None for an object or an array, which is no value."""
+    if value is None:
+        return Marker.NULL
+    if isinstance(value, Marker | str | int | float):
+        return value
+    return None
+
+
+def json_body(writes: Sequence[tuple[WriteTo, Raw]]) -> bytes | None:
+    """The JSON object of writes that share a request, None if it has no members. Raises Unwritable."""
+    members: dict[str, object] = {}
+    for to, _ in writes:
+        members.update(to.constants)
+    for to, raw in writes:
+        if to.key is None:
+            if len(writes) > 1:
+                raise Unwritable("a value without a key has a request of its own")
+            return None
+        members[to.key] = member_of(raw, as_text=to.as_text)
+    return orjson.dumps(members)
+
+
+def member_of(raw: Raw, *, as_text: bool) -> Scalar | None:
+    """A raw value as a member of a JSON object. Raises Unwritable."""
+    if raw is Marker.NULL:
+        return None
+    if isinstance(raw, tuple | Marker):
+        raise Unwritable(f"{raw!r} is no JSON value")
+    if isinstance(raw, bool | str):
+        return raw
+    number = _plain(raw)
+    return str(number) if as_text else number
+
+
+def text_of(raw: Raw) -> str:
+    """A raw value as bare text (a path segment, a payload); NULL is `null`. Raises Unwritable."""
+    value = member_of(raw, as_text=False)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def segment_of(raw: Raw) -> str:
+    """A raw value as one path segment. Raises Unwritable."""
+    text = text_of(raw)
+    if raw is Marker.NULL or text in ("", ".", ".."):
+        raise Unwritable(f"{raw!r} is no path segment")
+    return quote(text, safe="")
+
+
+def _plain(number: int | float) -> int | float:
+    """A whole number without its decimal point."""
+    if isinstance(number, float) and number.is_integer() and abs(number) <= INTEGRAL_MAX:
+        return int(number)
+    return number
+
+
+def holds(document: Json, tokens: Sequence[str]) -> bool:
+    """Whether a document has what `tokens` lead to, null included."""
+    return value_at(document, tokens) is not Marker.MISSING
+
+
+def filled(fields: Mapping[str, str | bool], *, username: str, secret: str) -> bytes:
+    """The body of a login: constants, and `$username` and `$secret` as they are enrolled."""
+    given = {"$username": username, "$secret": secret}
+    return orjson.dumps({k: given.get(v, v) if isinstance(v, str) else v for k, v in fields.items()})

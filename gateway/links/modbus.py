@@ -1,0 +1,325 @@
+"""Polled devices over Modbus TCP: their points at registers, in as few requests as their product allows.
+
+Devices behind one host and port share one connection (`modbus_connection`). A link that lost its connection says so
+until it is opened anew: what answers at an address after a reconnect may be another device, and finding that out is the
+session's task. A connection is kept from falling idle by repeating the last read before the product would close it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+from gateway.clock import Clock
+from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBusy, PeerRefused, invariant
+from gateway.links.modbus_connection import Channel, Watch
+from gateway.links.modbus_pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
+from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Limits, Place, plan, split
+from gateway.links.modbus_turns import ModbusStats, Pacing
+from gateway.links.sunspec import Chain, address_of, walk
+from gateway.ports import Target
+from gateway.profiles.point_codec import Marker, Raw
+from gateway.profiles.point_schema import Point
+from gateway.profiles.sequences import Request
+from gateway.profiles.transport_schema import ModbusSection
+
+__all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
+
+NOT_THERE = (1, 2, 3)
+SERVICE_ABSENT = (10, 11)
+PLANS_MAX = 32
+SCHEME = "modbus"
+
+
+class Refused(PeerRefused):
+    """The device answered with exception `code`."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServiceAbsent(LinkDown):
+    """A gateway in between says that the unit behind it does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    """A block as bytes, and which of its words belong to which point."""
+
+    block: Block
+    pdu: bytes
+    slices: tuple[tuple[str, int, int], ...]
+
+    @classmethod
+    def of(cls, block: Block) -> "_Ask":
+        start = block.address
+        return cls(
+            block=block,
+            pdu=read_request(block.function, start, block.count),
+            slices=tuple((place.point, place.address - start, place.end - start) for place in block.places),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    asks: tuple[_Ask, ...]
+    missing: tuple[str, ...]
+    points: int
+
+
+class ModbusLinks:
+    """Every device that is reached over Modbus TCP."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.stats = ModbusStats()
+        self._watch = Watch(clock)
+        self._channels: dict[tuple[str, int], Channel] = {}
+
+    def link(self, target: Target) -> "ModbusLink":
+        """A link to one device. Raises InvalidInput for an enrollment that leads nowhere."""
+        return ModbusLink(target, self)
+
+    def channel(self, host: str, port: int, pacing: Pacing) -> Channel:
+        """The one connection to `host` and `port`, for one more user."""
+        channel = self._channels.get((host, port))
+        if channel is None:
+            channel = Channel(host, port, pacing, watch=self._watch, stats=self.stats)
+            self._channels[host, port] = channel
+        channel.join(pacing)
+        return channel
+
+    async def leave(self, channel: Channel) -> None:
+        """One user less."""
+        await channel.leave()
+        if channel.users <= 0 and self._channels.get((channel.host, channel.port)) is channel:
+            del self._channels[channel.host, channel.port]
+
+    async def close(self) -> None:
+        """Close every connection; links that are still open find theirs lost."""
+        channels = list(self._channels.values())
+        for channel in channels:
+            await channel.close()
+
+
+class ModbusLink:
+    """One device. Times and limits are its profile's `modbus` section."""
+
+    def __init__(self, target: Target, links: ModbusLinks) -> None:
+        section = target.document.modbus
+        invariant(section is not None, "a Modbus link belongs to a profile with registers")
+        self._section: ModbusSection = section or ModbusSection(units={"main": 1})
+        self._host, self._port = _address(target, self._section.port)
+        self._units = _units(target, self._section)
+        self._points = target.points
+        self._links = links
+        self._stats = links.stats
+        self._limits = Limits.of(self._section)
+        self._timeout_ms = round(1000 * self._section.timeout_s)
+        self._channel: Channel | None = None
+        self._generation = 0
+        self._places: dict[str, Place] = {}
+        self._absent: set[str] = set()
+        self._learned = NOTHING_LEARNED
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+
+    async def open(self) -> None:
+        """Connect and find where the points lie; what was learned before is forgotten."""
+        if self._channel is None:
+            self._channel = self._links.channel(self._host, self._port, Pacing.of(self._section))
+        await self._channel.connect(self._section.timeout_s)
+        self._generation = self._channel.generation
+        self._absent.clear()
+        self._plans.clear()
+        self._learned = NOTHING_LEARNED
+        chains = await self._chains() if self._section.sunspec is not None else {}
+        self._places = {
+            name: place
+            for name, point in self._points.items()
+            if (place := self._place(name, point, chains)) is not None
+        }
+
+    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+        """Raw words of `points`; MISSING where the device has none."""
+        key = tuple(points)
+        known = self._plans.get(key)
+        if known is None:
+            known = self._planned(key)
+        raws: dict[str, Raw] = dict.fromkeys(known.missing, Marker.MISSING)
+        for ask in known.asks:
+            try:
+                words = await self._ask(ask.block.unit, ask.pdu)
+            except Refused as refused:
+                if refused.code not in NOT_THERE:
+                    raise
+                await self._read_singly(ask.block, raws)
+                continue
+            for name, start, end in ask.slices:
+                raws[name] = words[start:end]
+        self._stats.points += known.points
+        return raws
+
+    async def write(self, request: Request) -> None:
+        """One request; to the broadcast unit without an answer."""
+        places: list[tuple[Place, Words]] = []
+        for write in request.writes:
+            place = self._places.get(write.point)
+            if place is None:
+                raise PeerRefused(f"{write.point}: the device does not have it")
+            invariant(isinstance(write.raw, tuple), "registers are written as words")
+            words = write.raw if isinstance(write.raw, tuple) else ()
+            invariant(len(words) == place.words, "a point is written whole")
+            places.append((place, words))
+        invariant(bool(places), "a request writes something")
+        places.sort(key=lambda item: item[0].address)
+        for (before, _), (after, _) in pairwise(places):
+            invariant(
+                before.end == after.address and before.unit == after.unit, "registers of one request follow each other"
+            )
+        words = tuple(word for _, words in places for word in words)
+        pdu = write_request(self._function(request, len(words)), places[0][0].address, words)
+        await self._ask(places[0][0].unit, pdu)
+
+    async def close(self) -> None:
+        """Give up the share in the connection."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await self._links.leave(channel)
+
+    # -- planning --------------------------------------------------------------------------------------------
+
+    def _planned(self, points: tuple[str, ...]) -> _Plan:
+        if self._channel is None:
+            raise LinkDown("not connected")
+        wanted = [self._places[name] for name in points if name in self._places and name not in self._absent]
+        blocks = plan(wanted, self._limits, self._learned)
+        asks = tuple(_Ask.of(block) for block in blocks)
+        covered = {name for ask in asks for name, _, _ in ask.slices}
+        missing = tuple(name for name in points if name not in covered)
+        if len(self._plans) >= PLANS_MAX:
+            self._plans.clear()
+        self._plans[points] = found = _Plan(asks=asks, missing=missing, points=len(covered))
+        return found
+
+    async def _read_singly(self, block: Block, raws: dict[str, Raw]) -> None:
+        """Read a refused block point by point, and remember why it was refused."""
+        holes: set[tuple[int, int, int, int]] = set()
+        for place in block.places:
+            try:
+                raws[place.point] = await self._ask(
+                    place.unit, read_request(place.function, place.address, place.words)
+                )
+            except Refused as refused:
+                if refused.code not in NOT_THERE:
+                    raise
+                raws[place.point] = Marker.MISSING
+                self._absent.add(place.point)
+                self._stats.missing += 1
+                holes.add((place.unit, place.function, place.address, place.end - 1))
+        splits = () if holes else split(block)
+        self._learned = replace(
+            self._learned,
+            holes=self._learned.holes | holes,
+            splits=self._learned.splits | {(block.unit, block.function, at) for at in splits},
+        )
+        self._plans.clear()
+
+    # -- addresses -------------------------------------------------------------------------------------------
+
+    def _place(self, name: str, point: Point, chains: dict[int, Chain]) -> Place | None:
+        unit = self._units[point.unit_id]
+        address = point.address
+        if point.model is not None and self._section.sunspec is not None:
+            address = address_of(point, chains.get(unit, {}), self._section.sunspec)
+        if address is None:
+            return None
+        return Place(point=name, unit=unit, function=point.function, address=address, words=point.register_count)
+
+    async def _chains(self) -> dict[int, Chain]:
+        """The models of every unit that has points in models. The main unit must have a chain; another one may be an
+        accessory that is not fitted."""
+        section = self._section.sunspec
+        if section is None:
+            return {}
+        main = self._units["main"]
+        units = sorted({self._units[point.unit_id] for point in self._points.values() if point.model is not None})
+        chains: dict[int, Chain] = {}
+        for unit in units or [main]:
+            try:
+                chain = await walk(partial(self._holding, unit), section)
+            except ServiceAbsent:
+                if unit == main:
+                    raise
+                chain = None
+            if chain is None and unit == main:
+                raise NotThisProduct(f"unit {unit}: no SunSpec marker at {', '.join(map(str, section.bases))}")
+            chains[unit] = chain or {}
+        found = {number for chain in chains.values() for number in chain}
+        lacking = [number for number in section.required if number not in found]
+        if lacking:
+            raise NotThisProduct(f"SunSpec models {', '.join(map(str, lacking))} are missing")
+        return chains
+
+    async def _holding(self, unit: int, address: int, count: int) -> Words:
+        return await self._ask(unit, read_request(3, address, count))
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    async def _ask(self, unit: int, pdu: bytes) -> Words:
+        """One request, again while the device is busy. Raises Refused, ServiceAbsent, PeerBusy and what the channel
+        raises."""
+        section = self._section
+        code = 0
+        for left in range(section.busy_retries, -1, -1):
+            channel = self._channel
+            if channel is None:
+                raise LinkDown("not connected")
+            found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
+            if not isinstance(found, Refusal):
+                return found
+            code = found.code
+            self._stats.exception(code)
+            if code not in section.busy_codes:
+                break
+            self._stats.busy += 1
+            if left:
+                await asyncio.sleep(section.busy_wait_s)
+        what = f"unit {unit}: exception {code} to function {pdu[0]} at {int.from_bytes(pdu[1:3], 'big')}"
+        if code in section.busy_codes:
+            raise PeerBusy(what, after_s=section.busy_wait_s)
+        if code in SERVICE_ABSENT:
+            raise ServiceAbsent(what)
+        raise Refused(what, code=code)
+
+    def _function(self, request: Request, count: int) -> int:
+        if len(request.writes) > 1:
+            return WRITE_MANY
+        return self._points[request.writes[0].point].write_function or (WRITE_ONE if count == 1 else WRITE_MANY)
+
+
+def _address(target: Target, port: int) -> tuple[str, int]:
+    url = target.connection.url
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or port
+    except ValueError as error:
+        raise InvalidInput([f"{target.device}: connection.url: {url!r}: {error}"]) from error
+    if parts.scheme != SCHEME or not host or parts.path.strip("/") or parts.query or parts.username:
+        raise InvalidInput([f"{target.device}: connection.url: {url!r} is not {SCHEME}://host[:port]"])
+    return host, port
+
+
+def _units(target: Target, section: ModbusSection) -> dict[str, int]:
+    """Unit ids by name: the profile's, with the enrollment's over them."""
+    own = dict(target.connection.units)
+    problems = [
+        f"{target.device}: connection.units: the profile has no {name!r}" for name in own.keys() - section.units
+    ]
+    problems += [
+        f"{target.device}: connection.units.{n}: {u} is not 0 to 255" for n, u in own.items() if not 0 <= u <= 255
+    ]
+    if problems:
+        raise InvalidInput(problems)
+    return section.units | own

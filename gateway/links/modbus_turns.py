@@ -1,0 +1,117 @@
+"""Who may send next on a Modbus connection, and when; what is counted."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from gateway.domain.errors import GatewayError
+from gateway.links.modbus_pdu import WRITES, Refusal, Words
+from gateway.profiles.transport_schema import ModbusSection
+
+IDLE_SHARE = 0.5
+CODES = frozenset((*range(1, 12), 0x80))
+OTHER_CODE = 0
+
+
+@dataclass(slots=True)
+class ModbusStats:
+    """Counts over all connections; `connections` are open now, `exceptions` by code (0 = one no standard names)."""
+
+    requests: int = 0
+    points: int = 0
+    missing: int = 0
+    timeouts: int = 0
+    exceptions: dict[int, int] = field(default_factory=dict)
+    busy: int = 0
+    connects: int = 0
+    reconnects: int = 0
+    connect_failures: int = 0
+    connections: int = 0
+    lost: int = 0
+    late_replies: int = 0
+    reply_errors: int = 0
+    keepalives: int = 0
+    refused_full: int = 0
+
+    def exception(self, code: int) -> None:
+        known = code if code in CODES else OTHER_CODE
+        self.exceptions[known] = self.exceptions.get(known, 0) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pacing:
+    """What a connection keeps to; of several products behind one address the strictest counts."""
+
+    rest_s: float
+    spacing_ms: int
+    timeouts_to_reconnect: int
+    errors_to_reconnect: int
+    idle_ms: float | None
+
+    @classmethod
+    def of(cls, section: ModbusSection) -> "Pacing":
+        return cls(
+            rest_s=section.rest_s,
+            spacing_ms=round(1000 * section.spacing_s),
+            timeouts_to_reconnect=section.timeouts_to_reconnect,
+            errors_to_reconnect=section.reconnect_after_reply_errors,
+            idle_ms=None if section.idle_s_max is None else 1000 * IDLE_SHARE * section.idle_s_max,
+        )
+
+    def stricter(self, other: "Pacing") -> "Pacing":
+        idles = [idle for idle in (self.idle_ms, other.idle_ms) if idle is not None]
+        return Pacing(
+            rest_s=max(self.rest_s, other.rest_s),
+            spacing_ms=max(self.spacing_ms, other.spacing_ms),
+            timeouts_to_reconnect=min(self.timeouts_to_reconnect, other.timeouts_to_reconnect),
+            errors_to_reconnect=min(self.errors_to_reconnect, other.errors_to_reconnect),
+            idle_ms=min(idles, default=None),
+        )
+
+
+class Exchange:
+    """One request and the answer awaited for it."""
+
+    __slots__ = ("deadline_ms", "done", "pdu", "timeout_ms", "transaction", "unit")
+
+    def __init__(self, unit: int, pdu: bytes, timeout_ms: int, done: "asyncio.Future[Words | Refusal]") -> None:
+        self.unit = unit
+        self.pdu = pdu
+        self.timeout_ms = timeout_ms
+        self.done = done
+        self.transaction = 0
+        self.deadline_ms = 0
+
+    def fail(self, error: GatewayError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Turns:
+    """Who is next: writes before reads, and among either one unit after the other."""
+
+    __slots__ = ("_reads", "_writes", "waiting")
+
+    def __init__(self) -> None:
+        self._writes: dict[int, deque[Exchange]] = {}
+        self._reads: dict[int, deque[Exchange]] = {}
+        self.waiting = 0
+
+    def add(self, exchange: Exchange) -> None:
+        units = self._writes if exchange.pdu[0] in WRITES else self._reads
+        units.setdefault(exchange.unit, deque()).append(exchange)
+        self.waiting += 1
+
+    def next(self) -> Exchange | None:
+        """The next that is still wanted."""
+        for units in (self._writes, self._reads):
+            while units:
+                unit = next(iter(units))
+                queue = units.pop(unit)
+                exchange = queue.popleft()
+                if queue:
+                    units[unit] = queue
+                self.waiting -= 1
+                if not exchange.done.done():
+                    return exchange
+        return None

@@ -1,0 +1,156 @@
+"""What devices have said on MQTT topics, kept per device: the newest document of each topic, and when it came."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.domain.errors import InvalidInput
+from gateway.domain.model import DeviceId
+from gateway.links.json_values import Json, parse_json, raw_of, tokens_of, value_at
+from gateway.profiles.point_codec import Marker, Raw
+from gateway.profiles.point_schema import Point, PointType
+from gateway.profiles.schema import ProfileDocument
+
+NO_LEVEL = frozenset("/+#\0")
+RARELY = ("once", "slow")
+
+
+@dataclass(slots=True)
+class PointMessageStats:
+    """Counts over all devices. `unknown_topics`: messages of devices that are not enrolled or not connected;
+    `retained`: messages the broker had kept, which say nothing of now; `no_scalar`: points whose place holds an object
+    or an array; `no_subscriber`: writes nobody listened to."""
+
+    messages: int = 0
+    malformed: int = 0
+    unknown_topics: int = 0
+    retained: int = 0
+    no_scalar: int = 0
+    keepalives: int = 0
+    keepalives_missed: int = 0
+    writes: int = 0
+    no_subscriber: int = 0
+    silent: int = 0
+
+
+def levels_of(document: ProfileDocument, device: DeviceId, parameters: Mapping[str, str]) -> dict[str, str]:
+    """The topic levels of one device by name. Raises InvalidInput for those that are missing or are no level."""
+    section = document.mqtt
+    names = section.variables if section is not None else ()
+    levels = {"device": parameters.get("device", str(device))}
+    levels |= {name: parameters[name] for name in names if name in parameters}
+    problems = [f"parameters: {name!r} is missing" for name in names if name not in levels]
+    problems += [
+        f"parameters: {name!r} is one level of a topic"
+        for name, value in levels.items()
+        if not value or NO_LEVEL & set(value)
+    ]
+    if problems:
+        raise InvalidInput(problems)
+    return levels
+
+
+def topic_of(pattern: str, levels: Mapping[str, str]) -> str:
+    """A pattern with the levels of one device."""
+    return "/".join(levels[level[1:-1]] if level.startswith("{") else level for level in pattern.split("/"))
+
+
+def filter_of(pattern: str) -> str:
+    """The subscription that takes a pattern's topics of all devices."""
+    return "/".join("+" if level.startswith("{") else level for level in pattern.split("/"))
+
+
+def points_of(document: ProfileDocument) -> list[Point]:
+    """Every point that is read, of all variants."""
+    variants = [document.points, *(overlay.points for overlay in document.overlays)]
+    return [point for points in variants for point in points.values() if point.topic is not None]
+
+
+class DeviceCache:
+    """One device. `heard_ms`: monotonic time of its newest message (kept ones do not count), None = never.
+
+    `settled`: whether waiting for first values has come to its end. `trust_retained`: what the broker kept is taken for
+    every point, not only for those that are rarely read.
+    """
+
+    def __init__(self, points: Iterable[Point], levels: Mapping[str, str], *, trust_retained: bool) -> None:
+        self.levels = levels
+        self.heard_ms: int | None = None
+        self.settled = False
+        self.users = 0
+        self.left_ms = 0
+        self.greeted = False
+        self.due_ms: int | None = None
+        self._trust_retained = trust_retained
+        self._documents: dict[str, Json] = {}
+        self._kept: set[str] = set()
+        self._bare: dict[str, bool] = {}
+        self._text: dict[str, bool] = {}
+        for point in points:
+            topic = topic_of(point.topic or "", levels)
+            bare = point.pointer == ""
+            self._bare[topic] = self._bare.get(topic, True) and bare
+            self._text[topic] = self._text.get(topic, True) and bare and point.type is PointType.TEXT
+        self._news = asyncio.Event()
+
+    @property
+    def topics(self) -> Iterable[str]:
+        return self._bare
+
+    def take(self, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> bool:
+        """Keep a message; False if it is malformed, and then nothing has changed."""
+        if retained and topic in self._documents and topic not in self._kept:
+            return True
+        try:
+            document = Marker.EMPTY if not payload else self._read(topic, payload)
+        except ValueError:
+            return False
+        self._documents[topic] = document
+        if retained:
+            self._kept.add(topic)
+        else:
+            self._kept.discard(topic)
+            self.heard_ms = now_ms
+        self._wake()
+        return True
+
+    def _read(self, topic: str, payload: bytes) -> Json:
+        """A document, or bare text where the topic carries one value. Raises ValueError."""
+        try:
+            document = parse_json(payload)
+        except ValueError:
+            if not self._bare[topic]:
+                raise
+            return payload.decode()
+        return payload.decode() if self._text[topic] and not isinstance(document, str) else document
+
+    def forget(self) -> None:
+        """A new connection on which everything is said again."""
+        self._documents.clear()
+        self._kept.clear()
+        self.settled = False
+
+    def complete(self, points: Sequence[Point]) -> bool:
+        """Whether each of `points` has been heard of."""
+        return all(self._known(point, topic_of(point.topic, self.levels)) for point in points if point.topic)
+
+    def _known(self, point: Point, topic: str) -> bool:
+        if topic not in self._documents:
+            return False
+        return self._trust_retained or topic not in self._kept or point.poll in RARELY
+
+    def raw(self, point: Point) -> Raw | None:
+        """The newest value of a point; None for an object or an array."""
+        topic = topic_of(point.topic or "", self.levels)
+        if not self._known(point, topic):
+            return Marker.MISSING
+        document = self._documents[topic]
+        return Marker.EMPTY if document is Marker.EMPTY else raw_of(value_at(document, tokens_of(point.pointer)))
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Until the next message."""
+        await self._news.wait()

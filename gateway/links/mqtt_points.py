@@ -1,0 +1,433 @@
+"""Batteries with values on MQTT topics, on brokers of their own or on ours: kept values read, values published.
+
+One connection per broker, account and profile, shared by its devices. Connections and the one task that publishes
+what keeps devices talking live in `run`.
+"""
+
+import asyncio
+import hashlib
+import heapq
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import mqtt5
+from pydantic import SecretStr, ValidationError
+
+from gateway.clock import Clock
+from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
+from gateway.links.json_values import json_body, text_of
+from gateway.links.mqtt_cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
+from gateway.ports import Target
+from gateway.profiles.point_codec import Marker, Raw, Unwritable
+from gateway.profiles.point_schema import WriteTo
+from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.sequences import Request
+from gateway.profiles.transport_schema import MqttKeepalive, MqttSection
+from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+from gateway.transports.mqtt.settings import MqttSettings
+
+__all__ = ["MqttPointLinks", "PointMessageStats"]
+
+OPEN_S_MAX = 5.0
+FIRST_VALUES_S_MAX = 5.0
+WRITE_S_MAX = 5.0
+KEEPALIVE_S_MAX = 1.0
+TICK_S = 0.5
+LINGER_MS = 5_000
+EXPIRY_S = 30
+TLS_PORT = 8883
+# A product's own broker serves one home: its packets are small, and there may be thousands of connections.
+HOME = {
+    "max_packet_bytes": 16 << 10, "read_buffer_bytes": 8 << 10, "in_flight_max": 64, "receive_max": 64,
+    "reconnect_cap_s": 15, "allow_plaintext": True,
+}  # fmt: skip
+
+HubKey = tuple[str, str, str, str]
+DeviceKey = tuple[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(slots=True, eq=False)
+class _Hub:
+    """One connection and the devices behind it."""
+
+    connection: Connection
+    keepalive: MqttKeepalive | None
+    task: asyncio.Task[None] | None = None
+    greeted: int = 0
+    gone: bool = False
+    devices: dict[DeviceKey, DeviceCache] = field(default_factory=dict)
+    routes: dict[str, list[DeviceCache]] = field(default_factory=dict)
+
+    def add(self, key: DeviceKey, device: DeviceCache) -> None:
+        self.devices[key] = device
+        for topic in device.topics:
+            self.routes.setdefault(topic, []).append(device)
+
+    def remove(self, key: DeviceKey) -> None:
+        device = self.devices.pop(key)
+        for topic in device.topics:
+            self.routes[topic].remove(device)
+            if not self.routes[topic]:
+                del self.routes[topic]
+
+
+class MqttPointLinks:
+    """The `PointLinks` of every product with values on topics. `fleet_broker` None = there is no broker of ours."""
+
+    def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
+        self.stats = PointMessageStats()
+        self._clock = clock
+        self._fleet_broker = fleet_broker
+        self._hubs: dict[HubKey, _Hub] = {}
+        self._idle: dict[tuple[HubKey, DeviceKey], DeviceCache] = {}
+        self._due: list[tuple[int, int, _Hub, DeviceCache]] = []
+        self._number = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._running = asyncio.Event()
+        self._wake = asyncio.Event()
+
+    def link(self, target: Target) -> "MqttPointLink":
+        """A link to one device. Raises InvalidInput when its connection cannot be what the profile needs."""
+        document = target.document
+        if document.mqtt is None:
+            raise InvalidInput([f"{target.device}: {document.profile} has no values on topics"])
+        settings = self._settings(target, document.mqtt)
+        levels = levels_of(document, target.device, dict(target.connection.parameters))
+        return MqttPointLink(self, target, document.mqtt, settings, levels)
+
+    async def run(self) -> None:
+        """Keep the connections and what keeps devices talking, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._running.set()
+                await self._keep()
+        finally:
+            self._group = None
+            self._running.clear()
+            self._drop_all()
+
+    async def close(self) -> None:
+        self._drop_all()
+
+    def _drop_all(self) -> None:
+        for hub in self._hubs.values():
+            self._drop(hub)
+        self._hubs.clear()
+        self._idle.clear()
+        self._due.clear()
+
+    @staticmethod
+    def _drop(hub: _Hub) -> None:
+        hub.gone = True
+        if hub.task is not None:
+            hub.task.cancel()
+
+    def _settings(self, target: Target, section: MqttSection) -> MqttSettings:
+        """Of our own broker, or of the device's. Clean sessions: what was not heard is published again."""
+        fleet = self._fleet_broker
+        prefix = fleet.client_id if fleet is not None else "gateway"
+        if section.broker == "fleet":
+            if fleet is None:
+                raise InvalidInput([f"{target.device}: the device is a client of our broker, and none is set"])
+            mark = hashlib.sha256(target.document.profile.encode()).hexdigest()[:6]
+            return fleet.model_copy(update={"client_id": f"{prefix[:40]}-p{mark}", "session_expiry_s": 0})
+        connection = target.connection
+        try:
+            return MqttSettings.model_validate(
+                HOME
+                | {
+                    "url": _with_port(connection.url, section),
+                    # Two gateways with one name would throw each other out for ever.
+                    "client_id": f"{prefix[:32]}-{secrets.token_hex(6)}",
+                    "username": connection.username or None,
+                    "password": SecretStr(target.secret) if target.secret else None,
+                    "session_expiry_s": 0,
+                }
+            )
+        except (ValidationError, ValueError) as error:
+            raise InvalidInput(["address: mqtt(s)://host[:port] is expected"]) from error
+
+    # -- connections and devices -----------------------------------------------------------------------------
+
+    async def join(
+        self, hub_key: HubKey, device_key: DeviceKey, document: ProfileDocument, settings: MqttSettings
+    ) -> tuple[_Hub, DeviceCache]:
+        """Share in a connection. Raises LinkDown while `run` does not run."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_S_MAX):
+                await self._running.wait()
+        if self._group is None:
+            raise LinkDown("MQTT connections are not being kept")
+        hub = self._hubs.get(hub_key)
+        if hub is None:
+            hub = self._hubs[hub_key] = self._connect(self._group, document, settings)
+        device = hub.devices.get(device_key)
+        if device is None:
+            trusted = document.mqtt is not None and document.mqtt.broker == "device"
+            device = DeviceCache(points_of(document), dict(device_key[1]), trust_retained=trusted)
+            hub.add(device_key, device)
+            if hub.greeted == hub.connection.generation and hub.connection.connected:
+                self._schedule(hub, device, self._clock.mono_ms())
+        device.users += 1
+        self._idle.pop((hub_key, device_key), None)
+        self._wake.set()
+        return hub, device
+
+    def leave(self, hub_key: HubKey, device_key: DeviceKey, device: DeviceCache) -> None:
+        """Give up a share. The device is kept for a moment: a session opens a variant right after the base."""
+        device.users -= 1
+        device.left_ms = self._clock.mono_ms()
+        if device.users == 0:
+            self._idle[hub_key, device_key] = device
+
+    def _connect(self, group: asyncio.TaskGroup, document: ProfileDocument, settings: MqttSettings) -> _Hub:
+        filters = dict.fromkeys(filter_of(point.topic or "") for point in points_of(document))
+        routes: dict[str, list[DeviceCache]] = {}
+
+        def on_messages(generation: int, packets: list[mqtt5.PublishPacket], packet_ids: list[int]) -> None:
+            self._take(routes, packets)
+            hub.connection.acknowledge(generation, packet_ids)
+
+        connection = Connection(
+            settings,
+            clock=self._clock,
+            subscriptions=[mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_MOST_ONCE) for each in filters],
+            on_messages=on_messages,
+        )
+        section = document.mqtt
+        hub = _Hub(connection=connection, keepalive=section.keepalive if section else None, routes=routes)
+        hub.task = group.create_task(connection.run(), name=f"mqtt-points-{settings.host}")
+        return hub
+
+    def _take(self, routes: dict[str, list[DeviceCache]], packets: Sequence[mqtt5.PublishPacket]) -> None:
+        now_ms, stats = self._clock.mono_ms(), self.stats
+        for packet in packets:
+            stats.messages += 1
+            stats.retained += packet.retain
+            devices = routes.get(packet.topic)
+            if devices is None:
+                stats.unknown_topics += 1
+                continue
+            payload = bytes(packet.payload or b"")
+            for device in devices:
+                if not device.take(packet.topic, payload, retained=packet.retain, now_ms=now_ms):
+                    stats.malformed += 1
+
+    # -- the task that keeps devices talking -----------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        while True:
+            self._wake.clear()
+            self._greet_new()
+            self._reap()
+            await self._publish_due()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+
+    def _greet_new(self) -> None:
+        """Connections that are new: their devices are asked for everything again."""
+        now_ms = self._clock.mono_ms()
+        for hub in self._hubs.values():
+            connection = hub.connection
+            if not connection.connected or connection.generation == hub.greeted:
+                continue
+            again = hub.greeted != 0
+            hub.greeted = connection.generation
+            for device in hub.devices.values():
+                if again and hub.keepalive is not None:
+                    device.forget()
+                device.greeted = False
+                self._schedule(hub, device, now_ms)
+
+    def _schedule(self, hub: _Hub, device: DeviceCache, due_ms: int) -> None:
+        if hub.keepalive is None:
+            return
+        device.due_ms = due_ms
+        self._number += 1
+        heapq.heappush(self._due, (due_ms, self._number, hub, device))
+
+    def _reap(self) -> None:
+        """Give up devices, and connections without any, that nobody has come back for."""
+        now_ms = self._clock.mono_ms()
+        for (hub_key, device_key), device in list(self._idle.items()):
+            if now_ms - device.left_ms < LINGER_MS:
+                continue
+            del self._idle[hub_key, device_key]
+            hub = self._hubs.get(hub_key)
+            if hub is None or hub.devices.get(device_key) is not device:
+                continue
+            device.due_ms = None
+            hub.remove(device_key)
+            if not hub.devices:
+                self._drop(self._hubs.pop(hub_key))
+
+    async def _publish_due(self) -> None:
+        now_ms = self._clock.mono_ms()
+        due: dict[_Hub, list[DeviceCache]] = {}
+        while self._due and self._due[0][0] <= now_ms:
+            due_ms, _, hub, device = heapq.heappop(self._due)
+            if device.due_ms == due_ms and not hub.gone:
+                due.setdefault(hub, []).append(device)
+        if due:
+            # Side by side: a broker that takes nothing must not keep the others waiting.
+            async with asyncio.TaskGroup() as group:
+                for hub, devices in due.items():
+                    group.create_task(self._publish_keepalives(hub, devices), name="mqtt-keepalives")
+
+    async def _publish_keepalives(self, hub: _Hub, devices: Sequence[DeviceCache]) -> None:
+        keepalive = hub.keepalive
+        if keepalive is None:
+            return
+        messages = [
+            OutMessage(
+                topic_of(keepalive.topic, device.levels),
+                (keepalive.payload if device.greeted else keepalive.first).encode(),
+                qos=0,
+            )
+            for device in devices
+        ]
+        now_ms = self._clock.mono_ms()
+        outcomes = await hub.connection.publish(messages, deadline_mono_ms=now_ms + round(1000 * KEEPALIVE_S_MAX))
+        for device, outcome in zip(devices, outcomes, strict=True):
+            if outcome is PublishOutcome.UNKNOWN:
+                self.stats.keepalives += 1
+                device.greeted = True
+                self._schedule(hub, device, now_ms + round(1000 * keepalive.every_s))
+            else:
+                self.stats.keepalives_missed += 1
+                self._schedule(hub, device, now_ms + round(1000 * KEEPALIVE_S_MAX))
+
+
+class MqttPointLink:
+    """One device; see `ports.PointLink`."""
+
+    def __init__(
+        self,
+        links: MqttPointLinks,
+        target: Target,
+        section: MqttSection,
+        settings: MqttSettings,
+        levels: dict[str, str],
+    ) -> None:
+        self._links = links
+        self._stats = links.stats
+        self._clock = links._clock
+        self._target = target
+        self._section = section
+        self._settings = settings
+        self._levels = levels
+        digest = hashlib.sha256(target.secret.encode()).hexdigest()
+        self._hub_key = (settings.url, settings.username or "", digest, target.document.profile)
+        self._device_key = (str(target.device), tuple(sorted(levels.items())))
+        self._hub: _Hub | None = None
+        self._device: DeviceCache | None = None
+        watchdog = target.document.watchdog
+        self._expiry_s = max(1, int(watchdog.lease_s / 2)) if watchdog is not None else EXPIRY_S
+
+    @property
+    def heard_mono_ms(self) -> int | None:
+        """When the device's newest message came; None = never."""
+        return self._device.heard_ms if self._device is not None else None
+
+    async def open(self) -> None:
+        if self._hub is None:
+            self._hub, self._device = await self._links.join(
+                self._hub_key, self._device_key, self._target.document, self._settings
+            )
+        try:
+            async with asyncio.timeout(OPEN_S_MAX):
+                await self._hub.connection.wait_connected()
+        except TimeoutError as error:
+            raise LinkDown(f"{self._settings.url}: not connected") from error
+        self._links._wake.set()
+
+    async def close(self) -> None:
+        if self._device is not None:
+            self._links.leave(self._hub_key, self._device_key, self._device)
+        self._hub = self._device = None
+
+    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+        """What the device has said, if it has been heard within the profile's `quiet_s`; else LinkDown."""
+        _, device = self._up()
+        wanted = {name: self._target.points[name] for name in points}
+        if not device.settled and not device.complete(list(wanted.values())):
+            try:
+                async with asyncio.timeout(FIRST_VALUES_S_MAX):
+                    while not device.complete(list(wanted.values())):
+                        await device.changed()
+            except TimeoutError:
+                device.settled = True
+            self._up()
+        heard_ms = device.heard_ms
+        if heard_ms is None or self._clock.mono_ms() - heard_ms > 1000 * self._section.quiet_s:
+            self._stats.silent += 1
+            raise LinkDown(f"not heard for more than {self._section.quiet_s:g} s")
+        out: dict[str, Raw] = {}
+        for name, point in wanted.items():
+            raw = device.raw(point) if point.topic is not None else Marker.MISSING
+            if raw is None:
+                self._stats.no_scalar += 1
+                raw = Marker.MISSING
+            if raw is Marker.EMPTY and point.empty == "gone":
+                raise LinkDown(f"{name}: the device says that it has gone")
+            out[name] = raw
+        return out
+
+    async def write(self, request: Request) -> None:
+        """Publish; several members of one request are one JSON object."""
+        hub, _ = self._up()
+        writes = [(self._write_to(write.point), write.raw) for write in request.writes]
+        if len({to.topic for to, _ in writes}) != 1:
+            raise Unwritable("the members of one request go to one place")
+        body = json_body(writes)
+        message = OutMessage(
+            topic_of(writes[0][0].topic or "", self._levels),
+            body if body is not None else text_of(writes[0][1]).encode(),
+            qos=max(to.qos for to, _ in writes),
+            message_expiry_s=self._expiry_s,
+        )
+        deadline_ms = self._clock.mono_ms() + round(1000 * WRITE_S_MAX)
+        (outcome,) = await hub.connection.publish([message], deadline_mono_ms=deadline_ms)
+        self._stats.writes += 1
+        self._judge(outcome, message)
+
+    def _judge(self, outcome: PublishOutcome, message: OutMessage) -> None:
+        if outcome is PublishOutcome.ACKED or (outcome is PublishOutcome.UNKNOWN and message.qos == 0):
+            return
+        if outcome is PublishOutcome.NO_SUBSCRIBER:
+            # A product's own broker may take writes in itself, without a subscriber.
+            if self._section.broker == "device":
+                return
+            self._stats.no_subscriber += 1
+            raise LinkDown(f"{message.topic}: nobody listens")
+        if outcome is PublishOutcome.REFUSED:
+            raise PeerRefused(f"{message.topic}: the broker refused it")
+        raise LinkDown(f"{message.topic}: {outcome.value}")
+
+    def _up(self) -> tuple[_Hub, DeviceCache]:
+        hub, device = self._hub, self._device
+        if hub is None or device is None or hub.gone or not hub.connection.connected:
+            raise LinkDown(f"{self._settings.url}: not connected")
+        return hub, device
+
+    def _write_to(self, name: str) -> WriteTo:
+        to = self._target.points[name].write
+        if to is None or to.topic is None:
+            raise Unwritable(f"{name}: is not written over MQTT")
+        return to
+
+
+def _with_port(url: str, section: MqttSection) -> str:
+    """A broker's URL with the product's port where it has none. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.port is not None:
+        return url
+    plain: Literal[1883] = 1883
+    port = TLS_PORT if parts.scheme == "mqtts" and section.port == plain else section.port
+    return f"{parts.scheme}://{parts.netloc}:{port}"
