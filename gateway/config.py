@@ -158,6 +158,15 @@ def _resolve(raw: Any, place: str, problems: list[str]) -> Any:
     return out
 
 
+def resolve_secret(reference: str) -> str:
+    """The secret behind `env:NAME` or `file:/path`. Raises InvalidInput."""
+    problems: list[str] = []
+    secret = _secret(reference, "secret", problems)
+    if problems or secret is None:
+        raise InvalidInput(problems or ["secret: empty"])
+    return secret
+
+
 def _secret(value: object, where: str, problems: list[str]) -> str | None:
     found = _SECRET.match(value) if isinstance(value, str) else None
     if found is None:

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
@@ -13,14 +13,27 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import ID_PATTERN, Device, DeviceId
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import ID_PATTERN, Connection, Device, DeviceId
 from gateway.ports import DeviceEnrolled, Journal
+from gateway.profiles.codec import Codec
+from gateway.services.connection_row import (
+    Address,
+    Line,
+    Parameters,
+    Place,
+    SecretReference,
+    Units,
+    connection_faults,
+    place_of,
+)
 
 MAX_IMPORT_BYTES = 64 << 20
 MAX_IMPORT_ROWS = 200_000
 MAX_REPORTED = 1_000
 ENROLL_SLICE = 1_000
+MAY_HOLD_SECRETS = ("address", "parameters", "secret", "username")
+NOT_STEERED = "control of this product is experimental; telemetry only, until the row says experimental"
 
 
 def _blank_is_none(value: object) -> object:
@@ -30,6 +43,10 @@ def _blank_is_none(value: object) -> object:
 def _flag(value: object) -> object:
     words: dict[object, bool] = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
     return words.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+def _blank_is_no(value: object) -> object:
+    return False if isinstance(value, str) and not value.strip() else _flag(value)
 
 
 def _no_flag(value: object) -> object:
@@ -45,11 +62,13 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, Field(max_length=64)]
 
 
-class DeviceRow(BaseModel):
-    """One device as a file or request names it. Ratings in W and Wh on the AC side; percent of usable capacity.
+class DeviceFields(BaseModel):
+    """One device as everybody may see it. Ratings in W and Wh on the AC side; percent of usable capacity.
 
     A site limit is a number of W, `unlimited`, or absent = unknown = not allowed. `inverter_w_max` absent = the
-    battery has an inverter of its own.
+    battery has an inverter of its own. `address` scheme://host[:port] where the gateway connects to the device,
+    `units` Modbus unit ids where they are not the profile's, `parameters` what an installer writes down.
+    `experimental`: control may rest on facts of the profile that nobody has verified or documented.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -68,6 +87,11 @@ class DeviceRow(BaseModel):
     grid_charge_allowed: Flag = False
     site_import_w_max: SiteLimit = None
     site_export_w_max: SiteLimit = None
+    address: Address = ""
+    units: Units = Field(default_factory=dict)
+    parameters: Parameters = Field(default_factory=dict)
+    username: Line = ""
+    experimental: Annotated[bool, BeforeValidator(_blank_is_no)] = False
 
     @field_validator("tags", mode="before")
     @classmethod
@@ -80,6 +104,12 @@ class DeviceRow(BaseModel):
         if isinstance(value, float) and (value < 0 or not math.isfinite(value)):
             raise ValueError("a site limit is a number of W >= 0, `unlimited`, or absent")
         return value
+
+
+class DeviceRow(DeviceFields):
+    """One device as a file or request names it. `secret` is a reference, `env:NAME` or `file:/path`."""
+
+    secret: SecretReference = ""
 
     def device(self) -> Device:
         return Device(
@@ -97,6 +127,19 @@ class DeviceRow(BaseModel):
             grid_charge_allowed=self.grid_charge_allowed,
             site_import_w_max=_watts(self.site_import_w_max),
             site_export_w_max=_watts(self.site_export_w_max),
+            connection=self._connection(),
+            experimental=self.experimental,
+        )
+
+    def _connection(self) -> Connection | None:
+        if not (self.address or self.units or self.parameters or self.username or self.secret):
+            return None
+        return Connection(
+            url=self.address,
+            units=tuple(sorted(self.units.items())),
+            parameters=tuple(sorted(self.parameters.items())),
+            username=self.username,
+            secret=self.secret,
         )
 
 
@@ -113,46 +156,109 @@ class BadRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A row that was imported, and what should be known about it."""
+
+    line: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """What an import holds: good devices and every bad row."""
+    """What an import holds: good devices, every bad row, and what should be known about good ones."""
 
     devices: list[Device]
     bad: list[BadRow]
+    notes: list[Note]
 
 
-def parse_rows(text: str, *, form: Literal["csv", "jsonl"], profiles: Iterable[str]) -> Parsed:
-    """Read an inventory. Good rows are kept, every bad one is named with its line. Raises InvalidInput if it is no
-    inventory at all (too large, no header, unknown columns)."""
+def parse_rows(
+    text: str,
+    *,
+    form: Literal["csv", "jsonl"],
+    profiles: Mapping[str, Codec],
+    places: Mapping[Place, DeviceId] | None = None,
+) -> Parsed:
+    """Read an inventory. Good rows are kept, every bad one is named with its line. `places` are taken already. Raises
+    InvalidInput if it is no inventory at all (too large, no header, unknown columns)."""
     if len(text) > MAX_IMPORT_BYTES:
         raise InvalidInput([f"the inventory is larger than {MAX_IMPORT_BYTES} bytes"])
-    known = set(profiles)
-    devices: list[Device] = []
+    rows = _Rows(profiles)
     bad: list[BadRow] = []
-    seen: dict[str, int] = {}
     source = _csv_rows(text) if form == "csv" else _json_rows(text)
     for number, (line, row) in enumerate(source):
         if number >= MAX_IMPORT_ROWS:
             raise InvalidInput([f"line {line}: more than {MAX_IMPORT_ROWS} rows"])
-        if isinstance(row, str):
-            bad.append(BadRow(line=line, problem=row))
-            continue
+        problems = [row] if isinstance(row, str) else rows.take(line, row)
+        if problems:
+            bad.append(BadRow(line=line, problem="; ".join(problems)))
+    bad += rows.give_up(places or {})
+    good = rows.good.values()
+    notes = [Note(line=row.line, note=f"{row.device.id}: {NOT_STEERED}") for row in good if row.unsteered]
+    return Parsed(devices=[row.device for row in good], bad=sorted(bad, key=lambda row: row.line), notes=notes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Good:
+    """A row that was taken: its device, where that answers, whether it is read only."""
+
+    line: int
+    device: Device
+    place: Place | None
+    unsteered: bool
+
+
+class _Rows:
+    """Rows of one inventory, checked one after the other."""
+
+    def __init__(self, profiles: Mapping[str, Codec]) -> None:
+        self.good: dict[DeviceId, _Good] = {}
+        self._profiles = profiles
+        self._places: dict[Place, DeviceId] = {}
+
+    def take(self, line: int, row: dict[str, Any]) -> list[str]:
+        """Take a row, or say what is wrong with it."""
         try:
             parsed = DeviceRow.model_validate(row)
         except ValidationError as error:
-            bad.append(BadRow(line=line, problem="; ".join(_problem(e) for e in error.errors())))
-            continue
-        if parsed.profile not in known:
-            bad.append(BadRow(line=line, problem=f"profile: {parsed.profile!r} is not known"))
-        elif parsed.id in seen:
-            bad.append(BadRow(line=line, problem=f"id: {parsed.id!r} stands on line {seen[parsed.id]} already"))
-        else:
-            seen[parsed.id] = line
-            devices.append(parsed.device())
-    return Parsed(devices=devices, bad=bad)
+            return [_problem(e) for e in error.errors()]
+        codec = self._profiles.get(parsed.profile)
+        if codec is None:
+            return [f"profile: {parsed.profile!r} is not known"]
+        device = parsed.device()
+        if device.id in self.good:
+            return [f"id: {parsed.id!r} stands on line {self.good[device.id].line} already"]
+        problems = list(connection_faults(codec.document, device.connection))
+        if problems:
+            return problems
+        place = place_of(codec.document, device)
+        if place is not None and self._places.setdefault(place, device.id) != device.id:
+            return [_twice(device.id, self._places[place])]
+        unsteered = codec.facts.experimental and not device.experimental
+        self.good[device.id] = _Good(line=line, device=device, place=place, unsteered=unsteered)
+        return []
+
+    def give_up(self, taken: Mapping[Place, DeviceId]) -> Iterator[BadRow]:
+        """Rows at the place of an enrolled device that does not move away itself. Who stays may keep others out."""
+        lost = True
+        while lost:
+            lost = False
+            for row in list(self.good.values()):
+                holder = taken.get(row.place) if row.place is not None else None
+                if holder is not None and holder not in self.good:
+                    lost = True
+                    del self.good[row.device.id]
+                    yield BadRow(line=row.line, problem=_twice(row.device.id, holder))
+
+
+def _twice(device: str, holder: str) -> str:
+    return f"address: {device!r} and {holder!r} are one and the same (address, unit main)"
 
 
 def _problem(error: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "row"
+    if place.startswith(MAY_HOLD_SECRETS):
+        return f"{place}: {error['msg']}"
     return f"{place}: {error['msg']} (found {str(error.get('input'))[:40]!r})"
 
 
@@ -224,42 +330,72 @@ class Enrolled(Mapping[DeviceId, Device]):
 class Inventory:
     """The devices of this gateway: journalled first, then given a slot."""
 
-    def __init__(self, *, fleet: Fleet, journal: Journal, facts: Mapping[str, ProductFacts]) -> None:
+    def __init__(self, *, fleet: Fleet, journal: Journal, codecs: Mapping[str, Codec]) -> None:
         self._fleet = fleet
         self._journal = journal
-        self._facts = facts
+        self._codecs = codecs
+        self._places: dict[Place, DeviceId] = {}
+        self._one_at_a_time = asyncio.Lock()
         self.devices = Enrolled(fleet)
 
     @property
-    def profiles(self) -> Iterable[str]:
-        return self._facts
+    def profiles(self) -> Mapping[str, Codec]:
+        """The installed profiles, by name."""
+        return self._codecs
+
+    @property
+    def places(self) -> dict[Place, DeviceId]:
+        """Where enrolled devices answer, as it is now."""
+        return dict(self._places)
 
     def restore(self, devices: Sequence[Device]) -> list[DeviceId]:
         """Enroll what the journal holds; returns the ids whose profile is no longer installed."""
         self._fleet.reserve(len(devices))
         for device in devices:
-            if device.profile in self._facts:
-                self._fleet.enroll(device, self._facts[device.profile])
-            else:
+            codec = self._codecs.get(device.profile)
+            if codec is None:
                 self.devices.orphans[device.id] = device
+                continue
+            self._fleet.enroll(device, codec.facts)
+            place = self._place(device)
+            if place is not None:
+                self._places.setdefault(place, device.id)
         self._fleet.compact()
         return list(self.devices.orphans)
 
     async def enroll(self, devices: list[Device]) -> int:
         """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
-        device is raised, never lowered: that is for its owner to do, on the device."""
+        device is raised, never lowered: that is for its owner to do, on the device. Raises InvalidInput, and enrolls
+        none, where a device answers at the place of another one."""
         changed = [device for device in map(self._merged, devices) if device is not None]
-        if changed:
-            await self._journal.commit([DeviceEnrolled(device=device) for device in changed])
+        async with self._one_at_a_time:
+            places = self._claimed(changed)
+            if changed:
+                await self._journal.commit([DeviceEnrolled(device=device) for device in changed])
+            self._places = places
         self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in changed))
         for count, device in enumerate(changed):
             self.devices.orphans.pop(device.id, None)
             # The owner may have raised the reserve while the journal was busy.
-            self._fleet.enroll(self._merged(device) or device, self._facts[device.profile])
+            self._fleet.enroll(self._merged(device) or device, self._codecs[device.profile].facts)
             if count % ENROLL_SLICE == ENROLL_SLICE - 1:
                 await asyncio.sleep(0)
         self._fleet.compact()
         return len(changed)
+
+    def _place(self, device: Device) -> Place | None:
+        codec = self._codecs.get(device.profile)
+        return None if codec is None else place_of(codec.document, device)
+
+    def _claimed(self, changed: Sequence[Device]) -> dict[Place, DeviceId]:
+        """Who answers where once `changed` are enrolled."""
+        moved = {device.id for device in changed}
+        places = {place: device for place, device in self._places.items() if device not in moved}
+        for device in changed:
+            place = self._place(device)
+            if place is not None and places.setdefault(place, device.id) != device.id:
+                raise InvalidInput([_twice(device.id, places[place])])
+        return places
 
     def _merged(self, device: Device) -> Device | None:
         """`device` as it is to be enrolled, None if nothing changes."""

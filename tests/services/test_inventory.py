@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet import Fleet
 from gateway.services.inventory import DeviceRow, Inventory, parse_rows
-from tests.fakes import FACTS, MemoryJournal, home
+from tests.fakes import MemoryJournal, home, message_product
 
+CODECS = {"p": message_product()}
 HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct,export_allowed,site_export_w_max,tags"
 GOOD = {"id": "a", "profile": "p", "site": "s", "capacity_wh": "10000", "discharge_w_max": "5000",
         "charge_w_max": "5000", "reserve_pct": "20", "export_allowed": "false"}  # fmt: skip
@@ -27,7 +28,7 @@ def csv_line(**cells: str) -> str:
 
 def one(**cells: object) -> str:
     """The problem of a JSONL row, or "" where it is good."""
-    parsed = parse_rows(json.dumps(GOOD | cells), form="jsonl", profiles=["p"])
+    parsed = parse_rows(json.dumps(GOOD | cells), form="jsonl", profiles=CODECS)
     return parsed.bad[0].problem if parsed.bad else ""
 
 
@@ -44,7 +45,7 @@ def test_inventory_csv_good_rows_are_kept_and_bad_ones_named_with_their_line() -
         csv_line(id="f", reserve_pct="101"),
         csv_line(id="g"),
     ]
-    parsed = parse_rows("\r\n".join(lines), form="csv", profiles=["p"])
+    parsed = parse_rows("\r\n".join(lines), form="csv", profiles=CODECS)
     assert [device.id for device in parsed.devices] == ["a", "g"]
     first = parsed.devices[0]
     assert (first.export_allowed, first.site_export_w_max, first.tags) == (True, math.inf, ("x", "y"))
@@ -55,7 +56,7 @@ def test_inventory_csv_good_rows_are_kept_and_bad_ones_named_with_their_line() -
 
 def test_inventory_quoted_cell_over_lines_is_named_with_its_last_line() -> None:
     text = f"{HEADER}\n{csv_line(id='a', site=chr(34) + 'two' + chr(10) + 'lines' + chr(34))}\n{csv_line(id='b!')}"
-    parsed = parse_rows(text, form="csv", profiles=["p"])
+    parsed = parse_rows(text, form="csv", profiles=CODECS)
     assert [device.site for device in parsed.devices] == ["two\nlines"]
     assert [row.line for row in parsed.bad] == [4]
 
@@ -65,7 +66,7 @@ def test_inventory_quoted_cell_over_lines_is_named_with_its_last_line() -> None:
 )
 def test_inventory_that_is_no_inventory_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_rows(text, form="csv", profiles=["p"])
+        parse_rows(text, form="csv", profiles=CODECS)
     assert caught.value.problems
     assert all(problem.startswith("line 1: ") for problem in caught.value.problems)
 
@@ -84,9 +85,9 @@ def test_inventory_bad_value_is_named_by_its_field(field: str, value: object) ->
 
 
 def test_inventory_unknown_site_limit_is_not_allowed_and_never_zero() -> None:
-    parsed = parse_rows(json.dumps(GOOD), form="jsonl", profiles=["p"])
+    parsed = parse_rows(json.dumps(GOOD), form="jsonl", profiles=CODECS)
     assert (parsed.devices[0].site_export_w_max, parsed.devices[0].export_allowed) == (None, False)
-    zero = parse_rows(json.dumps(GOOD | {"site_export_w_max": 0}), form="jsonl", profiles=["p"])
+    zero = parse_rows(json.dumps(GOOD | {"site_export_w_max": 0}), form="jsonl", profiles=CODECS)
     assert zero.devices[0].site_export_w_max == 0.0
 
 
@@ -94,7 +95,7 @@ def test_inventory_unknown_site_limit_is_not_allowed_and_never_zero() -> None:
 def test_inventory_any_csv_is_either_parsed_or_refused(rows: list[list[str]], header: bool) -> None:
     text = "\n".join([HEADER] * header + [",".join(cells) for cells in rows])
     try:
-        parsed = parse_rows(text, form="csv", profiles=["p"])
+        parsed = parse_rows(text, form="csv", profiles=CODECS)
     except InvalidInput:
         return
     lines = text.count("\n") + text.count("\r") + 1
@@ -115,7 +116,7 @@ def test_inventory_any_csv_is_either_parsed_or_refused(rows: list[list[str]], he
 )
 def test_inventory_any_jsonl_names_every_bad_row(rows: list[str]) -> None:
     text = "\n".join(rows)
-    parsed = parse_rows(text, form="jsonl", profiles=["p"])
+    parsed = parse_rows(text, form="jsonl", profiles=CODECS)
     filled = [line for line, content in enumerate(text.splitlines(), start=1) if content.strip()]
     assert len(parsed.devices) + len(parsed.bad) == len(filled)
     assert {row.line for row in parsed.bad} <= set(filled)
@@ -123,7 +124,7 @@ def test_inventory_any_jsonl_names_every_bad_row(rows: list[str]) -> None:
 
 async def test_inventory_enrolls_what_is_new_or_changed_after_it_is_durable() -> None:
     fleet, journal = Fleet(), MemoryJournal()
-    inventory = Inventory(fleet=fleet, journal=journal, facts={"p": FACTS})
+    inventory = Inventory(fleet=fleet, journal=journal, codecs=CODECS)
     assert await inventory.enroll([home("a"), home("b")]) == 2
     assert await inventory.enroll([home("a"), home("b", reserve_pct=30.0)]) == 1
     assert (fleet.n, fleet.nameplate.owner_reserve_pct[:2].tolist()) == (2, [20.0, 30.0])
@@ -131,13 +132,13 @@ async def test_inventory_enrolls_what_is_new_or_changed_after_it_is_durable() ->
     with pytest.raises(StorageError):
         await inventory.enroll([home("c")])
     assert (fleet.n, set(inventory.devices)) == (2, {"a", "b"})
-    again = Inventory(fleet=Fleet(), journal=journal, facts={"p": FACTS})
+    again = Inventory(fleet=Fleet(), journal=journal, codecs=CODECS)
     assert again.restore(journal.load().devices) == []
     assert dict(again.devices) == dict(inventory.devices)
 
 
 def test_inventory_device_whose_profile_is_gone_is_an_orphan() -> None:
     fleet = Fleet()
-    inventory = Inventory(fleet=fleet, journal=MemoryJournal(), facts={"p": FACTS})
+    inventory = Inventory(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     assert inventory.restore([home("a"), home("b", profile="gone")]) == ["b"]
     assert (fleet.ids, set(inventory.devices)) == (["a"], {"a", "b"})

@@ -1,0 +1,54 @@
+"""Energy of one polled device between two samples."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergySample:
+    """Energy since the last sample: lifetime counters where the product has them, else integrated power (Wh)."""
+
+    span_ms: int
+    charge_counter_wh: float
+    discharge_counter_wh: float
+    charge_wh: float
+    discharge_wh: float
+    battery_w: float
+    soc_pct: float
+
+
+class Meter:
+    """Energy of one device between two samples, from its power; a silence longer than `gap_ms` is a gap."""
+
+    def __init__(self, gap_ms: float) -> None:
+        self._gap_ms = gap_ms
+        self._before: tuple[int, float] | None = None
+        self._began_ms: int | None = None
+        self.charge_wh = 0.0
+        self.discharge_wh = 0.0
+        self.gaps = 0
+
+    def add(self, mono_ms: int, battery_w: float) -> None:
+        """A reading; between two of them power goes in a straight line."""
+        if math.isnan(battery_w):
+            return
+        if self._before is not None and mono_ms - self._before[0] > self._gap_ms:
+            self._before, self._began_ms = None, None
+            self.charge_wh = self.discharge_wh = 0.0
+            self.gaps += 1
+        if self._before is None:
+            self._began_ms = mono_ms
+        else:
+            hours = (mono_ms - self._before[0]) / 3_600_000
+            for power_w in (self._before[1], battery_w):
+                self.discharge_wh += max(power_w, 0.0) * hours / 2
+                self.charge_wh += max(-power_w, 0.0) * hours / 2
+        self._before = (mono_ms, battery_w)
+
+    def take(self) -> tuple[int, float, float]:
+        """(span in ms, charged Wh, discharged Wh) since the last take; span 0 = nothing is known."""
+        if self._before is None or self._began_ms is None:
+            return 0, 0.0, 0.0
+        out = (self._before[0] - self._began_ms, self.charge_wh, self.discharge_wh)
+        self._began_ms, self.charge_wh, self.discharge_wh = self._before[0], 0.0, 0.0
+        return out

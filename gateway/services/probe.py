@@ -1,0 +1,96 @@
+"""Ask one device what it is and everything its profile can read of it; nothing is written."""
+
+from dataclasses import dataclass
+
+from gateway.domain.errors import NotThisProduct
+from gateway.domain.model import Connection, DeviceId
+from gateway.ports import PointLinks, Target
+from gateway.profiles.codec import Codec
+from gateway.profiles.point_codec import Raw, Value
+from gateway.profiles.points import READINGS
+from gateway.profiles.program import PointProduct, Program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedPoint:
+    """One point: what came over the wire (None = not asked for), and what it means."""
+
+    name: str
+    raw: Raw | None
+    value: Value
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a device is and says. `problems`: why it is not what the profile describes; `unmet`: why it could not be
+    controlled now; `readings` in canonical words, None = unknown, members of an enumeration by name."""
+
+    profile: str
+    variant: str
+    problems: list[str]
+    unmet: list[str]
+    points: list[ProbedPoint]
+    readings: dict[str, float | str | None]
+
+
+async def probe(
+    codec: Codec, product: PointProduct, links: PointLinks, connection: Connection, *, device: DeviceId, secret: str
+) -> Probe:
+    """Connect, identify, read every point once. Raises what links raise: LinkDown, PeerRefused, NotThisProduct."""
+    values: dict[str, Value] = {}
+    raws: dict[str, Raw] = {}
+    await _read(product.base, product.base.telling, codec, links, connection, device, secret, values, raws)
+    problems = product.base.not_this_product(values)
+    program = product.base if problems else product.variant(values)
+    try:
+        await _read(program, program.reads, codec, links, connection, device, secret, values, raws)
+    except NotThisProduct as error:
+        problems.append(str(error))
+    points = [
+        ProbedPoint(name=name, raw=raws.get(name), value=values.get(name), unit=point.unit)
+        for name, point in program.points.items()
+        if point.readable
+    ]
+    return Probe(
+        profile=codec.name,
+        variant=program.variant,
+        problems=problems,
+        unmet=program.unmet(values),
+        points=points,
+        readings=_named(program, values),
+    )
+
+
+async def _read(
+    program: Program,
+    names: tuple[str, ...],
+    codec: Codec,
+    links: PointLinks,
+    connection: Connection,
+    device: DeviceId,
+    secret: str,
+    values: dict[str, Value],
+    raws: dict[str, Raw],
+) -> None:
+    link = links.link(
+        Target(device=device, connection=connection, secret=secret, document=codec.document, points=program.points)
+    )
+    try:
+        await link.open()
+        found = await link.read(names)
+    finally:
+        await link.close()
+    raws |= found
+    program.decode(found, values)
+
+
+def _named(program: Program, values: dict[str, Value]) -> dict[str, float | str | None]:
+    out: dict[str, float | str | None] = {}
+    for name, number in program.canonical(values).quantities.items():
+        members = READINGS[name].members
+        if members is not None:
+            out[name] = next((text for text, at in members.items() if at == number), "unknown")
+        else:
+            out[name] = None if number != number else number  # noqa: PLR0124 - NaN means unknown
+    return out

@@ -1,0 +1,410 @@
+"""One polled device: connect, make sure what it is, poll, carry out commands, back off. Retry of devices lives here."""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.clock import Clock
+from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
+from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId, Mode, Now
+from gateway.ports import Journal, PointLink, PointLinks, Setting, Target
+from gateway.profiles.point_codec import Value
+from gateway.profiles.program import Canonical, Group, PointProduct, Program
+from gateway.services.meter import EnergySample, Meter
+from gateway.services.steering import Command, Done, Steering, SteeringStats
+
+log = logging.getLogger(__name__)
+
+BACKOFF_BASE_S = 1.0
+BACKOFF_CAP_S = 60.0
+QUARANTINE_S = 60.0
+FAILURES_TO_RECONNECT = 3
+FAILURES_TO_OFFLINE = 3
+INTEGRATE_GAP_PART = 3.0
+POLL_PAUSE_MIN_S = 0.05
+
+
+class State(Enum):
+    """Where a session stands. `QUARANTINED`: what answers is not what was enrolled, so nothing is written."""
+
+    DOWN = "down"
+    CONNECTING = "connecting"
+    READY = "ready"
+    QUARANTINED = "quarantined"
+
+
+class Hearer:
+    """What a session tells: `live` a reading (with the command in force), `energy` a settlement sample, `answer` what
+    became of a command, `online` whether the device can be reached, `trusted` whether it may be steered."""
+
+    __slots__ = ("answer", "energy", "live", "online", "trusted")
+
+    def __init__(
+        self,
+        *,
+        live: Callable[[int, Canonical, Now, int], None],
+        energy: Callable[[int, EnergySample, Now], None],
+        answer: Callable[[int, int, CommandResult], None],
+        online: Callable[[int, bool], None],
+        trusted: Callable[[int, bool], None],
+    ) -> None:
+        self.live = live
+        self.energy = energy
+        self.answer = answer
+        self.online = online
+        self.trusted = trusted
+
+
+@dataclass(slots=True)
+class SessionStats:
+    """Counts over all devices of a service."""
+
+    connects: int = 0
+    polls: int = 0
+    poll_failures: int = 0
+    busy: int = 0
+    quarantined: int = 0
+    superseded: int = 0
+    energy_gaps: int = 0
+
+
+class Session:
+    """Owns one device for as long as `run` runs. `slot` names it to the hearer."""
+
+    def __init__(
+        self,
+        slot: int,
+        target: Target,
+        product: PointProduct,
+        *,
+        links: PointLinks,
+        journal: Journal,
+        clock: Clock,
+        rng: random.Random,
+        hearer: Hearer,
+        prior: MutableMapping[DeviceId, Mapping[str, Setting]],
+        stats: SessionStats,
+        steering_stats: SteeringStats,
+    ) -> None:
+        self.slot = slot
+        self.device: DeviceId = target.device
+        self.state = State.DOWN
+        self.why: str | None = "not connected yet"
+        self.values: dict[str, Value] = {}
+        self._target = target
+        self._product = product
+        self._links = links
+        self._clock = clock
+        self._rng = rng
+        self._hearer = hearer
+        self._stats = stats
+        self._program: Program = product.base
+        self._link: PointLink | None = None
+        polling = target.document.polling
+        self._meter = Meter(1000 * INTEGRATE_GAP_PART * polling.live_s)
+        self._steering = Steering(
+            target.device, values=self.values, prior=prior, journal=journal, clock=clock, stats=steering_stats
+        )
+        self._mail: tuple[Command, asyncio.Future[Delivery]] | None = None
+        self._news = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._failures = 0
+        self._told_online = True
+        self._due_ms: dict[Group, int] = {}
+        self._written_ms = -(1 << 62)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._live(), name=f"poll-{self.device}")
+                group.create_task(self._obey(), name=f"command-{self.device}")
+        finally:
+            self._drop_mail(Delivery.NOT_SENT)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        # Devices that were enrolled together must not be polled together for ever.
+        await asyncio.sleep(self._rng.uniform(0, self._target.document.polling.live_s))
+        while True:
+            pause_s = 0.0
+            try:
+                await self._connect()
+                await self._poll()
+            except NotThisProduct as error:
+                self._quarantine(str(error))
+                pause_s = QUARANTINE_S
+            except PeerBusy as error:
+                self._stats.busy += 1
+                pause_s = error.after_s
+                self._failed(error)
+            except GatewayError as error:
+                self._failed(error)
+            finally:
+                await self._close()
+            await asyncio.sleep(max(pause_s, self._backoff_s()))
+
+    def _backoff_s(self) -> float:
+        ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(self._failures, 10))
+        return self._rng.uniform(0.5, 1.0) * ceiling
+
+    def _failed(self, error: GatewayError) -> None:
+        self._failures += 1
+        if self.state is not State.DOWN or self._failures == 1:
+            log.warning("a device was lost", extra={"device": self.device, "why": str(error)})
+        self.state, self.why = State.DOWN, str(error)
+        if self._failures >= FAILURES_TO_OFFLINE and self._told_online:
+            self._told_online = False
+            self._hearer.online(self.slot, False)
+
+    def _quarantine(self, why: str) -> None:
+        if self.state is not State.QUARANTINED:
+            self._stats.quarantined += 1
+            log.error(
+                "a device is not what it is enrolled as; it is not written", extra={"device": self.device, "why": why}
+            )
+        self.state, self.why = State.QUARANTINED, why
+        self._hearer.trusted(self.slot, False)
+
+    async def _connect(self) -> None:
+        """Connect and find out what answers; afterwards everything has been read once."""
+        if self.state is not State.QUARANTINED:
+            self.state = State.CONNECTING
+        self._broken.clear()
+        self.values.clear()
+        link = await self._open(self._product.base)
+        found = await link.read(self._product.base.telling)
+        self._product.base.decode(found, self.values)
+        problems = self._product.base.not_this_product(self.values) + self._other_serial()
+        if problems:
+            raise NotThisProduct("; ".join(problems))
+        program = self._product.variant(self.values)
+        if program is not self._product.base:
+            await link.close()
+            link = await self._open(program)
+        self._program = program
+        program.decode(await link.read(program.reads), self.values)
+        self._stats.connects += 1
+        self._steering.begin_anew()
+        self.state, self.why, self._failures, self._told_online = State.READY, None, 0, True
+        self._hearer.trusted(self.slot, True)
+        log.info("a device is connected", extra={"device": self.device, "variant": program.variant or "base"})
+
+    async def _open(self, program: Program) -> PointLink:
+        target = Target(
+            device=self._target.device,
+            connection=self._target.connection,
+            secret=self._target.secret,
+            document=self._target.document,
+            points=program.points,
+        )
+        self._link = self._links.link(target)
+        await self._link.open()
+        return self._link
+
+    def _other_serial(self) -> list[str]:
+        """Another device of the same product at this address is not the one that was enrolled."""
+        wanted = dict(self._target.connection.parameters).get("serial")
+        identity = self._target.document.identity
+        if wanted is None or identity is None or identity.serial is None:
+            return []
+        found = self.values.get(identity.serial)
+        return [] if found == wanted else [f"serial is {found!r}, wanted {wanted!r}"]
+
+    async def _close(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+
+    async def _poll(self) -> None:
+        """Poll until the link fails `FAILURES_TO_RECONNECT` times in a row."""
+        polling = self._program.document.polling
+        period_ms: dict[Group, float] = {"live": 1000 * polling.live_s, "slow": 1000 * polling.slow_s}
+        now_ms = self._clock.mono_ms()
+        self._due_ms = {"live": now_ms, "slow": now_ms + round(period_ms["slow"])}
+        next_energy_ms = now_ms + round(1000 * polling.energy_s * self._rng.uniform(0.5, 1.0))
+        failures = 0
+        while True:
+            now = self._clock.now()
+            energy = now.mono_ms >= next_energy_ms
+            groups = [group for group, due_ms in self._due_ms.items() if due_ms <= now.mono_ms]
+            names = [name for group in groups for name in self._program.groups[group]]
+            names += self._program.groups["energy"] if energy else ()
+            try:
+                await self._read(names, now)
+                failures = 0
+            except (LinkDown, PeerBusy, ProtocolViolation) as error:
+                self._stats.poll_failures += 1
+                failures += 1
+                if failures >= FAILURES_TO_RECONNECT or self._broken.is_set():
+                    raise
+                log.debug("a poll failed", extra={"device": self.device, "why": str(error)})
+            else:
+                if energy:
+                    next_energy_ms += round(1000 * polling.energy_s)
+                    next_energy_ms = max(next_energy_ms, now.mono_ms + 1)
+                    self._settle(now)
+            for group in groups:
+                self._due_ms[group] = max(self._due_ms[group] + round(period_ms[group]), now.mono_ms + 1)
+            pause_s = (min(self._due_ms.values()) - self._clock.mono_ms()) / 1000
+            if await self._waited(max(pause_s, POLL_PAUSE_MIN_S)):
+                raise LinkDown("the connection broke during a command")
+
+    async def _waited(self, pause_s: float) -> bool:
+        """Whether a command found the link broken before `pause_s` were over."""
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._broken.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _read(self, names: list[str], now: Now) -> None:
+        """One poll; the reading's time is when it was asked for."""
+        link = self._link
+        if link is None:
+            raise LinkDown("not connected")
+        self._program.decode(await link.read(names), self.values)
+        self._stats.polls += 1
+        self._steering.read_mono_ms = now.mono_ms
+        self._steering.look(self._program)
+        reading = self._with_mode(self._program.canonical(self.values))
+        self._meter.add(now.mono_ms, reading.get("battery_w"))
+        force = self._steering.in_force
+        self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._steering.running else 0)
+        self._told_online = True
+
+    def _with_mode(self, reading: Canonical) -> Canonical:
+        """A product that does not say who steers it is ours while our command runs; one that somebody else writes to
+        is not, whatever it says."""
+        if self._steering.taken_over:
+            return Canonical(quantities=reading.quantities | {"mode": float(Mode.OTHER)})
+        if "mode" not in reading.quantities and self._steering.running:
+            return Canonical(quantities=reading.quantities | {"mode": float(Mode.REMOTE)})
+        return reading
+
+    def _settle(self, now: Now) -> None:
+        """Hand over an energy sample."""
+        span_ms, charge_wh, discharge_wh = self._meter.take()
+        self._stats.energy_gaps += self._meter.gaps
+        self._meter.gaps = 0
+        if span_ms <= 0:
+            return
+        reading = self._program.canonical(self.values)
+        charge_counter, discharge_counter = reading.get("charge_counter_wh"), reading.get("discharge_counter_wh")
+        has = self._program.counters
+        self._hearer.energy(
+            self.slot,
+            EnergySample(
+                span_ms=span_ms,
+                charge_counter_wh=charge_counter,
+                discharge_counter_wh=discharge_counter,
+                charge_wh=math.nan if "charge_counter_wh" in has else charge_wh,
+                discharge_wh=math.nan if "discharge_counter_wh" in has else discharge_wh,
+                battery_w=(discharge_wh - charge_wh) * 3_600_000 / span_ms,
+                soc_pct=reading.get("soc_pct"),
+            ),
+            now,
+        )
+
+    # -- commands --------------------------------------------------------------------------------------------
+
+    def command(self, command: Command) -> asyncio.Future[Delivery]:
+        """Hand in a command; the future tells how it got to the device. One that waits is replaced by a newer one."""
+        done: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        if self.state is not State.READY:
+            done.set_result(Delivery.NOT_SENT)
+            return done
+        if self._mail is not None:
+            self._stats.superseded += 1
+            self._drop_mail(Delivery.NOT_SENT)
+        self._mail = (command, done)
+        self._news.set()
+        return done
+
+    def _drop_mail(self, delivery: Delivery) -> None:
+        if self._mail is not None:
+            _, done = self._mail
+            self._mail = None
+            if not done.done():
+                done.set_result(delivery)
+
+    async def _obey(self) -> None:
+        while True:
+            pause_s = self._pause_s()
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._keep_up()
+                continue
+            self._news.clear()
+            mail, self._mail = self._mail, None
+            if mail is None:
+                continue
+            command, done = mail
+            try:
+                delivery = await self._carry_out(command)
+            except asyncio.CancelledError:
+                if not done.done():
+                    done.set_result(Delivery.UNKNOWN)
+                raise
+            if not done.done():
+                done.set_result(delivery)
+
+    def _pause_s(self) -> float | None:
+        """Until the next heartbeat or grid target; None while there is neither."""
+        control = self._program.control
+        if control is None or not self._steering.running:
+            return None
+        periods = [control.heartbeat.every_s] if control.heartbeat else []
+        periods += [control.follow_s] if control.follow_s else []
+        return min(periods, default=None)
+
+    async def _keep_up(self) -> None:
+        """What goes on while a command is in force."""
+        link, control = self._link, self._program.control
+        if link is None or control is None or self.state is not State.READY:
+            return
+        try:
+            if control.heartbeat is not None:
+                await self._steering.beat(self._program, link)
+            if control.follow_s is not None:
+                await self._steering.follow(self._program, link)
+        except (LinkDown, ProtocolViolation, PeerBusy) as error:
+            self._lost(error)
+
+    async def _carry_out(self, command: Command) -> Delivery:
+        link = self._link
+        if link is None or self.state is not State.READY:
+            return Delivery.NOT_SENT
+        control = self._program.control
+        if control is not None and command.op is CommandOp.SETPOINT and control.interval_s_min:
+            wait_s = control.interval_s_min - (self._clock.mono_ms() - self._written_ms) / 1000
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+        try:
+            done = await self._steering.obey(command, self._program, link)
+        except PeerBusy as error:
+            self._stats.busy += 1
+            done = Done(delivery=Delivery.UNKNOWN, result=CommandResult.NONE, why=str(error))
+        except (LinkDown, ProtocolViolation) as error:
+            self._lost(error)
+            done = Done(delivery=Delivery.UNKNOWN, result=CommandResult.NONE, why=str(error))
+        self._written_ms = self._clock.mono_ms()
+        if done.result is not CommandResult.NONE:
+            self._hearer.answer(self.slot, command.cmd, done.result)
+        return done.delivery
+
+    def _lost(self, error: GatewayError) -> None:
+        log.info("the link broke during a command", extra={"device": self.device, "why": str(error)})
+        self._broken.set()
+
+    @property
+    def variant(self) -> str:
+        return self._program.variant

@@ -1,0 +1,310 @@
+"""All polled devices as one link: a session each, their readings in batches, their commands under one deadline."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+
+import numpy as np
+
+from gateway.clock import Clock
+from gateway.domain.errors import GatewayError
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import (
+    AckBatch,
+    AckToken,
+    CommandBatch,
+    CommandOp,
+    CommandResult,
+    Connection,
+    Delivery,
+    DeviceId,
+    EnergyBatch,
+    LiveBatch,
+    Now,
+    ReadingBatch,
+    StatusBatch,
+    WriteReport,
+)
+from gateway.ports import Emit, Journal, PointLinks, Setting, Target
+from gateway.profiles.codec import Codec
+from gateway.profiles.points import LIVE
+from gateway.profiles.program import Canonical
+from gateway.services.meter import EnergySample
+from gateway.services.observe import Sample
+from gateway.services.session import Hearer, Session, SessionStats, State
+from gateway.services.steering import Command, SteeringStats
+from gateway.services.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 0.05
+RECONCILE_S = 1.0
+SecretOf = Callable[[str], str]
+
+
+class Sessions:
+    """The `DeviceLink` of every product with values at addresses. `secret_of` resolves a secret's reference."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        codecs: Iterable[Codec],
+        links: Mapping[str, PointLinks],
+        journal: Journal,
+        clock: Clock,
+        rng: random.Random,
+        supervisor: Supervisor,
+        secret_of: SecretOf,
+        boot: int,
+        prior: MutableMapping[DeviceId, Mapping[str, Setting]],
+    ) -> None:
+        self._fleet = fleet
+        self._codecs = {fleet.profiles.index(codec.name): codec for codec in codecs if codec.product is not None}
+        self._links = links
+        self._journal = journal
+        self._clock = clock
+        self._rng = rng
+        self._supervisor = supervisor
+        self._secret_of = secret_of
+        self._boot = boot
+        self._prior = prior
+        self._emit: Emit = _nowhere
+        self._tasks: dict[int, tuple[object, asyncio.Task[None]]] = {}
+        self._lives: list[tuple[int, Canonical, Now, int]] = []
+        self._energies: list[tuple[int, EnergySample, Now]] = []
+        self._answers: list[tuple[int, int, CommandResult]] = []
+        self._flush_due = False
+        self._held = False
+        self._seq: dict[int, int] = {}
+        self.sessions: dict[int, Session] = {}
+        self.stats = SessionStats()
+        self.steering = SteeringStats()
+        self._hearer = Hearer(
+            live=self._live, energy=self._energy, answer=self._answer, online=self._online, trusted=self._trusted
+        )
+
+    @property
+    def profiles(self) -> frozenset[int]:
+        """Numbers of the profiles this link serves."""
+        return frozenset(self._codecs)
+
+    async def run(self, emit: Emit) -> None:
+        """Keep a session for every enrolled device of these products until cancelled."""
+        self._emit = emit
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._reconcile(group)
+                    await asyncio.sleep(RECONCILE_S)
+        finally:
+            self._tasks.clear()
+            self.sessions.clear()
+            for links in self._links.values():
+                await links.close()
+
+    def _reconcile(self, group: asyncio.TaskGroup) -> None:
+        """Start sessions of new devices, and those whose connection has changed anew."""
+        plate, n = self._fleet.nameplate, self._fleet.n
+        mine = np.flatnonzero(np.isin(plate.profile[:n], list(self._codecs)) & plate.enrolled[:n])
+        for slot in mine.tolist():
+            connection = self._fleet.connections.get(slot)
+            codec = self._codecs[int(plate.profile[slot])]
+            wanted = (connection, codec.name)
+            running = self._tasks.get(slot)
+            if running is not None and running[0] == wanted:
+                continue
+            if running is not None:
+                running[1].cancel()
+                self.sessions.pop(slot, None)
+            session = self._session(slot, connection, codec)
+            if session is None:
+                self._tasks[slot] = (wanted, group.create_task(asyncio.sleep(0), name="no-session"))
+                continue
+            self.sessions[slot] = session
+            service = self._supervisor.keep("device-session", session.run)
+            self._tasks[slot] = (wanted, group.create_task(service, name=f"session-{session.device}"))
+
+    def _session(self, slot: int, connection: Connection | None, codec: Codec) -> Session | None:
+        product, device = codec.product, self._fleet.ids[slot]
+        if product is None:
+            return None
+        connection = connection or Connection(url="")
+        try:
+            secret = self._secret_of(connection.secret) if connection.secret else ""
+        except GatewayError as error:
+            log.error("a device's secret cannot be read", extra={"device": device, "why": str(error)})
+            return None
+        target = Target(
+            device=device, connection=connection, secret=secret, document=codec.document, points=product.base.points
+        )
+        return Session(
+            slot,
+            target,
+            product,
+            links=self._links[codec.document.transport],
+            journal=self._journal,
+            clock=self._clock,
+            rng=self._rng,
+            hearer=self._hearer,
+            prior=self._prior,
+            stats=self.stats,
+            steering_stats=self.steering,
+        )
+
+    # -- readings --------------------------------------------------------------------------------------------
+
+    def _live(self, slot: int, reading: Canonical, now: Now, cmd: int) -> None:
+        self._lives.append((slot, reading, now, cmd))
+        self._soon()
+
+    def _energy(self, slot: int, sample: EnergySample, now: Now) -> None:
+        if self._held:
+            # Counters lose nothing by a sample left out; what was integrated is part of a gap.
+            self.stats.energy_gaps += 1
+            return
+        self._energies.append((slot, sample, now))
+        self._soon()
+
+    def _answer(self, slot: int, cmd: int, result: CommandResult) -> None:
+        self._answers.append((slot, cmd, result))
+        self._soon()
+
+    def _online(self, slot: int, online: bool) -> None:
+        self._emit(ReadingBatch(status=StatusBatch(slots=np.array([slot], dtype=np.int32), online=np.array([online]))))
+
+    def _trusted(self, slot: int, trusted: bool) -> None:
+        plate = self._fleet.nameplate
+        facts = self._codecs[int(plate.profile[slot])].facts
+        allowed = facts.steerable and (slot in self._fleet.experimental or not facts.experimental)
+        plate.steerable[slot] = trusted and allowed
+
+    def _soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        """Readings of many sessions go on as one batch."""
+        self._flush_due = False
+        lives, self._lives = self._lives, []
+        energies, self._energies = self._energies, []
+        answers, self._answers = self._answers, []
+        if lives:
+            self._emit(ReadingBatch(live=live_batch(lives)))
+        if answers:
+            self._emit(
+                ReadingBatch(
+                    acks=AckBatch(
+                        slots=np.array([a[0] for a in answers], dtype=np.int32),
+                        cmd=np.array([a[1] for a in answers], dtype=np.int64),
+                        result=np.array([int(a[2]) for a in answers], dtype=np.int8),
+                    )
+                )
+            )
+        if energies:
+            self._emit(ReadingBatch(energy=self._energy_batch(energies), token=AckToken(generation=0, packet_ids=[])))
+
+    def _energy_batch(self, samples: Sequence[tuple[int, EnergySample, Now]]) -> EnergyBatch:
+        for slot, _, _ in samples:
+            self._seq[slot] = self._seq.get(slot, 0) + 1
+        names = ("charge_counter_wh", "discharge_counter_wh", "charge_wh", "discharge_wh", "battery_w", "soc_pct")
+        return EnergyBatch(
+            slots=np.array([s[0] for s in samples], dtype=np.int32),
+            boot=np.full(len(samples), self._boot, dtype=np.int64),
+            seq=np.array([self._seq[s[0]] for s in samples], dtype=np.int64),
+            t_ms=np.array([s[2].utc_ms for s in samples], dtype=np.int64),
+            span_ms=np.array([s[1].span_ms for s in samples], dtype=np.int64),
+            **{name: np.array([getattr(s[1], name) for s in samples], dtype=np.float64) for name in names},
+        )
+
+    # -- the device link -------------------------------------------------------------------------------------
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        """Hand every command to its session, as a broker takes a message: ACCEPTED = a connected session has it. What
+        the device makes of it comes as an answer; a slow device holds up nobody's tick."""
+        delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
+        for row, slot in enumerate(batch.slots.tolist()):
+            session = self.sessions.get(slot)
+            if session is None:
+                continue
+            outcome = session.command(
+                Command(
+                    op=CommandOp(int(batch.op[row])),
+                    setpoint_w=float(batch.setpoint_w[row]),
+                    lease_s=float(batch.lease_s[row]),
+                    reserve_pct=float(batch.reserve_pct[row]),
+                    cmd=int(batch.cmd[row]),
+                    valid_until_ms=int(batch.valid_until_ms[row]),
+                )
+            )
+            delivery[row] = int(outcome.result() if outcome.done() else Delivery.ACCEPTED)
+        return WriteReport(delivery=delivery)
+
+    def acknowledge(self, token: AckToken) -> None:
+        """Polled devices keep nothing that could be acknowledged."""
+
+    def hold_telemetry(self, on: bool) -> None:
+        self._held = on
+
+    def start_over(self) -> None:
+        """What was not recorded is gone: the next samples of counters hold it, integrated energy is a gap."""
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of polled devices."""
+        states = dict.fromkeys(State, 0)
+        for session in self.sessions.values():
+            states[session.state] += 1
+        for state, count in states.items():
+            yield Sample(
+                name="gateway_sessions", help="Polled devices, by state.", value=count, labels=(("state", state.value),)
+            )
+        stats, steering = self.stats, self.steering
+        counts = [codec.product.base.counts for codec in self._codecs.values() if codec.product is not None]
+        for name, text, value in (
+            ("gateway_session_connects", "Sessions that got ready.", stats.connects),
+            ("gateway_session_polls", "Polls answered.", stats.polls),
+            ("gateway_session_poll_failures", "Polls that failed.", stats.poll_failures),
+            ("gateway_session_busy", "Times a device asked to come later.", stats.busy),
+            ("gateway_session_quarantined", "Devices that were not what they were enrolled as.", stats.quarantined),
+            ("gateway_session_energy_gaps", "Gaps in the energy of polled devices.", stats.energy_gaps),
+            ("gateway_device_writes", "Requests that write to polled devices.", steering.requests),
+            ("gateway_device_refusals", "Commands refused by device, profile or guard.", steering.refused),
+            ("gateway_device_unwritable", "Values that a product cannot take.", steering.unwritable),
+            ("gateway_device_over_budget", "Writes held back to spare a device's memory.", steering.over_budget),
+            ("gateway_device_not_held", "Read-backs that did not show what was written.", steering.not_held),
+            ("gateway_device_foreign_writes", "Devices somebody else wrote to during a lease.", steering.foreign),
+            ("gateway_device_handed_back", "Write sequences given up half way.", steering.half_way),
+            ("gateway_device_settings_saved", "Episodes whose settings were saved.", steering.saved),
+            ("gateway_device_settings_restored", "Episodes whose settings were restored.", steering.restored),
+            ("gateway_point_sentinels", "Points that said: no value.", sum(c.sentinel for c in counts)),
+            ("gateway_point_implausible", "Points outside their range.", sum(c.implausible for c in counts)),
+            ("gateway_point_malformed", "Points of the wrong kind.", sum(c.malformed for c in counts)),
+        ):
+            yield Sample(name=name, help=text, value=value, kind="counter")
+
+
+def live_batch(rows: Sequence[tuple[int, Canonical, Now, int]]) -> LiveBatch:
+    """Readings as columns; what a product does not have is unknown."""
+    columns: dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]] = {}
+    for name, canonical in LIVE.items():
+        if name in ("device_t_ms", "cmd"):
+            continue
+        values = np.array([row[1].get(name) for row in rows], dtype=np.float64)
+        if canonical.dtype is not np.float64:
+            values = np.where(np.isnan(values), canonical.unknown, values).astype(canonical.dtype)
+        columns[name] = values
+    return LiveBatch(
+        slots=np.array([row[0] for row in rows], dtype=np.int32),
+        fresh=np.ones(len(rows), dtype=np.bool_),
+        device_t_ms=np.array([row[2].utc_ms for row in rows], dtype=np.int64),
+        cmd=np.array([row[3] for row in rows], dtype=np.int64),
+        **columns,  # type: ignore[arg-type]
+    )
+
+
+def _nowhere(_batch: ReadingBatch) -> None:
+    """Readings before `run` go nowhere: no session is running then."""

@@ -1,0 +1,372 @@
+"""Control of one polled device: what is saved before it is touched, written, read back, kept alive and restored.
+
+An episode begins with the first setpoint and ends with the release. Settings it touches are read and durable in the
+journal before the first write. A command is encoded whole before anything is sent; a refusal half way hands the device
+back. What was written is read back where the product shows it, and watched for as long as the episode lasts.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
+from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId
+from gateway.ports import Journal, PointLink, PriorRestored, PriorSaved, Setting
+from gateway.profiles.control_schema import Step
+from gateway.profiles.point_codec import Raw, Unwritable, Value
+from gateway.profiles.program import Program
+from gateway.profiles.sequences import Action, PointWrite, Quantities, Request, Wait, shows
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+FOLLOW_AGE_PART = 3.0
+FOREIGN_POLLS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command to one device; see `CommandBatch`."""
+
+    op: CommandOp
+    setpoint_w: float
+    lease_s: float
+    reserve_pct: float
+    cmd: int
+    valid_until_ms: int
+
+
+@dataclass(slots=True)
+class SteeringStats:
+    """Counts over all devices of a service."""
+
+    requests: int = 0
+    refused: int = 0
+    unwritable: int = 0
+    over_budget: int = 0
+    not_held: int = 0
+    foreign: int = 0
+    half_way: int = 0
+    restored: int = 0
+    saved: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of a command: its way to the device, and the answer (NONE = not known)."""
+
+    delivery: Delivery
+    result: CommandResult
+    why: str = ""
+
+
+class Steering:
+    """One device's control episode. `values` is the session's: the newest known value of each point; `prior` what the
+    journal holds of settings saved, by device, kept true here."""
+
+    def __init__(
+        self,
+        device: DeviceId,
+        *,
+        values: dict[str, Value],
+        prior: MutableMapping[DeviceId, Mapping[str, Setting]],
+        journal: Journal,
+        clock: Clock,
+        stats: SteeringStats,
+    ) -> None:
+        self._device = device
+        self._values = values
+        self._book = prior
+        self._journal = journal
+        self._clock = clock
+        self._stats = stats
+        self._engaged = False
+        self._touched: dict[str, Raw] = {}
+        self._watched: dict[str, tuple[Raw, float]] = {}
+        self._foreign = 0
+        self._written_today: dict[str, tuple[int, int]] = {}
+        self._newest_cmd = 0
+        self._beats = 0
+        self.in_force: Command | None = None
+        self._force_end_ms = 0
+        self.read_mono_ms = 0
+
+    @property
+    def _prior(self) -> Mapping[str, Setting] | None:
+        """Settings from before the episode; None while there is none."""
+        return self._book.get(self._device)
+
+    def begin_anew(self) -> None:
+        """The device was away: what is volatile may be gone, so the next command starts its sequence from the top."""
+        self._engaged = False
+        self._watched = {}
+        self._foreign = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a command of ours is in force."""
+        return self.in_force is not None and self._clock.mono_ms() < self._force_end_ms
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether somebody else has written what we had written."""
+        return self._foreign >= FOREIGN_POLLS
+
+    async def obey(self, command: Command, program: Program, link: PointLink) -> Done:
+        """Carry out one command. Raises LinkDown, PeerBusy and ProtocolViolation: then its effect is unknown."""
+        if command.valid_until_ms < self._clock.now().utc_ms:
+            return Done(delivery=Delivery.NOT_SENT, result=CommandResult.EXPIRED)
+        if command.cmd <= self._newest_cmd:
+            return Done(delivery=Delivery.NOT_SENT, result=CommandResult.OLDER)
+        self._newest_cmd = command.cmd
+        steps = program.sequence(command.op, command.setpoint_w)
+        stops = command.op is CommandOp.RELEASE and program.control is not None and program.control.stop_only
+        if not steps and not stops:
+            return self._refuse(f"the product has no {command.op.name.lower()}")
+        try:
+            if command.op in (CommandOp.SETPOINT, CommandOp.HOLD):
+                return await self._power(command, steps, program, link)
+            if command.op is CommandOp.RELEASE:
+                return await self._release(steps, program, link)
+            todo = self._actions(steps, command, program)
+            return await self._confirmed(await self._send(todo, program, link), program, link)
+        except Unwritable as error:
+            self._stats.unwritable += 1
+            return self._refuse(str(error))
+        except PeerRefused as error:
+            return self._refuse(str(error))
+
+    async def _power(self, command: Command, steps: tuple[Step, ...], program: Program, link: PointLink) -> Done:
+        unmet = program.unmet(self._values)
+        if unmet:
+            return self._refuse(unmet[0])
+        control = program.control
+        if self._prior is None and control is not None:
+            why = await self._save(control.saves, program, link)
+            if why:
+                return Done(delivery=Delivery.NOT_SENT, result=CommandResult.NONE, why=why)
+        begin = () if self._engaged or control is None else control.begin
+        todo = self._actions((*begin, *steps), command, program)
+        written: list[PointWrite] = []
+        try:
+            await self._send(todo, program, link, written)
+        except (PeerRefused, Unwritable) as error:
+            if written:
+                await self._hand_back(program, link)
+            return self._refuse(str(error))
+        self._engaged = True
+        self._force(command)
+        done = await self._confirmed(written, program, link)
+        if done.result is CommandResult.REFUSED:
+            await self._hand_back(program, link)
+        elif program.control is not None:
+            self._watch(written, program)
+        return done
+
+    def _force(self, command: Command | None) -> None:
+        self.in_force = command
+        self._force_end_ms = self._clock.mono_ms() + round(1000 * command.lease_s) if command else 0
+
+    async def _release(self, steps: tuple[Step, ...], program: Program, link: PointLink) -> Done:
+        self._force(None)
+        self._watched = {}
+        saved = await self._still_ours(program, link)
+        todo = program.actions(steps, Quantities(), self._values, saved)
+        written = await self._send(todo, program, link)
+        done = await self._confirmed(written, program, link)
+        if done.result is CommandResult.REFUSED:
+            return done
+        if self._prior is not None:
+            try:
+                await self._journal.commit([PriorRestored(device=self._device)])
+            except StorageError as error:
+                # It is released; restoring the same once more after a restart does no harm.
+                log.warning("a restored device is still on the list", extra={"device": self._device, "why": str(error)})
+            self._stats.restored += 1
+        self._book.pop(self._device, None)
+        self._engaged, self._touched, self._foreign = False, {}, 0
+        return done
+
+    async def _hand_back(self, program: Program, link: PointLink) -> None:
+        """A sequence stopped half way: leave the device as it was, as far as it lets us."""
+        self._stats.half_way += 1
+        control = program.control
+        try:
+            if control is not None:
+                await self._release(control.release, program, link)
+        except GatewayError as error:
+            log.warning("a device could not be handed back", extra={"device": self._device, "why": str(error)})
+        self._force(None)
+
+    async def _save(self, names: tuple[str, ...], program: Program, link: PointLink) -> str:
+        """Make durable what the settings are now; why not, or ""."""
+        if names:
+            program.decode(await link.read(names), self._values)
+        settings = {name: value for name in names if (value := self._values.get(name)) is not None}
+        given = {part.restore for step in self._release_steps(program) for part in (step.together or (step,))
+                 if part.or_value is not None}  # fmt: skip
+        unknown = [name for name in names if name not in settings and name not in given]
+        if unknown:
+            return f"{unknown[0]} cannot be read, so it could not be restored"
+        try:
+            await self._journal.commit([PriorSaved(device=self._device, settings=settings)])
+        except StorageError as error:
+            return f"the journal: {error}"
+        self._stats.saved += 1
+        self._book[self._device] = settings
+        return ""
+
+    @staticmethod
+    def _release_steps(program: Program) -> tuple[Step, ...]:
+        return program.control.release if program.control is not None else ()
+
+    async def _still_ours(self, program: Program, link: PointLink) -> dict[str, Value]:
+        """What to restore: settings that show something else than what we wrote are somebody's new choice and stay."""
+        saved: dict[str, Value] = dict(self._prior or {})
+        touched = [name for name in saved if name in self._touched and program.points[name].readable]
+        if touched:
+            program.decode(await link.read(touched), self._values)
+        for name in touched:
+            if self._values.get(name) is not None and not shows(
+                program.codecs[name], self._values, self._touched[name]
+            ):
+                saved[name] = self._values[name]
+        return saved
+
+    def _actions(self, steps: Iterable[Step], command: Command, program: Program) -> list[Action]:
+        setpoint_w = 0.0 if command.op is CommandOp.HOLD else program.quantised(command.setpoint_w)
+        given = Quantities(
+            setpoint_w=setpoint_w,
+            lease_s=command.lease_s,
+            reserve_pct=command.reserve_pct,
+            **self._targets(setpoint_w, program),
+            count=self._beats,
+        )
+        return program.actions(tuple(steps), given, self._values, self._prior or {})
+
+    def _targets(self, setpoint_w: float, program: Program) -> dict[str, float]:
+        """The grid power (+ = import) and the inverter's power (+ = out) at which the battery gives `setpoint_w`;
+        nothing where the newest readings are too old, NaN where they are missing."""
+        age_ms = self._clock.mono_ms() - self.read_mono_ms
+        if age_ms > 1000 * FOLLOW_AGE_PART * program.document.polling.live_s:
+            return {}
+        now = program.canonical(self._values)
+        grid_w, battery_w, pv_w = now.get("grid_w"), now.get("battery_w"), now.get("pv_w")
+        return {"grid_target_w": grid_w + battery_w - setpoint_w, "inverter_target_w": setpoint_w + pv_w}
+
+    async def _send(
+        self, todo: Iterable[Action], program: Program, link: PointLink, written: list[PointWrite] | None = None
+    ) -> list[PointWrite]:
+        """Carry out actions in order; what was taken is added to `written`."""
+        out: list[PointWrite] = [] if written is None else written
+        for action in todo:
+            if isinstance(action, Wait):
+                await asyncio.sleep(action.s)
+                continue
+            self._spend(action, program)
+            self._stats.requests += 1
+            await link.write(action)
+            for write in action.writes:
+                out.append(write)
+                self._touched[write.point] = write.raw
+                if write.value is not None:
+                    self._values[write.point] = write.value
+        return out
+
+    def _spend(self, request: Request, program: Program) -> None:
+        """Count writes of what wears the device's memory. Raises Unwritable when a day's budget is used up."""
+        today = self._clock.now().utc_ms // DAY_MS
+        for write in request.writes:
+            most = program.points[write.point].writes_per_day_max
+            if most is None:
+                continue
+            day, count = self._written_today.get(write.point, (today, 0))
+            count = count if day == today else 0
+            if count >= most:
+                self._stats.over_budget += 1
+                raise Unwritable(f"{write.point}: {most} writes a day are used up")
+            self._written_today[write.point] = (today, count + 1)
+
+    async def _confirmed(self, written: list[PointWrite], program: Program, link: PointLink) -> Done:
+        """Read back what the product shows."""
+        expected = {write.point: write for write in written if self._shown(write.point, program)}
+        accepted = Done(delivery=Delivery.ACCEPTED, result=CommandResult.APPLIED)
+        if not expected:
+            return accepted
+        settle_s = program.control.settle_s if program.control is not None else 0.0
+        lag_s = max(program.points[name].readback_s or 0.0 for name in expected)
+        if max(settle_s, lag_s) > 0:
+            await asyncio.sleep(max(settle_s, lag_s))
+        program.decode(await link.read(list(expected)), self._values)
+        for name, write in expected.items():
+            if not shows(program.codecs[name], self._values, write.raw):
+                self._stats.not_held += 1
+                return Done(
+                    delivery=Delivery.ACCEPTED,
+                    result=CommandResult.REFUSED,
+                    why=f"{name} does not hold what was written",
+                )
+        return accepted
+
+    @staticmethod
+    def _shown(name: str, program: Program) -> bool:
+        """Whether a read proves a write of the point: a timer that counts down does not."""
+        point, watchdog = program.points[name], program.watchdog
+        counts = watchdog is not None and watchdog.kind == "countdown" and watchdog.point == name
+        return point.readable and point.poll != "never" and point.readback_s is not None and not counts
+
+    def _watch(self, written: list[PointWrite], program: Program) -> None:
+        now_ms, live = self._clock.mono_ms(), set(program.groups["live"])
+        for write in written:
+            if write.point in live and self._shown(write.point, program):
+                lag_s = program.points[write.point].readback_s or 0.0
+                self._watched[write.point] = (write.raw, now_ms + 1000 * lag_s)
+        self._foreign = 0
+
+    def look(self, program: Program) -> None:
+        """After a poll: whether what we wrote still stands. One odd reading is none; two are somebody else."""
+        if not self.running:
+            self._watched = {}
+            return
+        differs = [
+            name
+            for name, (raw, from_ms) in self._watched.items()
+            if self.read_mono_ms >= from_ms and not shows(program.codecs[name], self._values, raw)
+        ]
+        known = [name for name in differs if self._values.get(name) is not None]
+        self._foreign = self._foreign + 1 if known else 0
+        if self._foreign == FOREIGN_POLLS:
+            self._stats.foreign += 1
+            log.warning("somebody else writes to a device", extra={"device": self._device, "point": known[0]})
+
+    async def follow(self, program: Program, link: PointLink) -> None:
+        """Work the grid target out anew and write it, while a command is in force. Stale readings stop it: the lease
+        then runs out."""
+        command = self.in_force
+        if command is None or not self.running or self.taken_over:
+            return
+        try:
+            written = await self._send(
+                self._actions(program.sequence(command.op, command.setpoint_w), command, program), program, link
+            )
+            self._watch(written, program)
+        except (Unwritable, PeerRefused, PeerBusy) as error:
+            log.info("a grid target was not renewed", extra={"device": self._device, "why": str(error)})
+
+    async def beat(self, program: Program, link: PointLink) -> None:
+        """One heartbeat, while a command is in force."""
+        command, control = self.in_force, program.control
+        if command is None or not self.running or control is None or control.heartbeat is None:
+            return
+        self._beats += 1
+        try:
+            await self._send(self._actions(control.heartbeat.steps, command, program), program, link)
+        except (Unwritable, PeerRefused, PeerBusy) as error:
+            log.info("a heartbeat was not taken", extra={"device": self._device, "why": str(error)})
+
+    def _refuse(self, why: str) -> Done:
+        self._stats.refused += 1
+        log.warning("a command was refused", extra={"device": self._device, "why": why})
+        return Done(delivery=Delivery.REFUSED, result=CommandResult.REFUSED, why=why)
