@@ -21,23 +21,39 @@ from typing import Any, Literal
 import uvloop
 from aiohttp import web
 
-from gateway.api.samples import connection_samples, delivery_samples, link_samples, supervisor_samples
+from gateway.api.samples import (
+    connection_samples,
+    delivery_samples,
+    link_samples,
+    supervisor_samples,
+    transport_samples,
+)
 from gateway.api.server import Parts, make_app
 from gateway.api.views import EventView, FleetView
 from gateway.clock import Clock, SystemClock, utc_struct
-from gateway.config import Settings
+from gateway.config import Settings, resolve_secret
 from gateway.domain.energy import Rules
-from gateway.domain.errors import GatewayError
+from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.domain.fleet import Fleet
+from gateway.domain.model import Connection, DeviceId
+from gateway.links.http import HttpLinks
+from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt import MqttLink
+from gateway.links.mqtt_points import MqttPointLinks
+from gateway.ports import JournalState, PointLinks
+from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
+from gateway.profiles.summary import summary
 from gateway.services.checkpoint import Checkpointer, restore_columns
 from gateway.services.control import Control
 from gateway.services.control_metrics import control_samples, fleet_samples
 from gateway.services.delivery import Delivery
 from gateway.services.ingest import Ingest
-from gateway.services.inventory import Inventory, parse_rows
+from gateway.services.inventory import Inventory, Parsed, parse_rows
 from gateway.services.observe import LoopLag, registry, set_up_logging
+from gateway.services.probe import Probe, probe
+from gateway.services.router import Router
+from gateway.services.sessions import Sessions
 from gateway.services.supervisor import Supervisor
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
@@ -47,7 +63,8 @@ from gateway.storage.intervals import IntervalLog
 from gateway.storage.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import recover
-from gateway.transports.mqtt.connection import Connection
+from gateway.transports.mqtt.connection import Connection as MqttConnection
+from gateway.transports.mqtt.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
@@ -99,20 +116,64 @@ async def gateway(settings: Settings, *, clock: Clock) -> AsyncIterator[Gateway]
         yield graph
 
 
-async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gateway:
-    codecs = load_profiles(settings.profiles_dir)
-    fleet = Fleet()
-    journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock)
-    stack.callback(journal.close)
-    remembered = journal.load()
-    inventory = Inventory(fleet=fleet, journal=journal, facts={name: c.facts for name, c in codecs.items()})
+def _tell(codecs: Mapping[str, Codec]) -> None:
+    """Which profiles the daemon runs with, and that they are the ones somebody checked."""
+    for codec in codecs.values():
+        told = summary(codec)
+        shown = {"profile": told.profile, "sha256": told.digest, "evidence": told.evidence, "control": told.control}
+        log.info("profile loaded", extra=shown)
+
+
+def _enroll(inventory: Inventory, remembered: JournalState) -> None:
     orphans = inventory.restore(remembered.devices)
     if orphans:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
-    link = MqttLink(settings.devices.mqtt, codecs=list(codecs.values()), fleet=fleet, clock=clock)
+
+class Transports:
+    """The links of polled devices, by the name profiles use. `fleet_broker` is ours, for products that come to it."""
+
+    def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
+        self.topics = MqttPointLinks(clock, fleet_broker)
+        self._modbus, self._http = ModbusLinks(clock), HttpLinks(clock)
+        self.links: dict[str, PointLinks] = {"modbus": self._modbus, "http": self._http, "mqtt": self.topics}
+        self.stats: dict[str, object] = {
+            "modbus": self._modbus.stats, "http": self._http.stats, "topics": self.topics.stats,
+        }  # fmt: skip
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve what is shared for as long as the block runs."""
+        async with asyncio.TaskGroup() as group:
+            shared = group.create_task(self.topics.run(), name="topics")
+            try:
+                yield
+            finally:
+                shared.cancel()
+                for link in self.links.values():
+                    await link.close()
+
+
+async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gateway:
+    codecs = load_profiles(settings.profiles_dir)
+    _tell(codecs)
+    fleet = Fleet()
+    journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock)
+    stack.callback(journal.close)
+    remembered = journal.load()
+    inventory = Inventory(fleet=fleet, journal=journal, codecs=codecs)
+    _enroll(inventory, remembered)
+    supervisor = Supervisor(rng=random.Random(), clock=clock)
+    spoken = [codec for codec in codecs.values() if codec.product is None]
+    link = MqttLink(settings.devices.mqtt, codecs=spoken, fleet=fleet, clock=clock)
+    transports = Transports(clock, settings.devices.mqtt.broker)
+    sessions = Sessions(
+        fleet=fleet, codecs=codecs.values(), links=transports.links, journal=journal, clock=clock, rng=random.Random(),
+        supervisor=supervisor, secret_of=resolve_secret, boot=remembered.epoch, prior=dict(remembered.prior),
+    )  # fmt: skip
+    router = Router(fleet, link, [(sessions.profiles, sessions)])
     interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
-    control = Control(settings.control, fleet=fleet, journal=journal, link=link, clock=clock, epoch=remembered.epoch)
+    control = Control(settings.control, fleet=fleet, journal=journal, link=router, clock=clock, epoch=remembered.epoch)
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     deliveries = _deliveries(settings, interval_log, platform.connection if platform else None, clock, stack)
 
@@ -152,7 +213,6 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
-    supervisor = Supervisor(rng=random.Random(), clock=clock)
     metrics = registry(
         [
             ingest.samples,
@@ -160,6 +220,8 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
             lambda: control_samples(control),
             checkpointer.samples,
             lambda: link_samples(link),
+            sessions.samples,
+            lambda: transport_samples(transports.stats),
             lambda: connection_samples(connections),
             lambda: delivery_samples(deliveries, clock),
             lambda: supervisor_samples(supervisor),
@@ -186,6 +248,8 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
 
     services: dict[str, Callable[[], Any]] = {
         "link-mqtt": lambda: link.run(ingest.emitter(link)),
+        "link-topics": transports.topics.run,
+        "sessions": lambda: sessions.run(ingest.emitter(sessions)),
         "ingest": ingest.run,
         "control": control.run,
         "checkpoint": checkpointer.run,
@@ -221,7 +285,11 @@ async def _serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> Non
 
 
 def _deliveries(
-    settings: Settings, interval_log: IntervalLog, connection: Connection | None, clock: Clock, stack: AsyncExitStack
+    settings: Settings,
+    interval_log: IntervalLog,
+    connection: MqttConnection | None,
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> list[Delivery]:
     out: list[Delivery] = []
     for sink_settings in settings.sinks:
@@ -241,6 +309,32 @@ async def _retain(interval_log: IntervalLog, settings: Settings, deliveries: lis
     while True:
         await interval_log.retain(settings.intervals.keep_days, [d.sink.name for d in deliveries])
         await asyncio.sleep(RETAIN_PERIOD_S)
+
+
+async def probe_device(
+    codec: Codec, address: str, *, units: Mapping[str, str], parameters: Mapping[str, str], username: str, secret: str
+) -> Probe:
+    """Read one device without a daemon. Raises InvalidInput for what cannot be asked, and what links raise."""
+    product, document = codec.product, codec.document
+    if product is None:
+        raise InvalidInput([f"{codec.name}: devices of this profile connect to the gateway; there is nothing to ask"])
+    bad = [f"--unit {name}={number}: not a unit id" for name, number in units.items() if not number.isdecimal()]
+    if bad:
+        raise InvalidInput(bad)
+    fleet_broker = MqttSettings(url=address, client_id="gateway-probe") if document.mqtt is not None else None
+    transports = Transports(SystemClock(), fleet_broker)
+    connection = Connection(
+        url="" if document.mqtt is not None and document.mqtt.broker == "fleet" else address,
+        units=tuple((name, int(number)) for name, number in units.items()),
+        parameters=tuple(parameters.items()),
+        username=username,
+    )
+    device = DeviceId(parameters.get("device", "probe"))
+    token = resolve_secret(secret) if secret else ""
+    async with transports.running():
+        return await probe(
+            codec, product, transports.links[document.transport], connection, device=device, secret=token
+        )
 
 
 @contextmanager
@@ -263,24 +357,24 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
     """Import devices while no daemon runs; the report has the shape of the REST answer."""
     kind: Literal["csv", "jsonl"] = "csv" if form == "csv" else "jsonl"
     codecs = load_profiles(settings.profiles_dir)
-    parsed = parse_rows(text, form=kind, profiles=codecs)
 
-    async def commit() -> int:
+    async def commit() -> tuple[Parsed, int]:
         journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=SystemClock())
         try:
-            facts = {name: codec.facts for name, codec in codecs.items()}
-            inventory = Inventory(fleet=Fleet(), journal=journal, facts=facts)
+            inventory = Inventory(fleet=Fleet(), journal=journal, codecs=codecs)
             inventory.restore(journal.load().devices)
-            return await inventory.enroll(parsed.devices)
+            parsed = parse_rows(text, form=kind, profiles=codecs, places=inventory.places)
+            return parsed, await inventory.enroll(parsed.devices)
         finally:
             journal.close()
 
     os.umask(0o077)
     with locked(settings.state_dir):
-        enrolled = asyncio.run(commit())
+        parsed, enrolled = asyncio.run(commit())
     return {
         "rows": len(parsed.devices) + len(parsed.bad),
         "enrolled": enrolled,
         "rejected": [asdict(row) for row in parsed.bad],
         "rejected_total": len(parsed.bad),
+        "notes": [asdict(note) for note in parsed.notes],
     }

@@ -1,5 +1,6 @@
 """The command line: exit codes, words instead of tracebacks, and what it asks of a daemon."""
 
+import hashlib
 import json
 import re
 import threading
@@ -12,6 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from gateway.cli import cli
+from tests.profiles.samples import MODBUS, SAMPLES
 from tests.test_config import PLAIN
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +108,86 @@ def test_profiles_list_and_check_know_what_is_installed(tmp_path: Path) -> None:
         result = run("profiles", *args)
         assert result.exit_code == 2
         assert result.output
+
+
+def test_profiles_list_tells_what_a_product_can_be_told_and_which_file_it_is(tmp_path: Path) -> None:
+    for name, text in SAMPLES.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    listed = json.loads(run("profiles", "list", "--dir", str(tmp_path), "--json").output)
+    told = {row["profile"]: (row["control"], row["watchdog"], row["evidence"]) for row in listed}
+    assert told == {
+        "sample-modbus": ("battery_ac", "device_timer", "documented"),
+        "sample-http": ("reserve only", "", "documented"),
+        "sample-mqtt": ("battery_dc", "implicit", "experimental"),
+    }
+    for row in listed:
+        digest = hashlib.sha256((tmp_path / f"{row['profile']}.yaml").read_bytes()).hexdigest()
+        assert row["digest"] == digest[:12]
+        assert row["digest"] in run("profiles", "list", "--dir", str(tmp_path)).output
+
+
+def test_profiles_check_takes_files_and_directories_and_tells_both_good_and_bad(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.mkdir()
+    bad.mkdir()
+    for name, text in SAMPLES.items():
+        (good / f"{name}.yaml").write_text(text, encoding="utf-8")
+    (bad / "broken.yaml").write_text(MODBUS.replace("saves: [work_mode]", "saves: [nowhere]"), encoding="utf-8")
+    result = run("profiles", "check", str(good), str(good / "sample-http.yaml"), str(PROFILES))
+    assert result.exit_code == 0
+    assert "sample-modbus: valid, 8 points, 5 readings, 5 sequences (battery_ac)" in result.output
+    assert result.output.count("sample-http: valid") == 2
+    result = run("profiles", "check", str(good), str(bad), str(tmp_path / "none.yaml"))
+    assert result.exit_code == 2
+    assert "sample-modbus: valid" in result.output
+    assert re.search(r"broken\.yaml:[0-9]+: control\.saves: 'nowhere'", result.output)
+    assert "none.yaml:1: (document): cannot be read" in result.output
+    result = run("profiles", "check", str(good), str(bad), "--json")
+    told = json.loads(result.output)
+    assert (result.exit_code, len(told["good"]), len(told["problems"])) == (2, 3, 3)
+
+
+def test_profiles_schema_is_written_for_editors(tmp_path: Path) -> None:
+    schema = json.loads(run("profiles", "schema").output)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert set(schema["required"]) >= {"language", "profile", "transport"}
+    assert schema["additionalProperties"] is False
+    assert "from" in schema["$defs"]["Step"]["properties"]
+    file = tmp_path / "profile.schema.json"
+    assert run("profiles", "schema", "--out", str(file)).exit_code == 0
+    assert json.loads(file.read_text(encoding="utf-8")) == schema
+    assert run("profiles", "schema", "--out", str(tmp_path / "none" / "x.json")).exit_code == 2
+
+
+def test_devices_import_tells_notes_and_they_are_no_failure(daemon: Script, tmp_path: Path) -> None:
+    file = tmp_path / "devices.jsonl"
+    file.write_text("{}\n", encoding="utf-8")
+    note = {"line": 1, "note": "a: telemetry only"}
+    daemon.says({"rows": 1, "enrolled": 1, "rejected": [], "rejected_total": 0, "notes": [note]})
+    result = run("devices", "import", str(file), "--url", daemon.url)
+    assert result.exit_code == 0
+    assert "devices.jsonl:1: note: a: telemetry only" in result.output
+
+
+def test_devices_import_offline_knows_who_answers_where(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    for name, text in SAMPLES.items():
+        (profiles / f"{name}.yaml").write_text(text, encoding="utf-8")
+    settings = config(tmp_path, profiles_dir=str(profiles), state_dir=str(tmp_path / "state"))
+
+    def imported(device: str, address: str) -> Result:
+        file = tmp_path / "devices.csv"
+        line = f"{device},sample-modbus,s,1,1,1,20,{address}\n"
+        file.write_text(HEADER.strip() + ",address\n" + line, encoding="utf-8")
+        return run("devices", "import", str(file), "--offline", "--config", settings)
+
+    assert imported("a", "modbus://10.0.0.5").exit_code == 0
+    result = imported("b", "modbus://10.0.0.5:502")
+    assert result.exit_code == 1
+    assert "'b' and 'a'" in result.output
+    assert imported("a", "modbus://10.0.0.6").exit_code == 0
+    assert imported("b", "modbus://10.0.0.5:502").exit_code == 0
 
 
 def test_schema_documents_in_the_tree_are_up_to_date(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI and AsyncAPI documents, generated from the models and the profiles."""
+"""The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, generated from the models and the profiles."""
 
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -8,6 +8,7 @@ from typing import Any
 from gateway.api.models import openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.codec import Codec
+from gateway.profiles.json_schema import profile_schema
 from gateway.profiles.loader import load_profiles
 from gateway.signals.body import EventBody
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC
@@ -15,7 +16,7 @@ from gateway.sinks.mqtt import INTERVAL_TOPIC
 
 
 def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
-    """The OpenAPI and AsyncAPI documents by file name."""
+    """The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, by file name."""
     codecs: Iterable[Codec] = load_profiles(profiles_dir).values()
     interval = {
         "type": "object",
@@ -56,4 +57,5 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
     return {
         "openapi.json": openapi(version("battery-fleet-gateway")),
         "asyncapi.json": asyncapi(codecs, platform),
+        "profile.schema.json": profile_schema(),
     }

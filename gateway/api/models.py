@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gateway.services.inventory import DeviceRow
+from gateway.services.inventory import DeviceFields, DeviceRow
 from gateway.signals.body import EventBody
 
 
@@ -75,9 +75,11 @@ class StopBody(Body):
 
 
 class DeviceState(Body):
-    """A device: its enrollment and, where known, its newest reading and what it may do now."""
+    """A device: its enrollment and, where known, its newest reading and what it may do now. `steerable`: it takes
+    setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as."""
 
-    device: DeviceRow
+    device: DeviceFields
+    steerable: bool | None
     online: bool | None
     reading_age_s: float | None
     soc_pct: float | None
@@ -102,6 +104,13 @@ class BadRowBody(Body):
     problem: str
 
 
+class NoteBody(Body):
+    """A row that was imported, and what should be known about it."""
+
+    line: int
+    note: str
+
+
 class ImportReport(Body):
     """What an import did. `enrolled` counts devices that were new or changed."""
 
@@ -109,6 +118,7 @@ class ImportReport(Body):
     enrolled: int
     rejected: list[BadRowBody]
     rejected_total: int
+    notes: list[NoteBody]
 
 
 class Unenrolled(Body):

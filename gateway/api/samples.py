@@ -1,6 +1,7 @@
 """Metrics of parts that count but do not tell: links, connections, deliveries, the supervisor."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 
 from gateway.clock import Clock
 from gateway.links.mqtt import MqttLink
@@ -8,6 +9,8 @@ from gateway.services.delivery import Delivery
 from gateway.services.observe import Sample
 from gateway.services.supervisor import Supervisor
 from gateway.transports.mqtt.connection import Connection
+
+LEVELS = frozenset({"connections"})
 
 
 def link_samples(link: MqttLink) -> Iterable[Sample]:
@@ -33,6 +36,20 @@ def link_samples(link: MqttLink) -> Iterable[Sample]:
     yield Sample(
         name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.", value=len(link.unenrolled)
     )
+
+
+def transport_samples(transports: Mapping[str, object]) -> Iterable[Sample]:
+    """Counts of the links of polled devices, by transport: every number of their stats, and tables by their key."""
+    for transport, stats in transports.items():
+        for field in fields(stats):  # type: ignore[arg-type]
+            value = getattr(stats, field.name)
+            rows = value.items() if isinstance(value, dict) else [("", value)]
+            for key, count in rows:
+                yield Sample(
+                    name=f"gateway_{transport}_{field.name}", help=f"{field.name} of the {transport} link.",
+                    value=count, kind="gauge" if field.name in LEVELS else "counter",
+                    labels=(("reason", str(key)),) if key != "" else (),
+                )  # fmt: skip
 
 
 def connection_samples(connections: Mapping[str, Connection]) -> Iterable[Sample]:

@@ -20,6 +20,7 @@ from gateway.api.models import (
     EventList,
     EventStatus,
     ImportReport,
+    NoteBody,
     Problem,
     Readiness,
     StopBody,
@@ -198,7 +199,11 @@ class _Routes:
             raise InvalidInput([f"not UTF-8 at byte {error.start}"]) from error
         inventory = self._parts.inventory
         parsed = await asyncio.to_thread(
-            parse_rows, text, form="csv" if form == "csv" else "jsonl", profiles=list(inventory.profiles)
+            parse_rows,
+            text,
+            form="csv" if form == "csv" else "jsonl",
+            profiles=inventory.profiles,
+            places=inventory.places,
         )
         enrolled = await inventory.enroll(parsed.devices)
         bad = [BadRowBody(line=row.line, problem=row.problem) for row in parsed.bad[:MAX_REPORTED]]
@@ -208,6 +213,7 @@ class _Routes:
                 enrolled=enrolled,
                 rejected=bad,
                 rejected_total=len(parsed.bad),
+                notes=[NoteBody(line=note.line, note=note.note) for note in parsed.notes[:MAX_REPORTED]],
             )
         )
 

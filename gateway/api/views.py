@@ -9,10 +9,10 @@ from gateway.clock import Clock
 from gateway.domain.dispatch import EventState
 from gateway.domain.fleet import Fleet, Held
 from gateway.domain.limits import reason_names
-from gateway.domain.model import NEVER_MS, CommandResult, Device, DeviceId
+from gateway.domain.model import NEVER_MS, CommandResult, Connection, Device, DeviceId
 from gateway.links.mqtt import MqttLink
 from gateway.services.control import Control, EventReport
-from gateway.services.inventory import DeviceRow, Inventory
+from gateway.services.inventory import DeviceFields, Inventory
 from gateway.sinks.rows import rfc3339
 
 
@@ -20,13 +20,14 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 3)
 
 
-def device_row(device: Device) -> DeviceRow:
-    """A device as it would stand in an inventory."""
+def device_fields(device: Device) -> DeviceFields:
+    """A device as it stands in an inventory, without the reference to its secret."""
 
     def limit(value: float | None) -> float | str | None:
         return "unlimited" if value == math.inf else value
 
-    return DeviceRow.model_validate(
+    connection = device.connection or Connection(url="")
+    return DeviceFields.model_validate(
         {
             "id": device.id,
             "profile": device.profile,
@@ -42,6 +43,11 @@ def device_row(device: Device) -> DeviceRow:
             "grid_charge_allowed": device.grid_charge_allowed,
             "site_import_w_max": limit(device.site_import_w_max),
             "site_export_w_max": limit(device.site_export_w_max),
+            "address": connection.url,
+            "units": dict(connection.units),
+            "parameters": dict(connection.parameters),
+            "username": connection.username,
+            "experimental": device.experimental,
         }
     )
 
@@ -72,14 +78,15 @@ class FleetView:
         slot = self._fleet.slot_of.get(device.id)
         if slot is None:
             return DeviceState(
-                device=device_row(device), online=None, reading_age_s=None, soc_pct=None, battery_w=None,
-                reserve_pct=None, held="no_profile", setpoint_w=None,
+                device=device_fields(device), steerable=None, online=None, reading_age_s=None, soc_pct=None,
+                battery_w=None, reserve_pct=None, held="no_profile", setpoint_w=None,
             )  # fmt: skip
         live, control = self._fleet.live, self._fleet.control
         seen, online, held = int(live.seen_mono_ms[slot]), int(live.online[slot]), Held(int(control.held[slot]))
         age_s = None if seen == NEVER_MS else (self._clock.mono_ms() - seen) / 1000
         return DeviceState(
-            device=device_row(device),
+            device=device_fields(device),
+            steerable=bool(self._fleet.nameplate.steerable[slot]),
             online=None if online < 0 else bool(online),
             reading_age_s=age_s,
             soc_pct=_known(live.soc_pct[slot]),

@@ -23,7 +23,8 @@ from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.inventory import Inventory
 from gateway.services.observe import Sample, registry
 from gateway.transports.mqtt.settings import MqttSettings
-from tests.fakes import FACTS
+from tests.fakes import message_product
+from tests.profiles.samples import MQTT, compiled
 from tests.services.world import World, homes_of
 
 TOKEN = "0123456789abcdef"
@@ -57,7 +58,9 @@ class Rig:
 @asynccontextmanager
 async def rig(*, token: str | None = None, devices: int = 3) -> AsyncIterator[Rig]:
     world = World(homes_of(devices))
-    inventory = Inventory(fleet=world.fleet, journal=world.journal, facts={"p": FACTS})
+    inventory = Inventory(
+        fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
+    )
     inventory.restore(world.devices)
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
@@ -137,6 +140,26 @@ async def test_document_names_every_route_and_no_other() -> None:
         }
     documented = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert documented == routes
+
+
+async def test_device_that_the_gateway_connects_to_is_shown_without_its_secret() -> None:
+    document = {
+        "id": "polled", "profile": "sample-mqtt", "site": "s", "capacity_wh": 1, "discharge_w_max": 1,
+        "charge_w_max": 1, "reserve_pct": 20, "address": "mqtt://10.0.0.5", "parameters": {"portal": "abc"},
+        "username": "installer", "secret": "env:BATTERY_SECRET",
+    }  # fmt: skip
+    async with rig() as r:
+        headers = {"Content-Type": "application/x-ndjson"}
+        report = await r.ask("POST", "/v1/devices", data=json.dumps(document).encode(), headers=headers)
+        assert (report["enrolled"], [note["line"] for note in report["notes"]]) == (1, [1])
+        again = json.dumps(document | {"id": "second"}).encode()
+        report = await r.ask("POST", "/v1/devices", data=again, headers=headers)
+        assert "'second' and 'polled'" in report["rejected"][0]["problem"]
+        shown = await r.ask("GET", "/v1/devices/polled")
+        assert shown["steerable"] is False
+        assert (shown["device"]["profile"], shown["device"]["address"]) == ("sample-mqtt", "mqtt://10.0.0.5")
+        assert "BATTERY_SECRET" not in json.dumps(shown)
+        assert (await r.ask("GET", "/v1/devices"))["devices"][-1] == shown | {"reading_age_s": shown["reading_age_s"]}
 
 
 def test_document_every_reference_leads_somewhere() -> None:

@@ -1,0 +1,24 @@
+"""The command line. `run` is the daemon; the rest checks files, asks a device or talks REST to a running daemon.
+
+Exit codes: 0 done, 1 the daemon, a device or some rows said no, 2 the input or the configuration is faulty.
+"""
+
+import typer
+
+from gateway.cli.daemon import daemon
+from gateway.cli.devices import devices
+from gateway.cli.dispatch import dispatch
+from gateway.cli.profiles import profiles
+
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Battery fleet gateway.", pretty_exceptions_enable=False
+)
+cli.add_typer(daemon)
+cli.add_typer(profiles, name="profiles")
+cli.add_typer(devices, name="devices")
+cli.add_typer(dispatch, name="dispatch")
+
+
+def main() -> None:
+    """Entry point of the command `gateway`."""
+    cli()

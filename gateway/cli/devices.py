@@ -1,0 +1,94 @@
+"""Commands about enrolled devices."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.app import import_offline
+from gateway.cli.shared import (
+    DEFAULT_URL,
+    AsJson,
+    Url,
+    ask,
+    err,
+    fail,
+    out,
+    segment,
+    settings_of,
+    show,
+)
+from gateway.domain.errors import GatewayError, InvalidInput
+
+devices = typer.Typer(no_args_is_help=True, help="Enrolled devices.")
+
+
+@devices.command("list")
+def devices_list(
+    url: Url = DEFAULT_URL,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List enrolled devices."""
+    page = ask(url, "GET", f"/v1/devices?offset={offset}&limit={limit}")
+    if as_json:
+        out.print_json(data=page)
+        return
+    shown = ("steerable", "online", "reading_age_s", "soc_pct", "battery_w", "reserve_pct", "held", "setpoint_w")
+    named = [
+        {k: d["device"][k] for k in ("id", "profile", "address")} | {k: d[k] for k in shown} for d in page["devices"]
+    ]
+    show(named, as_json=False)
+    out.print(f"{len(page['devices'])} of {page['total']}", highlight=False)
+
+
+@devices.command("show")
+def devices_show(device: str, url: Url = DEFAULT_URL) -> None:
+    """Show one device."""
+    out.print_json(data=ask(url, "GET", f"/v1/devices/{segment(device)}"))
+
+
+@devices.command("unenrolled")
+def devices_unenrolled(url: Url = DEFAULT_URL) -> None:
+    """List devices that send telemetry without being enrolled."""
+    out.print_json(data=ask(url, "GET", "/v1/unenrolled"))
+
+
+@devices.command("import")
+def devices_import(
+    file: Path,
+    url: Url = DEFAULT_URL,
+    offline: Annotated[bool, typer.Option("--offline", help="write to the state directory; no daemon may run")] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="configuration file (with --offline)")] = None,
+) -> None:
+    """Import devices from a .csv or .jsonl file. Good rows are taken, every bad row is named with its line."""
+    form = {".csv": "csv", ".jsonl": "jsonl"}.get(file.suffix)
+    if form is None:
+        fail([f"{file}: neither .csv nor .jsonl"], code=2)
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        fail([f"{file}: cannot be read: {error}"], code=2)
+    if offline:
+        if config is None:
+            fail(["--offline needs --config"], code=2)
+        try:
+            report = import_offline(settings_of(config), raw.decode("utf-8-sig"), form=form)
+        except InvalidInput as error:
+            fail([f"{file}: {problem}" for problem in error.problems], code=2)
+        except (GatewayError, UnicodeDecodeError) as error:
+            fail([f"{file}: {error}"], code=1)
+    else:
+        kind = "text/csv" if form == "csv" else "application/x-ndjson"
+        report = ask(url, "POST", "/v1/devices", raw, kind)
+    for row in report["rejected"]:
+        err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
+    for row in report.get("notes", ()):
+        err.print(f"{file}:{row['line']}: note: {row['note']}", markup=False, highlight=False)
+    out.print(
+        f"{report['rows']} rows, {report['enrolled']} new or changed, {report['rejected_total']} rejected",
+        highlight=False,
+    )
+    if report["rejected_total"]:
+        raise typer.Exit(1)

@@ -1,0 +1,129 @@
+"""Commands about device profiles; none of them writes to a device."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.app import probe_device
+from gateway.cli.shared import (
+    DEFAULT_PROFILES,
+    AsJson,
+    err,
+    fail,
+    json_text,
+    out,
+    show,
+)
+from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.profiles.json_schema import profile_schema
+from gateway.profiles.loader import load_profile, load_profiles
+from gateway.profiles.summary import summary
+
+profiles = typer.Typer(no_args_is_help=True, help="Device profiles.")
+
+
+@profiles.command("list")
+def profiles_list(
+    directory: Annotated[Path, typer.Option("--dir")] = DEFAULT_PROFILES, as_json: AsJson = False
+) -> None:
+    """List the installed profiles."""
+    try:
+        codecs = load_profiles(directory)
+    except InvalidInput as error:
+        fail(error.problems, code=2)
+    shown = ("profile", "control", "watchdog", "evidence", "digest")
+    told = [asdict(summary(codec)) for codec in codecs.values()]
+    show(told if as_json else [{name: row[name] for name in shown} for row in told], as_json=as_json)
+
+
+@profiles.command("check")
+def profiles_check(
+    paths: Annotated[list[Path] | None, typer.Argument(help="profile files or directories")] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="what is checked when nothing is named")] = DEFAULT_PROFILES,
+    as_json: AsJson = False,
+) -> None:
+    """Check profiles; every fault with file, line and place."""
+    problems: list[str] = []
+    good: list[dict[str, Any]] = []
+    for path in paths or [directory]:
+        try:
+            codecs = load_profiles(path).values() if path.is_dir() else [load_profile(path)]
+        except InvalidInput as error:
+            problems += error.problems
+        else:
+            good += [asdict(summary(codec)) for codec in codecs]
+    if as_json:
+        out.print_json(data={"good": good, "problems": problems})
+    else:
+        for row in good:
+            text = "{profile}: valid, {points} points, {readings} readings, {sequences} sequences ({control})"
+            out.print(text.format_map(row), markup=False, highlight=False)
+    if problems:
+        fail([] if as_json else problems, code=2)
+
+
+@profiles.command("schema")
+def profiles_schema(
+    file: Annotated[Path | None, typer.Option("--out", help="where to write it; default: standard output")] = None,
+) -> None:
+    """Write the JSON Schema of a profile, for editors."""
+    text = json_text(profile_schema())
+    if file is None:
+        sys.stdout.write(text)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail([f"{file}: cannot be written: {error}"], code=2)
+
+
+@profiles.command("probe")
+def profiles_probe(
+    profile: Annotated[str, typer.Argument(help="name of an installed profile")],
+    address: Annotated[str, typer.Argument(help="modbus://host[:port], http://host, mqtt://host")],
+    directory: Annotated[Path, typer.Option("--dir")] = DEFAULT_PROFILES,
+    unit: Annotated[list[str] | None, typer.Option(help="NAME=ID, a Modbus unit id that differs")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--param", help="NAME=VALUE, as enrollment gives it")] = None,
+    username: Annotated[str, typer.Option()] = "",
+    secret: Annotated[str, typer.Option(help="env:NAME or file:/path")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ask one device what it is and read every point of it; nothing is written. Exit 1 if it is something else."""
+    try:
+        codec = load_profiles(directory).get(profile)
+        if codec is None:
+            raise InvalidInput([f"{profile}: no such profile in {directory}"])
+        found = asyncio.run(
+            probe_device(
+                codec, address, units=_pairs(unit, "--unit"), parameters=_pairs(parameter, "--param"),
+                username=username, secret=secret,
+            )
+        )  # fmt: skip
+    except InvalidInput as error:
+        fail(error.problems, code=2)
+    except GatewayError as error:
+        fail([f"{address}: {error}"], code=1)
+    if as_json:
+        out.print_json(data=asdict(found), default=str)
+    else:
+        out.print(f"{found.profile}{' / ' + found.variant if found.variant else ''} at {address}", highlight=False)
+        show([{"point": p.name, "value": p.value, "unit": p.unit, "raw": p.raw} for p in found.points], as_json=False)
+        show([{"reading": name, "value": value} for name, value in found.readings.items()], as_json=False)
+    for problem in found.problems:
+        err.print(f"not this product: {problem}", markup=False, highlight=False)
+    for need in found.unmet:
+        err.print(f"not controllable now: {need}", markup=False, highlight=False)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given or ()]
+    bad = [name for name, equals, _ in pairs if not equals]
+    if bad:
+        raise InvalidInput([f"{option} {bad[0]}: write NAME=VALUE"])
+    return {name: value for name, _, value in pairs}

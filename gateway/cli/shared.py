@@ -1,0 +1,68 @@
+"""What every command shares: output, failures, asking the daemon."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.client import Daemon, DaemonError
+from gateway.config import Settings, load_settings
+from gateway.domain.errors import InvalidInput
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="configuration file")]
+Url = Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="the daemon's address")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_PROFILES = Path("device_profiles")
+
+
+def fail(problems: list[str], *, code: int) -> NoReturn:
+    """Say every problem and leave with `code`."""
+    for problem in problems:
+        err.print(problem, markup=False, highlight=False)
+    raise typer.Exit(code)
+
+
+def settings_of(path: Path) -> Settings:
+    """The configuration; leaves with 2 if it is faulty."""
+    try:
+        return load_settings(path)
+    except InvalidInput as error:
+        fail(error.problems, code=2)
+
+
+def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> Any:
+    try:
+        return Daemon(url, token=os.environ.get("GATEWAY_TOKEN")).ask(method, path, body=body, content_type=kind)
+    except DaemonError as error:
+        fail(error.problems, code=1)
+
+
+def json_text(document: object) -> str:
+    """A document as it stands in a file."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def segment(name: str) -> str:
+    """An id as one segment of a path, whatever is in it."""
+    return quote(name, safe="")
+
+
+def show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(data=rows)
+        return
+    table = Table(box=None)
+    for name in rows[0] if rows else ():
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+    out.print(table)
