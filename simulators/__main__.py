@@ -17,6 +17,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="broker, homes, gateway and platform, judged from outside")
     demo.add_argument("--devices", type=int, default=200)
+    demo.add_argument("--each", type=int, default=3, help="homes of every polled product among the devices (0 = none)")
     demo.add_argument("--for", dest="event_s", type=float, default=EVENT_S, help="length of the event in s (min 30)")
     demo.add_argument("--broker", choices=("auto", "mosquitto", "standin"), default="auto")
     demo.add_argument("--calm", action="store_true", help="no faults, kills or outages")
@@ -29,6 +30,7 @@ def main() -> int:
         parser.error("at least 20 devices and 30 s")
     options = Options(
         devices=args.devices,
+        each=args.each,
         event_s=args.event_s,
         broker=args.broker,
         chaos=not args.calm,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from simulators import oracle, processes
 from simulators.battery import Mode
@@ -23,6 +24,7 @@ from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
 from simulators.homes import Homes, inventory_rows, make_homes
 from simulators.platform import Outage, Platform
+from simulators.polled import PolledHomes
 from simulators.view import Facts, View
 
 INTERVAL_S = 60
@@ -40,15 +42,21 @@ LIVE_S = 1.0
 ENERGY_S = 5.0
 DRAIN_S = 30.0
 BROKER_AWAY_S = 6.0
+POLLED_SINCE_S = 20.0
+"""Polled devices are connected one after the other; an interval that began before counts for nobody."""
 TOKEN = "demo-token-0123456789"
+PROFILES = Path(__file__).parents[1] / "device_profiles"
+CONNECTED = ("address", "parameters", "username", "secret", "experimental")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to run. `event_s`: length of the discharge event; `disturbance` in mid-event: kill | term (the gateway, with
-    SIGKILL or SIGTERM, and started again) | broker (killed, and started again after a while)."""
+    """How to run. `each`: homes of every polled product among the devices; `event_s`: length of the discharge event;
+    `disturbance` in mid-event: kill | term (the gateway, with SIGKILL or SIGTERM, and started again) | broker (killed,
+    and started again after a while)."""
 
     devices: int = 200
+    each: int = 3
     event_s: float = EVENT_S
     broker: str = "auto"
     chaos: bool = True
@@ -91,10 +99,13 @@ class Demo:
         self._broker = processes.broker(options.broker, self._broker_port, directory)
         self._config = directory / "gateway.yaml"
         self._gateway = processes.gateway(self._config, directory)
+        self._fleet_url = f"mqtt://127.0.0.1:{self._broker_port}"
         self._fleet = FirmwareFleet(
-            self.homes, f"mqtt://127.0.0.1:{self._broker_port}", RealClock(),
+            self.homes, self._fleet_url, RealClock(),
             live_s=LIVE_S, energy_s=ENERGY_S, guard=False, record_s=1_200,
         )  # fmt: skip
+        self._polled = PolledHomes(self._fleet, each=options.each, broker_url=self._fleet_url)
+        self._ready_ms = 0
         self._platform = Platform(
             mqtt_url=f"mqtt://127.0.0.1:{self._broker_port}",
             gateway_url=f"http://127.0.0.1:{self._http_port}",
@@ -108,7 +119,8 @@ class Demo:
     def _choose_cast(self) -> None:
         """The story's homes are drawn from those it makes sense for; each plays one part."""
         batteries = self._fleet.devices.batteries
-        able = np.flatnonzero(batteries.available_discharge_w(self.homes.reserve_pct) > 1_000)
+        spoken = ~self._fleet.devices.elsewhere
+        able = np.flatnonzero((batteries.available_discharge_w(self.homes.reserve_pct) > 1_000) & spoken)
         rng = np.random.default_rng(self.options.seed)
         picks = [int(i) for i in rng.permutation(able)[:6]]
         names = ("at_reserve", "raises_reserve", "stale", "deaf", "reboots", "islands")
@@ -120,8 +132,11 @@ class Demo:
     def _write_files(self) -> Path:
         inventory = self._directory / "devices.csv"
         rows = inventory_rows(self.homes)
+        variables = _topic_levels()
         for i, row in enumerate(rows):
             row["reserve_pct"] = f"{self._fleet.devices.batteries.reserve_pct[i]:g}"
+            connected = dict.fromkeys(CONNECTED, "") | {"experimental": "false"}
+            row |= self._polled.inventory(i, variables) if i in self._polled.faces else connected
         with inventory.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
@@ -129,7 +144,7 @@ class Demo:
         capacity = float(self.homes.discharge_w_max.sum())
         config = {
             "state_dir": "state",
-            "profiles_dir": str(Path(__file__).parents[1] / "device_profiles"),
+            "profiles_dir": str(PROFILES),
             "http": {"host": "127.0.0.1", "port": self._http_port, "token": "env:DEMO_TOKEN"},
             "log": {"format": "json", "level": "info"},
             "devices": {"mqtt": {"broker": self._mqtt("gateway")}},
@@ -166,6 +181,8 @@ class Demo:
             stack.push_async_callback(self._gateway.stop)
             await self._broker.start()
             await processes.wait_port(self._broker_port, alive=self._broker)
+            stack.push_async_callback(self._polled.stop)
+            await self._polled.start()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [
                 tasks.create_task(self._platform.run(), name="platform"),
@@ -184,7 +201,7 @@ class Demo:
         await self._fleet.wait_connected(20)
         self._choose_cast()
         inventory = self._write_files()
-        self._gateway.env["DEMO_TOKEN"] = TOKEN
+        self._gateway.env |= {"DEMO_TOKEN": TOKEN} | self._polled.environment()
         self._phase("enrolling")
         await processes.gateway_cli(
             self._directory, "devices", "import", str(inventory), "--offline", "--config", str(self._config),
@@ -192,6 +209,7 @@ class Demo:
         )  # fmt: skip
         self._phase("starting the gateway")
         await self._start_gateway()
+        self._ready_ms = self._fleet.now_ms()
         self._phase("warm-up")
         await asyncio.sleep(WARM_UP_S)
         await self._discharge()
@@ -311,6 +329,9 @@ class Demo:
         self._phase("last intervals")
         until_ms = round(datetime.now(tz=UTC).timestamp() * 1000) - (GRACE_S + 5) * 1000
         expected = oracle.expected_intervals(self._fleet.acked, self.homes.ids, length_s=INTERVAL_S, until_ms=until_ms)
+        polled = [self.homes.ids[index] for index in self._polled.indices]
+        since_ms = self._ready_ms + round(POLLED_SINCE_S * 1000)
+        expected |= oracle.expected_of_polled(polled, length_s=INTERVAL_S, since_ms=since_ms, until_ms=until_ms)
         deadline = asyncio.get_running_loop().time() + DRAIN_S
         ledgers = (self._platform.by_http, self._platform.by_mqtt)
         while asyncio.get_running_loop().time() < deadline:
@@ -331,9 +352,17 @@ class Demo:
         oracle.judge_intervals(ledgers[0], expected, verdict, path="http")
         oracle.judge_intervals(ledgers[1], expected, verdict, path="mqtt")
         oracle.judge_faults(self._fleet.faults, self._planted, verdict)
-        verdict.products = ["reference-mqtt"]
+        verdict.products = ["reference-mqtt", *self._polled.products]
+        oracle.judge_products(trace, self._products(), self._windows[0], verdict)
         if self.options.event_s >= oracle.TRACKING_FROM_S + 60 and not verdict.minutes:
             verdict.problems.append("no full minute of an event was measured")
+
+    def _products(self) -> dict[str, list[int]]:
+        """Homes of each polled product."""
+        out: dict[str, list[int]] = {}
+        for index, face in self._polled.faces.items():
+            out.setdefault(face.profile, []).append(index)
+        return out
 
     async def _watch(self) -> None:
         while True:
@@ -375,6 +404,15 @@ def _ignore_closed_socket(loop: asyncio.AbstractEventLoop, context: dict[str, An
     error = context.get("exception")
     if not (isinstance(error, OSError) and error.errno == errno.EBADF):
         loop.default_exception_handler(context)
+
+
+def _topic_levels() -> dict[str, list[str]]:
+    """Topic levels that each profile wants enrollment to give."""
+    out: dict[str, list[str]] = {}
+    for path in PROFILES.glob("*.yaml"):
+        section = yaml.safe_load(path.read_text(encoding="utf-8")).get("mqtt") or {}
+        out[path.stem] = list(section.get("variables", ()))
+    return out
 
 
 async def play(options: Options) -> oracle.Verdict:

@@ -55,7 +55,8 @@ class Devices:
     """The firmware of a fleet; arrays by device index.
 
     `presence` and `ready` are for whoever sends: devices that came or went (index, reachable) and devices that may have
-    energy messages to send, both since the last `take_presence` / `take_ready`.
+    energy messages to send, both since the last `take_presence` / `take_ready`. `elsewhere` marks homes whose
+    product speaks another protocol: no message comes from them here.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Devices:
         self.commands_seen: deque[CommandSeen] = deque(maxlen=LOG_MAX)
         self.acked: deque[AckedEnergy] = deque(maxlen=LOG_MAX)
         self.stores = [EnergyStore(store_max) for _ in range(n)]
+        self.elsewhere = np.zeros(n, dtype=np.bool_)
         self.own_mode = np.full(n, Mode.SELF_CONSUMPTION, dtype=np.int8)
         self.reachable = np.ones(n, dtype=np.bool_)
         self.boot: Ints = np.full(n, first_boot, dtype=np.int64)
@@ -387,7 +389,7 @@ class Devices:
 
     def _due(self, next_ms: Ints, period_ms: int, now_ms: int) -> Ints:
         """Indices whose time has come; their next time keeps its phase."""
-        due: Ints = np.flatnonzero(next_ms <= now_ms).astype(np.int64)
+        due: Ints = np.flatnonzero((next_ms <= now_ms) & ~self.elsewhere).astype(np.int64)
         next_ms[due] += period_ms * (1 + (now_ms - next_ms[due]) // period_ms)
         return due
 

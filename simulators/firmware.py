@@ -141,7 +141,7 @@ class Line:
         self._uplink = uplink
         now_ms = self._fleet.now_ms()
         for index in self._indices:
-            if self._devices.reachable[index]:
+            if self._devices.reachable[index] and not self._devices.elsewhere[index]:
                 self._urgent.append(self._devices.status(index, now_ms, online=True))
         self._offer_all()
         self.up.set()
@@ -264,6 +264,7 @@ class FirmwareFleet:
         )
         self.recorder = Recorder(self.devices, samples_max=record_s)
         self.on_tick: Callable[[int], None] | None = None
+        self.before_step: Callable[[float], None] | None = None
         self._next_sample_ms = now_ms
         chunk = devices_per_connection
         self._lines = [
@@ -311,6 +312,8 @@ class FirmwareFleet:
             while behind_s > 1e-6:
                 dt_s = min(behind_s, STEP_S_MAX)
                 behind_s -= dt_s
+                if self.before_step is not None:
+                    self.before_step(dt_s)
                 self.devices.step(now_ms - round(behind_s * 1000), dt_s)
             self._carry(now_ms)
             if now_ms >= self._next_sample_ms:

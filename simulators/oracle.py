@@ -4,7 +4,7 @@ Nothing here asks the gateway. Powers in W, + = discharge; a step is the change 
 second apart, less what islanded homes and homes that are not under control did by themselves.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ TRACKING_PCT = 2.0
 TRACKING_FROM_S = 60
 STEP_PCT = 5.0
 DISCHARGING_W = 50.0
+TELEMETRY_ONLY = frozenset({"sonnen-v1", "tesla-powerwall"})
 EXPORT_W = 100.0
 REACTION_S = 10
 """A load that is switched off or a reserve that is raised is seen one reading later (1 s), acted on one tick after that
@@ -70,6 +71,7 @@ class Verdict:
     intervals: dict[str, int] = field(default_factory=dict)
     intervals_mqtt: dict[str, int] = field(default_factory=dict)
     products: list[str] = field(default_factory=list)
+    took_part: dict[str, str] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -193,6 +195,24 @@ def expected_intervals(
         if start + length_ms <= until_ms:
             out.add((ids[message.index], start, length_s))
     return out
+
+
+def expected_of_polled(ids: Iterable[str], *, length_s: int, since_ms: int, until_ms: int) -> set[tuple[str, int, int]]:
+    """Every whole interval of devices that are asked, not heard: from `since_ms` on one is due for each."""
+    length_ms = length_s * 1000
+    starts = range(-(-since_ms // length_ms) * length_ms, until_ms - length_ms + 1, length_ms)
+    return {(device, start, length_s) for device in ids for start in starts}
+
+
+def judge_products(trace: Trace, products: Mapping[str, Sequence[int]], window: Window, verdict: Verdict) -> None:
+    """How many homes of each polled product were steered in the event; `took_part` counts, and the oracle asks that a
+    product that can be steered took part with at least one home."""
+    inside = (trace.t_ms >= window.start_ms) & (trace.t_ms < window.end_ms)
+    for product, homes in sorted(products.items()):
+        steered = (trace.mode[inside][:, list(homes)] == Mode.REMOTE).any(axis=0)
+        verdict.took_part[product] = f"{int(steered.sum())} of {len(homes)}"
+        if product not in TELEMETRY_ONLY and not steered.any():
+            verdict.problems.append(f"{product}: no home took part in the event")
 
 
 def judge_intervals(ledger: Ledger, expected: set[tuple[str, int, int]], verdict: Verdict, *, path: str) -> None:

@@ -444,8 +444,8 @@ def test_limits_any_reading_stays_inside_ratings_and_homes_inside_their_meter(
         inside = site == home
         known = (load_w - pv_w)[inside & np.isfinite(load_w - pv_w)]
         if len(known) and not export[inside].all():
-            assert found.discharge_w[inside].sum() <= max(known.min(), 0) + 1e-6
+            assert found.discharge_w[inside].sum() <= max(known.min(), 0) + 0.01  # PV is single precision
         if len(known) and not charge[inside].all():
-            assert found.charge_w[inside].sum() <= max(-known.max(), 0) + 1e-6
+            assert found.charge_w[inside].sum() <= max(-known.max(), 0) + 0.01
     if age == 3:
         assert not found.controllable.any()

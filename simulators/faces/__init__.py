@@ -1,0 +1,1 @@
+"""Products as the network sees them: one file per protocol, each on the shared LFP physics."""
