@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory")
+BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus")
 
 
 def main() -> int:

@@ -113,7 +113,7 @@ async def child(devices: int) -> dict[str, Any]:
         fleet=fleet, recorder=recorder, log_=CountingLog(), clock=clock, on_acks=lambda _: None, on_logged=lambda: None
     )
     control = steered(fleet, link, NoJournal(), clock)
-    inventory = Inventory(fleet=fleet, journal=NoJournal(), facts={codec.name: codec.facts})
+    inventory = Inventory(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
     link._emit = ingest.emitter(link)
     with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         spool = recorder.open_spool(Path(directory), first_record=1, on_durable=ingest.durable)
@@ -164,7 +164,7 @@ async def imported(inventory: Inventory, devices: int, profile: str) -> None:
             ).decode()
             for i in range(first, min(first + IMPORT, devices))
         )  # fmt: skip
-        parsed = parse_rows("\n".join(lines), form="jsonl", profiles=[profile])
+        parsed = parse_rows("\n".join(lines), form="jsonl", profiles=inventory.profiles)
         assert not parsed.bad, parsed.bad[0]
         await inventory.enroll(parsed.devices)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 MEASURED_CPU = 0
 PEER_CPU = 1
-PACKAGES = ("mqtt5", "msgspec", "numpy", "uvloop", "aiomqtt", "pydantic", "orjson")
+PACKAGES = ("mqtt5", "msgspec", "numpy", "uvloop", "aiomqtt", "pydantic", "orjson", "pymodbus")
 
 
 def pin() -> None:

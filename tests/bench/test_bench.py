@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.bench import fanout, ingest, memory, mixed, tick
+from tests.bench import fanout, ingest, memory, mixed, modbus, tick
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
 @pytest.fixture(autouse=True)
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches keep to one core; the tests after them must not."""
-    for bench in (fanout, ingest, mixed, tick):
+    for bench in (fanout, ingest, mixed, modbus, tick):
         monkeypatch.setattr(bench, "pin", lambda: None)
 
 
@@ -57,6 +57,11 @@ async def test_memory_few_devices_makes_no_task_and_no_timer() -> None:
     )
     assert max(sizes[0]["tasks_per_item"], sizes[0]["timers_per_item"]) < 0.01
     assert sizes[0]["series"] == memory.SERIES
+
+
+async def test_modbus_few_devices_reads_all_points_in_one_request() -> None:
+    sizes = check(await modbus.run(quick=True, sizes=(20, 50)), "modbus", {"raw_x"}, {"raw_x", "rss_kib_per_device"})
+    assert [(size["points_per_request"], size["failures"]) for size in sizes] == [(modbus.POINTS, 0)] * 2
 
 
 @pytest.mark.deep

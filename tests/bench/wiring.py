@@ -202,7 +202,7 @@ class NoJournal:
     """Remembers nothing."""
 
     def load(self) -> JournalState:
-        return JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False)
+        return JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False, prior={})
 
     async def commit(self, changes: Sequence[Change]) -> None: ...
 
