@@ -65,9 +65,14 @@ class Target:
 class PointLink(Protocol):
     """The values of one device. Moves raw values; decides nothing and does not reconnect by itself.
 
+    `heard_mono_ms`: when the device last said something by itself; None for products that are asked.
+
     Every method but `close` raises LinkDown (not reached or no answer in time: what a write did is unknown), PeerBusy
     (asked to come later), PeerRefused (the device said no) and ProtocolViolation (the answer was none).
     """
+
+    @property
+    def heard_mono_ms(self) -> int | None: ...
 
     async def open(self) -> None:
         """Connect, log in and find what addresses rest on (SunSpec). Raises NotThisProduct where that is not there."""

@@ -27,6 +27,7 @@ STEP_PCT = 5.0
 DISCHARGING_W = 50.0
 TELEMETRY_ONLY = frozenset({"sonnen-v1", "tesla-powerwall"})
 EXPORT_W = 100.0
+LEASE_S = 120
 REACTION_S = 10
 """A load that is switched off or a reserve that is raised is seen one reading later (1 s), acted on one tick after that
 (1 s), and followed by the battery with a time constant of up to 2 s: after that, nothing may be left of it."""
@@ -138,8 +139,9 @@ def _lowest(values: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.flo
     return lowest
 
 
-def judge_safety(trace: Trace, homes: Homes, verdict: Verdict) -> None:
-    """Reserve and export, per device, while a command of the gateway is in force and the home is on the grid."""
+def judge_safety(trace: Trace, homes: Homes, verdict: Verdict, *, silent: Sequence[int] = ()) -> None:
+    """Reserve and export, per device, while a command of the gateway is in force and the home is on the grid. A device
+    that was made `silent` shows nobody what its home does: it may go on until its lease is over."""
     ours = (trace.mode == Mode.REMOTE) & (trace.command > 0) & ~trace.islanded
     discharging = ours & (trace.battery_w > DISCHARGING_W)
     below = trace.true_soc_pct < _lowest(trace.reserve_pct, REACTION_S) - homes.soc_uncertainty_pct
@@ -151,9 +153,11 @@ def judge_safety(trace: Trace, homes: Homes, verdict: Verdict) -> None:
     unwanted = discharging & (export_w > EXPORT_W) & ~homes.export_allowed
     verdict.exported_wh = round(float(np.where(unwanted, export_w, 0).sum(dtype=np.float64)) / 3600, 2)
     longest = _spans(unwanted)
-    verdict.export_violations = int((longest > REACTION_S).sum())
+    allowed_s = np.full(len(homes), REACTION_S)
+    allowed_s[list(silent)] += LEASE_S
+    verdict.export_violations = int((longest > allowed_s).sum())
     if verdict.export_violations:
-        who = [f"{homes.ids[i]} for {longest[i]} s" for i in np.flatnonzero(longest > REACTION_S)[:5]]
+        who = [f"{homes.ids[i]} for {longest[i]} s" for i in np.flatnonzero(longest > allowed_s)[:5]]
         verdict.problems.append(f"exported without permission: {', '.join(who)}")
 
 

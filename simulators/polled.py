@@ -10,6 +10,7 @@ from simulators.faces.catalogue import FACES, make_face
 from simulators.faces.plant import Connection, Face, Plant
 from simulators.firmware import FirmwareFleet
 
+BY_SILENCE = frozenset({"sma-sbs", "victron-gx-modbus"})
 TOKEN_VARIABLE = "DEVICE_TOKEN_{index}"
 
 
@@ -41,6 +42,11 @@ class PolledHomes:
         self.connections: dict[int, Connection] = {}
         fleet.devices.elsewhere[self.indices] = True
         fleet.before_step = self.step
+
+    @property
+    def slow(self) -> int:
+        """Homes that are released by silence alone, a minute after the last word."""
+        return sum(face.profile in BY_SILENCE for face in self.faces.values())
 
     @property
     def products(self) -> list[str]:

@@ -13,8 +13,18 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerBusy, PeerRefused, ProtocolViolation
 from gateway.links.http_auth import COOKIES_MAX, Credentials, Grant
 from gateway.links.http_gate import QUEUE_S_MAX, Breaker, Gate, Quota
-from gateway.links.json_values import Json, filled, holds, json_body, parse_json, raw_of, segment_of, tokens_of, value_at
 from gateway.links.http_wire import Call, HttpStats, Reply, Wire, new_session
+from gateway.links.json_values import (
+    Json,
+    filled,
+    holds,
+    json_body,
+    parse_json,
+    raw_of,
+    segment_of,
+    tokens_of,
+    value_at,
+)
 from gateway.ports import Target
 from gateway.profiles.point_codec import Marker, Raw, Unwritable
 from gateway.profiles.point_schema import WriteTo
@@ -165,6 +175,8 @@ class HttpLinks:
 
 class HttpLink:
     """One device; see `ports.PointLink`."""
+
+    heard_mono_ms: int | None = None
 
     def __init__(self, target: Target, section: HttpSection, host: _Host, *, stats: HttpStats, clock: Clock) -> None:
         self._host = host

@@ -107,6 +107,8 @@ class ModbusLinks:
 class ModbusLink:
     """One device. Times and limits are its profile's `modbus` section."""
 
+    heard_mono_ms: int | None = None
+
     def __init__(self, target: Target, links: ModbusLinks) -> None:
         section = target.document.modbus
         invariant(section is not None, "a Modbus link belongs to a profile with registers")

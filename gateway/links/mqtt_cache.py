@@ -131,8 +131,10 @@ class DeviceCache:
         self.settled = False
 
     def complete(self, points: Sequence[Point]) -> bool:
-        """Whether each of `points` has been heard of."""
-        return all(self._known(point, topic_of(point.topic, self.levels)) for point in points if point.topic)
+        """Whether each of `points` has been heard of, and the device itself: kept messages are no sign of life."""
+        return self.heard_ms is not None and all(
+            self._known(point, topic_of(point.topic, self.levels)) for point in points if point.topic
+        )
 
     def _known(self, point: Point, topic: str) -> bool:
         if topic not in self._documents:

@@ -7,23 +7,20 @@ what keeps devices talking live in `run`.
 import asyncio
 import hashlib
 import heapq
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import urlsplit
 
 import mqtt5
-from pydantic import SecretStr, ValidationError
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.links.json_values import json_body, text_of
+from gateway.links.mqtt_brokers import broker_of
 from gateway.links.mqtt_cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
 from gateway.ports import Target
 from gateway.profiles.point_codec import Marker, Raw, Unwritable
-from gateway.profiles.point_schema import WriteTo
+from gateway.profiles.point_schema import Point, WriteTo
 from gateway.profiles.schema import ProfileDocument
 from gateway.profiles.sequences import Request
 from gateway.profiles.transport_schema import MqttKeepalive, MqttSection
@@ -39,12 +36,7 @@ KEEPALIVE_S_MAX = 1.0
 TICK_S = 0.5
 LINGER_MS = 5_000
 EXPIRY_S = 30
-TLS_PORT = 8883
-# A product's own broker serves one home: its packets are small, and there may be thousands of connections.
-HOME = {
-    "max_packet_bytes": 16 << 10, "read_buffer_bytes": 8 << 10, "in_flight_max": 64, "receive_max": 64,
-    "reconnect_cap_s": 15, "allow_plaintext": True,
-}  # fmt: skip
+KEPT_MAX = 20_000
 
 HubKey = tuple[str, str, str, str]
 DeviceKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -61,11 +53,14 @@ class _Hub:
     gone: bool = False
     devices: dict[DeviceKey, DeviceCache] = field(default_factory=dict)
     routes: dict[str, list[DeviceCache]] = field(default_factory=dict)
+    kept: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, key: DeviceKey, device: DeviceCache) -> None:
         self.devices[key] = device
         for topic in device.topics:
             self.routes.setdefault(topic, []).append(device)
+            if topic in self.kept:
+                device.take(topic, self.kept[topic], retained=True, now_ms=0)
 
     def remove(self, key: DeviceKey) -> None:
         device = self.devices.pop(key)
@@ -95,9 +90,14 @@ class MqttPointLinks:
         document = target.document
         if document.mqtt is None:
             raise InvalidInput([f"{target.device}: {document.profile} has no values on topics"])
-        settings = self._settings(target, document.mqtt)
+        settings = broker_of(target, document.mqtt, self._fleet_broker)
         levels = levels_of(document, target.device, dict(target.connection.parameters))
-        return MqttPointLink(self, target, document.mqtt, settings, levels)
+        return MqttPointLink(self, target, document.mqtt, settings, levels, clock=self._clock)
+
+    @property
+    def connections(self) -> int:
+        """Brokers that are being connected to."""
+        return len(self._hubs)
 
     async def run(self) -> None:
         """Keep the connections and what keeps devices talking, until cancelled."""
@@ -127,31 +127,6 @@ class MqttPointLinks:
         if hub.task is not None:
             hub.task.cancel()
 
-    def _settings(self, target: Target, section: MqttSection) -> MqttSettings:
-        """Of our own broker, or of the device's. Clean sessions: what was not heard is published again."""
-        fleet = self._fleet_broker
-        prefix = fleet.client_id if fleet is not None else "gateway"
-        if section.broker == "fleet":
-            if fleet is None:
-                raise InvalidInput([f"{target.device}: the device is a client of our broker, and none is set"])
-            mark = hashlib.sha256(target.document.profile.encode()).hexdigest()[:6]
-            return fleet.model_copy(update={"client_id": f"{prefix[:40]}-p{mark}", "session_expiry_s": 0})
-        connection = target.connection
-        try:
-            return MqttSettings.model_validate(
-                HOME
-                | {
-                    "url": _with_port(connection.url, section),
-                    # Two gateways with one name would throw each other out for ever.
-                    "client_id": f"{prefix[:32]}-{secrets.token_hex(6)}",
-                    "username": connection.username or None,
-                    "password": SecretStr(target.secret) if target.secret else None,
-                    "session_expiry_s": 0,
-                }
-            )
-        except (ValidationError, ValueError) as error:
-            raise InvalidInput(["address: mqtt(s)://host[:port] is expected"]) from error
-
     # -- connections and devices -----------------------------------------------------------------------------
 
     async def join(
@@ -175,8 +150,12 @@ class MqttPointLinks:
                 self._schedule(hub, device, self._clock.mono_ms())
         device.users += 1
         self._idle.pop((hub_key, device_key), None)
-        self._wake.set()
+        self.look()
         return hub, device
+
+    def look(self) -> None:
+        """There may be somebody to greet."""
+        self._wake.set()
 
     def leave(self, hub_key: HubKey, device_key: DeviceKey, device: DeviceCache) -> None:
         """Give up a share. The device is kept for a moment: a session opens a variant right after the base."""
@@ -188,9 +167,10 @@ class MqttPointLinks:
     def _connect(self, group: asyncio.TaskGroup, document: ProfileDocument, settings: MqttSettings) -> _Hub:
         filters = dict.fromkeys(filter_of(point.topic or "") for point in points_of(document))
         routes: dict[str, list[DeviceCache]] = {}
+        kept: dict[str, bytes] = {}
 
         def on_messages(generation: int, packets: list[mqtt5.PublishPacket], packet_ids: list[int]) -> None:
-            self._take(routes, packets)
+            self._take(routes, kept, packets)
             hub.connection.acknowledge(generation, packet_ids)
 
         connection = Connection(
@@ -200,20 +180,25 @@ class MqttPointLinks:
             on_messages=on_messages,
         )
         section = document.mqtt
-        hub = _Hub(connection=connection, keepalive=section.keepalive if section else None, routes=routes)
+        hub = _Hub(connection=connection, keepalive=section.keepalive if section else None, routes=routes, kept=kept)
         hub.task = group.create_task(connection.run(), name=f"mqtt-points-{settings.host}")
         return hub
 
-    def _take(self, routes: dict[str, list[DeviceCache]], packets: Sequence[mqtt5.PublishPacket]) -> None:
+    def _take(
+        self, routes: dict[str, list[DeviceCache]], kept: dict[str, bytes], packets: Sequence[mqtt5.PublishPacket]
+    ) -> None:
         now_ms, stats = self._clock.mono_ms(), self.stats
         for packet in packets:
             stats.messages += 1
             stats.retained += packet.retain
             devices = routes.get(packet.topic)
+            payload = bytes(packet.payload or b"")
+            if packet.retain and len(kept) < KEPT_MAX:
+                # Said once per connection: a device that joins later needs it too.
+                kept[packet.topic] = payload
             if devices is None:
                 stats.unknown_topics += 1
                 continue
-            payload = bytes(packet.payload or b"")
             for device in devices:
                 if not device.take(packet.topic, payload, retained=packet.retain, now_ms=now_ms):
                     stats.malformed += 1
@@ -314,10 +299,12 @@ class MqttPointLink:
         section: MqttSection,
         settings: MqttSettings,
         levels: dict[str, str],
+        *,
+        clock: Clock,
     ) -> None:
         self._links = links
         self._stats = links.stats
-        self._clock = links._clock
+        self._clock = clock
         self._target = target
         self._section = section
         self._settings = settings
@@ -335,17 +322,25 @@ class MqttPointLink:
         """When the device's newest message came; None = never."""
         return self._device.heard_ms if self._device is not None else None
 
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reached."""
+        return self._hub is not None and not self._hub.gone and self._hub.connection.connected
+
     async def open(self) -> None:
         if self._hub is None:
             self._hub, self._device = await self._links.join(
                 self._hub_key, self._device_key, self._target.document, self._settings
             )
+        connection = self._hub.connection
         try:
             async with asyncio.timeout(OPEN_S_MAX):
-                await self._hub.connection.wait_connected()
+                await connection.wait_connected()
         except TimeoutError as error:
+            if connection.stats.lost["refused"]:
+                raise PeerRefused(f"{self._settings.url}: the broker refuses us") from error
             raise LinkDown(f"{self._settings.url}: not connected") from error
-        self._links._wake.set()
+        self._links.look()
 
     async def close(self) -> None:
         if self._device is not None:
@@ -357,12 +352,7 @@ class MqttPointLink:
         _, device = self._up()
         wanted = {name: self._target.points[name] for name in points}
         if not device.settled and not device.complete(list(wanted.values())):
-            try:
-                async with asyncio.timeout(FIRST_VALUES_S_MAX):
-                    while not device.complete(list(wanted.values())):
-                        await device.changed()
-            except TimeoutError:
-                device.settled = True
+            await self._first_values(device, list(wanted.values()))
             self._up()
         heard_ms = device.heard_ms
         if heard_ms is None or self._clock.mono_ms() - heard_ms > 1000 * self._section.quiet_s:
@@ -378,6 +368,16 @@ class MqttPointLink:
                 raise LinkDown(f"{name}: the device says that it has gone")
             out[name] = raw
         return out
+
+    @staticmethod
+    async def _first_values(device: DeviceCache, points: Sequence[Point]) -> None:
+        """Until `points` have been said; who waited in vain once does not wait again."""
+        try:
+            async with asyncio.timeout(FIRST_VALUES_S_MAX):
+                while not device.complete(points):
+                    await device.changed()
+        except TimeoutError:
+            device.settled = True
 
     async def write(self, request: Request) -> None:
         """Publish; several members of one request are one JSON object."""
@@ -412,7 +412,7 @@ class MqttPointLink:
 
     def _up(self) -> tuple[_Hub, DeviceCache]:
         hub, device = self._hub, self._device
-        if hub is None or device is None or hub.gone or not hub.connection.connected:
+        if hub is None or device is None or not self.connected:
             raise LinkDown(f"{self._settings.url}: not connected")
         return hub, device
 
@@ -421,13 +421,3 @@ class MqttPointLink:
         if to is None or to.topic is None:
             raise Unwritable(f"{name}: is not written over MQTT")
         return to
-
-
-def _with_port(url: str, section: MqttSection) -> str:
-    """A broker's URL with the product's port where it has none. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.port is not None:
-        return url
-    plain: Literal[1883] = 1883
-    port = TLS_PORT if parts.scheme == "mqtts" and section.port == plain else section.port
-    return f"{parts.scheme}://{parts.netloc}:{port}"

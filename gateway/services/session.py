@@ -26,6 +26,7 @@ FAILURES_TO_RECONNECT = 3
 FAILURES_TO_OFFLINE = 3
 INTEGRATE_GAP_PART = 3.0
 POLL_PAUSE_MIN_S = 0.05
+RETRY_S = 1.0
 
 
 class State(Enum):
@@ -185,8 +186,9 @@ class Session:
             raise NotThisProduct("; ".join(problems))
         program = self._product.variant(self.values)
         if program is not self._product.base:
-            await link.close()
-            link = await self._open(program)
+            # The connection is shared, so what was identified is what is spoken to.
+            base, link = link, await self._open(program)
+            await base.close()
         self._program = program
         program.decode(await link.read(program.reads), self.values)
         self._stats.connects += 1
@@ -244,6 +246,9 @@ class Session:
                 if failures >= FAILURES_TO_RECONNECT or self._broken.is_set():
                     raise
                 log.debug("a poll failed", extra={"device": self.device, "why": str(error)})
+                if await self._waited(min(RETRY_S, polling.live_s)):
+                    raise LinkDown("the connection broke during a command") from error
+                continue
             else:
                 if energy:
                     next_energy_ms += round(1000 * polling.energy_s)
@@ -265,12 +270,15 @@ class Session:
         return True
 
     async def _read(self, names: list[str], now: Now) -> None:
-        """One poll; the reading's time is when it was asked for."""
+        """One poll; the reading's time is when it was asked for, or when the device said it."""
         link = self._link
         if link is None:
             raise LinkDown("not connected")
         self._program.decode(await link.read(names), self.values)
         self._stats.polls += 1
+        heard_ms = link.heard_mono_ms
+        if heard_ms is not None and heard_ms < now.mono_ms:
+            now = Now(utc_ms=now.utc_ms - (now.mono_ms - heard_ms), mono_ms=heard_ms)
         self._steering.read_mono_ms = now.mono_ms
         self._steering.look(self._program)
         reading = self._with_mode(self._program.canonical(self.values))
@@ -406,5 +414,11 @@ class Session:
         self._broken.set()
 
     @property
-    def variant(self) -> str:
-        return self._program.variant
+    def program(self) -> Program:
+        """The variant of the product that answers."""
+        return self._program
+
+    @property
+    def written_today(self) -> dict[str, int]:
+        """Writes of points that wear the device's memory, since midnight UTC."""
+        return self._steering.written_today

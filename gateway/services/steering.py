@@ -105,6 +105,11 @@ class Steering:
         self._foreign = 0
 
     @property
+    def written_today(self) -> dict[str, int]:
+        """Writes of points with a daily budget."""
+        return {name: count for name, (_, count) in self._written_today.items()}
+
+    @property
     def running(self) -> bool:
         """Whether a command of ours is in force."""
         return self.in_force is not None and self._clock.mono_ms() < self._force_end_ms

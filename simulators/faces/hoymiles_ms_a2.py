@@ -7,9 +7,9 @@ Maverick3008/home-assistant-hoymiles-battery-mqtt and the Omnibattery driver's t
 `power_ctrl` is the battery's AC power in W, + = discharge, and counts only in the mode `mqtt_ctrl`; a minute after the
 last one the product goes back to its own mode. Not known, and chosen here for the worse: that return is to `general`
 (the mode must be set again), values out of range and other text are dropped without a word, mqtt_ctrl is stored and
-works below the reserve, `device/state` and `system/state` come at the connection and then each 5 minutes. Signs that
-nobody has published: `sys_grid_p` + = import here, `grid_on_p` and `sys_plug_p` + = out of the product. The daily
-energies are AC energies here (the maker: "battery side").
+works below the reserve, `device/state` and `system/state` come at the connection and then each 5 minutes. Signs by a
+dashboard card for these products only: `sys_grid_p` + = import, `grid_on_p` + = out of the product (`sys_plug_p` taken
+alike). The daily energies are AC energies here (the maker: "battery side").
 """
 
 import math
@@ -134,6 +134,10 @@ class HoymilesMsA2:
     @property
     def connected(self) -> bool:
         return self._link.connected
+
+    @property
+    def writes_heard(self) -> int:
+        return self.heard
 
     # commands
 

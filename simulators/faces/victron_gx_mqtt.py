@@ -67,6 +67,7 @@ class VictronGxMqtt:
         )
         self.alive = False
         self.requests = 0
+        self.writes_heard = 0
         self._phases = phases
         self._keepalive_s = keepalive_s
         self._echoes = echoes
@@ -161,6 +162,7 @@ class VictronGxMqtt:
         self.requests += 1
         kind, _, path = topic.split("/", 2)
         if kind == "W":
+            self.writes_heard += 1
             if self.trouble not in (Trouble.REFUSE, Trouble.BUSY) and self._write(path, payload):
                 self._reboots.wrote()
         elif path in ("keepalive", "system/0/Serial"):

@@ -97,7 +97,7 @@ class WebServer:
         self._routes = routes
         self._reads = reads
         self._refuse_status = refuse_status
-        self._busy_retry_s = busy_retry_s
+        self.busy_retry_s = busy_retry_s
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
         self.requests: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
@@ -139,7 +139,7 @@ class WebServer:
         if trouble is Trouble.GARBAGE:
             return web.Response(text=PAGE, content_type="text/html")
         if trouble is Trouble.BUSY:
-            return answer({"error": "busy"}, status=429, headers={"Retry-After": str(self._busy_retry_s)})
+            return answer({"error": "busy"}, status=429, headers={"Retry-After": str(self.busy_retry_s)})
         if trouble is Trouble.REFUSE and is_write:
             return answer({"error": "not allowed"}, status=self._refuse_status)
         try:

@@ -1,6 +1,6 @@
 """Modbus: one poll of a device through our link, beside raw pymodbus with the same registers in the same requests.
 
-Both poll the same peer in turn, every device from its own address and connection, all at once. Ours includes planning,
+Both poll the same peer in turn, every device from its own address and connection, all at once. Ours includes turns,
 pacing, time-outs, checks and the raw values by name; raw pymodbus is the call and its words. `raw_x`: CPU of raw
 pymodbus per poll / ours. The peer is another process that answers from a table; run with `--serve` it is this module.
 """

@@ -74,6 +74,8 @@ class Device:
         self.refuses: set[str] = set()
         self.loses: set[str] = set()
 
+    heard_mono_ms: int | None = None
+
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
