@@ -169,7 +169,7 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     transports = Transports(clock, settings.devices.mqtt.broker)
     sessions = Sessions(
         fleet=fleet, codecs=codecs.values(), links=transports.links, journal=journal, clock=clock, rng=random.Random(),
-        supervisor=supervisor, secret_of=resolve_secret, boot=remembered.epoch, prior=dict(remembered.prior),
+        supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=dict(remembered.prior),
     )  # fmt: skip
     router = Router(fleet, link, [(sessions.profiles, sessions)])
     interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))

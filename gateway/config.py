@@ -79,10 +79,23 @@ class IntervalSettings(Strict):
         return self
 
 
+SecretPrefix = Annotated[str, Field(pattern=r"^(env:[A-Za-z0-9_]+|file:/.+/)$")]
+
+
 class DeviceSettings(Strict):
-    """Links towards the batteries."""
+    """Links towards the batteries. `secrets`: what the reference of a device's secret may begin with, since whoever
+    enrolls a device also says where its secret is sent."""
 
     mqtt: MqttLinkSettings
+    secrets: tuple[SecretPrefix, ...] = ("env:DEVICE_", "file:/run/credentials/")
+
+    def secret(self, reference: str) -> str:
+        """The secret behind a device's reference. Raises InvalidInput."""
+        if not reference.startswith(self.secrets) or ".." in reference:
+            raise InvalidInput(
+                [f"secret: {reference.split(':', maxsplit=1)[0]}: outside devices.secrets ({', '.join(self.secrets)})"]
+            )
+        return resolve_secret(reference)
 
 
 class Settings(Strict):

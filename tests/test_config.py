@@ -171,3 +171,21 @@ def test_config_plain_numbers_are_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [0, -1, 7, 86_401, "1.5s", 100_000])
 def test_config_interval_that_does_not_divide_a_day_is_refused(tmp_path: Path, length: object) -> None:
     assert faults(tmp_path, intervals={"length_s": length})[0].startswith("intervals")
+
+
+@pytest.mark.parametrize(
+    ("reference", "fits"),
+    [("env:DEVICE_TOKEN", True), ("env:GATEWAY_TOKEN", False), ("file:/etc/passwd", False),
+     ("file:/run/credentials/../../etc/passwd", False), ("DEVICE_TOKEN", False)],
+)  # fmt: skip
+def test_device_secret_comes_from_allowed_places_only(
+    reference: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICE_TOKEN", "token-of-the-device")
+    monkeypatch.setenv("GATEWAY_TOKEN", "token-of-the-gateway")
+    settings = load_settings(Path("config/gateway.example.yaml")).devices
+    if fits:
+        assert settings.secret(reference) == "token-of-the-device"
+    else:
+        with pytest.raises(InvalidInput, match=r"devices\.secrets"):
+            settings.secret(reference)

@@ -1,5 +1,6 @@
 """Every simulated product by the name of its profile."""
 
+import shutil
 from typing import Any
 
 from simulators.faces.foxess_h3 import FoxessH3
@@ -54,5 +55,8 @@ def make_face(profile: str, plant: Plant, *, broker: tuple[str, int] | None = No
         if broker is None:
             raise ValueError(f"{profile} is a client of our broker and needs one")
         settings["host"], settings["port"] = broker
+    if profile == TeslaPowerwall.profile:
+        # Its certificate is made by openssl; without the program it speaks plain HTTP.
+        settings["tls"] = shutil.which("openssl") is not None
     face: Face = FACES[profile](plant, **settings)
     return face
