@@ -331,10 +331,18 @@ async def probe_device(
     )
     device = DeviceId(parameters.get("device", "probe"))
     token = resolve_secret(secret) if secret else ""
+    failure: GatewayError | None = None
     async with transports.running():
-        return await probe(
-            codec, product, transports.links[document.transport], connection, device=device, secret=token
-        )
+        try:
+            found = await probe(
+                codec, product, transports.links[document.transport], connection, device=device, secret=token
+            )
+        except GatewayError as error:
+            # A task group would wrap it.
+            failure = error
+    if failure is not None:
+        raise failure
+    return found
 
 
 @contextmanager

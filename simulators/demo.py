@@ -4,9 +4,7 @@ The gateway is a real process, started and killed like one. Times of the story a
 """
 
 import asyncio
-import csv
 import errno
-import json
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
@@ -15,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from simulators import oracle, processes
-from simulators.battery import Mode
+from simulators import demo_files, oracle, processes
 from simulators.clock import RealClock
 from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
-from simulators.homes import Homes, inventory_rows, make_homes
+from simulators.homes import Homes, make_homes
 from simulators.platform import Outage, Platform
 from simulators.polled import PolledHomes
 from simulators.view import Facts, View
@@ -45,8 +41,6 @@ BROKER_AWAY_S = 6.0
 POLLED_SINCE_S = 20.0
 """Polled devices are connected one after the other; an interval that began before counts for nobody."""
 TOKEN = "demo-token-0123456789"
-PROFILES = Path(__file__).parents[1] / "device_profiles"
-CONNECTED = ("address", "parameters", "username", "secret", "experimental")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,47 +124,17 @@ class Demo:
         self._fleet.devices.batteries.reserve_pct[self.cast.at_reserve] = float(np.floor(soc))
 
     def _write_files(self) -> Path:
-        inventory = self._directory / "devices.csv"
-        rows = inventory_rows(self.homes)
-        variables = _topic_levels()
-        for i, row in enumerate(rows):
-            row["reserve_pct"] = f"{self._fleet.devices.batteries.reserve_pct[i]:g}"
-            connected = dict.fromkeys(CONNECTED, "") | {"experimental": "false"}
-            row |= self._polled.inventory(i, variables) if i in self._polled.faces else connected
-        with inventory.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        capacity = float(self.homes.discharge_w_max.sum())
-        config = {
-            "state_dir": "state",
-            "profiles_dir": str(PROFILES),
-            "http": {"host": "127.0.0.1", "port": self._http_port, "token": "env:DEMO_TOKEN"},
-            "log": {"format": "json", "level": "info"},
-            "devices": {"mqtt": {"broker": self._mqtt("gateway")}},
-            "platform": {"broker": self._mqtt("gateway-platform")},
-            "sinks": [
-                {"kind": "http", "name": "platform-http", "url": self._platform.url, "timeout_s": 5},
-                {"kind": "mqtt", "name": "platform-mqtt"},
-            ],
-            "intervals": {"length_s": INTERVAL_S, "grace_s": GRACE_S},
-            "control": {
-                "fleet_w_per_s": round(capacity * SHARE_OF_CAPACITY / RAMP_S),
-                "release_spread_s": RELEASE_SPREAD_S,
-            },
-        }
-        # YAML is a superset of JSON.
-        self._config.write_text(json.dumps(config, indent=2), encoding="utf-8")
-        return inventory
-
-    def _mqtt(self, client: str) -> dict[str, Any]:
-        return {
-            "url": f"mqtt://127.0.0.1:{self._broker_port}",
-            "client_id": client,
-            "keepalive_s": 5,
-            "reconnect_base_s": 0.2,
-            "reconnect_cap_s": 2,
-        }
+        reserve_pct = self._fleet.devices.batteries.reserve_pct
+        capacity_w = float(self.homes.discharge_w_max.sum())
+        self._config.write_text(
+            demo_files.configuration(
+                broker_port=self._broker_port, http_port=self._http_port, receiver_url=self._platform.url,
+                interval_s=INTERVAL_S, grace_s=GRACE_S, fleet_w_per_s=capacity_w * SHARE_OF_CAPACITY / RAMP_S,
+                release_spread_s=RELEASE_SPREAD_S,
+            ),
+            encoding="utf-8",
+        )  # fmt: skip
+        return demo_files.write_inventory(self._directory, self.homes, reserve_pct, self._polled)
 
     # -- the story -------------------------------------------------------------------------------------------
 
@@ -318,7 +282,7 @@ class Demo:
         """Until at most `but` homes (one that hears nothing keeps its lease) are under control, within a bound."""
         deadline = asyncio.get_running_loop().time() + RELEASED_S_MAX
         while asyncio.get_running_loop().time() < deadline:
-            if int((self._fleet.devices.batteries.mode == Mode.REMOTE).sum()) <= but:
+            if int(self._fleet.devices.steered.sum()) <= but:
                 # The recorder takes a sample a second: let it see this.
                 await asyncio.sleep(1.5)
                 return
@@ -328,7 +292,9 @@ class Demo:
         """Let the last interval close and arrive, then judge."""
         self._phase("last intervals")
         until_ms = round(datetime.now(tz=UTC).timestamp() * 1000) - (GRACE_S + 5) * 1000
-        expected = oracle.expected_intervals(self._fleet.acked, self.homes.ids, length_s=INTERVAL_S, until_ms=until_ms)
+        # What the broker took before the gateway had subscribed went to nobody.
+        heard = [message for message in self._fleet.acked if message.t_ms > self._ready_ms + 1_000]
+        expected = oracle.expected_intervals(heard, self.homes.ids, length_s=INTERVAL_S, until_ms=until_ms)
         polled = [self.homes.ids[index] for index in self._polled.indices]
         since_ms = self._ready_ms + round(POLLED_SINCE_S * 1000)
         expected |= oracle.expected_of_polled(polled, length_s=INTERVAL_S, since_ms=since_ms, until_ms=until_ms)
@@ -375,7 +341,7 @@ class Demo:
         now_ms = self._fleet.now_ms()
         facts.fleet_w = float(np.where(batteries.islanded, 0.0, batteries.battery_w).sum())
         facts.devices = len(self.homes)
-        facts.under_control = int((batteries.mode == Mode.REMOTE).sum())
+        facts.under_control = int(self._fleet.devices.steered.sum())
         facts.islanded = int(batteries.islanded.sum())
         facts.intervals_http = len(self._platform.by_http)
         facts.intervals_mqtt = len(self._platform.by_mqtt)
@@ -405,15 +371,6 @@ def _ignore_closed_socket(loop: asyncio.AbstractEventLoop, context: dict[str, An
     error = context.get("exception")
     if not (isinstance(error, OSError) and error.errno == errno.EBADF):
         loop.default_exception_handler(context)
-
-
-def _topic_levels() -> dict[str, list[str]]:
-    """Topic levels that each profile wants enrollment to give."""
-    out: dict[str, list[str]] = {}
-    for path in PROFILES.glob("*.yaml"):
-        section = yaml.safe_load(path.read_text(encoding="utf-8")).get("mqtt") or {}
-        out[path.stem] = list(section.get("variables", ()))
-    return out
 
 
 async def play(options: Options) -> oracle.Verdict:

@@ -14,7 +14,7 @@ from simulators.battery import Batteries, Mode
 from simulators.commands import Command, CommandSeen, Malformed, Op, Result, build_ack, read_command
 from simulators.energy_store import AckedEnergy, EnergyMessage, EnergyStore, Place
 from simulators.faults import Fault, FaultBook, FaultKind, FaultRecord
-from simulators.homes import Homes, Ints
+from simulators.homes import Bools, Homes, Ints
 from simulators.messages import (
     Body,
     EnergyReadings,
@@ -138,6 +138,12 @@ class Devices:
         """Acknowledgements and kept messages that became due in a step."""
         answers, self._answers = self._answers, []
         return answers
+
+    @property
+    def steered(self) -> Bools:
+        """Which homes are under outside control; those that speak another protocol say so by their command in force."""
+        mine: Bools = self.batteries.mode == Mode.REMOTE
+        return np.where(self.elsewhere, self.reported.command_in_force > 0, mine)
 
     # messages out
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simulators.battery import Mode
 from simulators.device import Devices
 
 Singles = npt.NDArray[np.float32]
@@ -77,7 +78,7 @@ class Recorder:
                 ring[row] = getattr(batteries, name)
         available_w = batteries.available_discharge_w(batteries.reserve_pct)
         self._singles["available_w"][row] = np.where(devices.reachable, available_w, 0.0)
-        self._mode[row] = batteries.mode
+        self._mode[row] = np.where(devices.steered, Mode.REMOTE, np.where(devices.elsewhere, 0, batteries.mode))
         self._islanded[row] = batteries.islanded
         self._reachable[row] = devices.reachable
         self._command[row] = devices.reported.command_in_force
