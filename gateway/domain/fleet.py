@@ -97,7 +97,8 @@ class Nameplate(Table):
     """What does not change from tick to tick: ratings, permissions, the owner's reserve, the product's facts.
 
     `inverter_w_max` inf = not shared with PV. Site limits: NaN = unknown = not allowed, inf = unlimited.
-    `lease_s` the lease the product is given, `delivery_s` the longest a command may take to act,
+    `lease_s` the lease the product is given, `overrun_s` how much longer an inexact timer may let it run, `delivery_s`
+    the longest a command may take to act,
     `timed` whether the device reverts by its own timer, `steerable` whether it takes setpoints from us (the product
     can, the operator has not ruled it out, and the device is what it is enrolled as).
     """
@@ -122,6 +123,7 @@ class Nameplate(Table):
         "feeder": (np.int32, -1),
         "profile": (np.int32, -1),
         "lease_s": (np.float32, 120.0),
+        "overrun_s": (np.float32, 0.0),
         "delivery_s": (np.float32, 5.0),
         "timed": (np.bool_, True),
         "steerable": (np.bool_, True),
@@ -145,6 +147,7 @@ class Nameplate(Table):
     feeder: NDArray[np.int32]
     profile: NDArray[np.int32]
     lease_s: Singles
+    overrun_s: Singles
     delivery_s: Singles
     timed: Bools
     steerable: Bools
@@ -269,6 +272,7 @@ class ProductFacts:
     """What a profile says of every device of the product (see `Nameplate` for units)."""
 
     lease_s: float
+    overrun_s: float = 0.0
     delivery_s: float
     timed: bool
     steerable: bool = True
@@ -326,6 +330,7 @@ class Fleet:
         plate.feeder[slot] = self.feeders.index(device.feeder)
         plate.profile[slot] = self.profiles.index(device.profile)
         plate.lease_s[slot] = facts.lease_s
+        plate.overrun_s[slot] = facts.overrun_s
         plate.delivery_s[slot] = facts.delivery_s
         plate.timed[slot] = facts.timed
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)

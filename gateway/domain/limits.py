@@ -381,9 +381,10 @@ def _look_ahead(draft: _Draft, setpoint_w: Floats, now: Now) -> None:
     gain_w = np.maximum(np.fmax(plate.charge_w_max * ~ours, -lowest_w), 0)
     since_s = draft.age_s + plate.delivery_s
     left_ws = 3600 * draft.deliverable_wh - (drain_w + plate.standby_w) * since_s
-    draft.out.narrow(np.maximum(left_ws / plate.lease_s - plate.standby_w, 0), Reason.LOOKAHEAD)
+    runs_s = plate.lease_s + plate.overrun_s
+    draft.out.narrow(np.maximum(left_ws / runs_s - plate.standby_w, 0), Reason.LOOKAHEAD)
     room_ws = 3600 * draft.absorbable_wh - gain_w * since_s
-    draft.into.narrow(np.maximum(room_ws / plate.lease_s, 0), Reason.LOOKAHEAD)
+    draft.into.narrow(np.maximum(room_ws / runs_s, 0), Reason.LOOKAHEAD)
 
 
 def _lease_too_long(draft: _Draft, setpoint_w: Floats, now: Now) -> Bools:
@@ -391,7 +392,7 @@ def _lease_too_long(draft: _Draft, setpoint_w: Floats, now: Now) -> Bools:
     the SoC came out lower than it seemed when the lease was given."""
     plate = draft.snapshot.nameplate
     left_s = np.clip((draft.snapshot.control.lease_end_mono_ms - now.mono_ms) * 0.001, 0, plate.lease_s)
-    runs_s = draft.age_s + left_s
+    runs_s = draft.age_s + left_s + plate.overrun_s
     empties = (setpoint_w > 0) & ((setpoint_w + plate.standby_w) * runs_s > 3600 * draft.deliverable_wh)
     fills = (setpoint_w < 0) & (-setpoint_w * runs_s > 3600 * draft.absorbable_wh)
     result: Bools = empties | fills

@@ -48,6 +48,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     facts, watchdog = document.facts, document.watchdog
     return ProductFacts(
         lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
+        overrun_s=max(0.0, (watchdog.reverts_within_s or 0.0) - watchdog.lease_s) if watchdog is not None else 0.0,
         delivery_s=facts.delivery_s,
         timed=watchdog is None or watchdog.kind != "none",
         steerable=product.base.steers if product is not None else document.commands is not None,

@@ -84,12 +84,13 @@ class Custody:
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
         control.before_w[confirmed] = control.setpoint_w[confirmed]
         timed = fleet.nameplate.timed[:n]
-        ended = (control.held == Held.CONTROLLED) & timed & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
+        slack_ms = LEASE_MARGIN_MS + (1000 * fleet.nameplate.overrun_s[:n]).astype(np.int64)
+        over = timed & (control.lease_end_mono_ms + slack_ms < now.mono_ms)
+        ended = (control.held == Held.CONTROLLED) & over
         self.stats.leases_run_out += int(ended.sum())
         told = (control.cmd_applied >= control.cmd_sent) | (
             (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
         )
-        over = timed & (control.lease_end_mono_ms + LEASE_MARGIN_MS < now.mono_ms)
         freed = ended | ((control.held == Held.RELEASING) & (told | over))
         if freed.any():
             self._free(np.flatnonzero(freed))

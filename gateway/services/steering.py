@@ -148,18 +148,23 @@ class Steering:
         if unmet:
             return self._refuse(unmet[0])
         control = program.control
-        if self._prior is None and control is not None:
+        sequence = (*(() if self._engaged or control is None else control.begin), *steps)
+        first = self._prior is None and control is not None
+        if first and control is not None:
+            # What cannot be written is refused before anything is remembered.
+            self._actions(sequence, command, program)
             why = await self._save(control.saves, program, link)
             if why:
                 return Done(delivery=Delivery.NOT_SENT, result=CommandResult.NONE, why=why)
-        begin = () if self._engaged or control is None else control.begin
-        todo = self._actions((*begin, *steps), command, program)
+        todo = self._actions(sequence, command, program)
         written: list[PointWrite] = []
         try:
             await self._send(todo, program, link, written)
         except (PeerRefused, Unwritable) as error:
             if written:
                 await self._hand_back(program, link)
+            elif first:
+                await self._forget()
             return self._refuse(str(error))
         self._engaged = True
         self._force(command)
@@ -184,15 +189,20 @@ class Steering:
         if done.result is CommandResult.REFUSED:
             return done
         if self._prior is not None:
+            self._stats.restored += 1
+        await self._forget()
+        self._engaged, self._touched, self._foreign = False, {}, 0
+        return done
+
+    async def _forget(self) -> None:
+        """The device holds its own settings: what was saved of them is of no use any more."""
+        if self._prior is not None:
             try:
                 await self._journal.commit([PriorRestored(device=self._device)])
             except StorageError as error:
-                # It is released; restoring the same once more after a restart does no harm.
+                # Restoring the same once more after a restart does no harm.
                 log.warning("a restored device is still on the list", extra={"device": self._device, "why": str(error)})
-            self._stats.restored += 1
         self._book.pop(self._device, None)
-        self._engaged, self._touched, self._foreign = False, {}, 0
-        return done
 
     async def _hand_back(self, program: Program, link: PointLink) -> None:
         """A sequence stopped half way: leave the device as it was, as far as it lets us."""

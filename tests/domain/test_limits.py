@@ -449,3 +449,13 @@ def test_limits_any_reading_stays_inside_ratings_and_homes_inside_their_meter(
             assert found.charge_w[inside].sum() <= max(-known.max(), 0) + 0.01
     if age == 3:
         assert not found.controllable.any()
+
+
+def test_look_ahead_inexact_timer_counts_the_longest_it_may_run() -> None:
+    """A product whose timer may overrun by a lease gets half the power a product with an exact one gets."""
+    exact, inexact = fleet_of(1, soc_pct=20.5, lease_s=100), fleet_of(1, soc_pct=20.5, lease_s=100)
+    inexact.nameplate.overrun_s[:] = 100
+    allowed = [float(envelope(s, NOW, EXACT).discharge_w[0]) for s in (exact, inexact)]
+    standby_w = float(exact.nameplate.standby_w[0])
+    assert 0 < allowed[1] < allowed[0] < 5000
+    assert allowed[1] + standby_w == pytest.approx((allowed[0] + standby_w) / 2, rel=1e-3)
