@@ -277,7 +277,7 @@ class Channel:
         try:
             if unit != exchange.unit:
                 raise ProtocolViolation(f"unit {exchange.unit} was asked, unit {unit} answered")
-            words = answer(exchange.pdu, pdu)
+            words = answer(exchange.pdu, pdu, loose_writes=self._pacing.loose_writes)
         except ProtocolViolation as error:
             self._abandoned.append(transaction)
             exchange.fail(error)

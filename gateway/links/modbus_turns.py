@@ -47,6 +47,7 @@ class Pacing:
     timeouts_to_reconnect: int
     errors_to_reconnect: int
     idle_ms: float | None
+    loose_writes: bool = False
 
     @classmethod
     def of(cls, section: ModbusSection) -> "Pacing":
@@ -56,6 +57,7 @@ class Pacing:
             timeouts_to_reconnect=section.timeouts_to_reconnect,
             errors_to_reconnect=section.reconnect_after_reply_errors,
             idle_ms=None if section.idle_s_max is None else 1000 * IDLE_SHARE * section.idle_s_max,
+            loose_writes=section.write_answer == "malformed",
         )
 
     def stricter(self, other: "Pacing") -> "Pacing":
@@ -66,6 +68,7 @@ class Pacing:
             timeouts_to_reconnect=min(self.timeouts_to_reconnect, other.timeouts_to_reconnect),
             errors_to_reconnect=min(self.errors_to_reconnect, other.errors_to_reconnect),
             idle_ms=min(idles, default=None),
+            loose_writes=self.loose_writes and other.loose_writes,
         )
 
 

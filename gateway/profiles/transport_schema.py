@@ -33,7 +33,8 @@ class ModbusSection(Strict):
     them. Reads are merged up to `registers_max` over gaps of at most `gap_max` registers and never across a register
     in `split_at`; `forbidden` ranges (first, last) are never touched. `spacing_s` between requests, `rest_s` after a
     connect, `idle_s_max` the longest silence the device keeps the connection through.
-    `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`)."""
+    `write_answer` malformed: the device confirms writes with bytes that are not what the protocol says (the function
+    alone is believed). `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`)."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     units: dict[Name, UnitId]
@@ -54,6 +55,7 @@ class ModbusSection(Strict):
     busy_retries: Annotated[int, Field(ge=0, le=10)] = 2
     busy_wait_s: Seconds = 0.5
     reconnect_after_reply_errors: Annotated[int, Field(ge=1, le=10)] = 3
+    write_answer: Literal["exact", "malformed"] = "exact"
 
     @model_validator(mode="after")
     def _has_main(self) -> "ModbusSection":

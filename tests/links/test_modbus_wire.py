@@ -146,6 +146,21 @@ def test_turns_units_are_served_in_turn_f4() -> None:
     assert queued((1, READ), (1, READ), (1, READ), (2, READ), (3, READ)) == [(1, 3), (2, 3), (3, 3), (1, 3), (1, 3)]
 
 
+@pytest.mark.parametrize("reply", ["10", "10 ff", "10 0010 0003"])
+def test_answer_known_malformed_confirmation_is_believed_where_the_profile_says_so(reply: str) -> None:
+    request = write_request(16, 0x10, (1, 2))
+    with pytest.raises(ProtocolViolation):
+        answer(request, bytes.fromhex(reply))
+    assert answer(request, bytes.fromhex(reply), loose_writes=True) == ()
+
+
+def test_answer_loose_writes_still_tell_a_refusal_and_another_function() -> None:
+    request = write_request(16, 0x10, (1, 2))
+    assert answer(request, bytes.fromhex("90 03"), loose_writes=True) == Refusal(3)
+    with pytest.raises(ProtocolViolation):
+        answer(request, bytes.fromhex("06 0010 0001"), loose_writes=True)
+
+
 def test_turns_writes_go_before_reads() -> None:
     write = write_request(6, 1, (1,))
     assert queued((1, READ), (2, READ), (1, write), (2, write), (1, write)) == [(1, 6), (2, 6), (1, 6), (1, 3), (2, 3)]
