@@ -229,7 +229,8 @@ class Session:
         period_ms: dict[Group, float] = {"live": 1000 * polling.live_s, "slow": 1000 * polling.slow_s}
         now_ms = self._clock.mono_ms()
         self._due_ms = {"live": now_ms, "slow": now_ms + round(period_ms["slow"])}
-        next_energy_ms = now_ms + round(1000 * polling.energy_s * self._rng.uniform(0.5, 1.0))
+        # The first sample follows at once: after an outage the counters' difference closes the gap.
+        next_energy_ms = now_ms + round(period_ms["live"])
         failures = 0
         while True:
             now = self._clock.now()
@@ -238,7 +239,7 @@ class Session:
             names = [name for group in groups for name in self._program.groups[group]]
             names += self._program.groups["energy"] if energy else ()
             try:
-                await self._read(names, now)
+                heard = await self._read(names, now)
                 failures = 0
             except (LinkDown, PeerBusy, ProtocolViolation) as error:
                 self._stats.poll_failures += 1
@@ -253,7 +254,7 @@ class Session:
                 if energy:
                     next_energy_ms += round(1000 * polling.energy_s)
                     next_energy_ms = max(next_energy_ms, now.mono_ms + 1)
-                    self._settle(now)
+                    self._settle(heard)
             for group in groups:
                 self._due_ms[group] = max(self._due_ms[group] + round(period_ms[group]), now.mono_ms + 1)
             pause_s = (min(self._due_ms.values()) - self._clock.mono_ms()) / 1000
@@ -269,8 +270,8 @@ class Session:
             return False
         return True
 
-    async def _read(self, names: list[str], now: Now) -> None:
-        """One poll; the reading's time is when it was asked for, or when the device said it."""
+    async def _read(self, names: list[str], now: Now) -> Now:
+        """One poll; returns the reading's time: when it was asked for, or when the device said it."""
         link = self._link
         if link is None:
             raise LinkDown("not connected")
@@ -286,6 +287,7 @@ class Session:
         force = self._steering.in_force
         self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._steering.running else 0)
         self._told_online = True
+        return now
 
     def _with_mode(self, reading: Canonical) -> Canonical:
         """A product that does not say who steers it is ours while our command runs; one that somebody else writes to
