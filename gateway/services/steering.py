@@ -88,6 +88,7 @@ class Steering:
         self._foreign = 0
         self._written_today: dict[str, tuple[int, int]] = {}
         self._newest_cmd = 0
+        self._refused_for = ""
         self._beats = 0
         self.in_force: Command | None = None
         self._force_end_ms = 0
@@ -166,7 +167,7 @@ class Steering:
             elif first:
                 await self._forget()
             return self._refuse(str(error))
-        self._engaged = True
+        self._engaged, self._refused_for = True, ""
         self._force(command)
         done = await self._confirmed(written, program, link)
         if done.result is CommandResult.REFUSED:
@@ -383,5 +384,7 @@ class Steering:
 
     def _refuse(self, why: str) -> Done:
         self._stats.refused += 1
-        log.warning("a command was refused", extra={"device": self._device, "why": why})
+        if why != self._refused_for:
+            self._refused_for = why
+            log.warning("a command was refused", extra={"device": self._device, "why": why})
         return Done(delivery=Delivery.REFUSED, result=CommandResult.REFUSED, why=why)
