@@ -130,7 +130,8 @@ class Custody:
         self._adopt &= control.held[:n] == Held.CONTROLLED
         # A reading from before the restart shows a power that a ramp has left behind.
         heard = self._adopt & (live.seen_mono_ms[:n] > self._began_mono_ms) & np.isfinite(live.battery_w[:n])
-        ours = heard & (live.mode[:n] == Mode.REMOTE)
+        # A product that does not tell who steers it may still be ours.
+        ours = heard & ((live.mode[:n] == Mode.REMOTE) | (live.mode[:n] == Mode.UNKNOWN))
         slots = np.flatnonzero(ours)
         # How much of the lease is left is not known: it is renewed at once, with what is wanted by then.
         soon_ms = (1000 * RENEW_PART * self._fleet.nameplate.lease_s[slots]).astype(np.int64)
@@ -138,7 +139,7 @@ class Custody:
         control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
         control.before_w[slots] = control.setpoint_w[slots]
         control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
-        self._free(np.flatnonzero(heard & ~ours & (live.mode[:n] != Mode.UNKNOWN)))
+        self._free(np.flatnonzero(heard & ~ours))
         self._adopt &= ~heard
 
     def _owners_choice(self, n: int) -> list[Change]:

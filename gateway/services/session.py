@@ -26,6 +26,7 @@ FAILURES_TO_RECONNECT = 3
 FAILURES_TO_OFFLINE = 3
 INTEGRATE_GAP_PART = 3.0
 POLL_PAUSE_MIN_S = 0.05
+TIDY_S = 30.0
 RETRY_S = 1.0
 
 
@@ -115,7 +116,6 @@ class Session:
         self._broken = asyncio.Event()
         self._failures = 0
         self._told_online = True
-        self._due_ms: dict[Group, int] = {}
         self._written_ms = -(1 << 62)
 
     async def run(self) -> None:
@@ -224,20 +224,20 @@ class Session:
             self._link = None
 
     async def _poll(self) -> None:
-        """Poll until the link fails `FAILURES_TO_RECONNECT` times in a row."""
+        """Poll until the link fails `FAILURES_TO_RECONNECT` times in a row. Every poll reads what is live: a reading is
+        never made of values older than itself."""
         polling = self._program.document.polling
-        period_ms: dict[Group, float] = {"live": 1000 * polling.live_s, "slow": 1000 * polling.slow_s}
+        live_ms = 1000 * polling.live_s
+        period_s = {"live": polling.live_s, "energy": polling.energy_s, "slow": polling.slow_s}
         now_ms = self._clock.mono_ms()
-        self._due_ms = {"live": now_ms, "slow": now_ms + round(period_ms["slow"])}
         # The first sample follows at once: after an outage the counters' difference closes the gap.
-        next_energy_ms = now_ms + round(period_ms["live"])
+        slow_ms = now_ms + 1000 * polling.slow_s
+        due_ms: dict[Group, float] = {"live": now_ms, "energy": now_ms + live_ms, "slow": slow_ms}
         failures = 0
         while True:
             now = self._clock.now()
-            energy = now.mono_ms >= next_energy_ms
-            groups = [group for group, due_ms in self._due_ms.items() if due_ms <= now.mono_ms]
+            groups = [group for group, due in due_ms.items() if group == "live" or due <= now.mono_ms]
             names = [name for group in groups for name in self._program.groups[group]]
-            names += self._program.groups["energy"] if energy else ()
             try:
                 heard = await self._read(names, now)
                 failures = 0
@@ -250,14 +250,11 @@ class Session:
                 if await self._waited(min(RETRY_S, polling.live_s)):
                     raise LinkDown("the connection broke during a command") from error
                 continue
-            else:
-                if energy:
-                    next_energy_ms += round(1000 * polling.energy_s)
-                    next_energy_ms = max(next_energy_ms, now.mono_ms + 1)
-                    self._settle(heard)
+            if "energy" in groups:
+                self._settle(heard)
             for group in groups:
-                self._due_ms[group] = max(self._due_ms[group] + round(period_ms[group]), now.mono_ms + 1)
-            pause_s = (min(self._due_ms.values()) - self._clock.mono_ms()) / 1000
+                due_ms[group] = max(due_ms[group] + 1000 * period_s[group], now.mono_ms + 1)
+            pause_s = (due_ms["live"] - self._clock.mono_ms()) / 1000
             if await self._waited(max(pause_s, POLL_PAUSE_MIN_S)):
                 raise LinkDown("the connection broke during a command")
 
@@ -368,20 +365,25 @@ class Session:
                 done.set_result(delivery)
 
     def _pause_s(self) -> float | None:
-        """Until the next heartbeat or grid target; None while there is neither."""
+        """Until the next heartbeat or grid target, or a look at what is left over; None while there is nothing."""
         control = self._program.control
-        if control is None or not self._steering.running:
+        if control is None or not (self._steering.running or self._steering.leaves):
             return None
+        if not self._steering.running:
+            return TIDY_S
         periods = [control.heartbeat.every_s] if control.heartbeat else []
         periods += [control.follow_s] if control.follow_s else []
-        return min(periods, default=None)
+        return min(periods, default=TIDY_S)
 
     async def _keep_up(self) -> None:
-        """What goes on while a command is in force."""
+        """What goes on while a command is in force, and what is left to do after it."""
         link, control = self._link, self._program.control
         if link is None or control is None or self.state is not State.READY:
             return
         try:
+            if not self._steering.running:
+                await self._steering.tidy(self._program, link)
+                return
             if control.heartbeat is not None:
                 await self._steering.beat(self._program, link)
             if control.follow_s is not None:

@@ -92,6 +92,7 @@ class Steering:
         self._beats = 0
         self.in_force: Command | None = None
         self._force_end_ms = 0
+        self._began_mono_ms = clock.mono_ms()
         self.read_mono_ms = 0
 
     @property
@@ -114,6 +115,11 @@ class Steering:
     def running(self) -> bool:
         """Whether a command of ours is in force."""
         return self.in_force is not None and self._clock.mono_ms() < self._force_end_ms
+
+    @property
+    def leaves(self) -> bool:
+        """Whether settings of an episode are still to be restored."""
+        return self._prior is not None
 
     @property
     def taken_over(self) -> bool:
@@ -194,6 +200,23 @@ class Steering:
         await self._forget()
         self._engaged, self._touched, self._foreign = False, {}, 0
         return done
+
+    async def tidy(self, program: Program, link: PointLink) -> None:
+        """Restore what an episode left behind that nobody ended: the device's timer did, or a crash of ours. Not before
+        a whole lease has passed since the last command or the start: whoever goes on renews it in that time. A device
+        that somebody else steers is left alone."""
+        control, watchdog = program.control, program.watchdog
+        if not self.leaves or self.running or self.taken_over or control is None or watchdog is None:
+            return
+        if self._clock.mono_ms() - max(self._began_mono_ms, self._force_end_ms) < 1000 * watchdog.lease_s:
+            return
+        if not self._prior:
+            await self._forget()
+            return
+        try:
+            await self._release(control.release, program, link)
+        except (Unwritable, PeerRefused) as error:
+            log.info("settings could not be restored", extra={"device": self._device, "why": str(error)})
 
     async def _forget(self) -> None:
         """The device holds its own settings: what was saved of them is of no use any more."""
