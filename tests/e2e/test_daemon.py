@@ -134,7 +134,7 @@ async def test_daemon_import_over_rest_and_offline_takes_the_good_rows_and_names
         more = inventory_csv([f"e-{i}" for i in range(10_000)])
         async with asyncio.timeout(60):
             reply = await daemon.ask("POST", "/v1/devices", body=more.encode(), kind="text/csv")
-        assert reply.body == {"rows": 10_000, "enrolled": 10_000, "rejected": [], "rejected_total": 0}
+        assert reply.body == {"rows": 10_000, "enrolled": 10_000, "rejected": [], "rejected_total": 0, "notes": []}
         again = await daemon.ask("POST", "/v1/devices", body=file.read_bytes(), kind="text/csv")
         assert (again.body["enrolled"], again.body["rejected_total"]) == (0, 4)
         assert [row["line"] for row in again.body["rejected"]] == [18, 5_001, 10_000, 10_001]
