@@ -219,7 +219,7 @@ class HttpLink:
         return out
 
     async def write(self, request: Request) -> None:
-        """Any 2xx means that it was taken; what the body says is not looked at."""
+        """Any 2xx but a web page means that it was taken; what the body says is not looked at."""
         writes = [(self._write_to(write.point), write.raw) for write in request.writes]
         if len({(to.method, to.path) for to, _ in writes}) != 1:
             raise Unwritable("the members of one request go to one place")
@@ -233,6 +233,9 @@ class HttpLink:
             reply, _ = await self._authorised(turn, to.method or "POST", path, body)
             if not reply.ok:
                 raise self._refused(f"{path}: HTTP {reply.status}")
+            if reply.body.lstrip()[:1] == b"<":
+                # A portal, a proxy or an error page answered, not the device.
+                raise self._host.wire.malformed(f"{path}: a page came instead of an answer")
 
         await self._in_turn(send, write=True)
 

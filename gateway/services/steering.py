@@ -333,7 +333,9 @@ class Steering:
         expected = {write.point: write for write in written if self._shown(write.point, program)}
         accepted = Done(delivery=Delivery.ACCEPTED, result=CommandResult.APPLIED)
         if not expected:
-            return accepted
+            # A broker's acknowledgement is not the device's: what became of it is not known.
+            brokered = program.document.transport == "mqtt" and bool(written)
+            return Done(delivery=Delivery.ACCEPTED, result=CommandResult.NONE) if brokered else accepted
         settle_s = program.control.settle_s if program.control is not None else 0.0
         lag_s = max(program.points[name].readback_s or 0.0 for name in expected)
         if max(settle_s, lag_s) > 0:

@@ -48,7 +48,8 @@ class Plant:
         self.imported_wh = 0.0
         self.exported_wh = 0.0
         self.pv_wh = 0.0
-        self.counter_offset_wh = 0.0
+        self._charged_before_wh = 0.0
+        self._discharged_before_wh = 0.0
 
     def step(self, dt_s: float) -> None:
         """Count what flowed in the step that has just passed."""
@@ -111,15 +112,16 @@ class Plant:
     @property
     def charged_wh(self) -> float:
         """Lifetime AC energy charged; starts anew after `reset_counters`."""
-        return float(self.batteries.charged_wh[self.index]) - self.counter_offset_wh
+        return float(self.batteries.charged_wh[self.index]) - self._charged_before_wh
 
     @property
     def discharged_wh(self) -> float:
-        return max(0.0, float(self.batteries.discharged_wh[self.index]) - self.counter_offset_wh)
+        return float(self.batteries.discharged_wh[self.index]) - self._discharged_before_wh
 
     def reset_counters(self) -> None:
         """As after a firmware upgrade: lifetime counters begin at 0."""
-        self.counter_offset_wh = float(self.batteries.charged_wh[self.index])
+        self._charged_before_wh = float(self.batteries.charged_wh[self.index])
+        self._discharged_before_wh = float(self.batteries.discharged_wh[self.index])
 
     @property
     def islanded(self) -> bool:

@@ -1,20 +1,24 @@
 """One product end to end: its simulator on a real socket, its profile and a session, and time that runs fast.
 
 Simulated time runs `SPEED` times faster than the machine's. What the profile asks the gateway to wait for (pacing,
-settling, read-back, polling) is divided by the same factor; what is told to the device (leases) is not.
+settling, read-back, polling) is divided by the same factor; what is told to the device (leases) is not. A real device
+instead of a simulator has no world, and everything keeps its own time.
 """
 
 import asyncio
+import math
 import random
-import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gateway.clock import SystemClock
-from gateway.domain.fleet import Fleet
+from gateway.domain.fleet import Fleet, Held
 from gateway.domain.model import (
     AckBatch,
     CommandOp,
@@ -22,107 +26,67 @@ from gateway.domain.model import (
     Connection,
     Delivery,
     EnergyBatch,
+    EventId,
+    EventKind,
+    EventRequest,
     LiveBatch,
+    Mode,
+    Now,
     ReadingBatch,
+    TargetGroup,
 )
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks
 from gateway.ports import PointLinks
 from gateway.profiles.codec import Codec, compile_profile
-from gateway.profiles.control_schema import Control, Step
+from gateway.profiles.control_schema import Control as Sequences
+from gateway.profiles.control_schema import Watchdog
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.schema import Overlay, Polling, ProfileDocument
+from gateway.profiles.schema import ProfileDocument
+from gateway.services import sessions as sessions_module
+from gateway.services.control import Control
 from gateway.services.session import Session, State
-from gateway.services.sessions import FLUSH_S, Sessions
+from gateway.services.sessions import Sessions
+from gateway.services.settings import ControlSettings
 from gateway.services.steering import Command
 from gateway.services.supervisor import Supervisor
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.battery import Batteries
+from simulators.broker import Broker
 from simulators.faces.catalogue import FACES, make_face
 from simulators.faces.plant import Connection as FaceConnection
-from simulators.faces.plant import Face, Plant
-from tests.brokers import BrokerProcess, standin_process
+from simulators.faces.plant import Face, Plant, Trouble
+from simulators.processes import free_port
+from tests.conformance.quick import SPEED, quick
+from tests.conformance.recording import RecordingLinks
 from tests.fakes import MemoryJournal, home
 from tests.simulators.fleets import homes
 
-SPEED = 20.0
-STEP_S = 0.01
-CEILING_S = 20.0
+STEP_S = 0.02
+STEPS_MAX = 150
+CEILING_S = 8.0
+SETTLED_S = 12.0
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 CODECS = load_profiles(PROFILES)
 PRODUCTS = sorted(name for name, codec in CODECS.items() if codec.product is not None)
 STEERED = [name for name in PRODUCTS if CODECS[name].facts.steerable]
 NOON_S = 12 * 3600.0
-
-
-def quick(document: ProfileDocument, speed: float = SPEED) -> ProfileDocument:
-    """The profile with every pause of the gateway's own divided by `speed`."""
-    points = {
-        name: point.model_copy(
-            update={"readback_s": point.readback_s / speed if point.readback_s else point.readback_s}
-        )
-        for name, point in document.points.items()
-    }
-    changed: dict[str, Any] = {
-        "points": points,
-        "polling": Polling.model_construct(
-            live_s=document.polling.live_s / speed, energy_s=document.polling.energy_s / speed, slow_s=60 / speed
-        ),
-        "control": _quick_control(document.control, speed),
-        "overlays": tuple(_quick_overlay(overlay, speed) for overlay in document.overlays),
-    }
-    if document.modbus is not None:
-        changed["modbus"] = document.modbus.model_copy(
-            update={"rest_s": 0.0, "spacing_s": 0.0, "timeout_s": 0.5, "busy_wait_s": 0.02}
-        )
-    if document.http is not None:
-        changed["http"] = document.http.model_copy(
-            update={"timeout_s": 0.5, "spacing_s": 0.0, "cool_down_s": 0.2, "breaker_s": 0.2}
-        )
-    if document.mqtt is not None:
-        keepalive = document.mqtt.keepalive
-        changed["mqtt"] = document.mqtt.model_copy(
-            update={
-                "quiet_s": document.mqtt.quiet_s / speed,
-                "keepalive": keepalive.model_copy(update={"every_s": keepalive.every_s / speed}) if keepalive else None,
-            }
-        )
-    return document.model_copy(update=changed)
-
-
-def _quick_control(control: Control | None, speed: float) -> Control | None:
-    if control is None:
-        return None
-
-    def steps(before: tuple[Step, ...]) -> tuple[Step, ...]:
-        return tuple(s.model_copy(update={"wait_s": s.wait_s / speed}) if s.wait_s else s for s in before)
-
-    changed: dict[str, Any] = {
-        name: steps(getattr(control, name)) for name in ("begin", "discharge", "charge", "hold", "release", "reserve")
-    }
-    changed |= {"settle_s": control.settle_s / speed, "interval_s_min": control.interval_s_min / speed}
-    changed["follow_s"] = control.follow_s / speed if control.follow_s else None
-    if control.heartbeat is not None:
-        changed["heartbeat"] = control.heartbeat.model_copy(update={"every_s": control.heartbeat.every_s / speed})
-    return control.model_copy(update=changed)
-
-
-def _quick_overlay(overlay: Overlay, speed: float) -> Overlay:
-    return overlay.model_copy(update={"control": _quick_control(overlay.control, speed)})
+MIDNIGHT_S = 24 * 3600.0
+CONTROL = ControlSettings(fleet_w_per_s=100_000.0, release_spread_s=0.0)
 
 
 @dataclass(slots=True)
 class Heard:
-    """What a session has emitted: the newest live row, every energy row, answers by command."""
+    """What a session has emitted: live rows, energy rows, answers by command."""
 
     live: list[dict[str, float]] = field(default_factory=list)
     energy: list[dict[str, float]] = field(default_factory=list)
     answers: dict[int, CommandResult] = field(default_factory=dict)
 
-    def take(self, batch: ReadingBatch, fleet: Fleet, clock: SystemClock) -> None:
+    def take(self, batch: ReadingBatch, fleet: Fleet, now: Now) -> None:
         if batch.live is not None:
-            fleet.take_live(batch.live, clock.now())
+            fleet.take_live(batch.live, now)
             self.live += _rows(batch.live)
         if batch.energy is not None:
             self.energy += _rows(batch.energy)
@@ -139,70 +103,106 @@ def _rows(batch: LiveBatch | EnergyBatch) -> list[dict[str, float]]:
     return [{name: float(getattr(batch, name)[i]) for name in names} for i in range(len(batch.slots))]
 
 
-class Rig:
-    """A product on the bench. `world` runs in the background from `start` to `stop`."""
+class SkippingClock(SystemClock):
+    """The machine's clocks, that much later as was skipped."""
 
-    def __init__(
-        self, codec: Codec, face: Face, batteries: Batteries, links: PointLinks, *, journal: MemoryJournal
-    ) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._ahead_ms = 0
+
+    def now(self) -> Now:
+        now = super().now()
+        return Now(utc_ms=now.utc_ms + self._ahead_ms, mono_ms=now.mono_ms + self._ahead_ms)
+
+    def mono_ms(self) -> int:
+        return super().mono_ms() + self._ahead_ms
+
+    def skip(self, *, s: float) -> None:
+        self._ahead_ms += round(1000 * s)
+
+
+class Station:
+    """The gateway's side of one device: a fleet of one, a session, a journal that outlives it, a control loop whose
+    ticks the test makes."""
+
+    def __init__(self, codec: Codec, links: PointLinks, group: asyncio.TaskGroup, *, device: str = "bench") -> None:
         self.codec = codec
-        self.face = face
-        self.plant = face.plant
-        self.batteries = batteries
-        self.journal = journal
-        self.clock = SystemClock()
+        self.links = RecordingLinks(links)
+        self.journal = MemoryJournal()
+        self.clock = SkippingClock()
         self.heard = Heard()
-        self.paused = False
-        self.simulated_s = 0.0
-        self._links = links
-        self._connection = FaceConnection(url="")
-        self._tasks: list[asyncio.Task[None]] = []
-        self._cmd = 0
         self.fleet = Fleet()
         self.sessions: Sessions | None = None
+        self.loop: Control | None = None
+        self.connection = Connection(url="")
+        self.secret = ""
+        self.capacity_wh = 10_000.0
+        self._device = device
+        self._group = group
+        self._tasks: list[asyncio.Task[None]] = []
+        self._cmd = 0
 
     @property
-    def control(self) -> Control:
+    def sequences(self) -> Sequences:
         found = self.codec.document.control
         assert found is not None
         return found
+
+    @property
+    def watchdog(self) -> Watchdog:
+        found = self.codec.document.watchdog
+        assert found is not None
+        return found
+
+    @property
+    def done(self) -> tuple[Delivery, CommandResult]:
+        """What is known of a command that was carried out: a product that is reached through a broker and shows
+        nothing of what it was told leaves it open."""
+        points, control = self.codec.document.points, self.sequences
+        written = [points[name] for step in control.discharge or control.reserve for name in step.touched()]
+        shown = any(point.readable and point.readback_s is not None for point in written)
+        silent = self.codec.document.mqtt is not None and not shown
+        return Delivery.ACCEPTED, CommandResult.NONE if silent else CommandResult.APPLIED
 
     @property
     def session(self) -> Session:
         assert self.sessions is not None
         return self.sessions.sessions[0]
 
-    async def listen(self) -> None:
-        self._connection = await self.face.start()
+    @property
+    def has_session(self) -> bool:
+        return self.sessions is not None and bool(self.sessions.sessions)
 
-    def attach(self, group: asyncio.TaskGroup, *, experimental: bool = True) -> None:
+    def attach(self, *, experimental: bool = True) -> None:
         """A gateway that finds the journal and nothing else: what a start after SIGKILL finds."""
         remembered = self.journal.load()
-        self._cmd = remembered.epoch << 32
-        self.fleet = Fleet()
-        connection = Connection(
-            url=self._connection.url,
-            parameters=tuple(self._connection.parameters.items()),
-            username=self._connection.username,
-            secret="env:IGNORED" if self._connection.token else "",
-        )
+        # The control loop counts from the same epoch: what the test gives by itself is newer.
+        self._cmd = (remembered.epoch << 32) + (1 << 30)
+        fleet = self.fleet = Fleet()
         device = home(
-            "bench", profile=self.codec.name, connection=connection, experimental=experimental,
-            capacity_wh=self.plant.capacity_wh,
+            self._device, profile=self.codec.name, connection=self.connection, experimental=experimental,
+            capacity_wh=self.capacity_wh,
         )  # fmt: skip
-        self.fleet.profiles.index(self.codec.name)
-        self.fleet.enroll(device, self.codec.facts)
-        self.sessions = Sessions(
-            fleet=self.fleet, codecs=[self.codec], links={self.codec.document.transport: self._links},
+        fleet.profiles.index(self.codec.name)
+        fleet.enroll(device, self.codec.facts)
+        sessions = self.sessions = Sessions(
+            fleet=fleet, codecs=[self.codec], links={self.codec.document.transport: self.links},
             journal=self.journal, clock=self.clock, rng=random.Random(1),
             supervisor=Supervisor(rng=random.Random(2), clock=self.clock),
-            secret_of=lambda _: self._connection.token, boot=remembered.epoch, prior=dict(remembered.prior),
+            secret_of=lambda _: self.secret, boot=remembered.epoch, prior=dict(remembered.prior),
         )  # fmt: skip
-        heard = self.heard = Heard()
-        fleet = self.fleet
-        self._tasks.append(
-            group.create_task(self.sessions.run(lambda b: heard.take(b, fleet, self.clock)), name="sessions")
+        loop = self.loop = Control(
+            CONTROL, fleet=fleet, journal=self.journal, link=sessions, clock=self.clock, epoch=remembered.epoch
         )
+        loop.restore(remembered)
+        heard = self.heard = Heard()
+
+        def emit(batch: ReadingBatch) -> None:
+            heard.take(batch, fleet, self.clock.now())
+            if batch.acks is not None:
+                loop.take_acks(batch.acks)
+
+        self._tasks.append(self._group.create_task(sessions.run(emit), name="sessions"))
 
     async def detach(self) -> None:
         """The gateway dies: nothing is released, nothing is said."""
@@ -211,45 +211,35 @@ class Rig:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
-    async def world(self) -> None:
-        """Time of the simulated home."""
-        while True:
-            await asyncio.sleep(STEP_S)
-            if not self.paused:
-                self.go(STEP_S * SPEED, dt_s=STEP_S * SPEED)
-
-    def go(self, s: float, *, dt_s: float = 1.0) -> None:
-        """Let simulated time pass at once."""
-        for _ in range(max(1, round(s / dt_s))):
-            self.face.step(dt_s)
-            self.batteries.step(dt_s)
-        self.simulated_s += s
-
     async def until(self, holds: Callable[[], bool], what: str, *, ceiling_s: float = CEILING_S) -> None:
         """Wait until something is so."""
         try:
             async with asyncio.timeout(ceiling_s):
                 while not holds():
-                    await asyncio.sleep(STEP_S)
+                    await asyncio.sleep(STEP_S / 2)
         except TimeoutError:
-            why = self.session.why if self.sessions and self.sessions.sessions else "no session"
+            why = self.session.why if self.has_session else "no session"
             raise AssertionError(f"{self.codec.name}: never: {what} (session: {why})") from None
 
-    async def ready(self) -> None:
-        await self.until(lambda: bool(self.sessions and self.sessions.sessions), "a session")
-        await self.until(lambda: self.session.state is State.READY and bool(self.heard.live), "ready and heard")
+    async def ready(self, *, ceiling_s: float = CEILING_S) -> None:
+        await self.until(lambda: self.has_session, "a session")
+        await self.until(
+            lambda: self.session.state is State.READY and bool(self.heard.live), "ready", ceiling_s=ceiling_s
+        )
 
-    async def fresh(self) -> dict[str, float]:
+    async def fresh(self, *, ceiling_s: float = CEILING_S) -> dict[str, float]:
         """A reading that was asked for after now."""
         begin = self.clock.now().utc_ms
-        await self.until(lambda: bool(self.heard.live) and self.heard.live[-1]["device_t_ms"] > begin, "a new reading")
+        await self.until(
+            lambda: bool(self.heard.live) and self.heard.live[-1]["device_t_ms"] > begin, "a reading",
+            ceiling_s=ceiling_s,
+        )  # fmt: skip
         return self.heard.live[-1]
 
     async def tell(
-        self, op: CommandOp, setpoint_w: float = 0.0, *, lease_s: float | None = None, reserve_pct: float = float("nan")
+        self, op: CommandOp, setpoint_w: float = 0.0, *, lease_s: float | None = None, reserve_pct: float = math.nan
     ) -> tuple[Delivery, CommandResult]:
-        """Give a command and wait for its way and its answer (NONE if there is none)."""
-        assert self.sessions is not None
+        """Give a command and wait for what is known of its way, and of its answer (NONE if there is none)."""
         self._cmd += 1
         lease = self.codec.facts.lease_s if lease_s is None else lease_s
         command = Command(
@@ -258,76 +248,256 @@ class Rig:
         )  # fmt: skip
         async with asyncio.timeout(CEILING_S):
             delivery = await self.session.command(command)
-        if delivery is Delivery.ACCEPTED:
-            await self.until(lambda: self._cmd in self.heard.answers, "an answer")
         # Answers and readings are flushed a moment after they came.
-        await asyncio.sleep(2 * FLUSH_S)
+        await asyncio.sleep(2 * sessions_module.FLUSH_S)
         return delivery, self.heard.answers.get(self._cmd, CommandResult.NONE)
 
-    async def steady_w(self, setpoint_w: float, *, tolerance_w: float = 150.0, s: float = 25.0) -> None:
-        """Wait until the battery gives `setpoint_w`, within a time that is short for every product."""
-        end_s = self.simulated_s + s
-        await self.until(
-            lambda: abs(self.plant.battery_w - setpoint_w) <= tolerance_w or self.simulated_s > end_s,
-            "the power to settle",
+    async def power(self, setpoint_w: float) -> tuple[Delivery, CommandResult]:
+        """A setpoint, or a hold for 0."""
+        return await self.tell(CommandOp.SETPOINT if setpoint_w else CommandOp.HOLD, setpoint_w)
+
+    # -- by the control loop ---------------------------------------------------------------------------------
+
+    async def dispatch(self, target_w: float, *, s: float, name: str = "event") -> None:
+        """An event for the device, from now on."""
+        assert self.loop is not None
+        now_ms = self.clock.now().utc_ms
+        event = EventRequest(
+            id=EventId(name), revision=1, kind=EventKind.REAL, program="test", group=TargetGroup(all=True),
+            start_ms=now_ms, end_ms=now_ms + round(1000 * s), target_w=target_w, priority=100,
+        )  # fmt: skip
+        answer = await self.loop.submit(event)
+        assert answer.outcome.value == "accepted", answer
+
+    async def tick(self) -> None:
+        """One tick of the control loop."""
+        assert self.loop is not None
+        await self.loop.tick()
+
+    async def cancel(self, event: str) -> None:
+        assert self.loop is not None
+        await self.loop.cancel(event)
+
+    async def tick_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Tick the control loop until something is so."""
+        assert self.loop is not None
+        async with asyncio.timeout(CEILING_S):
+            while not holds():
+                await self.loop.tick()
+                await asyncio.sleep(STEP_S)
+        assert holds(), what
+
+    @property
+    def held(self) -> Held:
+        return Held(int(self.fleet.control.held[0]))
+
+    @property
+    def prior(self) -> dict[str, Any]:
+        """Settings that the journal remembers to be restored."""
+        return {name: dict(saved) for name, saved in self.journal.load().prior.items()}
+
+
+class Rig(Station):
+    """A product on the bench, its home and its time.
+
+    `world` runs in the background. `paused`: time stands still but for `go`. `frozen`: the product goes on (it polls,
+    publishes, counts its timers), the physics of the home stand still.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        links: PointLinks,
+        group: asyncio.TaskGroup,
+        *,
+        face: Face,
+        batteries: Batteries,
+        device: str,
+    ) -> None:
+        super().__init__(codec, links, group, device=device)
+        self.face = face
+        self.plant = face.plant
+        self.batteries = batteries
+        self.capacity_wh = face.plant.capacity_wh
+        self.paused = False
+        self.frozen = False
+        self.history: deque[tuple[int, float, float]] = deque(maxlen=20_000)
+        self._face_connection = FaceConnection(url="")
+
+    async def listen(self) -> None:
+        given = self._face_connection = await self.face.start()
+        self.secret = given.token
+        self.connection = Connection(
+            url=given.url,
+            parameters=tuple(given.parameters.items()),
+            username=given.username,
+            secret="env:IGNORED" if given.token else "",
         )
-        assert abs(self.plant.battery_w - setpoint_w) <= tolerance_w, (
-            f"{self.plant.battery_w:.0f} W, wanted {setpoint_w} W"
-        )
+
+    async def world(self) -> None:
+        """Time of the simulated home."""
+        loop = asyncio.get_running_loop()
+        before_s = loop.time()
+        while True:
+            await asyncio.sleep(STEP_S)
+            now_s = loop.time()
+            passed_s, before_s = (now_s - before_s) * SPEED, now_s
+            if not self.paused:
+                self.go(passed_s)
+
+    def go(self, s: float, *, dt_s: float = 1.0) -> None:
+        """Let simulated time pass at once, in steps of `dt_s`, larger ones where it is long."""
+        steps = max(1, math.ceil(s / max(dt_s, s / STEPS_MAX)))
+        for _ in range(steps):
+            self.face.step(s / steps)
+            if not self.frozen:
+                self.batteries.step(s / steps)
+        self.history.append((self.clock.now().utc_ms, self.plant.charged_wh, self.plant.discharged_wh))
+
+    async def back(self) -> None:
+        """After a trouble or a reboot: the session is ready again and has a reading from after that. A simulated
+        product with a broker inside is up only when its own client is, which takes a keepalive."""
+        await self.until(lambda: bool(getattr(self.face, "alive", True)), "the product to be up")
+        await self.until(lambda: self.session.state is State.READY, "ready again")
+        await self.fresh()
+
+    def settle(self, *, s: float = SETTLED_S) -> None:
+        """Let the battery reach what it was told."""
+        self.go(s, dt_s=0.5)
+
+    def skip(self, s: float) -> None:
+        """Let time pass at once for the home and for the gateway."""
+        self.go(s)
+        self.clock.skip(s=s)
+
+    def true_wh(self, utc_ms: float) -> tuple[float, float]:
+        """Energy charged and discharged at a moment of the past."""
+        times, charged, discharged = (np.array(column) for column in zip(*self.history, strict=True))
+        return float(np.interp(utc_ms, times, charged)), float(np.interp(utc_ms, times, discharged))
+
+    async def expect_w(self, setpoint_w: float, *, tolerance_w: float = 60.0) -> None:
+        """After it has settled: whether the battery gives `setpoint_w`. Where the gateway closes a loop over load and
+        PV, that loop needs a moment."""
+        self.settle()
+        if self.sequences.follow_s is not None:
+            await self.until(
+                lambda: abs(self.plant.battery_w - setpoint_w) <= tolerance_w, f"{setpoint_w:.0f} W", ceiling_s=4.0
+            )
+        found = self.plant.battery_w
+        assert abs(found - setpoint_w) <= tolerance_w, f"{self.codec.name}: {found:.0f} W, wanted {setpoint_w:.0f} W"
+
+    def writes_on_wire(self) -> int:
+        """Requests to change something that reached the product, by its own log."""
+        server = getattr(self.face, "server", None)
+        if server is None:
+            return int(getattr(self.face, "writes_heard"))  # noqa: B009 - not every face has it
+        if self.codec.document.http is not None:
+            return sum(1 for method, path in server.requests if method in ("POST", "PUT") and "login" not in path)
+        return sum(1 for _, function, *_ in server.requests if function in (6, 16))
+
+    def controlled(self) -> bool:
+        """Whether the product is in a mode that an outside controller set."""
+        return self.face.controlled
+
+    @property
+    def reads_mode(self) -> bool:
+        """Whether the product says who steers it."""
+        return "mode" in self.codec.document.readings
+
+    def in_own_mode(self, mode: float) -> bool:
+        """Whether a reading's mode is the one that the profile says it falls back to."""
+        back = self.watchdog.falls_back_to
+        return mode not in (Mode.REMOTE, Mode.UNKNOWN) if back == "stays" else mode == Mode[back.upper()]
+
+    @property
+    def unlocked_s(self) -> float:
+        """Long enough for control to have ended where the product ends it."""
+        return (self.watchdog.reverts_within_s or 0.0) + 1.0
 
 
 @asynccontextmanager
-async def bench(name: str, *, experimental: bool = True, time_s: float = NOON_S, **columns: Any) -> AsyncIterator[Rig]:
-    """A product with its session running and heard. `columns` change the home."""
-    async with _broker(name) as broker:
-        values: dict[str, Any] = {
-            "capacity_wh": 10_000.0, "discharge_w_max": 5_000.0, "charge_w_max": 5_000.0, "soc_start_pct": 60.0,
-            "ambient_c": 20.0, "reserve_pct": 20.0, "export_allowed": True, "grid_charge_allowed": True,
-            "response_s": 1.0, "slew_w_per_s": 5_000.0,
-        }  # fmt: skip
-        batteries = Batteries(homes(1, **(values | columns)), guard=False, time_s=time_s)
-        face = make_face(name, Plant(batteries, 0), broker=("127.0.0.1", broker.port) if broker else None, quick=True)
-        document = quick(CODECS[name].document)
-        clock = SystemClock()
-        links = _links(document, clock, broker)
-        rig = Rig(compile_profile(document), face, batteries, links, journal=MemoryJournal())
+async def bench(
+    name: str,
+    *,
+    face: str | None = None,
+    beside: Rig | None = None,
+    experimental: bool = True,
+    wait: bool = True,
+    time_s: float = NOON_S,
+    change: Callable[[Face], None] | None = None,
+    product: tuple[Codec, Callable[[Plant], Face]] | None = None,
+    **columns: Any,
+) -> AsyncIterator[Rig]:
+    """A product with its session running and heard. `face`: another product answers there; `beside`: shares the links
+    of another rig; `wait` = False: as soon as the session has begun; `change` prepares the face; `product`: one that
+    is in no directory; `columns` change the home."""
+    values: dict[str, Any] = {
+        "capacity_wh": 10_000.0, "discharge_w_max": 5_000.0, "charge_w_max": 5_000.0, "soc_start_pct": 60.0,
+        "ambient_c": 20.0, "reserve_pct": 20.0, "export_allowed": True, "grid_charge_allowed": True,
+        "response_s": 1.0, "slew_w_per_s": 5_000.0,
+    }  # fmt: skip
+    async with AsyncExitStack() as stack:
+        codec = product[0] if product is not None else CODECS[name]
+        answering = codec if face is None else CODECS[face]
+        broker = await stack.enter_async_context(_broker(answering)) if beside is None else None
+        at = broker or beside_broker(beside)
+        index = 0 if beside is None else 1
+        batteries = Batteries(homes(index + 1, **(values | columns)), guard=False, time_s=time_s)
+        plant = Plant(batteries, index)
+        made = product[1](plant) if product is not None else make_face(face or name, plant, broker=at, quick=True)
+        if change is not None:
+            change(made)
+        document = quick(codec.document)
+        links: PointLinks = links_for(document, broker) if beside is None else beside.links.inner
+        if beside is None:
+            stack.push_async_callback(links.close)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        device = "bench" if beside is None else "beside"
+        rig = Rig(compile_profile(document), links, group, face=made, batteries=batteries, device=device)
         await rig.listen()
+        stack.push_async_callback(made.stop)
+        tasks = [group.create_task(rig.world(), name="world")]
+        if beside is None and isinstance(links, MqttPointLinks):
+            tasks.append(group.create_task(links.run(), name="links"))
+        rig.attach(experimental=experimental)
         try:
-            async with asyncio.TaskGroup() as group:
-                world = group.create_task(rig.world(), name="world")
-                shared = group.create_task(links.run(), name="links") if isinstance(links, MqttPointLinks) else None
-                rig.attach(group, experimental=experimental)
-                try:
-                    await rig.ready()
-                    yield rig
-                finally:
-                    await rig.detach()
-                    world.cancel()
-                    if shared is not None:
-                        shared.cancel()
+            if wait:
+                await rig.ready()
+            else:
+                await rig.until(lambda: rig.has_session, "a session")
+            yield rig
         finally:
-            await links.close()
-            await face.stop()
+            await rig.detach()
+            for task in tasks:
+                task.cancel()
 
 
-def _links(document: ProfileDocument, clock: SystemClock, broker: BrokerProcess | None) -> PointLinks:
+def beside_broker(rig: Rig | None) -> tuple[str, int] | None:
+    """The broker that the product of another rig is a client of."""
+    found = getattr(rig.face, "_broker", None) if rig is not None else None
+    return found if isinstance(found, tuple) else None
+
+
+def links_for(document: ProfileDocument, broker: tuple[str, int] | None) -> PointLinks:
+    clock = SystemClock()
     if document.modbus is not None:
         return ModbusLinks(clock)
     if document.http is not None:
         return HttpLinks(clock)
-    fleet = MqttSettings(url=broker.url, client_id="gateway") if broker else None
+    fleet = MqttSettings(url=f"mqtt://{broker[0]}:{broker[1]}", client_id="gateway") if broker else None
     return MqttPointLinks(clock, fleet)
 
 
 @asynccontextmanager
-async def _broker(name: str) -> AsyncIterator[BrokerProcess | None]:
-    section = CODECS[name].document.mqtt
+async def _broker(codec: Codec) -> AsyncIterator[tuple[str, int] | None]:
+    """Our own broker, for products that are clients of it."""
+    section = codec.document.mqtt
     if section is None or section.broker != "fleet":
         yield None
         return
-    with tempfile.TemporaryDirectory() as directory:
-        async with standin_process(Path(directory)) as broker:
-            yield broker
+    port = free_port()
+    async with Broker(port):
+        yield "127.0.0.1", port
 
 
-__all__ = ["CODECS", "FACES", "PRODUCTS", "STEERED", "Rig", "bench", "quick"]
+__all__ = ["CODECS", "FACES", "PRODUCTS", "STEERED", "Rig", "Station", "Trouble", "bench", "quick"]

@@ -79,7 +79,7 @@ async def test_write_without_key_is_the_last_segment_and_has_no_body(raw: Raw, s
 
         def take(got: web.Request) -> Any:
             asked.append(got.raw_path)
-            return web.Response(text="<html>whatever</html>", content_type="text/html")
+            return web.Response(text="whatever", content_type="text/html")
 
         for path in (f"/setpoint/charge/{segment}", "/setpoint/charge/a/b"):
             peer.answers[path] = take
@@ -87,6 +87,16 @@ async def test_write_without_key_is_the_last_segment_and_has_no_body(raw: Raw, s
         await link.write(request(charge=raw))
         assert asked == [f"/setpoint/charge/{segment}"]
         assert peer.seen[0].body is None
+
+
+async def test_write_answered_by_a_web_page_is_no_answer_f6() -> None:
+    """A portal or a proxy in between answers 200 to everything."""
+    async with battery() as peer, http_links() as links:
+        page = "  <!doctype html><html>log in</html>"
+        peer.answers["/setpoint/charge/100"] = lambda _: web.Response(text=page, content_type="text/html")
+        link = await opened(links, target(peer.url))
+        with pytest.raises(ProtocolViolation, match="page"):
+            await link.write(request(charge=100))
 
 
 async def test_write_value_that_is_no_segment_is_not_sent() -> None:

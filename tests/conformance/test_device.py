@@ -1,0 +1,162 @@
+"""What needs only a session: the same for the simulators and, with `--device`, for a real device.
+
+A real device is steered by `--device-w` for a minute each way and released. Nothing else is written to it.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from gateway.config import resolve_secret
+from gateway.domain.model import CommandOp, Connection, Delivery
+from gateway.links.mqtt_points import MqttPointLinks
+from gateway.services.session import State
+from tests.conformance.quick import SPEED
+from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for
+from tests.conformance.test_telemetry import SILENT_POINTS
+
+WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Real:
+    """A real device as given on the command line."""
+
+    profile: str
+    connection: Connection
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A device with a session. `speed`: how much faster than the machine's its time runs."""
+
+    station: Station
+    speed: float
+    power_w: float
+
+    @property
+    def within_s(self) -> float:
+        return max(4.0, WITHIN_S / self.speed)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "subject" in metafunc.fixturenames:
+        device = metafunc.config.getoption("--device", default=None)
+        names = PRODUCTS if device is None else [metafunc.config.getoption("--device-profile")]
+        metafunc.parametrize("subject", names, indirect=True)
+
+
+@pytest_asyncio.fixture
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    name, config = request.param, request.config
+    if name not in CODECS:
+        pytest.fail(f"--device-profile: {name} is none of {', '.join(PRODUCTS)}")
+    if config.getoption("--device", default=None) is None:
+        async with bench(name) as rig:
+            yield Subject(station=rig, speed=SPEED, power_w=500.0)
+        return
+    real = Real(profile=name, connection=_connection(config), secret=resolve_secret(config.getoption("--device-secret"))
+                if config.getoption("--device-secret") else "")  # fmt: skip
+    async with attached(real) as station:
+        yield Subject(station=station, speed=1.0, power_w=config.getoption("--device-w"))
+
+
+def _connection(config: pytest.Config) -> Connection:
+    def pairs(option: str) -> list[tuple[str, str]]:
+        given = [text.partition("=") for text in config.getoption(option)]
+        return [(name, value) for name, _, value in given]
+
+    return Connection(
+        url=config.getoption("--device"),
+        units=tuple((name, int(unit)) for name, unit in pairs("--device-unit")),
+        parameters=tuple(pairs("--device-param")),
+        username=config.getoption("--device-user"),
+        secret=config.getoption("--device-secret"),
+    )
+
+
+@asynccontextmanager
+async def attached(real: Real) -> AsyncIterator[Station]:
+    """A session with a real device, which is released at the end whatever happens."""
+    codec = CODECS[real.profile]
+    links = links_for(codec.document, None)
+    async with asyncio.TaskGroup() as group:
+        station = Station(codec, links, group)
+        station.connection, station.secret = real.connection, real.secret
+        shared = group.create_task(links.run(), name="links") if isinstance(links, MqttPointLinks) else None
+        station.attach()
+        try:
+            await station.ready(ceiling_s=WITHIN_S)
+            yield station
+        finally:
+            if station.has_session and station.session.state is State.READY and station.links.writes:
+                await station.tell(CommandOp.RELEASE)
+            await station.detach()
+            if shared is not None:
+                shared.cancel()
+
+
+async def test_device_is_what_its_profile_says(subject: Subject) -> None:
+    session = subject.station.session
+    assert session.state is State.READY
+    assert session.program.not_this_product(session.values) == []
+
+
+async def test_device_points_decode_to_plausible_values(subject: Subject) -> None:
+    station = subject.station
+    program, name = station.session.program, station.codec.name
+    silent = {point for product, point in SILENT_POINTS if product == name}
+    await station.until(lambda: bool(station.heard.energy), "every group", ceiling_s=2 * WITHIN_S)
+    await station.fresh(ceiling_s=subject.within_s)
+    assert program.counts.malformed == 0
+    if not silent:
+        assert program.counts.implausible == 0
+    row = station.heard.live[-1]
+    unknown = [reading for reading in program.known() if reading in row and math.isnan(row[reading])]
+    assert unknown == []
+    assert 0 <= row["soc_pct"] <= 100
+
+
+async def test_device_is_steered_both_ways_and_released(subject: Subject) -> None:
+    station, codec = subject.station, subject.station.codec
+    if not codec.facts.steerable:
+        pytest.skip(f"{codec.name} takes no setpoints")
+    unmet = station.session.program.unmet(station.session.values)
+    assert unmet == []
+    saves = station.sequences.saves
+    before = {name: station.session.values.get(name) for name in saves}
+    for setpoint_w in (subject.power_w, -subject.power_w, 0.0):
+        await _reach(subject, setpoint_w)
+    delivery, _ = await station.tell(CommandOp.RELEASE)
+    assert delivery is Delivery.ACCEPTED
+    assert station.prior == {}
+    await station.until(
+        lambda: (
+            {name: station.session.values.get(name) for name in saves} == before
+            or station.codec.name in {product for product, point in SILENT_POINTS if point in saves}
+        ),
+        f"{', '.join(saves)} as before",
+        ceiling_s=subject.within_s,
+    )
+
+
+async def _reach(subject: Subject, setpoint_w: float) -> None:
+    """A setpoint, renewed as the control loop would, until the battery's power shows it."""
+    station = subject.station
+    refresh_s = station.codec.facts.lease_s / 3 / subject.speed
+    slack_w = max(100.0, 0.3 * abs(setpoint_w))
+    loop = asyncio.get_running_loop()
+    renewed_s = -math.inf
+    async with asyncio.timeout(subject.within_s):
+        while abs(station.heard.live[-1]["battery_w"] - setpoint_w) > slack_w or renewed_s < 0:
+            if loop.time() - renewed_s >= refresh_s:
+                delivery, _ = await station.power(setpoint_w)
+                assert delivery is Delivery.ACCEPTED
+                renewed_s = loop.time()
+            await station.fresh(ceiling_s=subject.within_s)
