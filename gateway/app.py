@@ -238,7 +238,7 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     parts = Parts(
         dispatcher=control,
         events=EventView(fleet=fleet, control=control, clock=clock),
-        devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock),
+        devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
         inventory=inventory,
         registry=metrics,
         readiness=readiness,

@@ -74,6 +74,15 @@ class StopBody(Body):
     by: str = "operator"
 
 
+class SessionState(Body):
+    """The gateway's connection to a device that it asks: down | connecting | ready | quarantined (what answers is not
+    what was enrolled, so nothing is written), why it is not ready, and the variant of the product that answers."""
+
+    state: str
+    why: str | None
+    variant: str
+
+
 class DeviceState(Body):
     """A device: its enrollment and, where known, its newest reading and what it may do now. `steerable`: it takes
     setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as."""
@@ -87,6 +96,7 @@ class DeviceState(Body):
     reserve_pct: float | None
     held: str
     setpoint_w: int | None
+    session: SessionState | None = None
 
 
 class DeviceList(Body):

@@ -1,10 +1,11 @@
 """What REST shows of the fleet and of events, from the columns as they are now."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from gateway.api.models import DeviceState, EventStatus, MemberBody, Unenrolled
+from gateway.api.models import DeviceState, EventStatus, MemberBody, SessionState, Unenrolled
 from gateway.clock import Clock
 from gateway.domain.dispatch import EventState
 from gateway.domain.fleet import Fleet, Held
@@ -13,6 +14,7 @@ from gateway.domain.model import NEVER_MS, CommandResult, Connection, Device, De
 from gateway.links.mqtt import MqttLink
 from gateway.services.control import Control, EventReport
 from gateway.services.inventory import DeviceFields, Inventory
+from gateway.services.session import Session
 from gateway.sinks.rows import rfc3339
 
 
@@ -55,11 +57,20 @@ def device_fields(device: Device) -> DeviceFields:
 class FleetView:
     """Devices, enrolled and not."""
 
-    def __init__(self, *, fleet: Fleet, inventory: Inventory, link: MqttLink, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        inventory: Inventory,
+        link: MqttLink,
+        clock: Clock,
+        sessions: Mapping[int, Session] | None = None,
+    ) -> None:
         self._fleet = fleet
         self._inventory = inventory
         self._link = link
         self._clock = clock
+        self._sessions = sessions if sessions is not None else {}
 
     def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]:
         """Number of devices in all, and `limit` of them from `offset` on."""
@@ -94,7 +105,14 @@ class FleetView:
             reserve_pct=_known(live.reserve_pct[slot]),
             held=held.name.lower(),
             setpoint_w=int(control.setpoint_w[slot]) if held is Held.CONTROLLED else None,
+            session=self._session(slot),
         )
+
+    def _session(self, slot: int) -> SessionState | None:
+        session = self._sessions.get(slot)
+        if session is None:
+            return None
+        return SessionState(state=session.state.value, why=session.why, variant=session.variant)
 
 
 class EventView:

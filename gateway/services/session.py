@@ -418,6 +418,11 @@ class Session:
         self._broken.set()
 
     @property
+    def variant(self) -> str:
+        """The product's variant that answers, "" = the profile itself."""
+        return self._program.variant
+
+    @property
     def program(self) -> Program:
         """The variant of the product that answers."""
         return self._program
