@@ -82,8 +82,9 @@ async def test_face_hoymiles_discovery_is_retained_and_bounds_the_setpoint(face:
 
 async def test_face_hoymiles_states_tell_the_truth(broker: BrokerProcess) -> None:
     face = HoymilesMsA2(make_plant(pv_peak_w=3_000.0, time_s=NOON_S, **ONE_KW), port=broker.port)
-    connection = await face.start()
-    async with ear_at(connection, "homeassistant/sensor/#") as ear:
+    async with ear_at(Connection(url=broker.url), "homeassistant/sensor/#") as ear:
+        # said once, when the product connects: whoever wants it listens before
+        await face.start()
         await ear.json(SYSTEM_STATE)
         ear.clear()
         go(face, 299)
