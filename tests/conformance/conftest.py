@@ -12,7 +12,13 @@ from tests.conformance.rig import FACES, PRODUCTS
 HERE = Path(__file__).parent
 ON_DEVICE = "test_device.py"
 PAUSES = {
-    session: {"BACKOFF_BASE_S": 0.05, "BACKOFF_CAP_S": 0.5, "QUARANTINE_S": 1.0, "TIDY_S": 0.1},
+    session: {
+        "BACKOFF_BASE_S": 0.05,
+        "BACKOFF_CAP_S": 0.5,
+        "QUARANTINE_S": 1.0,
+        "TIDY_S": 0.1,
+        "POLL_PAUSE_MIN_S": 0.02,
+    },
     sessions: {"RECONCILE_S": 0.05, "FLUSH_S": 0.005},
     mqtt_points: {"OPEN_S_MAX": 1.0, "FIRST_VALUES_S_MAX": 0.2, "WRITE_S_MAX": 0.5},
 }

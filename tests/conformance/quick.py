@@ -6,12 +6,12 @@ from gateway.profiles.control_schema import Control, Step
 from gateway.profiles.schema import Overlay, Polling, ProfileDocument
 
 SPEED = 20.0
-TIMEOUT_S = 0.3
+TIMEOUT_S = 0.5
 ENERGY_S = 0.12
 SLOW_S = 0.15
 LIVE_S_MAX = 0.06
 KEEPALIVE_S = 0.2
-BROKER_S = 0.15
+BROKER_S = 0.3
 FOLLOWED_S_MIN = 0.2
 
 

@@ -359,7 +359,9 @@ class Rig(Station):
         product with a broker inside is up only when its own client is, which takes a keepalive."""
         await self.until(lambda: bool(getattr(self.face, "alive", True)), "the product to be up")
         await self.until(lambda: self.session.state is State.READY, "ready again")
-        await self.fresh()
+        row = await self.fresh()
+        while math.isnan(row["battery_w"]):
+            row = await self.fresh()
 
     def settle(self, *, s: float = SETTLED_S) -> None:
         """Let the battery reach what it was told."""

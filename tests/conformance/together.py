@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 
-AT_ONCE = 8
+AT_ONCE = 5
 Case = Callable[[], Coroutine[None, None, None]]
 
 
