@@ -63,8 +63,9 @@ from tests.conformance.recording import RecordingLinks
 from tests.fakes import MemoryJournal, home
 from tests.simulators.fleets import homes
 
-STEP_S = 0.02
-STEPS_MAX = 150
+STEP_S = 0.04
+LOOK_S = 0.01
+STEPS_MAX = 60
 CEILING_S = 8.0
 SETTLED_S = 12.0
 PROFILES = Path(__file__).parents[2] / "device_profiles"
@@ -216,7 +217,7 @@ class Station:
         try:
             async with asyncio.timeout(ceiling_s):
                 while not holds():
-                    await asyncio.sleep(STEP_S / 2)
+                    await asyncio.sleep(LOOK_S)
         except TimeoutError:
             why = self.session.why if self.has_session else "no session"
             raise AssertionError(f"{self.codec.name}: never: {what} (session: {why})") from None
@@ -365,7 +366,7 @@ class Rig(Station):
 
     def settle(self, *, s: float = SETTLED_S) -> None:
         """Let the battery reach what it was told."""
-        self.go(s, dt_s=0.5)
+        self.go(s)
 
     def skip(self, s: float) -> None:
         """Let time pass at once for the home and for the gateway."""
