@@ -353,7 +353,9 @@ class Channel:
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        waiting = self._landed()
-        while waiting is not None:
+        # Others may wait while nothing is in flight: what was has just been answered badly or not at all.
+        current = self._landed()
+        if current is not None:
+            current.fail(LinkDown(f"{self.host}:{self.port}: {why}"))
+        while (waiting := self._turns.next()) is not None:
             waiting.fail(LinkDown(f"{self.host}:{self.port}: {why}"))
-            waiting = self._turns.next()
