@@ -244,9 +244,14 @@ class Steering:
         """Make durable what the settings are now; why not, or ""."""
         if names:
             program.decode(await link.read(names), self._values)
-        settings = {name: value for name in names if (value := self._values.get(name)) is not None}
         given = {part.restore for step in self._release_steps(program) for part in (step.together or (step,))
                  if part.or_value is not None}  # fmt: skip
+        settings = {
+            name: value
+            for name in names
+            if (value := self._values.get(name)) is not None
+            and not (name in given and self._is_ours(name, value, program))
+        }
         unknown = [name for name in names if name not in settings and name not in given]
         if unknown:
             return f"{unknown[0]} cannot be read, so it could not be restored"
@@ -257,6 +262,15 @@ class Steering:
         self._stats.saved += 1
         self._book[self._device] = settings
         return ""
+
+    @staticmethod
+    def _is_ours(name: str, value: Value, program: Program) -> bool:
+        """Whether control itself puts a point to `value`: what is left of an episode, or still shown of it, is not what
+        an owner had set."""
+        control = program.control
+        sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
+        parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
+        return any(part.write == name and part.value is not None and part.value == value for part in parts)
 
     @staticmethod
     def _release_steps(program: Program) -> tuple[Step, ...]:
@@ -389,7 +403,7 @@ class Steering:
         """Work the grid target out anew and write it, while a command is in force. Stale readings stop it: the lease
         then runs out."""
         command = self.in_force
-        if command is None or not self.running or self.taken_over:
+        if command is None or not self.running or self.taken_over or await self._written_over(program, link):
             return
         try:
             written = await self._send(
@@ -398,6 +412,15 @@ class Steering:
             self._watch(written, program)
         except (Unwritable, PeerRefused, PeerBusy) as error:
             log.info("a grid target was not renewed", extra={"device": self._device, "why": str(error)})
+
+    async def _written_over(self, program: Program, link: PointLink) -> bool:
+        """Whether what we wrote does not stand any more, asked before it is written anew: between two polls an owner's
+        choice would be undone before anybody had seen it. The lease then runs out, or a command renews it."""
+        now_ms = self._clock.mono_ms()
+        names = [name for name, (_, from_ms) in self._watched.items() if now_ms >= from_ms]
+        if names:
+            program.decode(await link.read(names), self._values)
+        return not all(shows(program.codecs[name], self._values, self._watched[name][0]) for name in names)
 
     async def beat(self, program: Program, link: PointLink) -> None:
         """One heartbeat, while a command is in force."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.model import CommandOp, CommandResult, Delivery, Mode
+from gateway.domain.errors import LinkDown
+from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId, Mode
+from gateway.ports import Target
 from gateway.services.session import State
 from simulators.faces.plant import Face, Trouble
 from simulators.faces.web import WebServer
@@ -136,6 +138,24 @@ async def _goes_on(rig: Rig) -> None:
     count = len(rig.heard.live)
     await rig.until(lambda: len(rig.heard.live) >= count + 5, "readings of the other one", ceiling_s=3.0)
     assert rig.session.state is State.READY
+
+
+async def test_requests_that_wait_for_a_connection_that_is_given_up_fail_with_it() -> None:
+    """F3: a request left waiting for ever would keep its session from ever commanding the device again."""
+    async with bench("foxess-h3") as rig:
+        document = rig.codec.document
+        target = Target(
+            device=DeviceId("bench"), connection=rig.connection, secret="", document=document, points=document.points
+        )  # fmt: skip
+        link = rig.links.inner.link(target)
+        await link.open()
+        rig.face.trouble = Trouble.SILENT
+        try:
+            async with asyncio.timeout(6):
+                told = await asyncio.gather(*(link.read(["soc"]) for _ in range(8)), return_exceptions=True)
+        finally:
+            await link.close()
+        assert [type(each) for each in told] == [LinkDown] * 8
 
 
 @pytest.mark.parametrize("name", [n for n in STEERED if n not in DROPS_SILENTLY])
