@@ -30,8 +30,9 @@ class Mode(IntEnum):
 class Batteries:
     """The true state of every battery, and what its own BMS believes.
 
-    Inputs, written between steps: `mode`, `setpoint_w`, `reserve_pct`, `inhibited`, `islanded` (both devices of a site
-    island together). `guard`: in remote mode the firmware itself stops discharging at the reserve.
+    Inputs, written between steps: `mode`, `setpoint_w`, `blocked` (in remote mode: no discharge, charging as in
+    self-consumption), `reserve_pct`, `inhibited`, `islanded` (both devices of a site island together). `guard`: in
+    remote mode the firmware itself stops discharging at the reserve.
     """
 
     def __init__(self, homes: Homes, *, time_s: float = 64_800.0, guard: bool = True) -> None:
@@ -55,6 +56,7 @@ class Batteries:
 
         self.mode = np.full(n, Mode.SELF_CONSUMPTION, dtype=np.int8)
         self.setpoint_w = np.zeros(n)
+        self.blocked = np.zeros(n, dtype=np.bool_)
         self.reserve_pct = homes.reserve_pct.copy()
         self.inhibited = np.zeros(n, dtype=np.bool_)
         self.islanded = np.zeros(n, dtype=np.bool_)
@@ -167,7 +169,7 @@ class Batteries:
         above_reserve = self._estimate_pct() > self.reserve_pct
         own_w = np.where(above_reserve, net_w, np.minimum(net_w, 0.0))
         backup_w = np.where(self.homes.grid_charge_allowed, -0.5 * self.homes.charge_w_max, np.minimum(net_w, 0.0))
-        remote_w = self.setpoint_w
+        remote_w = np.where(self.blocked, np.minimum(net_w, 0.0), self.setpoint_w)
         if self.guard:
             remote_w = np.where(above_reserve, remote_w, np.minimum(remote_w, 0.0))
         wanted_w = np.where(self.mode == Mode.REMOTE, remote_w, np.where(self.mode == Mode.BACKUP, backup_w, own_w))

@@ -1,6 +1,6 @@
 """The command message of the reference firmware protocol, as a device reads it, and its answer.
 
-JSON: id, cmd (grows), op setpoint | hold | release | reserve, valid_until (UTC ms), setpoint_w and lease_s, or
+JSON: id, cmd (grows), op setpoint | hold | block | release | reserve, valid_until (UTC ms), setpoint_w and lease_s, or
 reserve_pct. Answer: id, cmd, result, reason, t.
 """
 
@@ -15,6 +15,7 @@ LEASE_S_MAX = 86_400
 class Op(Enum):
     SETPOINT = "setpoint"
     HOLD = "hold"
+    BLOCK = "block"
     RELEASE = "release"
     RESERVE = "reserve"
 
@@ -84,7 +85,7 @@ def read_command(payload: bytes) -> Command | Malformed:
     if not isinstance(device, str) or valid_until is None or op is None:
         return Malformed(cmd=cmd, reason="shape")
     setpoint_w, lease_s, reserve_pct = 0, 0, 0.0
-    if op in {Op.SETPOINT, Op.HOLD}:
+    if op in {Op.SETPOINT, Op.HOLD, Op.BLOCK}:
         lease = _integer(body.get("lease_s"))
         setpoint = _integer(body.get("setpoint_w")) if op is Op.SETPOINT else 0
         if lease is None or not 0 < lease <= LEASE_S_MAX or setpoint is None:

@@ -247,7 +247,7 @@ class Devices:
             return Result.EXPIRED, ""
         if command.cmd <= self.last_cmd[index]:
             return Result.OLDER, ""
-        if command.op in {Op.SETPOINT, Op.HOLD}:
+        if command.op in {Op.SETPOINT, Op.HOLD, Op.BLOCK}:
             if self.batteries.islanded[index]:
                 return Result.REFUSED, "island"
             if self.reported.fault_bits[index]:
@@ -257,8 +257,9 @@ class Devices:
     def _apply(self, index: int, command: Command, now_ms: int) -> None:
         self.last_cmd[index] = command.cmd
         match command.op:
-            case Op.SETPOINT | Op.HOLD:
+            case Op.SETPOINT | Op.HOLD | Op.BLOCK:
                 self.batteries.mode[index] = Mode.REMOTE
+                self.batteries.blocked[index] = command.op is Op.BLOCK
                 self.batteries.setpoint_w[index] = command.setpoint_w
                 self.lease_end_ms[index] = now_ms + command.lease_s * 1000
                 self.reported.command_in_force[index] = command.cmd
@@ -289,6 +290,7 @@ class Devices:
     def _leave_remote(self, index: int) -> None:
         self.batteries.mode[index] = self.own_mode[index]
         self.batteries.setpoint_w[index] = 0.0
+        self.batteries.blocked[index] = False
         self.lease_end_ms[index] = 0
         self.reported.command_in_force[index] = 0
 

@@ -163,6 +163,7 @@ def inventory_rows(homes: Homes) -> list[dict[str, str]]:
             "grid_charge_allowed": "true" if homes.grid_charge_allowed[i] else "false",
             "site_import_w_max": _limit_text(float(homes.site_import_w_max[i])),
             "site_export_w_max": _limit_text(float(homes.site_export_w_max[i])),
+            "fuse_protected": "true",
         }
         for i in range(len(homes))
     ]

@@ -74,6 +74,7 @@ def home(name: str, **other: object) -> Device:
         "id": DeviceId(name), "profile": "p", "site": f"site-{name}", "capacity_wh": 10_000.0,
         "discharge_w_max": 5_000.0, "charge_w_max": 5_000.0, "reserve_pct": 20.0, "export_allowed": True,
         "grid_charge_allowed": True, "site_import_w_max": math.inf, "site_export_w_max": math.inf,
+        "fuse_protected": True,
     }  # fmt: skip
     return Device(**(known | other))  # type: ignore[arg-type]
 
@@ -126,6 +127,7 @@ class Homes:
         self.deaf: set[int] = set()
         self.silent: set[int] = set()
         self.islanded: set[int] = set()
+        self.opted_out: set[int] = set()
         self.writes: list[tuple[int, CommandOp, int, int, int]] = []
         self.on_acks: Callable[[AckBatch], None] | None = None
         self.answers: list[tuple[int, int, CommandResult]] = []
@@ -200,8 +202,13 @@ class Homes:
             pv_w=np.zeros(k),
             load_w=self.load_w[loud].copy(),
             grid_w=self.load_w[loud] - self.battery_w[loud],
+            grid_l1_w=np.full(k, np.nan),
+            grid_l2_w=np.full(k, np.nan),
+            grid_l3_w=np.full(k, np.nan),
             mode=self.mode[loud].copy(),
             grid=grid,
+            locked=np.zeros(k, dtype=np.int8),
+            opt_out=np.array([s in self.opted_out for s in loud.tolist()], dtype=np.int8),
             faults=np.zeros(k, dtype=np.int64),
             cmd=self.in_force[loud].copy(),
         )

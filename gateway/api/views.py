@@ -7,9 +7,10 @@ import numpy as np
 
 from gateway.api.models import DeviceState, EventStatus, MemberBody, SessionState, Unenrolled
 from gateway.clock import Clock
+from gateway.domain.columns import Held
 from gateway.domain.dispatch import EventState
-from gateway.domain.fleet import Fleet, Held
-from gateway.domain.limits import reason_names
+from gateway.domain.envelope import reason_names
+from gateway.domain.fleet import Fleet
 from gateway.domain.model import NEVER_MS, CommandResult, Connection, Device, DeviceId
 from gateway.links.mqtt import MqttLink
 from gateway.services.control import Control, EventReport
@@ -45,6 +46,9 @@ def device_fields(device: Device) -> DeviceFields:
             "grid_charge_allowed": device.grid_charge_allowed,
             "site_import_w_max": limit(device.site_import_w_max),
             "site_export_w_max": limit(device.site_export_w_max),
+            "site_phase_w_max": device.site_phase_w_max,
+            "phases": device.phases,
+            "fuse_protected": device.fuse_protected,
             "address": connection.url,
             "units": dict(connection.units),
             "parameters": dict(connection.parameters),

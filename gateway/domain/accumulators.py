@@ -5,9 +5,9 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.columns import Table
 from gateway.domain.duplicates import heads
 from gateway.domain.energy import Flow, Rows
-from gateway.domain.fleet import Table
 from gateway.domain.model import NEVER_MS, Bools, Floats, Ints, Slots
 
 Int32s = NDArray[np.int32]

@@ -12,8 +12,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.envelope import Envelope
 from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import Envelope
 from gateway.domain.model import Bools, Floats, Ints
 
 # enough for any pair of doubles: a step halves the bracket at least every second time

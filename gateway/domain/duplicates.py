@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet import Table
+from gateway.domain.columns import Table
 from gateway.domain.model import Bools, Ints, Slots
 
 Words = NDArray[np.uint64]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.domain.columns import Table
 from gateway.domain.duplicates import heads, tails
-from gateway.domain.fleet import Table
 from gateway.domain.model import NEVER_MS, Bools, Floats, Ints, Slots
 
 MS_PER_HOUR = 3_600_000

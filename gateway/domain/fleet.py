@@ -1,241 +1,23 @@
-"""Fleet state as columns: one numpy array per quantity, indexed by slot.
+"""The fleet: every device by slot, in columns; enrollment, names, readings.
 
-A slot is given once per device and never reused within a process. `Fleet` owns the arrays and grows them;
-`Snapshot` is what a control tick works on: copies of what changes, a view of what does not.
+A slot is given once per device and never reused within a process. `Fleet` owns the columns and grows them; `Snapshot`
+is what a control tick works on: views of the columns, good as long as nothing else runs.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from gateway.domain import evidence
+from gateway.domain.columns import Control, Live, Nameplate
 from gateway.domain.errors import invariant
-from gateway.domain.model import (
-    NEVER_MS,
-    Bools,
-    Connection,
-    Device,
-    DeviceId,
-    Floats,
-    Grid,
-    Ints,
-    LiveBatch,
-    Now,
-    Small,
-)
-
-TRICKLE_PART = 0.02
-LIVE_COLUMNS = (
-    "battery_w",
-    "soc_pct",
-    "soc_step_pct",
-    "temp_c",
-    "discharge_w_max",
-    "charge_w_max",
-    "reserve_pct",
-    "pv_w",
-    "load_w",
-    "grid_w",
-    "mode",
-    "grid",
-    "faults",
-    "cmd",
-)
-
-
-Singles = NDArray[np.float32]
-
-
-class Held(IntEnum):
-    """Who has the device: `FREE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the release
-    was sent and is not confirmed yet, `LEFT` = an owner or maker took it back in mid-event."""
-
-    FREE = 0
-    CONTROLLED = 1
-    RELEASING = 2
-    LEFT = 3
-
-
-class Table:
-    """Columns of one length that grow together. Subclasses name them in `SPEC` as (dtype, value of a new slot)."""
-
-    SPEC: ClassVar[Mapping[str, tuple[DTypeLike, float | int | bool]]] = {}
-
-    def __init__(self, capacity: int = 0) -> None:
-        for name, (dtype, fill) in self.SPEC.items():
-            setattr(self, name, np.full(capacity, fill, dtype=dtype))
-
-    def column(self, name: str) -> NDArray[np.generic]:
-        array: NDArray[np.generic] = getattr(self, name)
-        return array
-
-    def grow(self, capacity: int) -> None:
-        for name, (dtype, fill) in self.SPEC.items():
-            old = self.column(name)
-            new = np.full(capacity, fill, dtype=dtype)
-            new[: len(old)] = old
-            setattr(self, name, new)
-
-    def view(self, n: int) -> Self:
-        return self._sliced(n, copy=False)
-
-    def copy(self, n: int) -> Self:
-        return self._sliced(n, copy=True)
-
-    def _sliced(self, n: int, *, copy: bool) -> Self:
-        out = type(self).__new__(type(self))
-        for name in self.SPEC:
-            part = self.column(name)[:n]
-            setattr(out, name, part.copy() if copy else part)
-        return out
-
-
-class Nameplate(Table):
-    """What does not change from tick to tick: ratings, permissions, the owner's reserve, the product's facts.
-
-    `inverter_w_max` inf = not shared with PV. Site limits: NaN = unknown = not allowed, inf = unlimited.
-    `lease_s` the lease the product is given, `overrun_s` how much longer an inexact timer may let it run, `delivery_s`
-    the longest a command may take to act,
-    `timed` whether the device reverts by its own timer, `steerable` whether it takes setpoints from us (the product
-    can, the operator has not ruled it out, and the device is what it is enrolled as).
-    """
-
-    SPEC = {
-        "enrolled": (np.bool_, False),
-        "discharge_w_max": (np.float64, 0.0),
-        "charge_w_max": (np.float64, 0.0),
-        "inverter_w_max": (np.float64, np.inf),
-        "capacity_wh": (np.float64, np.nan),
-        "efficiency_discharge": (np.float32, 0.95),
-        "efficiency_charge": (np.float32, 0.95),
-        "standby_w": (np.float32, 0.0),
-        "soc_max_pct": (np.float32, 100.0),
-        "soc_uncertainty_pct": (np.float32, 5.0),
-        "owner_reserve_pct": (np.float64, 100.0),
-        "export_allowed": (np.bool_, False),
-        "grid_charge_allowed": (np.bool_, False),
-        "site_import_w_max": (np.float64, np.nan),
-        "site_export_w_max": (np.float64, np.nan),
-        "site": (np.int32, -1),
-        "feeder": (np.int32, -1),
-        "profile": (np.int32, -1),
-        "lease_s": (np.float32, 120.0),
-        "overrun_s": (np.float32, 0.0),
-        "delivery_s": (np.float32, 5.0),
-        "timed": (np.bool_, True),
-        "steerable": (np.bool_, True),
-    }
-    enrolled: Bools
-    discharge_w_max: Floats
-    charge_w_max: Floats
-    inverter_w_max: Floats
-    capacity_wh: Floats
-    efficiency_discharge: Singles
-    efficiency_charge: Singles
-    standby_w: Singles
-    soc_max_pct: Singles
-    soc_uncertainty_pct: Singles
-    owner_reserve_pct: Floats
-    export_allowed: Bools
-    grid_charge_allowed: Bools
-    site_import_w_max: Floats
-    site_export_w_max: Floats
-    site: NDArray[np.int32]
-    feeder: NDArray[np.int32]
-    profile: NDArray[np.int32]
-    lease_s: Singles
-    overrun_s: Singles
-    delivery_s: Singles
-    timed: Bools
-    steerable: Bools
-
-
-class Live(Table):
-    """The newest reading of each device. `seen_mono_ms` is when a reading of known age arrived (`NEVER_MS` = never);
-    `moved_wh` the energy moved since `soc_pct` last changed; `reconnected_mono_ms` the end of the last islanding."""
-
-    SPEC = {
-        "battery_w": (np.float64, np.nan),
-        "soc_pct": (np.float64, np.nan),
-        "soc_step_pct": (np.float32, np.nan),
-        "temp_c": (np.float32, np.nan),
-        "discharge_w_max": (np.float64, np.nan),
-        "charge_w_max": (np.float64, np.nan),
-        "reserve_pct": (np.float32, np.nan),
-        "pv_w": (np.float32, np.nan),
-        "load_w": (np.float64, np.nan),
-        "grid_w": (np.float64, np.nan),
-        "mode": (np.int8, 0),
-        "grid": (np.int8, 0),
-        "online": (np.int8, -1),
-        "faults": (np.int64, 0),
-        "cmd": (np.int64, 0),
-        "seen_mono_ms": (np.int64, NEVER_MS),
-        "reconnected_mono_ms": (np.int64, NEVER_MS),
-        "moved_wh": (np.float32, 0.0),
-    }
-    battery_w: Floats
-    soc_pct: Floats
-    soc_step_pct: Singles
-    temp_c: Singles
-    discharge_w_max: Floats
-    charge_w_max: Floats
-    reserve_pct: Singles
-    pv_w: Singles
-    load_w: Floats
-    grid_w: Floats
-    mode: Small
-    grid: Small
-    online: Small
-    faults: Ints
-    cmd: Ints
-    seen_mono_ms: Ints
-    reconnected_mono_ms: Ints
-    moved_wh: Singles
-
-
-class Control(Table):
-    """What was last told to each device and what is known of it.
-
-    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced;
-    `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
-    `cmd_applied` the last command the device confirmed; `written_reserve_pct` the reserve we last wrote (NaN none).
-    """
-
-    SPEC = {
-        "held": (np.int8, int(Held.FREE)),
-        "event": (np.int32, -1),
-        "setpoint_w": (np.int64, 0),
-        "before_w": (np.int64, 0),
-        "cmd_sent": (np.int64, 0),
-        "cmd_applied": (np.int64, 0),
-        "result": (np.int8, 0),
-        "sent_mono_ms": (np.int64, NEVER_MS),
-        "changed_mono_ms": (np.int64, NEVER_MS),
-        "lease_end_mono_ms": (np.int64, NEVER_MS),
-        "release_mono_ms": (np.int64, NEVER_MS),
-        "written_reserve_pct": (np.float32, np.nan),
-    }
-    held: Small
-    event: NDArray[np.int32]
-    setpoint_w: Ints
-    before_w: Ints
-    cmd_sent: Ints
-    cmd_applied: Ints
-    result: Small
-    sent_mono_ms: Ints
-    changed_mono_ms: Ints
-    lease_end_mono_ms: Ints
-    release_mono_ms: Ints
-    written_reserve_pct: Singles
+from gateway.domain.model import Connection, Device, DeviceId, LiveBatch, Now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The fleet at one instant: `n` slots; nameplate is shared, live and control are copies."""
+    """The fleet at one instant: `n` slots of the columns themselves. Whoever awaits looks again."""
 
     n: int
     nameplate: Nameplate
@@ -275,19 +57,55 @@ class ProductFacts:
     overrun_s: float = 0.0
     delivery_s: float
     timed: bool
+    blocks: bool = False
     steerable: bool = True
     experimental: bool = False
+    setpoint_w_min: float = 0.0
+    setpoint_step_w: float = 1.0
     efficiency_discharge: float
     efficiency_charge: float
     standby_w: float
     soc_uncertainty_pct: float
+    soc_min_pct: float = 0.0
+    soc_max_pct: float = 100.0
+    drift_pct_per_cycle: float | None = None
+    cycles_per_day_max: float | None = None
+
+
+_AS_ENROLLED = (
+    "discharge_w_max",
+    "charge_w_max",
+    "capacity_wh",
+    "export_allowed",
+    "grid_charge_allowed",
+    "fuse_protected",
+    "phases",
+)
+_MAY_BE_UNKNOWN = ("site_import_w_max", "site_export_w_max", "site_phase_w_max")
+_OF_THE_PRODUCT = (
+    "lease_s",
+    "overrun_s",
+    "delivery_s",
+    "timed",
+    "blocks",
+    "setpoint_w_min",
+    "setpoint_step_w",
+    "efficiency_discharge",
+    "efficiency_charge",
+    "standby_w",
+    "soc_uncertainty_pct",
+    "soc_min_pct",
+    "soc_max_pct",
+)
 
 
 class Fleet:
-    """All devices by slot; the one mutable copy of fleet state, written on the loop only."""
+    """All devices by slot; the one mutable copy of fleet state, written on the loop only. `implausible` counts powers
+    that could not be true."""
 
     def __init__(self) -> None:
         self.n = 0
+        self.implausible = 0
         self.ids: list[DeviceId] = []
         self.slot_of: dict[str, int] = {}
         self.tags: dict[str, set[int]] = {}
@@ -317,27 +135,22 @@ class Fleet:
             self.experimental.add(slot)
         plate = self.nameplate
         plate.enrolled[slot] = True
-        plate.discharge_w_max[slot] = device.discharge_w_max
-        plate.charge_w_max[slot] = device.charge_w_max
         plate.inverter_w_max[slot] = np.inf if device.inverter_w_max is None else device.inverter_w_max
-        plate.capacity_wh[slot] = device.capacity_wh
         plate.owner_reserve_pct[slot] = device.reserve_pct
-        plate.export_allowed[slot] = device.export_allowed
-        plate.grid_charge_allowed[slot] = device.grid_charge_allowed
-        plate.site_import_w_max[slot] = np.nan if device.site_import_w_max is None else device.site_import_w_max
-        plate.site_export_w_max[slot] = np.nan if device.site_export_w_max is None else device.site_export_w_max
         plate.site[slot] = self.sites.index(device.site)
         plate.feeder[slot] = self.feeders.index(device.feeder)
         plate.profile[slot] = self.profiles.index(device.profile)
-        plate.lease_s[slot] = facts.lease_s
-        plate.overrun_s[slot] = facts.overrun_s
-        plate.delivery_s[slot] = facts.delivery_s
-        plate.timed[slot] = facts.timed
+        for name in _AS_ENROLLED:
+            plate.column(name)[slot] = getattr(device, name)
+        for name in _MAY_BE_UNKNOWN:
+            value = getattr(device, name)
+            plate.column(name)[slot] = np.nan if value is None else value
+        for name in _OF_THE_PRODUCT:
+            plate.column(name)[slot] = getattr(facts, name)
+        drift, cycles = facts.drift_pct_per_cycle, facts.cycles_per_day_max
+        plate.drift_pct_per_cycle[slot] = np.nan if drift is None else drift
+        plate.cycles_per_day_max[slot] = np.inf if cycles is None else cycles
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
-        plate.efficiency_discharge[slot] = facts.efficiency_discharge
-        plate.efficiency_charge[slot] = facts.efficiency_charge
-        plate.standby_w[slot] = facts.standby_w
-        plate.soc_uncertainty_pct[slot] = facts.soc_uncertainty_pct
         return slot
 
     def device(self, slot: int) -> Device:
@@ -364,6 +177,9 @@ class Fleet:
             grid_charge_allowed=bool(plate.grid_charge_allowed[slot]),
             site_import_w_max=known(plate.site_import_w_max[slot]),
             site_export_w_max=known(plate.site_export_w_max[slot]),
+            site_phase_w_max=known(plate.site_phase_w_max[slot]),
+            phases=int(plate.phases[slot]),
+            fuse_protected=bool(plate.fuse_protected[slot]),
             connection=self.connections.get(slot),
             experimental=slot in self.experimental,
         )
@@ -396,32 +212,10 @@ class Fleet:
         return Snapshot(
             n=self.n,
             nameplate=self.nameplate.view(self.n),
-            live=self.live.copy(self.n),
-            control=self.control.copy(self.n),
+            live=self.live.view(self.n),
+            control=self.control.view(self.n),
         )
 
     def take_live(self, batch: LiveBatch, now: Now) -> None:
-        """Fold readings in, newest last; a reading's age is counted from the device's own time where that lies in the
-        past. Rows that are not `fresh` update nothing that control rests on."""
-        keep = batch.fresh
-        slots = batch.slots[keep]
-        if not len(slots):
-            return
-        live = self.live
-        seen = now.mono_ms - np.maximum(now.utc_ms - batch.device_t_ms[keep], 0)
-        before_soc, before_seen = live.soc_pct[slots], live.seen_mono_ms[slots]
-        before_grid, before_w = live.grid[slots], live.battery_w[slots]
-        for name in LIVE_COLUMNS:
-            live.column(name)[slots] = getattr(batch, name)[keep]
-        live.seen_mono_ms[slots] = seen
-        live.online[slots] = 1
-        known = (before_seen != NEVER_MS) & np.isfinite(before_w)
-        hours = np.where(known, seen - before_seen, 0) / 3_600_000
-        power_w = np.abs(np.nan_to_num(before_w))
-        # Standby and balancing move energy that no SoC shows.
-        known &= power_w > TRICKLE_PART * self.nameplate.discharge_w_max[slots]
-        moved = np.where(known, power_w, 0.0) * hours
-        same = live.soc_pct[slots] == before_soc
-        live.moved_wh[slots] = np.where(same, live.moved_wh[slots] + moved, 0.0)
-        back = (before_grid == Grid.ISLAND) & (live.grid[slots] == Grid.ON)
-        live.reconnected_mono_ms[slots[back]] = now.mono_ms
+        """Fold readings in: see `evidence.take`."""
+        self.implausible += evidence.take(self.live, self.nameplate, batch, now)

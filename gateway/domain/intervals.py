@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.accumulators import Int32s, Part, gather
+from gateway.domain.columns import Table
 from gateway.domain.duplicates import Seen, by_slot, second_last, sift, tails
 from gateway.domain.energy import Baseline, Counts, Rows, Rules, flow
 from gateway.domain.errors import invariant
-from gateway.domain.fleet import Table
 from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, EnergySource, Floats, Ints, Now, Slots, Small
 
 DAY_S = 86_400

@@ -6,21 +6,27 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.model import Bools, Floats
+from gateway.domain.columns import Singles
+from gateway.domain.model import Bools, Floats, Small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterColumns:
     """Per device, W: limits at the meter (`export_w`, `import_w`: 0 = not allowed, inf = unlimited), its home's load
-    less PV, its own power and the meter's (NaN = unknown or stale), and the power it could use either way."""
+    less PV now and at its smallest and largest of late, its own power and the meter's (NaN = unknown or stale), the
+    power it could use either way, and how much more the fullest phase takes either way (inf = no limit per phase)."""
 
     export_w: Floats
     import_w: Floats
     net_w: Floats
+    low_w: Floats
+    high_w: Floats
     battery_w: Floats
     grid_w: Floats
     out_w: Floats
     into_w: Floats
+    phase_out_w: Floats
+    phase_into_w: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +74,21 @@ def permitted_w(limit_w: Floats, allowed: Bools) -> Floats:
 def rooms_alone(columns: MeterColumns, margin_w: float) -> Rooms:
     """Rooms as if every device were the only battery of its home."""
     net_w = columns.net_w
-    unknown = np.isnan(net_w)
-    if unknown.any():
-        net_w = np.where(unknown, columns.battery_w + columns.grid_w, net_w)
-    out_w, unknown_out = _left_w(columns.export_w, net_w, margin_w)
-    into_w, unknown_into = _left_w(columns.import_w, -net_w, margin_w)
+    if np.isnan(net_w).any():
+        net_w = np.where(np.isnan(net_w), columns.battery_w + columns.grid_w, net_w)
+    low_w, high_w = _worst(net_w, columns.low_w, np.fmin), _worst(net_w, columns.high_w, np.fmax)
+    out_w, unknown_out = _left_w(columns.export_w, low_w, margin_w)
+    into_w, unknown_into = _left_w(columns.import_w, -high_w, margin_w)
+    out_w = _phase_w(out_w, columns.battery_w, columns.phase_out_w, unknown_out)
+    into_w = _phase_w(into_w, -columns.battery_w, columns.phase_into_w, unknown_into)
     return Rooms(out_w=out_w, into_w=into_w, unknown_out=unknown_out, unknown_into=unknown_into)
 
 
 def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
     """Rooms of devices that share a home: the strictest limit and the worst load any of them reports, split in
     proportion to what each could use; a home's shares never add up to more than its room."""
-    least_w, most_w = homes.least(columns.net_w), -homes.least(-columns.net_w)
+    low_w, high_w = _worst(columns.net_w, columns.low_w, np.fmin), _worst(columns.net_w, columns.high_w, np.fmax)
+    least_w, most_w = homes.least(low_w), -homes.least(-high_w)
     unknown = np.isnan(least_w)
     if unknown.any():
         meter_w = homes.total(columns.battery_w) + columns.grid_w
@@ -90,12 +99,38 @@ def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
     most_w = most_w + homes.total(_running_w(-columns.battery_w, columns.into_w))
     out_w, unknown_out = _left_w(homes.least(columns.export_w), least_w, margin_w)
     into_w, unknown_into = _left_w(homes.least(columns.import_w), -most_w, margin_w)
+    together_w = homes.total(columns.battery_w)
+    out_w = _phase_w(out_w, together_w, homes.least(columns.phase_out_w), unknown_out)
+    into_w = _phase_w(into_w, -together_w, homes.least(columns.phase_into_w), unknown_into)
     return Rooms(
         out_w=_share_w(homes, out_w, columns.out_w),
         into_w=_share_w(homes, into_w, columns.into_w),
         unknown_out=unknown_out,
         unknown_into=unknown_into,
     )
+
+
+def _worst(now_w: Floats, of_late_w: Floats, worse: np.ufunc) -> Floats:
+    """The worst of late, which stands only beside a reading of now."""
+    worst_w: Floats = worse(now_w, of_late_w)
+    unknown = np.isnan(now_w)
+    if unknown.any():
+        worst_w[unknown] = np.nan
+    return worst_w
+
+
+def phase_rooms(
+    limit_w: Singles, phases: Small, worst_w: Singles, best_w: Singles, swing_w: Floats, margin_w: float
+) -> tuple[Floats, Floats]:
+    """How much more the fullest phase takes (discharge, charge); inf without a limit, NaN with one and no reading.
+
+    `worst_w` is the phase that imports most, `best_w` the one that exports most, `swing_w` how far the home's load is
+    from its worst of late, which may come back on that very phase. A battery on one phase may be on the fullest.
+    """
+    none = np.isnan(limit_w)
+    into_w = (limit_w - margin_w - worst_w - swing_w) * phases
+    out_w = (limit_w - margin_w + best_w - swing_w) * phases
+    return np.where(none, np.inf, out_w), np.where(none, np.inf, into_w)
 
 
 def crowded(site: NDArray[np.int32]) -> NDArray[np.intp]:
@@ -122,6 +157,18 @@ def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bo
         room_w[unlimited] = np.inf
         unknown &= ~unlimited
     return room_w, unknown
+
+
+def _phase_w(room_w: Floats, power_w: Floats, more_w: Floats, unknown: Bools) -> Floats:
+    """The room, narrowed to what runs now and how much more the phases take; `unknown` is marked where a limit per
+    phase stands and no phase is known."""
+    limited = ~np.isinf(more_w)
+    if not limited.any():
+        return room_w
+    left_w = np.maximum(power_w + more_w, 0)
+    blind = limited & np.isnan(left_w)
+    unknown |= blind
+    return np.where(limited, np.where(blind, 0.0, np.fmin(room_w, left_w)), room_w)
 
 
 def _running_w(power_w: Floats, want_w: Floats) -> Floats:

@@ -62,12 +62,14 @@ class Grid(IntEnum):
 
 
 class CommandOp(IntEnum):
-    """What a device is told. `HOLD` is 0 W for a lease; `RELEASE` hands it back to the maker's own mode."""
+    """What a device is told. `HOLD` is 0 W for a lease; `RELEASE` hands it back to the maker's own mode; `BLOCK` leaves
+    it in that mode for a lease, but for discharging."""
 
     SETPOINT = 1
     HOLD = 2
     RELEASE = 3
     RESERVE = 4
+    BLOCK = 5
 
 
 class CommandResult(IntEnum):
@@ -115,7 +117,10 @@ class Connection:
 class Device:
     """One battery as enrolled: identity, ratings, permissions. `inverter_w_max` None = no inverter shared with PV.
 
-    Site limits: None = unknown = not allowed; `math.inf` = unlimited. `connection` None = the device comes to us.
+    Site limits: None = unknown = not allowed; `math.inf` = unlimited. `site_phase_w_max` the most one phase of the
+    meter may carry (None = no such limit is known), `phases` those the battery feeds. `fuse_protected`: a device in the
+    home keeps its main fuse from being overloaded; without one it is not charged from the grid.
+    `connection` None = the device comes to us.
     `experimental`: its operator lets control rest on facts of the profile that nobody has verified or documented.
     """
 
@@ -133,13 +138,17 @@ class Device:
     grid_charge_allowed: bool
     site_import_w_max: float | None = None
     site_export_w_max: float | None = None
+    site_phase_w_max: float | None = None
+    phases: int = 1
+    fuse_protected: bool = False
     connection: Connection | None = None
     experimental: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveBatch:
-    """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes."""
+    """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes.
+    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or unknown."""
 
     slots: Slots
     fresh: Bools
@@ -154,8 +163,13 @@ class LiveBatch:
     pv_w: Floats
     load_w: Floats
     grid_w: Floats
+    grid_l1_w: Floats
+    grid_l2_w: Floats
+    grid_l3_w: Floats
     mode: Small
     grid: Small
+    locked: Small
+    opt_out: Small
     faults: Ints
     cmd: Ints
 

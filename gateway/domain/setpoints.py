@@ -11,8 +11,9 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet import Held, Snapshot
-from gateway.domain.limits import Envelope, Reason, check, spread
+from gateway.domain.columns import Held
+from gateway.domain.envelope import Envelope, Reason, check, spread
+from gateway.domain.fleet import Snapshot
 from gateway.domain.model import Bools, CommandOp, Floats, Grid, Ints, Mode, Now, Slots, Small
 
 LEASE_PART_MIN = 0.6

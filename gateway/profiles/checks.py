@@ -14,7 +14,7 @@ from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSe
 
 BATTERY_SIGNS = (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE)
 GRID_SIGNS = (Sign.IMPORT_POSITIVE, Sign.EXPORT_POSITIVE)
-CYCLIC = ("discharge", "charge", "hold", "heartbeat")
+CYCLIC = ("discharge", "charge", "hold", "block", "heartbeat")
 NEEDED = ("battery_w", "soc_pct")
 REGISTER_MAX = 65535
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -161,8 +161,8 @@ def _reading_faults(name: str, reading: Reading, points: dict[str, Point]) -> It
         yield f"otherwise: {reading.otherwise!r} is not one of {', '.join(canonical.members or {})}"
     if (canonical.members is not None) != bool(reading.cases):
         yield "cases: belongs to an enumeration, and an enumeration needs it"
-    if (name == "faults") != bool(reading.any):
-        yield "any: belongs to faults, and faults needs it"
+    if (name == "faults" or canonical.flag) != bool(reading.any):
+        yield "any: belongs to faults and flags, and they need it"
     if reading.point is not None or reading.sum:
         yield from _number_faults(reading, canonical, points)
 
@@ -224,7 +224,9 @@ def _watchdog_faults(watchdog: Watchdog, control: Control, points: dict[str, Poi
         return
     if watchdog.point not in points:
         yield f"watchdog.point: {watchdog.point!r} is not a point"
-    for sequence in ("discharge", "charge", "hold"):
+    for sequence in ("discharge", "charge", "hold", "block"):
+        if not control.sequences()[sequence]:
+            continue
         steps = (*control.sequences()[sequence], *(control.heartbeat.steps if control.heartbeat else ()))
         if watchdog.point not in {name for step in steps for name in step.touched()}:
             yield f"control.{sequence}: does not write the watchdog's {watchdog.point!r}; a refresh would not count"

@@ -45,16 +45,24 @@ def compile_profile(document: ProfileDocument) -> Codec:
 
 
 def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFacts:
-    facts, watchdog = document.facts, document.watchdog
+    facts, watchdog, control = document.facts, document.watchdog, document.control
+    blocks = document.commands is not None and "block" in document.commands.forms
     return ProductFacts(
         lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
         overrun_s=max(0.0, (watchdog.reverts_within_s or 0.0) - watchdog.lease_s) if watchdog is not None else 0.0,
         delivery_s=facts.delivery_s,
         timed=watchdog is None or watchdog.kind != "none",
+        blocks=blocks or (control is not None and bool(control.block)),
+        setpoint_w_min=control.setpoint_w_min if control is not None else 0.0,
+        setpoint_step_w=control.step_w if control is not None else 1.0,
         steerable=product.base.steers if product is not None else document.commands is not None,
         experimental=product is not None and any(program.experimental for program in product.programs),
         efficiency_discharge=facts.efficiency_discharge,
         efficiency_charge=facts.efficiency_charge,
         standby_w=facts.standby_w,
         soc_uncertainty_pct=facts.soc_uncertainty_pct,
+        soc_min_pct=facts.soc_min_pct,
+        soc_max_pct=facts.soc_max_pct,
+        drift_pct_per_cycle=facts.drift_pct_per_cycle,
+        cycles_per_day_max=facts.cycles_per_day_max,
     )

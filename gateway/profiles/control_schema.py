@@ -72,8 +72,9 @@ class Control(Strict):
     `domain`: where the setpoint acts. grid_connection = the meter, inverter_ac = behind PV: there the gateway closes
     the loop, and every `follow_s` the target is worked out anew from load and PV. `needs`: what must hold before any
     write. `saves`: settings read and made durable before the first write of a control episode. `begin` once per
-    episode, then `discharge`, `charge` or `hold`; each is repeated whole as refresh. `release` hands back (`stop_only`:
-    by writing no more). `reserve` sets the backup reserve.
+    episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging left to the product's own mode); each
+    is repeated whole as refresh. `release` hands back (`stop_only`: by writing no more). `reserve` sets the backup
+    reserve.
     `step_w`: setpoints are cut to whole steps towards 0; below `setpoint_w_min` it is a hold. `apart`: points that must
     never share a request. `settle_s` before the read-back of what was written.
     """
@@ -85,6 +86,7 @@ class Control(Strict):
     discharge: tuple[Step, ...] = ()
     charge: tuple[Step, ...] = ()
     hold: tuple[Step, ...] = ()
+    block: tuple[Step, ...] = ()
     release: tuple[Step, ...] = ()
     reserve: tuple[Step, ...] = ()
     heartbeat: Heartbeat | None = None
@@ -100,6 +102,8 @@ class Control(Strict):
         power = (self.discharge, self.charge, self.hold)
         if any(power) and not all(power):
             raise ValueError("discharge, charge and hold: all three or none")
+        if self.block and not self.hold:
+            raise ValueError("block belongs to discharge, charge and hold")
         if any(power) and not self.release and not self.stop_only:
             raise ValueError("release: missing")
         if self.domain == "grid_connection" and self.discharge and self.follow_s is None:
@@ -116,7 +120,7 @@ class Control(Strict):
         """Every sequence by name."""
         named = {
             "begin": self.begin, "discharge": self.discharge, "charge": self.charge, "hold": self.hold,
-            "release": self.release, "reserve": self.reserve,
+            "block": self.block, "release": self.release, "reserve": self.reserve,
         }  # fmt: skip
         return named | ({"heartbeat": self.heartbeat.steps} if self.heartbeat else {})
 

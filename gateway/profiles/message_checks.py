@@ -35,7 +35,7 @@ def message_faults(document: ProfileDocument) -> list[str]:
                 f"commands.forms.{op}: key {k!r} is used twice" for k in sorted({k for k in keys if keys.count(k) > 1})
             ]
             if (
-                op == "setpoint"
+                op in ("setpoint", "hold", "block")
                 and document.watchdog is not None
                 and document.watchdog.kind == "in_command"
                 and "lease_s" not in form.arguments
@@ -52,7 +52,7 @@ def _point_faults(point: Member, canonical: Canonical) -> list[str]:
         np.float64: MemberType.NUMBER,
         np.int64: MemberType.INTEGER,
         np.bool_: MemberType.BOOLEAN,
-        np.int8: MemberType.ENUM,
+        np.int8: MemberType.BOOLEAN if canonical.flag else MemberType.ENUM,
     }[canonical.dtype]  # type: ignore[index]
     if point.type is not expected:
         faults.append(f"type: is {point.type.value}, must be {expected.value}")

@@ -29,6 +29,7 @@ _FORM_OF = {
     CommandOp.HOLD: "hold",
     CommandOp.RELEASE: "release",
     CommandOp.RESERVE: "reserve",
+    CommandOp.BLOCK: "block",
 }
 
 

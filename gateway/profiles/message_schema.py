@@ -82,7 +82,7 @@ class Commands(Strict):
     id: Key
     valid_until: Key
     setpoint_sign: Sign
-    forms: dict[Literal["setpoint", "hold", "release", "reserve"], CommandForm]
+    forms: dict[Literal["setpoint", "hold", "block", "release", "reserve"], CommandForm]
 
     @model_validator(mode="after")
     def _complete(self) -> "Commands":

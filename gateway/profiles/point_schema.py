@@ -198,8 +198,8 @@ class Case(Strict):
 
 
 class Reading(Strict):
-    """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults `any` of
-    these matches (the first is bit 0).
+    """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults and
+    flags `any` of these matches (of faults the first is bit 0).
 
     `negative_when`: the point is a magnitude, and this tells the negative direction (before `sign`). `at_least`: what
     lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point of a

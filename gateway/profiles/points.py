@@ -10,7 +10,7 @@ from gateway.domain.model import NEVER_MS, CommandResult, Grid, Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canonical:
-    """A column: `dtype`, the value that means unknown, and for enumerations the member names."""
+    """A column: `dtype`, the value that means unknown, and for enumerations the member names. A `flag` is 1 or 0."""
 
     dtype: DTypeLike
     unknown: float | int
@@ -18,10 +18,15 @@ class Canonical:
     members: dict[str, int] | None = None
     required: bool = False
     power: str = ""
+    flag: bool = False
 
 
 def _number(unit: str, *, power: str = "") -> Canonical:
     return Canonical(dtype=np.float64, unknown=float("nan"), unit=unit, power=power)
+
+
+def _flag() -> Canonical:
+    return Canonical(dtype=np.int8, unknown=0, flag=True)
 
 
 def _integer(unit: str = "", *, unknown: int = 0, required: bool = False) -> Canonical:
@@ -45,8 +50,13 @@ LIVE: dict[str, Canonical] = {
     "pv_w": _number("W"),
     "load_w": _number("W"),
     "grid_w": _number("W", power="grid"),
+    "grid_l1_w": _number("W", power="grid"),
+    "grid_l2_w": _number("W", power="grid"),
+    "grid_l3_w": _number("W", power="grid"),
     "mode": _members(Mode),
     "grid": _members(Grid),
+    "locked": _flag(),
+    "opt_out": _flag(),
     "faults": _integer(),
     "cmd": _integer(),
 }

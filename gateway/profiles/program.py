@@ -123,6 +123,8 @@ class Program:
             return control.release
         if op is CommandOp.RESERVE:
             return control.reserve
+        if op is CommandOp.BLOCK:
+            return control.block
         if op is CommandOp.HOLD or self.quantised(setpoint_w) == 0:
             return control.hold
         return control.discharge if setpoint_w > 0 else control.charge

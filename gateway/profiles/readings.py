@@ -40,7 +40,7 @@ def compile_reading(name: str, reading: Reading) -> Get:
     if reading.cases:
         return _cases(reading.cases, reading.otherwise, canonical)
     if reading.any:
-        return _faults(reading.any)
+        return _flag(reading.any) if canonical.flag else _faults(reading.any)
     number = _number(reading)
     factor = -1.0 if reading.sign in FLIPPED else 1.0
     low, high = reading.range if reading.range is not None else (-math.inf, math.inf)
@@ -89,6 +89,15 @@ def _cases(cases: tuple[Case, ...], otherwise: str | None, canonical: Canonical)
             if all(found):
                 return float(members[case.value])
         return float(last)
+
+    return get
+
+
+def _flag(matches: tuple[Match, ...]) -> Get:
+    """1 if any match holds; an unknown point raises no flag."""
+
+    def get(values: Mapping[str, Value]) -> float:
+        return float(any(holds(match, values) for match in matches))
 
     return get
 

@@ -16,14 +16,20 @@ from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSe
 
 
 class Facts(Strict):
-    """Facts of every device of the product. `soc_uncertainty_pct`: resolution plus drift of the SoC estimate;
-    `delivery_s`: the longest a command may take to act; efficiencies are one-way, AC side."""
+    """Facts of every device of the product. `delivery_s`: the longest a command may take to act; efficiencies are
+    one-way, AC side. `soc_uncertainty_pct`: the most the SoC may be wrong by; with `drift_pct_per_cycle` it is less
+    after a full charge and grows from there. `soc_min_pct`: below it the product refuses to discharge, `soc_max_pct`:
+    it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents."""
 
     delivery_s: float = Field(gt=0, le=60)
     efficiency_discharge: float = Field(gt=0.5, le=1)
     efficiency_charge: float = Field(gt=0.5, le=1)
     standby_w: float = Field(ge=0, le=500)
     soc_uncertainty_pct: float = Field(ge=0, le=25)
+    drift_pct_per_cycle: float | None = Field(default=None, gt=0, le=10)
+    soc_min_pct: float = Field(default=0, ge=0, le=50)
+    soc_max_pct: float = Field(default=100, ge=50, le=100)
+    cycles_per_day_max: float | None = Field(default=None, gt=0, le=10)
 
 
 class Polling(Strict):

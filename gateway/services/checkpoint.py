@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
+from gateway.domain.columns import Table
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet, Table
+from gateway.domain.fleet import Fleet
 from gateway.domain.model import NEVER_MS, Now
 from gateway.services.observe import Sample
 from gateway.storage.checkpoint import Checkpoint, Checkpoints

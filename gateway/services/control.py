@@ -15,9 +15,11 @@ import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.allocation import Allocation, allocate
+from gateway.domain.columns import Held
 from gateway.domain.dispatch import ActiveEvent, Answer, Book, BookEntry, BookParams, EventState, claim, members
-from gateway.domain.fleet import Fleet, Held, Snapshot
-from gateway.domain.limits import Envelope, LimitParams, Reason, envelope
+from gateway.domain.envelope import Envelope, LimitParams, Reason
+from gateway.domain.fleet import Fleet, Snapshot
+from gateway.domain.limits import envelope
 from gateway.domain.model import (
     AckBatch,
     Bools,

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.fleet import Fleet, Held
-from gateway.domain.limits import Reason
+from gateway.domain.columns import Held
+from gateway.domain.envelope import Reason
+from gateway.domain.fleet import Fleet
 from gateway.services.control import Control
 from gateway.services.observe import Sample
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet import Fleet, Held, Snapshot
+from gateway.domain.columns import Held
+from gateway.domain.fleet import Fleet, Snapshot
 from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Grid, Ints, Mode, Now
 from gateway.domain.setpoints import obeyed, overridden, release_at
 from gateway.ports import Change, ControlEnded, ReserveChanged

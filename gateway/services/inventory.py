@@ -49,6 +49,11 @@ def _blank_is_no(value: object) -> object:
     return False if isinstance(value, str) and not value.strip() else _flag(value)
 
 
+def _blank_is_one(value: object) -> object:
+    text = value.strip() if isinstance(value, str) else value
+    return {"": 1, "1": 1, "3": 3}.get(text, value) if isinstance(text, str) else value
+
+
 def _no_flag(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a number is expected")
@@ -65,8 +70,10 @@ Text = Annotated[str, Field(max_length=64)]
 class DeviceFields(BaseModel):
     """One device as everybody may see it. Ratings in W and Wh on the AC side; percent of usable capacity.
 
-    A site limit is a number of W, `unlimited`, or absent = unknown = not allowed. `inverter_w_max` absent = the
-    battery has an inverter of its own. `address` scheme://host[:port] where the gateway connects to the device,
+    A site limit is a number of W, `unlimited`, or absent = unknown = not allowed. `site_phase_w_max` the most one phase
+    of the meter may carry, where that is known; `phases` the battery feeds. `fuse_protected`: a device in the home
+    keeps its main fuse from being overloaded; without one there is no charging from the grid. `inverter_w_max` absent =
+    the battery has an inverter of its own. `address` scheme://host[:port] where the gateway connects to the device,
     `units` Modbus unit ids where they are not the profile's, `parameters` what an installer writes down.
     `experimental`: control may rest on facts of the profile that nobody has verified or documented.
     """
@@ -87,6 +94,9 @@ class DeviceFields(BaseModel):
     grid_charge_allowed: Flag = False
     site_import_w_max: SiteLimit = None
     site_export_w_max: SiteLimit = None
+    site_phase_w_max: Annotated[Watts | None, BeforeValidator(_blank_is_none)] = None
+    phases: Annotated[Literal[1, 3], BeforeValidator(_blank_is_one)] = 1
+    fuse_protected: Annotated[bool, BeforeValidator(_blank_is_no)] = False
     address: Address = ""
     units: Units = Field(default_factory=dict)
     parameters: Parameters = Field(default_factory=dict)
@@ -127,6 +137,9 @@ class DeviceRow(DeviceFields):
             grid_charge_allowed=self.grid_charge_allowed,
             site_import_w_max=_watts(self.site_import_w_max),
             site_export_w_max=_watts(self.site_export_w_max),
+            site_phase_w_max=self.site_phase_w_max,
+            phases=self.phases,
+            fuse_protected=self.fuse_protected,
             connection=self._connection(),
             experimental=self.experimental,
         )

@@ -139,7 +139,7 @@ class Steering:
         if not steps and not stops:
             return self._refuse(f"the product has no {command.op.name.lower()}")
         try:
-            if command.op in (CommandOp.SETPOINT, CommandOp.HOLD):
+            if command.op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
                 return await self._power(command, steps, program, link)
             if command.op is CommandOp.RELEASE:
                 return await self._release(steps, program, link)
@@ -290,7 +290,7 @@ class Steering:
         return saved
 
     def _actions(self, steps: Iterable[Step], command: Command, program: Program) -> list[Action]:
-        setpoint_w = 0.0 if command.op is CommandOp.HOLD else program.quantised(command.setpoint_w)
+        setpoint_w = program.quantised(command.setpoint_w) if command.op is CommandOp.SETPOINT else 0.0
         given = Quantities(
             setpoint_w=setpoint_w,
             lease_s=command.lease_s,

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
+from gateway.domain.columns import Held
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet, Held
+from gateway.domain.fleet import Fleet
 from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots, WriteReport
 from gateway.domain.setpoints import Cause, Plan
 from gateway.ports import Change, ControlTaken, DeviceLink, Journal

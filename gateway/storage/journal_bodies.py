@@ -42,6 +42,9 @@ def device_body(device: Device) -> dict[str, Any]:
         "grid_charge_allowed": device.grid_charge_allowed,
         "site_import_w_max": limit(device.site_import_w_max),
         "site_export_w_max": limit(device.site_export_w_max),
+        "site_phase_w_max": device.site_phase_w_max,
+        "phases": device.phases,
+        "fuse_protected": device.fuse_protected,
         "connection": None if device.connection is None else _connection_body(device.connection),
         "experimental": device.experimental,
     }

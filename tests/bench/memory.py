@@ -159,7 +159,7 @@ async def imported(inventory: Inventory, devices: int, profile: str) -> None:
                     "id": DEVICE.format(i), "profile": profile, "site": f"site-{i}", "feeder": f"feeder-{i // 50}",
                     "capacity_wh": 13_500, "discharge_w_max": 5_000, "charge_w_max": 5_000, "reserve_pct": 20,
                     "export_allowed": True, "grid_charge_allowed": True, "site_import_w_max": "unlimited",
-                    "site_export_w_max": "unlimited",
+                    "site_export_w_max": "unlimited", "fuse_protected": True,
                 }
             ).decode()
             for i in range(first, min(first + IMPORT, devices))

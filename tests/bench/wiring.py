@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import Clock, SystemClock
+from gateway.domain.columns import Held
 from gateway.domain.energy import Rules
-from gateway.domain.fleet import Fleet, Held
+from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
 from gateway.domain.model import (
     AckBatch,
@@ -89,6 +90,7 @@ def enroll(fleet: Fleet, devices: int, codec: Codec) -> None:
             reserve_pct=RESERVE_PCT,
             export_allowed=True,
             grid_charge_allowed=True,
+            fuse_protected=True,
             site_import_w_max=float("inf"),
             site_export_w_max=float("inf"),
         )
@@ -157,8 +159,13 @@ def readings(fleet: Fleet, now: Now) -> LiveBatch:
         pv_w=np.zeros(n),
         load_w=np.full(n, 500.0),
         grid_w=unknown,
+        grid_l1_w=unknown,
+        grid_l2_w=unknown,
+        grid_l3_w=unknown,
         mode=np.where(ours, Mode.REMOTE, Mode.SELF_CONSUMPTION).astype(np.int8),
         grid=np.full(n, Grid.ON, dtype=np.int8),
+        locked=np.zeros(n, dtype=np.int8),
+        opt_out=np.zeros(n, dtype=np.int8),
         faults=np.zeros(n, dtype=np.int64),
         cmd=np.where(ours, control.cmd_sent[:n], 0),
     )

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import SystemClock
-from gateway.domain.fleet import Fleet, Held
+from gateway.domain.columns import Held
+from gateway.domain.fleet import Fleet
 from gateway.domain.model import (
     AckBatch,
     CommandOp,

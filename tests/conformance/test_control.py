@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from gateway.domain.fleet import Held
+from gateway.domain.columns import Held
 from gateway.domain.model import CommandOp, CommandResult, Delivery, Mode
 from gateway.profiles.control_schema import Step
 from gateway.profiles.point_schema import Point
@@ -81,6 +81,24 @@ async def test_hold_from_own_mode_stops_the_battery_and_stays_ours(rig: Rig) -> 
     assert rig.controlled()
     row = await rig.fresh()
     assert row["mode"] == Mode.REMOTE
+
+
+@pytest.mark.parametrize("name", [name for name in STEERED if CODECS[name].facts.blocks])
+async def test_block_stops_discharging_and_leaves_charging_from_pv(name: str) -> None:
+    async with bench(name, time_s=MIDNIGHT_S) as rig:
+        rig.settle()
+        assert rig.plant.battery_w > 200
+        assert await rig.tell(CommandOp.BLOCK) == rig.done
+        await rig.expect_w(0)
+        assert (await rig.fresh())["mode"] == Mode.REMOTE
+        await released(rig)
+        rig.settle()
+        assert rig.plant.battery_w > 200
+    async with bench(name, load_base_w=200.0, pv_peak_w=6_000.0) as rig:
+        assert await rig.tell(CommandOp.BLOCK) == rig.done
+        rig.settle()
+        assert rig.plant.home_w() < -500
+        assert rig.plant.battery_w < -500
 
 
 async def test_setpoint_of_the_rating_is_reached_both_ways(night_rig: Rig) -> None:

@@ -3,7 +3,7 @@ nothing."""
 
 import pytest
 
-from gateway.domain.fleet import Held
+from gateway.domain.columns import Held
 from gateway.domain.model import CommandOp, CommandResult
 from gateway.ports import ControlEnded, ControlTaken, PriorRestored
 from tests.conformance.rig import CODECS, STEERED, Rig, bench

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
+from gateway.domain.columns import Held
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet import Held
 from gateway.domain.model import CommandOp, Mode
 from gateway.profiles.loader import load_profile
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal, Registers

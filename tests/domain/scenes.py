@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gateway.domain.fleet import Control, Held, Live, Nameplate, Snapshot
+from gateway.domain.columns import Control, Held, Live, Nameplate
+from gateway.domain.fleet import Snapshot
 from gateway.domain.model import Grid, Mode, Now
 
 NOW = Now(utc_ms=1_800_000_000_000, mono_ms=50_000_000)
@@ -19,6 +20,7 @@ _HEALTHY: dict[str, float] = {
     "owner_reserve_pct": 20,
     "export_allowed": True,
     "grid_charge_allowed": True,
+    "fuse_protected": True,
     "site_import_w_max": np.inf,
     "site_export_w_max": np.inf,
     "lease_s": 100,
@@ -49,6 +51,8 @@ def fleet_of(n: int, /, **columns: ArrayLike) -> Snapshot:
     the BMS reports, where both have it)."""
     plate, live, control = Nameplate(n), Live(n), Control(n)
     values: dict[str, ArrayLike] = {**_HEALTHY, "site": np.arange(n), **columns}
+    soc_pct = values["soc_pct"]
+    values = {"soc_low_pct": soc_pct, "soc_high_pct": soc_pct, **values}
     for name, value in values.items():
         table = next(table for table in (plate, live, control) if name in table.SPEC)
         table.column(name)[:] = np.asarray(value)

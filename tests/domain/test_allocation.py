@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from gateway.domain.allocation import Allocation, Shortfall, allocate
+from gateway.domain.envelope import Envelope, LimitParams
 from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import Envelope, LimitParams, envelope
+from gateway.domain.limits import envelope
 from tests.domain.scenes import NOW, fleet_of
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.fleet import Held
-from gateway.domain.limits import PART_ROWS, Envelope, LimitParams, Reason, check, envelope, reason_names
+from gateway.domain.columns import Held
+from gateway.domain.envelope import Envelope, LimitParams, Reason, check, reason_names
+from gateway.domain.limits import PART_ROWS, envelope
 from gateway.domain.model import NEVER_MS, Grid, Mode
 from tests.domain.scenes import NOW, fleet_of, permuted
 

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.allocation import allocate
-from gateway.domain.fleet import Held, Snapshot
-from gateway.domain.limits import LimitParams, envelope
+from gateway.domain.columns import Held
+from gateway.domain.envelope import LimitParams
+from gateway.domain.fleet import Snapshot
+from gateway.domain.limits import envelope
 from gateway.domain.model import NEVER_MS, CommandOp, Grid, Mode, Now
 from gateway.domain.setpoints import (
     Cause,
@@ -297,7 +299,7 @@ def test_plan_leases_given_together_are_not_renewed_together() -> None:
 
 
 def test_plan_narrowing_is_written_at_once_even_inside_the_dead_band() -> None:
-    snapshot = fleet_of(1, setpoint_w=1010, before_w=1010, export_allowed=False, load_w=1000)
+    snapshot = fleet_of(1, setpoint_w=1030, before_w=1030, export_allowed=False, load_w=1000)
     assert commands(planned(snapshot, wanted_w=1000)) == {0: (CommandOp.SETPOINT, 1000, Cause.NARROW)}
 
 

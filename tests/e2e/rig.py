@@ -20,10 +20,11 @@ from simulators import processes
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 CEILING_S = 60.0
+MAY = "true,true,true,unlimited,unlimited"
 POLL_S = 0.02
 INVENTORY = (
     "id,profile,site,feeder,tags,capacity_wh,discharge_w_max,charge_w_max,reserve_pct,export_allowed,"
-    "grid_charge_allowed,site_import_w_max,site_export_w_max"
+    "grid_charge_allowed,fuse_protected,site_import_w_max,site_export_w_max"
 )
 
 
@@ -49,7 +50,7 @@ class Reply:
 
 def inventory_csv(ids: Sequence[str]) -> str:
     """Homes that may do everything, one battery of 5 kW and 10 kWh each."""
-    rows = [f"{name},reference-mqtt,site-{name},,,10000,5000,5000,20,true,true,unlimited,unlimited" for name in ids]
+    rows = [f"{name},reference-mqtt,site-{name},,,10000,5000,5000,20,{MAY}" for name in ids]
     return "\n".join([INVENTORY, *rows]) + "\n"
 
 

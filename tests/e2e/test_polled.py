@@ -68,6 +68,7 @@ def _enrollment(url: str) -> bytes:
         "id": "fox", "profile": "foxess-h3", "site": "s", "capacity_wh": 10_000, "discharge_w_max": 5_000,
         "charge_w_max": 5_000, "inverter_w_max": 5_000, "reserve_pct": 20, "export_allowed": True,
         "grid_charge_allowed": True, "site_import_w_max": "unlimited", "site_export_w_max": "unlimited",
+        "fuse_protected": True,
         "address": url, "experimental": True,
     }  # fmt: skip
     return json.dumps(row).encode() + b"\n"

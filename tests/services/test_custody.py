@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gateway.domain.fleet import Fleet, Held, ProductFacts
+from gateway.domain.columns import Held
+from gateway.domain.fleet import Fleet, ProductFacts
 from gateway.domain.model import Device, DeviceId, LiveBatch, Now
 from gateway.ports import ReserveChanged
 from gateway.services.custody import Custody
@@ -28,6 +29,8 @@ def reading(fleet: Fleet, now: Now, *, reserve_pct: float) -> None:
             battery_w=column(0), soc_pct=column(60), soc_step_pct=column(1), temp_c=column(20),
             discharge_w_max=column(5000), charge_w_max=column(5000), reserve_pct=column(reserve_pct),
             pv_w=column(0), load_w=column(500), grid_w=column(500),
+            grid_l1_w=column(np.nan), grid_l2_w=column(np.nan), grid_l3_w=column(np.nan),
+            locked=np.zeros(1, dtype=np.int8), opt_out=np.zeros(1, dtype=np.int8),
             mode=np.ones(1, dtype=np.int8), grid=np.ones(1, dtype=np.int8),
             faults=np.zeros(1, dtype=np.int64), cmd=np.zeros(1, dtype=np.int64),
         ),

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock, SystemClock, utc_struct
+from gateway.domain.columns import Held
 from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet, Held
+from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
 from gateway.domain.model import NEVER_MS
 from gateway.services import supervisor as supervisor_module

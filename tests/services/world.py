@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gateway.clock import ManualClock
+from gateway.domain.columns import Held
 from gateway.domain.dispatch import Answer
-from gateway.domain.fleet import Fleet, Held, ProductFacts
+from gateway.domain.fleet import Fleet, ProductFacts
 from gateway.domain.model import CommandOp, Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
 from gateway.services.control import Control
 from gateway.services.settings import ControlSettings

@@ -1,0 +1,245 @@
+"""What a run of readings tells: jumps, stuck values, wear, the worst load."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.columns import Live, Nameplate
+from gateway.domain.evidence import STRETCH_MS, take
+from gateway.domain.model import NEVER_MS, Grid, LiveBatch, Mode, Now
+
+CAPACITY_WH = 10_000.0
+
+
+class One:
+    """One battery of 5 kW and 10 kWh that reports when told to; `late_s` after it happened."""
+
+    def __init__(self, **plate: Any) -> None:
+        self.live, self.plate = Live(1), Nameplate(1)
+        values = {"discharge_w_max": 5000.0, "charge_w_max": 5000.0, "capacity_wh": CAPACITY_WH} | plate
+        for name, value in values.items():
+            self.plate.column(name)[:] = value
+        self.now = Now(utc_ms=1_800_000_000_000, mono_ms=50_000_000)
+        self.dropped = 0
+
+    def says(self, *, after_s: float = 1.0, late_s: float = 0.0, fresh: bool = True, **values: Any) -> "One":
+        ms = round(after_s * 1000)
+        self.now = Now(utc_ms=self.now.utc_ms + ms, mono_ms=self.now.mono_ms + ms)
+        numbers: dict[str, float] = {
+            "battery_w": 0.0, "soc_pct": 60.0, "soc_step_pct": 1.0, "temp_c": 20.0, "discharge_w_max": 5000.0,
+            "charge_w_max": 5000.0, "reserve_pct": 20.0, "pv_w": 0.0, "load_w": 500.0, "grid_w": 500.0,
+            "grid_l1_w": np.nan, "grid_l2_w": np.nan, "grid_l3_w": np.nan,
+        }  # fmt: skip
+        small = {"mode": Mode.REMOTE, "grid": Grid.ON, "locked": 0, "opt_out": 0}
+        whole = {"faults": 0, "cmd": 0}
+        columns: dict[str, Any] = {name: np.array([values.pop(name, value)]) for name, value in numbers.items()}
+        columns |= {name: np.array([values.pop(name, v)], dtype=np.int8) for name, v in small.items()}
+        columns |= {name: np.array([values.pop(name, v)], dtype=np.int64) for name, v in whole.items()}
+        assert not values, values
+        batch = LiveBatch(
+            slots=np.zeros(1, dtype=np.int32), fresh=np.array([fresh]),
+            device_t_ms=np.array([self.now.utc_ms - round(late_s * 1000)]), **columns,
+        )  # fmt: skip
+        self.dropped += take(self.live, self.plate, batch, self.now)
+        return self
+
+    def believed(self) -> tuple[float, float]:
+        return round(float(self.live.soc_low_pct[0]), 2), round(float(self.live.soc_high_pct[0]), 2)
+
+
+def test_evidence_reading_keeps_the_age_it_has() -> None:
+    one = One().says(late_s=7)
+    assert one.live.seen_mono_ms[0] == one.now.mono_ms - 7_000
+    assert One().says(late_s=-30).live.seen_mono_ms[0] == 50_001_000
+
+
+def test_evidence_f13_reading_older_than_the_newest_updates_nothing() -> None:
+    one = One().says(soc_pct=50).says(late_s=5, soc_pct=70)
+    assert one.live.soc_pct[0] == 50
+    assert one.says(late_s=0.5, soc_pct=50.5).live.soc_pct[0] == 50.5
+
+
+def test_evidence_reading_of_unknown_age_updates_nothing() -> None:
+    assert One().says(fresh=False).live.seen_mono_ms[0] == NEVER_MS
+
+
+def test_evidence_reading_after_the_clock_was_set_back_is_still_the_newest() -> None:
+    one = One().says()
+    one.live.seen_mono_ms[:] += 3 * 3600 * 1000
+    assert one.says(soc_pct=40).live.soc_pct[0] == 40
+
+
+# -- F30: jumps -------------------------------------------------------------------------------------------------
+
+
+def test_evidence_f30_soc_that_falls_at_once_is_believed_for_discharge_only() -> None:
+    one = One().says(soc_pct=80).says(soc_pct=3)
+    assert one.believed() == (3, 80)
+    # the next two readings agree: it is true
+    assert one.says(soc_pct=3).believed() == (3, 80)
+    assert one.says(soc_pct=3).believed() == (3, 3)
+
+
+def test_evidence_f30_soc_that_rises_at_once_is_believed_for_charging_only() -> None:
+    one = One().says(soc_pct=40).says(soc_pct=90)
+    assert one.believed() == (40, 90)
+    assert one.says(soc_pct=90).says(soc_pct=90).believed() == (90, 90)
+
+
+def test_evidence_f30_single_torn_value_narrows_and_passes() -> None:
+    one = One().says(soc_pct=80).says(soc_pct=3).says(soc_pct=80)
+    assert one.believed() == (3, 80)
+    assert one.says(soc_pct=80).says(soc_pct=80).believed() == (80, 80)
+
+
+def test_evidence_value_that_keeps_jumping_is_never_believed() -> None:
+    one = One().says(soc_pct=80)
+    for soc_pct in (3, 80, 3, 80, 3, 80):
+        one.says(soc_pct=soc_pct)
+        assert one.believed() == (3, 80)
+
+
+def test_evidence_change_that_the_energy_explains_is_no_jump() -> None:
+    one = One().says(soc_pct=60, battery_w=5000)
+    assert one.says(after_s=30, soc_pct=59, battery_w=5000).believed() == (59, 59)
+    assert one.says(after_s=30, soc_pct=57, battery_w=5000).believed() == (57, 57)
+
+
+def test_evidence_change_within_the_resolution_is_no_jump() -> None:
+    assert One().says(soc_pct=60, soc_step_pct=5).says(soc_pct=65, soc_step_pct=5).believed() == (65, 65)
+
+
+def test_evidence_change_over_a_gap_may_be_what_the_rating_allows() -> None:
+    one = One().says(soc_pct=60)
+    # an hour away: 5 kWh of 10 may have moved
+    assert one.says(after_s=3600, soc_pct=20).believed() == (20, 20)
+    assert one.says(after_s=90, soc_pct=60).believed() == (20, 60)
+
+
+def test_evidence_while_in_doubt_what_is_believed_moves_with_the_energy() -> None:
+    one = One().says(soc_pct=40, battery_w=4000).says(soc_pct=90, battery_w=4000)
+    one.says(after_s=30, soc_pct=90, battery_w=4000)
+    low, high = one.believed()
+    assert low == pytest.approx(40 - 100 * 4000 * 31 / 3600 / CAPACITY_WH, abs=0.02)
+    assert high == 90
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(-5000, 5000), st.floats(0.5, 300)), min_size=2, max_size=12))
+def test_evidence_believed_span_always_holds_what_is_reported(rows: list[tuple[float, float, float]]) -> None:
+    one = One()
+    for soc_pct, battery_w, after_s in rows:
+        one.says(after_s=after_s, soc_pct=soc_pct, battery_w=battery_w)
+        low, high = float(one.live.soc_low_pct[0]), float(one.live.soc_high_pct[0])
+        assert low <= soc_pct + 1e-3
+        assert high >= soc_pct - 1e-3
+    for _ in range(2):
+        one.says(after_s=0.5, soc_pct=soc_pct, battery_w=0)
+    one.says(after_s=0.5, soc_pct=soc_pct, battery_w=0)
+    assert one.believed() == (round(soc_pct, 2), round(soc_pct, 2)) or abs(one.believed()[0] - soc_pct) < 0.01
+
+
+def test_evidence_f30_power_no_battery_of_this_size_has_is_none() -> None:
+    one = One().says(battery_w=50_000)
+    assert np.isnan(one.live.battery_w[0])
+    assert one.dropped == 1
+    assert one.says(battery_w=6_000).live.battery_w[0] == 6_000
+    assert one.dropped == 1
+
+
+# -- F25: stuck -------------------------------------------------------------------------------------------------
+
+
+def test_evidence_f25_energy_that_no_soc_shows_adds_up_until_it_moves() -> None:
+    one = One().says(battery_w=3600)
+    for _ in range(10):
+        one.says(after_s=10, battery_w=3600)
+    assert one.live.moved_wh[0] == pytest.approx(100)
+    assert one.says(after_s=10, battery_w=3600, soc_pct=59).live.moved_wh[0] == 0
+
+
+def test_evidence_trickle_is_not_counted_as_movement() -> None:
+    one = One().says(battery_w=90).says(after_s=3600, battery_w=90)
+    assert one.live.moved_wh[0] == 0
+
+
+# -- wear -------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_throughput_counts_from_the_last_full_charge() -> None:
+    one = One().says(battery_w=3600)
+    assert np.isnan(one.says(after_s=100, battery_w=3600).live.since_full_wh[0])
+    assert one.says(soc_pct=100, battery_w=-50).live.since_full_wh[0] == 0
+    one.says(battery_w=3600, soc_pct=99)
+    one.says(after_s=100, battery_w=-3600, soc_pct=98)
+    one.says(after_s=100, soc_pct=99)
+    assert one.live.since_full_wh[0] == pytest.approx(200, abs=1)
+
+
+def test_evidence_full_while_it_discharges_is_not_a_full_charge() -> None:
+    assert np.isnan(One().says(soc_pct=100, battery_w=500).live.since_full_wh[0])
+
+
+def test_evidence_cycles_of_the_day_fill_with_discharge_and_leak_with_time() -> None:
+    one = One(cycles_per_day_max=1).says(battery_w=3600)
+    one.says(after_s=100, battery_w=0)
+    assert one.live.cycled_wh[0] == pytest.approx(100 - CAPACITY_WH * 100 / 86_400, abs=0.5)
+    one.says(after_s=3600, battery_w=0)
+    assert one.live.cycled_wh[0] == 0
+    charging = One(cycles_per_day_max=1).says(battery_w=-3600).says(after_s=100)
+    assert charging.live.cycled_wh[0] == 0
+
+
+def test_evidence_product_without_a_bound_on_cycles_counts_none() -> None:
+    assert One().says(battery_w=3600).says(after_s=1000).live.cycled_wh[0] == 0
+
+
+# -- the worst load ---------------------------------------------------------------------------------------------
+
+
+def worst(one: One) -> tuple[float, float]:
+    live = one.live
+    lows = (live.net_low_w[0], live.net_low_1_w[0], live.net_low_2_w[0])
+    highs = (live.net_high_w[0], live.net_high_1_w[0], live.net_high_2_w[0])
+    return float(np.nanmin(lows)), float(np.nanmax(highs))
+
+
+def test_evidence_worst_load_is_kept_for_a_quarter_of_an_hour_and_then_let_go() -> None:
+    one = One().says(load_w=500)
+    one.says(load_w=6000, pv_w=0)
+    one.says(load_w=300, pv_w=2000)
+    assert worst(one) == (-1700, 6000)
+    for _ in range(15):
+        one.says(after_s=60, load_w=1000)
+    assert worst(one) == (-1700, 6000)
+    for _ in range(9):
+        one.says(after_s=60, load_w=1000)
+    assert worst(one) == (1000, 1000)
+
+
+def test_evidence_worst_load_after_a_long_silence_is_not_lost_too_early() -> None:
+    one = One().says(load_w=6000)
+    one.says(after_s=STRETCH_MS / 1000 * 5, load_w=800)
+    # the stretches follow what was said, not the clock: older is kept longer, which narrows
+    assert worst(one) == (800, 6000)
+
+
+def test_evidence_load_unknown_is_what_meter_and_battery_say() -> None:
+    assert worst(One().says(load_w=np.nan, grid_w=1200, battery_w=300)) == (1500, 1500)
+
+
+def test_evidence_phases_are_the_fullest_and_the_emptiest() -> None:
+    one = One().says(grid_l1_w=900, grid_l2_w=-400, grid_l3_w=100)
+    assert (one.live.phase_w_max[0], one.live.phase_w_min[0]) == (900, -400)
+    one.says(grid_l1_w=700)
+    assert (one.live.phase_w_max[0], one.live.phase_w_min[0]) == (700, 700)
+    one.says()
+    assert np.isnan(one.live.phase_w_max[0])
+
+
+def test_evidence_grid_that_comes_back_is_remembered() -> None:
+    one = One().says(grid=Grid.ISLAND)
+    assert one.live.reconnected_mono_ms[0] == NEVER_MS
+    assert one.says().live.reconnected_mono_ms[0] == one.now.mono_ms
