@@ -5,22 +5,21 @@ links, last checkpoint, spool, log. Nothing here decides; it only connects.
 """
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import uvloop
 from aiohttp import web
 
+from gateway.api.dispatch_view import DispatchView
 from gateway.api.samples import (
     connection_samples,
     delivery_samples,
@@ -29,29 +28,27 @@ from gateway.api.samples import (
     transport_samples,
 )
 from gateway.api.server import Parts, make_app
-from gateway.api.views import EventView, FleetView
+from gateway.api.views import FleetView
 from gateway.clock import Clock, SystemClock, utc_struct
-from gateway.config import Settings, resolve_secret
+from gateway.config import Settings
 from gateway.domain.energy import Rules
-from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.domain.errors import GatewayError
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import Connection, DeviceId
-from gateway.links.http import HttpLinks
-from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt import MqttLink
-from gateway.links.mqtt_points import MqttPointLinks
-from gateway.ports import JournalState, PointLinks
+from gateway.offline import Transports, locked
+from gateway.ports import DeviceLink, Journal, JournalState
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
-from gateway.services.checkpoint import Checkpointer, restore_columns
+from gateway.services.checkpoint import Checkpointer, restore_columns, restore_records
 from gateway.services.control import Control
-from gateway.services.control_metrics import control_samples, fleet_samples
+from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
 from gateway.services.delivery import Delivery
+from gateway.services.dispatcher import Dispatcher
 from gateway.services.ingest import Ingest
-from gateway.services.inventory import Inventory, Parsed, parse_rows
-from gateway.services.observe import LoopLag, registry, set_up_logging
-from gateway.services.probe import Probe, probe
+from gateway.services.inventory import Inventory
+from gateway.services.observe import LoopLag, Sample, registry, set_up_logging
+from gateway.services.reports import Reports
 from gateway.services.router import Router
 from gateway.services.sessions import Sessions
 from gateway.services.supervisor import Supervisor
@@ -64,7 +61,6 @@ from gateway.storage.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import recover
 from gateway.transports.mqtt.connection import Connection as MqttConnection
-from gateway.transports.mqtt.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
@@ -130,30 +126,6 @@ def _enroll(inventory: Inventory, remembered: JournalState) -> None:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
 
-class Transports:
-    """The links of polled devices, by the name profiles use. `fleet_broker` is ours, for products that come to it."""
-
-    def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
-        self.topics = MqttPointLinks(clock, fleet_broker)
-        self._modbus, self._http = ModbusLinks(clock), HttpLinks(clock)
-        self.links: dict[str, PointLinks] = {"modbus": self._modbus, "http": self._http, "mqtt": self.topics}
-        self.stats: dict[str, object] = {
-            "modbus": self._modbus.stats, "http": self._http.stats, "topics": self.topics.stats,
-        }  # fmt: skip
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Serve what is shared for as long as the block runs."""
-        async with asyncio.TaskGroup() as group:
-            shared = group.create_task(self.topics.run(), name="topics")
-            try:
-                yield
-            finally:
-                shared.cancel()
-                for link in self.links.values():
-                    await link.close()
-
-
 async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gateway:
     codecs = load_profiles(settings.profiles_dir)
     _tell(codecs)
@@ -173,18 +145,14 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     )  # fmt: skip
     router = Router(fleet, link, [(sessions.profiles, sessions)])
     interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
-    control = Control(settings.control, fleet=fleet, journal=journal, link=router, clock=clock, epoch=remembered.epoch)
+    steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
+    dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     deliveries = _deliveries(settings, interval_log, platform.connection if platform else None, clock, stack)
 
-    def wake() -> None:
-        for delivery in deliveries:
-            delivery.wake()
-
     rules = Rules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
-    checkpoints = Checkpoints(settings.state_dir)
     recovered = recover(
-        checkpoints=checkpoints,
+        checkpoints=(checkpoints := Checkpoints(settings.state_dir)),
         spool=settings.state_dir / "spool",
         rules=rules,
         ids=fleet.ids,
@@ -192,11 +160,17 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     )
     if recovered.checkpoint is not None:
         restore_columns(fleet, recovered.checkpoint, clock.now())
+        restore_records(control.ledger, recovered.checkpoint, dispatcher.entries(), fleet)
     log.info("state recovered", extra=asdict(recovered.stats) | {"epoch": remembered.epoch, "devices": fleet.n})
     control.restore(remembered)
     recorder = Recorder(recovered.engine, ids=fleet.ids, unlogged=recovered.unlogged)
     ingest = Ingest(
-        fleet=fleet, recorder=recorder, log_=interval_log, clock=clock, on_acks=control.take_acks, on_logged=wake
+        fleet=fleet,
+        recorder=recorder,
+        log_=interval_log,
+        clock=clock,
+        on_acks=control.take_acks,
+        on_logged=lambda: _wake(deliveries),
     )
     spool = recorder.open_spool(
         settings.state_dir / "spool",
@@ -206,7 +180,9 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     )
     await stack.enter_async_context(spool)
     recorder.begin(rules, clock.now())
-    checkpointer = Checkpointer(recorder=recorder, checkpoints=checkpoints, fleet=fleet, clock=clock)
+    checkpointer = Checkpointer(
+        recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=control.ledger, clock=clock
+    )
     stack.push_async_callback(checkpointer.write)
 
     lag = LoopLag(clock)
@@ -217,7 +193,7 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
         [
             ingest.samples,
             lambda: fleet_samples(fleet, clock),
-            lambda: control_samples(control),
+            steering.samples,
             checkpointer.samples,
             lambda: link_samples(link),
             sessions.samples,
@@ -236,8 +212,10 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
         return reasons + [f"service {n}: {h.failing}" for n, h in supervisor.health.items() if h.failing]
 
     parts = Parts(
-        dispatcher=control,
-        events=EventView(fleet=fleet, control=control, clock=clock),
+        dispatcher=dispatcher,
+        events=steering.view,
+        trust=control.trust,
+        clock=clock,
         devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
         inventory=inventory,
         registry=metrics,
@@ -258,9 +236,53 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     }
     services |= {f"delivery-{d.sink.name}": d.run for d in deliveries}
     if platform is not None:
-        services["platform"] = lambda: platform.run(control.submit)
+        services["platform"] = lambda: platform.run(dispatcher.submit)
+        services["reports"] = lambda: steering.tell(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor)
+
+
+def _wake(deliveries: Iterable[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.wake()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Steering:
+    """What takes events in, what carries them out, what is told of them."""
+
+    dispatcher: Dispatcher
+    control: Control
+    reports: Reports
+    view: DispatchView
+
+    def samples(self) -> Iterator[Sample]:
+        yield from control_samples(self.control)
+        yield from dispatch_samples(self.dispatcher, self.control)
+        yield from self.reports.samples()
+
+    async def tell(self, platform: PlatformSignal) -> None:
+        """Tell the platform what becomes of events, and what the fleet can sustain."""
+        await self.reports.run(
+            platform.report,
+            events=self.view.running,
+            availability=lambda: self.view.availability().model_dump()["groups"],
+        )
+
+
+def _steering(
+    settings: Settings, remembered: JournalState, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock
+) -> _Steering:
+    dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
+    dispatcher.restore(remembered)
+    reports = Reports(clock=clock, availability_s=settings.control.availability_s)
+    told = {"on_report": reports.take} if settings.platform is not None else {}
+    control = Control(
+        settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
+        epoch=remembered.epoch, **told,
+    )  # fmt: skip
+    view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
+    return _Steering(dispatcher=dispatcher, control=control, reports=reports, view=view)
 
 
 @asynccontextmanager
@@ -309,80 +331,3 @@ async def _retain(interval_log: IntervalLog, settings: Settings, deliveries: lis
     while True:
         await interval_log.retain(settings.intervals.keep_days, [d.sink.name for d in deliveries])
         await asyncio.sleep(RETAIN_PERIOD_S)
-
-
-async def probe_device(
-    codec: Codec, address: str, *, units: Mapping[str, str], parameters: Mapping[str, str], username: str, secret: str
-) -> Probe:
-    """Read one device without a daemon. Raises InvalidInput for what cannot be asked, and what links raise."""
-    product, document = codec.product, codec.document
-    if product is None:
-        raise InvalidInput([f"{codec.name}: devices of this profile connect to the gateway; there is nothing to ask"])
-    bad = [f"--unit {name}={number}: not a unit id" for name, number in units.items() if not number.isdecimal()]
-    if bad:
-        raise InvalidInput(bad)
-    fleet_broker = MqttSettings(url=address, client_id="gateway-probe") if document.mqtt is not None else None
-    transports = Transports(SystemClock(), fleet_broker)
-    connection = Connection(
-        url="" if document.mqtt is not None and document.mqtt.broker == "fleet" else address,
-        units=tuple((name, int(number)) for name, number in units.items()),
-        parameters=tuple(parameters.items()),
-        username=username,
-    )
-    device = DeviceId(parameters.get("device", "probe"))
-    token = resolve_secret(secret) if secret else ""
-    failure: GatewayError | None = None
-    async with transports.running():
-        try:
-            found = await probe(
-                codec, product, transports.links[document.transport], connection, device=device, secret=token
-            )
-        except GatewayError as error:
-            # A task group would wrap it.
-            failure = error
-    if failure is not None:
-        raise failure
-    return found
-
-
-@contextmanager
-def locked(state_dir: Path) -> Iterator[None]:
-    """One process per state directory. Raises GatewayError when another one has it."""
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (state_dir / "lock").open("w", encoding="ascii")
-    except OSError as error:
-        raise GatewayError(f"state_dir {state_dir}: {error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise GatewayError(f"state_dir {state_dir}: another gateway is using it") from error
-        yield
-
-
-def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any]:
-    """Import devices while no daemon runs; the report has the shape of the REST answer."""
-    kind: Literal["csv", "jsonl"] = "csv" if form == "csv" else "jsonl"
-    codecs = load_profiles(settings.profiles_dir)
-
-    async def commit() -> tuple[Parsed, int]:
-        journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=SystemClock())
-        try:
-            inventory = Inventory(fleet=Fleet(), journal=journal, codecs=codecs)
-            inventory.restore(journal.load().devices)
-            parsed = parse_rows(text, form=kind, profiles=codecs, places=inventory.places)
-            return parsed, await inventory.enroll(parsed.devices)
-        finally:
-            journal.close()
-
-    os.umask(0o077)
-    with locked(settings.state_dir):
-        parsed, enrolled = asyncio.run(commit())
-    return {
-        "rows": len(parsed.devices) + len(parsed.bad),
-        "enrolled": enrolled,
-        "rejected": [asdict(row) for row in parsed.bad],
-        "rejected_total": len(parsed.bad),
-        "notes": [asdict(note) for note in parsed.notes],
-    }

@@ -1,10 +1,12 @@
 """The seams: what services ask of links, signals, sinks and the journal. Adapters implement these structurally."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.domain.dispatch import Answer
+from gateway.domain.dispatch import Answer, EventState
+from gateway.domain.events import EventRequest
+from gateway.domain.holds import Hold
 from gateway.domain.model import (
     AckToken,
     CommandBatch,
@@ -12,7 +14,6 @@ from gateway.domain.model import (
     Device,
     DeviceId,
     EventId,
-    EventRequest,
     IntervalRecord,
     ReadingBatch,
     WriteReport,
@@ -167,6 +168,54 @@ class EventDecided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventMoved:
+    """An event came to another state of its life."""
+
+    event: EventId
+    revision: int
+    state: EventState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDelivered:
+    """An event (or an occurrence of one) is over: its delivery records, packed."""
+
+    event: EventId
+    occurrence_ms: int
+    ended_ms: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSet:
+    """Devices are kept out of dispatch by choice."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldLifted:
+    """A hold has ended."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """Devices (or products, `product:<profile>`) that are not written any more."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """An operator lifted these quarantines."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlTaken:
     """Release plan, written before the first setpoint: these devices must be released, whatever happens."""
 
@@ -218,13 +267,27 @@ class PriorRestored:
 
 
 Change = (
-    DeviceEnrolled | EventDecided | ControlTaken | ControlEnded | ReserveChanged | StopAll | PriorSaved | PriorRestored
+    DeviceEnrolled
+    | EventDecided
+    | EventMoved
+    | EventDelivered
+    | HoldSet
+    | HoldLifted
+    | Quarantined
+    | Trusted
+    | ControlTaken
+    | ControlEnded
+    | ReserveChanged
+    | StopAll
+    | PriorSaved
+    | PriorRestored
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
-    """What the journal remembers at start. `epoch` is larger at every start; it prefixes command ids."""
+    """What the journal remembers at start. `epoch` is larger at every start; it prefixes command ids. `states`: the
+    revision and state each event was last seen in; `quarantined`: why, by device or `product:<profile>`."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -232,6 +295,9 @@ class JournalState:
     controlled: dict[DeviceId, EventId]
     stopped: bool
     prior: dict[DeviceId, Mapping[str, Setting]]
+    states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
+    holds: tuple[Hold, ...] = ()
+    quarantined: dict[str, str] = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -243,4 +309,8 @@ class Journal(Protocol):
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make `changes` durable in one transaction, in order. Raises StorageError; then none of them is."""
+        ...
+
+    async def delivered(self, event: EventId) -> list[EventDelivered]:
+        """The delivery records of an event that is over, by occurrence. Raises StorageError."""
         ...

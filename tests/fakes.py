@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import assert_never
 
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.dispatch import Outcome
+from gateway.domain.dispatch import EventState, Outcome
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet, ProductFacts
+from gateway.domain.holds import Hold
 from gateway.domain.model import (
     AckBatch,
     AckToken,
@@ -37,14 +37,20 @@ from gateway.ports import (
     DeviceEnrolled,
     Emit,
     EventDecided,
+    EventDelivered,
+    EventMoved,
+    HoldLifted,
+    HoldSet,
     IntervalBatch,
     JournalState,
     PriorRestored,
     PriorSaved,
+    Quarantined,
     ReserveChanged,
     Setting,
     SinkResult,
     StopAll,
+    Trusted,
 )
 from gateway.profiles.codec import Codec, compile_profile
 from gateway.profiles.loader import load_profiles
@@ -225,6 +231,67 @@ class Homes:
             )
 
 
+@dataclass(slots=True)
+class _Memory:
+    """What changes add up to."""
+
+    devices: dict[DeviceId, Device] = field(default_factory=dict)
+    events: dict[str, EventDecided] = field(default_factory=dict)
+    states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    controlled: dict[DeviceId, EventId] = field(default_factory=dict)
+    prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
+    stopped: bool = False
+
+    def take(self, change: Change) -> None:
+        match change:
+            case DeviceEnrolled(device=device):
+                self.devices[device.id] = device
+            case EventDecided(request=request, answer=answer):
+                known = self.events.get(request.id)
+                newer = known is None or request.revision > known.request.revision
+                if answer.outcome is Outcome.ACCEPTED and newer:
+                    self.events[request.id] = change
+                    self.states.pop(request.id, None)
+            case EventMoved(event=event, revision=revision, state=state):
+                if event in self.events and self.events[event].request.revision == revision:
+                    self.states[event] = (revision, state)
+            case ControlTaken(devices=taken, event=event):
+                self.controlled |= dict.fromkeys(taken, event)
+            case ControlEnded(devices=ended):
+                for name in ended:
+                    self.controlled.pop(name, None)
+            case ReserveChanged(devices=changed, reserve_pct=chosen):
+                for name, reserve_pct in zip(changed, chosen, strict=True):
+                    if name in self.devices:
+                        self.devices[name] = replace(self.devices[name], reserve_pct=reserve_pct)
+            case _:
+                self._take_other(change)
+
+    def _take_other(self, change: Change) -> None:
+        match change:
+            case StopAll(active=active):
+                self.stopped = active
+            case PriorSaved(device=name, settings=settings):
+                self.prior[name] = dict(settings)
+            case PriorRestored(device=name):
+                self.prior.pop(name, None)
+            case HoldSet(hold=hold):
+                self.holds[hold.id] = hold
+            case HoldLifted(id=hold_id):
+                self.holds.pop(hold_id, None)
+            case Quarantined(names=named, reason=reason):
+                self.quarantined = dict.fromkeys(named, reason) | self.quarantined
+            case Trusted(names=named):
+                for text in named:
+                    self.quarantined.pop(text, None)
+            case EventDelivered():
+                pass
+            case _:
+                raise AssertionError(change)
+
+
 class MemoryJournal:
     """A journal without a disk. `failing` makes every commit fail; `kept` are the changes in order."""
 
@@ -235,45 +302,24 @@ class MemoryJournal:
 
     def load(self) -> JournalState:
         self.epoch += 1
-        devices: dict[DeviceId, Device] = {}
-        events: dict[str, EventDecided] = {}
-        controlled: dict[DeviceId, EventId] = {}
-        prior: dict[DeviceId, Mapping[str, Setting]] = {}
-        stopped = False
+        found = _Memory()
         for change in self.kept:
-            match change:
-                case DeviceEnrolled(device=device):
-                    devices[device.id] = device
-                case EventDecided(request=request, answer=answer):
-                    known = events.get(request.id)
-                    newer = known is None or request.revision > known.request.revision
-                    if answer.outcome is Outcome.ACCEPTED and newer:
-                        events[request.id] = change
-                case ControlTaken(devices=names, event=event):
-                    controlled |= dict.fromkeys(names, event)
-                case ControlEnded(devices=names):
-                    for name in names:
-                        controlled.pop(name, None)
-                case ReserveChanged(devices=names, reserve_pct=chosen):
-                    for name, reserve_pct in zip(names, chosen, strict=True):
-                        if name in devices:
-                            devices[name] = replace(devices[name], reserve_pct=reserve_pct)
-                case StopAll(active=active):
-                    stopped = active
-                case PriorSaved(device=name, settings=settings):
-                    prior[name] = dict(settings)
-                case PriorRestored(device=name):
-                    prior.pop(name, None)
-                case _:
-                    assert_never(change)
+            found.take(change)
         return JournalState(
             epoch=self.epoch,
-            devices=tuple(devices.values()),
-            events=tuple(events.values()),
-            controlled=controlled,
-            stopped=stopped,
-            prior=prior,
+            devices=tuple(found.devices.values()),
+            events=tuple(found.events.values()),
+            controlled=found.controlled,
+            stopped=found.stopped,
+            prior=found.prior,
+            states=found.states,
+            holds=tuple(found.holds.values()),
+            quarantined=found.quarantined,
         )
+
+    async def delivered(self, event: EventId) -> list[EventDelivered]:
+        newest = {c.occurrence_ms: c for c in self.kept if isinstance(c, EventDelivered) and c.event == event}
+        return [newest[occurrence_ms] for occurrence_ms in sorted(newest)]
 
     async def commit(self, changes: Sequence[Change]) -> None:
         if self.failing:

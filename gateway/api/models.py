@@ -1,11 +1,11 @@
 """Bodies of the REST answers; the OpenAPI document is made from them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.services.inventory import DeviceFields, DeviceRow
-from gateway.signals.body import EventBody
+from gateway.signals.body import EventBody, GroupBody, Identifier, Moment
 
 
 class Body(BaseModel):
@@ -30,34 +30,86 @@ class AnswerBody(Body):
     reason: str | None = None
 
 
-class MemberBody(Body):
-    """One device within an event. `status`: scheduled | sent | acknowledged | delivering | refused | offline |
-    limited | left | released; powers in W, + = discharge; null = unknown."""
+class Times(Body):
+    """When a device came to what it is; null = never."""
 
+    status: str | None
+    sent: str | None
+    acknowledged: str | None
+    started: str | None
+    ended: str | None
+
+
+class DeliveryBody(Body):
+    """The delivery record of one device within one event; `id` is the same from the grid's signal to the meter.
+
+    `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
+    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | barred. `asked_w` what the
+    event wanted, `allowed_w` what its limits left of it and `limits` which, `written_w` the newest setpoint, `result`
+    the device's answer, `measured_w` what it does; energies since it began. Powers in W, + = discharge; null = unknown.
+    """
+
+    id: str
     device: str
     status: str
-    setpoint_w: int | None
-    battery_w: float | None
+    failure: str | None
+    asked_w: float | None
+    allowed_w: float | None
     limits: list[str]
+    written_w: float | None
+    commands: int
+    cmd: int | None
+    result: str
+    measured_w: float | None
+    asked_wh: float | None
+    delivered_wh: float | None
+    shortfall_wh: float | None
+    times: Times
+
+
+class OccurrenceBody(Body):
+    """What became of an occurrence of an event that is over."""
+
+    start: str
+    ended: str
+    devices: list[DeliveryBody]
+
+
+class ReboundBody(Body):
+    """What an event's devices take back after it: power (+ = charging) now and at its peak, W; energy, Wh."""
+
+    power_w: float
+    peak_w: float
+    energy_wh: float
 
 
 class EventStatus(Body):
-    """An event and what it delivers. `delivered_w`: measured gross AC battery power of the group."""
+    """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
+    backup, that of now or of the first leg. `target_w` of now as far as ceilings and energy go, `delivered_w` measured
+    gross AC battery power of the group, `attributed_w` what the event is credited with of it; `shortfall` why less than
+    asked is given. `reason` of a rejection. `occurrences`: records of those that are over."""
 
     id: str
     revision: int
     kind: str
     program: str
     state: str
+    reason: str | None
     start: str
     end: str
     priority: int
+    voluntary: bool
+    want: str
     target_w: float | None
     commanded_w: float | None
     delivered_w: float | None
+    attributed_w: float | None
     unserved_w: float | None
+    shortfall: str | None
     devices: int
-    members: list[MemberBody] | None = None
+    rebound: ReboundBody | None = None
+    members: list[DeliveryBody] | None = None
+    occurrences: list[OccurrenceBody] | None = None
 
 
 class EventList(Body):
@@ -72,6 +124,72 @@ class StopBody(Body):
 
     active: bool
     by: str = "operator"
+
+
+class HoldBody(Body):
+    """Devices that are kept out of dispatch: `opt_out` by their owners (of one `event`, or of all), `storm` to keep
+    their energy for an outage. `from` absent = from now on, `until` absent = until it is lifted."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    id: Identifier
+    reason: Literal["opt_out", "storm"]
+    group: GroupBody
+    since: Moment | None = Field(default=None, alias="from")
+    until: Moment | None = None
+    event: Identifier | None = None
+    by: Annotated[str, Field(max_length=64)] = "operator"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "HoldBody":
+        if self.event is not None and self.reason != "opt_out":
+            raise ValueError("event: belongs to opt_out")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise ValueError("until: not after from")
+        return self
+
+
+class HoldState(Body):
+    """A hold and whether it holds now."""
+
+    id: str
+    reason: str
+    event: str | None
+    since: str
+    until: str | None
+    by: str
+    devices: int
+    active: bool
+
+
+class HoldList(Body):
+    """Everything that is set."""
+
+    holds: list[HoldState]
+
+
+class Quarantine(Body):
+    """Devices (or products, `product:<profile>`) that are not written since they cannot be trusted, and why; `frozen`
+    products of which many devices were lost at once."""
+
+    quarantined: dict[str, str]
+    frozen: list[str]
+
+
+class AvailabilityBody(Body):
+    """A power-duration curve: W that the devices of a group can keep up for `hours`, from now on."""
+
+    group: str
+    devices: int
+    hours: list[int]
+    discharge_w: list[float]
+    charge_w: list[float]
+
+
+class AvailabilityList(Body):
+    """The fleet and every tag."""
+
+    groups: list[AvailabilityBody]
 
 
 class SessionState(Body):
@@ -150,7 +268,7 @@ def openapi(version: str) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     for model in (
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
-        ImportReport, Unenrolled, Readiness,
+        ImportReport, Unenrolled, Readiness, HoldBody, HoldState, HoldList, Quarantine, AvailabilityList,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
@@ -213,6 +331,34 @@ def _paths() -> dict[str, Any]:
                 "requestBody": {"required": True, "content": _ref("StopBody")},
                 "responses": _answers("StopBody", problems=("400", "503")),
             }
+        },
+        "/v1/holds": {
+            "post": {
+                "summary": "Keep devices out of dispatch: an owner's opt-out, a storm; the same id again replaces",
+                "requestBody": {"required": True, "content": _ref("HoldBody")},
+                "responses": _answers("HoldState", problems=("400", "503")),
+            },
+            "get": {"summary": "List holds", "responses": _answers("HoldList")},
+        },
+        "/v1/holds/{id}": {
+            "delete": {
+                "summary": "End a hold",
+                "parameters": event_id,
+                "responses": _answers("HoldList", problems=("404", "503")),
+            }
+        },
+        "/v1/quarantine": {
+            "get": {"summary": "Devices and products that are not written", "responses": _answers("Quarantine")}
+        },
+        "/v1/quarantine/{name}": {
+            "delete": {
+                "summary": "Trust a device or a product again",
+                "parameters": [_parameter("name", "path", "string")],
+                "responses": _answers("Quarantine", problems=("404", "503")),
+            }
+        },
+        "/v1/availability": {
+            "get": {"summary": "What each group can sustain for some hours", "responses": _answers("AvailabilityList")}
         },
         "/v1/devices": {
             "get": {

@@ -3,22 +3,23 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from gateway.api.dispatch_view import DispatchView
 from gateway.api.models import (
     AnswerBody,
     BadRowBody,
     DeviceList,
     DeviceState,
     EventList,
-    EventStatus,
+    HoldBody,
     ImportReport,
     NoteBody,
     Problem,
@@ -26,39 +27,21 @@ from gateway.api.models import (
     StopBody,
     Unenrolled,
 )
+from gateway.clock import Clock
 from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.model import EventRequest
+from gateway.domain.holds import Hold
+from gateway.domain.model import EventId
+from gateway.services.dispatcher import Dispatcher
 from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows
 from gateway.services.observe import Metrics
-from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event
+from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event, problems_of
 
 log = logging.getLogger(__name__)
 
 PAGE_MAX = 1_000
 OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
-
-
-class Dispatcher(Protocol):
-    """What the API asks of control."""
-
-    async def submit(self, request: EventRequest) -> Answer: ...
-
-    async def cancel(self, event_id: str) -> Answer | None: ...
-
-    async def stop_all(self, *, active: bool, by: str) -> None: ...
-
-    @property
-    def stopped(self) -> bool: ...
-
-
-class Events(Protocol):
-    """What the API shows of events."""
-
-    def list(self) -> Sequence[EventStatus]: ...
-
-    def one(self, event_id: str) -> EventStatus | None: ...
 
 
 class DeviceView(Protocol):
@@ -76,8 +59,10 @@ class Parts:
     """What the routes stand on."""
 
     dispatcher: Dispatcher
-    events: Events
+    events: DispatchView
+    trust: Callable[[str], Awaitable[bool]]
     devices: DeviceView
+    clock: Clock
     inventory: Inventory
     registry: Metrics
     readiness: Callable[[], list[str]]
@@ -103,6 +88,12 @@ def make_app(parts: Parts) -> web.Application:
             web.get("/v1/dispatch-events/{id}", routes.event),
             web.delete("/v1/dispatch-events/{id}", routes.cancel),
             web.post("/v1/dispatch/stop-all", routes.stop_all),
+            web.post("/v1/holds", routes.set_hold),
+            web.get("/v1/holds", routes.holds),
+            web.delete("/v1/holds/{id}", routes.lift_hold),
+            web.get("/v1/quarantine", routes.quarantine),
+            web.delete("/v1/quarantine/{name}", routes.trust),
+            web.get("/v1/availability", routes.availability),
             web.get("/v1/devices", routes.devices),
             web.post("/v1/devices", routes.import_devices),
             web.get("/v1/devices/{id}", routes.device),
@@ -160,10 +151,10 @@ class _Routes:
 
     async def events(self, _request: web.Request) -> web.StreamResponse:
         dispatcher = self._parts.dispatcher
-        return _json(EventList(events=list(self._parts.events.list()), stopped=dispatcher.stopped))
+        return _json(EventList(events=self._parts.events.all(), stopped=dispatcher.stopped))
 
     async def event(self, request: web.Request) -> web.StreamResponse:
-        found = self._parts.events.one(request.match_info["id"])
+        found = await self._parts.events.one(request.match_info["id"])
         return _json(found) if found is not None else _problem(404, "no such event")
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
@@ -171,12 +162,43 @@ class _Routes:
         return _answer(answer) if answer is not None else _problem(404, "no such event")
 
     async def stop_all(self, request: web.Request) -> web.StreamResponse:
-        try:
-            body = StopBody.model_validate_json(await request.read())
-        except ValidationError as error:
-            raise InvalidInput([f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]) from error
+        body = await _read(request, StopBody)
         await self._parts.dispatcher.stop_all(active=body.active, by=body.by)
         return _json(body)
+
+    async def set_hold(self, request: web.Request) -> web.StreamResponse:
+        body = await _read(request, HoldBody)
+        now_ms = self._parts.clock.now().utc_ms
+        hold = Hold(
+            id=body.id,
+            reason=body.reason,
+            group=body.group.group(),
+            from_ms=now_ms if body.since is None else round(body.since.timestamp() * 1000),
+            until_ms=None if body.until is None else round(body.until.timestamp() * 1000),
+            event=None if body.event is None else EventId(body.event),
+            by=body.by,
+        )
+        await self._parts.dispatcher.hold(hold)
+        return _json(self._parts.events.hold(hold))
+
+    async def holds(self, _request: web.Request) -> web.StreamResponse:
+        return _json(self._parts.events.holds())
+
+    async def lift_hold(self, request: web.Request) -> web.StreamResponse:
+        if not await self._parts.dispatcher.lift(request.match_info["id"]):
+            return _problem(404, "no such hold")
+        return _json(self._parts.events.holds())
+
+    async def quarantine(self, _request: web.Request) -> web.StreamResponse:
+        return _json(self._parts.events.quarantine())
+
+    async def trust(self, request: web.Request) -> web.StreamResponse:
+        if not await self._parts.trust(request.match_info["name"]):
+            return _problem(404, "not in quarantine")
+        return _json(self._parts.events.quarantine())
+
+    async def availability(self, _request: web.Request) -> web.StreamResponse:
+        return _json(self._parts.events.availability())
 
     async def devices(self, request: web.Request) -> web.StreamResponse:
         offset, limit = _number(request, "offset", 0, 10**9), _number(request, "limit", 100, PAGE_MAX)
@@ -235,6 +257,17 @@ class _Routes:
 def _answer(answer: Answer) -> web.Response:
     body = AnswerBody.model_validate(answer_body(answer))
     return _json(body, status=409 if answer.outcome in (Outcome.REJECTED, Outcome.SUPERSEDED) else 200)
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+async def _read(request: web.Request, kind: type[B]) -> B:
+    """A body of `kind`. Raises InvalidInput with every fault."""
+    try:
+        return kind.model_validate_json(await request.read())
+    except ValidationError as error:
+        raise InvalidInput(problems_of(error)) from error
 
 
 def _number(request: web.Request, name: str, default: int, most: int) -> int:

@@ -1,19 +1,14 @@
-"""What REST shows of the fleet and of events, from the columns as they are now."""
+"""What REST shows of the fleet, from the columns as they are now."""
 
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
-from gateway.api.models import DeviceState, EventStatus, MemberBody, SessionState, Unenrolled
+from gateway.api.models import DeviceState, SessionState, Unenrolled
 from gateway.clock import Clock
 from gateway.domain.columns import Held
-from gateway.domain.dispatch import EventState
-from gateway.domain.envelope import reason_names
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import NEVER_MS, CommandResult, Connection, Device, DeviceId
+from gateway.domain.model import NEVER_MS, Connection, Device, DeviceId
 from gateway.links.mqtt import MqttLink
-from gateway.services.control import Control, EventReport
 from gateway.services.inventory import DeviceFields, Inventory
 from gateway.services.session import Session
 from gateway.sinks.rows import rfc3339
@@ -117,69 +112,3 @@ class FleetView:
         if session is None:
             return None
         return SessionState(state=session.state.value, why=session.why, variant=session.variant)
-
-
-class EventView:
-    """Events with what they deliver; `members` only where one event is asked for."""
-
-    def __init__(self, *, fleet: Fleet, control: Control, clock: Clock) -> None:
-        self._fleet = fleet
-        self._control = control
-        self._clock = clock
-
-    def list(self) -> list[EventStatus]:
-        return [self._status(report, members=False) for report in self._control.reports()]
-
-    def one(self, event_id: str) -> EventStatus | None:
-        report = self._control.report(event_id)
-        return None if report is None else self._status(report, members=True)
-
-    def _status(self, report: EventReport, *, members: bool) -> EventStatus:
-        request = report.entry.request
-        running = report.entry.state is EventState.ACTIVE
-        return EventStatus(
-            id=request.id,
-            revision=request.revision,
-            kind=request.kind.value,
-            program=request.program,
-            state=report.entry.state.value,
-            start=rfc3339(request.start_ms),
-            end=rfc3339(request.end_ms),
-            priority=request.priority,
-            target_w=request.target_w,
-            commanded_w=report.commanded_w if running else None,
-            delivered_w=report.delivered_w if running else None,
-            unserved_w=report.unserved_w if running else None,
-            devices=len(report.members),
-            members=[self._member(slot, running=running) for slot in report.members.tolist()] if members else None,
-        )
-
-    def _member(self, slot: int, *, running: bool) -> MemberBody:
-        control, live = self._fleet.control, self._fleet.live
-        held = Held(int(control.held[slot]))
-        bits = self._control.reasons_of(slot)
-        return MemberBody(
-            device=self._fleet.ids[slot],
-            status=self._word(slot, held, running=running),
-            setpoint_w=int(control.setpoint_w[slot]) if held is Held.CONTROLLED else None,
-            battery_w=_known(live.battery_w[slot]),
-            limits=reason_names(bits),
-        )
-
-    def _word(self, slot: int, held: Held, *, running: bool) -> str:
-        control, live = self._fleet.control, self._fleet.live
-        if held is Held.LEFT:
-            return "left"
-        if not running:
-            return "released" if held is Held.FREE else "releasing"
-        if live.online[slot] == 0:
-            return "offline"
-        if control.result[slot] == CommandResult.REFUSED:
-            return "refused"
-        if held is not Held.CONTROLLED:
-            return "scheduled"
-        if control.cmd_applied[slot] < control.cmd_sent[slot]:
-            return "sent"
-        off_w = abs(live.battery_w[slot] - control.setpoint_w[slot])
-        close = not np.isnan(off_w) and off_w <= max(200.0, 0.1 * abs(float(control.setpoint_w[slot])))
-        return "delivering" if close else "acknowledged"

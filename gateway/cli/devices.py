@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from gateway.app import import_offline
 from gateway.cli.shared import (
     DEFAULT_URL,
     AsJson,
@@ -19,6 +18,7 @@ from gateway.cli.shared import (
     show,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.offline import import_offline
 
 devices = typer.Typer(no_args_is_help=True, help="Enrolled devices.")
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.app import probe_device
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
     AsJson,
@@ -19,6 +18,7 @@ from gateway.cli.shared import (
     show,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.offline import probe_device
 from gateway.profiles.json_schema import profile_schema
 from gateway.profiles.loader import load_profile, load_profiles
 from gateway.profiles.summary import summary

@@ -247,9 +247,9 @@ class Live(Table):
 class Control(Table):
     """What was last told to each device and what is known of it.
 
-    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced, `measured_w`
-    the power it was measured at when its setpoint last changed; `lease_end_mono_ms` when it reverts by itself; `event`
-    the index of the event that holds the device (-1 none); `idle`: under control it is kept from discharging only.
+    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced;
+    `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
+    `idle`: under control it is kept from discharging only.
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
     direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `bars` are `Bar`
     bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
@@ -263,7 +263,6 @@ class Control(Table):
         "pays_export": (np.bool_, True),
         "result": (np.int8, 0),
         "event": (np.int32, -1),
-        "measured_w": (np.float32, np.nan),
         "program_reserve_pct": (np.float32, 0.0),
         "written_reserve_pct": (np.float32, np.nan),
         "setpoint_w": (np.int64, 0),
@@ -283,7 +282,6 @@ class Control(Table):
     pays_export: Bools
     result: Small
     event: NDArray[np.int32]
-    measured_w: Singles
     program_reserve_pct: Singles
     written_reserve_pct: Singles
     setpoint_w: Ints

@@ -1,19 +1,26 @@
-"""Dispatch events: what is asked, what was decided, what is active, and who belongs to whom.
+"""Dispatch events: what is asked, what was decided, where each stands in its life.
 
-A request is decided (pure), made durable by the caller, then applied. Identity is id + revision; the highest revision
-wins, whatever the order of arrival; a cancellation is a revision like any other and stays as a tombstone.
+A request is anchored and decided (pure), made durable by the caller, then applied. Identity is id + revision; the
+highest revision wins, whatever the order of arrival; a cancellation is a revision like any other and stays as a
+tombstone. Who gets which device is for `claims`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gateway.domain.events import EventKind, EventRequest, Running, Target, TargetGroup, Want
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import EventId, EventKind, EventRequest, Now, Slots, TargetGroup
+from gateway.domain.model import EventId, Now, Slots
+
+IDLE = Target(want=Want.IDLE)
+FILL = Target(want=Want.BACKUP)
+"""What members are wanted to do before an event that prepares them."""
 
 
 class Outcome(Enum):
@@ -33,6 +40,8 @@ class Refusal(StrEnum):
     EXPIRED = "expired"
     TOO_LONG = "too_long"
     TOO_FAR_AHEAD = "too_far_ahead"
+    LEGS_OUT_OF_ORDER = "legs_out_of_order"
+    OCCURRENCES_OVERLAP = "occurrences_overlap"
     TARGET_NOT_FINITE = "target_not_finite"
     OVER_CEILING = "over_ceiling"
     EMPTY_GROUP = "empty_group"
@@ -52,74 +61,123 @@ class Answer:
 
 
 class EventState(Enum):
-    """Where an accepted event stands."""
+    """Where an event stands. `RECEIVED` lasts as long as the decision; `SUPERSEDED`: it runs, and others have all of
+    its devices; `EXPIRED`: its time passed without it ever having run here."""
 
+    RECEIVED = "received"
+    REJECTED = "rejected"
     SCHEDULED = "scheduled"
     ACTIVE = "active"
+    SUPERSEDED = "superseded"
     COMPLETED = "completed"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
 class Step(Enum):
-    """What moves an event on."""
+    """What moves an event on. `PAUSE`: an occurrence is over and another one will come."""
 
+    ACCEPT = "accept"
+    REJECT = "reject"
     START = "start"
+    PAUSE = "pause"
+    LOSE = "lose"
+    RESUME = "resume"
     END = "end"
     CANCEL = "cancel"
     REVISE = "revise"
 
 
+_S = EventState
 LIFE: Mapping[tuple[EventState, Step], EventState] = {
-    (EventState.SCHEDULED, Step.START): EventState.ACTIVE,
-    (EventState.SCHEDULED, Step.END): EventState.COMPLETED,
-    (EventState.SCHEDULED, Step.CANCEL): EventState.CANCELLED,
-    (EventState.SCHEDULED, Step.REVISE): EventState.SCHEDULED,
-    (EventState.ACTIVE, Step.END): EventState.COMPLETED,
-    (EventState.ACTIVE, Step.CANCEL): EventState.CANCELLED,
-    (EventState.ACTIVE, Step.REVISE): EventState.SCHEDULED,
-    (EventState.COMPLETED, Step.CANCEL): EventState.CANCELLED,
-    (EventState.COMPLETED, Step.REVISE): EventState.SCHEDULED,
-    (EventState.CANCELLED, Step.CANCEL): EventState.CANCELLED,
-    (EventState.CANCELLED, Step.REVISE): EventState.SCHEDULED,
+    (_S.RECEIVED, Step.ACCEPT): _S.SCHEDULED,
+    (_S.RECEIVED, Step.REJECT): _S.REJECTED,
+    (_S.RECEIVED, Step.CANCEL): _S.CANCELLED,
+    (_S.REJECTED, Step.ACCEPT): _S.SCHEDULED,
+    (_S.REJECTED, Step.CANCEL): _S.CANCELLED,
+    (_S.SCHEDULED, Step.START): _S.ACTIVE,
+    (_S.SCHEDULED, Step.END): _S.EXPIRED,
+    (_S.SCHEDULED, Step.CANCEL): _S.CANCELLED,
+    (_S.SCHEDULED, Step.REVISE): _S.SCHEDULED,
+    (_S.ACTIVE, Step.PAUSE): _S.SCHEDULED,
+    (_S.ACTIVE, Step.LOSE): _S.SUPERSEDED,
+    (_S.ACTIVE, Step.END): _S.COMPLETED,
+    (_S.ACTIVE, Step.CANCEL): _S.CANCELLED,
+    (_S.ACTIVE, Step.REVISE): _S.SCHEDULED,
+    (_S.SUPERSEDED, Step.RESUME): _S.ACTIVE,
+    (_S.SUPERSEDED, Step.PAUSE): _S.SCHEDULED,
+    (_S.SUPERSEDED, Step.END): _S.COMPLETED,
+    (_S.SUPERSEDED, Step.CANCEL): _S.CANCELLED,
+    (_S.SUPERSEDED, Step.REVISE): _S.SCHEDULED,
+    (_S.COMPLETED, Step.CANCEL): _S.CANCELLED,
+    (_S.COMPLETED, Step.REVISE): _S.SCHEDULED,
+    (_S.EXPIRED, Step.CANCEL): _S.CANCELLED,
+    (_S.EXPIRED, Step.REVISE): _S.SCHEDULED,
+    (_S.CANCELLED, Step.CANCEL): _S.CANCELLED,
+    (_S.CANCELLED, Step.REVISE): _S.SCHEDULED,
 }
 """An event's life. A step that is not listed leaves the state as it is; a revision is weighed by its times anew."""
+
+RUNS = frozenset({EventState.ACTIVE, EventState.SUPERSEDED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookParams:
-    """Bounds of the book: `ceiling_w` on the magnitude of a target, `retention_s` an ended event is remembered."""
+    """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same for some programs,
+    `length_s_max` of an occurrence, `repeats_s_max` of all of them, `retention_s` an ended event is remembered."""
 
     ceiling_w: float = 100e6
+    program_w: Mapping[str, float] = field(default_factory=dict)
     length_s_max: float = 24 * 3600.0
+    repeats_s_max: float = 400 * 24 * 3600.0
     ahead_s_max: float = 14 * 24 * 3600.0
     retention_s: float = 7 * 24 * 3600.0
     events_max: int = 1000
+    rejected_max: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookEntry:
-    """The newest accepted revision of an event. `index` names the event in columns and is never reused."""
+    """The newest accepted revision of an event, or a request that was rejected (`reason`). `index` names the event in
+    columns and is never reused (-1: rejected); `ran`: some of it has run here."""
 
     index: int
     request: EventRequest
     state: EventState
     decided_ms: int
+    ran: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveEvent:
-    """An event that runs now."""
+    """An event whose devices are wanted to do something now. `preparing`: it has not begun, and this is what its
+    members do before."""
 
     index: int
     request: EventRequest
+    running: Running
+    decided_ms: int = 0
+    preparing: bool = False
 
     @property
     def actuates(self) -> bool:
         return self.request.kind is not EventKind.DRY_RUN
 
+    @property
+    def target(self) -> Target:
+        return self.running.target
+
     def seconds_to_end(self, now: Now) -> float:
-        """Time left in s, at least 0."""
-        return max(0, self.request.end_ms - now.utc_ms) / 1000
+        """Time for which the target must be kept up, s, at least 0."""
+        return max(0, self.running.sustained_until_ms - now.utc_ms) / 1000
+
+    @property
+    def rank(self) -> tuple[bool, int, bool, int, EventId]:
+        """Who comes first where two want the same device: what runs before what prepares, lower priority number,
+        commitment before voluntary, later decision."""
+        request = self.request
+        return (self.preparing, request.priority, request.voluntary, -self.decided_ms, request.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,13 +195,27 @@ class Book:
         self.params = params or BookParams()
         self.stopped = False
         self._entries: dict[EventId, BookEntry] = {}
+        self._rejected: OrderedDict[EventId, BookEntry] = OrderedDict()
         self._next_index = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def anchor(self, request: EventRequest, now: Now) -> EventRequest:
+        """A request that says "now" gets its time: that of its first receipt, also when it comes again or is changed,
+        unless its length is another one."""
+        if not request.anchored:
+            return request
+        known = self._entries.get(request.id)
+        start_ms = now.utc_ms
+        if known is not None and known.request.anchored and known.request.length_ms == request.length_ms:
+            start_ms = known.request.start_ms
+        by_ms = start_ms - request.start_ms
+        moved = tuple(ms + by_ms for ms in request.starts_ms)
+        return replace(request, start_ms=start_ms, end_ms=request.end_ms + by_ms, starts_ms=moved)
+
     def decide(self, request: EventRequest, now: Now) -> Answer:
-        """Judge `request`; changes nothing. The same request at the same time gives the same answer."""
+        """Judge an anchored request; changes nothing. The same request at the same time gives the same answer."""
         known = self._entries.get(request.id)
         if known is not None and request.revision < known.request.revision:
             return _answer(request, Outcome.SUPERSEDED, now)
@@ -161,84 +233,125 @@ class Book:
     def _refusal(self, request: EventRequest, now: Now) -> Refusal | None:
         if request.cancelled:
             return None
-        params, target_w = self.params, request.target_w
+        params = self.params
+        ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
+        powers = [target.power_w for target in request.targets if target.power_w is not None]
+        repeats = request.every_ms is not None or len(request.starts_ms) > 1
+        longest_s = params.repeats_s_max if repeats else params.length_s_max
         checks = (
             (self.stopped, Refusal.STOPPED),
             (not _names_someone(request.group), Refusal.EMPTY_GROUP),
-            (target_w is not None and not math.isfinite(target_w), Refusal.TARGET_NOT_FINITE),
-            (target_w is not None and abs(target_w) > params.ceiling_w, Refusal.OVER_CEILING),
-            (request.end_ms <= request.start_ms, Refusal.END_BEFORE_START),
+            (not all(map(math.isfinite, powers)), Refusal.TARGET_NOT_FINITE),
+            (any(abs(power_w) > ceiling_w for power_w in powers), Refusal.OVER_CEILING),
+            (request.end_ms <= request.start_ms or request.length_ms <= 0, Refusal.END_BEFORE_START),
+            (not _in_order(request), Refusal.LEGS_OUT_OF_ORDER),
+            (_overlap(request), Refusal.OCCURRENCES_OVERLAP),
             (request.end_ms <= now.utc_ms, Refusal.EXPIRED),
-            (request.end_ms - request.start_ms > params.length_s_max * 1000, Refusal.TOO_LONG),
+            (request.length_ms > params.length_s_max * 1000, Refusal.TOO_LONG),
+            (request.end_ms - request.start_ms > longest_s * 1000, Refusal.TOO_LONG),
             (request.start_ms - now.utc_ms > params.ahead_s_max * 1000, Refusal.TOO_FAR_AHEAD),
         )
         return next((refusal for applies, refusal in checks if applies), None)
 
-    def apply(self, request: EventRequest, answer: Answer) -> None:
-        """Take over an accepted request; any other answer, or an older revision, changes nothing."""
+    def apply(self, request: EventRequest, answer: Answer, state: EventState | None = None) -> None:
+        """Take over a decided request; an older revision changes nothing. `state`: where it stood when it was last
+        remembered."""
+        known = self._entries.get(request.id)
+        if answer.outcome is Outcome.REJECTED and known is None:
+            self._reject(request, answer)
         if answer.outcome is not Outcome.ACCEPTED:
             return
-        known = self._entries.get(request.id)
         if known is not None and request.revision <= known.request.revision:
             return
+        self._rejected.pop(request.id, None)
         if known is None:
-            index, before = self._next_index, EventState.SCHEDULED
+            index, before, ran = self._next_index, EventState.RECEIVED, False
             self._next_index += 1
         else:
-            index, before = known.index, known.state
-        state = LIFE[before, Step.CANCEL if request.cancelled else Step.REVISE]
-        self._entries[request.id] = BookEntry(index=index, request=request, state=state, decided_ms=answer.decided_ms)
+            index, before, ran = known.index, known.state, known.ran
+        accepted = Step.ACCEPT if known is None else Step.REVISE
+        moved = LIFE[before, Step.CANCEL if request.cancelled else accepted]
+        self._entries[request.id] = BookEntry(
+            index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS
+        )
 
-    def restore(self, decided: Iterable[tuple[EventRequest, Answer]], *, stopped: bool) -> None:
-        """Take over what was remembered from an earlier run."""
+    def _reject(self, request: EventRequest, answer: Answer) -> None:
+        self._rejected[request.id] = BookEntry(
+            index=-1,
+            request=request,
+            state=LIFE[EventState.RECEIVED, Step.REJECT],
+            decided_ms=answer.decided_ms,
+            reason=answer.reason,
+        )
+        self._rejected.move_to_end(request.id)
+        while len(self._rejected) > self.params.rejected_max:
+            self._rejected.popitem(last=False)
+
+    def restore(
+        self,
+        decided: Iterable[tuple[EventRequest, Answer]],
+        *,
+        stopped: bool,
+        states: Mapping[EventId, tuple[int, EventState]] | None = None,
+    ) -> None:
+        """Take over what was remembered from an earlier run. `states`: revision and state an event was last seen in."""
         self.stopped = stopped
         for request, answer in decided:
-            self.apply(request, answer)
+            revision, state = (states or {}).get(request.id, (-1, None))
+            self.apply(request, answer, state if revision == request.revision else None)
 
     def stop(self, *, active: bool) -> None:
         """While stopped nothing is active and new events are refused; cancellations are still taken."""
         self.stopped = active
 
-    def advance(self, now: Now) -> list[Transition]:
-        """Move every event on to where the time has brought it, forget those past retention; returns the edges."""
+    def advance(self, now: Now, without: Iterable[int] = ()) -> list[Transition]:
+        """Move every event on to where the time has brought it, forget those past retention; returns the edges.
+        `without`: events that run and hold no device, since others have all of them."""
         edges: list[Transition] = []
+        lost = frozenset(without)
         for entry in list(self._entries.values()):
             if self._forgettable(entry, now):
                 del self._entries[entry.request.id]
                 continue
-            state = _state_at(entry, now)
-            if state is not entry.state:
-                moved = replace(entry, state=state)
+            moved = _moved(entry, now, lost=entry.index in lost)
+            if moved is not entry:
                 self._entries[entry.request.id] = moved
-                edges.append(Transition(entry=moved, before=entry.state))
+                if moved.state is not entry.state:
+                    edges.append(Transition(entry=moved, before=entry.state))
         return edges
 
     def active(self, now: Now) -> list[ActiveEvent]:
-        """Events that run at `now`, dry runs included: lowest priority number first, then lowest id."""
+        """Events whose devices are wanted at `now`, dry runs and preparations included, in the order of their rank."""
         if self.stopped:
             return []
-        running = [e for e in self._entries.values() if _state_at(e, now) is EventState.ACTIVE]
-        running.sort(key=lambda entry: (entry.request.priority, entry.request.id))
-        return [ActiveEvent(index=entry.index, request=entry.request) for entry in running]
+        found = [event for entry in self._entries.values() if (event := _wanting(entry, now)) is not None]
+        found.sort(key=lambda event: event.rank)
+        return found
 
     def entries(self, now: Now) -> list[BookEntry]:
         """Everything remembered, newest start first, with the state at `now`."""
-        found = [replace(entry, state=_state_at(entry, now)) for entry in self._entries.values()]
+        known = [_moved(entry, now) for entry in self._entries.values()]
+        found = known + [entry for name, entry in self._rejected.items() if name not in self._entries]
         found.sort(key=lambda entry: (-entry.request.start_ms, entry.request.id))
         return found
+
+    def by_index(self) -> dict[int, BookEntry]:
+        """Everything accepted, by index, as it stood at the last `advance`."""
+        return {entry.index: entry for entry in self._entries.values()}
 
     def entry(self, event_id: str, now: Now) -> BookEntry | None:
         """What is remembered of one event, with its state at `now`."""
         entry = self._entries.get(EventId(event_id))
-        return None if entry is None else replace(entry, state=_state_at(entry, now))
+        return self._rejected.get(EventId(event_id)) if entry is None else _moved(entry, now)
 
     def _living(self, now: Now) -> int:
         return sum(not self._forgettable(entry, now) for entry in self._entries.values())
 
     def _forgettable(self, entry: BookEntry, now: Now) -> bool:
         # a tombstone's times are not checked: an end in the far future must not keep it for ever
-        latest_ms = entry.decided_ms + (self.params.ahead_s_max + self.params.length_s_max) * 1000
-        last_ms = max(min(entry.request.end_ms, latest_ms), entry.decided_ms)
+        longest_s = self.params.length_s_max if entry.request.cancelled else self.params.repeats_s_max
+        bounds_s = self.params.ahead_s_max + longest_s
+        last_ms = max(min(entry.request.end_ms, entry.decided_ms + bounds_s * 1000), entry.decided_ms)
         return now.utc_ms > last_ms + self.params.retention_s * 1000
 
 
@@ -250,13 +363,73 @@ def _names_someone(group: TargetGroup) -> bool:
     return group.all or bool(group.ids) or bool(group.tags)
 
 
-def _state_at(entry: BookEntry, now: Now) -> EventState:
-    state = entry.state
-    if now.utc_ms >= entry.request.end_ms:
-        return LIFE.get((state, Step.END), state)
-    if now.utc_ms >= entry.request.start_ms:
-        return LIFE.get((state, Step.START), state)
-    return state
+def _in_order(request: EventRequest) -> bool:
+    """Legs one after the other, each of some length, the first not before the start."""
+    legs = request.legs
+    if any(leg.until_ms <= leg.after_ms for leg in legs):
+        return False
+    return not legs or (legs[0].after_ms >= 0 and all(a.until_ms <= b.after_ms for a, b in pairwise(legs)))
+
+
+def _overlap(request: EventRequest) -> bool:
+    """Occurrences that would begin before the one before them is over, or do not begin with the start."""
+    if request.every_ms is not None:
+        return request.every_ms < request.length_ms or bool(request.starts_ms)
+    starts_ms = request.starts_ms
+    if not starts_ms:
+        return False
+    return starts_ms[0] != request.start_ms or any(b - a < request.length_ms for a, b in pairwise(starts_ms))
+
+
+def _moved(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
+    """The entry at `now`. `lost`: whether others have all of its devices; None = nobody asked."""
+    request, state, ran = entry.request, entry.state, entry.ran
+    wanted = request.running(now.utc_ms) is not None
+
+    def go(step: Step) -> None:
+        nonlocal state
+        state = LIFE.get((state, step), state)
+
+    if wanted:
+        go(Step.START)
+        ran = ran or state in RUNS
+        if lost is not None:
+            go(Step.LOSE if lost else Step.RESUME)
+    elif now.utc_ms >= request.end_ms:
+        if ran and state is EventState.SCHEDULED:
+            go(Step.START)
+        go(Step.END)
+    elif state in RUNS and now.utc_ms >= request.until_over_ms(now.utc_ms):
+        go(Step.PAUSE)
+    return entry if state is entry.state and ran is entry.ran else replace(entry, state=state, ran=ran)
+
+
+def _wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
+    moved, request = _moved(entry, now), entry.request
+    running = request.running(now.utc_ms)
+    preparing = False
+    if moved.state is EventState.SCHEDULED and request.prepare_s > 0:
+        running, preparing = _preparation(request, now), True
+    elif moved.state not in RUNS:
+        return None
+    elif now.utc_ms < request.start_ms:
+        # the clock was set back in mid-event
+        running = request.running(request.start_ms)
+    if running is None:
+        return None
+    return ActiveEvent(
+        index=entry.index, request=request, running=running, decided_ms=entry.decided_ms, preparing=preparing
+    )
+
+
+def _preparation(request: EventRequest, now: Now) -> Running | None:
+    """What members do shortly before the next occurrence."""
+    next_ms = request.next_ms(now.utc_ms)
+    if next_ms is None or now.utc_ms < next_ms - request.prepare_s * 1000:
+        return None
+    target = FILL if request.precharge else IDLE
+    since_ms = next_ms - round(request.prepare_s * 1000)
+    return Running(target=target, since_ms=since_ms, until_ms=next_ms, sustained_until_ms=next_ms)
 
 
 def members(fleet: Fleet, group: TargetGroup) -> Slots:
@@ -269,13 +442,3 @@ def members(fleet: Fleet, group: TargetGroup) -> Slots:
     for tag in group.tags:
         chosen[list(fleet.tags.get(tag, ()))] = True
     return np.flatnonzero(chosen & fleet.nameplate.enrolled[: fleet.n]).astype(np.int32)
-
-
-def claim(events: Sequence[ActiveEvent], groups: Sequence[Slots], n: int) -> NDArray[np.int32]:
-    """Which event holds each device: the index of the first of `events` (ordered as `Book.active` gives them) that
-    has it among its `groups`, -1 for none. Dry runs hold nobody."""
-    holder = np.full(n, -1, dtype=np.int32)
-    for event, slots in zip(reversed(events), reversed(groups), strict=True):
-        if event.actuates:
-            holder[slots] = event.index
-    return holder

@@ -100,11 +100,12 @@ _OF_THE_PRODUCT = (
 
 
 class Fleet:
-    """All devices by slot; the one mutable copy of fleet state, written on the loop only. `implausible` counts powers
-    that could not be true."""
+    """All devices by slot; the one mutable copy of fleet state, written on the loop only. `version` grows with each
+    enrollment, `implausible` counts powers that could not be true."""
 
     def __init__(self) -> None:
         self.n = 0
+        self.version = 0
         self.implausible = 0
         self.ids: list[DeviceId] = []
         self.slot_of: dict[str, int] = {}
@@ -120,6 +121,7 @@ class Fleet:
 
     def enroll(self, device: Device, facts: ProductFacts) -> int:
         """Give `device` a slot, or renew what is known of one that has it; returns the slot."""
+        self.version += 1
         slot = self.slot_of.get(device.id)
         if slot is None:
             slot = self._new_slot(device.id)

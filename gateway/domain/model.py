@@ -7,8 +7,8 @@ Batches are columns of equal length; `slots` index the fleet.
 
 import math
 import re
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import NewType
 
 import numpy as np
@@ -272,42 +272,3 @@ class IntervalRecord:
     battery_w_mean: float | None = None
     battery_w_min: float | None = None
     battery_w_max: float | None = None
-
-
-class EventKind(Enum):
-    """`real` and `capacity_test` actuate; `dry_run` never does."""
-
-    REAL = "real"
-    CAPACITY_TEST = "capacity_test"
-    DRY_RUN = "dry_run"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetGroup:
-    """Which devices an event addresses: everything, or the union of the named ids and tags."""
-
-    all: bool = False
-    ids: tuple[DeviceId, ...] = ()
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRequest:
-    """What the grid asks: gross AC battery power `target_w` of `group` from start to end.
-
-    `target_w` + = discharge, None = the most that can be sustained to the end (in the direction of
-    `charge_when_max`). `revision` grows with each change; `cancelled` withdraws. Lower `priority` wins.
-    """
-
-    id: EventId
-    revision: int
-    kind: EventKind
-    program: str
-    group: TargetGroup
-    start_ms: int
-    end_ms: int
-    target_w: float | None
-    priority: int
-    cancelled: bool = False
-    charge_when_max: bool = False
-    source: str = field(default="")

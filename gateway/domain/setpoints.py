@@ -1,11 +1,11 @@
-"""From what is wanted to what is written: ramp, correction, leases, and the plan of one control tick.
+"""From what is wanted to what is written: leases, rest, and the plan of one control tick.
 
 Everything here is pure: state goes in and comes out as values. A device is written when its setpoint changes beyond the
 dead band, when its lease is half over, and at once when it must be narrowed; never when it must not be touched.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -18,114 +18,6 @@ from gateway.domain.model import Bools, CommandOp, Floats, Grid, Ints, Mode, Now
 
 LEASE_PART_MIN = 0.6
 HELD_W = 100
-DT_S_MAX = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Governor:
-    """Bounds how fast the fleet's commanded power may move, both ways."""
-
-    w_per_s: float
-
-    def step(self, desired_w: float, commanded_w: float, dt_s: float) -> float:
-        """Next commanded power. After a start `commanded_w` is the measured fleet power; a late tick (`dt_s` > 5 s)
-        does not earn a larger step."""
-        most_w = self.w_per_s * min(max(dt_s, 0.0), DT_S_MAX)
-        return commanded_w + min(max(desired_w - commanded_w, -most_w), most_w)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrimParams:
-    """`gain_per_s` of the integral; the correction stays within `part_max` of the target and is not driven by errors
-    over `error_part_max` of it: those are ramps and outages, not offsets."""
-
-    gain_per_s: float = 0.03
-    part_max: float = 0.05
-    error_part_max: float = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trim:
-    """Closed-loop correction of an event: `offset_w` is added to its target before allocation."""
-
-    offset_w: float = 0.0
-
-
-def trimmed(
-    trim: Trim, *, target_w: float, delivered_w: float, dt_s: float, unserved_w: float, params: TrimParams
-) -> Trim:
-    """Integrate target less measured power. `unserved_w` (sign of the target) tells that the envelope is used up: then
-    nothing is wound up in that direction. Unknown measured power holds the correction."""
-    most_w = params.part_max * abs(target_w)
-    offset_w = trim.offset_w
-    error_w = target_w - delivered_w
-    known = math.isfinite(delivered_w)
-    windup = unserved_w * error_w > 0
-    if known and not windup and abs(error_w) <= params.error_part_max * abs(target_w):
-        offset_w += params.gain_per_s * min(max(dt_s, 0.0), DT_S_MAX) * error_w
-    return replace(trim, offset_w=min(max(offset_w, -most_w), most_w))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResponseParams:
-    """A device follows if its measured power is within `tolerance_w` or `tolerance_part` of the setpoint once
-    `settle_s` have passed; a reading older than `age_s_max` says nothing."""
-
-    settle_s: float = 10.0
-    tolerance_w: float = 200.0
-    tolerance_part: float = 0.1
-    age_s_max: float = 30.0
-
-
-def responsive(snapshot: Snapshot, now: Now, params: ResponseParams) -> Bools:
-    """Which devices may be relied upon. Those under control whose power does not follow are deaf; a change still under
-    way is judged by the band between the setpoint before it and the new one. Devices not under control are not judged.
-    """
-    live, control = snapshot.live, snapshot.control
-    setpoint_w = control.setpoint_w.astype(np.float64)
-    before_w = control.before_w.astype(np.float64)
-    settled = live.seen_mono_ms >= control.changed_mono_ms + round(1000 * params.settle_s)
-    fresh = now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max
-    slack_w = np.maximum(params.tolerance_w, params.tolerance_part * np.abs(setpoint_w))
-    low_w = np.where(settled, setpoint_w, np.minimum(setpoint_w, before_w)) - slack_w
-    high_w = np.where(settled, setpoint_w, np.maximum(setpoint_w, before_w)) + slack_w
-    follows = (live.battery_w >= low_w) & (live.battery_w <= high_w)
-    # no band to judge by: what a device did before it was taken is nobody's setpoint, and one that has confirmed the
-    # new setpoint may still be on its way
-    fresh &= settled | ((control.before_w != 0) & (control.before_w != control.setpoint_w))
-    judged = (control.held == Held.CONTROLLED) & fresh & ~np.isnan(live.battery_w)
-    result: Bools = follows | ~judged
-    return result
-
-
-def expected_w(snapshot: Snapshot, now: Now, *, age_s_max: float) -> Floats:
-    """Power each device adds to the sum whether or not it is told to: measured where the reading is recent, else the
-    setpoint while its lease runs, else 0."""
-    live, control = snapshot.live, snapshot.control
-    recent = (now.mono_ms - live.seen_mono_ms <= 1000 * age_s_max) & ~np.isnan(live.battery_w)
-    leased = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
-    return np.where(recent, live.battery_w, control.setpoint_w * leased.astype(np.float64))
-
-
-def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
-    """Which devices have been seen in remote mode under our newest confirmed command since they were taken and since
-    they were last away. `before` is the last tick's answer (shorter if devices were added)."""
-    live, control = snapshot.live, snapshot.control
-    known = np.zeros(snapshot.n, dtype=np.bool_)
-    known[: len(before)] = before
-    ours = (live.mode == Mode.REMOTE) & (live.cmd == control.cmd_applied) & (live.cmd > 0)
-    result: Bools = (known | ours) & (control.held == Held.CONTROLLED) & (live.online != 0)
-    return result
-
-
-def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: float = 10.0) -> Bools:
-    """Devices an owner or maker took back: they had obeyed, the lease still runs for `margin_s`, and yet they report
-    another mode. Faults, islanding and a restart (presence lost meanwhile) are not overrides."""
-    live, control = snapshot.live, snapshot.control
-    left = seen_obeying & (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN)
-    left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)
-    result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.held == Held.CONTROLLED)
-    return result
 
 
 def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: Ints) -> Ints:
@@ -172,6 +64,27 @@ def release_at(slots: NDArray[np.integer], end_ms: int, spread_s: float) -> Ints
     """When each device is handed back (same clock as `end_ms`): from the end on, spread over `spread_s`."""
     result: Ints = end_ms + (1000 * spread_s * spread(slots, 2)).astype(np.int64)
     return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """What devices that are given nothing do: `blocked` are only kept from discharging, `free` left to their maker's
+    own mode; the others are held at 0 W."""
+
+    blocked: Bools
+    free: Bools
+
+
+def rest(snapshot: Snapshot, now: Now, *, idle: Bools, by_itself: Bools, guaranteed: Bools, after_s: float) -> Rest:
+    """Members given nothing (`idle`) are kept from discharging and free to charge from PV where the product can; else,
+    where they may be left `by_itself` and the device itself keeps its reserve (`guaranteed`), they are left to their
+    maker's own mode; else they are held. What was given something a moment ago may be so again: it is held for
+    `after_s` first."""
+    control = snapshot.control
+    settled = now.mono_ms - control.changed_mono_ms >= 1000 * after_s
+    resting = idle & ((control.held != Held.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & settled))
+    blocked = resting & snapshot.nameplate.blocks
+    return Rest(blocked=blocked, free=resting & ~snapshot.nameplate.blocks & by_itself & guaranteed)
 
 
 class Cause(IntEnum):
@@ -226,20 +139,23 @@ def plan(
     members: Bools,
     release: Bools,
     deaf: Bools | None = None,
+    blocked: Bools | None = None,
     budget: int | None = None,
 ) -> Plan:
     """What to write now.
 
-    `members` belong to a running event and get `wanted_w` (0 = hold); `release` are handed back; devices that are
-    neither keep their lease, narrowed if they must be. `deaf` devices are rewritten at refresh only. At most `budget`
-    commands. The last thing is the paired check: what is wanted past the envelope is left out and counted.
+    `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
+    `release` are handed back; devices that are neither keep their lease, narrowed if they must be. `deaf` devices are
+    rewritten at refresh only. At most `budget` commands. The last thing is the paired check: what is wanted past the
+    envelope is left out and counted.
     """
     control = snapshot.control
     writable = envelope.controllable & (control.held != Held.LEFT)
     faulty = (envelope.reasons_discharge & np.uint32(Reason.FAULT)) != 0
     narrow = envelope.must_narrow & writable
     take = members & writable & ~faulty
-    cause, off_w = _causes(snapshot, now, params, wanted_w, take, deaf)
+    rests = control.idle & False if blocked is None else blocked & take
+    cause, off_w = _causes(snapshot, now, params, wanted_w, take, deaf, rests)
     _fill_up(cause, off_w, wanted_w, take, deaf, params)
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
@@ -256,6 +172,7 @@ def plan(
     if not inside.all():
         slots, setpoint_w, releasing = slots[inside], setpoint_w[inside], releasing[inside]
     op = np.where(setpoint_w == 0, CommandOp.HOLD, CommandOp.SETPOINT).astype(np.int8)
+    op[rests[slots]] = CommandOp.BLOCK
     op[releasing] = CommandOp.RELEASE
     return Plan(
         slots=slots.astype(np.int32),
@@ -269,7 +186,7 @@ def plan(
 
 
 def _causes(
-    snapshot: Snapshot, now: Now, params: PlanParams, wanted_w: Ints, take: Bools, deaf: Bools | None
+    snapshot: Snapshot, now: Now, params: PlanParams, wanted_w: Ints, take: Bools, deaf: Bools | None, rests: Bools
 ) -> tuple[Small, Ints]:
     """Cause per slot (-1 = nothing to write) and how far each device under control is off what is wanted."""
     live, control = snapshot.live, snapshot.control
@@ -288,6 +205,7 @@ def _causes(
 
     off_w = wanted_w - control.setpoint_w
     changed = (np.abs(off_w) > params.dead_band_w) | ((wanted_w == 0) != (control.setpoint_w == 0))
+    changed |= rests != control.idle
     changed = changed if deaf is None else changed & ~deaf
     cause[take & (changed | ~held)] = Cause.CHANGE
     cause[take & held & (left_part <= params.expiring_left_part)] = Cause.EXPIRING

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.domain.columns import Table
+from gateway.domain.dispatch import BookEntry
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.model import NEVER_MS, Now
+from gateway.services.ledger import Ledger
 from gateway.services.observe import Sample
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
 from gateway.storage.recorder import Recorder
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PERIOD_S = 10.0
 MONO = "_mono_ms"
+RECORDS = "records/"
 
 
 def fleet_columns(fleet: Fleet, now: Now) -> dict[str, NDArray[Any]]:
@@ -53,6 +56,13 @@ def restore_columns(fleet: Fleet, checkpoint: Checkpoint, now: Now) -> int:
     return len(pairs)
 
 
+def restore_records(ledger: Ledger, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
+    """Put a checkpoint's delivery records back, event by event and device by device."""
+    held = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
+    slot_of = {i: fleet.slot_of[name] for i, name in enumerate(checkpoint.header.ids) if name in fleet.slot_of}
+    ledger.restore(held, entries, slot_of)
+
+
 def _tables(fleet: Fleet) -> dict[str, Table]:
     return {"live": fleet.live, "control": fleet.control}
 
@@ -64,10 +74,13 @@ def _shifted(values: NDArray[Any], by_ms: int) -> NDArray[Any]:
 class Checkpointer:
     """Writes checkpoints until cancelled, and once more on the way out."""
 
-    def __init__(self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, clock: Clock) -> None:
+    def __init__(
+        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, ledger: Ledger, clock: Clock
+    ) -> None:
         self._recorder = recorder
         self._checkpoints = checkpoints
         self._fleet = fleet
+        self._ledger = ledger
         self._clock = clock
 
     async def run(self) -> None:
@@ -80,7 +93,8 @@ class Checkpointer:
         now = self._clock.now()
         was_failing = self._checkpoints.stats.failing is not None
         try:
-            await self._recorder.checkpoint(self._checkpoints, now, fleet_columns(self._fleet, now))
+            records = {RECORDS + name: column for name, column in self._ledger.columns().items()}
+            await self._recorder.checkpoint(self._checkpoints, now, fleet_columns(self._fleet, now) | records)
         except StorageError as error:
             if not was_failing:
                 log.warning("a checkpoint could not be written", extra={"why": str(error)})

@@ -1,100 +1,57 @@
-"""The control loop: events in, one tick a second, setpoints out. Holds state and awaits; the domain decides.
+"""The control loop: one tick a second, setpoints out. Holds state and awaits; the domain decides.
 
-A tick freezes one snapshot, asks `limits` what every device may do, gives each running event its devices and its
-power, plans the writes, makes the release plan durable, writes, and notes what became of it. Nothing is written to a
-device from anywhere else.
+A tick settles who has which device, asks `claims` which event may have it, `limits` what it may do, `course` what it is
+wanted to do, plans the writes, makes the release plan durable, writes, and notes what became of it. Nothing is written
+to a device from anywhere else.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.allocation import Allocation, allocate
-from gateway.domain.columns import Held
-from gateway.domain.dispatch import ActiveEvent, Answer, Book, BookEntry, BookParams, EventState, claim, members
-from gateway.domain.envelope import Envelope, LimitParams, Reason
+from gateway.domain.availability import Availability, availability
+from gateway.domain.claims import Claims, attributed_w, pays_export, program_reserve_pct
+from gateway.domain.columns import Bar, Held
+from gateway.domain.course import Course, CourseParams, Progress, Steered, steer
+from gateway.domain.deliveries import Sight
+from gateway.domain.dispatch import ActiveEvent, BookEntry, EventState
+from gateway.domain.envelope import Envelope, LimitParams
 from gateway.domain.fleet import Fleet, Snapshot
 from gateway.domain.limits import envelope
-from gateway.domain.model import (
-    AckBatch,
-    Bools,
-    CommandResult,
-    EventId,
-    EventRequest,
-    Grid,
-    Ints,
-    Now,
-    Slots,
-)
-from gateway.domain.setpoints import (
-    Governor,
-    PlanParams,
-    ResponseParams,
-    Trim,
-    TrimParams,
-    expected_w,
-    plan,
-    responsive,
-    trimmed,
-)
-from gateway.ports import (
-    DeviceLink,
-    EventDecided,
-    Journal,
-    JournalState,
-    StopAll,
-)
+from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Now, Slots
+from gateway.domain.response import ResponseParams, responsive
+from gateway.domain.setpoints import Plan, PlanParams, plan, rest
+from gateway.ports import Change, DeviceLink, Journal, JournalState
 from gateway.services.custody import Custody
+from gateway.services.dispatcher import Dispatcher
+from gateway.services.ledger import Ledger, StatusReport
 from gateway.services.observe import Histogram
 from gateway.services.settings import ControlSettings
+from gateway.services.upkeep import NAMES, Upkeep
+from gateway.services.watch import Watch
 from gateway.services.writer import Writer
 
 log = logging.getLogger(__name__)
 
-EPOCH_BITS = 32
-MEASURED_AGE_S = 30.0
-HOLD_TELEMETRY_FROM = 500
 RELEASE_SLACK_S = 15.0
 REACH_MIN = 0.5
 TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 @dataclass(slots=True)
-class _Run:
-    """What a running event carries from tick to tick; powers in W."""
-
-    commanded_w: float
-    trim: Trim = field(default_factory=Trim)
-    target_w: float = math.nan
-    delivered_w: float = math.nan
-    unserved_w: float = 0.0
-    devices: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventReport:
-    """An event and what became of it so far; `members` are the slots it addresses now."""
-
-    entry: BookEntry
-    commanded_w: float | None
-    delivered_w: float | None
-    unserved_w: float | None
-    members: Slots
-
-
-@dataclass(slots=True)
 class EventTotals:
-    """Power of a program's running events, W."""
+    """Power of a program's running events, W. `attributed_w`: what its events are credited with."""
 
     target_w: float = 0.0
     commanded_w: float = 0.0
     delivered_w: float = 0.0
     unserved_w: float = 0.0
+    attributed_w: float = 0.0
 
 
 @dataclass(slots=True)
@@ -108,25 +65,42 @@ class ControlStats:
     results: dict[CommandResult, int] = field(default_factory=lambda: dict.fromkeys(CommandResult, 0))
 
 
+def _nobody(_report: StatusReport) -> None:
+    """Nobody is told."""
+
+
 class Control:
-    """The one submitter of events and the one writer of setpoints."""
+    """The one writer of setpoints. `on_report` is told what changes in the delivery records."""
 
     def __init__(
-        self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock, epoch: int
+        self,
+        settings: ControlSettings,
+        *,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        link: DeviceLink,
+        clock: Clock,
+        epoch: int,
+        on_report: Callable[[StatusReport], None] = _nobody,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
+        self._dispatcher = dispatcher
         self._journal = journal
         self._clock = clock
         self._writer = Writer(settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch)
-        self._book = Book(BookParams(ceiling_w=settings.ceiling_mw * 1e6))
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
         self._custody = Custody(settings, fleet=fleet)
-        self._runs: dict[int, _Run] = {}
-        self._submitting = asyncio.Lock()
+        self.upkeep = Upkeep(settings.upkeep, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000)
+        self._courses: Mapping[int, Course] = {}
+        self._progress: Mapping[int, Progress] = {}
+        self._attributed: Mapping[int, float] = {}
         self._releasing_all = False
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
+        self.watch = Watch(fleet)
+        self.ledger = Ledger(fleet, on_report)
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes = self._writer.stats
@@ -135,80 +109,31 @@ class Control:
         self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
         self.histograms = (self.tick_seconds, self.tick_lateness)
 
-    # -- events ----------------------------------------------------------------------------------------------
-
     def restore(self, remembered: JournalState) -> None:
-        """Take over events and release plans. Devices that were under control are so still, until their lease (at
+        """Take over release plans and quarantines. Devices that were under control are so still, until their lease (at
         most the product's whole one) has run out; what they were told is read from what they do."""
-        self._book.restore(
-            ((decided.request, decided.answer) for decided in remembered.events), stopped=remembered.stopped
-        )
+        self.watch.restore(remembered.quarantined)
         self._custody.adopt(remembered.controlled, self._clock.now())
 
-    async def submit(self, request: EventRequest) -> Answer:
-        """Decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
-        async with self._submitting:
-            answer = self._book.decide(request, self._clock.now())
-            if answer.outcome.value == "accepted":
-                await self._journal.commit([EventDecided(request=request, answer=answer)])
-                self._book.apply(request, answer)
-            log.info(
-                "event decided",
-                extra={"event": request.id, "revision": request.revision, "outcome": answer.outcome.value,
-                       "reason": answer.reason, "source": request.source, "target_w": request.target_w,
-                       "cancelled": request.cancelled},
-            )  # fmt: skip
-            return answer
-
-    async def cancel(self, event_id: str) -> Answer | None:
-        """Cancel by the next revision; None if there is no such event."""
-        entry = self._book.entry(event_id, self._clock.now())
-        if entry is None:
-            return None
-        request = replace(entry.request, revision=entry.request.revision + 1, cancelled=True, source="rest")
-        return await self.submit(request)
-
-    async def stop_all(self, *, active: bool, by: str) -> None:
-        """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good."""
-        running = self._book.active(self._clock.now())
-        if active:
-            # Stopping does not wait for a disk; only what is told to be durable does.
-            self._book.stop(active=True)
-            log.warning("dispatch stopped", extra={"by": by})
-        async with self._submitting:
-            await self._journal.commit([StopAll(active=active, by=by)])
-            self._book.stop(active=active)
-        for event in running if active else ():
-            await self.cancel(event.request.id)
-        if not active:
-            log.warning("dispatch allowed again", extra={"by": by})
-
-    @property
-    def stopped(self) -> bool:
-        return self._book.stopped
-
-    def report(self, event_id: str) -> EventReport | None:
-        entry = self._book.entry(event_id, self._clock.now())
-        return None if entry is None else self._reported(entry)
-
-    def reports(self) -> Sequence[EventReport]:
-        return [self._reported(entry) for entry in self._book.entries(self._clock.now())]
-
-    def _reported(self, entry: BookEntry) -> EventReport:
-        run = self._runs.get(entry.index)
-        return EventReport(
-            entry=entry,
-            commanded_w=run.commanded_w if run else None,
-            delivered_w=run.delivered_w if run and math.isfinite(run.delivered_w) else None,
-            unserved_w=run.unserved_w if run else None,
-            members=members(self._fleet, entry.request.group),
-        )
+    async def trust(self, name: str) -> bool:
+        """Let a device or product out of quarantine, durably; whether it was in it. Raises StorageError."""
+        changes = self.watch.trust([name])
+        if not changes:
+            return False
+        await self._journal.commit(changes)
+        self.watch.trusted([name])
+        log.warning("a quarantine was lifted", extra={"name": name})
+        return True
 
     def take_acks(self, batch: AckBatch) -> None:
         """Devices' answers to commands; older ones than the newest command are counted only."""
         control = self._fleet.control
         newest = batch.cmd == control.cmd_sent[batch.slots]
-        control.result[batch.slots[newest]] = batch.result[newest]
+        slots = batch.slots[newest]
+        control.result[slots] = batch.result[newest]
+        refused = slots[batch.result[newest] == CommandResult.REFUSED]
+        control.refused[refused] = np.sign(control.setpoint_w[refused])
+        control.refused_mono_ms[refused] = self._clock.mono_ms()
         # An id that was never given out says nothing, however large.
         applied = (batch.result == CommandResult.APPLIED) & (batch.cmd <= self._writer.newest_cmd)
         slots = batch.slots[applied]
@@ -241,109 +166,121 @@ class Control:
             await asyncio.sleep(0.1)
 
     async def tick(self) -> None:
-        """One round of control; see the module's first lines."""
+        """One round of control; see the module's first lines. Nothing else runs until the first await."""
         now = self._clock.now()
         dt_s = self._settings.tick_s if self._last_tick_ms is None else (now.mono_ms - self._last_tick_ms) / 1000
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
         changes = self._custody.settle(now)
+        events = [] if self._releasing_all else [*self._dispatcher.active(now), *self.upkeep.events(now)]
+        claims = self._dispatcher.claims(events, now, self.upkeep.members)
         snapshot = self._fleet.snapshot()
+        self._bar(events, claims, snapshot, now)
+        self._custody.return_left(claims.holder, snapshot)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
-        events = self._active(now)
-        groups = [members(self._fleet, event.request.group) for event in events]
-        holder = claim(events, groups, snapshot.n)
-        self._custody.return_left(holder, snapshot)
-        wanted_w = np.zeros(snapshot.n, dtype=np.int64)
-        taking = np.zeros(snapshot.n, dtype=np.bool_)
         follows = responsive(snapshot, now, ResponseParams())
-        governor = Governor(w_per_s=self._settings.fleet_w_per_s / max(1, sum(event.actuates for event in events)))
-        for event, group in zip(events, groups, strict=True):
-            mask = holder == event.index if event.actuates else _mask(group, snapshot.n)
-            mask &= snapshot.control.held != Held.LEFT
-            given = self._power(event, mask, follows, snapshot, allowed, now, dt_s, governor)
-            if event.actuates:
-                taking |= mask
-                deaf = mask & ~follows
-                wanted_w[mask] = given.setpoint_w[mask]
-                wanted_w[deaf] = _kept(snapshot, allowed)[deaf]
+        changes += self.watch.look(snapshot, allowed, follows, now)
+        steered = steer(
+            events, claims, self._courses, snapshot, allowed, follows, now, dt_s, self._params(),
+            stalled=self._writer.reach < REACH_MIN,
+        )  # fmt: skip
+        self._courses, self._progress = steered.courses, steered.progress
+        low, todo = self._plan(steered, snapshot, allowed, ~follows, now)
+        changes += self._account(events, claims, steered, snapshot, now)
+        if low.any():
+            await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
+        written = await self._writer.carry_out(todo, claims.holder, changes, now, names=self._names())
+        self.ledger.written(written.slots, written.setpoint_w, written.cmd, now)
+
+    def _params(self) -> CourseParams:
+        settings = self._settings
+        return CourseParams(
+            fleet_w_per_s=settings.fleet_w_per_s,
+            horizon_s=settings.horizon_s,
+            program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
+            feeder_w=self._feeder_w(),
+            upkeep_feeder_w=self.upkeep.feeder_w(),
+        )
+
+    def _feeder_w(self) -> Floats | None:
+        """The most each feeder may carry; None where nothing bounds any."""
+        feeders = self._settings.feeders
+        if feeders.ceiling_kw is None and not feeders.ceilings_kw:
+            return None
+        names = self._fleet.feeders.texts
+        default_kw = math.inf if feeders.ceiling_kw is None else feeders.ceiling_kw
+        return np.array([feeders.ceilings_kw.get(name, default_kw) * 1000 for name in names], dtype=np.float64)
+
+    def _bar(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
+        """Write down who is kept out, and what the programs of each device ask of limits."""
+        control = snapshot.control
+        bars = self.watch.bars() | self._dispatcher.holds.bars(self._fleet, now)
+        bars |= (snapshot.live.opt_out != 0) * np.uint8(Bar.OPTED_OUT)
+        control.bars[:] = bars
+        control.pays_export[:] = pays_export(events, claims)
+        control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
+
+    def _plan(
+        self, steered: Steered, snapshot: Snapshot, allowed: Envelope, deaf: Bools, now: Now
+    ) -> tuple[Bools, Plan]:
+        """Whose reserve is to be raised first, and what to write."""
+        opted_out = (snapshot.control.bars & np.uint8(Bar.OPTED_OUT)) != 0
+        taking = steered.taking & ~opted_out
+        unguaranteed = self._custody.unguaranteed(snapshot.n)
+        resting = rest(
+            snapshot, now, idle=steered.idle, by_itself=steered.by_itself, guaranteed=~unguaranteed,
+            after_s=self._settings.rest_after_s,
+        )  # fmt: skip
+        taking &= ~resting.free
         low = self._custody.reserves_due(taking)
         taking &= ~low
         taking &= ~self._custody.unattended(snapshot, now)
         if self._releasing_untimed:
             taking &= snapshot.nameplate.timed
-        release = self._custody.turns(snapshot, taking, now)
+        release = self._custody.turns(snapshot, taking, now, opted_out)
         todo = plan(
-            snapshot, allowed, now, PlanParams(), wanted_w=wanted_w, members=taking, release=release, deaf=~follows
-        )
+            snapshot, allowed, now, PlanParams(), wanted_w=steered.wanted_w, members=taking, release=release,
+            deaf=deaf, blocked=resting.blocked,
+        )  # fmt: skip
         self.stats.deferred += todo.deferred
         self.stats.outside += todo.outside
-        self._runs = {event.index: self._runs[event.index] for event in events}
-        if low.any():
-            await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
-        await self._writer.carry_out(todo, holder, changes, now, names=self._names())
+        return low, todo
+
+    def _account(
+        self, events: Sequence[ActiveEvent], claims: Claims, steered: Steered, snapshot: Snapshot, now: Now
+    ) -> list[Change]:
+        """What events deliver, to whom it is credited, what their records say; what the journal should remember."""
+        allowed = self.envelope
+        live = snapshot.live
+        edges, changes = self._dispatcher.advance(now, claims.lost)
+        running = [event for event in events if event.index >= 0]
+        self._dispatcher.forget(event.index for event in running)
+        wanted_w = {event.index: self._progress[event.index].target_w for event in running}
+        net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
+        self._attributed = attributed_w(running, claims, live.battery_w, net_w, wanted_w) if running else {}
+        if allowed is not None and running:
+            sight = Sight(
+                snapshot=snapshot, allowed=allowed, asked_w=steered.asked_w, wanted_w=steered.wanted_w,
+                silent=self.watch.silent,
+            )  # fmt: skip
+            groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
+            self.ledger.look(running, claims, groups, self._left(running, snapshot, now), sight, now)
+        self.upkeep.look(edges, self._dispatcher, snapshot, now)
+        return changes + list(self.ledger.over(self._dispatcher.by_index(), now))
+
+    def _left(self, events: Sequence[ActiveEvent], snapshot: Snapshot, now: Now) -> dict[int, Slots]:
+        """Devices whose owners want no part, by event."""
+        everywhere = np.flatnonzero(snapshot.control.bars & np.uint8(Bar.OPTED_OUT)).astype(np.int32)
+        out: dict[int, Slots] = {}
+        for event in events:
+            own = self._dispatcher.opted_out(event, now)
+            found = everywhere if own is None else np.union1d(everywhere, own).astype(np.int32)
+            if len(found):
+                out[event.index] = found
+        return out
 
     def _names(self) -> dict[int, EventId]:
-        return {entry.index: entry.request.id for entry in self._book.entries(self._clock.now())}
-
-    def _active(self, now: Now) -> list[ActiveEvent]:
-        for edge in self._book.advance(now):
-            log.info(
-                "event changed state",
-                extra={"event": edge.entry.request.id, "from": edge.before.value, "to": edge.entry.state.value},
-            )
-        return [] if self._releasing_all else self._book.active(now)
-
-    def _power(
-        self,
-        event: ActiveEvent,
-        mask: Bools,
-        follows: Bools,
-        snapshot: Snapshot,
-        allowed: Envelope,
-        now: Now,
-        dt_s: float,
-        governor: Governor,
-    ) -> Allocation:
-        """Give an event's devices their power: what cannot be relied upon counts as measured, the rest is allocated."""
-        request, live = event.request, snapshot.live
-        each_w = expected_w(snapshot, now, age_s_max=MEASURED_AGE_S)
-        on_grid = mask & (live.grid != Grid.ISLAND)
-        faulty = (allowed.reasons_discharge & np.uint32(Reason.FAULT)) != 0
-        reliable = mask & allowed.controllable & follows & ~faulty
-        others_w = float(each_w[on_grid & ~reliable].sum())
-        delivered_w = float(each_w[on_grid].sum())
-        run = self._runs.get(event.index)
-        if run is None:
-            run = self._runs[event.index] = _Run(commanded_w=delivered_w)
-        settings = self._settings
-
-        def share(target_w: float | None) -> Allocation:
-            return allocate(
-                target_w, allowed, snapshot, reliable, horizon_s=settings.horizon_s,
-                seconds_to_end=event.seconds_to_end(now), charge=request.charge_when_max,
-            )  # fmt: skip
-
-        if request.target_w is None:
-            target_w = share(None).allocated_w + others_w
-            run.trim = Trim()
-        else:
-            target_w = request.target_w
-        desired_w = target_w + run.trim.offset_w
-        stalled = self._writer.reach < REACH_MIN
-        if stalled:
-            # What was commanded did not arrive: the ramp goes on from what is, or its return would be a step.
-            run.commanded_w = delivered_w
-        ramped = abs(run.commanded_w - desired_w) < 1.0 and not stalled
-        run.commanded_w = governor.step(desired_w, run.commanded_w, dt_s)
-        given = share(run.commanded_w - others_w)
-        if ramped and request.target_w is not None:
-            run.trim = trimmed(
-                run.trim, target_w=target_w, delivered_w=delivered_w, dt_s=dt_s,
-                unserved_w=given.unserved_w, params=TrimParams(),
-            )  # fmt: skip
-        run.target_w, run.delivered_w = target_w, delivered_w
-        run.unserved_w, run.devices = given.unserved_w, int(on_grid.sum())
-        return given
+        return {index: entry.request.id for index, entry in self._dispatcher.by_index().items()} | dict(NAMES)
 
     async def shut_down(self, *, release: bool) -> None:
         """Before the links go. With `release` every device is handed back, ramped, within a bound; without it leases
@@ -376,37 +313,44 @@ class Control:
         last = self._last_tick_ms
         if last is None or self._clock.mono_ms() - last > 5_000 * self._settings.tick_s:
             out.append("control: no tick lately")
-        if self._book.stopped:
+        if self._dispatcher.stopped:
             out.append("dispatch is stopped by an operator")
+        out += [f"product {name}: lost all at once, frozen" for name in self.watch.frozen]
         return out
+
+    def progress(self, entry: BookEntry) -> Progress | None:
+        """How an event is doing; None while it does not run."""
+        return self._progress.get(entry.index) if entry.index >= 0 else None
+
+    def attributed_w(self, entry: BookEntry) -> float | None:
+        """What an event is credited with now, W."""
+        return self._attributed.get(entry.index)
 
     def unguaranteed(self) -> int:
         """Devices whose reserve is ours to hold only while a lease runs: their own is lower than the owner's."""
         return int(self._custody.unguaranteed(self._fleet.n).sum())
 
+    def availability(self) -> list[Availability]:
+        """What each group can sustain from now on, by the newest tick."""
+        allowed = self.envelope
+        if allowed is None:
+            return []
+        groups = {"all": np.arange(len(allowed.discharge_w), dtype=np.int32)}
+        for tag, slots in sorted(self._fleet.tags.items()):
+            known = np.array(sorted(slot for slot in slots if slot < len(allowed.discharge_w)), dtype=np.int32)
+            groups[f"tag:{tag}"] = known
+        return availability(groups, allowed, self._fleet.nameplate)
+
     def totals(self) -> dict[str, EventTotals]:
         """Sums over the running events, by program."""
         sums: dict[str, EventTotals] = {}
-        for entry in self._book.entries(self._clock.now()):
-            run = self._runs.get(entry.index)
-            if run is not None and entry.state is EventState.ACTIVE:
+        for entry in self._dispatcher.entries():
+            progress = self.progress(entry)
+            if progress is not None and entry.state is EventState.ACTIVE:
                 total = sums.setdefault(entry.request.program, EventTotals())
-                total.target_w += run.target_w
-                total.commanded_w += run.commanded_w
-                total.delivered_w += run.delivered_w
-                total.unserved_w += run.unserved_w
+                total.target_w += progress.target_w
+                total.commanded_w += progress.commanded_w
+                total.delivered_w += progress.delivered_w
+                total.unserved_w += progress.unserved_w
+                total.attributed_w += self._attributed.get(entry.index, 0.0)
         return sums
-
-
-def _mask(slots: Slots, n: int) -> Bools:
-    mask = np.zeros(n, dtype=np.bool_)
-    mask[slots] = True
-    return mask
-
-
-def _kept(snapshot: Snapshot, allowed: Envelope) -> Ints:
-    """The setpoints in force, cut to what is allowed now: what a device that does not follow goes on being told."""
-    low_w = -np.floor(allowed.charge_w).astype(np.int64)
-    high_w = np.floor(allowed.discharge_w).astype(np.int64)
-    kept: Ints = np.minimum(np.maximum(snapshot.control.setpoint_w, low_w), high_w)
-    return kept

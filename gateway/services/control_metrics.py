@@ -9,6 +9,7 @@ from gateway.domain.columns import Held
 from gateway.domain.envelope import Reason
 from gateway.domain.fleet import Fleet
 from gateway.services.control import Control
+from gateway.services.dispatcher import Dispatcher
 from gateway.services.observe import Sample
 
 UP_AGE_S = 120.0
@@ -63,12 +64,17 @@ def control_samples(control: Control) -> Iterable[Sample]:
         help="Devices whose own reserve is below their owner's.",
         value=control.unguaranteed(),
     )
+    yield Sample(
+        name="gateway_silent_devices", help="Devices that have not followed their setpoints for a minute.",
+        value=int(control.watch.silent.sum()),
+    )  # fmt: skip
     for program, total in control.totals().items():
         for kind, watts in (
             ("target", total.target_w),
             ("commanded", total.commanded_w),
             ("delivered", total.delivered_w),
             ("unserved", total.unserved_w),
+            ("attributed", total.attributed_w),
         ):
             yield Sample(
                 name=f"gateway_event_{kind}_watts",
@@ -76,6 +82,25 @@ def control_samples(control: Control) -> Iterable[Sample]:
                 value=watts,
                 labels=(("program", program),),
             )
+
+
+def dispatch_samples(dispatcher: Dispatcher, control: Control) -> Iterable[Sample]:
+    """What was decided, who is kept out, what upkeep does."""
+    for outcome, count in dispatcher.outcomes.items():
+        yield _counter("gateway_events_decided", "Events decided.", count, "outcome", outcome)
+    watch, upkeep = control.watch, control.upkeep
+    for name, text, value, kind in (
+        ("gateway_holds", "Holds that are set.", len(dispatcher.holds), "gauge"),
+        ("gateway_quarantined", "Devices and products in quarantine.", len(watch.quarantined), "gauge"),
+        ("gateway_wrong_sign_devices", "Devices proven to do the opposite.", watch.proven, "counter"),
+        ("gateway_frozen_products", "Products frozen now.", len(watch.frozen), "gauge"),
+        ("gateway_product_freezes", "Times a product was frozen.", watch.freezes, "counter"),
+        ("gateway_recovering_devices", "Devices charged up to their reserve.", upkeep.stats.recovering, "gauge"),
+        ("gateway_filling_devices", "Devices charged full since that is overdue.", upkeep.stats.filling, "gauge"),
+    ):
+        yield Sample(name=name, help=text, value=value, kind=kind)
+    now_w = sum(rebound.power_w for rebound in upkeep.rebounds.values())
+    yield Sample(name="gateway_rebound_watts", help="Power taken back after events.", value=now_w)
 
 
 def _reasons(control: Control) -> Iterable[Sample]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from gateway.domain.columns import Held
 from gateway.domain.fleet import Fleet, Snapshot
 from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Grid, Ints, Mode, Now
-from gateway.domain.setpoints import obeyed, overridden, release_at
+from gateway.domain.response import obeyed, overridden
+from gateway.domain.setpoints import release_at
 from gateway.ports import Change, ControlEnded, ReserveChanged
 from gateway.services.settings import ControlSettings
 
@@ -180,6 +181,7 @@ class Custody:
         control = self._fleet.control
         control.held[slots] = Held.FREE
         control.event[slots] = -1
+        control.idle[slots] = False
         control.setpoint_w[slots] = 0
         control.before_w[slots] = 0
         control.lease_end_mono_ms[slots] = NEVER_MS
@@ -197,8 +199,9 @@ class Custody:
             self._fleet.control.held[slot] = Held.FREE
             snapshot.control.held[slot] = Held.FREE
 
-    def turns(self, snapshot: Snapshot, taking: Bools, now: Now) -> Bools:
-        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp."""
+    def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
+        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp; for
+        those whose owner wants it `at_once` they are not."""
         control = self._fleet.control.view(snapshot.n)
         control.release_mono_ms[taking] = NEVER_MS
         over = (snapshot.control.held == Held.CONTROLLED) & ~taking
@@ -209,6 +212,7 @@ class Custody:
             home = np.where(site >= 0, site, fresh)
             control.release_mono_ms[fresh] = release_at(home, now.mono_ms, self.spread_s(fresh))
         due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
+        due |= at_once & (snapshot.control.held == Held.CONTROLLED)
         result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
         return result
 

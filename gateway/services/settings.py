@@ -3,10 +3,43 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class ProgramSettings(BaseModel):
+    """Bounds of one grid program: `ceiling_mw` on the power of all its events together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ceiling_mw: float = Field(gt=0)
+
+
+class FeederSettings(BaseModel):
+    """Bounds of feeders, by the name devices are enrolled with. `ceiling_kw` on what events move on any of them,
+    `ceilings_kw` on some; `recharge_kw` on what upkeep charges from the grid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ceiling_kw: float | None = Field(default=None, gt=0)
+    ceilings_kw: dict[str, float] = Field(default_factory=dict)
+    recharge_kw: float = Field(default=50.0, gt=0)
+
+
+class UpkeepSettings(BaseModel):
+    """What is done for batteries that no event has: within `recovery_s` after an event those below their reserve are
+    charged up to it; with `full_charge_cycles` those that were not full for so many cycles are charged full, so that
+    their SoC is known again, in `full_charge_hours` (UTC, from and to)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recovery_s: float = Field(default=3600.0, ge=0, le=86_400)
+    full_charge_cycles: float | None = Field(default=None, gt=0, le=1000)
+    full_charge_hours: tuple[int, int] = (0, 24)
+
+
 class ControlSettings(BaseModel):
     """How the fleet is steered. `fleet_w_per_s` bounds how fast commanded power moves, both ways; `ceiling_mw` the
     magnitude of a target; `horizon_s` smooths the allocation; releases are spread over `release_spread_s`; a command
-    has no effect `command_valid_s` after it was made; `warm_up_s` is the longest wait for readings after a restart."""
+    has no effect `command_valid_s` after it was made; `warm_up_s` is the longest wait for readings after a restart. A
+    member that is given nothing for `rest_after_s` need not be held at 0 W any more; what can be sustained is told
+    upstream every `availability_s`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,3 +53,8 @@ class ControlSettings(BaseModel):
     warm_up_s: float = Field(default=4.0, ge=0, le=30)
     reading_age_s_max: float = Field(default=120.0, gt=0, le=900)
     site_margin_w: float = Field(default=50.0, ge=0, le=1_000)
+    rest_after_s: float = Field(default=60.0, ge=0, le=3600)
+    availability_s: float = Field(default=60.0, ge=1, le=3600)
+    programs: dict[str, ProgramSettings] = Field(default_factory=dict)
+    feeders: FeederSettings = FeederSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()

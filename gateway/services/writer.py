@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,10 @@ class Writer:
 
     async def carry_out(
         self, todo: Plan, holder: NDArray[np.int32], changes: list[Change], now: Now, *, names: Mapping[int, EventId]
-    ) -> None:
-        """Write a plan. `holder` is the event of each slot, `names` the events' ids, `changes` go into the same
-        journal commit as the release plan. While the journal fails no device is newly taken; the rest goes on."""
+    ) -> CommandBatch:
+        """Write a plan; returns what got out. `holder` is the event of each slot, `names` the events' ids, `changes` go
+        into the same journal commit as the release plan. While the journal fails no device is newly taken; the rest
+        goes on."""
         slots = todo.slots
         taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[slots] == Held.FREE)
         owed = self._owed + changes
@@ -78,12 +79,12 @@ class Writer:
                 self._owed = owed[-OWED_MAX:]
                 keep = ~taken
         self.reach = 1.0
-        if not keep.any():
-            return
         batch = self._batch(todo, keep, now)
-        await self._write(batch, holder)
+        if not len(batch):
+            return batch
         for cause in Cause:
             self.stats.writes[cause] += int(np.count_nonzero(todo.cause[keep] == cause))
+        return await self._write(batch, holder)
 
     @property
     def newest_cmd(self) -> int:
@@ -133,12 +134,15 @@ class Writer:
             valid_until_ms=np.full(len(slots), now.utc_ms + round(self._settings.command_valid_s * 1000)),
         )
 
-    async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
-        """Write, and note what is in force now: whatever may have arrived."""
+    async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> CommandBatch:
+        """Write, and note what is in force now: whatever may have arrived, which is returned."""
         report = await self._send(batch)
         self.reach = float(np.mean(report.delivery == Delivery.ACCEPTED))
         reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
         self._note(batch, reached, holder)
+        if reached.all():
+            return batch
+        return CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
 
     async def _send(self, batch: CommandBatch) -> WriteReport:
         """Write under one deadline; a large fan-out has the loop to itself."""
@@ -167,6 +171,7 @@ class Writer:
         control.sent_mono_ms[slots] = sent_ms
         control.result[slots] = CommandResult.NONE
         control.event[slots] = np.where(released, control.event[slots], holder[slots])
+        control.idle[slots] = batch.op[reached] == CommandOp.BLOCK
         control.held[slots] = np.where(released, Held.RELEASING, Held.CONTROLLED)
         control.lease_end_mono_ms[slots] = np.where(
             released, control.lease_end_mono_ms[slots], sent_ms + batch.lease_s[reached] * 1000

@@ -1,16 +1,35 @@
 """A dispatch event as the platform writes it: the JSON body shared by REST and MQTT."""
 
 import re
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from gateway.domain.dispatch import Answer
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import ID_PATTERN, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.domain.events import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.model import ID_PATTERN, DeviceId, EventId
 
 MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000
+MAX_LEGS = 1_000
+MAX_OCCURRENCES = 400
+NOW = "now"
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
 def _rfc3339(value: object) -> object:
@@ -20,15 +39,48 @@ def _rfc3339(value: object) -> object:
     return value
 
 
+def _zone(value: object) -> object:
+    try:
+        return ZoneInfo(str(value)).key
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is no time zone, like America/Los_Angeles") from error
+
+
 _RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d")
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
+
+
+def _start(value: object) -> datetime | None:
+    if value == NOW:
+        return None
+    try:
+        return _MOMENT.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+Start = Annotated[
+    datetime | None,
+    PlainValidator(_start),
+    WithJsonSchema({"anyOf": [{"const": NOW}, {"type": "string", "format": "date-time"}]}),
+]
+"""A moment, or None for "now"."""
+
 Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
+Watts = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
+Direction = Literal["discharge", "charge"]
 
 
-class GroupBody(BaseModel):
-    """Who is addressed: everything, or the union of ids and tags."""
+class Strict(BaseModel):
+    """Unknown members are faults."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class GroupBody(Strict):
+    """Who is addressed: everything, or the union of ids and tags."""
 
     all: bool = False
     ids: list[Identifier] = Field(default_factory=list, max_length=MAX_GROUP_IDS)
@@ -42,10 +94,103 @@ class GroupBody(BaseModel):
             raise ValueError("all stands alone")
         return self
 
+    def group(self) -> TargetGroup:
+        ids = tuple(DeviceId(device) for device in self.ids)
+        return TargetGroup(all=self.all, ids=ids, tags=tuple(self.tags))
 
-class EventBody(BaseModel):
-    """A dispatch event. `target_w`: gross AC battery power of the group in W, + = discharge; null = the most that can
-    be sustained to the end (`direction` says which way). `priority`: lower wins. A change carries a higher revision."""
+
+class TargetBody(Strict):
+    """What is wanted. `power`: gross AC battery power of the group, W, + = discharge (null = the most that can be
+    sustained, `direction` says which way). `device_power`: of each device. `charge_to`: `soc_pct` of each device by the
+    end. `follow_load`: `power_w` at the meter of each home, + = import. `idle`: no discharge. `self_consumption`: the
+    maker's own mode. `backup`: charged as far as may be, and kept."""
+
+    want: Want
+    power_w: Watts | None = None
+    soc_pct: Percent | None = None
+    direction: Direction = "discharge"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TargetBody":
+        if (self.want is Want.CHARGE_TO) != (self.soc_pct is not None):
+            raise ValueError("soc_pct belongs to charge_to, and charge_to needs it")
+        powered = self.want in (Want.POWER, Want.DEVICE_POWER, Want.FOLLOW_LOAD)
+        if self.power_w is not None and not powered:
+            raise ValueError(f"power_w does not belong to {self.want.value}")
+        if self.power_w is None and self.want in (Want.DEVICE_POWER, Want.FOLLOW_LOAD):
+            raise ValueError(f"power_w: {self.want.value} needs it")
+        return self
+
+    def target(self) -> Target:
+        charge = self.want is Want.POWER and self.power_w is None and self.direction == "charge"
+        return Target(want=self.want, power_w=self.power_w, soc_pct=self.soc_pct, charge_when_max=charge)
+
+
+class Wanted(Strict):
+    """One target: `target_w` (W of the group, null = the most), or `target` in full."""
+
+    target_w: Watts | None = None
+    target: TargetBody | None = None
+    direction: Direction = "discharge"
+
+    @model_validator(mode="after")
+    def _one(self) -> "Wanted":
+        if self.target is not None and {"target_w", "direction"} & self.model_fields_set:
+            raise ValueError("target stands alone: no target_w and no direction beside it")
+        return self
+
+    @property
+    def says(self) -> bool:
+        return self.target is not None or "target_w" in self.model_fields_set
+
+    def wanted(self) -> Target:
+        if self.target is not None:
+            return self.target.target()
+        charge = self.target_w is None and self.direction == "charge"
+        return Target(want=Want.POWER, power_w=self.target_w, charge_when_max=charge)
+
+
+class LegBody(Wanted):
+    """One target within an event, from `after_s` to `until_s` after its start."""
+
+    after_s: Annotated[float, Field(ge=0, le=86_400)]
+    until_s: Annotated[float, Field(gt=0, le=86_400)]
+
+    @model_validator(mode="after")
+    def _some(self) -> "LegBody":
+        if not self.says:
+            raise ValueError("target_w: missing")
+        return self
+
+    def leg(self) -> Leg:
+        return Leg(after_ms=round(self.after_s * 1000), until_ms=round(self.until_s * 1000), target=self.wanted())
+
+
+class RepeatBody(Strict):
+    """How an event repeats until its `end`: every `every_s`, or at the same time of day in `timezone` on `weekdays`."""
+
+    every_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
+    timezone: Annotated[str, BeforeValidator(_zone)] | None = None
+    weekdays: list[Weekday] = Field(default_factory=lambda: list(DAYS), min_length=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "RepeatBody":
+        if (self.every_s is None) == (self.timezone is None):
+            raise ValueError("exactly one of every_s and timezone")
+        return self
+
+
+class EventBody(Wanted):
+    """A dispatch event. `start` may be "now" (that of the first receipt); `end`, or `duration_s` of it. `target_w`:
+    gross AC battery power of the group in W, + = discharge; null = the most that can be sustained to the end
+    (`direction` says which way); `target` what else may be wanted; `legs` several of them. `repeat` needs `end` and,
+    without legs, `duration_s` of an occurrence.
+
+    `priority`: lower wins, then commitment over `voluntary`. A change carries a higher revision. `compensation`: how
+    far the program pays, `nomination_w` its nomination. `reserve_pct`: what the program leaves in every battery.
+    `start_spread_s`: members start within it. `prepare_s` before the start members keep their energy, and with
+    `precharge` are charged where that is permitted.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=False)
 
@@ -54,33 +199,103 @@ class EventBody(BaseModel):
     kind: EventKind = EventKind.REAL
     program: Annotated[str, Field(pattern=ID_PATTERN)]
     group: GroupBody
-    start: Moment
-    end: Moment
-    target_w: Annotated[float, Field(allow_inf_nan=False, strict=True)] | None
-    direction: Annotated[str, Field(pattern="^(discharge|charge)$")] = "discharge"
+    start: Start
+    end: Moment | None = None
+    duration_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
+    legs: list[LegBody] = Field(default_factory=list, max_length=MAX_LEGS)
+    repeat: RepeatBody | None = None
     priority: Annotated[int, Field(ge=1, le=1000, strict=True)] = 100
+    voluntary: bool = True
+    compensation: Compensation = Compensation.EXPORTS
+    nomination_w: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
+    reserve_pct: Percent = 0.0
+    start_spread_s: Annotated[float, Field(ge=0, le=900)] = 0.0
+    prepare_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    precharge: bool = False
     cancelled: bool = False
 
+    @model_validator(mode="after")
+    def _whole(self) -> "EventBody":
+        problems = [
+            ("target_w: missing", not (self.legs or self.says)),
+            ("legs: target_w and target stand in the legs", bool(self.legs) and self.says),
+            ("end: missing (or duration_s)", self.end is None and self.duration_s is None and not self.legs),
+            ("end: duration_s stands for it", self.end is not None and self.duration_s is not None and not self.repeat),
+            ("end: the legs say it", self.end is not None and bool(self.legs) and not self.repeat),
+            ("duration_s: the legs say it", self.duration_s is not None and bool(self.legs)),
+            ("end: an event that starts now has a duration_s", self.start is None and self.end is not None),
+            ("repeat: needs an end", self.repeat is not None and self.end is None),
+            ("repeat: needs legs or a duration_s", self.repeat is not None and not (self.legs or self.duration_s)),
+            ("nomination_w: missing", self.compensation is Compensation.NOMINATION and self.nomination_w is None),
+            ("precharge: needs prepare_s", self.precharge and self.prepare_s == 0),
+        ]
+        found = [text for text, wrong in problems if wrong]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
     def request(self, *, source: str) -> EventRequest:
-        """The event in the domain's words; the sign of `target_w` outranks `direction`."""
+        """The event in the domain's words; the sign of `target_w` outranks `direction`. Raises InvalidInput."""
+        start_ms = 0 if self.start is None else _ms(self.start)
+        legs = self._legs()
+        length_ms = legs[-1].until_ms if legs else round((self.duration_s or 0) * 1000)
+        starts_ms = self._starts_ms(length_ms)
+        end_ms = start_ms + length_ms if self.end is None else _ms(self.end)
+        if starts_ms:
+            start_ms, end_ms = starts_ms[0], starts_ms[-1] + length_ms
         return EventRequest(
             id=EventId(self.id),
             revision=self.revision,
             kind=self.kind,
             program=self.program,
-            group=TargetGroup(
-                all=self.group.all,
-                ids=tuple(DeviceId(device) for device in self.group.ids),
-                tags=tuple(self.group.tags),
-            ),
-            start_ms=round(self.start.timestamp() * 1000),
-            end_ms=round(self.end.timestamp() * 1000),
-            target_w=self.target_w,
+            group=self.group.group(),
+            start_ms=start_ms,
+            end_ms=end_ms,
+            target=legs[0].target if legs else self.wanted(),
+            legs=legs,
+            starts_ms=starts_ms,
+            every_ms=round(self.repeat.every_s * 1000) if self.repeat and self.repeat.every_s else None,
+            anchored=self.start is None,
             priority=self.priority,
+            voluntary=self.voluntary,
+            compensation=self.compensation,
+            nomination_w=self.nomination_w,
+            reserve_pct=self.reserve_pct,
+            start_spread_s=self.start_spread_s,
+            prepare_s=self.prepare_s,
+            precharge=self.precharge,
             cancelled=self.cancelled,
-            charge_when_max=self.direction == "charge",
             source=source,
         )
+
+    def _legs(self) -> tuple[Leg, ...]:
+        if self.legs:
+            return tuple(leg.leg() for leg in self.legs)
+        if self.repeat is None or self.duration_s is None:
+            return ()
+        return (Leg(after_ms=0, until_ms=round(self.duration_s * 1000), target=self.wanted()),)
+
+    def _starts_ms(self, length_ms: int) -> tuple[int, ...]:
+        """Occurrences at the same time of day, from the start to the end."""
+        if self.repeat is None or self.repeat.timezone is None or self.end is None or self.start is None:
+            return ()
+        zone, end_ms = ZoneInfo(self.repeat.timezone), _ms(self.end)
+        first = self.start.astimezone(zone).replace(tzinfo=None)
+        found: list[int] = []
+        for day in range(2 * MAX_OCCURRENCES):
+            local = first + timedelta(days=day)
+            at_ms = _ms(local.replace(tzinfo=zone))
+            if at_ms + length_ms > end_ms:
+                break
+            if DAYS[local.weekday()] in self.repeat.weekdays:
+                found.append(at_ms)
+        if not found or len(found) > MAX_OCCURRENCES:
+            raise InvalidInput([f"repeat: 1 to {MAX_OCCURRENCES} occurrences are possible, not {len(found)}"])
+        return tuple(found)
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.astimezone(UTC).timestamp() * 1000)
 
 
 def parse_event(payload: bytes, *, source: str) -> EventRequest:
@@ -90,8 +305,17 @@ def parse_event(payload: bytes, *, source: str) -> EventRequest:
     try:
         return EventBody.model_validate_json(payload).request(source=source)
     except ValidationError as error:
-        places = [(".".join(str(p) for p in e["loc"]) or "(body)", e["msg"]) for e in error.errors()[:50]]
-        raise InvalidInput([f"{place}: {message}" for place, message in places]) from error
+        raise InvalidInput(problems_of(error)) from error
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """The faults of a body with their places; a place that a message names itself is not said twice."""
+    found: list[str] = []
+    for fault in error.errors()[:50]:
+        place = ".".join(map(str, fault["loc"]))
+        message = fault["msg"].removeprefix("Value error, ")
+        found.append(f"{place}: {message}" if place else message if ": " in message else f"(body): {message}")
+    return found
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:

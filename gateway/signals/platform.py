@@ -1,7 +1,9 @@
 """Dispatch from the central platform by MQTT, on the platform's own connection and on no other.
 
 The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`; each is acknowledged after the decision is
-durable and answered on `gateway/v1/platform/dispatch/answers`.
+durable and answered on `gateway/v1/platform/dispatch/answers`. What becomes of events goes to `.../dispatch/deliveries`
+(records of devices that have changed) and `.../dispatch/events` (running events, every few seconds), what the fleet can
+sustain to `gateway/v1/platform/availability`; all QoS 1, never retained.
 """
 
 import asyncio
@@ -16,13 +18,19 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.ports import Submit
 from gateway.signals.body import answer_body, parse_event
-from gateway.transports.mqtt.connection import Connection, OutMessage
+from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
 DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
 ANSWER_TOPIC = "gateway/v1/platform/dispatch/answers"
+REPORT_TOPICS = {
+    "deliveries": "gateway/v1/platform/dispatch/deliveries",
+    "events": "gateway/v1/platform/dispatch/events",
+    "availability": "gateway/v1/platform/availability",
+}
+REPORT_EXPIRY_S = 86_400
 PENDING_MAX = 1_000
 ANSWER_DEADLINE_MS = 10_000
 RETRY_S = 1.0
@@ -74,6 +82,16 @@ class PlatformSignal:
                 topic=ANSWER_TOPIC, payload=orjson.dumps(answer), qos=1, retain=False, message_expiry_s=3600
             )
             await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
+
+    async def report(self, kind: str, body: dict[str, Any]) -> bool:
+        """Tell the platform one report; whether the broker took it."""
+        message = OutMessage(
+            topic=REPORT_TOPICS[kind], payload=orjson.dumps(body), qos=1, retain=False,
+            message_expiry_s=REPORT_EXPIRY_S,
+        )  # fmt: skip
+        outcomes = await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
+        # Without a subscriber it has arrived as far as it can.
+        return outcomes[0] in (PublishOutcome.ACKED, PublishOutcome.NO_SUBSCRIBER)
 
     async def _answer(self, payload: bytes, submit: Submit) -> dict[str, Any]:
         """Have an event decided. While the decision cannot be made durable it is tried again: unacknowledged, the

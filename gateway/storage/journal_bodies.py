@@ -10,14 +10,9 @@ from typing import Any
 
 from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import invariant
-from gateway.domain.model import (
-    UNLIMITED,
-    Connection,
-    Device,
-    EventKind,
-    EventRequest,
-    TargetGroup,
-)
+from gateway.domain.events import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.holds import Hold
+from gateway.domain.model import UNLIMITED, Connection, Device
 from gateway.ports import EventDecided, Setting
 
 
@@ -88,13 +83,23 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
             "revision": request.revision,
             "kind": request.kind.value,
             "program": request.program,
-            "group": {"all": request.group.all, "ids": request.group.ids, "tags": request.group.tags},
+            "group": _group_body(request.group),
             "start_ms": request.start_ms,
             "end_ms": request.end_ms,
-            "target_w": request.target_w,
+            "target": _target_body(request.target),
+            "legs": [[leg.after_ms, leg.until_ms, _target_body(leg.target)] for leg in request.legs],
+            "starts_ms": request.starts_ms,
+            "every_ms": request.every_ms,
+            "anchored": request.anchored,
             "priority": request.priority,
+            "voluntary": request.voluntary,
+            "compensation": request.compensation.value,
+            "nomination_w": request.nomination_w,
+            "reserve_pct": request.reserve_pct,
+            "start_spread_s": request.start_spread_s,
+            "prepare_s": request.prepare_s,
+            "precharge": request.precharge,
             "cancelled": request.cancelled,
-            "charge_when_max": request.charge_when_max,
             "source": request.source,
         },
         "answer": {
@@ -110,11 +115,57 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
 def read_event(body: dict[str, Any]) -> EventDecided:
     """The event of a body."""
     request, answer = body["request"], body["answer"]
-    group = request.pop("group")
+    if "target" not in request:
+        # as written before version 3: one power, in one direction
+        request["target"] = {"want": "power", "power_w": request.pop("target_w"), "soc_pct": None,
+                             "charge_when_max": request.pop("charge_when_max")}  # fmt: skip
+    request["target"] = _target(request["target"])
+    request["legs"] = tuple(Leg(after_ms=a, until_ms=u, target=_target(t)) for a, u, t in request.get("legs", ()))
+    request["starts_ms"] = tuple(request.get("starts_ms", ()))
+    request["compensation"] = Compensation(request.get("compensation", Compensation.EXPORTS.value))
     request["kind"] = EventKind(request["kind"])
-    request["group"] = TargetGroup(all=group["all"], ids=tuple(group["ids"]), tags=tuple(group["tags"]))
+    request["group"] = _group(request["group"])
     answer["outcome"] = Outcome(answer["outcome"])
     return EventDecided(request=EventRequest(**request), answer=Answer(**answer))
+
+
+def hold_body(hold: Hold) -> dict[str, Any]:
+    """A hold as a body."""
+    return {
+        "id": hold.id,
+        "reason": hold.reason,
+        "group": _group_body(hold.group),
+        "from_ms": hold.from_ms,
+        "until_ms": hold.until_ms,
+        "event": hold.event,
+        "by": hold.by,
+    }
+
+
+def read_hold(body: dict[str, Any]) -> Hold:
+    """The hold of a body."""
+    return Hold(**(body | {"group": _group(body["group"])}))
+
+
+def _group_body(group: TargetGroup) -> dict[str, Any]:
+    return {"all": group.all, "ids": group.ids, "tags": group.tags}
+
+
+def _group(body: dict[str, Any]) -> TargetGroup:
+    return TargetGroup(all=body["all"], ids=tuple(body["ids"]), tags=tuple(body["tags"]))
+
+
+def _target_body(target: Target) -> dict[str, Any]:
+    return {
+        "want": target.want.value,
+        "power_w": target.power_w,
+        "soc_pct": target.soc_pct,
+        "charge_when_max": target.charge_when_max,
+    }
+
+
+def _target(body: dict[str, Any]) -> Target:
+    return Target(**(body | {"want": Want(body["want"])}))
 
 
 def settings_body(settings: Mapping[str, Setting]) -> dict[str, Setting]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import EventKind
+from gateway.domain.events import EventKind
 from gateway.signals.body import MAX_BODY_BYTES, parse_event
 
 GOOD = {
@@ -36,7 +36,7 @@ def test_body_full_event_is_read_in_the_domains_words() -> None:
 def test_body_null_target_is_the_most_and_not_zero() -> None:
     request = parse_event(orjson.dumps(GOOD | {"target_w": None, "direction": "charge"}), source="test")
     assert request.target_w is None
-    assert request.charge_when_max
+    assert request.target.charge_when_max
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
+from gateway.api.dispatch_view import DispatchView
 from gateway.api.models import openapi
 from gateway.api.server import PAGE_MAX, Parts, make_app
-from gateway.api.views import EventView, FleetView
+from gateway.api.views import FleetView
 from gateway.domain.errors import StorageError
-from gateway.domain.model import EventKind
+from gateway.domain.events import EventKind
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.inventory import Inventory
 from gateway.services.observe import Sample, registry
@@ -66,8 +67,16 @@ async def rig(*, token: str | None = None, devices: int = 3) -> AsyncIterator[Ri
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []
     parts = Parts(
-        dispatcher=world.control,
-        events=EventView(fleet=world.fleet, control=world.control, clock=world.clock),
+        dispatcher=world.dispatcher,
+        events=DispatchView(
+            fleet=world.fleet,
+            dispatcher=world.dispatcher,
+            control=world.control,
+            journal=world.journal,
+            clock=world.clock,
+        ),
+        trust=world.control.trust,
+        clock=world.clock,
         devices=FleetView(fleet=world.fleet, inventory=inventory, link=link, clock=world.clock),
         inventory=inventory,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),

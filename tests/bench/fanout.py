@@ -77,7 +77,7 @@ async def shoot(parts: Any, directory: Path, revision: int = 1) -> Shot:
     n = parts.fleet.n
     real = SqliteJournal(directory / f"journal-{revision}.sqlite", clock=parts.clock)
     journal = TimedJournal(real)
-    control = steered(parts.fleet, parts.link, journal, parts.clock)
+    desk = steered(parts.fleet, parts.link, journal, parts.clock)
     session = parts.link.control._wire.session
     plain = session.receive, session.publish
     try:
@@ -85,9 +85,9 @@ async def shoot(parts: Any, directory: Path, revision: int = 1) -> Shot:
         parts.fleet.take_live(readings(parts.fleet, now), now)
         acks = Acks(session)
         began = time.perf_counter()
-        answer = await control.submit(event(revision, n * SETPOINT_W, now))
+        answer = await desk.dispatcher.submit(event(revision, n * SETPOINT_W, now))
         decided = time.perf_counter()
-        await control.tick()
+        await desk.control.tick()
         done = time.perf_counter()
     finally:
         session.receive, session.publish = plain

@@ -112,7 +112,7 @@ async def child(devices: int) -> dict[str, Any]:
     ingest = Ingest(
         fleet=fleet, recorder=recorder, log_=CountingLog(), clock=clock, on_acks=lambda _: None, on_logged=lambda: None
     )
-    control = steered(fleet, link, NoJournal(), clock)
+    control = steered(fleet, link, NoJournal(), clock).control
     inventory = Inventory(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
     link._emit = ingest.emitter(link)
     with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
@@ -217,7 +217,7 @@ async def scrape() -> dict[str, Any]:
     nobody = cast("Any", None)
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, inventory=nobody, registry=registry(sources, []),
-        readiness=list, token=None,
+        readiness=list, token=None, trust=nobody, clock=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()

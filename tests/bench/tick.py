@@ -19,14 +19,14 @@ PERIOD_S = 1.0
 async def ticks_ms(devices: int, rounds: int) -> list[float]:
     """How long each tick took once the fleet is under control; every device is written in every one of them."""
     fleet, clock, link = make_fleet(devices, reference()), ManualClock(), CountingLink()
-    control = steered(fleet, link, NoJournal(), clock)
+    desk = steered(fleet, link, NoJournal(), clock)
     took: list[float] = []
     for i in range(rounds + 2):
         now = clock.now()
         fleet.take_live(readings(fleet, now), now)
-        await control.submit(event(i + 1, devices * TARGETS_W[i % 2], now))
+        await desk.dispatcher.submit(event(i + 1, devices * TARGETS_W[i % 2], now))
         before, began = link.written, time.perf_counter()
-        await control.tick()
+        await desk.control.tick()
         took.append((time.perf_counter() - began) * 1000)
         assert link.written - before == devices, (link.written - before, devices)
         clock.advance(s=PERIOD_S)

@@ -13,6 +13,7 @@ import numpy as np
 from gateway.clock import Clock, SystemClock
 from gateway.domain.columns import Held
 from gateway.domain.energy import Rules
+from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
 from gateway.domain.model import (
@@ -23,20 +24,18 @@ from gateway.domain.model import (
     Device,
     DeviceId,
     EventId,
-    EventKind,
-    EventRequest,
     Grid,
     LiveBatch,
     Mode,
     Now,
-    TargetGroup,
     WriteReport,
 )
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
-from gateway.ports import Change, DeviceLink, Emit, Journal, JournalState
+from gateway.ports import Change, DeviceLink, Emit, EventDelivered, Journal, JournalState
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.control import Control
+from gateway.services.dispatcher import Dispatcher
 from gateway.services.ingest import Ingest
 from gateway.services.settings import ControlSettings
 from gateway.storage.recorder import Recorder
@@ -181,7 +180,7 @@ def event(revision: int, target_w: float, now: Now) -> EventRequest:
         group=TargetGroup(all=True),
         start_ms=now.utc_ms - 1_000,
         end_ms=now.utc_ms + 3_600_000,
-        target_w=target_w,
+        target=power(target_w),
         priority=5,
     )
 
@@ -213,6 +212,9 @@ class NoJournal:
 
     async def commit(self, changes: Sequence[Change]) -> None: ...
 
+    async def delivered(self, event: EventId) -> list[EventDelivered]:
+        return []
+
 
 class TimedJournal:
     """Passes on to the real journal and notes how long each commit took."""
@@ -229,8 +231,21 @@ class TimedJournal:
         await self._inner.commit(changes)
         self.commits.append((began, time.perf_counter()))
 
+    async def delivered(self, event: EventId) -> list[EventDelivered]:
+        return await self._inner.delivered(event)
 
-def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> Control:
+
+@dataclass(slots=True)
+class Steered:
+    """What takes events and what carries them out."""
+
+    dispatcher: Dispatcher
+    control: Control
+
+
+def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> Steered:
     """Control over `fleet`, as the composition root makes it."""
     epoch = journal.load().epoch
-    return Control(STEEP, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch)
+    dispatcher = Dispatcher(STEEP, fleet=fleet, journal=journal, clock=clock)
+    control = Control(STEEP, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock, epoch=epoch)
+    return Steered(dispatcher=dispatcher, control=control)

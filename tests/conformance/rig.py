@@ -19,6 +19,7 @@ import numpy as np
 
 from gateway.clock import SystemClock
 from gateway.domain.columns import Held
+from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet
 from gateway.domain.model import (
     AckBatch,
@@ -28,13 +29,10 @@ from gateway.domain.model import (
     Delivery,
     EnergyBatch,
     EventId,
-    EventKind,
-    EventRequest,
     LiveBatch,
     Mode,
     Now,
     ReadingBatch,
-    TargetGroup,
 )
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
@@ -47,6 +45,7 @@ from gateway.profiles.loader import load_profiles
 from gateway.profiles.schema import ProfileDocument
 from gateway.services import sessions as sessions_module
 from gateway.services.control import Control
+from gateway.services.dispatcher import Dispatcher
 from gateway.services.session import Session, State
 from gateway.services.sessions import Sessions
 from gateway.services.settings import ControlSettings
@@ -136,6 +135,7 @@ class Station:
         self.fleet = Fleet()
         self.sessions: Sessions | None = None
         self.loop: Control | None = None
+        self.desk: Dispatcher | None = None
         self.connection = Connection(url="")
         self.secret = ""
         self.capacity_wh = 10_000.0
@@ -193,9 +193,12 @@ class Station:
             supervisor=Supervisor(rng=random.Random(2), clock=self.clock),
             secret_of=lambda _: self.secret, boot=remembered.epoch, prior=dict(remembered.prior),
         )  # fmt: skip
+        desk = self.desk = Dispatcher(CONTROL, fleet=fleet, journal=self.journal, clock=self.clock)
+        desk.restore(remembered)
         loop = self.loop = Control(
-            CONTROL, fleet=fleet, journal=self.journal, link=sessions, clock=self.clock, epoch=remembered.epoch
-        )
+            CONTROL, fleet=fleet, dispatcher=desk, journal=self.journal, link=sessions, clock=self.clock,
+            epoch=remembered.epoch,
+        )  # fmt: skip
         loop.restore(remembered)
         heard = self.heard = Heard()
 
@@ -262,13 +265,13 @@ class Station:
 
     async def dispatch(self, target_w: float, *, s: float, name: str = "event") -> None:
         """An event for the device, from now on."""
-        assert self.loop is not None
+        assert self.desk is not None
         now_ms = self.clock.now().utc_ms
         event = EventRequest(
             id=EventId(name), revision=1, kind=EventKind.REAL, program="test", group=TargetGroup(all=True),
-            start_ms=now_ms, end_ms=now_ms + round(1000 * s), target_w=target_w, priority=100,
+            start_ms=now_ms, end_ms=now_ms + round(1000 * s), target=power(target_w), priority=100,
         )  # fmt: skip
-        answer = await self.loop.submit(event)
+        answer = await self.desk.submit(event)
         assert answer.outcome.value == "accepted", answer
 
     async def tick(self) -> None:
@@ -277,8 +280,8 @@ class Station:
         await self.loop.tick()
 
     async def cancel(self, event: str) -> None:
-        assert self.loop is not None
-        await self.loop.cancel(event)
+        assert self.desk is not None
+        await self.desk.cancel(event)
 
     async def tick_until(self, holds: Callable[[], bool], what: str) -> None:
         """Tick the control loop until something is so."""

@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from gateway.domain.allocation import Allocation, Shortfall, allocate
+from gateway.domain.allocation import Allocation, Ask, Shortfall, allocate
 from gateway.domain.envelope import Envelope, LimitParams
 from gateway.domain.fleet import Snapshot
 from gateway.domain.limits import envelope
 from tests.domain.scenes import NOW, fleet_of
 
 
-def offer(n: int, /, *, site: ArrayLike | None = None, **columns: ArrayLike) -> tuple[Snapshot, Envelope]:
-    """Devices with the given envelope; `sustain_*` follow the envelope unless stated."""
-    snapshot = fleet_of(n, site=np.arange(n) if site is None else site)
+def offer(
+    n: int, /, *, site: ArrayLike | None = None, plate: dict[str, ArrayLike] | None = None, **columns: ArrayLike
+) -> tuple[Snapshot, Envelope]:
+    """Devices with the given envelope; `sustain_*` follow the envelope unless stated; `plate` other columns."""
+    snapshot = fleet_of(n, site=np.arange(n) if site is None else site, **(plate or {}))
     names = {"discharge_w", "charge_w", "sustain_discharge_w", "sustain_charge_w", "deliverable_wh", "absorbable_wh"}
     given: dict[str, Any] = {
         name: np.broadcast_to(np.asarray(value, dtype=np.float64), n).copy() for name, value in columns.items()
@@ -38,10 +40,16 @@ def split(
     horizon_s: float = 600,
     to_end_s: float = 3600,
     charge: bool = False,
+    taken_w: Any = None,
+    feeder_w: Any = None,
 ) -> Allocation:
     snapshot, allowed = found
     chosen = np.broadcast_to(np.asarray(mask, dtype=np.bool_), snapshot.n)
-    return allocate(target_w, allowed, snapshot, chosen, horizon_s=horizon_s, seconds_to_end=to_end_s, charge=charge)
+    ask = Ask(
+        target_w=target_w, mask=chosen, horizon_s=horizon_s, seconds_to_end=to_end_s, charge=charge, taken_w=taken_w,
+        feeder_w=feeder_w,
+    )  # fmt: skip
+    return allocate(ask, allowed, snapshot)
 
 
 def test_allocate_equal_devices_get_equal_power() -> None:

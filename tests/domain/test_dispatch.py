@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,11 +20,11 @@ from gateway.domain.dispatch import (
     Outcome,
     Refusal,
     Step,
-    claim,
     members,
 )
+from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import Device, DeviceId, EventId, EventKind, EventRequest, Now, TargetGroup
+from gateway.domain.model import Device, DeviceId, EventId, Now
 
 T0 = 1_800_000_000_000
 HOUR = 3_600_000
@@ -47,9 +46,11 @@ def request(name: str = "e1", revision: int = 0, /, **changes: Any) -> EventRequ
         group=TargetGroup(all=True),
         start_ms=T0 + HOUR,
         end_ms=T0 + 2 * HOUR,
-        target_w=50_000.0,
+        target=power(50_000.0),
         priority=100,
     )
+    if "target_w" in changes:
+        changes["target"] = power(changes.pop("target_w"))
     return replace(base, **changes)
 
 
@@ -62,6 +63,13 @@ def submit(book: Book, asked: EventRequest, now: Now) -> Answer:
 def outcome(book: Book, asked: EventRequest, now: Now = START) -> Outcome | str | None:
     answer = submit(book, asked, now)
     return answer.reason if answer.outcome is Outcome.REJECTED else answer.outcome
+
+
+def active(asked: EventRequest, index: int = 0) -> ActiveEvent:
+    """An event as it runs right after its start."""
+    found = asked.running(asked.start_ms)
+    assert found is not None
+    return ActiveEvent(index=index, request=asked, running=found)
 
 
 def running(book: Book, ms: int) -> list[str]:
@@ -263,17 +271,188 @@ def test_book_restored_is_the_same_book() -> None:
 
 
 def test_active_event_tells_time_left_and_whether_it_actuates() -> None:
-    event = ActiveEvent(index=0, request=request())
+    event = active(request())
     assert event.seconds_to_end(at(HOUR)) == 3600
     assert event.seconds_to_end(at(3 * HOUR)) == 0
     assert event.actuates
-    assert not ActiveEvent(index=0, request=request(kind=EventKind.DRY_RUN)).actuates
+    assert not active(request(kind=EventKind.DRY_RUN)).actuates
 
 
 def test_life_has_no_way_back_from_an_end_but_a_revision() -> None:
     for (state, step), after in LIFE.items():
-        if state in (EventState.COMPLETED, EventState.CANCELLED):
+        if state in (EventState.COMPLETED, EventState.CANCELLED, EventState.EXPIRED):
             assert step is Step.REVISE or after is EventState.CANCELLED
+
+
+def test_life_reaches_every_state_from_receipt_and_leaves_every_one_by_a_cancellation() -> None:
+    reached = {EventState.RECEIVED}
+    for _ in EventState:
+        reached |= {after for (state, _), after in LIFE.items() if state in reached}
+    assert reached == set(EventState)
+    assert all((state, Step.CANCEL) in LIFE for state in EventState)
+
+
+def state_of(book: Book, ms: int, name: str = "e1") -> str:
+    entry = book.entry(name, at(ms))
+    assert entry is not None
+    return entry.state.value
+
+
+def test_book_event_goes_through_its_life() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    assert state_of(book, 0) == "scheduled"
+    book.advance(at(HOUR))
+    assert state_of(book, HOUR) == "active"
+    edges = book.advance(at(2 * HOUR))
+    assert [(edge.before.value, edge.entry.state.value) for edge in edges] == [("active", "completed")]
+
+
+def test_book_event_whose_time_passed_unseen_has_expired_and_never_runs() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    assert [edge.entry.state.value for edge in book.advance(at(3 * HOUR))] == ["expired"]
+    assert running(book, HOUR + 1) == []
+
+
+def test_book_restored_in_mid_event_completes_and_does_not_expire() -> None:
+    book = Book()
+    asked = request()
+    answer = submit(book, asked, at(0))
+    again = Book()
+    again.restore([(asked, answer)], stopped=False, states={asked.id: (0, EventState.ACTIVE)})
+    again.advance(at(3 * HOUR))
+    assert state_of(again, 3 * HOUR) == "completed"
+    # what was remembered of an older revision says nothing of the newest
+    newer = Book()
+    newer.restore([(asked, answer)], stopped=False, states={asked.id: (7, EventState.COMPLETED)})
+    assert running(newer, HOUR) == ["e1"]
+
+
+def test_book_event_without_a_device_is_superseded_until_it_has_one_again() -> None:
+    book = Book()
+    submit(book, request(), at(0))
+    book.advance(at(HOUR), without=[0])
+    assert state_of(book, HOUR) == "superseded"
+    assert running(book, HOUR + 1) == ["e1"]
+    book.advance(at(HOUR + 2000))
+    assert state_of(book, HOUR + 2000) == "active"
+    book.advance(at(HOUR + 3000), without=[0])
+    book.advance(at(2 * HOUR), without=[0])
+    assert state_of(book, 2 * HOUR) == "completed"
+
+
+def test_book_rejected_request_is_remembered_with_its_reason_and_may_be_mended() -> None:
+    book = Book()
+    submit(book, request(target_w=math.nan), at(0))
+    entry = book.entry("e1", at(0))
+    assert entry is not None
+    assert (entry.state, entry.reason, entry.index) == (EventState.REJECTED, Refusal.TARGET_NOT_FINITE, -1)
+    assert len(book) == 0
+    submit(book, request("e1", 1), at(0))
+    assert state_of(book, 0) == "scheduled"
+
+
+def test_book_remembers_only_so_many_rejections() -> None:
+    book = Book(BookParams(rejected_max=3))
+    for i in range(10):
+        submit(book, request(f"e{i}", target_w=math.nan), at(0))
+    assert [entry.request.id for entry in book.entries(at(0))] == ["e7", "e8", "e9"]
+
+
+def test_book_ceiling_of_a_program_refuses_what_alone_is_beyond_it() -> None:
+    book = Book(BookParams(program_w={"evening": 10_000}))
+    assert outcome(book, request(target_w=10_001)) == Refusal.OVER_CEILING
+    assert outcome(book, request(target_w=-10_000)) is Outcome.ACCEPTED
+    assert outcome(book, request("other", program="morning")) is Outcome.ACCEPTED
+
+
+# -- who comes first ----------------------------------------------------------------------------------------------
+
+
+def ranked(*asked: EventRequest) -> list[str]:
+    book = Book()
+    for i, one in enumerate(asked):
+        submit(book, one, at(i * 1000))
+    return running(book, HOUR)
+
+
+def test_rank_lower_priority_number_comes_first() -> None:
+    assert ranked(request("a", priority=5), request("b", priority=2)) == ["b", "a"]
+
+
+def test_rank_commitment_comes_before_voluntary_of_the_same_priority() -> None:
+    assert ranked(request("a"), request("b", voluntary=False)) == ["b", "a"]
+    assert ranked(request("a", priority=1), request("b", voluntary=False)) == ["a", "b"]
+
+
+def test_rank_later_revision_comes_first_among_equals() -> None:
+    assert ranked(request("a"), request("b"), request("a", 1)) == ["a", "b"]
+    assert ranked(request("a"), request("b")) == ["b", "a"]
+
+
+# -- "now" --------------------------------------------------------------------------------------------------------
+
+
+def from_now(name: str = "e1", revision: int = 0, /, **changes: Any) -> EventRequest:
+    return request(name, revision, start_ms=0, end_ms=HOUR, anchored=True, **changes)
+
+
+def take(book: Book, asked: EventRequest, ms: int) -> Outcome:
+    anchored = book.anchor(asked, at(ms))
+    return submit(book, anchored, at(ms)).outcome
+
+
+def test_anchor_now_is_the_first_receipt_however_often_it_comes() -> None:
+    book = Book()
+    assert take(book, from_now(), 1000) is Outcome.ACCEPTED
+    assert take(book, from_now(), 60_000) is Outcome.DUPLICATE
+    entry = book.entry("e1", at(60_000))
+    assert entry is not None
+    assert (entry.request.start_ms, entry.request.end_ms) == (T0 + 1000, T0 + 1000 + HOUR)
+
+
+def test_anchor_changed_event_keeps_its_start_unless_its_length_is_another() -> None:
+    book = Book()
+    take(book, from_now(), 1000)
+    take(book, from_now("e1", 1, target_w=1.0), 60_000)
+    assert book.entries(at(0))[0].request.start_ms == T0 + 1000
+    longer = replace(from_now("e1", 2), end_ms=2 * HOUR)
+    take(book, longer, 90_000)
+    assert book.entries(at(0))[0].request.start_ms == T0 + 90_000
+
+
+def test_anchor_event_with_a_time_is_left_as_it_is() -> None:
+    assert Book().anchor(request(), at(5000)) == request()
+
+
+# -- what prepares ------------------------------------------------------------------------------------------------
+
+
+def test_book_members_prepare_before_the_start_and_rank_after_all_that_runs() -> None:
+    book = Book()
+    submit(book, request("soon", prepare_s=1800, priority=1), at(0))
+    submit(book, request("runs", start_ms=T0, priority=900), at(0))
+    assert running(book, HOUR // 2 - 1) == ["runs"]
+    found = book.active(at(HOUR // 2))
+    assert [(event.request.id, event.preparing, event.target.want.value) for event in found] == [
+        ("runs", False, "power"),
+        ("soon", True, "idle"),
+    ]
+    assert [event.preparing for event in book.active(at(HOUR))] == [False, False]
+
+
+def test_book_members_that_may_are_filled_before_the_start() -> None:
+    book = Book()
+    submit(book, request(prepare_s=600, precharge=True), at(0))
+    assert [event.target.want.value for event in book.active(at(HOUR - 1))] == ["backup"]
+
+
+def test_book_cancelled_event_prepares_nobody() -> None:
+    book = Book()
+    submit(book, request(prepare_s=600), at(0))
+    submit(book, request("e1", 1, prepare_s=600, cancelled=True), at(0))
+    assert running(book, HOUR - 1) == []
 
 
 def small_fleet() -> Fleet:
@@ -318,20 +497,6 @@ def small_fleet() -> Fleet:
 )
 def test_members_are_the_union_of_ids_and_tags(group: TargetGroup, slots: list[int]) -> None:
     assert members(small_fleet(), group).tolist() == slots
-
-
-def test_claim_gives_each_device_to_the_first_event_that_has_it() -> None:
-    events = [ActiveEvent(index=i, request=request(name)) for i, name in ((4, "first"), (2, "second"))]
-    groups = [np.array([1, 2], dtype=np.int32), np.array([0, 1], dtype=np.int32)]
-    assert claim(events, groups, 4).tolist() == [2, 4, 4, -1]
-
-
-def test_claim_dry_run_holds_nobody() -> None:
-    dry = ActiveEvent(index=0, request=request(kind=EventKind.DRY_RUN))
-    real = ActiveEvent(index=1, request=request("real"))
-    everyone = np.arange(2, dtype=np.int32)
-    assert claim([dry, real], [everyone, everyone], 2).tolist() == [1, 1]
-    assert claim([], [], 2).tolist() == [-1, -1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.booleans()), max_size=12), st.randoms())
@@ -396,7 +561,7 @@ class BookModel(RuleBasedStateMachine):
     def wait(self, minutes: int) -> None:
         self.ms += minutes * 60_000
         self.book.advance(at(self.ms))
-        remembered = {entry.request.id for entry in self.book.entries(at(self.ms))}
+        remembered = {e.request.id for e in self.book.entries(at(self.ms)) if e.state is not EventState.REJECTED}
         self.newest = {name: asked for name, asked in self.newest.items() if name in remembered}
 
     @rule(active=st.booleans())
@@ -412,7 +577,8 @@ class BookModel(RuleBasedStateMachine):
 
     @invariant()
     def newest_revision_is_what_counts(self) -> None:
-        assert {e.request.id: e.request for e in self.book.entries(at(self.ms))} == self.newest
+        known = [e for e in self.book.entries(at(self.ms)) if e.state is not EventState.REJECTED]
+        assert {e.request.id: e.request for e in known} == self.newest
 
     @invariant()
     def active_is_what_should_run(self) -> None:

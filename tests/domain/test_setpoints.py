@@ -8,29 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.allocation import allocate
+from gateway.domain.allocation import Ask, allocate
 from gateway.domain.columns import Held
 from gateway.domain.envelope import LimitParams
 from gateway.domain.fleet import Snapshot
+from gateway.domain.governor import Governor, Trim, TrimParams, trimmed
 from gateway.domain.limits import envelope
 from gateway.domain.model import NEVER_MS, CommandOp, Grid, Mode, Now
-from gateway.domain.setpoints import (
-    Cause,
-    Governor,
-    Plan,
-    PlanParams,
-    ResponseParams,
-    Trim,
-    TrimParams,
-    expected_w,
-    leases_s,
-    obeyed,
-    overridden,
-    plan,
-    release_at,
-    responsive,
-    trimmed,
-)
+from gateway.domain.response import ResponseParams, expected_w, obeyed, overridden, responsive
+from gateway.domain.setpoints import Cause, Plan, PlanParams, leases_s, plan, release_at
 from tests.domain.scenes import NOW, fleet_of
 
 LIMITS = LimitParams(site_margin_w=0, resume_pct=0)
@@ -481,7 +467,8 @@ class Loop:
         everyone = np.ones(snapshot.n, dtype=np.bool_)
         allowed = envelope(snapshot, self.now, LIMITS)
         self.commanded_w = self.governor.step(self.target_w, self.commanded_w, 1.0)
-        wanted = allocate(self.commanded_w, allowed, snapshot, everyone, horizon_s=900, seconds_to_end=3600)
+        ask = Ask(target_w=self.commanded_w, mask=everyone, horizon_s=900, seconds_to_end=3600)
+        wanted = allocate(ask, allowed, snapshot)
         found = plan(
             snapshot, allowed, self.now, PlanParams(), wanted_w=wanted.setpoint_w, members=everyone, release=~everyone
         )

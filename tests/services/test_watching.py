@@ -23,6 +23,7 @@ from gateway.domain.intervals import Engine
 from gateway.domain.model import NEVER_MS
 from gateway.services import supervisor as supervisor_module
 from gateway.services.checkpoint import Checkpointer, fleet_columns, restore_columns
+from gateway.services.ledger import Ledger
 from gateway.services.observe import Histogram, HumanLines, JsonLines, LoopLag, Metrics, Sample, registry
 from gateway.services.supervisor import Supervisor
 from gateway.storage.checkpoint import Checkpoints
@@ -34,6 +35,11 @@ RULES = Rules(length_s=60, grace_s=5)
 
 
 # -- supervisor ----------------------------------------------------------------------------------------------
+
+
+def silent(fleet: Fleet) -> Ledger:
+    """Records of which nobody is told."""
+    return Ledger(fleet, lambda _report: None)
 
 
 async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on(
@@ -211,7 +217,9 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     spool = recorder.open_spool(tmp_path / "spool", first_record=1)
     async with spool:
         recorder.begin(RULES, clock.now())
-        checkpointer = Checkpointer(recorder=recorder, checkpoints=checkpoints, fleet=fleet, clock=clock)
+        checkpointer = Checkpointer(
+            recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=silent(fleet), clock=clock
+        )
         await checkpointer.write()
     assert checkpoints.stats.written == 1
 
@@ -247,7 +255,9 @@ async def test_checkpoint_that_cannot_be_written_is_counted_and_told_once(
     checkpoints = Checkpoints(directory)
     async with recorder.open_spool(tmp_path / "spool", first_record=1):
         recorder.begin(RULES, clock.now())
-        checkpointer = Checkpointer(recorder=recorder, checkpoints=checkpoints, fleet=fleet, clock=clock)
+        checkpointer = Checkpointer(
+            recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=silent(fleet), clock=clock
+        )
         directory.rmdir()
         directory.write_text("a file where a directory should be", encoding="utf-8")
         await checkpointer.write()

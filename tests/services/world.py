@@ -7,10 +7,15 @@ import numpy as np
 
 from gateway.clock import ManualClock
 from gateway.domain.columns import Held
+from gateway.domain.course import Progress
 from gateway.domain.dispatch import Answer
+from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import CommandOp, Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.domain.model import CommandOp, Device, DeviceId, EventId
+from gateway.ports import EventDelivered
 from gateway.services.control import Control
+from gateway.services.dispatcher import Dispatcher
+from gateway.services.ledger import Row, StatusReport, unpacked
 from gateway.services.settings import ControlSettings
 from tests.fakes import FACTS, Homes, MemoryJournal, home
 
@@ -29,7 +34,9 @@ class World:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     fleet: Fleet = field(init=False)
     homes: Homes = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
     control: Control = field(init=False)
+    reports: list[StatusReport] = field(default_factory=list)
     trace: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,9 +51,11 @@ class World:
 
     def _attach(self) -> None:
         remembered = self.journal.load()
+        self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=self.clock)
+        self.dispatcher.restore(remembered)
         self.control = Control(
-            self.settings, fleet=self.fleet, journal=self.journal, link=self.homes, clock=self.clock,
-            epoch=remembered.epoch,
+            self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
+            clock=self.clock, epoch=remembered.epoch, on_report=self.reports.append,
         )  # fmt: skip
         self.control.restore(remembered)
         self.homes.on_acks = self.control.take_acks
@@ -73,16 +82,39 @@ class World:
             self.clock.advance(s=1)
         return self
 
+    def progress(self, name: str = "e") -> Progress:
+        """How an event that runs is doing."""
+        entry = self.dispatcher.entry(name)
+        assert entry is not None
+        found = self.control.progress(entry)
+        assert found is not None
+        return found
+
+    def state(self, name: str = "e") -> str:
+        entry = self.dispatcher.entry(name)
+        assert entry is not None
+        return entry.state.value
+
+    def rows(self, name: str = "e") -> dict[str, Row]:
+        """The delivery records of an event that runs, or those of its occurrences that are over, by device."""
+        entry = self.dispatcher.entry(name)
+        assert entry is not None
+        found = self.control.ledger.rows(entry, self.dispatcher.members(entry.index, entry.request))
+        for change in self.journal.kept:
+            if isinstance(change, EventDelivered) and change.event == name and not found:
+                found = unpacked(change)
+        return {row["device"]: row for row in found}
+
     def event(self, name: str = "e", *, s: float, target_w: float | None, **other: object) -> EventRequest:
         """An event to everybody from now on."""
         made = EventRequest(
             id=EventId(name), revision=1, kind=EventKind.REAL, program="test", group=TargetGroup(all=True),
-            start_ms=self.clock.utc, end_ms=self.clock.utc + round(s * 1000), target_w=target_w, priority=100,
+            start_ms=self.clock.utc, end_ms=self.clock.utc + round(s * 1000), target=power(target_w), priority=100,
         )  # fmt: skip
         return replace(made, **other)  # type: ignore[arg-type]
 
     async def submit(self, name: str = "e", *, s: float, target_w: float | None, **other: object) -> Answer:
-        return await self.control.submit(self.event(name, s=s, target_w=target_w, **other))
+        return await self.dispatcher.submit(self.event(name, s=s, target_w=target_w, **other))
 
     def held(self) -> list[str]:
         return [Held(int(value)).name for value in self.fleet.control.held[: self.fleet.n]]

@@ -4,30 +4,40 @@ import asyncio
 import math
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.dispatch import Answer, Outcome
+from gateway.domain.dispatch import Answer, EventState, Outcome
 from gateway.domain.errors import CorruptState, InvariantBroken, StorageError
-from gateway.domain.model import Connection, Device, DeviceId, EventId, EventKind, EventRequest, TargetGroup
+from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.holds import Hold
+from gateway.domain.model import Connection, Device, DeviceId, EventId
 from gateway.ports import (
     Change,
     ControlEnded,
     ControlTaken,
     DeviceEnrolled,
     EventDecided,
+    EventDelivered,
+    EventMoved,
+    HoldLifted,
+    HoldSet,
     Journal,
     JournalState,
     PriorRestored,
     PriorSaved,
+    Quarantined,
     ReserveChanged,
     StopAll,
+    Trusted,
 )
 from gateway.storage import journal as module
 from gateway.storage.journal import SqliteJournal
+from gateway.storage.journal_writes import AUDITED, WRITE
 from tests.fakes import MemoryJournal
 
 DAY_MS = 24 * 3600 * 1000
@@ -113,7 +123,7 @@ def event(clock: ManualClock, *, revision: int = 0, name: str = "e1", cancelled:
         group=TargetGroup(ids=(DeviceId("a"), DeviceId("b")), tags=("north",)),
         start_ms=clock.utc + 1000,
         end_ms=clock.utc + 3_600_000,
-        target_w=None if revision else 12_500.5,
+        target=power(None if revision else 12_500.5, charge=revision > 0),
         priority=7,
         cancelled=cancelled,
         source="rest",
@@ -330,7 +340,7 @@ async def test_journal_not_loaded_refuses_to_commit(shelf: Shelf) -> None:
         await journal.commit([StopAll(active=True, by="x")])
 
 
-@pytest.mark.parametrize("version", [3, 99])
+@pytest.mark.parametrize("version", [4, 99])
 def test_journal_of_a_newer_version_is_refused_untouched(shelf: Shelf, version: int) -> None:
     shelf.open()[0].close()
     db = sqlite3.connect(shelf.path)
@@ -377,8 +387,72 @@ async def test_journal_of_version_1_is_brought_forward_with_all_it_holds(shelf: 
     assert (state.epoch, state.prior) == (9, {DeviceId("a"): SETTINGS})
     assert state.devices == (device("a", connection=POLLED),)
     db = sqlite3.connect(shelf.path)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (3,)
     db.close()
+
+
+VERSION_2 = (
+    VERSION_1.replace("user_version = 1", "user_version = 2")
+    + """
+CREATE TABLE prior (device TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO events VALUES ('e1', 3, 1900000000000, '{"request":{"id":"e1","revision":3,"kind":"real",
+"program":"p","group":{"all":true,"ids":[],"tags":[]},"start_ms":1899999000000,"end_ms":1900000000000,
+"target_w":null,"priority":5,"cancelled":false,"charge_when_max":true,"source":"rest"},
+"answer":{"id":"e1","revision":3,"outcome":"accepted","reason":null,"decided_ms":1899998000000}}');
+"""
+)
+
+
+def test_journal_of_version_2_is_brought_forward_with_its_events(shelf: Shelf) -> None:
+    db = sqlite3.connect(shelf.path)
+    db.executescript(VERSION_2)
+    db.close()
+    _, state = shelf.open()
+    (event,) = state.events
+    assert event.request.target == power(None, charge=True)
+    assert (event.request.legs, event.request.voluntary, event.request.reserve_pct) == ((), True, 0.0)
+    assert (state.states, state.holds, state.quarantined) == ({}, (), {})
+    assert not state.devices[0].fuse_protected
+
+
+HOLD = Hold(
+    id="h1", reason="opt_out", group=TargetGroup(ids=(DeviceId("a"),)), from_ms=5, until_ms=None, event=EventId("e1"),
+    by="owner",
+)  # fmt: skip
+
+
+async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: Reopened) -> None:
+    journal, _ = place.open()
+    await journal.commit([
+        event(place.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE), HoldSet(hold=HOLD),
+        HoldSet(hold=replace(HOLD, id="h2")), HoldLifted(id="h2"),
+        Quarantined(names=("a", "product:p"), reason="wrong_sign"), Quarantined(names=("a",), reason="again"),
+        Trusted(names=("product:p",)),
+        EventDelivered(event=EventId("e1"), occurrence_ms=2, ended_ms=9, body=b"two"),
+        EventDelivered(event=EventId("e1"), occurrence_ms=1, ended_ms=9, body=b"one"),
+        EventDelivered(event=EventId("e2"), occurrence_ms=1, ended_ms=9, body=b"other"),
+    ])  # fmt: skip
+    journal, state = place.open()
+    assert state.states == {EventId("e1"): (1, EventState.ACTIVE)}
+    assert state.holds == (HOLD,)
+    assert state.quarantined == {"a": "wrong_sign"}
+    assert [found.body for found in await journal.delivered(EventId("e1"))] == [b"one", b"two"]
+    assert await journal.delivered(EventId("none")) == []
+
+
+async def test_journal_state_of_an_older_revision_is_not_that_of_the_newest(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    await journal.commit(
+        [event(shelf.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE)]
+    )
+    await journal.commit([event(shelf.clock, revision=2)])
+    await journal.commit([EventMoved(event=EventId("e1"), revision=1, state=EventState.COMPLETED)])
+    _, state = shelf.open()
+    assert state.states == {}
+
+
+def test_journal_knows_what_to_write_and_to_audit_for_every_change() -> None:
+    assert set(get_args(Change)) == set(WRITE) == AUDITED
 
 
 def test_journal_of_version_1_that_cannot_be_brought_forward_stays_as_it_was(shelf: Shelf) -> None:

@@ -1,0 +1,145 @@
+"""What REST and the platform are shown of dispatch: events, delivery records, holds, quarantine, availability."""
+
+from typing import Any
+
+from gateway.api.models import (
+    AvailabilityBody,
+    AvailabilityList,
+    DeliveryBody,
+    EventStatus,
+    HoldList,
+    HoldState,
+    OccurrenceBody,
+    Quarantine,
+    ReboundBody,
+    Times,
+)
+from gateway.clock import Clock
+from gateway.domain.allocation import Shortfall
+from gateway.domain.availability import HOURS
+from gateway.domain.dispatch import RUNS, BookEntry, members
+from gateway.domain.fleet import Fleet
+from gateway.domain.holds import Hold
+from gateway.domain.model import EventId
+from gateway.ports import Journal
+from gateway.services.control import Control
+from gateway.services.dispatcher import Dispatcher
+from gateway.services.ledger import Row, unpacked
+from gateway.sinks.rows import rfc3339
+
+
+class DispatchView:
+    """Reads from the services; decides nothing."""
+
+    def __init__(
+        self, *, fleet: Fleet, dispatcher: Dispatcher, control: Control, journal: Journal, clock: Clock
+    ) -> None:
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._control = control
+        self._journal = journal
+        self._clock = clock
+
+    def all(self) -> list[EventStatus]:
+        return [self._status(entry) for entry in self._dispatcher.entries()]
+
+    def running(self) -> list[dict[str, Any]]:
+        """Events that run, as bodies for the platform."""
+        return [self._status(e).model_dump(exclude_none=True) for e in self._dispatcher.entries() if e.state in RUNS]
+
+    async def one(self, event_id: str) -> EventStatus | None:
+        """An event with the records of its devices, also of occurrences that are over. Raises StorageError."""
+        entry = self._dispatcher.entry(event_id)
+        if entry is None:
+            return None
+        status = self._status(entry)
+        if entry.index >= 0:
+            slots = self._dispatcher.members(entry.index, entry.request)
+            status.members = [_delivery(row) for row in self._control.ledger.rows(entry, slots)]
+            status.occurrences = [
+                OccurrenceBody(
+                    start=rfc3339(past.occurrence_ms),
+                    ended=rfc3339(past.ended_ms),
+                    devices=[_delivery(row) for row in unpacked(past)],
+                )
+                for past in await self._journal.delivered(EventId(event_id))
+            ]
+        return status
+
+    def _status(self, entry: BookEntry) -> EventStatus:
+        request = entry.request
+        progress = self._control.progress(entry) if entry.state in RUNS else None
+        now = request.running(self._clock.now().utc_ms)
+        target = now.target if now is not None else request.target
+        rebound = self._control.upkeep.rebounds.get(request.id)
+        return EventStatus(
+            id=request.id,
+            revision=request.revision,
+            kind=request.kind.value,
+            program=request.program,
+            state=entry.state.value,
+            reason=entry.reason,
+            start=rfc3339(request.start_ms),
+            end=rfc3339(request.end_ms),
+            priority=request.priority,
+            voluntary=request.voluntary,
+            want=target.want.value,
+            target_w=request.target_w if progress is None else _watts(progress.target_w),
+            commanded_w=_watts(progress.commanded_w) if progress else None,
+            delivered_w=_watts(progress.delivered_w) if progress else None,
+            attributed_w=_watts(self._control.attributed_w(entry)) if progress else None,
+            unserved_w=_watts(progress.unserved_w) if progress else None,
+            shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,
+            devices=len(self._dispatcher.members(entry.index, request)) if entry.index >= 0 else 0,
+            rebound=ReboundBody(
+                power_w=round(rebound.power_w), peak_w=round(rebound.peak_w), energy_wh=round(rebound.energy_wh, 1)
+            )
+            if rebound is not None
+            else None,
+        )
+
+    # -- holds and quarantine --------------------------------------------------------------------------------
+
+    def holds(self) -> HoldList:
+        return HoldList(holds=[self.hold(hold) for hold in self._dispatcher.holds.all()])
+
+    def hold(self, hold: Hold) -> HoldState:
+        return HoldState(
+            id=hold.id,
+            reason=hold.reason,
+            event=hold.event,
+            since=rfc3339(hold.from_ms),
+            until=None if hold.until_ms is None else rfc3339(hold.until_ms),
+            by=hold.by,
+            devices=len(members(self._fleet, hold.group)),
+            active=hold.holds(self._clock.now()),
+        )
+
+    def quarantine(self) -> Quarantine:
+        watch = self._control.watch
+        return Quarantine(quarantined=dict(sorted(watch.quarantined.items())), frozen=watch.frozen)
+
+    # -- availability ----------------------------------------------------------------------------------------
+
+    def availability(self) -> AvailabilityList:
+        return AvailabilityList(
+            groups=[
+                AvailabilityBody(
+                    group=found.group,
+                    devices=found.devices,
+                    hours=[*HOURS],
+                    discharge_w=[*found.discharge_w],
+                    charge_w=[*found.charge_w],
+                )
+                for found in self._control.availability()
+            ]
+        )
+
+
+def _watts(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _delivery(row: Row) -> DeliveryBody:
+    when = {name: None if ms is None else rfc3339(ms) for name, ms in row["times_ms"].items()}
+    return DeliveryBody(**{name: value for name, value in row.items() if name != "times_ms"}, times=Times(**when))

@@ -1,0 +1,127 @@
+"""What is done without a running daemon, and what it shares with one: the lock, the links, import and probe."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from gateway.clock import Clock, SystemClock
+from gateway.config import Settings, resolve_secret
+from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import Connection, DeviceId
+from gateway.links.http import HttpLinks
+from gateway.links.modbus import ModbusLinks
+from gateway.links.mqtt_points import MqttPointLinks
+from gateway.ports import PointLinks
+from gateway.profiles.codec import Codec
+from gateway.profiles.loader import load_profiles
+from gateway.services.inventory import Inventory, Parsed, parse_rows
+from gateway.services.probe import Probe, probe
+from gateway.storage.journal import SqliteJournal
+from gateway.transports.mqtt.settings import MqttSettings
+
+
+class Transports:
+    """The links of polled devices, by the name profiles use. `fleet_broker` is ours, for products that come to it."""
+
+    def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
+        self.topics = MqttPointLinks(clock, fleet_broker)
+        self._modbus, self._http = ModbusLinks(clock), HttpLinks(clock)
+        self.links: dict[str, PointLinks] = {"modbus": self._modbus, "http": self._http, "mqtt": self.topics}
+        self.stats: dict[str, object] = {
+            "modbus": self._modbus.stats, "http": self._http.stats, "topics": self.topics.stats,
+        }  # fmt: skip
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve what is shared for as long as the block runs."""
+        async with asyncio.TaskGroup() as group:
+            shared = group.create_task(self.topics.run(), name="topics")
+            try:
+                yield
+            finally:
+                shared.cancel()
+                for link in self.links.values():
+                    await link.close()
+
+
+async def probe_device(
+    codec: Codec, address: str, *, units: Mapping[str, str], parameters: Mapping[str, str], username: str, secret: str
+) -> Probe:
+    """Read one device without a daemon. Raises InvalidInput for what cannot be asked, and what links raise."""
+    product, document = codec.product, codec.document
+    if product is None:
+        raise InvalidInput([f"{codec.name}: devices of this profile connect to the gateway; there is nothing to ask"])
+    bad = [f"--unit {name}={number}: not a unit id" for name, number in units.items() if not number.isdecimal()]
+    if bad:
+        raise InvalidInput(bad)
+    fleet_broker = MqttSettings(url=address, client_id="gateway-probe") if document.mqtt is not None else None
+    transports = Transports(SystemClock(), fleet_broker)
+    connection = Connection(
+        url="" if document.mqtt is not None and document.mqtt.broker == "fleet" else address,
+        units=tuple((name, int(number)) for name, number in units.items()),
+        parameters=tuple(parameters.items()),
+        username=username,
+    )
+    device = DeviceId(parameters.get("device", "probe"))
+    token = resolve_secret(secret) if secret else ""
+    failure: GatewayError | None = None
+    async with transports.running():
+        try:
+            found = await probe(
+                codec, product, transports.links[document.transport], connection, device=device, secret=token
+            )
+        except GatewayError as error:
+            # A task group would wrap it.
+            failure = error
+    if failure is not None:
+        raise failure
+    return found
+
+
+@contextmanager
+def locked(state_dir: Path) -> Iterator[None]:
+    """One process per state directory. Raises GatewayError when another one has it."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (state_dir / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise GatewayError(f"state_dir {state_dir}: {error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise GatewayError(f"state_dir {state_dir}: another gateway is using it") from error
+        yield
+
+
+def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any]:
+    """Import devices while no daemon runs; the report has the shape of the REST answer."""
+    kind: Literal["csv", "jsonl"] = "csv" if form == "csv" else "jsonl"
+    codecs = load_profiles(settings.profiles_dir)
+
+    async def commit() -> tuple[Parsed, int]:
+        journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=SystemClock())
+        try:
+            inventory = Inventory(fleet=Fleet(), journal=journal, codecs=codecs)
+            inventory.restore(journal.load().devices)
+            parsed = parse_rows(text, form=kind, profiles=codecs, places=inventory.places)
+            return parsed, await inventory.enroll(parsed.devices)
+        finally:
+            journal.close()
+
+    os.umask(0o077)
+    with locked(settings.state_dir):
+        parsed, enrolled = asyncio.run(commit())
+    return {
+        "rows": len(parsed.devices) + len(parsed.bad),
+        "enrolled": enrolled,
+        "rejected": [asdict(row) for row in parsed.bad],
+        "rejected_total": len(parsed.bad),
+        "notes": [asdict(note) for note in parsed.notes],
+    }

@@ -1,0 +1,160 @@
+"""What is done for batteries that no event has: up to their reserve after an event, full where that is overdue.
+
+Both are events of our own with the last word of all: any other takes its devices. What they charge from the grid is
+bounded per feeder, reserves first. What a fleet takes back after an event is watched and told.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.domain.claims import NOBODY
+from gateway.domain.dispatch import ActiveEvent, EventState, Transition
+from gateway.domain.events import EventKind, EventRequest, Running, Target, TargetGroup, Want
+from gateway.domain.fleet import Fleet, Snapshot
+from gateway.domain.model import Bools, EventId, Floats, Now, Slots
+from gateway.services.dispatcher import Dispatcher
+from gateway.services.settings import UpkeepSettings
+
+PROGRAM = "upkeep"
+RECOVERY, FULL = NOBODY - 1, NOBODY - 2
+NAMES: Mapping[int, EventId] = {RECOVERY: EventId("upkeep:recovery"), FULL: EventId("upkeep:full-charge")}
+TARGETS: Mapping[int, Target] = {RECOVERY: Target(want=Want.CHARGE_TO), FULL: Target(want=Want.BACKUP)}
+LAST = 1_000_000
+"""No event of a program has a priority as low as this."""
+
+AHEAD_MS = 900_000
+LOOK_MS = 10_000
+REBOUNDS_MAX = 100
+OVER = (EventState.COMPLETED, EventState.CANCELLED, EventState.SCHEDULED)
+
+
+@dataclass(slots=True)
+class Rebound:
+    """What an event's devices take back after it, until `until_ms`: power (+ = charging), its peak, W, energy, Wh."""
+
+    event: EventId
+    slots: Slots
+    until_ms: int
+    power_w: float = 0.0
+    peak_w: float = 0.0
+    energy_wh: float = 0.0
+
+
+@dataclass(slots=True)
+class UpkeepStats:
+    """Devices charged now up to their reserve, and full."""
+
+    recovering: int = 0
+    filling: int = 0
+
+
+class Upkeep:
+    """Keeps who is to be charged, and what comes back after events."""
+
+    def __init__(self, settings: UpkeepSettings, *, fleet: Fleet, recharge_w: float) -> None:
+        self._settings = settings
+        self._recharge_w = recharge_w
+        self._fleet = fleet
+        self._members: dict[int, Slots] = {}
+        self._looked_ms: int | None = None
+        self._tick_ms: int | None = None
+        self.rebounds: dict[EventId, Rebound] = {}
+        self.stats = UpkeepStats()
+
+    def events(self, now: Now) -> list[ActiveEvent]:
+        """What is to be done now, as events that come after all others."""
+        until_ms = now.utc_ms + AHEAD_MS
+        return [
+            ActiveEvent(
+                index=index,
+                request=_request(index, now),
+                running=Running(
+                    target=TARGETS[index], since_ms=now.utc_ms, until_ms=until_ms, sustained_until_ms=until_ms
+                ),
+            )
+            for index in (RECOVERY, FULL)
+            if len(self._members.get(index, ()))
+        ]
+
+    @property
+    def members(self) -> Mapping[int, Slots]:
+        """The devices of each, by index."""
+        return self._members
+
+    def look(self, edges: Iterable[Transition], dispatcher: Dispatcher, snapshot: Snapshot, now: Now) -> None:
+        """After a tick: events that have ended begin a time of recovery; who needs what is looked up now and then."""
+        for edge in edges:
+            request = edge.entry.request
+            if edge.entry.state in OVER and edge.entry.ran and request.kind is not EventKind.DRY_RUN:
+                until_ms = now.utc_ms + round(self._settings.recovery_s * 1000)
+                slots = dispatcher.members(edge.entry.index, request)
+                self.rebounds[request.id] = Rebound(event=request.id, slots=slots, until_ms=until_ms)
+        self._rebound(snapshot, now)
+        if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOOK_MS:
+            self._looked_ms = now.mono_ms
+            self._members = {RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}
+            self.stats.recovering, self.stats.filling = len(self._members[RECOVERY]), len(self._members[FULL])
+
+    def _rebound(self, snapshot: Snapshot, now: Now) -> None:
+        hours = 0.0 if self._tick_ms is None else (now.mono_ms - self._tick_ms) / 3_600_000
+        self._tick_ms = now.mono_ms
+        for rebound in self.rebounds.values():
+            if now.utc_ms < rebound.until_ms:
+                charging_w = np.fmax(-snapshot.live.battery_w[rebound.slots], 0.0)
+                rebound.power_w = float(np.nan_to_num(charging_w).sum())
+                rebound.peak_w = max(rebound.peak_w, rebound.power_w)
+                rebound.energy_wh += rebound.power_w * hours
+            else:
+                rebound.power_w = 0.0
+        while len(self.rebounds) > REBOUNDS_MAX:
+            self.rebounds.pop(next(iter(self.rebounds)))
+
+    def _may_charge(self, snapshot: Snapshot) -> Bools:
+        plate = snapshot.nameplate
+        may: Bools = plate.enrolled & plate.steerable & plate.grid_charge_allowed & plate.fuse_protected
+        may &= snapshot.control.bars == 0
+        return may
+
+    def _recovering(self, snapshot: Snapshot, now: Now) -> Slots:
+        """Devices of events that ended a while ago that are below their reserve, until they are clear of it."""
+        plate, live = snapshot.nameplate, snapshot.live
+        after = np.zeros(snapshot.n, dtype=np.bool_)
+        for rebound in self.rebounds.values():
+            if now.utc_ms < rebound.until_ms:
+                after[rebound.slots] = True
+        reserve_pct = np.fmax(plate.owner_reserve_pct, live.reserve_pct)
+        was = np.zeros(snapshot.n, dtype=np.bool_)
+        was[self._members.get(RECOVERY, np.zeros(0, dtype=np.int32))] = True
+        below = live.soc_pct < reserve_pct + plate.soc_uncertainty_pct * was
+        return np.flatnonzero(after & below & self._may_charge(snapshot)).astype(np.int32)
+
+    def _filling(self, snapshot: Snapshot, now: Now) -> Slots:
+        """Devices that were not full for too many cycles, in the hours for it."""
+        cycles, (first, last) = self._settings.full_charge_cycles, self._settings.full_charge_hours
+        hour = now.utc_ms // 3_600_000 % 24
+        inside = first <= hour < last if first <= last else hour >= first or hour < last
+        if cycles is None or not inside:
+            return np.zeros(0, dtype=np.int32)
+        overdue_wh = 2 * cycles * snapshot.nameplate.capacity_wh
+        overdue = ~(snapshot.live.since_full_wh < overdue_wh)
+        return np.flatnonzero(overdue & self._may_charge(snapshot)).astype(np.int32)
+
+    def feeder_w(self) -> Floats:
+        """The most upkeep may charge on each feeder, W."""
+        return np.full(len(self._fleet.feeders.texts), self._recharge_w)
+
+
+def _request(index: int, now: Now) -> EventRequest:
+    return EventRequest(
+        id=NAMES[index],
+        revision=0,
+        kind=EventKind.REAL,
+        program=PROGRAM,
+        group=TargetGroup(all=True),
+        start_ms=now.utc_ms,
+        end_ms=now.utc_ms + AHEAD_MS,
+        target=TARGETS[index],
+        priority=LAST - index,
+    )

@@ -1,0 +1,136 @@
+"""Who cannot be trusted: devices that did the opposite of what they were told, products that were lost all at once.
+
+Quarantine is durable and ends when an operator says so; a frozen product is let go when its devices are back. Neither
+is written to: what runs expires.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.columns import Bar
+from gateway.domain.envelope import Envelope
+from gateway.domain.fleet import Fleet, Snapshot
+from gateway.domain.model import Bools, DeviceId, Now
+from gateway.domain.response import (
+    Conduct,
+    LossParams,
+    SignParams,
+    deaf_for_s,
+    lost_products,
+    wrong_products,
+    wrong_way,
+)
+from gateway.ports import Change, Quarantined, Trusted
+
+log = logging.getLogger(__name__)
+
+WRONG_SIGN = "wrong_sign"
+PRODUCT = "product:"
+LOSS_EVERY_MS = 5_000
+SILENT_S = 60
+
+
+class Watch:
+    """Keeps what is held against devices. `quarantined`: why, by device or, behind `product:`, by profile."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._conduct = Conduct()
+        self._barred: Bools = np.zeros(0, dtype=np.bool_)
+        self._frozen: frozenset[int] = frozenset()
+        self._looked_ms: int | None = None
+        self._version = -1
+        self.quarantined: dict[str, str] = {}
+        self.silent: Bools = np.zeros(0, dtype=np.bool_)
+        self.proven = 0
+        self.freezes = 0
+
+    def restore(self, quarantined: Mapping[str, str]) -> None:
+        self.quarantined = dict(quarantined)
+        self._version = -1
+
+    @property
+    def frozen(self) -> list[str]:
+        """Names of the products that are frozen."""
+        return sorted(self._fleet.profiles.texts[number] for number in self._frozen)
+
+    def trust(self, names: Iterable[str]) -> list[Change]:
+        """Lift quarantines; what the journal should remember, nothing where there was none."""
+        known = tuple(name for name in names if name in self.quarantined)
+        return [Trusted(names=known)] if known else []
+
+    def trusted(self, names: Iterable[str]) -> None:
+        """Lift them, once that is durable."""
+        for name in names:
+            self.quarantined.pop(name, None)
+        self._version = -1
+
+    def bars(self) -> NDArray[np.uint8]:
+        """`Bar` bits of every device."""
+        n, profile = self._fleet.n, self._fleet.nameplate.profile[: self._fleet.n]
+        bits = np.zeros(n, dtype=np.uint8)
+        if self.quarantined:
+            bits[self._quarantined()] |= np.uint8(Bar.QUARANTINED)
+        if self._frozen:
+            bits[np.isin(profile, list(self._frozen))] |= np.uint8(Bar.FROZEN)
+        return bits
+
+    def _quarantined(self) -> Bools:
+        """Devices in quarantine, by their own doing or their product's."""
+        fleet = self._fleet
+        if self._version != fleet.version or len(self._barred) != fleet.n:
+            self._version = fleet.version
+            barred = np.zeros(fleet.n, dtype=np.bool_)
+            barred[[fleet.slot_of[name] for name in self.quarantined if name in fleet.slot_of]] = True
+            products = [name.removeprefix(PRODUCT) for name in self.quarantined if name.startswith(PRODUCT)]
+            numbers = [fleet.profiles.index(name) for name in products]
+            barred |= np.isin(fleet.nameplate.profile[: fleet.n], numbers)
+            self._barred = barred
+        return self._barred
+
+    def look(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
+        """Judge what devices did since the last tick; what the journal should remember. It counts at once."""
+        if len(self._conduct.taken) < snapshot.n:
+            self._conduct.grow(snapshot.n)
+        self.silent = deaf_for_s(self._conduct, follows, now) >= SILENT_S
+        if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOSS_EVERY_MS:
+            self._looked_ms = now.mono_ms
+            self._look_for_losses(snapshot, now)
+        wrong = wrong_way(self._conduct, snapshot, allowed, now, SignParams())
+        if not wrong.any():
+            return []
+        names = self._fleet.names(np.flatnonzero(wrong))
+        self.proven += len(names)
+        log.error(
+            "devices do the opposite of what they are told; they are not written any more",
+            extra={"count": len(names), "first": names[0]},
+        )
+        return self._quarantine(names) + self._products(snapshot)
+
+    def _quarantine(self, names: Iterable[str]) -> list[Change]:
+        new = tuple(DeviceId(name) for name in names if name not in self.quarantined)
+        self.quarantined |= dict.fromkeys(new, WRONG_SIGN)
+        self._version = -1
+        return [Quarantined(names=new, reason=WRONG_SIGN)] if new else []
+
+    def _products(self, snapshot: Snapshot) -> list[Change]:
+        """Products of which so many devices are in quarantine that none of them is written any more."""
+        texts = self._fleet.profiles.texts
+        wrong = [PRODUCT + texts[number] for number in wrong_products(self._quarantined(), snapshot, SignParams())]
+        new = [name for name in wrong if name not in self.quarantined]
+        if new:
+            log.critical("a product does the opposite of what it is told; none of it is written", extra={"names": new})
+        return self._quarantine(new)
+
+    def _look_for_losses(self, snapshot: Snapshot, now: Now) -> None:
+        before = self._frozen
+        self._frozen = lost_products(self._conduct, snapshot, before, now, LossParams())
+        texts = self._fleet.profiles.texts
+        for number in sorted(self._frozen - before):
+            self.freezes += 1
+            log.critical("many devices of a product were lost at once; it is frozen", extra={"profile": texts[number]})
+        for number in sorted(before - self._frozen):
+            log.warning("the devices of a frozen product are back", extra={"profile": texts[number]})

@@ -1,0 +1,228 @@
+"""What each kind of change does to the journal's tables, and what of it goes into the audit trail.
+
+A run of one kind is one statement however many devices it names: rows go in as one JSON array.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.domain.dispatch import Outcome
+from gateway.ports import (
+    Change,
+    ControlEnded,
+    ControlTaken,
+    DeviceEnrolled,
+    EventDecided,
+    EventDelivered,
+    EventMoved,
+    HoldLifted,
+    HoldSet,
+    PriorRestored,
+    PriorSaved,
+    Quarantined,
+    ReserveChanged,
+    StopAll,
+    Trusted,
+)
+from gateway.storage.journal_bodies import device_body, event_body, hold_body, settings_body
+
+TOMBSTONE_MS = 15 * 24 * 3600 * 1000
+NAMED_IN_AUDIT = 20
+
+
+def json_text(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _enrolled(db: sqlite3.Connection, changes: list[DeviceEnrolled], _now_ms: int) -> None:
+    rows = json_text([[change.device.id, device_body(change.device)] for change in changes])
+    db.execute(
+        "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+        (rows,),
+    )
+    # an enrollment states the reserve anew
+    db.execute("DELETE FROM reserves WHERE device IN (SELECT value ->> '$[0]' FROM json_each(?))", (rows,))
+
+
+def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -> None:
+    newest = {c.request.id: c for c in changes if c.answer.outcome is Outcome.ACCEPTED}
+    # the times of a cancellation are nobody's to check: its tombstone is kept for a while from now
+    rows = [
+        [
+            c.request.id,
+            c.request.revision,
+            min(max(c.request.end_ms, now_ms), now_ms + TOMBSTONE_MS) if c.request.cancelled else c.request.end_ms,
+            event_body(c),
+        ]
+        for c in newest.values()
+    ]
+    db.execute(
+        "INSERT INTO events (id, revision, end_ms, body) SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', "
+        "value -> '$[3]' FROM json_each(?) WHERE true ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, "
+        "end_ms = excluded.end_ms, body = excluded.body, state = NULL WHERE excluded.revision > events.revision",
+        (json_text(rows),),
+    )
+
+
+def _taken(db: sqlite3.Connection, changes: list[ControlTaken], _now_ms: int) -> None:
+    for change in changes:
+        db.execute(
+            "INSERT INTO controlled SELECT value, ? FROM json_each(?) WHERE true "
+            "ON CONFLICT (device) DO UPDATE SET event = excluded.event",
+            (change.event, json_text(change.devices)),
+        )
+
+
+def _ended(db: sqlite3.Connection, changes: list[ControlEnded], _now_ms: int) -> None:
+    for change in changes:
+        db.execute(
+            "DELETE FROM controlled WHERE device IN (SELECT value FROM json_each(?))", (json_text(change.devices),)
+        )
+
+
+def _reserves(db: sqlite3.Connection, changes: list[ReserveChanged], _now_ms: int) -> None:
+    for change in changes:
+        db.execute(
+            "INSERT INTO reserves SELECT value ->> '$[0]', value ->> '$[1]', ? FROM json_each(?) WHERE true "
+            "ON CONFLICT (device) DO UPDATE SET reserve_pct = excluded.reserve_pct, source = excluded.source",
+            (change.source, json_text(list(zip(change.devices, change.reserve_pct, strict=True)))),
+        )
+
+
+def _prior_saved(db: sqlite3.Connection, changes: list[PriorSaved], _now_ms: int) -> None:
+    db.execute(
+        "INSERT INTO prior SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (device) DO UPDATE SET body = excluded.body",
+        (json_text([[change.device, settings_body(change.settings)] for change in changes]),),
+    )
+
+
+def _prior_restored(db: sqlite3.Connection, changes: list[PriorRestored], _now_ms: int) -> None:
+    rows = json_text([change.device for change in changes])
+    db.execute("DELETE FROM prior WHERE device IN (SELECT value FROM json_each(?))", (rows,))
+
+
+def _stopped(db: sqlite3.Connection, changes: list[StopAll], _now_ms: int) -> None:
+    db.execute("UPDATE meta SET value = ? WHERE key = 'stopped'", (int(changes[-1].active),))
+
+
+def _moved(db: sqlite3.Connection, changes: list[EventMoved], _now_ms: int) -> None:
+    rows = json_text([[c.state.value, c.event, c.revision] for c in changes])
+    db.execute(
+        "UPDATE events SET state = value ->> '$[0]' FROM json_each(?) "
+        "WHERE events.id = value ->> '$[1]' AND events.revision = value ->> '$[2]'",
+        (rows,),
+    )
+
+
+def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], _now_ms: int) -> None:
+    for change in changes:
+        db.execute(
+            "INSERT INTO deliveries VALUES (?, ?, ?, ?) ON CONFLICT (event, occurrence_ms) "
+            "DO UPDATE SET ended_ms = excluded.ended_ms, body = excluded.body",
+            (change.event, change.occurrence_ms, change.ended_ms, change.body),
+        )
+
+
+def _hold_set(db: sqlite3.Connection, changes: list[HoldSet], _now_ms: int) -> None:
+    db.execute(
+        "INSERT INTO holds SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+        (json_text([[change.hold.id, hold_body(change.hold)] for change in changes]),),
+    )
+
+
+def _hold_lifted(db: sqlite3.Connection, changes: list[HoldLifted], _now_ms: int) -> None:
+    rows = json_text([change.id for change in changes])
+    db.execute("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?))", (rows,))
+
+
+def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _now_ms: int) -> None:
+    for change in changes:
+        db.execute(
+            "INSERT INTO quarantined SELECT value, ? FROM json_each(?) WHERE true ON CONFLICT (name) DO NOTHING",
+            (change.reason, json_text(change.names)),
+        )
+
+
+def _trusted(db: sqlite3.Connection, changes: list[Trusted], _now_ms: int) -> None:
+    for change in changes:
+        rows = json_text(change.names)
+        db.execute("DELETE FROM quarantined WHERE name IN (SELECT value FROM json_each(?))", (rows,))
+
+
+WRITE: dict[type, Any] = {
+    DeviceEnrolled: _enrolled,
+    EventDecided: _decided,
+    ControlTaken: _taken,
+    ControlEnded: _ended,
+    ReserveChanged: _reserves,
+    StopAll: _stopped,
+    EventMoved: _moved,
+    EventDelivered: _delivered,
+    HoldSet: _hold_set,
+    HoldLifted: _hold_lifted,
+    Quarantined: _quarantined,
+    Trusted: _trusted,
+    PriorSaved: _prior_saved,
+    PriorRestored: _prior_restored,
+}
+
+
+def audit(changes: Sequence[Change]) -> Iterator[tuple[str, object]]:
+    """Audit rows of a run of one kind: small whatever the number of devices."""
+    kind, name = type(changes[0]), _TOGETHER.get(type(changes[0]))
+    if name is not None:
+        yield name, _named([_device_of(change) for change in changes])
+        return
+    yield from (_EACH[kind](change) for change in changes)
+
+
+def _device_of(change: Any) -> str:
+    return str(change.device.id if isinstance(change, DeviceEnrolled) else change.device)
+
+
+def _of_event(change: EventDecided) -> tuple[str, object]:
+    body = event_body(change)
+    body["request"]["group"]["ids"] = _named(change.request.group.ids)
+    return f"event_{change.answer.outcome.value}", body
+
+
+def _of_hold(change: HoldSet) -> tuple[str, object]:
+    body = hold_body(change.hold)
+    body["group"]["ids"] = _named(change.hold.group.ids)
+    return "hold_set", body
+
+
+def _of_reserves(change: ReserveChanged) -> tuple[str, object]:
+    chosen = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
+    return "reserve_changed", chosen | _named(change.devices)
+
+
+_TOGETHER: dict[type, str] = {
+    DeviceEnrolled: "device_enrolled",
+    PriorSaved: "prior_saved",
+    PriorRestored: "prior_restored",
+}
+_EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
+    EventDecided: _of_event,
+    EventMoved: lambda c: ("event_moved", {"event": c.event, "revision": c.revision, "state": c.state.value}),
+    EventDelivered: lambda c: ("event_delivered", {"event": c.event, "occurrence_ms": c.occurrence_ms}),
+    ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
+    ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),
+    ReserveChanged: _of_reserves,
+    HoldSet: _of_hold,
+    HoldLifted: lambda c: ("hold_lifted", {"id": c.id}),
+    Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
+    Trusted: lambda c: ("trusted", _named(c.names)),
+    StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),
+}
+AUDITED = frozenset({*_TOGETHER, *_EACH})
+
+
+def _named(devices: Sequence[str]) -> dict[str, object]:
+    return {"count": len(devices), "devices": list(devices[:NAMED_IN_AUDIT])}
