@@ -2,7 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from gateway.domain.dispatch import Answer, EventState
 from gateway.domain.events import EventRequest
@@ -178,12 +180,13 @@ class EventMoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDelivered:
-    """An event (or an occurrence of one) is over: its delivery records, packed."""
+    """An event (or an occurrence of one) is over: its delivery records, as columns over its devices."""
 
     event: EventId
     occurrence_ms: int
     ended_ms: int
-    body: bytes
+    devices: tuple[DeviceId, ...]
+    columns: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from gateway.domain.model import EventId
 from gateway.ports import Journal
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Row, unpacked
+from gateway.services.ledger import Row, bodies
 from gateway.sinks.rows import rfc3339
 
 
@@ -60,7 +60,7 @@ class DispatchView:
                 OccurrenceBody(
                     start=rfc3339(past.occurrence_ms),
                     ended=rfc3339(past.ended_ms),
-                    devices=[_delivery(row) for row in unpacked(past)],
+                    devices=[_delivery(row) for row in bodies(past.event, past.devices, past.columns)],
                 )
                 for past in await self._journal.delivered(EventId(event_id))
             ]

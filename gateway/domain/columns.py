@@ -38,6 +38,13 @@ class Bar(IntFlag):
     FROZEN = 8
 
 
+def run(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:
+    """The same rows as a slice where they are a run of ascending numbers: many times faster to read and write by."""
+    if len(rows) > 1 and rows[-1] - rows[0] == len(rows) - 1 and bool((rows[1:] > rows[:-1]).all()):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
 class Table:
     """Columns of one length that grow together. Subclasses name them in `SPEC` as (dtype, value of a new slot)."""
 
@@ -59,19 +66,10 @@ class Table:
             setattr(self, name, new)
 
     def view(self, n: int) -> Self:
-        return self.part(slice(n))
-
-    def part(self, rows: slice) -> Self:
-        """Some rows, as a view of the same memory."""
+        """The first `n` rows, as a view of the same memory."""
         out = object.__new__(type(self))
         for name in self.SPEC:
-            setattr(out, name, self.column(name)[rows])
-        return out
-
-    def copy(self, n: int) -> Self:
-        out = object.__new__(type(self))
-        for name in self.SPEC:
-            setattr(out, name, self.column(name)[:n].copy())
+            setattr(out, name, self.column(name)[:n])
         return out
 
 

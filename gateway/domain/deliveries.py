@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.columns import Held, Singles, Table
+from gateway.domain.columns import Held, Singles, Table, run
 from gateway.domain.envelope import Bits, Envelope, Reason
 from gateway.domain.fleet import Snapshot
 from gateway.domain.model import Bools, CommandResult, Ints, Now, Slots, Small
@@ -164,15 +164,15 @@ class Records:
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
         """Setpoints that were sent to some of the devices."""
-        at = self._row_of[slots[slots < len(self._row_of)]]
-        known = at >= 0
-        at, setpoint_w, cmd = at[known], setpoint_w[: len(known)][known], cmd[: len(known)][known]
-        rows = self.rows
+        found = self._row_of[slots]
+        known = found >= 0
+        if not known.all():
+            found, setpoint_w, cmd = found[known], setpoint_w[known], cmd[known]
+        at, rows = run(found), self.rows
         rows.written_w[at] = setpoint_w
         rows.cmd[at] = cmd
         rows.commands[at] += 1
-        first = at[rows.sent_ms[at] == 0]
-        rows.sent_ms[first] = now.utc_ms
+        rows.sent_ms[found[rows.sent_ms[at] == 0]] = now.utc_ms
 
     def look(
         self, sight: Sight, shares: Bools, opted_out: Bools, now: Now, *, sign: int, part: slice = slice(None)

@@ -10,7 +10,7 @@ import numpy as np
 from gateway.domain.columns import Bar, Live, Nameplate
 from gateway.domain.envelope import LimitParams, Reason, Side, spread
 from gateway.domain.fleet import Snapshot
-from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Ints, Now
+from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Now
 
 NOT_TO_BE_WRITTEN = (
     Reason.STALE | Reason.STUCK | Reason.OFFLINE | Reason.ISLANDED | Reason.UNENROLLED | Reason.NOT_STEERABLE
@@ -164,11 +164,13 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
         out.forbid(used_up & (live.cycled_wh > 0), Reason.WEAR)
 
 
-def reconnecting(live: Live, slots: Ints, now: Now, params: LimitParams) -> Bools:
+def reconnecting(live: Live, now: Now, params: LimitParams) -> Bools:
     """Devices whose grid came back a short while ago; how short differs from device to device."""
     back: Bools = live.reconnected_mono_ms != NEVER_MS
     if not back.any():
         return back
-    wait_s = params.reconnect_s_min + (params.reconnect_s_max - params.reconnect_s_min) * spread(slots, 1)
+    wait_s = params.reconnect_s_min + (params.reconnect_s_max - params.reconnect_s_min) * spread(
+        np.arange(len(back)), 1
+    )
     recent: Bools = back & ((now.mono_ms - live.reconnected_mono_ms) < 1000 * wait_s)
     return recent

@@ -1,6 +1,5 @@
 """What the meter of a home leaves to the batteries behind it: permissions, limits, load, and everyone's share."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -142,11 +141,9 @@ def crowded(site: NDArray[np.int32]) -> NDArray[np.intp]:
     return np.flatnonzero((sizes[np.maximum(site, 0)] > 1) & (site >= 0))
 
 
-def gathered(parts: Sequence[MeterColumns], rows: NDArray[np.intp]) -> MeterColumns:
-    """Some rows of columns that come in parts."""
-    return MeterColumns(
-        **{f.name: np.concatenate([getattr(part, f.name) for part in parts])[rows] for f in fields(MeterColumns)}
-    )
+def taken(columns: MeterColumns, rows: NDArray[np.intp]) -> MeterColumns:
+    """Some rows of columns."""
+    return MeterColumns(**{f.name: getattr(columns, f.name)[rows] for f in fields(MeterColumns)})
 
 
 def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bools]:

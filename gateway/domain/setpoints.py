@@ -36,8 +36,7 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
     result = granted.copy()
     for most_s in np.flatnonzero(np.bincount(granted)).tolist():
         rows = np.flatnonzero(granted == most_s)
-        # an even mix of slots; 16 bits, so that the sort is a radix sort
-        rows = rows[np.argsort((slots[rows] * 40_503).astype(np.uint16), kind="stable")]
+        rows = rows[_mixed(len(rows))]
         first_s = max(1, math.ceil(LEASE_PART_MIN * most_s))
         window_w = ending_w[first_s : most_s + 1]
         power_w = np.abs(setpoint_w[rows]) + HELD_W
@@ -48,6 +47,15 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         result[rows] = np.repeat(np.arange(first_s, most_s + 1), np.diff(until, prepend=0))
         ending_w += np.bincount(result[rows], weights=power_w, minlength=last_s + 1)
     return result
+
+
+def _mixed(count: int) -> NDArray[np.int64]:
+    """Numbers below `count`, each once, neighbours far apart: an even mix of whatever they number."""
+    step = max(1, round(0.618 * count))
+    while math.gcd(step, count) != 1:
+        step += 1
+    mixed: NDArray[np.int64] = np.arange(count) * step % count
+    return mixed
 
 
 def _filled_w(window_w: Floats, more_w: float) -> Floats:

@@ -8,7 +8,7 @@ to a device from anywhere else.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,7 @@ from gateway.domain.setpoints import Plan, PlanParams, plan, rest
 from gateway.ports import Change, DeviceLink, Journal, JournalState
 from gateway.services.custody import Custody
 from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Ledger, StatusReport
+from gateway.services.ledger import Ledger
 from gateway.services.observe import Histogram
 from gateway.services.settings import ControlSettings
 from gateway.services.upkeep import NAMES, Upkeep
@@ -65,12 +65,8 @@ class ControlStats:
     results: dict[CommandResult, int] = field(default_factory=lambda: dict.fromkeys(CommandResult, 0))
 
 
-def _nobody(_report: StatusReport) -> None:
-    """Nobody is told."""
-
-
 class Control:
-    """The one writer of setpoints. `on_report` is told what changes in the delivery records."""
+    """The one writer of setpoints. `telling`: somebody asks the ledger for what has changed."""
 
     def __init__(
         self,
@@ -82,7 +78,7 @@ class Control:
         link: DeviceLink,
         clock: Clock,
         epoch: int,
-        on_report: Callable[[StatusReport], None] = _nobody,
+        telling: bool = False,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -100,7 +96,7 @@ class Control:
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
         self.watch = Watch(fleet)
-        self.ledger = Ledger(fleet, on_report)
+        self.ledger = Ledger(fleet, telling=telling)
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes = self._writer.stats

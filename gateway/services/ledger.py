@@ -1,13 +1,14 @@
-"""Keeps the delivery records of running events, tells what changes in them, and packs them when an event is over."""
+"""Keeps the delivery records of running events, says what has changed in them, and puts them away when they are over.
+
+Rows stay columns: bodies are made when somebody reads them, a few hundred at a time, never within a tick.
+"""
 
 import math
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from gateway.domain.claims import Claims
@@ -16,11 +17,14 @@ from gateway.domain.dispatch import RUNS, ActiveEvent, BookEntry, EventState
 from gateway.domain.envelope import reason_names
 from gateway.domain.events import Way
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import CommandResult, EventId, Ints, Now, Slots
+from gateway.domain.model import Bools, CommandResult, EventId, Ints, Now, Slots
 from gateway.ports import EventDelivered
 
 PART_ROWS = 16_384
 """Rows of one event that are brought up to date in a tick; the rest follows in the next ones."""
+
+OVER_MAX = 8
+"""Events that are over and not told yet; more would be a peer that takes nothing, and the oldest goes."""
 
 SIGN = {Way.OUT: 1, Way.INTO: -1, Way.NEITHER: 0}
 Row = dict[str, Any]
@@ -28,31 +32,44 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class _Kept:
-    """The records of an event's current occurrence."""
+    """The records of an event's occurrence, and which rows have changed since they were told."""
 
     event: EventId
     revision: int
     occurrence_ms: int
-    records: Records
+    records: Records = field(default_factory=Records)
     next_part: int = 0
+    changed: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+
+    def mark(self, at: Ints) -> None:
+        if len(self.changed) < self.records.n:
+            more = np.zeros(self.records.n - len(self.changed), dtype=np.bool_)
+            self.changed = np.concatenate((self.changed, more))
+        self.changed[at] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Delivery records that have changed, as bodies."""
+    """Delivery records of one event that have changed, as bodies; `at` are their rows."""
 
     event: EventId
     revision: int
+    occurrence_ms: int
+    at: Ints
     rows: Sequence[Row]
 
 
 class Ledger:
-    """The records of all events that run. `on_report` is told what has changed in a tick."""
+    """The records of all events that run. `telling`: somebody asks for what has changed."""
 
-    def __init__(self, fleet: Fleet, on_report: Callable[[StatusReport], None]) -> None:
+    def __init__(self, fleet: Fleet, *, telling: bool) -> None:
         self._fleet = fleet
-        self._on_report = on_report
+        self._telling = telling
         self._kept: dict[int, _Kept] = {}
+        self._over: list[_Kept] = []
+        self.dropped = 0
+
+    # -- within a tick ---------------------------------------------------------------------------------------
 
     def look(
         self,
@@ -75,10 +92,8 @@ class Ledger:
                 opted_out[out] = True
             part = slice(kept.next_part, kept.next_part + PART_ROWS)
             kept.next_part = part.stop if part.stop < kept.records.n else 0
-            moved = kept.records.look(
-                sight, claims.shares[event.index], opted_out, now, sign=SIGN[event.target.way], part=part
-            )
-            self._tell(kept, moved)
+            shares = claims.shares[event.index]
+            kept.mark(kept.records.look(sight, shares, opted_out, now, sign=SIGN[event.target.way], part=part))
 
     def _of(self, event: ActiveEvent, now: Now) -> _Kept:
         kept = self._kept.get(event.index)
@@ -87,7 +102,6 @@ class Ledger:
                 event=event.request.id,
                 revision=event.request.revision,
                 occurrence_ms=event.request.occurrence_ms(now.utc_ms) or event.request.start_ms,
-                records=Records(),
             )
         kept.revision = event.request.revision
         return kept
@@ -106,19 +120,51 @@ class Ledger:
             if entry is not None and entry.state in RUNS:
                 continue
             cancelled = entry is not None and entry.state is EventState.CANCELLED
-            self._tell(kept, kept.records.end(Status.CANCELLED if cancelled else Status.COMPLETED, now))
-            out.append(self._packed(kept, now))
+            kept.mark(kept.records.end(Status.CANCELLED if cancelled else Status.COMPLETED, now))
+            out.append(self._delivered(kept, now))
             del self._kept[index]
+            if self._telling:
+                self._over.append(kept)
+        while len(self._over) > OVER_MAX:
+            self.dropped += int(self._over.pop(0).changed.sum())
         return out
 
-    def _packed(self, kept: _Kept, now: Now) -> EventDelivered:
-        body = zlib.compress(orjson.dumps(self._bodies(kept, np.arange(kept.records.n))))
-        return EventDelivered(event=kept.event, occurrence_ms=kept.occurrence_ms, ended_ms=now.utc_ms, body=body)
+    def _delivered(self, kept: _Kept, now: Now) -> EventDelivered:
+        rows, n = kept.records.rows, kept.records.n
+        return EventDelivered(
+            event=kept.event,
+            occurrence_ms=kept.occurrence_ms,
+            ended_ms=now.utc_ms,
+            devices=self._fleet.names(rows.slot[:n]),
+            columns={name: rows.column(name)[:n] for name in Rows.SPEC if name != "slot"},
+        )
 
-    def _tell(self, kept: _Kept, at: Ints) -> None:
-        if len(at):
-            rows = self._bodies(kept, at)
-            self._on_report(StatusReport(event=kept.event, revision=kept.revision, rows=rows))
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def changed(self, most: int) -> StatusReport | None:
+        """Some rows that have changed since they were told; they count as told until they are given back."""
+        for kept in (*self._over, *self._kept.values()):
+            at = np.flatnonzero(kept.changed)[:most]
+            if len(at):
+                kept.changed[at] = False
+                devices = self._fleet.names(kept.records.rows.slot[at])
+                rows = bodies(kept.event, devices, {n: kept.records.rows.column(n)[at] for n in Rows.SPEC})
+                return StatusReport(
+                    event=kept.event, revision=kept.revision, occurrence_ms=kept.occurrence_ms, at=at, rows=rows
+                )
+        self._over.clear()
+        return None
+
+    def give_back(self, report: StatusReport) -> None:
+        """Nobody took them: they are to be told again, as they are by then."""
+        for kept in (*self._over, *self._kept.values()):
+            if (kept.event, kept.occurrence_ms) == (report.event, report.occurrence_ms):
+                kept.mark(report.at)
+
+    @property
+    def waiting(self) -> int:
+        """Rows to be told."""
+        return sum(int(kept.changed.sum()) for kept in (*self._over, *self._kept.values()))
 
     def rows(self, entry: BookEntry, members: Slots) -> list[Row]:
         """Records of an event that runs, or those its `members` will have once it does."""
@@ -126,70 +172,61 @@ class Ledger:
         if kept is None:
             if entry.state is not EventState.SCHEDULED:
                 return []
-            kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0, records=Records())
+            kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0)
             kept.records.include(members, self._fleet.n)
-        return self._bodies(kept, np.arange(kept.records.n))
-
-    def _bodies(self, kept: _Kept, at: NDArray[np.integer]) -> list[Row]:
-        """Rows as bodies: unknown is null."""
-        ids, rows = self._fleet.ids, kept.records.rows
-        columns: dict[str, list[Any]] = {name: _listed(rows.column(name)[at]) for name in Rows.SPEC}
-        return [
-            _body(kept, ids[columns["slot"][i]], {name: column[i] for name, column in columns.items()})
-            for i in range(len(at))
-        ]
+        rows, n = kept.records.rows, kept.records.n
+        columns = {name: rows.column(name)[:n] for name in Rows.SPEC}
+        return bodies(kept.event, self._fleet.names(rows.slot[:n]), columns)
 
     # -- over restarts ---------------------------------------------------------------------------------------
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Everything as columns for a checkpoint."""
-        out: dict[str, NDArray[Any]] = {}
-        for kept in self._kept.values():
-            for name in Rows.SPEC:
-                out[f"{kept.event}/{kept.occurrence_ms}/{name}"] = kept.records.rows.column(name)[: kept.records.n]
-        return out
+        return {
+            f"{kept.event}/{kept.occurrence_ms}/{name}": kept.records.rows.column(name)[: kept.records.n]
+            for kept in self._kept.values()
+            for name in Rows.SPEC
+        }
 
     def restore(
         self, columns: Mapping[str, NDArray[Any]], entries: Iterable[BookEntry], slot_of: Mapping[int, int]
     ) -> None:
         """Take over what a checkpoint holds. `slot_of`: the slot of each device by what it was then."""
-        by_event = {entry.request.id: entry for entry in entries}
-        for event, occurrence in sorted({tuple(name.split("/")[:2]) for name in columns}):
-            entry = by_event.get(EventId(event))
-            if entry is None:
-                continue
+        by_event: dict[str, BookEntry] = {entry.request.id: entry for entry in entries if entry.index >= 0}
+        for event, occurrence in sorted({(name.split("/")[0], name.split("/")[1]) for name in columns}):
+            entry = by_event.get(event)
             held = {name: columns.get(f"{event}/{occurrence}/{name}") for name in Rows.SPEC}
-            slots = held["slot"]
-            if slots is None:
+            slots = held.pop("slot")
+            if entry is None or slots is None:
                 continue
             known = np.array([int(slot) in slot_of for slot in slots], dtype=np.bool_)
-            records = Records()
-            now_at = np.array([slot_of[int(slot)] for slot in slots[known]], dtype=np.int32)
-            records.include(now_at, self._fleet.n)
+            kept = _Kept(event=entry.request.id, revision=entry.request.revision, occurrence_ms=int(occurrence))
+            at = np.array([slot_of[int(slot)] for slot in slots[known]], dtype=np.int32)
+            kept.records.include(at, self._fleet.n)
             for name, values in held.items():
-                if name != "slot" and values is not None:
-                    records.rows.column(name)[: records.n] = values[known]
-            self._kept[entry.index] = _Kept(
-                event=entry.request.id, revision=entry.request.revision, occurrence_ms=int(occurrence), records=records
-            )
+                if values is not None:
+                    kept.records.rows.column(name)[: len(at)] = values[known]
+            self._kept[entry.index] = kept
 
 
-def unpacked(delivered: EventDelivered) -> list[Row]:
-    """The rows of records that were put away."""
-    rows: list[Row] = orjson.loads(zlib.decompress(delivered.body))
-    return rows
+def bodies(event: str, devices: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> list[Row]:
+    """Rows as bodies: unknown is null."""
+    lists = {name: _listed(values) for name, values in columns.items()}
+    return [
+        _body(event, device, {name: values[i] for name, values in lists.items()}) for i, device in enumerate(devices)
+    ]
 
 
-def _listed(values: NDArray[np.generic]) -> list[Any]:
+def _listed(values: NDArray[Any]) -> list[Any]:
     if values.dtype.kind == "f":
         return [None if math.isnan(value) else round(value, 2) for value in values.tolist()]
     return list(values.tolist())
 
 
-def _body(kept: _Kept, device: str, row: Row) -> Row:
+def _body(event: str, device: str, row: Row) -> Row:
     when = {name: row[f"{name}_ms"] or None for name in ("status", "sent", "acknowledged", "started", "ended")}
     return {
-        "id": f"{kept.event}/{device}",
+        "id": f"{event}/{device}",
         "device": device,
         "status": Status(row["status"]).name.lower(),
         "failure": Failure(row["failure"]).name.lower() if row["failure"] else None,

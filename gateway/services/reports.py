@@ -1,23 +1,19 @@
 """What is told upstream of dispatch: delivery records as they change, events as they go, what can be sustained.
 
-The newest of each counts: what has not been told yet is replaced, not queued behind. While nobody takes it, it waits.
+The newest of each counts: nothing queues behind what nobody takes; a record that waits is told as it is by then.
 """
 
 import asyncio
-import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.services.ledger import StatusReport
+from gateway.services.ledger import Ledger
 from gateway.services.observe import Sample
 
-log = logging.getLogger(__name__)
-
 ROWS_MAX = 500
-PENDING_MAX = 200_000
+LOOK_S = 0.5
 RETRY_S = 1.0
 EVENTS_EVERY_S = 10.0
 
@@ -28,32 +24,20 @@ Publish = Callable[[str, Body], Awaitable[bool]]
 
 @dataclass(slots=True)
 class ReportStats:
-    """Counts: rows and reports told, rows given up since too many waited."""
+    """Counts: delivery records told, reports on events and availability told."""
 
     rows: int = 0
     reports: int = 0
-    dropped: int = 0
 
 
 class Reports:
-    """Gathers what is to be told, and tells it."""
+    """Tells what the ledger holds, and what it is asked to ask for."""
 
-    def __init__(self, *, clock: Clock, availability_s: float) -> None:
+    def __init__(self, ledger: Ledger, *, clock: Clock, availability_s: float) -> None:
+        self._ledger = ledger
         self._clock = clock
         self._availability_s = availability_s
-        self._rows: OrderedDict[str, tuple[str, int, Body]] = OrderedDict()
-        self._news = asyncio.Event()
         self.stats = ReportStats()
-
-    def take(self, report: StatusReport) -> None:
-        """Delivery records that have changed."""
-        for row in report.rows:
-            self._rows[row["id"]] = (report.event, report.revision, row)
-            self._rows.move_to_end(row["id"])
-        while len(self._rows) > PENDING_MAX:
-            self._rows.popitem(last=False)
-            self.stats.dropped += 1
-        self._news.set()
 
     async def run(
         self, publish: Publish, *, events: Callable[[], Iterable[Body]], availability: Callable[[], Iterable[Body]]
@@ -69,34 +53,22 @@ class Reports:
 
     async def _tell_rows(self, publish: Publish) -> None:
         while True:
-            await self._news.wait()
-            batch = self._batch()
-            if not batch:
-                self._news.clear()
+            report = self._ledger.changed(ROWS_MAX)
+            if report is None:
+                await asyncio.sleep(LOOK_S)
                 continue
-            event, revision, rows = batch
-            body = {"event": event, "revision": revision, "t": self._clock.now().utc_ms, "devices": rows}
-            if not await publish("deliveries", body):
+            body = {
+                "event": report.event,
+                "revision": report.revision,
+                "occurrence_ms": report.occurrence_ms,
+                "t": self._clock.now().utc_ms,
+                "devices": report.rows,
+            }
+            if await publish("deliveries", body):
+                self.stats.rows += len(report.rows)
+            else:
+                self._ledger.give_back(report)
                 await asyncio.sleep(RETRY_S)
-                continue
-            self.stats.rows += len(rows)
-            for row in rows:
-                known = self._rows.get(row["id"])
-                if known is not None and known[2] is row:
-                    del self._rows[row["id"]]
-
-    def _batch(self) -> tuple[str, int, list[Body]] | None:
-        """Oldest rows of one event."""
-        if not self._rows:
-            return None
-        event, revision, _ = next(iter(self._rows.values()))
-        rows: list[Body] = []
-        for other, other_revision, row in self._rows.values():
-            if (other, other_revision) == (event, revision):
-                rows.append(row)
-            if len(rows) >= ROWS_MAX:
-                break
-        return event, revision, rows
 
     async def _tell_often(
         self, publish: Publish, kind: str, bodies: Callable[[], Iterable[Body]], period_s: float
@@ -111,7 +83,13 @@ class Reports:
         for name, text, value in (
             ("gateway_reported_rows", "Delivery records told upstream.", self.stats.rows),
             ("gateway_reports", "Reports on events and availability told upstream.", self.stats.reports),
-            ("gateway_report_rows_dropped", "Delivery records not told, since too many waited.", self.stats.dropped),
+            (
+                "gateway_report_rows_dropped",
+                "Delivery records never told, since nobody took them.",
+                self._ledger.dropped,
+            ),
         ):
             yield Sample(name=name, help=text, value=value, kind="counter")
-        yield Sample(name="gateway_report_rows_waiting", help="Delivery records to be told.", value=len(self._rows))
+        yield Sample(
+            name="gateway_report_rows_waiting", help="Delivery records to be told.", value=self._ledger.waiting
+        )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
-from gateway.domain.columns import Held
+from gateway.domain.columns import Held, run
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots, WriteReport
@@ -139,10 +139,10 @@ class Writer:
         report = await self._send(batch)
         self.reach = float(np.mean(report.delivery == Delivery.ACCEPTED))
         reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
-        self._note(batch, reached, holder)
-        if reached.all():
-            return batch
-        return CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
+        if not reached.all():
+            batch = CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
+        self._note(batch, holder)
+        return batch
 
     async def _send(self, batch: CommandBatch) -> WriteReport:
         """Write under one deadline; a large fan-out has the loop to itself."""
@@ -159,20 +159,26 @@ class Writer:
             self.stats.deliveries[delivery] += int(np.count_nonzero(report.delivery == delivery))
         return report
 
-    def _note(self, batch: CommandBatch, reached: NDArray[np.bool_], holder: NDArray[np.int32]) -> None:
-        slots, released = batch.slots[reached], batch.op[reached] == CommandOp.RELEASE
-        new_w = batch.setpoint_w[reached]
+    def _note(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
+        at = run(batch.slots)
+        released = batch.op == CommandOp.RELEASE
         control, sent_ms = self._fleet.control, self._clock.mono_ms()
-        moved = (new_w != control.setpoint_w[slots]) | (control.held[slots] == Held.FREE)
-        control.before_w[slots] = np.where(moved, control.setpoint_w[slots], control.before_w[slots])
-        control.changed_mono_ms[slots] = np.where(moved, sent_ms, control.changed_mono_ms[slots])
-        control.setpoint_w[slots] = new_w
-        control.cmd_sent[slots] = batch.cmd[reached]
-        control.sent_mono_ms[slots] = sent_ms
-        control.result[slots] = CommandResult.NONE
-        control.event[slots] = np.where(released, control.event[slots], holder[slots])
-        control.idle[slots] = batch.op[reached] == CommandOp.BLOCK
-        control.held[slots] = np.where(released, Held.RELEASING, Held.CONTROLLED)
-        control.lease_end_mono_ms[slots] = np.where(
-            released, control.lease_end_mono_ms[slots], sent_ms + batch.lease_s[reached] * 1000
+        before_w = control.setpoint_w[at].copy()
+        moved = (batch.setpoint_w != before_w) | (control.held[at] == Held.FREE)
+        control.before_w[at] = np.where(moved, before_w, control.before_w[at])
+        control.changed_mono_ms[at] = np.where(moved, sent_ms, control.changed_mono_ms[at])
+        control.setpoint_w[at] = batch.setpoint_w
+        control.cmd_sent[at] = batch.cmd
+        control.sent_mono_ms[at] = sent_ms
+        control.result[at] = CommandResult.NONE
+        control.idle[at] = batch.op == CommandOp.BLOCK
+        if not released.any():
+            control.event[at] = holder[at]
+            control.held[at] = Held.CONTROLLED
+            control.lease_end_mono_ms[at] = sent_ms + batch.lease_s * 1000
+            return
+        control.event[at] = np.where(released, control.event[at], holder[at])
+        control.held[at] = np.where(released, Held.RELEASING, Held.CONTROLLED)
+        control.lease_end_mono_ms[at] = np.where(
+            released, control.lease_end_mono_ms[at], sent_ms + batch.lease_s * 1000
         )

@@ -24,6 +24,7 @@ from gateway.domain.dispatch import EventState
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.model import DeviceId, EventId
 from gateway.ports import Change, EventDecided, EventDelivered, JournalState
+from gateway.storage.delivery_rows import unpack
 from gateway.storage.journal_bodies import read_device, read_event, read_hold
 from gateway.storage.journal_writes import WRITE, audit, json_text
 
@@ -190,7 +191,16 @@ class SqliteJournal:
             ).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"{self._path}: {error}") from error
-        return [EventDelivered(event=event, occurrence_ms=o, ended_ms=e, body=body) for o, e, body in rows]
+        out: list[EventDelivered] = []
+        for occurrence_ms, ended_ms, body in rows:
+            devices, columns = unpack(body)
+            names = tuple(DeviceId(name) for name in devices)
+            out.append(
+                EventDelivered(
+                    event=event, occurrence_ms=occurrence_ms, ended_ms=ended_ms, devices=names, columns=columns
+                )
+            )
+        return out
 
     def _close(self) -> None:
         if self._db is not None:

@@ -27,6 +27,7 @@ from gateway.ports import (
     StopAll,
     Trusted,
 )
+from gateway.storage.delivery_rows import pack
 from gateway.storage.journal_bodies import device_body, event_body, hold_body, settings_body
 
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
@@ -124,7 +125,7 @@ def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], _now_ms: i
         db.execute(
             "INSERT INTO deliveries VALUES (?, ?, ?, ?) ON CONFLICT (event, occurrence_ms) "
             "DO UPDATE SET ended_ms = excluded.ended_ms, body = excluded.body",
-            (change.event, change.occurrence_ms, change.ended_ms, change.body),
+            (change.event, change.occurrence_ms, change.ended_ms, pack(change.devices, change.columns)),
         )
 
 

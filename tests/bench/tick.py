@@ -8,6 +8,7 @@ that the columns no longer fit the caches. The limit is memory traffic.
 import time
 from typing import Any
 
+from gateway.app import keep_memory
 from gateway.clock import ManualClock
 from tests.bench.rig import aim, percentile, pin, report
 from tests.bench.wiring import CountingLink, NoJournal, event, make_fleet, readings, reference, steered
@@ -35,6 +36,7 @@ async def ticks_ms(devices: int, rounds: int) -> list[float]:
 
 async def run(*, quick: bool, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> dict[str, Any]:
     pin()
+    keep_memory()
     rounds = 5 if quick else 30
     found: list[dict[str, Any]] = []
     for n in sizes:

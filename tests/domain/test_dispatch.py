@@ -584,7 +584,8 @@ class BookModel(RuleBasedStateMachine):
     def active_is_what_should_run(self) -> None:
         now_ms = T0 + self.ms
         due = [r for r in self.newest.values() if not r.cancelled and r.start_ms <= now_ms < r.end_ms]
-        due.sort(key=lambda r: (r.priority, r.id))
+        decided_ms = {r.id: a.decided_ms for r, a in self.log}
+        due.sort(key=lambda r: (r.priority, -decided_ms[r.id], r.id))
         assert [event.request for event in self.book.active(at(self.ms))] == ([] if self.book.stopped else due)
 
 

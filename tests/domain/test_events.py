@@ -23,7 +23,7 @@ def repeated(every_ms: int | None = None, starts_ms: tuple[int, ...] = (), **cha
     return replace(made, every_ms=every_ms, starts_ms=starts_ms, **changes)
 
 
-def wanted(asked: EventRequest, ms: int) -> float | None | str:
+def wanted(asked: EventRequest, ms: int) -> float | str | None:
     found = asked.running(T0 + ms)
     return "nothing" if found is None else found.target.power_w
 

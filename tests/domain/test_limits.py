@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.columns import Held
 from gateway.domain.envelope import Envelope, LimitParams, Reason, check, reason_names
-from gateway.domain.limits import PART_ROWS, envelope
+from gateway.domain.limits import envelope
 from gateway.domain.model import NEVER_MS, Grid, Mode
 from tests.domain.scenes import NOW, fleet_of, permuted
 
@@ -314,11 +314,11 @@ def test_limits_no_devices_gives_empty_columns() -> None:
     assert len(limits(0).discharge_w) == 0
 
 
-def test_limits_large_fleet_in_parts_equals_each_home_alone() -> None:
-    n = PART_ROWS + 500
+def test_limits_large_fleet_equals_each_home_alone() -> None:
+    n = 20_000
     rng = np.random.default_rng(5)
     site = rng.integers(-1, n // 2, n)
-    site[[0, PART_ROWS - 1, PART_ROWS, n - 1]] = 3
+    site[[0, n // 2, n - 1]] = 3
     snapshot = fleet_of(
         n,
         site=site,
@@ -328,7 +328,7 @@ def test_limits_large_fleet_in_parts_equals_each_home_alone() -> None:
         soc_pct=rng.uniform(10, 100, n),
     )
     whole = envelope(snapshot, NOW, EXACT)
-    for home in (3, *site[[7, 70, 700, PART_ROWS + 3]]):
+    for home in (3, *site[[7, 70, 700, n - 3]]):
         rows = np.flatnonzero(site == home)[: 1 if home < 0 else None]
         part = permuted(snapshot, rows) if home >= 0 else None
         if part is None:

@@ -39,7 +39,7 @@ RULES = Rules(length_s=60, grace_s=5)
 
 def silent(fleet: Fleet) -> Ledger:
     """Records of which nobody is told."""
-    return Ledger(fleet, lambda _report: None)
+    return Ledger(fleet, telling=False)
 
 
 async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on(

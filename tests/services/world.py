@@ -15,7 +15,7 @@ from gateway.domain.model import CommandOp, Device, DeviceId, EventId
 from gateway.ports import EventDelivered
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Row, StatusReport, unpacked
+from gateway.services.ledger import Row, bodies
 from gateway.services.settings import ControlSettings
 from tests.fakes import FACTS, Homes, MemoryJournal, home
 
@@ -36,7 +36,6 @@ class World:
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     control: Control = field(init=False)
-    reports: list[StatusReport] = field(default_factory=list)
     trace: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,7 +54,7 @@ class World:
         self.dispatcher.restore(remembered)
         self.control = Control(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
-            clock=self.clock, epoch=remembered.epoch, on_report=self.reports.append,
+            clock=self.clock, epoch=remembered.epoch, telling=True,
         )  # fmt: skip
         self.control.restore(remembered)
         self.homes.on_acks = self.control.take_acks
@@ -102,7 +101,7 @@ class World:
         found = self.control.ledger.rows(entry, self.dispatcher.members(entry.index, entry.request))
         for change in self.journal.kept:
             if isinstance(change, EventDelivered) and change.event == name and not found:
-                found = unpacked(change)
+                found = bodies(change.event, change.devices, change.columns)
         return {row["device"]: row for row in found}
 
     def event(self, name: str = "e", *, s: float, target_w: float | None, **other: object) -> EventRequest:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, get_args
 
+import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
@@ -421,32 +422,55 @@ HOLD = Hold(
 )  # fmt: skip
 
 
+def delivered(clock: ManualClock, name: str, occurrence_ms: int) -> EventDelivered:
+    watt = np.array([1.0, 2.0], dtype=np.float32) * occurrence_ms
+    return EventDelivered(
+        event=EventId(name), occurrence_ms=occurrence_ms, ended_ms=clock.utc, devices=(DeviceId("a"), DeviceId("b")),
+        columns={"watt": watt, "status": np.zeros(2, dtype=np.int8)},
+    )  # fmt: skip
+
+
+async def test_journal_damaged_delivery_records_are_refused_not_guessed_at(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    await journal.commit([delivered(shelf.clock, "e1", 1)])
+    journal.close()
+    db = sqlite3.connect(shelf.path)
+    db.execute("UPDATE deliveries SET body = x'0011'")
+    db.commit()
+    db.close()
+    journal, _ = shelf.open()
+    with pytest.raises(CorruptState, match="delivery records"):
+        await journal.delivered(EventId("e1"))
+
+
 async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: Reopened) -> None:
     journal, _ = place.open()
     await journal.commit([
-        event(place.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE), HoldSet(hold=HOLD),
-        HoldSet(hold=replace(HOLD, id="h2")), HoldLifted(id="h2"),
+        event(place.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE),
+        HoldSet(hold=HOLD), HoldSet(hold=replace(HOLD, id="h2")), HoldLifted(id="h2"),
         Quarantined(names=("a", "product:p"), reason="wrong_sign"), Quarantined(names=("a",), reason="again"),
         Trusted(names=("product:p",)),
-        EventDelivered(event=EventId("e1"), occurrence_ms=2, ended_ms=9, body=b"two"),
-        EventDelivered(event=EventId("e1"), occurrence_ms=1, ended_ms=9, body=b"one"),
-        EventDelivered(event=EventId("e2"), occurrence_ms=1, ended_ms=9, body=b"other"),
+        delivered(place.clock, "e1", 2), delivered(place.clock, "e1", 1), delivered(place.clock, "e2", 1),
     ])  # fmt: skip
     journal, state = place.open()
     assert state.states == {EventId("e1"): (1, EventState.ACTIVE)}
     assert state.holds == (HOLD,)
     assert state.quarantined == {"a": "wrong_sign"}
-    assert [found.body for found in await journal.delivered(EventId("e1"))] == [b"one", b"two"]
+    past = await journal.delivered(EventId("e1"))
+    assert [(found.occurrence_ms, found.devices, found.ended_ms) for found in past] == [
+        (1, ("a", "b"), place.clock.utc), (2, ("a", "b"), place.clock.utc),
+    ]  # fmt: skip
+    assert past[1].columns["watt"].tolist() == [2.0, 4.0]
+    assert past[1].columns["status"].dtype == np.int8
     assert await journal.delivered(EventId("none")) == []
 
 
 async def test_journal_state_of_an_older_revision_is_not_that_of_the_newest(shelf: Shelf) -> None:
     journal, _ = shelf.open()
-    await journal.commit(
-        [event(shelf.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE)]
-    )
+    moved = EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE)
+    await journal.commit([event(shelf.clock, revision=1), moved])
     await journal.commit([event(shelf.clock, revision=2)])
-    await journal.commit([EventMoved(event=EventId("e1"), revision=1, state=EventState.COMPLETED)])
+    await journal.commit([replace(moved, state=EventState.COMPLETED)])
     _, state = shelf.open()
     assert state.states == {}
 
