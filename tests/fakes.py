@@ -115,7 +115,8 @@ class Homes:
     """Devices behind a link that follow their setpoints at once, revert when a lease ends, and report when told to.
 
     `battery_w` is their power, `mode` who steers them; `deaf` devices hear no commands, `silent` ones say nothing,
-    `islanded` ones have lost the grid.
+    `islanded` ones have lost the grid, `inverted` ones do the opposite of what they are told, `refusing` ones say no,
+    `offline` ones have told so by their last will. `blocked` are kept from discharging; their own mode does `own_w`.
     """
 
     def __init__(self, fleet: Fleet, clock: ManualClock, *, soc_pct: float = 60.0, load_w: float = 500.0) -> None:
@@ -134,6 +135,11 @@ class Homes:
         self.silent: set[int] = set()
         self.islanded: set[int] = set()
         self.opted_out: set[int] = set()
+        self.inverted: set[int] = set()
+        self.refusing: set[int] = set()
+        self.offline: set[int] = set()
+        self.blocked: set[int] = set()
+        self.own_w: Floats = np.zeros(n)
         self.writes: list[tuple[int, CommandOp, int, int, int]] = []
         self.on_acks: Callable[[AckBatch], None] | None = None
         self.answers: list[tuple[int, int, CommandResult]] = []
@@ -157,7 +163,9 @@ class Homes:
     def _obey(self, slot: int, op: CommandOp, cmd: int, batch: CommandBatch, i: int) -> CommandResult:
         if cmd <= self.cmd[slot]:
             return CommandResult.OLDER
-        if slot in self.islanded and op in (CommandOp.SETPOINT, CommandOp.HOLD):
+        if slot in self.islanded and op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
+            return CommandResult.REFUSED
+        if slot in self.refusing and op is CommandOp.SETPOINT:
             return CommandResult.REFUSED
         self.cmd[slot] = cmd
         if op is CommandOp.RESERVE:
@@ -166,7 +174,11 @@ class Homes:
             self.revert(slot)
         else:
             self.mode[slot] = Mode.REMOTE
-            self.battery_w[slot] = batch.setpoint_w[i]
+            self.blocked.discard(slot)
+            if op is CommandOp.BLOCK:
+                self.blocked.add(slot)
+            told_w = -batch.setpoint_w[i] if slot in self.inverted else batch.setpoint_w[i]
+            self.battery_w[slot] = min(self.own_w[slot], 0.0) if slot in self.blocked else told_w
             self.lease_end_ms[slot] = self.clock.mono + int(batch.lease_s[i]) * 1000
             self.in_force[slot] = cmd
         return CommandResult.APPLIED
@@ -174,7 +186,8 @@ class Homes:
     def revert(self, slot: int) -> None:
         """Back to the maker's own mode: the lease is over, or the owner wants it so."""
         self.mode[slot] = Mode.SELF_CONSUMPTION
-        self.battery_w[slot] = 0.0
+        self.blocked.discard(slot)
+        self.battery_w[slot] = self.own_w[slot]
         self.lease_end_ms[slot] = 0
         self.in_force[slot] = 0
 
@@ -219,6 +232,7 @@ class Homes:
             cmd=self.in_force[loud].copy(),
         )
         self.fleet.take_live(batch, self.clock.now())
+        self.fleet.live.online[list(self.offline)] = 0
         said, self.answers = self.answers, []
         if answers and said and self.on_acks is not None:
             slots, cmds, results = zip(*said, strict=True)

@@ -200,11 +200,10 @@ class _Desk:
         others_w = float(self._each_w[mine & self._on_grid & ~reliable].sum())
         taken_w = float((self._taken_w * mine).sum()) if event.actuates else 0.0
         sign = -1.0 if event.target.way is Way.INTO else 1.0
-        if event.target.power_w is None:
-            most = self._allocate(event, None, reliable)
+        most = self._allocate(event, None, reliable) if event.target.power_w is None else None
+        wanted_w = event.target.power_w or 0.0
+        if most is not None:
             wanted_w = sign * taken_w + most.allocated_w + others_w
-        else:
-            wanted_w = event.target.power_w
         target_w, clipped = self._bounded(event, wanted_w)
         course = self._courses.get(event.index)
         delivered_w = float(self._each_w[mine & self._on_grid].sum())
@@ -214,7 +213,12 @@ class _Desk:
         before_w = delivered_w if self._stalled else course.commanded_w
         ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
-        given = self._made_up(event, commanded_w - others_w - sign * taken_w, sign, reliable)
+        need_w = commanded_w - others_w - sign * taken_w
+        if most is not None and sign * need_w >= abs(most.allocated_w) - 1:
+            # every device at what it can keep up to the end
+            given = most
+        else:
+            given = self._made_up(event, need_w, sign, reliable)
         trim = course.trim if event.target.power_w is not None else Trim()
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
             trim = trimmed(

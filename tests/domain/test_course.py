@@ -1,0 +1,339 @@
+"""From events to what every device is wanted to do: ramps, sharing, ceilings, targets that are no group power."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.domain.allocation import Shortfall
+from gateway.domain.claims import claim
+from gateway.domain.columns import Held
+from gateway.domain.course import Course, CourseParams, Progress, Steered, steer
+from gateway.domain.dispatch import ActiveEvent
+from gateway.domain.envelope import LimitParams
+from gateway.domain.events import Compensation, EventKind, EventRequest, Target, Want, power
+from gateway.domain.fleet import Snapshot
+from gateway.domain.limits import envelope
+from gateway.domain.model import Bools, Mode, Now
+from tests.domain.scenes import NOW, fleet_of
+from tests.domain.test_dispatch import request
+
+STEEP = CourseParams(fleet_w_per_s=1e9, horizon_s=600)
+EXACT = LimitParams(site_margin_w=0, resume_pct=0)
+
+
+@dataclass(slots=True)
+class Scene:
+    """Devices and the events that run on them; `tick` is one second."""
+
+    snapshot: Snapshot
+    params: CourseParams = STEEP
+    courses: Mapping[int, Course] = field(default_factory=dict)
+    events: list[tuple[ActiveEvent, list[int]]] = field(default_factory=list)
+    now: Now = NOW
+    deaf: tuple[int, ...] = ()
+
+    def ask(self, target: Target | float | None, *members: int, name: str = "", **changes: Any) -> "Scene":
+        """An event from now on for an hour, for everybody unless members are named."""
+        wanted = target if isinstance(target, Target) else power(target)
+        index = len(self.events)
+        asked: EventRequest = request(
+            name or f"e{index}", start_ms=NOW.utc_ms, end_ms=NOW.utc_ms + 3_600_000, target=wanted,
+            **({"priority": 10 + index} | changes),
+        )  # fmt: skip
+        found = asked.running(NOW.utc_ms)
+        assert found is not None
+        event = ActiveEvent(index=index, request=asked, running=found)
+        self.events.append((event, list(members) or list(range(self.snapshot.n))))
+        return self
+
+    def tick(self, *, stalled: bool = False) -> Steered:
+        events = sorted(self.events, key=lambda pair: pair[0].rank)
+        groups = [np.array(members, dtype=np.int32) for _, members in events]
+        active = [event for event, _ in events]
+        claims = claim(active, groups, self.snapshot.n)
+        allowed = envelope(self.snapshot, self.now, EXACT)
+        follows: Bools = np.ones(self.snapshot.n, dtype=np.bool_)
+        follows[list(self.deaf)] = False
+        found = steer(
+            active, claims, self.courses, self.snapshot, allowed, follows, self.now, 1.0, self.params, stalled=stalled
+        )
+        self.courses = found.courses
+        self.now = Now(utc_ms=self.now.utc_ms + 1000, mono_ms=self.now.mono_ms + 1000)
+        self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
+        return found
+
+    def obey(self, found: Steered) -> None:
+        """Devices under control do as they are wanted to."""
+        control, live = self.snapshot.control, self.snapshot.live
+        control.before_w[:] = control.setpoint_w[:] = np.where(found.taking, found.wanted_w, 0)
+        control.held[:] = np.where(found.taking, Held.CONTROLLED, Held.FREE)
+        live.battery_w[:] = control.setpoint_w
+
+
+def scene(n: int = 4, /, params: CourseParams = STEEP, deaf: tuple[int, ...] = (), **columns: Any) -> Scene:
+    return Scene(snapshot=fleet_of(n, **({"soc_pct": 80} | columns)), params=params, deaf=deaf)
+
+
+def progress(found: Steered, index: int = 0) -> Progress:
+    return found.progress[index]
+
+
+# -- power of the group -----------------------------------------------------------------------------------------
+
+
+def test_course_group_power_is_shared_and_reported() -> None:
+    found = scene().ask(8_000).tick()
+    assert found.wanted_w.sum() == 8_000
+    assert found.taking.all()
+    told = progress(found)
+    assert (told.target_w, told.commanded_w, told.unserved_w, told.devices) == (8_000, 8_000, 0, 4)
+
+
+def test_course_power_moves_no_faster_than_the_fleet_may() -> None:
+    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    sums = []
+    for _ in range(10):
+        found = s.tick()
+        s.obey(found)
+        sums.append(int(found.wanted_w.sum()))
+    assert sums == [1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 8000, 8000]
+
+
+def test_course_events_share_what_the_fleet_may_move() -> None:
+    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000, 0, 1).ask(8_000, 2, 3)
+    assert s.tick().wanted_w.sum() == 1_000
+
+
+def test_course_what_did_not_arrive_is_not_where_a_ramp_goes_on_from() -> None:
+    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    for _ in range(5):
+        s.tick()
+    assert s.tick(stalled=True).wanted_w.sum() == 1_000
+
+
+def test_course_what_a_deaf_device_does_by_itself_counts_and_it_goes_on_being_told_the_same() -> None:
+    s = scene(deaf=(0,), battery_w=[1_500, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0])
+    found = s.ask(8_000).tick()
+    assert found.wanted_w[0] == 2_000
+    assert found.wanted_w[1:].sum() == 6_500
+
+
+def test_course_shortfall_has_its_reason() -> None:
+    told = progress(scene().ask(30_000).tick())
+    assert (told.unserved_w, told.reason) == (10_000, Shortfall.LIMITS)
+
+
+def test_course_dry_run_is_worked_out_and_takes_nobody() -> None:
+    found = scene().ask(8_000, kind=EventKind.DRY_RUN).tick()
+    assert not found.taking.any()
+    assert not found.wanted_w.any()
+    assert progress(found).commanded_w == 8_000
+
+
+def test_course_owner_who_left_is_not_counted_on() -> None:
+    found = scene(held=[Held.LEFT, 1, 1, 1]).ask(8_000).tick()
+    assert not found.taking[0]
+    assert found.wanted_w[1:].sum() == 8_000
+
+
+def test_course_members_start_each_at_a_time_of_their_own() -> None:
+    s = scene(100, held=Held.FREE, mode=Mode.SELF_CONSUMPTION).ask(100_000.0, start_spread_s=100.0)
+    counts = []
+    for _ in range(100):
+        counts.append(int(s.tick().taking.sum()))
+    assert counts[0] <= 2
+    assert all(0 <= b - a <= 2 for a, b in pairwise(counts))
+    assert counts[-1] >= 98
+
+
+def test_course_devices_under_control_already_join_at_once() -> None:
+    assert scene(10).ask(10_000.0, start_spread_s=300.0).tick().taking.all()
+
+
+# -- what can share a battery -----------------------------------------------------------------------------------
+
+
+def test_course_stacked_programs_get_the_larger_want_and_not_the_sum() -> None:
+    found = scene().ask(6_000).ask(9_000).tick()
+    assert found.wanted_w.sum() == 9_000
+    assert [progress(found, i).commanded_w for i in (0, 1)] == [6_000, 9_000]
+
+
+def test_course_smaller_want_of_the_later_event_adds_nothing() -> None:
+    assert scene().ask(9_000).ask(6_000).tick().wanted_w.sum() == 9_000
+
+
+def test_course_each_of_two_overlapping_groups_gets_what_it_wants() -> None:
+    found = scene().ask(6_000, 0, 1).ask(9_000, 1, 2, 3).tick()
+    assert found.wanted_w[:2].sum() == 6_000
+    assert found.wanted_w[1:].sum() == 9_000
+
+
+def test_course_what_only_shared_devices_can_give_comes_from_them() -> None:
+    found = scene(2).ask(2_000, 0, 1).ask(8_000, 1).tick()
+    assert found.wanted_w[1] == 5_000
+    assert progress(found, 1).unserved_w == pytest.approx(3_000, abs=1)
+
+
+def test_course_stacked_programs_hold_the_target_over_time() -> None:
+    s = scene().ask(6_000).ask(9_000)
+    for _ in range(60):
+        found = s.tick()
+        s.obey(found)
+    assert found.wanted_w.sum() == pytest.approx(9_000, rel=0.002)
+    assert s.courses[0].trim.offset_w == 0
+
+
+# -- ceilings ---------------------------------------------------------------------------------------------------
+
+
+def test_course_events_of_a_program_stay_below_its_ceiling_together() -> None:
+    params = replace(STEEP, program_w={"evening": 7_000.0})
+    found = scene(params=params).ask(5_000, 0, 1).ask(5_000, 2, 3).tick()
+    assert [int(found.wanted_w[:2].sum()), int(found.wanted_w[2:].sum())] == [5_000, 2_000]
+    assert progress(found, 1).reason is Shortfall.CEILING
+
+
+def test_course_feeder_ceiling_holds_over_all_events() -> None:
+    params = replace(STEEP, feeder_w=np.array([4_000.0, np.inf]))
+    s = scene(feeder=[0, 0, 1, 1], params=params).ask(5_000, 0, 1).ask(9_000)
+    found = s.tick()
+    assert found.wanted_w[:2].sum() == 4_000
+    assert found.wanted_w.sum() == 9_000
+
+
+def test_course_feeder_ceiling_holds_for_devices_that_get_a_power_each() -> None:
+    params = replace(STEEP, feeder_w=np.array([4_000.0]))
+    found = scene(2, feeder=0, params=params).ask(Target(want=Want.DEVICE_POWER, power_w=3_000)).tick()
+    assert found.wanted_w.tolist() == [2_000, 2_000]
+
+
+def test_course_nomination_bounds_the_target_where_no_more_is_paid() -> None:
+    paid: dict[str, Any] = {"compensation": Compensation.NOMINATION, "nomination_w": 3_000.0}
+    assert scene().ask(8_000, **paid).tick().wanted_w.sum() == 3_000
+    # another program that pays for more is served in full
+    assert scene().ask(8_000, **paid).ask(8_000).tick().wanted_w.sum() == 8_000
+
+
+# -- the most that can be sustained -----------------------------------------------------------------------------
+
+
+def test_course_the_most_is_level_over_the_event() -> None:
+    s = scene(soc_pct=[80, 40, 30, 25]).ask(None)
+    first = s.tick().wanted_w
+    assert first.tolist() == pytest.approx([5_000, 2_000, 1_000, 500], abs=1)
+    assert s.tick().wanted_w.tolist() == pytest.approx(first.tolist(), abs=2)
+
+
+def test_course_the_most_beside_a_fixed_target_counts_what_that_takes() -> None:
+    found = scene(1, soc_pct=40).ask(1_500).ask(None).tick()
+    # 2 kWh for an hour, whoever asks for it
+    assert found.wanted_w.sum() == pytest.approx(2_000, abs=1)
+
+
+# -- members that are given nothing -----------------------------------------------------------------------------
+
+
+def test_course_members_given_nothing_are_idle_and_may_be_by_themselves_while_energy_goes_out() -> None:
+    found = scene(soc_pct=[80, 80, 80, 20]).ask(8_000).tick()
+    assert found.idle.tolist() == [False, False, False, True]
+    assert found.by_itself.tolist() == found.idle.tolist()
+    into = scene(soc_pct=[50, 50, 50, 100]).ask(-8_000).tick()
+    assert into.idle.tolist() == [False, False, False, True]
+    assert not into.by_itself.any()
+
+
+def test_course_what_idle_members_do_by_themselves_is_made_up_for() -> None:
+    # the last one is at its reserve and takes 1 kW of PV in its own mode
+    s = scene(soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Held.FREE], battery_w=[0, 0, 0, -1_000])
+    assert s.ask(8_000).tick().wanted_w.sum() == 9_000
+
+
+# -- targets that are no group power ----------------------------------------------------------------------------
+
+
+def test_course_power_of_each_device_is_cut_by_its_own_limits() -> None:
+    found = scene(soc_pct=[80, 80, 20, 80]).ask(Target(want=Want.DEVICE_POWER, power_w=3_000)).tick()
+    assert found.wanted_w.tolist() == [3_000, 3_000, 0, 3_000]
+    assert found.asked_w.tolist() == [3_000] * 4
+    assert (progress(found).target_w, progress(found).unserved_w) == (12_000, 3_000)
+
+
+def test_course_power_of_each_device_is_ramped_together() -> None:
+    s = scene(params=CourseParams(fleet_w_per_s=2_000, horizon_s=600)).ask(
+        Target(want=Want.DEVICE_POWER, power_w=-3_000)
+    )
+    sums = []
+    for _ in range(7):
+        found = s.tick()
+        s.obey(found)
+        sums.append(int(found.wanted_w.sum()))
+    assert sums == [-2_000, -4_000, -6_000, -8_000, -10_000, -12_000, -12_000]
+
+
+def test_course_charge_to_gives_what_is_missing_over_the_time_left() -> None:
+    found = scene(3, soc_pct=[50, 79, 90]).ask(Target(want=Want.CHARGE_TO, soc_pct=80)).tick()
+    assert found.wanted_w.tolist() == [pytest.approx(-3_000 / 0.95, abs=2), pytest.approx(-100 / 0.95, abs=2), 0]
+    assert found.idle.tolist() == [False, False, True]
+    assert not found.by_itself.any()
+
+
+def test_course_backup_charges_as_far_as_may_be_and_keeps() -> None:
+    found = scene(3, soc_pct=[50, 100, 50], grid_charge_allowed=[True, True, False]).ask(
+        Target(want=Want.BACKUP)
+    ).tick()  # fmt: skip
+    assert found.wanted_w.tolist() == [-5_000, 0, 0]
+    assert found.idle.tolist() == [False, True, True]
+
+
+def test_course_idle_takes_everybody_and_gives_nobody_anything() -> None:
+    found = scene().ask(Target(want=Want.IDLE)).tick()
+    assert found.taking.all()
+    assert found.idle.all()
+    assert not found.by_itself.any()
+
+
+def test_course_self_consumption_leaves_devices_to_themselves_and_to_nobody_else() -> None:
+    found = scene().ask(Target(want=Want.SELF_CONSUMPTION), 0, 1).ask(8_000).tick()
+    assert found.taking.tolist() == [False, False, True, True]
+    assert found.wanted_w.tolist()[:2] == [0, 0]
+
+
+def test_course_follow_load_brings_every_meter_to_its_power() -> None:
+    s = scene(4, site=[0, 1, 2, 2], load_w=[3_000, 500, 4_000, 4_000], pv_w=[0, 2_500, 0, 0])
+    found = s.ask(Target(want=Want.FOLLOW_LOAD, power_w=200)).tick()
+    assert found.wanted_w.tolist() == [2_800, -2_200, 1_900, 1_900]
+
+
+def test_course_follow_load_to_nothing_is_left_to_a_maker_whose_own_mode_does_that() -> None:
+    s = scene(
+        2, held=Held.FREE, mode=[Mode.SELF_CONSUMPTION, Mode.BACKUP], load_w=3_000, battery_w=[3_000, 0]
+    ).ask(Target(want=Want.FOLLOW_LOAD, power_w=0))  # fmt: skip
+    found = s.tick()
+    assert found.taking.tolist() == [False, True]
+    assert found.wanted_w.tolist() == [0, 3_000]
+
+
+def test_course_follow_load_unknown_goes_on_with_what_runs() -> None:
+    s = scene(1, load_w=np.nan, grid_w=np.nan, setpoint_w=700, before_w=700, battery_w=700)
+    assert s.ask(Target(want=Want.FOLLOW_LOAD, power_w=100)).tick().wanted_w.tolist() == [700]
+
+
+def test_course_products_with_a_minimum_get_it_or_nothing_from_any_target() -> None:
+    s = scene(3, setpoint_w_min=500, setpoint_step_w=100, load_w=[450, 1_234, 5_000])
+    found = s.ask(Target(want=Want.FOLLOW_LOAD, power_w=50)).tick()
+    assert found.wanted_w.tolist() == [0, 1_100, 4_900]
+
+
+def test_course_upkeep_charges_no_more_on_a_feeder_than_it_may() -> None:
+    s = scene(2, feeder=0, soc_pct=30, params=replace(STEEP, upkeep_feeder_w=np.array([3_000.0])))
+    s.ask(Target(want=Want.BACKUP))
+    event, members = s.events[0]
+    s.events[0] = (replace(event, index=-2), members)
+    assert s.tick().wanted_w.tolist() == [-1_500, -1_500]
+    s.events[0] = (event, members)
+    assert s.tick().wanted_w.tolist() == [-5_000, -5_000]
