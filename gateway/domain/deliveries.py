@@ -71,7 +71,7 @@ that has started back down the ladder; an event that is revised after its end be
 
 _MAY = np.zeros((len(Status), len(Status)), dtype=np.bool_)
 for _from, _to in STEPS.items():
-    _MAY[_from, list(_to)] = True
+    _MAY[_from, [status for status in _to if status is not _from]] = True
 
 ENDED = (int(Status.COMPLETED), int(Status.CANCELLED))
 

@@ -65,6 +65,21 @@ class ControlStats:
     results: dict[CommandResult, int] = field(default_factory=lambda: dict.fromkeys(CommandResult, 0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What a tick has found out and decided before it writes. `follows` who does as it is told; `left` the devices
+    whose owners want no part, by event."""
+
+    now: Now
+    events: Sequence[ActiveEvent]
+    claims: Claims
+    snapshot: Snapshot
+    allowed: Envelope
+    follows: Bools
+    left: Mapping[int, Slots]
+    steered: Steered
+
+
 class Control:
     """The one writer of setpoints. `telling`: somebody asks the ledger for what has changed."""
 
@@ -118,7 +133,7 @@ class Control:
             return False
         await self._journal.commit(changes)
         self.watch.trusted([name])
-        log.warning("a quarantine was lifted", extra={"name": name})
+        log.warning("a quarantine was lifted", extra={"of": name})
         return True
 
     def take_acks(self, batch: AckBatch) -> None:
@@ -181,8 +196,12 @@ class Control:
             stalled=self._writer.reach < REACH_MIN,
         )  # fmt: skip
         self._courses, self._progress = steered.courses, steered.progress
-        low, todo = self._plan(steered, snapshot, allowed, ~follows, now)
-        changes += self._account(events, claims, steered, snapshot, now)
+        seen = _Seen(
+            now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows,
+            left=self._left(events, snapshot, now), steered=steered,
+        )  # fmt: skip
+        low, todo = self._plan(seen)
+        changes += self._account(seen)
         if low.any():
             await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
         written = await self._writer.carry_out(todo, claims.holder, changes, now, names=self._names())
@@ -216,10 +235,9 @@ class Control:
         control.pays_export[:] = pays_export(events, claims)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 
-    def _plan(
-        self, steered: Steered, snapshot: Snapshot, allowed: Envelope, deaf: Bools, now: Now
-    ) -> tuple[Bools, Plan]:
+    def _plan(self, seen: _Seen) -> tuple[Bools, Plan]:
         """Whose reserve is to be raised first, and what to write."""
+        now, snapshot, steered = seen.now, seen.snapshot, seen.steered
         opted_out = (snapshot.control.bars & np.uint8(Bar.OPTED_OUT)) != 0
         taking = steered.taking & ~opted_out
         unguaranteed = self._custody.unguaranteed(snapshot.n)
@@ -233,34 +251,37 @@ class Control:
         taking &= ~self._custody.unattended(snapshot, now)
         if self._releasing_untimed:
             taking &= snapshot.nameplate.timed
+        # what an owner wants is not spread, whether for good or out of one event
+        for slots in seen.left.values():
+            opted_out[slots] = True
         release = self._custody.turns(snapshot, taking, now, opted_out)
         todo = plan(
-            snapshot, allowed, now, PlanParams(), wanted_w=steered.wanted_w, members=taking, release=release,
-            deaf=deaf, blocked=resting.blocked,
+            snapshot, seen.allowed, now, PlanParams(), wanted_w=steered.wanted_w, members=taking, release=release,
+            deaf=~seen.follows, blocked=resting.blocked,
         )  # fmt: skip
         self.stats.deferred += todo.deferred
         self.stats.outside += todo.outside
         return low, todo
 
-    def _account(
-        self, events: Sequence[ActiveEvent], claims: Claims, steered: Steered, snapshot: Snapshot, now: Now
-    ) -> list[Change]:
+    def _account(self, seen: _Seen) -> list[Change]:
         """What events deliver, to whom it is credited, what their records say; what the journal should remember."""
-        allowed = self.envelope
+        now, snapshot, claims = seen.now, seen.snapshot, seen.claims
         live = snapshot.live
         edges, changes = self._dispatcher.advance(now, claims.lost)
-        running = [event for event in events if event.index >= 0]
+        running = [event for event in seen.events if event.index >= 0]
         self._dispatcher.forget(event.index for event in running)
-        wanted_w = {event.index: self._progress[event.index].target_w for event in running}
-        net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
-        self._attributed = attributed_w(running, claims, live.battery_w, net_w, wanted_w) if running else {}
-        if allowed is not None and running:
+        if running:
+            wanted_w = {event.index: self._progress[event.index].target_w for event in running}
+            net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
+            self._attributed = attributed_w(running, claims, live.battery_w, net_w, wanted_w)
             sight = Sight(
-                snapshot=snapshot, allowed=allowed, asked_w=steered.asked_w, wanted_w=steered.wanted_w,
+                snapshot=snapshot, allowed=seen.allowed, asked_w=seen.steered.asked_w, wanted_w=seen.steered.wanted_w,
                 silent=self.watch.silent,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
-            self.ledger.look(running, claims, groups, self._left(running, snapshot, now), sight, now)
+            self.ledger.look(running, claims, groups, seen.left, sight, now)
+        else:
+            self._attributed = {}
         self.upkeep.look(edges, self._dispatcher, snapshot, now)
         return changes + list(self.ledger.over(self._dispatcher.by_index(), now))
 

@@ -99,7 +99,7 @@ class Watch:
         if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOSS_EVERY_MS:
             self._looked_ms = now.mono_ms
             self._look_for_losses(snapshot, now)
-        wrong = wrong_way(self._conduct, snapshot, allowed, now, SignParams())
+        wrong = wrong_way(self._conduct, snapshot, allowed, now, SignParams()) & ~self._quarantined()
         if not wrong.any():
             return []
         names = self._fleet.names(np.flatnonzero(wrong))

@@ -1,6 +1,7 @@
 """Events of every kind over devices that follow: overlaps, owners, storms, legs, records, restarts."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def hold(world: World, name: str, *ids: str, reason: str = "opt_out", **other: o
     return Hold(**(known | other))  # type: ignore[arg-type]
 
 
-async def running(count: int = 4, *, target_w: float = 8_000.0, **other: object) -> World:
+async def running(count: int = 4, *, target_w: float = 8_000.0, **other: Any) -> World:
     world = World(homes_of(count))
     await world.go(2)
     await world.submit(s=600, target_w=target_w, **other)
@@ -421,8 +422,11 @@ async def test_watch_f40_product_that_is_lost_at_once_is_frozen_and_the_shortfal
     assert any("frozen" in reason for reason in world.control.reasons())
     written = {slot: len(world.ops(slot)) for slot in range(10)}
     await world.go(20)
+    assert world.homes.battery_w.sum() == pytest.approx(40_000, rel=0.02)
+    # the leases have run out, and the 4 that are left carry 20 kW at most
+    await world.go(120)
     assert {slot: len(world.ops(slot)) for slot in range(10)} == written
-    assert world.progress().unserved_w > 0
+    assert world.progress().unserved_w == pytest.approx(20_000, rel=0.02)
     world.homes.offline.clear()
     world.homes.deaf.clear()
     await world.go(120)
@@ -452,11 +456,11 @@ async def test_upkeep_charges_what_is_below_its_reserve_after_an_event_and_no_mo
     await world.go(58)
     world.homes.soc_pct[:] = [15, 15, 60]
     await world.go(60)
-    assert world.homes.battery_w.tolist() == [-750, -750, 0]
+    assert world.homes.battery_w.tolist() == pytest.approx([-750, -750, 0], abs=1)
     assert world.control.upkeep.stats.recovering == 2
     rebound = world.control.upkeep.rebounds[EventId("e")]
-    assert rebound.power_w == 1_500
-    assert rebound.peak_w >= 1_500
+    assert rebound.power_w == pytest.approx(1_500, abs=2)
+    assert rebound.peak_w >= rebound.power_w
     world.homes.soc_pct[:2] = 30
     await world.go(40)
     assert world.homes.battery_w.tolist() == [0, 0, 0]
