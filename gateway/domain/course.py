@@ -43,9 +43,10 @@ class CourseParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What a running event carries from tick to tick, W."""
+    """What a running event carries from tick to tick, W. `own_w`: what those that are given nothing do by themselves."""
 
     commanded_w: float
+    own_w: float = 0.0
     trim: Trim = field(default_factory=Trim)
 
 
@@ -214,38 +215,43 @@ class _Desk:
         ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
         need_w = commanded_w - others_w - sign * taken_w
+        own_w = course.own_w
         if most is not None and sign * need_w >= abs(most.allocated_w) - 1:
             # every device at what it can keep up to the end
             given = most
         else:
-            given = self._made_up(event, need_w, sign, reliable)
+            given, own_w = self._made_up(event, need_w, sign, reliable, course.own_w)
         trim = course.trim if event.target.power_w is not None else Trim()
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
             trim = trimmed(
                 trim, target_w=target_w, delivered_w=delivered_w, dt_s=self._dt_s, unserved_w=given.unserved_w,
                 params=self._params.trim,
             )  # fmt: skip
-        self._next[event.index] = Course(commanded_w=commanded_w, trim=trim)
+        self._next[event.index] = Course(commanded_w=commanded_w, own_w=own_w, trim=trim)
         self._note(
             event, mine, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
         )  # fmt: skip
         return given.setpoint_w, given.setpoint_w
 
-    def _made_up(self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools) -> Allocation:
-        """Allocate `need_w`, counting what those that are given nothing do by themselves."""
-        if sign * need_w <= 0:
-            need_w = 0.0
-        given = self._preferred(event, need_w, reliable)
+    def _made_up(
+        self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools, own_w: float
+    ) -> tuple[Allocation, float]:
+        """Allocate `need_w`, counting what those that are given nothing do by themselves: `own_w` in the last tick, and
+        returned as it is now."""
+
+        def given_w(other_w: float, mask: Bools) -> Allocation:
+            return self._preferred(event, max(sign * (need_w - other_w), 0.0) * sign, mask)
+
+        given = given_w(own_w, reliable)
         control = self._snapshot.control
         running = reliable & (given.setpoint_w == 0) & ((control.held == Held.FREE) | control.idle)
         running &= self._taken_w == 0
-        own_w = float(self._each_w[running].sum())
-        if abs(own_w) <= OWN_POWER_W:
-            return given
-        need_w = max(sign * (need_w - own_w), 0.0) * sign
-        again = self._preferred(event, need_w, reliable & ~running)
-        return again if again.unserved_w == 0 else self._preferred(event, need_w, reliable)
+        now_w = float(self._each_w[running].sum())
+        if abs(now_w - own_w) <= OWN_POWER_W:
+            return given, own_w
+        again = given_w(now_w, reliable & ~running)
+        return (again if again.unserved_w == 0 else given_w(0.0, reliable)), now_w
 
     def _preferred(self, event: ActiveEvent, need_w: float, mask: Bools) -> Allocation:
         """Devices that serve no earlier event first: what they give counts for this one only."""

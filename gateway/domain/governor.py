@@ -3,6 +3,10 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from gateway.domain.model import Bools, Floats
+
 DT_S_MAX = 5.0
 
 
@@ -17,6 +21,16 @@ class Governor:
         does not earn a larger step."""
         most_w = self.w_per_s * min(max(dt_s, 0.0), DT_S_MAX)
         return commanded_w + min(max(desired_w - commanded_w, -most_w), most_w)
+
+
+def in_turn(joining: Bools, own_w: Floats, most_w: float) -> Bools:
+    """Who of those `joining` is stopped from what it does by itself now: no more than `most_w` of their power together
+    (but one at least), so that an event that begins is no step."""
+    rows = np.flatnonzero(joining)
+    late = rows[1:][np.cumsum(np.abs(own_w[rows]))[1:] > most_w]
+    now = joining.copy()
+    now[late] = False
+    return now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from gateway.domain.deliveries import Sight
 from gateway.domain.dispatch import ActiveEvent, BookEntry, EventState
 from gateway.domain.envelope import Envelope, LimitParams
 from gateway.domain.fleet import Fleet, Snapshot
+from gateway.domain.governor import in_turn
 from gateway.domain.limits import envelope
 from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Now, Slots
 from gateway.domain.response import ResponseParams, responsive
@@ -246,6 +247,9 @@ class Control:
             after_s=self._settings.rest_after_s,
         )  # fmt: skip
         taking &= ~resting.free
+        stopped = taking & (snapshot.control.held == Held.FREE) & (steered.wanted_w == 0)
+        most_w = self._settings.fleet_w_per_s * self._settings.tick_s
+        taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), most_w)
         low = self._custody.reserves_due(taking)
         taking &= ~low
         taking &= ~self._custody.unattended(snapshot, now)

@@ -253,6 +253,28 @@ def test_course_what_idle_members_do_by_themselves_is_made_up_for() -> None:
     assert s.ask(8_000).tick().wanted_w.sum() == 9_000
 
 
+@pytest.mark.parametrize("asked_w", [9_000, 14_000, 18_000])
+def test_course_member_that_could_last_longer_is_not_left_out_for_what_it_does_by_itself(asked_w: float) -> None:
+    # everybody begins as nobody's, taking PV; what each takes is not to keep it from its turn
+    s = scene(6, soc_pct=[80, 78, 76, 40, 38, 30], held=Held.FREE, battery_w=-1_000)
+    s.ask(asked_w)
+    control, live = s.snapshot.control, s.snapshot.live
+    for _ in range(4):
+        found = s.tick()
+        on = found.taking & ~found.idle
+        control.held[:] = np.where(on, Held.CONTROLLED, Held.FREE)
+        control.setpoint_w[:] = np.where(on, found.wanted_w, 0)
+        live.battery_w[:] = np.where(on, found.wanted_w, -1_000)
+    assert found.wanted_w.tolist() == sorted(found.wanted_w.tolist(), reverse=True)
+    assert live.battery_w.sum() == pytest.approx(asked_w, rel=0.01)
+
+
+def test_course_event_that_charges_begins_where_homes_discharge_by_themselves() -> None:
+    s = scene(held=Held.FREE, battery_w=2_000, soc_pct=50, params=CourseParams(fleet_w_per_s=1_000, horizon_s=600))
+    # 8 kW by themselves; on the way down nobody is told to charge against the others
+    assert s.ask(-8_000).tick().wanted_w.tolist() == [0, 0, 0, 0]
+
+
 # -- targets that are no group power ----------------------------------------------------------------------------
 
 

@@ -230,6 +230,20 @@ async def test_dispatch_member_at_its_reserve_is_held_where_the_device_would_go_
     assert set(world.ops(2)) == {CommandOp.HOLD}
 
 
+async def test_dispatch_event_that_begins_while_homes_run_by_themselves_is_no_step() -> None:
+    world = World(homes_of(12), facts=BLOCKS)
+    world.homes.own_w[:] = 1_500
+    for slot in range(12):
+        world.homes.revert(slot)
+    # half of them can spare little
+    world.homes.soc_pct[6:] = 25
+    await world.go(2)
+    await world.submit(s=600, target_w=20_000)
+    await world.go(30)
+    assert world.homes.battery_w.sum() == pytest.approx(20_000, rel=0.02)
+    assert world.steps_w() <= 1_500 + SETTINGS.fleet_w_per_s
+
+
 # -- other targets ----------------------------------------------------------------------------------------------
 
 
