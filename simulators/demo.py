@@ -16,11 +16,12 @@ import numpy as np
 
 from simulators import demo_files, oracle, processes
 from simulators.clock import RealClock
+from simulators.faces.catalogue import FACES
 from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
-from simulators.homes import Homes, make_homes
+from simulators.homes import Homes, make_homes, well_stocked
 from simulators.platform import Outage, Platform
-from simulators.polled import PolledHomes
+from simulators.polled import PolledHomes, places
 from simulators.view import Facts, View
 
 INTERVAL_S = 60
@@ -85,7 +86,9 @@ class Demo:
         self._directory = directory
         self._broker_port = processes.free_port()
         self._http_port = processes.free_port()
-        self.homes: Homes = make_homes(options.devices, options.seed)
+        # one home of every polled product has much to give: each is to be seen at work
+        shown = places(options.devices, options.each)[: len(FACES)]
+        self.homes: Homes = well_stocked(make_homes(options.devices, options.seed), shown)
         self.cast = Cast()
         self.verdict = oracle.Verdict()
         self._planted = 0

@@ -1,7 +1,8 @@
 """A varied population of homes: what their batteries can do, what their owners allow, how they are wired."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +138,17 @@ def make_homes(n: int, seed: int = 1) -> Homes:
         pv_peak_w=pv_peak_w,
         seed=seed,
     )
+
+
+def well_stocked(homes: Homes, indices: Sequence[int]) -> Homes:
+    """The same homes, but for some that have much to give and may: what an event asks first."""
+    at = list(indices)
+    values = {"capacity_wh": 27_000.0, "soc_start_pct": 90.0, "reserve_pct": 20.0, "export_allowed": True,
+              "site_export_w_max": math.inf}  # fmt: skip
+    changed = {name: getattr(homes, name).copy() for name in values}
+    for name, value in values.items():
+        changed[name][at] = value
+    return replace(homes, **changed)
 
 
 def _limit_text(value: float) -> str:

@@ -23,6 +23,11 @@ class Polled:
     connection: Connection
 
 
+def places(devices: int, each: int, products: int = len(FACES)) -> range:
+    """Which homes of a fleet are polled: the last ones, product after product."""
+    return range(devices - min(each * products, devices // 2), devices)
+
+
 class PolledHomes:
     """The last homes of the fleet, `each` of every product. They leave the firmware's protocol and get their own."""
 
@@ -30,8 +35,7 @@ class PolledHomes:
         self, fleet: FirmwareFleet, *, each: int, broker_url: str, products: Sequence[str] = tuple(FACES)
     ) -> None:
         self._fleet = fleet
-        count = min(each * len(products), len(fleet.devices.homes) // 2)
-        self.indices = list(range(len(fleet.devices.homes) - count, len(fleet.devices.homes)))
+        self.indices = list(places(len(fleet.devices.homes), each, len(products)))
         parts = urlsplit(broker_url)
         broker = (parts.hostname or "127.0.0.1", parts.port or 1883)
         batteries = fleet.devices.batteries
