@@ -30,7 +30,7 @@ from gateway.api.samples import (
 )
 from gateway.api.server import Parts, make_app
 from gateway.api.views import FleetView
-from gateway.clock import Clock, SystemClock, utc_struct
+from gateway.clock import Clock, SteadyClock, SystemClock, utc_struct
 from gateway.config import Settings
 from gateway.domain.energy import Rules
 from gateway.domain.errors import GatewayError
@@ -53,6 +53,7 @@ from gateway.services.reports import Reports
 from gateway.services.router import Router
 from gateway.services.sessions import Sessions
 from gateway.services.supervisor import Supervisor
+from gateway.services.timekeeper import Timekeeper
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
 from gateway.sinks.mqtt import MqttSink
@@ -60,7 +61,7 @@ from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
-from gateway.storage.recovery import recover
+from gateway.storage.recovery import Recovered, recover
 from gateway.transports.mqtt.connection import Connection as MqttConnection
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with gateway(settings, clock=SystemClock()) as running:
+    async with gateway(settings, clock=SteadyClock(SystemClock())) as running:
         # What the start has made lives as long as the process; collections that go through it would stop the loop.
         gc.collect()
         gc.freeze()
@@ -119,7 +120,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(settings: Settings, *, clock: Clock) -> AsyncIterator[Gateway]:
+async def gateway(settings: Settings, *, clock: SteadyClock) -> AsyncIterator[Gateway]:
     """Start everything, give the running gateway, stop everything."""
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(settings.state_dir))
@@ -141,7 +142,7 @@ def _enroll(inventory: Inventory, remembered: JournalState) -> None:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
 
-async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gateway:
+async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) -> Gateway:
     codecs = load_profiles(settings.profiles_dir)
     _tell(codecs)
     fleet = Fleet()
@@ -166,17 +167,8 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     deliveries = _deliveries(settings, interval_log, platform.connection if platform else None, clock, stack)
 
     rules = Rules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
-    recovered = recover(
-        checkpoints=(checkpoints := Checkpoints(settings.state_dir)),
-        spool=settings.state_dir / "spool",
-        rules=rules,
-        ids=fleet.ids,
-        logged_record=interval_log.position,
-    )
-    if recovered.checkpoint is not None:
-        restore_columns(fleet, recovered.checkpoint, clock.now())
-        restore_records(control.ledger, recovered.checkpoint, dispatcher.entries(), fleet)
-    log.info("state recovered", extra=asdict(recovered.stats) | {"epoch": remembered.epoch, "devices": fleet.n})
+    checkpoints = Checkpoints(settings.state_dir)
+    recovered = _recovered(settings, rules, checkpoints, interval_log, steering, fleet)
     control.restore(remembered)
     recorder = Recorder(recovered.engine, ids=fleet.ids, unlogged=recovered.unlogged)
     ingest = Ingest(
@@ -222,7 +214,7 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
 
     def readiness() -> list[str]:
         reasons = [f"MQTT {name}: not connected" for name, c in connections.items() if not c.connected]
-        reasons += ingest.reasons() + control.reasons()
+        reasons += ingest.reasons() + steering.reasons()
         reasons += [f"sink {d.sink.name}: {d.stats.failing}" for d in deliveries if d.stats.failing]
         return reasons + [f"service {n}: {h.failing}" for n, h in supervisor.health.items() if h.failing]
 
@@ -247,6 +239,7 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
         "control": control.run,
         "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
+        "timekeeper": steering.timekeeper.run,
         "retention": lambda: _retain(interval_log, settings, deliveries),
     }
     services |= {f"delivery-{d.sink.name}": d.run for d in deliveries}
@@ -257,6 +250,26 @@ async def _build(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Gat
     return Gateway(fleet=fleet, control=control, supervisor=supervisor)
 
 
+def _recovered(
+    settings: Settings,
+    rules: Rules,
+    checkpoints: Checkpoints,
+    interval_log: IntervalLog,
+    steering: "_Steering",
+    fleet: Fleet,
+) -> Recovered:
+    """Readings, records and accumulators as they were."""
+    recovered = recover(
+        checkpoints=checkpoints, spool=settings.state_dir / "spool", rules=rules, ids=fleet.ids,
+        logged_record=interval_log.position,
+    )  # fmt: skip
+    if recovered.checkpoint is not None:
+        restore_columns(fleet, recovered.checkpoint, steering.clock.now())
+        restore_records(steering.control.ledger, recovered.checkpoint, steering.dispatcher.entries(), fleet)
+    log.info("state recovered", extra=asdict(recovered.stats) | {"devices": fleet.n})
+    return recovered
+
+
 def _wake(deliveries: Iterable[Delivery]) -> None:
     for delivery in deliveries:
         delivery.wake()
@@ -264,8 +277,10 @@ def _wake(deliveries: Iterable[Delivery]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Steering:
-    """What takes events in, what carries them out, what is told of them."""
+    """What takes events in, what carries them out and when, what is told of them."""
 
+    clock: SteadyClock
+    timekeeper: Timekeeper
     dispatcher: Dispatcher
     control: Control
     reports: Reports
@@ -275,6 +290,11 @@ class _Steering:
         yield from control_samples(self.control)
         yield from dispatch_samples(self.dispatcher, self.control)
         yield from self.reports.samples()
+        yield from self.timekeeper.samples()
+
+    def reasons(self) -> list[str]:
+        """Why steering is not in order."""
+        return self.control.reasons() + self.timekeeper.reasons()
 
     async def tell(self, platform: PlatformSignal) -> None:
         """Tell the platform what becomes of events, and what the fleet can sustain."""
@@ -286,7 +306,13 @@ class _Steering:
 
 
 def _steering(
-    settings: Settings, remembered: JournalState, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock
+    settings: Settings,
+    remembered: JournalState,
+    *,
+    fleet: Fleet,
+    journal: Journal,
+    link: DeviceLink,
+    clock: SteadyClock,
 ) -> _Steering:
     dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
     dispatcher.restore(remembered)
@@ -296,7 +322,10 @@ def _steering(
     )  # fmt: skip
     reports = Reports(control.ledger, clock=clock, availability_s=settings.control.availability_s)
     view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
-    return _Steering(dispatcher=dispatcher, control=control, reports=reports, view=view)
+    timekeeper = Timekeeper(clock, idle=control.idle)
+    return _Steering(
+        clock=clock, timekeeper=timekeeper, dispatcher=dispatcher, control=control, reports=reports, view=view
+    )
 
 
 @asynccontextmanager

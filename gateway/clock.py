@@ -37,6 +37,49 @@ class SystemClock:
         return time.perf_counter_ns()
 
 
+class SteadyClock:
+    """Wall time that does not jump. It follows its source's drift, slowly; a step is held back (`step_ms`) until it has
+    stood for a while and nothing runs that was begun on the time before it. So an event ends when it was to end."""
+
+    STEP_MS = 2_000
+    CONFIRM_MS = 60_000
+    SLEW_PPM = 1_000
+
+    def __init__(self, source: Clock) -> None:
+        self._source = source
+        now = source.now()
+        self._offset_ms: float = now.utc_ms - now.mono_ms
+        self._looked_ms = self._since_ms = now.mono_ms
+        self.step_ms = 0
+        self.steps = 0
+
+    def now(self) -> Now:
+        mono_ms = self._source.mono_ms()
+        return Now(utc_ms=mono_ms + round(self._offset_ms), mono_ms=mono_ms)
+
+    def mono_ms(self) -> int:
+        return self._source.mono_ms()
+
+    def cpu_ns(self) -> int:
+        return self._source.cpu_ns()
+
+    def look(self, *, idle: bool) -> None:
+        """Compare with the source; to be called every few seconds. `idle`: a step may be taken over."""
+        now = self._source.now()
+        off_ms = now.utc_ms - now.mono_ms - self._offset_ms
+        most_ms = (now.mono_ms - self._looked_ms) * self.SLEW_PPM / 1e6
+        self._looked_ms = now.mono_ms
+        if abs(off_ms) < self.STEP_MS:
+            self._offset_ms += min(max(off_ms, -most_ms), most_ms)
+            self.step_ms = 0
+        elif abs(off_ms - self.step_ms) >= self.STEP_MS:
+            self.step_ms, self._since_ms = round(off_ms), now.mono_ms
+            self.steps += 1
+        elif idle and now.mono_ms - self._since_ms >= self.CONFIRM_MS:
+            self._offset_ms += off_ms
+            self.step_ms = 0
+
+
 class ManualClock:
     """A clock that moves when told to; for tests and replay."""
 

@@ -43,7 +43,7 @@ class CourseParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What a running event carries from tick to tick, W. `own_w`: what those that are given nothing do by themselves."""
+    """What a running event carries from tick to tick, W. `own_w`: what those given nothing do by themselves."""
 
     commanded_w: float
     own_w: float = 0.0

@@ -339,6 +339,11 @@ class Control:
         out += [f"product {name}: lost all at once, frozen" for name in self.watch.frozen]
         return out
 
+    def idle(self) -> bool:
+        """Whether no event runs and nobody is under control."""
+        held = self._fleet.control.held[: self._fleet.n]
+        return not self._progress and not np.isin(held, (int(Held.CONTROLLED), int(Held.RELEASING))).any()
+
     def progress(self, entry: BookEntry) -> Progress | None:
         """How an event is doing; None while it does not run."""
         return self._progress.get(entry.index) if entry.index >= 0 else None

@@ -511,6 +511,22 @@ async def test_upkeep_keeps_to_its_hours() -> None:
     assert world.ops() == []
 
 
+# -- time -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step_s", [-3 * 3_600, 2 * 86_400])
+async def test_dispatch_f11_event_ends_when_it_was_to_end_though_the_wall_clock_steps(step_s: int) -> None:
+    world = await running()
+    world.clock.utc += step_s * 1_000
+    await world.go(500)
+    assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
+    assert any("wall clock" in reason for reason in world.timekeeper.reasons())
+    await world.go(120)
+    assert world.state() == "completed"
+    assert world.held() == ["FREE"] * 4
+    assert world.timekeeper.reasons() == []
+
+
 # -- restarts ---------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gateway.clock import ManualClock
+from gateway.clock import ManualClock, SteadyClock
 from gateway.domain.columns import Held
 from gateway.domain.course import Progress
 from gateway.domain.dispatch import Answer
@@ -17,6 +17,7 @@ from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Row, bodies
 from gateway.services.settings import ControlSettings
+from gateway.services.timekeeper import Timekeeper
 from tests.fakes import FACTS, Homes, MemoryJournal, home
 
 SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)
@@ -24,7 +25,8 @@ SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)
 
 @dataclass(slots=True)
 class World:
-    """`trace` is the fleet's power in W, one value per second; `now_s` the seconds that have passed."""
+    """`trace` is the fleet's power in W, one value per second. `clock` is the machine's: moving its `utc` alone is what
+    a step of the wall clock is."""
 
     devices: Sequence[Device]
     facts: ProductFacts = FACTS
@@ -36,6 +38,7 @@ class World:
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     control: Control = field(init=False)
+    timekeeper: Timekeeper = field(init=False)
     trace: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,13 +53,15 @@ class World:
 
     def _attach(self) -> None:
         remembered = self.journal.load()
-        self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=self.clock)
+        steady = SteadyClock(self.clock)
+        self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=steady)
         self.dispatcher.restore(remembered)
         self.control = Control(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
-            clock=self.clock, epoch=remembered.epoch, telling=True,
+            clock=steady, epoch=remembered.epoch, telling=True,
         )  # fmt: skip
         self.control.restore(remembered)
+        self.timekeeper = Timekeeper(steady, idle=self.control.idle)
         self.homes.on_acks = self.control.take_acks
 
     def restart(self, *, away_s: int) -> None:
@@ -74,6 +79,7 @@ class World:
         """Let `s` seconds pass."""
         for _ in range(s):
             self.homes.report()
+            self.timekeeper.look()
             await self.control.tick()
             self.trace.append(float(self.homes.battery_w.sum()))
             if each is not None:

@@ -1,0 +1,50 @@
+"""Keeps the clock steady: what the machine's wall clock does while events run is told, and not followed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from gateway.clock import SteadyClock
+from gateway.services.observe import Sample
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+
+
+class Timekeeper:
+    """Looks at the wall clock. `idle` says whether nothing runs, so that a step may be taken over."""
+
+    def __init__(self, clock: SteadyClock, *, idle: Callable[[], bool]) -> None:
+        self._clock = clock
+        self._idle = idle
+
+    async def run(self) -> None:
+        """Look every second, until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(EVERY_S)
+
+    def look(self) -> None:
+        """Look once."""
+        before_ms = self._clock.step_ms
+        self._clock.look(idle=self._idle())
+        step_ms = self._clock.step_ms
+        if step_ms and step_ms != before_ms:
+            log.error("the wall clock stepped; what runs goes on by the time before", extra={"step_s": step_ms / 1000})
+        elif before_ms and not step_ms:
+            log.warning("the wall clock is followed again", extra={"step_s": before_ms / 1000})
+
+    def reasons(self) -> list[str]:
+        """Why time is not in order."""
+        step_ms = self._clock.step_ms
+        return [f"clock: the wall clock stepped by {step_ms / 1000:+.0f} s, not followed"] if step_ms else []
+
+    def samples(self) -> Iterable[Sample]:
+        yield Sample(
+            name="gateway_clock_step_held_seconds", help="Step of the wall clock that is not followed yet.",
+            value=self._clock.step_ms / 1000,
+        )  # fmt: skip
+        yield Sample(
+            name="gateway_clock_steps", help="Steps of the wall clock.", value=self._clock.steps, kind="counter"
+        )
