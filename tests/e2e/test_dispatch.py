@@ -22,6 +22,7 @@ from tests.simulators.fleets import homes
 pytestmark = pytest.mark.e2e
 
 N = 4
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 CONTROL = {"release_spread_s": 2, "fleet_w_per_s": 4_000, "command_valid_s": 3}
 
 
@@ -118,6 +119,31 @@ async def test_sigterm_in_mid_event_leaves_leases_running_and_release_hands_all_
         released = {seen.index for seen in s.commands() if seen.op is Op.RELEASE and seen.result is Result.APPLIED}
         assert released == set(range(N))
     assert again.faults_logged() == []
+
+
+@pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed (Debian: apt-get install faketime)")
+@pytest.mark.parametrize("step", ["-3h", "+2d"])
+async def test_dispatch_f11_wall_clock_of_the_machine_steps_in_mid_event(tmp_path: Path, step: str) -> None:
+    async with street(tmp_path) as s:
+        # the gateway's wall clock is in this file
+        moved = tmp_path / "time"
+        moved.write_text("+0", encoding="ascii")
+        s.daemon.child.env |= {
+            "LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_TIMESTAMP_FILE": str(moved), "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }  # fmt: skip
+        async with running(s.daemon):
+            await s.enroll()
+            end_ms = now_ms() + 15_000
+            await s.discharge("through", s=15)
+            await eventually(lambda: s.remote == N, "all follow", alive=s.daemon.child)
+            moved.write_text(step, encoding="ascii")
+            told = await s.daemon.until("/readyz", lambda r: r.status == 503, "the step is told")
+            assert any("wall clock stepped" in reason for reason in told.body["reasons"])
+            await eventually(lambda: s.remote < N, "the event ends", alive=s.daemon.child)
+            assert now_ms() >= end_ms
+            await eventually(lambda: s.remote == 0, "all are back", alive=s.daemon.child)
+            assert any(seen.op is Op.RELEASE for seen in s.commands())
 
 
 async def test_stop_all_releases_everything_and_refuses_until_cleared(tmp_path: Path) -> None:
