@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "device_profiles"
 HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct\n"
 EVENT = {"id": "e", "revision": 1, "state": "active", "start": "s", "end": "e", "target_w": 5.0, "commanded_w": None,
-         "delivered_w": None, "unserved_w": None, "devices": 2}  # fmt: skip
+         "delivered_w": None, "unserved_w": None, "devices": 2, "want": "power", "attributed_w": None,
+         "shortfall": None}  # fmt: skip
 
 
 class Script:
@@ -246,17 +247,55 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     assert run("dispatch", "send", "-", "--url", daemon.url, stdin='{"id": "f"}').exit_code == 0
     assert run("dispatch", "cancel", "e", "--url", daemon.url).exit_code == 0
     assert run("dispatch", "show", "e", "--url", daemon.url).exit_code == 0
+    past = ("--offset", "5", "--limit", "2", "--occurrence", "2026-01-01T00:00:00Z")
+    assert run("dispatch", "show", "e", *past, "--url", daemon.url).exit_code == 0
     assert run("dispatch", "stop-all", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert run("dispatch", "stop-all", "--clear", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
         ("POST", "/v1/dispatch-events", b'{"id": "e"}'),
         ("POST", "/v1/dispatch-events", b'{"id": "f"}'),
         ("DELETE", "/v1/dispatch-events/e", b""),
-        ("GET", "/v1/dispatch-events/e", b""),
+        ("GET", "/v1/dispatch-events/e?offset=0&limit=100", b""),
+        ("GET", "/v1/dispatch-events/e?offset=5&limit=2&occurrence=2026-01-01T00%3A00%3A00Z", b""),
         ("POST", "/v1/dispatch/stop-all", b'{"active": true, "by": "me"}'),
         ("POST", "/v1/dispatch/stop-all", b'{"active": false, "by": "me"}'),
     ]
     assert run("dispatch", "send", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
+
+
+def test_holds_and_quarantine_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> None:
+    hold = {"id": "h", "reason": "storm", "event": None, "since": "s", "until": None, "by": "me", "devices": 2,
+            "active": True}  # fmt: skip
+    daemon.says({"holds": [hold]})
+    listed = run("holds", "list", "--url", daemon.url)
+    assert (listed.exit_code, "storm" in listed.output) == (0, True)
+    assert json.loads(run("holds", "list", "--url", daemon.url, "--json").output) == {"holds": [hold]}
+    assert run("holds", "lift", "a/b", "--url", daemon.url).exit_code == 0
+    daemon.says(hold)
+    assert run("holds", "set", "-", "--url", daemon.url, stdin='{"id": "h"}').exit_code == 0
+    assert run("holds", "set", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
+    daemon.says({"quarantined": {"home-1": "wrong_sign"}, "frozen": ["acme"]})
+    shown = run("devices", "quarantine", "--url", daemon.url).output
+    assert re.search(r"home-1 +wrong_sign", shown)
+    assert re.search(r"product:acme +lost all at once", shown)
+    assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
+    assert run("devices", "trust", "product:acme", "--url", daemon.url).exit_code == 0
+    assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
+        ("DELETE", "/v1/holds/a%2Fb", b""),
+        ("POST", "/v1/holds", b'{"id": "h"}'),
+        ("GET", "/v1/quarantine", b""),
+        ("GET", "/v1/quarantine", b""),
+        ("DELETE", "/v1/quarantine/product%3Aacme", b""),
+    ]
+
+
+def test_dispatch_availability_is_a_table_of_kilowatts(daemon: Script) -> None:
+    group = {"group": "all", "devices": 3, "hours": [1, 2], "discharge_w": [9_000.0, 4_500.0], "charge_w": [1.0, 0.0]}
+    daemon.says({"groups": [group]})
+    shown = run("dispatch", "availability", "--url", daemon.url).output
+    assert "discharge 2 h" in shown
+    assert re.search(r"all +3 +9.0 +4.5 +0.0 +0.0", shown)
+    assert run("dispatch", "availability", "--url", daemon.url, "--json").exit_code == 0
 
 
 def test_command_refused_by_the_daemon_exits_1_with_its_words(daemon: Script) -> None:
@@ -288,4 +327,4 @@ def test_command_odd_id_is_one_segment_of_the_path(daemon: Script, name: str) ->
     daemon.says({"error": "no such event"}, status=404)
     assert run("dispatch", "show", name, "--url", daemon.url).exit_code == 1
     assert len(daemon.asked) == 1
-    assert re.fullmatch(r"/v1/dispatch-events/[A-Za-z0-9%._~-]+", daemon.asked[0][1])
+    assert re.fullmatch(r"/v1/dispatch-events/[A-Za-z0-9%._~-]+(\?offset=0&limit=100)?", daemon.asked[0][1])

@@ -47,23 +47,30 @@ class DispatchView:
         """Events that run, as bodies for the platform."""
         return [self._status(e).model_dump(exclude_none=True) for e in self._dispatcher.entries() if e.state in RUNS]
 
-    async def one(self, event_id: str) -> EventStatus | None:
-        """An event with the records of its devices, also of occurrences that are over. Raises StorageError."""
+    async def one(self, event_id: str, *, occurrence: str | None = None, offset: int, limit: int) -> EventStatus | None:
+        """An event with a page of delivery records: of `occurrence` (its start, as it is shown), else of now, else of
+        the newest that is over. Raises StorageError."""
         entry = self._dispatcher.entry(event_id)
         if entry is None:
             return None
         status = self._status(entry)
-        if entry.index >= 0:
+        past = await self._journal.delivered(EventId(event_id))
+        status.occurrences = [
+            OccurrenceBody(start=rfc3339(p.occurrence_ms), ended=rfc3339(p.ended_ms), devices=len(p.devices))
+            for p in past
+        ]
+        page = slice(offset, offset + limit)
+        total, rows = 0, list[Row]()
+        if occurrence is None and entry.index >= 0:
             slots = self._dispatcher.members(entry.index, entry.request)
-            status.members = [_delivery(row) for row in self._control.ledger.rows(entry, slots)]
-            status.occurrences = [
-                OccurrenceBody(
-                    start=rfc3339(past.occurrence_ms),
-                    ended=rfc3339(past.ended_ms),
-                    devices=[_delivery(row) for row in bodies(past.event, past.devices, past.columns)],
-                )
-                for past in await self._journal.delivered(EventId(event_id))
-            ]
+            total, rows = self._control.ledger.page(entry, slots, page)
+        chosen = [p for p in past if occurrence in (None, rfc3339(p.occurrence_ms))]
+        if not total and chosen:
+            total = len(chosen[-1].devices)
+            columns = {name: values[page] for name, values in chosen[-1].columns.items()}
+            rows = bodies(event_id, chosen[-1].devices[page], columns)
+        status.members = [_delivery(row) for row in rows]
+        status.next = page.stop if page.stop < total else None
         return status
 
     def _status(self, entry: BookEntry) -> EventStatus:

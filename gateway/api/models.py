@@ -68,11 +68,11 @@ class DeliveryBody(Body):
 
 
 class OccurrenceBody(Body):
-    """What became of an occurrence of an event that is over."""
+    """An occurrence of an event that is over, and how many devices it has records of."""
 
     start: str
     ended: str
-    devices: list[DeliveryBody]
+    devices: int
 
 
 class ReboundBody(Body):
@@ -87,7 +87,9 @@ class EventStatus(Body):
     """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
     backup, that of now or of the first leg. `target_w` of now as far as ceilings and energy go, `delivered_w` measured
     gross AC battery power of the group, `attributed_w` what the event is credited with of it; `shortfall` why less than
-    asked is given. `reason` of a rejection. `occurrences`: records of those that are over."""
+    asked is given. `reason` of a rejection. Of one event alone: `members` are a page of its delivery records, those of
+    now or of the newest occurrence unless another is asked for, `next` where the next page begins, `occurrences` those
+    that are over."""
 
     id: str
     revision: int
@@ -109,6 +111,7 @@ class EventStatus(Body):
     devices: int
     rebound: ReboundBody | None = None
     members: list[DeliveryBody] | None = None
+    next: int | None = None
     occurrences: list[OccurrenceBody] | None = None
 
 
@@ -315,9 +318,14 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/dispatch-events/{id}": {
             "get": {
-                "summary": "One event with the status of its devices",
-                "parameters": event_id,
-                "responses": _answers("EventStatus", problems=("404",)),
+                "summary": "One event with the delivery records of its devices",
+                "parameters": [
+                    *event_id,
+                    _parameter("occurrence", "query", "string"),
+                    _parameter("offset", "query", "integer"),
+                    _parameter("limit", "query", "integer"),
+                ],
+                "responses": _answers("EventStatus", problems=("400", "404", "503")),
             },
             "delete": {
                 "summary": "Cancel an event",

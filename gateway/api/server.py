@@ -154,7 +154,12 @@ class _Routes:
         return _json(EventList(events=self._parts.events.all(), stopped=dispatcher.stopped))
 
     async def event(self, request: web.Request) -> web.StreamResponse:
-        found = await self._parts.events.one(request.match_info["id"])
+        found = await self._parts.events.one(
+            request.match_info["id"],
+            occurrence=request.query.get("occurrence"),
+            offset=_number(request, "offset", 0, 10**9),
+            limit=_number(request, "limit", PAGE_MAX, PAGE_MAX),
+        )
         return _json(found) if found is not None else _problem(404, "no such event")
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:

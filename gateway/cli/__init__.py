@@ -8,6 +8,7 @@ import typer
 from gateway.cli.daemon import daemon
 from gateway.cli.devices import devices
 from gateway.cli.dispatch import dispatch
+from gateway.cli.holds import holds
 from gateway.cli.profiles import profiles
 
 cli = typer.Typer(
@@ -17,6 +18,7 @@ cli.add_typer(daemon)
 cli.add_typer(profiles, name="profiles")
 cli.add_typer(devices, name="devices")
 cli.add_typer(dispatch, name="dispatch")
+cli.add_typer(holds, name="holds")
 
 
 def main() -> None:

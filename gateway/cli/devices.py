@@ -55,6 +55,23 @@ def devices_unenrolled(url: Url = DEFAULT_URL) -> None:
     out.print_json(data=ask(url, "GET", "/v1/unenrolled"))
 
 
+@devices.command("quarantine")
+def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List devices and products that are not written, and why."""
+    page = ask(url, "GET", "/v1/quarantine")
+    if as_json:
+        out.print_json(data=page)
+        return
+    rows = [{"name": name, "reason": reason} for name, reason in page["quarantined"].items()]
+    show(rows + [{"name": f"product:{name}", "reason": "lost all at once"} for name in page["frozen"]], as_json=False)
+
+
+@devices.command("trust")
+def devices_trust(name: str, url: Url = DEFAULT_URL) -> None:
+    """Let a device (or a product, as `product:<profile>`) out of quarantine, once it is mended."""
+    out.print_json(data=ask(url, "DELETE", f"/v1/quarantine/{segment(name)}"))
+
+
 @devices.command("import")
 def devices_import(
     file: Path,

@@ -2,8 +2,6 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +11,8 @@ from gateway.cli.shared import (
     AsJson,
     Url,
     ask,
-    fail,
     out,
+    read_body,
     segment,
     show,
 )
@@ -27,11 +25,7 @@ def dispatch_send(
     file: Annotated[str, typer.Argument(help="event as JSON; - reads standard input")], url: Url = DEFAULT_URL
 ) -> None:
     """Send an event (or a new revision of one)."""
-    try:
-        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        fail([f"{file}: cannot be read: {error}"], code=2)
-    out.print_json(data=ask(url, "POST", "/v1/dispatch-events", body, "application/json"))
+    out.print_json(data=ask(url, "POST", "/v1/dispatch-events", read_body(file), "application/json"))
 
 
 @dispatch.command("list")
@@ -49,25 +43,52 @@ def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         "state",
         "start",
         "end",
+        "want",
         "target_w",
         "commanded_w",
         "delivered_w",
+        "attributed_w",
         "unserved_w",
+        "shortfall",
         "devices",
     )
     show([{k: event[k] for k in shown} for event in page["events"]], as_json=False)
 
 
 @dispatch.command("show")
-def dispatch_show(event: str, url: Url = DEFAULT_URL) -> None:
-    """Show one event with its devices."""
-    out.print_json(data=ask(url, "GET", f"/v1/dispatch-events/{segment(event)}"))
+def dispatch_show(
+    event: str,
+    url: Url = DEFAULT_URL,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    occurrence: Annotated[str | None, typer.Option(help="of an occurrence that is over: its start, as shown")] = None,
+) -> None:
+    """Show one event with the delivery records of its devices."""
+    query = f"offset={offset}&limit={limit}" + (f"&occurrence={segment(occurrence)}" if occurrence else "")
+    out.print_json(data=ask(url, "GET", f"/v1/dispatch-events/{segment(event)}?{query}"))
 
 
 @dispatch.command("cancel")
 def dispatch_cancel(event: str, url: Url = DEFAULT_URL) -> None:
     """Cancel an event."""
     out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}"))
+
+
+@dispatch.command("availability")
+def dispatch_availability(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show what can be kept up from now on, kW, for how many hours."""
+    page = ask(url, "GET", "/v1/availability")
+    if as_json:
+        out.print_json(data=page)
+        return
+    rows = []
+    for group in page["groups"]:
+        row = {"group": group["group"], "devices": group["devices"]}
+        for way in ("discharge", "charge"):
+            for hours, watts in zip(group["hours"], group[f"{way}_w"], strict=True):
+                row[f"{way} {hours} h"] = round(watts / 1000, 1)
+        rows.append(row)
+    show(rows, as_json=False)
 
 
 @dispatch.command("stop-all")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -44,6 +45,14 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str |
         return Daemon(url, token=os.environ.get("GATEWAY_TOKEN")).ask(method, path, body=body, content_type=kind)
     except DaemonError as error:
         fail(error.problems, code=1)
+
+
+def read_body(file: str) -> bytes:
+    """A file, or standard input for `-`; leaves with 2 if it cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        fail([f"{file}: cannot be read: {error}"], code=2)
 
 
 def json_text(document: object) -> str:

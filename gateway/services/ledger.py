@@ -166,17 +166,17 @@ class Ledger:
         """Rows to be told."""
         return sum(int(kept.changed.sum()) for kept in (*self._over, *self._kept.values()))
 
-    def rows(self, entry: BookEntry, members: Slots) -> list[Row]:
-        """Records of an event that runs, or those its `members` will have once it does."""
+    def page(self, entry: BookEntry, members: Slots, part: slice) -> tuple[int, list[Row]]:
+        """How many records there are of an event that runs, or that its `members` will have once it does; and some."""
         kept = self._kept.get(entry.index)
         if kept is None:
             if entry.state is not EventState.SCHEDULED:
-                return []
+                return 0, []
             kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0)
             kept.records.include(members, self._fleet.n)
         rows, n = kept.records.rows, kept.records.n
-        columns = {name: rows.column(name)[:n] for name in Rows.SPEC}
-        return bodies(kept.event, self._fleet.names(rows.slot[:n]), columns)
+        columns = {name: rows.column(name)[:n][part] for name in Rows.SPEC}
+        return n, bodies(kept.event, self._fleet.names(rows.slot[:n][part]), columns)
 
     # -- over restarts ---------------------------------------------------------------------------------------
 

@@ -254,10 +254,22 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         assert (shown["state"], shown["devices"], shown["start"]) == ("active", 3, "2027-01-15T08:00:00Z")
         assert shown["delivered_w"] == pytest.approx(3_000, rel=0.02)
         assert {member["status"] for member in shown["members"]} == {"delivering"}
+        first_two = await r.ask("GET", f"{path}/e?limit=2")
+        assert ([m["device"] for m in first_two["members"]], first_two["next"]) == (["home-00", "home-01"], 2)
+        rest = await r.ask("GET", f"{path}/e?offset=2&limit=2")
+        assert ([m["device"] for m in rest["members"]], rest["next"]) == (["home-02"], None)
+        await r.ask("GET", f"{path}/e?limit=2000", status=400)
         listed = await r.ask("GET", path)
         assert [event["members"] for event in listed["events"]] == [None]
         assert (await r.ask("DELETE", f"{path}/e"))["revision"] == 2
-        assert (await r.ask("GET", f"{path}/e"))["state"] == "cancelled"
+        await r.world.go(2)
+        over = await r.ask("GET", f"{path}/e")
+        assert over["state"] == "cancelled"
+        assert [(o["start"], o["devices"]) for o in over["occurrences"]] == [("2027-01-15T08:00:00Z", 3)]
+        assert {member["status"] for member in over["members"]} == {"cancelled"}
+        of_it = await r.ask("GET", f"{path}/e?occurrence=2027-01-15T08:00:00Z&limit=1")
+        assert ([m["id"] for m in of_it["members"]], of_it["next"]) == (["e/home-00"], 1)
+        assert (await r.ask("GET", f"{path}/e?occurrence=never"))["members"] == []
         await r.ask("GET", f"{path}/none", status=404)
         await r.ask("DELETE", f"{path}/none", status=404)
 

@@ -104,7 +104,7 @@ class World:
         """The delivery records of an event that runs, or those of its occurrences that are over, by device."""
         entry = self.dispatcher.entry(name)
         assert entry is not None
-        found = self.control.ledger.rows(entry, self.dispatcher.members(entry.index, entry.request))
+        _, found = self.control.ledger.page(entry, self.dispatcher.members(entry.index, entry.request), slice(None))
         for change in self.journal.kept:
             if isinstance(change, EventDelivered) and change.event == name and not found:
                 found = bodies(change.event, change.devices, change.columns)
