@@ -300,8 +300,9 @@ class _Steering:
         """Tell the platform what becomes of events, and what the fleet can sustain."""
         await self.reports.run(
             platform.report,
-            events=self.view.running,
-            availability=lambda: self.view.availability().model_dump()["groups"],
+            records=self.view.deliveries_told,
+            events=self.view.events_told,
+            availability=self.view.availability_told,
         )
 
 
@@ -320,7 +321,7 @@ def _steering(
         settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
         epoch=remembered.epoch, telling=settings.platform is not None,
     )  # fmt: skip
-    reports = Reports(control.ledger, clock=clock, availability_s=settings.control.availability_s)
+    reports = Reports(control.ledger, availability_s=settings.control.availability_s)
     view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
     timekeeper = Timekeeper(clock, idle=control.idle)
     return _Steering(

@@ -5,7 +5,10 @@ from typing import Any
 from gateway.api.models import (
     AvailabilityBody,
     AvailabilityList,
+    AvailabilityReport,
     DeliveryBody,
+    DeliveryReport,
+    EventReport,
     EventStatus,
     HoldList,
     HoldState,
@@ -24,7 +27,7 @@ from gateway.domain.model import EventId
 from gateway.ports import Journal
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Row, bodies
+from gateway.services.ledger import Row, StatusReport, bodies
 from gateway.sinks.rows import rfc3339
 
 
@@ -42,10 +45,6 @@ class DispatchView:
 
     def all(self) -> list[EventStatus]:
         return [self._status(entry) for entry in self._dispatcher.entries()]
-
-    def running(self) -> list[dict[str, Any]]:
-        """Events that run, as bodies for the platform."""
-        return [self._status(e).model_dump(exclude_none=True) for e in self._dispatcher.entries() if e.state in RUNS]
 
     async def one(self, event_id: str, *, occurrence: str | None = None, offset: int, limit: int) -> EventStatus | None:
         """An event with a page of delivery records: of `occurrence` (its start, as it is shown), else of now, else of
@@ -141,6 +140,31 @@ class DispatchView:
                 for found in self._control.availability()
             ]
         )
+
+    # -- the platform ----------------------------------------------------------------------------------------
+
+    def deliveries_told(self, report: StatusReport) -> dict[str, Any]:
+        """Delivery records that have changed, as the platform is told of them."""
+        return DeliveryReport(
+            event=report.event,
+            revision=report.revision,
+            occurrence=rfc3339(report.occurrence_ms),
+            at=self._now(),
+            devices=[_delivery(row) for row in report.rows],
+        ).model_dump()
+
+    def events_told(self) -> dict[str, Any] | None:
+        """Events that run; None where there is none."""
+        found = [self._status(entry) for entry in self._dispatcher.entries() if entry.state in RUNS]
+        return EventReport(at=self._now(), events=found).model_dump(exclude_none=True) if found else None
+
+    def availability_told(self) -> dict[str, Any] | None:
+        """What can be sustained; None before the first tick."""
+        found = self.availability().groups
+        return AvailabilityReport(at=self._now(), groups=found).model_dump() if found else None
+
+    def _now(self) -> str:
+        return rfc3339(self._clock.now().utc_ms)
 
 
 def _watts(value: float | None) -> float | None:

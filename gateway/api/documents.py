@@ -5,19 +5,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gateway.api.models import openapi
+from pydantic import BaseModel
+
+from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.codec import Codec
 from gateway.profiles.json_schema import profile_schema
 from gateway.profiles.loader import load_profiles
 from gateway.signals.body import EventBody
-from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC
+from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
 from gateway.sinks.mqtt import INTERVAL_TOPIC
 
 
 def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
     """The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, by file name."""
     codecs: Iterable[Codec] = load_profiles(profiles_dir).values()
+    schemas: dict[str, Any] = {}
     interval = {
         "type": "object",
         "required": ["device", "start", "length_s", "revision"],
@@ -40,7 +43,7 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
     platform = {
         "platform.dispatch": {
             "address": DISPATCH_TOPIC, "action": "receive", "summary": "A dispatch event, here only.",
-            "payload": EventBody.model_json_schema(),
+            "payload": _payload(EventBody, schemas),
         },
         "platform.answers": {
             "address": ANSWER_TOPIC, "action": "send", "summary": "The decision on an event.",
@@ -49,6 +52,18 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
                 "outcome": {"enum": ["accepted", "duplicate", "superseded", "rejected"]},
                 "reason": {"type": ["string", "null"]}}},
         },
+        "platform.deliveries": {
+            "address": REPORT_TOPICS["deliveries"], "action": "send", "payload": _payload(DeliveryReport, schemas),
+            "summary": "Delivery records that have changed; the newest of an id counts.",
+        },
+        "platform.events": {
+            "address": REPORT_TOPICS["events"], "action": "send", "payload": _payload(EventReport, schemas),
+            "summary": "Events that run, every few seconds.",
+        },
+        "platform.availability": {
+            "address": REPORT_TOPICS["availability"], "action": "send",
+            "payload": _payload(AvailabilityReport, schemas), "summary": "What the fleet can sustain from now on.",
+        },
         "platform.intervals": {
             "address": INTERVAL_TOPIC, "action": "send", "payload": interval,
             "summary": "One interval record; identity is (device, start, revision).",
@@ -56,6 +71,13 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     return {
         "openapi.json": openapi(version("battery-fleet-gateway")),
-        "asyncapi.json": asyncapi(codecs, platform),
+        "asyncapi.json": asyncapi(codecs, platform, dict(sorted(schemas.items()))),
         "profile.schema.json": profile_schema(),
     }
+
+
+def _payload(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a model; what it refers to goes into `schemas`."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schema.pop("$defs", {})
+    return schema

@@ -195,6 +195,30 @@ class AvailabilityList(Body):
     groups: list[AvailabilityBody]
 
 
+class DeliveryReport(Body):
+    """Delivery records of an event's `occurrence` (its start) that have changed; `at` when it is told."""
+
+    event: str
+    revision: int
+    occurrence: str
+    at: str
+    devices: list[DeliveryBody]
+
+
+class EventReport(Body):
+    """Events that run, as they are `at` that time; what is unknown is absent."""
+
+    at: str
+    events: list[EventStatus]
+
+
+class AvailabilityReport(Body):
+    """Power-duration curves by group, from `at` on."""
+
+    at: str
+    groups: list[AvailabilityBody]
+
+
 class SessionState(Body):
     """The gateway's connection to a device that it asks: down | connecting | ready | quarantined (what answers is not
     what was enrolled, so nothing is written), why it is not ready, and the variant of the product that answers."""

@@ -10,8 +10,9 @@ from gateway.profiles.message_schema import Commands, Member, MemberType, Messag
 ASYNCAPI_VERSION = "3.0.0"
 
 
-def asyncapi(codecs: Iterable[Codec], platform: dict[str, Any]) -> dict[str, Any]:
-    """The document for every MQTT product plus the `platform` channels (name -> {address, payload, action, ...})."""
+def asyncapi(codecs: Iterable[Codec], platform: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The document for every MQTT product plus the `platform` channels (name -> {address, payload, action, ...}), whose
+    payloads refer to `schemas`."""
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     for codec in sorted(codecs, key=lambda c: c.name):
@@ -42,6 +43,7 @@ def asyncapi(codecs: Iterable[Codec], platform: dict[str, Any]) -> dict[str, Any
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,
+        "components": {"schemas": schemas},
     }
 
 

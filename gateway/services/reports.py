@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import Clock
-from gateway.services.ledger import Ledger
+from gateway.services.ledger import Ledger, StatusReport
 from gateway.services.observe import Sample
 
 ROWS_MAX = 500
@@ -33,51 +32,47 @@ class ReportStats:
 class Reports:
     """Tells what the ledger holds, and what it is asked to ask for."""
 
-    def __init__(self, ledger: Ledger, *, clock: Clock, availability_s: float) -> None:
+    def __init__(self, ledger: Ledger, *, availability_s: float) -> None:
         self._ledger = ledger
-        self._clock = clock
         self._availability_s = availability_s
         self.stats = ReportStats()
 
     async def run(
-        self, publish: Publish, *, events: Callable[[], Iterable[Body]], availability: Callable[[], Iterable[Body]]
+        self,
+        publish: Publish,
+        *,
+        records: Callable[[StatusReport], Body],
+        events: Callable[[], Body | None],
+        availability: Callable[[], Body | None],
     ) -> None:
-        """Tell until cancelled. `events` and `availability` are asked for what is so now."""
+        """Tell until cancelled. `records` puts rows into words, `events` and `availability` are asked for what is so
+        now (None = nothing to tell)."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_rows(publish), name="report-deliveries")
+            group.create_task(self._tell_rows(publish, records), name="report-deliveries")
             group.create_task(self._tell_often(publish, "events", events, EVENTS_EVERY_S), name="report-events")
             group.create_task(
                 self._tell_often(publish, "availability", availability, self._availability_s),
                 name="report-availability",
             )
 
-    async def _tell_rows(self, publish: Publish) -> None:
+    async def _tell_rows(self, publish: Publish, records: Callable[[StatusReport], Body]) -> None:
         while True:
             report = self._ledger.changed(ROWS_MAX)
             if report is None:
                 await asyncio.sleep(LOOK_S)
                 continue
-            body = {
-                "event": report.event,
-                "revision": report.revision,
-                "occurrence_ms": report.occurrence_ms,
-                "t": self._clock.now().utc_ms,
-                "devices": report.rows,
-            }
-            if await publish("deliveries", body):
+            if await publish("deliveries", records(report)):
                 self.stats.rows += len(report.rows)
             else:
                 self._ledger.give_back(report)
                 await asyncio.sleep(RETRY_S)
 
-    async def _tell_often(
-        self, publish: Publish, kind: str, bodies: Callable[[], Iterable[Body]], period_s: float
-    ) -> None:
+    async def _tell_often(self, publish: Publish, kind: str, told: Callable[[], Body | None], period_s: float) -> None:
         while True:
             await asyncio.sleep(period_s)
-            found = list(bodies())
-            if found:
-                self.stats.reports += await publish(kind, {"t": self._clock.now().utc_ms, kind: found})
+            body = told()
+            if body is not None:
+                self.stats.reports += await publish(kind, body)
 
     def samples(self) -> Iterable[Sample]:
         for name, text, value in (
