@@ -38,6 +38,8 @@ RAMP_S = 66.0
 LIVE_S = 1.0
 ENERGY_S = 5.0
 DRAIN_S = 30.0
+RECORDS_PCT, RECORDS_PCT_CHAOS = 3.0, 12.0
+"""Records are kept with the checkpoint: of a gateway that is killed, up to 10 s of energy are not in them."""
 BROKER_AWAY_S = 6.0
 POLLED_SINCE_S = 20.0
 """Polled devices are connected one after the other; an interval that began before counts for nobody."""
@@ -321,6 +323,12 @@ class Demo:
         oracle.judge_end(trace, verdict)
         oracle.judge_intervals(ledgers[0], expected, verdict, path="http")
         oracle.judge_intervals(ledgers[1], expected, verdict, path="mqtt")
+        oracle.judge_records(
+            trace, self.homes, self._windows[0], self._platform.deliveries, verdict,
+            tolerance_pct=RECORDS_PCT_CHAOS if self.options.chaos else RECORDS_PCT,
+        )  # fmt: skip
+        if not self._platform.stats.availability_reports:
+            verdict.problems.append("the platform was never told what the fleet can sustain")
         oracle.judge_faults(self._fleet.faults, self._planted, verdict)
         verdict.products = ["reference-mqtt", *self._polled.products]
         oracle.judge_products(trace, self._products(), self._windows[0], verdict)

@@ -37,7 +37,11 @@ def configuration(
             {"kind": "mqtt", "name": "platform-mqtt"},
         ],
         "intervals": {"length_s": interval_s, "grace_s": grace_s},
-        "control": {"fleet_w_per_s": round(fleet_w_per_s), "release_spread_s": release_spread_s},
+        "control": {
+            "fleet_w_per_s": round(fleet_w_per_s),
+            "release_spread_s": release_spread_s,
+            "availability_s": 15,
+        },
     }
     # YAML is a superset of JSON.
     return json.dumps(config, indent=2)

@@ -27,6 +27,7 @@ STEP_PCT = 5.0
 DISCHARGING_W = 50.0
 TELEMETRY_ONLY = frozenset({"sonnen-v1", "tesla-powerwall"})
 EXPORT_W = 100.0
+ENDED = frozenset({"completed", "failed", "opted_out", "cancelled", "superseded"})
 LEASE_S = 120
 REACTION_S = 10
 """A load that is switched off or a reserve that is raised is seen one reading later (1 s), acted on one tick after that
@@ -71,6 +72,8 @@ class Verdict:
     left_under_control: int = 0
     intervals: dict[str, int] = field(default_factory=dict)
     intervals_mqtt: dict[str, int] = field(default_factory=dict)
+    records: dict[str, int] = field(default_factory=dict)
+    records_error_pct: float = 0.0
     products: list[str] = field(default_factory=list)
     took_part: dict[str, str] = field(default_factory=dict)
     faults: list[dict[str, Any]] = field(default_factory=list)
@@ -238,6 +241,35 @@ def judge_intervals(ledger: Ledger, expected: set[tuple[str, int, int]], verdict
         verdict.problems.append(f"intervals by {path}: {found.missing} missing, first {found.missing_first[:3]}")
     if found.conflicting:
         verdict.problems.append(f"intervals by {path}: {found.conflicting} arrived twice with different content")
+
+
+def judge_records(
+    trace: Trace,
+    homes: Homes,
+    window: Window,
+    deliveries: Mapping[str, Mapping[str, Any]],
+    verdict: Verdict,
+    *,
+    tolerance_pct: float,
+) -> None:
+    """What the platform was told of an event: a record of every home that says how it ended, and the energy of those
+    that completed it against what their batteries gave."""
+    found = [deliveries.get(f"{window.id}/{device}", {}) for device in homes.ids]
+    statuses = [record.get("status", "none") for record in found]
+    verdict.records = {status: statuses.count(status) for status in sorted(set(statuses))}
+    if unended := len(statuses) - sum(status in ENDED for status in statuses):
+        verdict.problems.append(f"{window.id}: {unended} homes of which the platform was not told how it ended")
+    gave = [i for i, record in enumerate(found) if record.get("status") == "completed" and record["asked_wh"]]
+    inside = (trace.t_ms >= window.start_ms) & (trace.t_ms < window.end_ms)
+    if not gave or not inside.any():
+        verdict.problems.append(f"{window.id}: no record of a home that completed it")
+        return
+    hours = (window.end_ms - window.start_ms) / 3_600_000
+    true_wh = float(trace.battery_w[inside][:, gave].mean(axis=0, dtype=np.float64).sum()) * hours
+    told_wh = sum(float(found[i]["delivered_wh"]) for i in gave)
+    verdict.records_error_pct = round((told_wh / true_wh - 1) * 100, 2)
+    if abs(verdict.records_error_pct) > tolerance_pct:
+        verdict.problems.append(f"{window.id}: records are off by {verdict.records_error_pct} % of what was delivered")
 
 
 def judge_faults(records: Sequence[FaultRecord], planted: int, verdict: Verdict) -> None:

@@ -1,8 +1,9 @@
-"""The central platform: receives intervals over HTTP and MQTT, sends dispatch events over either.
+"""The central platform: receives intervals over HTTP and MQTT and reports over MQTT, sends dispatch events over either.
 
 HTTP in: POST /intervals, gzip JSON {"batch", "intervals": [row, ...]} with Idempotency-Key; answers 200 with
 {"batch", "accepted", "rejected": [{"row", "reason"}]}, or an outage. MQTT in: gateway/v1/platform/intervals, a row, a
-list of rows or such a batch. Events out: POST {gateway}/v1/dispatch-events, or gateway/v1/platform/dispatch at QoS 1.
+list of rows or such a batch; delivery records; what the fleet can sustain. Events out: POST
+{gateway}/v1/dispatch-events, or gateway/v1/platform/dispatch at QoS 1.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import aiohttp
 import aiomqtt
@@ -24,6 +26,8 @@ from simulators.uplink import Endpoint
 
 INTERVALS_TOPIC = "gateway/v1/platform/intervals"
 DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
+DELIVERIES_TOPIC = "gateway/v1/platform/dispatch/deliveries"
+AVAILABILITY_TOPIC = "gateway/v1/platform/availability"
 BODY_MAX = 64 * 1024 * 1024
 KEYS_MAX = 10_000
 QUEUED_MAX = 100_000
@@ -52,6 +56,7 @@ class PlatformStats:
     turned_away: int = 0
     mqtt_messages: int = 0
     mqtt_malformed: int = 0
+    availability_reports: int = 0
     events_posted: int = 0
     events_published: int = 0
 
@@ -68,7 +73,7 @@ class Platform:
     """A platform on loopback; `run` lasts until it is cancelled.
 
     `ready` is set once it listens (and, where it uses MQTT, is subscribed); `on_received` is called after each batch or
-    MQTT message.
+    MQTT message. `deliveries` are the newest delivery records by their id.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Platform:
     ) -> None:
         self.by_http = Ledger()
         self.by_mqtt = Ledger()
+        self.deliveries: dict[str, dict[str, Any]] = {}
         self.stats = PlatformStats()
         self.ready = asyncio.Event()
         self.outage = Outage.NONE
@@ -225,26 +231,31 @@ class Platform:
             )
             try:
                 async with client:
-                    await client.subscribe(INTERVALS_TOPIC, qos=1)
+                    await client.subscribe([(t, 1) for t in (INTERVALS_TOPIC, DELIVERIES_TOPIC, AVAILABILITY_TOPIC)])
                     self._mqtt = client
                     self._subscribed.set()
                     async for message in client.messages:
-                        self._take_mqtt(message.payload)
+                        self._take_mqtt(str(message.topic), message.payload)
             except aiomqtt.MqttError:
                 await asyncio.sleep(RECONNECT_S)
             finally:
                 self._mqtt = None
 
-    def _take_mqtt(self, payload: object) -> None:
+    def _take_mqtt(self, topic: str, payload: object) -> None:
         self.stats.mqtt_messages += 1
         try:
             body = orjson.loads(payload if isinstance(payload, bytes | bytearray) else b"")
         except orjson.JSONDecodeError:
             self.stats.mqtt_malformed += 1
         else:
-            if isinstance(body, dict) and isinstance(body.get("intervals"), list):
-                body = body["intervals"]
-            self.by_mqtt.take_all(body if isinstance(body, list) else [body])
+            if topic == DELIVERIES_TOPIC:
+                self.deliveries |= {record["id"]: record for record in body["devices"]}
+            elif topic == AVAILABILITY_TOPIC:
+                self.stats.availability_reports += 1
+            else:
+                if isinstance(body, dict) and isinstance(body.get("intervals"), list):
+                    body = body["intervals"]
+                self.by_mqtt.take_all(body if isinstance(body, list) else [body])
         self._tell()
 
     def _tell(self) -> None:
