@@ -264,8 +264,9 @@ def judge_records(
     if not gave or not inside.any():
         verdict.problems.append(f"{window.id}: no record of a home that completed it")
         return
-    hours = (window.end_ms - window.start_ms) / 3_600_000
-    true_wh = float(trace.battery_w[inside][:, gave].mean(axis=0, dtype=np.float64).sum()) * hours
+    hours = (window.end_ms - window.start_ms) / 3_600_000 / int(inside.sum())
+    told_to = (trace.mode == Mode.REMOTE) & (trace.setpoint_w * np.sign(window.target_w) > 0)
+    true_wh = float(np.where(told_to, trace.battery_w, 0.0)[inside][:, gave].sum(dtype=np.float64)) * hours
     told_wh = sum(float(found[i]["delivered_wh"]) for i in gave)
     verdict.records_error_pct = round((told_wh / true_wh - 1) * 100, 2)
     if abs(verdict.records_error_pct) > tolerance_pct:
