@@ -200,7 +200,8 @@ class Records:
         way = np.where(before_w < 0, -1.0, 1.0)
         delivered_w = np.nan_to_num(measured_w) * mine
         rows.asked_wh[at] += before_w * hours
-        rows.delivered_wh[at] += delivered_w * hours * (before_w != 0)
+        hours = hours * (before_w != 0)
+        rows.delivered_wh[at] += delivered_w * hours
         rows.shortfall_wh[at] += way * np.maximum(way * (before_w - delivered_w), 0.0) * hours
         rows.asked_w[at] = asked_w * mine
         rows.allowed_w[at] = wanted_w * mine

@@ -201,6 +201,15 @@ def test_record_charging_is_negative_throughout() -> None:
     assert rows.shortfall_wh[0] == pytest.approx(-100, rel=0.02)
 
 
+def test_record_of_a_device_that_is_asked_for_nothing_owes_nothing() -> None:
+    way = Way()
+    way.asked_w[:] = 0
+    for _ in range(60):
+        way.look(battery_w=-1_500)
+    rows = way.records.rows
+    assert (rows.asked_wh[0], rows.delivered_wh[0], rows.shortfall_wh[0]) == (0, 0, 0)
+
+
 def test_record_unknown_power_is_not_counted_as_delivered_and_a_long_gap_is_not_filled() -> None:
     way = Way().sent().answered().look(battery_w=2_000)
     way.look(s=3_600)
