@@ -35,9 +35,9 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 POWER_W = st.integers(-6_000, 6_000)
 COLUMNS: dict[str, st.SearchStrategy[Any]] = {
-    "soc_pct": maybe(st.floats(0, 100)),
+    "over_reserve_pct": maybe(st.one_of(st.floats(-3, 5), st.floats(-100, 100))),
     "soc_uncertainty_pct": st.floats(0, 5),
-    "owner_reserve_pct": st.one_of(st.floats(0, 100), st.just(20)),
+    "owner_reserve_pct": st.floats(0, 100),
     "reserve_pct": maybe(st.floats(0, 100)),
     "capacity_wh": st.floats(500, 30_000),
     "battery_w": maybe(POWER_W),
@@ -58,15 +58,37 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "setpoint_w": POWER_W,
     "held": st.sampled_from([Held.FREE, Held.CONTROLLED, Held.CONTROLLED, Held.RELEASING, Held.LEFT]),
     "age_s": st.sampled_from([0, 1, 30, 119, 121, 4_000]),
-    "bms_out_w": maybe(st.integers(-100, 6_000)),
-    "bms_in_w": maybe(st.integers(-100, 6_000)),
+    "bms_out_w": st.one_of(st.integers(-100, 300), st.integers(0, 6_000)),
+    "bms_in_w": st.one_of(st.integers(-100, 300), st.integers(0, 6_000)),
     "lease_left_s": st.integers(-10, 100),
     "setpoint_w_min": st.sampled_from([0, 0, 300]),
     "feeder": st.integers(-1, 0),
 }
-DEVICES = st.lists(st.tuples(*COLUMNS.values()), min_size=1, max_size=4)
+USUAL: dict[str, Any] = {
+    "over_reserve_pct": 50.0, "soc_uncertainty_pct": 2.0, "owner_reserve_pct": 20.0, "reserve_pct": np.nan,
+    "capacity_wh": 10_000.0, "battery_w": 0, "pv_w": 0, "load_w": 500, "grid_w": 500, "temp_c": 20, "faults": 0,
+    "grid": Grid.ON, "mode": Mode.REMOTE, "online": 1, "site": -1, "export_allowed": True,
+    "grid_charge_allowed": True, "fuse_protected": True, "site_export_w_max": np.inf, "site_import_w_max": np.inf,
+    "setpoint_w": 0, "held": Held.CONTROLLED, "age_s": 0, "bms_out_w": np.nan, "bms_in_w": np.nan, "lease_left_s": 80,
+    "setpoint_w_min": 0, "feeder": -1,
+}  # fmt: skip
+"""A healthy home; some columns of each are something else."""
+
+
+@st.composite
+def device(draw: st.DrawFn) -> dict[str, Any]:
+    """A home that is unusual in a few ways."""
+    odd = draw(st.sets(st.sampled_from(sorted(COLUMNS)), max_size=7))
+    row = USUAL | {name: draw(COLUMNS[name]) for name in sorted(odd)}
+    reserve_pct = np.fmax(row["owner_reserve_pct"], row["reserve_pct"])
+    row["soc_pct"] = float(np.clip(reserve_pct + row.pop("over_reserve_pct"), 0, 100))
+    return row
+
+
+DEVICES = st.lists(device(), min_size=1, max_size=4)
 EVENTS = st.lists(
     st.one_of(
+        st.sampled_from([12_000, 3_000, -12_000, 1]).map(power),
         st.integers(-12_000, 12_000).map(power),
         st.just(power(None)),
         POWER_W.map(lambda w: Target(want=Want.DEVICE_POWER, power_w=w)),
@@ -142,10 +164,9 @@ def home_past(rows: list[dict[str, Any]], setpoints_w: list[int]) -> str:
 @settings(max_examples=deep(100_000, else_=300))
 @given(DEVICES, EVENTS)
 def test_written_f24_setpoint_lies_within_every_limit_whatever_is_read_and_asked(
-    devices: list[tuple[Any, ...]], targets: list[Target]
+    rows: list[dict[str, Any]], targets: list[Target]
 ) -> None:
-    rows = [dict(zip(COLUMNS, values, strict=True)) for values in devices]
-    given_ = {name: np.array([row[name] for row in rows]) for name in COLUMNS}
+    given_ = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     age_ms = 1_000 * given_.pop("age_s")
     bms_out_w, bms_in_w = given_.pop("bms_out_w"), given_.pop("bms_in_w")
     left_ms = 1_000 * given_.pop("lease_left_s")

@@ -23,7 +23,7 @@ from tests.simulators.fleets import homes
 COUNT = 3
 NAMES = st.sampled_from(["a", "b", "c"])
 INDEX = st.integers(0, COUNT - 1)
-POWER_W = st.one_of(st.integers(-12_000, 12_000), st.sampled_from([0, 1, 5_000, -5_000]))
+POWER_W = st.one_of(st.integers(-15_000, 15_000), st.sampled_from([15_000, 6_000, -15_000, 0]))
 TARGETS = st.one_of(
     POWER_W.map(power),
     st.just(power(None)),
@@ -46,9 +46,9 @@ FAULTS = st.one_of(
 )
 STREETS = st.fixed_dictionaries(
     {
-        "soc_start_pct": st.lists(st.integers(8, 100), min_size=COUNT, max_size=COUNT),
-        "reserve_pct": st.lists(st.sampled_from([5, 20, 50, 100]), min_size=COUNT, max_size=COUNT),
-        "capacity_wh": st.lists(st.sampled_from([1_000, 10_000]), min_size=COUNT, max_size=COUNT),
+        "over_reserve_pct": st.lists(st.sampled_from([-10, 4, 8, 40, 80]), min_size=COUNT, max_size=COUNT),
+        "reserve_pct": st.lists(st.sampled_from([20, 5, 50, 100]), min_size=COUNT, max_size=COUNT),
+        "capacity_wh": st.lists(st.sampled_from([500, 3_000, 10_000]), min_size=COUNT, max_size=COUNT),
         "export_allowed": st.lists(st.booleans(), min_size=COUNT, max_size=COUNT),
         "grid_charge_allowed": st.lists(st.booleans(), min_size=COUNT, max_size=COUNT),
         "pv_peak_w": st.lists(st.sampled_from([0, 6_000]), min_size=COUNT, max_size=COUNT),
@@ -60,6 +60,7 @@ STREETS = st.fixed_dictionaries(
 def street_of(columns: dict[str, Any]) -> Street:
     """Homes of such columns; batteries of 5 kW each."""
     values = {name: np.array(column) for name, column in columns.items()}
+    values["soc_start_pct"] = np.clip(values["reserve_pct"] + values.pop("over_reserve_pct"), 8, 100)
     site = values["site_index"]
     for name in ("export_allowed", "pv_peak_w"):  # of the home, or one per home
         values[name] = values[name][site] if name == "export_allowed" else values[name][: site.max() + 1]
@@ -91,7 +92,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("step"), st.sampled_from([-10_800, 5, 172_800])),
     st.tuples(st.just("restart"), st.sampled_from([0, 30])),
 )
-WAITS_S = st.sampled_from([1, 2, 5, 5, 10, 30])
+WAITS_S = st.sampled_from([1, 5, 20, 60, 60])
 
 
 class History:
@@ -139,9 +140,12 @@ class History:
         assert street.problems == []
 
 
-async def short(columns: dict[str, Any], actions: list[tuple[tuple[Any, ...], int]]) -> None:
+async def short(columns: dict[str, Any], first: Target, actions: list[tuple[tuple[Any, ...], int]]) -> None:
+    """An event that begins at once, and what comes between."""
     history = History(street_of(columns))
     await history.street.go(1)
+    await history.do(("submit", "a", first, 0, 400))
+    await history.street.go(4, tick_s=2)
     for action, wait_s in actions:
         await history.do(action)
         await history.street.go(wait_s, tick_s=max(1.0, wait_s / 3))
@@ -153,8 +157,8 @@ async def short(columns: dict[str, Any], actions: list[tuple[tuple[Any, ...], in
 def test_history_that_is_short_keeps_to_its_limits_and_ends_free(runner: asyncio.Runner, part: int) -> None:
     @seed(part)
     @settings(max_examples=deep(25_000, else_=25), derandomize=False)
-    @given(columns=STREETS, actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4))
-    def histories(columns: dict[str, Any], actions: list[tuple[tuple[Any, ...], int]]) -> None:
-        runner.run(short(columns, actions))
+    @given(columns=STREETS, first=TARGETS, actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4))
+    def histories(columns: dict[str, Any], first: Target, actions: list[tuple[tuple[Any, ...], int]]) -> None:
+        runner.run(short(columns, first, actions))
 
     histories()
