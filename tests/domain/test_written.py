@@ -142,7 +142,7 @@ def past(row: dict[str, Any], setpoint_w: int) -> str:
 
 def home_past(rows: list[dict[str, Any]], setpoints_w: list[int]) -> str:
     """What the setpoints of one home break at its meter together. Only those that go one way count."""
-    net_w = [row["load_w"] - row["pv_w"] for row in rows]
+    net_w = [row["load_w"] - row["pv_w"] for row in rows if row["age_s"] <= AGE_S_MAX]
     net_w = [w for w in net_w if not math.isnan(w)]
     out_w = sum(w for w in setpoints_w if w > 0)
     into_w = -sum(w for w in setpoints_w if w < 0)
