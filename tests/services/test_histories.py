@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.domain.events import Target, Want, power
 from simulators.faults import Fault, FaultKind
@@ -162,3 +163,40 @@ def test_history_that_is_short_keeps_to_its_limits_and_ends_free(runner: asyncio
         runner.run(short(columns, first, actions))
 
     histories()
+
+
+class Histories(RuleBasedStateMachine):
+    """The same, long and second by second: what happens next depends on nothing but the order that is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.history: History | None = None
+
+    @initialize(columns=STREETS)
+    def begin(self, columns: dict[str, Any]) -> None:
+        self.history = History(street_of(columns))
+        self.runner.run(self.history.street.go(2))
+
+    @rule(action=ACTIONS)
+    def happens(self, action: tuple[Any, ...]) -> None:
+        assert self.history is not None
+        self.runner.run(self.history.do(action))
+
+    @rule(s=st.sampled_from([1, 3, 10, 45, 130]))
+    def passes(self, s: int) -> None:
+        assert self.history is not None
+        self.runner.run(self.history.street.go(s))
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        assert self.history is None or self.history.street.problems == []
+
+    def teardown(self) -> None:
+        with self.runner:
+            if self.history is not None:
+                self.runner.run(self.history.end())
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=deep(500, else_=4), stateful_step_count=deep(60, else_=25))
