@@ -169,8 +169,11 @@ class _Desk:
         if want is Want.POWER:
             given_w, asked_w = self._group_power(event, mine)
         elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
-            given_w = asked_w = np.zeros(self._snapshot.n, dtype=np.int64)
-            self._note(event, mine, target_w=0.0, commanded_w=0.0, unserved_w=0.0, reason=Shortfall.NONE)
+            asked_w = np.zeros(self._snapshot.n, dtype=np.int64)
+            given_w = self._run_down(mine) if want is Want.IDLE else asked_w
+            self._note(
+                event, mine, target_w=0.0, commanded_w=float(given_w.sum()), unserved_w=0.0, reason=Shortfall.NONE
+            )
         else:
             given_w, asked_w = self._device_power(event, mine)
         if not event.actuates or want is Want.SELF_CONSUMPTION:
@@ -216,7 +219,10 @@ class _Desk:
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
         need_w = commanded_w - others_w - sign * taken_w
         own_w = course.own_w
-        if most is not None and sign * need_w >= abs(most.allocated_w) - 1:
+        back_w = self._turning(event, need_w, sign, reliable)
+        if back_w is not None:
+            given = back_w
+        elif most is not None and sign * need_w >= abs(most.allocated_w) - 1:
             # every device at what it can keep up to the end
             given = most
         else:
@@ -233,6 +239,30 @@ class _Desk:
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
         )  # fmt: skip
         return given.setpoint_w, given.setpoint_w
+
+    def _turning(self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools) -> Allocation | None:
+        """While power that was commanded the other way runs down: what those that carry it go on with; None when none
+        does."""
+        if sign * need_w >= 0:
+            return None
+        control = self._snapshot.control
+        carrying = reliable & (control.held == Held.CONTROLLED) & (sign * control.setpoint_w < 0)
+        carrying &= self._taken_w == 0
+        if not carrying.any():
+            return None
+        most_w = float(np.abs(control.setpoint_w[carrying]).sum())
+        return self._allocate(event, -sign * min(abs(need_w), most_w), carrying)
+
+    def _run_down(self, mine: Bools) -> Ints:
+        """What devices that are to do nothing still carry: no faster to 0 than the fleet may."""
+        control = self._snapshot.control
+        carrying = mine & (control.held == Held.CONTROLLED) & self._reliable
+        now_w = np.where(carrying, control.setpoint_w, 0)
+        low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
+        now_w = np.clip(now_w, low_w, high_w)
+        size_w = float(np.abs(now_w).sum())
+        left_w = self._governor().step(0.0, size_w, self._dt_s)
+        return self._in_steps(np.trunc(now_w * (left_w / max(size_w, 1.0))).astype(np.int64))
 
     def _made_up(
         self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools, own_w: float

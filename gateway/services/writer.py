@@ -66,6 +66,7 @@ class Writer:
         changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
         if changes:
+            self._owed = owed[-OWED_MAX:]
             try:
                 # A disk that hangs must not keep leases from being refreshed.
                 async with asyncio.timeout(self._settings.write_deadline_s):
@@ -76,7 +77,6 @@ class Writer:
                 if self.failing is None:
                     log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
                 self.failing = str(error) or "no answer in time"
-                self._owed = owed[-OWED_MAX:]
                 keep = ~taken
         self.reach = 1.0
         batch = self._batch(todo, keep, now)

@@ -40,7 +40,7 @@ def test_claim_events_that_go_the_same_way_share_a_device() -> None:
     assert found.holder.tolist() == [0, 0, 1, -1]
 
 
-def test_claim_f18_events_that_go_other_ways_are_settled_device_by_device() -> None:
+def test_claim_events_that_go_other_ways_are_settled_device_by_device_f18() -> None:
     _, found = claims((request("a", priority=1, **INTO), slots(0, 1)), (request("b", **OUT), slots(1, 2)))
     assert (shares(found, 0), shares(found, 1)) == ([0, 1], [2])
     assert found.lost == frozenset()
@@ -89,7 +89,7 @@ wish = st.tuples(st.integers(1, 3), st.booleans(), st.sampled_from([5.0, -5.0, 0
 
 
 @given(st.lists(wish, max_size=6), st.randoms())
-def test_claim_f18_any_events_in_any_order_give_the_same_and_never_both_ways(
+def test_claim_any_events_in_any_order_give_the_same_and_never_both_ways_f18(
     wishes: list[tuple[int, bool, float | None, set[int]]], random: Any
 ) -> None:
     wants = [

@@ -93,7 +93,7 @@ def test_course_group_power_is_shared_and_reported() -> None:
     assert (told.target_w, told.commanded_w, told.unserved_w, told.devices) == (8_000, 8_000, 0, 4)
 
 
-def test_course_power_moves_no_faster_than_the_fleet_may() -> None:
+def test_course_power_moves_no_faster_than_the_fleet_may_f23() -> None:
     s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     sums = []
     for _ in range(10):
@@ -359,3 +359,37 @@ def test_course_upkeep_charges_no_more_on_a_feeder_than_it_may() -> None:
     assert s.tick().wanted_w.tolist() == [-1_500, -1_500]
     s.events[0] = (event, members)
     assert s.tick().wanted_w.tolist() == [-5_000, -5_000]
+
+
+# -- power that was commanded the other way, or that is not wanted any more --------------------------------------
+
+
+@pytest.mark.parametrize("target", [power(-8_000), power(0), Target(want=Want.IDLE)])
+def test_course_power_that_was_commanded_before_runs_down_no_faster_than_the_fleet_may_f23(target: Target) -> None:
+    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    for _ in range(9):
+        s.obey(s.tick())
+    assert s.snapshot.control.setpoint_w.sum() == 8_000
+    event, members = s.events[0]
+    other = scene().ask(target).events[0][0]
+    s.events[0] = (replace(event, request=other.request, running=other.running), members)
+    sums = []
+    for _ in range(6):
+        found = s.tick()
+        s.obey(found)
+        sums.append(int(found.wanted_w.sum()))
+    assert sums == [7_000, 6_000, 5_000, 4_000, 3_000, 2_000]
+
+
+def test_course_event_that_takes_devices_over_takes_over_what_they_carry_f23() -> None:
+    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    for _ in range(9):
+        s.obey(s.tick())
+    s.ask(-4_000, priority=1)
+    sums = []
+    for _ in range(26):
+        found = s.tick()
+        s.obey(found)
+        sums.append(int(found.wanted_w.sum()))
+    assert max(-np.diff([8_000, *sums])) <= 1_000
+    assert sums[-1] == -4_000

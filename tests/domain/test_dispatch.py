@@ -115,7 +115,7 @@ def test_book_higher_revision_replaces_and_lower_is_superseded() -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_book_revisions_in_any_order_end_in_one_state(order: tuple[int, ...]) -> None:
+def test_book_revisions_in_any_order_end_in_one_state_f15(order: tuple[int, ...]) -> None:
     revisions = [request(), request("e1", 1, target_w=1.0), request("e1", 2, cancelled=True), request("e1", 3)]
     book = Book()
     for i in order:
@@ -125,7 +125,7 @@ def test_book_revisions_in_any_order_end_in_one_state(order: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_book_cancel_before_during_or_after_create_never_runs(order: tuple[int, ...]) -> None:
+def test_book_cancel_before_during_or_after_create_never_runs_f17(order: tuple[int, ...]) -> None:
     asked = [request(), request("e1", 1, target_w=1.0), request("e1", 2, cancelled=True)]
     book = Book()
     for i in order:
@@ -142,7 +142,7 @@ def test_book_cancel_in_mid_event_ends_it_at_once() -> None:
     assert running(book, HOUR + 5) == []
 
 
-def test_book_late_start_joins_and_after_the_end_never_runs() -> None:
+def test_book_late_start_joins_and_after_the_end_never_runs_f16() -> None:
     assert outcome(Book(), request(), at(HOUR + 1000)) is Outcome.ACCEPTED
     assert outcome(Book(), request(), at(2 * HOUR - 1)) is Outcome.ACCEPTED
     assert outcome(Book(), request(), at(2 * HOUR)) == Refusal.EXPIRED

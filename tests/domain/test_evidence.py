@@ -56,7 +56,7 @@ def test_evidence_reading_keeps_the_age_it_has() -> None:
     assert One().says(late_s=-30).live.seen_mono_ms[0] == 50_001_000
 
 
-def test_evidence_f13_reading_older_than_the_newest_updates_nothing() -> None:
+def test_evidence_reading_older_than_the_newest_updates_nothing_f13() -> None:
     one = One().says(soc_pct=50).says(late_s=5, soc_pct=70)
     assert one.live.soc_pct[0] == 50
     assert one.says(late_s=0.5, soc_pct=50.5).live.soc_pct[0] == 50.5
@@ -75,7 +75,7 @@ def test_evidence_reading_after_the_clock_was_set_back_is_still_the_newest() -> 
 # -- F30: jumps -------------------------------------------------------------------------------------------------
 
 
-def test_evidence_f30_soc_that_falls_at_once_is_believed_for_discharge_only() -> None:
+def test_evidence_soc_that_falls_at_once_is_believed_for_discharge_only_f30() -> None:
     one = One().says(soc_pct=80).says(soc_pct=3)
     assert one.believed() == (3, 80)
     # the next two readings agree: it is true
@@ -83,13 +83,13 @@ def test_evidence_f30_soc_that_falls_at_once_is_believed_for_discharge_only() ->
     assert one.says(soc_pct=3).believed() == (3, 3)
 
 
-def test_evidence_f30_soc_that_rises_at_once_is_believed_for_charging_only() -> None:
+def test_evidence_soc_that_rises_at_once_is_believed_for_charging_only_f30() -> None:
     one = One().says(soc_pct=40).says(soc_pct=90)
     assert one.believed() == (40, 90)
     assert one.says(soc_pct=90).says(soc_pct=90).believed() == (90, 90)
 
 
-def test_evidence_f30_single_torn_value_narrows_and_passes() -> None:
+def test_evidence_single_torn_value_narrows_and_passes_f30() -> None:
     one = One().says(soc_pct=80).says(soc_pct=3).says(soc_pct=80)
     assert one.believed() == (3, 80)
     assert one.says(soc_pct=80).says(soc_pct=80).believed() == (80, 80)
@@ -141,7 +141,7 @@ def test_evidence_believed_span_always_holds_what_is_reported(rows: list[tuple[f
     assert one.believed() == (round(soc_pct, 2), round(soc_pct, 2)) or abs(one.believed()[0] - soc_pct) < 0.01
 
 
-def test_evidence_f30_power_no_battery_of_this_size_has_is_none() -> None:
+def test_evidence_power_no_battery_of_this_size_has_is_none_f30() -> None:
     one = One().says(battery_w=50_000)
     assert np.isnan(one.live.battery_w[0])
     assert one.dropped == 1
@@ -152,7 +152,7 @@ def test_evidence_f30_power_no_battery_of_this_size_has_is_none() -> None:
 # -- F25: stuck -------------------------------------------------------------------------------------------------
 
 
-def test_evidence_f25_energy_that_no_soc_shows_adds_up_until_it_moves() -> None:
+def test_evidence_energy_that_no_soc_shows_adds_up_until_it_moves_f25() -> None:
     one = One().says(battery_w=3600)
     for _ in range(10):
         one.says(after_s=10, battery_w=3600)

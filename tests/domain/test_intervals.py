@@ -59,7 +59,7 @@ def test_engine_sample_on_the_edge_completes_its_interval_and_closes_it() -> Non
     assert told(take(e, row(seq=2, t=60, **both(3)))) == [(0, 0, 1, 3.0, 6.0, 50.0, 2)]
 
 
-def test_engine_counter_going_down_is_a_gap() -> None:
+def test_engine_counter_going_down_is_a_gap_f31() -> None:
     e = engine()
     take(e, row(seq=1, t=10, **both(1000)), row(seq=2, t=20, **both(1001)))
     take(e, row(boot=2, seq=1, t=30, **both(0)), row(boot=2, seq=2, t=40, **both(2)))
@@ -192,7 +192,7 @@ def test_engine_backlog_of_several_intervals_closes_each_once_in_order() -> None
     assert closes.coverage_pct[1:].tolist() == [100.0] * 4
 
 
-def test_engine_implausible_device_time_is_replaced_and_counted() -> None:
+def test_engine_implausible_device_time_is_replaced_and_counted_f12() -> None:
     e = engine()
     taken = e.take(batch([row(seq=1, t=-T0 / 1000, **both(0)), row(seq=2, t=99_999, **both(0))]), at(30), None)
     assert taken.counts.time_replaced == 2

@@ -56,13 +56,13 @@ class Trial:
         return self
 
 
-def test_wrong_way_f21_two_readings_on_the_other_side_are_proof() -> None:
+def test_wrong_way_two_readings_on_the_other_side_are_proof_f21() -> None:
     trial = Trial().told(3_000).does(0).does(-3_000)
     assert trial.proven == set()
     assert trial.does(-3_000).proven == {0}
 
 
-def test_wrong_way_f21_charging_told_and_discharging_done_is_proof_too() -> None:
+def test_wrong_way_charging_told_and_discharging_done_is_proof_too_f21() -> None:
     assert Trial().told(-2_000).does(0).does(2_000).does(2_000).proven == {0}
 
 
@@ -149,7 +149,7 @@ def test_wrong_products_few_of_a_large_fleet_are_only_few() -> None:
 # -- deaf -------------------------------------------------------------------------------------------------------
 
 
-def test_deaf_f22_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows() -> None:
+def test_deaf_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows_f22() -> None:
     conduct = Conduct(2)
     both, one = np.array([False, True]), np.array([True, True])
 
@@ -186,7 +186,7 @@ class Fleet:
     ("column", "gone", "here"),
     [("online", 0, 1), ("faults", 4, 0), ("grid", Grid.ISLAND, Grid.ON), ("held", Held.LEFT, Held.CONTROLLED)],
 )
-def test_lost_f40_many_of_one_product_at_once_freeze_it_and_no_other(column: str, gone: int, here: int) -> None:
+def test_lost_many_of_one_product_at_once_freeze_it_and_no_other_f40(column: str, gone: int, here: int) -> None:
     fleet = Fleet()
     table = fleet.snapshot.control if column == "held" else fleet.snapshot.live
     table.column(column)[:7] = gone
@@ -200,7 +200,7 @@ def test_lost_f40_many_of_one_product_at_once_freeze_it_and_no_other(column: str
     assert fleet.look() == frozenset()
 
 
-def test_lost_f40_silence_counts_once_readings_are_too_old() -> None:
+def test_lost_silence_counts_once_readings_are_too_old_f40() -> None:
     fleet = Fleet()
     fleet.snapshot.live.seen_mono_ms[:10] = fleet.now.mono_ms - 121_000
     fleet.frozen = lost_products(fleet.conduct, fleet.snapshot, fleet.frozen, fleet.now, LossParams())

@@ -163,7 +163,7 @@ def home_past(rows: list[dict[str, Any]], setpoints_w: list[int]) -> str:
 
 @settings(max_examples=deep(100_000, else_=300))
 @given(DEVICES, EVENTS)
-def test_written_f24_setpoint_lies_within_every_limit_whatever_is_read_and_asked(
+def test_written_setpoint_lies_within_every_limit_whatever_is_read_and_asked_f24(
     rows: list[dict[str, Any]], targets: list[Target]
 ) -> None:
     given_ = {name: np.array([row[name] for row in rows]) for name in rows[0]}

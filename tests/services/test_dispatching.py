@@ -34,7 +34,7 @@ async def running(count: int = 4, *, target_w: float = 8_000.0, **other: Any) ->
 # -- overlaps ---------------------------------------------------------------------------------------------------
 
 
-async def test_dispatch_f18_loser_of_a_device_resumes_when_the_winner_is_over() -> None:
+async def test_dispatch_loser_of_a_device_resumes_when_the_winner_is_over_f18() -> None:
     world = await running()
     await world.submit("other", s=60, target_w=-3_000, priority=1, group=group("home-00", "home-01"))
     await world.go(40)
@@ -230,7 +230,7 @@ async def test_dispatch_member_at_its_reserve_is_held_where_the_device_would_go_
     assert set(world.ops(2)) == {CommandOp.HOLD}
 
 
-async def test_dispatch_event_that_begins_while_homes_run_by_themselves_is_no_step() -> None:
+async def test_dispatch_event_that_begins_while_homes_run_by_themselves_is_no_step_f23() -> None:
     world = World(homes_of(12), facts=BLOCKS)
     world.homes.own_w[:] = 1_500
     for slot in range(12):
@@ -362,7 +362,7 @@ async def test_dispatch_rejected_event_is_shown_with_its_reason() -> None:
     assert (entry.state.value, entry.reason) == ("rejected", "end_before_start")
 
 
-async def test_dispatch_f14_same_event_ten_times_has_one_effect() -> None:
+async def test_dispatch_same_event_ten_times_has_one_effect_f14() -> None:
     world = World(homes_of(2))
     await world.go(2)
     asked = world.event(s=600, target_w=2_000)
@@ -376,7 +376,7 @@ async def test_dispatch_f14_same_event_ten_times_has_one_effect() -> None:
 # -- what cannot be trusted -------------------------------------------------------------------------------------
 
 
-async def test_watch_f21_inverted_device_is_quarantined_and_its_lease_runs_out() -> None:
+async def test_watch_inverted_device_is_quarantined_and_its_lease_runs_out_f21() -> None:
     world = World(homes_of(6))
     world.homes.inverted.add(2)
     await world.go(2)
@@ -399,7 +399,7 @@ async def test_watch_f21_inverted_device_is_quarantined_and_its_lease_runs_out()
     assert world.journal.load().quarantined == {}
 
 
-async def test_watch_f21_several_of_one_product_stop_the_product_and_no_other() -> None:
+async def test_watch_several_of_one_product_stop_the_product_and_no_other_f21() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 6 else "q") for i in range(12)]
     world = World(devices)
     world.homes.inverted |= set(range(3))
@@ -412,7 +412,7 @@ async def test_watch_f21_several_of_one_product_stop_the_product_and_no_other() 
     assert world.homes.battery_w[6:].sum() == pytest.approx(18_000, rel=0.02)
 
 
-async def test_watch_f22_deaf_devices_are_marked_and_made_up_for() -> None:
+async def test_watch_deaf_devices_are_marked_and_made_up_for_f22() -> None:
     world = World(homes_of(10))
     world.homes.deaf |= {0, 1, 2}
     await world.go(2)
@@ -423,7 +423,7 @@ async def test_watch_f22_deaf_devices_are_marked_and_made_up_for() -> None:
     assert {world.rows()[f"home-0{i}"]["failure"] for i in range(3)} == {"no_response"}
 
 
-async def test_watch_f40_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_told() -> None:
+async def test_watch_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_told_f40() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 10 else "q") for i in range(14)]
     world = World(devices)
     await world.go(8)
@@ -515,7 +515,7 @@ async def test_upkeep_keeps_to_its_hours() -> None:
 
 
 @pytest.mark.parametrize("step_s", [-3 * 3_600, 2 * 86_400])
-async def test_dispatch_f11_event_ends_when_it_was_to_end_though_the_wall_clock_steps(step_s: int) -> None:
+async def test_dispatch_event_ends_when_it_was_to_end_though_the_wall_clock_steps_f11(step_s: int) -> None:
     world = await running()
     world.clock.utc += step_s * 1_000
     await world.go(500)
@@ -525,6 +525,72 @@ async def test_dispatch_f11_event_ends_when_it_was_to_end_though_the_wall_clock_
     assert world.state() == "completed"
     assert world.held() == ["FREE"] * 4
     assert world.timekeeper.reasons() == []
+
+
+async def test_dispatch_source_that_goes_silent_leaves_the_event_as_it_was_received_f19() -> None:
+    world = await running()
+    await world.go(560)
+    assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
+    # not a word more: it ends when it was to end, and leases are not renewed past it
+    await world.go(15 + 20)
+    assert world.state() == "completed"
+    assert world.held() == ["FREE"] * 4
+    assert not world.homes.lease_end_ms.any()
+
+
+# -- herds and faults -------------------------------------------------------------------------------------------
+
+
+async def test_dispatch_thousands_of_homes_start_turn_and_stop_within_the_slope_f23() -> None:
+    settings = SETTINGS.model_copy(update={"fleet_w_per_s": 500_000.0})
+    world = World([home(f"home-{i:04d}") for i in range(2_000)], settings=settings)
+    await world.go(2)
+    await world.submit(s=600, target_w=6_000_000)
+    await world.go(20)
+    assert world.homes.battery_w.sum() == pytest.approx(6_000_000, rel=0.01)
+    await world.submit(s=600, target_w=-2_000_000, revision=2)
+    await world.go(25)
+    assert world.homes.battery_w.sum() == pytest.approx(-2_000_000, rel=0.01)
+    await world.dispatcher.cancel("e")
+    await world.go(20)
+    assert world.held() == ["FREE"] * 2_000
+    assert world.steps_w() <= 500_000 * 1.1
+
+
+@pytest.mark.parametrize("place", ["write", "commit"])
+@pytest.mark.parametrize("nth", range(1, 9))
+async def test_control_exception_at_any_await_is_survived_by_everybody_f41(place: str, nth: int) -> None:
+    world = World(homes_of(4))
+    await world.go(2)
+    await world.submit(s=600, target_w=8_000)
+    owner = world.homes if place == "write" else world.journal
+    honest, calls = getattr(owner, place), 0
+
+    async def faulty(*args: Any, **names: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise RuntimeError("nobody expected this")
+        return await honest(*args, **names)
+
+    setattr(owner, place, faulty)
+
+    async def lives(s: int) -> None:
+        for _ in range(s):
+            try:
+                await world.go(1)
+            except RuntimeError:  # what the supervisor catches before it starts the loop again
+                world.clock.advance(s=1)
+
+    world.homes.silent.add(3)
+    await lives(240)
+    # the others make up for the one that says nothing, whose reading has grown too old meanwhile
+    assert world.homes.battery_w[:3].sum() == pytest.approx(8_000, rel=0.02)
+    assert world.homes.battery_w[3] == 0
+    assert world.rows()["home-03"]["failure"] == "offline"
+    await lives(380)
+    assert world.held() == ["FREE"] * 4
+    assert not world.homes.lease_end_ms.any()
 
 
 # -- restarts ---------------------------------------------------------------------------------------------------

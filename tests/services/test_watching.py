@@ -42,7 +42,7 @@ def silent(fleet: Fleet) -> Ledger:
     return Ledger(fleet, telling=False)
 
 
-async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on(
+async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on_f41(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor_module, "BACKOFF_BASE_S", 0.001)
