@@ -1,9 +1,11 @@
 """Who delivers how much of a target: the time-to-go policy (Evans, Tindemans, Angeli 2018).
 
 Every device has a time-to-go, the time its energy lasts at full power. Those with the longest go first: power is
-`p * clip((x - z) / horizon, 0, 1)`, the level z chosen so that the sum meets the target. Homes share the target first,
-then the devices of a home share what it got; a feeder that would carry more than it may gets what it may, and the rest
-goes to the others. Device limits are part of the search, so that the sum is exact whenever the envelope allows it.
+`p * clip((x - z) / horizon, 0, 1)`, the level z chosen so that the sum meets the target. Homes come first: `limits` has
+shared the room at each meter among its batteries so that they last equally long, and with those shares as their full
+power one level for all is what a level over homes, and then one within each, should give. A feeder that would carry
+more than it may gets what it may, and the rest goes to the others. Device limits are part of the search, so that the
+sum is exact whenever the envelope allows it.
 """
 
 from dataclasses import dataclass
@@ -78,7 +80,6 @@ class _Offer:
     least_w: Floats
     step_w: Floats
     on: Bools
-    site: NDArray[np.int32]
     feeder: NDArray[np.int32]
     feeder_w: Floats | None
 
@@ -178,7 +179,6 @@ def _offer(ask: Ask, envelope: Envelope, snapshot: Snapshot) -> _Offer:
         least_w=least_w,
         step_w=plate.setpoint_step_w[slots].astype(np.float64),
         on=in_force_w[slots] < 0 if ask.charging else in_force_w[slots] > 0,
-        site=snapshot.nameplate.site[slots],
         feeder=feeder,
         feeder_w=feeder_w,
     )
@@ -186,7 +186,7 @@ def _offer(ask: Ask, envelope: Envelope, snapshot: Snapshot) -> _Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Units:
-    """Devices or homes to share a goal: `power_w`, `cap_w`, `time_s` to go, and the feeder of each (-1 = none)."""
+    """Devices to share a goal: `power_w`, `cap_w`, `time_s` to go, and the feeder of each (-1 = none)."""
 
     power_w: Floats
     cap_w: Floats
@@ -200,42 +200,11 @@ class _Units:
 
 
 def _shares(offer: _Offer, goal_w: float, horizon_s: float) -> Floats:
-    """Power of each device in W, not yet whole: homes first, then the devices of a home."""
-    devices = _Units(
-        power_w=offer.power_w,
-        cap_w=offer.cap_w,
-        time_s=offer.energy_ws / offer.power_w,
-        feeder=offer.feeder,
+    """Power of each device in W, not yet whole."""
+    units = _Units(
+        power_w=offer.power_w, cap_w=offer.cap_w, time_s=offer.energy_ws / offer.power_w, feeder=offer.feeder
     )
-    groups = _groups(offer.site)
-    if groups is None:
-        return _level(devices, goal_w, horizon_s, offer.feeder_w)
-    count = int(groups.max(initial=-1)) + 1
-    power_w, cap_w = _sums(groups, offer.power_w, count), _sums(groups, offer.cap_w, count)
-    feeder = np.full(count, -1, dtype=np.int32)
-    feeder[groups] = offer.feeder
-    homes = _Units(power_w=power_w, cap_w=cap_w, time_s=_sums(groups, offer.energy_ws, count) / power_w, feeder=feeder)
-    home_w = _level(homes, goal_w, horizon_s, offer.feeder_w)
-    share_w = np.minimum(home_w[groups], offer.cap_w)
-    split = (np.bincount(groups, minlength=count) > 1) & (home_w > 0) & (home_w < cap_w)
-    rows = np.flatnonzero(split[groups])
-    if len(rows):
-        numbers = (np.cumsum(split) - 1)[groups[rows]]
-        share_w[rows] = _level_each(numbers, devices.rows(rows), home_w[split], horizon_s)
-    return share_w
-
-
-def _groups(site: NDArray[np.int32]) -> NDArray[np.int64] | None:
-    """Home of each row as a small number; None where every row stands alone."""
-    group = site.astype(np.int64)
-    alone = group < 0
-    if alone.any():
-        group[alone] = group.max(initial=-1) + 1 + np.arange(int(alone.sum()))
-    present = np.bincount(group)
-    if int(present.max(initial=0)) <= 1:
-        return None
-    number: NDArray[np.int64] = (np.cumsum(present > 0) - 1)[group]
-    return number
+    return _level(units, goal_w, horizon_s, offer.feeder_w)
 
 
 def _level(units: _Units, goal_w: float, horizon_s: float, feeder_w: Floats | None) -> Floats:

@@ -42,7 +42,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     blind = device.blind(out, into, snapshot, params, stale)
     charge = device.charge(out, into, snapshot, setpoint_w, params)
     device.choices(out, into, snapshot, setpoint_w, now, params)
-    blind |= _home(out, into, snapshot, setpoint_w, stale, now, params)
+    blind |= _home(out, into, snapshot, charge, setpoint_w, stale, blind, now, params)
     past = _past(setpoint_w, out.power_w, params) | _past(-setpoint_w, into.power_w, params)
     past |= _lease_too_long(snapshot, charge, age_s, setpoint_w, now)
     sustain_discharge_w, sustain_charge_w = out.power_w.copy(), into.power_w.copy()
@@ -66,20 +66,28 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
 
 
 def _home(
-    out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, stale: Bools, now: Now, params: LimitParams
+    out: Side,
+    into: Side,
+    snapshot: Snapshot,
+    charge: device.Charge,
+    setpoint_w: Floats,
+    stale: Bools,
+    blind: Bools,
+    now: Now,
+    params: LimitParams,
 ) -> Bools:
     """Narrow to what the meter of each home leaves. Returns the devices that must not be written, since the direction
     they go rests on a missing reading: it is neither refreshed nor cut, and its running lease runs out."""
     plate, control = snapshot.nameplate, snapshot.control
     back = device.reconnecting(snapshot.live, now, params)
-    columns = _meter_columns(snapshot, now, stale, back, setpoint_w, out.power_w, into.power_w, params)
+    columns = _meter_columns(snapshot, charge, now, stale, blind, back, setpoint_w, out.power_w, into.power_w, params)
     rooms = rooms_alone(columns, params.site_margin_w)
     together = crowded(plate.site)
     if len(together):
         shared = rooms_shared(taken(columns, together), Homes(plate.site[together]), params.site_margin_w)
         for f in fields(Rooms):
             getattr(rooms, f.name)[together] = getattr(shared, f.name)
-    export, charge, fused, pays = (
+    export, may_charge, fused, pays = (
         plate.export_allowed,
         plate.grid_charge_allowed,
         plate.fuse_protected,
@@ -94,14 +102,14 @@ def _home(
     into.narrow(
         rooms.into_w,
         (Reason.RECONNECTING, back),
-        (Reason.SITE_IMPORT, charge & fused & ~back),
-        (Reason.GRID_CHARGE, ~(charge | back)),
-        (Reason.FUSE, charge & ~(fused | back)),
+        (Reason.SITE_IMPORT, may_charge & fused & ~back),
+        (Reason.GRID_CHARGE, ~(may_charge | back)),
+        (Reason.FUSE, may_charge & ~(fused | back)),
     )
-    blind: Bools = ((out.unknown | rooms.unknown_out) & (setpoint_w > 0)) | (
+    missing: Bools = ((out.unknown | rooms.unknown_out) & (setpoint_w > 0)) | (
         (into.unknown | rooms.unknown_into) & (setpoint_w < 0)
     )
-    return blind
+    return missing
 
 
 def _past(setpoint_w: Floats, allowed_w: Floats, params: LimitParams) -> Bools:
@@ -112,8 +120,10 @@ def _past(setpoint_w: Floats, allowed_w: Floats, params: LimitParams) -> Bools:
 
 def _meter_columns(
     snapshot: Snapshot,
+    charge: device.Charge,
     now: Now,
     stale: Bools,
+    blind: Bools,
     reconnecting: Bools,
     setpoint_w: Floats,
     out_w: Floats,
@@ -136,10 +146,10 @@ def _meter_columns(
         phase_out_w, phase_into_w = phase_rooms(
             plate.site_phase_w_max, plate.phases, worst_w, best_w, swing_w, params.site_margin_w
         )
-    charge = plate.grid_charge_allowed & plate.fuse_protected & ~reconnecting
+    may_charge = plate.grid_charge_allowed & plate.fuse_protected & ~reconnecting
     return MeterColumns(
         export_w=permitted_w(plate.site_export_w_max, plate.export_allowed & control.pays_export),
-        import_w=permitted_w(plate.site_import_w_max, charge),
+        import_w=permitted_w(plate.site_import_w_max, may_charge),
         net_w=net_w,
         low_w=low_w,
         high_w=high_w,
@@ -147,6 +157,9 @@ def _meter_columns(
         grid_w=grid_w,
         out_w=np.maximum(out_w, running_w),
         into_w=np.maximum(into_w, -running_w),
+        out_wh=charge.deliverable_wh,
+        into_wh=charge.absorbable_wh,
+        fixed=blind,
         phase_out_w=phase_out_w,
         phase_into_w=phase_into_w,
     )

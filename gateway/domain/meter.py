@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 from gateway.domain.columns import Singles
 from gateway.domain.model import Bools, Floats, Small
 
+SHARE_ROUNDS = 8
+"""A home has a few batteries; each round gives at least one of them all it could use."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterColumns:
     """Per device, W: limits at the meter (`export_w`, `import_w`: 0 = not allowed, inf = unlimited), its home's load
     less PV now and at its smallest and largest of late, its own power and the meter's (NaN = unknown or stale), the
-    power it could use either way, and how much more the fullest phase takes either way (inf = no limit per phase)."""
+    power it could use either way and the energy (Wh) behind it, whether it goes on with that power whatever it is
+    given (`fixed`: it will not be written), and how much more the fullest phase takes either way (inf = no limit)."""
 
     export_w: Floats
     import_w: Floats
@@ -24,6 +28,9 @@ class MeterColumns:
     grid_w: Floats
     out_w: Floats
     into_w: Floats
+    out_wh: Floats
+    into_wh: Floats
+    fixed: Bools
     phase_out_w: Floats
     phase_into_w: Floats
 
@@ -84,8 +91,9 @@ def rooms_alone(columns: MeterColumns, margin_w: float) -> Rooms:
 
 
 def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
-    """Rooms of devices that share a home: the strictest limit and the worst load any of them reports, split in
-    proportion to what each could use; a home's shares never add up to more than its room."""
+    """Rooms of devices that share a home: the strictest limit and the worst load any of them reports. What goes on by
+    itself comes first; the others share the rest in proportion to their energy, so that they last equally long. A
+    home's shares never add up to more than its room."""
     low_w, high_w = _worst(columns.net_w, columns.low_w, np.fmin), _worst(columns.net_w, columns.high_w, np.fmax)
     least_w, most_w = homes.least(low_w), -homes.least(-high_w)
     unknown = np.isnan(least_w)
@@ -102,8 +110,8 @@ def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
     out_w = _phase_w(out_w, together_w, homes.least(columns.phase_out_w), unknown_out)
     into_w = _phase_w(into_w, -together_w, homes.least(columns.phase_into_w), unknown_into)
     return Rooms(
-        out_w=_share_w(homes, out_w, columns.out_w),
-        into_w=_share_w(homes, into_w, columns.into_w),
+        out_w=_share_w(homes, out_w, columns.out_w, columns.out_wh, columns.fixed),
+        into_w=_share_w(homes, into_w, columns.into_w, columns.into_wh, columns.fixed),
         unknown_out=unknown_out,
         unknown_into=unknown_into,
     )
@@ -173,7 +181,26 @@ def _running_w(power_w: Floats, want_w: Floats) -> Floats:
     return np.where(want_w > 0, 0.0, np.fmax(power_w, 0.0))
 
 
-def _share_w(homes: Homes, room_w: Floats, want_w: Floats) -> Floats:
-    total_w = homes.total(want_w)
-    finite = np.isfinite(room_w) & (total_w > 0)
-    return np.where(finite, np.where(finite, room_w, 0) * want_w / np.maximum(total_w, 1e-9), room_w)
+def _share_w(homes: Homes, room_w: Floats, want_w: Floats, energy_wh: Floats, fixed: Bools) -> Floats:
+    """The room of each home, shared; the room itself where everybody gets what it could use."""
+    tight = np.isfinite(room_w) & (homes.total(want_w) > room_w)
+    if not tight.any():
+        return room_w
+    whole_w, room_w = room_w, np.where(tight, room_w, 0.0)
+    first = fixed | (energy_wh <= 0)
+    share_w = want_w * first
+    fixed_w = homes.total(share_w)
+    share_w = share_w * np.minimum(room_w / np.maximum(fixed_w, 1e-9), 1.0)
+    open_w = np.where(first, 0.0, want_w)
+    left_w = np.maximum(room_w - fixed_w, 0.0)
+    for _ in range(SHARE_ROUNDS):
+        weight = energy_wh * (open_w > 0)
+        total = homes.total(weight)
+        more_w = np.minimum(left_w * weight / np.maximum(total, 1e-9), open_w)
+        share_w = share_w + more_w
+        open_w = open_w - more_w
+        open_w[open_w < 1e-6] = 0.0
+        left_w = np.maximum(left_w - homes.total(more_w), 0.0)
+        if not (tight & (left_w > 1.0) & (open_w > 0)).any():
+            break
+    return np.where(tight, share_w, whole_w)

@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus")
+BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate")
 
 
 def main() -> int:

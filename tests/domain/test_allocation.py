@@ -109,14 +109,22 @@ def test_allocate_look_ahead_cap_is_filled_by_others() -> None:
     assert found.setpoint_w.tolist() == [500, 3500]
 
 
-def test_allocate_homes_are_ranked_before_their_devices() -> None:
-    # the pair can give 2000 W together: its time-to-go is that of a home with 8 kWh behind 2 kW
-    found = split(
-        2000,
-        offer(3, site=[0, 0, 1], discharge_w=[1000, 1000, 2000], deliverable_wh=[7000, 1000, 6000]),
-        horizon_s=60,
-    )
-    assert found.setpoint_w.tolist() == [1000, 1000, 0]
+def test_allocate_home_gives_all_it_may_for_as_long_as_its_batteries_can() -> None:
+    # 6 kW may go out of the home; 0.5 kWh behind 5 kW and 10 kWh behind 5 kW: the small one gives 1 kW for half an hour
+    energy_wh = np.array([500.0, 10_000.0])
+    snapshot = fleet_of(
+        2, site=0, load_w=0, grid_w=0, site_export_w_max=6_000, capacity_wh=[1_000, 20_000], owner_reserve_pct=0,
+        standby_w=0, delivery_s=0, lease_s=1,
+    )  # fmt: skip
+    given_w = []
+    for _ in range(40):
+        snapshot.live.soc_low_pct[:] = energy_wh / np.array([1_000.0, 20_000.0]) * 100
+        allowed = envelope(snapshot, NOW, LimitParams(site_margin_w=0, resume_pct=0))
+        found = split(6_000, (snapshot, allowed), horizon_s=60)
+        energy_wh = np.maximum(energy_wh - found.setpoint_w / 60, 0.0)
+        given_w.append(int(found.setpoint_w.sum()))
+    assert given_w[:29] == [6_000] * 29
+    assert given_w[-1] == 5_000
 
 
 def test_allocate_within_a_home_the_fuller_battery_goes_first() -> None:

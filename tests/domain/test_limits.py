@@ -245,9 +245,23 @@ def test_limits_site_limit_unknown_is_not_allowed() -> None:
     assert (out(found)[0], into(found)[0]) == (1000, 0)
 
 
-def test_limits_two_batteries_share_the_room_of_their_home() -> None:
-    found = limits(2, site=0, export_allowed=False, load_w=1500, discharge_w_max=[4000, 2000])
+def test_limits_two_batteries_share_the_room_of_their_home_so_that_they_last_equally_long() -> None:
+    # 4 and 2 kWh above the reserve
+    found = limits(2, site=0, export_allowed=False, load_w=1500, soc_pct=[60, 40], discharge_w_max=[4000, 2000])
     assert found.discharge_w.tolist() == [pytest.approx(1000), pytest.approx(500)]
+    # the one that cannot give its part leaves the rest to the other
+    found = limits(2, site=0, export_allowed=False, load_w=1500, soc_pct=[60, 40], discharge_w_max=[600, 2000])
+    assert found.discharge_w.tolist() == [pytest.approx(600), pytest.approx(900)]
+
+
+def test_limits_battery_that_will_not_be_written_keeps_its_part_of_the_room() -> None:
+    # the second one has gone silent under a lease of 1.2 kW
+    found = limits(
+        2, site=0, export_allowed=False, load_w=1500, soc_pct=[60, 21], setpoint_w=[0, 1200], battery_w=[0, 1200],
+        online=[1, 0],
+    )  # fmt: skip
+    assert found.controllable.tolist() == [True, False]
+    assert found.discharge_w[0] == pytest.approx(300)
 
 
 def test_limits_battery_that_has_nothing_leaves_the_room_to_the_other() -> None:
