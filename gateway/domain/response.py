@@ -69,7 +69,9 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
     """Devices an owner or maker took back: they had obeyed, the lease still runs for `margin_s`, and yet they report
     another mode. Faults, islanding and a restart (presence lost meanwhile) are not overrides."""
     live, control = snapshot.live, snapshot.control
-    left = seen_obeying & (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN)
+    left: Bools = seen_obeying & (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN)
+    if not left.any():
+        return left
     left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)
     result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.held == Held.CONTROLLED)
     return result
@@ -81,7 +83,8 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
 class Conduct(Table):
     """What is held for or against a device. Times in whole monotonic seconds, `NEVER_S` = never.
 
-    `ref_w`: the power that a change is measured from, taken when the device was (`taken`) and whenever it has followed;
+    `ref_w`: the power that a change is measured from, taken when the device came under our commands (`taken`) and
+    whenever it has followed or is where it should be;
     `judged_s` the newest reading that was looked at for that; `strikes` the changes in a row that went the wrong way;
     `deaf_s` since when it has not followed; `lost_s` when it was last lost, `up` whether it is there.
     """
@@ -122,10 +125,13 @@ class SignParams:
 
 def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now, params: SignParams) -> Bools:
     """Devices that have just been proven to do the opposite of what they are told. Each reading is judged once; what a
-    limit of the BMS or of the charge may have undone is not judged. `conduct` keeps what they are judged by."""
+    limit of the BMS or of the charge may have undone is not judged. What a device did by itself, before it was taken,
+    while it was lost or left to charge from PV, is where it starts from. `conduct` keeps what they are judged by."""
     live, control, plate, n = snapshot.live, snapshot.control, snapshot.nameplate, snapshot.n
     held = control.held == Held.CONTROLLED
-    fresh = held & ~conduct.taken[:n]
+    ours = (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
+    under = conduct.taken[:n] & ours & ~control.idle & (live.online != 0)
+    fresh = held & ~(under & (control.lease_end_mono_ms > now.mono_ms))
     conduct.taken[:n] = held
     if fresh.any():
         conduct.strikes[:n][fresh] = 0
@@ -133,10 +139,12 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now,
         conduct.judged_s[:n][fresh] = now.mono_ms // 1000
     seen_s = live.seen_mono_ms // 1000
     rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
+    there = held & (np.abs(live.battery_w - control.setpoint_w) <= params.wrong_part * rated_w)
+    conduct.ref_w[:n][there] = live.battery_w[there]
+    conduct.strikes[:n][there] = 0
     asked_w = control.setpoint_w - conduct.ref_w[:n]
     due = held & ~control.idle & (seen_s > conduct.judged_s[:n]) & (np.abs(asked_w) > params.change_part * rated_w)
-    due &= (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
-    due &= (control.cmd_applied > 0) | (live.cmd == control.cmd_sent)
+    due &= ours & ((control.cmd_applied >= control.cmd_sent) | (live.cmd == control.cmd_sent))
     proven = np.zeros(n, dtype=np.bool_)
     rows = np.flatnonzero(due)
     if not len(rows):

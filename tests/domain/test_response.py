@@ -131,6 +131,26 @@ def test_wrong_way_taken_anew_begins_anew() -> None:
     assert trial.proven == set()
 
 
+def test_wrong_way_what_a_device_did_while_it_was_lost_is_not_held_against_it() -> None:
+    trial = Trial().told(3_000).does(3_000).told(4_500)
+    live, control = trial.snapshot.live, trial.snapshot.control
+    live.mode[:] = Mode.SELF_CONSUMPTION
+    trial.does(-200)  # the lease ended while nothing arrived
+    live.mode[:] = Mode.REMOTE
+    trial.does(-200).does(-200).does(3_000)  # back, and on its way
+    assert (trial.proven, control.setpoint_w.tolist()) == (set(), [4_500])
+    assert trial.does(-3_000).does(-3_000).proven == {0}
+
+
+def test_wrong_way_is_judged_from_the_newest_power_that_was_right_however_small_the_step_to_it() -> None:
+    trial = Trial().told(900).does(900).told(0).does(0)
+    trial.snapshot.control.idle[:] = True
+    trial.does(-600).does(-1_200)  # left to charge from PV
+    trial.snapshot.control.idle[:] = False
+    assert trial.told(2_500).does(230).does(250).does(2_400).proven == set()
+    assert trial.told(0).does(4_000).does(4_500).proven == {0}
+
+
 def test_wrong_products_several_of_one_profile_condemn_it_and_no_other() -> None:
     snapshot = fleet_of(20, profile=np.repeat([0, 1], 10))
     quarantined = np.zeros(20, dtype=np.bool_)
