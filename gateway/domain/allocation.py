@@ -14,6 +14,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.columns import run
 from gateway.domain.commitment import commit, in_steps
 from gateway.domain.envelope import Envelope
 from gateway.domain.fleet import Snapshot
@@ -80,7 +81,7 @@ class _Offer:
     least_w: Floats
     step_w: Floats
     on: Bools
-    feeder: NDArray[np.int32]
+    feeder: NDArray[np.intp]
     feeder_w: Floats | None
 
     def most_w(self) -> tuple[int, bool]:
@@ -88,9 +89,8 @@ class _Offer:
         alone_w = int(self.cap_w.sum())
         if self.feeder_w is None:
             return alone_w, False
-        on_feeders = self.feeder >= 0
-        sums_w = np.bincount(self.feeder[on_feeders], self.cap_w[on_feeders], minlength=len(self.feeder_w))
-        bounded_w = np.floor(np.minimum(sums_w, self.feeder_w[: len(sums_w)])).sum() + self.cap_w[~on_feeders].sum()
+        free_w, sums_w = _by_feeder(self.feeder, self.cap_w, len(self.feeder_w))
+        bounded_w = np.floor(np.minimum(sums_w, self.feeder_w)).sum() + free_w
         return int(bounded_w), bool(bounded_w < alone_w)
 
 
@@ -121,6 +121,14 @@ def allocate(ask: Ask, envelope: Envelope, snapshot: Snapshot) -> Allocation:
         unserved_w=0 if ask.target_w is None else sign * (asked_w - total_w),
         reason=_reason(ask, asked_w, most_w, total_w, bounded=bounded),
     )
+
+
+def _by_feeder(feeder: NDArray[np.intp], power_w: Floats, count: int) -> tuple[float, Floats]:
+    """Sums over the devices on no feeder and over those on each of `count`."""
+    # the last entry is for -1: no feeder
+    numbers = np.where(feeder < 0, count, feeder) if len(feeder) and feeder.min() < 0 else feeder
+    sums_w = np.bincount(numbers, weights=power_w, minlength=count + 1).astype(np.float64, copy=False)
+    return float(sums_w[count]), sums_w[:count]
 
 
 def _committed(offer: _Offer, wanted_w: Floats, goal_w: float) -> Floats:
@@ -160,25 +168,27 @@ def _offer(ask: Ask, envelope: Envelope, snapshot: Snapshot) -> _Offer:
     if ask.taken_w is not None:
         able &= cap_w >= ask.taken_w + 1
     slots = np.flatnonzero(able)
-    free_w, feeder_w = np.floor(cap_w[slots]), ask.feeder_w
-    least_w, feeder = plate.setpoint_w_min[slots].astype(np.float64), plate.feeder[slots]
-    taken_w = np.zeros(len(slots)) if ask.taken_w is None else ask.taken_w[slots].astype(np.float64)
+    at = run(slots)
+    free_w, feeder_w = np.floor(cap_w[at]), ask.feeder_w
+    least_w, feeder = plate.setpoint_w_min[at].astype(np.float64), plate.feeder[at].astype(np.intp)
+    taken_w = np.zeros(len(slots)) if ask.taken_w is None else ask.taken_w[at].astype(np.float64)
     if ask.taken_w is not None:
         free_w -= taken_w
         least_w[taken_w > 0] = 0.0
         if feeder_w is not None:
-            rows = np.flatnonzero((plate.feeder >= 0) & (ask.taken_w > 0))
-            used_w = np.bincount(plate.feeder[rows], ask.taken_w[rows], minlength=len(feeder_w))
+            _, used_w = _by_feeder(
+                plate.feeder.astype(np.intp), np.maximum(ask.taken_w, 0).astype(np.float64), len(feeder_w)
+            )
             feeder_w = np.maximum(feeder_w - used_w, 0.0)
     return _Offer(
         slots=slots,
         cap_w=free_w,
         taken_w=taken_w,
-        power_w=power_w[slots],
-        energy_ws=energy_wh[slots] * 3600,
+        power_w=power_w[at],
+        energy_ws=energy_wh[at] * 3600,
         least_w=least_w,
-        step_w=plate.setpoint_step_w[slots].astype(np.float64),
-        on=in_force_w[slots] < 0 if ask.charging else in_force_w[slots] > 0,
+        step_w=plate.setpoint_step_w[at].astype(np.float64),
+        on=in_force_w[at] < 0 if ask.charging else in_force_w[at] > 0,
         feeder=feeder,
         feeder_w=feeder_w,
     )
@@ -191,7 +201,7 @@ class _Units:
     power_w: Floats
     cap_w: Floats
     time_s: Floats
-    feeder: NDArray[np.int32]
+    feeder: NDArray[np.intp]
 
     def rows(self, rows: NDArray[np.intp]) -> "_Units":
         return _Units(
@@ -217,7 +227,7 @@ def _level(units: _Units, goal_w: float, horizon_s: float, feeder_w: Floats | No
     full = np.zeros(len(feeder_w), dtype=np.bool_)
     on_feeders = units.feeder >= 0
     for _ in range(len(feeder_w)):
-        sums_w = np.bincount(units.feeder[on_feeders], share_w[on_feeders], minlength=len(feeder_w))
+        _, sums_w = _by_feeder(units.feeder, share_w, len(feeder_w))
         over = ~full & (sums_w > feeder_w * (1 + _SUM_PART) + _SUM_PART)
         if not over.any():
             break

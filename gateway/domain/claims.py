@@ -94,7 +94,8 @@ def attributed_w(
     program that pays up to the site's load), `wanted_w` what an event asks for now (none = all there is). A nomination
     bounds what its program is credited with.
     """
-    left_w = np.nan_to_num(measured_w)
+    left_w = measured_w.astype(np.float64)
+    left_w[np.isnan(left_w)] = 0.0
     found: dict[int, float] = {}
     for event in events:
         if not event.actuates or event.preparing:

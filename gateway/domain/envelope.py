@@ -115,6 +115,8 @@ class Side:
     def narrow(self, limit_w: Floats, *reasons: Reason | tuple[Reason, Bools]) -> None:
         """Take the smaller of the two; a NaN limit is no limit. A reason may hold for some devices only."""
         below = limit_w < self.power_w
+        if not below.any():
+            return
         np.fmin(self.power_w, limit_w, out=self.power_w)
         for reason in reasons:
             if isinstance(reason, tuple):
@@ -123,19 +125,22 @@ class Side:
                 self.mark(below, reason)
 
     def forbid(self, where: Bools, reason: Reason) -> None:
-        self.power_w *= ~where
-        self.mark(where, reason)
+        if where.any():
+            self.power_w *= ~where
+            self.reasons |= where * np.uint32(reason)
 
     def mark(self, where: Bools, reason: Reason) -> None:
-        self.reasons |= where * np.uint32(reason)
+        if where.any():
+            self.reasons |= where * np.uint32(reason)
 
     def finish(self) -> None:
         self.mark(self.reasons == 0, Reason.RATING)
 
 
-def check(setpoint_w: Ints, slots: NDArray[np.integer], allowed: Envelope) -> Bools:
+def check(setpoint_w: Ints, slots: NDArray[np.integer] | slice, allowed: Envelope) -> Bools:
     """Which setpoints may be written: the paired check just before the write. 0 W is always inside."""
-    inside = (setpoint_w <= allowed.discharge_w[slots]) & (-setpoint_w <= allowed.charge_w[slots])
+    wanted_w = setpoint_w.astype(np.float64)
+    inside = (wanted_w <= allowed.discharge_w[slots]) & (-wanted_w <= allowed.charge_w[slots])
     result: Bools = inside & allowed.controllable[slots]
     return result
 

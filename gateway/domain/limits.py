@@ -114,7 +114,8 @@ def _home(
 
 def _past(setpoint_w: Floats, allowed_w: Floats, params: LimitParams) -> Bools:
     """Setpoints in force that are past what is allowed now, by more than the band where anything is allowed."""
-    result: Bools = setpoint_w > allowed_w + params.narrow_band_w * (allowed_w > 0)
+    over_w = setpoint_w - allowed_w
+    result: Bools = (over_w > params.narrow_band_w) | ((over_w > 0) & (allowed_w <= 0))
     return result
 
 
@@ -135,14 +136,17 @@ def _meter_columns(
     battery_w, grid_w = live.battery_w, live.grid_w.astype(np.float64)
     low_w = np.fmin(np.fmin(live.net_low_w, live.net_low_1_w), live.net_low_2_w)
     high_w = np.fmax(np.fmax(live.net_high_w, live.net_high_1_w), live.net_high_2_w)
-    if stale.any():
+    any_stale = bool(stale.any())
+    if any_stale:
         net_w, battery_w, grid_w = (np.where(stale, np.nan, column) for column in (net_w, battery_w, grid_w))
     in_force = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     running_w = setpoint_w * in_force
     phase_out_w = phase_into_w = np.broadcast_to(np.float64(np.inf), len(out_w))
     if not np.isnan(plate.site_phase_w_max).all():
-        swing_w = np.nan_to_num(np.fmax(np.fmax(high_w - net_w, net_w - low_w), 0))
-        worst_w, best_w = (np.where(stale, np.nan, c) for c in (live.phase_w_max, live.phase_w_min))
+        swing_w = np.fmax(np.fmax(high_w - net_w, net_w - low_w), 0)
+        worst_w, best_w = live.phase_w_max, live.phase_w_min
+        if any_stale:
+            worst_w, best_w = (np.where(stale, np.nan, column) for column in (worst_w, best_w))
         phase_out_w, phase_into_w = phase_rooms(
             plate.site_phase_w_max, plate.phases, worst_w, best_w, swing_w, params.site_margin_w
         )
@@ -190,8 +194,8 @@ def _lease_too_long(snapshot: Snapshot, charge: device.Charge, age_s: Floats, se
     """Setpoints in force that would pass the floor or the ceiling before their lease ends: the reserve was raised, or
     the SoC came out lower than it seemed when the lease was given."""
     plate = snapshot.nameplate
-    left_s = np.clip((snapshot.control.lease_end_mono_ms - now.mono_ms) * 0.001, 0, plate.lease_s)
-    runs_s = age_s + left_s + plate.overrun_s
+    left_s = (snapshot.control.lease_end_mono_ms - now.mono_ms) * 0.001
+    runs_s = age_s + np.minimum(np.maximum(left_s, 0), plate.lease_s) + plate.overrun_s
     empties = (setpoint_w > 0) & ((setpoint_w + plate.standby_w) * runs_s > 3600 * charge.deliverable_wh)
     fills = (setpoint_w < 0) & (-setpoint_w * runs_s > 3600 * charge.absorbable_wh)
     result: Bools = empties | fills

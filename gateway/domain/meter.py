@@ -146,12 +146,13 @@ def crowded(site: NDArray[np.int32]) -> NDArray[np.intp]:
     sizes = np.bincount(known)
     if int(sizes.max(initial=0)) <= 1:
         return np.empty(0, dtype=np.intp)
-    return np.flatnonzero((sizes[np.maximum(site, 0)] > 1) & (site >= 0))
+    # a device without a site (-1) finds the last entry
+    return np.flatnonzero(np.append(sizes > 1, False)[site])
 
 
 def taken(columns: MeterColumns, rows: NDArray[np.intp]) -> MeterColumns:
     """Some rows of columns."""
-    return MeterColumns(**{f.name: getattr(columns, f.name)[rows] for f in fields(MeterColumns)})
+    return MeterColumns(**{f.name: np.take(getattr(columns, f.name), rows) for f in fields(MeterColumns)})
 
 
 def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bools]:
@@ -172,8 +173,10 @@ def _phase_w(room_w: Floats, power_w: Floats, more_w: Floats, unknown: Bools) ->
         return room_w
     left_w = np.maximum(power_w + more_w, 0)
     blind = limited & np.isnan(left_w)
+    left_w[blind] = 0.0
     unknown |= blind
-    return np.where(limited, np.where(blind, 0.0, np.fmin(room_w, left_w)), room_w)
+    narrowed_w: Floats = np.fmin(room_w, left_w)
+    return narrowed_w
 
 
 def _running_w(power_w: Floats, want_w: Floats) -> Floats:

@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.columns import Held
+from gateway.domain.columns import Held, run
 from gateway.domain.envelope import Envelope, Reason, check, spread
 from gateway.domain.fleet import Snapshot
 from gateway.domain.model import Bools, CommandOp, Floats, Grid, Ints, Mode, Now, Slots, Small
@@ -34,9 +34,13 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         np.minimum(ends_s, last_s), weights=np.abs(control.setpoint_w[running]) + HELD_W, minlength=last_s + 1
     ).astype(np.float64, copy=False)
     result = granted.copy()
-    for most_s in np.flatnonzero(np.bincount(granted)).tolist():
-        rows = np.flatnonzero(granted == most_s)
-        rows = rows[_mixed(len(rows))]
+    classes = np.flatnonzero(np.bincount(granted)).tolist()
+    for most_s in classes:
+        if len(classes) == 1:
+            rows = _mixed(len(granted))
+        else:
+            rows = np.flatnonzero(granted == most_s)
+            rows = rows[_mixed(len(rows))]
         first_s = max(1, math.ceil(LEASE_PART_MIN * most_s))
         window_w = ending_w[first_s : most_s + 1]
         power_w = np.abs(setpoint_w[rows]) + HELD_W
@@ -45,7 +49,8 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         until = np.searchsorted(reached_w - power_w / 2, room_w, side="right")
         until[-1] = len(rows)
         result[rows] = np.repeat(np.arange(first_s, most_s + 1), np.diff(until, prepend=0))
-        ending_w += np.bincount(result[rows], weights=power_w, minlength=last_s + 1)
+        if most_s != classes[-1]:
+            ending_w += np.bincount(result[rows], weights=power_w, minlength=last_s + 1)
     return result
 
 
@@ -173,10 +178,13 @@ def plan(
     deferred = 0 if budget is None else max(0, len(slots) - budget)
     if deferred:
         slots = slots[np.lexsort((control.lease_end_mono_ms[slots], cause[slots]))][:budget]
-    releasing = cause[slots] == Cause.RELEASE
-    setpoint_w = np.where(take[slots], wanted_w[slots], _inside(control.setpoint_w[slots], envelope, slots))
+    at = run(slots)
+    releasing = cause[at] == Cause.RELEASE
+    setpoint_w = wanted_w[at].copy()
+    kept = np.flatnonzero(~take[at])
+    setpoint_w[kept] = _inside(control.setpoint_w[slots[kept]], envelope, slots[kept])
     setpoint_w *= ~releasing
-    inside = check(setpoint_w, slots, envelope) | releasing
+    inside = check(setpoint_w, at, envelope) | releasing
     if not inside.all():
         slots, setpoint_w, releasing = slots[inside], setpoint_w[inside], releasing[inside]
     op = np.where(setpoint_w == 0, CommandOp.HOLD, CommandOp.SETPOINT).astype(np.int8)
@@ -237,6 +245,8 @@ def _fill_up(cause: Small, off_w: Ints, wanted_w: Ints, take: Bools, deaf: Bools
 
 def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bools) -> Bools:
     """Devices to hand back now: those under control, and those whose release has had no effect for a while."""
+    if not release.any():
+        return release
     live, control = snapshot.live, snapshot.control
     unheard = (control.held == Held.RELEASING) & (live.mode == Mode.REMOTE) & (control.cmd_applied < control.cmd_sent)
     unheard &= now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s

@@ -111,6 +111,7 @@ class Control:
         self._releasing_all = False
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
+        self._feeders_w: Floats = np.empty(0)
         self.watch = Watch(fleet)
         self.ledger = Ledger(fleet, telling=telling)
         self.envelope: Envelope | None = None
@@ -224,8 +225,10 @@ class Control:
         if feeders.ceiling_kw is None and not feeders.ceilings_kw:
             return None
         names = self._fleet.feeders.texts
-        default_kw = math.inf if feeders.ceiling_kw is None else feeders.ceiling_kw
-        return np.array([feeders.ceilings_kw.get(name, default_kw) * 1000 for name in names], dtype=np.float64)
+        if len(names) != len(self._feeders_w):
+            default_kw = math.inf if feeders.ceiling_kw is None else feeders.ceiling_kw
+            self._feeders_w = np.array([feeders.ceilings_kw.get(name, default_kw) * 1000 for name in names])
+        return self._feeders_w
 
     def _bar(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
         """Write down who is kept out, and what the programs of each device ask of limits."""

@@ -61,7 +61,7 @@ class Writer:
         into the same journal commit as the release plan. While the journal fails no device is newly taken; the rest
         goes on."""
         slots = todo.slots
-        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[slots] == Held.FREE)
+        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[run(slots)] == Held.FREE)
         owed = self._owed + changes
         changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
@@ -82,8 +82,9 @@ class Writer:
         batch = self._batch(todo, keep, now)
         if not len(batch):
             return batch
+        counts = np.bincount(todo.cause[keep], minlength=len(Cause)).tolist()
         for cause in Cause:
-            self.stats.writes[cause] += int(np.count_nonzero(todo.cause[keep] == cause))
+            self.stats.writes[cause] += counts[cause]
         return await self._write(batch, holder)
 
     @property
@@ -155,8 +156,9 @@ class Writer:
         finally:
             if large:
                 self._link.hold_telemetry(False)
+        counts = np.bincount(report.delivery, minlength=len(Delivery)).tolist()
         for delivery in Delivery:
-            self.stats.deliveries[delivery] += int(np.count_nonzero(report.delivery == delivery))
+            self.stats.deliveries[delivery] += counts[delivery]
         return report
 
     def _note(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
