@@ -165,7 +165,7 @@ class Batteries:
         self._set_site_powers(load_w, pv_w)
 
     def _wanted_w(self, load_w: Floats, pv_w: Floats, discharge_w: Floats) -> Floats:
-        net_w = (load_w - pv_w)[self._site] * self._share
+        net_w = self._own_net_w(load_w - pv_w)
         above_reserve = self._estimate_pct() > self.reserve_pct
         own_w = np.where(above_reserve, net_w, np.minimum(net_w, 0.0))
         backup_w = np.where(self.homes.grid_charge_allowed, -0.5 * self.homes.charge_w_max, np.minimum(net_w, 0.0))
@@ -182,6 +182,17 @@ class Batteries:
             )
             wanted_w = np.where(self.islanded, np.where(self.inhibited, 0.0, covering_w), wanted_w)
         return wanted_w
+
+    def _own_net_w(self, net_w: Floats) -> Floats:
+        """What the meter leaves to each battery in a mode of its own: net of what others at the site do under outside
+        control, shared by rating."""
+        outside = self.mode == Mode.REMOTE
+        if not outside.any():
+            return net_w[self._site] * self._share
+        left_w = net_w - self._per_site(np.where(outside, self.battery_w, 0.0))
+        own_w = np.where(outside, 0.0, self.homes.discharge_w_max)
+        share = np.where(outside, self._share, own_w / np.maximum(self._per_site(own_w)[self._site], 1e-9))
+        return np.where(outside, net_w[self._site], left_w[self._site]) * share
 
     def _within_energy(self, power_w: Floats, dt_s: float) -> Floats:
         """Narrow power so that the cells stay between empty and full over the step."""
