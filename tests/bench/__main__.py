@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate")
+BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track")
 
 
 def main() -> int:

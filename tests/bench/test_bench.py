@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.bench import fanout, ingest, memory, mixed, modbus, tick
+from tests.bench import allocate, fanout, ingest, memory, mixed, modbus, tick, track
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
 @pytest.fixture(autouse=True)
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches keep to one core; the tests after them must not."""
-    for bench in (fanout, ingest, mixed, modbus, tick):
+    for bench in (allocate, fanout, ingest, mixed, modbus, tick, track):
         monkeypatch.setattr(bench, "pin", lambda: None)
 
 
@@ -62,6 +62,22 @@ async def test_memory_few_devices_makes_no_task_and_no_timer() -> None:
 async def test_modbus_few_devices_reads_all_points_in_one_request() -> None:
     sizes = check(await modbus.run(quick=True, sizes=(20, 50)), "modbus", {"raw_x"}, {"raw_x", "rss_kib_per_device"})
     assert [(size["points_per_request"], size["failures"]) for size in sizes] == [(modbus.POINTS, 0)] * 2
+
+
+async def test_allocate_few_fleets_reports_every_cause_beside_both_policies() -> None:
+    found = await allocate.run(quick=True, sizes=(200, 400), fleets=2)
+    ratios = {"unserved_pct", "proportional_unserved_pct", "equal_unserved_pct"}
+    sizes = check(found, "allocate", ratios, {"unserved_pct", "site_caps_unserved_pct", "solve_ms"})
+    assert [size["case"] for size in sizes] == [*allocate.CASES, "time", "time"]
+    assert found["aims"]["unserved_pct"]["met"]
+    assert found["ratios"]["unserved_pct"] < found["ratios"]["proportional_unserved_pct"]
+
+
+async def test_track_few_devices_follow_the_target_and_break_nothing() -> None:
+    found = await track.run(quick=True, devices=60, event_s=400)
+    sizes = check(found, "track", {"mean_error_pct"}, {"mean_error_pct", "capacity_sufficed", "problems"})
+    assert sizes[0]["problems"] == []
+    assert len(sizes[0]["mean_errors_pct"]) == 1
 
 
 @pytest.mark.deep

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ from gateway.profiles.loader import load_profiles
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ingest import Ingest
-from gateway.services.settings import ControlSettings
+from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
@@ -76,12 +76,14 @@ def reference() -> Codec:
 
 
 def enroll(fleet: Fleet, devices: int, codec: Codec) -> None:
-    """Devices named as the blaster names them."""
+    """Devices named as the blaster names them; every limit that can stand on a home stands: at the meter, per phase,
+    the inverter shared with PV, drift of the SoC, cycles. A tenth share their home with another."""
+    facts = replace(codec.facts, drift_pct_per_cycle=0.5, cycles_per_day_max=2.0)
     for i in range(devices):
         device = Device(
             id=DeviceId(DEVICE.format(i)),
             profile=codec.name,
-            site=f"site-{i}",
+            site=f"site-{i - (i % 20 == 1)}",
             feeder=f"feeder-{i // 50}",
             capacity_wh=13_500,
             discharge_w_max=5_000,
@@ -90,10 +92,12 @@ def enroll(fleet: Fleet, devices: int, codec: Codec) -> None:
             export_allowed=True,
             grid_charge_allowed=True,
             fuse_protected=True,
-            site_import_w_max=float("inf"),
-            site_export_w_max=float("inf"),
+            inverter_w_max=6_000,
+            site_import_w_max=12_000,
+            site_export_w_max=12_000,
+            site_phase_w_max=9_000,
         )
-        fleet.enroll(device, codec.facts)
+        fleet.enroll(device, facts)
 
 
 def make_fleet(devices: int, codec: Codec) -> Fleet:
@@ -135,14 +139,16 @@ async def wired(
 # -- control ---------------------------------------------------------------------------------------------------
 
 
-STEEP = ControlSettings(fleet_w_per_s=1e12, ceiling_mw=10_000, write_deadline_s=30)
-"""Nothing holds a setpoint back, so that every device changes at once."""
+STEEP = ControlSettings(
+    fleet_w_per_s=1e12, ceiling_mw=10_000, write_deadline_s=30, programs={"bench": ProgramSettings(ceiling_mw=9_000)},
+    feeders=FeederSettings(ceiling_kw=200),
+)  # fmt: skip
+"""Nothing holds a setpoint back, so that every device changes at once, though every ceiling is looked at."""
 
 
 def readings(fleet: Fleet, now: Now) -> LiveBatch:
     """A fresh reading of every device that does as it was told. SoC differs, within what one event spreads over."""
     n, control = fleet.n, fleet.control
-    unknown = np.full(n, np.nan)
     ours = control.held[:n] == Held.CONTROLLED
     return LiveBatch(
         slots=np.arange(n, dtype=np.int32),
@@ -151,16 +157,16 @@ def readings(fleet: Fleet, now: Now) -> LiveBatch:
         battery_w=control.setpoint_w[:n].astype(np.float64),
         soc_pct=85 + np.arange(n) % 50 / 10,
         soc_step_pct=np.full(n, 0.1),
-        temp_c=np.full(n, 25.0),
+        temp_c=25 + (np.arange(n) % 23).astype(np.float64),
         discharge_w_max=np.full(n, 5_000.0),
         charge_w_max=np.full(n, 5_000.0),
         reserve_pct=np.full(n, float(RESERVE_PCT)),
-        pv_w=np.zeros(n),
-        load_w=np.full(n, 500.0),
-        grid_w=unknown,
-        grid_l1_w=unknown,
-        grid_l2_w=unknown,
-        grid_l3_w=unknown,
+        pv_w=np.full(n, 200.0),
+        load_w=np.full(n, 700.0),
+        grid_w=500 - control.setpoint_w[:n].astype(np.float64),
+        grid_l1_w=500 - control.setpoint_w[:n].astype(np.float64),
+        grid_l2_w=np.zeros(n),
+        grid_l3_w=np.zeros(n),
         mode=np.where(ours, Mode.REMOTE, Mode.SELF_CONSUMPTION).astype(np.int8),
         grid=np.full(n, Grid.ON, dtype=np.int8),
         locked=np.zeros(n, dtype=np.int8),

@@ -47,6 +47,7 @@ EXPORT_W = 100.0
 REACTION_S = 14
 """What changes in a home is reported within a second and acted on within a tick, and the battery follows with a time
 constant of up to 2 s. A tick that is late is acted on late."""
+APART_MS = 5_000
 FAR_S = 200
 """By then every lease (120 s) has run out, and every release has had its turn."""
 
@@ -86,6 +87,12 @@ class Wire:
     def acknowledge(self, generation: int, packet_ids: list[int]) -> None:
         """Nothing is sent anew here."""
 
+    def pause_reading(self) -> None:
+        """Nothing arrives while commands go out."""
+
+    def resume_reading(self) -> None:
+        """Here either."""
+
 
 def enrolled(homes: Homes) -> list[Device]:
     """The homes as the gateway knows them."""
@@ -123,6 +130,7 @@ class Street:
 
     homes: Homes
     settings: ControlSettings = SETTINGS
+    physics: type[Batteries] = Batteries
     clock: ManualClock = field(default_factory=lambda: ManualClock(utc_ms=START_MS))
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     devices: Devices = field(init=False)
@@ -133,7 +141,7 @@ class Street:
     lagging: bool = False
 
     def __post_init__(self) -> None:
-        self.devices = Devices(self.homes, Batteries(self.homes, guard=False), now_ms=START_MS)
+        self.devices = Devices(self.homes, self.physics(self.homes, guard=False), now_ms=START_MS)
         self._index = {topic: i for i, topic in enumerate(self.devices.topics.command)}
         n = len(self.homes)
         self._answers: list[Outgoing] = []
@@ -303,10 +311,12 @@ class Street:
             self._note("is under control long after every event", self.remote, REACTION_S + LEASE_S + 1e6, gap_s)
 
     def _note(self, what: str, bad: Bools, s: float, gap_s: float) -> None:
-        """A fault in a home must be over soon; where nothing is heard of it, once its lease is."""
+        """A fault in a home must be over soon; where nothing is heard of it, or no command is believed since the two
+        clocks are apart, once its lease is."""
         since_s = self._since_s.setdefault(what, np.zeros(len(self.homes)))
         since_s[:] = np.where(bad, since_s + s, 0.0)
-        most_s = REACTION_S + 2 * gap_s + np.where(self._silent_s < LEASE_S, LEASE_S, 0)
+        deaf = (self._silent_s < LEASE_S) | (abs(self.time.now().utc_ms - self.now_ms) > APART_MS)
+        most_s = REACTION_S + 2 * gap_s + np.where(deaf, LEASE_S, 0)
         for index in np.flatnonzero(since_s > most_s).tolist():
             self.problems.append(f"{self.homes.ids[index]} {what}, for {since_s[index]:g} s")
 
