@@ -67,7 +67,7 @@ async def test_face_hoymiles_start_names_broker_and_device(broker: BrokerProcess
     await product.stop()
 
 
-async def test_face_hoymiles_discovery_is_retained_and_bounds_the_setpoint(face: HoymilesMsA2, ear: Ear) -> None:
+async def test_face_hoymiles_discovery_is_retained_and_bounds_the_setpoint(broker: BrokerProcess, ear: Ear) -> None:
     config = await ear.json(f"homeassistant/number/{DEVICE}/power_ctrl/config")
     assert (config["min"], config["max"], config["step"]) == (-1000, 1000, 0.1)
     assert config["command_topic"] == POWER
@@ -77,7 +77,9 @@ async def test_face_hoymiles_discovery_is_retained_and_bounds_the_setpoint(face:
     assert modes["options"] == ["general", "mqtt_ctrl", "tou_plan"]
     topics = (await ear.json(f"{SENSOR}/attributes"))["supported_topics"]
     assert topics["quick_state"] == QUICK
-    assert f"{SENSOR}/attributes" in ear.retained
+    async with ear_at(Connection(url=broker.url), f"{SENSOR}/attributes") as later:
+        await later.hears(f"{SENSOR}/attributes")
+        assert later.retained == {f"{SENSOR}/attributes"}
 
 
 async def test_face_hoymiles_states_tell_the_truth(broker: BrokerProcess) -> None:

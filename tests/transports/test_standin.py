@@ -151,7 +151,7 @@ async def test_standin_older_protocol_is_turned_away(broker: Broker) -> None:
 async def test_standin_process_logs_the_acknowledgements_it_received(tmp_path: Path) -> None:
     log, inbox = tmp_path / "acks.jsonl", Inbox()
     async with standin_process(tmp_path, log_acks=log, log_client="gateway-") as process:
-        assert f"ready {process.port}" in process.child.log.read_text(encoding="utf-8")
+        await until(lambda: f"ready {process.port}" in process.child.log.read_text(encoding="utf-8"))
         async with (
             running(make_connection(make_settings(process.url, "gateway-1"), "t", inbox=inbox)) as sub,
             running(make_connection(make_settings(process.url, "pub"), "t")) as pub,
