@@ -46,6 +46,7 @@ from gateway.services.control import Control
 from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
 from gateway.services.delivery import Delivery
 from gateway.services.dispatcher import Dispatcher
+from gateway.services.history import History
 from gateway.services.ingest import Ingest
 from gateway.services.inventory import Inventory
 from gateway.services.observe import LoopLag, Sample, registry, set_up_logging
@@ -58,6 +59,7 @@ from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.storage.checkpoint import Checkpoints
+from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
@@ -161,6 +163,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     )  # fmt: skip
     router = Router(fleet, link, [(sessions.profiles, sessions)])
     interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
+    queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from))
     steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
     dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
@@ -224,6 +227,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         trust=control.trust,
         clock=clock,
         devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
+        history=History(queries, fleet),
         inventory=inventory,
         registry=metrics,
         readiness=readiness,

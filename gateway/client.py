@@ -2,10 +2,15 @@
 
 import http.client
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 60
+CHUNK_BYTES = 1 << 20
 
 
 class DaemonError(Exception):
@@ -25,6 +30,30 @@ class Daemon:
 
     def ask(self, method: str, path: str, *, body: bytes | None = None, content_type: str | None = None) -> Any:
         """The JSON answer. Raises DaemonError; a rejected event (409) is an error with its reason."""
+        with self._reply(method, path, body, content_type) as reply:
+            return _checked(self._url, reply.status, self._read(reply, None))
+
+    def fetch(self, path: str, file: Path) -> None:
+        """Write an answer of any length to `file`. Raises DaemonError, also for one that was cut short; an OSError is
+        the file's."""
+        with self._reply("GET", path, None, None) as reply, file.open("wb") as target:
+            if reply.status != HTTPStatus.OK:
+                _checked(self._url, reply.status, self._read(reply, None))
+            while part := self._read(reply, CHUNK_BYTES):
+                target.write(part)
+            if reply.length:
+                raise DaemonError([f"the answer of {self._url} was cut short: {reply.length} bytes are missing"])
+
+    def _read(self, reply: http.client.HTTPResponse, most: int | None) -> bytes:
+        try:
+            return reply.read(most)
+        except (OSError, http.client.HTTPException) as error:
+            raise DaemonError([f"the answer of {self._url} was cut short: {error!r}"]) from error
+
+    @contextmanager
+    def _reply(
+        self, method: str, path: str, body: bytes | None, content_type: str | None
+    ) -> Iterator[http.client.HTTPResponse]:
         try:
             parts = urlsplit(self._url)
             host, port = parts.hostname, parts.port
@@ -40,21 +69,27 @@ class Daemon:
             headers["Authorization"] = f"Bearer {self._token}"
         connection = make(host, port, timeout=TIMEOUT_S)
         try:
-            connection.request(method, path, body=body, headers=headers)
-            reply = connection.getresponse()
-            text = reply.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise DaemonError([f"no gateway answers at {self._url}: {error}"]) from error
+            try:
+                connection.request(method, path, body=body, headers=headers)
+                reply = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise DaemonError([f"no gateway answers at {self._url}: {error}"]) from error
+            with reply:
+                yield reply
         finally:
             connection.close()
-        try:
-            answer = json.loads(text)
-        except ValueError as error:
-            raise DaemonError([f"{self._url} does not speak JSON (status {reply.status})"]) from error
-        if not isinstance(answer, dict):
-            raise DaemonError([f"{self._url} does not answer as a gateway (status {reply.status})"])
-        if reply.status >= 400:
-            problems = answer.get("problems") or []
-            headline = answer.get("error") or f"{answer.get('outcome')}: {answer.get('reason')}"
-            raise DaemonError([headline, *problems])
-        return answer
+
+
+def _checked(url: str, status: int, text: bytes) -> Any:
+    """The JSON of an answer that is good; raises DaemonError with the reasons of one that is not."""
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise DaemonError([f"{url} does not speak JSON (status {status})"]) from error
+    if not isinstance(answer, dict):
+        raise DaemonError([f"{url} does not answer as a gateway (status {status})"])
+    if status >= 400:
+        problems = answer.get("problems") or []
+        headline = answer.get("error") or f"{answer.get('outcome')}: {answer.get('reason')}"
+        raise DaemonError([headline, *problems])
+    return answer

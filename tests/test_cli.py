@@ -5,9 +5,11 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -31,6 +33,7 @@ class Script:
         self.asked: list[tuple[str, str, bytes, str]] = []
         self.status = 200
         self.body: bytes = b"{}"
+        self.promised: int | None = None
         script = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,7 +42,7 @@ class Script:
                 given = self.headers.get("Authorization", "")
                 script.asked.append((self.command, self.path, self.rfile.read(size), given))
                 self.send_response(script.status)
-                self.send_header("Content-Length", str(len(script.body)))
+                self.send_header("Content-Length", str(script.promised or len(script.body)))
                 self.end_headers()
                 self.wfile.write(script.body)
 
@@ -287,6 +290,63 @@ def test_holds_and_quarantine_commands_ask_the_daemon(tmp_path: Path, daemon: Sc
         ("GET", "/v1/quarantine", b""),
         ("DELETE", "/v1/quarantine/product%3Aacme", b""),
     ]
+
+
+STRETCH = ("--from", "2027-01-15T08:00:00Z", "--to", "2027-01-16T00:00:00Z")
+COLUMNS = (
+    "device,start,length_s,revision,charge_wh,discharge_wh,coverage_pct,samples,soc_end_pct,source,battery_w_mean,"
+    "battery_w_min,battery_w_max\n"
+)
+LINE = "bat-1,2027-01-15T08:00:00Z,300,2,1.5,,100.0,7,55.5,counter,-18.0,-20.0,-15.5\n"
+
+
+def test_intervals_list_shows_a_page_and_where_the_next_begins(daemon: Script) -> None:
+    row = dict(zip(COLUMNS.strip().split(","), LINE.strip().split(","), strict=True))
+    daemon.says({"intervals": [row], "next": "1800000000000~bat-1"})
+    shown = run("intervals", "list", *STRETCH, "--device", "a", "--device", "b", "--tag", "t", "--url", daemon.url)
+    assert (shown.exit_code, "--after 1800000000000~bat-1" in shown.output) == (0, True)
+    page = run("intervals", "list", *STRETCH, "--after", "1~a", "--limit", "5", "--url", daemon.url, "--json")
+    assert json.loads(page.output)["next"] == "1800000000000~bat-1"
+    asked = "/v1/intervals?from=2027-01-15T08%3A00%3A00Z&to=2027-01-16T00%3A00%3A00Z"
+    assert [path for _, path, *_ in daemon.asked] == [
+        f"{asked}&device=a&device=b&tag=t&limit=100", f"{asked}&limit=5&after=1~a",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_intervals_export_writes_what_the_daemon_says(tmp_path: Path, daemon: Script, form: str) -> None:
+    daemon.body = (COLUMNS + LINE).encode() * 50_000
+    done = run("intervals", "export", str(tmp_path / "out"), *STRETCH, "--format", form, "--url", daemon.url)
+    assert done.exit_code == 0
+    assert (tmp_path / "out").read_bytes() == daemon.body
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert daemon.asked[0][1].endswith(f"&format={form}")
+
+
+def test_intervals_export_as_parquet_has_types_and_nulls(tmp_path: Path, daemon: Script) -> None:
+    daemon.body = (COLUMNS + LINE * 3).encode()
+    target = tmp_path / "out.parquet"
+    assert run("intervals", "export", str(target), *STRETCH, "--format", "parquet", "--url", daemon.url).exit_code == 0
+    rows = pyarrow.parquet.read_table(target).to_pylist()
+    assert len(rows) == 3
+    assert rows[0] == {
+        "device": "bat-1", "start": datetime(2027, 1, 15, 8, tzinfo=UTC), "length_s": 300, "revision": 2,
+        "charge_wh": 1.5, "discharge_wh": None, "coverage_pct": 100.0, "samples": 7, "soc_end_pct": 55.5,
+        "source": "counter", "battery_w_mean": -18.0, "battery_w_min": -20.0, "battery_w_max": -15.5,
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_intervals_export_that_fails_leaves_no_file(tmp_path: Path, daemon: Script) -> None:
+    def export(*where: str) -> Result:
+        return run("intervals", "export", *(where or (str(tmp_path / "out"),)), *STRETCH, "--url", daemon.url)
+
+    daemon.says({"error": "the request was not understood", "problems": ["tag: nobody"]}, status=400)
+    assert (export().exit_code, "tag: nobody" in export().output) == (1, True)
+    daemon.status, daemon.body, daemon.promised = 200, COLUMNS.encode(), 10_000
+    assert (export().exit_code, "cut short" in export().output) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+    assert export(str(tmp_path / "none" / "out")).exit_code == 2
 
 
 def test_dispatch_availability_is_a_table_of_kilowatts(daemon: Script) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, openapi
+from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, IntervalBody, openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.codec import Codec
 from gateway.profiles.json_schema import profile_schema
@@ -21,25 +21,6 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
     """The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, by file name."""
     codecs: Iterable[Codec] = load_profiles(profiles_dir).values()
     schemas: dict[str, Any] = {}
-    interval = {
-        "type": "object",
-        "required": ["device", "start", "length_s", "revision"],
-        "properties": {
-            "device": {"type": "string"},
-            "start": {"type": "string", "format": "date-time"},
-            "length_s": {"type": "integer"},
-            "revision": {"type": "integer"},
-            "charge_wh": {"type": ["number", "null"]},
-            "discharge_wh": {"type": ["number", "null"]},
-            "coverage_pct": {"type": "number"},
-            "samples": {"type": "integer"},
-            "soc_end_pct": {"type": ["number", "null"]},
-            "source": {"enum": ["none", "counter", "energy"]},
-            "battery_w_mean": {"type": ["number", "null"]},
-            "battery_w_min": {"type": ["number", "null"]},
-            "battery_w_max": {"type": ["number", "null"]},
-        },
-    }
     platform = {
         "platform.dispatch": {
             "address": DISPATCH_TOPIC, "action": "receive", "summary": "A dispatch event, here only.",
@@ -65,7 +46,7 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
             "payload": _payload(AvailabilityReport, schemas), "summary": "What the fleet can sustain from now on.",
         },
         "platform.intervals": {
-            "address": INTERVAL_TOPIC, "action": "send", "payload": interval,
+            "address": INTERVAL_TOPIC, "action": "send", "payload": _payload(IntervalBody, schemas),
             "summary": "One interval record; identity is (device, start, revision).",
         },
     }  # fmt: skip

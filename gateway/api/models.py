@@ -283,6 +283,32 @@ class Unenrolled(Body):
     messages: int
 
 
+class IntervalBody(Body):
+    """An interval record; identity is (device, start, revision), and a higher revision replaces a lower one. Energy in
+    Wh on the AC side, charge and discharge apart; power in W, + = discharge; null = unknown, never zero."""
+
+    device: str
+    start: str
+    length_s: int
+    revision: int
+    charge_wh: float | None
+    discharge_wh: float | None
+    coverage_pct: float
+    samples: int
+    soc_end_pct: float | None
+    source: Literal["none", "counter", "energy"]
+    battery_w_mean: float | None
+    battery_w_min: float | None
+    battery_w_max: float | None
+
+
+class IntervalList(Body):
+    """A page of intervals by start and device, each at its newest revision; `next` goes on, null at the end."""
+
+    intervals: list[IntervalBody]
+    next: str | None
+
+
 class Readiness(Body):
     """Whether the gateway does its job, and if not, why."""
 
@@ -296,6 +322,7 @@ def openapi(version: str) -> dict[str, Any]:
     for model in (
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
         ImportReport, Unenrolled, Readiness, HoldBody, HoldState, HoldList, Quarantine, AvailabilityList,
+        IntervalList,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
@@ -326,6 +353,18 @@ def _answers(ok: str, *, status: str = "200", problems: tuple[str, ...] = ()) ->
 
 def _parameter(name: str, where: str, kind: str) -> dict[str, Any]:
     return {"name": name, "in": where, "required": where == "path", "schema": {"type": kind}}
+
+
+def _many(name: str) -> dict[str, Any]:
+    """A parameter that may be given several times."""
+    return {"name": name, "in": "query", "schema": {"type": "array", "items": {"type": "string"}}}
+
+
+def _intervals() -> dict[str, Any]:
+    answers = _answers("IntervalList", problems=("400", "503"))
+    text = {"schema": {"type": "string"}}
+    answers["200"]["content"] |= {"text/csv": text, "application/x-ndjson": text}
+    return answers
 
 
 def _paths() -> dict[str, Any]:
@@ -391,6 +430,21 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/availability": {
             "get": {"summary": "What each group can sustain for some hours", "responses": _answers("AvailabilityList")}
+        },
+        "/v1/intervals": {
+            "get": {
+                "summary": "Intervals by device, group and time: a page, or everything as CSV or NDJSON",
+                "parameters": [
+                    _parameter("from", "query", "string") | {"required": True},
+                    _parameter("to", "query", "string") | {"required": True},
+                    _many("device"),
+                    _many("tag"),
+                    _parameter("limit", "query", "integer"),
+                    _parameter("after", "query", "string"),
+                    _parameter("format", "query", "string") | {"schema": {"enum": ["json", "csv", "ndjson"]}},
+                ],
+                "responses": _intervals(),
+            }
         },
         "/v1/devices": {
             "get": {

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from gateway.api import intervals
 from gateway.api.dispatch_view import DispatchView
 from gateway.api.models import (
     AnswerBody,
@@ -33,6 +34,7 @@ from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.holds import Hold
 from gateway.domain.model import EventId
 from gateway.services.dispatcher import Dispatcher
+from gateway.services.history import History
 from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows
 from gateway.services.observe import Metrics
 from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event, problems_of
@@ -62,6 +64,7 @@ class Parts:
     events: DispatchView
     trust: Callable[[str], Awaitable[bool]]
     devices: DeviceView
+    history: History
     clock: Clock
     inventory: Inventory
     registry: Metrics
@@ -94,6 +97,7 @@ def make_app(parts: Parts) -> web.Application:
             web.get("/v1/quarantine", routes.quarantine),
             web.delete("/v1/quarantine/{name}", routes.trust),
             web.get("/v1/availability", routes.availability),
+            web.get("/v1/intervals", routes.intervals),
             web.get("/v1/devices", routes.devices),
             web.post("/v1/devices", routes.import_devices),
             web.get("/v1/devices/{id}", routes.device),
@@ -204,6 +208,9 @@ class _Routes:
 
     async def availability(self, _request: web.Request) -> web.StreamResponse:
         return _json(self._parts.events.availability())
+
+    async def intervals(self, request: web.Request) -> web.StreamResponse:
+        return await intervals.answer(request, self._parts.history)
 
     async def devices(self, request: web.Request) -> web.StreamResponse:
         offset, limit = _number(request, "offset", 0, 10**9), _number(request, "limit", 100, PAGE_MAX)

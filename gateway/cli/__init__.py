@@ -9,6 +9,7 @@ from gateway.cli.daemon import daemon
 from gateway.cli.devices import devices
 from gateway.cli.dispatch import dispatch
 from gateway.cli.holds import holds
+from gateway.cli.intervals import intervals
 from gateway.cli.profiles import profiles
 
 cli = typer.Typer(
@@ -19,6 +20,7 @@ cli.add_typer(profiles, name="profiles")
 cli.add_typer(devices, name="devices")
 cli.add_typer(dispatch, name="dispatch")
 cli.add_typer(holds, name="holds")
+cli.add_typer(intervals, name="intervals")
 
 
 def main() -> None:

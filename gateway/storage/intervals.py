@@ -115,6 +115,12 @@ class IntervalLog:
         """The last spool record whose closes are in the log."""
         return self._position
 
+    def files_from(self, from_ms: int) -> list[Path]:
+        """Files that may hold intervals that begin at `from_ms` or later, in the order of commits. A device's clock may
+        be a little ahead; how late a record came is not bounded."""
+        day = datetime.fromtimestamp(from_ms / 1000, tz=UTC).date() - timedelta(days=1)
+        return [file.path for file in list(self._files) if file.day >= day]
+
     async def append(self, entries: Sequence[Unlogged]) -> int:
         """Make the closes of these spool records durable in one transaction; returns how many rows are new. Entries
         up to `position` are left out. Raises StorageError; then none of them is in the log."""

@@ -4,9 +4,10 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from gateway.api.views import FleetView
 from gateway.domain.errors import StorageError
 from gateway.domain.events import EventKind
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.services.history import History
 from gateway.services.inventory import Inventory
 from gateway.services.observe import Sample, registry
+from gateway.storage.interval_query import IntervalQueries
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.fakes import message_product
 from tests.profiles.samples import MQTT, compiled
@@ -41,6 +44,7 @@ class Rig:
     world: World
     reasons: list[str] = field(default_factory=list)
     link: MqttLink | None = None
+    files: Callable[[int], Sequence[Path]] = lambda _: ()
 
     async def ask(
         self, method: str, path: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **how: Any
@@ -57,7 +61,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*, token: str | None = None, devices: int = 3) -> AsyncIterator[Rig]:
+async def rig(
+    *, token: str | None = None, devices: int = 3, files: Callable[[int], Sequence[Path]] = lambda _: ()
+) -> AsyncIterator[Rig]:
     world = World(homes_of(devices))
     inventory = Inventory(
         fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
@@ -66,6 +72,7 @@ async def rig(*, token: str | None = None, devices: int = 3) -> AsyncIterator[Ri
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []
+    queries = IntervalQueries(files)
     parts = Parts(
         dispatcher=world.dispatcher,
         events=DispatchView(
@@ -78,13 +85,14 @@ async def rig(*, token: str | None = None, devices: int = 3) -> AsyncIterator[Ri
         trust=world.control.trust,
         clock=world.clock,
         devices=FleetView(fleet=world.fleet, inventory=inventory, link=link, clock=world.clock),
+        history=History(queries, world.fleet),
         inventory=inventory,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: reasons,
         token=SecretStr(token) if token else None,
     )
-    async with TestClient(TestServer(make_app(parts))) as client:
-        yield Rig(client, world, reasons, link)
+    async with queries, TestClient(TestServer(make_app(parts))) as client:
+        yield Rig(client, world, reasons, link, files)
 
 
 # -- the document against the answers ------------------------------------------------------------------------

@@ -216,8 +216,8 @@ async def scrape() -> dict[str, Any]:
     sources = [lambda first=i * FAMILIES // SOURCES: source(first) for i in range(SOURCES)]
     nobody = cast("Any", None)
     parts = Parts(
-        dispatcher=nobody, events=nobody, devices=nobody, inventory=nobody, registry=registry(sources, []),
-        readiness=list, token=None, trust=nobody, clock=nobody,
+        dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
+        registry=registry(sources, []), readiness=list, token=None, trust=nobody, clock=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()

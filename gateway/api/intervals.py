@@ -1,0 +1,111 @@
+"""`GET /v1/intervals`: a page as JSON, or everything as a stream of CSV or NDJSON."""
+
+import logging
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.api.models import IntervalBody, IntervalList
+from gateway.domain.errors import InvalidInput, StorageError
+from gateway.domain.model import IntervalRecord
+from gateway.services.history import History, Question
+from gateway.signals.body import Identifier, Moment, problems_of
+from gateway.sinks.rows import row_of
+from gateway.storage.interval_query import Place
+
+log = logging.getLogger(__name__)
+
+PAGE_MAX = 10_000
+NAMES_MAX = 10_000
+CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
+COLUMNS = tuple(IntervalBody.model_fields)
+
+
+class IntervalQuery(BaseModel):
+    """Which intervals, and how. `after`: the `next` of the page before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: Moment = Field(alias="from")
+    to: Moment
+    device: Annotated[list[Identifier], Field(max_length=NAMES_MAX)] = []
+    tag: Annotated[list[str], Field(max_length=256)] = []
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 1_000
+    after: Annotated[str | None, Field(pattern=r"^[0-9]{1,15}~[A-Za-z0-9_.:-]{1,64}$")] = None
+    format: Literal["json", "csv", "ndjson"] = "json"
+
+    def question(self) -> Question:
+        return Question(
+            from_ms=round(self.since.timestamp() * 1000),
+            to_ms=round(self.to.timestamp() * 1000),
+            devices=tuple(self.device),
+            tags=tuple(self.tag),
+        )
+
+    def place(self) -> Place | None:
+        if self.after is None:
+            return None
+        ms, device = self.after.split("~", 1)
+        return int(ms), device
+
+
+def parse(request: web.Request) -> IntervalQuery:
+    """The query of a request. Raises InvalidInput with every fault."""
+    values: dict[str, Any] = {}
+    for name in request.query:
+        given = request.query.getall(name)
+        values[name] = given if name in ("device", "tag") else given[-1]
+    try:
+        return IntervalQuery.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInput(problems_of(error)) from error
+
+
+async def answer(request: web.Request, history: History) -> web.StreamResponse:
+    """A page, or a stream that ends cleanly only if it is complete."""
+    query = parse(request)
+    if query.format != "json":
+        return await _stream(request, history, query)
+    rows, following = await history.page(query.question(), query.place(), query.limit)
+    text = None if following is None else f"{following[0]}~{following[1]}"
+    page = IntervalList(intervals=[IntervalBody(**row_of(row)) for row in rows], next=text)
+    return web.Response(body=page.model_dump_json().encode(), content_type="application/json")
+
+
+async def _stream(request: web.Request, history: History, query: IntervalQuery) -> web.StreamResponse:
+    lines = _csv if query.format == "csv" else _ndjson
+    response = web.StreamResponse(headers={"Content-Type": f"{CONTENT_TYPES[query.format]}; charset=utf-8"})
+    begun = False
+    try:
+        async for rows in history.all(query.question()):
+            if not begun:
+                await response.prepare(request)
+                begun = True
+                if query.format == "csv":
+                    await response.write((",".join(COLUMNS) + "\n").encode())
+            if rows:
+                await response.write(lines(rows))
+    except StorageError as error:
+        if not begun:
+            raise
+        log.error("a stream of intervals was cut short", extra={"why": str(error)})
+        # without the end mark of a chunked answer nobody takes it for the whole
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+def _csv(rows: Iterable[IntervalRecord]) -> bytes:
+    """Lines in the order of `COLUMNS`; what is unknown is empty. No value needs quoting."""
+    return "".join(
+        ",".join("" if value is None else str(value) for value in row_of(row).values()) + "\n" for row in rows
+    ).encode()
+
+
+def _ndjson(rows: Iterable[IntervalRecord]) -> bytes:
+    return b"".join(orjson.dumps(row_of(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)

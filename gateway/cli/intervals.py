@@ -1,0 +1,114 @@
+"""Commands about intervals: what the log holds, and all of it as a file."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlencode
+
+import typer
+
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, fail, out, show
+from gateway.client import Daemon, DaemonError
+
+intervals = typer.Typer(no_args_is_help=True, help="Interval energy: look it up, take it out.")
+
+From = Annotated[str, typer.Option("--from", help="begins at or after this time (RFC 3339)")]
+To = Annotated[str, typer.Option("--to", help="begins before this time (RFC 3339)")]
+Devices = Annotated[list[str] | None, typer.Option("--device", help="of this device; may be given several times")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="of devices with this tag; may be given several times")]
+
+
+class Format(StrEnum):
+    """What a file may be written as."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+    PARQUET = "parquet"
+
+
+def _path(since: str, to: str, devices: list[str] | None, tags: list[str] | None, **more: str) -> str:
+    given = [("from", since), ("to", to), *(("device", name) for name in devices or ())]
+    given += [*(("tag", tag) for tag in tags or ()), *more.items()]
+    return f"/v1/intervals?{urlencode(given)}"
+
+
+@intervals.command("list")
+def intervals_list(
+    since: From,
+    to: To,
+    device: Devices = None,
+    tag: Tags = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List intervals by start and device, each as it stands now."""
+    more = {"limit": str(limit)} | ({} if after is None else {"after": after})
+    page = ask(url, "GET", _path(since, to, device, tag, **more))
+    if as_json:
+        out.print_json(data=page)
+        return
+    show(page["intervals"], as_json=False)
+    if page["next"] is not None:
+        out.print(f"there are more: --after {page['next']}", markup=False, highlight=False)
+
+
+@intervals.command("export")
+def intervals_export(
+    file: Annotated[Path, typer.Argument(help="where to; only a whole export takes this name")],
+    since: From,
+    to: To,
+    device: Devices = None,
+    tag: Tags = None,
+    form: Annotated[Format, typer.Option("--format")] = Format.CSV,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write all intervals of a stretch of time to a file."""
+    if form is Format.PARQUET:
+        _needs_pyarrow()
+    text, part = ("ndjson" if form is Format.NDJSON else "csv"), file.with_name(file.name + ".part")
+    columns = file.with_name(file.name + ".part.parquet")
+    try:
+        daemon = Daemon(url, token=os.environ.get("GATEWAY_TOKEN"))
+        daemon.fetch(_path(since, to, device, tag, format=text), part)
+        if form is Format.PARQUET:
+            _as_parquet(part, columns)
+            columns.replace(part)
+        part.replace(file)
+    except DaemonError as error:
+        fail(error.problems, code=1)
+    except OSError as error:
+        fail([f"{file}: cannot be written: {error}"], code=2)
+    finally:
+        part.unlink(missing_ok=True)
+        columns.unlink(missing_ok=True)
+
+
+def _needs_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401 an extra
+    except ImportError:
+        fail(["Parquet needs pyarrow: pip install 'battery-fleet-gateway[parquet]'"], code=2)
+
+
+def _as_parquet(csv_file: Path, parquet_file: Path) -> None:
+    """The same rows as Parquet: times as timestamps in UTC, numbers as numbers, unknown as null."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    float_, whole = pa.float64(), pa.int64()
+    types = {
+        "device": pa.string(), "start": pa.timestamp("ms", "UTC"), "length_s": pa.int32(), "revision": pa.int32(),
+        "samples": whole, "source": pa.string(), "coverage_pct": float_, "soc_end_pct": float_, "charge_wh": float_,
+        "discharge_wh": float_, "battery_w_mean": float_, "battery_w_min": float_, "battery_w_max": float_,
+    }  # fmt: skip
+    options = pyarrow.csv.ConvertOptions(column_types=types)
+    with (
+        pyarrow.csv.open_csv(csv_file, convert_options=options) as rows,
+        pyarrow.parquet.ParquetWriter(parquet_file, rows.schema) as writer,
+    ):
+        for batch in rows:
+            writer.write_batch(batch)

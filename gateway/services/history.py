@@ -1,0 +1,59 @@
+"""What the log holds of some devices and a stretch of time, page by page, for people and their programs."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from gateway.domain.errors import InvalidInput
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import IntervalRecord
+from gateway.storage.interval_query import IntervalQueries, Place, Wanted
+
+STREAM_ROWS = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Intervals that begin within `[from_ms, to_ms)` of the union of `devices` and of those with one of `tags`; of all
+    devices if neither is given."""
+
+    from_ms: int
+    to_ms: int
+    devices: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class History:
+    """Reads intervals by device, group and time."""
+
+    def __init__(self, queries: IntervalQueries, fleet: Fleet) -> None:
+        self._queries = queries
+        self._fleet = fleet
+
+    async def page(
+        self, question: Question, after: Place | None, limit: int
+    ) -> tuple[Sequence[IntervalRecord], Place | None]:
+        """The next intervals, by start and device, each at its newest revision. Raises InvalidInput, StorageError."""
+        return await self._queries.page(self._wanted(question), after, limit)
+
+    async def all(self, question: Question) -> AsyncIterator[Sequence[IntervalRecord]]:
+        """Everything, some thousand at a time; what comes in meanwhile may be part of it."""
+        wanted, after = self._wanted(question), None
+        while True:
+            rows, after = await self._queries.page(wanted, after, STREAM_ROWS)
+            yield rows
+            if after is None:
+                return
+
+    def _wanted(self, question: Question) -> Wanted:
+        if question.to_ms <= question.from_ms:
+            raise InvalidInput(["to: must be later than from"])
+        known = self._fleet.tags
+        unknown = [f"tag: {tag}: no device has it" for tag in question.tags if tag not in known]
+        if unknown:
+            raise InvalidInput(unknown)
+        if not (question.devices or question.tags):
+            return Wanted(from_ms=question.from_ms, to_ms=question.to_ms)
+        names = set(question.devices)
+        for tag in question.tags:
+            names.update(self._fleet.ids[slot] for slot in known[tag])
+        return Wanted(from_ms=question.from_ms, to_ms=question.to_ms, devices=tuple(sorted(names)))

@@ -1,0 +1,127 @@
+"""Intervals by device and time: what stands about each now, read from several log files at once.
+
+Log files are in the order of commits; here the order is (start, device), and of several revisions the newest counts. A
+late revision stands in a later file than what it corrects, so every file that may hold any is asked and the answers are
+merged. A page ends where the next one goes on: at a `Place`, which stays valid while the log grows.
+"""
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gateway.domain.errors import StorageError
+from gateway.domain.model import IntervalRecord
+from gateway.storage.interval_rows import COLUMNS, record_of
+
+NAMED_MAX = 64
+"""So many devices are looked up one by one; for more every row of the stretch is gone through."""
+
+Place = tuple[int, str]
+"""Start (UTC ms) and device of the last interval that was given."""
+
+_NAMES = ", ".join(f"i.{name}" for name in COLUMNS)
+_AFTER = "(i.start_ms, i.device) > (:after_ms, :after_device)"
+# Beside max() SQLite takes the other columns from the row that has it.
+_ALL = f"select i.id, {_NAMES}, max(i.revision) from interval i where {_AFTER} and i.start_ms < :to_ms"  # noqa: S608
+_ONCE = "group by i.start_ms, i.device order by i.start_ms, i.device limit :most"
+# The starts that occur, each found by one step in the index, and each device at each of them.
+_NAMED = f"""
+with recursive start(ms) as (
+  select min(start_ms) from interval where start_ms >= :after_ms
+  union all
+  select (select min(start_ms) from interval where start_ms > ms) from start where ms < :to_ms)
+select i.id, {_NAMES} from start cross join json_each(:devices) named cross join interval i
+where ms < :to_ms and i.start_ms = ms and i.device = named.value and {_AFTER}
+  and i.revision = (select max(revision) from interval where start_ms = ms and device = named.value) limit :most
+"""  # noqa: S608 own constants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Intervals that begin within `[from_ms, to_ms)`, of `devices` (sorted) or of all."""
+
+    from_ms: int
+    to_ms: int
+    devices: tuple[str, ...] | None = None
+
+
+def page(
+    connections: Iterable[sqlite3.Connection], wanted: Wanted, after: Place | None, limit: int
+) -> tuple[list[IntervalRecord], Place | None]:
+    """The next `limit` intervals after a place (None = from the beginning), each at its newest revision, and the place
+    to go on from (None = there are no more)."""
+    answers = [_rows(connection, wanted, after, limit + 1) for connection in connections]
+    merged = heapq.merge(*answers, key=lambda row: (row[2], row[1], row[4]))
+    found: list[IntervalRecord] = []
+    for _, revisions in itertools.groupby(merged, key=lambda row: (row[2], row[1])):
+        if len(found) == limit:
+            return found, (found[-1].start_ms, found[-1].device)
+        *_, newest = revisions
+        found.append(record_of(newest))
+    return found, None
+
+
+def _rows(connection: sqlite3.Connection, wanted: Wanted, after: Place | None, most: int) -> list[Any]:
+    """The newest revision that one file has of each interval, in order."""
+    after_ms, after_device = after or (wanted.from_ms, "")
+    values = {"after_ms": after_ms, "after_device": after_device, "to_ms": wanted.to_ms, "most": most}
+    if wanted.devices is None:
+        return connection.execute(f"{_ALL} {_ONCE}", values).fetchall()
+    values["devices"] = json.dumps(wanted.devices)
+    if len(wanted.devices) <= NAMED_MAX:
+        return connection.execute(_NAMED, values).fetchall()
+    some = "and i.device in (select value from json_each(:devices))"
+    return connection.execute(f"{_ALL} {some} {_ONCE}", values).fetchall()
+
+
+class IntervalQueries:
+    """Answers questions about a log from a thread and connections of its own: what is asked neither waits for commits
+    nor delays them. `files`: those that may hold intervals from a time (UTC ms) on. Use as an async context manager."""
+
+    def __init__(self, files: Callable[[int], Sequence[Path]]) -> None:
+        self._files = files
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interval-query")
+        self._open: dict[Path, sqlite3.Connection] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._close, ())
+        self._pool.shutdown(wait=False)
+
+    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> tuple[list[IntervalRecord], Place | None]:
+        """See `page`. Raises StorageError if a file cannot be read: a part is never given for the whole."""
+
+        def work() -> tuple[list[IntervalRecord], Place | None]:
+            paths = self._files(wanted.from_ms)
+            self._close(keep=paths)
+            try:
+                return page([self._connection(path) for path in paths], wanted, after, limit)
+            except sqlite3.Error as error:
+                raise StorageError(f"interval log: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _connection(self, path: Path) -> sqlite3.Connection:
+        found = self._open.get(path)
+        if found is None:
+            found = self._open[path] = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            found.execute("pragma query_only = on")
+        return found
+
+    def _close(self, keep: Sequence[Path]) -> None:
+        for path in [path for path in self._open if path not in keep]:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.pop(path).close()
