@@ -321,9 +321,12 @@ class Book:
         return edges
 
     def active(self, now: Now) -> list[ActiveEvent]:
-        """Events whose devices are wanted at `now`, dry runs and preparations included, in the order of their rank."""
-        if self.stopped:
-            return []
+        """Events whose devices are wanted at `now`, dry runs and preparations included, in the order of their rank;
+        none while stopped."""
+        return [] if self.stopped else self.wanting(now)
+
+    def wanting(self, now: Now) -> list[ActiveEvent]:
+        """The same, stopped or not."""
         found = [event for entry in self._entries.values() if (event := _wanting(entry, now)) is not None]
         found.sort(key=lambda event: event.rank)
         return found
@@ -384,6 +387,9 @@ def _overlap(request: EventRequest) -> bool:
 def _moved(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
     """The entry at `now`. `lost`: whether others have all of its devices; None = nobody asked."""
     request, state, ran = entry.request, entry.state, entry.ran
+    if state is EventState.CANCELLED:
+        # a tombstone's times were never checked
+        return entry
     wanted = request.running(now.utc_ms) is not None
 
     def go(step: Step) -> None:

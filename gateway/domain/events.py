@@ -164,7 +164,7 @@ class EventRequest:
         """Start of the newest occurrence at or before `utc_ms`; None before the first."""
         if utc_ms < self.start_ms:
             return None
-        if self.every_ms is not None:
+        if self.every_ms:
             return self.start_ms + (utc_ms - self.start_ms) // self.every_ms * self.every_ms
         if self.starts_ms:
             return self.starts_ms[bisect_right(self.starts_ms, utc_ms) - 1]
@@ -177,7 +177,7 @@ class EventRequest:
         now_ms = self.occurrence_ms(utc_ms)
         if now_ms is None:
             return None
-        if self.every_ms is not None:
+        if self.every_ms:
             after_ms = now_ms + self.every_ms
             return after_ms if after_ms < self.end_ms else None
         at = bisect_right(self.starts_ms, utc_ms)

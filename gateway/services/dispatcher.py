@@ -44,6 +44,7 @@ class Dispatcher:
         )
         self._holds = Holds()
         self._submitting = asyncio.Lock()
+        self._doomed: set[EventId] = set()
         self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
@@ -81,21 +82,25 @@ class Dispatcher:
         entry = self._book.entry(event_id, self._clock.now())
         if entry is None or entry.state is EventState.REJECTED:
             return None
-        request = replace(entry.request, revision=entry.request.revision + 1, cancelled=True, source="rest")
-        return await self.submit(request)
+        return await self.submit(_cancelled(entry))
 
     async def stop_all(self, *, active: bool, by: str) -> None:
-        """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good."""
-        running = self._book.active(self._clock.now())
-        if active:
+        """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good, in the
+        same commit. Raises StorageError: then it is stopped all the same, and has to be asked for again."""
+        now = self._clock.now()
+        if active and not self._book.stopped:
+            self._doomed = {event.request.id for event in self._book.wanting(now)}
             # Stopping does not wait for a disk; only what is told to be durable does.
             self._book.stop(active=True)
             log.warning("dispatch stopped", extra={"by": by})
         async with self._submitting:
-            await self._journal.commit([StopAll(active=active, by=by)])
+            requests = [_cancelled(entry) for name in sorted(self._doomed) if (entry := self._book.entry(name, now))]
+            decided = [EventDecided(request=request, answer=self._book.decide(request, now)) for request in requests]
+            await self._journal.commit([StopAll(active=active, by=by), *decided])
             self._book.stop(active=active)
-        for event in running if active else ():
-            await self.cancel(event.request.id)
+            for decision in decided:
+                self._book.apply(decision.request, decision.answer)
+            self._doomed = set()
         if not active:
             log.warning("dispatch allowed again", extra={"by": by})
 
@@ -182,3 +187,8 @@ class Dispatcher:
 
     def entries(self) -> Sequence[BookEntry]:
         return self._book.entries(self._clock.now())
+
+
+def _cancelled(entry: BookEntry) -> EventRequest:
+    """The revision that cancels an event."""
+    return replace(entry.request, revision=entry.request.revision + 1, cancelled=True, source="rest")

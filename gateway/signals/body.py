@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -47,7 +48,17 @@ def _zone(value: object) -> object:
 
 
 _RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d")
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+YEARS = range(2000, 2200)
+
+
+def _in_range(value: datetime) -> datetime:
+    """What a calendar cannot count with (year 1 east of Greenwich) is nobody's time."""
+    if value.year not in YEARS:
+        raise ValueError(f"a year from {YEARS.start} to {YEARS.stop - 1}")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_range)]
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
@@ -169,7 +180,7 @@ class LegBody(Wanted):
 class RepeatBody(Strict):
     """How an event repeats until its `end`: every `every_s`, or at the same time of day in `timezone` on `weekdays`."""
 
-    every_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
+    every_s: Annotated[float, Field(ge=1, le=366 * 86_400)] | None = None
     timezone: Annotated[str, BeforeValidator(_zone)] | None = None
     weekdays: list[Weekday] = Field(default_factory=lambda: list(DAYS), min_length=1)
 
@@ -306,6 +317,8 @@ def parse_event(payload: bytes, *, source: str) -> EventRequest:
         return EventBody.model_validate_json(payload).request(source=source)
     except ValidationError as error:
         raise InvalidInput(problems_of(error)) from error
+    except ArithmeticError as error:
+        raise InvalidInput([f"(body): times that cannot be counted with: {error}"]) from error
 
 
 def problems_of(error: ValidationError) -> list[str]:

@@ -55,6 +55,10 @@ def test_body_null_target_is_the_most_and_not_zero() -> None:
         ({"target_w": "350000"}, "target_w"),
         ({"target_w": True}, "target_w"),
         ({"priority": 0}, "priority"),
+        ({"start": "0001-01-01T00:00:00+01:00"}, "start"),
+        ({"end": "9999-12-31T23:59:59-14:00"}, "end"),
+        ({"repeat": {"every_s": 0.0004}}, "repeat.every_s"),
+        ({"cancelled": True, "repeat": {"every_s": 0.0004}}, "repeat.every_s"),
         ({"extra": 1}, "extra"),
     ],
 )

@@ -49,6 +49,15 @@ def test_event_repeated_by_a_period_is_found_by_division_however_old_it_is() -> 
     assert asked.next_ms(T0 + 90 * MIN) == T0 + 2 * HOUR
 
 
+def test_event_repeated_by_nothing_is_one_that_does_not_repeat() -> None:
+    tombstone = repeated(every_ms=0, cancelled=True)
+    assert (tombstone.occurrence_ms(T0 + 5), tombstone.next_ms(T0 + 5)) == (T0, None)
+    book = Book()
+    book.apply(tombstone, book.decide(tombstone, at(0)))
+    assert book.advance(at(1)) == []
+    assert [entry.state.value for entry in book.entries(at(1))] == ["cancelled"]
+
+
 def test_event_repeated_by_a_list_rests_between() -> None:
     starts = (T0, T0 + 3 * HOUR, T0 + 9 * HOUR)
     asked = repeated(starts_ms=starts)

@@ -364,6 +364,23 @@ async def test_control_stop_all_releases_and_refuses_until_cleared() -> None:
     assert world.state() == "cancelled"
 
 
+async def test_control_stop_all_asked_again_after_a_failing_journal_cancels_what_ran() -> None:
+    world = await settled()
+    world.journal.failing = True
+    with pytest.raises(StorageError):
+        await world.dispatcher.stop_all(active=True, by="me")
+    await world.go(30)
+    assert world.held() == ["FREE"] * 4
+    world.journal.failing = False
+    await world.submit("later", s=60, target_w=1_000)
+    await world.dispatcher.stop_all(active=True, by="me")
+    assert world.state() == "cancelled"
+    world.restart(away_s=1)
+    await world.dispatcher.stop_all(active=False, by="me")
+    await world.go(20)
+    assert (world.state(), world.held()) == ("cancelled", ["FREE"] * 4)
+
+
 async def shut(world: World, *, release: bool, each: Callable[[], None] | None = None) -> None:
     """Shut control down while it ticks."""
     async with asyncio.TaskGroup() as tasks:
