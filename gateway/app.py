@@ -268,7 +268,7 @@ def _recovered(
         logged_record=interval_log.position,
     )  # fmt: skip
     if recovered.checkpoint is not None:
-        restore_columns(fleet, recovered.checkpoint, steering.clock.now())
+        restore_columns(fleet, recovered.checkpoint, steering.clock)
         restore_records(steering.control.ledger, recovered.checkpoint, steering.dispatcher.entries(), fleet)
     log.info("state recovered", extra=asdict(recovered.stats) | {"devices": fleet.n})
     return recovered

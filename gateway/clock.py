@@ -1,16 +1,22 @@
 """The only place that reads a clock."""
 
+import contextlib
 import time
+from pathlib import Path
 from typing import Protocol
 
 from gateway.domain.model import Now
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 utc_struct = time.gmtime
 """Epoch seconds as UTC, for log formatters."""
 
 
 class Clock(Protocol):
-    """Source of `Now`; injected everywhere so that tests can move it."""
+    """Source of `Now`; injected everywhere so that tests can move it. `boot` names the run of the machine that
+    monotonic time belongs to; "" = not known, which is no other's."""
+
+    boot: str
 
     def now(self) -> Now: ...
 
@@ -26,6 +32,9 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._mono = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        self.boot = ""
+        with contextlib.suppress(OSError):
+            self.boot = BOOT_ID.read_text(encoding="ascii").strip()
 
     def now(self) -> Now:
         return Now(utc_ms=time.time_ns() // 1_000_000, mono_ms=time.clock_gettime_ns(self._mono) // 1_000_000)
@@ -47,6 +56,7 @@ class SteadyClock:
 
     def __init__(self, source: Clock) -> None:
         self._source = source
+        self.boot = source.boot
         now = source.now()
         self._offset_ms: float = now.utc_ms - now.mono_ms
         self._looked_ms = self._since_ms = now.mono_ms
@@ -83,9 +93,10 @@ class SteadyClock:
 class ManualClock:
     """A clock that moves when told to; for tests and replay."""
 
-    def __init__(self, *, utc_ms: int = 1_800_000_000_000, mono_ms: int = 1_000_000) -> None:
+    def __init__(self, *, utc_ms: int = 1_800_000_000_000, mono_ms: int = 1_000_000, boot: str = "one") -> None:
         self.utc = utc_ms
         self.mono = mono_ms
+        self.boot = boot
 
     def now(self) -> Now:
         return Now(utc_ms=self.utc, mono_ms=self.mono)

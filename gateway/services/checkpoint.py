@@ -24,26 +24,31 @@ log = logging.getLogger(__name__)
 PERIOD_S = 10.0
 MONO = "_mono_ms"
 RECORDS = "records/"
+SEEN = "seen_mono_ms"
+CLOCKS, BOOT = "clocks/ms", "clocks/boot"
 
 
-def fleet_columns(fleet: Fleet, now: Now) -> dict[str, NDArray[Any]]:
-    """Live and control columns by name; monotonic times become UTC, so that ages survive a restart."""
-    out: dict[str, NDArray[Any]] = {}
-    for name, table in _tables(fleet).items():
-        for column in table.SPEC:
-            values = table.column(column)[: fleet.n]
-            out[f"{name}/{column}"] = _shifted(values, now.utc_ms - now.mono_ms) if column.endswith(MONO) else values
-    return out
+def fleet_columns(fleet: Fleet, now: Now, boot: str) -> dict[str, NDArray[Any]]:
+    """Live and control columns by name, and the clocks they were written by."""
+    out: dict[str, NDArray[Any]] = {
+        f"{name}/{column}": table.column(column)[: fleet.n]
+        for name, table in _tables(fleet).items()
+        for column in table.SPEC
+    }
+    clocks = np.array([now.utc_ms, now.mono_ms], dtype=np.int64)
+    return out | {CLOCKS: clocks, BOOT: np.frombuffer(boot.encode(), dtype=np.uint8)}
 
 
-def restore_columns(fleet: Fleet, checkpoint: Checkpoint, now: Now) -> int:
-    """Put a checkpoint's columns back, device by device; returns how many devices were found. Readings keep their
-    true ages."""
+def restore_columns(fleet: Fleet, checkpoint: Checkpoint, clock: Clock) -> int:
+    """Put a checkpoint's columns back, device by device; returns how many devices were found. Within one run of the
+    machine readings keep their true ages. In another one they have none that a wall clock could be trusted with: a
+    machine that starts with the wrong time would take them for young."""
     slot_of = fleet.slot_of
     pairs = [(slot_of[name], i) for i, name in enumerate(checkpoint.header.ids) if name in slot_of]
     if not pairs:
         return 0
     here, there = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
+    shift = _Shift(checkpoint, clock)
     for name, table in _tables(fleet).items():
         for column in table.SPEC:
             stored = checkpoint.columns.get(f"{name}/{column}")
@@ -51,9 +56,29 @@ def restore_columns(fleet: Fleet, checkpoint: Checkpoint, now: Now) -> int:
                 continue
             values = stored[there]
             if column.endswith(MONO):
-                values = _shifted(values, now.mono_ms - now.utc_ms)
+                values = shift.of(column, values)
             table.column(column)[here] = values
     return len(pairs)
+
+
+class _Shift:
+    """Brings monotonic times of a checkpoint into those of now."""
+
+    def __init__(self, checkpoint: Checkpoint, clock: Clock) -> None:
+        stored = checkpoint.columns.get(BOOT)
+        self._same = bool(clock.boot) and stored is not None and bytes(stored).decode() == clock.boot
+        self._now = clock.now()
+        utc_ms, mono_ms = checkpoint.columns.get(CLOCKS, np.zeros(2, dtype=np.int64)).tolist()
+        self._by_ms = utc_ms - mono_ms + self._now.mono_ms - self._now.utc_ms
+
+    def of(self, column: str, values: NDArray[Any]) -> NDArray[Any]:
+        if self._same:
+            return values
+        if column == SEEN:
+            return np.full(len(values), NEVER_MS)
+        # of what is only waited for, no more is taken for over than that it has begun
+        moved = np.minimum(values + self._by_ms, self._now.mono_ms)
+        return np.where(values == NEVER_MS, NEVER_MS, moved)
 
 
 def restore_records(ledger: Ledger, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
@@ -65,10 +90,6 @@ def restore_records(ledger: Ledger, checkpoint: Checkpoint, entries: Iterable[Bo
 
 def _tables(fleet: Fleet) -> dict[str, Table]:
     return {"live": fleet.live, "control": fleet.control}
-
-
-def _shifted(values: NDArray[Any], by_ms: int) -> NDArray[Any]:
-    return np.where(values == NEVER_MS, NEVER_MS, values + by_ms)
 
 
 class Checkpointer:
@@ -94,7 +115,9 @@ class Checkpointer:
         was_failing = self._checkpoints.stats.failing is not None
         try:
             records = {RECORDS + name: column for name, column in self._ledger.columns().items()}
-            await self._recorder.checkpoint(self._checkpoints, now, fleet_columns(self._fleet, now) | records)
+            await self._recorder.checkpoint(
+                self._checkpoints, now, fleet_columns(self._fleet, now, self._clock.boot) | records
+            )
         except StorageError as error:
             if not was_failing:
                 log.warning("a checkpoint could not be written", extra={"why": str(error)})

@@ -223,12 +223,12 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
         await checkpointer.write()
     assert checkpoints.stats.written == 1
 
-    # Another boot (monotonic time begins anew), a minute later, devices enrolled in another order, one of them new.
-    later = ManualClock(utc_ms=clock.utc + 60_000, mono_ms=5_000)
+    # A minute later the wall clock is wrong; devices are enrolled in another order, one of them new.
+    later = ManualClock(utc_ms=clock.utc - 3_600_000, mono_ms=clock.mono + 60_000)
     again = fleet_of("new", "c", "b", "a")
     found = Checkpoints(tmp_path).load()
     assert found is not None
-    assert restore_columns(again, found, later.now()) == 3
+    assert restore_columns(again, found, later) == 3
     age_s = (later.mono - again.live.seen_mono_ms[:4]) / 1000
     assert age_s[2:].tolist() == [90.0, 90.0]
     assert again.live.seen_mono_ms[:2].tolist() == [NEVER_MS, NEVER_MS]
@@ -237,12 +237,23 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     assert (again.control.setpoint_w[2], again.control.held[2]) == (-1_500, Held.CONTROLLED)
     assert again.control.lease_end_mono_ms[2] == later.mono
 
+    # Another run of the machine, whose wall clock is behind, right, or ahead: nothing that was read is young.
+    for behind_ms in (3_600_000, -60_000, -(10**9)):
+        rebooted = ManualClock(utc_ms=clock.utc - behind_ms, mono_ms=5_000, boot="two")
+        anew = fleet_of("a", "b", "c")
+        anew.live.reconnected_mono_ms[:] = NEVER_MS
+        found.columns["live/reconnected_mono_ms"][0] = clock.mono - 10_000
+        assert restore_columns(anew, found, rebooted) == 3
+        assert anew.live.seen_mono_ms[:3].tolist() == [NEVER_MS] * 3
+        assert anew.live.reconnected_mono_ms[0] <= rebooted.mono
+        assert anew.live.soc_pct[:2].tolist() == [40.0, 50.0]
+
 
 def test_checkpoint_of_nobody_known_restores_nothing(tmp_path: Path) -> None:
     clock = ManualClock()
-    columns = fleet_columns(fleet_of("a"), clock.now())
-    assert {name.split("/")[0] for name in columns} == {"live", "control"}
-    assert all(len(column) == 1 for column in columns.values())
+    columns = fleet_columns(fleet_of("a"), clock.now(), clock.boot)
+    assert {name.split("/")[0] for name in columns} == {"live", "control", "clocks"}
+    assert all(len(column) == 1 for name, column in columns.items() if not name.startswith("clocks/"))
 
 
 async def test_checkpoint_that_cannot_be_written_is_counted_and_told_once(
