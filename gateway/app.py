@@ -325,6 +325,7 @@ def _steering(
         settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
         epoch=remembered.epoch, telling=settings.platform is not None,
     )  # fmt: skip
+    control.ledger.know(remembered.delivered)
     reports = Reports(control.ledger, availability_s=settings.control.availability_s)
     view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
     timekeeper = Timekeeper(clock, idle=control.idle)

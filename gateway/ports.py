@@ -290,7 +290,8 @@ Change = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
     """What the journal remembers at start. `epoch` is larger at every start; it prefixes command ids. `states`: the
-    revision and state each event was last seen in; `quarantined`: why, by device or `product:<profile>`."""
+    revision and state each event was last seen in; `quarantined`: why, by device or `product:<profile>`; `delivered`:
+    the occurrences whose delivery records are there."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -301,6 +302,7 @@ class JournalState:
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
     holds: tuple[Hold, ...] = ()
     quarantined: dict[str, str] = field(default_factory=dict)
+    delivered: frozenset[tuple[EventId, int]] = frozenset()
 
 
 class Journal(Protocol):

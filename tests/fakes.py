@@ -329,6 +329,7 @@ class MemoryJournal:
             states=found.states,
             holds=tuple(found.holds.values()),
             quarantined=found.quarantined,
+            delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),
         )
 
     async def delivered(self, event: EventId) -> list[EventDelivered]:

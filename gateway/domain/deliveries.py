@@ -63,11 +63,11 @@ STEPS: Mapping[Status, tuple[Status, ...]] = {
     _S.FAILED: (*_UP, *_AWAY),
     _S.SUPERSEDED: (*_UP, *_AWAY),
     _S.OPTED_OUT: (*_UP, _S.SCHEDULED, _S.FAILED, _S.CANCELLED),
-    _S.COMPLETED: (_S.SCHEDULED, _S.CANCELLED),
-    _S.CANCELLED: (_S.SCHEDULED,),
+    _S.COMPLETED: (_S.CANCELLED,),
+    _S.CANCELLED: (),
 }
 """Where a device may go from each status; what is not listed leaves it where it is. A new setpoint does not send one
-that has started back down the ladder; an event that is revised after its end begins anew."""
+that has started back down the ladder; an event that is revised after its end begins records of their own."""
 
 _MAY = np.zeros((len(Status), len(Status)), dtype=np.bool_)
 for _from, _to in STEPS.items():
@@ -138,7 +138,7 @@ class Sight:
 
 
 class Records:
-    """The records of one event; rows come as devices do and stay until the event is forgotten."""
+    """The records of one occurrence of an event; rows come as devices do, and stay."""
 
     def __init__(self) -> None:
         self.rows = Rows()
@@ -157,10 +157,6 @@ class Records:
         self.rows.slot[at] = new
         self._row_of[new] = at
         self.n += len(new)
-
-    def row(self, slot: int) -> int:
-        """Row of a device, -1 if it has none."""
-        return int(self._row_of[slot]) if slot < len(self._row_of) else -1
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
         """Setpoints that were sent to some of the devices."""
@@ -226,12 +222,6 @@ class Records:
         open_ = self.rows.ended_ms[: self.n] == 0
         self.rows.ended_ms[: self.n][open_] = now.utc_ms
         return moved
-
-    def begin_anew(self, now: Now) -> None:
-        """The event was revised after its end: its rows are open again."""
-        at = np.flatnonzero(self.rows.ended_ms[: self.n] > 0)
-        self._move(at, np.full(len(at), int(Status.SCHEDULED), dtype=np.int8), np.zeros(len(at), dtype=np.int8), now)
-        self.rows.ended_ms[at] = 0
 
     def _move(self, at: Ints, status: Small, failure: Small, now: Now) -> Ints:
         rows = self.rows

@@ -197,6 +197,7 @@ class Book:
         self._entries: dict[EventId, BookEntry] = {}
         self._rejected: OrderedDict[EventId, BookEntry] = OrderedDict()
         self._next_index = 0
+        self._edges: list[Transition] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -236,8 +237,7 @@ class Book:
         params = self.params
         ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
         powers = [target.power_w for target in request.targets if target.power_w is not None]
-        repeats = request.every_ms is not None or len(request.starts_ms) > 1
-        longest_s = params.repeats_s_max if repeats else params.length_s_max
+        longest_s = params.repeats_s_max if request.repeats else params.length_s_max
         checks = (
             (self.stopped, Refusal.STOPPED),
             (not _names_someone(request.group), Refusal.EMPTY_GROUP),
@@ -271,9 +271,11 @@ class Book:
             index, before, ran = known.index, known.state, known.ran
         accepted = Step.ACCEPT if known is None else Step.REVISE
         moved = LIFE[before, Step.CANCEL if request.cancelled else accepted]
-        self._entries[request.id] = BookEntry(
+        entry = self._entries[request.id] = BookEntry(
             index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS
         )
+        if before in RUNS and entry.state is EventState.CANCELLED:
+            self._edges.append(Transition(entry=entry, before=before))
 
     def _reject(self, request: EventRequest, answer: Answer) -> None:
         self._rejected[request.id] = BookEntry(
@@ -305,9 +307,10 @@ class Book:
         self.stopped = active
 
     def advance(self, now: Now, without: Iterable[int] = ()) -> list[Transition]:
-        """Move every event on to where the time has brought it, forget those past retention; returns the edges.
+        """Move every event on to where the time has brought it, forget those past retention; returns the edges, those
+        of events that were cancelled while they ran among them.
         `without`: events that run and hold no device, since others have all of them."""
-        edges: list[Transition] = []
+        edges, self._edges = self._edges, []
         lost = frozenset(without)
         for entry in list(self._entries.values()):
             if self._forgettable(entry, now):

@@ -152,6 +152,10 @@ class EventRequest:
         return self.legs[-1].until_ms if self.legs else self.end_ms - self.start_ms
 
     @property
+    def repeats(self) -> bool:
+        return bool(self.every_ms) or len(self.starts_ms) > 1
+
+    @property
     def target_w(self) -> float | None:
         """Power of the group where that is what is wanted, W; None = the most, or another kind of target."""
         return self.target.power_w if self.target.want is Want.POWER else None

@@ -82,7 +82,8 @@ class _Shift:
 
 
 def restore_records(ledger: Ledger, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
-    """Put a checkpoint's delivery records back, event by event and device by device."""
+    """Put a checkpoint's delivery records back, event by event and device by device. The ledger knows by then what the
+    journal has."""
     held = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
     slot_of = {i: fleet.slot_of[name] for i, name in enumerate(checkpoint.header.ids) if name in fleet.slot_of}
     ledger.restore(held, entries, slot_of)

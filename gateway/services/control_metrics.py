@@ -55,6 +55,7 @@ def control_samples(control: Control) -> Iterable[Sample]:
         ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
         ("gateway_reserves_raised", "Reserves raised on devices to their owner's.", control.writes.reserves),
         ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
+        ("gateway_journal_changes_lost", "Changes the journal never took.", control.writes.forgotten),
         ("gateway_overrides", "Devices their owners took back.", control.custody.overridden),
         ("gateway_leases_run_out", "Leases that ended without a refresh.", control.custody.leases_run_out),
     ):

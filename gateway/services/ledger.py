@@ -26,17 +26,25 @@ PART_ROWS = 16_384
 OVER_MAX = 8
 """Events that are over and not told yet; more would be a peer that takes nothing, and the oldest goes."""
 
+KNOWN_MAX = 100_000
+"""Occurrences of which it is remembered that the journal has their records."""
+
 SIGN = {Way.OUT: 1, Way.INTO: -1, Way.NEITHER: 0}
 Row = dict[str, Any]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """The records of an event's occurrence, and which rows have changed since they were told."""
+    """The records of an event's occurrence, and which rows have changed since they were told. `occurrence_ms` names
+    it: its start, or when it was begun anew; `start_ms` and `until_ms` when it was to begin and to end; `shares` the
+    devices it has part in."""
 
     event: EventId
     revision: int
     occurrence_ms: int
+    start_ms: int
+    until_ms: int
+    shares: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     records: Records = field(default_factory=Records)
     next_part: int = 0
     changed: Bools = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
@@ -67,6 +75,8 @@ class Ledger:
         self._telling = telling
         self._kept: dict[int, _Kept] = {}
         self._over: list[_Kept] = []
+        self._ended: list[EventDelivered] = []
+        self._known: dict[tuple[EventId, int], None] = {}
         self.dropped = 0
 
     # -- within a tick ---------------------------------------------------------------------------------------
@@ -92,42 +102,61 @@ class Ledger:
                 opted_out[out] = True
             part = slice(kept.next_part, kept.next_part + PART_ROWS)
             kept.next_part = part.stop if part.stop < kept.records.n else 0
-            shares = claims.shares[event.index]
-            kept.mark(kept.records.look(sight, shares, opted_out, now, sign=SIGN[event.target.way], part=part))
+            kept.shares = claims.shares[event.index]
+            kept.mark(kept.records.look(sight, kept.shares, opted_out, now, sign=SIGN[event.target.way], part=part))
 
     def _of(self, event: ActiveEvent, now: Now) -> _Kept:
+        """The records of the occurrence that runs. One that ended without anybody looking is put away."""
+        request = event.request
+        start_ms = request.occurrence_ms(now.utc_ms)
         kept = self._kept.get(event.index)
+        if kept is not None and request.repeats and start_ms is not None and start_ms != kept.start_ms:
+            self._put_away(event.index, Status.COMPLETED, now)
+            kept = None
         if kept is None:
+            start_ms = request.start_ms if start_ms is None else start_ms
+            anew = (request.id, start_ms) in self._known
             kept = self._kept[event.index] = _Kept(
-                event=event.request.id,
-                revision=event.request.revision,
-                occurrence_ms=event.request.occurrence_ms(now.utc_ms) or event.request.start_ms,
-            )
-        kept.revision = event.request.revision
+                event=request.id, revision=request.revision, occurrence_ms=now.utc_ms if anew else start_ms,
+                start_ms=start_ms, until_ms=request.end_ms,
+            )  # fmt: skip
+        kept.revision, kept.until_ms = request.revision, request.until_over_ms(now.utc_ms)
         return kept
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
-        """Setpoints that were sent."""
+        """Setpoints that were sent: each belongs to the events that have part in its device."""
         for kept in self._kept.values():
-            kept.records.written(slots, setpoint_w, cmd, now)
+            mine = slots < len(kept.shares)
+            mine[mine] = kept.shares[slots[mine]]
+            if mine.all():
+                kept.records.written(slots, setpoint_w, cmd, now)
+            else:
+                kept.records.written(slots[mine], setpoint_w[mine], cmd[mine], now)
 
     def over(self, entries: Mapping[int, BookEntry], now: Now) -> list[EventDelivered]:
         """Close the records of events (or occurrences) that do not run any more; what the journal should keep of them.
         `entries` by index."""
-        out: list[EventDelivered] = []
-        for index, kept in list(self._kept.items()):
+        for index in list(self._kept):
             entry = entries.get(index)
-            if entry is not None and entry.state in RUNS:
-                continue
-            cancelled = entry is not None and entry.state is EventState.CANCELLED
-            kept.mark(kept.records.end(Status.CANCELLED if cancelled else Status.COMPLETED, now))
-            out.append(self._delivered(kept, now))
-            del self._kept[index]
-            if self._telling:
-                self._over.append(kept)
+            if entry is None or entry.state not in RUNS:
+                cancelled = entry is not None and entry.state is EventState.CANCELLED
+                self._put_away(index, Status.CANCELLED if cancelled else Status.COMPLETED, now)
         while len(self._over) > OVER_MAX:
             self.dropped += int(self._over.pop(0).changed.sum())
-        return out
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _put_away(self, index: int, status: Status, now: Now) -> None:
+        """End an occurrence: now, or when it was to end, if that is longer ago."""
+        kept = self._kept.pop(index)
+        at = now
+        if status is Status.COMPLETED and kept.until_ms < now.utc_ms:
+            at = Now(utc_ms=max(kept.until_ms, kept.start_ms), mono_ms=now.mono_ms)
+        kept.mark(kept.records.end(status, at))
+        self._ended.append(self._delivered(kept, at))
+        self.know([(kept.event, kept.occurrence_ms)])
+        if self._telling:
+            self._over.append(kept)
 
     def _delivered(self, kept: _Kept, now: Now) -> EventDelivered:
         rows, n = kept.records.rows, kept.records.n
@@ -172,13 +201,19 @@ class Ledger:
         if kept is None:
             if entry.state is not EventState.SCHEDULED:
                 return 0, []
-            kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0)
+            kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0, start_ms=0, until_ms=0)
             kept.records.include(members, self._fleet.n)
         rows, n = kept.records.rows, kept.records.n
         columns = {name: rows.column(name)[:n][part] for name in Rows.SPEC}
         return n, bodies(kept.event, self._fleet.names(rows.slot[:n][part]), columns)
 
     # -- over restarts ---------------------------------------------------------------------------------------
+
+    def know(self, occurrences: Iterable[tuple[EventId, int]]) -> None:
+        """The journal has the records of these."""
+        self._known.update(dict.fromkeys(occurrences))
+        while len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Everything as columns for a checkpoint."""
@@ -189,23 +224,33 @@ class Ledger:
         }
 
     def restore(
-        self, columns: Mapping[str, NDArray[Any]], entries: Iterable[BookEntry], slot_of: Mapping[int, int]
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        entries: Iterable[BookEntry],
+        slot_of: Mapping[int, int],
     ) -> None:
-        """Take over what a checkpoint holds. `slot_of`: the slot of each device by what it was then."""
-        by_event: dict[str, BookEntry] = {entry.request.id: entry for entry in entries if entry.index >= 0}
+        """Take over what a checkpoint holds, but what the journal has already. `slot_of`: the slot of each device by
+        what it was then."""
+        by_event = {entry.request.id: entry for entry in entries if entry.index >= 0}
         for event, occurrence in sorted({(name.split("/")[0], name.split("/")[1]) for name in columns}):
-            entry = by_event.get(event)
-            held = {name: columns.get(f"{event}/{occurrence}/{name}") for name in Rows.SPEC}
+            name, occurrence_ms = EventId(event), int(occurrence)
+            entry = by_event.get(name)
+            held = {column: columns.get(f"{event}/{occurrence}/{column}") for column in Rows.SPEC}
             slots = held.pop("slot")
-            if entry is None or slots is None:
+            if entry is None or slots is None or (name, occurrence_ms) in self._known:
                 continue
-            known = np.array([int(slot) in slot_of for slot in slots], dtype=np.bool_)
-            kept = _Kept(event=entry.request.id, revision=entry.request.revision, occurrence_ms=int(occurrence))
-            at = np.array([slot_of[int(slot)] for slot in slots[known]], dtype=np.int32)
+            request = entry.request
+            kept = _Kept(
+                event=name, revision=request.revision, occurrence_ms=occurrence_ms,
+                start_ms=request.occurrence_ms(occurrence_ms) or occurrence_ms,
+                until_ms=request.until_over_ms(occurrence_ms),
+            )  # fmt: skip
+            there = np.array([int(slot) in slot_of for slot in slots], dtype=np.bool_)
+            at = np.array([slot_of[int(slot)] for slot in slots[there]], dtype=np.int32)
             kept.records.include(at, self._fleet.n)
-            for name, values in held.items():
+            for column, values in held.items():
                 if values is not None:
-                    kept.records.rows.column(name)[: len(at)] = values[known]
+                    kept.records.rows.column(column)[: len(at)] = values[there]
             self._kept[entry.index] = kept
 
 

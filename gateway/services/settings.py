@@ -1,5 +1,7 @@
 """Settings of the services."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -18,7 +20,7 @@ class FeederSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ceiling_kw: float | None = Field(default=None, gt=0)
-    ceilings_kw: dict[str, float] = Field(default_factory=dict)
+    ceilings_kw: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     recharge_kw: float = Field(default=50.0, gt=0)
 
 

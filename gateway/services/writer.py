@@ -14,7 +14,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots, WriteReport
 from gateway.domain.setpoints import Cause, Plan
-from gateway.ports import Change, ControlTaken, DeviceLink, Journal
+from gateway.ports import Change, ControlEnded, ControlTaken, DeviceLink, EventDelivered, Journal
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,10 @@ OWED_MAX = 10_000
 
 @dataclass(slots=True)
 class WriterStats:
-    """Counts of commands."""
+    """Counts of commands; `forgotten`: changes the journal never took and that were too many to keep."""
 
     journal_failures: int = 0
+    forgotten: int = 0
     reserves: int = 0
     writes: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
     deliveries: dict[Delivery, int] = field(default_factory=lambda: dict.fromkeys(Delivery, 0))
@@ -66,7 +67,7 @@ class Writer:
         changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
         if changes:
-            self._owed = owed[-OWED_MAX:]
+            self._owed = self._kept(owed)
             try:
                 # A disk that hangs must not keep leases from being refreshed.
                 async with asyncio.timeout(self._settings.write_deadline_s):
@@ -86,6 +87,16 @@ class Writer:
         for cause in Cause:
             self.stats.writes[cause] += counts[cause]
         return await self._write(batch, holder)
+
+    def _kept(self, owed: list[Change]) -> list[Change]:
+        """What is still to be remembered when the journal takes it again; what ended and was delivered before all."""
+        too_many = len(owed) - OWED_MAX
+        if too_many <= 0:
+            return owed
+        lesser = [i for i, change in enumerate(owed) if not isinstance(change, EventDelivered | ControlEnded)]
+        left_out = set(lesser[:too_many])
+        self.stats.forgotten += len(left_out)
+        return [change for i, change in enumerate(owed) if i not in left_out]
 
     @property
     def newest_cmd(self) -> int:

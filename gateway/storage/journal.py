@@ -258,4 +258,5 @@ def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:
         states={EventId(name): (revision, EventState(state)) for _, name, revision, state in events if state},
         holds=tuple(read_hold(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")),
         quarantined=dict(db.execute("SELECT name, reason FROM quarantined ORDER BY name")),
+        delivered=frozenset((EventId(e), ms) for e, ms in db.execute("SELECT event, occurrence_ms FROM deliveries")),
     )

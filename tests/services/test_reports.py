@@ -1,15 +1,20 @@
 """What is told of dispatch, to a peer that takes it, refuses it, or is not there; and records over a restart."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.domain.events import Leg, power
+from gateway.domain.model import DeviceId, EventId
+from gateway.ports import Change, ControlEnded, EventDelivered, Trusted
 from gateway.services import reports as module
+from gateway.services import writer
 from gateway.services.ledger import StatusReport
 from gateway.services.reports import Body, Reports
 from tests.services.waiting import service, until
-from tests.services.world import World, homes_of
+from tests.services.world import World, group, homes_of
 
 
 class Peer:
@@ -128,3 +133,115 @@ async def test_ledger_records_of_a_checkpoint_go_on_where_they_were() -> None:
     assert after["home-02"]["delivered_wh"] > 20
     await world.go(60)
     assert world.rows()["home-02"]["delivered_wh"] > after["home-02"]["delivered_wh"]
+
+
+# -- one record per occurrence -----------------------------------------------------------------------------------
+
+
+async def kept(world: World, name: str = "e") -> list[EventDelivered]:
+    return await world.journal.delivered(EventId(name))
+
+
+def wh(record: EventDelivered) -> float:
+    return round(float(record.columns["delivered_wh"].sum()), 2)
+
+
+async def test_ledger_event_revised_after_its_end_has_records_of_both() -> None:
+    world = World(homes_of(2))
+    await world.submit(s=60, target_w=2_000)
+    await world.go(70)
+    (first,) = await kept(world)
+    await world.dispatcher.submit(replace(world.event(s=50, target_w=2_000), revision=2, start_ms=first.occurrence_ms))
+    await world.go(60)
+    before, after = await kept(world)
+    assert (wh(before), before.occurrence_ms) == (wh(first), first.occurrence_ms)
+    assert before.ended_ms < after.occurrence_ms < after.ended_ms
+    assert 0 < wh(after) < wh(first)
+
+
+async def test_ledger_occurrences_that_follow_at_once_have_a_record_each() -> None:
+    world = World(homes_of(2))
+    legs = (Leg(after_ms=0, until_ms=60_000, target=power(2_000)),)
+    await world.submit(s=180, target_w=2_000, legs=legs, every_ms=60_000)
+    await world.go(190)
+    found = await kept(world)
+    start_ms = found[0].occurrence_ms
+    assert [record.occurrence_ms - start_ms for record in found] == [0, 60_000, 120_000]
+    assert [record.ended_ms - start_ms for record in found] == [60_000, 120_000, 180_000]
+    assert [wh(record) > 20 for record in found] == [True] * 3
+
+
+async def test_ledger_old_checkpoint_neither_overwrites_a_record_nor_ends_it_late() -> None:
+    world = World(homes_of(2))
+    await world.submit(s=60, target_w=2_000)
+    await world.go(50)
+    columns = world.control.ledger.columns()
+    old = {name: column.copy() for name, column in columns.items()}
+    await world.go(20)
+    before = await kept(world)
+    world.restart(away_s=3_600)
+    world.control.ledger.restore(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    await world.go(3)
+    (after,) = await kept(world)
+    assert (wh(after), after.ended_ms) == (wh(before[0]), before[0].ended_ms)
+    # the same, had it died before the end
+    world.journal.kept = [c for c in world.journal.kept if not isinstance(c, EventDelivered)]
+    world.restart(away_s=10)
+    world.control.ledger.restore(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    await world.go(3)
+    (late,) = await kept(world)
+    assert late.ended_ms - late.occurrence_ms == 60_000
+
+
+async def test_ledger_commands_of_another_event_are_not_in_a_record() -> None:
+    world = World(homes_of(2))
+    await world.submit("low", s=60, target_w=2_000, priority=50)
+    await world.go(20)
+    await world.submit("high", s=30, target_w=-3_000, priority=1)
+    await world.go(2)
+    before = {name: row["commands"] for name, row in world.rows("low").items()}
+    await world.go(20)
+    after = world.rows("low")
+    assert {name: row["commands"] for name, row in after.items()} == before
+    assert all(row["written_w"] > 0 for row in after.values())
+    assert {row["status"] for row in after.values()} == {"superseded"}
+
+
+async def test_ledger_report_given_back_after_its_event_was_revised_is_told_of_the_old_one() -> None:
+    world = World(homes_of(3))
+    ledger = world.control.ledger
+    await world.submit(s=30, target_w=3_000)
+    await world.go(40)
+    report = ledger.changed(10)
+    assert report is not None
+    (first,) = await kept(world)
+    again = replace(world.event(s=60, target_w=1_000), revision=2, start_ms=first.occurrence_ms, group=group("home-00"))
+    await world.dispatcher.submit(again)
+    await world.go(5)
+    ledger.give_back(report)
+    told = ledger.changed(10)
+    assert told is not None
+    assert (told.occurrence_ms, len(told.rows)) == (first.occurrence_ms, 3)
+
+
+# -- what else an end brings --------------------------------------------------------------------------------------
+
+
+async def test_upkeep_event_cancelled_in_the_middle_has_a_rebound_too() -> None:
+    world = World(homes_of(2))
+    await world.submit(s=600, target_w=2_000)
+    await world.go(60)
+    await world.dispatcher.cancel("e")
+    await world.go(30)
+    assert list(world.control.upkeep.rebounds) == ["e"]
+
+
+async def test_writer_that_cannot_remember_everything_forgets_the_lesser_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "OWED_MAX", 3)
+    world = World(homes_of(2))
+    lesser = [Trusted(names=(DeviceId(f"x{i}"),)) for i in range(4)]
+    ended = ControlEnded(devices=(DeviceId("home-00"),), reason="released")
+    owed: list[Change] = [lesser[0], ended, *lesser[1:]]
+    assert world.control._writer._kept(owed) == [ended, *lesser[2:]]
+    assert world.control.writes.forgotten == 2
+    assert world.control._writer._kept(owed[:3]) == owed[:3]

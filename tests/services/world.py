@@ -60,6 +60,7 @@ class World:
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
             clock=steady, epoch=remembered.epoch, telling=True,
         )  # fmt: skip
+        self.control.ledger.know(remembered.delivered)
         self.control.restore(remembered)
         self.timekeeper = Timekeeper(steady, idle=self.control.idle)
         self.homes.on_acks = self.control.take_acks
