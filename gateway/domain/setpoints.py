@@ -248,7 +248,8 @@ def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bool
     if not release.any():
         return release
     live, control = snapshot.live, snapshot.control
-    unheard = (control.held == Held.RELEASING) & (live.mode == Mode.REMOTE) & (control.cmd_applied < control.cmd_sent)
+    ours = (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
+    unheard = (control.held == Held.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
     unheard &= now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
     islanded = live.grid == Grid.ISLAND
     due: Bools = release & ~islanded & ((control.held == Held.CONTROLLED) | unheard)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.columns import Held
 from gateway.domain.fleet import Fleet, Snapshot
+from gateway.domain.governor import in_turn
 from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Grid, Ints, Mode, Now
 from gateway.domain.response import obeyed, overridden
 from gateway.domain.setpoints import release_at
@@ -42,13 +43,15 @@ class Custody:
         self._left_event: dict[int, int | None] = {}
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
         self._began_mono_ms = NEVER_MS
+        self._newest_cmd = 0
         self._reported: Floats = np.zeros(0)
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self.stats = CustodyStats()
 
-    def adopt(self, controlled: Iterable[DeviceId], now: Now) -> None:
+    def adopt(self, controlled: Iterable[DeviceId], now: Now, *, newest_cmd: int = 0) -> None:
         """Devices that were under control before a restart are so still, until their lease (at most the product's
-        whole one) has run out; what they were told is read from what they do."""
+        whole one) has run out; what they were told is read from what they do. `newest_cmd`: no command was given a
+        larger id."""
         fleet = self._fleet
         control, plate = fleet.control, fleet.nameplate
         # Their event's index is a new one now: it is the one that has the device when it is first looked at.
@@ -64,7 +67,7 @@ class Custody:
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
         control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
         control.setpoint_w[: fleet.n][~held] = 0
-        self._adopt, self._began_mono_ms = held, now.mono_ms
+        self._adopt, self._began_mono_ms, self._newest_cmd = held, now.mono_ms, newest_cmd
         # What was last reported before the restart (from the checkpoint, NaN where nothing is known).
         self._reported = fleet.live.reserve_pct[: fleet.n].astype(np.float64)
         if held.any():
@@ -81,8 +84,7 @@ class Custody:
         """Bring what is known of the devices up to date before a snapshot is taken; returns what to remember."""
         fleet, n = self._fleet, self._fleet.n
         control, live = fleet.control.view(n), fleet.live.view(n)
-        changes: list[Change] = []
-        self._adopt_restored(now)
+        changes = self._adopt_restored(now)
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
         control.before_w[confirmed] = control.setpoint_w[confirmed]
         timed = fleet.nameplate.timed[:n]
@@ -122,10 +124,10 @@ class Custody:
         result: Bools = self._obeying & ~gap & (live.grid[:n] != Grid.ISLAND) & (live.faults[:n] == 0)
         return result
 
-    def _adopt_restored(self, now: Now) -> None:
+    def _adopt_restored(self, now: Now) -> list[Change]:
         """Devices held over from before a restart: what they do is what they were told."""
         if not self._adopt.any():
-            return
+            return []
         control, live = self._fleet.control, self._fleet.live
         n = len(self._adopt)
         # What was written or handed back since the start is known better than by what is read.
@@ -140,20 +142,27 @@ class Custody:
         control.lease_end_mono_ms[slots] = now.mono_ms + soon_ms
         control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
         control.before_w[slots] = control.setpoint_w[slots]
-        control.cmd_sent[slots] = control.cmd_applied[slots] = live.cmd[slots]
-        self._free(np.flatnonzero(heard & ~ours))
+        # an id that was never given out says nothing, however large
+        cmd = np.where(live.cmd[slots] <= self._newest_cmd, live.cmd[slots], 0)
+        control.cmd_sent[slots] = control.cmd_applied[slots] = cmd
+        found_free = np.flatnonzero(heard & ~ours)
+        self._free(found_free)
         self._adopt &= ~heard
+        return [ControlEnded(devices=self._fleet.names(found_free), reason="released")] if len(found_free) else []
 
     def _owners_choice(self, n: int) -> list[Change]:
         """A reported reserve that has changed and that we did not write is the owner's new choice; it holds at once.
-        The first report is no choice: until then the larger of enrolled and reported reserve holds."""
+        The first report is no choice: until then the larger of enrolled and reported reserve holds. Nor is what lies on
+        the way to the value that we wrote: the device has rounded it, or keeps no more."""
         live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
         before = np.full(n, np.nan)
         before[: len(self._reported)] = self._reported
         reported = live.reserve_pct[:n]
         self._reported = np.where(np.isfinite(reported), reported, before)
         differs = np.abs(reported - before) > RESERVE_STEP_PCT
-        differs &= ~(np.abs(reported - control.written_reserve_pct[:n]) <= RESERVE_STEP_PCT)
+        written = control.written_reserve_pct[:n]
+        differs &= ~(np.abs(reported - written) <= RESERVE_STEP_PCT)
+        differs &= ~((reported > before) & (reported < written))
         slots = np.flatnonzero(differs)
         if not len(slots):
             return []
@@ -164,9 +173,10 @@ class Custody:
         return [ReserveChanged(devices=self._fleet.names(slots), reserve_pct=chosen, source="device")]
 
     def unguaranteed(self, n: int) -> Bools:
-        """Devices whose own reserve is below the owner's: after a lease nothing of ours would keep it."""
-        low = self._fleet.live.reserve_pct[:n] < self._fleet.nameplate.owner_reserve_pct[:n] - RESERVE_STEP_PCT
-        result: Bools = low & self._fleet.nameplate.enrolled[:n]
+        """Devices of which it is not known that they keep the owner's reserve by themselves: after a lease nothing of
+        ours would."""
+        kept = self._fleet.live.reserve_pct[:n] >= self._fleet.nameplate.owner_reserve_pct[:n] - RESERVE_STEP_PCT
+        result: Bools = ~kept & self._fleet.nameplate.enrolled[:n]
         return result
 
     def reserves_due(self, taking: Bools) -> Bools:
@@ -174,7 +184,8 @@ class Custody:
         n = len(taking)
         control, plate = self._fleet.control, self._fleet.nameplate
         tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= RESERVE_STEP_PCT
-        result: Bools = taking & (control.held[:n] == Held.FREE) & self.unguaranteed(n) & ~tried
+        told = np.isfinite(self._fleet.live.reserve_pct[:n])
+        result: Bools = taking & (control.held[:n] == Held.FREE) & self.unguaranteed(n) & told & ~tried
         return result
 
     def _free(self, slots: NDArray[np.intp]) -> None:
@@ -200,8 +211,8 @@ class Custody:
             snapshot.control.held[slot] = Held.FREE
 
     def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
-        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp; for
-        those whose owner wants it `at_once` they are not."""
+        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp. Those
+        whose owners want it `at_once` go at once, as many as that is no step of the fleet."""
         control = self._fleet.control.view(snapshot.n)
         control.release_mono_ms[taking] = NEVER_MS
         over = (snapshot.control.held == Held.CONTROLLED) & ~taking
@@ -212,7 +223,10 @@ class Custody:
             home = np.where(site >= 0, site, fresh)
             control.release_mono_ms[fresh] = release_at(home, now.mono_ms, self.spread_s(fresh))
         due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
-        due |= at_once & (snapshot.control.held == Held.CONTROLLED)
+        wanting = at_once & over
+        if wanting.any():
+            most_w = self._settings.fleet_w_per_s * self._settings.tick_s
+            due = (due & ~wanting) | in_turn(wanting, snapshot.control.setpoint_w.astype(np.float64), most_w)
         result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
         return result
 

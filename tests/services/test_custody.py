@@ -5,8 +5,8 @@ import pytest
 
 from gateway.domain.columns import Held
 from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import Device, DeviceId, LiveBatch, Now
-from gateway.ports import ReserveChanged
+from gateway.domain.model import Device, DeviceId, LiveBatch, Mode, Now
+from gateway.ports import ControlEnded, ReserveChanged
 from gateway.services.custody import Custody
 from gateway.services.settings import ControlSettings
 
@@ -82,6 +82,45 @@ def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) ->
     assert custody.settle(now) == []
 
 
+@pytest.mark.parametrize(("written", "kept", "chosen"), [(33, 30, 28), (90, 80, 85.5), (90, 80, 15)])
+def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
+    fleet: Fleet, written: float, kept: float, chosen: float
+) -> None:
+    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    fleet.nameplate.owner_reserve_pct[0] = written
+    custody.adopt([], now)
+    reading(fleet, now, reserve_pct=10)
+    custody.settle(now)
+    fleet.control.written_reserve_pct[0] = written
+    reading(fleet, now, reserve_pct=kept)
+    assert custody.settle(now) == []
+    assert fleet.nameplate.owner_reserve_pct[0] == written
+    assert custody.unguaranteed(1).tolist() == [True]
+    reading(fleet, now, reserve_pct=chosen)
+    lowered = chosen < kept
+    assert len(custody.settle(now)) == lowered
+    assert fleet.nameplate.owner_reserve_pct[0] == (chosen if lowered else written)
+
+
+def test_custody_device_that_tells_no_reserve_guarantees_none_and_is_not_written(fleet: Fleet) -> None:
+    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody.adopt([], now)
+    reading(fleet, now, reserve_pct=np.nan)
+    custody.settle(now)
+    assert custody.unguaranteed(1).tolist() == [True]
+    assert custody.reserves_due(np.ones(1, dtype=np.bool_)).tolist() == [False]
+
+
+def test_custody_adopted_device_with_an_id_nobody_gave_out_has_confirmed_nothing(fleet: Fleet) -> None:
+    start = Now(utc_ms=10**12, mono_ms=10**6)
+    custody, later = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12 + 1_000, mono_ms=10**6 + 1_000)
+    custody.adopt([DeviceId("home-1")], start, newest_cmd=500)
+    reading(fleet, later, reserve_pct=30)
+    fleet.live.mode[0], fleet.live.cmd[0] = Mode.REMOTE, 1 << 60
+    custody.settle(later)
+    assert (fleet.control.held[0], fleet.control.cmd_applied[0]) == (Held.CONTROLLED, 0)
+
+
 def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet) -> None:
     custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     custody.adopt([], now)
@@ -111,6 +150,6 @@ def test_custody_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own
     after = Now(utc_ms=start.utc_ms + 1_000, mono_ms=start.mono_ms + 1_000)
     reading(fleet, after, reserve_pct=30)
     assert custody.heard()
-    custody.settle(after)
-    # It is back in the maker's own mode by then: nothing to adopt.
+    # It is back in the maker's own mode by then: nothing to adopt, and the journal hears of it.
+    assert custody.settle(after) == [ControlEnded(devices=(DeviceId("home-1"),), reason="released")]
     assert fleet.control.held[0] == Held.FREE
