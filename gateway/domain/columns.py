@@ -161,10 +161,11 @@ class Live(Table):
     """The newest reading of each device and what those before it tell. `seen_mono_ms` is when a reading of known age
     arrived; `locked` = its maker or somebody on the spot keeps it from being steered, `opt_out` = its owner said no.
 
-    `soc_low_pct` and `soc_high_pct` are what the charge may be believed to be: both the reported one unless that has
-    jumped, and `soc_doubt` more readings are wanted before it counts. `moved_wh` is the energy moved since `soc_pct`
-    last changed, `since_full_wh` since the last full charge (NaN = none was seen), `cycled_wh` what the day's cycles
-    are used up by (a bucket that leaks as fast as the warranty allows).
+    `soc_told_pct` is the newest SoC that any reading told. `soc_low_pct` and `soc_high_pct` are what the charge may be
+    believed to be: both the reported one unless that has jumped, and `soc_doubt` more readings are wanted before it
+    counts. `moved_wh` is the energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN =
+    none was seen), `cycled_wh` what the day's cycles are used up by (a bucket that leaks as fast as the warranty
+    allows).
     `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the newest since
     `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the most export.
     `reconnected_mono_ms` the end of the last islanding.
@@ -173,6 +174,7 @@ class Live(Table):
     SPEC = {
         "battery_w": (np.float64, np.nan),
         "soc_pct": (np.float64, np.nan),
+        "soc_told_pct": (np.float32, np.nan),
         "soc_step_pct": (np.float32, np.nan),
         "soc_low_pct": (np.float32, np.nan),
         "soc_high_pct": (np.float32, np.nan),
@@ -208,6 +210,7 @@ class Live(Table):
     }
     battery_w: Floats
     soc_pct: Floats
+    soc_told_pct: Singles
     soc_step_pct: Singles
     soc_low_pct: Singles
     soc_high_pct: Singles

@@ -81,7 +81,7 @@ class _Since:
     """What was known of the devices of a batch before it came, and the AC energy moved since."""
 
     def __init__(self, live: Live, plate: Nameplate, slots: Slots, seen: Ints) -> None:
-        self.soc_pct = live.soc_pct[slots]
+        self.soc_pct: Floats = live.soc_told_pct[slots].astype(np.float64)
         self.grid = live.grid[slots]
         self.battery_w = live.battery_w[slots]
         self.rated_w: Floats = np.maximum(plate.discharge_w_max[slots], plate.charge_w_max[slots])
@@ -98,24 +98,27 @@ def _stuck(live: Live, slots: Slots, since: _Since) -> None:
     """Energy moved while the SoC has stayed as it was."""
     moved_wh = since.out_wh + since.into_wh
     moved_wh = moved_wh * (np.abs(since.battery_w) > TRICKLE_PART * since.rated_w)
-    same = live.soc_pct[slots] == since.soc_pct
+    soc_pct = live.soc_pct[slots]
+    same = np.isnan(soc_pct) | (soc_pct.astype(np.float32) == since.soc_pct)
     live.moved_wh[slots] = np.where(same, live.moved_wh[slots] + moved_wh, 0.0)
 
 
 def _believe(live: Live, slots: Slots, since: _Since) -> None:
     """What the charge may be believed to be. A jump is a change that the energy moved does not explain: it narrows at
     once either way, and counts as the truth after `CONFIRMED_BY` more readings that agree with it. (Recalibration of
-    LFP is real; so are torn values.)"""
+    LFP is real; so are torn values.) A reading without a SoC says nothing for or against it."""
     soc_pct = live.soc_pct[slots]
+    told = ~np.isnan(soc_pct)
     rated_wh = since.rated_w * since.hours
     unsure = (since.gap_ms > GAP_MS) | np.isnan(since.battery_w)
     moved_wh = np.where(unsure, rated_wh, 1.5 * (since.out_wh + since.into_wh))
     step_pct = np.fmax(live.soc_step_pct[slots], 0.0)
     most_pct = JUMP_PCT + JUMP_STEPS * step_pct + 100 * moved_wh / since.capacity_wh
     jumped = np.abs(soc_pct - since.soc_pct) > most_pct
-    doubt = np.where(jumped, CONFIRMED_BY, np.maximum(live.soc_doubt[slots] - 1, 0))
-    doubted = doubt > 0
+    doubt = np.where(jumped, CONFIRMED_BY, np.maximum(live.soc_doubt[slots] - told, 0))
+    doubted = (doubt > 0) | ~told
     live.soc_doubt[slots] = doubt
+    live.soc_told_pct[slots] = np.where(told, soc_pct, since.soc_pct)
     if not doubted.any():
         live.soc_low_pct[slots] = live.soc_high_pct[slots] = soc_pct
         return

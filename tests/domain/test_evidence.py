@@ -95,6 +95,23 @@ def test_evidence_single_torn_value_narrows_and_passes_f30() -> None:
     assert one.says(soc_pct=80).says(soc_pct=80).believed() == (80, 80)
 
 
+def test_evidence_readings_without_a_soc_neither_hide_a_jump_nor_confirm_it_f30() -> None:
+    one = One().says(soc_pct=30).says(soc_pct=np.nan)
+    assert one.believed() == (30, 30)
+    assert one.says(soc_pct=90).believed() == (30, 90)
+    for _ in range(5):
+        one.says(soc_pct=np.nan)
+    assert (one.believed(), one.live.soc_doubt[0]) == ((30, 90), 2)
+    assert one.says(soc_pct=90).says(soc_pct=90).believed() == (90, 90)
+
+
+def test_evidence_value_that_stays_behind_readings_without_one_is_stuck_all_the_same() -> None:
+    one = One()
+    for _ in range(10):
+        one.says(after_s=60, battery_w=4_000.0).says(after_s=60, battery_w=4_000.0, soc_pct=np.nan)
+    assert one.live.moved_wh[0] > 1_000
+
+
 def test_evidence_value_that_keeps_jumping_is_never_believed() -> None:
     one = One().says(soc_pct=80)
     for soc_pct in (3, 80, 3, 80, 3, 80):
