@@ -46,15 +46,19 @@ class Holds:
 
     def __init__(self, holds: Iterable[Hold] = ()) -> None:
         self._holds: dict[str, Hold] = {hold.id: hold for hold in holds}
+        self._members: dict[str, Slots] = {}
+        self._version = -1
 
     def __len__(self) -> int:
         return len(self._holds)
 
     def set(self, hold: Hold) -> None:
         self._holds[hold.id] = hold
+        self._members.pop(hold.id, None)
 
     def lift(self, hold_id: str) -> None:
         self._holds.pop(hold_id, None)
+        self._members.pop(hold_id, None)
 
     def get(self, hold_id: str) -> Hold | None:
         return self._holds.get(hold_id)
@@ -72,8 +76,19 @@ class Holds:
         bits = np.zeros(fleet.n, dtype=np.uint8)
         for hold in self._holds.values():
             if hold.event is None and hold.holds(now):
-                bits[members(fleet, hold.group)] |= np.uint8(BAR_OF[hold.reason])
+                bits[self._slots(fleet, hold)] |= np.uint8(BAR_OF[hold.reason])
         return bits
+
+    def _slots(self, fleet: Fleet, hold: Hold) -> Slots:
+        """Devices of a hold, looked up once as long as nobody is enrolled."""
+        if hold.group.all:
+            return members(fleet, hold.group)
+        if fleet.version != self._version:
+            self._members, self._version = {}, fleet.version
+        found = self._members.get(hold.id)
+        if found is None:
+            found = self._members[hold.id] = members(fleet, hold.group)
+        return found
 
     def without(self, fleet: Fleet, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
         """Slots that opted out of one event, by the event's index."""
@@ -81,5 +96,5 @@ class Holds:
         for hold in self._holds.values():
             index = index_of.get(hold.event) if hold.event is not None else None
             if index is not None and hold.holds(now):
-                found.setdefault(index, []).append(members(fleet, hold.group))
+                found.setdefault(index, []).append(self._slots(fleet, hold))
         return {index: np.unique(np.concatenate(parts)).astype(np.int32) for index, parts in found.items()}

@@ -112,6 +112,7 @@ class Control:
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
         self._feeders_w: Floats = np.empty(0)
+        self._most_w = settings.fleet_w_per_s * settings.tick_s
         self.watch = Watch(fleet)
         self.ledger = Ledger(fleet, telling=telling)
         self.envelope: Envelope | None = None
@@ -126,7 +127,7 @@ class Control:
         """Take over release plans and quarantines. Devices that were under control are so still, until their lease (at
         most the product's whole one) has run out; what they were told is read from what they do."""
         self.watch.restore(remembered.quarantined)
-        self._custody.adopt(remembered.controlled, self._clock.now())
+        self._custody.adopt(remembered.controlled, self._clock.now(), newest_cmd=self._writer.newest_cmd)
 
     async def trust(self, name: str) -> bool:
         """Let a device or product out of quarantine, durably; whether it was in it. Raises StorageError."""
@@ -233,9 +234,14 @@ class Control:
     def _bar(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
         """Write down who is kept out, and what the programs of each device ask of limits."""
         control = snapshot.control
-        bars = self.watch.bars() | self._dispatcher.holds.bars(self._fleet, now)
-        bars |= (snapshot.live.opt_out != 0) * np.uint8(Bar.OPTED_OUT)
-        control.bars[:] = bars
+        chosen = self._dispatcher.holds.bars(self._fleet, now)
+        chosen |= (snapshot.live.opt_out != 0) * np.uint8(Bar.OPTED_OUT)
+        # one home is held at once; a whole group that is held in one breath is no step either
+        stopping = (chosen & ~control.bars != 0) & (control.held == Held.CONTROLLED) & (control.setpoint_w != 0)
+        if stopping.any():
+            at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._most_w)
+            chosen &= np.where(stopping & ~at_once, control.bars, chosen)
+        control.bars[:] = self.watch.bars() | chosen
         control.pays_export[:] = pays_export(events, claims)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 
@@ -251,8 +257,7 @@ class Control:
         )  # fmt: skip
         taking &= ~resting.free
         stopped = taking & (snapshot.control.held == Held.FREE) & (steered.wanted_w == 0)
-        most_w = self._settings.fleet_w_per_s * self._settings.tick_s
-        taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), most_w)
+        taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._most_w)
         low = self._custody.reserves_due(taking)
         taking &= ~low
         taking &= ~self._custody.unattended(snapshot, now)
@@ -343,9 +348,12 @@ class Control:
         return out
 
     def idle(self) -> bool:
-        """Whether no event runs and nobody is under control."""
+        """Whether no program's event runs and nobody is under control."""
         held = self._fleet.control.held[: self._fleet.n]
-        return not self._progress and not np.isin(held, (int(Held.CONTROLLED), int(Held.RELEASING))).any()
+        return (
+            not any(index >= 0 for index in self._progress)
+            and not np.isin(held, (int(Held.CONTROLLED), int(Held.RELEASING))).any()
+        )
 
     def progress(self, entry: BookEntry) -> Progress | None:
         """How an event is doing; None while it does not run."""

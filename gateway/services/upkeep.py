@@ -26,6 +26,7 @@ LAST = 1_000_000
 
 AHEAD_MS = 900_000
 LOOK_MS = 10_000
+HEARD_MS = 300_000
 REBOUNDS_MAX = 100
 OVER = (EventState.COMPLETED, EventState.CANCELLED, EventState.SCHEDULED)
 
@@ -139,7 +140,8 @@ class Upkeep:
             return np.zeros(0, dtype=np.int32)
         overdue_wh = 2 * cycles * snapshot.nameplate.capacity_wh
         overdue = ~(snapshot.live.since_full_wh < overdue_wh)
-        return np.flatnonzero(overdue & self._may_charge(snapshot)).astype(np.int32)
+        heard = now.mono_ms - snapshot.live.seen_mono_ms <= HEARD_MS
+        return np.flatnonzero(overdue & heard & self._may_charge(snapshot)).astype(np.int32)
 
     def feeder_w(self) -> Floats:
         """The most upkeep may charge on each feeder, W."""

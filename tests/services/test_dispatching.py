@@ -168,6 +168,44 @@ async def test_dispatch_owner_who_opts_out_on_the_device_is_handed_back_within_a
     assert world.homes.battery_w[2] > 1_000
 
 
+@pytest.mark.parametrize("reason", ["opt_out", "storm"])
+async def test_dispatch_hold_of_a_whole_group_is_no_step(reason: str) -> None:
+    world = World(homes_of(20), settings=ControlSettings(fleet_w_per_s=6_000.0, release_spread_s=10.0))
+    await world.submit(s=3_600, target_w=40_000)
+    await world.go(30)
+    world.trace.clear()
+    held = hold(world, "all", *world.fleet.ids, reason=reason)
+    await world.dispatcher.hold(held)
+    await world.go(3)
+    assert world.trace[0] == pytest.approx(40_000, rel=0.03)
+    await world.go(40)
+    assert world.steps_w() < 6_000 * 1.1
+    assert abs(world.trace[-1]) < 100
+    after = world.held()
+    assert after == (["FREE"] * 20 if reason == "opt_out" else after)
+
+
+async def test_dispatch_owners_leaving_one_event_all_at_once_are_no_step() -> None:
+    world = World(homes_of(20), settings=ControlSettings(fleet_w_per_s=6_000.0, release_spread_s=2.0))
+    await world.submit(s=3_600, target_w=40_000)
+    await world.go(30)
+    world.trace.clear()
+    await world.dispatcher.hold(hold(world, "all", *world.fleet.ids, event=EventId("e")))
+    await world.go(60)
+    assert world.steps_w() < 6_000 * 1.1
+    assert world.held() == ["FREE"] * 20
+
+
+async def test_timekeeper_upkeep_that_waits_for_a_silent_device_does_not_keep_a_wrong_clock() -> None:
+    world = World(homes_of(2), settings=ControlSettings(upkeep=UpkeepSettings(full_charge_cycles=10)))
+    world.homes.silent.add(1)
+    await world.go(30)
+    world.clock.utc += 7_200_000
+    await world.go(600)
+    assert world.control.idle()
+    assert world.timekeeper._clock.step_ms == 0
+
+
 async def test_dispatch_opt_out_ends_by_itself_and_the_journal_forgets_it() -> None:
     world = await running()
     await world.dispatcher.hold(hold(world, "short", "home-01", until_ms=world.clock.utc + 20_000))
