@@ -149,6 +149,7 @@ class Street:
         self._newest = np.zeros(n, dtype=np.int64)
         self._heard_ms = np.full(n, START_MS, dtype=np.int64)
         self._silent_s = np.full(n, 1e6)
+        self._deaf_until_ms = np.zeros(n)
         self._since_s: dict[str, Floats] = {}
         self._may_ms = START_MS
         self.start()
@@ -236,6 +237,8 @@ class Street:
     def inject(self, index: int, fault: Fault) -> None:
         """Plant a fault; it begins with the next second."""
         self.lagging |= fault.kind is FaultKind.LAG
+        if fault.kind is FaultKind.DEAF:
+            self._deaf_until_ms[index] = self.now_ms + 1_000 * ((fault.at_s or 0.0) + fault.for_s)
         self.devices.inject(index, fault, self.now_ms)
 
     # -- what the platform and owners do ---------------------------------------------------------------------
@@ -311,11 +314,12 @@ class Street:
             self._note("is under control long after every event", self.remote, REACTION_S + LEASE_S + 1e6, gap_s)
 
     def _note(self, what: str, bad: Bools, s: float, gap_s: float) -> None:
-        """A fault in a home must be over soon; where nothing is heard of it, or no command is believed since the two
-        clocks are apart, once its lease is."""
+        """A fault in a home must be over soon; where nothing is heard of it, or it hears nothing, or believes no command
+        since the two clocks are apart, once its lease is."""
         since_s = self._since_s.setdefault(what, np.zeros(len(self.homes)))
         since_s[:] = np.where(bad, since_s + s, 0.0)
-        deaf = (self._silent_s < LEASE_S) | (abs(self.time.now().utc_ms - self.now_ms) > APART_MS)
+        deaf = (self._silent_s < LEASE_S) | (self.now_ms < self._deaf_until_ms + 1_000 * LEASE_S)
+        deaf |= abs(self.time.now().utc_ms - self.now_ms) > APART_MS
         most_s = REACTION_S + 2 * gap_s + np.where(deaf, LEASE_S, 0)
         for index in np.flatnonzero(since_s > most_s).tolist():
             self.problems.append(f"{self.homes.ids[index]} {what}, for {since_s[index]:g} s")
