@@ -314,8 +314,8 @@ class Street:
             self._note("is under control long after every event", self.remote, REACTION_S + LEASE_S + 1e6, gap_s)
 
     def _note(self, what: str, bad: Bools, s: float, gap_s: float) -> None:
-        """A fault in a home must be over soon; where nothing is heard of it, or it hears nothing, or believes no command
-        since the two clocks are apart, once its lease is."""
+        """A fault in a home must be over soon. Where nothing is heard of it, where it hears nothing, or believes no
+        command since the two clocks are apart, it must be once the lease is."""
         since_s = self._since_s.setdefault(what, np.zeros(len(self.homes)))
         since_s[:] = np.where(bad, since_s + s, 0.0)
         deaf = (self._silent_s < LEASE_S) | (self.now_ms < self._deaf_until_ms + 1_000 * LEASE_S)
