@@ -184,7 +184,7 @@ class Batteries:
         return wanted_w
 
     def _own_net_w(self, net_w: Floats) -> Floats:
-        """What the meter leaves to each battery that goes by it (in a mode of its own, or blocked and charging from PV):
+        """What the meter leaves to each battery that goes by it, in a mode of its own or blocked and charging from PV:
         net of what others at the site do under outside control, shared by rating."""
         outside = (self.mode == Mode.REMOTE) & ~self.blocked
         if not outside.any():

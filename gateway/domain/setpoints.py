@@ -127,15 +127,14 @@ class PlanParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Commands of one tick, at most one per device, most urgent first. `lease_s` 0 for a release. `deferred` did not
-    fit the budget; `outside` were wanted past the envelope and are not written."""
+    """Commands of one tick, at most one per device, most urgent first. `lease_s` 0 for a release. `outside` were wanted
+    past the envelope and are not written."""
 
     slots: Slots
     op: Small
     setpoint_w: Ints
     lease_s: Ints
     cause: Small
-    deferred: int
     outside: int
 
     def __len__(self) -> int:
@@ -153,14 +152,13 @@ def plan(
     release: Bools,
     deaf: Bools | None = None,
     blocked: Bools | None = None,
-    budget: int | None = None,
 ) -> Plan:
     """What to write now.
 
     `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
     `release` are handed back; devices that are neither keep their lease, narrowed if they must be. `deaf` devices are
-    rewritten at refresh only. At most `budget` commands. The last thing is the paired check: what is wanted past the
-    envelope is left out and counted.
+    rewritten at refresh only. The last thing is the paired check: what is wanted past the envelope is left out and
+    counted.
     """
     control = snapshot.control
     writable = envelope.controllable & (control.held != Held.LEFT)
@@ -175,9 +173,6 @@ def plan(
 
     slots = np.flatnonzero(cause >= 0)
     slots = slots[np.argsort(cause[slots], kind="stable")]
-    deferred = 0 if budget is None else max(0, len(slots) - budget)
-    if deferred:
-        slots = slots[np.lexsort((control.lease_end_mono_ms[slots], cause[slots]))][:budget]
     at = run(slots)
     releasing = cause[at] == Cause.RELEASE
     setpoint_w = wanted_w[at].copy()
@@ -196,7 +191,6 @@ def plan(
         setpoint_w=setpoint_w,
         lease_s=leases_s(snapshot, now, slots, setpoint_w) * ~releasing,
         cause=cause[slots],
-        deferred=deferred,
         outside=int(len(inside) - inside.sum()),
     )
 

@@ -61,7 +61,6 @@ class ControlStats:
 
     ticks: int = 0
     late_ticks: int = 0
-    deferred: int = 0
     outside: int = 0
     results: dict[CommandResult, int] = field(default_factory=lambda: dict.fromkeys(CommandResult, 0))
 
@@ -271,7 +270,6 @@ class Control:
             snapshot, seen.allowed, now, PlanParams(), wanted_w=steered.wanted_w, members=taking, release=release,
             deaf=~seen.follows, blocked=resting.blocked,
         )  # fmt: skip
-        self.stats.deferred += todo.deferred
         self.stats.outside += todo.outside
         return low, todo
 

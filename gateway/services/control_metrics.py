@@ -51,7 +51,6 @@ def control_samples(control: Control) -> Iterable[Sample]:
     for name, text, value in (
         ("gateway_ticks", "Control ticks.", stats.ticks),
         ("gateway_late_ticks", "Control ticks later than a period.", stats.late_ticks),
-        ("gateway_commands_deferred", "Commands put off to a later tick.", stats.deferred),
         ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
         ("gateway_reserves_raised", "Reserves raised on devices to their owner's.", control.writes.reserves),
         ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),

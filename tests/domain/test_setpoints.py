@@ -29,7 +29,6 @@ def planned(
     members: Any = True,
     release: Any = False,
     deaf: Any = False,
-    budget: int | None = None,
     now: Now = NOW,
     params: PlanParams | None = None,
 ) -> Plan:
@@ -43,7 +42,6 @@ def planned(
         members=np.broadcast_to(np.asarray(members, dtype=np.bool_), n).copy(),
         release=np.broadcast_to(np.asarray(release, dtype=np.bool_), n).copy(),
         deaf=np.broadcast_to(np.asarray(deaf, dtype=np.bool_), n).copy(),
-        budget=budget,
     )
 
 
@@ -356,19 +354,20 @@ def test_plan_deaf_device_is_rewritten_at_refresh_only() -> None:
     assert sorted(commands(planned(snapshot, wanted_w=3000, deaf=True))) == [1]
 
 
-def test_plan_budget_keeps_the_most_urgent_and_counts_the_rest() -> None:
+def test_plan_most_urgent_comes_first() -> None:
     snapshot = fleet_of(6, setpoint_w=2000, before_w=2000)
     snapshot.control.lease_end_mono_ms[:3] = NOW.mono_ms + np.array([5000, 40_000, 30_000])
     snapshot.live.faults[3] = 1
     wanted_w = np.array([2000, 2000, 2000, 0, 3000, 2000])
-    found = planned(snapshot, wanted_w=wanted_w, members=[1, 1, 1, 1, 1, 0], release=[0, 0, 0, 0, 0, 1], budget=4)
+    found = planned(snapshot, wanted_w=wanted_w, members=[1, 1, 1, 1, 1, 0], release=[0, 0, 0, 0, 0, 1])
     assert [(slot, cause) for slot, (_, _, cause) in commands(found).items()] == [
         (3, Cause.NARROW),
         (5, Cause.RELEASE),
         (0, Cause.EXPIRING),
         (4, Cause.CHANGE),
+        (1, Cause.REFRESH),
+        (2, Cause.REFRESH),
     ]
-    assert found.deferred == 2
 
 
 def test_plan_setpoint_past_the_envelope_is_left_out_and_counted() -> None:
@@ -401,17 +400,14 @@ column = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(column, min_size=1, max_size=10), st.one_of(st.none(), st.integers(0, 5)))
-def test_plan_any_state_writes_only_inside_the_envelope_and_once_per_device(
-    rows: list[dict[str, Any]], budget: int | None
-) -> None:
+@given(st.lists(column, min_size=1, max_size=10))
+def test_plan_any_state_writes_only_inside_the_envelope_and_once_per_device(rows: list[dict[str, Any]]) -> None:
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     wanted_w, member, release = columns.pop("wanted"), columns.pop("member"), columns.pop("release")
     snapshot = fleet_of(len(rows), **columns)
     allowed = envelope(snapshot, NOW, LIMITS)
-    found = planned(snapshot, wanted_w=wanted_w, members=member, release=release, budget=budget)
+    found = planned(snapshot, wanted_w=wanted_w, members=member, release=release)
     assert len(set(found.slots.tolist())) == len(found)
-    assert budget is None or len(found) <= budget
     for slot, (op, setpoint_w, _) in commands(found).items():
         assert snapshot.control.held[slot] != Held.LEFT
         assert snapshot.live.grid[slot] != Grid.ISLAND
