@@ -28,6 +28,7 @@ from gateway.ports import Journal
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Row, StatusReport, bodies
+from gateway.services.reports import PART
 from gateway.sinks.rows import rfc3339
 
 
@@ -153,15 +154,21 @@ class DispatchView:
             devices=[_delivery(row) for row in report.rows],
         ).model_dump()
 
-    def events_told(self) -> dict[str, Any] | None:
-        """Events that run; None where there is none."""
+    def events_told(self) -> list[dict[str, Any]]:
+        """Events that run, some in each report."""
         found = [self._status(entry) for entry in self._dispatcher.entries() if entry.state in RUNS]
-        return EventReport(at=self._now(), events=found).model_dump(exclude_none=True) if found else None
+        return [
+            EventReport(at=self._now(), events=found[i : i + PART]).model_dump(exclude_none=True)
+            for i in range(0, len(found), PART)
+        ]
 
-    def availability_told(self) -> dict[str, Any] | None:
-        """What can be sustained; None before the first tick."""
+    def availability_told(self) -> list[dict[str, Any]]:
+        """What can be sustained, some groups in each report; nothing before the first tick."""
         found = self.availability().groups
-        return AvailabilityReport(at=self._now(), groups=found).model_dump() if found else None
+        return [
+            AvailabilityReport(at=self._now(), groups=found[i : i + PART]).model_dump()
+            for i in range(0, len(found), PART)
+        ]
 
     def _now(self) -> str:
         return rfc3339(self._clock.now().utc_ms)

@@ -4,14 +4,19 @@ The newest of each counts: nothing queues behind what nobody takes; a record tha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.services.ledger import Ledger, StatusReport
 from gateway.services.observe import Sample
 
-ROWS_MAX = 500
+log = logging.getLogger(__name__)
+
+PART = 32
+"""Records, events or groups in one report: with the longest names and every limit they fit a packet of 64 KiB."""
+
 LOOK_S = 0.5
 RETRY_S = 1.0
 EVENTS_EVERY_S = 10.0
@@ -23,10 +28,12 @@ Publish = Callable[[str, Body], Awaitable[bool]]
 
 @dataclass(slots=True)
 class ReportStats:
-    """Counts: delivery records told, reports on events and availability told."""
+    """Counts: delivery records told, reports on events and availability told, reports that nobody took."""
 
     rows: int = 0
     reports: int = 0
+    refused: int = 0
+    failing: bool = False
 
 
 class Reports:
@@ -42,11 +49,11 @@ class Reports:
         publish: Publish,
         *,
         records: Callable[[StatusReport], Body],
-        events: Callable[[], Body | None],
-        availability: Callable[[], Body | None],
+        events: Callable[[], Sequence[Body]],
+        availability: Callable[[], Sequence[Body]],
     ) -> None:
         """Tell until cancelled. `records` puts rows into words, `events` and `availability` are asked for what is so
-        now (None = nothing to tell)."""
+        now, in parts."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_rows(publish, records), name="report-deliveries")
             group.create_task(self._tell_often(publish, "events", events, EVENTS_EVERY_S), name="report-events")
@@ -57,27 +64,38 @@ class Reports:
 
     async def _tell_rows(self, publish: Publish, records: Callable[[StatusReport], Body]) -> None:
         while True:
-            report = self._ledger.changed(ROWS_MAX)
+            report = self._ledger.changed(PART)
             if report is None:
                 await asyncio.sleep(LOOK_S)
                 continue
-            if await publish("deliveries", records(report)):
+            if self._taken(await publish("deliveries", records(report))):
                 self.stats.rows += len(report.rows)
             else:
                 self._ledger.give_back(report)
                 await asyncio.sleep(RETRY_S)
 
-    async def _tell_often(self, publish: Publish, kind: str, told: Callable[[], Body | None], period_s: float) -> None:
+    def _taken(self, taken: bool) -> bool:
+        """Count and, where it begins and ends, tell that reports are not taken."""
+        stats = self.stats
+        stats.refused += not taken
+        if stats.failing == taken:
+            stats.failing = not taken
+            log.log(logging.INFO if taken else logging.WARNING, "reports are %staken", "" if taken else "not ")
+        return taken
+
+    async def _tell_often(
+        self, publish: Publish, kind: str, told: Callable[[], Sequence[Body]], period_s: float
+    ) -> None:
         while True:
             await asyncio.sleep(period_s)
-            body = told()
-            if body is not None:
-                self.stats.reports += await publish(kind, body)
+            for body in told():
+                self.stats.reports += self._taken(await publish(kind, body))
 
     def samples(self) -> Iterable[Sample]:
         for name, text, value in (
             ("gateway_reported_rows", "Delivery records told upstream.", self.stats.rows),
             ("gateway_reports", "Reports on events and availability told upstream.", self.stats.reports),
+            ("gateway_reports_refused", "Reports that nobody took.", self.stats.refused),
             (
                 "gateway_report_rows_dropped",
                 "Delivery records never told, since nobody took them.",

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
+from gateway.domain.envelope import Reason
 from gateway.domain.events import Leg, power
 from gateway.domain.model import DeviceId, EventId
 from gateway.ports import Change, ControlEnded, EventDelivered, Trusted
 from gateway.services import reports as module
 from gateway.services import writer
 from gateway.services.ledger import StatusReport
-from gateway.services.reports import Body, Reports
+from gateway.services.reports import PART, Body, Reports
 from tests.services.waiting import service, until
 from tests.services.world import World, group, homes_of
 
@@ -40,7 +42,7 @@ class Peer:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOK_S", "RETRY_S", "EVENTS_EVERY_S"):
         monkeypatch.setattr(module, name, 0.001)
-    monkeypatch.setattr(module, "ROWS_MAX", 3)
+    monkeypatch.setattr(module, "PART", 3)
 
 
 def body_of(report: StatusReport) -> Body:
@@ -51,7 +53,7 @@ async def told(world: World, peer: Peer, reports: Reports, found: int) -> None:
     """Run until `found` reports were offered and nothing waits."""
 
     async def run() -> None:
-        await reports.run(peer.publish, records=body_of, events=lambda: None, availability=lambda: None)
+        await reports.run(peer.publish, records=body_of, events=lambda: (), availability=lambda: ())
 
     async with service(run):
         await until(lambda: peer.offered >= found and (not peer.takes or world.control.ledger.waiting == 0))
@@ -80,6 +82,7 @@ async def test_reports_what_nobody_takes_waits_and_is_told_as_it_is_by_then() ->
     peer.takes = False
     await told(world, peer, reports, 5)
     assert (peer.told["deliveries"], reports.stats.rows, world.control.ledger.waiting) == ([], 0, 4)
+    assert reports.stats.refused == peer.offered
     await world.go(80)  # it is over, and nobody has heard of it
     peer.takes = True
     await told(world, peer, reports, peer.offered + 2)
@@ -102,19 +105,39 @@ async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it() -> 
 async def test_reports_events_and_availability_are_told_again_and_again_and_not_without_words() -> None:
     world, peer = World(homes_of(1)), Peer()
     reports = Reports(world.control.ledger, availability_s=0.001)
-    words: list[Body | None] = [None, {"n": 1}]
+    words: list[list[Body]] = [[], [{"n": 1}, {"n": 2}]]
 
-    def events() -> Body | None:
-        return words.pop(0) if words else None
+    def events() -> list[Body]:
+        return words.pop(0) if words else []
 
     async def run() -> None:
-        await reports.run(peer.publish, records=body_of, events=events, availability=lambda: {"w": 5})
+        await reports.run(peer.publish, records=body_of, events=events, availability=lambda: [{"w": 5}])
 
     async with service(run):
         await until(lambda: not words and len(peer.told["availability"]) > 2)
         await asyncio.sleep(0)
-    assert peer.told["events"] == [{"n": 1}]
-    assert reports.stats.reports == 1 + len(peer.told["availability"])
+    assert peer.told["events"] == [{"n": 1}, {"n": 2}]
+    assert reports.stats.reports == 2 + len(peer.told["availability"])
+
+
+def test_reports_longest_of_all_fit_a_packet() -> None:
+    long, text = "x" * 64, "2030-06-01T17:00:00.000Z"
+    times = Times(status=text, sent=text, acknowledged=text, started=text, ended=text)
+    watts = -1_234_567.891
+    record = DeliveryBody(
+        id=f"{long}/{10**13}/{long}", device=long, status="acknowledged", failure="no_response", asked_w=watts,
+        allowed_w=watts, limits=[str(reason.name).lower() for reason in Reason], written_w=watts, commands=10**9,
+        cmd=1 << 62, result="refused", measured_w=watts, asked_wh=watts, delivered_wh=watts, shortfall_wh=watts,
+        times=times,
+    )  # fmt: skip
+    group_ = AvailabilityBody(
+        group=long, devices=10**6, hours=[1, 2, 3, 4], discharge_w=[watts] * 4, charge_w=[watts] * 4
+    )
+    told = (
+        DeliveryReport(event=long, revision=2**53, occurrence=text, at=text, devices=[record] * PART),
+        AvailabilityReport(at=text, groups=[group_] * PART),
+    )
+    assert all(len(body.model_dump_json()) < 64_000 for body in told)
 
 
 async def test_ledger_records_of_a_checkpoint_go_on_where_they_were() -> None:
