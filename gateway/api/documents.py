@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, IntervalBody, openapi
+from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, IntervalBody
+from gateway.api.openapi import openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.codec import Codec
 from gateway.profiles.json_schema import profile_schema

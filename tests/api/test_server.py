@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
 from gateway.api.dispatch_view import DispatchView
-from gateway.api.models import openapi
+from gateway.api.openapi import openapi
 from gateway.api.server import PAGE_MAX, Parts, make_app
 from gateway.api.views import FleetView
 from gateway.domain.errors import StorageError
