@@ -2,7 +2,8 @@
 change, restarts. Judged from the simulated batteries and from the commands that reached them: no discharge below a
 reserve, nothing under control after its time, no older command applied, and what a home may not do it does not do.
 
-The small count runs with every test; `make test-deep` makes 100,000 short histories and many long ones.
+The small count runs with every test; `make test-deep` makes 20,000 short histories and 500 long ones. (100,000 each:
+`test_written` in the domain, `test_commands` here.)
 """
 
 import asyncio
@@ -157,7 +158,7 @@ async def short(columns: dict[str, Any], first: Target, actions: list[tuple[tupl
 @pytest.mark.parametrize("part", range(20))
 def test_history_that_is_short_keeps_to_its_limits_and_ends_free(runner: asyncio.Runner, part: int) -> None:
     @seed(part)
-    @settings(max_examples=deep(5_000, else_=5), derandomize=False)
+    @settings(max_examples=deep(1_000, else_=5), derandomize=False)
     @given(columns=STREETS, first=TARGETS, actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4))
     def histories(columns: dict[str, Any], first: Target, actions: list[tuple[tuple[Any, ...], int]]) -> None:
         runner.run(short(columns, first, actions))
