@@ -140,8 +140,8 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now,
     seen_s = live.seen_mono_ms // 1000
     rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
     there = held & (np.abs(live.battery_w - control.setpoint_w) <= params.wrong_part * rated_w)
-    conduct.ref_w[:n][there] = live.battery_w[there]
-    conduct.strikes[:n][there] = 0
+    np.copyto(conduct.ref_w[:n], live.battery_w, where=there, casting="same_kind")
+    conduct.strikes[:n] *= ~there
     asked_w = control.setpoint_w - conduct.ref_w[:n]
     due = held & ~control.idle & (seen_s > conduct.judged_s[:n]) & (np.abs(asked_w) > params.change_part * rated_w)
     due &= ours & ((control.cmd_applied >= control.cmd_sent) | (live.cmd == control.cmd_sent))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.claims import Claims
+from gateway.domain.columns import run
 from gateway.domain.deliveries import Failure, Records, Rows, Sight, Status
 from gateway.domain.dispatch import RUNS, ActiveEvent, BookEntry, EventState
 from gateway.domain.envelope import reason_names
@@ -125,9 +126,11 @@ class Ledger:
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
         """Setpoints that were sent: each belongs to the events that have part in its device."""
+        at, last = run(slots), int(slots.max(initial=-1))
         for kept in self._kept.values():
-            mine = slots < len(kept.shares)
-            mine[mine] = kept.shares[slots[mine]]
+            if last >= len(kept.shares):
+                kept.shares = np.append(kept.shares, np.zeros(last + 1 - len(kept.shares), dtype=np.bool_))
+            mine = kept.shares[at]
             if mine.all():
                 kept.records.written(slots, setpoint_w, cmd, now)
             else:
