@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
 from gateway.domain.model import IntervalRecord
@@ -117,7 +118,10 @@ class IntervalQueries:
     def _connection(self, path: Path) -> sqlite3.Connection:
         found = self._open.get(path)
         if found is None:
-            found = self._open[path] = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # never made anew: a file that retention has just dropped must not come back empty
+            address = f"file:{quote(str(path.absolute()))}?mode=rw"
+            found = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+            self._open[path] = found
             found.execute("pragma query_only = on")
         return found
 

@@ -128,6 +128,14 @@ async def test_query_goes_on_while_old_files_are_dropped(tmp_path: Path) -> None
     assert end is None
 
 
+async def test_query_file_that_is_gone_is_an_error_and_does_not_come_back_empty(tmp_path: Path) -> None:
+    gone = tmp_path / "00000001-2027-01-15.sqlite"
+    async with IntervalQueries(lambda _: [gone]) as queries:
+        with pytest.raises(StorageError, match="interval log: unable to open"):
+            await queries.page(Wanted(from_ms=T0, to_ms=T0 + 1), None, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_query_damaged_file_is_an_error_and_not_a_part_of_the_answer(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from) as queries:
