@@ -6,7 +6,7 @@ The newest of each counts: nothing queues behind what nobody takes; a record tha
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.services.ledger import Ledger, StatusReport
@@ -28,12 +28,13 @@ Publish = Callable[[str, Body], Awaitable[bool]]
 
 @dataclass(slots=True)
 class ReportStats:
-    """Counts: delivery records told, reports on events and availability told, reports that nobody took."""
+    """Counts: delivery records told, reports on events and availability told, reports that nobody took; `failing`: the
+    kinds that are not taken now."""
 
     rows: int = 0
     reports: int = 0
     refused: int = 0
-    failing: bool = False
+    failing: set[str] = field(default_factory=set)
 
 
 class Reports:
@@ -68,19 +69,23 @@ class Reports:
             if report is None:
                 await asyncio.sleep(LOOK_S)
                 continue
-            if self._taken(await publish("deliveries", records(report))):
+            if self._taken("deliveries", await publish("deliveries", records(report))):
                 self.stats.rows += len(report.rows)
             else:
                 self._ledger.give_back(report)
                 await asyncio.sleep(RETRY_S)
 
-    def _taken(self, taken: bool) -> bool:
-        """Count and, where it begins and ends, tell that reports are not taken."""
+    def _taken(self, kind: str, taken: bool) -> bool:
+        """Count and, where it begins and ends, tell that reports of a kind are not taken."""
         stats = self.stats
-        stats.refused += not taken
-        if stats.failing == taken:
-            stats.failing = not taken
-            log.log(logging.INFO if taken else logging.WARNING, "reports are %staken", "" if taken else "not ")
+        if taken and kind in stats.failing:
+            stats.failing.discard(kind)
+            log.info("reports are taken again", extra={"kind": kind})
+        elif not taken:
+            stats.refused += 1
+            if kind not in stats.failing:
+                stats.failing.add(kind)
+                log.warning("reports are not taken", extra={"kind": kind})
         return taken
 
     async def _tell_often(
@@ -89,7 +94,7 @@ class Reports:
         while True:
             await asyncio.sleep(period_s)
             for body in told():
-                self.stats.reports += self._taken(await publish(kind, body))
+                self.stats.reports += self._taken(kind, await publish(kind, body))
 
     def samples(self) -> Iterable[Sample]:
         for name, text, value in (
