@@ -111,7 +111,6 @@ class Control:
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
         self._feeders_w: Floats = np.empty(0)
-        self._most_w = settings.fleet_w_per_s * settings.tick_s
         self.watch = Watch(fleet)
         self.ledger = Ledger(fleet, telling=telling)
         self.envelope: Envelope | None = None
@@ -238,7 +237,7 @@ class Control:
         # one home is held at once; a whole group that is held in one breath is no step either
         stopping = (chosen & ~control.bars != 0) & (control.held == Held.CONTROLLED) & (control.setpoint_w != 0)
         if stopping.any():
-            at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._most_w)
+            at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._settings.step_w)
             chosen &= np.where(stopping & ~at_once, control.bars, chosen)
         control.bars[:] = self.watch.bars() | chosen
         control.pays_export[:] = pays_export(events, claims)
@@ -256,7 +255,7 @@ class Control:
         )  # fmt: skip
         taking &= ~resting.free
         stopped = taking & (snapshot.control.held == Held.FREE) & (steered.wanted_w == 0)
-        taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._most_w)
+        taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
         low = self._custody.reserves_due(taking)
         taking &= ~low
         taking &= ~self._custody.unattended(snapshot, now)

@@ -225,8 +225,8 @@ class Custody:
         due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
         wanting = at_once & over
         if wanting.any():
-            most_w = self._settings.fleet_w_per_s * self._settings.tick_s
-            due = (due & ~wanting) | in_turn(wanting, snapshot.control.setpoint_w.astype(np.float64), most_w)
+            power_w = snapshot.control.setpoint_w.astype(np.float64)
+            due = (due & ~wanting) | in_turn(wanting, power_w, self._settings.step_w)
         result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
         return result
 

@@ -60,3 +60,8 @@ class ControlSettings(BaseModel):
     programs: dict[str, ProgramSettings] = Field(default_factory=dict)
     feeders: FeederSettings = FeederSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
+
+    @property
+    def step_w(self) -> float:
+        """The most that commanded power may move within a tick."""
+        return self.fleet_w_per_s * self.tick_s
