@@ -326,8 +326,10 @@ def test_plan_release_reaches_a_stale_device_but_not_an_islanded_one() -> None:
     assert sorted(commands(planned(snapshot, members=False, release=True))) == [0]
 
 
-def test_plan_release_without_effect_is_repeated_after_a_while() -> None:
-    snapshot = fleet_of(2, held=Held.RELEASING, cmd_sent=8, sent_mono_ms=NOW.mono_ms - np.array([14_000, 15_000]))
+@pytest.mark.parametrize("mode", [Mode.REMOTE, Mode.UNKNOWN])
+def test_plan_release_without_effect_is_repeated_after_a_while(mode: Mode) -> None:
+    sent_mono_ms = NOW.mono_ms - np.array([14_000, 15_000])
+    snapshot = fleet_of(2, held=Held.RELEASING, mode=mode, cmd_sent=8, sent_mono_ms=sent_mono_ms)
     assert sorted(commands(planned(snapshot, members=False, release=True))) == [1]
 
 
