@@ -1,7 +1,10 @@
 """Who is kept out by choice, for how long, and of what; and what a group can sustain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from gateway.domain.availability import availability
 from gateway.domain.columns import Bar
@@ -10,8 +13,10 @@ from gateway.domain.events import TargetGroup
 from gateway.domain.holds import Hold, Holds
 from gateway.domain.limits import envelope
 from gateway.domain.model import DeviceId, EventId
+from gateway.services.settings import FeederSettings
 from tests.domain.scenes import NOW, fleet_of
 from tests.domain.test_dispatch import HOUR, T0, at, small_fleet
+from tests.fakes import FACTS
 
 
 def hold(name: str = "h", /, *ids: str, **other: object) -> Hold:
@@ -75,3 +80,18 @@ def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None
     (found,) = availability({"all": np.arange(2, dtype=np.int32)}, allowed, snapshot.nameplate, hours=(1, 4))
     assert found.devices == 1
     assert list(found.discharge_w) == pytest.approx([1_900, 400], abs=1)
+
+
+def test_holds_know_who_is_enrolled_later_and_what_replaced_them() -> None:
+    holds, fleet = Holds([hold("t", group=TargetGroup(tags=("late",)))]), small_fleet()
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, 0]
+    fleet.enroll(replace(fleet.device(1), tags=("late",)), FACTS)
+    assert holds.bars(fleet, at(0)).tolist() == [0, Bar.OPTED_OUT, 0, 0]
+    holds.set(hold("t", "d"))
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, Bar.OPTED_OUT]
+
+
+@pytest.mark.parametrize("ceiling_kw", [0, -5, float("nan"), float("inf")])
+def test_feeder_ceiling_that_is_none_is_refused(ceiling_kw: float) -> None:
+    with pytest.raises(ValidationError, match=r"ceilings_kw\.feeder-7"):
+        FeederSettings(ceilings_kw={"feeder-7": ceiling_kw})
