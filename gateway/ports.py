@@ -121,10 +121,9 @@ class Accept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """The receiver refuses these rows (by position) for good and has the others."""
+    """The receiver refuses these rows for good and has the others: the reason by position in the batch."""
 
-    rows: tuple[int, ...]
-    reason: str
+    refused: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +146,15 @@ class IntervalBatch:
 
 
 class Sink(Protocol):
-    """A receiver of interval records. Passive: one batch, one answer; the cursor and the retries are not its job."""
+    """A receiver of interval records. Passive: one batch, one answer; the cursor and the retries are not its job.
+    `batch_rows`: the most rows that a batch for it has."""
 
     name: str
+    batch_rows: int
+
+    def wants(self, record: IntervalRecord) -> bool:
+        """Whether this record is for this receiver at all; what is not is passed over and counted nowhere."""
+        ...
 
     async def send(self, batch: IntervalBatch) -> SinkResult: ...
 

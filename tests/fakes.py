@@ -353,6 +353,11 @@ class ScriptedSink:
     script: list[SinkResult] = field(default_factory=list)
     got: list[IntervalBatch] = field(default_factory=list)
     on_batch: Callable[[], None] | None = None
+    batch_rows: int = 1_000
+    wanted: Callable[[IntervalRecord], bool] = lambda _record: True
+
+    def wants(self, record: IntervalRecord) -> bool:
+        return self.wanted(record)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         self.got.append(batch)

@@ -14,7 +14,6 @@ from gateway.ports import Accept, IntervalBatch, Keep, Reject, Sink
 
 log = logging.getLogger(__name__)
 
-BATCH_ROWS = 1_000
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 60.0
 
@@ -72,14 +71,16 @@ class Delivery:
         failures = 0
         while True:
             self._news.clear()
-            rows, after = await self._log.read(cursor, BATCH_ROWS)
+            rows, after = await self._log.read(cursor, self.sink.batch_rows)
             if not rows:
                 self.stats.oldest_ms, self.stats.backlog = None, 0
                 await self._news.wait()
                 continue
             self.stats.oldest_ms = rows[0].start_ms
-            self.stats.backlog = len(rows) if len(rows) < BATCH_ROWS else (await self._log.backlog(cursor))[0]
-            wait_s = await self._offer(rows, failures)
+            whole = len(rows) < self.sink.batch_rows
+            self.stats.backlog = len(rows) if whole else (await self._log.backlog(cursor))[0]
+            wanted = [row for row in rows if self.sink.wants(row)]
+            wait_s = await self._offer(wanted, failures) if wanted else None
             if wait_s is None:
                 failures = 0
                 cursor = after
@@ -96,14 +97,14 @@ class Delivery:
                 self.stats.accepted += len(rows)
                 self._recovered()
                 return None
-            case Reject(rows=refused, reason=reason):
+            case Reject(refused=refused):
                 self.stats.accepted += len(rows) - len(refused)
                 self.stats.rejected += len(refused)
+                first, reason = min(refused.items())
                 log.error(
                     "a receiver refused interval records for good",
-                    extra={"sink": self.sink.name, "rows": len(refused), "reason": reason,
-                           "first": repr(rows[refused[0]])},
-                )  # fmt: skip
+                    extra={"sink": self.sink.name, "rows": len(refused), "reason": reason, "first": repr(rows[first])},
+                )
                 self._recovered()
                 return None
             case Keep(reason=reason, after_s=after_s):

@@ -13,10 +13,12 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from gateway.domain.model import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.sinks.rows import row_of
 
 MAX_REPLY_BYTES = 4 << 20
+BATCH_ROWS = 1_000
 
 
 class HttpSinkSettings(BaseModel):
@@ -36,6 +38,7 @@ class HttpSink:
 
     def __init__(self, settings: HttpSinkSettings) -> None:
         self.name = settings.name
+        self.batch_rows = BATCH_ROWS
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
 
@@ -52,6 +55,9 @@ class HttpSink:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def wants(self, _record: IntervalRecord) -> bool:
+        return True
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         body = orjson.dumps({"batch": batch.id, "intervals": [row_of(record) for record in batch.rows]})
@@ -89,9 +95,9 @@ def _judge(reply: aiohttp.ClientResponse, body: bytes, *, rows: int) -> SinkResu
         return Accept()
     try:
         answer: Any = orjson.loads(body)
-        rejected = tuple(sorted({int(item["row"]) for item in answer.get("rejected", [])}))
+        rejected = sorted({int(item["row"]) for item in answer.get("rejected", [])})
     except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, ValueError):
         return Keep(reason="reply_malformed")
     if any(not 0 <= index < rows for index in rejected):
         return Keep(reason="reply_malformed")
-    return Reject(rows=rejected, reason="refused_by_receiver") if rejected else Accept()
+    return Reject(refused=dict.fromkeys(rejected, "refused_by_receiver")) if rejected else Accept()

@@ -6,11 +6,13 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
+from gateway.domain.model import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
 from gateway.sinks.rows import row_of
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 
 INTERVAL_TOPIC = "gateway/v1/platform/intervals"
+BATCH_ROWS = 1_000
 
 
 class MqttSinkSettings(BaseModel):
@@ -28,9 +30,13 @@ class MqttSink:
 
     def __init__(self, settings: MqttSinkSettings, *, connection: Connection, clock: Clock) -> None:
         self.name = settings.name
+        self.batch_rows = BATCH_ROWS
         self._settings = settings
         self._connection = connection
         self._clock = clock
+
+    def wants(self, _record: IntervalRecord) -> bool:
+        return True
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         if not self._connection.connected:

@@ -70,13 +70,25 @@ async def test_delivery_kept_with_a_time_is_not_tried_before(monkeypatch: pytest
 
 async def test_delivery_rejected_rows_are_counted_and_passed() -> None:
     sink, log = (
-        ScriptedSink(script=[Reject(rows=(1,), reason="refused_by_receiver")]),
+        ScriptedSink(script=[Reject(refused={1: "refused_by_receiver"})]),
         MemoryReader([record(i) for i in range(3)]),
     )
     delivery = make(sink, log)
     async with service(delivery.run):
         await until(log.idle.is_set)
     assert (log.saved, delivery.stats.accepted, delivery.stats.rejected) == ([3], 2, 1)
+
+
+async def test_delivery_rows_that_a_sink_does_not_want_are_passed_over() -> None:
+    sink, log = ScriptedSink(wanted=lambda r: r.start_ms % 600_000 == 0), MemoryReader([record(i) for i in range(4)])
+    delivery = make(sink, log)
+    async with service(delivery.run):
+        await until(log.idle.is_set)
+        assert sink.rows == [record(0), record(2)]
+        log.rows.append(record(5))
+        delivery.wake()
+        await until(lambda: log.saved[-1] == 5)
+    assert (len(sink.got), delivery.stats.accepted) == (1, 2)
 
 
 async def test_delivery_crash_between_answer_and_cursor_repeats_one_batch_with_the_same_id() -> None:
@@ -103,16 +115,16 @@ async def test_delivery_crash_between_answer_and_cursor_repeats_one_batch_with_t
 
 
 async def test_delivery_large_backlog_goes_in_bounded_batches_in_order() -> None:
-    rows = [record(i) for i in range(2 * module.BATCH_ROWS + 5)]
+    rows = [record(i) for i in range(2_005)]
     sink, log = ScriptedSink(), MemoryReader(rows)
     delivery = make(sink, log)
     backlogs: list[int] = []
     sink.on_batch = lambda: backlogs.append(delivery.stats.backlog)
     async with service(delivery.run):
         await until(log.idle.is_set)
-    assert [len(found.rows) for found in sink.got] == [module.BATCH_ROWS, module.BATCH_ROWS, 5]
+    assert [len(found.rows) for found in sink.got] == [sink.batch_rows, sink.batch_rows, 5]
     assert sink.rows == rows
-    assert backlogs == [len(rows), len(rows) - module.BATCH_ROWS, 5]
+    assert backlogs == [len(rows), len(rows) - sink.batch_rows, 5]
 
 
 def test_batch_id_is_the_contents_own() -> None:

@@ -95,7 +95,7 @@ async def test_http_sink_repeated_batch_is_the_same_to_the_byte() -> None:
         (200, b'{"accepted": 3}', {}, Accept()),
         (200, b'{"accepted": 3, "rejected": []}', {}, Accept()),
         (200, b'{"rejected": [{"row": 2}, {"row": 0}, {"row": 2}]}', {},
-         Reject(rows=(0, 2), reason="refused_by_receiver")),
+         Reject(refused={0: "refused_by_receiver", 2: "refused_by_receiver"})),
         (200, b'{"rejected": [{"row": 3}]}', {}, Keep(reason="reply_malformed")),
         (200, b'{"rejected": [{"row": -1}]}', {}, Keep(reason="reply_malformed")),
         (200, b'{"rejected": [{}]}', {}, Keep(reason="reply_malformed")),
@@ -127,7 +127,7 @@ async def test_http_sink_answer_in_pieces_is_read_whole() -> None:
         await reply.write_eof()
         return reply
 
-    assert await sent(answer) == Reject(rows=(1,), reason="refused_by_receiver")
+    assert await sent(answer) == Reject(refused={1: "refused_by_receiver"})
 
 
 async def test_http_sink_answer_without_end_is_cut_off() -> None:
