@@ -32,9 +32,11 @@ from gateway.api.server import Parts, make_app
 from gateway.api.views import FleetView
 from gateway.clock import Clock, SteadyClock, SystemClock, utc_struct
 from gateway.config import Settings
+from gateway.domain.closes import Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import GatewayError
 from gateway.domain.fleet import Fleet
+from gateway.domain.model import Ints, Slots
 from gateway.links.mqtt import MqttLink
 from gateway.offline import Transports, locked
 from gateway.ports import DeviceLink, Journal, JournalState
@@ -51,6 +53,7 @@ from gateway.services.ingest import Ingest
 from gateway.services.inventory import Inventory
 from gateway.services.observe import LoopLag, Sample, registry, set_up_logging
 from gateway.services.reports import Reports
+from gateway.services.resend import Resend
 from gateway.services.router import Router
 from gateway.services.sessions import Sessions
 from gateway.services.supervisor import Supervisor
@@ -60,6 +63,7 @@ from gateway.sinks.http import HttpSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_query import IntervalQueries
+from gateway.storage.interval_rows import closes_of
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
@@ -167,7 +171,8 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
     dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
-    deliveries = _deliveries(settings, interval_log, platform.connection if platform else None, clock, stack)
+    resend = Resend(interval_log, queries, clock)
+    deliveries = _deliveries(settings, interval_log, resend, platform.connection if platform else None, clock, stack)
 
     rules = Rules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)
@@ -181,6 +186,8 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         clock=clock,
         on_acks=control.take_acks,
         on_logged=lambda: _wake(deliveries),
+        newest=lambda slots, starts: _newest(queries, fleet, slots, starts),
+        lengths={tag: program.length_s for tag, program in settings.intervals.programs.items()},
     )
     spool = recorder.open_spool(
         settings.state_dir / "spool",
@@ -252,6 +259,12 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         services["reports"] = lambda: steering.tell(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor)
+
+
+async def _newest(queries: IntervalQueries, fleet: Fleet, slots: Slots, starts: Ints) -> Closes:
+    """What the log has of these intervals."""
+    places = [(start, fleet.ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
+    return closes_of(await queries.find(places), fleet.slot_of)
 
 
 def _recovered(
@@ -358,6 +371,7 @@ async def _serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> Non
 def _deliveries(
     settings: Settings,
     interval_log: IntervalLog,
+    resend: Resend,
     connection: MqttConnection | None,
     clock: Clock,
     stack: AsyncExitStack,
@@ -372,7 +386,12 @@ def _deliveries(
             sink = MqttSink(sink_settings, connection=connection, clock=clock)
         else:
             continue
-        out.append(Delivery(sink, log_=interval_log, clock=clock, rng=random.Random()))
+        out.append(
+            Delivery(
+                sink, log_=interval_log, finder=resend, clock=clock, rng=random.Random(),
+                rate=sink_settings.rows_per_s_max,
+            )
+        )  # fmt: skip
     return out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from gateway.domain.errors import InvalidInput
 from gateway.links.mqtt import MqttLinkSettings
@@ -65,18 +65,30 @@ class LogSettings(Strict):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+def divides_a_day(length_s: int) -> int:
+    """An interval length. Raises ValueError."""
+    if 86_400 % length_s:
+        raise ValueError(f"{length_s} s does not divide a day")
+    return length_s
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class ProgramIntervals(Strict):
+    """Intervals of the devices of a program."""
+
+    length_s: Annotated[int, Field(ge=1, le=86_400), AfterValidator(divides_a_day)]
+
+
 class IntervalSettings(Strict):
-    """Clock-aligned UTC intervals; the length is a divisor of a day."""
+    """Clock-aligned UTC intervals; the length is a divisor of a day. Devices with the tag of one of `programs` have its
+    length (of several the shortest). Records are kept for `keep_days`, longer than late data may come."""
 
-    length_s: Annotated[int, Field(ge=1, le=86_400)] = 300
+    length_s: Annotated[int, Field(ge=1, le=86_400), AfterValidator(divides_a_day)] = 300
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30
-    keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
-
-    @model_validator(mode="after")
-    def _divides(self) -> "IntervalSettings":
-        if 86_400 % self.length_s:
-            raise ValueError(f"length_s: {self.length_s} s does not divide a day")
-        return self
+    keep_days: Annotated[int, Field(ge=3, le=3650)] = 30
+    programs: dict[Tag, ProgramIntervals] = Field(default_factory=dict, max_length=64)
 
 
 SecretPrefix = Annotated[str, Field(pattern=r"^(env:[A-Za-z0-9_]+|file:/.+/)$")]

@@ -128,10 +128,12 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """Nothing is known to have arrived: keep the batch and try later (not before `after_s`)."""
+    """Nothing is known to have arrived: keep the batch and try later (not before `after_s`). `whole`: it is this batch
+    that cannot be taken, so a smaller one may be."""
 
     reason: str
     after_s: float = 0.0
+    whole: bool = False
 
 
 SinkResult = Accept | Reject | Keep

@@ -1,7 +1,8 @@
 """The platform's own book of received intervals: what came, what is missing, what contradicts itself.
 
 A row is a JSON object: device, start (RFC 3339, Z), length_s, revision, charge_wh, discharge_wh, coverage_pct, samples,
-soc_end_pct, source, battery_w_mean, battery_w_min, battery_w_max; energies, state of charge and powers may be null.
+soc_start_pct, soc_end_pct, source, battery_w_mean, battery_w_min, battery_w_max, grid_w_mean, pv_w_mean, load_w_mean,
+quality; energies, states of charge and powers may be null.
 Identity is (device, start, revision): the same identity with other content is a conflict.
 """
 
@@ -14,8 +15,12 @@ from itertools import pairwise
 import orjson
 
 ROWS_MAX = 5_000_000
-SOURCES = ("counter", "energy")
-_NULLABLE = ("charge_wh", "discharge_wh", "soc_end_pct", "battery_w_mean", "battery_w_min", "battery_w_max")
+SOURCES = ("none", "counter", "integrated")
+QUALITIES = frozenset({"gap", "clock", "reset", "jump", "spread", "late", "disagrees", "drift", "cut"})
+_NULLABLE = (
+    "charge_wh", "discharge_wh", "soc_start_pct", "soc_end_pct", "battery_w_mean", "battery_w_min", "battery_w_max",
+    "grid_w_mean", "pv_w_mean", "load_w_mean",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +88,13 @@ def _start_ms(value: object) -> int | None:
 
 def _wrong_field(row: Mapping[object, object]) -> str | None:
     """The first field whose value cannot be, None where all can."""
-    coverage_pct, source = _number(row.get("coverage_pct")), row.get("source")
+    coverage_pct, source, quality = _number(row.get("coverage_pct")), row.get("source"), row.get("quality")
     checks = {
         "revision": _whole(row.get("revision"), at_least=0) is not None,
         "samples": _whole(row.get("samples"), at_least=0) is not None,
         "coverage_pct": coverage_pct is not None and 0 <= coverage_pct <= 100,
         "source": source in SOURCES,
+        "quality": isinstance(quality, list) and QUALITIES.issuperset(map(str, quality)),
     }
     for name in _NULLABLE:
         checks[name] = name in row and (row[name] is None or _number(row[name]) is not None)

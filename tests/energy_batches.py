@@ -50,6 +50,9 @@ def batch(rows: Sequence[dict[str, float]]) -> EnergyBatch:
         discharge_wh=floats("discharge_wh"),
         battery_w=floats("battery_w"),
         soc_pct=floats("soc_pct"),
+        grid_w=floats("grid_w"),
+        pv_w=floats("pv_w"),
+        load_w=floats("load_w"),
     )
 
 
@@ -75,4 +78,7 @@ def random_batch(rng: np.random.Generator, n: int, *, devices: int, length_s: in
         discharge_wh=some(rng.random(n) * 40, 0.8),
         battery_w=some(rng.normal(0, 3000, n), 0.9),
         soc_pct=some(rng.random(n) * 100, 0.8),
+        grid_w=some(rng.normal(0, 3000, n), 0.5),
+        pv_w=some(rng.random(n) * 5000, 0.2),
+        load_w=np.full(n, np.nan),
     )

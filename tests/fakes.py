@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import ManualClock
+from gateway.domain.closes import NO_CLOSES, Closes
 from gateway.domain.dispatch import EventState, Outcome
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet, ProductFacts
@@ -25,8 +26,10 @@ from gateway.domain.model import (
     Floats,
     Grid,
     IntervalRecord,
+    Ints,
     LiveBatch,
     Mode,
+    Slots,
     WriteReport,
 )
 from gateway.ports import (
@@ -369,3 +372,8 @@ class ScriptedSink:
     @property
     def rows(self) -> list[IntervalRecord]:
         return [row for batch in self.got for row in batch.rows]
+
+
+async def nothing_logged(_slots: Slots, _starts: Ints) -> Closes:
+    """A log that has no record of any interval."""
+    return NO_CLOSES

@@ -101,10 +101,15 @@ async def _stream(request: web.Request, history: History, query: IntervalQuery) 
 
 
 def _csv(rows: Iterable[IntervalRecord]) -> bytes:
-    """Lines in the order of `COLUMNS`; what is unknown is empty. No value needs quoting."""
-    return "".join(
-        ",".join("" if value is None else str(value) for value in row_of(row).values()) + "\n" for row in rows
-    ).encode()
+    """Lines in the order of `COLUMNS`; what is unknown is empty, several qualities have bars between them. No value
+    needs quoting."""
+    return "".join(",".join(_cell(value) for value in row_of(row).values()) + "\n" for row in rows).encode()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return "|".join(value)
+    return "" if value is None else str(value)
 
 
 def _ndjson(rows: Iterable[IntervalRecord]) -> bytes:

@@ -285,7 +285,8 @@ class Unenrolled(Body):
 
 class IntervalBody(Body):
     """An interval record; identity is (device, start, revision), and a higher revision replaces a lower one. Energy in
-    Wh on the AC side, charge and discharge apart; power in W, + = discharge; null = unknown, never zero."""
+    Wh on the AC side, charge and discharge apart; power in W, battery + = discharge, grid + = import; null = unknown,
+    never zero. `quality` names what to know: gap, clock, reset, jump, spread, late, disagrees, drift, cut."""
 
     device: str
     start: str
@@ -295,11 +296,16 @@ class IntervalBody(Body):
     discharge_wh: float | None
     coverage_pct: float
     samples: int
+    soc_start_pct: float | None
     soc_end_pct: float | None
-    source: Literal["none", "counter", "energy"]
+    source: Literal["none", "counter", "integrated"]
     battery_w_mean: float | None
     battery_w_min: float | None
     battery_w_max: float | None
+    grid_w_mean: float | None
+    pv_w_mean: float | None
+    load_w_mean: float | None
+    quality: list[str]
 
 
 class IntervalList(Body):

@@ -86,7 +86,8 @@ class Nameplate(Table):
     `lease_s` the lease the product is given, `overrun_s` how much longer an inexact timer may let it run, `delivery_s`
     the longest a command may take to act, `timed` whether the device reverts by its own timer, `blocks` whether it can
     be kept from discharging and left to charge from PV, `steerable` whether it takes setpoints from us (the product
-    can, the operator has not ruled it out, and the device is what it is enrolled as).
+    can, the operator has not ruled it out, and the device is what it is enrolled as). `counter_step_wh` the step of
+    its energy counters, NaN = not known.
     """
 
     SPEC = {
@@ -122,6 +123,7 @@ class Nameplate(Table):
         "timed": (np.bool_, True),
         "blocks": (np.bool_, False),
         "steerable": (np.bool_, True),
+        "counter_step_wh": (np.float32, np.nan),
     }
     enrolled: Bools
     discharge_w_max: Floats
@@ -155,6 +157,7 @@ class Nameplate(Table):
     timed: Bools
     blocks: Bools
     steerable: Bools
+    counter_step_wh: Singles
 
 
 class Live(Table):

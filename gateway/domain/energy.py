@@ -1,7 +1,10 @@
 """Turns settlement samples into energy over a stretch of time, one direction (charge or discharge) at a time.
 
 Counters are preferred: the energy between two samples is their difference. A device that ever sent a counter for a
-direction never falls back to the energy of spans there. What cannot be placed in time is not placed: it is counted.
+direction never falls back to the energy of spans there, unless its counter is too coarse for its intervals: then spans
+are integrated and the counter only checks them, once a day, and fills silences. What a counter gained over a silence
+longer than an interval is kept apart for a while, because the device may still send what it has stored; what is not
+told by then is shared by time. What cannot be placed in time is not placed: it is counted.
 """
 
 from dataclasses import dataclass
@@ -10,16 +13,23 @@ import numpy as np
 
 from gateway.domain.columns import Table
 from gateway.domain.duplicates import heads, tails
-from gateway.domain.model import NEVER_MS, Bools, Floats, Ints, Slots
+from gateway.domain.model import NEVER_MS, Bools, Flags, Floats, Ints, Quality, Slots
 
 MS_PER_HOUR = 3_600_000
+DAY_MS = 24 * MS_PER_HOUR
 RATING_MARGIN = 1.2
+DRIFT_PART = 0.005
+DRIFT_STEPS = 2.0
+MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
+"""Where counters begin anew, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the interval engine goes by. `length_s` divides a day; `counter_step_wh` is the coarsest step a counter
-    may have on top of what rated power explains; device time counts within `past_ms` and `future_ms` of now."""
+    """What the interval engine goes by. `length_s` divides a day and holds for devices without terms of their own;
+    `counter_step_wh` is the coarsest step a counter may have on top of what rated power explains; device time counts
+    within `past_ms` and `future_ms` of now, a constant difference only within `skew_ms`. What a counter gained over a
+    silence waits `gap_hold_s` for the device's stored samples, late samples wait a grace for more of them."""
 
     length_s: int = 300
     grace_s: int = 30
@@ -27,6 +37,8 @@ class Rules:
     past_ms: int = 49 * MS_PER_HOUR
     future_ms: int = 5 * 60_000
     close_slice: int = 20_000
+    skew_ms: int = 5 * 60_000
+    gap_hold_s: int = 600
 
     @property
     def length_ms(self) -> int:
@@ -49,16 +61,25 @@ class Counts:
     malformed: int = 0
     time_replaced: int = 0
     counter_resets: int = 0
+    rollovers: int = 0
     jumps: int = 0
     jump_wh: float = 0.0
+    power_refused: int = 0
     silent_segments: int = 0
+    spread_wh: float = 0.0
     unattributed_wh: float = 0.0
     spans_refused: int = 0
     spans_beside_counter: int = 0
+    days_compared: int = 0
+    days_drifted: int = 0
+    drift_wh: float = 0.0
     late_rows: int = 0
     late_wh: float = 0.0
+    lost_rows: int = 0
+    lost_wh: float = 0.0
     closes: int = 0
     revisions: int = 0
+    repairs: int = 0
 
     def add(self, other: "Counts") -> None:
         for name in self.__slots__:
@@ -66,105 +87,325 @@ class Counts:
 
 
 class Baseline(Table):
-    """The newest counter reading of each device in one direction; `t_ms` = `NEVER_MS`: it never had a counter."""
+    """The counter of each device in one direction. `t_ms`, `wh`: its newest reading (`NEVER_MS`: it never had one).
+    `from_*` and `to_*`: its readings around a silence whose energy is not placed yet, `since_ms` the last time that
+    something of it became known (`NEVER_MS`: there is none). Coarse counters only: `day_*` the first reading of the
+    day and `day_integrated_wh` what has been integrated since."""
 
-    SPEC = {"t_ms": (np.int64, NEVER_MS), "wh": (np.float64, np.nan)}
+    SPEC = {
+        "t_ms": (np.int64, NEVER_MS),
+        "wh": (np.float64, np.nan),
+        "from_ms": (np.int64, NEVER_MS),
+        "from_wh": (np.float64, np.nan),
+        "to_ms": (np.int64, NEVER_MS),
+        "to_wh": (np.float64, np.nan),
+        "since_ms": (np.int64, NEVER_MS),
+        "day_ms": (np.int64, NEVER_MS),
+        "day_wh": (np.float64, np.nan),
+        "day_integrated_wh": (np.float64, 0.0),
+    }
     t_ms: Ints
     wh: Floats
+    from_ms: Ints
+    from_wh: Floats
+    to_ms: Ints
+    to_wh: Floats
+    since_ms: Ints
+    day_ms: Ints
+    day_wh: Floats
+    day_integrated_wh: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """New samples sorted by device and time; `rated_w` NaN = rating unknown, no plausibility check."""
+    """New samples sorted by device and time. `rated_w` NaN = rating unknown, no plausibility check; `step_wh` the
+    counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` gathers, per row,
+    what was found out about it."""
 
     slots: Slots
     t_ms: Ints
     span_ms: Ints
     rated_w: Floats
+    length_ms: Ints
+    step_wh: Floats
+    coarse: Bools
+    quality: Flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretches:
+    """Energy over `(from_ms, to_ms]`, as long as it may be, sorted by nothing in particular."""
+
+    slots: Slots
+    from_ms: Ints
+    to_ms: Ints
+    wh: Floats
+    quality: Flags
+
+    def __len__(self) -> int:
+        return len(self.slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known."""
+    """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known. `stretches`:
+    what is longer than an interval or ends elsewhere than at a row."""
 
     wh: Floats
     from_ms: Ints
+    stretches: list[Stretches]
 
 
-def flow(rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, rules: Rules, counts: Counts) -> Flow:
+def flow(
+    rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, rules: Rules, counts: Counts, now_ms: int
+) -> Flow:
     """Energy each row brings; moves the baselines. A counter row that is not newer than its baseline brings none (the
-    differences contain it already); resets, jumps and silences longer than an interval restart the baseline."""
-    wh = np.zeros(len(rows.t_ms))
-    from_ms = rows.t_ms.copy()
+    differences contain it already) unless it lies within a silence; resets, jumps and silences longer than an interval
+    restart the baseline."""
+    out = Flow(wh=np.zeros(len(rows.t_ms)), from_ms=rows.t_ms.copy(), stretches=[])
     with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)
     k = np.flatnonzero(with_counter)
     if len(k):
-        k = _advancing(rows, base, k)
+        ahead = rows.t_ms[k] > base.t_ms[rows.slots[k]]
+        if not ahead.all():
+            _refine(rows, counter_wh, base, k[~ahead], out, now_ms)
+            k = k[ahead]
+        k = _last_of_equal_times(rows, k)
     if len(k):
-        wh[k], from_ms[k] = _differences(rows, counter_wh, base, k, rules, counts)
-    if len(k) < len(wh):
-        with_span = np.isfinite(span_wh) & ~with_counter
+        _differences(rows, counter_wh, span_wh, base, k, rules, counts, out, now_ms)
+    spanned = ~with_counter | rows.coarse
+    if spanned.any():
+        with_span = np.isfinite(span_wh) & spanned
         if np.any(with_span):
-            _spans(rows, span_wh, np.flatnonzero(with_span), base, rules, counts, wh, from_ms)
-    return Flow(wh=wh, from_ms=from_ms)
+            _spans(rows, span_wh, np.flatnonzero(with_span), base, rules, counts, out)
+    if rows.coarse.any():
+        _compare(rows, counter_wh, with_counter, base, rules, counts, out)
+    return out
 
 
-def _advancing(rows: Rows, base: Baseline, k: Ints) -> Ints:
+def settle(base: Baseline, slots: Slots, counts: Counts) -> Stretches:
+    """Give up waiting for what happened in the silences of these devices: what is left is shared by time."""
+    found = Stretches(
+        slots=slots,
+        from_ms=base.from_ms[slots],
+        to_ms=base.to_ms[slots],
+        wh=base.to_wh[slots] - base.from_wh[slots],
+        quality=np.full(len(slots), Quality.SPREAD, dtype=np.int16),
+    )
+    base.since_ms[slots] = NEVER_MS
+    counts.spread_wh += float(found.wh.sum())
+    return found
+
+
+def _last_of_equal_times(rows: Rows, k: Ints) -> Ints:
+    if len(k) < 2:
+        return k
     s, t = rows.slots[k], rows.t_ms[k]
-    keep = t > base.t_ms[s]
-    if len(k) > 1:
-        keep[:-1] &= (s[1:] != s[:-1]) | (t[1:] != t[:-1])
+    keep = np.ones(len(k), dtype=np.bool_)
+    keep[:-1] = (s[1:] != s[:-1]) | (t[1:] != t[:-1])
     return k if bool(keep.all()) else k[keep]
 
 
-def _differences(
-    rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, rules: Rules, counts: Counts
-) -> tuple[Floats, Ints]:
-    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
-    head, tail = heads(s), tails(s)
+def _before(s: Slots, t: Ints, v: Floats, base_t: Ints, base_v: Floats) -> tuple[Ints, Floats]:
+    """Time and value before each row: those of the row before it, of the first row of a device its base."""
+    head = heads(s)
     before_t, before_v = np.empty_like(t), np.empty_like(v)
     before_t[1:], before_v[1:] = t[:-1], v[:-1]
-    before_t[head], before_v[head] = base.t_ms[s[head]], base.wh[s[head]]
+    before_t[head], before_v[head] = base_t[s[head]], base_v[s[head]]
+    return before_t, before_v
+
+
+def _differences(
+    rows: Rows,
+    counter_wh: Floats,
+    span_wh: Floats,
+    base: Baseline,
+    k: Ints,
+    rules: Rules,
+    counts: Counts,
+    out: Flow,
+    now_ms: int,
+) -> None:
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    before_t, before_v = _before(s, t, v, base.t_ms, base.wh)
+    tail = tails(s)
     base.t_ms[s[tail]], base.wh[s[tail]] = t[tail], v[tail]
 
     started = before_t != NEVER_MS
     lasted = t - before_t
     grown = v - before_v
     reset = started & (grown < 0)
-    jump = started & _implausible(grown, lasted, rows.rated_w[k], rules)
-    silent = started & ~reset & ~jump & (lasted > rules.length_ms)
-    good = started & ~reset & ~jump & ~silent
     if np.any(reset):
+        _roll_over(rows, k, before_v, grown, reset, lasted, rules, counts)
         counts.counter_resets += int(np.count_nonzero(reset))
+        rows.quality[k[reset]] |= Quality.RESET
+    jump = started & _implausible(grown, lasted, rows.rated_w[k], rules)
+    silent = started & ~reset & ~jump & (lasted > rows.length_ms[k])
+    good = started & ~reset & ~jump & ~silent
     if np.any(jump):
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(grown[jump].sum())
+        rows.quality[k[jump]] |= Quality.JUMP
+    placed = good & ~rows.coarse[k]
+    out.wh[k] = np.where(placed, grown, 0.0)
+    out.from_ms[k] = np.where(placed, before_t, t)
     if np.any(silent):
-        counts.silent_segments += int(np.count_nonzero(silent))
-        counts.unattributed_wh += float(grown[silent].sum())
-    return np.where(good, grown, 0.0), np.where(good, before_t, t)
+        i = np.flatnonzero(silent)
+        _open_silences(rows, span_wh, base, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
 
 
-def _spans(
-    rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, counts: Counts, wh: Floats, from_ms: Ints
+def _roll_over(
+    rows: Rows, k: Ints, before_v: Floats, grown: Floats, reset: Bools, lasted: Ints, rules: Rules, counts: Counts
 ) -> None:
-    beside = base.t_ms[rows.slots[k]] != NEVER_MS
+    """A counter that began anew at the end of its register went on counting: `grown` becomes what it gained."""
+    i = np.flatnonzero(reset)
+    step = np.where(np.isfinite(rows.step_wh[k[i]]), rows.step_wh[k[i]], 1.0)
+    modulus = step[:, None] * np.array(MODULI)
+    gained = np.where(modulus >= before_v[i][:, None], grown[i][:, None] + modulus, np.inf).min(axis=1)
+    known = np.isfinite(rows.rated_w[k[i]]) & (lasted[i] <= rows.length_ms[k[i]])
+    wrapped = known & (gained >= 0) & ~_implausible(gained, lasted[i], rows.rated_w[k[i]], rules)
+    grown[i[wrapped]] = gained[wrapped]
+    reset[i[wrapped]] = False
+    counts.rollovers += int(np.count_nonzero(wrapped))
+
+
+def _open_silences(
+    rows: Rows,
+    span_wh: Floats,
+    base: Baseline,
+    k: Ints,
+    before_t: Ints,
+    before_v: Floats,
+    v: Floats,
+    rules: Rules,
+    counts: Counts,
+    out: Flow,
+    now_ms: int,
+) -> None:
+    """Silences that ended with rows `k`. The newest of each device waits, others are shared by time at once."""
+    s, coarse = rows.slots[k], rows.coarse[k]
+    # a coarse counter's row brings the energy of its own span besides
+    span = np.where(coarse, np.maximum(rows.span_ms[k], 0), 0)
+    until = np.maximum(rows.t_ms[k] - span, before_t)
+    to_wh = np.maximum(v - np.where(coarse, np.nan_to_num(span_wh[k]), 0.0), before_v)
+    counts.silent_segments += len(k)
+    bounded = until - before_t <= rules.past_ms
+    counts.unattributed_wh += float((to_wh - before_v)[~bounded].sum())
+    k, s, before_t, until = k[bounded], s[bounded], before_t[bounded], until[bounded]
+    before_v, to_wh = before_v[bounded], to_wh[bounded]
+    waiting = s[tails(s)]
+    waiting = waiting[base.since_ms[waiting] != NEVER_MS]
+    if len(waiting):
+        out.stretches.append(settle(base, waiting, counts))
+    base.day_integrated_wh[s] += np.where(rows.coarse[k], to_wh - before_v, 0.0)
+    last = tails(s)
+    if not last.all():
+        gone = ~last
+        counts.spread_wh += float((to_wh - before_v)[gone].sum())
+        out.stretches.append(
+            Stretches(
+                slots=s[gone], from_ms=before_t[gone], to_ms=until[gone], wh=(to_wh - before_v)[gone],
+                quality=np.full(int(gone.sum()), Quality.SPREAD, dtype=np.int16),
+            )
+        )  # fmt: skip
+    s = s[last]
+    base.from_ms[s], base.from_wh[s] = before_t[last], before_v[last]
+    base.to_ms[s], base.to_wh[s] = until[last], to_wh[last]
+    base.since_ms[s] = now_ms
+
+
+def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, now_ms: int) -> None:
+    """Samples that the device had stored tell what happened within a silence."""
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    inside = (base.since_ms[s] != NEVER_MS) & (t > base.from_ms[s]) & (t < base.to_ms[s])
+    inside &= (v >= base.from_wh[s]) & (v <= base.to_wh[s])
+    k = _last_of_equal_times(rows, k[inside])
+    if not len(k):
+        return
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    before_t, before_v = _before(s, t, v, base.from_ms, base.from_wh)
+    grown, lasted = v - before_v, t - before_t
+    if np.any(grown < 0):
+        # a counter that goes up and down again says nothing that could be relied on
+        sane = ~np.isin(s, s[grown < 0])
+        k, s, t, before_t, lasted = k[sane], s[sane], t[sane], before_t[sane], lasted[sane]
+        v, grown = v[sane], grown[sane]
+        if not len(k):
+            return
+    short = lasted <= rows.length_ms[k]
+    placed = short & ~rows.coarse[k]
+    out.wh[k] = np.where(placed, grown, 0.0)
+    out.from_ms[k] = np.where(placed, before_t, t)
+    far = ~short
+    if np.any(far):
+        out.stretches.append(
+            Stretches(
+                slots=s[far], from_ms=before_t[far], to_ms=t[far], wh=grown[far],
+                quality=np.full(int(far.sum()), Quality.SPREAD, dtype=np.int16),
+            )
+        )  # fmt: skip
+    tail = tails(s)
+    s, t, v, length = s[tail], t[tail], v[tail], rows.length_ms[k[tail]]
+    base.from_ms[s], base.from_wh[s], base.since_ms[s] = t, v, now_ms
+    done = base.to_ms[s] - t <= length
+    if np.any(done):
+        s = s[done]
+        rest = Stretches(
+            slots=s, from_ms=base.from_ms[s], to_ms=base.to_ms[s], wh=base.to_wh[s] - base.from_wh[s],
+            quality=np.zeros(len(s), dtype=np.int16),
+        )  # fmt: skip
+        base.since_ms[s] = NEVER_MS
+        out.stretches.append(rest)
+
+
+def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, counts: Counts, out: Flow) -> None:
+    beside = (base.t_ms[rows.slots[k]] != NEVER_MS) & ~rows.coarse[k]
     if np.any(beside):
         counts.spans_beside_counter += int(np.count_nonzero(beside))
         k = k[~beside]
     span, energy = rows.span_ms[k], span_wh[k]
-    fits = (span > 0) & (span <= rules.length_ms) & (energy >= 0)
+    fits = (span > 0) & (span <= rows.length_ms[k]) & (energy >= 0)
     jump = fits & _implausible(energy, span, rows.rated_w[k], rules)
     if np.any(jump):
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(energy[jump].sum())
+        rows.quality[k[jump]] |= Quality.JUMP
     if not fits.all():
         counts.spans_refused += int(np.count_nonzero(~fits))
         counts.unattributed_wh += float(np.maximum(energy[~fits], 0.0).sum())
     good = fits & ~jump
     k = k[good]
-    wh[k] = energy[good]
-    from_ms[k] -= span[good]
+    out.wh[k] = energy[good]
+    out.from_ms[k] = rows.t_ms[k] - span[good]
+
+
+def _compare(
+    rows: Rows, counter_wh: Floats, with_counter: Bools, base: Baseline, rules: Rules, counts: Counts, out: Flow
+) -> None:
+    """Integration against a coarse counter, from one UTC day to the next."""
+    k = np.flatnonzero(rows.coarse)
+    np.add.at(base.day_integrated_wh, rows.slots[k], out.wh[k])
+    k = np.flatnonzero(rows.coarse & with_counter)
+    k = k[tails(rows.slots[k])] if len(k) else k
+    s = rows.slots[k]
+    newest = base.t_ms[s] == rows.t_ms[k]
+    k, s = k[newest], s[newest]
+    over = rows.t_ms[k] // DAY_MS > base.day_ms[s] // DAY_MS
+    k, s = k[over], s[over]
+    if not len(k):
+        return
+    t, v = rows.t_ms[k], counter_wh[k]
+    begun = base.day_ms[s] != NEVER_MS
+    counted = v - base.day_wh[s]
+    off = counted - base.day_integrated_wh[s]
+    step = np.where(np.isfinite(rows.step_wh[k]), rows.step_wh[k], rules.counter_step_wh)
+    begun &= counted >= 0
+    drifted = begun & (np.abs(off) > np.maximum(DRIFT_STEPS * step, DRIFT_PART * counted))
+    counts.days_compared += int(np.count_nonzero(begun))
+    counts.days_drifted += int(np.count_nonzero(drifted))
+    counts.drift_wh += float(np.abs(off[drifted]).sum())
+    rows.quality[k[drifted]] |= Quality.DRIFT
+    base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = t, v, 0.0
 
 
 def _implausible(wh: Floats, ms: Ints, rated_w: Floats, rules: Rules) -> Bools:

@@ -61,6 +61,12 @@ class CorruptState(GatewayError):
     """A file on disk does not hold what it should; it is set aside, never guessed at."""
 
 
+class NewerState(GatewayError):
+    """A file on disk was written by a newer version of the gateway; it is refused and left as it is."""
+
+    retry = Retry.AFTER_CHANGE
+
+
 class InvalidInput(GatewayError):
     """Input from outside is not acceptable. `problems` names what and where, all at once."""
 

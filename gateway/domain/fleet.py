@@ -70,6 +70,7 @@ class ProductFacts:
     soc_max_pct: float = 100.0
     drift_pct_per_cycle: float | None = None
     cycles_per_day_max: float | None = None
+    counter_step_wh: float | None = None
 
 
 _AS_ENROLLED = (
@@ -152,6 +153,7 @@ class Fleet:
         drift, cycles = facts.drift_pct_per_cycle, facts.cycles_per_day_max
         plate.drift_pct_per_cycle[slot] = np.nan if drift is None else drift
         plate.cycles_per_day_max[slot] = np.inf if cycles is None else cycles
+        plate.counter_step_wh[slot] = np.nan if facts.counter_step_wh is None else facts.counter_step_wh
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
         return slot
 

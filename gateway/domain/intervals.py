@@ -1,9 +1,9 @@
 """The interval engine: settlement samples in, closed clock-aligned energy intervals out.
 
 State is columnar, indexed by slot: what has been received (duplicates), counter baselines, and the accumulators of
-each device's two newest intervals. The engine reads no clock and keeps no order of its own: the same sequence of
-batches and `now`s gives the same bits, which is what recovery by replay rests on. Intervals are half open in time,
-but a sample that ends exactly on an edge belongs to the interval it completes.
+each device's two newest intervals; what comes later than those waits in `late`. The engine reads no clock and keeps no
+order of its own: the same sequence of batches and `now`s gives the same bits, which is what recovery by replay rests
+on. Intervals are half open in time, but a sample that ends exactly on an edge belongs to the interval it completes.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.accumulators import Int32s, Part, gather
+from gateway.domain.accumulators import Part, Powers, gather, split, summed
+from gateway.domain.closes import NO_CLOSES, Closes, closes_of
 from gateway.domain.columns import Table
+from gateway.domain.device_clock import Clocks, times
 from gateway.domain.duplicates import Seen, by_slot, second_last, sift, tails
-from gateway.domain.energy import Baseline, Counts, Rows, Rules, flow
+from gateway.domain.energy import MS_PER_HOUR, RATING_MARGIN, Baseline, Counts, Rows, Rules, flow, settle
 from gateway.domain.errors import invariant
-from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, EnergySource, Floats, Ints, Now, Slots, Small
+from gateway.domain.late import Late
+from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, Floats, Ints, Now, Quality, Slots
 
 DAY_S = 86_400
+S_PER_HOUR = 3600
+FINE_PART = 0.01
+RATING_W = 100.0
+LATE_PREFIX = "late."
 
 
 class Newest(Table):
@@ -29,46 +36,49 @@ class Newest(Table):
     t_ms: Ints
 
 
+class Terms(Table):
+    """What each device's intervals are: `length_ms`; none begins before `not_before_ms` (there they had another
+    length), and those that begin before `known_before_ms` may have been recorded. `counter_step_wh` is the step of its
+    counters, NaN = not known; `coarse`: too large for its intervals."""
+
+    SPEC = {
+        "length_ms": (np.int64, 300_000),
+        "not_before_ms": (np.int64, NEVER_MS),
+        "known_before_ms": (np.int64, NEVER_MS),
+        "counter_step_wh": (np.float64, np.nan),
+        "coarse": (np.bool_, False),
+    }
+    length_ms: Ints
+    not_before_ms: Ints
+    known_before_ms: Ints
+    counter_step_wh: Floats
+    coarse: Bools
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closes:
-    """Records of intervals, by device and time. Energy in Wh on the AC side (NaN unknown), power in W (+ =
-    discharge), `source` an `EnergySource`. Full content of the interval at that revision, never a difference."""
+class Agreed:
+    """Terms for some devices: length in s (a divisor of a day), counter step in Wh (NaN unknown) and rated power in W
+    (NaN unknown), by which a step is fine enough or not."""
 
     slots: Slots
-    start_ms: Ints
     length_s: Ints
-    revision: Int32s
-    charge_wh: Floats
-    discharge_wh: Floats
-    coverage_pct: Floats
-    samples: Int32s
-    soc_end_pct: Floats
-    source: Small
-    battery_w_mean: Floats
-    battery_w_min: Floats
-    battery_w_max: Floats
+    counter_step_wh: Floats
+    rated_w: Floats
 
-    def __len__(self) -> int:
-        return len(self.slots)
+    def rows(self, index: Ints) -> "Agreed":
+        return Agreed(
+            slots=self.slots[index],
+            length_s=self.length_s[index],
+            counter_step_wh=self.counter_step_wh[index],
+            rated_w=self.rated_w[index],
+        )
 
-
-CLOSE_COLUMNS: Mapping[str, str] = {
-    "slots": "<i4",
-    "start_ms": "<i8",
-    "length_s": "<i8",
-    "revision": "<i4",
-    "charge_wh": "<f8",
-    "discharge_wh": "<f8",
-    "coverage_pct": "<f8",
-    "samples": "<i4",
-    "soc_end_pct": "<f8",
-    "source": "<i1",
-    "battery_w_mean": "<f8",
-    "battery_w_min": "<f8",
-    "battery_w_max": "<f8",
-}
-
-NO_CLOSES = Closes(**{name: np.zeros(0, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()})
+    @property
+    def coarse(self) -> Bools:
+        """Whether a step of the counter is more than a hundredth of an interval's energy at rated power."""
+        fine_wh = FINE_PART * self.rated_w * (self.length_s / S_PER_HOUR)
+        coarse: Bools = self.counter_step_wh > fine_wh
+        return coarse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +107,16 @@ class Engine:
         invariant(0 < self.rules.length_s <= DAY_S, "an interval is between a second and a day")
         invariant(DAY_S % self.rules.length_s == 0, "the interval length divides a day")
         self.n = 0
-        self.not_before_ms = NEVER_MS
         self.totals = Counts()
+        self.terms = Terms()
+        self.clocks = Clocks()
         self.seen = Seen()
         self.charge = Baseline()
         self.discharge = Baseline()
         self.newest = Newest()
         self.cur = Part()
         self.prev = Part()
+        self.late = Late()
 
     def reserve(self, n: int) -> None:
         """Have room for slots below `n`."""
@@ -115,6 +127,7 @@ class Engine:
                 capacity = max(64, n, size + size // 4)
                 for table in self._tables().values():
                     table.grow(capacity)
+                self.terms.length_ms[size:] = self.rules.length_ms
             self.n = n
 
     def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
@@ -128,13 +141,13 @@ class Engine:
         closes = NO_CLOSES
         if counts.new:
             index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
-            charge = flow(rows, batch.charge_counter_wh[index], batch.charge_wh[index], self.charge, self.rules, counts)
-            discharge = flow(
-                rows, batch.discharge_counter_wh[index], batch.discharge_wh[index], self.discharge, self.rules, counts
-            )
-            slots, groups = gather(
-                rows, charge, discharge, batch.battery_w[index], batch.soc_pct[index], self.rules.length_ms
-            )
+            powers = self._powers(batch, index, rows, counts)
+            into_wh = _energy(batch.charge_wh[index], -powers.battery, rows.span_ms)
+            out_wh = _energy(batch.discharge_wh[index], powers.battery, rows.span_ms)
+            now_ms, rules = now.utc_ms, self.rules
+            charge = flow(rows, batch.charge_counter_wh[index], into_wh, self.charge, rules, counts, now_ms)
+            discharge = flow(rows, batch.discharge_counter_wh[index], out_wh, self.discharge, rules, counts, now_ms)
+            slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
             self.newest.t_ms[touched] = np.maximum(self.newest.t_ms[touched], rows.t_ms[last])
@@ -143,17 +156,39 @@ class Engine:
         self.totals.add(counts)
         return Taken(new=new, counts=counts, closes=closes)
 
+    def unsettled(self, now: Now) -> bool:
+        """Whether `close_due` would change something even if it closes nothing."""
+        held = any(len(self._held(base, now.utc_ms)) for base in (self.charge, self.discharge))
+        return held or bool(len(self._ahead(now)))
+
     def close_due(self, now: Now) -> Closes:
-        """Close what is past its edge and the grace, and revise what changed a grace ago; at most `close_slice`
-        devices per call, so call again while it returns any."""
+        """Close what is past its edge and the grace, revise what changed a grace ago and share what nobody explained of
+        silences; at most `close_slice` devices per call, so call again while it returns any."""
+        counts = Counts()
+        ahead = self._come_back(now)
+        opened = self._settle_gaps(now, counts)
         parts = (self.prev, self.cur)
         due = [self._due(part, now.utc_ms) for part in parts]
         slots = np.flatnonzero(due[0] | due[1])[: self.rules.close_slice].astype(np.int32)
-        if not len(slots):
-            return NO_CLOSES
-        counts = Counts()
-        made = [self._record(part, slots[mask[slots]]) for part, mask in zip(parts, due, strict=True)]
+        made = ahead + [self._record(part, slots[mask[slots]]) for part, mask in zip(parts, due, strict=True)]
+        if opened is not None:
+            made.append(_fallen_out(opened))
         closes = self._closes(made, counts)
+        self.totals.add(counts)
+        return closes
+
+    def late_due(self, now: Now, most: int = 2_000) -> tuple[Slots, Ints]:
+        """Devices and starts of older intervals that got late data and are to be made again."""
+        return self.late.due(now.utc_ms, self.rules.grace_ms, most)
+
+    def repair(self, slots: Slots, start_ms: Ints, bases: Closes) -> Closes:
+        """Make older intervals again. `bases`: their newest records, where there are any."""
+        inside = slots < self.n
+        closes = self.late.repair(
+            slots[inside], start_ms[inside], bases, self.terms.length_ms, (self._counted(self.charge),
+            self._counted(self.discharge)),
+        )  # fmt: skip
+        counts = Counts(closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1)))
         self.totals.add(counts)
         return closes
 
@@ -166,39 +201,108 @@ class Engine:
             np.maximum.at(part.revision, s[same], revision[same])
 
     def relength(self, rules: Rules) -> Closes:
-        """Change the rules. With another length, what is open is closed as it stands, and intervals of the new
-        length begin after the newest one of the old, so that no energy is recorded twice."""
-        closes = NO_CLOSES
-        if rules.length_s != self.rules.length_s:
-            counts = Counts()
-            everyone = np.arange(self.n, dtype=np.int32)
-            made = [
-                self._record(part, everyone[part.changed_ms[: self.n] != NEVER_MS]) for part in (self.prev, self.cur)
-            ]
-            closes = self._closes(made, counts)
-            self.totals.add(counts)
-            starts = self.cur.start_ms[: self.n]
-            if np.any(starts != NEVER_MS):
-                end = int(starts.max()) + self.rules.length_ms
-                self.not_before_ms = -(-end // rules.length_ms) * rules.length_ms
-            size = len(self.cur.start_ms)
-            self.cur, self.prev = Part(size), Part(size)
-        self.rules = rules
+        """Change the rules. Devices whose intervals had the length of the old ones get that of the new."""
+        before, self.rules = self.rules, rules
+        if rules.length_s == before.length_s:
+            return NO_CLOSES
+        slots = np.flatnonzero(self.terms.length_ms[: self.n] == before.length_ms).astype(np.int32)
+        closes = self._relength(slots, np.full(len(slots), rules.length_ms, dtype=np.int64))
+        self.terms.length_ms[self.n :] = rules.length_ms
         return closes
 
+    def agree(self, agreed: Agreed) -> Closes:
+        """Change the terms of some devices. With another length, what is open is closed as it stands, and intervals of
+        the new length begin after the newest one of the old, so that no energy is recorded twice."""
+        s = agreed.slots
+        invariant(bool(np.all(DAY_S % agreed.length_s == 0)), "an interval length divides a day")
+        self.reserve(int(s.max(initial=-1)) + 1)
+        length_ms = agreed.length_s * 1000
+        other = self.terms.length_ms[s] != length_ms
+        closes = self._relength(s[other], length_ms[other])
+        self.terms.counter_step_wh[s] = agreed.counter_step_wh
+        coarse = agreed.coarse
+        # counters and integration are never mixed within an interval's history: a change begins a new baseline
+        changed = s[coarse != self.terms.coarse[s]]
+        self.terms.coarse[s] = coarse
+        for base in (self.charge, self.discharge):
+            for column in ("t_ms", "since_ms", "day_ms"):
+                base.column(column)[changed] = NEVER_MS
+        return closes
+
+    def differs(self, agreed: Agreed) -> Bools:
+        """Which of these terms are new."""
+        self.reserve(int(agreed.slots.max(initial=-1)) + 1)
+        terms, s = self.terms.view(self.n), agreed.slots
+        step, held = agreed.counter_step_wh, terms.counter_step_wh[s]
+        other_step = (step != held) & ~(np.isnan(step) & np.isnan(held))
+        other: Bools = (terms.length_ms[s] != agreed.length_s * 1000) | other_step | (terms.coarse[s] != agreed.coarse)
+        return other
+
+    def _relength(self, slots: Slots, length_ms: Ints) -> Closes:
+        if not len(slots):
+            return NO_CLOSES
+        counts = Counts()
+        closes = self._closes(self._cut(slots), counts)
+        started = self.cur.start_ms[slots] != NEVER_MS
+        s, length = slots[started], length_ms[started]
+        end = self.cur.start_ms[s] + self.terms.length_ms[s]
+        self.terms.not_before_ms[s] = -(-end // length) * length
+        self.terms.length_ms[slots] = length_ms
+        lost = self.late.drop(slots)
+        counts.lost_rows += int(lost.samples.sum())
+        counts.lost_wh += float(lost.charge_wh.sum() + lost.discharge_wh.sum())
+        self._clear(slots)
+        self.totals.add(counts)
+        return closes
+
+    def _cut(self, slots: Slots) -> list[tuple[Slots, Part]]:
+        """Records of what is open, as it stands."""
+        made = []
+        for part in (self.prev, self.cur):
+            open_ = slots[part.changed_ms[slots] != NEVER_MS]
+            part.quality[open_] |= Quality.CUT
+            made.append(self._record(part, open_))
+        return made
+
+    def _clear(self, slots: Slots) -> None:
+        empty = Part(len(slots))
+        self.cur.put(slots, empty)
+        self.prev.put(slots, empty)
+
+    def _ahead(self, now: Now) -> Slots:
+        """Devices whose newest sample is of a time that is yet to come: the gateway's clock has gone back."""
+        return np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
+
+    def _come_back(self, now: Now) -> list[tuple[Slots, Part]]:
+        """Leave the future: what was recorded there stands, and counters go on from where they are."""
+        slots = self._ahead(now)
+        if not len(slots):
+            return []
+        made = self._cut(slots)
+        self._clear(slots)
+        self.newest.t_ms[slots] = now.utc_ms
+        length_ms = self.terms.length_ms[slots]
+        self.terms.known_before_ms[slots] = (now.utc_ms // length_ms + 1) * length_ms
+        for base in (self.charge, self.discharge):
+            for column in (base.t_ms, base.to_ms, base.since_ms):
+                column[slots] = np.minimum(column[slots], now.utc_ms)
+            base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = NEVER_MS
+        return made
+
     def columns(self) -> dict[str, NDArray[np.generic]]:
-        """Views of the whole state by name, each `n` long; copy before the next change."""
-        return {
+        """Views of the whole state by name, each `n` long but for what is late; copy before the next change."""
+        own = {
             f"{name}.{column}": table.column(column)[: self.n]
             for name, table in self._tables().items()
             for column in table.SPEC
         }
+        return own | {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
 
-    def restore(self, columns: Mapping[str, NDArray[np.generic]], not_before_ms: int = NEVER_MS) -> None:
+    def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a state that `columns` gave; a column this version does not know of is left at its default."""
         invariant(self.n == 0, "only an empty engine is restored")
-        self.not_before_ms = not_before_ms
-        self.reserve(len(next(iter(columns.values()))) if columns else 0)
+        self.reserve(len(columns.get("newest.t_ms", ())))
+        self.late.restore({k.removeprefix(LATE_PREFIX): v for k, v in columns.items() if k.startswith(LATE_PREFIX)})
         for name, table in self._tables().items():
             for column in table.SPEC:
                 stored = columns.get(f"{name}.{column}")
@@ -214,6 +318,8 @@ class Engine:
                 moved = np.full(n, fill, dtype=dtype)
                 moved[known] = table.column(column)[old_slots[known]]
                 setattr(table, column, moved)
+        self.terms.length_ms[~known] = self.rules.length_ms
+        self.late.renumber(old_slots)
         self.n = n
 
     def _tables(self) -> dict[str, Table]:
@@ -222,6 +328,8 @@ class Engine:
             "charge": self.charge,
             "discharge": self.discharge,
             "newest": self.newest,
+            "terms": self.terms,
+            "clocks": self.clocks,
             "cur": self.cur,
             "prev": self.prev,
         }
@@ -247,27 +355,49 @@ class Engine:
         """The new rows by device and time, and where they stand in the batch."""
         index = kept[by_slot(batch.slots[kept])]
         slots = batch.slots[index]
-        t = self._times(batch.t_ms[index], now, counts)
+        t, replaced = times(self.clocks, slots, batch.t_ms[index], now, self.rules, counts)
         if np.any((t[1:] <= t[:-1]) & (slots[1:] == slots[:-1])):
             order = np.lexsort((batch.seq[index], batch.boot[index], t, slots))
-            index, slots, t = index[order], slots[order], t[order]
+            index, slots, t, replaced = index[order], slots[order], t[order], replaced[order]
         rated = np.full(len(index), np.nan) if rated_w is None else rated_w[index]
-        return index, Rows(slots=slots, t_ms=t, span_ms=batch.span_ms[index], rated_w=rated)
+        return index, Rows(
+            slots=slots,
+            t_ms=t,
+            span_ms=batch.span_ms[index],
+            rated_w=rated,
+            length_ms=self.terms.length_ms[slots],
+            step_wh=self.terms.counter_step_wh[slots],
+            coarse=self.terms.coarse[slots],
+            quality=np.where(replaced, Quality.CLOCK, 0).astype(np.int16),
+        )
 
-    def _times(self, t_ms: Ints, now: Now, counts: Counts) -> Ints:
-        wrong = (t_ms < now.utc_ms - self.rules.past_ms) | (t_ms > now.utc_ms + self.rules.future_ms)
-        if np.any(wrong):
-            counts.time_replaced = int(np.count_nonzero(wrong))
-            return np.where(wrong, now.utc_ms, t_ms)
-        return t_ms
+    @staticmethod
+    def _powers(batch: EnergyBatch, index: Ints, rows: Rows, counts: Counts) -> Powers:
+        """What the rows say of power; more than the battery can is not believed."""
+        battery = batch.battery_w[index]
+        wild = np.abs(battery) > RATING_MARGIN * rows.rated_w + RATING_W
+        if np.any(wild):
+            counts.power_refused += int(np.count_nonzero(wild))
+            rows.quality[wild] |= Quality.JUMP
+            battery = np.where(wild, np.nan, battery)
+        return Powers(
+            battery=battery, grid=batch.grid_w[index], pv=batch.pv_w[index], load=batch.load_w[index],
+            soc_pct=batch.soc_pct[index],
+        )  # fmt: skip
 
     def _accumulate(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> _Opened | None:
         cur, prev = self.cur, self.prev
-        late = groups.start_ms < np.maximum(prev.start_ms[slots], self.not_before_ms)
+        floor = self.terms.not_before_ms[slots]
+        known = np.maximum(self.terms.known_before_ms[slots], floor)
+        late = groups.start_ms < np.maximum(prev.start_ms[slots], known)
         if np.any(late):
-            lost = groups.rows(late)
-            counts.late_rows = int(lost.samples.sum())
-            counts.late_wh = float(lost.charge_wh.sum() + lost.discharge_wh.sum())
+            lost = groups.start_ms < floor
+            if np.any(lost):
+                gone = groups.rows(lost)
+                counts.lost_rows += int(gone.samples.sum())
+                counts.lost_wh += float(gone.charge_wh.sum() + gone.discharge_wh.sum())
+            waits = late & ~lost
+            self._set_late(slots[waits], groups.rows(waits), now, counts)
             slots, groups = slots[~late], groups.rows(~late)
         at_cur = groups.start_ms == cur.start_ms[slots]
         if at_cur.all():
@@ -290,18 +420,58 @@ class Engine:
         s = np.concatenate((with_prev, with_cur, slots))
         parts = Part.joined(prev.rows(with_prev), cur.rows(with_cur), groups)
         order = np.lexsort((parts.start_ms, s))
-        s = s[order]
+        s, parts = s[order], parts.rows(order)
         last = tails(s)
         second = second_last(last)
+        self._carry_on(s, parts)
         out = ~(last | second)
-        cur.put(s[last], parts.rows(order[last]))
-        prev.put(s[second], parts.rows(order[second]))
-        return _Opened(slots=touched, out_slots=s[out], out=parts.rows(order[out]))
+        cur.put(s[last], parts.rows(last))
+        prev.put(s[second], parts.rows(second))
+        return _Opened(slots=touched, out_slots=s[out], out=parts.rows(out))
+
+    def _set_late(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> None:
+        if len(slots):
+            counts.late_rows += int(groups.samples.sum())
+            counts.late_wh += float(groups.charge_wh.sum() + groups.discharge_wh.sum())
+            self.late.add(slots, groups, now.utc_ms)
+
+    def _carry_on(self, slots: Slots, parts: Part) -> None:
+        """Like `_carry_soc`, among rows that are sorted by device and time."""
+        length_ms = self.terms.length_ms[slots[1:]]
+        adjoining = (slots[1:] == slots[:-1]) & (parts.start_ms[:-1] + length_ms == parts.start_ms[1:])
+        i = np.flatnonzero(adjoining & (parts.soc_t_ms[:-1] != NEVER_MS))
+        parts.open_at(i + 1, parts.soc_t_ms[i], parts.soc_pct[i])
+
+    def _carry_soc(self, slots: Slots) -> None:
+        """What an interval ended with is what the next one began with, if no sample is nearer to the edge."""
+        prev, cur = self.prev, self.cur
+        adjoining = prev.start_ms[slots] + self.terms.length_ms[slots] == cur.start_ms[slots]
+        s = slots[adjoining & (prev.soc_t_ms[slots] != NEVER_MS)]
+        cur.open_at(s, prev.soc_t_ms[s], prev.soc_pct[s])
+
+    def _held(self, base: Baseline, now_ms: int) -> Slots:
+        since = base.since_ms[: self.n]
+        age = now_ms - since
+        due = (since != NEVER_MS) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
+        return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
+
+    def _settle_gaps(self, now: Now, counts: Counts) -> _Opened | None:
+        pieces = []
+        for direction, base in (("charge", self.charge), ("discharge", self.discharge)):
+            slots = self._held(base, now.utc_ms)
+            if len(slots):
+                pieces.append(split(settle(base, slots, counts), self.terms.length_ms, direction))
+        if not pieces:
+            return None
+        slots = np.concatenate([s for s, _ in pieces])
+        rows = Part.joined(*(part for _, part in pieces))
+        order = np.lexsort((rows.start_ms, slots))
+        return self._accumulate(*summed(slots[order], rows.rows(order)), now, counts)
 
     def _close_passed(self, touched: Slots, opened: _Opened | None, counts: Counts) -> Closes:
         cur, prev = self.cur, self.prev
         passed = (cur.changed_ms[touched] != NEVER_MS) & (
-            cur.start_ms[touched] + self.rules.length_ms <= self.newest.t_ms[touched]
+            cur.start_ms[touched] + self.terms.length_ms[touched] <= self.newest.t_ms[touched]
         )
         closing = passed & (cur.revision[touched] == 0)
         revised = prev.changed_ms[touched] != NEVER_MS
@@ -311,21 +481,20 @@ class Engine:
             return NO_CLOSES
         made = [self._record(prev, touched[revised & closing]), self._record(cur, touched[passed & closing])]
         if opened is not None and len(opened.out_slots):
-            changed = opened.out.changed_ms != NEVER_MS
-            out = opened.out.rows(changed)
-            out.revision += 1
-            made.append((opened.out_slots[changed], out))
+            made.append(_fallen_out(opened))
         return self._closes(made, counts)
 
     def _due(self, part: Part, now_ms: int) -> Bools:
         changed = part.changed_ms[: self.n]
         age = now_ms - changed
         grace = self.rules.grace_ms
-        over = part.start_ms[: self.n] + (self.rules.length_ms + grace) <= now_ms
+        over = part.start_ms[: self.n] + (self.terms.length_ms[: self.n] + grace) <= now_ms
         due: Bools = over & (changed != NEVER_MS) & ((age >= grace) | (age < 0))
         return due
 
     def _record(self, part: Part, slots: Slots) -> tuple[Slots, Part]:
+        if part is self.cur:
+            self._carry_soc(slots)
         part.revision[slots] += 1
         part.changed_ms[slots] = NEVER_MS
         return slots, part.rows(slots)
@@ -337,29 +506,31 @@ class Engine:
         rows = Part.joined(*(part for _, part in made))
         order = np.lexsort((rows.start_ms, slots))
         slots, rows = slots[order], rows.rows(order)
-        counts.closes = len(slots)
-        counts.revisions = int(np.count_nonzero(rows.revision > 1))
-        charged, discharged = rows.charge_ms > 0, rows.discharge_ms > 0
-        countered = (self.charge.t_ms[slots] != NEVER_MS) | (self.discharge.t_ms[slots] != NEVER_MS)
-        length_ms = self.rules.length_ms
-        covered = np.minimum(
-            np.where(charged, np.minimum(rows.charge_ms, length_ms), length_ms),
-            np.where(discharged, np.minimum(rows.discharge_ms, length_ms), length_ms),
-        )
-        source = np.where(countered, EnergySource.COUNTER, np.where(charged | discharged, EnergySource.ENERGY, 0))
-        mean = np.where(rows.power_ms > 0, rows.power_wms / np.maximum(rows.power_ms, 1), np.nan)
-        return Closes(
-            slots=slots,
-            start_ms=rows.start_ms,
-            length_s=np.full(len(slots), self.rules.length_s, dtype=np.int64),
-            revision=rows.revision,
-            charge_wh=np.where(charged, rows.charge_wh, np.nan),
-            discharge_wh=np.where(discharged, rows.discharge_wh, np.nan),
-            coverage_pct=np.where(charged | discharged, 100.0 * covered / length_ms, 0.0),
-            samples=rows.samples,
-            soc_end_pct=rows.soc_pct,
-            source=source.astype(np.int8),
-            battery_w_mean=mean,
-            battery_w_min=rows.power_w_min,
-            battery_w_max=rows.power_w_max,
-        )
+        closes = closes_of(
+            slots, rows, self.terms.length_ms[slots],
+            (self._counted(self.charge)[slots], self._counted(self.discharge)[slots]),
+        )  # fmt: skip
+        counts.closes += len(slots)
+        counts.revisions += int(np.count_nonzero(rows.revision > 1))
+        return closes
+
+    def _counted(self, base: Baseline) -> Bools:
+        """Devices whose energy in this direction is that of their counter."""
+        counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.terms.coarse[: self.n]
+        return counted
+
+
+def _energy(span_wh: Floats, power_w: Floats, span_ms: Ints) -> Floats:
+    """Energy within spans, from mean power where the device does not tell it."""
+    unknown = np.isnan(span_wh)
+    if not unknown.any():
+        return span_wh
+    return np.where(unknown, np.maximum(power_w, 0.0) * (span_ms / MS_PER_HOUR), span_wh)
+
+
+def _fallen_out(opened: _Opened) -> tuple[Slots, Part]:
+    """Last records of what is not among its device's two newest intervals any more."""
+    changed = opened.out.changed_ms != NEVER_MS
+    out = opened.out.rows(changed)
+    out.revision += 1
+    return opened.out_slots[changed], out

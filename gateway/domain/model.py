@@ -8,7 +8,7 @@ Batches are columns of equal length; `slots` index the fleet.
 import math
 import re
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import NewType
 
 import numpy as np
@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Slots = NDArray[np.int32]
 Small = NDArray[np.int8]
+Flags = NDArray[np.int16]
 Bools = NDArray[np.bool_]
 
 ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
@@ -93,11 +94,33 @@ class Delivery(IntEnum):
 
 
 class EnergySource(IntEnum):
-    """Where an interval's energy comes from; one source per direction and device, never mixed."""
+    """Where an interval's energy comes from: `COUNTER` = both directions from lifetime counters, `INTEGRATED` = at
+    least one from the energy or mean power of spans. One source per direction and device, never mixed."""
 
     NONE = 0
     COUNTER = 1
-    ENERGY = 2
+    INTEGRATED = 2
+
+
+class Quality(IntFlag):
+    """What a reader should know of an interval. `GAP`: not all of it is covered. `CLOCK`: a device's time could not be
+    used, the time of receipt stands for it. `RESET`, `JUMP`: a counter began anew or moved more than the battery could;
+    that energy is left out. `SPREAD`: exact over a silence, shared by time within it. `LATE`: made again with data that
+    came late. `DISAGREES`: counter and mean power tell different energies. `DRIFT`: over the day that ended here,
+    integration was off its coarse counter. `CUT`: closed early, because the rules changed."""
+
+    GAP = 1
+    CLOCK = 2
+    RESET = 4
+    JUMP = 8
+    SPREAD = 16
+    LATE = 32
+    DISAGREES = 64
+    DRIFT = 128
+    CUT = 256
+
+
+FINE = Quality(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +200,8 @@ class LiveBatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyBatch:
     """Settlement samples. `t_ms` is the end of a span of `span_ms`; counters are lifetime AC counters, `*_wh` the
-    energy within the span of a product without counters. Several rows may belong to one device."""
+    energy within the span of a product without (fine) counters, `*_w` mean power over it. Several rows may belong to
+    one device."""
 
     slots: Slots
     boot: Ints
@@ -190,6 +214,9 @@ class EnergyBatch:
     discharge_wh: Floats
     battery_w: Floats
     soc_pct: Floats
+    grid_w: Floats
+    pv_w: Floats
+    load_w: Floats
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -257,7 +284,8 @@ class WriteReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalRecord:
-    """Energy of one device in one clock-aligned, half-open interval; identity is (device, start_ms, revision)."""
+    """Energy of one device in one clock-aligned, half-open interval; identity is (device, start_ms, revision). SoC is
+    that of the sample nearest to each edge; mean powers are over the time for which they are known."""
 
     device: DeviceId
     start_ms: int
@@ -272,3 +300,8 @@ class IntervalRecord:
     battery_w_mean: float | None = None
     battery_w_min: float | None = None
     battery_w_max: float | None = None
+    soc_start_pct: float | None = None
+    grid_w_mean: float | None = None
+    pv_w_mean: float | None = None
+    load_w_mean: float | None = None
+    quality: Quality = FINE

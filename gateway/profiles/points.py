@@ -71,6 +71,9 @@ ENERGY: dict[str, Canonical] = {
     "discharge_wh": _number("Wh"),
     "battery_w": _number("W", power="battery"),
     "soc_pct": _number("%"),
+    "grid_w": _number("W", power="grid"),
+    "pv_w": _number("W"),
+    "load_w": _number("W"),
 }
 STATUS: dict[str, Canonical] = {
     "online": Canonical(dtype=np.bool_, unknown=False, required=True),

@@ -13,7 +13,7 @@ from gateway.domain.model import CommandOp
 from gateway.profiles.base import EvidenceTag
 from gateway.profiles.control_schema import Control, Step, Watchdog
 from gateway.profiles.point_codec import DecodeCounts, PointCodec, Raw, Value, decode_all
-from gateway.profiles.point_schema import Match, Point
+from gateway.profiles.point_schema import Match, Point, Term
 from gateway.profiles.points import COUNTERS, READINGS
 from gateway.profiles.readings import compile_reading, holds
 from gateway.profiles.schema import Overlay, ProfileDocument
@@ -58,6 +58,12 @@ class Program:
         self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
         self.readings = {name: compile_reading(name, reading) for name, reading in readings.items()}
         self.counters = tuple(name for name in COUNTERS if name in readings)
+        self._counter_points = [
+            (self.points[term.point], term.times)
+            for name in self.counters
+            for term in (*readings[name].sum, *((Term(point=readings[name].point),) if readings[name].point else ()))
+            if term.point in self.points
+        ]
         self.groups: dict[Group, tuple[str, ...]] = {
             group: tuple(n for n, p in self.points.items() if p.readable and p.poll == group) for group in GROUPS
         }
@@ -67,6 +73,14 @@ class Program:
     def steers(self) -> bool:
         """Whether the product takes setpoints."""
         return self.control is not None and bool(self.control.discharge)
+
+    @property
+    def counter_step_wh(self) -> float | None:
+        """How finely the coarsest of the energy counters counts, by the scale of its register; None = it does not
+        tell (a scale factor of the device's own, a number in JSON)."""
+        whole = [(p, times) for p, times in self._counter_points if p.register_count and p.scale_factor is None]
+        whole = [(p, times) for p, times in whole if not p.type.value.startswith("f")]
+        return max((abs(p.scale * times) for p, times in whole), default=None)
 
     @property
     def experimental(self) -> bool:

@@ -19,7 +19,8 @@ class Facts(Strict):
     """Facts of every device of the product. `delivery_s`: the longest a command may take to act; efficiencies are
     one-way, AC side. `soc_uncertainty_pct`: the most the SoC may be wrong by; with `drift_pct_per_cycle` it is less
     after a full charge and grows from there. `soc_min_pct`: below it the product refuses to discharge, `soc_max_pct`:
-    it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents."""
+    it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents. `counter_step_wh`: how
+    finely the energy counters count, where the scale of their registers does not tell."""
 
     delivery_s: float = Field(gt=0, le=60)
     efficiency_discharge: float = Field(gt=0.5, le=1)
@@ -30,6 +31,7 @@ class Facts(Strict):
     soc_min_pct: float = Field(default=0, ge=0, le=50)
     soc_max_pct: float = Field(default=100, ge=50, le=100)
     cycles_per_day_max: float | None = Field(default=None, gt=0, le=10)
+    counter_step_wh: float | None = Field(default=None, gt=0, le=10_000)
 
 
 class Polling(Strict):

@@ -1,45 +1,78 @@
-"""Carries interval records from the log to the sinks: one cursor, one window and one back-off per sink."""
+"""Carries interval records from the log to the sinks: one standing, one window and one back-off per sink.
+
+What is new goes first. A sink that was away for long goes on with what is new at once and catches up on the rest
+meanwhile, oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent
+once more; a batch that a receiver cannot take as a whole is halved until the record that it cannot take is found.
+"""
 
 import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, assert_never
 
 from gateway.clock import Clock
+from gateway.domain.errors import StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, Sink
+from gateway.storage.interval_rows import Identity
+from gateway.storage.standings import START, Cursor, Parked, Standing
 
 log = logging.getLogger(__name__)
 
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 60.0
+READ_RETRY_S = 1.0
+BEHIND_BATCHES = 20
+BACKFILLS_MAX = 8
 
 
 class IntervalReader(Protocol):
-    """What delivery asks of the interval log. A cursor is opaque here and totally ordered there."""
+    """What delivery asks of the interval log."""
 
-    async def read(self, cursor: Any, limit: int) -> tuple[Sequence[IntervalRecord], Any]: ...
+    async def read(
+        self, cursor: Cursor, limit: int, until: Cursor | None = None
+    ) -> tuple[Sequence[IntervalRecord], Cursor]: ...
 
-    async def load_cursor(self, name: str) -> Any: ...
+    async def end(self) -> Cursor: ...
 
-    async def save_cursor(self, name: str, cursor: Any) -> None: ...
+    async def standing(self, name: str) -> Standing: ...
 
-    async def backlog(self, cursor: Any) -> tuple[int, int | None]: ...
+    async def save_standing(
+        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    ) -> None: ...
+
+    async def backlog(self, standing: Standing) -> int: ...
+
+
+class Finder(Protocol):
+    """Finds what is to be sent once more."""
+
+    async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
+        """Records as they are now, and the identities by which they wait (also of those that are gone)."""
+        ...
 
 
 @dataclass(slots=True)
 class SinkStats:
-    """What a sink has been given. `oldest_ms`: start of the oldest record it does not have, None = none waiting."""
+    """What a sink has been given. `oldest_ms`: start of the oldest record it does not have, None = none waiting;
+    `refused` by reason."""
 
     accepted: int = 0
     rejected: int = 0
     kept: int = 0
+    resent: int = 0
     failing: str | None = None
     backlog: int = 0
     oldest_ms: int | None = None
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+def identity(record: IntervalRecord) -> Identity:
+    """Start, device and revision."""
+    return record.start_ms, record.device, record.revision
 
 
 def batch_id(rows: Sequence[IntervalRecord]) -> str:
@@ -50,74 +83,158 @@ def batch_id(rows: Sequence[IntervalRecord]) -> str:
     return digest.hexdigest()[:32]
 
 
-class Delivery:
-    """Delivers the log to one sink, at least once and in log order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What became of a batch: `wait_s` None = the sink is done with it but for `refused` (by position)."""
 
-    def __init__(self, sink: Sink, *, log_: IntervalReader, clock: Clock, rng: random.Random) -> None:
+    wait_s: float | None = None
+    refused: Mapping[int, str] = field(default_factory=dict)
+
+
+class Delivery:
+    """Delivers the log to one sink, at least once. `rate` bounds rows per second, so that a backlog does not flood the
+    receiver."""
+
+    def __init__(
+        self, sink: Sink, *, log_: IntervalReader, finder: Finder, clock: Clock, rng: random.Random,
+        rate: float = 10_000.0,
+    ) -> None:  # fmt: skip
         self.sink = sink
         self.stats = SinkStats()
         self._log = log_
+        self._finder = finder
         self._clock = clock
         self._rng = rng
+        self._rate = rate
         self._news = asyncio.Event()
+        self._resend = True
+        self._batch_rows = sink.batch_rows
+        self._failures = 0
+        self._standing = Standing()
 
     def wake(self) -> None:
         """Something was appended to the log."""
         self._news.set()
 
+    def resend(self) -> None:
+        """Something was marked to be sent once more."""
+        self._resend = True
+        self._news.set()
+
+    @property
+    def standing(self) -> Standing:
+        """Where the sink is."""
+        return self._standing
+
     async def run(self) -> None:
-        """Serve until cancelled. A crash between the receiver's answer and the cursor's step repeats one batch."""
-        cursor = await self._log.load_cursor(self.sink.name)
-        failures = 0
+        """Serve until cancelled. A crash between the receiver's answer and the standing's step repeats one batch."""
+        self._standing = await self._log.standing(self.sink.name)
+        self._failures = 0
         while True:
             self._news.clear()
-            rows, after = await self._log.read(cursor, self.sink.batch_rows)
-            if not rows:
+            try:
+                worked = await self._step()
+            except StorageError as error:
+                log.warning("a sink waits for the interval log", extra={"sink": self.sink.name, "why": str(error)})
+                await asyncio.sleep(READ_RETRY_S)
+                continue
+            if not worked:
                 self.stats.oldest_ms, self.stats.backlog = None, 0
                 await self._news.wait()
-                continue
-            self.stats.oldest_ms = rows[0].start_ms
-            whole = len(rows) < self.sink.batch_rows
-            self.stats.backlog = len(rows) if whole else (await self._log.backlog(cursor))[0]
-            wanted = [row for row in rows if self.sink.wants(row)]
-            wait_s = await self._offer(wanted, failures) if wanted else None
-            if wait_s is None:
-                failures = 0
-                cursor = after
-                await self._log.save_cursor(self.sink.name, cursor)
-            else:
-                failures += 1
-                await asyncio.sleep(wait_s)
 
-    async def _offer(self, rows: Sequence[IntervalRecord], failures: int) -> float | None:
-        """None when the cursor may move, else how long to wait in s."""
+    async def _step(self) -> bool:
+        """One batch: of what is new, else of what is to be sent again, else of what was left behind."""
+        here = self._standing
+        rows, after = await self._log.read(here.live, self._batch_rows)
+        if rows:
+            if len(rows) == self._batch_rows:
+                self.stats.backlog = await self._log.backlog(here)
+                if self.stats.backlog > BEHIND_BATCHES * self.sink.batch_rows and len(here.backfill) < BACKFILLS_MAX:
+                    self._standing = here.left_behind(await self._log.end())
+                    await self._log.save_standing(self.sink.name, self._standing)
+                    return True
+            else:
+                self.stats.backlog = len(rows)
+            await self._deliver(rows, Standing(live=after, backfill=here.backfill))
+            return True
+        if self._resend:
+            rows, waiting = await self._finder.again(self.sink.name, self._batch_rows)
+            self._resend = bool(waiting)
+            if waiting:
+                await self._deliver(rows, here, waiting)
+                return True
+        if here.backfill:
+            part = here.backfill[0]
+            rows, after = await self._log.read(part.after, self._batch_rows, part.until)
+            self.stats.backlog = await self._log.backlog(here)
+            await self._deliver(rows, here.caught_up(after if rows else part.until))
+            return True
+        return False
+
+    async def _deliver(self, rows: Sequence[IntervalRecord], then: Standing, waiting: Sequence[Identity] = ()) -> None:
+        """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` wait no more,
+        whatever the receiver says to them."""
+        began_ms = self._clock.mono_ms()
+        if rows:
+            self.stats.oldest_ms = rows[0].start_ms
+        wanted = [row for row in rows if self.sink.wants(row)]
+        outcome = await self._offer(wanted) if wanted else _Outcome()
+        if outcome.wait_s is not None:
+            self._failures += 1
+            await asyncio.sleep(outcome.wait_s)
+            return
+        self._failures = 0
+        self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
+        at_ms = self._clock.now().utc_ms
+        parked = [Parked(identity=identity(wanted[i]), reason=why, at_ms=at_ms) for i, why in outcome.refused.items()]
+        await self._log.save_standing(self.sink.name, then, parked, waiting)
+        self._standing = then
+        self.stats.resent += len(waiting)
+        spent_s = (self._clock.mono_ms() - began_ms) / 1000
+        await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
+
+    async def _offer(self, rows: Sequence[IntervalRecord]) -> _Outcome:
         result = await self.sink.send(IntervalBatch(id=batch_id(rows), rows=rows))
         match result:
             case Accept():
                 self.stats.accepted += len(rows)
                 self._recovered()
-                return None
+                return _Outcome()
             case Reject(refused=refused):
                 self.stats.accepted += len(rows) - len(refused)
-                self.stats.rejected += len(refused)
-                first, reason = min(refused.items())
-                log.error(
-                    "a receiver refused interval records for good",
-                    extra={"sink": self.sink.name, "rows": len(refused), "reason": reason, "first": repr(rows[first])},
-                )
+                self._refused(rows, refused)
                 self._recovered()
-                return None
-            case Keep(reason=reason, after_s=after_s):
-                self.stats.kept += 1
-                if self.stats.failing != reason:
-                    log.warning(
-                        "a receiver does not take interval records", extra={"sink": self.sink.name, "reason": reason}
-                    )
-                self.stats.failing = reason
-                ceiling = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** min(failures, 10))
-                return float(max(after_s, self._rng.uniform(0.1, 1.0) * ceiling))
+                return _Outcome(refused=refused)
+            case Keep(reason=reason, after_s=after_s, whole=whole):
+                return self._kept(rows, reason, after_s, whole=whole)
             case _:
                 assert_never(result)
+
+    def _kept(self, rows: Sequence[IntervalRecord], reason: str, after_s: float, *, whole: bool) -> _Outcome:
+        self.stats.kept += 1
+        if self.stats.failing != reason:
+            log.warning("a receiver does not take interval records", extra={"sink": self.sink.name, "reason": reason})
+        self.stats.failing = reason
+        if whole:
+            if len(rows) == 1 and (self.stats.accepted or self._standing.oldest > START):
+                # it has taken others: this record is what it cannot take
+                refused = {0: reason}
+                self._refused(rows, refused)
+                return _Outcome(refused=refused)
+            self._batch_rows = max(1, min(self._batch_rows, len(rows)) // 2)
+        ceiling = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** min(self._failures, 10))
+        return _Outcome(wait_s=float(max(after_s, self._rng.uniform(0.1, 1.0) * ceiling)))
+
+    def _refused(self, rows: Sequence[IntervalRecord], refused: Mapping[int, str]) -> None:
+        self.stats.rejected += len(refused)
+        for reason in refused.values():
+            known = reason if reason in self.stats.refused or len(self.stats.refused) < 64 else "other"
+            self.stats.refused[known] = self.stats.refused.get(known, 0) + 1
+        first, reason = min(refused.items())
+        log.error(
+            "a receiver refused interval records; they are parked",
+            extra={"sink": self.sink.name, "rows": len(refused), "reason": reason, "first": repr(rows[first])},
+        )
 
     def _recovered(self) -> None:
         if self.stats.failing is not None:

@@ -8,18 +8,20 @@ interval log. The engine may be ahead of the disk; what leaves the gateway never
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from gateway.clock import Clock
+from gateway.domain.closes import Closes
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import AckBatch, AckToken, EnergyBatch, ReadingBatch
+from gateway.domain.model import AckBatch, AckToken, EnergyBatch, Ints, ReadingBatch, Slots
 from gateway.ports import DeviceLink, Emit
 from gateway.services.observe import Sample
+from gateway.services.terms import Terms
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 
@@ -30,6 +32,7 @@ BATCH_DELAY_S = 0.005
 HELD_RETRY_S = 0.05
 CLOSE_PERIOD_S = 1.0
 LOG_RETRY_S = 1.0
+REPAIR_PERIOD_S = 5.0
 ENERGY_COLUMNS = tuple(EnergyBatch.__dataclass_fields__)
 
 
@@ -37,6 +40,9 @@ class IntervalSink(Protocol):
     """Where closes go once they are durable in the spool; repeating a record is without effect."""
 
     async def append(self, entries: Sequence[Unlogged]) -> int: ...
+
+
+Newest = Callable[[Slots, Ints], Awaitable[Closes]]
 
 
 @dataclass(slots=True)
@@ -59,7 +65,8 @@ def joined(batches: list[EnergyBatch]) -> EnergyBatch:
 
 class Ingest:
     """The telemetry path of all links. `on_acks` gets devices' answers to commands, `on_logged` is called when the
-    interval log has grown."""
+    interval log has grown; `newest` finds what the log has of some intervals; `lengths` of intervals in s by the tag of
+    a program."""
 
     def __init__(
         self,
@@ -70,6 +77,8 @@ class Ingest:
         clock: Clock,
         on_acks: Callable[[AckBatch], None],
         on_logged: Callable[[], None],
+        newest: Newest,
+        lengths: Mapping[str, int],
     ) -> None:
         self._fleet = fleet
         self._recorder = recorder
@@ -77,6 +86,8 @@ class Ingest:
         self._clock = clock
         self._on_acks = on_acks
         self._on_logged = on_logged
+        self._terms = Terms(fleet=fleet, recorder=recorder, clock=clock, lengths=lengths)
+        self._newest = newest
         self._links: list[DeviceLink] = []
         self._rows: list[EnergyBatch] = []
         self._row_count = 0
@@ -141,6 +152,7 @@ class Ingest:
         spool = self._recorder.spool
         number = spool.last_record
         if rows:
+            self._terms.update()
             plate = self._fleet.nameplate
             rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
             recorded = self._recorder.take(joined(rows), self._clock.now(), rated_w)
@@ -176,10 +188,30 @@ class Ingest:
         """Take batches, close intervals by time and carry durable closes to the log, until cancelled."""
         self._log_work.set()
         self._news.set()
+        self._terms.update()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._process(), name="ingest-batches")
             group.create_task(self._close_by_time(), name="interval-closer")
             group.create_task(self._carry(), name="interval-log")
+            group.create_task(self._repair(), name="interval-repair")
+
+    async def _repair(self) -> None:
+        """Make intervals again for which data came late, from what the log has of them."""
+        while True:
+            await asyncio.sleep(REPAIR_PERIOD_S)
+            while True:
+                slots, starts = self._recorder.late_due(self._clock.now())
+                if not len(slots):
+                    break
+                try:
+                    bases = await self._newest(slots, starts)
+                except StorageError as error:
+                    self.stats.log_failures += 1
+                    log.warning("late data waits for the interval log", extra={"why": str(error)})
+                    break
+                if not self._recorder.room_for_repair:
+                    break
+                self._recorder.repair(slots, starts, bases, self._clock.now())
 
     async def _close_by_time(self) -> None:
         while True:
@@ -216,8 +248,22 @@ class Ingest:
             ("gateway_duplicates", "Settlement messages that had been counted before.", totals.duplicates),
             ("gateway_too_old", "Settlement messages too old to be told from duplicates.", totals.too_old),
             ("gateway_sequence_gaps", "Settlement messages that were never received.", totals.gaps),
-            ("gateway_late_rows", "Settlement messages later than any revision.", totals.late_rows),
-            ("gateway_time_replaced", "Settlement messages with an implausible device time.", totals.time_replaced),
+            (
+                "gateway_late_rows",
+                "Settlement messages for intervals older than the newest two.",
+                totals.late_rows,
+            ),
+            ("gateway_lost_rows", "Settlement messages that belong to no interval any more.", totals.lost_rows),
+            ("gateway_interval_repairs", "Intervals made again from late data.", totals.repairs),
+            ("gateway_time_replaced", "Settlement messages that go by the time of receipt.", totals.time_replaced),
+            ("gateway_counter_resets", "Energy counters that began anew.", totals.counter_resets),
+            ("gateway_counter_rollovers", "Energy counters that went past their end.", totals.rollovers),
+            ("gateway_energy_jumps", "Energies beyond what a battery could move, left out.", totals.jumps),
+            ("gateway_energy_silences", "Silences longer than an interval, by counter.", totals.silent_segments),
+            ("gateway_energy_spread_wh", "Energy of silences that was shared by time.", totals.spread_wh),
+            ("gateway_energy_unattributed_wh", "Energy that no interval has.", totals.unattributed_wh),
+            ("gateway_counter_days", "Days of integration compared with a coarse counter.", totals.days_compared),
+            ("gateway_counter_days_off", "Days on which integration was off its counter.", totals.days_drifted),
             ("gateway_telemetry_holds", "Times that telemetry was held back.", self.stats.holds),
             ("gateway_interval_log_failures", "Failed appends to the interval log.", self.stats.log_failures),
             ("gateway_spool_commits", "Commits of the spool.", spool.stats.commits),

@@ -15,6 +15,32 @@ class EnergySample:
     discharge_wh: float
     battery_w: float
     soc_pct: float
+    grid_w: float
+    pv_w: float
+    load_w: float
+
+
+class Mean:
+    """A power of which only the mean matters; what lies between an unknown and a known value is unknown."""
+
+    def __init__(self) -> None:
+        self._before = math.nan
+        self._ws = 0.0
+        self._s = 0.0
+
+    def add(self, s: float, power_w: float) -> None:
+        """A value `s` after the one before; 0 = nothing came before."""
+        mean_w = (self._before + power_w) / 2
+        if s > 0 and not math.isnan(mean_w):
+            self._ws += mean_w * s
+            self._s += s
+        self._before = power_w
+
+    def take(self) -> float:
+        """The mean since the last take, NaN = unknown."""
+        mean_w = self._ws / self._s if self._s > 0 else math.nan
+        self._ws = self._s = 0.0
+        return mean_w
 
 
 class Meter:
@@ -27,8 +53,9 @@ class Meter:
         self.charge_wh = 0.0
         self.discharge_wh = 0.0
         self.gaps = 0
+        self.site = {"grid_w": Mean(), "pv_w": Mean(), "load_w": Mean()}
 
-    def add(self, mono_ms: int, battery_w: float) -> None:
+    def add(self, mono_ms: int, battery_w: float, **site_w: float) -> None:
         """A reading; between two of them power goes in a straight line."""
         if math.isnan(battery_w):
             return
@@ -36,6 +63,12 @@ class Meter:
             self._before, self._began_ms = None, None
             self.charge_wh = self.discharge_wh = 0.0
             self.gaps += 1
+            for mean in self.site.values():
+                mean.take()
+        # after a gap the first value is one that nothing came before
+        lasted_s = 0.0 if self._before is None else (mono_ms - self._before[0]) / 1000
+        for name, mean in self.site.items():
+            mean.add(lasted_s, site_w.get(name, math.nan))
         if self._before is None:
             self._began_ms = mono_ms
         else:

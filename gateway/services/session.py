@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -280,7 +279,7 @@ class Session:
         self._steering.read_mono_ms = now.mono_ms
         self._steering.look(self._program)
         reading = self._with_mode(self._program.canonical(self.values))
-        self._meter.add(now.mono_ms, reading.get("battery_w"))
+        self._meter.add(now.mono_ms, reading.get("battery_w"), **{n: reading.get(n) for n in self._meter.site})
         force = self._steering.in_force
         self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._steering.running else 0)
         self._told_online = True
@@ -303,18 +302,17 @@ class Session:
         if span_ms <= 0:
             return
         reading = self._program.canonical(self.values)
-        charge_counter, discharge_counter = reading.get("charge_counter_wh"), reading.get("discharge_counter_wh")
-        has = self._program.counters
         self._hearer.energy(
             self.slot,
             EnergySample(
                 span_ms=span_ms,
-                charge_counter_wh=charge_counter,
-                discharge_counter_wh=discharge_counter,
-                charge_wh=math.nan if "charge_counter_wh" in has else charge_wh,
-                discharge_wh=math.nan if "discharge_counter_wh" in has else discharge_wh,
+                charge_counter_wh=reading.get("charge_counter_wh"),
+                discharge_counter_wh=reading.get("discharge_counter_wh"),
+                charge_wh=charge_wh,
+                discharge_wh=discharge_wh,
                 battery_w=(discharge_wh - charge_wh) * 3_600_000 / span_ms,
                 soc_pct=reading.get("soc_pct"),
+                **{name: mean.take() for name, mean in self._meter.site.items()},
             ),
             now,
         )

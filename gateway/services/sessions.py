@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 RECONCILE_S = 1.0
+_SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "span_ms")
 SecretOf = Callable[[str], str]
 
 
@@ -209,14 +210,13 @@ class Sessions:
     def _energy_batch(self, samples: Sequence[tuple[int, EnergySample, Now]]) -> EnergyBatch:
         for slot, _, _ in samples:
             self._seq[slot] = self._seq.get(slot, 0) + 1
-        names = ("charge_counter_wh", "discharge_counter_wh", "charge_wh", "discharge_wh", "battery_w", "soc_pct")
         return EnergyBatch(
             slots=np.array([s[0] for s in samples], dtype=np.int32),
             boot=np.full(len(samples), self._boot, dtype=np.int64),
             seq=np.array([self._seq[s[0]] for s in samples], dtype=np.int64),
             t_ms=np.array([s[2].utc_ms for s in samples], dtype=np.int64),
             span_ms=np.array([s[1].span_ms for s in samples], dtype=np.int64),
-            **{name: np.array([getattr(s[1], name) for s in samples], dtype=np.float64) for name in names},
+            **{name: np.array([getattr(s[1], name) for s in samples], dtype=np.float64) for name in _SAMPLED},
         )
 
     # -- the device link -------------------------------------------------------------------------------------

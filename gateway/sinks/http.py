@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.domain.model import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
-from gateway.sinks.rows import row_of
+from gateway.sinks.rows import RowsPerS, row_of
 
 MAX_REPLY_BYTES = 4 << 20
 BATCH_ROWS = 1_000
@@ -31,6 +31,7 @@ class HttpSinkSettings(BaseModel):
     url: Annotated[str, Field(pattern=r"^https?://")]
     token: SecretStr | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
+    rows_per_s_max: RowsPerS = 10_000
 
 
 class HttpSink:
@@ -90,7 +91,8 @@ async def _body(reply: aiohttp.ClientResponse) -> bytes:
 def _judge(reply: aiohttp.ClientResponse, body: bytes, *, rows: int) -> SinkResult:
     if not 200 <= reply.status < 300:
         after = reply.headers.get("Retry-After", "")
-        return Keep(reason=f"http_{reply.status}", after_s=min(float(after), 3600.0) if after.isdecimal() else 0.0)
+        after_s = min(float(after), 3600.0) if after.isdecimal() else 0.0
+        return Keep(reason=f"http_{reply.status}", after_s=after_s, whole=reply.status in (400, 413, 422))
     if not body.strip():
         return Accept()
     try:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.clock import Clock
 from gateway.domain.model import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
-from gateway.sinks.rows import row_of
+from gateway.sinks.rows import RowsPerS, row_of
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 
 INTERVAL_TOPIC = "gateway/v1/platform/intervals"
@@ -23,6 +23,7 @@ class MqttSinkSettings(BaseModel):
     kind: Literal["mqtt"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
+    rows_per_s_max: RowsPerS = 10_000
 
 
 class MqttSink:

@@ -1,9 +1,14 @@
 """An interval record as receivers see it: JSON with RFC 3339 times; identity is (device, start, revision)."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from gateway.domain.model import IntervalRecord
+from pydantic import Field
+
+from gateway.domain.model import IntervalRecord, Quality
+
+RowsPerS = Annotated[float, Field(gt=0, le=1_000_000)]
+"""The most records that a sink is given per second."""
 
 
 def rfc3339(ms: int) -> str:
@@ -13,7 +18,7 @@ def rfc3339(ms: int) -> str:
 
 
 def row_of(record: IntervalRecord) -> dict[str, Any]:
-    """Energy in Wh on the AC side, charge and discharge apart; null = unknown."""
+    """Energy in Wh on the AC side, charge and discharge apart; null = unknown. `quality` names what to know of it."""
     return {
         "device": record.device,
         "start": rfc3339(record.start_ms),
@@ -23,12 +28,20 @@ def row_of(record: IntervalRecord) -> dict[str, Any]:
         "discharge_wh": _rounded(record.discharge_wh),
         "coverage_pct": round(record.coverage_pct, 2),
         "samples": record.samples,
+        "soc_start_pct": record.soc_start_pct,
         "soc_end_pct": record.soc_end_pct,
         "source": record.source.name.lower(),
         "battery_w_mean": _rounded(record.battery_w_mean),
         "battery_w_min": record.battery_w_min,
         "battery_w_max": record.battery_w_max,
+        "grid_w_mean": _rounded(record.grid_w_mean),
+        "pv_w_mean": _rounded(record.pv_w_mean),
+        "load_w_mean": _rounded(record.load_w_mean),
+        "quality": _NAMES[record.quality],
     }
+
+
+_NAMES = {flags: [flag.name.lower() for flag in Quality if flag & flags and flag.name] for flags in range(512)}
 
 
 def _rounded(value: float | None) -> float | None:

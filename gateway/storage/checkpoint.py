@@ -42,7 +42,6 @@ class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
     record: int
     session: int
     utc_ms: int
-    not_before_ms: int
     rules: Rules
     ids: list[str]
     columns: list[tuple[str, str, int]] = []
@@ -59,7 +58,7 @@ class Checkpoint:
         """The engine as it was."""
         engine = Engine(self.header.rules)
         mine = {k.removeprefix(ENGINE_PREFIX): v for k, v in self.columns.items() if k.startswith(ENGINE_PREFIX)}
-        engine.restore(mine, self.header.not_before_ms)
+        engine.restore(mine)
         return engine
 
 
@@ -71,7 +70,6 @@ def take(engine: Engine, *, record: int, session: int, utc_ms: int, ids: Sequenc
         record=record,
         session=session,
         utc_ms=utc_ms,
-        not_before_ms=engine.not_before_ms,
         rules=engine.rules,
         ids=list(ids),
     )

@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.storage.interval_rows import COLUMNS, record_of
+
+T = TypeVar("T")
 
 NAMED_MAX = 64
 """So many devices are looked up one by one; for more every row of the stretch is gone through."""
@@ -43,6 +45,12 @@ with recursive start(ms) as (
 select i.id, {_NAMES} from start cross join json_each(:devices) named cross join interval i
 where ms < :to_ms and i.start_ms = ms and i.device = named.value and {_AFTER}
   and i.revision = (select max(revision) from interval where start_ms = ms and device = named.value) limit :most
+"""  # noqa: S608 own constants
+
+_FIND = f"""
+select i.id, {_NAMES} from json_each(:keys) wanted cross join interval i
+where i.start_ms = json_extract(wanted.value, '$[0]') and i.device = json_extract(wanted.value, '$[1]')
+  and i.revision = (select max(revision) from interval where start_ms = i.start_ms and device = i.device)
 """  # noqa: S608 own constants
 
 
@@ -105,15 +113,36 @@ class IntervalQueries:
     async def page(self, wanted: Wanted, after: Place | None, limit: int) -> tuple[list[IntervalRecord], Place | None]:
         """See `page`. Raises StorageError if a file cannot be read: a part is never given for the whole."""
 
-        def work() -> tuple[list[IntervalRecord], Place | None]:
-            paths = self._files(wanted.from_ms)
-            self._close(keep=paths)
-            try:
-                return page([self._connection(path) for path in paths], wanted, after, limit)
-            except sqlite3.Error as error:
-                raise StorageError(f"interval log: {error}") from error
+        return await self._run(lambda: page(self._connections(wanted.from_ms), wanted, after, limit))
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def find(self, places: Sequence[Place]) -> list[IntervalRecord]:
+        """The newest records of these intervals, by start and device; those that have none are left out. Raises
+        StorageError."""
+        if not places:
+            return []
+
+        def work() -> list[IntervalRecord]:
+            found: dict[Place, IntervalRecord] = {}
+            for connection in self._connections(min(places)[0]):
+                for row in connection.execute(_FIND, {"keys": json.dumps(places)}):
+                    record = record_of(row)
+                    known = found.get((record.start_ms, record.device))
+                    if known is None or known.revision < record.revision:
+                        found[(record.start_ms, record.device)] = record
+            return [found[place] for place in sorted(found)]
+
+        return await self._run(work)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except sqlite3.Error as error:
+            raise StorageError(f"interval log: {error}") from error
+
+    def _connections(self, from_ms: int) -> list[sqlite3.Connection]:
+        paths = self._files(from_ms)
+        self._close(keep=paths)
+        return [self._connection(path) for path in paths]
 
     def _connection(self, path: Path) -> sqlite3.Connection:
         found = self._open.get(path)

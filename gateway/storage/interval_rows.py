@@ -1,15 +1,19 @@
 """Interval records as SQLite rows: the schema of a log file and its few statements."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.domain.intervals import Closes
-from gateway.domain.model import DeviceId, EnergySource, IntervalRecord
+import numpy as np
+
+from gateway.domain.closes import CLOSE_COLUMNS, Closes
+from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Quality
 
 Row = tuple[Any, ...]
+Identity = tuple[int, str, int]
+"""Start (UTC ms), device and revision: what no two records share."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Statements of few sizes stay compiled; a remainder is padded with rows that the statement leaves out.
 STATEMENT_ROWS = (16, 128, 1024, 8192)
 
@@ -27,12 +31,17 @@ COLUMNS = (
     "battery_w_mean",
     "battery_w_min",
     "battery_w_max",
+    "soc_start_pct",
+    "quality",
+    "grid_w_mean",
+    "pv_w_mean",
+    "load_w_mean",
 )
 _NAMES = ", ".join(COLUMNS)
 _ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
 _PADDING: Row = (None,) * len(COLUMNS)
 
-SELECT_AFTER = f"select id, {_NAMES} from interval where id > ? order by id limit ?"  # noqa: S608 own constants
+SELECT_AFTER = f"select id, {_NAMES} from interval where id > ? and id <= ? order by id limit ?"  # noqa: S608 own constants
 SELECT_IDENTITY = f"select {_NAMES} from interval where start_ms = ? and device = ? and revision = ?"  # noqa: S608
 _INSERT = {
     size: f"insert into interval ({_NAMES}) select * from (values {', '.join([_ROW] * size)}) "  # noqa: S608
@@ -48,13 +57,26 @@ begin;
 create table interval (
   id integer primary key, device text not null, start_ms integer not null, length_s integer not null,
   revision integer not null, charge_wh real, discharge_wh real, coverage_pct real not null, samples integer not null,
-  soc_end_pct real, source integer not null, battery_w_mean real, battery_w_min real, battery_w_max real);
+  soc_end_pct real, source integer not null, battery_w_mean real, battery_w_min real, battery_w_max real,
+  soc_start_pct real, quality integer not null default 0, grid_w_mean real, pv_w_mean real, load_w_mean real);
 create unique index identity on interval (start_ms, device, revision);
 create table position (one integer primary key check (one = 1), record integer not null);
 insert into position values (1, {position:d});
 pragma user_version = {SCHEMA_VERSION};
 commit;
 """  # noqa: S608 an integer and own constants
+
+
+# What brings a file from the version before to this one; each is whole or not at all, and cheap however large it is.
+MIGRATIONS: Mapping[int, str] = {
+    2: """
+alter table interval add column soc_start_pct real;
+alter table interval add column quality integer not null default 0;
+alter table interval add column grid_w_mean real;
+alter table interval add column pv_w_mean real;
+alter table interval add column load_w_mean real;
+""",
+}
 
 
 def statement_sizes(variables_max: int) -> list[int]:
@@ -76,6 +98,16 @@ def rows_of(closes: Closes, ids: Sequence[str]) -> list[Row]:
     columns = [getattr(closes, name).tolist() for name in COLUMNS[1:]]
     rows = list(zip(devices, *columns, strict=True))
     return rows if all(devices) else [row for row in rows if row[0]]
+
+
+def closes_of(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> Closes:
+    """Records as they were closed; those of devices without a slot are left out. The inverse of `rows_of`."""
+    known = [record for record in records if record.device in slot_of]
+    columns: dict[str, np.ndarray] = {}
+    for name, dtype in CLOSE_COLUMNS.items():
+        values = [slot_of[r.device] if name == "slots" else getattr(r, name) for r in known]
+        columns[name] = np.array(values, dtype=np.dtype(dtype).newbyteorder("="))
+    return Closes(**columns)
 
 
 def identity(row: Row) -> Row:
@@ -104,4 +136,9 @@ def record_of(row: Row) -> IntervalRecord:
         battery_w_mean=row[11],
         battery_w_min=row[12],
         battery_w_max=row[13],
+        soc_start_pct=row[14],
+        quality=Quality(row[15]),
+        grid_w_mean=row[16],
+        pv_w_mean=row[17],
+        load_w_mean=row[18],
     )

@@ -13,18 +13,20 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from gateway.clock import Clock
-from gateway.domain.errors import CorruptState, StorageError
+from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.storage.interval_rows import (
+    MIGRATIONS,
     SCHEMA_VERSION,
     SELECT_AFTER,
     SELECT_IDENTITY,
+    Identity,
     Row,
     as_stored,
     create_sql,
@@ -36,6 +38,7 @@ from gateway.storage.interval_rows import (
 )
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool import CORRUPT_SUFFIX, sync_directory
+from gateway.storage.standings import START, Cursor, Parked, Range, Standing, Standings
 
 log = logging.getLogger(__name__)
 
@@ -43,24 +46,17 @@ T = TypeVar("T")
 
 SUFFIX = ".sqlite"
 CURSORS = "cursors.sqlite"
-READ_MAX = 10_000
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Cursor:
-    """A place in the log: everything up to row `row` of file `file` has been read."""
-
-    file: int = 0
-    row: int = 0
-
-
-START = Cursor()
+DAY_MS = 86_400_000
+ROW_MAX = (1 << 63) - 1
+READ_MAX = 50_000
 
 
 @dataclass(slots=True)
 class LogStats:
     """Counters. `repeated`: rows that were there already; `conflicting`: there already with different content (the
-    first one stays); `nameless`: rows whose device is not known any more."""
+    first one stays); `nameless`: rows whose device is not known any more. `held_files`: older than need be, because
+    a reader has not read them; `dropped_unsent`: rows that went before every reader had them, because there was no room
+    left. `bytes` is what the log takes, `bytes_max` what it may."""
 
     rows: int = 0
     commits: int = 0
@@ -70,7 +66,10 @@ class LogStats:
     nameless: int = 0
     corrupt_files: int = 0
     dropped_files: int = 0
+    dropped_unsent: int = 0
     held_files: int = 0
+    bytes: int = 0
+    bytes_max: int = 0
     failing: str | None = None
 
 
@@ -92,7 +91,7 @@ class IntervalLog:
         self._files: list[_File] = []
         self._newest: sqlite3.Connection | None = None
         self._older: tuple[int, sqlite3.Connection] | None = None
-        self._cursors: sqlite3.Connection | None = None
+        self._standings_open: Standings | None = None
         self._position = 0
         self._largest = 0
 
@@ -137,28 +136,41 @@ class IntervalLog:
             self.stats.failing = None
         return added
 
-    async def read(self, cursor: Cursor, limit: int) -> tuple[list[IntervalRecord], Cursor]:
-        """Up to `limit` records after `cursor` (at most 10,000), and the cursor after them."""
-        return await self._run(lambda: self._read(cursor, min(limit, READ_MAX)))
+    async def read(
+        self, cursor: Cursor, limit: int, until: Cursor | None = None
+    ) -> tuple[list[IntervalRecord], Cursor]:
+        """Up to `limit` records after `cursor` (at most 50,000) and not after `until`, and the cursor after them."""
+        return await self._run(lambda: self._read(cursor, min(limit, READ_MAX), until))
 
-    async def load_cursor(self, name: str) -> Cursor:
+    async def end(self) -> Cursor:
+        """The place after the newest record."""
+        return await self._run(self._end_of_log)
+
+    async def standing(self, name: str) -> Standing:
         """Where the reader `name` is; the start for a new one."""
-        return await self._run(lambda: self._load_cursors().get(name, START))
+        return await self._run(lambda: self._standings.load(name))
 
-    async def save_cursor(self, name: str, cursor: Cursor) -> None:
-        """Durably remember where the reader `name` is."""
-        await self._run(lambda: self._save_cursor(name, cursor))
+    async def save_standing(
+        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    ) -> None:
+        """Durably remember where the reader `name` is, what its receiver refused and what is not parked any more."""
+        await self._run(lambda: self._standings.save(name, standing, parked, taken))
 
-    async def backlog(self, cursor: Cursor) -> tuple[int, int | None]:
-        """Records after `cursor`, and the start (UTC ms) of the first of them."""
-        return await self._run(lambda: self._backlog(cursor))
+    async def ask(self, question: Callable[[Standings], T]) -> T:
+        """Something else about the readers."""
+        return await self._run(lambda: question(self._standings))
 
-    async def retain(self, days: int, readers: Iterable[str]) -> int:
-        """Drop files of days more than `days` ago that every reader has passed; returns how many. A file that a
-        reader still needs is kept and counted as held."""
+    async def backlog(self, standing: Standing) -> int:
+        """Records that this reader has still to read."""
+        return await self._run(lambda: self._backlog(standing))
+
+    async def retain(self, days: int, readers: Iterable[str], bytes_max: int | None = None) -> int:
+        """Drop files of days more than `days` ago that every reader has read, and as many as it takes to come down to
+        `bytes_max`: damaged ones that were set aside, then what every reader has read, oldest first, and only then
+        what some reader has not (counted, and told as an error). Returns how many log files went; the newest stays."""
         today = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
         names = tuple(readers)
-        return await self._run(lambda: self._retain(today - timedelta(days=days), names))
+        return await self._run(lambda: self._retain(today - timedelta(days=days), names, bytes_max))
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -189,24 +201,46 @@ class IntervalLog:
             except sqlite3.DatabaseError as error:
                 self._newest = None
                 self._set_aside(self._files.pop(), error)
+        for file in self._files[:-1]:
+            self._bring_up(file)
         try:
-            self._cursors = self._open_cursors()
+            self._open_standings()
         except sqlite3.DatabaseError as error:
             self._set_aside(_File(0, date.min, self.directory / CURSORS), error)
-            self._cursors = self._open_cursors()
+            self._open_standings()
 
-    def _open_cursors(self) -> sqlite3.Connection:
+    def _bring_up(self, file: _File) -> None:
+        """Have an older file in the present schema, so that whoever reads it need not know others."""
+        try:
+            connection = _open(file.path)
+            if connection is None:
+                raise sqlite3.DatabaseError("an old log file is empty")
+            connection.close()
+        except sqlite3.DatabaseError as error:
+            self._set_aside(file, error)
+            self._files.remove(file)
+
+    def _open_standings(self) -> None:
         connection = _connect(self.directory / CURSORS)
-        connection.execute(
-            "create table if not exists cursor (name text primary key, file integer not null, row integer not null)"
-        )
+        try:
+            self._standings_open = Standings(connection)
+        except sqlite3.Error:
+            connection.close()
+            raise
         sync_directory(self.directory)
-        return connection
+
+    @property
+    def _standings(self) -> Standings:
+        if self._standings_open is None:
+            raise StorageError("the interval log is not open")
+        return self._standings_open
 
     def _end(self) -> None:
-        for connection in (self._newest, self._older and self._older[1], self._cursors):
+        for connection in (self._newest, self._older and self._older[1]):
             if connection is not None:
                 connection.close()
+        if self._standings_open is not None:
+            self._standings_open.close()
 
     def _set_aside(self, file: _File, error: sqlite3.DatabaseError) -> None:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
@@ -276,14 +310,15 @@ class IntervalLog:
                 extra={"rows": len(conflicting), "first": repr(identity(conflicting[0]))},
             )
 
-    def _read(self, cursor: Cursor, limit: int) -> tuple[list[IntervalRecord], Cursor]:
+    def _read(self, cursor: Cursor, limit: int, until: Cursor | None) -> tuple[list[IntervalRecord], Cursor]:
         out: list[IntervalRecord] = []
         for file in list(self._files):
-            if file.sequence < cursor.file or limit <= len(out):
+            if file.sequence < cursor.file or limit <= len(out) or (until and file.sequence > until.file):
                 continue
             row = cursor.row if file.sequence == cursor.file else 0
+            last = until.row if until and file.sequence == until.file else ROW_MAX
             try:
-                rows = self._reader(file).execute(SELECT_AFTER, (row, limit - len(out))).fetchall()
+                rows = self._reader(file).execute(SELECT_AFTER, (row, last, limit - len(out))).fetchall()
             except sqlite3.DatabaseError as error:
                 if file is self._files[-1]:
                     raise
@@ -314,56 +349,77 @@ class IntervalLog:
         self._set_aside(file, error)
         self._files.remove(file)
 
-    def _load_cursors(self) -> dict[str, Cursor]:
-        connection = self._cursors
-        if connection is None:
-            raise StorageError("the interval log is not open")
-        return {name: Cursor(file, row) for name, file, row in connection.execute("select name, file, row from cursor")}
+    def _rows_in(self, file: _File) -> int:
+        return int(self._reader(file).execute("select coalesce(max(id), 0) from interval").fetchone()[0])
 
-    def _save_cursor(self, name: str, cursor: Cursor) -> None:
-        if self._cursors is None:
-            raise StorageError("the interval log is not open")
-        self._cursors.execute(
-            "insert into cursor values (?, ?, ?) on conflict (name) do update set file = excluded.file, "
-            "row = excluded.row",
-            (name, cursor.file, cursor.row),
+    def _end_of_log(self) -> Cursor:
+        return Cursor(self._files[-1].sequence, self._rows_in(self._files[-1])) if self._files else START
+
+    def _backlog(self, standing: Standing) -> int:
+        return sum(self._backlog_in(file, standing) for file in list(self._files))
+
+    def _backlog_in(self, file: _File, standing: Standing) -> int:
+        """Records of a file that a reader has still to read."""
+        if file.sequence < standing.oldest.file:
+            return 0
+        try:
+            rows = self._rows_in(file)
+        except sqlite3.DatabaseError as error:
+            if file is self._files[-1]:
+                raise
+            self._forget(file, error)
+            return 0
+        return sum(
+            max(min(part.until.within(file.sequence, rows), rows) - part.after.within(file.sequence, rows), 0)
+            for part in (*standing.backfill, Range(standing.live, Cursor(file.sequence + 1)))
         )
 
-    def _backlog(self, cursor: Cursor) -> tuple[int, int | None]:
-        count = 0
-        for file in self._files:
-            if file.sequence >= cursor.file:
-                last = self._reader(file).execute("select coalesce(max(id), 0) from interval").fetchone()[0]
-                count += max(last - (cursor.row if file.sequence == cursor.file else 0), 0)
-        if not count:
-            return 0, None
-        first, _ = self._read(cursor, 1)
-        return count, first[0].start_ms if first else None
-
-    def _retain(self, oldest: date, readers: tuple[str, ...]) -> int:
-        cursors = self._load_cursors()
-        wanted = min((cursors.get(name, START) for name in readers), default=None)
+    def _retain(self, oldest: date, readers: tuple[str, ...], bytes_max: int | None) -> int:
+        standings = [self._standings.load(name) for name in readers]
         dropped = 0
         self.stats.held_files = 0
         for file in self._files[:-1]:
             if file.day >= oldest:
                 break
-            if wanted is not None and self._backlog_in(file, wanted):
+            if any(self._backlog_in(file, standing) for standing in standings):
                 self.stats.held_files += 1
                 continue
             self._drop(file)
             dropped += 1
+        if bytes_max is not None:
+            dropped += self._make_room(standings, bytes_max)
         if dropped:
             sync_directory(self.directory)
             self.stats.dropped_files += dropped
+            first = self._files[0].day if self._files else oldest
+            self._standings.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
+        self.stats.bytes = sum(_size(file.path) for file in self._files)
+        self.stats.bytes_max = bytes_max or 0
         return dropped
 
-    def _backlog_in(self, file: _File, cursor: Cursor) -> bool:
-        if cursor.file > file.sequence:
-            return False
-        row = cursor.row if cursor.file == file.sequence else 0
-        found = self._reader(file).execute("select exists (select 1 from interval where id > ?)", (row,)).fetchone()
-        return bool(found[0])
+    def _make_room(self, standings: list[Standing], bytes_max: int) -> int:
+        aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
+        excess = sum(_size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside) - bytes_max
+        for path in aside:
+            if excess <= 0:
+                return 0
+            excess -= path.stat().st_size
+            path.unlink()
+        unsent = {file: max((self._backlog_in(file, s) for s in standings), default=0) for file in self._files[:-1]}
+        dropped = 0
+        for file in sorted(unsent, key=lambda file: (unsent[file] > 0, file.sequence)):
+            if excess <= 0:
+                break
+            excess -= _size(file.path)
+            if unsent[file]:
+                self.stats.dropped_unsent += unsent[file]
+                log.error(
+                    "interval records were dropped before every receiver had them: no room is left",
+                    extra={"file": file.path.name, "rows": unsent[file], "bytes_max": bytes_max},
+                )
+            self._drop(file)
+            dropped += 1
+        return dropped
 
     def _drop(self, file: _File) -> None:
         if self._older is not None and self._older[0] == file.sequence:
@@ -372,6 +428,12 @@ class IntervalLog:
         for end in ("", "-wal", "-shm"):
             file.path.with_name(file.path.name + end).unlink(missing_ok=True)
         self._files = [other for other in self._files if other is not file]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file and of what SQLite keeps beside it."""
+    names = (path, path.with_name(path.name + "-wal"))
+    return sum(name.stat().st_size for name in names if name.exists())
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -386,16 +448,19 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
-    """A log file, or None for one whose creation was cut short. Raises CorruptState for one of a newer version."""
+    """A log file, brought to the present schema, or None for one whose creation was cut short. Raises NewerState."""
     connection = _connect(path)
     try:
         version = connection.execute("pragma user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise CorruptState(f"{path.name} was written by a newer version (schema {version}, known {SCHEMA_VERSION})")
+            raise NewerState(f"{path.name} was written by a newer version (schema {version}, known {SCHEMA_VERSION})")
         if version:
+            for number in range(version + 1, SCHEMA_VERSION + 1):
+                log.info("an interval log file gets a newer schema", extra={"file": path.name, "schema": number})
+                connection.executescript(f"begin;{MIGRATIONS[number]}pragma user_version = {number};commit;")
             connection.execute("select max(id) from interval").fetchone()
             return connection
-    except (sqlite3.Error, CorruptState):
+    except (sqlite3.Error, NewerState):
         connection.close()
         raise
     connection.close()

@@ -12,18 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.domain.closes import Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
-from gateway.domain.intervals import Closes, Engine, Taken
-from gateway.domain.model import EnergyBatch, Floats, Now
+from gateway.domain.intervals import Agreed, Engine, Taken
+from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
 from gateway.storage.checkpoint import Checkpoints, Columns, take
-from gateway.storage.records import Kind, batch_payload, names_payload, rules_payload, timer_payload
+from gateway.storage.records import (
+    Kind,
+    Repair,
+    batch_payload,
+    names_payload,
+    repair_payload,
+    rules_payload,
+    terms_payload,
+    timer_payload,
+)
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool import Spool
 
 DurableHook = Callable[[int], None]
 
 UNLOGGED_ROWS = 500_000
+LATE_ROWS = 500_000
 DURABLE_WAIT_S = 30.0
 
 
@@ -46,6 +57,7 @@ class Recorder:
         self._waiting: deque[Unlogged] = deque()
         self._durable: deque[Unlogged] = deque(unlogged)
         self._rows = sum(len(found.closes) for found in unlogged)
+        self._late_record = 0
 
     def open_spool(
         self,
@@ -67,6 +79,7 @@ class Recorder:
             if on_durable is not None:
                 on_durable(record)
 
+        self._late_record = first_record - 1
         self._spool = Spool(
             directory,
             first_record=first_record,
@@ -88,6 +101,11 @@ class Recorder:
     @property
     def room(self) -> bool:
         """Whether to take another batch; if not, hold the telemetry back: the disk or the log is behind."""
+        return self.spool.room and self._rows < UNLOGGED_ROWS and len(self.engine.late) < LATE_ROWS
+
+    @property
+    def room_for_repair(self) -> bool:
+        """Whether a repair may be recorded: it makes room where what is late leaves none."""
         return self.spool.room and self._rows < UNLOGGED_ROWS
 
     def begin(self, rules: Rules, now: Now) -> int:
@@ -105,18 +123,45 @@ class Recorder:
         slots = batch.slots
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
         rated = rated.astype(np.float32).astype(np.float64)
+        waiting = len(self.engine.late)
         taken = self.engine.take(batch, now, rated)
         record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
+        self._note_late(waiting, record)
         return Recorded(record=record, taken=taken)
+
+    def agree(self, agreed: Agreed, now: Now) -> int:
+        """Terms of some devices from here on. Returns the record."""
+        self._name_devices()
+        closes = self.engine.agree(agreed)
+        return self._append(Kind.TERMS, terms_payload(now, agreed, closes), closes)
+
+    def late_due(self, now: Now) -> tuple[Slots, Ints]:
+        """Older intervals that are to be made again, once the log holds everything that was closed before."""
+        if not len(self.engine.late) or self.logged_record() < self._late_record:
+            return self.engine.late.due(now.utc_ms, 0, 0)
+        return self.engine.late_due(now)
+
+    def repair(self, slots: Slots, start_ms: Ints, bases: Closes, now: Now) -> int:
+        """Make older intervals again, from their newest records; returns how many."""
+        closes = self.engine.repair(slots, start_ms, bases)
+        self._append(
+            Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), closes), closes
+        )
+        return len(closes)
 
     def close_due(self, now: Now) -> int:
         """Close what is due by the clock, one slice; returns how many, call again while there are any."""
         if not self.room:
             return 0
+        unsettled, waiting = self.engine.unsettled(now), len(self.engine.late)
         closes = self.engine.close_due(now)
-        if len(closes):
-            self._append(Kind.TIMER, timer_payload(now, closes), closes)
+        if len(closes) or unsettled:
+            self._note_late(waiting, self._append(Kind.TIMER, timer_payload(now, closes), closes))
         return len(closes)
+
+    def _note_late(self, waiting_before: int, record: int) -> None:
+        if len(self.engine.late) > waiting_before:
+            self._late_record = record
 
     def unlogged(self, rows: int = 20_000) -> list[Unlogged]:
         """Durable closes for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""

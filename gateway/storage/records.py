@@ -10,6 +10,11 @@ segments; `session` is the number of the first record of the process that wrote 
     FLEET, NAMES   JSON `[first slot, [device id, ...]]`; FLEET (first = 0, complete) begins every segment
     BATCH, TIMER   i64 now (UTC ms)  u32 rows  u32 closes  row columns  close columns, each contiguous; TIMER: no rows
     RULES          i64 now (UTC ms)  u32 length of JSON  u32 closes  JSON of the interval rules  close columns
+    TERMS          i64 now (UTC ms)  u32 devices  u32 closes  terms columns  close columns
+    REPAIR         i64 now (UTC ms)  u32 intervals  u32 closes  u32 bases  slots and starts  base columns (like closes)
+                   close columns
+
+Version 1 had fewer columns; what it lacks is unknown. A record of a newer version is refused, never skipped.
 """
 
 import struct
@@ -17,21 +22,24 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import orjson
 
+from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.energy import Rules
-from gateway.domain.errors import CorruptState
-from gateway.domain.intervals import CLOSE_COLUMNS, NO_CLOSES, Closes
-from gateway.domain.model import EnergyBatch, Floats, Now
+from gateway.domain.errors import CorruptState, NewerState
+from gateway.domain.intervals import Agreed
+from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
 
 MAGIC = b"\xb5BFR"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<4sBBHIIQQ")
 _CHECKED = struct.Struct("<4sBBHIQQ")
 HEADER_BYTES = _HEADER.size
 _BODY = struct.Struct("<qII")
+_COUNT = struct.Struct("<I")
 
 ROW_COLUMNS: Mapping[str, str] = {
     "slots": "<i4",
@@ -45,7 +53,13 @@ ROW_COLUMNS: Mapping[str, str] = {
     "discharge_wh": "<f8",
     "battery_w": "<f8",
     "soc_pct": "<f8",
+    "grid_w": "<f8",
+    "pv_w": "<f8",
+    "load_w": "<f8",
 }
+TERMS_COLUMNS: Mapping[str, str] = {"slots": "<i4", "length_s": "<i8", "counter_step_wh": "<f8", "rated_w": "<f8"}
+KEY_COLUMNS: Mapping[str, str] = {"slots": "<i4", "start_ms": "<i8"}
+SINCE_2 = frozenset({"grid_w", "pv_w", "load_w", "soc_start_pct", "quality", "grid_w_mean", "pv_w_mean", "load_w_mean"})
 _RATED = "<f4"
 
 
@@ -57,6 +71,8 @@ class Kind(IntEnum):
     BATCH = 3
     TIMER = 4
     RULES = 5
+    TERMS = 6
+    REPAIR = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +83,29 @@ class Record:
     number: int
     session: int
     payload: memoryview
+    version: int = VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What moved the engine, and the closes that it caused. `batch` None: the timer, or new `rules`."""
+    """What moved the engine, and the closes that it caused: a batch, new rules, new terms, a repair, or the timer."""
 
     now: Now
-    batch: EnergyBatch | None
-    rated_w: Floats | None
-    rules: Rules | None
     closes: Closes
+    batch: EnergyBatch | None = None
+    rated_w: Floats | None = None
+    rules: Rules | None = None
+    terms: Agreed | None = None
+    repair: "Repair | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """Intervals to make again, and the newest records of those that have one."""
+
+    slots: Slots
+    start_ms: Ints
+    bases: Closes
 
 
 def frame(kind: Kind, number: int, session: int, parts: Sequence[bytes]) -> bytes:
@@ -90,18 +118,21 @@ def frame(kind: Kind, number: int, session: int, parts: Sequence[bytes]) -> byte
 
 
 def record_at(data: memoryview, offset: int) -> Record | None:
-    """The record that begins at `offset`, or None if no whole, intact one does."""
+    """The record that begins at `offset`, or None if no whole, intact one does. Raises NewerState for an intact one
+    that this version does not know."""
     if offset + HEADER_BYTES > len(data):
         return None
     magic, kind, version, zero, length, crc, number, session = _HEADER.unpack_from(data, offset)
     end = offset + HEADER_BYTES + length
-    if magic != MAGIC or version != VERSION or end > len(data):
+    if magic != MAGIC or end > len(data):
         return None
     payload = data[offset + HEADER_BYTES : end]
     checked = _CHECKED.pack(magic, kind, version, zero, length, number, session)
-    if zlib.crc32(payload, zlib.crc32(checked)) != crc or kind not in _KINDS:
+    if zlib.crc32(payload, zlib.crc32(checked)) != crc or not version:
         return None
-    return Record(kind=Kind(kind), number=number, session=session, payload=payload)
+    if version > VERSION or kind not in _KINDS:
+        raise NewerState(f"record {number} was written by a newer version (format {version}, known {VERSION})")
+    return Record(kind=Kind(kind), number=number, session=session, payload=payload, version=version)
 
 
 _KINDS = frozenset(Kind)
@@ -137,47 +168,82 @@ def rules_payload(now: Now, rules: Rules, closes: Closes) -> list[bytes]:
     return [_BODY.pack(now.utc_ms, len(text), len(closes)), text, *_closes_parts(closes)]
 
 
+def terms_payload(now: Now, agreed: Agreed, closes: Closes) -> list[bytes]:
+    """Terms of some devices from here on, and what changing them closed."""
+    parts = [_BODY.pack(now.utc_ms, len(agreed.slots), len(closes))]
+    parts += [_bytes(getattr(agreed, name), dtype) for name, dtype in TERMS_COLUMNS.items()]
+    return parts + _closes_parts(closes)
+
+
+def repair_payload(now: Now, repair: Repair, closes: Closes) -> list[bytes]:
+    """What was made again from what, and the outcome."""
+    parts = [_BODY.pack(now.utc_ms, len(repair.slots), len(closes)), _COUNT.pack(len(repair.bases))]
+    parts += [_bytes(getattr(repair, name), dtype) for name, dtype in KEY_COLUMNS.items()]
+    return parts + _closes_parts(repair.bases) + _closes_parts(closes)
+
+
 def read_step(record: Record) -> Step:
-    """The inverse of the three payloads above. Raises CorruptState if the lengths do not add up."""
+    """The inverse of the payloads above. Raises CorruptState if the lengths do not add up."""
     payload = record.payload
     if len(payload) < _BODY.size:
         raise CorruptState(f"record {record.number} is too short")
     utc_ms, size, n_closes = _BODY.unpack_from(payload)
     now = Now(utc_ms=utc_ms, mono_ms=0)
     at = _BODY.size
-    batch, rated, rules = None, None, None
+    cut = _Cut(payload, at, record.version)
+    found: dict[str, Any] = {}
     try:
         if record.kind is Kind.RULES:
-            rules = Rules(**orjson.loads(payload[at : at + size]))
-            at += size
+            found["rules"] = Rules(**orjson.loads(cut.take(size)))
+        elif record.kind is Kind.TERMS:
+            found["terms"] = Agreed(**cut.columns(size, TERMS_COLUMNS))
+        elif record.kind is Kind.REPAIR:
+            (bases,) = _COUNT.unpack(cut.take(_COUNT.size))
+            keys = cut.columns(size, KEY_COLUMNS)
+            found["repair"] = Repair(**keys, bases=cut.closes(bases))
         elif record.kind is Kind.BATCH:
-            columns, at = _read_columns(payload, at, size, ROW_COLUMNS)
-            batch = EnergyBatch(**columns)
-            rated = np.frombuffer(payload, dtype=_RATED, count=size, offset=at).astype(np.float64)
-            at += size * np.dtype(_RATED).itemsize
-        closes = NO_CLOSES
-        if n_closes:
-            columns, at = _read_columns(payload, at, n_closes, CLOSE_COLUMNS)
-            closes = Closes(**columns)
-    except (ValueError, TypeError) as wrong:
+            found["batch"] = EnergyBatch(**cut.columns(size, ROW_COLUMNS))
+            found["rated_w"] = cut.columns(size, {"rated_w": _RATED})["rated_w"].astype(np.float64)
+        closes = cut.closes(n_closes)
+    except (ValueError, TypeError, struct.error) as wrong:
         raise CorruptState(f"record {record.number} does not hold what it says") from wrong
-    if at != len(payload):
-        raise CorruptState(f"record {record.number} has {len(payload) - at} bytes too many")
-    return Step(now=now, batch=batch, rated_w=rated, rules=rules, closes=closes)
+    if cut.at != len(payload):
+        raise CorruptState(f"record {record.number} has {len(payload) - cut.at} bytes too many")
+    return Step(now=now, closes=closes, **found)
+
+
+class _Cut:
+    """Reads a payload from `at` on."""
+
+    def __init__(self, payload: memoryview, at: int, version: int) -> None:
+        self.at = at
+        self._payload = payload
+        self._version = version
+
+    def take(self, size: int) -> memoryview:
+        part = self._payload[self.at : self.at + size]
+        self.at += size
+        return part
+
+    def columns(self, n: int, spec: Mapping[str, str]) -> dict[str, np.ndarray]:
+        out = {}
+        for name, dtype in spec.items():
+            if self._version < 2 and name in SINCE_2:
+                kind = np.dtype(dtype)
+                out[name] = np.full(n, np.nan if kind.kind == "f" else 0, dtype=kind.newbyteorder("="))
+                continue
+            column = np.frombuffer(self._payload, dtype=dtype, count=n, offset=self.at)
+            self.at += column.nbytes
+            out[name] = column.astype(column.dtype.newbyteorder("="))
+        return out
+
+    def closes(self, n: int) -> Closes:
+        return Closes(**self.columns(n, CLOSE_COLUMNS)) if n else NO_CLOSES
 
 
 def same_closes(one: Closes, other: Closes) -> bool:
     """Whether both are the same to the bit."""
     return len(one) == len(other) and _closes_parts(one) == _closes_parts(other)
-
-
-def _read_columns(payload: memoryview, at: int, n: int, spec: Mapping[str, str]) -> tuple[dict[str, np.ndarray], int]:
-    columns = {}
-    for name, dtype in spec.items():
-        column = np.frombuffer(payload, dtype=dtype, count=n, offset=at)
-        at += column.nbytes
-        columns[name] = column.astype(column.dtype.newbyteorder("="))
-    return columns, at
 
 
 def _closes_parts(closes: Closes) -> list[bytes]:

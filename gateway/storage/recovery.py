@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.domain.closes import Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import CorruptState
-from gateway.domain.intervals import Closes, Engine
+from gateway.domain.intervals import Engine
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
 from gateway.storage.records import Kind, Record, Step, read_names, read_step, same_closes
 from gateway.storage.spool import Scan
@@ -150,6 +151,10 @@ class Replay:
     def _replay(self, step: Step) -> None:
         if step.rules is not None:
             closes = self.engine.relength(step.rules)
+        elif step.terms is not None:
+            closes = self.engine.agree(step.terms)
+        elif step.repair is not None:
+            closes = self.engine.repair(step.repair.slots, step.repair.start_ms, step.repair.bases)
         elif step.batch is not None:
             closes = self.engine.take(step.batch, step.now, step.rated_w).closes
         else:

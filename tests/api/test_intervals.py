@@ -86,7 +86,10 @@ async def test_intervals_route_stream_is_the_whole_of_it(
         assert [json.loads(line) for line in text.splitlines()] == page["intervals"]
         return
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert rows == [{k: "" if v is None else str(v) for k, v in row.items()} for row in page["intervals"]]
+    assert rows == [
+        {k: "|".join(v) if isinstance(v, list) else "" if v is None else str(v) for k, v in row.items()}
+        for row in page["intervals"]
+    ]
 
 
 async def test_intervals_route_stream_of_nothing_has_its_head(tmp_path: Path) -> None:

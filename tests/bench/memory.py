@@ -41,6 +41,7 @@ from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE, telemetry
 from tests.bench.rig import aim, percentile, report, rss_kib
 from tests.bench.wiring import CountingLog, NoJournal, reference, steered
+from tests.fakes import nothing_logged
 from tests.services.waiting import service
 
 TIMEOUT_S = 120
@@ -110,7 +111,14 @@ async def child(devices: int) -> dict[str, Any]:
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[codec], fleet=fleet, clock=clock)
     recorder = Recorder(Engine(Rules(length_s=300)), ids=fleet.ids)
     ingest = Ingest(
-        fleet=fleet, recorder=recorder, log_=CountingLog(), clock=clock, on_acks=lambda _: None, on_logged=lambda: None
+        fleet=fleet,
+        recorder=recorder,
+        log_=CountingLog(),
+        clock=clock,
+        on_acks=lambda _: None,
+        on_logged=lambda: None,
+        newest=nothing_logged,
+        lengths={},
     )
     control = steered(fleet, link, NoJournal(), clock).control
     inventory = Inventory(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})

@@ -42,6 +42,7 @@ from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
+from tests.fakes import nothing_logged
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 RESERVE_PCT = 20
@@ -120,7 +121,16 @@ async def wired(
     engine = Engine(rules)
     recorder = Recorder(engine, ids=fleet.ids)
     log = CountingLog()
-    ingest = Ingest(fleet=fleet, recorder=recorder, log_=log, clock=clock, on_acks=on_acks, on_logged=lambda: None)
+    ingest = Ingest(
+        fleet=fleet,
+        recorder=recorder,
+        log_=log,
+        clock=clock,
+        on_acks=on_acks,
+        on_logged=lambda: None,
+        newest=nothing_logged,
+        lengths={},
+    )
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         async with recorder.open_spool(Path(directory) / "spool", first_record=1, on_durable=ingest.durable):
             recorder.begin(rules, clock.now())

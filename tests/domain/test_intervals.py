@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import InvariantBroken
-from gateway.domain.intervals import Closes, Engine
-from gateway.domain.model import EnergySource
+from gateway.domain.intervals import Agreed, Engine
+from gateway.domain.model import EnergySource, Quality
 from tests.energy_batches import T0, at, batch, row
 
 LENGTH_S = 60
@@ -77,14 +78,15 @@ def test_engine_jump_beyond_the_rating_is_rejected_and_the_next_difference_count
     assert (e.totals.jumps, e.totals.jump_wh) == (1, 13.1)
 
 
-def test_engine_silence_longer_than_an_interval_attributes_nothing_and_counts_it() -> None:
+def test_engine_silence_longer_than_an_interval_is_a_gap_first() -> None:
     e = engine()
     take(e, row(seq=1, t=10, **both(0)))
     closes = take(e, row(seq=2, t=71, **both(7)))
     assert told(closes)[0][1:3] == (0, 1)
     assert np.isnan(closes.charge_wh[0])
     assert closes.coverage_pct.tolist() == [0.0]
-    assert (e.totals.silent_segments, e.totals.unattributed_wh) == (2, 21.0)
+    assert closes.quality.tolist() == [Quality.GAP]
+    assert (e.totals.silent_segments, e.totals.spread_wh) == (2, 0.0)
     assert told(take(e, row(seq=3, t=120, **both(8)))) == [(0, 1, 1, 1.0, 2.0, pytest.approx(100 * 49 / 60), 2)]
 
 
@@ -104,7 +106,7 @@ def test_engine_spans_add_once_in_any_order_and_split_over_the_edge() -> None:
     take(e, late, late)
     closes = take(e, others[1], row(seq=4, t=90, span=30, charge_wh=3, discharge_wh=9))
     assert told(closes) == [(0, 0, 1, 6.0, 0.0, 100.0, 3)]
-    assert closes.source.tolist() == [EnergySource.ENERGY]
+    assert closes.source.tolist() == [EnergySource.INTEGRATED]
     split = take(e, row(seq=5, t=130, span=40, charge_wh=4, discharge_wh=8))
     assert told(split) == [(0, 1, 1, 6.0, 15.0, 100.0, 1)]
 
@@ -121,7 +123,7 @@ def test_engine_device_that_had_a_counter_does_not_fall_back_to_spans() -> None:
     take(e, row(seq=2, t=20, charge_wh=5, discharge_wh=5))
     closes = take(e, row(seq=3, t=60, charge_counter_wh=2, charge_wh=1, discharge_wh=1))
     assert told(closes) == [(0, 0, 1, 2.0, 7.0, pytest.approx(100 * 30 / 60), 3)]
-    assert closes.source.tolist() == [EnergySource.COUNTER]
+    assert closes.source.tolist() == [EnergySource.INTEGRATED]
     assert e.totals.spans_beside_counter == 1
 
 
@@ -165,13 +167,233 @@ def test_engine_late_row_makes_a_revision_after_a_grace_without_another_close() 
     assert [(c[1], c[2], c[3]) for c in told(e.close_due(at(130)))] == [(0, 2, 2.0)]
 
 
-def test_engine_row_older_than_two_intervals_is_counted_late() -> None:
+def test_engine_row_older_than_two_intervals_waits_for_its_record_and_makes_a_revision_f13() -> None:
     e = engine()
     span = {"span": 10, "charge_wh": 1.5, "discharge_wh": 0.0}
-    take(e, row(seq=2, t=70, **span), row(seq=3, t=130, **span), row(seq=4, t=190, **span))
-    taken = e.take(batch([row(seq=1, t=20, **span)]), at(200), None)
+    first = take(e, row(seq=1, t=20, soc_pct=40, battery_w=-540, **span), row(seq=3, t=70, **span))
+    take(e, row(seq=4, t=130, **span), row(seq=5, t=190, **span))
+    taken = e.take(batch([row(seq=2, t=40, soc_pct=41, battery_w=-60, **span)]), at(200), None)
     assert (taken.counts.late_rows, taken.counts.late_wh) == (1, 1.5)
     assert not len(e.close_due(at(215)))
+    assert not len(e.late_due(at(229))[0])
+    slots, starts = e.late_due(at(230))
+    assert (slots.tolist(), starts.tolist()) == ([0], [T0])
+    closes = e.repair(slots, starts, first)
+    assert told(closes) == [(0, 0, 2, 3.0, 0.0, pytest.approx(100 * 20 / 60), 2)]
+    assert closes.battery_w_mean.tolist() == [pytest.approx(-300)]
+    assert (closes.soc_start_pct.tolist(), closes.soc_end_pct.tolist()) == ([40.0], [40.0])
+    assert closes.quality.tolist() == [Quality.LATE | Quality.GAP]
+    assert not len(e.late_due(at(1000))[0])
+
+
+def test_engine_interval_that_was_never_recorded_begins_with_its_late_data_f13() -> None:
+    e = engine()
+    span = {"span": 60, "charge_wh": 1.0, "discharge_wh": 0.0}
+    take(e, row(seq=1, t=60, **span), row(seq=9, t=540, **span), row(seq=10, t=600, **span))
+    take(e, row(seq=4, t=240, **span), now=600)
+    assert told(e.repair(*e.late_due(at(700)), NO_CLOSES)) == [(0, 3, 1, 1.0, 0.0, 100.0, 1)]
+
+
+def test_engine_stored_samples_tell_what_happened_in_a_silence_f13() -> None:
+    e = engine()
+    closes = take(e, row(seq=1, t=60, **both(0)), row(seq=2, t=120, **both(6)))
+    assert closes.charge_wh.tolist()[1:] == [6.0]
+    take(e, row(seq=9, t=540, **both(48)))
+    found = told(take(e, *(row(seq=i, t=60 * i, **both(10 * (i - 1))) for i in (3, 4)), now=545))
+    found += told(e.close_due(at(575)))
+    assert [c[1:6] for c in found] == [(2, 1, 14.0, 28.0, 100.0), (3, 1, 10.0, 20.0, 100.0)]
+    assert not len(e.close_due(at(1144)))
+    spread = e.close_due(at(1145))
+    assert [(c[1], c[3], c[5]) for c in told(spread)] == [(n, pytest.approx(3.6), 100.0) for n in (4, 5, 6)]
+    assert set(spread.quality.tolist()) == {Quality.SPREAD}
+    assert [c[1:4] for c in told(e.close_due(at(1300)))] == [(7, 1, pytest.approx(3.6)), (8, 2, pytest.approx(3.6))]
+    assert (e.totals.spread_wh, e.totals.unattributed_wh) == pytest.approx((54.0, 0.0))
+
+
+def test_engine_silence_longer_than_two_days_is_not_spread_and_counted() -> None:
+    e = engine()
+    take(e, row(seq=1, t=60, **both(0)))
+    take(e, row(seq=2, t=60 + 50 * 3600, **both(1000)))
+    assert (e.totals.unattributed_wh, e.totals.spread_wh) == (3000.0, 0.0)
+    assert not len(e.close_due(at(60 + 51 * 3600)).charge_wh[1:])
+
+
+def test_engine_counter_that_rolls_over_goes_on_f31() -> None:
+    e = engine()
+    take(e, row(seq=1, t=10, charge_counter_wh=65_530), row(seq=2, t=20, charge_counter_wh=4), rated_w=3600)
+    closes = take(e, row(seq=3, t=60, charge_counter_wh=14), rated_w=3600)
+    assert closes.charge_wh.tolist() == [20.0]
+    assert (e.totals.rollovers, e.totals.counter_resets) == (1, 0)
+
+
+def test_engine_counter_reset_far_from_its_end_is_no_rollover_f31() -> None:
+    e = engine()
+    take(e, row(seq=1, t=10, charge_counter_wh=60_000), row(seq=2, t=20, charge_counter_wh=4), rated_w=3600)
+    closes = take(e, row(seq=3, t=60, charge_counter_wh=14), rated_w=3600)
+    assert closes.charge_wh.tolist() == [10.0]
+    assert (e.totals.rollovers, e.totals.counter_resets) == (0, 1)
+    assert closes.quality.tolist() == [Quality.RESET | Quality.GAP]
+
+
+def coarse(step_wh: float, *, rated_w: float = 6000.0, length_s: int = LENGTH_S) -> Engine:
+    e = engine()
+    e.agree(agreed(step_wh, rated_w=rated_w, length_s=length_s))
+    return e
+
+
+def agreed(step_wh: float = 1.0, *, rated_w: float = 6000.0, length_s: int = LENGTH_S) -> Agreed:
+    return Agreed(
+        slots=np.zeros(1, dtype=np.int32), length_s=np.array([length_s]), counter_step_wh=np.array([step_wh]),
+        rated_w=np.array([rated_w]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("step_wh", "source"), [(1.0, EnergySource.COUNTER), (1.1, EnergySource.INTEGRATED)])
+def test_engine_counter_is_used_up_to_a_step_of_one_percent_of_an_interval(step_wh: float, source: int) -> None:
+    """6 kW for a minute are 100 Wh."""
+    e = coarse(step_wh)
+    take(e, row(seq=1, t=1, **both(0)))
+    closes = take(e, row(seq=2, t=60, span=59, charge_wh=8.0, discharge_wh=9.0, **both(10)))
+    assert closes.source.tolist() == [source]
+    expected = (10.0, 20.0) if source == EnergySource.COUNTER else (8.0, 9.0)
+    assert (closes.charge_wh[0], closes.discharge_wh[0]) == expected
+
+
+def test_engine_mean_power_stands_in_for_energy_that_is_not_told() -> None:
+    e = engine()
+    closes = take(e, row(seq=1, t=30, span=30, battery_w=-120), row(seq=2, t=60, span=30, battery_w=240))
+    assert told(closes) == [(0, 0, 1, 1.0, 2.0, 100.0, 2)]
+    assert closes.source.tolist() == [EnergySource.INTEGRATED]
+
+
+def test_engine_coarse_counter_fills_a_silence() -> None:
+    e = coarse(100.0)
+    span = {"span": 60, "charge_wh": 50.0, "discharge_wh": 0.0}
+    take(e, row(seq=1, t=60, charge_counter_wh=1000, discharge_counter_wh=0, **span))
+    take(e, row(seq=6, t=360, charge_counter_wh=1300, discharge_counter_wh=0, **span))
+    found = e.close_due(at(1000))
+    assert [(c[1], c[3]) for c in told(found)] == [(1, 62.5), (2, 62.5), (3, 62.5)]
+    assert found.quality.tolist() == [Quality.SPREAD] * 3
+
+
+@pytest.mark.parametrize(("counted", "drifted"), [(2400.0, 0), (2600.0, 0), (3100.0, 1)])
+def test_engine_integration_is_compared_with_a_coarse_counter_once_a_day(counted: float, drifted: int) -> None:
+    e = coarse(100.0)
+    day = 86_400 - T0 // 1000 % 86_400
+    for i in range(26):
+        t = day + 3600 * i - 1000
+        made = {"charge_wh": 100.0, "discharge_wh": 0.0, "discharge_counter_wh": 0.0}
+        for k in range(60):
+            take(e, row(boot=i, seq=k + 1, t=t + 60 * k, span=60, charge_counter_wh=(counted / 24) * (i + k / 60),
+                        **(made | {"charge_wh": 100.0 / 60})))  # fmt: skip
+    assert (e.totals.days_compared, e.totals.days_drifted) == (4, drifted)
+
+
+def test_engine_soc_at_the_edges_is_that_of_the_nearest_sample() -> None:
+    e = engine()
+    take(e, row(seq=1, t=10, soc_pct=40), row(seq=2, t=58, soc_pct=44))
+    closes = take(e, row(seq=3, t=75, soc_pct=45), row(seq=4, t=110, soc_pct=47), row(seq=5, t=121, soc_pct=48))
+    assert closes.soc_start_pct.tolist() == [40.0, 44.0]
+    assert closes.soc_end_pct.tolist() == [44.0, 47.0]
+
+
+def test_engine_site_powers_are_means_over_the_time_they_are_known() -> None:
+    e = engine()
+    take(e, row(seq=1, t=20, span=20, grid_w=300, pv_w=100))
+    closes = take(e, row(seq=2, t=60, span=10, grid_w=-300))
+    assert closes.grid_w_mean.tolist() == [pytest.approx(100)]
+    assert closes.pv_w_mean.tolist() == [100.0]
+    assert np.isnan(closes.load_w_mean).all()
+
+
+def test_engine_power_beyond_the_rating_is_not_believed_f30() -> None:
+    e = engine()
+    take(e, row(seq=1, t=30, span=30, battery_w=50_000), rated_w=5000)
+    closes = take(e, row(seq=2, t=60, span=30, battery_w=4000), rated_w=5000)
+    assert (closes.battery_w_max.tolist(), closes.battery_w_mean.tolist()) == ([4000.0], [4000.0])
+    assert closes.quality.tolist() == [Quality.JUMP | Quality.GAP]
+    assert e.totals.power_refused == 1
+
+
+def test_engine_counter_and_power_that_disagree_are_told_f29() -> None:
+    e = engine()
+    take(e, row(seq=1, t=0, **both(0)))
+    agreeing = take(e, row(seq=2, t=60, span=60, battery_w=600, **both(10)))
+    disagreeing = take(e, row(seq=3, t=120, span=60, battery_w=600, **both(110)))
+    assert agreeing.quality.tolist() == [0]
+    assert disagreeing.quality.tolist() == [Quality.DISAGREES]
+
+
+def test_engine_length_is_each_devices_own() -> None:
+    e = engine()
+    e.agree(agreed(length_s=180))
+    rows = [
+        row(slot=slot, seq=i, t=30 * i, span=30, charge_wh=1, discharge_wh=0) for slot in (0, 1) for i in range(1, 7)
+    ]
+    assert [c[:4] for c in told(take(e, *rows))] == [(0, 0, 1, 6.0), (1, 0, 1, 2.0), (1, 1, 1, 2.0), (1, 2, 1, 2.0)]
+
+
+def test_engine_new_terms_close_what_is_open_of_that_device_only() -> None:
+    e = engine()
+    rows = [row(slot=slot, seq=1, t=30, span=30, charge_wh=1, discharge_wh=0) for slot in (0, 1)]
+    take(e, *rows)
+    closes = e.agree(agreed(length_s=180))
+    assert told(closes) == [(0, 0, 1, 1.0, 0.0, 50.0, 1)]
+    assert closes.quality.tolist() == [Quality.CUT | Quality.GAP]
+    assert closes.length_s.tolist() == [LENGTH_S]
+    taken = e.take(batch([row(slot=0, seq=2, t=200, span=30, charge_wh=3, discharge_wh=0)]), at(200), None)
+    assert taken.counts.lost_rows == 0
+    assert [c[:3] for c in told(e.close_due(at(400)))] == [(0, 3, 1), (1, 0, 1)]
+
+
+@pytest.mark.parametrize("offset_s", [-7 * 3600, -8 * 3600, -420, -1800])
+def test_engine_clock_that_is_always_off_by_the_same_is_not_believed_f12(offset_s: int) -> None:
+    """Local time, daylight saving, skew: after three samples the time of receipt counts."""
+    e = engine()
+    closes: list[tuple[Any, ...]] = []
+    for i in range(1, 20):
+        closes += told(take(e, row(seq=i, t=10 * i + offset_s, charge_wh=1, discharge_wh=0), now=10 * i))
+    closes += told(e.close_due(at(1000)))
+    assert e.totals.time_replaced == 17
+    assert sum(c[6] for c in closes if c[1] >= 0) == 17
+    take(e, row(seq=30, t=300, charge_wh=1, discharge_wh=0), now=300)
+    assert e.totals.time_replaced == 17
+    assert not e.clocks.wrong[0]
+
+
+def test_engine_backlog_is_old_but_its_time_is_believed_f12() -> None:
+    e = engine()
+    rows = [row(seq=i, t=10 * i, charge_wh=1, discharge_wh=0) for i in range(1, 61)]
+    for i, part in enumerate(np.array_split(np.arange(60), 12)):
+        take(e, *(rows[k] for k in part), now=4000 + 5 * i)
+    assert e.totals.time_replaced == 0
+
+
+@pytest.mark.parametrize("seconds", [3 * 3600, 2 * 86_400])
+def test_engine_gateway_clock_that_jumps_makes_no_interval_twice_f11(seconds: int) -> None:
+    """Back and forth: what is closed stays a partition of time, identities are given once."""
+    e = engine()
+    given: dict[tuple[int, int], int] = {}
+    log = NO_CLOSES
+    for i in range(1, 200):
+        shift = -seconds if 60 < i < 90 else seconds if 120 < i < 150 else 0
+        rows = [row(seq=i, t=10 * i, charge_counter_wh=i, discharge_counter_wh=0)]
+        now = at(10 * i + shift)
+        steps = [e.close_due(now), take(e, *rows, now=10 * i + shift)]
+        slots, starts = e.late_due(now)
+        bases = [i for i, start in enumerate(log.start_ms.tolist()) if start in starts]
+        steps.append(e.repair(slots, starts, log.rows(np.array(bases, dtype=np.int64))))
+        log = Closes(**{n: np.concatenate([getattr(c, n) for c in (log, *steps)]) for n in CLOSE_COLUMNS})
+        _, newest = np.unique(log.start_ms[::-1], return_index=True)
+        log = log.rows(len(log) - 1 - newest)
+        for closes in steps:
+            for start, revision, length in zip(closes.start_ms, closes.revision, closes.length_s, strict=True):
+                assert start % (length * 1000) == 0
+                assert revision == given.get((0, int(start)), 0) + 1
+                given[(0, int(start))] = int(revision)
+                assert closes.charge_wh.min() >= 0 or np.isnan(closes.charge_wh).any()
+    assert (e.cur.start_ms[0], e.discharge.wh[0]) == (T0 + 1_980_000, 0.0)
+    assert e.totals.counter_resets + e.totals.jumps == 0
 
 
 def test_engine_interval_that_was_skipped_closes_when_its_row_comes() -> None:
@@ -231,7 +453,7 @@ def test_engine_new_length_closes_what_is_open_and_never_overlaps() -> None:
     closes = take(e, row(seq=3, t=80, **both(2)), row(seq=4, t=100, **both(4)), row(seq=5, t=180, **both(8)), now=200)
     assert closes.start_ms.tolist() == [T0 + 90_000]
     assert closes.charge_wh.tolist() == [pytest.approx(5.0)]
-    assert e.totals.late_rows == 1
+    assert (e.totals.late_rows, e.totals.lost_rows) == (0, 1)
 
 
 def test_engine_length_that_does_not_divide_a_day_is_refused() -> None:

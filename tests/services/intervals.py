@@ -14,7 +14,7 @@ def record(number: int, *, revision: int = 1, charge_wh: float | None = 1.5) -> 
     return IntervalRecord(
         device=DeviceId(f"home-{number}"), start_ms=T0 + 300_000 * number, length_s=300, revision=revision,
         charge_wh=charge_wh, discharge_wh=0.0, coverage_pct=100.0, samples=30, soc_end_pct=55.0,
-        source=EnergySource.ENERGY, battery_w_mean=-18.0, battery_w_min=-20.0, battery_w_max=None,
+        source=EnergySource.INTEGRATED, battery_w_mean=-18.0, battery_w_min=-20.0, battery_w_max=None,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool import Spool
 from tests.energy_batches import T0, batch, row
-from tests.fakes import FACTS, FakeLink, home
+from tests.fakes import FACTS, FakeLink, home, nothing_logged
 from tests.services.waiting import service, turns, until
 
 RULES = Rules(length_s=60, grace_s=5)
@@ -67,7 +67,14 @@ async def rig(directory: Path, *, queue_bytes: int = 1 << 20, running: bool = Tr
     acks: list[AckBatch] = []
     logged: list[int] = []
     ingest = Ingest(
-        fleet=fleet, recorder=recorder, log_=log, clock=clock, on_acks=acks.append, on_logged=lambda: logged.append(1)
+        fleet=fleet,
+        recorder=recorder,
+        log_=log,
+        clock=clock,
+        on_acks=acks.append,
+        on_logged=lambda: logged.append(1),
+        newest=nothing_logged,
+        lengths={},
     )
     spool = recorder.open_spool(directory / "spool", first_record=1, on_durable=ingest.durable, queue_bytes=queue_bytes)
     async with AsyncExitStack() as stack:

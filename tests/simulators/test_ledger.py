@@ -19,11 +19,16 @@ def row(**fields: Any) -> dict[str, Any]:
         "discharge_wh": 120.5,
         "coverage_pct": 100.0,
         "samples": 60,
+        "soc_start_pct": None,
         "soc_end_pct": 55.0,
         "source": "counter",
         "battery_w_mean": 1_446.0,
         "battery_w_min": 1_400.0,
         "battery_w_max": None,
+        "grid_w_mean": -12.5,
+        "pv_w_mean": None,
+        "load_w_mean": None,
+        "quality": ["gap", "late"],
     } | fields
 
 
@@ -44,6 +49,8 @@ def test_read_row_good_is_understood() -> None:
         ({"samples": 1.5}, "samples"),
         ({"coverage_pct": 101}, "coverage_pct"),
         ({"source": "guess"}, "source"),
+        ({"quality": "gap"}, "quality"),
+        ({"quality": ["fine"]}, "quality"),
         ({"charge_wh": "0"}, "charge_wh"),
         ({"discharge_wh": -1}, "discharge_wh"),
     ],

@@ -25,7 +25,6 @@ State = dict[str, bytes]
 def state_of(engine: Engine) -> State:
     """The whole engine, to the bit."""
     out = {name: column.tobytes() for name, column in engine.columns().items()}
-    out["not_before"] = str(engine.not_before_ms).encode()
     out["rules"] = repr(engine.rules).encode()
     return out
 

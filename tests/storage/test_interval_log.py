@@ -1,6 +1,8 @@
 """The interval log: a total order that survives restarts, days, repetition and damage."""
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.domain.errors import CorruptState, StorageError
-from gateway.domain.intervals import Closes
-from gateway.domain.model import EnergySource, IntervalRecord
-from gateway.storage.intervals import START, Cursor, IntervalLog
+from gateway.domain.closes import Closes
+from gateway.domain.errors import NewerState, StorageError
+from gateway.domain.model import EnergySource, IntervalRecord, Quality
+from gateway.storage import intervals
+from gateway.storage.interval_query import IntervalQueries
+from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged
+from gateway.storage.standings import START, Cursor, Parked, Range, Standing
 from tests.energy_batches import T0
 
 DAY_S = 86_400
@@ -32,10 +37,15 @@ def closes(numbers: Sequence[int], *, revision: int = 1, charge_wh: float = 1.5,
         coverage_pct=np.full(n, 100.0),
         samples=np.full(n, 7, dtype=np.int32),
         soc_end_pct=np.full(n, 55.5),
-        source=np.full(n, EnergySource.ENERGY, dtype=np.int8),
+        source=np.full(n, EnergySource.INTEGRATED, dtype=np.int8),
         battery_w_mean=unknown,
         battery_w_min=unknown,
         battery_w_max=unknown,
+        soc_start_pct=unknown,
+        grid_w_mean=unknown,
+        pv_w_mean=unknown,
+        load_w_mean=unknown,
+        quality=np.zeros(n, dtype=np.int16),
     )
 
 
@@ -49,6 +59,10 @@ def numbers(rows: Sequence[IntervalRecord]) -> list[int]:
 
 def files(directory: Path) -> list[Path]:
     return sorted(directory.glob("0*.sqlite"))
+
+
+PARKED = Parked(identity=(T0, "bat-0", 2), reason="refused", at_ms=T0 + 5)
+LEFT_BEHIND = Standing(live=Cursor(4, 1), backfill=(Range(Cursor(1, 2), Cursor(3, 9)),))
 
 
 async def test_log_record_reads_back_as_written(tmp_path: Path) -> None:
@@ -67,7 +81,7 @@ async def test_log_record_reads_back_as_written(tmp_path: Path) -> None:
             coverage_pct=100.0,
             samples=7,
             soc_end_pct=55.5,
-            source=EnergySource.ENERGY,
+            source=EnergySource.INTEGRATED,
         )
     ]
     assert rows[0].device == "bat-0"
@@ -102,9 +116,7 @@ async def test_log_any_history_is_one_list_for_every_reader(
         seen: list[int] = []
         cursor = START
         for _ in range(len(written) + 2):
-            backlog, oldest = await log.backlog(cursor)
-            assert backlog == len(written) - len(seen)
-            assert oldest == (T0 + len(seen) * 300_000 if backlog else None)
+            assert await log.backlog(Standing(live=cursor)) == len(written) - len(seen)
             rows_read, after = await log.read(cursor, limit)
             assert after >= cursor
             seen, cursor = seen + numbers(rows_read), after
@@ -113,7 +125,8 @@ async def test_log_any_history_is_one_list_for_every_reader(
         await log.__aexit__(None, None, None)
 
 
-async def test_log_large_commit_is_whole_and_in_order(tmp_path: Path) -> None:
+async def test_log_large_commit_is_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "READ_MAX", 10_000)
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         assert await log.append([entry(1, *range(9_000)), entry(2, *range(9_000, 20_001))]) == 20_001
         rows, after = await log.read(START, 10**9)
@@ -155,14 +168,18 @@ async def test_log_new_day_opens_a_file_and_a_clock_going_back_does_not(tmp_path
 async def test_log_cursors_survive_a_restart_and_damage_starts_over(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.load_cursor("mqtt") == START
-        await log.save_cursor("mqtt", Cursor(3, 9))
-        await log.save_cursor("mqtt", Cursor(4, 1))
+        assert await log.standing("mqtt") == Standing()
+        await log.save_standing("mqtt", Standing(live=Cursor(3, 9)), [PARKED])
+        await log.save_standing("mqtt", LEFT_BEHIND, taken=[(1, "other", 1)])
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.load_cursor("mqtt") == Cursor(4, 1)
+        assert await log.standing("mqtt") == LEFT_BEHIND
+        assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == [PARKED]
+        assert await log.ask(lambda readers: readers.parked_counts("mqtt")) == {"refused": 1}
+        await log.save_standing("mqtt", LEFT_BEHIND, taken=[PARKED.identity])
+        assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == []
     (tmp_path / "cursors.sqlite").write_bytes(b"not a database at all" * 100)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.load_cursor("mqtt") == START
+        assert await log.standing("mqtt") == Standing()
         assert log.stats.corrupt_files == 1
 
 
@@ -172,13 +189,13 @@ async def test_log_retention_drops_only_old_files_that_every_reader_has_passed(t
         for day in range(5):
             await log.append([entry(day + 1, day)])
             clock.advance(s=DAY_S)
-        await log.save_cursor("fast", Cursor(5, 1))
-        await log.save_cursor("slow", Cursor(2, 1))
+        await log.save_standing("fast", Standing(live=Cursor(5, 1)))
+        await log.save_standing("slow", Standing(live=Cursor(2, 1)))
         assert await log.retain(10, ["fast", "slow"]) == 0
         assert await log.retain(2, ["fast", "slow"]) == 2
         assert await log.retain(1, ["fast", "slow", "new"]) == 0
         assert log.stats.held_files == 2
-        rows, _ = await log.read(await log.load_cursor("slow"), 10)
+        rows, _ = await log.read((await log.standing("slow")).live, 10)
         assert numbers(rows) == [2, 3, 4]
         assert await log.retain(0, ["fast"]) == 2
         rows, _ = await log.read(START, 10)
@@ -231,7 +248,7 @@ async def test_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([entry(1, 1)])
         await log._run(lambda: log._newest and log._newest.execute("pragma user_version = 99"))
-    with pytest.raises(CorruptState, match="newer version"):
+    with pytest.raises(NewerState, match="newer version"):
         await IntervalLog(tmp_path, clock=clock).__aenter__()
 
 
@@ -246,3 +263,106 @@ async def test_log_that_cannot_be_written_says_so_and_keeps_its_position(tmp_pat
         await log._run(lambda: log._newest and log._newest.execute("pragma max_page_count = 1000000"))
         assert await log.append([entry(2, *range(10, 3000))]) == 2990
         assert log.stats.failing is None
+
+
+def corrupt(directory: Path) -> list[Path]:
+    return list(directory.glob("*.corrupt"))
+
+
+async def days(log: IntervalLog, clock: ManualClock, count: int, rows: int) -> None:
+    """A file a day."""
+    for day in range(count):
+        await log.append([entry(day + 1, *range(day * rows, (day + 1) * rows))])
+        clock.advance(s=DAY_S)
+
+
+async def test_log_without_room_drops_what_every_reader_has_first_and_counts_what_was_not_sent_f7(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        (tmp_path / "00000000-2026-01-01.sqlite.corrupt").write_bytes(bytes(100_000))
+        await days(log, clock, 5, 100)
+        await log.save_standing("late", Standing(live=Cursor(4, 100), backfill=(Range(Cursor(1, 30), Cursor(1, 50)),)))
+        await log.retain(1000, ["late"], 1 << 40)
+        whole = log.stats.bytes
+        assert await log.retain(1000, ["late"], whole) == 0
+        assert not corrupt(tmp_path)
+        assert await log.retain(1000, ["late"], whole - 1) == 1
+        assert [path.name[:8] for path in files(tmp_path)] == ["00000001", "00000003", "00000004", "00000005"]
+        assert log.stats.dropped_unsent == 0
+        assert await log.retain(1000, ["late"], 1) == 3
+        assert log.stats.dropped_unsent == 20
+        assert [record.message for record in caplog.records] == [
+            "interval records were dropped before every receiver had them: no room is left"
+        ]
+        rows, _ = await log.read(START, 1000)
+        assert numbers(rows) == list(range(400, 500))
+        assert (log.stats.bytes > 0, log.stats.bytes_max) == (True, 1)
+
+
+async def test_log_reads_no_further_than_asked_and_counts_what_is_left_behind(tmp_path: Path) -> None:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await days(log, clock, 3, 10)
+        end = await log.end()
+        assert end == Cursor(3, 10)
+        behind = Standing(live=Cursor(1, 4)).left_behind(end)
+        assert await log.backlog(behind) == 26
+        place, seen = Cursor(1, 4), []
+        while behind.backfill:
+            rows, place = await log.read(behind.backfill[0].after, 7, behind.backfill[0].until)
+            seen += numbers(rows)
+            behind = behind.caught_up(place)
+            assert await log.backlog(behind) == 26 - len(seen)
+        assert seen == list(range(4, 30))
+        rows, place = await log.read(Cursor(1, 8), 100, Cursor(2, 3))
+        assert (numbers(rows), place) == ([8, 9, 10, 11, 12], Cursor(2, 3))
+
+
+ranges = st.lists(st.integers(0, 40), min_size=2, max_size=8, unique=True).map(sorted)
+
+
+@given(marks=ranges, per_file=st.integers(1, 9), files_=st.integers(1, 5))
+def test_standing_lacks_what_lies_after_live_or_in_a_stretch(marks: list[int], per_file: int, files_: int) -> None:
+    """Against plain sets of positions in one sequence."""
+
+    def cursor(position: int) -> Cursor:
+        return START if not position else Cursor((position - 1) // per_file + 1, (position - 1) % per_file + 1)
+
+    *pairs, live = marks if len(marks) % 2 else [*marks, marks[-1] + 1]
+    stretches = tuple(Range(cursor(a), cursor(b)) for a, b in zip(pairs[::2], pairs[1::2], strict=True))
+    standing = Standing(live=cursor(live), backfill=stretches)
+    lacking = {p for p in range(1, per_file * files_ + 1) if p > live}
+    lacking |= {p for a, b in zip(pairs[::2], pairs[1::2], strict=True) for p in range(a + 1, b + 1)}
+    for position in range(1, per_file * files_ + 1):
+        assert standing.lacks(cursor(position)) == (position in lacking)
+        if cursor(position) <= standing.oldest:
+            assert position not in lacking
+
+
+SCHEMA_1 = """
+create table interval (
+  id integer primary key, device text not null, start_ms integer not null, length_s integer not null,
+  revision integer not null, charge_wh real, discharge_wh real, coverage_pct real not null, samples integer not null,
+  soc_end_pct real, source integer not null, battery_w_mean real, battery_w_min real, battery_w_max real);
+create unique index identity on interval (start_ms, device, revision);
+create table position (one integer primary key check (one = 1), record integer not null);
+insert into position values (1, 7);
+insert into interval values (1, 'bat-0', 1800000000000, 300, 1, 1.5, null, 100.0, 7, 55.5, 1, null, null, null);
+pragma user_version = 1;
+"""
+
+
+async def test_log_files_of_the_first_schema_are_brought_up_and_read_on(tmp_path: Path) -> None:
+    """Forward only: the newest file and older ones, and what is new goes on after them."""
+    for name in ("00000001-2027-01-14.sqlite", "00000002-2027-01-15.sqlite"):
+        with closing(sqlite3.connect(tmp_path / name)) as old:
+            old.executescript(SCHEMA_1)
+    async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log, IntervalQueries(log.files_from) as queries:
+        assert log.position == 7
+        await log.append([entry(8, 1)])
+        rows, _ = await log.read(START, 10)
+        assert numbers(rows) == [0, 0, 1]
+        assert (rows[0].quality, rows[0].soc_start_pct, rows[0].grid_w_mean) == (Quality(0), None, None)
+        assert numbers(await queries.find([(T0, "bat-0"), (T0 + 300_000, "bat-0"), (T0, "bat-9")])) == [0, 1]

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
+from gateway.domain.closes import Closes
 from gateway.domain.errors import StorageError
-from gateway.domain.intervals import Closes
 from gateway.domain.model import EnergySource, IntervalRecord
 from gateway.storage import interval_query
 from gateway.storage.interval_query import IntervalQueries, Place, Wanted
@@ -39,6 +39,8 @@ def unlogged(record: int, rows: Rows) -> Unlogged:
         coverage_pct=np.full(n, 100.0), samples=np.full(n, 7, dtype=np.int32), soc_end_pct=unknown,
         source=np.full(n, EnergySource.COUNTER, dtype=np.int8), battery_w_mean=unknown, battery_w_min=unknown,
         battery_w_max=unknown,
+        soc_start_pct=unknown, grid_w_mean=unknown, pv_w_mean=unknown, load_w_mean=unknown,
+        quality=np.zeros(n, dtype=np.int16),
     )  # fmt: skip
     return Unlogged(record=record, closes=closes, ids=IDS)
 

@@ -1,0 +1,124 @@
+"""What came too late for a device's two newest intervals, until the records it belongs to have been made again.
+
+Older intervals are not kept in memory; their records are in the interval log. What is late waits here, summed per
+device and interval, until somebody brings the newest record of each; then it becomes the next revision.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.accumulators import Part
+from gateway.domain.closes import Closes, closes_of, part_of
+from gateway.domain.model import NEVER_MS, Bools, Ints, Quality, Slots
+
+_SLOTS = "slots"
+
+
+class Late:
+    """Sums per device and interval, sorted by both."""
+
+    def __init__(self) -> None:
+        self.slots: Slots = np.zeros(0, dtype=np.int32)
+        self.rows = Part(0)
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def add(self, slots: Slots, more: Part, now_ms: int) -> None:
+        """Add rows, at most one per device and interval."""
+        at, there = self._find(slots, more.start_ms)
+        self.rows.add(at[there], more.rows(there), now_ms)
+        # every addition may be followed by more
+        self.rows.changed_ms[at[there]] = now_ms
+        new = ~there
+        if new.any():
+            fresh = more.rows(new)
+            fresh.changed_ms[:] = now_ms
+            slots, rows = np.concatenate((self.slots, slots[new])), Part.joined(self.rows, fresh)
+            order = np.lexsort((rows.start_ms, slots))
+            self.slots, self.rows = slots[order], rows.rows(order)
+
+    def due(self, now_ms: int, grace_ms: int, most: int) -> tuple[Slots, Ints]:
+        """Devices and starts of intervals to make again: nothing was added to them for a grace."""
+        age = now_ms - self.rows.changed_ms
+        index = np.flatnonzero((age >= grace_ms) | (age < 0))[:most]
+        return self.slots[index], self.rows.start_ms[index]
+
+    def repair(
+        self, slots: Slots, start_ms: Ints, bases: Closes, length_ms: Ints, by_counter: tuple[Bools, Bools]
+    ) -> Closes:
+        """The next revisions of these intervals, which wait no more. `bases`: their newest records, where there are any
+        (in any order); an interval without one becomes its first. `length_ms` and `by_counter` are by slot."""
+        at, there = self._find(slots, start_ms)
+        at = np.sort(at[there])
+        s, more = self.slots[at], self.rows.rows(at)
+        whole = Part(len(at))
+        whole.start_ms = more.start_ms.copy()
+        counted = [by[s] for by in by_counter]
+        base_at, known = _positions(s, more.start_ms, bases.slots, bases.start_ms)
+        if known.any():
+            kept = bases.rows(base_at[known])
+            whole.put(np.flatnonzero(known).astype(np.int32), part_of(kept))
+            for by in counted:
+                by[known] &= kept.source != 2
+        whole.add(np.arange(len(at)), more, NEVER_MS + 1)
+        whole.quality |= Quality.LATE
+        whole.revision += 1
+        gone = np.zeros(len(self.slots), dtype=np.bool_)
+        gone[at] = True
+        self.slots, self.rows = self.slots[~gone], self.rows.rows(~gone)
+        return closes_of(s, whole, length_ms[s], (counted[0], counted[1]))
+
+    def drop(self, slots: Slots) -> Part:
+        """Give up what waits for these devices; returns it."""
+        gone = np.isin(self.slots, slots)
+        out = self.rows.rows(gone)
+        self.slots, self.rows = self.slots[~gone], self.rows.rows(~gone)
+        return out
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Everything, by name."""
+        return {_SLOTS: self.slots} | {name: self.rows.column(name) for name in Part.SPEC}
+
+    def restore(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `columns` gave; without effect if there is nothing."""
+        if _SLOTS in columns:
+            self.slots = columns[_SLOTS].astype(np.int32)
+            self.rows = Part(len(self.slots))
+            for name in Part.SPEC:
+                if name in columns:
+                    self.rows.column(name)[:] = columns[name]
+
+    def renumber(self, old_slots: Ints) -> None:
+        """See `Engine.renumber`; what waits for a device that is not there any more is gone."""
+        size = int(max(self.slots.max(initial=-1), old_slots.max(initial=-1))) + 1
+        new_of = np.full(size, -1, dtype=np.int32)
+        known = old_slots >= 0
+        new_of[old_slots[known]] = np.flatnonzero(known)
+        slots = new_of[self.slots]
+        kept = slots >= 0
+        slots, rows = slots[kept], self.rows.rows(kept)
+        order = np.lexsort((rows.start_ms, slots))
+        self.slots, self.rows = slots[order], rows.rows(order)
+
+    def _find(self, slots: Slots, start_ms: Ints) -> tuple[Ints, Bools]:
+        return _positions(slots, start_ms, self.slots, self.rows.start_ms)
+
+
+def _positions(slots: Slots, start_ms: Ints, in_slots: Slots, in_start_ms: Ints) -> tuple[Ints, Bools]:
+    """Where each (slot, start) stands in the other list (which repeats none), and whether it does."""
+    n = len(in_slots)
+    if not n:
+        return np.zeros(len(slots), dtype=np.int64), np.zeros(len(slots), dtype=np.bool_)
+    order = np.lexsort((in_start_ms, in_slots))
+    held, wanted = _keys(in_slots[order], in_start_ms[order]), _keys(slots, start_ms)
+    at = np.minimum(np.searchsorted(held, wanted), n - 1)
+    return order[at], held[at] == wanted
+
+
+def _keys(slots: Slots, start_ms: Ints) -> Ints:
+    # intervals begin on whole seconds; 34 bits of them reach the year 2514
+    return (slots.astype(np.int64) << 34) | (start_ms // 1000)

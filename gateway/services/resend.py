@@ -1,0 +1,38 @@
+"""What is sent to a sink once more: parked records that somebody has looked into, or a whole stretch of time."""
+
+from collections.abc import Sequence
+
+from gateway.clock import Clock
+from gateway.domain.model import IntervalRecord
+from gateway.storage.interval_query import IntervalQueries, Place
+from gateway.storage.interval_rows import Identity
+from gateway.storage.intervals import IntervalLog
+from gateway.storage.standings import RESEND, Parked
+
+MARKED_AT_ONCE = 50_000
+
+
+class Resend:
+    """Marks records to be sent once more, and finds them for delivery."""
+
+    def __init__(self, log_: IntervalLog, queries: IntervalQueries, clock: Clock) -> None:
+        self._log = log_
+        self._queries = queries
+        self._clock = clock
+
+    async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
+        """See `delivery.Finder`. What has a newer revision by now is sent as that."""
+        waiting = await self._log.ask(lambda standings: standings.parked(name, limit, RESEND))
+        places: list[Place] = [(one.identity[0], one.identity[1]) for one in waiting]
+        return await self._queries.find(places), [one.identity for one in waiting]
+
+    async def mark(self, name: str, rows: Sequence[IntervalRecord]) -> int:
+        """Have these records sent once more; returns how many."""
+        at_ms = self._clock.now().utc_ms
+        marks = [Parked(identity=(row.start_ms, row.device, row.revision), reason=RESEND, at_ms=at_ms) for row in rows]
+        await self._log.ask(lambda standings: standings.park(name, marks))
+        return len(marks)
+
+    async def mark_parked(self, name: str, from_ms: int, to_ms: int) -> int:
+        """Have what is parked of a stretch of time sent once more; returns how many."""
+        return await self._log.ask(lambda standings: standings.release(name, from_ms, to_ms))

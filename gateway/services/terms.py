@@ -1,0 +1,43 @@
+"""What the intervals of each device are: its programs say how long, its product how fine its counters are."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gateway.clock import Clock
+from gateway.domain.fleet import Fleet
+from gateway.domain.intervals import Agreed
+from gateway.storage.recorder import Recorder
+
+
+class Terms:
+    """Keeps the recorder's terms those of the fleet. `lengths` in s by the tag of a program; a device with several has
+    the shortest, one with none that of the rules."""
+
+    def __init__(self, *, fleet: Fleet, recorder: Recorder, clock: Clock, lengths: Mapping[str, int]) -> None:
+        self._fleet = fleet
+        self._recorder = recorder
+        self._clock = clock
+        self._lengths = sorted(lengths.items(), key=lambda item: -item[1])
+        self._version = -1
+
+    def update(self) -> None:
+        """Agree on what has changed since the last time."""
+        if self._version == self._fleet.version:
+            return
+        n, plate = self._fleet.n, self._fleet.nameplate
+        length_s = np.full(n, self._recorder.engine.rules.length_s, dtype=np.int64)
+        for tag, seconds in self._lengths:
+            members = self._fleet.tags.get(tag)
+            if members:
+                length_s[list(members)] = seconds
+        agreed = Agreed(
+            slots=np.arange(n, dtype=np.int32),
+            length_s=length_s,
+            counter_step_wh=plate.counter_step_wh[:n].astype(np.float64),
+            rated_w=np.maximum(plate.discharge_w_max[:n], plate.charge_w_max[:n]),
+        )
+        new = np.flatnonzero(self._recorder.engine.differs(agreed))
+        if len(new):
+            self._recorder.agree(agreed.rows(new), self._clock.now())
+        self._version = self._fleet.version

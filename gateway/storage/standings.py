@@ -1,0 +1,184 @@
+"""Where each reader of the interval log stands, durably: how far it is, what it left out to be up to date first, and
+what its receiver refused.
+
+One SQLite file beside the log's. A reader goes on at `live`; each `Range` is a stretch of the log it has still to
+catch up on, oldest first. A parked record is one that the receiver does not take; it is kept by identity until
+somebody has it sent again or the record itself is gone.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gateway.storage.interval_rows import Identity
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """A place in the log: everything up to row `row` of file `file` has been read."""
+
+    file: int = 0
+    row: int = 0
+
+    def within(self, file: int, rows: int) -> int:
+        """How many rows of a file that has `rows` lie up to here."""
+        if self.file == file:
+            return self.row
+        return rows if self.file > file else 0
+
+
+START = Cursor()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """What lies after `after`, up to `until` inclusive."""
+
+    after: Cursor
+    until: Cursor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where one reader is."""
+
+    live: Cursor = START
+    backfill: tuple[Range, ...] = ()
+
+    @property
+    def oldest(self) -> Cursor:
+        """Everything up to here has been read."""
+        return min((self.live, *(part.after for part in self.backfill)))
+
+    def lacks(self, place: Cursor) -> bool:
+        """Whether the record at `place` has not been read yet."""
+        return place > self.live or any(part.after < place <= part.until for part in self.backfill)
+
+    def left_behind(self, end: Cursor) -> "Standing":
+        """Up to date at once: what is not read up to `end` is caught up on later."""
+        return Standing(live=end, backfill=(*self.backfill, Range(self.live, end)))
+
+    def caught_up(self, place: Cursor) -> "Standing":
+        """The oldest stretch has been read up to `place`."""
+        first, *others = self.backfill
+        rest = [] if place >= first.until else [replace(first, after=place)]
+        return Standing(live=self.live, backfill=(*rest, *others))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """A record that is not sent for now: refused by the receiver, or waiting to be sent once more."""
+
+    identity: Identity
+    reason: str
+    at_ms: int
+
+
+RESEND = "resend"
+"""The reason of records that somebody wants sent once more."""
+
+_SCHEMA = """
+create table if not exists cursor (name text primary key, file integer not null, row integer not null);
+create table if not exists backfill (
+  name text not null, after_file integer not null, after_row integer not null, until_file integer not null,
+  until_row integer not null, primary key (name, after_file, after_row));
+create table if not exists parked (
+  name text not null, start_ms integer not null, device text not null, revision integer not null, reason text not null,
+  at_ms integer not null, primary key (name, start_ms, device, revision)) without rowid;
+"""
+
+_PARK = "insert into parked values (?, ?, ?, ?, ?, ?) on conflict do update set reason = excluded.reason"
+
+
+class Standings:
+    """The file's content; used from one thread. Every method raises sqlite3.Error."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def load(self, name: str) -> Standing:
+        """The start for a new reader."""
+        found = self._connection.execute("select file, row from cursor where name = ?", (name,)).fetchone()
+        ranges = self._connection.execute(
+            "select after_file, after_row, until_file, until_row from backfill where name = ? "
+            "order by after_file, after_row",
+            (name,),
+        )
+        return Standing(
+            live=Cursor(*found) if found else START,
+            backfill=tuple(Range(Cursor(a, b), Cursor(c, d)) for a, b, c, d in ranges),
+        )
+
+    def save(
+        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    ) -> None:
+        """Where a reader is now, what its receiver refused on the way and what is not parked any more."""
+        do = self._connection
+        do.execute("begin immediate")
+        try:
+            do.execute(
+                "insert into cursor values (?, ?, ?) on conflict (name) do update set file = excluded.file, "
+                "row = excluded.row",
+                (name, standing.live.file, standing.live.row),
+            )
+            do.execute("delete from backfill where name = ?", (name,))
+            for part in standing.backfill:
+                place = (part.after.file, part.after.row, part.until.file, part.until.row)
+                do.execute("insert into backfill values (?, ?, ?, ?, ?)", (name, *place))
+            do.executemany(
+                "delete from parked where name = ? and start_ms = ? and device = ? and revision = ?",
+                [(name, *identity) for identity in taken],
+            )
+            do.executemany(
+                _PARK,
+                [(name, *one.identity, one.reason, one.at_ms) for one in parked],
+            )
+            do.execute("commit")
+        except sqlite3.Error:
+            if do.in_transaction:
+                do.execute("rollback")
+            raise
+
+    def parked(self, name: str, limit: int, reason: str | None = None) -> list[Parked]:
+        """Some of what is parked, by start."""
+        rows = self._connection.execute(
+            "select start_ms, device, revision, reason, at_ms from parked where name = ? "
+            "and (?2 is null or reason = ?2) order by start_ms limit ?3",
+            (name, reason, limit),
+        )
+        return [Parked(identity=(s, d, r), reason=why, at_ms=at) for s, d, r, why, at in rows]
+
+    def parked_counts(self, name: str) -> Mapping[str, int]:
+        """How many records are parked, by reason."""
+        rows = self._connection.execute("select reason, count(*) from parked where name = ? group by reason", (name,))
+        return dict(rows.fetchall())
+
+    def parked_within(self, name: str, from_ms: int, to_ms: int) -> list[Parked]:
+        """What is parked of intervals that begin within `[from_ms, to_ms)`."""
+        rows = self._connection.execute(
+            "select start_ms, device, revision, reason, at_ms from parked where name = ? and start_ms >= ? "
+            "and start_ms < ?",
+            (name, from_ms, to_ms),
+        )
+        return [Parked(identity=(s, d, r), reason=why, at_ms=at) for s, d, r, why, at in rows]
+
+    def park(self, name: str, parked: Sequence[Parked]) -> None:
+        """Keep these back."""
+        self._connection.execute("begin immediate")
+        self._connection.executemany(_PARK, [(name, *one.identity, one.reason, one.at_ms) for one in parked])
+        self._connection.execute("commit")
+
+    def release(self, name: str, from_ms: int, to_ms: int) -> int:
+        """Have parked records of intervals that begin within `[from_ms, to_ms)` sent once more; returns how many."""
+        return self._connection.execute(
+            "update parked set reason = ? where name = ? and start_ms >= ? and start_ms < ? and reason != ?",
+            (RESEND, name, from_ms, to_ms, RESEND),
+        ).rowcount
+
+    def forget_before(self, start_ms: int) -> int:
+        """Parked records whose intervals began before this are gone; returns how many."""
+        return self._connection.execute("delete from parked where start_ms < ?", (start_ms,)).rowcount
