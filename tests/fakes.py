@@ -358,13 +358,14 @@ class ScriptedSink:
     on_batch: Callable[[], None] | None = None
     batch_rows: int = 1_000
     wanted: Callable[[IntervalRecord], bool] = lambda _record: True
+    judge: Callable[[IntervalBatch], SinkResult] | None = None
 
     def wants(self, record: IntervalRecord) -> bool:
         return self.wanted(record)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         self.got.append(batch)
-        result = self.script.pop(0) if self.script else Accept()
+        result = self.script.pop(0) if self.script else self.judge(batch) if self.judge else Accept()
         if self.on_batch is not None:
             self.on_batch()
         return result

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from gateway.domain.model import DeviceId, EnergySource, IntervalRecord
+from gateway.storage.interval_rows import Identity
+from gateway.storage.standings import RESEND, Cursor, Parked, Standing
 
 T0 = 1_800_000_000_000
 
@@ -19,25 +20,43 @@ def record(number: int, *, revision: int = 1, charge_wh: float | None = 1.5) -> 
 
 
 class MemoryReader:
-    """The log as delivery reads it: a cursor is a position. `saved` are the cursors in the order they were saved."""
+    """The log as delivery reads it, in one file; and what is parked. `saved` are the rows that the reader was at, in
+    the order they were saved."""
 
     def __init__(self, rows: Sequence[IntervalRecord] = ()) -> None:
         self.rows = list(rows)
         self.saved: list[int] = []
+        self.state = Standing()
+        self.parked: dict[Identity, str] = {}
         self.idle = asyncio.Event()
 
-    async def read(self, cursor: Any, limit: int) -> tuple[Sequence[IntervalRecord], Any]:
-        rows = self.rows[cursor : cursor + limit]
+    async def read(
+        self, cursor: Cursor, limit: int, until: Cursor | None = None
+    ) -> tuple[Sequence[IntervalRecord], Cursor]:
+        rows = self.rows[cursor.row : min(cursor.row + limit, len(self.rows) if until is None else until.row)]
         if not rows:
             self.idle.set()
-        return rows, cursor + len(rows)
+        return rows, Cursor(1, cursor.row + len(rows)) if rows else cursor
 
-    async def load_cursor(self, name: str) -> Any:
-        return self.saved[-1] if self.saved else 0
+    async def end(self) -> Cursor:
+        return Cursor(1, len(self.rows))
 
-    async def save_cursor(self, name: str, cursor: Any) -> None:
-        self.saved.append(cursor)
+    async def standing(self, name: str) -> Standing:
+        return self.state
 
-    async def backlog(self, cursor: Any) -> tuple[int, int | None]:
-        left = self.rows[cursor:]
-        return len(left), left[0].start_ms if left else None
+    async def save_standing(
+        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    ) -> None:
+        self.state = standing
+        self.saved.append(standing.live.row)
+        for one in taken:
+            self.parked.pop(one, None)
+        self.parked |= {one.identity: one.reason for one in parked}
+
+    async def backlog(self, standing: Standing) -> int:
+        behind = sum(part.until.row - part.after.row for part in standing.backfill)
+        return len(self.rows) - standing.live.row + behind
+
+    async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
+        waiting = [one for one, reason in self.parked.items() if reason == RESEND][:limit]
+        return [row for row in self.rows if (row.start_ms, row.device, row.revision) in waiting], waiting

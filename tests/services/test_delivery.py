@@ -2,20 +2,25 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.ports import Accept, Keep, Reject, SinkResult
+from gateway.domain.errors import StorageError
+from gateway.domain.model import IntervalRecord
+from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.services import delivery as module
 from gateway.services.delivery import Delivery, batch_id
+from gateway.storage.interval_rows import Identity
+from gateway.storage.standings import RESEND, Cursor
 from tests.fakes import ScriptedSink
 from tests.services.intervals import MemoryReader, record
 from tests.services.waiting import service, turns, until
 
 
 def make(sink: ScriptedSink, log: MemoryReader) -> Delivery:
-    return Delivery(sink, log_=log, clock=ManualClock(), rng=random.Random(1))
+    return Delivery(sink, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), rate=1e9)
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +82,8 @@ async def test_delivery_rejected_rows_are_counted_and_passed() -> None:
     async with service(delivery.run):
         await until(log.idle.is_set)
     assert (log.saved, delivery.stats.accepted, delivery.stats.rejected) == ([3], 2, 1)
+    assert log.parked == {(record(1).start_ms, "home-1", 1): "refused_by_receiver"}
+    assert delivery.stats.refused == {"refused_by_receiver": 1}
 
 
 async def test_delivery_rows_that_a_sink_does_not_want_are_passed_over() -> None:
@@ -97,15 +104,15 @@ async def test_delivery_crash_between_answer_and_cursor_repeats_one_batch_with_t
     class Crash(Exception):
         pass
 
-    async def crash(name: str, cursor: object) -> None:
+    async def crash(*_: object) -> None:
         raise Crash
 
     with pytest.raises(ExceptionGroup) as caught:
-        log.save_cursor = crash  # type: ignore[method-assign]
+        log.save_standing = crash  # type: ignore[method-assign,assignment]
         async with service(make(sink, log).run):
             await until(log.idle.is_set)
     assert caught.group_contains(Crash)
-    del log.save_cursor
+    del log.save_standing
     async with service(make(sink, log).run):
         await until(log.idle.is_set)
     assert len(sink.got) == 2
@@ -132,3 +139,98 @@ def test_batch_id_is_the_contents_own() -> None:
     assert batch_id(rows) == batch_id(list(rows))
     assert batch_id(rows) != batch_id(rows[::-1])
     assert batch_id(rows) != batch_id([record(1), record(2, revision=2)])
+
+
+async def test_delivery_far_behind_goes_on_with_what_is_new_and_catches_up_oldest_first_f7() -> None:
+    """Also over a restart in between."""
+    sink, log = ScriptedSink(batch_rows=10), MemoryReader([record(i) for i in range(1_000)])
+    delivery = make(sink, log)
+    sink.on_batch = lambda: log.rows.append(record(1_000 + len(sink.got))) if len(sink.got) in (3, 60) else None
+    stop_at = asyncio.Event()
+    async with service(delivery.run):
+        await until(lambda: len(sink.got) >= 50)
+        stop_at.set()
+    assert delivery.standing.live.row == len(log.rows)
+    again = make(sink, log)
+    async with service(again.run):
+        await until(lambda: not again.standing.backfill and again.standing.live.row == len(log.rows))
+    given = [row.start_ms for row in sink.rows]
+    assert set(given) == {row.start_ms for row in log.rows}
+    assert given.index(log.rows[1_000].start_ms) < 45
+    old = [ms for ms in dict.fromkeys(given) if ms < record(1_000).start_ms]
+    assert old == sorted(old)
+    assert again.stats.backlog == 0
+
+
+async def test_delivery_batch_that_cannot_be_taken_is_halved_until_the_poison_is_found_f8() -> None:
+    poison = record(37)
+
+    def judge(batch: IntervalBatch) -> SinkResult:
+        return Keep(reason="http_400", whole=True) if poison in batch.rows else Accept()
+
+    sink, log = ScriptedSink(batch_rows=64, judge=judge), MemoryReader([record(i) for i in range(200)])
+    delivery = make(sink, log)
+    async with service(delivery.run):
+        await until(lambda: bool(log.saved) and log.saved[-1] == 200)
+    assert log.parked == {(poison.start_ms, poison.device, 1): "http_400"}
+    taken = [row for batch in sink.got if poison not in batch.rows for row in batch.rows]
+    assert taken == [record(i) for i in range(200) if i != 37]
+    assert (delivery.stats.accepted, delivery.stats.rejected) == (199, 1)
+
+
+async def test_delivery_receiver_that_never_took_anything_is_not_taken_for_poisoned() -> None:
+    """A wrong address answers 400 to everything; nothing may be parked for that."""
+    sink = ScriptedSink(batch_rows=4, judge=lambda _: Keep(reason="http_400", whole=True))
+    log = MemoryReader([record(i) for i in range(8)])
+    async with service(make(sink, log).run):
+        await until(lambda: len(sink.got) > 20)
+    assert (log.parked, log.saved) == ({}, [])
+
+
+async def test_delivery_what_is_marked_is_sent_once_more_and_may_be_refused_again() -> None:
+    sink, log = ScriptedSink(), MemoryReader([record(i) for i in range(5)])
+    delivery = make(sink, log)
+    async with service(delivery.run):
+        await until(log.idle.is_set)
+        gone: Identity = (5, "gone", 1)
+        log.parked = {(record(i).start_ms, record(i).device, 1): RESEND for i in (1, 3)} | {gone: RESEND}
+        sink.script = [Reject(refused={1: "still_bad"})]
+        delivery.resend()
+        await until(lambda: RESEND not in log.parked.values())
+    assert list(sink.got[-1].rows) == [record(1), record(3)]
+    assert log.parked == {(record(3).start_ms, record(3).device, 1): "still_bad"}
+    assert (delivery.stats.resent, log.state.live.row) == (3, 5)
+
+
+async def test_delivery_drains_no_faster_than_it_may_f7(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(s: float) -> None:
+        waits.append(s)
+        await real(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    sink, log = ScriptedSink(batch_rows=50), MemoryReader([record(i) for i in range(200)])
+    delivery = Delivery(sink, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), rate=20.0)
+    async with service(delivery.run):
+        await asyncio.wait_for(log.idle.wait(), 30)
+    assert [wait for wait in waits if wait > 0] == [2.5] * 4
+
+
+async def test_delivery_waits_for_a_log_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_RETRY_S", 0.001)
+    sink, log = ScriptedSink(), MemoryReader([record(i) for i in range(5)])
+    real, failed = log.read, 0
+
+    async def read(cursor: Cursor, limit: int, until: Cursor | None = None) -> tuple[Sequence[IntervalRecord], Cursor]:
+        nonlocal failed
+        if failed < 3:
+            failed += 1
+            raise StorageError("disk I/O error")
+        return await real(cursor, limit, until)
+
+    log.read = read  # type: ignore[method-assign]
+    async with service(make(sink, log).run):
+        await until(log.idle.is_set)
+    assert (failed, sink.rows) == (3, [record(i) for i in range(5)])

@@ -107,7 +107,9 @@ async def test_http_sink_repeated_batch_is_the_same_to_the_byte() -> None:
         (429, b"", {"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, Keep(reason="http_429")),
         (503, b"", {"Retry_After": "999999999"}, Keep(reason="http_503", after_s=3600.0)),
         (500, b"oops", {}, Keep(reason="http_500")),
-        (400, b"", {}, Keep(reason="http_400")),
+        (400, b"", {}, Keep(reason="http_400", whole=True)),
+        (413, b"", {}, Keep(reason="http_413", whole=True)),
+        (401, b"", {}, Keep(reason="http_401")),
         (302, b"", {"Location": "http://127.0.0.1:1/"}, Keep(reason="http_302")),
     ],
 )  # fmt: skip

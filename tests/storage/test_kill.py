@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.storage.intervals import START, IntervalLog
+from gateway.storage.intervals import IntervalLog
+from gateway.storage.standings import START
 from tests.energy_batches import T0, at
 from tests.storage.histories import restarted
 
