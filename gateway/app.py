@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,20 +23,17 @@ from aiohttp import web
 from gateway.api.dispatch_view import DispatchView
 from gateway.api.samples import (
     connection_samples,
-    delivery_samples,
     link_samples,
     supervisor_samples,
     transport_samples,
 )
 from gateway.api.server import Parts, make_app
 from gateway.api.views import FleetView
-from gateway.clock import Clock, SteadyClock, SystemClock, utc_struct
+from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config import Settings
-from gateway.domain.closes import Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import GatewayError
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import Ints, Slots
 from gateway.links.mqtt import MqttLink
 from gateway.offline import Transports, locked
 from gateway.ports import DeviceLink, Journal, JournalState
@@ -46,33 +43,26 @@ from gateway.profiles.summary import summary
 from gateway.services.checkpoint import Checkpointer, restore_columns, restore_records
 from gateway.services.control import Control
 from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
-from gateway.services.delivery import Delivery
 from gateway.services.dispatcher import Dispatcher
-from gateway.services.history import History
 from gateway.services.ingest import Ingest
 from gateway.services.inventory import Inventory
 from gateway.services.observe import LoopLag, Sample, registry, set_up_logging
 from gateway.services.reports import Reports
-from gateway.services.resend import Resend
 from gateway.services.router import Router
 from gateway.services.sessions import Sessions
 from gateway.services.supervisor import Supervisor
 from gateway.services.timekeeper import Timekeeper
 from gateway.signals.platform import PlatformSignal
-from gateway.sinks.http import HttpSink
-from gateway.sinks.mqtt import MqttSink
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.interval_rows import closes_of
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Recovered, recover
-from gateway.transports.mqtt.connection import Connection as MqttConnection
+from gateway.storage.room import spool_bytes
+from gateway.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-RETAIN_PERIOD_S = 3600.0
 STOP_GRACE_S = 10.0
 
 
@@ -166,33 +156,33 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=dict(remembered.prior),
     )  # fmt: skip
     router = Router(fleet, link, [(sessions.profiles, sessions)])
-    interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
-    queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from))
     steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
     dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
-    resend = Resend(interval_log, queries, clock)
-    deliveries = _deliveries(settings, interval_log, resend, platform.connection if platform else None, clock, stack)
+    upstream = await Upstream.opened(
+        settings, fleet=fleet, clock=clock, connection=platform.connection if platform else None, stack=stack
+    )
 
     rules = Rules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)
-    recovered = _recovered(settings, rules, checkpoints, interval_log, steering, fleet)
+    recovered = _recovered(settings, rules, checkpoints, upstream.log, steering, fleet)
     control.restore(remembered)
     recorder = Recorder(recovered.engine, ids=fleet.ids, unlogged=recovered.unlogged)
     ingest = Ingest(
         fleet=fleet,
         recorder=recorder,
-        log_=interval_log,
+        log_=upstream.log,
         clock=clock,
         on_acks=control.take_acks,
-        on_logged=lambda: _wake(deliveries),
-        newest=lambda slots, starts: _newest(queries, fleet, slots, starts),
+        on_logged=upstream.wake,
+        newest=upstream.newest,
         lengths={tag: program.length_s for tag, program in settings.intervals.programs.items()},
     )
     spool = recorder.open_spool(
         settings.state_dir / "spool",
         first_record=recovered.next_record,
         corrupt=recovered.corrupt,
+        max_bytes=spool_bytes(settings.state_dir),
         on_durable=ingest.durable,
     )
     await stack.enter_async_context(spool)
@@ -209,6 +199,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     metrics = registry(
         [
             ingest.samples,
+            upstream.samples,
             lambda: fleet_samples(fleet, clock),
             steering.samples,
             checkpointer.samples,
@@ -216,7 +207,6 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             sessions.samples,
             lambda: transport_samples(transports.stats),
             lambda: connection_samples(connections),
-            lambda: delivery_samples(deliveries, clock),
             lambda: supervisor_samples(supervisor),
         ],
         [lag.histogram, *control.histograms],
@@ -224,8 +214,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
 
     def readiness() -> list[str]:
         reasons = [f"MQTT {name}: not connected" for name, c in connections.items() if not c.connected]
-        reasons += ingest.reasons() + steering.reasons()
-        reasons += [f"sink {d.sink.name}: {d.stats.failing}" for d in deliveries if d.stats.failing]
+        reasons += ingest.reasons() + steering.reasons() + upstream.reasons()
         return reasons + [f"service {n}: {h.failing}" for n, h in supervisor.health.items() if h.failing]
 
     parts = Parts(
@@ -234,7 +223,8 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         trust=control.trust,
         clock=clock,
         devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
-        history=History(queries, fleet),
+        history=upstream.history,
+        telemetry=upstream.telemetry(recorder.engine),
         inventory=inventory,
         registry=metrics,
         readiness=readiness,
@@ -251,20 +241,13 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
         "timekeeper": steering.timekeeper.run,
-        "retention": lambda: _retain(interval_log, settings, deliveries),
     }
-    services |= {f"delivery-{d.sink.name}": d.run for d in deliveries}
+    services |= upstream.services()
     if platform is not None:
         services["platform"] = lambda: platform.run(dispatcher.submit)
         services["reports"] = lambda: steering.tell(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor)
-
-
-async def _newest(queries: IntervalQueries, fleet: Fleet, slots: Slots, starts: Ints) -> Closes:
-    """What the log has of these intervals."""
-    places = [(start, fleet.ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
-    return closes_of(await queries.find(places), fleet.slot_of)
 
 
 def _recovered(
@@ -285,11 +268,6 @@ def _recovered(
         restore_records(steering.control.ledger, recovered.checkpoint, steering.dispatcher.entries(), fleet)
     log.info("state recovered", extra=asdict(recovered.stats) | {"devices": fleet.n})
     return recovered
-
-
-def _wake(deliveries: Iterable[Delivery]) -> None:
-    for delivery in deliveries:
-        delivery.wake()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,36 +344,3 @@ async def _serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> Non
         await web.TCPSite(runner, settings.http.host, settings.http.port).start()
     except OSError as error:
         raise GatewayError(f"http: cannot listen on {settings.http.host}:{settings.http.port}: {error}") from error
-
-
-def _deliveries(
-    settings: Settings,
-    interval_log: IntervalLog,
-    resend: Resend,
-    connection: MqttConnection | None,
-    clock: Clock,
-    stack: AsyncExitStack,
-) -> list[Delivery]:
-    out: list[Delivery] = []
-    for sink_settings in settings.sinks:
-        sink: HttpSink | MqttSink
-        if sink_settings.kind == "http":
-            sink = HttpSink(sink_settings)
-            stack.push_async_callback(sink.close)
-        elif connection is not None:
-            sink = MqttSink(sink_settings, connection=connection, clock=clock)
-        else:
-            continue
-        out.append(
-            Delivery(
-                sink, log_=interval_log, finder=resend, clock=clock, rng=random.Random(),
-                rate=sink_settings.rows_per_s_max,
-            )
-        )  # fmt: skip
-    return out
-
-
-async def _retain(interval_log: IntervalLog, settings: Settings, deliveries: list[Delivery]) -> None:
-    while True:
-        await interval_log.retain(settings.intervals.keep_days, [d.sink.name for d in deliveries])
-        await asyncio.sleep(RETAIN_PERIOD_S)

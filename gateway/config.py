@@ -83,11 +83,13 @@ class ProgramIntervals(Strict):
 
 class IntervalSettings(Strict):
     """Clock-aligned UTC intervals; the length is a divisor of a day. Devices with the tag of one of `programs` have its
-    length (of several the shortest). Records are kept for `keep_days`, longer than late data may come."""
+    length (of several the shortest). Records are kept for `keep_days`, longer than late data may come, and at most
+    `keep_gib`; None = as much as the disk has room for."""
 
     length_s: Annotated[int, Field(ge=1, le=86_400), AfterValidator(divides_a_day)] = 300
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30
     keep_days: Annotated[int, Field(ge=3, le=3650)] = 30
+    keep_gib: Annotated[float, Field(gt=0)] | None = None
     programs: dict[Tag, ProgramIntervals] = Field(default_factory=dict, max_length=64)
 
 

@@ -315,6 +315,84 @@ class IntervalList(Body):
     next: str | None
 
 
+class GapBody(Body):
+    """A run of intervals that are not there, or not whole."""
+
+    start: str
+    end: str
+    intervals: int
+    reason: str
+
+
+class SinkDayBody(Body):
+    """What a sink has of a device's day, by interval."""
+
+    sent: int
+    accepted: int
+    waiting: int
+    refused: dict[str, int]
+
+
+class DeviceDayBody(Body):
+    """One line of the completeness ledger; `missing` and `refused` by reason."""
+
+    device: str
+    length_s: int
+    expected: int
+    stored: int
+    complete: int
+    revised: int
+    missing: dict[str, int]
+    sinks: dict[str, SinkDayBody]
+    gaps: list[GapBody]
+
+
+class CompletenessList(Body):
+    """A page of the completeness ledger of one UTC day, as far as it is over."""
+
+    day: str
+    total: int
+    next: int | None
+    devices: list[DeviceDayBody]
+
+
+class SinkState(Body):
+    """A receiver: what it has, what waits, what is parked (by reason) and why it fails, if it does."""
+
+    name: str
+    accepted: int
+    backlog: int
+    oldest: str | None
+    backfills: int
+    parked: dict[str, int]
+    failing: str | None
+
+
+class SinkList(Body):
+    """All receivers of interval records."""
+
+    sinks: list[SinkState]
+
+
+class ResendBody(BaseModel):
+    """Intervals that begin within `[from, to)`, of `devices` and of those with one of `tags` (of all if neither is
+    given), to be sent once more; with `parked` only those that the receiver refused, of all devices."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: Moment = Field(alias="from")
+    to: Moment
+    devices: list[Identifier] = Field(default_factory=list, max_length=10_000)
+    tags: list[str] = Field(default_factory=list, max_length=256)
+    parked: bool = False
+
+
+class ResendReport(Body):
+    """How many records will be sent once more."""
+
+    marked: int
+
+
 class Readiness(Body):
     """Whether the gateway does its job, and if not, why."""
 

@@ -5,6 +5,7 @@ from typing import Any
 from gateway.api.models import (
     AnswerBody,
     AvailabilityList,
+    CompletenessList,
     DeviceList,
     DeviceState,
     EventList,
@@ -17,6 +18,9 @@ from gateway.api.models import (
     Problem,
     Quarantine,
     Readiness,
+    ResendBody,
+    ResendReport,
+    SinkList,
     StopBody,
     Unenrolled,
 )
@@ -30,7 +34,7 @@ def openapi(version: str) -> dict[str, Any]:
     for model in (
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
         ImportReport, Unenrolled, Readiness, HoldBody, HoldState, HoldList, Quarantine, AvailabilityList,
-        IntervalList,
+        IntervalList, CompletenessList, SinkList, ResendBody, ResendReport,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
@@ -152,6 +156,29 @@ def _paths() -> dict[str, Any]:
                     _parameter("format", "query", "string") | {"schema": {"enum": ["json", "csv", "ndjson"]}},
                 ],
                 "responses": _intervals(),
+            }
+        },
+        "/v1/completeness": {
+            "get": {
+                "summary": "The completeness ledger of a day: expected, stored, accepted by each sink, missing and why",
+                "parameters": [
+                    _parameter("day", "query", "string"),
+                    _many("device"),
+                    _many("tag"),
+                    _parameter("offset", "query", "integer"),
+                    _parameter("limit", "query", "integer"),
+                    _parameter("incomplete", "query", "boolean"),
+                ],
+                "responses": _answers("CompletenessList", problems=("400", "503")),
+            }
+        },
+        "/v1/sinks": {"get": {"summary": "List receivers of intervals", "responses": _answers("SinkList")}},
+        "/v1/sinks/{name}/resend": {
+            "post": {
+                "summary": "Have intervals sent to a receiver once more",
+                "parameters": [_parameter("name", "path", "string")],
+                "requestBody": {"required": True, "content": _ref("ResendBody")},
+                "responses": _answers("ResendReport", problems=("400", "404", "503")),
             }
         },
         "/v1/devices": {

@@ -8,6 +8,7 @@ from gateway.links.mqtt import MqttLink
 from gateway.services.delivery import Delivery
 from gateway.services.observe import Sample
 from gateway.services.supervisor import Supervisor
+from gateway.storage.intervals import LogStats
 from gateway.transports.mqtt.connection import Connection
 
 LEVELS = frozenset({"connections"})
@@ -82,6 +83,32 @@ def connection_samples(connections: Mapping[str, Connection]) -> Iterable[Sample
             )  # fmt: skip
 
 
+def log_samples(stats: LogStats) -> Iterable[Sample]:
+    for metric, text, value in (
+        ("gateway_interval_records", "Interval records stored.", stats.rows),
+        ("gateway_interval_commits", "Commits of the interval log.", stats.commits),
+        ("gateway_interval_conflicts", "Records made twice with different content.", stats.conflicting),
+        ("gateway_interval_nameless", "Records of devices that are not known any more.", stats.nameless),
+        ("gateway_interval_corrupt_files", "Damaged log files that were set aside.", stats.corrupt_files),
+        ("gateway_interval_dropped_files", "Log files dropped by retention.", stats.dropped_files),
+        ("gateway_interval_dropped_unsent", "Records dropped before every sink had them.", stats.dropped_unsent),
+    ):
+        yield Sample(name=metric, help=text, value=value, kind="counter")
+    for metric, text, level in (
+        ("gateway_interval_log_bytes", "Bytes of the interval log.", float(stats.bytes)),
+        ("gateway_interval_log_bytes_max", "Bytes that it may take.", float(stats.bytes_max)),
+        ("gateway_interval_held_files", "Old log files that a sink still needs.", float(stats.held_files)),
+    ):
+        yield Sample(name=metric, help=text, value=level)
+
+
+def log_reasons(stats: LogStats) -> list[str]:
+    """What of the log somebody must look into."""
+    if not stats.dropped_unsent:
+        return []
+    return [f"interval log: {stats.dropped_unsent} records were dropped unsent for want of room"]
+
+
 def delivery_samples(deliveries: Iterable[Delivery], clock: Clock) -> Iterable[Sample]:
     now_ms = clock.now().utc_ms
     for delivery in deliveries:
@@ -90,8 +117,14 @@ def delivery_samples(deliveries: Iterable[Delivery], clock: Clock) -> Iterable[S
             ("gateway_sink_accepted", "Interval records accepted.", stats.accepted),
             ("gateway_sink_rejected", "Interval records refused for good.", stats.rejected),
             ("gateway_sink_retries", "Batches kept for later.", stats.kept),
+            ("gateway_sink_resent", "Interval records sent once more on request.", stats.resent),
         ):
             yield Sample(name=metric, help=text, value=value, kind="counter", labels=label)
+        for reason, count in stats.refused.items():
+            yield Sample(
+                name="gateway_sink_refused", help="Interval records refused, by reason.", value=count, kind="counter",
+                labels=(*label, ("reason", reason)),
+            )  # fmt: skip
         age_s = 0.0 if stats.oldest_ms is None else max(0.0, (now_ms - stats.oldest_ms) / 1000)
         yield Sample(
             name="gateway_sink_backlog_records", help="Records not accepted yet.", value=stats.backlog, labels=label

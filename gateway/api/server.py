@@ -25,9 +25,11 @@ from gateway.api.models import (
     NoteBody,
     Problem,
     Readiness,
+    ResendBody,
     StopBody,
     Unenrolled,
 )
+from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock
 from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import InvalidInput, StorageError
@@ -65,6 +67,7 @@ class Parts:
     trust: Callable[[str], Awaitable[bool]]
     devices: DeviceView
     history: History
+    telemetry: Telemetry
     clock: Clock
     inventory: Inventory
     registry: Metrics
@@ -98,6 +101,9 @@ def make_app(parts: Parts) -> web.Application:
             web.delete("/v1/quarantine/{name}", routes.trust),
             web.get("/v1/availability", routes.availability),
             web.get("/v1/intervals", routes.intervals),
+            web.get("/v1/completeness", routes.completeness),
+            web.get("/v1/sinks", routes.sinks),
+            web.post("/v1/sinks/{name}/resend", routes.resend),
             web.get("/v1/devices", routes.devices),
             web.post("/v1/devices", routes.import_devices),
             web.get("/v1/devices/{id}", routes.device),
@@ -211,6 +217,17 @@ class _Routes:
 
     async def intervals(self, request: web.Request) -> web.StreamResponse:
         return await intervals.answer(request, self._parts.history)
+
+    async def completeness(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.telemetry.ledger(request))
+
+    async def sinks(self, _request: web.Request) -> web.StreamResponse:
+        return _json(await self._parts.telemetry.sinks())
+
+    async def resend(self, request: web.Request) -> web.StreamResponse:
+        body = await _read(request, ResendBody)
+        report = await self._parts.telemetry.send_again(request.match_info["name"], body)
+        return _json(report) if report is not None else _problem(404, "no such sink")
 
     async def devices(self, request: web.Request) -> web.StreamResponse:
         offset, limit = _number(request, "offset", 0, 10**9), _number(request, "limit", 100, PAGE_MAX)

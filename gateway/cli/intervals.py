@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
@@ -53,6 +53,43 @@ def intervals_list(
     show(page["intervals"], as_json=False)
     if page["next"] is not None:
         out.print(f"there are more: --after {page['next']}", markup=False, highlight=False)
+
+
+@intervals.command("ledger")
+def intervals_ledger(
+    day: Annotated[str | None, typer.Option(help="UTC day, YYYY-MM-DD; yesterday unless given")] = None,
+    device: Devices = None,
+    tag: Tags = None,
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="only devices that lack something")] = False,
+    gaps: Annotated[bool, typer.Option("--gaps", help="the gaps one by one")] = False,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1_000)] = 100,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """What there should be of a day, what there is, what each receiver has, and what is missing why."""
+    given = [("limit", str(limit)), ("offset", str(offset)), ("incomplete", str(incomplete).lower())]
+    given += [] if day is None else [("day", day)]
+    given += [*(("device", name) for name in device or ()), *(("tag", tag) for tag in tag or ())]
+    page = ask(url, "GET", f"/v1/completeness?{urlencode(given)}")
+    if as_json:
+        out.print_json(data=page)
+        return
+    if gaps:
+        show([{"device": d["device"], **gap} for d in page["devices"] for gap in d["gaps"]], as_json=False)
+    else:
+        show([_ledger_line(d) for d in page["devices"]], as_json=False)
+    if page["next"] is not None:
+        out.print(f"there are more: --offset {page['next']}", markup=False, highlight=False)
+
+
+def _ledger_line(day: dict[str, Any]) -> dict[str, Any]:
+    line = {name: day[name] for name in ("device", "expected", "stored", "complete", "revised")}
+    line["missing"] = " ".join(f"{reason}={count}" for reason, count in day["missing"].items()) or None
+    for name, sink in day["sinks"].items():
+        refused = "".join(f" {reason}={count}" for reason, count in sink["refused"].items())
+        line[name] = f"{sink['accepted']}/{sink['sent']} waiting={sink['waiting']}{refused}"
+    return line
 
 
 @intervals.command("export")

@@ -20,8 +20,9 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
-from gateway.domain.model import IntervalRecord
+from gateway.domain.model import DeviceId, IntervalRecord
 from gateway.storage.interval_rows import COLUMNS, record_of
+from gateway.storage.standings import Cursor
 
 T = TypeVar("T")
 
@@ -52,6 +53,36 @@ select i.id, {_NAMES} from json_each(:keys) wanted cross join interval i
 where i.start_ms = json_extract(wanted.value, '$[0]') and i.device = json_extract(wanted.value, '$[1]')
   and i.revision = (select max(revision) from interval where start_ms = i.start_ms and device = i.device)
 """  # noqa: S608 own constants
+
+
+_STARTS = """
+with recursive start(ms) as (
+  select min(start_ms) from interval where start_ms >= :from_ms
+  union all
+  select (select min(start_ms) from interval where start_ms > ms) from start where ms < :to_ms)
+select ms from start where ms < :to_ms
+"""
+_OF_SOME = f"""
+select i.id, {_NAMES} from interval i where i.start_ms >= :from_ms and i.start_ms < :to_ms
+  and i.device in (select value from json_each(:devices))
+"""  # noqa: S608 own constants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A record and where it is in the log."""
+
+    record: IntervalRecord
+    place: Cursor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """What the log has of some devices and a stretch: the `newest` records by device and start, and the starts of which
+    it has a record of anybody."""
+
+    newest: dict[DeviceId, dict[int, Found]]
+    heard: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +161,26 @@ class IntervalQueries:
                     if known is None or known.revision < record.revision:
                         found[(record.start_ms, record.device)] = record
             return [found[place] for place in sorted(found)]
+
+        return await self._run(work)
+
+    async def day(self, from_ms: int, to_ms: int, devices: Sequence[DeviceId]) -> Day:
+        """What there is of intervals that begin within `[from_ms, to_ms)`. Raises StorageError."""
+
+        def work() -> Day:
+            newest: dict[DeviceId, dict[int, Found]] = {device: {} for device in devices}
+            heard: set[int] = set()
+            values = {"from_ms": from_ms, "to_ms": to_ms, "devices": json.dumps(devices)}
+            for path in self._files(from_ms):
+                connection = self._connection(path)
+                heard.update(ms for (ms,) in connection.execute(_STARTS, values) if ms is not None)
+                for row in connection.execute(_OF_SOME, values):
+                    record = record_of(row)
+                    known = newest[record.device].get(record.start_ms)
+                    if known is None or known.record.revision < record.revision:
+                        place = Cursor(int(path.name[:8]), row[0])
+                        newest[record.device][record.start_ms] = Found(record=record, place=place)
+            return Day(newest=newest, heard=frozenset(heard))
 
         return await self._run(work)
 

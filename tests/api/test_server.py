@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -18,9 +18,12 @@ from pydantic import SecretStr
 from gateway.api.dispatch_view import DispatchView
 from gateway.api.openapi import openapi
 from gateway.api.server import PAGE_MAX, Parts, make_app
+from gateway.api.telemetry import Telemetry
 from gateway.api.views import FleetView
+from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.events import EventKind
+from gateway.domain.fleet import Fleet
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.history import History
 from gateway.services.inventory import Inventory
@@ -62,7 +65,11 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    *, token: str | None = None, devices: int = 3, files: Callable[[int], Sequence[Path]] = lambda _: ()
+    *,
+    token: str | None = None,
+    devices: int = 3,
+    files: Callable[[int], Sequence[Path]] = lambda _: (),
+    upstream: Callable[[Fleet, Clock, IntervalQueries], Telemetry] | None = None,
 ) -> AsyncIterator[Rig]:
     world = World(homes_of(devices))
     inventory = Inventory(
@@ -73,6 +80,11 @@ async def rig(
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []
     queries = IntervalQueries(files)
+    nobody = cast("Any", None)
+    telemetry = Telemetry(
+        completeness=nobody, deliveries=[], resend=nobody, history=nobody, log=nobody, fleet=world.fleet,
+        clock=world.clock,
+    ) if upstream is None else upstream(world.fleet, world.clock, queries)  # fmt: skip
     parts = Parts(
         dispatcher=world.dispatcher,
         events=DispatchView(
@@ -86,6 +98,7 @@ async def rig(
         clock=world.clock,
         devices=FleetView(fleet=world.fleet, inventory=inventory, link=link, clock=world.clock),
         history=History(queries, world.fleet),
+        telemetry=telemetry,
         inventory=inventory,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: reasons,

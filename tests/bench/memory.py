@@ -225,7 +225,7 @@ async def scrape() -> dict[str, Any]:
     nobody = cast("Any", None)
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
-        registry=registry(sources, []), readiness=list, token=None, trust=nobody, clock=nobody,
+        registry=registry(sources, []), readiness=list, token=None, trust=nobody, clock=nobody, telemetry=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()

@@ -1,0 +1,146 @@
+"""What settlement asks: `GET /v1/completeness`, `GET /v1/sinks`, `POST /v1/sinks/{name}/resend`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, time
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.api.models import (
+    CompletenessList,
+    DeviceDayBody,
+    GapBody,
+    ResendBody,
+    ResendReport,
+    SinkDayBody,
+    SinkList,
+    SinkState,
+)
+from gateway.clock import Clock
+from gateway.domain.completeness import DeviceDay
+from gateway.domain.errors import InvalidInput
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import DeviceId
+from gateway.services.completeness import DAY_MS, Completeness
+from gateway.services.delivery import Delivery
+from gateway.services.history import History, Question
+from gateway.services.resend import Resend
+from gateway.signals.body import Identifier, problems_of
+from gateway.sinks.rows import rfc3339
+from gateway.storage.intervals import IntervalLog
+
+PAGE_MAX = 1_000
+
+
+class _CompletenessQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    day: date | None = None
+    device: Annotated[list[Identifier], Field(max_length=PAGE_MAX)] = []
+    tag: Annotated[list[str], Field(max_length=256)] = []
+    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
+    incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """What these routes stand on."""
+
+    completeness: Completeness
+    deliveries: Sequence[Delivery]
+    resend: Resend
+    history: History
+    log: IntervalLog
+    fleet: Fleet
+    clock: Clock
+
+    async def ledger(self, request: web.Request) -> CompletenessList:
+        """A page of the completeness ledger; of yesterday unless a day is asked for. With `incomplete` only devices of
+        the page that lack something here or at a sink."""
+        query = _parsed(request)
+        now_ms = self.clock.now().utc_ms
+        day = query.day or date.fromisoformat(rfc3339(now_ms - DAY_MS)[:10])
+        day_ms = round(datetime.combine(day, time(), UTC).timestamp() * 1000)
+        if day_ms > now_ms:
+            raise InvalidInput([f"day: {day} has not begun"])
+        named = self._named(query.device, query.tag)
+        page = named[query.offset : query.offset + query.limit]
+        found = await self.completeness.day(day_ms, page)
+        following = query.offset + len(page)
+        return CompletenessList(
+            day=day.isoformat(),
+            total=len(named),
+            next=following if following < len(named) and page else None,
+            devices=[_body(one) for one in found if not (query.incomplete and _whole(one))],
+        )
+
+    def _named(self, devices: Sequence[str], tags: Sequence[str]) -> Sequence[DeviceId]:
+        if not (devices or tags):
+            return self.fleet.ids
+        unknown = [f"device: {name}: not enrolled" for name in devices if name not in self.fleet.slot_of]
+        unknown += [f"tag: {tag}: no device has it" for tag in tags if tag not in self.fleet.tags]
+        if unknown:
+            raise InvalidInput(unknown)
+        slots = {self.fleet.slot_of[name] for name in devices}.union(*(self.fleet.tags[tag] for tag in tags))
+        return [self.fleet.ids[slot] for slot in sorted(slots)]
+
+    async def sinks(self) -> SinkList:
+        """All receivers."""
+        out = []
+        for delivery in self.deliveries:
+            stats, name = delivery.stats, delivery.sink.name
+            parked = await self.log.ask(lambda readers, name=name: readers.parked_counts(name))  # type: ignore[misc]
+            out.append(
+                SinkState(
+                    name=name, accepted=stats.accepted, backlog=await self.log.backlog(delivery.standing),
+                    oldest=None if stats.oldest_ms is None else rfc3339(stats.oldest_ms),
+                    backfills=len(delivery.standing.backfill), parked=dict(parked), failing=stats.failing,
+                )
+            )  # fmt: skip
+        return SinkList(sinks=out)
+
+    async def send_again(self, name: str, body: ResendBody) -> ResendReport | None:
+        """Have records sent once more; None = there is no such sink."""
+        delivery = next((one for one in self.deliveries if one.sink.name == name), None)
+        if delivery is None:
+            return None
+        question = Question(
+            from_ms=round(body.since.timestamp() * 1000), to_ms=round(body.to.timestamp() * 1000),
+            devices=tuple(body.devices), tags=tuple(body.tags),
+        )  # fmt: skip
+        if body.parked:
+            marked = await self.resend.mark_parked(name, question.from_ms, question.to_ms)
+        else:
+            marked = 0
+            async for rows in self.history.all(question):
+                marked += await self.resend.mark(name, [row for row in rows if delivery.sink.wants(row)])
+        delivery.resend()
+        return ResendReport(marked=marked)
+
+
+def _parsed(request: web.Request) -> _CompletenessQuery:
+    many = ("device", "tag")
+    values = {n: request.query.getall(n) if n in many else request.query.getall(n)[-1] for n in request.query}
+    try:
+        return _CompletenessQuery.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInput(problems_of(error)) from error
+
+
+def _whole(day: DeviceDay) -> bool:
+    return day.complete == day.expected and all(sink.accepted == day.stored for sink in day.sinks.values())
+
+
+def _body(day: DeviceDay) -> DeviceDayBody:
+    return DeviceDayBody(
+        device=day.device, length_s=day.length_s, expected=day.expected, stored=day.stored, complete=day.complete,
+        revised=day.revised, missing=dict(day.missing),
+        sinks={name: SinkDayBody(**asdict(sink)) for name, sink in day.sinks.items()},
+        gaps=[
+            GapBody(start=rfc3339(gap.from_ms), end=rfc3339(gap.to_ms), intervals=gap.intervals, reason=gap.reason)
+            for gap in day.gaps
+        ],
+    )  # fmt: skip

@@ -1,0 +1,32 @@
+"""Commands about receivers of interval records."""
+
+from typing import Annotated
+
+import orjson
+import typer
+
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, segment, show
+
+sinks = typer.Typer(no_args_is_help=True, help="Receivers of interval records: where they stand, what they refused.")
+
+
+@sinks.command("list")
+def sinks_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List receivers: what they have, what waits, what is parked by reason."""
+    show(ask(url, "GET", "/v1/sinks")["sinks"], as_json=as_json)
+
+
+@sinks.command("resend")
+def sinks_resend(
+    sink: str,
+    since: Annotated[str, typer.Option("--from", help="begins at or after this time (RFC 3339)")],
+    to: Annotated[str, typer.Option("--to", help="begins before this time (RFC 3339)")],
+    device: Annotated[list[str] | None, typer.Option("--device", help="may be given several times")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="may be given several times")] = None,
+    parked: Annotated[bool, typer.Option("--parked", help="only what the receiver refused")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Have intervals sent to a receiver once more, as they stand now."""
+    body = {"from": since, "to": to, "devices": device or [], "tags": tag or [], "parked": parked}
+    path = f"/v1/sinks/{segment(sink)}/resend"
+    out.print_json(data=ask(url, "POST", path, orjson.dumps(body), "application/json"))

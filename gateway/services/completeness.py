@@ -1,0 +1,85 @@
+"""Reads the completeness ledger out of the log and the sinks' standings, a page of devices at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.domain.completeness import ACCEPTED, WAITING, DeviceDay, device_day
+from gateway.domain.fleet import Fleet
+from gateway.domain.intervals import Engine
+from gateway.domain.model import DeviceId, IntervalRecord
+from gateway.ports import Sink
+from gateway.storage.interval_query import Found, IntervalQueries
+from gateway.storage.intervals import IntervalLog
+from gateway.storage.standings import Standing
+
+DAY_MS = 86_400_000
+SETTLED_MS = 60_000
+"""An interval may take so long after its end to be closed and stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """A sink, where it stands and what it refused, by identity."""
+
+    sink: Sink
+    standing: Standing
+    refused: dict[tuple[int, str, int], str]
+
+    def fate(self, found: Found) -> str:
+        record = found.record
+        refused = self.refused.get((record.start_ms, record.device, record.revision))
+        if refused is not None:
+            return refused
+        return WAITING if self.standing.lacks(found.place) else ACCEPTED
+
+
+class Completeness:
+    """What is there of a day, what went on, and why not."""
+
+    def __init__(
+        self, *, queries: IntervalQueries, log_: IntervalLog, sinks: Sequence[Sink], fleet: Fleet, engine: Engine,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._queries = queries
+        self._log = log_
+        self._sinks = sinks
+        self._fleet = fleet
+        self._engine = engine
+        self._clock = clock
+
+    async def day(self, day_ms: int, devices: Sequence[DeviceId]) -> list[DeviceDay]:
+        """The UTC day that begins at `day_ms`, as far as it is over, of some devices. Raises StorageError."""
+        to_ms = min(day_ms + DAY_MS, self._clock.now().utc_ms - SETTLED_MS)
+        found = await self._queries.day(day_ms, day_ms + DAY_MS, devices)
+        readers = [await self._reader(sink, day_ms) for sink in self._sinks]
+        return [
+            self._device_day(device, day_ms, max(to_ms, day_ms), found.newest.get(device, {}), found.heard, readers)
+            for device in devices
+        ]
+
+    async def _reader(self, sink: Sink, day_ms: int) -> _Reader:
+        standing = await self._log.standing(sink.name)
+        parked = await self._log.ask(lambda all_: all_.parked_within(sink.name, day_ms, day_ms + DAY_MS))
+        return _Reader(sink=sink, standing=standing, refused={one.identity: one.reason for one in parked})
+
+    def _device_day(
+        self,
+        device: DeviceId,
+        from_ms: int,
+        to_ms: int,
+        found: dict[int, Found],
+        heard: frozenset[int],
+        readers: list[_Reader],
+    ) -> DeviceDay:
+        slot = self._fleet.slot_of.get(device)
+        known = slot is not None and slot < self._engine.n
+        length_s = int(self._engine.terms.length_ms[slot]) // 1000 if known else self._engine.rules.length_s
+        newest: dict[int, IntervalRecord] = {start: one.record for start, one in found.items()}
+        fates = {
+            reader.sink.name: {start: reader.fate(one) for start, one in found.items() if reader.sink.wants(one.record)}
+            for reader in readers
+        }
+        return device_day(
+            device, from_ms=from_ms, to_ms=to_ms, length_s=length_s, newest=newest, heard=heard, fates=fates
+        )

@@ -1,0 +1,126 @@
+"""The part of the graph that stands on the interval log: receivers, look-ups, the ledger, retention."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from gateway.api.samples import delivery_samples, log_reasons, log_samples
+from gateway.api.telemetry import Telemetry
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.domain.closes import Closes
+from gateway.domain.errors import StorageError
+from gateway.domain.fleet import Fleet
+from gateway.domain.intervals import Engine
+from gateway.domain.model import Ints, Slots
+from gateway.services.completeness import Completeness
+from gateway.services.delivery import Delivery
+from gateway.services.history import History
+from gateway.services.observe import Sample
+from gateway.services.resend import Resend
+from gateway.sinks.http import HttpSink
+from gateway.sinks.mqtt import MqttSink
+from gateway.storage.interval_query import IntervalQueries
+from gateway.storage.interval_rows import closes_of
+from gateway.storage.intervals import IntervalLog
+from gateway.storage.room import log_bytes
+from gateway.transports.mqtt.connection import Connection
+
+log = logging.getLogger(__name__)
+
+RETAIN_PERIOD_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """The log and everything that reads it."""
+
+    settings: Settings
+    fleet: Fleet
+    clock: Clock
+    log: IntervalLog
+    queries: IntervalQueries
+    history: History
+    resend: Resend
+    deliveries: list[Delivery]
+
+    @classmethod
+    async def opened(
+        cls, settings: Settings, *, fleet: Fleet, clock: Clock, connection: Connection | None, stack: AsyncExitStack
+    ) -> "Upstream":
+        """Open the log. `connection`: the platform's."""
+        interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
+        queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from))
+        resend = Resend(interval_log, queries, clock)
+        deliveries: list[Delivery] = []
+        for sink_settings in settings.sinks:
+            sink: HttpSink | MqttSink
+            if sink_settings.kind == "http":
+                sink = HttpSink(sink_settings)
+                stack.push_async_callback(sink.close)
+            elif connection is not None:
+                sink = MqttSink(sink_settings, connection=connection, clock=clock)
+            else:
+                continue
+            deliveries.append(
+                Delivery(
+                    sink, log_=interval_log, finder=resend, clock=clock, rng=random.Random(),
+                    rate=sink_settings.rows_per_s_max,
+                )
+            )  # fmt: skip
+        return cls(
+            settings=settings, fleet=fleet, clock=clock, log=interval_log, queries=queries,
+            history=History(queries, fleet), resend=resend, deliveries=deliveries,
+        )  # fmt: skip
+
+    def telemetry(self, engine: Engine) -> Telemetry:
+        """What REST asks of it."""
+        return Telemetry(
+            completeness=Completeness(
+                queries=self.queries, log_=self.log, sinks=[d.sink for d in self.deliveries], fleet=self.fleet,
+                engine=engine, clock=self.clock,
+            ),
+            deliveries=self.deliveries, resend=self.resend, history=self.history, log=self.log, fleet=self.fleet,
+            clock=self.clock,
+        )  # fmt: skip
+
+    async def newest(self, slots: Slots, starts: Ints) -> Closes:
+        """What the log has of these intervals."""
+        ids = self.fleet.ids
+        places = [(start, ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
+        return closes_of(await self.queries.find(places), self.fleet.slot_of)
+
+    def wake(self) -> None:
+        """The log has grown."""
+        for delivery in self.deliveries:
+            delivery.wake()
+
+    def services(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """What runs for as long as the gateway does, by name."""
+        return {f"delivery-{d.sink.name}": d.run for d in self.deliveries} | {"retention": self.retain}
+
+    async def retain(self) -> None:
+        """Keep the log within its days and its room."""
+        keep = self.settings.intervals
+        most = None if keep.keep_gib is None else round(keep.keep_gib * (1 << 30))
+        while True:
+            try:
+                bytes_max = log_bytes(self.log.directory, self.log.stats.bytes, most)
+                await self.log.retain(keep.keep_days, [d.sink.name for d in self.deliveries], bytes_max)
+            except (OSError, StorageError) as error:
+                log.warning("retention waits for the disk", extra={"why": str(error)})
+            await asyncio.sleep(RETAIN_PERIOD_S)
+
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of the log and its receivers."""
+        yield from log_samples(self.log.stats)
+        yield from delivery_samples(self.deliveries, self.clock)
+
+    def reasons(self) -> list[str]:
+        """What of it is not in order."""
+        return log_reasons(self.log.stats) + [
+            f"sink {d.sink.name}: {d.stats.failing}" for d in self.deliveries if d.stats.failing
+        ]
