@@ -53,16 +53,17 @@ METER, START, END = "meter_id", "interval_start_time_utc", "interval_end_time_ut
 GENERATED, CONSUMED, NET = "energy_generated_kwh", "energy_consumed_kwh", "energy_net_kwh"
 REGION, FINAL = "region", "final"
 COLUMNS = (METER, START, END, GENERATED, CONSUMED, NET, REGION, FINAL)
-_STATES = """
+_STATES_TEXT = """
 AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI
 SC SD TN TX UT VT VA WA WV WI WY
 """
+STATES = frozenset(_STATES_TEXT.split())
 # The sign of net energy is not documented: it contradicts the pair only if it does so either way round.
 NET_TOLERANCE_KWH = Decimal("0.0000015")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _REGION = re.compile(r"[A-Z]{2}", re.ASCII)
-_REGIONS_FINE = frozenset(_STATES.split()) | {""}
+_REGIONS_FINE = STATES | {""}
 _FINALS_FINE = frozenset({"", "true", "false"})
 
 
@@ -112,7 +113,7 @@ def render(
     *,
     final: bool | None = None,
 ) -> Document:
-    """The file of `rows` at `positions`, all of devices that have a meter. `final`: that column's value, None = no column."""
+    """The file of `rows` at `positions`, of devices with a meter. `final`: that column's value, None = no column."""
     regional = any(meter.region for meter in meters.values())
     tail = "" if final is None else f",{str(final).lower()}"
     times: dict[tuple[int, int], str] = {}
