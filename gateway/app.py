@@ -57,6 +57,7 @@ from gateway.services.supervisor import Supervisor
 from gateway.services.timekeeper import Timekeeper
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
+from gateway.sinks.leap_csv import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_query import IntervalQueries
@@ -364,9 +365,12 @@ def _deliveries(
 ) -> list[Delivery]:
     out: list[Delivery] = []
     for sink_settings in settings.sinks:
-        sink: HttpSink | MqttSink
+        sink: HttpSink | MqttSink | LeapCsvSink
         if sink_settings.kind == "http":
             sink = HttpSink(sink_settings)
+            stack.push_async_callback(sink.close)
+        elif sink_settings.kind == "leap_csv":
+            sink = LeapCsvSink(sink_settings, clock=clock)
             stack.push_async_callback(sink.close)
         elif connection is not None:
             sink = MqttSink(sink_settings, connection=connection, clock=clock)
