@@ -217,8 +217,8 @@ class _RowCheck:
         self._taken: dict[str, tuple[str, set[int]]] = {}
 
     def most_are_right(self, lines: Sequence[str]) -> list[Fault]:
-        """The same as `faults` of every line, at a fifth of the cost for those that are right. What is not plainly
-        right (also the first line of each start) takes the long way."""
+        """The same as `faults` of every line, for less. What is not plainly right (also the first line of each start)
+        takes the long way."""
         names, known, taken = self._names, self._known, self._taken
         width = len(names)
         meter, start, end, generated, consumed = map(names.index, (METER, START, END, GENERATED, CONSUMED))
