@@ -24,6 +24,7 @@ from gateway.api.dispatch_view import DispatchView
 from gateway.api.samples import (
     connection_samples,
     delivery_samples,
+    leap_samples,
     link_samples,
     supervisor_samples,
     transport_samples,
@@ -211,6 +212,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             lambda: transport_samples(transports.stats),
             lambda: connection_samples(connections),
             lambda: delivery_samples(deliveries, clock),
+            lambda: leap_samples(d.sink for d in deliveries if isinstance(d.sink, LeapCsvSink)),
             lambda: supervisor_samples(supervisor),
         ],
         [lag.histogram, *control.histograms],

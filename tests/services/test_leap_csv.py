@@ -1,6 +1,7 @@
 """The aggregator's sink against the stand-in of the aggregator: what goes up, what is refused, what is kept."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,10 +13,12 @@ import orjson
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from gateway.api.samples import leap_samples
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.model import DeviceId, IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.services.delivery import Delivery
 from gateway.sinks import leap_csv
 from gateway.sinks.leap_csv import LeapCsvSink, LeapCsvSinkSettings, MissingInterval
 from gateway.sinks.leap_meters import read_meters
@@ -23,9 +26,9 @@ from gateway.sinks.leap_replies import job_of, missing_of
 from gateway.sinks.leap_rows import Meter
 from simulators import clock as simulated
 from simulators.aggregator import Aggregator, Answer, Operation, Trouble
-from tests.services.intervals import T0, quarter
+from tests.services.intervals import T0, MemoryReader, quarter
 from tests.services.leap import METERS, NOW_MS, meter_id
-from tests.services.waiting import until
+from tests.services.waiting import service, until
 
 TOKEN = "leap-key-of-the-tests"
 QUARTER_MS = 900_000
@@ -384,6 +387,23 @@ async def test_leap_while_meters_were_never_read_nothing_is_passed_over(tmp_path
         r.put(mapping(1))
         r.clock.advance(s=6)
         assert await r.send(quarter(1)) == Accept()
+
+
+async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.meters.discard(meter_id(3))
+        log = MemoryReader(
+            [quarter(1), quarter(9), replace(quarter(2), length_s=300), quarter(3), quarter(4, coverage_pct=50.0)]
+        )
+        delivery = Delivery(r.sink, log_=log, clock=r.clock, rng=random.Random(1))
+        async with service(delivery.run):
+            await until(log.idle.is_set)
+        assert set(r.taken) == {key(1)}
+        assert (delivery.stats.accepted, delivery.stats.rejected, log.saved) == (1, 2, [5])
+        samples = {(s.name, s.labels[1:]): s.value for s in leap_samples([r.sink])}
+        assert samples["gateway_leap_refused", (("reason", "mtr_0003"),)] == 1
+        assert samples["gateway_leap_refused", (("reason", "withheld_coverage"),)] == 1
+        assert (samples["gateway_leap_meters", ()], samples["gateway_leap_other_length", ()]) == (5, 1)
 
 
 async def test_leap_region_of_the_meter_goes_up(tmp_path: Path) -> None:
