@@ -19,7 +19,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.model import DeviceId, IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.services.delivery import Delivery
-from gateway.sinks import leap_csv
+from gateway.sinks import leap_csv, leap_meters
 from gateway.sinks.leap_csv import LeapCsvSink, LeapCsvSinkSettings, MissingInterval
 from gateway.sinks.leap_meters import read_meters
 from gateway.sinks.leap_replies import job_of, missing_of
@@ -377,6 +377,23 @@ async def test_leap_meters_are_looked_at_every_few_seconds_only(tmp_path: Path) 
         assert r.sink.wants(quarter(1))
         r.clock.advance(s=6)
         assert not r.sink.wants(quarter(1))
+
+
+async def test_leap_meters_that_have_not_changed_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+
+    def read(text: str) -> dict[DeviceId, Meter]:
+        reads.append(text)
+        return read_meters(text)
+
+    monkeypatch.setattr(leap_meters, "read_meters", read)
+    async with rig(tmp_path) as r:
+        for _ in range(3):
+            assert r.sink.wants(quarter(1))
+            r.clock.advance(s=6)
+        assert len(reads) == 1
 
 
 async def test_leap_while_meters_were_never_read_nothing_is_passed_over(tmp_path: Path) -> None:

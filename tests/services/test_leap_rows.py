@@ -152,6 +152,24 @@ def test_validate_says_the_code_and_a_line_beside_it_is_none_the_worse(code: str
     assert ours(body) == theirs(body)
 
 
+@pytest.mark.parametrize(("code", "change"), [case for case in CASES if "net" not in case[1]])
+def test_validate_says_the_same_where_most_lines_are_looked_at_briefly(code: str, change: dict[str, str]) -> None:
+    lines = [line.split(",") for line in (row(meter=B), row(**change), row())]
+    for fields in lines:
+        del fields[5]
+    body = file(*(",".join(fields) for fields in lines), header=f"{HEADER},region,final")
+    assert ours(body) == theirs(body)
+    assert [(line, found) for line, _, found in ours(body)] == [(3, code)]
+
+
+def test_validate_meter_that_would_need_quotes_is_never_named_by_a_line() -> None:
+    odd = '"m"'
+    body = file(FINE, FINE.replace(A, odd), FINE.replace(A, f'"{A[:-1]}"'))
+    for fast in (True, False):
+        faults = validate(body, meters={A, odd}, now_ms=NOW_MS, fast=fast)
+        assert [(fault.line, fault.code) for fault in faults] == [(3, "MTR_0002"), (4, "MTR_0002")]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -203,10 +221,11 @@ def test_validate_second_line_of_a_meter_and_start_is_told_and_a_bad_first_one_d
         f"{FINE}\r\r",
         FINE.replace(".", "\r."),
         FINE + "0" * 5000,
+        FINE.replace(A, B) + "0" * 5000,
     ],
 )
 def test_validate_line_without_the_headers_fields_is_lin(line: str) -> None:
-    body = file(FINE, line, FINE.replace(A, B))
+    body = file(FINE, line, FINE.replace(A, meter_id(3)))
     assert ours(body) == theirs(body) == [(3, "", "LIN_0001")]
 
 
