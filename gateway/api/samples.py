@@ -108,7 +108,7 @@ def leap_samples(sinks: Iterable[LeapCsvSink]) -> Iterable[Sample]:
         stats, label = sink.stats, (("sink", sink.name),)
         failing = 0.0 if sink.meters_failing is None else 1.0
         for metric, text, value, kind in (
-            ("gateway_leap_meters", "Devices that have a meter.", stats.meters, "gauge"),
+            ("gateway_leap_meters", "Devices that have a meter.", sink.meters_known, "gauge"),
             ("gateway_leap_meters_failing", "1 while the newest file of meters is not in force.", failing, "gauge"),
             ("gateway_leap_other_length", "Meters without quarters of an hour.", stats.other_length, "gauge"),
             ("gateway_leap_uploads", "Files uploaded.", stats.uploads, "counter"),

@@ -75,10 +75,9 @@ class LeapCsvSinkSettings(BaseModel):
 
 @dataclass(slots=True)
 class LeapStats:
-    """`meters`: devices that have one; `other_length`: those of them whose newest record is not of 15 minutes, which
-    never goes up. The rest counts rows, but `uploads` and `jobs_failed`; a batch that is tried again counts again."""
+    """`other_length`: devices with a meter whose newest record is not of 15 minutes, which never goes up. The rest
+    counts rows, but `uploads` and `jobs_failed`; a batch that is tried again counts again."""
 
-    meters: int = 0
     other_length: int = 0
     uploads: int = 0
     jobs_failed: int = 0
@@ -124,6 +123,11 @@ class LeapCsvSink:
         self._session: aiohttp.ClientSession | None = None
 
     @property
+    def meters_known(self) -> int:
+        """Devices that have a meter."""
+        return self._file.count
+
+    @property
     def meters_failing(self) -> str | None:
         """Why the newest file of meters is not in force."""
         return self._file.failing
@@ -136,12 +140,16 @@ class LeapCsvSink:
     def wants(self, record: IntervalRecord) -> bool:
         """15 minutes of a device that has a meter. While no meters are known every device may have one."""
         meters = self._meters()
-        if meters is not None and record.device not in meters:
+        if meters is None:
+            return record.length_s == LENGTH_S
+        if record.device not in meters:
             return False
         if record.length_s != LENGTH_S:
             self._other_length.add(record.device)
+        elif record.device in self._other_length:
+            self._other_length.remove(record.device)
         else:
-            self._other_length.discard(record.device)
+            return True
         self.stats.other_length = len(self._other_length)
         return record.length_s == LENGTH_S
 
@@ -191,9 +199,7 @@ class LeapCsvSink:
         return Keep(reason="too_many_pages")
 
     def _meters(self) -> Mapping[DeviceId, Meter] | None:
-        meters = self._file.current(self._clock.mono_ms())
-        self.stats.meters = 0 if meters is None else len(meters)
-        return meters
+        return self._file.current(self._clock.mono_ms())
 
     async def _upload(self, prepared: _Prepared) -> dict[int, str] | Keep:
         """Bring the file up, without the rows that a job names where it has to be done again. All that is refused."""

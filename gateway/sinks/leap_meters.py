@@ -72,6 +72,10 @@ class MeterFile:
         self._seen: tuple[int, int, int] | None = None
         self._look_ms: int | None = None
 
+    @property
+    def count(self) -> int:
+        return 0 if self._meters is None else len(self._meters)
+
     def current(self, mono_ms: int) -> Mapping[DeviceId, Meter] | None:
         """The meters by device, None while there never was a good file. Looks at the file every few seconds."""
         if self._look_ms is None or mono_ms >= self._look_ms:

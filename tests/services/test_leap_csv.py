@@ -344,7 +344,7 @@ async def test_leap_wants_a_quarter_of_a_device_with_a_meter_and_shows_who_has_a
         assert not r.sink.wants(quarter(9))
         assert not r.sink.wants(replace(quarter(9), length_s=300))
         assert not any(r.sink.wants(row) for row in (five_minutes, five_minutes))
-        assert (r.sink.stats.meters, r.sink.stats.other_length) == (5, 1)
+        assert (r.sink.meters_known, r.sink.stats.other_length) == (5, 1)
         assert r.sink.wants(quarter(2))
         assert r.sink.stats.other_length == 0
 
