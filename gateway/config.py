@@ -18,6 +18,7 @@ from gateway.links.mqtt import MqttLinkSettings
 from gateway.services.settings import ControlSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
+from gateway.sinks.leap_csv import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -121,8 +122,8 @@ class Settings(Strict):
     log: LogSettings = LogSettings()
     devices: DeviceSettings
     platform: PlatformSettings | None = None
-    sinks: list[Annotated[HttpSinkSettings | MqttSinkSettings, Field(discriminator="kind")]] = Field(
-        default_factory=list, max_length=16
+    sinks: list[Annotated[HttpSinkSettings | MqttSinkSettings | LeapCsvSinkSettings, Field(discriminator="kind")]] = (
+        Field(default_factory=list, max_length=16)
     )
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
@@ -134,6 +135,9 @@ class Settings(Strict):
             raise ValueError("sinks: two of them have the same name")
         if self.platform is None and any(sink.kind == "mqtt" for sink in self.sinks):
             raise ValueError("sinks: kind mqtt needs `platform`")
+        lengths = {self.intervals.length_s, *(program.length_s for program in self.intervals.programs.values())}
+        if 900 not in lengths and any(sink.kind == "leap_csv" for sink in self.sinks):
+            raise ValueError("sinks: kind leap_csv takes nothing but 15 minutes, and intervals has no such length")
         return self
 
 
@@ -162,8 +166,16 @@ def load_settings(path: Path) -> Settings:
     if problems:
         raise InvalidInput([f"{path}: {problem}" for problem in problems])
     base = path.resolve().parent
+    sinks = [
+        sink.model_copy(update={"meters": base / sink.meters}) if sink.kind == "leap_csv" else sink
+        for sink in settings.sinks
+    ]
     return settings.model_copy(
-        update={"state_dir": base / settings.state_dir, "profiles_dir": base / settings.profiles_dir}
+        update={
+            "state_dir": base / settings.state_dir,
+            "profiles_dir": base / settings.profiles_dir,
+            "sinks": sinks,
+        }
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from gateway.api.samples import delivery_samples, log_reasons, log_samples
+from gateway.api.samples import delivery_samples, leap_samples, log_reasons, log_samples
 from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock
 from gateway.config import Settings
@@ -22,6 +22,7 @@ from gateway.services.history import History
 from gateway.services.observe import Sample
 from gateway.services.resend import Resend
 from gateway.sinks.http import HttpSink
+from gateway.sinks.leap_csv import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.interval_rows import closes_of
@@ -57,9 +58,12 @@ class Upstream:
         resend = Resend(interval_log, queries, clock)
         deliveries: list[Delivery] = []
         for sink_settings in settings.sinks:
-            sink: HttpSink | MqttSink
+            sink: HttpSink | MqttSink | LeapCsvSink
             if sink_settings.kind == "http":
                 sink = HttpSink(sink_settings)
+                stack.push_async_callback(sink.close)
+            elif sink_settings.kind == "leap_csv":
+                sink = LeapCsvSink(sink_settings, clock=clock)
                 stack.push_async_callback(sink.close)
             elif connection is not None:
                 sink = MqttSink(sink_settings, connection=connection, clock=clock)
@@ -118,6 +122,7 @@ class Upstream:
         """Metrics of the log and its receivers."""
         yield from log_samples(self.log.stats)
         yield from delivery_samples(self.deliveries, self.clock)
+        yield from leap_samples(d.sink for d in self.deliveries if isinstance(d.sink, LeapCsvSink))
 
     def reasons(self) -> list[str]:
         """What of it is not in order."""

@@ -1,6 +1,7 @@
 """Configuration: every fault at once with its path, secrets by reference only, durations with units."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Settings, duration_s, load_settings
 from gateway.domain.errors import InvalidInput
+from gateway.sinks.leap_csv import LeapCsvSinkSettings
 
 ROOT = Path(__file__).parents[1]
 SECRET = "correct-horse-battery-staple"
@@ -142,6 +144,36 @@ def test_config_sinks_have_names_of_their_own_and_mqtt_needs_a_platform(tmp_path
     platform = {"broker": {"url": "mqtt://127.0.0.1", "client_id": "p"}}
     assert "the same name" in faults(tmp_path, sinks=[mqtt, mqtt], platform=platform)[0]
     assert len(load(tmp_path, sinks=[mqtt, mqtt | {"name": "b"}], platform=platform).sinks) == 2
+
+
+def test_config_aggregator_needs_quarters_and_its_meters_are_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    leap = {
+        "kind": "leap_csv", "name": "leap", "url": "https://api.leap.example", "token": "env:TEST_TOKEN",
+        "meters": "meters/leap.csv", "poll_s": "1min", "job_timeout_s": "1h",
+    }  # fmt: skip
+    assert "kind leap_csv takes nothing but 15 minutes" in faults(tmp_path, sinks=[leap])[0]
+    quarters = {"length_s": "15min"}
+    (sink,) = load(tmp_path, sinks=[leap], intervals=quarters).sinks
+    assert isinstance(sink, LeapCsvSinkSettings)
+    assert (sink.meters, sink.poll_s, sink.token.get_secret_value()) == (tmp_path / "meters/leap.csv", 60, SECRET)
+    (sink,) = load(tmp_path, sinks=[leap | {"meters": "/etc/leap.csv"}], intervals=quarters).sinks
+    assert isinstance(sink, LeapCsvSinkSettings)
+    assert sink.meters == Path("/etc/leap.csv")
+    plain = faults(tmp_path, sinks=[leap | {"url": "http://api.leap.example"}], intervals=quarters)
+    assert "https is required" in plain[0]
+
+
+def test_config_examples_commented_sinks_are_valid_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PLATFORM_TOKEN", "LEAP_API_KEY"):
+        monkeypatch.setenv(name, SECRET)
+    text = (ROOT / "config" / "gateway.example.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^  # (?=- kind|  \w+: )", "  ", text, flags=re.MULTILINE)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text.replace("length_s: 5min", "length_s: 15min"), encoding="utf-8")
+    assert [sink.kind for sink in load_settings(path).sinks] == ["mqtt", "http", "leap_csv"]
 
 
 @pytest.mark.parametrize(

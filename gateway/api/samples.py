@@ -8,6 +8,7 @@ from gateway.links.mqtt import MqttLink
 from gateway.services.delivery import Delivery
 from gateway.services.observe import Sample
 from gateway.services.supervisor import Supervisor
+from gateway.sinks.leap_csv import LeapCsvSink
 from gateway.storage.intervals import LogStats
 from gateway.transports.mqtt.connection import Connection
 
@@ -132,6 +133,28 @@ def delivery_samples(deliveries: Iterable[Delivery], clock: Clock) -> Iterable[S
         yield Sample(
             name="gateway_sink_oldest_seconds", help="Age of the oldest record not accepted.", value=age_s, labels=label
         )
+
+
+def leap_samples(sinks: Iterable[LeapCsvSink]) -> Iterable[Sample]:
+    """What became of rows for the aggregator, and whether the file of its meters is in force."""
+    for sink in sinks:
+        stats, label = sink.stats, (("sink", sink.name),)
+        failing = 0.0 if sink.meters_failing is None else 1.0
+        for metric, text, value, kind in (
+            ("gateway_leap_meters", "Devices that have a meter.", sink.meters_known, "gauge"),
+            ("gateway_leap_meters_failing", "1 while the newest file of meters is not in force.", failing, "gauge"),
+            ("gateway_leap_other_length", "Meters without quarters of an hour.", stats.other_length, "gauge"),
+            ("gateway_leap_uploads", "Files uploaded.", stats.uploads, "counter"),
+            ("gateway_leap_failed_jobs", "Upload jobs that failed.", stats.jobs_failed, "counter"),
+            ("gateway_leap_superseded", "Rows that a newer revision replaced first.", stats.superseded, "counter"),
+            ("gateway_leap_missing_unread", "Missing intervals told unreadably.", stats.missing_unread, "counter"),
+        ):
+            yield Sample(name=metric, help=text, value=value, kind=kind, labels=label)
+        for reason, count in stats.refused.items():
+            yield Sample(
+                name="gateway_leap_refused", help="Rows withheld or refused, by reason.", value=count, kind="counter",
+                labels=(*label, ("reason", reason)),
+            )  # fmt: skip
 
 
 def supervisor_samples(supervisor: Supervisor) -> Iterable[Sample]:

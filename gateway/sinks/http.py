@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from gateway.domain.model import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.sinks.rows import RowsPerS, row_of
+from gateway.sinks.web import exchange, open_session
 
-MAX_REPLY_BYTES = 4 << 20
 BATCH_ROWS = 1_000
 
 
@@ -45,11 +45,7 @@ class HttpSink:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._settings.timeout_s),
-                connector=aiohttp.TCPConnector(limit=2),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
+            self._session = open_session(self._settings.timeout_s)
         return self._session
 
     async def close(self) -> None:
@@ -66,33 +62,11 @@ class HttpSink:
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "Idempotency-Key": batch.id}
         if self._settings.token is not None:
             headers["Authorization"] = f"Bearer {self._settings.token.get_secret_value()}"
-        try:
-            async with self._open().post(
-                self._settings.url, data=packed, headers=headers, allow_redirects=False
-            ) as reply:
-                return _judge(reply, await _body(reply), rows=len(batch.rows))
-        except TimeoutError:
-            return Keep(reason="timeout")
-        except aiohttp.ClientError as error:
-            return Keep(reason=type(error).__name__)
+        answer = await exchange(self._open(), "POST", self._settings.url, headers=headers, data=packed)
+        return answer if isinstance(answer, Keep) else _judge(answer, rows=len(batch.rows))
 
 
-async def _body(reply: aiohttp.ClientResponse) -> bytes:
-    """The whole body; of one that is too long a part, which no JSON parser takes."""
-    body = bytearray()
-    async for chunk in reply.content.iter_any():
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            reply.close()
-            break
-    return bytes(body)
-
-
-def _judge(reply: aiohttp.ClientResponse, body: bytes, *, rows: int) -> SinkResult:
-    if not 200 <= reply.status < 300:
-        after = reply.headers.get("Retry-After", "")
-        after_s = min(float(after), 3600.0) if after.isdecimal() else 0.0
-        return Keep(reason=f"http_{reply.status}", after_s=after_s, whole=reply.status in (400, 413, 422))
+def _judge(body: bytes, *, rows: int) -> SinkResult:
     if not body.strip():
         return Accept()
     try:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.bench import allocate, fanout, ingest, memory, mixed, modbus, tick, track
+from tests.bench import allocate, csv, fanout, ingest, memory, mixed, modbus, tick, track
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
 @pytest.fixture(autouse=True)
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches keep to one core; the tests after them must not."""
-    for bench in (allocate, fanout, ingest, mixed, modbus, tick, track):
+    for bench in (allocate, csv, fanout, ingest, mixed, modbus, tick, track):
         monkeypatch.setattr(bench, "pin", lambda: None)
 
 
@@ -78,6 +78,12 @@ async def test_track_few_devices_follow_the_target_and_break_nothing() -> None:
     sizes = check(found, "track", {"mean_error_pct"}, {"mean_error_pct", "capacity_sufficed", "problems"})
     assert sizes[0]["problems"] == []
     assert len(sizes[0]["mean_errors_pct"]) == 1
+
+
+async def test_csv_few_sites_writes_what_the_standard_library_writes_and_finds_the_same_wrong() -> None:
+    sizes = check(await csv.run(quick=True, sites=30), "csv", {"stdlib_x"}, {"seconds"})
+    assert sizes[0]["n"] == 30 * csv.QUARTERS
+    assert min(sizes[0]["write_seconds"], sizes[0]["stdlib_seconds"], sizes[0]["bytes"]) > 0
 
 
 @pytest.mark.deep

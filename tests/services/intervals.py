@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.domain.model import DeviceId, EnergySource, IntervalRecord
 from gateway.storage.interval_rows import Identity
@@ -16,6 +17,22 @@ def record(number: int, *, revision: int = 1, charge_wh: float | None = 1.5) -> 
         device=DeviceId(f"home-{number}"), start_ms=T0 + 300_000 * number, length_s=300, revision=revision,
         charge_wh=charge_wh, discharge_wh=0.0, coverage_pct=100.0, samples=30, soc_end_pct=55.0,
         source=EnergySource.INTEGRATED, battery_w_mean=-18.0, battery_w_min=-20.0, battery_w_max=None,
+    )  # fmt: skip
+
+
+def quarter(
+    home: int,
+    *,
+    index: int = 0,
+    revision: int = 1,
+    charge_wh: float | None = 500.0,
+    discharge_wh: float | None = 250.0,
+    coverage_pct: float = 100.0,
+) -> IntervalRecord:
+    """15 minutes of a home, the `index`th after `T0`."""
+    return replace(
+        record(home, revision=revision, charge_wh=charge_wh), start_ms=T0 + 900_000 * index, length_s=900,
+        discharge_wh=discharge_wh, coverage_pct=coverage_pct,
     )  # fmt: skip
 
 

@@ -1,0 +1,104 @@
+"""Which meter of the aggregator a device is: a CSV file `device,meter_id[,region]`, read anew when it changes.
+
+UTF-8, a header, one line per device; a meter has one device and a device one meter. A file with any fault is not taken
+and the one before it stays in force. Put a new one in place by renaming it: half of a file can be without fault.
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.domain.errors import InvalidInput
+from gateway.domain.model import DeviceId
+from gateway.sinks.leap_rows import STATES, Meter
+
+log = logging.getLogger(__name__)
+
+FILE_BYTES_MAX = 32 << 20
+LOOK_MS = 5_000
+PROBLEMS_MAX = 20
+_HEADERS = (["device", "meter_id"], ["device", "meter_id", "region"])
+
+
+def read_meters(text: str) -> dict[DeviceId, Meter]:
+    """The meters by device. Raises InvalidInput with the first faults, each with its line."""
+    problems: list[str] = []
+    found: dict[DeviceId, Meter] = {}
+    taken: dict[str, DeviceId] = {}
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if next(lines, None) not in _HEADERS:
+            raise InvalidInput(["line 1: not the header device,meter_id[,region]"])
+        for fields in lines:
+            if not 2 <= len(fields) <= 3:
+                problems.append(f"line {lines.line_num}: not a device, a meter and perhaps a region")
+                continue
+            device, meter = DeviceId(fields[0]), Meter(id=fields[1], region=fields[2] if len(fields) == 3 else "")
+            wrong = _wrong(device, meter)
+            if wrong is None and (device in found or meter.id in taken):
+                wrong = f"{device if device in found else meter.id!r} was named before"
+            if wrong is not None:
+                problems.append(f"line {lines.line_num}: {wrong}")
+            found[device] = meter
+            taken[meter.id] = device
+    except csv.Error as error:
+        problems.append(f"line {lines.line_num}: {error}")
+    if not found and not problems:
+        problems.append("no meter")
+    if problems:
+        raise InvalidInput(problems[:PROBLEMS_MAX])
+    return found
+
+
+def _wrong(device: str, meter: Meter) -> str | None:
+    if not device:
+        return "no device"
+    if not meter.id or not meter.id.isascii() or not meter.id.isprintable() or set(meter.id) & set(' ,"'):
+        return f"not a meter: {meter.id!r}"
+    if meter.region and meter.region not in STATES:
+        return f"not a state of the US: {meter.region!r}"
+    return None
+
+
+class MeterFile:
+    """The newest good content of the file. `failing`: why the newest content is not in force."""
+
+    def __init__(self, path: Path) -> None:
+        self.failing: str | None = None
+        self._path = path
+        self._meters: Mapping[DeviceId, Meter] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._look_ms: int | None = None
+
+    @property
+    def count(self) -> int:
+        return 0 if self._meters is None else len(self._meters)
+
+    def current(self, mono_ms: int) -> Mapping[DeviceId, Meter] | None:
+        """The meters by device, None while there never was a good file. Looks at the file every few seconds."""
+        if self._look_ms is None or mono_ms >= self._look_ms:
+            self._look_ms = mono_ms + LOOK_MS
+            self._look()
+        return self._meters
+
+    def _look(self) -> None:
+        try:
+            stat = self._path.stat()
+            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if seen == self._seen:
+                return
+            if stat.st_size > FILE_BYTES_MAX:
+                raise InvalidInput([f"larger than {FILE_BYTES_MAX} bytes"])
+            self._meters = read_meters(self._path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, InvalidInput) as error:
+            self._fail(str(error))
+            return
+        self._seen, self.failing = seen, None
+        log.info("meters of the aggregator read", extra={"path": str(self._path), "meters": len(self._meters)})
+
+    def _fail(self, why: str) -> None:
+        if self.failing != why:
+            log.error("meters of the aggregator cannot be read", extra={"path": str(self._path), "reason": why})
+        self.failing = why
