@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 from gateway.clock import Clock
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.model import IntervalRecord
+from gateway.files import sync_directory
 from gateway.storage.interval_rows import (
     SCHEMA_VERSION,
     SELECT_AFTER,
@@ -35,7 +36,7 @@ from gateway.storage.interval_rows import (
     statement_sizes,
 )
 from gateway.storage.recovery import Unlogged
-from gateway.storage.spool import CORRUPT_SUFFIX, sync_directory
+from gateway.storage.spool import CORRUPT_SUFFIX
 
 log = logging.getLogger(__name__)
 
