@@ -51,14 +51,18 @@ def batch_id(rows: Sequence[IntervalRecord]) -> str:
 
 
 class Delivery:
-    """Delivers the log to one sink, at least once and in log order."""
+    """Delivers the log to one sink, at least once and in log order. `gather_s`: how long to wait for more after a batch
+    that was not full, for receivers that are better served with few large batches."""
 
-    def __init__(self, sink: Sink, *, log_: IntervalReader, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, sink: Sink, *, log_: IntervalReader, clock: Clock, rng: random.Random, gather_s: float = 0.0
+    ) -> None:
         self.sink = sink
         self.stats = SinkStats()
         self._log = log_
         self._clock = clock
         self._rng = rng
+        self._gather_s = gather_s
         self._news = asyncio.Event()
 
     def wake(self) -> None:
@@ -85,6 +89,9 @@ class Delivery:
                 failures = 0
                 cursor = after
                 await self._log.save_cursor(self.sink.name, cursor)
+                if whole and self._gather_s:
+                    self.stats.oldest_ms, self.stats.backlog = None, 0
+                    await asyncio.sleep(self._gather_s)
             else:
                 failures += 1
                 await asyncio.sleep(wait_s)
