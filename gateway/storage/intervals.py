@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 SUFFIX = ".sqlite"
 CURSORS = "cursors.sqlite"
-READ_MAX = 10_000
+READ_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -139,7 +139,7 @@ class IntervalLog:
         return added
 
     async def read(self, cursor: Cursor, limit: int) -> tuple[list[IntervalRecord], Cursor]:
-        """Up to `limit` records after `cursor` (at most 10,000), and the cursor after them."""
+        """Up to `limit` records after `cursor` (at most `READ_MAX`), and the cursor after them."""
         return await self._run(lambda: self._read(cursor, min(limit, READ_MAX)))
 
     async def load_cursor(self, name: str) -> Cursor:

@@ -12,6 +12,7 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.intervals import Closes
 from gateway.domain.model import EnergySource, IntervalRecord
+from gateway.storage import intervals as module
 from gateway.storage.intervals import START, Cursor, IntervalLog
 from gateway.storage.recovery import Unlogged
 from tests.energy_batches import T0
@@ -113,9 +114,10 @@ async def test_log_any_history_is_one_list_for_every_reader(
         await log.__aexit__(None, None, None)
 
 
-async def test_log_large_commit_is_whole_and_in_order(tmp_path: Path) -> None:
+async def test_log_large_commit_is_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         assert await log.append([entry(1, *range(9_000)), entry(2, *range(9_000, 20_001))]) == 20_001
+        monkeypatch.setattr(module, "READ_MAX", 10_000)
         rows, after = await log.read(START, 10**9)
         assert len(rows) == 10_000
         more, after = await log.read(after, 10_000)
