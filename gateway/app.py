@@ -58,6 +58,7 @@ from gateway.services.timekeeper import Timekeeper
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
 from gateway.sinks.mqtt import MqttSink
+from gateway.sinks.parquet import ParquetSink
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.intervals import IntervalLog
@@ -364,15 +365,18 @@ def _deliveries(
 ) -> list[Delivery]:
     out: list[Delivery] = []
     for sink_settings in settings.sinks:
-        sink: HttpSink | MqttSink
+        sink: HttpSink | MqttSink | ParquetSink
+        gather_s = 0.0
         if sink_settings.kind == "http":
             sink = HttpSink(sink_settings)
             stack.push_async_callback(sink.close)
+        elif sink_settings.kind == "parquet":
+            sink, gather_s = ParquetSink(sink_settings), sink_settings.gather_s
         elif connection is not None:
             sink = MqttSink(sink_settings, connection=connection, clock=clock)
         else:
             continue
-        out.append(Delivery(sink, log_=interval_log, clock=clock, rng=random.Random()))
+        out.append(Delivery(sink, log_=interval_log, clock=clock, rng=random.Random(), gather_s=gather_s))
     return out
 
 

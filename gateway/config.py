@@ -19,6 +19,7 @@ from gateway.services.settings import ControlSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
+from gateway.sinks.parquet import ParquetSinkSettings
 
 MAX_CONFIG_BYTES = 1 << 20
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -98,6 +99,9 @@ class DeviceSettings(Strict):
         return resolve_secret(reference)
 
 
+SinkSettings = Annotated[HttpSinkSettings | MqttSinkSettings | ParquetSinkSettings, Field(discriminator="kind")]
+
+
 class Settings(Strict):
     """The whole configuration."""
 
@@ -107,9 +111,7 @@ class Settings(Strict):
     log: LogSettings = LogSettings()
     devices: DeviceSettings
     platform: PlatformSettings | None = None
-    sinks: list[Annotated[HttpSinkSettings | MqttSinkSettings, Field(discriminator="kind")]] = Field(
-        default_factory=list, max_length=16
-    )
+    sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
 
@@ -120,6 +122,9 @@ class Settings(Strict):
             raise ValueError("sinks: two of them have the same name")
         if self.platform is None and any(sink.kind == "mqtt" for sink in self.sinks):
             raise ValueError("sinks: kind mqtt needs `platform`")
+        places = [sink.directory for sink in self.sinks if sink.kind == "parquet"]
+        if len(set(places)) != len(places):
+            raise ValueError("sinks: two of them write to the same directory")
         return self
 
 
@@ -148,8 +153,12 @@ def load_settings(path: Path) -> Settings:
     if problems:
         raise InvalidInput([f"{path}: {problem}" for problem in problems])
     base = path.resolve().parent
+    sinks = [
+        sink.model_copy(update={"directory": base / sink.directory}) if sink.kind == "parquet" else sink
+        for sink in settings.sinks
+    ]
     return settings.model_copy(
-        update={"state_dir": base / settings.state_dir, "profiles_dir": base / settings.profiles_dir}
+        update={"state_dir": base / settings.state_dir, "profiles_dir": base / settings.profiles_dir, "sinks": sinks}
     )
 
 
