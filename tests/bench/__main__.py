@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track")
+BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "log")
 
 
 def main() -> int:
