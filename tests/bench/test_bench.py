@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import allocate, fanout, ingest, memory, mixed, modbus, tick, track
+from tests.bench import allocate, fanout, ingest, log, memory, mixed, modbus, tick, track
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
@@ -78,6 +78,13 @@ async def test_track_few_devices_follow_the_target_and_break_nothing() -> None:
     sizes = check(found, "track", {"mean_error_pct"}, {"mean_error_pct", "capacity_sufficed", "problems"})
     assert sizes[0]["problems"] == []
     assert len(sizes[0]["mean_errors_pct"]) == 1
+
+
+async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:
+    ratios = {"raw_x", "busy_x"}
+    sizes = check(await log.run(quick=True, n=log.BATCH_ROWS), "log", ratios, ratios)
+    assert [size["load"] for size in sizes] == ["idle", "saturated", "raw"]
+    assert len({size["bytes_per_row"] for size in sizes}) == 1
 
 
 @pytest.mark.deep
