@@ -20,6 +20,7 @@ from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.leap_csv import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
+from gateway.sinks.parquet import ParquetSinkSettings
 
 MAX_CONFIG_BYTES = 1 << 20
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -113,6 +114,11 @@ class DeviceSettings(Strict):
         return resolve_secret(reference)
 
 
+SinkSettings = Annotated[
+    HttpSinkSettings | MqttSinkSettings | LeapCsvSinkSettings | ParquetSinkSettings, Field(discriminator="kind")
+]
+
+
 class Settings(Strict):
     """The whole configuration."""
 
@@ -122,9 +128,7 @@ class Settings(Strict):
     log: LogSettings = LogSettings()
     devices: DeviceSettings
     platform: PlatformSettings | None = None
-    sinks: list[Annotated[HttpSinkSettings | MqttSinkSettings | LeapCsvSinkSettings, Field(discriminator="kind")]] = (
-        Field(default_factory=list, max_length=16)
-    )
+    sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
 
@@ -138,6 +142,9 @@ class Settings(Strict):
         lengths = {self.intervals.length_s, *(program.length_s for program in self.intervals.programs.values())}
         if 900 not in lengths and any(sink.kind == "leap_csv" for sink in self.sinks):
             raise ValueError("sinks: kind leap_csv takes nothing but 15 minutes, and intervals has no such length")
+        places = [sink.directory for sink in self.sinks if sink.kind == "parquet"]
+        if len(set(places)) != len(places):
+            raise ValueError("sinks: two of them write to the same directory")
         return self
 
 
@@ -166,17 +173,22 @@ def load_settings(path: Path) -> Settings:
     if problems:
         raise InvalidInput([f"{path}: {problem}" for problem in problems])
     base = path.resolve().parent
-    sinks = [
-        sink.model_copy(update={"meters": base / sink.meters}) if sink.kind == "leap_csv" else sink
-        for sink in settings.sinks
-    ]
     return settings.model_copy(
         update={
             "state_dir": base / settings.state_dir,
             "profiles_dir": base / settings.profiles_dir,
-            "sinks": sinks,
+            "sinks": [_based(sink, base) for sink in settings.sinks],
         }
     )
+
+
+def _based(sink: SinkSettings, base: Path) -> SinkSettings:
+    """A sink's settings with its paths relative to `base`."""
+    if sink.kind == "leap_csv":
+        return sink.model_copy(update={"meters": base / sink.meters})
+    if sink.kind == "parquet":
+        return sink.model_copy(update={"directory": base / sink.directory})
+    return sink
 
 
 def _resolve(raw: Any, place: str, problems: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What is done without a running daemon, and what it shares with one: the lock, the links, import and probe."""
+"""What is done without a running daemon, and what it shares with one: the lock, the links, import, probe, archives."""
 
 import asyncio
 import fcntl
@@ -6,8 +6,9 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings, resolve_secret
@@ -22,8 +23,11 @@ from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.inventory import Inventory, Parsed, parse_rows
 from gateway.services.probe import Probe, probe
+from gateway.storage.archive import Manifest, export_archive, import_archive
 from gateway.storage.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
+
+PROJECT = "battery-fleet-gateway"
 
 
 class Transports:
@@ -97,7 +101,45 @@ def locked(state_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise GatewayError(f"state_dir {state_dir}: another gateway is using it") from error
+        if not _still(file, state_dir / "lock"):
+            raise GatewayError(f"state_dir {state_dir}: was replaced just now; try again")
         yield
+
+
+def _still(file: TextIO, path: Path) -> bool:
+    """Whether `path` is the file that was opened by this name: an import may have put a new directory there."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def export_state(settings: Settings, file: Path, *, damaged: bool) -> dict[str, Any]:
+    """The whole state directory into an archive, while no daemon runs. Raises GatewayError."""
+    state_dir = settings.state_dir
+    if not state_dir.is_dir():
+        raise InvalidInput([f"state_dir {state_dir}: does not exist"])
+    os.umask(0o077)
+    with locked(state_dir):
+        manifest = export_archive(state_dir, file, version=version(PROJECT), now=SystemClock().now(), damaged=damaged)
+    return _told(manifest) | {"file": str(file), "archive_bytes": file.stat().st_size}
+
+
+def import_state(settings: Settings, file: Path, *, replace: bool) -> dict[str, Any]:
+    """An archive into the state directory, while no daemon runs. Raises GatewayError."""
+    os.umask(0o077)
+    with locked(settings.state_dir):
+        found = import_archive(file, settings.state_dir, now=SystemClock().now(), replace=replace)
+    before = None if found.before is None else str(found.before)
+    return _told(found.manifest) | {"state_dir": str(settings.state_dir), "before": before}
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    sizes = [entry.size for entry in manifest.files]
+    return {
+        "created": manifest.created, "gateway": manifest.gateway, "schemas": manifest.schemas, "files": len(sizes),
+        "bytes": sum(sizes),
+    }  # fmt: skip
 
 
 def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any]:

@@ -141,10 +141,12 @@ SinkResult = Accept | Reject | Keep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalBatch:
-    """Interval records in log order. `id` is the same for the same content: an idempotency key."""
+    """Interval records in log order. `id` is the same for the same content: an idempotency key. `again`: somebody wants
+    these sent once more, they are not the next of the log."""
 
     id: str
     rows: Sequence[IntervalRecord]
+    again: bool = False
 
 
 class Sink(Protocol):

@@ -24,6 +24,7 @@ from gateway.services.resend import Resend
 from gateway.sinks.http import HttpSink
 from gateway.sinks.leap_csv import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
+from gateway.sinks.parquet import ParquetSink
 from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.interval_rows import closes_of
 from gateway.storage.intervals import IntervalLog
@@ -58,13 +59,16 @@ class Upstream:
         resend = Resend(interval_log, queries, clock)
         deliveries: list[Delivery] = []
         for sink_settings in settings.sinks:
-            sink: HttpSink | MqttSink | LeapCsvSink
+            sink: HttpSink | MqttSink | LeapCsvSink | ParquetSink
+            gather_s = 0.0
             if sink_settings.kind == "http":
                 sink = HttpSink(sink_settings)
                 stack.push_async_callback(sink.close)
             elif sink_settings.kind == "leap_csv":
-                sink = LeapCsvSink(sink_settings, clock=clock)
+                sink, gather_s = LeapCsvSink(sink_settings, clock=clock), sink_settings.gather_s
                 stack.push_async_callback(sink.close)
+            elif sink_settings.kind == "parquet":
+                sink, gather_s = ParquetSink(sink_settings), sink_settings.gather_s
             elif connection is not None:
                 sink = MqttSink(sink_settings, connection=connection, clock=clock)
             else:
@@ -72,7 +76,7 @@ class Upstream:
             deliveries.append(
                 Delivery(
                     sink, log_=interval_log, finder=resend, clock=clock, rng=random.Random(),
-                    rate=sink_settings.rows_per_s_max,
+                    rate=sink_settings.rows_per_s_max, gather_s=gather_s,
                 )
             )  # fmt: skip
         return cls(

@@ -1,5 +1,6 @@
 """The command line: exit codes, words instead of tracebacks, and what it asks of a daemon."""
 
+import fcntl
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import TextIO
 
 import pyarrow.parquet
 import pytest
@@ -15,6 +17,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from gateway.cli import cli
+from gateway.domain.errors import GatewayError
+from gateway.offline import locked
 from tests.profiles.samples import MODBUS, SAMPLES
 from tests.test_config import PLAIN
 
@@ -347,6 +351,69 @@ def test_intervals_export_that_fails_leaves_no_file(tmp_path: Path, daemon: Scri
     assert (export().exit_code, "cut short" in export().output) == (1, True)
     assert list(tmp_path.iterdir()) == []
     assert export(str(tmp_path / "none" / "out")).exit_code == 2
+
+
+def test_state_goes_into_an_archive_and_comes_back(tmp_path: Path) -> None:
+    fleet, archive, other = tmp_path / "fleet.csv", tmp_path / "out.tgz", tmp_path / "other"
+    fleet.write_text(f"{HEADER}a,reference-mqtt,s,1,1,1,0\n", encoding="utf-8")
+    file = config(tmp_path)
+    result = run("state", "export", "--config", file, "--out", str(archive))
+    assert (result.exit_code, result.output.strip()) == (2, f"state_dir {tmp_path}/state: does not exist")
+    assert run("devices", "import", str(fleet), "--offline", "--config", file).exit_code == 0
+    told = json.loads(run("state", "export", "--config", file, "--out", str(archive), "--json").output)
+    size = (tmp_path / "state" / "journal.sqlite").stat().st_size
+    assert (told["file"], told["files"], told["bytes"]) == (str(archive), 1, size)
+    assert told["archive_bytes"] == archive.stat().st_size
+    shown = run("state", "export", "--config", file, "--out", str(archive)).output
+    assert re.fullmatch(rf"{archive}: 1 files, {size} bytes in [0-9]+\n", shown)
+
+    there = config(tmp_path, state_dir=str(other))
+    shown = run("state", "import", "--config", there, "--in", str(archive)).output
+    assert re.fullmatch(rf"{other}: 1 files, {size} bytes, as of [0-9T:-]+Z\n", shown)
+    assert "1 rows, 0 new or changed" in run("devices", "import", str(fleet), "--offline", "--config", there).output
+    told = json.loads(run("state", "import", "--config", there, "--in", str(archive), "--replace", "--json").output)
+    assert told["state_dir"] == str(other)
+    assert re.fullmatch(rf"{other}\.before-[0-9]{{8}}T[0-9]{{6}}Z", told["before"])
+    assert (Path(told["before"]) / "journal.sqlite").exists()
+
+
+def test_state_commands_refuse_in_words(tmp_path: Path) -> None:
+    file, archive, state = config(tmp_path), tmp_path / "out.tgz", tmp_path / "state"
+    state.mkdir()
+    assert run("state", "export", "--config", file, "--out", str(archive)).exit_code == 0
+    (state / "journal.sqlite").touch()
+    given = ("state", "import", "--config", file, "--in")
+    refused = run(*given, str(archive))
+    why = f"state_dir {state}: not empty; --replace keeps what is there aside"
+    assert (refused.exit_code, refused.output.strip()) == (2, why)
+    refused = run(*given, str(fleet := tmp_path / "fleet.csv"), "--replace")
+    assert (refused.exit_code, refused.output.strip()) == (1, f"{fleet}: No such file or directory")
+    archive.write_bytes(b"PK")
+    refused = run(*given, str(archive), "--replace")
+    assert (refused.exit_code, refused.output.strip()) == (2, f"{archive}: not gzip, or damaged")
+    with locked(state):
+        for args in (("state", "export", "--config", file, "--out", str(archive)), (*given, str(archive))):
+            refused = run(*args)
+            why = f"state_dir {state}: another gateway is using it"
+            assert (refused.exit_code, refused.output.strip()) == (1, why)
+    assert archive.read_bytes() == b"PK"
+
+
+def test_locked_directory_that_is_replaced_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the lock and having it, an import puts another directory there."""
+    state = tmp_path / "state"
+    real = fcntl.flock
+
+    def late(file: TextIO, how: int) -> None:
+        state.rename(tmp_path / "before")
+        state.mkdir()
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(GatewayError, match="was replaced just now"), locked(state):
+        pytest.fail("the lock of another directory was taken")
 
 
 def test_dispatch_availability_is_a_table_of_kilowatts(daemon: Script) -> None:

@@ -12,6 +12,7 @@ from gateway.cli.holds import holds
 from gateway.cli.intervals import intervals
 from gateway.cli.profiles import profiles
 from gateway.cli.sinks import sinks
+from gateway.cli.state import state
 
 cli = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Battery fleet gateway.", pretty_exceptions_enable=False
@@ -23,6 +24,7 @@ cli.add_typer(dispatch, name="dispatch")
 cli.add_typer(holds, name="holds")
 cli.add_typer(intervals, name="intervals")
 cli.add_typer(sinks, name="sinks")
+cli.add_typer(state, name="state")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, fail, out, show
 from gateway.client import Daemon, DaemonError
+from gateway.sinks.arrow import COMPRESSION, NEEDED, arrow_schema, available
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: look it up, take it out.")
 
@@ -103,8 +104,8 @@ def intervals_export(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Write all intervals of a stretch of time to a file."""
-    if form is Format.PARQUET:
-        _needs_pyarrow()
+    if form is Format.PARQUET and not available():
+        fail([NEEDED], code=2)
     text, part = ("ndjson" if form is Format.NDJSON else "csv"), file.with_name(file.name + ".part")
     columns = file.with_name(file.name + ".part.parquet")
     try:
@@ -123,29 +124,15 @@ def intervals_export(
         columns.unlink(missing_ok=True)
 
 
-def _needs_pyarrow() -> None:
-    try:
-        import pyarrow  # noqa: F401 an extra
-    except ImportError:
-        fail(["Parquet needs pyarrow: pip install 'battery-fleet-gateway[parquet]'"], code=2)
-
-
 def _as_parquet(csv_file: Path, parquet_file: Path) -> None:
     """The same rows as Parquet: times as timestamps in UTC, numbers as numbers, unknown as null."""
-    import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    float_, whole = pa.float64(), pa.int64()
-    types = {
-        "device": pa.string(), "start": pa.timestamp("ms", "UTC"), "length_s": pa.int32(), "revision": pa.int32(),
-        "samples": whole, "source": pa.string(), "coverage_pct": float_, "soc_end_pct": float_, "charge_wh": float_,
-        "discharge_wh": float_, "battery_w_mean": float_, "battery_w_min": float_, "battery_w_max": float_,
-    }  # fmt: skip
-    options = pyarrow.csv.ConvertOptions(column_types=types)
+    options = pyarrow.csv.ConvertOptions(column_types=arrow_schema())
     with (
         pyarrow.csv.open_csv(csv_file, convert_options=options) as rows,
-        pyarrow.parquet.ParquetWriter(parquet_file, rows.schema) as writer,
+        pyarrow.parquet.ParquetWriter(parquet_file, rows.schema, compression=COMPRESSION) as writer,
     ):
         for batch in rows:
             writer.write_batch(batch)

@@ -93,11 +93,12 @@ class _Outcome:
 
 class Delivery:
     """Delivers the log to one sink, at least once. `rate` bounds rows per second, so that a backlog does not flood the
-    receiver."""
+    receiver; `gather_s`: how long to wait for more after a batch that was not full, for receivers that are better
+    served with few large ones."""
 
     def __init__(
         self, sink: Sink, *, log_: IntervalReader, finder: Finder, clock: Clock, rng: random.Random,
-        rate: float = 10_000.0,
+        rate: float = 10_000.0, gather_s: float = 0.0,
     ) -> None:  # fmt: skip
         self.sink = sink
         self.stats = SinkStats()
@@ -106,6 +107,7 @@ class Delivery:
         self._clock = clock
         self._rng = rng
         self._rate = rate
+        self._gather_s = gather_s
         self._news = asyncio.Event()
         self._resend = True
         self._batch_rows = sink.batch_rows
@@ -141,6 +143,8 @@ class Delivery:
             if not worked:
                 self.stats.oldest_ms, self.stats.backlog = None, 0
                 await self._news.wait()
+                if self._gather_s:
+                    await asyncio.sleep(self._gather_s)
 
     async def _step(self) -> bool:
         """One batch: of what is new, else of what is to be sent again, else of what was left behind."""
@@ -178,7 +182,7 @@ class Delivery:
         if rows:
             self.stats.oldest_ms = rows[0].start_ms
         wanted = [row for row in rows if self.sink.wants(row)]
-        outcome = await self._offer(wanted) if wanted else _Outcome()
+        outcome = await self._offer(wanted, again=bool(waiting)) if wanted else _Outcome()
         if outcome.wait_s is not None:
             self._failures += 1
             await asyncio.sleep(outcome.wait_s)
@@ -193,8 +197,8 @@ class Delivery:
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 
-    async def _offer(self, rows: Sequence[IntervalRecord]) -> _Outcome:
-        result = await self.sink.send(IntervalBatch(id=batch_id(rows), rows=rows))
+    async def _offer(self, rows: Sequence[IntervalRecord], *, again: bool) -> _Outcome:
+        result = await self.sink.send(IntervalBatch(id=batch_id(rows), rows=rows, again=again))
         match result:
             case Accept():
                 self.stats.accepted += len(rows)

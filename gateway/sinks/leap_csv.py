@@ -63,6 +63,7 @@ class LeapCsvSinkSettings(BaseModel):
     job_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600
     batch_rows: Annotated[int, Field(ge=1, le=200_000)] = 50_000
     rows_per_s_max: RowsPerS = 100_000
+    gather_s: Annotated[float, Field(ge=0, le=86_400)] = 900
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

@@ -37,8 +37,13 @@ def row_of(record: IntervalRecord) -> dict[str, Any]:
         "grid_w_mean": _rounded(record.grid_w_mean),
         "pv_w_mean": _rounded(record.pv_w_mean),
         "load_w_mean": _rounded(record.load_w_mean),
-        "quality": _NAMES[record.quality],
+        "quality": quality_names(record.quality),
     }
+
+
+def quality_names(quality: Quality) -> list[str]:
+    """What a reader should know of an interval, by name."""
+    return _NAMES[quality]
 
 
 _NAMES = {flags: [flag.name.lower() for flag in Quality if flag & flags and flag.name] for flags in range(512)}

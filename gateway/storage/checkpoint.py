@@ -7,7 +7,6 @@ Written beside and renamed, so it is there whole or not at all; the one before i
 
 import asyncio
 import logging
-import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from gateway.domain.energy import Rules
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.intervals import Engine
-from gateway.storage.spool import CORRUPT_SUFFIX, sync_directory
+from gateway.files import replacing
+from gateway.storage.spool import CORRUPT_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -111,21 +111,8 @@ class Checkpoints:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         data = encode(checkpoint)
         path = self.directory / f"{checkpoint.header.record:016d}{SUFFIX}"
-        temporary = path.with_suffix(".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            for part in data:
-                view = memoryview(part).cast("B")
-                while view:
-                    view = view[os.write(fd, view) :]
-            os.fdatasync(fd)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(fd)
-        temporary.replace(path)
-        sync_directory(self.directory)
+        with replacing(path) as file:
+            file.writelines(data)
         paths = self._paths()
         for old in paths[:-KEPT]:
             old.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Interval records as SQLite rows: the schema of a log file and its few statements."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,14 @@ Row = tuple[Any, ...]
 Identity = tuple[int, str, int]
 """Start (UTC ms), device and revision: what no two records share."""
 
+Columns = list[list[Any]]
+"""Values by the order of `COLUMNS`, each column as long as the others."""
+
 SCHEMA_VERSION = 2
-# Statements of few sizes stay compiled; a remainder is padded with rows that the statement leaves out.
-STATEMENT_ROWS = (16, 128, 1024, 8192)
+# Statements of few sizes stay compiled. What is left over is padded with rows that the statement leaves out, which
+# costs twice as much per row, so only the smaller ones are.
+WHOLE_ROWS = (8192, 1024)
+PADDED_ROWS = (16, 128, 1024)
 
 COLUMNS = (
     "device",
@@ -39,14 +44,17 @@ COLUMNS = (
 )
 _NAMES = ", ".join(COLUMNS)
 _ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
-_PADDING: Row = (None,) * len(COLUMNS)
 
 SELECT_AFTER = f"select id, {_NAMES} from interval where id > ? and id <= ? order by id limit ?"  # noqa: S608 own constants
 SELECT_IDENTITY = f"select {_NAMES} from interval where start_ms = ? and device = ? and revision = ?"  # noqa: S608
-_INSERT = {
+_WHOLE = {
+    size: f"insert into interval ({_NAMES}) values {', '.join([_ROW] * size)} on conflict do nothing"  # noqa: S608
+    for size in WHOLE_ROWS
+}
+_PADDED = {
     size: f"insert into interval ({_NAMES}) select * from (values {', '.join([_ROW] * size)}) "  # noqa: S608
     "where column1 is not null on conflict do nothing"
-    for size in STATEMENT_ROWS
+    for size in PADDED_ROWS
 }
 
 
@@ -79,25 +87,38 @@ alter table interval add column load_w_mean real;
 }
 
 
-def statement_sizes(variables_max: int) -> list[int]:
-    """The sizes of insertion that SQLite's limit of variables allows."""
-    return [size for size in STATEMENT_ROWS if size * len(COLUMNS) <= variables_max]
+def insertions(columns: Columns, variables_max: int) -> Iterator[tuple[slice, str, list[Any]]]:
+    """Few statements for all rows, each with the rows it is for and its parameters. `variables_max`: SQLite's limit."""
+    at, rows = 0, len(columns[0])
+    wholes = [size for size in WHOLE_ROWS if size * len(COLUMNS) <= variables_max]
+    while at < rows:
+        size = next((size for size in wholes if size <= rows - at), None)
+        if size is not None:
+            part, statement = slice(at, at + size), _WHOLE[size]
+        else:
+            paddeds = [size for size in PADDED_ROWS if size * len(COLUMNS) <= variables_max]
+            size = next((size for size in paddeds if size >= rows - at), paddeds[-1])
+            part, statement = slice(at, min(at + size, rows)), _PADDED[size]
+        values: list[Any] = [None] * (size * len(COLUMNS))
+        for place, column in enumerate(columns):
+            values[place : (part.stop - at) * len(COLUMNS) : len(COLUMNS)] = column[part]
+        yield part, statement, values
+        at = part.stop
 
 
-def insertion(rows: list[Row], sizes: list[int]) -> tuple[str, list[Any]]:
-    """One statement for `rows`, no more than the largest of `sizes`, and its parameters."""
-    size = next(size for size in sizes if size >= len(rows))
-    padding = itertools.repeat(_PADDING, size - len(rows))
-    return _INSERT[size], list(itertools.chain.from_iterable(itertools.chain(rows, padding)))
-
-
-def rows_of(closes: Closes, ids: Sequence[str]) -> list[Row]:
-    """Rows by column order; closes of slots without a name are left out. NaN becomes NULL on its way in."""
+def columns_of(closes: Closes, ids: Sequence[str]) -> Columns:
+    """Closes of slots without a name are left out. NaN becomes NULL on its way in."""
     known = len(ids)
     devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
-    columns = [getattr(closes, name).tolist() for name in COLUMNS[1:]]
-    rows = list(zip(devices, *columns, strict=True))
-    return rows if all(devices) else [row for row in rows if row[0]]
+    columns = [devices, *(getattr(closes, name).tolist() for name in COLUMNS[1:])]
+    if all(devices):
+        return columns
+    return [list(itertools.compress(column, devices)) for column in columns]
+
+
+def rows_of(columns: Columns, part: slice) -> list[Row]:
+    """Some of the rows."""
+    return list(zip(*(column[part] for column in columns), strict=True))
 
 
 def closes_of(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> Closes:

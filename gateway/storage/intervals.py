@@ -8,6 +8,7 @@ the interpreter back from a busy loop.
 """
 
 import asyncio
+import itertools
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -21,23 +22,25 @@ from typing import Self, TypeVar
 from gateway.clock import Clock
 from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.model import IntervalRecord
+from gateway.files import sync_directory
 from gateway.storage.interval_rows import (
     MIGRATIONS,
     SCHEMA_VERSION,
     SELECT_AFTER,
     SELECT_IDENTITY,
+    Columns,
     Identity,
     Row,
     as_stored,
+    columns_of,
     create_sql,
     identity,
-    insertion,
+    insertions,
     record_of,
     rows_of,
-    statement_sizes,
 )
 from gateway.storage.recovery import Unlogged
-from gateway.storage.spool import CORRUPT_SUFFIX, sync_directory
+from gateway.storage.spool import CORRUPT_SUFFIX
 from gateway.storage.standings import START, Cursor, Parked, Range, Standing, Standings
 
 log = logging.getLogger(__name__)
@@ -270,12 +273,13 @@ class IntervalLog:
         wanted = [entry for entry in entries if entry.record > self._position]
         if not wanted:
             return 0
-        rows = [row for entry in wanted for row in rows_of(entry.closes, entry.ids)]
-        self.stats.nameless += sum(len(entry.closes) for entry in wanted) - len(rows)
+        parts = [columns_of(entry.closes, entry.ids) for entry in wanted]
+        columns = [list(itertools.chain.from_iterable(column)) for column in zip(*parts, strict=True)]
+        self.stats.nameless += sum(len(entry.closes) for entry in wanted) - len(columns[0])
         connection = self._current(day)
         connection.execute("begin immediate")
         try:
-            added = self._insert(connection, rows)
+            added = self._insert(connection, columns)
             connection.execute("update position set record = ?", (wanted[-1].record,))
             connection.execute("commit")
         except sqlite3.Error:
@@ -287,15 +291,14 @@ class IntervalLog:
         self.stats.commits += 1
         return added
 
-    def _insert(self, connection: sqlite3.Connection, rows: list[Row]) -> int:
-        sizes = statement_sizes(connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
+    def _insert(self, connection: sqlite3.Connection, columns: Columns) -> int:
         added = 0
-        for at in range(0, len(rows), sizes[-1]):
-            part = rows[at : at + sizes[-1]]
-            done = connection.execute(*insertion(part, sizes))
-            added += done.rowcount
-            if done.rowcount < len(part):
-                self._explain(connection, part, len(part) - done.rowcount)
+        variables_max = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+        for part, statement, values in insertions(columns, variables_max):
+            new = connection.execute(statement, values).rowcount
+            added += new
+            if new < part.stop - part.start:
+                self._explain(connection, rows_of(columns, part), part.stop - part.start - new)
         return added
 
     def _explain(self, connection: sqlite3.Connection, rows: list[Row], repeated: int) -> None:

@@ -23,6 +23,7 @@ from gateway.clock import Clock
 from gateway.domain.dispatch import EventState
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.model import DeviceId, EventId
+from gateway.files import sync_directory
 from gateway.ports import Change, EventDecided, EventDelivered, JournalState
 from gateway.storage.delivery_rows import unpack
 from gateway.storage.journal_bodies import read_device, read_event, read_hold
@@ -155,7 +156,7 @@ class SqliteJournal:
             db.close()
             raise
         if created:
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
         return db
 
     def _commit(self, changes: tuple[Change, ...]) -> None:
@@ -228,14 +229,6 @@ class _transaction:  # noqa: N801  # a context manager, used like a function
     def _rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.domain.errors import StorageError, invariant
+from gateway.files import sync_directory
 from gateway.storage.records import HEADER_BYTES, Kind, Record, frame, records_in
 
 log = logging.getLogger(__name__)
@@ -377,12 +378,3 @@ def segments(directory: Path) -> list[Path]:
 
 def segment_path(directory: Path, first: int) -> Path:
     return directory / f"{first:016d}{SUFFIX}"
-
-
-def sync_directory(directory: Path) -> None:
-    """Make created, renamed and removed names durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import allocate, csv, fanout, ingest, memory, mixed, modbus, tick, track
+from tests.bench import allocate, csv, fanout, ingest, log, memory, mixed, modbus, tick, track
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
@@ -84,6 +84,13 @@ async def test_csv_few_sites_writes_what_the_standard_library_writes_and_finds_t
     sizes = check(await csv.run(quick=True, sites=30), "csv", {"stdlib_x"}, {"seconds"})
     assert sizes[0]["n"] == 30 * csv.QUARTERS
     assert min(sizes[0]["write_seconds"], sizes[0]["stdlib_seconds"], sizes[0]["bytes"]) > 0
+
+
+async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:
+    ratios = {"raw_x", "busy_x"}
+    sizes = check(await log.run(quick=True, n=log.BATCH_ROWS), "log", ratios, ratios)
+    assert [size["load"] for size in sizes] == ["idle", "saturated", "raw"]
+    assert len({size["bytes_per_row"] for size in sizes}) == 1
 
 
 @pytest.mark.deep

@@ -412,7 +412,7 @@ async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path:
         log = MemoryReader(
             [quarter(1), quarter(9), replace(quarter(2), length_s=300), quarter(3), quarter(4, coverage_pct=50.0)]
         )
-        delivery = Delivery(r.sink, log_=log, clock=r.clock, rng=random.Random(1))
+        delivery = Delivery(r.sink, log_=log, finder=log, clock=r.clock, rng=random.Random(1))
         async with service(delivery.run):
             await until(log.idle.is_set)
         assert set(r.taken) == {key(1)}

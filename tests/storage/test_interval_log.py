@@ -14,8 +14,9 @@ from gateway.clock import ManualClock
 from gateway.domain.closes import Closes
 from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.model import EnergySource, IntervalRecord, Quality
-from gateway.storage import intervals
+from gateway.storage import intervals as module
 from gateway.storage.interval_query import IntervalQueries
+from gateway.storage.interval_rows import COLUMNS, insertions
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged
 from gateway.storage.standings import START, Cursor, Parked, Range, Standing
@@ -126,14 +127,31 @@ async def test_log_any_history_is_one_list_for_every_reader(
 
 
 async def test_log_large_commit_is_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "READ_MAX", 10_000)
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         assert await log.append([entry(1, *range(9_000)), entry(2, *range(9_000, 20_001))]) == 20_001
+        monkeypatch.setattr(module, "READ_MAX", 10_000)
         rows, after = await log.read(START, 10**9)
         assert len(rows) == 10_000
         more, after = await log.read(after, 10_000)
         last, _ = await log.read(after, 10_000)
     assert numbers([*rows, *more, *last]) == list(range(20_001))
+
+
+@pytest.mark.parametrize("variables_max", [999, 32_766, 250_000])
+@pytest.mark.parametrize("rows", [0, 1, 16, 17, 1024, 1025, 8192, 20_001])
+def test_insertions_are_few_and_hold_every_row_once(rows: int, variables_max: int) -> None:
+    columns: list[list[object]] = [list(range(rows)) for _ in COLUMNS]
+    at, width = 0, len(COLUMNS)
+    found = list(insertions(columns, variables_max))
+    for part, statement, values in found:
+        assert part.start == at
+        at = part.stop
+        assert statement.count("?") == len(values) <= variables_max
+        given = (at - part.start) * width
+        assert values[:given] == [n for n in range(part.start, at) for _ in COLUMNS]
+        assert values[given:] == [None] * (len(values) - given)
+    assert at == rows
+    assert variables_max < 250_000 or len(found) <= 10
 
 
 async def test_log_same_identity_again_is_ignored_and_different_content_counted(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""Commands about the state directory as a whole: into an archive and back. No daemon may run meanwhile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.shared import AsJson, ConfigFile, fail, out, settings_of
+from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.offline import export_state, import_state
+
+state = typer.Typer(no_args_is_help=True, help="The state directory as a whole: for backups and moves.")
+
+
+@state.command("export")
+def state_export(
+    config: ConfigFile,
+    file: Annotated[Path, typer.Option("--out", help="the archive; only a whole one takes this name")],
+    damaged: Annotated[bool, typer.Option("--damaged", help="with the files that were set aside as damaged")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the state directory to an archive. It holds what customers did: keep it as safe as the original."""
+    settings = settings_of(config)
+    told = _done(lambda: export_state(settings, file, damaged=damaged))
+    _tell(told, f"{file}: {told['files']} files, {told['bytes']} bytes in {told['archive_bytes']}", as_json=as_json)
+
+
+@state.command("import")
+def state_import(
+    config: ConfigFile,
+    file: Annotated[Path, typer.Option("--in", help="the archive")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="where there is a state already, keep it as <state_dir>.before-<time>")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an archive the state directory. The gateway that it came from must not run any more."""
+    settings = settings_of(config)
+    told = _done(lambda: import_state(settings, file, replace=replace))
+    text = f"{told['state_dir']}: {told['files']} files, {told['bytes']} bytes, as of {told['created']}"
+    _tell(told, text + (f"; before: {told['before']}" if told["before"] else ""), as_json=as_json)
+
+
+def _done(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return work()
+    except InvalidInput as error:
+        fail(error.problems, code=2)
+    except GatewayError as error:
+        fail([str(error)], code=1)
+
+
+def _tell(told: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(data=told)
+    else:
+        out.print(text, markup=False, highlight=False)

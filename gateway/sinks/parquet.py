@@ -1,0 +1,114 @@
+"""Interval records as Parquet files in a directory, for whoever analyses them.
+
+`<directory>/date=YYYY-MM-DD/<key>.parquet`: one file per batch and UTC day on which its intervals begin, partitioned as
+Hive does. The key is that of the batch's first record and not of the whole batch: what is sent again after a crash
+begins where it began before but may hold more, since the log has grown, and then takes the place of what is there. So a
+record stands in one file, and "at least once" becomes once, as long as the cursor is not lost. What somebody wants sent
+once more goes into a file of its own (`again-<id>.parquet`), where its rows stand a second time. A late revision is a
+row of its own: of rows with the same device and start the largest revision counts. Files are written beside (under
+names that begin with a dot, which readers pass over), synced and renamed.
+"""
+
+import asyncio
+import errno
+import hashlib
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.domain.model import IntervalRecord
+from gateway.files import replacing, sync_directory
+from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
+from gateway.sinks.arrow import NEEDED, available, write_parquet
+from gateway.sinks.rows import RowsPerS
+
+REASONS = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EFBIG: "file_too_large",
+    errno.EROFS: "read_only",
+    errno.EACCES: "not_permitted",
+    errno.EPERM: "not_permitted",
+    errno.ENOENT: "no_directory",
+    errno.ENOTDIR: "no_directory",
+    errno.EEXIST: "no_directory",
+}
+"""What an error of the disk is called; any other is `disk_error`."""
+
+
+class ParquetSinkSettings(BaseModel):
+    """Where to write; a relative directory is relative to the configuration file. `batch_rows`: the most rows of a
+    batch; `gather_s`: after a batch that was not full, so long is waited for more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["parquet"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    directory: Path
+    batch_rows: Annotated[int, Field(ge=1, le=50_000)] = 50_000
+    gather_s: Annotated[float, Field(ge=0, le=3600)] = 300
+    rows_per_s_max: RowsPerS = 100_000
+
+    @model_validator(mode="after")
+    def _can_write(self) -> "ParquetSinkSettings":
+        if not available():
+            raise ValueError(NEEDED)
+        return self
+
+
+class ParquetSink:
+    """A directory of Parquet files. Accepted = every file of the batch is durable under its name."""
+
+    def __init__(self, settings: ParquetSinkSettings) -> None:
+        self.name = settings.name
+        self.batch_rows = settings.batch_rows
+        self._directory = settings.directory
+        # a cancelled send may still be writing
+        self._turn = threading.Lock()
+
+    def wants(self, _record: IntervalRecord) -> bool:
+        return True
+
+    async def send(self, batch: IntervalBatch) -> SinkResult:
+        try:
+            await asyncio.to_thread(self._in_turn, batch)
+        except OSError as error:
+            return Keep(reason=REASONS.get(error.errno or 0, "disk_error"))
+        return Accept()
+
+    def _in_turn(self, batch: IntervalBatch) -> None:
+        with self._turn:
+            self._write(batch.rows, f"again-{batch.id}" if batch.again else _key(batch.rows[0]))
+
+    def _write(self, rows: Sequence[IntervalRecord], key: str) -> None:
+        days: defaultdict[str, list[IntervalRecord]] = defaultdict(list)
+        for row in rows:
+            days[datetime.fromtimestamp(row.start_ms / 1000, tz=UTC).date().isoformat()].append(row)
+        name = f"{key}.parquet"
+        for day, some in days.items():
+            path = self._directory / f"date={day}" / name
+            for directory in (self._directory, path.parent):
+                _make(directory)
+            with replacing(path) as file:
+                write_parquet(some, file)
+        # a repetition that is shorter than the one before: batches have become smaller
+        for path in self._directory.glob(f"date=*/{name}"):
+            if path.parent.name.removeprefix("date=") not in days:
+                path.unlink()
+                sync_directory(path.parent)
+
+
+def _make(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def _key(first: IntervalRecord) -> str:
+    """No two records of the log have the same."""
+    return hashlib.sha256(repr((first.device, first.start_ms, first.revision)).encode()).hexdigest()[:32]
