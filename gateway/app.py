@@ -159,9 +159,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
     dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
-    upstream = await Upstream.opened(
-        settings, fleet=fleet, clock=clock, connection=platform.connection if platform else None, stack=stack
-    )
+    upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
 
     rules = Rules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)

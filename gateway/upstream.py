@@ -19,8 +19,10 @@ from gateway.domain.model import Ints, Slots
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History
+from gateway.services.live import LiveFeed
 from gateway.services.observe import Sample
 from gateway.services.resend import Resend
+from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
 from gateway.sinks.leap_csv import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
@@ -29,7 +31,6 @@ from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.interval_rows import closes_of
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.room import log_bytes
-from gateway.transports.mqtt.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,13 @@ class Upstream:
     history: History
     resend: Resend
     deliveries: list[Delivery]
+    live: "_Live | None"
 
     @classmethod
     async def opened(
-        cls, settings: Settings, *, fleet: Fleet, clock: Clock, connection: Connection | None, stack: AsyncExitStack
+        cls, settings: Settings, *, fleet: Fleet, clock: Clock, platform: PlatformSignal | None, stack: AsyncExitStack
     ) -> "Upstream":
-        """Open the log. `connection`: the platform's."""
+        """Open the log."""
         interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
         queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from))
         resend = Resend(interval_log, queries, clock)
@@ -69,8 +71,8 @@ class Upstream:
                 stack.push_async_callback(sink.close)
             elif sink_settings.kind == "parquet":
                 sink, gather_s = ParquetSink(sink_settings), sink_settings.gather_s
-            elif connection is not None:
-                sink = MqttSink(sink_settings, connection=connection, clock=clock)
+            elif platform is not None:
+                sink = MqttSink(sink_settings, connection=platform.connection, clock=clock)
             else:
                 continue
             deliveries.append(
@@ -81,7 +83,7 @@ class Upstream:
             )  # fmt: skip
         return cls(
             settings=settings, fleet=fleet, clock=clock, log=interval_log, queries=queries,
-            history=History(queries, fleet), resend=resend, deliveries=deliveries,
+            history=History(queries, fleet), resend=resend, deliveries=deliveries, live=_live(fleet, clock, platform),
         )  # fmt: skip
 
     def telemetry(self, engine: Engine) -> Telemetry:
@@ -108,7 +110,8 @@ class Upstream:
 
     def services(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What runs for as long as the gateway does, by name."""
-        return {f"delivery-{d.sink.name}": d.run for d in self.deliveries} | {"retention": self.retain}
+        found = {f"delivery-{d.sink.name}": d.run for d in self.deliveries} | {"retention": self.retain}
+        return found if self.live is None else found | {"live": self.live.run}
 
     async def retain(self) -> None:
         """Keep the log within its days and its room."""
@@ -126,6 +129,8 @@ class Upstream:
         """Metrics of the log and its receivers."""
         yield from log_samples(self.log.stats)
         yield from delivery_samples(self.deliveries, self.clock)
+        if self.live is not None:
+            yield from self.live.feed.samples()
         yield from leap_samples(d.sink for d in self.deliveries if isinstance(d.sink, LeapCsvSink))
 
     def reasons(self) -> list[str]:
@@ -133,3 +138,21 @@ class Upstream:
         return log_reasons(self.log.stats) + [
             f"sink {d.sink.name}: {d.stats.failing}" for d in self.deliveries if d.stats.failing
         ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Live:
+    """The newest readings, to the platform."""
+
+    feed: LiveFeed
+    platform: PlatformSignal
+
+    async def run(self) -> None:
+        await self.feed.run(self.platform.report)
+
+
+def _live(fleet: Fleet, clock: Clock, platform: PlatformSignal | None) -> _Live | None:
+    if platform is None or not platform.settings.live_s:
+        return None
+    feed = LiveFeed(fleet, clock, period_s=platform.settings.live_s, per_s=platform.settings.live_devices_per_s)
+    return _Live(feed=feed, platform=platform)

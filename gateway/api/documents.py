@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, IntervalBody
+from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, IntervalBody, LiveReport
 from gateway.api.openapi import openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.codec import Codec
@@ -45,6 +45,10 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         "platform.availability": {
             "address": REPORT_TOPICS["availability"], "action": "send",
             "payload": _payload(AvailabilityReport, schemas), "summary": "What the fleet can sustain from now on.",
+        },
+        "platform.live": {
+            "address": REPORT_TOPICS["live"], "action": "send", "payload": _payload(LiveReport, schemas),
+            "summary": "The newest readings, where they are asked for; expendable.",
         },
         "platform.intervals": {
             "address": INTERVAL_TOPIC, "action": "send", "payload": _payload(IntervalBody, schemas),

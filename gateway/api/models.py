@@ -308,6 +308,26 @@ class IntervalBody(Body):
     quality: list[str]
 
 
+class LiveReading(Body):
+    """The newest reading of a device, `age_s` old; power in W, battery + = discharge, grid + = import."""
+
+    device: str
+    age_s: float
+    online: bool | None
+    battery_w: float | None
+    soc_pct: float | None
+    grid_w: float | None
+    pv_w: float | None
+    load_w: float | None
+
+
+class LiveReport(Body):
+    """Newest readings of some devices, as of `t` (UTC ms)."""
+
+    t: int
+    devices: list[LiveReading]
+
+
 class IntervalList(Body):
     """A page of intervals by start and device, each at its newest revision; `next` goes on, null at the end."""
 

@@ -3,7 +3,8 @@
 The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`; each is acknowledged after the decision is
 durable and answered on `gateway/v1/platform/dispatch/answers`. What becomes of events goes to `.../dispatch/deliveries`
 (records of devices that have changed) and `.../dispatch/events` (running events, every few seconds), what the fleet can
-sustain to `gateway/v1/platform/availability`; all QoS 1, never retained.
+sustain to `gateway/v1/platform/availability`; all QoS 1, never retained. Where asked for the newest readings go to
+`gateway/v1/platform/live`.
 """
 
 import asyncio
@@ -29,8 +30,10 @@ REPORT_TOPICS = {
     "deliveries": "gateway/v1/platform/dispatch/deliveries",
     "events": "gateway/v1/platform/dispatch/events",
     "availability": "gateway/v1/platform/availability",
+    "live": "gateway/v1/platform/live",
 }
 REPORT_EXPIRY_S = 86_400
+LIVE_EXPIRY_S = 60
 PENDING_MAX = 1_000
 ANSWER_DEADLINE_MS = 10_000
 RETRY_S = 1.0
@@ -43,6 +46,10 @@ class PlatformSettings(BaseModel):
 
     broker: MqttSettings
     dispatch: bool = Field(default=True, description="take dispatch events from this connection")
+    live_s: float = Field(
+        default=0.0, ge=0, le=3600, description="tell each device's newest reading so often, 0 = never"
+    )
+    live_devices_per_s: float = Field(default=2_000.0, gt=0, le=100_000)
 
 
 class PlatformSignal:
@@ -50,7 +57,7 @@ class PlatformSignal:
 
     def __init__(self, settings: PlatformSettings, *, clock: Clock) -> None:
         self._clock = clock
-        self._settings = settings
+        self.settings = settings
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket]] = asyncio.Queue()
         self._paused = False
         self.rejected = 0
@@ -87,7 +94,7 @@ class PlatformSignal:
         """Tell the platform one report; whether the broker took it."""
         message = OutMessage(
             topic=REPORT_TOPICS[kind], payload=orjson.dumps(body), qos=1, retain=False,
-            message_expiry_s=REPORT_EXPIRY_S,
+            message_expiry_s=LIVE_EXPIRY_S if kind == "live" else REPORT_EXPIRY_S,
         )  # fmt: skip
         outcomes = await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
         # Without a subscriber it has arrived as far as it can.

@@ -1,0 +1,85 @@
+"""The newest reading of each device, told upstream at a bounded rate: a stream to look at, not one to settle by.
+
+Nothing of it is stored and nothing waits: a reading that could not be told in its turn is counted and gone, the next
+one tells more. The log of intervals and its sinks are not touched by it.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gateway.clock import Clock
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import NEVER_MS, Slots
+from gateway.services.observe import Sample
+from gateway.services.reports import Publish
+
+PART = 250
+"""Devices in one message: with the longest names they fit a packet of 64 KiB."""
+
+QUANTITIES = ("battery_w", "soc_pct", "grid_w", "pv_w", "load_w")
+
+
+@dataclass(slots=True)
+class LiveStats:
+    """Readings told, and those that were dropped because nobody took them."""
+
+    told: int = 0
+    dropped: int = 0
+
+
+class LiveFeed:
+    """Tells what is new of each device at most every `period_s`, all together at most `per_s` devices per second."""
+
+    def __init__(self, fleet: Fleet, clock: Clock, *, period_s: float, per_s: float) -> None:
+        self.stats = LiveStats()
+        self._fleet = fleet
+        self._clock = clock
+        self._period_s = period_s
+        self._pause_s = PART / per_s
+        self._told_ms = np.zeros(0, dtype=np.int64)
+
+    async def run(self, publish: Publish) -> None:
+        """Tell until cancelled."""
+        while True:
+            await asyncio.sleep(self._period_s)
+            new = self._new()
+            for at in range(0, len(new), PART):
+                slots = new[at : at + PART]
+                if await publish("live", self._body(slots)):
+                    self.stats.told += len(slots)
+                else:
+                    self.stats.dropped += len(slots)
+                await asyncio.sleep(self._pause_s)
+
+    def _new(self) -> Slots:
+        """Devices that were heard since they were told last."""
+        n, seen = self._fleet.n, self._fleet.live.seen_mono_ms
+        if len(self._told_ms) < n:
+            self._told_ms = np.concatenate((self._told_ms, np.full(n - len(self._told_ms), NEVER_MS)))
+        return np.flatnonzero(seen[:n] > self._told_ms[:n]).astype(np.int32)
+
+    def _body(self, slots: Slots) -> dict[str, Any]:
+        live, now = self._fleet.live, self._clock.now()
+        seen = live.seen_mono_ms[slots]
+        self._told_ms[slots] = seen
+        columns = {name: live.column(name)[slots].astype(np.float64).tolist() for name in QUANTITIES}
+        online = [None if up < 0 else bool(up) for up in live.online[slots].tolist()]
+        ages_s = ((now.mono_ms - seen) / 1000).tolist()
+        rows = [
+            {"device": device, "age_s": round(age_s, 1), "online": up}
+            | {name: None if column[i] != column[i] else round(column[i], 1) for name, column in columns.items()}
+            for i, (device, age_s, up) in enumerate(zip(self._fleet.names(slots), ages_s, online, strict=True))
+        ]
+        return {"t": now.utc_ms, "devices": rows}
+
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of the stream."""
+        for name, text, value in (
+            ("gateway_live_told", "Live readings told upstream.", self.stats.told),
+            ("gateway_live_dropped", "Live readings that nobody took in their turn.", self.stats.dropped),
+        ):
+            yield Sample(name=name, help=text, value=value, kind="counter")
