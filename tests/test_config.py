@@ -173,7 +173,7 @@ def test_config_examples_commented_sinks_are_valid_too(tmp_path: Path, monkeypat
     text = re.sub(r"^  # (?=- kind|  \w+: )", "  ", text, flags=re.MULTILINE)
     path = tmp_path / "gateway.yaml"
     path.write_text(text.replace("length_s: 5min", "length_s: 15min"), encoding="utf-8")
-    assert [sink.kind for sink in load_settings(path).sinks] == ["mqtt", "http", "leap_csv"]
+    assert [sink.kind for sink in load_settings(path).sinks] == ["mqtt", "http", "leap_csv", "parquet"]
 
 
 @pytest.mark.parametrize(

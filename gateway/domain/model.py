@@ -295,12 +295,12 @@ class IntervalRecord:
     discharge_wh: float | None
     coverage_pct: float
     samples: int
+    soc_start_pct: float | None = None
     soc_end_pct: float | None
     source: EnergySource
     battery_w_mean: float | None = None
     battery_w_min: float | None = None
     battery_w_max: float | None = None
-    soc_start_pct: float | None = None
     grid_w_mean: float | None = None
     pv_w_mean: float | None = None
     load_w_mean: float | None = None

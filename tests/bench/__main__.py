@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log")
+BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage")
 
 
 def main() -> int:

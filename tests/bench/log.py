@@ -119,7 +119,7 @@ def raw(batches: Sequence[Unlogged], directory: Path) -> dict[str, float]:
             db.execute("commit")
         append_s = time.perf_counter() - began
         began, seen = time.perf_counter(), 0
-        while rows := db.execute(SELECT_AFTER, (seen, PAGE_ROWS)).fetchall():
+        while rows := db.execute(SELECT_AFTER, (seen, n, PAGE_ROWS)).fetchall():
             seen = rows[-1][0]
         read_s = time.perf_counter() - began
     assert seen == n

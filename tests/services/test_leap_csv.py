@@ -245,7 +245,9 @@ async def test_leap_trouble_keeps_the_batch_and_the_next_try_brings_it_up(
 ) -> None:
     async with rig(tmp_path) as r:
         r.aggregator.trouble[operation].append(trouble)
-        assert await r.send(quarter(1)) == expected
+        # what is sent and not understood may be too much at once
+        whole = operation is Operation.UPLOAD and trouble == Answer(status=400)
+        assert await r.send(quarter(1)) == replace(expected, whole=whole)
         assert await r.send(quarter(1)) == Accept()
         assert set(r.taken) == {key(1)}
         assert len(r.aggregator.uploads) == 1
