@@ -1,5 +1,6 @@
 """Columns that gather the samples of an interval, and the step from rows to one sum per device and interval."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -15,6 +16,7 @@ from gateway.domain.model import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 Int32s = NDArray[np.int32]
 LATER_MS = -NEVER_MS
 SITE = ("grid", "pv", "load")
+SITE_SUMS = tuple((f"{name}_wms", f"{name}_ms") for name in SITE)
 
 
 class Part(Table):
@@ -56,7 +58,6 @@ class Part(Table):
         "discharge_ms",
         "power_wms",
         "power_ms",
-        *(f"{name}_{unit}" for name in SITE for unit in ("wms", "ms")),
     )
     start_ms: Ints
     revision: Int32s
@@ -95,8 +96,11 @@ class Part(Table):
     def add(self, index: Slots | Ints, more: Self, now_ms: int) -> None:
         """Add rows to the intervals at `index`, which must not repeat."""
         for name in self.SUMS:
-            if more.column(name).any():
-                self.column(name)[index] += more.column(name)  # type: ignore[misc]
+            self.column(name)[index] += more.column(name)  # type: ignore[misc]
+        for wms, ms in SITE_SUMS:
+            if more.column(ms).any():
+                self.column(wms)[index] += more.column(wms)  # type: ignore[misc]
+                self.column(ms)[index] += more.column(ms)  # type: ignore[misc]
         self.power_w_min[index] = np.fmin(self.power_w_min[index], more.power_w_min)
         self.power_w_max[index] = np.fmax(self.power_w_max[index], more.power_w_max)
         soc_t = self.soc_t_ms[index]
@@ -150,10 +154,10 @@ def gather(rows: Rows, charge: Flow, discharge: Flow, powers: Powers, length_ms:
     pieces.charge_wh, pieces.charge_ms = charge.wh, t - charge.from_ms
     pieces.discharge_wh, pieces.discharge_ms = discharge.wh, t - discharge.from_ms
     pieces.power_wms, pieces.power_ms = _weighed(powers.battery, span)
-    for name in SITE:
-        wms, ms = _weighed(getattr(powers, name), span)
-        setattr(pieces, f"{name}_wms", wms)
-        setattr(pieces, f"{name}_ms", ms)
+    for name, (wms, ms) in zip(SITE, SITE_SUMS, strict=True):
+        weighed, weights = _weighed(getattr(powers, name), span)
+        setattr(pieces, wms, weighed)
+        setattr(pieces, ms, weights)
     pieces.power_w_min = pieces.power_w_max = powers.battery
     pieces.soc_pct = pieces.first_soc_pct = powers.soc_pct
     known = np.isfinite(powers.soc_pct)
@@ -161,11 +165,14 @@ def gather(rows: Rows, charge: Flow, discharge: Flow, powers: Powers, length_ms:
     pieces.first_soc_t_ms = np.where(known, t, LATER_MS)
     pieces.quality = rows.quality
     slots = rows.slots
-    more = [_over_edges(slots, pieces, charge, discharge, rows.length_ms)]
-    more += [split(stretches, length_ms, direction)
-             for direction, found in (("charge", charge), ("discharge", discharge))
-             for stretches in found.stretches]  # fmt: skip
-    more = [(s, part) for s, part in more if len(s)]
+    more = [
+        split(stretches, length_ms, direction)
+        for direction, found in (("charge", charge), ("discharge", discharge))
+        for stretches in found.stretches
+    ]
+    crossing = np.flatnonzero((charge.from_ms < start) | (discharge.from_ms < start))
+    if len(crossing):
+        more.append(_over_edges(slots, pieces, crossing, charge, discharge, rows.length_ms))
     if more:
         slots = np.concatenate([slots, *(s for s, _ in more)])
         pieces = _joined_pieces([pieces, *(part for _, part in more)])
@@ -199,12 +206,11 @@ def _picked(part: Part, index: Ints) -> Part:
     return out
 
 
-def _over_edges(slots: Slots, pieces: Part, charge: Flow, discharge: Flow, length_ms: Ints) -> tuple[Slots, Part]:
+def _over_edges(
+    slots: Slots, pieces: Part, crossing: Ints, charge: Flow, discharge: Flow, length_ms: Ints
+) -> tuple[Slots, Part]:
     """Takes from `pieces` what belongs to the intervals before theirs; no row's energy is longer than an interval."""
-    crossing = np.flatnonzero((charge.from_ms < pieces.start_ms) | (discharge.from_ms < pieces.start_ms))
     early = Part(len(crossing))
-    if not len(crossing):
-        return slots[:0], early
     edge = pieces.start_ms[crossing]
     early.start_ms = edge - length_ms[crossing]
     for flow, wh, ms, early_wh, early_ms in (
@@ -244,16 +250,17 @@ def summed(slots: Slots, pieces: Part) -> tuple[Slots, Part]:
         pieces.revision = np.zeros(len(at), dtype=np.int32)
         pieces.changed_ms = np.full(len(at), NEVER_MS, dtype=np.int64)
         return slots, pieces
-    out = Part(len(at))
+    out = Part.__new__(Part)
     out.start_ms = pieces.start_ms[at]
-    for name in Part.SUMS:
+    out.revision = np.zeros(len(at), dtype=np.int32)
+    out.changed_ms = np.full(len(at), NEVER_MS, dtype=np.int64)
+    for name in (*Part.SUMS, *itertools.chain.from_iterable(SITE_SUMS)):
         column = pieces.column(name)
-        if column.any():
-            setattr(out, name, np.add.reduceat(column, at, dtype=column.dtype))
+        setattr(out, name, np.add.reduceat(column, at, dtype=column.dtype))
+    out.soc_pct, out.first_soc_pct = np.full(len(at), np.nan), np.full(len(at), np.nan)
     out.power_w_min = np.fmin.reduceat(pieces.power_w_min, at)
     out.power_w_max = np.fmax.reduceat(pieces.power_w_max, at)
-    if pieces.quality.any():
-        out.quality = np.bitwise_or.reduceat(pieces.quality, at)
+    out.quality = np.bitwise_or.reduceat(pieces.quality, at)
     out.soc_t_ms = np.maximum.reduceat(pieces.soc_t_ms, at)
     out.first_soc_t_ms = np.minimum.reduceat(pieces.first_soc_t_ms, at)
     group = np.repeat(np.arange(len(at)), np.diff(at, append=len(slots)))

@@ -21,7 +21,7 @@ PACED_MS = 4_000
 
 class Clocks(Table):
     """`age_ms` of the newest sample when it was received, `heard_ms` when that was; `steady` how many samples in a row
-    had that same age; `wrong`: the clock is not believed."""
+    had that same age; `wrong`: the clock is not believed. `doubted`: something of it may be set."""
 
     SPEC = {
         "age_ms": (np.int64, NEVER_MS),
@@ -33,6 +33,7 @@ class Clocks(Table):
     heard_ms: Ints
     steady: Small
     wrong: Bools
+    doubted = False
 
 
 def times(clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: Rules, counts: Counts) -> tuple[Ints, Bools]:
@@ -43,7 +44,8 @@ def times(clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: Rules, coun
     s = slots[last]
     age = now_ms - t_ms[last]
     skewed = (np.abs(age) > rules.skew_ms) & ~wrong[last]
-    if skewed.any() or clocks.steady[s].any() or clocks.wrong[s].any():
+    if clocks.doubted or skewed.any():
+        clocks.doubted = True
         _judge(clocks, s, age, skewed, now_ms)
         wrong |= clocks.wrong[slots]
     if not wrong.any():

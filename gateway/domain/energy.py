@@ -118,9 +118,9 @@ class Baseline(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """New samples sorted by device and time. `rated_w` NaN = rating unknown, no plausibility check; `step_wh` the
-    counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` gathers, per row,
-    what was found out about it."""
+    """New samples sorted by device and time. `rated_w` NaN = rating unknown, no plausibility check; `step_wh` (by slot)
+    the counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` gathers, per
+    row, what was found out about it."""
 
     slots: Slots
     t_ms: Ints
@@ -129,6 +129,7 @@ class Rows:
     length_ms: Ints
     step_wh: Floats
     coarse: Bools
+    any_coarse: bool
     quality: Flags
 
 
@@ -157,11 +158,19 @@ class Flow:
 
 
 def flow(
-    rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, rules: Rules, counts: Counts, now_ms: int
+    rows: Rows,
+    counter_wh: Floats,
+    span_wh: Floats,
+    power_w: Floats,
+    base: Baseline,
+    rules: Rules,
+    counts: Counts,
+    now_ms: int,
 ) -> Flow:
-    """Energy each row brings; moves the baselines. A counter row that is not newer than its baseline brings none (the
-    differences contain it already) unless it lies within a silence; resets, jumps and silences longer than an interval
-    restart the baseline."""
+    """Energy each row brings; moves the baselines. `power_w` is the mean power of the span into this direction (what is
+    negative went the other way); it stands in for the energy of spans that a device does not tell. A counter row that
+    is not newer than its baseline brings none (the differences contain it already) unless it lies within a silence;
+    resets, jumps and silences longer than an interval restart the baseline."""
     out = Flow(wh=np.zeros(len(rows.t_ms)), from_ms=rows.t_ms.copy(), stretches=[])
     with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)
     k = np.flatnonzero(with_counter)
@@ -173,12 +182,16 @@ def flow(
         k = _last_of_equal_times(rows, k)
     if len(k):
         _differences(rows, counter_wh, span_wh, base, k, rules, counts, out, now_ms)
-    spanned = ~with_counter | rows.coarse
-    if spanned.any():
-        with_span = np.isfinite(span_wh) & spanned
-        if np.any(with_span):
-            _spans(rows, span_wh, np.flatnonzero(with_span), base, rules, counts, out)
-    if rows.coarse.any():
+    if len(k) < len(counter_wh) or rows.any_coarse:
+        spanned = ~with_counter | rows.coarse
+        unknown = np.isnan(span_wh)
+        if unknown.any():
+            by_power = np.maximum(power_w, 0.0) * (rows.span_ms / MS_PER_HOUR)
+            span_wh = np.where(unknown, by_power, span_wh)
+        spanned &= np.isfinite(span_wh)
+        if spanned.any():
+            _spans(rows, span_wh, np.flatnonzero(spanned), base, rules, counts, out)
+    if rows.any_coarse:
         _compare(rows, counter_wh, with_counter, base, rules, counts, out)
     return out
 
@@ -259,7 +272,8 @@ def _roll_over(
 ) -> None:
     """A counter that began anew at the end of its register went on counting: `grown` becomes what it gained."""
     i = np.flatnonzero(reset)
-    step = np.where(np.isfinite(rows.step_wh[k[i]]), rows.step_wh[k[i]], 1.0)
+    step = rows.step_wh[rows.slots[k[i]]]
+    step = np.where(np.isfinite(step), step, 1.0)
     modulus = step[:, None] * np.array(MODULI)
     gained = np.where(modulus >= before_v[i][:, None], grown[i][:, None] + modulus, np.inf).min(axis=1)
     known = np.isfinite(rows.rated_w[k[i]]) & (lasted[i] <= rows.length_ms[k[i]])
@@ -398,7 +412,8 @@ def _compare(
     begun = base.day_ms[s] != NEVER_MS
     counted = v - base.day_wh[s]
     off = counted - base.day_integrated_wh[s]
-    step = np.where(np.isfinite(rows.step_wh[k]), rows.step_wh[k], rules.counter_step_wh)
+    step = rows.step_wh[s]
+    step = np.where(np.isfinite(step), step, rules.counter_step_wh)
     begun &= counted >= 0
     drifted = begun & (np.abs(off) > np.maximum(DRIFT_STEPS * step, DRIFT_PART * counted))
     counts.days_compared += int(np.count_nonzero(begun))

@@ -17,7 +17,7 @@ from gateway.domain.closes import NO_CLOSES, Closes, closes_of
 from gateway.domain.columns import Table
 from gateway.domain.device_clock import Clocks, times
 from gateway.domain.duplicates import Seen, by_slot, second_last, sift, tails
-from gateway.domain.energy import MS_PER_HOUR, RATING_MARGIN, Baseline, Counts, Rows, Rules, flow, settle
+from gateway.domain.energy import RATING_MARGIN, Baseline, Counts, Rows, Rules, flow, settle
 from gateway.domain.errors import invariant
 from gateway.domain.late import Late
 from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, Floats, Ints, Now, Quality, Slots
@@ -27,6 +27,7 @@ S_PER_HOUR = 3600
 FINE_PART = 0.01
 RATING_W = 100.0
 LATE_PREFIX = "late."
+_CLOCK = np.int16(Quality.CLOCK)
 
 
 class Newest(Table):
@@ -117,6 +118,7 @@ class Engine:
         self.cur = Part()
         self.prev = Part()
         self.late = Late()
+        self.any_coarse = False
 
     def reserve(self, n: int) -> None:
         """Have room for slots below `n`."""
@@ -142,11 +144,11 @@ class Engine:
         if counts.new:
             index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
             powers = self._powers(batch, index, rows, counts)
-            into_wh = _energy(batch.charge_wh[index], -powers.battery, rows.span_ms)
-            out_wh = _energy(batch.discharge_wh[index], powers.battery, rows.span_ms)
-            now_ms, rules = now.utc_ms, self.rules
-            charge = flow(rows, batch.charge_counter_wh[index], into_wh, self.charge, rules, counts, now_ms)
-            discharge = flow(rows, batch.discharge_counter_wh[index], out_wh, self.discharge, rules, counts, now_ms)
+            power, rules, now_ms = powers.battery, self.rules, now.utc_ms
+            counter, span = batch.charge_counter_wh[index], batch.charge_wh[index]
+            charge = flow(rows, counter, span, -power, self.charge, rules, counts, now_ms)
+            counter, span = batch.discharge_counter_wh[index], batch.discharge_wh[index]
+            discharge = flow(rows, counter, span, power, self.discharge, rules, counts, now_ms)
             slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
@@ -224,6 +226,7 @@ class Engine:
         # counters and integration are never mixed within an interval's history: a change begins a new baseline
         changed = s[coarse != self.terms.coarse[s]]
         self.terms.coarse[s] = coarse
+        self.any_coarse = bool(self.terms.coarse.any())
         for base in (self.charge, self.discharge):
             for column in ("t_ms", "since_ms", "day_ms"):
                 base.column(column)[changed] = NEVER_MS
@@ -308,6 +311,8 @@ class Engine:
                 stored = columns.get(f"{name}.{column}")
                 if stored is not None:
                     table.column(column)[: self.n] = stored
+        self.any_coarse = bool(self.terms.coarse.any())
+        self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
 
     def renumber(self, old_slots: Ints) -> None:
         """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
@@ -366,9 +371,10 @@ class Engine:
             span_ms=batch.span_ms[index],
             rated_w=rated,
             length_ms=self.terms.length_ms[slots],
-            step_wh=self.terms.counter_step_wh[slots],
+            step_wh=self.terms.counter_step_wh,
             coarse=self.terms.coarse[slots],
-            quality=np.where(replaced, Quality.CLOCK, 0).astype(np.int16),
+            any_coarse=self.any_coarse and bool(self.terms.coarse[slots].any()),
+            quality=replaced.astype(np.int16) * _CLOCK,
         )
 
     @staticmethod
@@ -518,14 +524,6 @@ class Engine:
         """Devices whose energy in this direction is that of their counter."""
         counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.terms.coarse[: self.n]
         return counted
-
-
-def _energy(span_wh: Floats, power_w: Floats, span_ms: Ints) -> Floats:
-    """Energy within spans, from mean power where the device does not tell it."""
-    unknown = np.isnan(span_wh)
-    if not unknown.any():
-        return span_wh
-    return np.where(unknown, np.maximum(power_w, 0.0) * (span_ms / MS_PER_HOUR), span_wh)
 
 
 def _fallen_out(opened: _Opened) -> tuple[Slots, Part]:
