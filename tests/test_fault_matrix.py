@@ -8,6 +8,9 @@ import pytest
 
 TESTS = Path(__file__).parent
 FAULTS = {
+    7: "a receiver that is away for days",
+    8: "a receiver that takes and does not say so, or takes a part",
+    9: "a receiver that is slow",
     11: "the gateway's clock jumps in mid-event",
     12: "a device's clock is wrong",
     13: "telemetry twice or out of order",
@@ -30,6 +33,9 @@ FAULTS = {
     30: "a jump that cannot be",
     31: "a counter that starts anew",
     32: "a device that reboots in mid-dispatch",
+    36: "a disk that is full, read-only or broken",
+    37: "a process killed while it writes",
+    38: "a file that is damaged",
     40: "many of one product are lost at once",
     41: "an exception where nobody expected one",
     42: "a stop, an upgrade, a downgrade",

@@ -27,6 +27,7 @@ RETRY_CAP_S = 60.0
 READ_RETRY_S = 1.0
 BEHIND_BATCHES = 20
 BACKFILLS_MAX = 8
+PART_ROWS = 5_000
 
 
 class IntervalReader(Protocol):
@@ -181,7 +182,7 @@ class Delivery:
         began_ms = self._clock.mono_ms()
         if rows:
             self.stats.oldest_ms = rows[0].start_ms
-        wanted = [row for row in rows if self.sink.wants(row)]
+        wanted = await self._wanted(rows)
         outcome = await self._offer(wanted, again=bool(waiting)) if wanted else _Outcome()
         if outcome.wait_s is not None:
             self._failures += 1
@@ -197,8 +198,18 @@ class Delivery:
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 
+    async def _wanted(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        """What is for this sink; a large batch is gone through in parts, the loop gets its turn between them."""
+        wanted: list[IntervalRecord] = []
+        for at in range(0, len(rows), PART_ROWS):
+            wanted += filter(self.sink.wants, rows[at : at + PART_ROWS])
+            if at + PART_ROWS < len(rows):
+                await asyncio.sleep(0)
+        return wanted
+
     async def _offer(self, rows: Sequence[IntervalRecord], *, again: bool) -> _Outcome:
-        result = await self.sink.send(IntervalBatch(id=batch_id(rows), rows=rows, again=again))
+        batch = IntervalBatch(id=await asyncio.to_thread(batch_id, rows), rows=rows, again=again)
+        result = await self.sink.send(batch)
         match result:
             case Accept():
                 self.stats.accepted += len(rows)

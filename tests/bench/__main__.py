@@ -7,7 +7,7 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage")
+BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage", "edge")
 
 
 def main() -> int:

@@ -218,10 +218,12 @@ async def a_week(rig: Rig, edges: int) -> None:
         await rig.edge()
 
 
-async def run(*, quick: bool) -> dict[str, Any]:
-    devices = 100 if quick else 10_000
-    silent_s = 5.0 if quick else SILENT_S
-    week = 96 if quick else 7 * 86_400 // LENGTH_S
+async def run(
+    *, quick: bool, devices: int | None = None, silent_s: float | None = None, week: int | None = None
+) -> dict[str, Any]:
+    devices = devices or (100 if quick else 10_000)
+    silent_s = silent_s or (5.0 if quick else SILENT_S)
+    week = week or (96 if quick else 7 * 86_400 // LENGTH_S)
     sizes = [
         await outage("minute", devices, round(silent_s), lambda rig: a_minute(rig, silent_s)),
         await outage("week", devices, week, lambda rig: a_week(rig, week)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench import allocate, csv, fanout, ingest, log, memory, mixed, modbus, tick, track
+from tests.bench import allocate, csv, edge, fanout, ingest, log, memory, mixed, modbus, outage, tick, track
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
@@ -91,6 +91,19 @@ async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:
     sizes = check(await log.run(quick=True, n=log.BATCH_ROWS), "log", ratios, ratios)
     assert [size["load"] for size in sizes] == ["idle", "saturated", "raw"]
     assert len({size["bytes_per_row"] for size in sizes}) == 1
+
+
+async def test_edge_few_devices_closes_all_through_the_service() -> None:
+    (size,) = check(await edge.run(quick=True, devices=2_000), "edge", set(), {"close_s", "late_ms"})
+    assert min(size["close_s"], size["seconds"], size["late_ms"]) > 0
+
+
+async def test_outage_silent_receiver_loses_nothing_and_has_nothing_twice_different_f7() -> None:
+    """The receiver is stopped, not closed; what it has afterwards it says itself."""
+    aims = {"lost", "different", "memory_mib"}
+    sizes = check(await outage.run(quick=True, devices=50, silent_s=1.0, week=30), "outage", set(), aims)
+    assert [(size["outage"], size["lost"], size["different"]) for size in sizes] == [("minute", 0, 0), ("week", 0, 0)]
+    assert [size["backlog"] for size in sizes] == [50, 1_500]
 
 
 @pytest.mark.deep

@@ -217,7 +217,7 @@ def test_engine_random_history_agrees_with_the_exact_reference_f13(
 
 
 @given(seed=st.integers(0, 2**32))
-def test_engine_counters_under_loss_and_disorder_lose_no_energy(seed: int) -> None:
+def test_engine_counters_under_loss_and_disorder_lose_no_energy_f13(seed: int) -> None:
     """20 % loss, repeats and disorder between batches: what the counter gained is in the intervals, all of it."""
     rng = np.random.default_rng(seed)
     n = 400

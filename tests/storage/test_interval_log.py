@@ -220,7 +220,7 @@ async def test_log_retention_drops_only_old_files_that_every_reader_has_passed(t
         assert numbers(rows) == [4]
 
 
-async def test_log_damaged_newest_file_is_set_aside_and_numbers_go_on(tmp_path: Path) -> None:
+async def test_log_damaged_newest_file_is_set_aside_and_numbers_go_on_f38(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([entry(1, 1)])
@@ -235,7 +235,7 @@ async def test_log_damaged_newest_file_is_set_aside_and_numbers_go_on(tmp_path: 
         assert numbers(rows) == [1, 2]
 
 
-async def test_log_damaged_older_file_is_passed_over(tmp_path: Path) -> None:
+async def test_log_damaged_older_file_is_passed_over_f38(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([entry(1, 1)])
@@ -270,7 +270,7 @@ async def test_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await IntervalLog(tmp_path, clock=clock).__aenter__()
 
 
-async def test_log_that_cannot_be_written_says_so_and_keeps_its_position(tmp_path: Path) -> None:
+async def test_log_that_cannot_be_written_says_so_and_keeps_its_position_f36(tmp_path: Path) -> None:
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         await log.append([entry(1, 1)])
         await log._run(lambda: log._newest and log._newest.execute("pragma max_page_count = 1"))
