@@ -164,6 +164,23 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MissingInterval:
+    """A time that the aggregator waits for data of, ends in epoch ms. `device`: None = the meter is none of ours."""
+
+    device: DeviceId | None
+    meter_id: str
+    start_ms: int
+    end_ms: int
+    status: str
+    data_type: str
+    deadline_ms: int | None
+
+
+Audit = Callable[[int, int], Awaitable[Sequence[MissingInterval] | Keep]]
+"""Asks a receiver what it lacks between two times (UTC ms)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceEnrolled:
     """A device was enrolled or changed."""
 

@@ -95,6 +95,7 @@ class Upstream:
             ),
             deliveries=self.deliveries, resend=self.resend, history=self.history, log=self.log, fleet=self.fleet,
             clock=self.clock,
+            audits={d.sink.name: d.sink.missing for d in self.deliveries if isinstance(d.sink, LeapCsvSink)},
         )  # fmt: skip
 
     async def newest(self, slots: Slots, starts: Ints) -> Closes:

@@ -296,6 +296,39 @@ def test_holds_and_quarantine_commands_ask_the_daemon(tmp_path: Path, daemon: Sc
     ]
 
 
+def test_ledger_and_sinks_commands_ask_the_daemon_and_show_it(daemon: Script) -> None:
+    gap = {"start": "2027-01-15T08:20:00Z", "end": "2027-01-15T08:30:00Z", "intervals": 2, "reason": "silent"}
+    sink = {"sent": 9, "accepted": 8, "waiting": 1, "refused": {"mtr_0003": 1}}
+    day = {"device": "bat-1", "length_s": 300, "expected": 12, "stored": 10, "complete": 10, "revised": 1,
+           "missing": {"silent": 2}, "sinks": {"leap": sink}, "gaps": [gap]}  # fmt: skip
+    daemon.says({"day": "2027-01-15", "total": 200, "next": 100, "devices": [day]})
+    wanted = ("--day", "2027-01-15", "--tag", "a b", "--incomplete", "--url", daemon.url)
+    shown = run("intervals", "ledger", *wanted).output
+        "intervals", "ledger", "--day", "2027-01-15", "--tag", "a b", "--incomplete", "--url", daemon.url
+    ).output
+    assert re.search(r"bat-1 +12 +10 +10 +1 +silent=2 +8/9 waiting=1 mtr_0003=1", shown)
+    assert "--offset 100" in shown
+    gaps = run("intervals", "ledger", "--gaps", "--url", daemon.url).output
+    assert re.search(r"bat-1 +2027-01-15T08:20:00Z +2027-01-15T08:30:00Z +2 +silent", gaps)
+    assert json.loads(run("intervals", "ledger", "--json", "--url", daemon.url).output)["devices"] == [day]
+    state = {"name": "leap", "accepted": 8, "backlog": 1, "oldest": None, "backfills": 0, "parked": {"bad": 2},
+             "failing": "http_503"}  # fmt: skip
+    daemon.says({"sinks": [state]})
+    assert re.search(r"leap +8 +1 +- +0 +\{'bad': 2\} +http_503", run("sinks", "list", "--url", daemon.url).output)
+    daemon.says({"missing": [{"device": "bat-1", "meter": "m"}]})
+    assert re.search(r"bat-1 +m", run("sinks", "missing", "leap", *STRETCH, "--url", daemon.url).output)
+    daemon.says({"marked": 3})
+    assert run("sinks", "resend", "leap", *STRETCH, "--parked", "--url", daemon.url).exit_code == 0
+    assert run("sinks", "resend", "leap", *STRETCH, "--device", "bat-1", "--url", daemon.url).exit_code == 0
+    paths = [path for _, path, _, _ in daemon.asked]
+    assert paths[0] == "/v1/completeness?limit=100&offset=0&incomplete=true&day=2027-01-15&tag=a+b"
+    assert paths[-3].startswith("/v1/sinks/leap/missing?from=2027-01-15T08%3A00%3A00Z")
+    bodies = [json.loads(body) for _, _, body, _ in daemon.asked[-2:]]
+    assert [(body["parked"], body["missing"], body["devices"]) for body in bodies] == [
+        (True, False, []), (False, False, ["bat-1"]),
+    ]  # fmt: skip
+
+
 STRETCH = ("--from", "2027-01-15T08:00:00Z", "--to", "2027-01-16T00:00:00Z")
 COLUMNS = (
     "device,start,length_s,revision,charge_wh,discharge_wh,coverage_pct,samples,soc_end_pct,source,battery_w_mean,"

@@ -396,7 +396,8 @@ class SinkList(Body):
 
 class ResendBody(BaseModel):
     """Intervals that begin within `[from, to)`, of `devices` and of those with one of `tags` (of all if neither is
-    given), to be sent once more; with `parked` only those that the receiver refused, of all devices."""
+    given), to be sent once more; with `parked` only those that the receiver refused, with `missing` those that it says
+    it lacks, of all devices."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -405,6 +406,31 @@ class ResendBody(BaseModel):
     devices: list[Identifier] = Field(default_factory=list, max_length=10_000)
     tags: list[str] = Field(default_factory=list, max_length=256)
     parked: bool = False
+    missing: bool = False
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "ResendBody":
+        if sum((self.parked, self.missing, bool(self.devices or self.tags))) > 1:
+            raise ValueError("parked, missing, and devices or tags: one of them at most")
+        return self
+
+
+class MissingBody(Body):
+    """What a receiver says it lacks. `device` null: a meter that no device has."""
+
+    device: str | None
+    meter: str
+    start: str
+    end: str
+    status: str
+    kind: str
+    deadline: str | None
+
+
+class MissingList(Body):
+    """All that a receiver lacks of a stretch of time."""
+
+    missing: list[MissingBody]
 
 
 class ResendReport(Body):

@@ -15,6 +15,7 @@ from gateway.api.models import (
     HoldState,
     ImportReport,
     IntervalList,
+    MissingList,
     Problem,
     Quarantine,
     Readiness,
@@ -34,7 +35,7 @@ def openapi(version: str) -> dict[str, Any]:
     for model in (
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
         ImportReport, Unenrolled, Readiness, HoldBody, HoldState, HoldList, Quarantine, AvailabilityList,
-        IntervalList, CompletenessList, SinkList, ResendBody, ResendReport,
+        IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
@@ -56,7 +57,13 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 def _answers(ok: str, *, status: str = "200", problems: tuple[str, ...] = ()) -> dict[str, Any]:
-    texts = {"400": "not understood", "404": "not known", "409": "refused", "503": "not durable; try again"}
+    texts = {
+        "400": "not understood",
+        "404": "not known",
+        "409": "refused",
+        "502": "a receiver could not be asked",
+        "503": "not durable; try again",
+    }
     out: dict[str, Any] = {status: {"description": "done", "content": _ref(ok)}}
     out |= {code: {"description": texts[code], "content": _ref("Problem")} for code in problems}
     out["401"] = {"description": "no or wrong token", "content": _ref("Problem")}
@@ -173,12 +180,23 @@ def _paths() -> dict[str, Any]:
             }
         },
         "/v1/sinks": {"get": {"summary": "List receivers of intervals", "responses": _answers("SinkList")}},
+        "/v1/sinks/{name}/missing": {
+            "get": {
+                "summary": "What a receiver says it lacks of a stretch of time",
+                "parameters": [
+                    _parameter("name", "path", "string"),
+                    _parameter("from", "query", "string") | {"required": True},
+                    _parameter("to", "query", "string") | {"required": True},
+                ],
+                "responses": _answers("MissingList", problems=("400", "404", "502")),
+            }
+        },
         "/v1/sinks/{name}/resend": {
             "post": {
                 "summary": "Have intervals sent to a receiver once more",
                 "parameters": [_parameter("name", "path", "string")],
                 "requestBody": {"required": True, "content": _ref("ResendBody")},
-                "responses": _answers("ResendReport", problems=("400", "404", "503")),
+                "responses": _answers("ResendReport", problems=("400", "404", "502", "503")),
             }
         },
         "/v1/devices": {

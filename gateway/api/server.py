@@ -32,7 +32,7 @@ from gateway.api.models import (
 from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock
 from gateway.domain.dispatch import Answer, Outcome
-from gateway.domain.errors import InvalidInput, StorageError
+from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.domain.holds import Hold
 from gateway.domain.model import EventId
 from gateway.services.dispatcher import Dispatcher
@@ -103,6 +103,7 @@ def make_app(parts: Parts) -> web.Application:
             web.get("/v1/intervals", routes.intervals),
             web.get("/v1/completeness", routes.completeness),
             web.get("/v1/sinks", routes.sinks),
+            web.get("/v1/sinks/{name}/missing", routes.missing),
             web.post("/v1/sinks/{name}/resend", routes.resend),
             web.get("/v1/devices", routes.devices),
             web.post("/v1/devices", routes.import_devices),
@@ -145,6 +146,8 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
     except StorageError as error:
         log.warning("a request could not be made durable", extra={"path": request.path, "why": str(error)})
         return _problem(503, "it could not be made durable; try again", [str(error)])
+    except PeerBusy as error:
+        return _problem(502, "a receiver could not be asked; try again", [str(error)])
     except web.HTTPException as error:
         return _problem(error.status, error.reason)
 
@@ -223,6 +226,10 @@ class _Routes:
 
     async def sinks(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._parts.telemetry.sinks())
+
+    async def missing(self, request: web.Request) -> web.StreamResponse:
+        found = await self._parts.telemetry.missing(request.match_info["name"], request)
+        return _json(found) if found is not None else _problem(404, "no such sink, or not one that can be asked")
 
     async def resend(self, request: web.Request) -> web.StreamResponse:
         body = await _read(request, ResendBody)

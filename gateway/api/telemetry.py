@@ -1,7 +1,7 @@
-"""What settlement asks: `GET /v1/completeness`, `GET /v1/sinks`, `POST /v1/sinks/{name}/resend`."""
+"""What settlement asks: the completeness ledger, where receivers stand, what one lacks, and to send it once more."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
@@ -12,6 +12,8 @@ from gateway.api.models import (
     CompletenessList,
     DeviceDayBody,
     GapBody,
+    MissingBody,
+    MissingList,
     ResendBody,
     ResendReport,
     SinkDayBody,
@@ -20,14 +22,15 @@ from gateway.api.models import (
 )
 from gateway.clock import Clock
 from gateway.domain.completeness import DeviceDay
-from gateway.domain.errors import InvalidInput
+from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet import Fleet
 from gateway.domain.model import DeviceId
+from gateway.ports import Audit, Keep, MissingInterval
 from gateway.services.completeness import DAY_MS, Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History, Question
 from gateway.services.resend import Resend
-from gateway.signals.body import Identifier, problems_of
+from gateway.signals.body import Identifier, Moment, problems_of
 from gateway.sinks.rows import rfc3339
 from gateway.storage.intervals import IntervalLog
 
@@ -56,6 +59,7 @@ class Telemetry:
     log: IntervalLog
     fleet: Fleet
     clock: Clock
+    audits: Mapping[str, Audit] = field(default_factory=dict)
 
     async def ledger(self, request: web.Request) -> CompletenessList:
         """A page of the completeness ledger; of yesterday unless a day is asked for. With `incomplete` only devices of
@@ -113,12 +117,63 @@ class Telemetry:
         )  # fmt: skip
         if body.parked:
             marked = await self.resend.mark_parked(name, question.from_ms, question.to_ms)
-        else:
+        elif body.missing:
             marked = 0
-            async for rows in self.history.all(question):
-                marked += await self.resend.mark(name, [row for row in rows if delivery.sink.wants(row)])
+            for lack in await self._lacking(name, question.from_ms, question.to_ms) or ():
+                if lack.device is not None and lack.end_ms > lack.start_ms:
+                    part = Question(from_ms=lack.start_ms, to_ms=lack.end_ms, devices=(lack.device,))
+                    marked += await self._mark(delivery, part)
+        else:
+            marked = await self._mark(delivery, question)
         delivery.resend()
         return ResendReport(marked=marked)
+
+    async def _mark(self, delivery: Delivery, question: Question) -> int:
+        marked = 0
+        async for rows in self.history.all(question):
+            marked += await self.resend.mark(delivery.sink.name, [row for row in rows if delivery.sink.wants(row)])
+        return marked
+
+    async def missing(self, name: str, request: web.Request) -> MissingList | None:
+        """What a receiver says it lacks; None = there is no such sink, or it cannot be asked that."""
+        stretch = _stretch(request)
+        found = await self._lacking(name, *stretch)
+        if found is None:
+            return None
+        return MissingList(
+            missing=[
+                MissingBody(
+                    device=lack.device, meter=lack.meter_id, start=rfc3339(lack.start_ms), end=rfc3339(lack.end_ms),
+                    status=lack.status, kind=lack.data_type,
+                    deadline=None if lack.deadline_ms is None else rfc3339(lack.deadline_ms),
+                )
+                for lack in found
+            ]
+        )  # fmt: skip
+
+    async def _lacking(self, name: str, from_ms: int, to_ms: int) -> Sequence[MissingInterval] | None:
+        audit = self.audits.get(name)
+        if audit is None:
+            return None
+        found = await audit(from_ms, to_ms)
+        if isinstance(found, Keep):
+            raise PeerBusy(f"{name} could not be asked: {found.reason}", after_s=found.after_s)
+        return found
+
+
+class _Stretch(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: Moment = Field(alias="from")
+    to: Moment
+
+
+def _stretch(request: web.Request) -> tuple[int, int]:
+    try:
+        stretch = _Stretch.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise InvalidInput(problems_of(error)) from error
+    return round(stretch.since.timestamp() * 1000), round(stretch.to.timestamp() * 1000)
 
 
 def _parsed(request: web.Request) -> _CompletenessQuery:

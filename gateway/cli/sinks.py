@@ -1,6 +1,7 @@
 """Commands about receivers of interval records."""
 
 from typing import Annotated
+from urllib.parse import urlencode
 
 import orjson
 import typer
@@ -16,6 +17,19 @@ def sinks_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     show(ask(url, "GET", "/v1/sinks")["sinks"], as_json=as_json)
 
 
+@sinks.command("missing")
+def sinks_missing(
+    sink: str,
+    since: Annotated[str, typer.Option("--from", help="RFC 3339")],
+    to: Annotated[str, typer.Option("--to", help="RFC 3339")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """What a receiver says it lacks (the aggregator can be asked)."""
+    path = f"/v1/sinks/{segment(sink)}/missing?{urlencode({'from': since, 'to': to})}"
+    show(ask(url, "GET", path)["missing"], as_json=as_json)
+
+
 @sinks.command("resend")
 def sinks_resend(
     sink: str,
@@ -24,9 +38,11 @@ def sinks_resend(
     device: Annotated[list[str] | None, typer.Option("--device", help="may be given several times")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="may be given several times")] = None,
     parked: Annotated[bool, typer.Option("--parked", help="only what the receiver refused")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="only what the receiver says it lacks")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Have intervals sent to a receiver once more, as they stand now."""
     body = {"from": since, "to": to, "devices": device or [], "tags": tag or [], "parked": parked}
+    body["missing"] = missing
     path = f"/v1/sinks/{segment(sink)}/resend"
     out.print_json(data=ask(url, "POST", path, orjson.dumps(body), "application/json"))

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.clock import Clock
 from gateway.domain.model import DeviceId, IntervalRecord
-from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
 from gateway.sinks.leap_meters import MeterFile
 from gateway.sinks.leap_replies import DONE, JobReply, job_id_of, job_of, missing_of
 from gateway.sinks.leap_rows import FIRST_ROW_LINE, LENGTH_S, Document, Meter, render, validate
@@ -86,19 +86,6 @@ class LeapStats:
     superseded: int = 0
     missing_unread: int = 0
     refused: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissingInterval:
-    """A time that the aggregator waits for data of, ends in epoch ms. `device`: None = the meter is none of ours."""
-
-    device: DeviceId | None
-    meter_id: str
-    start_ms: int
-    end_ms: int
-    status: str
-    data_type: str
-    deadline_ms: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """The ledger, receivers and sending once more, over real files and the real routes."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gateway.api.telemetry import Telemetry
@@ -12,7 +13,8 @@ from gateway.clock import Clock, ManualClock
 from gateway.domain.energy import Rules
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
-from gateway.ports import Reject
+from gateway.domain.model import DeviceId
+from gateway.ports import Audit, Keep, MissingInterval, Reject
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History
@@ -47,7 +49,9 @@ class Street:
 
 
 @asynccontextmanager
-async def street(directory: Path, *sinks: ScriptedSink) -> AsyncIterator[Street]:
+async def street(
+    directory: Path, *sinks: ScriptedSink, audits: Mapping[str, Audit] = MappingProxyType({})
+) -> AsyncIterator[Street]:
     """Three homes of twelve intervals; the second has a gap of two, the first interval of the third was made again."""
     clock = ManualClock(utc_ms=T0 + 86_400_000)
     async with IntervalLog(directory, clock=clock) as log:
@@ -69,7 +73,7 @@ async def street(directory: Path, *sinks: ScriptedSink) -> AsyncIterator[Street]
                     queries=queries, log_=log, sinks=sinks, fleet=fleet, engine=Engine(Rules()), clock=clock
                 ),
                 deliveries=deliveries, resend=resend, history=History(queries, fleet), log=log, fleet=fleet,
-                clock=clock,
+                clock=clock, audits=audits,
             )  # fmt: skip
 
         async with rig(files=log.files_from, upstream=upstream) as r:
@@ -163,3 +167,46 @@ async def test_resend_route_sends_parked_records_or_a_stretch_once_more(tmp_path
         bad: Callable[..., Any] = lambda **b: s.rig.ask("POST", "/v1/sinks/picky/resend", json=b, status=400)  # noqa: E731
         assert "from" in (await bad(to=at(1)))["problems"][0]
         assert (await bad(**{"from": at(5), "to": at(3)}))["problems"] == ["to: must be later than from"]
+
+
+def lack(device: str | None, first: int, last: int) -> MissingInterval:
+    return MissingInterval(
+        device=None if device is None else DeviceId(device), meter_id="m-1", start_ms=T0 + first * LENGTH_MS,
+        end_ms=T0 + last * LENGTH_MS, status="OPEN", data_type="PERFORMANCE_DATA", deadline_ms=None,
+    )  # fmt: skip
+
+
+async def test_missing_route_asks_the_receiver_and_resend_brings_what_it_lacks(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+    answers: list[list[MissingInterval] | Keep] = []
+
+    async def audit(from_ms: int, to_ms: int) -> list[MissingInterval] | Keep:
+        asked.append((from_ms, to_ms))
+        return answers.pop(0)
+
+    sink = ScriptedSink("picky")
+    async with street(tmp_path, sink, ScriptedSink("mute"), audits={"picky": audit}) as s:
+        await s.delivered()
+        stretch = {"from": at(0), "to": at(12)}
+        answers += [[lack("bat-1", 3, 5), lack(None, 0, 1)]] * 2 + [Keep(reason="http_503")] * 2
+        found = (await s.rig.ask("GET", "/v1/sinks/picky/missing", params=stretch))["missing"]
+        assert [(row["device"], row["start"], row["end"]) for row in found] == [
+            ("bat-1", at(3), at(5)), (None, at(0), at(1)),
+        ]  # fmt: skip
+        report = await s.rig.ask("POST", "/v1/sinks/picky/resend", json=stretch | {"missing": True})
+        assert report == {"marked": 1}
+        await s.delivered()
+        assert [(r.device, r.start_ms) for r in sink.got[-1].rows] == [("bat-1", T0 + 3 * LENGTH_MS)]
+        assert asked == [(T0, T0 + 12 * LENGTH_MS)] * 2
+        for method, path, how in (
+            ("GET", "/v1/sinks/picky/missing", {"params": stretch}),
+            ("POST", "/v1/sinks/picky/resend", {"json": stretch | {"missing": True}}),
+        ):
+            answer = await s.rig.ask(method, path, status=502, **how)
+            assert answer["problems"] == ["picky could not be asked: http_503"]
+        await s.rig.ask("GET", "/v1/sinks/mute/missing", params=stretch, status=404)
+        await s.rig.ask("GET", "/v1/sinks/picky/missing", status=400)
+        both = stretch | {"missing": True, "parked": True}
+        assert (
+            "one of them" in (await s.rig.ask("POST", "/v1/sinks/picky/resend", json=both, status=400))["problems"][0]
+        )

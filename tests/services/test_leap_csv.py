@@ -17,10 +17,10 @@ from gateway.api.samples import leap_samples
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.model import DeviceId, IntervalRecord
-from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
 from gateway.services.delivery import Delivery
 from gateway.sinks import leap_csv, leap_meters
-from gateway.sinks.leap_csv import LeapCsvSink, LeapCsvSinkSettings, MissingInterval
+from gateway.sinks.leap_csv import LeapCsvSink, LeapCsvSinkSettings
 from gateway.sinks.leap_meters import read_meters
 from gateway.sinks.leap_replies import job_of, missing_of
 from gateway.sinks.leap_rows import Meter
