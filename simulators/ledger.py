@@ -2,7 +2,7 @@
 
 A row is a JSON object: device, start (RFC 3339, Z), length_s, revision, charge_wh, discharge_wh, coverage_pct, samples,
 soc_start_pct, soc_end_pct, source, battery_w_mean, battery_w_min, battery_w_max, grid_w_mean, pv_w_mean, load_w_mean,
-quality; energies, states of charge and powers may be null.
+quality, hash; energies, states of charge and powers may be null.
 Identity is (device, start, revision): the same identity with other content is a conflict.
 """
 

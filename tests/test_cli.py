@@ -304,8 +304,6 @@ def test_ledger_and_sinks_commands_ask_the_daemon_and_show_it(daemon: Script) ->
     daemon.says({"day": "2027-01-15", "total": 200, "next": 100, "devices": [day]})
     wanted = ("--day", "2027-01-15", "--tag", "a b", "--incomplete", "--url", daemon.url)
     shown = run("intervals", "ledger", *wanted).output
-        "intervals", "ledger", "--day", "2027-01-15", "--tag", "a b", "--incomplete", "--url", daemon.url
-    ).output
     assert re.search(r"bat-1 +12 +10 +10 +1 +silent=2 +8/9 waiting=1 mtr_0003=1", shown)
     assert "--offset 100" in shown
     gaps = run("intervals", "ledger", "--gaps", "--url", daemon.url).output

@@ -284,7 +284,8 @@ class Unenrolled(Body):
 
 
 class IntervalBody(Body):
-    """An interval record; identity is (device, start, revision), and a higher revision replaces a lower one. Energy in
+    """An interval record; identity is (device, start, revision) and the `hash` of its content as it was closed, so that
+    the same identity with another hash is a mistake of somebody's; a higher revision replaces a lower one. Energy in
     Wh on the AC side, charge and discharge apart; power in W, battery + = discharge, grid + = import; null = unknown,
     never zero. `quality` names what to know: gap, clock, reset, jump, spread, late, disagrees, drift, cut."""
 
@@ -306,6 +307,7 @@ class IntervalBody(Body):
     pv_w_mean: float | None
     load_w_mean: float | None
     quality: list[str]
+    hash: str
 
 
 class LiveReading(Body):

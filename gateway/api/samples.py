@@ -91,6 +91,7 @@ def log_samples(stats: LogStats) -> Iterable[Sample]:
         ("gateway_interval_conflicts", "Records made twice with different content.", stats.conflicting),
         ("gateway_interval_nameless", "Records of devices that are not known any more.", stats.nameless),
         ("gateway_interval_corrupt_files", "Damaged log files that were set aside.", stats.corrupt_files),
+        ("gateway_interval_corrupt_records", "Damaged records that were left out.", stats.corrupt_rows),
         ("gateway_interval_dropped_files", "Log files dropped by retention.", stats.dropped_files),
         ("gateway_interval_dropped_unsent", "Records dropped before every sink had them.", stats.dropped_unsent),
     ):

@@ -7,7 +7,7 @@ Batches are columns of equal length; `slots` index the fleet.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import NewType
 
@@ -285,7 +285,8 @@ class WriteReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalRecord:
     """Energy of one device in one clock-aligned, half-open interval; identity is (device, start_ms, revision). SoC is
-    that of the sample nearest to each edge; mean powers are over the time for which they are known."""
+    that of the sample nearest to each edge; mean powers are over the time for which they are known. `hash` of all this
+    as it was closed, in hexadecimal; "" = from before there were any."""
 
     device: DeviceId
     start_ms: int
@@ -305,3 +306,4 @@ class IntervalRecord:
     pv_w_mean: float | None = None
     load_w_mean: float | None = None
     quality: Quality = FINE
+    hash: str = field(default="", compare=False)

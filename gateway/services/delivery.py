@@ -80,7 +80,7 @@ def batch_id(rows: Sequence[IntervalRecord]) -> str:
     """The same for the same rows in the same order: a receiver can tell a repetition."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(repr((row.device, row.start_ms, row.revision)).encode())
+        digest.update(repr((row.device, row.start_ms, row.revision, row.hash)).encode())
     return digest.hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""An interval record as receivers see it: JSON with RFC 3339 times; identity is (device, start, revision)."""
+"""An interval record as receivers see it: JSON with RFC 3339 times; identity is (device, start, revision, hash)."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -38,6 +38,7 @@ def row_of(record: IntervalRecord) -> dict[str, Any]:
         "pv_w_mean": _rounded(record.pv_w_mean),
         "load_w_mean": _rounded(record.load_w_mean),
         "quality": quality_names(record.quality),
+        "hash": record.hash,
     }
 
 

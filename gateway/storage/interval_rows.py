@@ -1,13 +1,14 @@
 """Interval records as SQLite rows: the schema of a log file and its few statements."""
 
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gateway.domain.closes import CLOSE_COLUMNS, Closes
-from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Quality
+from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Ints, Quality
 
 Row = tuple[Any, ...]
 Identity = tuple[int, str, int]
@@ -41,7 +42,12 @@ COLUMNS = (
     "grid_w_mean",
     "pv_w_mean",
     "load_w_mean",
+    "hash",
 )
+HASHED = COLUMNS[:-1]
+_FLOATS = frozenset(name for name, dtype in CLOSE_COLUMNS.items() if dtype == "<f8")
+_SEED, _PRIME = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+_SHIFT, _ONE = np.uint64(32), np.uint64(1)
 _NAMES = ", ".join(COLUMNS)
 _ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
 
@@ -66,7 +72,8 @@ create table interval (
   id integer primary key, device text not null, start_ms integer not null, length_s integer not null,
   revision integer not null, charge_wh real, discharge_wh real, coverage_pct real not null, samples integer not null,
   soc_end_pct real, source integer not null, battery_w_mean real, battery_w_min real, battery_w_max real,
-  soc_start_pct real, quality integer not null default 0, grid_w_mean real, pv_w_mean real, load_w_mean real);
+  soc_start_pct real, quality integer not null default 0, grid_w_mean real, pv_w_mean real, load_w_mean real,
+  hash integer);
 create unique index identity on interval (start_ms, device, revision);
 create table position (one integer primary key check (one = 1), record integer not null);
 insert into position values (1, {position:d});
@@ -83,6 +90,7 @@ alter table interval add column quality integer not null default 0;
 alter table interval add column grid_w_mean real;
 alter table interval add column pv_w_mean real;
 alter table interval add column load_w_mean real;
+alter table interval add column hash integer;
 """,
 }
 
@@ -110,10 +118,38 @@ def columns_of(closes: Closes, ids: Sequence[str]) -> Columns:
     """Closes of slots without a name are left out. NaN becomes NULL on its way in."""
     known = len(ids)
     devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
-    columns = [devices, *(getattr(closes, name).tolist() for name in COLUMNS[1:])]
+    arrays = [getattr(closes, name) for name in HASHED[1:]]
+    columns = [devices, *(array.tolist() for array in arrays), hashes(devices, arrays).tolist()]
     if all(devices):
         return columns
     return [list(itertools.compress(column, devices)) for column in columns]
+
+
+def hashes(devices: Sequence[str], columns: Sequence[np.ndarray]) -> Ints:
+    """63 bits of what each record says, by the order of `HASHED`; unknown is unknown, whatever NaN it is. Against
+    damage and mistakes, not against somebody who wants to deceive."""
+    names = np.fromiter((zlib.crc32(name.encode()) for name in devices), dtype=np.uint64, count=len(devices))
+    out = names ^ _SEED
+    for column in columns:
+        if column.dtype.kind == "f":
+            bits = np.where(np.isnan(column), np.nan, column + 0.0).astype(np.float64).view(np.uint64)
+        else:
+            bits = column.astype(np.int64).view(np.uint64)
+        out = (out ^ bits) * _PRIME
+        out ^= out >> _SHIFT
+    return (out >> _ONE).astype(np.int64)
+
+
+def damaged(rows: Sequence[Row]) -> list[int]:
+    """Rows of `SELECT_AFTER`, by position, that do not say what was written. Rows from before there were hashes are
+    taken as they are."""
+    if not rows:
+        return []
+    _, devices, *columns, told = zip(*rows, strict=True)
+    kinds = [np.float64 if name in _FLOATS else np.int64 for name in HASHED[1:]]
+    arrays = [np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)]
+    found = hashes(devices, arrays).tolist()
+    return [i for i, (one, other) in enumerate(zip(found, told, strict=True)) if other is not None and one != other]
 
 
 def rows_of(columns: Columns, part: slice) -> list[Row]:
@@ -162,4 +198,5 @@ def record_of(row: Row) -> IntervalRecord:
         grid_w_mean=row[16],
         pv_w_mean=row[17],
         load_w_mean=row[18],
+        hash="" if row[19] is None else f"{row[19]:016x}",
     )

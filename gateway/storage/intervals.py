@@ -34,6 +34,7 @@ from gateway.storage.interval_rows import (
     as_stored,
     columns_of,
     create_sql,
+    damaged,
     identity,
     insertions,
     record_of,
@@ -68,6 +69,7 @@ class LogStats:
     conflicting: int = 0
     nameless: int = 0
     corrupt_files: int = 0
+    corrupt_rows: int = 0
     dropped_files: int = 0
     dropped_unsent: int = 0
     held_files: int = 0
@@ -128,7 +130,7 @@ class IntervalLog:
         up to `position` are left out. Raises StorageError; then none of them is in the log."""
         day = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
         try:
-            added = await self._run(lambda: self._append(entries, day))
+            added = await self._run(lambda: self._append_or_begin_anew(entries, day))
         except StorageError as error:
             if self.stats.failing is None:
                 log.error("interval records cannot be stored", extra={"why": str(error)})
@@ -246,7 +248,7 @@ class IntervalLog:
             self._standings_open.close()
 
     def _set_aside(self, file: _File, error: sqlite3.DatabaseError) -> None:
-        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+        if not _is_damage(error):
             raise error
         self.stats.corrupt_files += 1
         log.error("an interval log file is damaged", extra={"file": file.path.name, "why": str(error)})
@@ -268,6 +270,15 @@ class IntervalLog:
         self._newest, self._largest = connection, sequence
         self._files.append(_File(sequence, day, path))
         return connection
+
+    def _append_or_begin_anew(self, entries: Sequence[Unlogged], day: date) -> int:
+        try:
+            return self._append(entries, day)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._forget(self._files[-1], error)
+            return self._append(entries, day)
 
     def _append(self, entries: Sequence[Unlogged], day: date) -> int:
         wanted = [entry for entry in entries if entry.record > self._position]
@@ -323,14 +334,26 @@ class IntervalLog:
             try:
                 rows = self._reader(file).execute(SELECT_AFTER, (row, last, limit - len(out))).fetchall()
             except sqlite3.DatabaseError as error:
-                if file is self._files[-1]:
-                    raise
                 self._forget(file, error)
                 continue
-            out += [record_of(values) for values in rows]
+            bad = damaged(rows)
+            if bad:
+                self._damaged_rows(file, [rows[i] for i in bad])
+                rows_left = [row for i, row in enumerate(rows) if i not in frozenset(bad)]
+            else:
+                rows_left = rows
+            out += map(record_of, rows_left)
             if rows:
                 cursor = Cursor(file.sequence, rows[-1][0])
         return out, cursor
+
+    def _damaged_rows(self, file: _File, rows: list[Row]) -> None:
+        """Records that do not say what was written go nowhere; the disk or the memory is to blame."""
+        self.stats.corrupt_rows += len(rows)
+        log.error(
+            "interval records are damaged and left out",
+            extra={"file": file.path.name, "rows": len(rows), "first": repr(identity(rows[0][1:]))},
+        )
 
     def _reader(self, file: _File) -> sqlite3.Connection:
         if file is self._files[-1] and self._newest is not None:
@@ -346,6 +369,12 @@ class IntervalLog:
         return self._older[1]
 
     def _forget(self, file: _File, error: sqlite3.DatabaseError) -> None:
+        """Go on without a file that is damaged; what is new goes into the next one."""
+        if file is self._files[-1] and self._newest is not None:
+            if not _is_damage(error):
+                raise error
+            self._newest.close()
+            self._newest = None
         if self._older is not None:
             self._older[1].close()
             self._older = None
@@ -368,8 +397,6 @@ class IntervalLog:
         try:
             rows = self._rows_in(file)
         except sqlite3.DatabaseError as error:
-            if file is self._files[-1]:
-                raise
             self._forget(file, error)
             return 0
         return sum(
@@ -431,6 +458,12 @@ class IntervalLog:
         for end in ("", "-wal", "-shm"):
             file.path.with_name(file.path.name + end).unlink(missing_ok=True)
         self._files = [other for other in self._files if other is not file]
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite (or we) say that the file is not what was written, rather than that it cannot be used now."""
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _size(path: Path) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from gateway.clock import ManualClock
 from gateway.domain.closes import CLOSE_COLUMNS, Closes
 from gateway.domain.model import EnergySource
-from gateway.storage.interval_rows import COLUMNS, SELECT_AFTER, create_sql
+from gateway.storage.interval_rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged
 from gateway.storage.standings import START
@@ -111,10 +111,9 @@ def raw(batches: Sequence[Unlogged], directory: Path) -> dict[str, float]:
         db.executescript(create_sql(0))
         began = time.perf_counter()
         for batch in batches:
-            devices = [batch.ids[slot] for slot in batch.closes.slots.tolist()]
-            columns = [getattr(batch.closes, name).tolist() for name in COLUMNS[1:]]
+            columns = columns_of(batch.closes, batch.ids)
             db.execute("begin immediate")
-            db.executemany(insert, zip(devices, *columns, strict=True))
+            db.executemany(insert, zip(*columns, strict=True))
             db.execute("update position set record = ?", (batch.record,))
             db.execute("commit")
         append_s = time.perf_counter() - began

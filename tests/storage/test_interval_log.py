@@ -384,3 +384,53 @@ async def test_log_files_of_the_first_schema_are_brought_up_and_read_on(tmp_path
         assert numbers(rows) == [0, 0, 1]
         assert (rows[0].quality, rows[0].soc_start_pct, rows[0].grid_w_mean) == (Quality(0), None, None)
         assert numbers(await queries.find([(T0, "bat-0"), (T0 + 300_000, "bat-0"), (T0, "bat-9")])) == [0, 1]
+
+
+async def test_log_record_that_was_altered_is_left_out_and_counted_f38(tmp_path: Path) -> None:
+    """SQLite does not notice; the record's own hash does."""
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await log.append([entry(1, *range(20))])
+    with closing(sqlite3.connect(files(tmp_path)[0])) as db:
+        db.execute("update interval set charge_wh = 1.75 where id = 7")
+        db.execute("update interval set quality = 1 where id = 9")
+        db.execute("update interval set device = 'bat-1' where id = 11")
+        db.execute("update interval set discharge_wh = 0 where id = 13")
+        db.commit()
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        rows, place = await log.read(START, 100)
+        assert numbers(rows) == [n for n in range(20) if n not in (6, 8, 10, 12)]
+        assert (place, log.stats.corrupt_rows) == (Cursor(1, 20), 4)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), which=st.integers(0, 2))
+async def test_log_flipped_bit_anywhere_gives_nothing_that_was_not_written_and_never_keeps_it_down_f38(
+    tmp_path_factory: pytest.TempPathFactory, where: float, bit: int, which: int
+) -> None:
+    """In the newest file or an older one; what is read is what was written, and the log goes on."""
+    directory, clock = tmp_path_factory.mktemp("log"), ManualClock(utc_ms=T0)
+    async with IntervalLog(directory, clock=clock) as log:
+        await days(log, clock, 3, 40)
+        written, _ = await log.read(START, 1_000)
+    path = files(directory)[which]
+    data = bytearray(path.read_bytes())
+    data[int(where * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    async with IntervalLog(directory, clock=clock) as log:
+        rows, _ = await log.read(START, 1_000)
+        known = {row.hash: row for row in written}
+        assert all(known.get(row.hash) == row for row in rows)
+        others = {n for n in range(120) if n // 40 != which}
+        assert others <= set(numbers(rows))
+        assert await log.append([entry(log.position + 1, 500)]) == 1
+
+
+async def test_log_older_file_that_is_empty_is_set_aside_f38(tmp_path: Path) -> None:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await days(log, clock, 2, 5)
+    files(tmp_path)[0].write_bytes(b"")
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        rows, _ = await log.read(START, 100)
+        assert (numbers(rows), log.stats.corrupt_files) == ([5, 6, 7, 8, 9], 1)
