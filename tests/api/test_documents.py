@@ -44,5 +44,6 @@ def test_document_has_every_topic_of_the_platform() -> None:
         "gateway/v1/platform/dispatch/deliveries",
         "gateway/v1/platform/dispatch/events",
         "gateway/v1/platform/availability",
+        "gateway/v1/platform/live",
         "gateway/v1/platform/intervals",
     }

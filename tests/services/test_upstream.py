@@ -49,7 +49,7 @@ class Road:
         server = TestServer(app)
         await server.start_server()
         self.stack.push_async_callback(server.close)
-        sink = HttpSink(HttpSinkSettings(kind="http", name=name, url=str(server.make_url("/intervals"))))
+        sink = HttpSink(HttpSinkSettings(kind="http", name=name, url=str(server.make_url("/intervals")), timeout_s=300))
         self.stack.push_async_callback(sink.close)
         sink.batch_rows = 20
         return Delivery(sink, log_=self.log, finder=self.resend, clock=self.clock, rng=random.Random(1), rate=1e9)
