@@ -21,65 +21,12 @@ from gateway.domain.energy import RATING_MARGIN, Baseline, Counts, Rows, Rules, 
 from gateway.domain.errors import invariant
 from gateway.domain.late import Late
 from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, Floats, Ints, Now, Quality, Slots
+from gateway.domain.terms import Agreed, Newest, Terms
 
 DAY_S = 86_400
-S_PER_HOUR = 3600
-FINE_PART = 0.01
 RATING_W = 100.0
 LATE_PREFIX = "late."
 _CLOCK = np.int16(Quality.CLOCK)
-
-
-class Newest(Table):
-    """`t_ms` of the newest sample of each device."""
-
-    SPEC = {"t_ms": (np.int64, NEVER_MS)}
-    t_ms: Ints
-
-
-class Terms(Table):
-    """What each device's intervals are: `length_ms`; none begins before `not_before_ms` (there they had another
-    length), and those that begin before `known_before_ms` may have been recorded. `counter_step_wh` is the step of its
-    counters, NaN = not known; `coarse`: too large for its intervals."""
-
-    SPEC = {
-        "length_ms": (np.int64, 300_000),
-        "not_before_ms": (np.int64, NEVER_MS),
-        "known_before_ms": (np.int64, NEVER_MS),
-        "counter_step_wh": (np.float64, np.nan),
-        "coarse": (np.bool_, False),
-    }
-    length_ms: Ints
-    not_before_ms: Ints
-    known_before_ms: Ints
-    counter_step_wh: Floats
-    coarse: Bools
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreed:
-    """Terms for some devices: length in s (a divisor of a day), counter step in Wh (NaN unknown) and rated power in W
-    (NaN unknown), by which a step is fine enough or not."""
-
-    slots: Slots
-    length_s: Ints
-    counter_step_wh: Floats
-    rated_w: Floats
-
-    def rows(self, index: Ints) -> "Agreed":
-        return Agreed(
-            slots=self.slots[index],
-            length_s=self.length_s[index],
-            counter_step_wh=self.counter_step_wh[index],
-            rated_w=self.rated_w[index],
-        )
-
-    @property
-    def coarse(self) -> Bools:
-        """Whether a step of the counter is more than a hundredth of an interval's energy at rated power."""
-        fine_wh = FINE_PART * self.rated_w * (self.length_s / S_PER_HOUR)
-        coarse: Bools = self.counter_step_wh > fine_wh
-        return coarse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Agreed
+from gateway.domain.terms import Agreed
 from gateway.storage.recorder import Recorder
 
 

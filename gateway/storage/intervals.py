@@ -20,12 +20,10 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from gateway.clock import Clock
-from gateway.domain.errors import NewerState, StorageError
+from gateway.domain.errors import StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.files import sync_directory
 from gateway.storage.interval_rows import (
-    MIGRATIONS,
-    SCHEMA_VERSION,
     SELECT_AFTER,
     SELECT_IDENTITY,
     Columns,
@@ -40,6 +38,7 @@ from gateway.storage.interval_rows import (
     record_of,
     rows_of,
 )
+from gateway.storage.log_files import LogFile, connect, is_damage, open_file, size
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool import CORRUPT_SUFFIX
 from gateway.storage.standings import START, Cursor, Parked, Range, Standing, Standings
@@ -78,13 +77,6 @@ class LogStats:
     failing: str | None = None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _File:
-    sequence: int
-    day: date
-    path: Path
-
-
 class IntervalLog:
     """Append-only log of interval records with durable cursors. Use as an async context manager."""
 
@@ -93,7 +85,7 @@ class IntervalLog:
         self.stats = LogStats()
         self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interval-log")
-        self._files: list[_File] = []
+        self._files: list[LogFile] = []
         self._newest: sqlite3.Connection | None = None
         self._older: tuple[int, sqlite3.Connection] | None = None
         self._standings_open: Standings | None = None
@@ -189,7 +181,7 @@ class IntervalLog:
     def _begin(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._files = sorted(
-            _File(int(path.name[:8]), date.fromisoformat(path.name[9:19]), path)
+            LogFile(int(path.name[:8]), date.fromisoformat(path.name[9:19]), path)
             for path in self.directory.glob(f"????????-????-??-??{SUFFIX}")
             if path.name[:8].isdigit()
         )
@@ -198,7 +190,7 @@ class IntervalLog:
             self._largest = max(self._largest, int(path.name[:8]))
         while self._files and self._newest is None:
             try:
-                self._newest = _open(self._files[-1].path)
+                self._newest = open_file(self._files[-1].path)
                 if self._newest is None:
                     self._drop(self._files[-1])
                     continue
@@ -211,13 +203,13 @@ class IntervalLog:
         try:
             self._open_standings()
         except sqlite3.DatabaseError as error:
-            self._set_aside(_File(0, date.min, self.directory / CURSORS), error)
+            self._set_aside(LogFile(0, date.min, self.directory / CURSORS), error)
             self._open_standings()
 
-    def _bring_up(self, file: _File) -> None:
+    def _bring_up(self, file: LogFile) -> None:
         """Have an older file in the present schema, so that whoever reads it need not know others."""
         try:
-            connection = _open(file.path)
+            connection = open_file(file.path)
             if connection is None:
                 raise sqlite3.DatabaseError("an old log file is empty")
             connection.close()
@@ -226,7 +218,7 @@ class IntervalLog:
             self._files.remove(file)
 
     def _open_standings(self) -> None:
-        connection = _connect(self.directory / CURSORS)
+        connection = connect(self.directory / CURSORS)
         try:
             self._standings_open = Standings(connection)
         except sqlite3.Error:
@@ -247,8 +239,8 @@ class IntervalLog:
         if self._standings_open is not None:
             self._standings_open.close()
 
-    def _set_aside(self, file: _File, error: sqlite3.DatabaseError) -> None:
-        if not _is_damage(error):
+    def _set_aside(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
+        if not is_damage(error):
             raise error
         self.stats.corrupt_files += 1
         log.error("an interval log file is damaged", extra={"file": file.path.name, "why": str(error)})
@@ -262,20 +254,20 @@ class IntervalLog:
             return self._newest
         sequence = self._largest + 1
         path = self.directory / f"{sequence:08d}-{day.isoformat()}{SUFFIX}"
-        connection = _connect(path)
+        connection = connect(path)
         connection.executescript(create_sql(self._position))
         sync_directory(self.directory)
         if self._newest is not None:
             self._newest.close()
         self._newest, self._largest = connection, sequence
-        self._files.append(_File(sequence, day, path))
+        self._files.append(LogFile(sequence, day, path))
         return connection
 
     def _append_or_begin_anew(self, entries: Sequence[Unlogged], day: date) -> int:
         try:
             return self._append(entries, day)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             self._forget(self._files[-1], error)
             return self._append(entries, day)
@@ -347,7 +339,7 @@ class IntervalLog:
                 cursor = Cursor(file.sequence, rows[-1][0])
         return out, cursor
 
-    def _damaged_rows(self, file: _File, rows: list[Row]) -> None:
+    def _damaged_rows(self, file: LogFile, rows: list[Row]) -> None:
         """Records that do not say what was written go nowhere; the disk or the memory is to blame."""
         self.stats.corrupt_rows += len(rows)
         log.error(
@@ -355,23 +347,23 @@ class IntervalLog:
             extra={"file": file.path.name, "rows": len(rows), "first": repr(identity(rows[0][1:]))},
         )
 
-    def _reader(self, file: _File) -> sqlite3.Connection:
+    def _reader(self, file: LogFile) -> sqlite3.Connection:
         if file is self._files[-1] and self._newest is not None:
             return self._newest
         if self._older is None or self._older[0] != file.sequence:
             if self._older is not None:
                 self._older[1].close()
             self._older = None
-            connection = _open(file.path)
+            connection = open_file(file.path)
             if connection is None:
                 raise sqlite3.DatabaseError("an old log file is empty")
             self._older = (file.sequence, connection)
         return self._older[1]
 
-    def _forget(self, file: _File, error: sqlite3.DatabaseError) -> None:
+    def _forget(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
         """Go on without a file that is damaged; what is new goes into the next one."""
         if file is self._files[-1] and self._newest is not None:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise error
             self._newest.close()
             self._newest = None
@@ -381,7 +373,7 @@ class IntervalLog:
         self._set_aside(file, error)
         self._files.remove(file)
 
-    def _rows_in(self, file: _File) -> int:
+    def _rows_in(self, file: LogFile) -> int:
         return int(self._reader(file).execute("select coalesce(max(id), 0) from interval").fetchone()[0])
 
     def _end_of_log(self) -> Cursor:
@@ -390,7 +382,7 @@ class IntervalLog:
     def _backlog(self, standing: Standing) -> int:
         return sum(self._backlog_in(file, standing) for file in list(self._files))
 
-    def _backlog_in(self, file: _File, standing: Standing) -> int:
+    def _backlog_in(self, file: LogFile, standing: Standing) -> int:
         """Records of a file that a reader has still to read."""
         if file.sequence < standing.oldest.file:
             return 0
@@ -423,13 +415,13 @@ class IntervalLog:
             self.stats.dropped_files += dropped
             first = self._files[0].day if self._files else oldest
             self._standings.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
-        self.stats.bytes = sum(_size(file.path) for file in self._files)
+        self.stats.bytes = sum(size(file.path) for file in self._files)
         self.stats.bytes_max = bytes_max or 0
         return dropped
 
     def _make_room(self, standings: list[Standing], bytes_max: int) -> int:
         aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-        excess = sum(_size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside) - bytes_max
+        excess = sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside) - bytes_max
         for path in aside:
             if excess <= 0:
                 return 0
@@ -440,7 +432,7 @@ class IntervalLog:
         for file in sorted(unsent, key=lambda file: (unsent[file] > 0, file.sequence)):
             if excess <= 0:
                 break
-            excess -= _size(file.path)
+            excess -= size(file.path)
             if unsent[file]:
                 self.stats.dropped_unsent += unsent[file]
                 log.error(
@@ -451,53 +443,10 @@ class IntervalLog:
             dropped += 1
         return dropped
 
-    def _drop(self, file: _File) -> None:
+    def _drop(self, file: LogFile) -> None:
         if self._older is not None and self._older[0] == file.sequence:
             self._older[1].close()
             self._older = None
         for end in ("", "-wal", "-shm"):
             file.path.with_name(file.path.name + end).unlink(missing_ok=True)
         self._files = [other for other in self._files if other is not file]
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite (or we) say that the file is not what was written, rather than that it cannot be used now."""
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file and of what SQLite keeps beside it."""
-    names = (path, path.with_name(path.name + "-wal"))
-    return sum(name.stat().st_size for name in names if name.exists())
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=16)
-    try:
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _open(path: Path) -> sqlite3.Connection | None:
-    """A log file, brought to the present schema, or None for one whose creation was cut short. Raises NewerState."""
-    connection = _connect(path)
-    try:
-        version = connection.execute("pragma user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise NewerState(f"{path.name} was written by a newer version (schema {version}, known {SCHEMA_VERSION})")
-        if version:
-            for number in range(version + 1, SCHEMA_VERSION + 1):
-                log.info("an interval log file gets a newer schema", extra={"file": path.name, "schema": number})
-                connection.executescript(f"begin;{MIGRATIONS[number]}pragma user_version = {number};commit;")
-            connection.execute("select max(id) from interval").fetchone()
-            return connection
-    except (sqlite3.Error, NewerState):
-        connection.close()
-        raise
-    connection.close()
-    return None

@@ -15,8 +15,9 @@ import numpy as np
 from gateway.domain.closes import Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
-from gateway.domain.intervals import Agreed, Engine, Taken
+from gateway.domain.intervals import Engine, Taken
 from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
+from gateway.domain.terms import Agreed
 from gateway.storage.checkpoint import Checkpoints, Columns, take
 from gateway.storage.records import (
     Kind,

@@ -30,8 +30,8 @@ import orjson
 from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import CorruptState, NewerState
-from gateway.domain.intervals import Agreed
 from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
+from gateway.domain.terms import Agreed
 
 MAGIC = b"\xb5BFR"
 VERSION = 2

@@ -8,8 +8,9 @@ import pytest
 from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import InvariantBroken
-from gateway.domain.intervals import Agreed, Engine
+from gateway.domain.intervals import Engine
 from gateway.domain.model import EnergySource, Quality
+from gateway.domain.terms import Agreed
 from tests.energy_batches import T0, at, batch, row
 
 LENGTH_S = 60
