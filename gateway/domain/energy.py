@@ -378,7 +378,7 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
         counts.spans_beside_counter += int(np.count_nonzero(beside))
         k = k[~beside]
     span, energy = rows.span_ms[k], span_wh[k]
-    fits = (span > 0) & (span <= rows.length_ms[k]) & (energy >= 0)
+    fits = (span > 0) & (span <= rules.past_ms) & (energy >= 0)
     jump = fits & _implausible(energy, span, rows.rated_w[k], rules)
     if np.any(jump):
         counts.jumps += int(np.count_nonzero(jump))
@@ -388,6 +388,17 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
         counts.spans_refused += int(np.count_nonzero(~fits))
         counts.unattributed_wh += float(np.maximum(energy[~fits], 0.0).sum())
     good = fits & ~jump
+    long = good & (span > rows.length_ms[k])
+    if np.any(long):
+        i = k[long]
+        counts.spread_wh += float(energy[long].sum())
+        out.stretches.append(
+            Stretches(
+                slots=rows.slots[i], from_ms=rows.t_ms[i] - span[long], to_ms=rows.t_ms[i], wh=energy[long],
+                quality=np.full(len(i), Quality.SPREAD, dtype=np.int16),
+            )
+        )  # fmt: skip
+        good &= ~long
     k = k[good]
     out.wh[k] = energy[good]
     out.from_ms[k] = rows.t_ms[k] - span[good]

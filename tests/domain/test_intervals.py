@@ -112,6 +112,14 @@ def test_engine_spans_add_once_in_any_order_and_split_over_the_edge() -> None:
     assert told(split) == [(0, 1, 1, 6.0, 15.0, 100.0, 1)]
 
 
+def test_engine_span_longer_than_an_interval_is_shared_by_time() -> None:
+    e = engine()
+    closes = take(e, row(seq=1, t=60, span=60, charge_wh=1, discharge_wh=0), row(seq=2, t=180, span=120, charge_wh=6,
+                  discharge_wh=2))  # fmt: skip
+    assert told(closes) == [(0, 0, 1, 1.0, 0.0, 100.0, 1), (0, 1, 1, 3.0, 1.0, 100.0, 0), (0, 2, 1, 3.0, 1.0, 100.0, 1)]
+    assert closes.quality.tolist() == [0, Quality.SPREAD, Quality.SPREAD]
+
+
 def test_engine_overlapping_spans_cap_the_coverage() -> None:
     e = engine()
     take(e, *(row(seq=i, t=50 + i, span=50, charge_wh=1, discharge_wh=0) for i in range(1, 5)))

@@ -64,7 +64,7 @@ class SlowDevice:
             if self.base[direction] is None:
                 for r in ordered:
                     energy, span = r[5][direction], r[3]
-                    if math.isfinite(energy) and 0 <= energy <= ceiling(span) and 0 < span <= LENGTH:
+                    if math.isfinite(energy) and 0 <= energy <= ceiling(span) and span > 0:
                         self._place(direction, r[2] - span, r[2], Fraction(energy))
 
     def give_up(self) -> None:

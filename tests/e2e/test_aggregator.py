@@ -31,7 +31,7 @@ async def test_aggregator_has_every_quarter_of_the_homes_that_have_a_meter(tmp_p
     ):
         sink = {
             "kind": "leap_csv", "name": "leap", "url": aggregator.url, "token": f"file:{tmp_path / 'key'}",
-            "meters": "meters.csv", "poll_s": "50ms",
+            "meters": "meters.csv", "poll_s": "50ms", "gather_s": "0s",
         }  # fmt: skip
         daemon = Daemon(tmp_path, broker.port, {"sinks": [sink], "intervals": {"length_s": "15min", "grace_s": "1s"}})
         await daemon.enroll([*homes, "home-without-a-meter"])
