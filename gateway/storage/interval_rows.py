@@ -152,6 +152,24 @@ def damaged(rows: Sequence[Row]) -> list[int]:
     return [i for i, (one, other) in enumerate(zip(found, told, strict=True)) if other is not None and one != other]
 
 
+def records_of(rows: Sequence[Row]) -> tuple[list[IntervalRecord], list[Row]]:
+    """The records behind rows of `SELECT_AFTER`, and the rows that are damaged."""
+    try:
+        bad = frozenset(damaged(rows))
+    except (TypeError, ValueError, OverflowError):
+        bad = frozenset(i for i, row in enumerate(rows) if _is_damaged(row))
+    good = [row for i, row in enumerate(rows) if i not in bad] if bad else rows
+    return [record_of(row) for row in good], [rows[i] for i in sorted(bad)]
+
+
+def _is_damaged(row: Row) -> bool:
+    try:
+        record_of(row)
+        return bool(damaged([row]))
+    except (TypeError, ValueError, OverflowError):
+        return True
+
+
 def rows_of(columns: Columns, part: slice) -> list[Row]:
     """Some of the rows."""
     return list(zip(*(column[part] for column in columns), strict=True))

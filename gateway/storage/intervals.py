@@ -32,10 +32,9 @@ from gateway.storage.interval_rows import (
     as_stored,
     columns_of,
     create_sql,
-    damaged,
     identity,
     insertions,
-    record_of,
+    records_of,
     rows_of,
 )
 from gateway.storage.log_files import LogFile, connect, is_damage, open_file, size
@@ -328,13 +327,10 @@ class IntervalLog:
             except sqlite3.DatabaseError as error:
                 self._forget(file, error)
                 continue
-            bad = damaged(rows)
+            found, bad = records_of(rows)
             if bad:
-                self._damaged_rows(file, [rows[i] for i in bad])
-                rows_left = [row for i, row in enumerate(rows) if i not in frozenset(bad)]
-            else:
-                rows_left = rows
-            out += map(record_of, rows_left)
+                self._damaged_rows(file, bad)
+            out += found
             if rows:
                 cursor = Cursor(file.sequence, rows[-1][0])
         return out, cursor

@@ -24,7 +24,8 @@ class LogFile:
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite (or we) say that the file is not what was written, rather than that it cannot be used now."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    # a statement of ours that makes no sense meets a schema that is not ours
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 def size(path: Path) -> int:
