@@ -15,7 +15,8 @@ from gateway.client import Daemon, DaemonError
 from gateway.config import Settings, load_settings
 from gateway.domain.errors import InvalidInput
 
-out = Console(soft_wrap=True)
+# A table that goes into a file or a pipe is not cut to the width of a screen.
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1_000)
 err = Console(stderr=True, soft_wrap=True)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="configuration file")]
