@@ -1,7 +1,8 @@
 """Records of intervals: what an interval's sums say once it closes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Closes:
     grid_w_mean: Floats
     pv_w_mean: Floats
     load_w_mean: Floats
+    hash: Ints
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -65,9 +67,36 @@ CLOSE_COLUMNS: Mapping[str, str] = {
     "grid_w_mean": "<f8",
     "pv_w_mean": "<f8",
     "load_w_mean": "<f8",
+    "hash": "<i8",
 }
+HASHED = tuple(name for name in CLOSE_COLUMNS if name not in ("slots", "hash"))
+_FLOATS = tuple(name for name in HASHED if CLOSE_COLUMNS[name] == "<f8")
+_WHOLES = tuple(name for name in HASHED if name not in _FLOATS)
+# odd, so that a change of any one value changes the sum
+_WEIGHTS = np.random.default_rng(20_240_229).integers(1 << 62, size=(len(HASHED), 1), dtype=np.uint64) * 2 + 1
 
 NO_CLOSES = Closes(**{name: np.zeros(0, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()})
+
+
+def hashes(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> Ints:
+    """63 bits of what each record says (`HASHED`, without the device): a weighted sum modulo 2^64 of the bits of its
+    values; unknown is unknown, whatever NaN it is. Never 0, which means that there is none. Against damage and
+    mistakes, not against somebody who wants to deceive. Few operations on purpose: beside a busy thread each costs a
+    turn."""
+    floats = np.array([columns[name] for name in _FLOATS], dtype=np.float64)
+    floats[np.isnan(floats)] = np.nan
+    # minus nothing is nothing
+    floats += 0.0
+    wholes = np.array([columns[name] for name in _WHOLES], dtype=np.int64)
+    bits = np.concatenate((floats.view(np.uint64), wholes.view(np.uint64)))
+    bits *= _WEIGHTS
+    found: Ints = (np.add.reduce(bits, axis=0) >> np.uint64(1)).astype(np.int64) | 1
+    return found
+
+
+def sealed(closes: Closes) -> Closes:
+    """The same records with their hashes."""
+    return replace(closes, hash=hashes({name: getattr(closes, name) for name in HASHED}))
 
 
 def closes_of(slots: Slots, rows: Part, length_ms: Ints, by_counter: tuple[Bools, Bools]) -> Closes:
@@ -89,25 +118,28 @@ def closes_of(slots: Slots, rows: Part, length_ms: Ints, by_counter: tuple[Bools
     off_wh = np.abs(discharge_wh - charge_wh - mean * (covered / MS_PER_HOUR))
     allowed_wh = DISAGREE_PART * (charge_wh + discharge_wh) + DISAGREE_W * (length_ms / MS_PER_HOUR)
     quality = quality | np.where(counted & well_known & (off_wh > allowed_wh), Quality.DISAGREES, 0)
-    return Closes(
-        slots=slots,
-        start_ms=rows.start_ms,
-        length_s=length_ms // 1000,
-        revision=rows.revision,
-        charge_wh=charge_wh,
-        discharge_wh=discharge_wh,
-        coverage_pct=100.0 * covered / length_ms,
-        samples=rows.samples,
-        soc_start_pct=rows.first_soc_pct,
-        soc_end_pct=rows.soc_pct,
-        source=source.astype(np.int8),
-        quality=quality.astype(np.int16),
-        battery_w_mean=mean,
-        battery_w_min=rows.power_w_min,
-        battery_w_max=rows.power_w_max,
-        grid_w_mean=_mean(rows.grid_wms, rows.grid_ms),
-        pv_w_mean=_mean(rows.pv_wms, rows.pv_ms),
-        load_w_mean=_mean(rows.load_wms, rows.load_ms),
+    return sealed(
+        Closes(
+            slots=slots,
+            start_ms=rows.start_ms,
+            length_s=length_ms // 1000,
+            revision=rows.revision,
+            charge_wh=charge_wh,
+            discharge_wh=discharge_wh,
+            coverage_pct=100.0 * covered / length_ms,
+            samples=rows.samples,
+            soc_start_pct=rows.first_soc_pct,
+            soc_end_pct=rows.soc_pct,
+            source=source.astype(np.int8),
+            quality=quality.astype(np.int16),
+            battery_w_mean=mean,
+            battery_w_min=rows.power_w_min,
+            battery_w_max=rows.power_w_max,
+            grid_w_mean=_mean(rows.grid_wms, rows.grid_ms),
+            pv_w_mean=_mean(rows.pv_wms, rows.pv_ms),
+            load_w_mean=_mean(rows.load_wms, rows.load_ms),
+            hash=np.zeros(len(slots), dtype=np.int64),
+        )
     )
 
 

@@ -28,7 +28,7 @@ from gateway.storage.recovery import Unlogged
 log = logging.getLogger(__name__)
 
 BATCH_ROWS = 4096
-BATCH_DELAY_S = 0.005
+BATCH_DELAY_S = 0.010
 HELD_RETRY_S = 0.05
 CLOSE_PERIOD_S = 1.0
 LOG_RETRY_S = 1.0

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gateway.domain.closes import CLOSE_COLUMNS, Closes
-from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Ints, Quality
+from gateway.domain.closes import CLOSE_COLUMNS, Closes, hashes, sealed
+from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Quality
 
 Row = tuple[Any, ...]
 Identity = tuple[int, str, int]
@@ -44,10 +44,6 @@ COLUMNS = (
     "load_w_mean",
     "hash",
 )
-HASHED = COLUMNS[:-1]
-_FLOATS = frozenset(name for name, dtype in CLOSE_COLUMNS.items() if dtype == "<f8")
-_SEED, _PRIME = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
-_SHIFT, _ONE = np.uint64(32), np.uint64(1)
 _NAMES = ", ".join(COLUMNS)
 _ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
 
@@ -118,26 +114,16 @@ def columns_of(closes: Closes, ids: Sequence[str]) -> Columns:
     """Closes of slots without a name are left out. NaN becomes NULL on its way in."""
     known = len(ids)
     devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
-    arrays = [getattr(closes, name) for name in HASHED[1:]]
-    columns = [devices, *(array.tolist() for array in arrays), hashes(devices, arrays).tolist()]
+    told = [_with_device(one, device) for one, device in zip(closes.hash.tolist(), devices, strict=True)]
+    columns = [devices, *(getattr(closes, name).tolist() for name in COLUMNS[1:-1]), told]
     if all(devices):
         return columns
     return [list(itertools.compress(column, devices)) for column in columns]
 
 
-def hashes(devices: Sequence[str], columns: Sequence[np.ndarray]) -> Ints:
-    """63 bits of what each record says, by the order of `HASHED`; unknown is unknown, whatever NaN it is. Against
-    damage and mistakes, not against somebody who wants to deceive."""
-    names = np.fromiter((zlib.crc32(name.encode()) for name in devices), dtype=np.uint64, count=len(devices))
-    out = names ^ _SEED
-    for column in columns:
-        if column.dtype.kind == "f":
-            bits = np.where(np.isnan(column), np.nan, column + 0.0).astype(np.float64).view(np.uint64)
-        else:
-            bits = column.astype(np.int64).view(np.uint64)
-        out = (out ^ bits) * _PRIME
-        out ^= out >> _SHIFT
-    return (out >> _ONE).astype(np.int64)
+def _with_device(content: int, device: str) -> int | None:
+    """The hash of a record: of its content and whose it is; None = it has none."""
+    return content ^ zlib.crc32(device.encode()) << 1 if content else None
 
 
 def damaged(rows: Sequence[Row]) -> list[int]:
@@ -146,9 +132,8 @@ def damaged(rows: Sequence[Row]) -> list[int]:
     if not rows:
         return []
     _, devices, *columns, told = zip(*rows, strict=True)
-    kinds = [np.float64 if name in _FLOATS else np.int64 for name in HASHED[1:]]
-    arrays = [np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True)]
-    found = hashes(devices, arrays).tolist()
+    content = hashes(dict(zip(COLUMNS[1:-1], columns, strict=True))).tolist()
+    found = map(_with_device, content, devices)
     return [i for i, (one, other) in enumerate(zip(found, told, strict=True)) if other is not None and one != other]
 
 
@@ -180,9 +165,10 @@ def closes_of(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> 
     known = [record for record in records if record.device in slot_of]
     columns: dict[str, np.ndarray] = {}
     for name, dtype in CLOSE_COLUMNS.items():
-        values = [slot_of[r.device] if name == "slots" else getattr(r, name) for r in known]
-        columns[name] = np.array(values, dtype=np.dtype(dtype).newbyteorder("="))
-    return Closes(**columns)
+        if name != "hash":
+            values = [slot_of[r.device] if name == "slots" else getattr(r, name) for r in known]
+            columns[name] = np.array(values, dtype=np.dtype(dtype).newbyteorder("="))
+    return sealed(Closes(**columns, hash=np.zeros(len(known), dtype=np.int64)))
 
 
 def identity(row: Row) -> Row:

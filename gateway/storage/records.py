@@ -59,7 +59,9 @@ ROW_COLUMNS: Mapping[str, str] = {
 }
 TERMS_COLUMNS: Mapping[str, str] = {"slots": "<i4", "length_s": "<i8", "counter_step_wh": "<f8", "rated_w": "<f8"}
 KEY_COLUMNS: Mapping[str, str] = {"slots": "<i4", "start_ms": "<i8"}
-SINCE_2 = frozenset({"grid_w", "pv_w", "load_w", "soc_start_pct", "quality", "grid_w_mean", "pv_w_mean", "load_w_mean"})
+SINCE_2 = frozenset(
+    {"grid_w", "pv_w", "load_w", "soc_start_pct", "quality", "grid_w_mean", "pv_w_mean", "load_w_mean", "hash"}
+)
 _RATED = "<f4"
 
 

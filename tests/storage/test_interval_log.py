@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import Closes
+from gateway.domain.closes import Closes, sealed
 from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.model import EnergySource, IntervalRecord, Quality
 from gateway.storage import intervals as module
@@ -28,25 +28,28 @@ DAY_S = 86_400
 def closes(numbers: Sequence[int], *, revision: int = 1, charge_wh: float = 1.5, slot: int = 0) -> Closes:
     n = len(numbers)
     unknown = np.full(n, np.nan)
-    return Closes(
-        slots=np.full(n, slot, dtype=np.int32),
-        start_ms=T0 + np.array(numbers, dtype=np.int64) * 300_000,
-        length_s=np.full(n, 300),
-        revision=np.full(n, revision, dtype=np.int32),
-        charge_wh=np.full(n, charge_wh),
-        discharge_wh=unknown,
-        coverage_pct=np.full(n, 100.0),
-        samples=np.full(n, 7, dtype=np.int32),
-        soc_end_pct=np.full(n, 55.5),
-        source=np.full(n, EnergySource.INTEGRATED, dtype=np.int8),
-        battery_w_mean=unknown,
-        battery_w_min=unknown,
-        battery_w_max=unknown,
-        soc_start_pct=unknown,
-        grid_w_mean=unknown,
-        pv_w_mean=unknown,
-        load_w_mean=unknown,
-        quality=np.zeros(n, dtype=np.int16),
+    return sealed(
+        Closes(
+            slots=np.full(n, slot, dtype=np.int32),
+            start_ms=T0 + np.array(numbers, dtype=np.int64) * 300_000,
+            length_s=np.full(n, 300),
+            revision=np.full(n, revision, dtype=np.int32),
+            charge_wh=np.full(n, charge_wh),
+            discharge_wh=unknown,
+            coverage_pct=np.full(n, 100.0),
+            samples=np.full(n, 7, dtype=np.int32),
+            soc_end_pct=np.full(n, 55.5),
+            source=np.full(n, EnergySource.INTEGRATED, dtype=np.int8),
+            battery_w_mean=unknown,
+            battery_w_min=unknown,
+            battery_w_max=unknown,
+            soc_start_pct=unknown,
+            grid_w_mean=unknown,
+            pv_w_mean=unknown,
+            load_w_mean=unknown,
+            quality=np.zeros(n, dtype=np.int16),
+            hash=np.zeros(n, dtype=np.int64),
+        )
     )
 
 

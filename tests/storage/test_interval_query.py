@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import Closes
+from gateway.domain.closes import Closes, sealed
 from gateway.domain.errors import StorageError
 from gateway.domain.model import EnergySource, IntervalRecord
 from gateway.storage import interval_query
@@ -33,7 +33,7 @@ def unlogged(record: int, rows: Rows) -> Unlogged:
     n = len(rows)
     slot, number, revision = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     unknown = np.full(n, np.nan)
-    closes = Closes(
+    closes = sealed(Closes(
         slots=slot.astype(np.int32), start_ms=T0 + number * LENGTH_MS, length_s=np.full(n, 300),
         revision=revision.astype(np.int32), charge_wh=(10 * number + revision).astype(np.float64), discharge_wh=unknown,
         coverage_pct=np.full(n, 100.0), samples=np.full(n, 7, dtype=np.int32), soc_end_pct=unknown,
@@ -41,7 +41,8 @@ def unlogged(record: int, rows: Rows) -> Unlogged:
         battery_w_max=unknown,
         soc_start_pct=unknown, grid_w_mean=unknown, pv_w_mean=unknown, load_w_mean=unknown,
         quality=np.zeros(n, dtype=np.int16),
-    )  # fmt: skip
+        hash=np.zeros(n, dtype=np.int64),
+    ))  # fmt: skip
     return Unlogged(record=record, closes=closes, ids=IDS)
 
 
