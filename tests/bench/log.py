@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import CLOSE_COLUMNS, Closes
+from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
 from gateway.domain.model import EnergySource
 from gateway.storage.interval_rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
 from gateway.storage.intervals import IntervalLog
@@ -49,7 +49,7 @@ def closes_of(interval: int, rng: np.random.Generator) -> Closes:
         "source": np.full(n, EnergySource.COUNTER, dtype=np.int8),
         "soc_end_pct": np.where(rng.random(n) < 0.1, np.nan, rng.uniform(0, 100, n).round()),
     }
-    return Closes(**columns)
+    return sealed(Closes(**columns))
 
 
 def batches_of(n: int) -> list[Unlogged]:

@@ -27,7 +27,7 @@ import orjson
 from aiohttp import web
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import CLOSE_COLUMNS, Closes
+from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
 from gateway.services.delivery import Delivery
 from gateway.services.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
@@ -57,7 +57,7 @@ def closes_of(devices: int, index: int) -> Closes:
     columns["length_s"] = np.full(devices, LENGTH_S)
     columns["revision"] = np.ones(devices, dtype=np.int32)
     columns["charge_wh"] = np.array([energy_wh(device, index) for device in range(devices)])
-    return Closes(**columns)
+    return sealed(Closes(**columns))
 
 
 # -- the receiver, a process of its own ----------------------------------------------------------------------
