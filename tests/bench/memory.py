@@ -4,8 +4,9 @@ A fresh child process imports everything and makes the object graph without devi
 sends one live and one settlement message through the link's own receivers, and control ticks once. The difference in
 resident memory over the number of devices is what counts, taken before the tick: its working memory, which the
 allocator keeps for the next one, is reported beside it. A device is about 370 bytes of fleet columns and 600 of
-interval columns (two intervals, two counters and the silences between their readings), its id and its home's name with their places in an index, its enrollment, and what the growing left. The
-scrape is of 10,000 series, the longest turn of the loop while it is answered.
+interval columns (two intervals, two counters and the silences between their readings), its id and its home's name with
+their places in an index, its enrollment, and what the growing left. The scrape is of 10,000 series, the longest turn
+of the loop while it is answered.
 """
 
 import argparse
