@@ -35,7 +35,10 @@ def transport(name: str) -> str:
 
 
 def at_once(name: str) -> int:
-    """A product with a broker inside is a process more."""
+    """A product with a broker inside is a process more; those that fall back soonest have the least time to spare on a
+    machine that is busy."""
+    if name.startswith(("victron-", "hoymiles-")):
+        return 2
     return 3 if transport(name) == "mqtt-device" else AT_ONCE
 
 
