@@ -180,7 +180,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         settings.state_dir / "spool",
         first_record=recovered.next_record,
         corrupt=recovered.corrupt,
-        max_bytes=spool_bytes(settings.state_dir),
+        max_bytes=spool_bytes(settings.state_dir / "spool"),
         on_durable=ingest.durable,
     )
     await stack.enter_async_context(spool)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.api.samples import delivery_samples, leap_samples, log_reasons, log_samples
 from gateway.api.telemetry import Telemetry
@@ -118,12 +119,15 @@ class Upstream:
         """Keep the log within its days and its room."""
         keep = self.settings.intervals
         most = None if keep.keep_gib is None else round(keep.keep_gib * (1 << 30))
+        room, failing = partial(log_bytes, self.log.directory, most), False
         while True:
             try:
-                bytes_max = log_bytes(self.log.directory, self.log.stats.bytes, most)
-                await self.log.retain(keep.keep_days, [d.sink.name for d in self.deliveries], bytes_max)
-            except (OSError, StorageError) as error:
-                log.warning("retention waits for the disk", extra={"why": str(error)})
+                await self.log.retain(keep.keep_days, [d.sink.name for d in self.deliveries], room)
+                failing = False
+            except StorageError as error:
+                if not failing:
+                    log.warning("retention waits for the disk", extra={"why": str(error)})
+                failing = True
             await asyncio.sleep(RETAIN_PERIOD_S)
 
     def samples(self) -> Iterable[Sample]:

@@ -49,6 +49,9 @@ T = TypeVar("T")
 SUFFIX = ".sqlite"
 CURSORS = "cursors.sqlite"
 DAY_MS = 86_400_000
+Room = Callable[[int], int]
+"""How many bytes a log may take that takes so many now. Raises OSError."""
+
 ROW_MAX = (1 << 63) - 1
 READ_MAX = 50_000
 
@@ -160,13 +163,14 @@ class IntervalLog:
         """Records that this reader has still to read."""
         return await self._run(lambda: self._backlog(standing))
 
-    async def retain(self, days: int, readers: Iterable[str], bytes_max: int | None = None) -> int:
+    async def retain(self, days: int, readers: Iterable[str], room: Room | None = None) -> int:
         """Drop files of days more than `days` ago that every reader has read, and as many as it takes to come down to
-        `bytes_max`: damaged ones that were set aside, then what every reader has read, oldest first, and only then
-        what some reader has not (counted, and told as an error). Returns how many log files went; the newest stays."""
+        what `room` allows a log that takes so many bytes now: damaged ones that were set aside, then what every reader
+        has read, oldest first, and only then what some reader has not (counted, and told as an error). Returns how
+        many log files went; the newest stays."""
         today = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
         names = tuple(readers)
-        return await self._run(lambda: self._retain(today - timedelta(days=days), names, bytes_max))
+        return await self._run(lambda: self._retain(today - timedelta(days=days), names, room))
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -392,7 +396,7 @@ class IntervalLog:
             for part in (*standing.backfill, Range(standing.live, Cursor(file.sequence + 1)))
         )
 
-    def _retain(self, oldest: date, readers: tuple[str, ...], bytes_max: int | None) -> int:
+    def _retain(self, oldest: date, readers: tuple[str, ...], room: Room | None) -> int:
         standings = [self._standings.load(name) for name in readers]
         dropped = 0
         self.stats.held_files = 0
@@ -404,6 +408,7 @@ class IntervalLog:
                 continue
             self._drop(file)
             dropped += 1
+        bytes_max = None if room is None else room(self._bytes())
         if bytes_max is not None:
             dropped += self._make_room(standings, bytes_max)
         if dropped:
@@ -411,13 +416,18 @@ class IntervalLog:
             self.stats.dropped_files += dropped
             first = self._files[0].day if self._files else oldest
             self._standings.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
-        self.stats.bytes = sum(size(file.path) for file in self._files)
+        self.stats.bytes = self._bytes()
         self.stats.bytes_max = bytes_max or 0
         return dropped
 
+    def _bytes(self) -> int:
+        """What the log takes, with what was set aside."""
+        aside = self.directory.glob(f"*{CORRUPT_SUFFIX}")
+        return sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside)
+
     def _make_room(self, standings: list[Standing], bytes_max: int) -> int:
         aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-        excess = sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside) - bytes_max
+        excess = self._bytes() - bytes_max
         for path in aside:
             if excess <= 0:
                 return 0

@@ -1,9 +1,12 @@
 """The interval log: a total order that survives restarts, days, repetition and damage."""
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +18,12 @@ from gateway.domain.closes import Closes, sealed
 from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.model import EnergySource, IntervalRecord, Quality
 from gateway.storage import intervals as module
+from gateway.storage import room as room_module
 from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.interval_rows import COLUMNS, insertions
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged
+from gateway.storage.room import log_bytes
 from gateway.storage.standings import START, Cursor, Parked, Range, Standing
 from tests.energy_batches import T0
 
@@ -305,14 +310,14 @@ async def test_log_without_room_drops_what_every_reader_has_first_and_counts_wha
         (tmp_path / "00000000-2026-01-01.sqlite.corrupt").write_bytes(bytes(100_000))
         await days(log, clock, 5, 100)
         await log.save_standing("late", Standing(live=Cursor(4, 100), backfill=(Range(Cursor(1, 30), Cursor(1, 50)),)))
-        await log.retain(1000, ["late"], 1 << 40)
-        whole = log.stats.bytes
-        assert await log.retain(1000, ["late"], whole) == 0
+        await log.retain(1000, ["late"], lambda _: 1 << 40)
+        whole = log.stats.bytes - 100_000
+        assert await log.retain(1000, ["late"], lambda _: whole) == 0
         assert not corrupt(tmp_path)
-        assert await log.retain(1000, ["late"], whole - 1) == 1
+        assert await log.retain(1000, ["late"], lambda _: whole - 1) == 1
         assert [path.name[:8] for path in files(tmp_path)] == ["00000001", "00000003", "00000004", "00000005"]
         assert log.stats.dropped_unsent == 0
-        assert await log.retain(1000, ["late"], 1) == 3
+        assert await log.retain(1000, ["late"], lambda _: 1) == 3
         assert log.stats.dropped_unsent == 20
         assert [record.message for record in caplog.records] == [
             "interval records were dropped before every receiver had them: no room is left"
@@ -451,3 +456,22 @@ async def test_log_older_file_that_is_empty_is_set_aside_f38(tmp_path: Path) -> 
     async with IntervalLog(tmp_path, clock=clock) as log:
         rows, _ = await log.read(START, 100)
         assert (numbers(rows), log.stats.corrupt_files) == ([5, 6, 7, 8, 9], 1)
+
+
+async def test_log_that_fills_most_of_a_disk_is_kept_over_a_restart_f7(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the log takes itself is room it has, from the first look on."""
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await days(log, clock, 4, 100)
+    taken = sum(path.stat().st_size for path in files(tmp_path))
+    usage = SimpleNamespace(total=10 * taken, free=4 * taken)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(room_module, "KEPT_FREE_BYTES", 4 * taken)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        assert await log.retain(1000, ["late"], partial(log_bytes, tmp_path, None)) == 0
+        assert log.stats.bytes == log.stats.bytes_max
+        usage.free = 3.5 * taken
+        assert await log.retain(1000, [], partial(log_bytes, tmp_path, None)) == 2
+    assert len(files(tmp_path)) == 2
