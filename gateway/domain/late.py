@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.accumulators import Part
 from gateway.domain.closes import Closes, closes_of, part_of
-from gateway.domain.model import NEVER_MS, Bools, Ints, Quality, Slots
+from gateway.domain.model import NEVER_MS, Bools, EnergySource, Ints, Quality, Slots
 
 _SLOTS = "slots"
 
@@ -63,7 +63,7 @@ class Late:
             kept = bases.rows(base_at[known])
             whole.put(np.flatnonzero(known).astype(np.int32), part_of(kept))
             for by in counted:
-                by[known] &= kept.source != 2
+                by[known] &= kept.source != EnergySource.INTEGRATED
         whole.add(np.arange(len(at)), more, NEVER_MS + 1)
         whole.quality |= Quality.LATE
         whole.revision += 1

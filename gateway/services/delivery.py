@@ -133,14 +133,20 @@ class Delivery:
         """Serve until cancelled. A crash between the receiver's answer and the standing's step repeats one batch."""
         self._standing = await self._log.standing(self.sink.name)
         self._failures = 0
+        waiting = False
         while True:
             self._news.clear()
             try:
                 worked = await self._step()
             except StorageError as error:
-                log.warning("a sink waits for the interval log", extra={"sink": self.sink.name, "why": str(error)})
+                # what was asked for may not have been found
+                self._resend = True
+                if not waiting:
+                    log.warning("a sink waits for the interval log", extra={"sink": self.sink.name, "why": str(error)})
+                waiting = True
                 await asyncio.sleep(READ_RETRY_S)
                 continue
+            waiting = False
             if not worked:
                 self.stats.oldest_ms, self.stats.backlog = None, 0
                 await self._news.wait()
@@ -163,9 +169,11 @@ class Delivery:
             await self._deliver(rows, Standing(live=after, backfill=here.backfill))
             return True
         if self._resend:
+            # what is marked while this is asked must be asked for again
+            self._resend = False
             rows, waiting = await self._finder.again(self.sink.name, self._batch_rows)
-            self._resend = bool(waiting)
             if waiting:
+                self._resend = True
                 await self._deliver(rows, here, waiting)
                 return True
         if here.backfill:

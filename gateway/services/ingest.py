@@ -197,6 +197,7 @@ class Ingest:
 
     async def _repair(self) -> None:
         """Make intervals again for which data came late, from what the log has of them."""
+        waiting = False
         while True:
             await asyncio.sleep(REPAIR_PERIOD_S)
             while True:
@@ -207,8 +208,11 @@ class Ingest:
                     bases = await self._newest(slots, starts)
                 except StorageError as error:
                     self.stats.log_failures += 1
-                    log.warning("late data waits for the interval log", extra={"why": str(error)})
+                    if not waiting:
+                        log.warning("late data waits for the interval log", extra={"why": str(error)})
+                    waiting = True
                     break
+                waiting = False
                 if not self._recorder.room_for_repair:
                     break
                 self._recorder.repair(slots, starts, bases, self._clock.now())

@@ -234,3 +234,23 @@ async def test_delivery_waits_for_a_log_that_cannot_be_read(monkeypatch: pytest.
     async with service(make(sink, log).run):
         await until(log.idle.is_set)
     assert (failed, sink.rows) == (3, [record(i) for i in range(5)])
+
+
+async def test_delivery_what_is_marked_while_it_looks_is_sent_too() -> None:
+    sink, log = ScriptedSink(), MemoryReader([record(i) for i in range(3)])
+    delivery = make(sink, log)
+    real, asked = log.again, 0
+
+    async def again(name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
+        nonlocal asked
+        asked += 1
+        found = await real(name, limit)
+        if asked == 1:
+            log.parked = {(record(1).start_ms, record(1).device, 1): RESEND}
+            delivery.resend()
+        return found
+
+    log.again = again  # type: ignore[method-assign]
+    async with service(delivery.run):
+        await until(lambda: asked > 1 and not log.parked)
+    assert list(sink.got[-1].rows) == [record(1)]
