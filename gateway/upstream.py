@@ -58,7 +58,7 @@ class Upstream:
     ) -> "Upstream":
         """Open the log."""
         interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
-        queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from))
+        queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from, interval_log.check))
         resend = Resend(interval_log, queries, clock)
         deliveries: list[Delivery] = []
         for sink_settings in settings.sinks:

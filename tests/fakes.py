@@ -378,3 +378,7 @@ class ScriptedSink:
 async def nothing_logged(_slots: Slots, _starts: Ints) -> Closes:
     """A log that has no record of any interval."""
     return NO_CLOSES
+
+
+async def nothing_damaged() -> None:
+    """Nobody looks into damage."""

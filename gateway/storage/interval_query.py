@@ -11,7 +11,7 @@ import heapq
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
 from gateway.domain.model import DeviceId, IntervalRecord
-from gateway.storage.interval_rows import COLUMNS, record_of
+from gateway.storage.interval_rows import COLUMNS, record_of, sound
+from gateway.storage.log_files import is_damage
 from gateway.storage.standings import Cursor
 
 T = TypeVar("T")
@@ -125,10 +126,12 @@ def _rows(connection: sqlite3.Connection, wanted: Wanted, after: Place | None, m
 
 class IntervalQueries:
     """Answers questions about a log from a thread and connections of its own: what is asked neither waits for commits
-    nor delays them. `files`: those that may hold intervals from a time (UTC ms) on. Use as an async context manager."""
+    nor delays them. `files`: those that may hold intervals from a time (UTC ms) on; `on_damage` is called when one of
+    them is found damaged. Use as an async context manager."""
 
-    def __init__(self, files: Callable[[int], Sequence[Path]]) -> None:
+    def __init__(self, files: Callable[[int], Sequence[Path]], on_damage: Callable[[], Awaitable[None]]) -> None:
         self._files = files
+        self._on_damage = on_damage
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interval-query")
         self._open: dict[Path, sqlite3.Connection] = {}
 
@@ -147,16 +150,16 @@ class IntervalQueries:
         return await self._run(lambda: page(self._connections(wanted.from_ms), wanted, after, limit))
 
     async def find(self, places: Sequence[Place]) -> list[IntervalRecord]:
-        """The newest records of these intervals, by start and device; those that have none are left out. Raises
-        StorageError."""
+        """The newest records of these intervals, by start and device; those that have none, or a damaged one, are left
+        out. Raises StorageError."""
         if not places:
             return []
 
         def work() -> list[IntervalRecord]:
             found: dict[Place, IntervalRecord] = {}
             for connection in self._connections(min(places)[0]):
-                for row in connection.execute(_FIND, {"keys": json.dumps(places)}):
-                    record = record_of(row)
+                rows, _ = sound(connection.execute(_FIND, {"keys": json.dumps(places)}).fetchall())
+                for record in map(record_of, rows):
                     known = found.get((record.start_ms, record.device))
                     if known is None or known.revision < record.revision:
                         found[(record.start_ms, record.device)] = record
@@ -165,7 +168,8 @@ class IntervalQueries:
         return await self._run(work)
 
     async def day(self, from_ms: int, to_ms: int, devices: Sequence[DeviceId]) -> Day:
-        """What there is of intervals that begin within `[from_ms, to_ms)`. Raises StorageError."""
+        """What there is of intervals that begin within `[from_ms, to_ms)`, without what is damaged. Raises
+        StorageError."""
 
         def work() -> Day:
             newest: dict[DeviceId, dict[int, Found]] = {device: {} for device in devices}
@@ -174,7 +178,8 @@ class IntervalQueries:
             for path in self._files(from_ms):
                 connection = self._connection(path)
                 heard.update(ms for (ms,) in connection.execute(_STARTS, values) if ms is not None)
-                for row in connection.execute(_OF_SOME, values):
+                rows, _ = sound(connection.execute(_OF_SOME, values).fetchall())
+                for row in rows:
                     record = record_of(row)
                     known = newest[record.device].get(record.start_ms)
                     if known is None or known.record.revision < record.revision:
@@ -188,6 +193,8 @@ class IntervalQueries:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except sqlite3.Error as error:
+            if is_damage(error):
+                await self._on_damage()
             raise StorageError(f"interval log: {error}") from error
 
     def _connections(self, from_ms: int) -> list[sqlite3.Connection]:

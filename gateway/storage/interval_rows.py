@@ -137,14 +137,14 @@ def damaged(rows: Sequence[Row]) -> list[int]:
     return [i for i, (one, other) in enumerate(zip(found, told, strict=True)) if other is not None and one != other]
 
 
-def records_of(rows: Sequence[Row]) -> tuple[list[IntervalRecord], list[Row]]:
-    """The records behind rows of `SELECT_AFTER`, and the rows that are damaged."""
+def sound(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Row]]:
+    """Rows of `SELECT_AFTER` that say what was written, and those that are damaged."""
     try:
         bad = frozenset(damaged(rows))
     except (TypeError, ValueError, OverflowError):
         bad = frozenset(i for i, row in enumerate(rows) if _is_damaged(row))
     good = [row for i, row in enumerate(rows) if i not in bad] if bad else rows
-    return [record_of(row) for row in good], [rows[i] for i in sorted(bad)]
+    return good, [rows[i] for i in sorted(bad)]
 
 
 def _is_damaged(row: Row) -> bool:

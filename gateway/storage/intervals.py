@@ -34,8 +34,9 @@ from gateway.storage.interval_rows import (
     create_sql,
     identity,
     insertions,
-    records_of,
+    record_of,
     rows_of,
+    sound,
 )
 from gateway.storage.log_files import LogFile, connect, is_damage, open_file, size
 from gateway.storage.recovery import Unlogged
@@ -171,6 +172,10 @@ class IntervalLog:
         today = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
         names = tuple(readers)
         return await self._run(lambda: self._retain(today - timedelta(days=days), names, room))
+
+    async def check(self) -> None:
+        """Look every file over and go on without those that are damaged. Takes its time; for when one is."""
+        await self._run(self._check)
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -331,10 +336,10 @@ class IntervalLog:
             except sqlite3.DatabaseError as error:
                 self._forget(file, error)
                 continue
-            found, bad = records_of(rows)
+            good, bad = sound(rows)
             if bad:
                 self._damaged_rows(file, bad)
-            out += found
+            out += map(record_of, good)
             if rows:
                 cursor = Cursor(file.sequence, rows[-1][0])
         return out, cursor
@@ -372,6 +377,15 @@ class IntervalLog:
             self._older = None
         self._set_aside(file, error)
         self._files.remove(file)
+
+    def _check(self) -> None:
+        for file in list(self._files):
+            try:
+                verdict = self._reader(file).execute("pragma integrity_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise sqlite3.DatabaseError(verdict)
+            except sqlite3.DatabaseError as error:
+                self._forget(file, error)
 
     def _rows_in(self, file: LogFile) -> int:
         return int(self._reader(file).execute("select coalesce(max(id), 0) from interval").fetchone()[0])

@@ -23,9 +23,10 @@ class LogFile:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite (or we) say that the file is not what was written, rather than that it cannot be used now."""
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    # a statement of ours that makes no sense meets a schema that is not ours
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    # a table or column that is not there any more; other errors of this code are mistakes of ours
+    no_such = code == sqlite3.SQLITE_ERROR and str(error).startswith("no such")
+    return no_such or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def size(path: Path) -> int:

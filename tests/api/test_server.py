@@ -30,7 +30,7 @@ from gateway.services.inventory import Inventory
 from gateway.services.observe import Sample, registry
 from gateway.storage.interval_query import IntervalQueries
 from gateway.transports.mqtt.settings import MqttSettings
-from tests.fakes import message_product
+from tests.fakes import message_product, nothing_damaged
 from tests.profiles.samples import MQTT, compiled
 from tests.services.world import World, homes_of
 
@@ -79,7 +79,7 @@ async def rig(
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []
-    queries = IntervalQueries(files)
+    queries = IntervalQueries(files, nothing_damaged)
     nobody = cast("Any", None)
     telemetry = Telemetry(
         completeness=nobody, deliveries=[], resend=nobody, history=nobody, log=nobody, fleet=world.fleet,

@@ -159,7 +159,10 @@ async def outage(name: str, devices: int, edges: int, silent: Callable[[Rig], An
     clock = ManualClock(utc_ms=T0_MS)
     async with receiver(devices, total) as (pid, port):
         with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
-            async with IntervalLog(Path(directory), clock=clock) as log, IntervalQueries(log.files_from) as queries:
+            async with (
+                IntervalLog(Path(directory), clock=clock) as log,
+                IntervalQueries(log.files_from, log.check) as queries,
+            ):
                 settings = HttpSinkSettings(
                     kind="http", name="receiver", url=f"http://127.0.0.1:{port}/intervals", timeout_s=2.0,
                 )  # fmt: skip

@@ -65,7 +65,7 @@ async def road(directory: Path) -> AsyncIterator[Road]:
     clock = ManualClock(utc_ms=T0)
     async with (
         IntervalLog(directory, clock=clock) as log,
-        IntervalQueries(log.files_from) as queries,
+        IntervalQueries(log.files_from, log.check) as queries,
         AsyncExitStack() as stack,
     ):
         yield Road(log, Resend(log, queries, clock), clock, stack)
@@ -146,6 +146,6 @@ async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most_f9(tm
             assert await r.log.backlog(one.standing) == 360
             go.set()
             one.wake()
-            await until(lambda: len(slow) == 360)
+            await until(lambda: one.standing.live.row == 360)
         assert await r.log.backlog(one.standing) == 0
     assert (slow.conflicting, slow.duplicates, slow.out_of_order) == (0, 0, 0)

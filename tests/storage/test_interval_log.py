@@ -385,7 +385,10 @@ async def test_log_files_of_the_first_schema_are_brought_up_and_read_on(tmp_path
     for name in ("00000001-2027-01-14.sqlite", "00000002-2027-01-15.sqlite"):
         with closing(sqlite3.connect(tmp_path / name)) as old:
             old.executescript(SCHEMA_1)
-    async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log, IntervalQueries(log.files_from) as queries:
+    async with (
+        IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log,
+        IntervalQueries(log.files_from, log.check) as queries,
+    ):
         assert log.position == 7
         await log.append([entry(8, 1)])
         rows, _ = await log.read(START, 10)
@@ -475,3 +478,20 @@ async def test_log_that_fills_most_of_a_disk_is_kept_over_a_restart_f7(
         usage.free = 3.5 * taken
         assert await log.retain(1000, [], partial(log_bytes, tmp_path, None)) == 2
     assert len(files(tmp_path)) == 2
+
+
+async def test_log_damage_that_a_question_meets_is_set_aside_and_the_next_one_is_answered_f38(tmp_path: Path) -> None:
+    """A page that no reader of the log comes to any more must not keep late data waiting for ever."""
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await days(log, clock, 2, 400)
+    path = files(tmp_path)[0]
+    place = (T0 + 399 * 300_000, "bat-0")
+    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from, log.check) as queries:
+        data = path.read_bytes()
+        path.write_bytes(data[:8192] + bytes([77]) * (len(data) - 8192))
+        with pytest.raises(StorageError):
+            await queries.find([place])
+        assert (log.stats.corrupt_files, len(files(tmp_path))) == (1, 1)
+        assert await queries.find([place]) == []
+        assert numbers(await queries.find([(T0 + 500 * 300_000, "bat-0")])) == [500]

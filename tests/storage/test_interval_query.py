@@ -20,6 +20,7 @@ from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged
 from tests.depth import deep
 from tests.energy_batches import T0
+from tests.fakes import nothing_damaged
 
 LENGTH_MS = 300_000
 DAY_S = 86_400
@@ -100,7 +101,7 @@ async def test_query_any_log_tells_the_newest_revision_of_each_interval_in_order
                 key = (T0 + number * LENGTH_MS, IDS[device])
                 model[key] = max(model.get(key, 0), revision)
         with patch.object(interval_query, "NAMED_MAX", named_max):
-            async with IntervalQueries(log.files_from) as queries:
+            async with IntervalQueries(log.files_from, log.check) as queries:
                 found = await told(queries, wanted, limit)
     due = {
         (start, device): revision
@@ -113,7 +114,7 @@ async def test_query_any_log_tells_the_newest_revision_of_each_interval_in_order
 
 async def test_query_late_record_of_an_older_day_is_found_in_the_file_of_its_commit(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
-    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from) as queries:
+    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from, log.check) as queries:
         await log.append([unlogged(1, [(0, 0, 1)])])
         clock.advance(s=20 * DAY_S)
         await log.append([unlogged(2, [(0, 0, 2), (1, 0, 1)])])
@@ -123,7 +124,7 @@ async def test_query_late_record_of_an_older_day_is_found_in_the_file_of_its_com
 
 async def test_query_goes_on_while_old_files_are_dropped(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
-    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from) as queries:
+    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from, log.check) as queries:
         for day in range(3):
             await log.append([unlogged(day + 1, [(0, day * 288, 1)])])
             clock.advance(s=DAY_S)
@@ -137,7 +138,7 @@ async def test_query_goes_on_while_old_files_are_dropped(tmp_path: Path) -> None
 
 async def test_query_file_that_is_gone_is_an_error_and_does_not_come_back_empty(tmp_path: Path) -> None:
     gone = tmp_path / "00000001-2027-01-15.sqlite"
-    async with IntervalQueries(lambda _: [gone]) as queries:
+    async with IntervalQueries(lambda _: [gone], nothing_damaged) as queries:
         with pytest.raises(StorageError, match="interval log: unable to open"):
             await queries.page(Wanted(from_ms=T0, to_ms=T0 + 1), None, 10)
     assert names(tmp_path) == []
@@ -145,7 +146,7 @@ async def test_query_file_that_is_gone_is_an_error_and_does_not_come_back_empty(
 
 async def test_query_damaged_file_is_an_error_and_not_a_part_of_the_answer(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
-    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from) as queries:
+    async with IntervalLog(tmp_path, clock=clock) as log, IntervalQueries(log.files_from, log.check) as queries:
         await log.append([unlogged(1, [(0, 0, 1)])])
         clock.advance(s=DAY_S)
         await log.append([unlogged(2, [(0, 1, 1)])])
