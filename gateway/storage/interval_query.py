@@ -7,9 +7,8 @@ merged. A page ends where the next one goes on: at a `Place`, which stays valid 
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import json
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,12 @@ from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
 from gateway.domain.model import DeviceId, IntervalRecord
-from gateway.storage.interval_rows import COLUMNS, record_of, sound
+from gateway.storage.interval_pages import fetch
+from gateway.storage.interval_rows import COLUMNS, Row, record_of
 from gateway.storage.log_files import is_damage
 from gateway.storage.standings import Cursor
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,10 +35,10 @@ NAMED_MAX = 64
 Place = tuple[int, str]
 """Start (UTC ms) and device of the last interval that was given."""
 
-_NAMES = ", ".join(f"i.{name}" for name in COLUMNS)
+_NAMES = ", ".join(f"i.{name} as {name}" for name in COLUMNS)
 _AFTER = "(i.start_ms, i.device) > (:after_ms, :after_device)"
 # Beside max() SQLite takes the other columns from the row that has it.
-_ALL = f"select i.id, {_NAMES}, max(i.revision) from interval i where {_AFTER} and i.start_ms < :to_ms"  # noqa: S608
+_ALL = f"select i.id as id, {_NAMES}, max(i.revision) from interval i where {_AFTER} and i.start_ms < :to_ms"  # noqa: S608
 _ONCE = "group by i.start_ms, i.device order by i.start_ms, i.device limit :most"
 # The starts that occur, each found by one step in the index, and each device at each of them.
 _NAMED = f"""
@@ -44,13 +46,13 @@ with recursive start(ms) as (
   select min(start_ms) from interval where start_ms >= :after_ms
   union all
   select (select min(start_ms) from interval where start_ms > ms) from start where ms < :to_ms)
-select i.id, {_NAMES} from start cross join json_each(:devices) named cross join interval i
+select i.id as id, {_NAMES} from start cross join json_each(:devices) named cross join interval i
 where ms < :to_ms and i.start_ms = ms and i.device = named.value and {_AFTER}
   and i.revision = (select max(revision) from interval where start_ms = ms and device = named.value) limit :most
 """  # noqa: S608 own constants
 
 _FIND = f"""
-select i.id, {_NAMES} from json_each(:keys) wanted cross join interval i
+select i.id as id, {_NAMES} from json_each(:keys) wanted cross join interval i
 where i.start_ms = json_extract(wanted.value, '$[0]') and i.device = json_extract(wanted.value, '$[1]')
   and i.revision = (select max(revision) from interval where start_ms = i.start_ms and device = i.device)
 """  # noqa: S608 own constants
@@ -64,7 +66,7 @@ with recursive start(ms) as (
 select ms from start where ms < :to_ms
 """
 _OF_SOME = f"""
-select i.id, {_NAMES} from interval i where i.start_ms >= :from_ms and i.start_ms < :to_ms
+select i.id as id, {_NAMES} from interval i where i.start_ms >= :from_ms and i.start_ms < :to_ms
   and i.device in (select value from json_each(:devices))
 """  # noqa: S608 own constants
 
@@ -99,29 +101,59 @@ def page(
     connections: Iterable[sqlite3.Connection], wanted: Wanted, after: Place | None, limit: int
 ) -> tuple[list[IntervalRecord], Place | None]:
     """The next `limit` intervals after a place (None = from the beginning), each at its newest revision, and the place
-    to go on from (None = there are no more)."""
-    answers = [_rows(connection, wanted, after, limit + 1) for connection in connections]
-    merged = heapq.merge(*answers, key=lambda row: (row[2], row[1], row[4]))
-    found: list[IntervalRecord] = []
-    for _, revisions in itertools.groupby(merged, key=lambda row: (row[2], row[1])):
-        if len(found) == limit:
-            return found, (found[-1].start_ms, found[-1].device)
-        *_, newest = revisions
-        found.append(record_of(newest))
-    return found, None
+    to go on from (None = there are no more). Damaged records are left out."""
+    newest: dict[Place, Row] = {}
+    horizon: Place | None = None
+    for connection in connections:
+        select, values = _question(wanted, after, limit + 1)
+        rows, bad = _fetch(connection, select, values)
+        for row in rows:
+            _keep_newest(newest, row)
+        if len(rows) + len(bad) > limit:
+            # of what comes after its last one this file has told nothing
+            last = _last_place(rows or bad)
+            horizon = last if horizon is None else min(horizon, last)
+    places = sorted(place for place in newest if horizon is None or place <= horizon)
+    if len(places) > limit:
+        horizon = places[limit - 1]
+    return [record_of(newest[place]) for place in places[:limit]], horizon
 
 
-def _rows(connection: sqlite3.Connection, wanted: Wanted, after: Place | None, most: int) -> list[Any]:
-    """The newest revision that one file has of each interval, in order."""
+def _question(wanted: Wanted, after: Place | None, most: int) -> tuple[str, dict[str, Any]]:
+    """A statement for the newest revision that one file has of each interval."""
     after_ms, after_device = after or (wanted.from_ms, "")
     values = {"after_ms": after_ms, "after_device": after_device, "to_ms": wanted.to_ms, "most": most}
     if wanted.devices is None:
-        return connection.execute(f"{_ALL} {_ONCE}", values).fetchall()
+        return f"{_ALL} {_ONCE}", values
     values["devices"] = json.dumps(wanted.devices)
     if len(wanted.devices) <= NAMED_MAX:
-        return connection.execute(_NAMED, values).fetchall()
+        return _NAMED, values
     some = "and i.device in (select value from json_each(:devices))"
-    return connection.execute(f"{_ALL} {some} {_ONCE}", values).fetchall()
+    return f"{_ALL} {some} {_ONCE}", values
+
+
+def _fetch(connection: sqlite3.Connection, select: str, values: dict[str, Any]) -> tuple[list[Row], list[Row]]:
+    rows, bad = fetch(connection, select, values)
+    if bad:
+        log.error("damaged interval records are left out of an answer", extra={"rows": len(bad), "first": repr(bad[0])})
+    return rows, bad
+
+
+def _place(row: Row) -> Place:
+    return row[2], row[1]
+
+
+def _last_place(rows: Iterable[Row]) -> Place:
+    places = [place for place in map(_place, rows) if isinstance(place[0], int) and isinstance(place[1], str)]
+    if not places:
+        raise StorageError("interval log: a page of records is damaged")
+    return max(places)
+
+
+def _keep_newest(newest: dict[Place, Row], row: Row) -> None:
+    known = newest.get(_place(row))
+    if known is None or known[4] < row[4]:
+        newest[_place(row)] = row
 
 
 class IntervalQueries:
@@ -156,14 +188,11 @@ class IntervalQueries:
             return []
 
         def work() -> list[IntervalRecord]:
-            found: dict[Place, IntervalRecord] = {}
+            newest: dict[Place, Row] = {}
             for connection in self._connections(min(places)[0]):
-                rows, _ = sound(connection.execute(_FIND, {"keys": json.dumps(places)}).fetchall())
-                for record in map(record_of, rows):
-                    known = found.get((record.start_ms, record.device))
-                    if known is None or known.revision < record.revision:
-                        found[(record.start_ms, record.device)] = record
-            return [found[place] for place in sorted(found)]
+                for row in _fetch(connection, _FIND, {"keys": json.dumps(places)})[0]:
+                    _keep_newest(newest, row)
+            return [record_of(newest[place]) for place in sorted(newest)]
 
         return await self._run(work)
 
@@ -178,8 +207,7 @@ class IntervalQueries:
             for path in self._files(from_ms):
                 connection = self._connection(path)
                 heard.update(ms for (ms,) in connection.execute(_STARTS, values) if ms is not None)
-                rows, _ = sound(connection.execute(_OF_SOME, values).fetchall())
-                for row in rows:
+                for row in _fetch(connection, _OF_SOME, values)[0]:
                     record = record_of(row)
                     known = newest[record.device].get(record.start_ms)
                     if known is None or known.record.revision < record.revision:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.domain.closes import CLOSE_COLUMNS, Closes, hashes, sealed
+from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
 from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Quality
 
 Row = tuple[Any, ...]
@@ -114,45 +114,16 @@ def columns_of(closes: Closes, ids: Sequence[str]) -> Columns:
     """Closes of slots without a name are left out. NaN becomes NULL on its way in."""
     known = len(ids)
     devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
-    told = [_with_device(one, device) for one, device in zip(closes.hash.tolist(), devices, strict=True)]
+    told = [with_device(one, device) for one, device in zip(closes.hash.tolist(), devices, strict=True)]
     columns = [devices, *(getattr(closes, name).tolist() for name in COLUMNS[1:-1]), told]
     if all(devices):
         return columns
     return [list(itertools.compress(column, devices)) for column in columns]
 
 
-def _with_device(content: int, device: str) -> int | None:
+def with_device(content: int, device: str) -> int | None:
     """The hash of a record: of its content and whose it is; None = it has none."""
     return content ^ zlib.crc32(device.encode()) << 1 if content else None
-
-
-def damaged(rows: Sequence[Row]) -> list[int]:
-    """Rows of `SELECT_AFTER`, by position, that do not say what was written. Rows from before there were hashes are
-    taken as they are."""
-    if not rows:
-        return []
-    _, devices, *columns, told = zip(*rows, strict=True)
-    content = hashes(dict(zip(COLUMNS[1:-1], columns, strict=True))).tolist()
-    found = map(_with_device, content, devices)
-    return [i for i, (one, other) in enumerate(zip(found, told, strict=True)) if other is not None and one != other]
-
-
-def sound(rows: Sequence[Row]) -> tuple[Sequence[Row], list[Row]]:
-    """Rows of `SELECT_AFTER` that say what was written, and those that are damaged."""
-    try:
-        bad = frozenset(damaged(rows))
-    except (TypeError, ValueError, OverflowError):
-        bad = frozenset(i for i, row in enumerate(rows) if _is_damaged(row))
-    good = [row for i, row in enumerate(rows) if i not in bad] if bad else rows
-    return good, [rows[i] for i in sorted(bad)]
-
-
-def _is_damaged(row: Row) -> bool:
-    try:
-        record_of(row)
-        return bool(damaged([row]))
-    except (TypeError, ValueError, OverflowError):
-        return True
 
 
 def rows_of(columns: Columns, part: slice) -> list[Row]:
@@ -182,7 +153,7 @@ def as_stored(row: Row) -> Row:
 
 
 def record_of(row: Row) -> IntervalRecord:
-    """The record behind a row of `SELECT_AFTER`."""
+    """The record behind a row: its id and `COLUMNS`."""
     return IntervalRecord(
         device=DeviceId(row[1]),
         start_ms=row[2],

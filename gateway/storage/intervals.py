@@ -23,6 +23,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.files import sync_directory
+from gateway.storage.interval_pages import fetch
 from gateway.storage.interval_rows import (
     SELECT_AFTER,
     SELECT_IDENTITY,
@@ -36,7 +37,6 @@ from gateway.storage.interval_rows import (
     insertions,
     record_of,
     rows_of,
-    sound,
 )
 from gateway.storage.log_files import LogFile, connect, is_damage, open_file, size
 from gateway.storage.recovery import Unlogged
@@ -332,16 +332,15 @@ class IntervalLog:
             row = cursor.row if file.sequence == cursor.file else 0
             last = until.row if until and file.sequence == until.file else ROW_MAX
             try:
-                rows = self._reader(file).execute(SELECT_AFTER, (row, last, limit - len(out))).fetchall()
+                good, bad = fetch(self._reader(file), SELECT_AFTER, (row, last, limit - len(out)))
             except sqlite3.DatabaseError as error:
                 self._forget(file, error)
                 continue
-            good, bad = sound(rows)
             if bad:
                 self._damaged_rows(file, bad)
             out += map(record_of, good)
-            if rows:
-                cursor = Cursor(file.sequence, rows[-1][0])
+            if good or bad:
+                cursor = Cursor(file.sequence, max(rows[-1][0] for rows in (good, bad) if rows))
         return out, cursor
 
     def _damaged_rows(self, file: LogFile, rows: list[Row]) -> None:

@@ -1,5 +1,6 @@
 """Questions to the log against a dictionary: any devices, any stretch, any page size, files of several days."""
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from gateway.domain.closes import Closes, sealed
 from gateway.domain.errors import StorageError
 from gateway.domain.model import EnergySource, IntervalRecord
 from gateway.storage import interval_query
+from gateway.storage.interval_pages import fetch
 from gateway.storage.interval_query import IntervalQueries, Place, Wanted
+from gateway.storage.interval_rows import create_sql
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged
 from tests.depth import deep
@@ -153,6 +156,46 @@ async def test_query_damaged_file_is_an_error_and_not_a_part_of_the_answer(tmp_p
         log.files_from(T0)[0].write_bytes(b"not a database" * 1000)
         with pytest.raises(StorageError, match="interval log: "):
             await queries.page(Wanted(from_ms=T0, to_ms=T0 + DAY_S * 1000), None, 10)
+
+
+async def test_query_altered_records_are_left_out_however_many_there_are_together_f38(tmp_path: Path) -> None:
+    async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
+        await log.append([unlogged(1, [(d, k, 1) for k in range(12) for d in range(6)])])
+        path = log.files_from(T0)[0]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("update interval set charge_wh = 1.75 where id > 6 and id <= 60")
+        db.execute("update interval set soc_end_pct = x'00' where id = 62")
+        db.commit()
+    for limit in (1, 5, 100):
+        async with IntervalQueries(lambda _: [path], nothing_damaged) as queries:
+            found, after, wanted = [], None, Wanted(from_ms=T0, to_ms=T0 + DAY_S * 1000)
+            while True:
+                rows, after = await queries.page(wanted, after, limit)
+                found += [(round((row.charge_wh or 0) // 10), row.device) for row in rows]
+                if after is None:
+                    break
+            assert found == [(k, IDS[d]) for k in (0, 10, 11) for d in range(6) if (k, d) != (10, 1)]
+
+
+MAGNITUDE = st.floats(1e-12, 1e12)
+
+
+@given(st.lists(st.none() | st.just(0.0) | MAGNITUDE | MAGNITUDE.map(float.__neg__), min_size=1, max_size=20))
+def test_query_numbers_come_back_to_the_last_bit(numbers: list[float | None]) -> None:
+    """Numbers of the size that energy and power have; any other is found by its hash, and read again."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(create_sql(0))
+        db.executemany(
+            "insert into interval values (null, 'bat-\u00e9\"', ?, 300, 1, ?, ?, 100.0, 3, null, 0, null, null, ?, "
+            "null, 0, null, null, null, null)",
+            [(n, number, number, number) for n, number in enumerate(numbers)],
+        )
+        statements: list[str] = []
+        db.set_trace_callback(statements.append)
+        rows, bad = fetch(db, "select * from interval", ())
+    assert (rows, bad, len(statements)) == (
+        [(n + 1, 'bat-\u00e9"', n, 300, 1, x, x, 100.0, 3, None, 0, None, None, x, None, 0, None, None, None, None)
+         for n, x in enumerate(numbers)], [], 1)  # fmt: skip
 
 
 async def test_query_named_devices_are_looked_up_and_not_searched_for(tmp_path: Path) -> None:
