@@ -88,6 +88,9 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     n = len(slots)
     if not n:
         return Sifted(new=np.zeros(0, dtype=np.bool_), duplicates=0, too_old=0, gaps=0)
+    gaps = _in_order(seen, slots, boot, seq)
+    if gaps is not None:
+        return Sifted(new=np.ones(n, dtype=np.bool_), duplicates=0, too_old=0, gaps=gaps)
     order = _order(slots, boot, seq)
     s, b, q = slots[order], boot[order], seq[order]
     first = heads(s, b)
@@ -130,6 +133,21 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     return Sifted(new=new, duplicates=n - int(np.count_nonzero(fresh)) - too_old, too_old=too_old, gaps=gaps)
 
 
+def _in_order(seen: Seen, s: Slots, boot: Ints, seq: Ints) -> int | None:
+    """What a batch mostly is, in a tenth of the operations: a row of each device, in its newest boot and beyond all
+    that was seen. Remembers them and returns the gaps; None = it is not so."""
+    high = seen.high[s]
+    ahead = seq - high
+    if not ((ahead > 0) & (boot == seen.boot[s])).all():
+        return None
+    ordered = np.sort(s)
+    if (ordered[1:] == ordered[:-1]).any():
+        return None
+    window = np.where(ahead < WINDOW, seen.window[s] << np.minimum(ahead, WINDOW - 1).astype(np.uint64), np.uint64(0))
+    seen.high[s], seen.window[s] = seq, window | _ONE
+    return int(ahead.sum()) - len(s)
+
+
 def _order(slots: Slots, boot: Ints, seq: Ints) -> Ints:
     order = by_slot(slots)
     s, b, q = slots[order], boot[order], seq[order]
@@ -144,10 +162,10 @@ def _remember(
 ) -> None:
     s = slots[at_cur]
     seen.high[s], seen.window[s] = high[at_cur], window[at_cur]
-    if np.any(at_prev):
+    if at_prev.any():
         s = slots[at_prev]
         seen.prev_high[s], seen.prev_window[s] = high[at_prev], window[at_prev]
-    if np.any(opening):
+    if opening.any():
         _keep_newest_two(seen, slots[opening], boot[opening], high[opening], window[opening])
 
 

@@ -248,21 +248,21 @@ def _differences(
     lasted = t - before_t
     grown = v - before_v
     reset = started & (grown < 0)
-    if np.any(reset):
+    if reset.any():
         _roll_over(rows, k, before_v, grown, reset, lasted, rules, counts)
         counts.counter_resets += int(np.count_nonzero(reset))
         rows.quality[k[reset]] |= Quality.RESET
     jump = started & _implausible(grown, lasted, rows.rated_w[k], rules)
     silent = started & ~reset & ~jump & (lasted > rows.length_ms[k])
     good = started & ~reset & ~jump & ~silent
-    if np.any(jump):
+    if jump.any():
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(grown[jump].sum())
         rows.quality[k[jump]] |= Quality.JUMP
     placed = good & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
-    if np.any(silent):
+    if silent.any():
         i = np.flatnonzero(silent)
         _open_silences(rows, span_wh, base, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
 
@@ -351,7 +351,7 @@ def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, 
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
     far = ~short
-    if np.any(far):
+    if far.any():
         out.stretches.append(
             Stretches(
                 slots=s[far], from_ms=before_t[far], to_ms=t[far], wh=grown[far],
@@ -362,7 +362,7 @@ def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, 
     s, t, v, length = s[tail], t[tail], v[tail], rows.length_ms[k[tail]]
     base.from_ms[s], base.from_wh[s], base.since_ms[s] = t, v, now_ms
     done = base.to_ms[s] - t <= length
-    if np.any(done):
+    if done.any():
         s = s[done]
         rest = Stretches(
             slots=s, from_ms=base.from_ms[s], to_ms=base.to_ms[s], wh=base.to_wh[s] - base.from_wh[s],
@@ -374,13 +374,13 @@ def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, 
 
 def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, counts: Counts, out: Flow) -> None:
     beside = (base.t_ms[rows.slots[k]] != NEVER_MS) & ~rows.coarse[k]
-    if np.any(beside):
+    if beside.any():
         counts.spans_beside_counter += int(np.count_nonzero(beside))
         k = k[~beside]
     span, energy = rows.span_ms[k], span_wh[k]
     fits = (span > 0) & (span <= rules.past_ms) & (energy >= 0)
     jump = fits & _implausible(energy, span, rows.rated_w[k], rules)
-    if np.any(jump):
+    if jump.any():
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(energy[jump].sum())
         rows.quality[k[jump]] |= Quality.JUMP
@@ -389,7 +389,7 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
         counts.unattributed_wh += float(np.maximum(energy[~fits], 0.0).sum())
     good = fits & ~jump
     long = good & (span > rows.length_ms[k])
-    if np.any(long):
+    if long.any():
         i = k[long]
         counts.spread_wh += float(energy[long].sum())
         out.stretches.append(

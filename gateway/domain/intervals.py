@@ -329,7 +329,7 @@ class Engine:
         """What the rows say of power; more than the battery can is not believed."""
         battery = batch.battery_w[index]
         wild = np.abs(battery) > RATING_MARGIN * rows.rated_w + RATING_W
-        if np.any(wild):
+        if wild.any():
             counts.power_refused += int(np.count_nonzero(wild))
             rows.quality[wild] |= Quality.JUMP
             battery = np.where(wild, np.nan, battery)
@@ -343,9 +343,9 @@ class Engine:
         floor = self.terms.not_before_ms[slots]
         known = np.maximum(self.terms.known_before_ms[slots], floor)
         late = groups.start_ms < np.maximum(prev.start_ms[slots], known)
-        if np.any(late):
+        if late.any():
             lost = groups.start_ms < floor
-            if np.any(lost):
+            if lost.any():
                 gone = groups.rows(lost)
                 counts.lost_rows += int(gone.samples.sum())
                 counts.lost_wh += float(gone.charge_wh.sum() + gone.discharge_wh.sum())
@@ -358,10 +358,10 @@ class Engine:
             return None
         at_prev = groups.start_ms == prev.start_ms[slots]
         for part, mask in ((cur, at_cur), (prev, at_prev)):
-            if np.any(mask):
+            if mask.any():
                 part.add(slots[mask], groups.rows(mask), now.utc_ms)
         opening = ~(at_cur | at_prev)
-        return self._open(slots[opening], groups.rows(opening), now) if np.any(opening) else None
+        return self._open(slots[opening], groups.rows(opening), now) if opening.any() else None
 
     def _open(self, slots: Slots, groups: Part, now: Now) -> _Opened:
         """Sort new intervals in with the kept ones; the newest two of each device stay."""
@@ -430,7 +430,7 @@ class Engine:
         revised = prev.changed_ms[touched] != NEVER_MS
         if opened is not None:
             closing[np.searchsorted(touched, opened.slots)] = True
-        if not np.any(closing):
+        if not closing.any():
             return NO_CLOSES
         made = [self._record(prev, touched[revised & closing]), self._record(cur, touched[passed & closing])]
         if opened is not None and len(opened.out_slots):

@@ -59,6 +59,30 @@ def test_sift_random_batches_agrees_with_sets(batches: list[list[tuple[int, int,
         assert outcome.duplicates == verdicts.count("repeated")
 
 
+steps = st.tuples(st.integers(0, 2), st.integers(1, 3) | st.integers(WINDOW - 2, WINDOW + 1))
+steps_of_a_batch = st.lists(steps, unique_by=lambda step: step[0], min_size=1)
+
+
+@given(batches=st.lists(steps_of_a_batch, min_size=1, max_size=8))
+def test_sift_rows_in_order_agree_with_sets_and_are_repeated_afterwards(batches: list[list[tuple[int, int]]]) -> None:
+    """What a fleet sends on a good day: a row of each device, beyond all before it."""
+    seen = Seen(3)
+    high = [10, 20, 30]
+    sifted(seen, [(slot, 7, seq) for slot, seq in enumerate(high)])
+    received = {(slot, seq) for slot, seq in enumerate(high)}
+    for steps in batches:
+        for slot, step in steps:
+            high[slot] += step
+        outcome = sifted(seen, [(slot, 7, high[slot]) for slot, _ in steps])
+        assert outcome == Sifted(new=outcome.new, duplicates=0, too_old=0, gaps=sum(step - 1 for _, step in steps))
+        assert outcome.new.all()
+        received |= {(slot, high[slot]) for slot, _ in steps}
+    window = [(slot, seq) for slot in range(3) for seq in range(high[slot], max(high[slot] - WINDOW, -1), -1)]
+    again = sifted(seen, [(slot, 7, seq) for slot, seq in window])
+    assert again.new.tolist() == [row not in received for row in window]
+    assert again.too_old == 0
+
+
 def test_sift_missing_numbers_counts_gaps_once() -> None:
     seen = Seen(1)
     assert sifted(seen, [(0, 1, 500)]).gaps == 0
