@@ -12,7 +12,7 @@ import numpy as np
 from gateway.domain.columns import Table
 from gateway.domain.duplicates import tails
 from gateway.domain.energy import Counts, Rules
-from gateway.domain.model import NEVER_MS, Bools, Ints, Now, Slots, Small
+from gateway.domain.model import Bools, Ints, Now, Slots, Small
 
 STEADY = 3
 SAME_MS = 5_000
@@ -24,8 +24,8 @@ class Clocks(Table):
     had that same age; `wrong`: the clock is not believed. `doubted`: something of it may be set."""
 
     SPEC = {
-        "age_ms": (np.int64, NEVER_MS),
-        "heard_ms": (np.int64, NEVER_MS),
+        "age_ms": (np.int64, 0),
+        "heard_ms": (np.int64, 0),
         "steady": (np.int8, 0),
         "wrong": (np.bool_, False),
     }
@@ -55,9 +55,8 @@ def times(clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: Rules, coun
 
 
 def _judge(clocks: Clocks, s: Slots, age: Ints, skewed: Bools, now_ms: int) -> None:
-    held = clocks.age_ms[s]
-    same = skewed & (np.abs(age - np.where(held == NEVER_MS, 0, held)) <= SAME_MS)
-    paced = now_ms - np.where(clocks.heard_ms[s] == NEVER_MS, now_ms, clocks.heard_ms[s]) >= PACED_MS
+    same = skewed & (np.abs(age - clocks.age_ms[s]) <= SAME_MS)
+    paced = now_ms - clocks.heard_ms[s] >= PACED_MS
     counted = same & paced
     steady = clocks.steady[s]
     steady = np.where(counted, np.minimum(steady + 1, STEADY), np.where(skewed & ~same, 1, np.where(skewed, steady, 0)))

@@ -89,19 +89,19 @@ class Counts:
 class Baseline(Table):
     """The counter of each device in one direction. `t_ms`, `wh`: its newest reading (`NEVER_MS`: it never had one).
     `from_*` and `to_*`: its readings around a silence whose energy is not placed yet, `since_ms` the last time that
-    something of it became known (`NEVER_MS`: there is none). Coarse counters only: `day_*` the first reading of the
-    day and `day_integrated_wh` what has been integrated since."""
+    something of it became known (0 or less: there is none). Coarse counters only: `day_*` the first reading of the
+    day (0 or less: there was none) and `day_integrated_wh` what has been integrated since."""
 
     SPEC = {
         "t_ms": (np.int64, NEVER_MS),
         "wh": (np.float64, np.nan),
-        "from_ms": (np.int64, NEVER_MS),
-        "from_wh": (np.float64, np.nan),
-        "to_ms": (np.int64, NEVER_MS),
-        "to_wh": (np.float64, np.nan),
-        "since_ms": (np.int64, NEVER_MS),
-        "day_ms": (np.int64, NEVER_MS),
-        "day_wh": (np.float64, np.nan),
+        "from_ms": (np.int64, 0),
+        "from_wh": (np.float64, 0.0),
+        "to_ms": (np.int64, 0),
+        "to_wh": (np.float64, 0.0),
+        "since_ms": (np.int64, 0),
+        "day_ms": (np.int64, 0),
+        "day_wh": (np.float64, 0.0),
         "day_integrated_wh": (np.float64, 0.0),
     }
     t_ms: Ints
@@ -205,7 +205,7 @@ def settle(base: Baseline, slots: Slots, counts: Counts) -> Stretches:
         wh=base.to_wh[slots] - base.from_wh[slots],
         quality=np.full(len(slots), Quality.SPREAD, dtype=np.int16),
     )
-    base.since_ms[slots] = NEVER_MS
+    base.since_ms[slots] = 0
     counts.spread_wh += float(found.wh.sum())
     return found
 
@@ -308,7 +308,7 @@ def _open_silences(
     k, s, before_t, until = k[bounded], s[bounded], before_t[bounded], until[bounded]
     before_v, to_wh = before_v[bounded], to_wh[bounded]
     waiting = s[tails(s)]
-    waiting = waiting[base.since_ms[waiting] != NEVER_MS]
+    waiting = waiting[base.since_ms[waiting] > 0]
     if len(waiting):
         out.stretches.append(settle(base, waiting, counts))
     base.day_integrated_wh[s] += np.where(rows.coarse[k], to_wh - before_v, 0.0)
@@ -331,7 +331,7 @@ def _open_silences(
 def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, now_ms: int) -> None:
     """Samples that the device had stored tell what happened within a silence."""
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
-    inside = (base.since_ms[s] != NEVER_MS) & (t > base.from_ms[s]) & (t < base.to_ms[s])
+    inside = (base.since_ms[s] > 0) & (t > base.from_ms[s]) & (t < base.to_ms[s])
     inside &= (v >= base.from_wh[s]) & (v <= base.to_wh[s])
     k = _last_of_equal_times(rows, k[inside])
     if not len(k):
@@ -368,7 +368,7 @@ def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, 
             slots=s, from_ms=base.from_ms[s], to_ms=base.to_ms[s], wh=base.to_wh[s] - base.from_wh[s],
             quality=np.zeros(len(s), dtype=np.int16),
         )  # fmt: skip
-        base.since_ms[s] = NEVER_MS
+        base.since_ms[s] = 0
         out.stretches.append(rest)
 
 
@@ -420,7 +420,7 @@ def _compare(
     if not len(k):
         return
     t, v = rows.t_ms[k], counter_wh[k]
-    begun = base.day_ms[s] != NEVER_MS
+    begun = base.day_ms[s] > 0
     counted = v - base.day_wh[s]
     off = counted - base.day_integrated_wh[s]
     step = rows.step_wh[s]

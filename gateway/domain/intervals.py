@@ -175,8 +175,7 @@ class Engine:
         self.terms.coarse[s] = coarse
         self.any_coarse = bool(self.terms.coarse.any())
         for base in (self.charge, self.discharge):
-            for column in ("t_ms", "since_ms", "day_ms"):
-                base.column(column)[changed] = NEVER_MS
+            base.t_ms[changed], base.since_ms[changed], base.day_ms[changed] = NEVER_MS, 0, 0
         return closes
 
     def differs(self, agreed: Agreed) -> Bools:
@@ -236,7 +235,7 @@ class Engine:
         for base in (self.charge, self.discharge):
             for column in (base.t_ms, base.to_ms, base.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
-            base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = NEVER_MS
+            base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = 0
         return made
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
@@ -257,22 +256,17 @@ class Engine:
             for column in table.SPEC:
                 stored = columns.get(f"{name}.{column}")
                 if stored is not None:
-                    table.column(column)[: self.n] = stored
+                    table.load(column, stored)
         self.any_coarse = bool(self.terms.coarse.any())
         self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
 
     def renumber(self, old_slots: Ints) -> None:
         """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
-        n = len(old_slots)
-        known = old_slots >= 0
         for table in self._tables().values():
-            for column, (dtype, fill) in table.SPEC.items():
-                moved = np.full(n, fill, dtype=dtype)
-                moved[known] = table.column(column)[old_slots[known]]
-                setattr(table, column, moved)
-        self.terms.length_ms[~known] = self.rules.length_ms
+            table.renumber(old_slots)
+        self.terms.length_ms[old_slots < 0] = self.rules.length_ms
         self.late.renumber(old_slots)
-        self.n = n
+        self.n = len(old_slots)
 
     def _tables(self) -> dict[str, Table]:
         return {
@@ -405,7 +399,7 @@ class Engine:
     def _held(self, base: Baseline, now_ms: int) -> Slots:
         since = base.since_ms[: self.n]
         age = now_ms - since
-        due = (since != NEVER_MS) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
+        due = (since > 0) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
         return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
 
     def _settle_gaps(self, now: Now, counts: Counts) -> _Opened | None:

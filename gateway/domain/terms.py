@@ -25,8 +25,8 @@ class Terms(Table):
 
     SPEC = {
         "length_ms": (np.int64, 300_000),
-        "not_before_ms": (np.int64, NEVER_MS),
-        "known_before_ms": (np.int64, NEVER_MS),
+        "not_before_ms": (np.int64, 0),
+        "known_before_ms": (np.int64, 0),
         "counter_step_wh": (np.float64, np.nan),
         "coarse": (np.bool_, False),
     }
