@@ -20,6 +20,7 @@ DAY_MS = 24 * MS_PER_HOUR
 RATING_MARGIN = 1.2
 DRIFT_PART = 0.005
 DRIFT_STEPS = 2.0
+DRIFT_FACTOR_MAX = 2.0
 MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
 """Where counters begin anew, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
 
@@ -148,13 +149,27 @@ class Stretches:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted:
+    """What was integrated over `(from_ms, to_ms]` is to be multiplied by `factor`, to be what the counter says. At most
+    one per device, by slot."""
+
+    slots: Slots
+    from_ms: Ints
+    to_ms: Ints
+    factor: Floats
+
+
+@dataclass(slots=True, kw_only=True)
 class Flow:
     """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known. `stretches`:
-    what is longer than an interval or ends elsewhere than at a row."""
+    what is longer than an interval or ends elsewhere than at a row. `filled_wh`: what a coarse counter tells of a
+    silence that a row ended, less what rows within it tell. `drifted`: days before, which these rows ended."""
 
     wh: Floats
     from_ms: Ints
     stretches: list[Stretches]
+    filled_wh: Floats
+    drifted: Drifted | None = None
 
 
 def flow(
@@ -171,7 +186,8 @@ def flow(
     negative went the other way); it stands in for the energy of spans that a device does not tell. A counter row that
     is not newer than its baseline brings none (the differences contain it already) unless it lies within a silence;
     resets, jumps and silences longer than an interval restart the baseline."""
-    out = Flow(wh=np.zeros(len(rows.t_ms)), from_ms=rows.t_ms.copy(), stretches=[])
+    n = len(rows.t_ms)
+    out = Flow(wh=np.zeros(n), from_ms=rows.t_ms.copy(), stretches=[], filled_wh=np.zeros(n))
     with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)
     k = np.flatnonzero(with_counter)
     if len(k):
@@ -311,7 +327,7 @@ def _open_silences(
     waiting = waiting[base.since_ms[waiting] > 0]
     if len(waiting):
         out.stretches.append(settle(base, waiting, counts))
-    base.day_integrated_wh[s] += np.where(rows.coarse[k], to_wh - before_v, 0.0)
+    out.filled_wh[k] = np.where(rows.coarse[k], to_wh - before_v, 0.0)
     last = tails(s)
     if not last.all():
         gone = ~last
@@ -347,6 +363,7 @@ def _refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, 
         if not len(k):
             return
     short = lasted <= rows.length_ms[k]
+    out.filled_wh[k] = np.where(short & rows.coarse[k], -grown, 0.0)
     placed = short & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
@@ -407,30 +424,40 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
 def _compare(
     rows: Rows, counter_wh: Floats, with_counter: Bools, base: Baseline, rules: Rules, counts: Counts, out: Flow
 ) -> None:
-    """Integration against a coarse counter, from one UTC day to the next."""
-    k = np.flatnonzero(rows.coarse)
-    np.add.at(base.day_integrated_wh, rows.slots[k], out.wh[k])
-    k = np.flatnonzero(rows.coarse & with_counter)
-    k = k[tails(rows.slots[k])] if len(k) else k
-    s = rows.slots[k]
-    newest = base.t_ms[s] == rows.t_ms[k]
-    k, s = k[newest], s[newest]
-    over = rows.t_ms[k] // DAY_MS > base.day_ms[s] // DAY_MS
-    k, s = k[over], s[over]
-    if not len(k):
+    """Integration against a coarse counter, from the first reading of a UTC day to that of a later one. What is off by
+    more than its tolerance is to be scaled, unless it is off by so much that one of the two must be wrong."""
+    k = np.flatnonzero(rows.coarse & (rows.t_ms > base.day_ms[rows.slots]))
+    moved, s, t = out.wh[k] + out.filled_wh[k], rows.slots[k], rows.t_ms[k]
+    i = np.flatnonzero(with_counter[k] & (t // DAY_MS > base.day_ms[s] // DAY_MS))
+    i = i[heads(s[i])]
+    if not len(i):
+        np.add.at(base.day_integrated_wh, s, moved)
         return
-    t, v = rows.t_ms[k], counter_wh[k]
-    begun = base.day_ms[s] > 0
-    counted = v - base.day_wh[s]
-    off = counted - base.day_integrated_wh[s]
+    at = np.minimum(np.searchsorted(s[i], s), len(i) - 1)
+    after = (s[i][at] == s) & (t > t[i][at])
+    np.add.at(base.day_integrated_wh, s[~after], moved[~after])
+    _end_days(rows, counter_wh, k[i], base, rules, counts, out)
+    np.add.at(base.day_integrated_wh, s[after], moved[after])
+
+
+def _end_days(rows: Rows, counter_wh: Floats, k: Ints, base: Baseline, rules: Rules, counts: Counts, out: Flow) -> None:
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    counted, integrated = v - base.day_wh[s], base.day_integrated_wh[s]
+    off = np.abs(counted - integrated)
     step = rows.step_wh[s]
     step = np.where(np.isfinite(step), step, rules.counter_step_wh)
-    begun &= counted >= 0
-    drifted = begun & (np.abs(off) > np.maximum(DRIFT_STEPS * step, DRIFT_PART * counted))
+    begun = (base.day_ms[s] > 0) & (counted >= 0)
+    drifted = begun & (off > np.maximum(DRIFT_STEPS * step, DRIFT_PART * counted))
     counts.days_compared += int(np.count_nonzero(begun))
     counts.days_drifted += int(np.count_nonzero(drifted))
-    counts.drift_wh += float(np.abs(off[drifted]).sum())
-    rows.quality[k[drifted]] |= Quality.DRIFT
+    counts.drift_wh += float(off[drifted].sum())
+    believed = drifted & (counted <= DRIFT_FACTOR_MAX * integrated) & (integrated <= DRIFT_FACTOR_MAX * counted)
+    rows.quality[k[drifted & ~believed]] |= Quality.DRIFT
+    if believed.any():
+        out.drifted = Drifted(
+            slots=s[believed], from_ms=base.day_ms[s[believed]], to_ms=t[believed],
+            factor=counted[believed] / integrated[believed],
+        )  # fmt: skip
     base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = t, v, 0.0
 
 

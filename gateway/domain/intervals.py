@@ -16,16 +16,17 @@ from gateway.domain.accumulators import Part, Powers, gather, split, summed
 from gateway.domain.closes import NO_CLOSES, Closes, closes_of
 from gateway.domain.columns import Table
 from gateway.domain.device_clock import Clocks, times
-from gateway.domain.duplicates import Seen, by_slot, second_last, sift, tails
-from gateway.domain.energy import RATING_MARGIN, Baseline, Counts, Rows, Rules, flow, settle
+from gateway.domain.duplicates import Seen, by_slot, heads, second_last, sift, tails
+from gateway.domain.energy import RATING_MARGIN, Baseline, Counts, Drifted, Rows, Rules, flow, settle
 from gateway.domain.errors import invariant
 from gateway.domain.late import Late
 from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, Floats, Ints, Now, Quality, Slots
+from gateway.domain.reconcile import CHARGE, DISCHARGE, Days, Reconciliation
 from gateway.domain.terms import Agreed, Newest, Terms
 
 DAY_S = 86_400
 RATING_W = 100.0
-LATE_PREFIX = "late."
+LATE_PREFIX, DAYS_PREFIX = "late.", "days."
 _CLOCK = np.int16(Quality.CLOCK)
 
 
@@ -65,6 +66,7 @@ class Engine:
         self.cur = Part()
         self.prev = Part()
         self.late = Late()
+        self.reconciliation = Reconciliation()
         self.any_coarse = False
 
     def reserve(self, n: int) -> None:
@@ -96,6 +98,9 @@ class Engine:
             charge = flow(rows, counter, span, -power, self.charge, rules, counts, now_ms)
             counter, span = batch.discharge_counter_wh[index], batch.discharge_wh[index]
             discharge = flow(rows, counter, span, power, self.discharge, rules, counts, now_ms)
+            for direction, drifted in ((CHARGE, charge.drifted), (DISCHARGE, discharge.drifted)):
+                if drifted is not None:
+                    self._reconcile(direction, drifted, now_ms)
             slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
@@ -126,17 +131,33 @@ class Engine:
         self.totals.add(counts)
         return closes
 
-    def late_due(self, now: Now, most: int = 2_000) -> tuple[Slots, Ints]:
-        """Devices and starts of older intervals that got late data and are to be made again."""
-        return self.late.due(now.utc_ms, self.rules.grace_ms, most)
+    @property
+    def to_repair(self) -> int:
+        """Older intervals that got late data, and days that are to be scaled to their counter."""
+        return len(self.late) + len(self.reconciliation)
+
+    def repairs_due(self, now: Now, most: int) -> tuple[Slots, Ints]:
+        """Devices and starts of older intervals that are to be made again."""
+        now_ms, grace_ms = now.utc_ms, self.rules.grace_ms
+        slots, start_ms = self.late.due(now_ms, grace_ms, most)
+        if len(self.reconciliation):
+            days = self.reconciliation.days
+            ready = self._whole(days) & ((now_ms - days.asked_ms >= grace_ms) | (now_ms < days.asked_ms))
+            more = self.reconciliation.first(ready, most, self.terms.length_ms)
+            slots, start_ms = np.concatenate((slots, more[0])), np.concatenate((start_ms, more[1]))
+            order = np.lexsort((start_ms, slots))
+            order = order[heads(slots[order], start_ms[order])]
+            slots, start_ms = slots[order], start_ms[order]
+        return slots, start_ms
 
     def repair(self, slots: Slots, start_ms: Ints, bases: Closes) -> Closes:
         """Make older intervals again. `bases`: their newest records, where there are any."""
         inside = slots < self.n
-        closes = self.late.repair(
-            slots[inside], start_ms[inside], bases, self.terms.length_ms, (self._counted(self.charge),
-            self._counted(self.discharge)),
-        )  # fmt: skip
+        slots, start_ms = slots[inside], start_ms[inside]
+        whole = self._whole(self.reconciliation.days)
+        factors = self.reconciliation.take(whole, slots, start_ms, self.terms.length_ms)
+        by_counter = self._counted(self.charge), self._counted(self.discharge)
+        closes = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
         counts = Counts(closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1)))
         self.totals.add(counts)
         return closes
@@ -197,6 +218,7 @@ class Engine:
         end = self.cur.start_ms[s] + self.terms.length_ms[s]
         self.terms.not_before_ms[s] = -(-end // length) * length
         self.terms.length_ms[slots] = length_ms
+        self.reconciliation.drop(slots)
         lost = self.late.drop(slots)
         counts.lost_rows += int(lost.samples.sum())
         counts.lost_wh += float(lost.charge_wh.sum() + lost.discharge_wh.sum())
@@ -236,6 +258,7 @@ class Engine:
             for column in (base.t_ms, base.to_ms, base.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
             base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = 0
+            base.day_ms[slots] = 0
         return made
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
@@ -245,13 +268,15 @@ class Engine:
             for name, table in self._tables().items()
             for column in table.SPEC
         }
-        return own | {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
+        late = {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
+        return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.reconciliation.columns().items()}
 
     def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a state that `columns` gave; a column this version does not know of is left at its default."""
         invariant(self.n == 0, "only an empty engine is restored")
         self.reserve(len(columns.get("newest.t_ms", ())))
-        self.late.restore({k.removeprefix(LATE_PREFIX): v for k, v in columns.items() if k.startswith(LATE_PREFIX)})
+        for prefix, held in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.reconciliation)):
+            held.restore({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
         for name, table in self._tables().items():
             for column in table.SPEC:
                 stored = columns.get(f"{name}.{column}")
@@ -266,6 +291,7 @@ class Engine:
             table.renumber(old_slots)
         self.terms.length_ms[old_slots < 0] = self.rules.length_ms
         self.late.renumber(old_slots)
+        self.reconciliation.renumber(old_slots)
         self.n = len(old_slots)
 
     def _tables(self) -> dict[str, Table]:
@@ -331,6 +357,23 @@ class Engine:
             battery=battery, grid=batch.grid_w[index], pv=batch.pv_w[index], load=batch.load_w[index],
             soc_pct=batch.soc_pct[index],
         )  # fmt: skip
+
+    def _reconcile(self, direction: int, drifted: Drifted, now_ms: int) -> None:
+        length_ms = self.terms.length_ms[drifted.slots]
+        self.reconciliation.add(
+            Days(
+                slots=drifted.slots, direction=np.full(len(length_ms), direction, dtype=np.int8),
+                from_ms=drifted.from_ms // length_ms * length_ms, to_ms=drifted.to_ms // length_ms * length_ms,
+                factor=drifted.factor, asked_ms=np.full(len(length_ms), now_ms, dtype=np.int64),
+            )
+        )  # fmt: skip
+
+    def _whole(self, days: Days) -> Bools:
+        """Days of which all is in the log or late: none of their intervals is at hand, no silence waits."""
+        s = days.slots
+        since = np.where(days.direction == CHARGE, self.charge.since_ms[s], self.discharge.since_ms[s])
+        whole: Bools = (self.prev.start_ms[s] >= days.to_ms) & (since <= 0)
+        return whole
 
     def _accumulate(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> _Opened | None:
         cur, prev = self.cur, self.prev

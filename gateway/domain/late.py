@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.accumulators import Part
 from gateway.domain.closes import Closes, closes_of, part_of
-from gateway.domain.model import NEVER_MS, Bools, EnergySource, Ints, Quality, Slots
+from gateway.domain.model import NEVER_MS, Bools, EnergySource, Floats, Ints, Quality, Slots
 
 _SLOTS = "slots"
 
@@ -48,24 +48,38 @@ class Late:
         return self.slots[index], self.rows.start_ms[index]
 
     def repair(
-        self, slots: Slots, start_ms: Ints, bases: Closes, length_ms: Ints, by_counter: tuple[Bools, Bools]
+        self,
+        slots: Slots,
+        start_ms: Ints,
+        bases: Closes,
+        length_ms: Ints,
+        by_counter: tuple[Bools, Bools],
+        factors: Floats,
     ) -> Closes:
         """The next revisions of these intervals, which wait no more. `bases`: their newest records, where there are any
-        (in any order); an interval without one becomes its first. `length_ms` and `by_counter` are by slot."""
+        (in any order); an interval without one becomes its first. `length_ms` and `by_counter` are by slot, `factors`
+        what charge and discharge of each record are to be multiplied by, with what is late (1 = nothing to do)."""
         at, there = self._find(slots, start_ms)
-        at = np.sort(at[there])
-        s, more = self.slots[at], self.rows.rows(at)
-        whole = Part(len(at))
-        whole.start_ms = more.start_ms.copy()
+        base_at, known = positions(slots, start_ms, bases.slots, bases.start_ms)
+        scaled = (factors != 1.0).any(axis=1)
+        order = np.lexsort((start_ms, slots))
+        order = order[(there | (known & scaled))[order]]
+        s, start_ms, factors, scaled = slots[order], start_ms[order], factors[order], scaled[order]
+        there, base_at, known = there[order], base_at[order], known[order]
+        at = at[order][there]
+        whole = Part(len(s))
+        whole.start_ms = start_ms
         counted = [by[s] for by in by_counter]
-        base_at, known = _positions(s, more.start_ms, bases.slots, bases.start_ms)
         if known.any():
             kept = bases.rows(base_at[known])
             whole.put(np.flatnonzero(known).astype(np.int32), part_of(kept))
             for by in counted:
                 by[known] &= kept.source != EnergySource.INTEGRATED
-        whole.add(np.arange(len(at)), more, NEVER_MS + 1)
-        whole.quality |= Quality.LATE
+        whole.add(np.flatnonzero(there), self.rows.rows(at), NEVER_MS + 1)
+        whole.quality[there] |= Quality.LATE
+        whole.charge_wh *= factors[:, 0]
+        whole.discharge_wh *= factors[:, 1]
+        whole.quality[scaled] |= Quality.DRIFT
         whole.revision += 1
         gone = np.zeros(len(self.slots), dtype=np.bool_)
         gone[at] = True
@@ -94,21 +108,25 @@ class Late:
 
     def renumber(self, old_slots: Ints) -> None:
         """See `Engine.renumber`; what waits for a device that is not there any more is gone."""
-        size = int(max(self.slots.max(initial=-1), old_slots.max(initial=-1))) + 1
-        new_of = np.full(size, -1, dtype=np.int32)
-        known = old_slots >= 0
-        new_of[old_slots[known]] = np.flatnonzero(known)
-        slots = new_of[self.slots]
+        slots = new_slots(self.slots, old_slots)
         kept = slots >= 0
         slots, rows = slots[kept], self.rows.rows(kept)
         order = np.lexsort((rows.start_ms, slots))
         self.slots, self.rows = slots[order], rows.rows(order)
 
     def _find(self, slots: Slots, start_ms: Ints) -> tuple[Ints, Bools]:
-        return _positions(slots, start_ms, self.slots, self.rows.start_ms)
+        return positions(slots, start_ms, self.slots, self.rows.start_ms)
 
 
-def _positions(slots: Slots, start_ms: Ints, in_slots: Slots, in_start_ms: Ints) -> tuple[Ints, Bools]:
+def new_slots(slots: Slots, old_slots: Ints) -> Slots:
+    """Where devices are once they have new slots (see `Engine.renumber`), -1 for those that are not there any more."""
+    new_of = np.full(int(max(slots.max(initial=-1), old_slots.max(initial=-1))) + 1, -1, dtype=np.int32)
+    known = old_slots >= 0
+    new_of[old_slots[known]] = np.flatnonzero(known)
+    return new_of[slots]
+
+
+def positions(slots: Slots, start_ms: Ints, in_slots: Slots, in_start_ms: Ints) -> tuple[Ints, Bools]:
     """Where each (slot, start) stands in the other list (which repeats none), and whether it does."""
     n = len(in_slots)
     if not n:

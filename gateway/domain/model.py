@@ -106,8 +106,9 @@ class Quality(IntFlag):
     """What a reader should know of an interval. `GAP`: not all of it is covered. `CLOCK`: a device's time could not be
     used, the time of receipt stands for it. `RESET`, `JUMP`: a counter began anew or moved more than the battery could;
     that energy is left out. `SPREAD`: exact over a silence, shared by time within it. `LATE`: made again with data that
-    came late. `DISAGREES`: counter and mean power tell different energies. `DRIFT`: over the day that ended here,
-    integration was off its coarse counter. `CUT`: closed early, because the rules changed."""
+    came late. `DISAGREES`: counter and mean power tell different energies. `DRIFT`: integration was off its coarse
+    counter that day and is scaled to it, or was off by so much that it is left as it was. `CUT`: closed early, because
+    the rules changed."""
 
     GAP = 1
     CLOCK = 2

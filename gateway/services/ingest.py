@@ -201,7 +201,7 @@ class Ingest:
         while True:
             await asyncio.sleep(REPAIR_PERIOD_S)
             while True:
-                slots, starts = self._recorder.late_due(self._clock.now())
+                slots, starts = self._recorder.repairs_due(self._clock.now())
                 if not len(slots):
                     break
                 try:

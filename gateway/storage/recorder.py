@@ -36,6 +36,7 @@ DurableHook = Callable[[int], None]
 
 UNLOGGED_ROWS = 500_000
 LATE_ROWS = 500_000
+REPAIR_ROWS = 2_000
 DURABLE_WAIT_S = 30.0
 
 
@@ -124,7 +125,7 @@ class Recorder:
         slots = batch.slots
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
         rated = rated.astype(np.float32).astype(np.float64)
-        waiting = len(self.engine.late)
+        waiting = self.engine.to_repair
         taken = self.engine.take(batch, now, rated)
         record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
         self._note_late(waiting, record)
@@ -136,11 +137,10 @@ class Recorder:
         closes = self.engine.agree(agreed)
         return self._append(Kind.TERMS, terms_payload(now, agreed, closes), closes)
 
-    def late_due(self, now: Now) -> tuple[Slots, Ints]:
+    def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
         """Older intervals that are to be made again, once the log holds everything that was closed before."""
-        if not len(self.engine.late) or self.logged_record() < self._late_record:
-            return self.engine.late.due(now.utc_ms, 0, 0)
-        return self.engine.late_due(now)
+        most = 0 if not self.engine.to_repair or self.logged_record() < self._late_record else REPAIR_ROWS
+        return self.engine.repairs_due(now, most)
 
     def repair(self, slots: Slots, start_ms: Ints, bases: Closes, now: Now) -> int:
         """Make older intervals again, from their newest records; returns how many."""
@@ -154,14 +154,14 @@ class Recorder:
         """Close what is due by the clock, one slice; returns how many, call again while there are any."""
         if not self.room:
             return 0
-        unsettled, waiting = self.engine.unsettled(now), len(self.engine.late)
+        unsettled, waiting = self.engine.unsettled(now), self.engine.to_repair
         closes = self.engine.close_due(now)
         if len(closes) or unsettled:
             self._note_late(waiting, self._append(Kind.TIMER, timer_payload(now, closes), closes))
         return len(closes)
 
     def _note_late(self, waiting_before: int, record: int) -> None:
-        if len(self.engine.late) > waiting_before:
+        if self.engine.to_repair > waiting_before:
             self._late_record = record
 
     def unlogged(self, rows: int = 20_000) -> list[Unlogged]:

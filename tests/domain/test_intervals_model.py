@@ -6,14 +6,16 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.closes import CLOSE_COLUMNS, Closes
 from gateway.domain.energy import Rules
 from gateway.domain.intervals import Engine
-from gateway.domain.model import EnergyBatch, Now
-from tests.energy_batches import T0, at, random_batch
+from gateway.domain.model import EnergyBatch, Now, Quality
+from gateway.domain.terms import Agreed
+from tests.depth import deep
+from tests.energy_batches import T0, at, batch, random_batch, row
 
 RULES = Rules(length_s=60, counter_step_wh=10.0)
 LENGTH = 60_000
@@ -57,8 +59,8 @@ class SlowDevice:
             self.seen.setdefault(boot, set()).add(seq)
         self.seen = {boot: self.seen[boot] for boot in sorted(self.seen)[-2:]}
         ordered = sorted(fresh.values(), key=lambda r: (r[2], r[0], r[1]))
-        for row in ordered:
-            self._at((row[2] - 1) // LENGTH * LENGTH).samples += 1
+        for each in ordered:
+            self._at((each[2] - 1) // LENGTH * LENGTH).samples += 1
         for direction in (0, 1):
             self._counters([r for r in ordered if math.isfinite(r[4][direction]) and r[4][direction] >= 0], direction)
             if self.base[direction] is None:
@@ -164,8 +166,8 @@ class Log:
         closes, i = self.newest.get(key, (None, 0))
         return 0 if closes is None else int(closes.revision[i])
 
-    def repair(self, engine: Engine, now: Now) -> None:
-        slots, starts = engine.late_due(now)
+    def repair(self, engine: Engine, now: Now, *, most: int = 2_000) -> None:
+        slots, starts = engine.repairs_due(now, most)
         keys = list(zip(slots.tolist(), starts.tolist(), strict=True))
         found = [self.newest[key] for key in keys if key in self.newest]
         bases = Closes(**{name: np.array([getattr(c, name)[i] for c, i in found], dtype=dtype)
@@ -258,3 +260,66 @@ def test_engine_counters_under_loss_and_disorder_lose_no_energy_f13(seed: int) -
     first_taken = counter[int(order[: len(np.array_split(order, 40)[0])].min())]
     assert sum(total.values()) + late.charge_wh.sum() == pytest.approx(counter[-1] - first_taken)
     assert sum(samples.values()) + late.samples.sum() == len(sent)
+
+
+@settings(max_examples=deep(200, else_=12))
+@given(seed=st.integers(0, 2**32), loss=st.sampled_from([0.0, 0.01, 0.2, 0.4]), step_wh=st.sampled_from([50.0, 100.0]))
+def test_engine_integration_under_loss_has_the_energy_of_its_coarse_counter_day_by_day_f13(
+    seed: int, loss: float, step_wh: float
+) -> None:
+    """What of a day's samples was lost is in the next revisions of its intervals, to two steps or 0.5 %. The engine is
+    made anew from its columns now and then, and what it asks for is brought late and in parts."""
+    rng = np.random.default_rng(seed)
+    period_s, day_s, days = 60, 86_400, 3
+    engine, log = Engine(RULES), Log()
+    engine.agree(
+        Agreed(
+            slots=np.zeros(1, dtype=np.int32),
+            length_s=np.array([300]),
+            counter_step_wh=np.array([step_wh]),
+            rated_w=np.array([5000.0]),
+        )
+    )
+    begin_s = day_s - T0 // 1000 % day_s - 3600
+    t_s = begin_s + period_s * np.arange(1, (days * day_s + 2 * 3600) // period_s)
+    power_w = 2500 * np.sin(t_s / 9000) + rng.uniform(-200, 200, len(t_s))
+    made = np.stack((np.maximum(-power_w, 0), np.maximum(power_w, 0))) * period_s / 3600
+    counters = np.floor(np.cumsum(made, axis=1) / step_wh) * step_wh
+    kept = np.flatnonzero(rng.random(len(t_s)) >= loss)
+    for part in np.split(kept, np.sort(rng.choice(np.arange(1, len(kept)), 60, replace=False))):
+        rows = [
+            row(
+                seq=int(i) + 1, t=int(t_s[i]), span=period_s, battery_w=float(power_w[i]),
+                charge_counter_wh=float(counters[0, i]), discharge_counter_wh=float(counters[1, i]),
+            )
+            for i in part
+        ]  # fmt: skip
+        now = at(int(t_s[part[-1]]))
+        log.note(engine.take(batch(rows), now, np.full(len(rows), 5000.0)).closes)
+        log.note(engine.close_due(now))
+        if rng.random() < 0.2:
+            log.repair(engine, now, most=int(rng.integers(1, 400)))
+        if rng.random() < 0.2:
+            columns = {name: column.copy() for name, column in engine.columns().items()}
+            engine = Engine(RULES)
+            engine.restore(columns)
+    now = at(int(t_s[-1]) + 4000)
+    while len(closes := engine.close_due(now)):
+        log.note(closes)
+    for _ in range(100):
+        log.repair(engine, at(int(t_s[-1]) + 5000), most=100)
+    assert not engine.to_repair
+
+    compared = np.searchsorted(t_s[kept], begin_s + 3600 + day_s * np.arange(days + 1), side="left")
+    for a, b in zip(kept[compared[:-1]], kept[compared[1:]], strict=True):
+        first, last = (int(T0 + 1000 * t_s[i]) // 300_000 * 300_000 for i in (a, b))
+        days_rows = [(closes, i) for (_, start), (closes, i) in log.newest.items() if first <= start < last]
+        for direction, name in enumerate(("charge_wh", "discharge_wh")):
+            told = sum(float(getattr(closes, name)[i]) for closes, i in days_rows)
+            counted = counters[direction, b] - counters[direction, a]
+            # the interval of a comparison belongs to the day that begins
+            shared = [(T0 + 1000 * t_s > start) & (np.arange(len(t_s)) <= i) for start, i in ((first, a), (last, b))]
+            slack = sum(made[direction, part].sum() for part in shared)
+            assert abs(told - counted) <= max(2 * step_wh, 0.005 * counted) + slack
+            if loss == 0.2:
+                assert any(closes.quality[i] & Quality.DRIFT for closes, i in days_rows)

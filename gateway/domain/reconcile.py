@@ -1,0 +1,121 @@
+"""Days over which integration was off its coarse counter, until their intervals have been made again.
+
+Every interval of such a day is multiplied by the same factor, so that the day has the energy of the counter. Once all
+of it is in the interval log somebody brings the records, the oldest of a day first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.late import new_slots, positions
+from gateway.domain.model import Bools, Floats, Ints, Slots, Small
+
+CHARGE, DISCHARGE = 0, 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Days:
+    """Rows of `(from_ms, to_ms]` in which what was integrated in one `direction` is to be multiplied by `factor`.
+    `asked_ms`: when that became known."""
+
+    slots: Slots
+    direction: Small
+    from_ms: Ints
+    to_ms: Ints
+    factor: Floats
+    asked_ms: Ints
+
+    def rows(self, index: Ints | Bools) -> Self:
+        return type(self)(**{name: column[index] for name, column in self.columns().items()})
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def no_days(n: int = 0) -> Days:
+    """Rows that say nothing yet."""
+    whole = np.zeros(n, dtype=np.int64)
+    return Days(
+        slots=np.zeros(n, dtype=np.int32), direction=np.zeros(n, dtype=np.int8), from_ms=whole, to_ms=whole.copy(),
+        factor=np.ones(n), asked_ms=whole.copy(),
+    )  # fmt: skip
+
+
+class Reconciliation:
+    """Days that wait, in the order of the comparisons. Starts and lengths of intervals are in ms."""
+
+    def __init__(self) -> None:
+        self.days = no_days()
+
+    def __len__(self) -> int:
+        return len(self.days.slots)
+
+    def add(self, days: Days) -> None:
+        """Days whose `from_ms` and `to_ms` are starts of intervals."""
+        days = days.rows(days.to_ms > days.from_ms)
+        if len(days.slots):
+            held = self.days.columns()
+            self.days = Days(**{name: np.concatenate((held[name], new)) for name, new in days.columns().items()})
+
+    def first(self, days: Bools, most: int, length_ms: Ints) -> tuple[Slots, Ints]:
+        """Devices and starts of up to `most` intervals of some of the days. Lengths by slot."""
+        index = np.flatnonzero(days)
+        before = np.cumsum(self._intervals(index, length_ms)) - self._intervals(index, length_ms)
+        of, start_ms, _ = self._spread(index[before < most], length_ms)
+        return self.days.slots[of[:most]], start_ms[:most]
+
+    def take(self, days: Bools, slots: Slots, start_ms: Ints, length_ms: Ints) -> NDArray[np.float64]:
+        """The factors by some of the days for charge and discharge of these intervals (1 = nothing to do), which wait
+        no more. Of a day only the oldest that wait are taken, without a gap between them: what was asked for on another
+        account is not scaled twice."""
+        out = np.ones((len(slots), 2))
+        index = np.flatnonzero(days & np.isin(self.days.slots, slots))
+        if not len(index):
+            return out
+        of, start, number = self._spread(index, length_ms)
+        at, there = positions(self.days.slots[of], start, slots, start_ms)
+        heads = np.flatnonzero(number == 0)
+        reached = np.minimum.reduceat(np.where(there, 1 << 40, number), heads)
+        intervals = self._intervals(index, length_ms)
+        reached = np.minimum(reached, intervals)
+        taken = number < np.repeat(reached, intervals)
+        np.multiply.at(out, (at[taken], self.days.direction[of[taken]]), self.days.factor[of[taken]])
+        self.days.from_ms[index] += reached * length_ms[self.days.slots[index]]
+        self.days = self.days.rows(self.days.from_ms < self.days.to_ms)
+        return out
+
+    def drop(self, slots: Slots) -> None:
+        """Leave these devices as they are."""
+        self.days = self.days.rows(~np.isin(self.days.slots, slots))
+
+    def renumber(self, old_slots: Ints) -> None:
+        """See `Engine.renumber`; what waits for a device that is not there any more is gone."""
+        self.days.slots = new_slots(self.days.slots, old_slots)
+        self.days = self.days.rows(self.days.slots >= 0)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Everything, by name."""
+        return self.days.columns()
+
+    def restore(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `columns` gave; without effect if there is nothing."""
+        if "slots" in columns:
+            empty = no_days().columns()
+            self.days = Days(**{name: columns[name].astype(column.dtype) for name, column in empty.items()})
+
+    def _intervals(self, index: Ints, length_ms: Ints) -> Ints:
+        """How many intervals of each day wait."""
+        days = self.days
+        n: Ints = -(-(days.to_ms[index] - days.from_ms[index]) // length_ms[days.slots[index]])
+        return n
+
+    def _spread(self, index: Ints, length_ms: Ints) -> tuple[Ints, Ints, Ints]:
+        """The intervals of some days: which day, start, number within it."""
+        n = self._intervals(index, length_ms)
+        of = np.repeat(index, n)
+        number = np.arange(len(of)) - np.repeat(np.cumsum(n) - n, n)
+        return of, self.days.from_ms[of] + number * length_ms[self.days.slots[of]], number
