@@ -7,6 +7,7 @@ import numpy as np
 from gateway.domain.model import EnergyBatch, Floats, Ints, Now
 
 T0 = 1_800_000_000_000
+EVER_MS = 1 << 62
 NAN = float("nan")
 
 

@@ -136,14 +136,17 @@ class Engine:
         """Older intervals that got late data, and days that are to be scaled to their counter."""
         return len(self.late) + len(self.reconciliation)
 
-    def repairs_due(self, now: Now, most: int) -> tuple[Slots, Ints]:
-        """Devices and starts of older intervals that are to be made again."""
-        now_ms, grace_ms = now.utc_ms, self.rules.grace_ms
-        slots, start_ms = self.late.due(now_ms, grace_ms, most)
+    def repairs_due(self, now: Now, most: int, until_ms: int) -> tuple[Slots, Ints]:
+        """Devices and starts of older intervals that are to be made again for what came until `until_ms`."""
+
+        def due(changed_ms: Ints) -> Bools:
+            found: Bools = changed_ms <= min(until_ms, now.utc_ms - self.rules.grace_ms)
+            return found | (changed_ms > now.utc_ms)
+
+        slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
         if len(self.reconciliation):
             days = self.reconciliation.days
-            ready = self._whole(days) & ((now_ms - days.asked_ms >= grace_ms) | (now_ms < days.asked_ms))
-            more = self.reconciliation.first(ready, most, self.terms.length_ms)
+            more = self.reconciliation.first(self._whole(days) & due(days.asked_ms), most, self.terms.length_ms)
             slots, start_ms = np.concatenate((slots, more[0])), np.concatenate((start_ms, more[1]))
             order = np.lexsort((start_ms, slots))
             order = order[heads(slots[order], start_ms[order])]

@@ -41,10 +41,9 @@ class Late:
             order = np.lexsort((rows.start_ms, slots))
             self.slots, self.rows = slots[order], rows.rows(order)
 
-    def due(self, now_ms: int, grace_ms: int, most: int) -> tuple[Slots, Ints]:
-        """Devices and starts of intervals to make again: nothing was added to them for a grace."""
-        age = now_ms - self.rows.changed_ms
-        index = np.flatnonzero((age >= grace_ms) | (age < 0))[:most]
+    def first(self, rows: Bools, most: int) -> tuple[Slots, Ints]:
+        """Devices and starts of up to `most` intervals of some of the rows."""
+        index = np.flatnonzero(rows)[:most]
         return self.slots[index], self.rows.start_ms[index]
 
     def repair(

@@ -16,7 +16,7 @@ from gateway.domain.closes import Closes
 from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals import Engine, Taken
-from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
+from gateway.domain.model import NEVER_MS, EnergyBatch, Floats, Ints, Now, Slots
 from gateway.domain.terms import Agreed
 from gateway.storage.checkpoint import Checkpoints, Columns, take
 from gateway.storage.records import (
@@ -59,7 +59,9 @@ class Recorder:
         self._waiting: deque[Unlogged] = deque()
         self._durable: deque[Unlogged] = deque(unlogged)
         self._rows = sum(len(found.closes) for found in unlogged)
-        self._late_record = 0
+        # the log holds all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
+        self._logged_ms = NEVER_MS
+        self._mark = (0, NEVER_MS)
 
     def open_spool(
         self,
@@ -81,7 +83,6 @@ class Recorder:
             if on_durable is not None:
                 on_durable(record)
 
-        self._late_record = first_record - 1
         self._spool = Spool(
             directory,
             first_record=first_record,
@@ -125,10 +126,8 @@ class Recorder:
         slots = batch.slots
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
         rated = rated.astype(np.float32).astype(np.float64)
-        waiting = self.engine.to_repair
         taken = self.engine.take(batch, now, rated)
         record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
-        self._note_late(waiting, record)
         return Recorded(record=record, taken=taken)
 
     def agree(self, agreed: Agreed, now: Now) -> int:
@@ -138,9 +137,14 @@ class Recorder:
         return self._append(Kind.TERMS, terms_payload(now, agreed, closes), closes)
 
     def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
-        """Older intervals that are to be made again, once the log holds everything that was closed before."""
-        most = 0 if not self.engine.to_repair or self.logged_record() < self._late_record else REPAIR_ROWS
-        return self.engine.repairs_due(now, most)
+        """Older intervals that are to be made again, once the log holds the records of what changed them."""
+        slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
+        if not len(slots) and self.engine.to_repair and self.logged_record() >= self._mark[0]:
+            # What has changed by now is in records up to here; it is given when the log has come as far.
+            self._logged_ms = self._mark[1]
+            self._mark = self.spool.last_record, now.utc_ms
+            slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
+        return slots, start_ms
 
     def repair(self, slots: Slots, start_ms: Ints, bases: Closes, now: Now) -> int:
         """Make older intervals again, from their newest records; returns how many."""
@@ -154,15 +158,11 @@ class Recorder:
         """Close what is due by the clock, one slice; returns how many, call again while there are any."""
         if not self.room:
             return 0
-        unsettled, waiting = self.engine.unsettled(now), self.engine.to_repair
+        unsettled = self.engine.unsettled(now)
         closes = self.engine.close_due(now)
         if len(closes) or unsettled:
-            self._note_late(waiting, self._append(Kind.TIMER, timer_payload(now, closes), closes))
+            self._append(Kind.TIMER, timer_payload(now, closes), closes)
         return len(closes)
-
-    def _note_late(self, waiting_before: int, record: int) -> None:
-        if self.engine.to_repair > waiting_before:
-            self._late_record = record
 
     def unlogged(self, rows: int = 20_000) -> list[Unlogged]:
         """Durable closes for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""

@@ -11,7 +11,7 @@ from gateway.domain.errors import InvariantBroken
 from gateway.domain.intervals import Engine
 from gateway.domain.model import EnergySource, Quality
 from gateway.domain.terms import Agreed
-from tests.energy_batches import T0, at, batch, row
+from tests.energy_batches import EVER_MS, T0, at, batch, row
 
 LENGTH_S = 60
 
@@ -184,15 +184,15 @@ def test_engine_row_older_than_two_intervals_waits_for_its_record_and_makes_a_re
     taken = e.take(batch([row(seq=2, t=40, soc_pct=41, battery_w=-60, **span)]), at(200), None)
     assert (taken.counts.late_rows, taken.counts.late_wh) == (1, 1.5)
     assert not len(e.close_due(at(215)))
-    assert not len(e.repairs_due(at(229), 2_000)[0])
-    slots, starts = e.repairs_due(at(230), 2_000)
+    assert not len(e.repairs_due(at(229), 2_000, EVER_MS)[0])
+    slots, starts = e.repairs_due(at(230), 2_000, EVER_MS)
     assert (slots.tolist(), starts.tolist()) == ([0], [T0])
     closes = e.repair(slots, starts, first)
     assert told(closes) == [(0, 0, 2, 3.0, 0.0, pytest.approx(100 * 20 / 60), 2)]
     assert closes.battery_w_mean.tolist() == [pytest.approx(-300)]
     assert (closes.soc_start_pct.tolist(), closes.soc_end_pct.tolist()) == ([40.0], [40.0])
     assert closes.quality.tolist() == [Quality.LATE | Quality.GAP]
-    assert not len(e.repairs_due(at(1000), 2_000)[0])
+    assert not len(e.repairs_due(at(1000), 2_000, EVER_MS)[0])
 
 
 def test_engine_interval_that_was_never_recorded_begins_with_its_late_data_f13() -> None:
@@ -200,7 +200,7 @@ def test_engine_interval_that_was_never_recorded_begins_with_its_late_data_f13()
     span = {"span": 60, "charge_wh": 1.0, "discharge_wh": 0.0}
     take(e, row(seq=1, t=60, **span), row(seq=9, t=540, **span), row(seq=10, t=600, **span))
     take(e, row(seq=4, t=240, **span), now=600)
-    assert told(e.repair(*e.repairs_due(at(700), 2_000), NO_CLOSES)) == [(0, 3, 1, 1.0, 0.0, 100.0, 1)]
+    assert told(e.repair(*e.repairs_due(at(700), 2_000, EVER_MS), NO_CLOSES)) == [(0, 3, 1, 1.0, 0.0, 100.0, 1)]
 
 
 def test_engine_stored_samples_tell_what_happened_in_a_silence_f13() -> None:
@@ -320,12 +320,12 @@ def test_engine_day_is_scaled_to_its_coarse_counter_once_the_log_has_all_of_it()
     e = coarse(100.0, length_s=3600)
     log = joined(*(take(e, hour(i, 125.0 * i)) for i in range(25)))
     assert (e.totals.days_compared, e.totals.days_drifted, e.totals.drift_wh, e.to_repair) == (2, 1, 600.0, 1)
-    assert not len(e.repairs_due(at(MIDNIGHT_S + 90_000), 2_000)[0])
+    assert not len(e.repairs_due(at(MIDNIGHT_S + 90_000), 2_000, EVER_MS)[0])
     log = joined(log, *(take(e, hour(i, 125.0 * i)) for i in (25, 26)))
-    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 10)
+    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 10, EVER_MS)
     assert starts.tolist() == [T0 + 1000 * (MIDNIGHT_S + 3600 * i) for i in range(10)]
     some = e.repair(slots, starts, log)
-    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 2_000)
+    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 2_000, EVER_MS)
     scaled = joined(some, e.repair(slots, starts, log))
     assert scaled.charge_wh.tolist() == [125.0] * 24
     assert scaled.discharge_wh.tolist() == [0.0] * 24
@@ -339,10 +339,10 @@ def test_engine_day_with_a_silence_is_scaled_after_it_was_settled() -> None:
     e = coarse(100.0, length_s=3600)
     told_hours = (*range(20), 24, 25, 26)
     log = joined(*(take(e, hour(i, 125.0 * i)) for i in told_hours))
-    assert not len(e.repairs_due(at(MIDNIGHT_S + 27 * 3600), 2_000)[0])
+    assert not len(e.repairs_due(at(MIDNIGHT_S + 27 * 3600), 2_000, EVER_MS)[0])
     log = joined(log, e.close_due(at(MIDNIGHT_S + 27 * 3600)))
     later = at(MIDNIGHT_S + 28 * 3600)
-    scaled = joined(log, e.repair(*e.repairs_due(later, 2_000), log))
+    scaled = joined(log, e.repair(*e.repairs_due(later, 2_000, EVER_MS), log))
     day = scaled.rows(
         (scaled.start_ms >= T0 + 1000 * MIDNIGHT_S) & (scaled.start_ms < T0 + 1000 * (MIDNIGHT_S + 86_400))
     )
@@ -466,7 +466,7 @@ def test_engine_gateway_clock_that_jumps_makes_no_interval_twice_f11(seconds: in
         rows = [row(seq=i, t=10 * i, charge_counter_wh=i, discharge_counter_wh=0)]
         now = at(10 * i + shift)
         steps = [e.close_due(now), take(e, *rows, now=10 * i + shift)]
-        slots, starts = e.repairs_due(now, 2_000)
+        slots, starts = e.repairs_due(now, 2_000, EVER_MS)
         bases = [i for i, start in enumerate(log.start_ms.tolist()) if start in starts]
         steps.append(e.repair(slots, starts, log.rows(np.array(bases, dtype=np.int64))))
         log = Closes(**{n: np.concatenate([getattr(c, n) for c in (log, *steps)]) for n in CLOSE_COLUMNS})

@@ -15,7 +15,7 @@ from gateway.domain.intervals import Engine
 from gateway.domain.model import EnergyBatch, Now, Quality
 from gateway.domain.terms import Agreed
 from tests.depth import deep
-from tests.energy_batches import T0, at, batch, random_batch, row
+from tests.energy_batches import EVER_MS, T0, at, batch, random_batch, row
 
 RULES = Rules(length_s=60, counter_step_wh=10.0)
 LENGTH = 60_000
@@ -167,7 +167,7 @@ class Log:
         return 0 if closes is None else int(closes.revision[i])
 
     def repair(self, engine: Engine, now: Now, *, most: int = 2_000) -> None:
-        slots, starts = engine.repairs_due(now, most)
+        slots, starts = engine.repairs_due(now, most, EVER_MS)
         keys = list(zip(slots.tolist(), starts.tolist(), strict=True))
         found = [self.newest[key] for key in keys if key in self.newest]
         bases = Closes(**{name: np.array([getattr(c, name)[i] for c, i in found], dtype=dtype)

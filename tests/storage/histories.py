@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.closes import NO_CLOSES, Closes
 from gateway.domain.energy import Rules
 from gateway.domain.intervals import Engine
+from gateway.domain.terms import Agreed
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Recovered, Unlogged, recover
-from tests.energy_batches import at, random_batch
+from tests.energy_batches import EVER_MS, at, random_batch
 
 RULES = Rules(length_s=60, counter_step_wh=10.0, close_slice=2)
 CEILING_S = 30.0
@@ -75,15 +77,28 @@ async def settle(recorder: Recorder) -> None:
         await recorder.spool.wait_durable(recorder.spool.last_record)
 
 
-def step(recorder: Recorder, rng: np.random.Generator, ids: list[str], seconds: float) -> None:
-    """One random step: a batch, the timer, or a device that is new."""
+def step(recorder: Recorder, rng: np.random.Generator, ids: list[str], seconds: float, made: list[Closes]) -> None:
+    """One random step: a batch, the timer, other terms, a repair from what was `made`, or a device that is new."""
     what = rng.random()
     if what < 0.15:
         ids.append(f"bat-{len(ids)}")
-    if what < 0.8:
+    if what < 0.75:
         rated = np.full(len(ids), 5000.0)
         batch = random_batch(rng, int(rng.integers(1, 20)), devices=len(ids), length_s=60, spread=5)
-        recorder.take(batch, at(seconds), rated)
+        made.append(recorder.take(batch, at(seconds), rated).taken.closes)
+    elif what < 0.8:
+        recorder.agree(
+            Agreed(
+                slots=np.array([rng.integers(len(ids))], dtype=np.int32), length_s=np.array([rng.choice((60, 300))]),
+                counter_step_wh=np.array([rng.choice((1.0, 100.0))]), rated_w=np.array([5000.0]),
+            ),
+            at(seconds),
+        )  # fmt: skip
+    elif what < 0.9:
+        slots, starts = recorder.engine.repairs_due(at(seconds), int(rng.integers(1, 20)), EVER_MS)
+        wanted = set(zip(slots.tolist(), starts.tolist(), strict=True))
+        bases = [c.rows(np.array([i])) for c in made for i in range(len(c)) if (c.slots[i], c.start_ms[i]) in wanted]
+        recorder.repair(slots, starts, bases[-1] if bases else NO_CLOSES, at(seconds))
     else:
         recorder.close_due(at(seconds))
 

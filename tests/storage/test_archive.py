@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.domain.closes import Closes
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.ports import ControlTaken, DeviceEnrolled, JournalState
@@ -67,13 +68,13 @@ async def made(directory: Path, seed: int = 1) -> list[str]:
         [event(ManualClock()), ControlTaken(devices=(device("bat-1").id,), event=event(ManualClock()).request.id)]
     )
     journal.close()
-    clock = ManualClock(utc_ms=T0)
+    clock, made = ManualClock(utc_ms=T0), list[Closes]()
     async with (
         IntervalLog(directory / "intervals", clock=clock) as log,
         session(directory, ids, segment_bytes=4_000) as (recorder, checkpoints),
     ):
         for index in range(60):
-            step(recorder, rng, ids, 300 + 10 * index)
+            step(recorder, rng, ids, 300 + 10 * index, made)
             if index % 20 == 10:
                 await settle(recorder)
                 await asyncio.sleep(0)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.domain.closes import NO_CLOSES, Closes
 from gateway.domain.energy import Rules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool import Scan, segments
-from tests.energy_batches import at, batch, row
+from tests.energy_batches import T0, at, batch, row
 from tests.storage.histories import DEVICES, State, content, restarted, session, settle, state_of, step
 
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -31,9 +32,10 @@ async def live(
     rng = np.random.default_rng(seed)
     ids = [f"bat-{i}" for i in range(DEVICES)]
     states: dict[int, tuple[State, list[str]]] = {}
+    made: list[Closes] = []
     async with session(directory, ids, segment_bytes=segment_bytes) as (recorder, checkpoints):
         for index in range(steps):
-            step(recorder, rng, ids, 300 + index)
+            step(recorder, rng, ids, 300 + index, made)
             states[recorder.spool.last_record] = (state_of(recorder.engine), list(ids))
             if rng.random() < 0.15:
                 await recorder.checkpoint(checkpoints, at(index), {})
@@ -172,6 +174,27 @@ async def test_recorder_closes_reach_the_log_only_once_durable(tmp_path: Path) -
         recorder.spool.gate.set()
         await settle(recorder)
         assert len(recorder.unlogged()) == 1
+
+
+async def test_recorder_late_data_is_repaired_while_more_of_it_comes_all_the_time(tmp_path: Path) -> None:
+    """The log is always a little behind the spool; what it has all of is not kept waiting for the rest."""
+    async with session(tmp_path, ["a", "b"]) as (recorder, _):
+        newest = [row(seq=seq, t=60 * seq, span=10, charge_wh=1.0) for seq in (999, 1_000)]
+        recorder.take(batch(newest), at(60_000))
+        repaired: list[int] = []
+        for seq in range(1, 41):
+            now = at(60_000 + 60 * seq)
+            late = row(boot=2, seq=seq, t=120 * seq + 30_000, span=10, charge_wh=1.0)
+            recorder.take(batch([late, row(slot=1, seq=seq, t=60_000 + 60 * seq, span=60, charge_wh=1.0)]), now)
+            await settle(recorder)
+            behind = recorder.unlogged()[:-1]
+            if behind:
+                recorder.logged(behind[-1].record)
+            slots, starts = recorder.repairs_due(now)
+            repaired += starts.tolist()
+            if len(slots):
+                recorder.repair(slots, starts, NO_CLOSES, now)
+        assert repaired == [T0 + 1000 * (120 * seq + 30_000 - 60) for seq in range(1, 40)]
 
 
 @pytest.mark.deep
