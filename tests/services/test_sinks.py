@@ -172,9 +172,9 @@ async def test_http_sink_token_is_not_shown() -> None:
 
 
 @asynccontextmanager
-async def mqtt_sink(broker: Broker) -> AsyncIterator[tuple[MqttSink, Connection]]:
-    clock = SystemClock()
-    settings = MqttSettings(url=f"mqtt://127.0.0.1:{broker.port}", client_id="gateway-platform", reconnect_base_s=0.05)
+async def mqtt_sink(broker: Broker, *, reconnect_s: float = 0.05) -> AsyncIterator[tuple[MqttSink, Connection]]:
+    clock, url = SystemClock(), f"mqtt://127.0.0.1:{broker.port}"
+    settings = MqttSettings(url=url, client_id="gateway-platform", reconnect_base_s=reconnect_s)
     connection = Connection(
         settings, clock=clock, subscriptions=[mqtt5.TopicFilter("x")], on_messages=lambda _g, _p, _i: None
     )
@@ -209,7 +209,7 @@ async def test_mqtt_sink_without_a_subscriber_keeps_the_batch() -> None:
 
 
 async def test_mqtt_sink_without_a_connection_keeps_the_batch() -> None:
-    async with Broker() as broker, mqtt_sink(broker) as (sink, connection):
+    async with Broker() as broker, mqtt_sink(broker, reconnect_s=60) as (sink, connection):
         broker.hub.close()
         await until(lambda: not connection.connected)
         result = await sink.send(BATCH)
