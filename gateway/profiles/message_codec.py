@@ -8,11 +8,12 @@ required point or a wrong identity refuses the whole message. The codec rejects,
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from gateway.domain.errors import invariant
@@ -47,7 +48,6 @@ class _Column:
 
     name: str
     dtype: Any
-    get: Callable[[Any], Any]
     factor: float
     unknown: float | int
     members: dict[str, int] | None
@@ -100,12 +100,12 @@ class Decoder:
                 (name, annotation) if point.required else (name, annotation, self._default(point, catalogue[name]))
             )
         self._struct: Any = msgspec.defstruct(f"{kind.title()}Message", fields, rename=rename, gc=False, kw_only=True)
+        self._fields = self._struct.__struct_fields__
         self.fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._struct).decode
         self.columns = [
             _Column(
                 name=name,
                 dtype=canonical.dtype,
-                get=attrgetter(name) if name in message.points else _Constant(canonical.unknown),
                 factor=_factor(message.points[name]) if name in message.points else 1.0,
                 unknown=canonical.unknown,
                 members=self._members(message.points.get(name), canonical),
@@ -161,31 +161,22 @@ class Decoder:
 
     def to_columns(self, rows: Sequence[Any]) -> Columns:
         """Rows as canonical columns: scaled, signs canonical, enumerations as numbers, unknown as NaN or sentinel."""
+        told = dict(zip(self._fields, zip(*map(astuple, rows), strict=True), strict=True)) if rows else {}
         out: Columns = {}
         for column in self.columns:
-            values: Any = list(map(column.get, rows))
+            values: Any = told.get(column.name)
+            if values is None or (values[0] is None and values.count(None) == len(values)):
+                # A point that the product does not have: no need to convert every None.
+                out[column.name] = np.full(len(rows), column.unknown, dtype=column.dtype)
+                continue
             if column.members is not None:
                 find = column.members.get
                 values = [find(value, 0) for value in values]
-            if values and values[0] is None and values.count(None) == len(values):
-                # A point that the product does not have: no need to convert every None.
-                array = np.full(len(values), column.unknown, dtype=column.dtype)
-            else:
-                array = np.array(values, dtype=column.dtype)
+            array = np.array(values, dtype=column.dtype)
             if column.factor != 1.0:
                 array = (array * column.factor).astype(column.dtype, copy=False)
             out[column.name] = array
         return out
-
-
-class _Constant:
-    """A getter for a point the product does not have."""
-
-    def __init__(self, value: float | int) -> None:
-        self.value = value
-
-    def __call__(self, _row: object) -> float | int:
-        return self.value
 
 
 class Route:
