@@ -100,13 +100,14 @@ class Engine:
             discharge = flow(rows, counter, span, power, self.discharge, rules, counts, now_ms)
             for direction, drifted in ((CHARGE, charge.drifted), (DISCHARGE, discharge.drifted)):
                 if drifted is not None:
-                    self._reconcile(direction, drifted, now_ms)
+                    self._reconcile(direction, drifted)
             slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
             self.newest.t_ms[touched] = np.maximum(self.newest.t_ms[touched], rows.t_ms[last])
             opened = self._accumulate(slots, groups, now, counts)
             closes = self._close_passed(touched, opened, counts)
+            self._end_days(now_ms)
         self.totals.add(counts)
         return Taken(new=new, counts=counts, closes=closes)
 
@@ -146,7 +147,7 @@ class Engine:
         slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
         if len(self.reconciliation):
             days = self.reconciliation.days
-            more = self.reconciliation.first(self._whole(days) & due(days.asked_ms), most, self.terms.length_ms)
+            more = self.reconciliation.first(due(days.ready_ms), most, self.terms.length_ms)
             slots, start_ms = np.concatenate((slots, more[0])), np.concatenate((start_ms, more[1]))
             order = np.lexsort((start_ms, slots))
             order = order[heads(slots[order], start_ms[order])]
@@ -157,8 +158,7 @@ class Engine:
         """Make older intervals again. `bases`: their newest records, where there are any."""
         inside = slots < self.n
         slots, start_ms = slots[inside], start_ms[inside]
-        whole = self._whole(self.reconciliation.days)
-        factors = self.reconciliation.take(whole, slots, start_ms, self.terms.length_ms)
+        factors = self.reconciliation.take(slots, start_ms, self.terms.length_ms)
         by_counter = self._counted(self.charge), self._counted(self.discharge)
         closes = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
         counts = Counts(closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1)))
@@ -361,22 +361,23 @@ class Engine:
             soc_pct=batch.soc_pct[index],
         )  # fmt: skip
 
-    def _reconcile(self, direction: int, drifted: Drifted, now_ms: int) -> None:
+    def _reconcile(self, direction: int, drifted: Drifted) -> None:
         length_ms = self.terms.length_ms[drifted.slots]
         self.reconciliation.add(
             Days(
                 slots=drifted.slots, direction=np.full(len(length_ms), direction, dtype=np.int8),
                 from_ms=drifted.from_ms // length_ms * length_ms, to_ms=drifted.to_ms // length_ms * length_ms,
-                factor=drifted.factor, asked_ms=np.full(len(length_ms), now_ms, dtype=np.int64),
+                factor=drifted.factor, ready_ms=np.zeros(len(length_ms), dtype=np.int64),
             )
         )  # fmt: skip
 
-    def _whole(self, days: Days) -> Bools:
-        """Days of which all is in the log or late: none of their intervals is at hand, no silence waits."""
-        s = days.slots
-        since = np.where(days.direction == CHARGE, self.charge.since_ms[s], self.discharge.since_ms[s])
-        whole: Bools = (self.prev.start_ms[s] >= days.to_ms) & (since <= 0)
-        return whole
+    def _end_days(self, now_ms: int) -> None:
+        """Days are whole once none of their intervals is at hand and no silence waits."""
+        if len(self.reconciliation):
+            days = self.reconciliation.days
+            s = days.slots
+            since = np.where(days.direction == CHARGE, self.charge.since_ms[s], self.discharge.since_ms[s])
+            self.reconciliation.ready((self.prev.start_ms[s] >= days.to_ms) & (since <= 0), now_ms)
 
     def _accumulate(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> _Opened | None:
         cur, prev = self.cur, self.prev
@@ -459,7 +460,9 @@ class Engine:
         slots = np.concatenate([s for s, _ in pieces])
         rows = Part.joined(*(part for _, part in pieces))
         order = np.lexsort((rows.start_ms, slots))
-        return self._accumulate(*summed(slots[order], rows.rows(order)), now, counts)
+        opened = self._accumulate(*summed(slots[order], rows.rows(order)), now, counts)
+        self._end_days(now.utc_ms)
+        return opened
 
     def _close_passed(self, touched: Slots, opened: _Opened | None, counts: Counts) -> Closes:
         cur, prev = self.cur, self.prev

@@ -20,14 +20,14 @@ CHARGE, DISCHARGE = 0, 1
 @dataclass(slots=True, kw_only=True)
 class Days:
     """Rows of `(from_ms, to_ms]` in which what was integrated in one `direction` is to be multiplied by `factor`.
-    `asked_ms`: when that became known."""
+    `ready_ms`: when the last of it was recorded, 0 = not yet."""
 
     slots: Slots
     direction: Small
     from_ms: Ints
     to_ms: Ints
     factor: Floats
-    asked_ms: Ints
+    ready_ms: Ints
 
     def rows(self, index: Ints | Bools) -> Self:
         return type(self)(**{name: column[index] for name, column in self.columns().items()})
@@ -41,7 +41,7 @@ def no_days(n: int = 0) -> Days:
     whole = np.zeros(n, dtype=np.int64)
     return Days(
         slots=np.zeros(n, dtype=np.int32), direction=np.zeros(n, dtype=np.int8), from_ms=whole, to_ms=whole.copy(),
-        factor=np.ones(n), asked_ms=whole.copy(),
+        factor=np.ones(n), ready_ms=whole.copy(),
     )  # fmt: skip
 
 
@@ -61,19 +61,23 @@ class Reconciliation:
             held = self.days.columns()
             self.days = Days(**{name: np.concatenate((held[name], new)) for name, new in days.columns().items()})
 
+    def ready(self, days: Bools, now_ms: int) -> None:
+        """All that some of the days will have has been recorded or is late."""
+        self.days.ready_ms[days & (self.days.ready_ms == 0)] = now_ms
+
     def first(self, days: Bools, most: int, length_ms: Ints) -> tuple[Slots, Ints]:
         """Devices and starts of up to `most` intervals of some of the days. Lengths by slot."""
-        index = np.flatnonzero(days)
+        index = np.flatnonzero(days & (self.days.ready_ms > 0))
         before = np.cumsum(self._intervals(index, length_ms)) - self._intervals(index, length_ms)
         of, start_ms, _ = self._spread(index[before < most], length_ms)
         return self.days.slots[of[:most]], start_ms[:most]
 
-    def take(self, days: Bools, slots: Slots, start_ms: Ints, length_ms: Ints) -> NDArray[np.float64]:
-        """The factors by some of the days for charge and discharge of these intervals (1 = nothing to do), which wait
-        no more. Of a day only the oldest that wait are taken, without a gap between them: what was asked for on another
-        account is not scaled twice."""
+    def take(self, slots: Slots, start_ms: Ints, length_ms: Ints) -> NDArray[np.float64]:
+        """The factors for charge and discharge of these intervals (1 = nothing to do), which wait no more. Of a day
+        only the oldest that wait are taken, without a gap between them: what was asked for on another account is not
+        scaled twice."""
         out = np.ones((len(slots), 2))
-        index = np.flatnonzero(days & np.isin(self.days.slots, slots))
+        index = np.flatnonzero((self.days.ready_ms > 0) & np.isin(self.days.slots, slots))
         if not len(index):
             return out
         of, start, number = self._spread(index, length_ms)

@@ -322,10 +322,11 @@ def test_engine_day_is_scaled_to_its_coarse_counter_once_the_log_has_all_of_it()
     assert (e.totals.days_compared, e.totals.days_drifted, e.totals.drift_wh, e.to_repair) == (2, 1, 600.0, 1)
     assert not len(e.repairs_due(at(MIDNIGHT_S + 90_000), 2_000, EVER_MS)[0])
     log = joined(log, *(take(e, hour(i, 125.0 * i)) for i in (25, 26)))
-    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 10, EVER_MS)
+    assert not len(e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 10, EVER_MS)[0])
+    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600 + 60), 10, EVER_MS)
     assert starts.tolist() == [T0 + 1000 * (MIDNIGHT_S + 3600 * i) for i in range(10)]
     some = e.repair(slots, starts, log)
-    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600), 2_000, EVER_MS)
+    slots, starts = e.repairs_due(at(MIDNIGHT_S + 26 * 3600 + 60), 2_000, EVER_MS)
     scaled = joined(some, e.repair(slots, starts, log))
     assert scaled.charge_wh.tolist() == [125.0] * 24
     assert scaled.discharge_wh.tolist() == [0.0] * 24
