@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.columns import Table
 from gateway.domain.duplicates import heads
-from gateway.domain.energy import Flow, Rows, Stretches
+from gateway.domain.metering import Flow, Rows, Stretches
 from gateway.domain.model import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 
 Int32s = NDArray[np.int32]

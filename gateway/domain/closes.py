@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gateway.domain.accumulators import LATER_MS, SITE, Int32s, Part
-from gateway.domain.energy import MS_PER_HOUR
+from gateway.domain.metering import MS_PER_HOUR
 from gateway.domain.model import Bools, EnergySource, Flags, Floats, Ints, Quality, Slots, Small
 
 DISAGREE_PART = 0.1

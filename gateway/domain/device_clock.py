@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.domain.columns import Table
 from gateway.domain.duplicates import tails
-from gateway.domain.energy import Counts, Rules
+from gateway.domain.metering import Counts, Rules
 from gateway.domain.model import Bools, Ints, Now, Slots, Small
 
 STEADY = 3

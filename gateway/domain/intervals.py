@@ -6,27 +6,24 @@ order of its own: the same sequence of batches and `now`s gives the same bits, w
 on. Intervals are half open in time, but a sample that ends exactly on an edge belongs to the interval it completes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.domain.accumulators import Part, Powers, gather, split, summed
 from gateway.domain.closes import NO_CLOSES, Closes, closes_of
-from gateway.domain.columns import Table
-from gateway.domain.device_clock import Clocks, times
-from gateway.domain.duplicates import Seen, by_slot, heads, second_last, sift, tails
-from gateway.domain.energy import RATING_MARGIN, Baseline, Counts, Drifted, Rows, Rules, flow, settle
+from gateway.domain.device_clock import times
+from gateway.domain.duplicates import by_slot, heads, second_last, sift, tails
+from gateway.domain.energy import RATING_MARGIN, flow
+from gateway.domain.engine_state import DAY_S, State
 from gateway.domain.errors import invariant
-from gateway.domain.late import Late
+from gateway.domain.metering import Baseline, Counts, Rows, Rules
 from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, Floats, Ints, Now, Quality, Slots
-from gateway.domain.reconcile import CHARGE, DISCHARGE, Days, Reconciliation
-from gateway.domain.terms import Agreed, Newest, Terms
+from gateway.domain.reconcile import CHARGE, compare
+from gateway.domain.silences import settle
+from gateway.domain.terms import Agreed
 
-DAY_S = 86_400
 RATING_W = 100.0
-LATE_PREFIX, DAYS_PREFIX = "late.", "days."
 _CLOCK = np.int16(Quality.CLOCK)
 
 
@@ -48,38 +45,8 @@ class _Opened:
     out: Part
 
 
-class Engine:
+class Engine(State):
     """Accumulates settlement samples of all devices into intervals; the one mutable copy, used from one thread."""
-
-    def __init__(self, rules: Rules | None = None) -> None:
-        self.rules = rules or Rules()
-        invariant(0 < self.rules.length_s <= DAY_S, "an interval is between a second and a day")
-        invariant(DAY_S % self.rules.length_s == 0, "the interval length divides a day")
-        self.n = 0
-        self.totals = Counts()
-        self.terms = Terms()
-        self.clocks = Clocks()
-        self.seen = Seen()
-        self.charge = Baseline()
-        self.discharge = Baseline()
-        self.newest = Newest()
-        self.cur = Part()
-        self.prev = Part()
-        self.late = Late()
-        self.reconciliation = Reconciliation()
-        self.any_coarse = False
-
-    def reserve(self, n: int) -> None:
-        """Have room for slots below `n`."""
-        if n > self.n:
-            size = len(self.newest.t_ms)
-            if n > size:
-                # By a quarter where devices come one by one, exactly where a whole fleet comes at once.
-                capacity = max(64, n, size + size // 4)
-                for table in self._tables().values():
-                    table.grow(capacity)
-                self.terms.length_ms[size:] = self.rules.length_ms
-            self.n = n
 
     def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
         """Count every row once and return what it closes. `rated_w` per row (W, NaN unknown) bounds what a counter
@@ -94,13 +61,18 @@ class Engine:
             index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
             powers = self._powers(batch, index, rows, counts)
             power, rules, now_ms = powers.battery, self.rules, now.utc_ms
-            counter, span = batch.charge_counter_wh[index], batch.charge_wh[index]
-            charge = flow(rows, counter, span, -power, self.charge, rules, counts, now_ms)
-            counter, span = batch.discharge_counter_wh[index], batch.discharge_wh[index]
-            discharge = flow(rows, counter, span, power, self.discharge, rules, counts, now_ms)
-            for direction, drifted in ((CHARGE, charge.drifted), (DISCHARGE, discharge.drifted)):
-                if drifted is not None:
-                    self._reconcile(direction, drifted)
+            directions = (
+                (self.charge, batch.charge_counter_wh[index], batch.charge_wh[index], -power),
+                (self.discharge, batch.discharge_counter_wh[index], batch.discharge_wh[index], power),
+            )
+            charge, discharge = (
+                flow(rows, counter, span, into_w, base, rules, counts, now_ms)
+                for base, counter, span, into_w in directions
+            )
+            if rows.any_coarse:
+                for direction, (base, counter, _, _) in enumerate(directions):
+                    found = charge if direction == CHARGE else discharge
+                    self.reconciliation.add(compare(rows, counter, found, direction, base, rules, counts))
             slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
@@ -264,51 +236,6 @@ class Engine:
             base.day_ms[slots] = 0
         return made
 
-    def columns(self) -> dict[str, NDArray[np.generic]]:
-        """Views of the whole state by name, each `n` long but for what is late; copy before the next change."""
-        own = {
-            f"{name}.{column}": table.column(column)[: self.n]
-            for name, table in self._tables().items()
-            for column in table.SPEC
-        }
-        late = {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
-        return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.reconciliation.columns().items()}
-
-    def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a state that `columns` gave; a column this version does not know of is left at its default."""
-        invariant(self.n == 0, "only an empty engine is restored")
-        self.reserve(len(columns.get("newest.t_ms", ())))
-        for prefix, held in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.reconciliation)):
-            held.restore({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
-        for name, table in self._tables().items():
-            for column in table.SPEC:
-                stored = columns.get(f"{name}.{column}")
-                if stored is not None:
-                    table.load(column, stored)
-        self.any_coarse = bool(self.terms.coarse.any())
-        self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
-
-    def renumber(self, old_slots: Ints) -> None:
-        """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
-        for table in self._tables().values():
-            table.renumber(old_slots)
-        self.terms.length_ms[old_slots < 0] = self.rules.length_ms
-        self.late.renumber(old_slots)
-        self.reconciliation.renumber(old_slots)
-        self.n = len(old_slots)
-
-    def _tables(self) -> dict[str, Table]:
-        return {
-            "seen": self.seen,
-            "charge": self.charge,
-            "discharge": self.discharge,
-            "newest": self.newest,
-            "terms": self.terms,
-            "clocks": self.clocks,
-            "cur": self.cur,
-            "prev": self.prev,
-        }
-
     def _sift(self, batch: EnergyBatch, counts: Counts) -> Bools:
         legal = (batch.boot >= 0) & (batch.seq >= 0) & (batch.slots >= 0)
         if legal.all():
@@ -359,16 +286,6 @@ class Engine:
         return Powers(
             battery=battery, grid=batch.grid_w[index], pv=batch.pv_w[index], load=batch.load_w[index],
             soc_pct=batch.soc_pct[index],
-        )  # fmt: skip
-
-    def _reconcile(self, direction: int, drifted: Drifted) -> None:
-        length_ms = self.terms.length_ms[drifted.slots]
-        self.reconciliation.add(
-            Days(
-                slots=drifted.slots, direction=np.full(len(length_ms), direction, dtype=np.int8),
-                from_ms=drifted.from_ms // length_ms * length_ms, to_ms=drifted.to_ms // length_ms * length_ms,
-                factor=drifted.factor, ready_ms=np.zeros(len(length_ms), dtype=np.int64),
-            )
         )  # fmt: skip
 
     def _end_days(self, now_ms: int) -> None:

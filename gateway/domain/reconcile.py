@@ -11,10 +11,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.duplicates import heads
 from gateway.domain.late import new_slots, positions
-from gateway.domain.model import Bools, Floats, Ints, Slots, Small
+from gateway.domain.metering import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules
+from gateway.domain.model import Bools, Floats, Ints, Quality, Slots, Small
 
 CHARGE, DISCHARGE = 0, 1
+DAY_MS = 24 * MS_PER_HOUR
+DRIFT_PART = 0.005
+DRIFT_STEPS = 2.0
+DRIFT_FACTOR_MAX = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +49,50 @@ def no_days(n: int = 0) -> Days:
         slots=np.zeros(n, dtype=np.int32), direction=np.zeros(n, dtype=np.int8), from_ms=whole, to_ms=whole.copy(),
         factor=np.ones(n), ready_ms=whole.copy(),
     )  # fmt: skip
+
+
+def compare(
+    rows: Rows, counter_wh: Floats, flow: Flow, direction: int, base: Baseline, rules: Rules, counts: Counts
+) -> Days:
+    """Integration against a coarse counter, from the first reading of a UTC day to that of a later one. What is off by
+    more than its tolerance is to be scaled, unless it is off by so much that one of the two must be wrong."""
+    k = np.flatnonzero(rows.coarse & (rows.t_ms > base.day_ms[rows.slots]))
+    moved, s, t = flow.wh[k] + flow.filled_wh[k], rows.slots[k], rows.t_ms[k]
+    i = np.flatnonzero(np.isfinite(counter_wh[k]) & (counter_wh[k] >= 0) & (t // DAY_MS > base.day_ms[s] // DAY_MS))
+    i = i[heads(s[i])]
+    if not len(i):
+        np.add.at(base.day_integrated_wh, s, moved)
+        return no_days()
+    at = np.minimum(np.searchsorted(s[i], s), len(i) - 1)
+    after = (s[i][at] == s) & (t > t[i][at])
+    np.add.at(base.day_integrated_wh, s[~after], moved[~after])
+    days = _ended(rows, counter_wh, k[i], direction, base, rules, counts)
+    np.add.at(base.day_integrated_wh, s[after], moved[after])
+    return days
+
+
+def _ended(
+    rows: Rows, counter_wh: Floats, k: Ints, direction: int, base: Baseline, rules: Rules, counts: Counts
+) -> Days:
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    counted, integrated = v - base.day_wh[s], base.day_integrated_wh[s]
+    off = np.abs(counted - integrated)
+    step = rows.step_wh[s]
+    step = np.where(np.isfinite(step), step, rules.counter_step_wh)
+    begun = (base.day_ms[s] > 0) & (counted >= 0)
+    drifted = begun & (off > np.maximum(DRIFT_STEPS * step, DRIFT_PART * counted))
+    counts.days_compared += int(np.count_nonzero(begun))
+    counts.days_drifted += int(np.count_nonzero(drifted))
+    counts.drift_wh += float(off[drifted].sum())
+    believed = drifted & (counted <= DRIFT_FACTOR_MAX * integrated) & (integrated <= DRIFT_FACTOR_MAX * counted)
+    rows.quality[k[drifted & ~believed]] |= Quality.DRIFT
+    days = no_days(len(s))
+    length_ms = rows.length_ms[k]
+    days.slots, days.direction[:] = s, direction
+    days.from_ms, days.to_ms = base.day_ms[s] // length_ms * length_ms, t // length_ms * length_ms
+    days.factor[believed] = counted[believed] / integrated[believed]
+    base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = t, v, 0.0
+    return days.rows(believed)
 
 
 class Reconciliation:

@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.energy import Rules
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.files import replacing
 from gateway.storage.spool import CORRUPT_SUFFIX
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from gateway.domain.closes import Closes
-from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals import Engine, Taken
+from gateway.domain.metering import Rules
 from gateway.domain.model import NEVER_MS, EnergyBatch, Floats, Ints, Now, Slots
 from gateway.domain.terms import Agreed
 from gateway.storage.checkpoint import Checkpoints, Columns, take

@@ -28,8 +28,8 @@ import numpy as np
 import orjson
 
 from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
-from gateway.domain.energy import Rules
 from gateway.domain.errors import CorruptState, NewerState
+from gateway.domain.metering import Rules
 from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
 from gateway.domain.terms import Agreed
 

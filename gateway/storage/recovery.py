@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from gateway.domain.closes import Closes
-from gateway.domain.energy import Rules
 from gateway.domain.errors import CorruptState
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
 from gateway.storage.records import Kind, Record, Step, read_names, read_step, same_closes
 from gateway.storage.spool import Scan

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.energy import Rules
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.model import EnergyBatch, Now
 from gateway.services.ingest import Ingest
 from gateway.storage.intervals import IntervalLog

@@ -12,10 +12,10 @@ import numpy as np
 
 from gateway.clock import Clock, SystemClock
 from gateway.domain.columns import Held
-from gateway.domain.energy import Rules
 from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.model import (
     AckBatch,
     AckToken,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
-from gateway.domain.energy import Rules
 from gateway.domain.errors import InvariantBroken
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.model import EnergySource, Quality
 from gateway.domain.terms import Agreed
 from tests.energy_batches import EVER_MS, T0, at, batch, row

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.closes import CLOSE_COLUMNS, Closes
-from gateway.domain.energy import Rules
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.model import EnergyBatch, Now, Quality
 from gateway.domain.terms import Agreed
 from tests.depth import deep

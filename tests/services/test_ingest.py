@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.model import AckBatch, AckToken, ReadingBatch, StatusBatch
 from gateway.ports import Emit
 from gateway.services.ingest import Ingest

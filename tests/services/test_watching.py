@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from gateway.clock import ManualClock, SystemClock, utc_struct
 from gateway.domain.columns import Held
-from gateway.domain.energy import Rules
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.model import NEVER_MS
 from gateway.services import supervisor as supervisor_module
 from gateway.services.checkpoint import Checkpointer, fleet_columns, restore_columns

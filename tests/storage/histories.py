@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.closes import NO_CLOSES, Closes
-from gateway.domain.energy import Rules
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.terms import Agreed
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.recorder import Recorder

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gateway.domain.closes import CLOSE_COLUMNS
-from gateway.domain.energy import Rules
 from gateway.domain.errors import NewerState
 from gateway.domain.intervals import Engine
+from gateway.domain.metering import Rules
 from gateway.domain.terms import Agreed
 from gateway.storage.records import (
     MAGIC,

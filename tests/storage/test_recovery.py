@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.closes import NO_CLOSES, Closes
-from gateway.domain.energy import Rules
+from gateway.domain.metering import Rules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool import Scan, segments
 from tests.energy_batches import T0, at, batch, row

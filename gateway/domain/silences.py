@@ -1,0 +1,133 @@
+"""Silences: stretches longer than an interval of which a counter tells the energy, but not when it flowed.
+
+The newest of each device waits for a while, because the device may still send what it has stored; what is not told by
+then is shared by time.
+"""
+
+import numpy as np
+
+from gateway.domain.duplicates import heads, tails
+from gateway.domain.metering import Baseline, Counts, Flow, Rows, Rules, Stretches
+from gateway.domain.model import Floats, Ints, Quality, Slots
+
+
+def open_silences(
+    rows: Rows,
+    span_wh: Floats,
+    base: Baseline,
+    k: Ints,
+    before_t: Ints,
+    before_v: Floats,
+    v: Floats,
+    rules: Rules,
+    counts: Counts,
+    out: Flow,
+    now_ms: int,
+) -> None:
+    """Silences that ended with rows `k`. The newest of each device waits, others are shared by time at once."""
+    s, coarse = rows.slots[k], rows.coarse[k]
+    # a coarse counter's row brings the energy of its own span besides
+    span = np.where(coarse, np.maximum(rows.span_ms[k], 0), 0)
+    until = np.maximum(rows.t_ms[k] - span, before_t)
+    to_wh = np.maximum(v - np.where(coarse, np.nan_to_num(span_wh[k]), 0.0), before_v)
+    counts.silent_segments += len(k)
+    bounded = until - before_t <= rules.past_ms
+    counts.unattributed_wh += float((to_wh - before_v)[~bounded].sum())
+    k, s, before_t, until = k[bounded], s[bounded], before_t[bounded], until[bounded]
+    before_v, to_wh = before_v[bounded], to_wh[bounded]
+    waiting = s[tails(s)]
+    waiting = waiting[base.since_ms[waiting] > 0]
+    if len(waiting):
+        out.stretches.append(settle(base, waiting, counts))
+    out.filled_wh[k] = np.where(rows.coarse[k], to_wh - before_v, 0.0)
+    last = tails(s)
+    if not last.all():
+        gone = ~last
+        counts.spread_wh += float((to_wh - before_v)[gone].sum())
+        out.stretches.append(
+            Stretches(
+                slots=s[gone], from_ms=before_t[gone], to_ms=until[gone], wh=(to_wh - before_v)[gone],
+                quality=np.full(int(gone.sum()), Quality.SPREAD, dtype=np.int16),
+            )
+        )  # fmt: skip
+    s = s[last]
+    base.from_ms[s], base.from_wh[s] = before_t[last], before_v[last]
+    base.to_ms[s], base.to_wh[s] = until[last], to_wh[last]
+    base.since_ms[s] = now_ms
+
+
+def refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, now_ms: int) -> None:
+    """Samples that the device had stored tell what happened within a silence."""
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    inside = (base.since_ms[s] > 0) & (t > base.from_ms[s]) & (t < base.to_ms[s])
+    inside &= (v >= base.from_wh[s]) & (v <= base.to_wh[s])
+    k = last_of_equal_times(rows, k[inside])
+    if not len(k):
+        return
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    before_t, before_v = before(s, t, v, base.from_ms, base.from_wh)
+    grown, lasted = v - before_v, t - before_t
+    if np.any(grown < 0):
+        # a counter that goes up and down again says nothing that could be relied on
+        sane = ~np.isin(s, s[grown < 0])
+        k, s, t, before_t, lasted = k[sane], s[sane], t[sane], before_t[sane], lasted[sane]
+        v, grown = v[sane], grown[sane]
+        if not len(k):
+            return
+    short = lasted <= rows.length_ms[k]
+    out.filled_wh[k] = np.where(short & rows.coarse[k], -grown, 0.0)
+    placed = short & ~rows.coarse[k]
+    out.wh[k] = np.where(placed, grown, 0.0)
+    out.from_ms[k] = np.where(placed, before_t, t)
+    far = ~short
+    if far.any():
+        out.stretches.append(
+            Stretches(
+                slots=s[far], from_ms=before_t[far], to_ms=t[far], wh=grown[far],
+                quality=np.full(int(far.sum()), Quality.SPREAD, dtype=np.int16),
+            )
+        )  # fmt: skip
+    tail = tails(s)
+    s, t, v, length = s[tail], t[tail], v[tail], rows.length_ms[k[tail]]
+    base.from_ms[s], base.from_wh[s], base.since_ms[s] = t, v, now_ms
+    done = base.to_ms[s] - t <= length
+    if done.any():
+        s = s[done]
+        rest = Stretches(
+            slots=s, from_ms=base.from_ms[s], to_ms=base.to_ms[s], wh=base.to_wh[s] - base.from_wh[s],
+            quality=np.zeros(len(s), dtype=np.int16),
+        )  # fmt: skip
+        base.since_ms[s] = 0
+        out.stretches.append(rest)
+
+
+def settle(base: Baseline, slots: Slots, counts: Counts) -> Stretches:
+    """Give up waiting for what happened in the silences of these devices: what is left is shared by time."""
+    found = Stretches(
+        slots=slots,
+        from_ms=base.from_ms[slots],
+        to_ms=base.to_ms[slots],
+        wh=base.to_wh[slots] - base.from_wh[slots],
+        quality=np.full(len(slots), Quality.SPREAD, dtype=np.int16),
+    )
+    base.since_ms[slots] = 0
+    counts.spread_wh += float(found.wh.sum())
+    return found
+
+
+def last_of_equal_times(rows: Rows, k: Ints) -> Ints:
+    if len(k) < 2:
+        return k
+    s, t = rows.slots[k], rows.t_ms[k]
+    keep = np.ones(len(k), dtype=np.bool_)
+    keep[:-1] = (s[1:] != s[:-1]) | (t[1:] != t[:-1])
+    return k if bool(keep.all()) else k[keep]
+
+
+def before(s: Slots, t: Ints, v: Floats, base_t: Ints, base_v: Floats) -> tuple[Ints, Floats]:
+    """Time and value before each row: those of the row before it, of the first row of a device its base."""
+    head = heads(s)
+    before_t, before_v = np.empty_like(t), np.empty_like(v)
+    before_t[1:], before_v[1:] = t[:-1], v[:-1]
+    before_t[head], before_v[head] = base_t[s[head]], base_v[s[head]]
+    return before_t, before_v
