@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport, IntervalBody, LiveReport
+from gateway.api.interval_models import IntervalBody, LiveReport
+from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport
 from gateway.api.openapi import openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.codec import Codec

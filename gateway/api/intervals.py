@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.api.models import IntervalBody, IntervalList
+from gateway.api.interval_models import IntervalBody, IntervalList
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.model import IntervalRecord
 from gateway.services.history import History, Question

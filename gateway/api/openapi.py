@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from gateway.api.interval_models import CompletenessList, IntervalList, MissingList, ResendBody, ResendReport, SinkList
 from gateway.api.models import (
     AnswerBody,
     AvailabilityList,
-    CompletenessList,
     DeviceList,
     DeviceState,
     EventList,
@@ -14,14 +14,9 @@ from gateway.api.models import (
     HoldList,
     HoldState,
     ImportReport,
-    IntervalList,
-    MissingList,
     Problem,
     Quarantine,
     Readiness,
-    ResendBody,
-    ResendReport,
-    SinkList,
     StopBody,
     Unenrolled,
 )

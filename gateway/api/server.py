@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from gateway.api import intervals
 from gateway.api.dispatch_view import DispatchView
+from gateway.api.interval_models import ResendBody
 from gateway.api.models import (
     AnswerBody,
     BadRowBody,
@@ -25,7 +26,6 @@ from gateway.api.models import (
     NoteBody,
     Problem,
     Readiness,
-    ResendBody,
     StopBody,
     Unenrolled,
 )

@@ -8,7 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.api.models import (
+from gateway.api.interval_models import (
     CompletenessList,
     DeviceDayBody,
     GapBody,

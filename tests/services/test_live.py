@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.api.models import LiveReport
+from gateway.api.interval_models import LiveReport
 from gateway.clock import ManualClock
 from gateway.domain.fleet import Fleet
 from gateway.services import live as module
