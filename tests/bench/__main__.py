@@ -7,7 +7,10 @@ import sys
 
 import uvloop
 
-BENCHES = ("ingest", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage", "edge")
+BENCHES = (
+    "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
+    "edge",
+)  # fmt: skip
 
 
 def main() -> int:

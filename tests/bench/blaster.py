@@ -16,6 +16,7 @@ import orjson
 
 CONNACK = bytes([0x20, 0x06, 0x00, 0x00, 0x03, 0x21, 0xFF, 0xFF])
 WINDOW_DEFAULT = 10_000
+PACED_MS = 1
 DEVICE = "home-{:06d}"
 FIRST_BOOT = 100
 BOOT = b'"boot":%d,' % FIRST_BOOT
@@ -153,11 +154,15 @@ def acknowledgements(buffer: bytes) -> tuple[bytes, int]:
 class Peer:
     """Serves any number of clients; blasts to those that subscribe energy, acknowledges what others publish."""
 
-    def __init__(self, listener: socket.socket, packets: list[bytes], window: int, *, again: bool) -> None:
+    def __init__(
+        self, listener: socket.socket, packets: list[bytes], window: int, *, again: bool, per_s: int = 0
+    ) -> None:
         self.listener = listener
         self.packets = packets
         self.window = window
         self.again = again
+        self.per_s = per_s
+        self.began: dict[int, float] = {}
         self.clients: dict[int, Client] = {}
         self.sent: dict[int, int] = {}
         self.acked: dict[int, int] = {}
@@ -166,7 +171,7 @@ class Peer:
 
     def serve(self, *, deadline: float) -> None:
         while time.monotonic() < deadline:
-            for fd, events in self.poll.poll(0 if self._may_send() else 200):
+            for fd, events in self.poll.poll(0 if self._may_send() else PACED_MS if self.per_s else 200):
                 if fd == self.listener.fileno():
                     sock, _address = self.listener.accept()
                     self.clients[sock.fileno()] = Client(sock)
@@ -192,7 +197,10 @@ class Peer:
             return 0
         sent, size = self.sent[fd], len(self.packets)
         left = size - sent % size if self.again else size - sent
-        return min(self.window - (sent - self.acked[fd]), left, 500)
+        room = min(self.window - (sent - self.acked[fd]), left, 500)
+        if self.per_s:
+            room = min(room, int((time.monotonic() - self.began[fd]) * self.per_s) - sent)
+        return room
 
     def _may_send(self) -> bool:
         return any(self._room(fd) > 0 for fd in self.sent)
@@ -227,6 +235,7 @@ class Peer:
                 client.out += b"\x40\x02" + body[2 + topic : 4 + topic]
             elif client.greet(kind, body):
                 self.sent[fd] = self.acked[fd] = 0
+                self.began[fd] = time.monotonic()
 
     def _send(self, fd: int) -> None:
         room = self._room(fd)
@@ -247,6 +256,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="start over, with the next boot, without end")
     parser.add_argument("--t-ms", type=int, default=0)
     parser.add_argument("--step-ms", type=int, default=10_000)
+    parser.add_argument("--per-s", type=int, default=0, help="so many messages a second, not as many as go")
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--cpu", type=int, default=-1)
     args = parser.parse_args()
@@ -256,7 +266,9 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        Peer(listener, packets, args.window, again=args.again).serve(deadline=time.monotonic() + args.seconds)
+        Peer(listener, packets, args.window, again=args.again, per_s=args.per_s).serve(
+            deadline=time.monotonic() + args.seconds
+        )
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.bench import allocate, csv, edge, fanout, ingest, log, memory, mixed, modbus, outage, tick, track
+from tests.bench import allocate, csv, edge, fanout, ingest, log, memory, mixed, modbus, outage, paced, tick, track
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
 @pytest.fixture(autouse=True)
 def unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Benches keep to one core; the tests after them must not."""
-    for bench in (allocate, csv, fanout, ingest, mixed, modbus, tick, track):
+    for bench in (allocate, csv, fanout, ingest, mixed, modbus, paced, tick, track):
         monkeypatch.setattr(bench, "pin", lambda: None)
 
 
@@ -42,6 +42,12 @@ async def test_mixed_few_devices_counts_what_was_acknowledged() -> None:
     sizes = check(found, "mixed", {"idle_x", "bound_x"}, {"idle_x", "resumed_and_nothing_lost"})
     assert [size["load"] for size in sizes] == ["idle", "saturated"]
     assert sizes[1]["messages_ingested"] > 0
+
+
+async def test_paced_few_devices_have_everything_acknowledged_over_an_edge() -> None:
+    sizes = check(await paced.run(quick=True), "paced", set(), {"cpu_share", "behind_s"})
+    assert [size["n"] for size in sizes] == [200, 1_000]
+    assert all(0 < size["messages"] <= 4_000 for size in sizes)
 
 
 async def test_tick_few_devices_reports_each_size() -> None:
