@@ -56,8 +56,8 @@ def _blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.gen
 
 
 def _write(column: NDArray[np.generic], at: slice | Bools, values: NDArray[np.generic]) -> None:
-    """Write to a new column, but not zeros to zeros: that would take memory."""
-    if values.any() or column[at].any():
+    """Write to a new column, but not zeros to zeros: that would take memory. Minus nothing is not zero."""
+    if np.ascontiguousarray(values).view(np.uint8).any() or column[at].any():
         column[at] = values
 
 
