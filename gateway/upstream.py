@@ -16,7 +16,7 @@ from gateway.domain.closes import Closes
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
-from gateway.domain.model import Ints, Slots
+from gateway.domain.model import DeviceId, Ints, Slots
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History
@@ -29,7 +29,7 @@ from gateway.sinks.leap_csv import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.sinks.parquet import ParquetSink
 from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.interval_rows import closes_of
+from gateway.storage.interval_rows import closes_of, damaged_record
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.room import log_bytes
 
@@ -103,7 +103,10 @@ class Upstream:
         """What the log has of these intervals."""
         ids = self.fleet.ids
         places = [(start, ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
-        return closes_of(await self.queries.find(places), self.fleet.slot_of)
+        records, damaged = await self.queries.find(places)
+        return closes_of(
+            [*records, *(damaged_record(DeviceId(id_), start) for start, id_ in damaged)], self.fleet.slot_of
+        )
 
     def wake(self) -> None:
         """The log has grown."""

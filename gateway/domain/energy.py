@@ -34,26 +34,30 @@ def flow(
     is not newer than its baseline brings none (the differences contain it already) unless it lies within a silence;
     resets, jumps and silences longer than an interval restart the baseline."""
     n = len(rows.t_ms)
-    out = Flow(wh=np.zeros(n), from_ms=rows.t_ms.copy(), stretches=[], filled_wh=np.zeros(n))
+    out = Flow(
+        wh=np.zeros(n),
+        from_ms=rows.t_ms.copy(),
+        stretches=[],
+        filled_wh=np.zeros(n),
+        broken=np.zeros(n, dtype=np.bool_),
+    )
     with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)
+    spanned = ~with_counter | rows.coarse
+    if spanned.any():
+        by_power = np.maximum(power_w, 0.0) * (rows.span_ms / MS_PER_HOUR)
+        span_wh = np.where(np.isnan(span_wh), by_power, span_wh)
+        spanned &= np.isfinite(span_wh)
     k = np.flatnonzero(with_counter)
     if len(k):
         ahead = rows.t_ms[k] > base.t_ms[rows.slots[k]]
         if not ahead.all():
-            refine(rows, counter_wh, base, k[~ahead], out, now_ms)
+            refine(rows, counter_wh, span_wh, base, k[~ahead], out, now_ms)
             k = k[ahead]
         k = last_of_equal_times(rows, k)
     if len(k):
         _differences(rows, counter_wh, span_wh, base, k, rules, counts, out, now_ms)
-    if len(k) < len(counter_wh) or rows.any_coarse:
-        spanned = ~with_counter | rows.coarse
-        unknown = np.isnan(span_wh)
-        if unknown.any():
-            by_power = np.maximum(power_w, 0.0) * (rows.span_ms / MS_PER_HOUR)
-            span_wh = np.where(unknown, by_power, span_wh)
-        spanned &= np.isfinite(span_wh)
-        if spanned.any():
-            _spans(rows, span_wh, np.flatnonzero(spanned), base, rules, counts, out)
+    if spanned.any():
+        _spans(rows, span_wh, np.flatnonzero(spanned), base, rules, counts, out)
     return out
 
 
@@ -88,6 +92,7 @@ def _differences(
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(grown[jump].sum())
         rows.quality[k[jump]] |= Quality.JUMP
+    out.broken[k] = reset | jump
     placed = good & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
@@ -131,6 +136,7 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
     long = good & (span > rows.length_ms[k])
     if long.any():
         i = k[long]
+        out.filled_wh[i] += energy[long]
         counts.spread_wh += float(energy[long].sum())
         out.stretches.append(
             Stretches(

@@ -72,6 +72,7 @@ class Engine(State):
             if rows.any_coarse:
                 for direction, (base, counter, _, _) in enumerate(directions):
                     found = charge if direction == CHARGE else discharge
+                    self.reconciliation.told(rows, found, direction)
                     self.reconciliation.add(compare(rows, counter, found, direction, base, rules, counts))
             slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
             last = tails(rows.slots)
@@ -113,8 +114,10 @@ class Engine(State):
         """Devices and starts of older intervals that are to be made again for what came until `until_ms`."""
 
         def due(changed_ms: Ints) -> Bools:
-            found: Bools = changed_ms <= min(until_ms, now.utc_ms - self.rules.grace_ms)
-            return found | (changed_ms > now.utc_ms)
+            # What is of a time to come was there before the clock went back.
+            ahead = (changed_ms > now.utc_ms) & (until_ms != NEVER_MS)
+            found: Bools = ahead | (changed_ms <= min(until_ms, now.utc_ms - self.rules.grace_ms))
+            return found
 
         slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
         if len(self.reconciliation):
@@ -132,8 +135,9 @@ class Engine(State):
         slots, start_ms = slots[inside], start_ms[inside]
         factors = self.reconciliation.take(slots, start_ms, self.terms.length_ms)
         by_counter = self._counted(self.charge), self._counted(self.discharge)
-        closes = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
+        closes, lost = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
         counts = Counts(closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1)))
+        _count_lost(lost, counts)
         self.totals.add(counts)
         return closes
 
@@ -194,9 +198,10 @@ class Engine(State):
         self.terms.not_before_ms[s] = -(-end // length) * length
         self.terms.length_ms[slots] = length_ms
         self.reconciliation.drop(slots)
+        for base in (self.charge, self.discharge):
+            base.day_ms[slots] = 0
         lost = self.late.drop(slots)
-        counts.lost_rows += int(lost.samples.sum())
-        counts.lost_wh += float(lost.charge_wh.sum() + lost.discharge_wh.sum())
+        _count_lost(lost, counts)
         self._clear(slots)
         self.totals.add(counts)
         return closes
@@ -294,7 +299,8 @@ class Engine(State):
             days = self.reconciliation.days
             s = days.slots
             since = np.where(days.direction == CHARGE, self.charge.since_ms[s], self.discharge.since_ms[s])
-            self.reconciliation.ready((self.prev.start_ms[s] >= days.to_ms) & (since <= 0), now_ms)
+            past = self.prev.start_ms[s] + self.terms.length_ms[s] > days.to_ms
+            self.reconciliation.ready(past & (since <= 0), now_ms)
 
     def _accumulate(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> _Opened | None:
         cur, prev = self.cur, self.prev
@@ -304,9 +310,7 @@ class Engine(State):
         if late.any():
             lost = groups.start_ms < floor
             if lost.any():
-                gone = groups.rows(lost)
-                counts.lost_rows += int(gone.samples.sum())
-                counts.lost_wh += float(gone.charge_wh.sum() + gone.discharge_wh.sum())
+                _count_lost(groups.rows(lost), counts)
             waits = late & ~lost
             self._set_late(slots[waits], groups.rows(waits), now, counts)
             slots, groups = slots[~late], groups.rows(~late)
@@ -431,6 +435,11 @@ class Engine(State):
         """Devices whose energy in this direction is that of their counter."""
         counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.terms.coarse[: self.n]
         return counted
+
+
+def _count_lost(part: Part, counts: Counts) -> None:
+    counts.lost_rows += int(part.samples.sum())
+    counts.lost_wh += float(part.charge_wh.sum() + part.discharge_wh.sum())
 
 
 def _fallen_out(opened: _Opened) -> tuple[Slots, Part]:

@@ -15,6 +15,8 @@ from gateway.domain.closes import Closes, closes_of, part_of
 from gateway.domain.model import NEVER_MS, Bools, EnergySource, Floats, Ints, Quality, Slots
 
 _SLOTS = "slots"
+DAMAGED = -1
+"""The revision of a base that cannot be read any more."""
 
 
 class Late:
@@ -54,15 +56,20 @@ class Late:
         length_ms: Ints,
         by_counter: tuple[Bools, Bools],
         factors: Floats,
-    ) -> Closes:
-        """The next revisions of these intervals, which wait no more. `bases`: their newest records, where there are any
-        (in any order); an interval without one becomes its first. `length_ms` and `by_counter` are by slot, `factors`
-        what charge and discharge of each record are to be multiplied by, with what is late (1 = nothing to do)."""
+    ) -> tuple[Closes, Part]:
+        """The next revisions of these intervals, which wait no more, and what of them is lost. `bases`: their newest
+        records, where there are any (in any order); an interval without one becomes its first, of one that is `DAMAGED`
+        nothing is made. `length_ms` and `by_counter` are by slot, `factors` what charge and discharge of each record
+        are to be multiplied by, with what is late (1 = nothing to do)."""
         at, there = self._find(slots, start_ms)
         base_at, known = positions(slots, start_ms, bases.slots, bases.start_ms)
+        lost = known & (bases.revision[base_at] == DAMAGED) if known.any() else known
         scaled = (factors != 1.0).any(axis=1)
+        gone = np.zeros(len(self.slots), dtype=np.bool_)
+        gone[at[there]] = True
+        out = self.rows.rows(at[there & lost])
         order = np.lexsort((start_ms, slots))
-        order = order[(there | (known & scaled))[order]]
+        order = order[((there | (known & scaled)) & ~lost)[order]]
         s, start_ms, factors, scaled = slots[order], start_ms[order], factors[order], scaled[order]
         there, base_at, known = there[order], base_at[order], known[order]
         at = at[order][there]
@@ -80,10 +87,8 @@ class Late:
         whole.discharge_wh *= factors[:, 1]
         whole.quality[scaled] |= Quality.DRIFT
         whole.revision += 1
-        gone = np.zeros(len(self.slots), dtype=np.bool_)
-        gone[at] = True
         self.slots, self.rows = self.slots[~gone], self.rows.rows(~gone)
-        return closes_of(s, whole, length_ms[s], (counted[0], counted[1]))
+        return closes_of(s, whole, length_ms[s], (counted[0], counted[1])), out
 
     def drop(self, slots: Slots) -> Part:
         """Give up what waits for these devices; returns it."""

@@ -136,10 +136,12 @@ class Stretches:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known. `stretches`:
-    what is longer than an interval or ends elsewhere than at a row. `filled_wh`: what a coarse counter tells of a
-    silence that a row ended, less what rows within it tell."""
+    what is longer than an interval or ends elsewhere than at a row. `filled_wh`: what else of a row counts as
+    integrated: what a coarse counter tells of a silence that it ended, less what rows within it tell, and spans of over
+    an interval. `broken` marks rows over which a counter says nothing: it began anew or jumped."""
 
     wh: Floats
     from_ms: Ints
     stretches: list[Stretches]
     filled_wh: Floats
+    broken: Bools

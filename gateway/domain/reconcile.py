@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.duplicates import heads
+from gateway.domain.duplicates import heads, tails
 from gateway.domain.late import new_slots, positions
 from gateway.domain.metering import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules
 from gateway.domain.model import Bools, Floats, Ints, Quality, Slots, Small
@@ -25,14 +25,15 @@ DRIFT_FACTOR_MAX = 2.0
 
 @dataclass(slots=True, kw_only=True)
 class Days:
-    """Rows of `(from_ms, to_ms]` in which what was integrated in one `direction` is to be multiplied by `factor`.
-    `ready_ms`: when the last of it was recorded, 0 = not yet."""
+    """Rows of `(from_ms, to_ms]`, of which the counter says `counted_wh` and integration `integrated_wh` in one
+    `direction`. `ready_ms`: when the last of it was recorded, 0 = not yet."""
 
     slots: Slots
     direction: Small
     from_ms: Ints
     to_ms: Ints
-    factor: Floats
+    counted_wh: Floats
+    integrated_wh: Floats
     ready_ms: Ints
 
     def rows(self, index: Ints | Bools) -> Self:
@@ -47,7 +48,7 @@ def no_days(n: int = 0) -> Days:
     whole = np.zeros(n, dtype=np.int64)
     return Days(
         slots=np.zeros(n, dtype=np.int32), direction=np.zeros(n, dtype=np.int8), from_ms=whole, to_ms=whole.copy(),
-        factor=np.ones(n), ready_ms=whole.copy(),
+        counted_wh=np.ones(n), integrated_wh=np.ones(n), ready_ms=whole.copy(),
     )  # fmt: skip
 
 
@@ -55,7 +56,13 @@ def compare(
     rows: Rows, counter_wh: Floats, flow: Flow, direction: int, base: Baseline, rules: Rules, counts: Counts
 ) -> Days:
     """Integration against a coarse counter, from the first reading of a UTC day to that of a later one. What is off by
-    more than its tolerance is to be scaled, unless it is off by so much that one of the two must be wrong."""
+    more than its tolerance is to be scaled, unless it is off by so much that one of the two must be wrong. Where a
+    counter began anew or jumped, so does the comparison."""
+    broken = np.flatnonzero(rows.coarse & flow.broken)
+    if len(broken):
+        broken = broken[tails(rows.slots[broken])]
+        s = rows.slots[broken]
+        base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = rows.t_ms[broken], counter_wh[broken], 0.0
     k = np.flatnonzero(rows.coarse & (rows.t_ms > base.day_ms[rows.slots]))
     moved, s, t = flow.wh[k] + flow.filled_wh[k], rows.slots[k], rows.t_ms[k]
     i = np.flatnonzero(np.isfinite(counter_wh[k]) & (counter_wh[k] >= 0) & (t // DAY_MS > base.day_ms[s] // DAY_MS))
@@ -89,8 +96,9 @@ def _ended(
     days = no_days(len(s))
     length_ms = rows.length_ms[k]
     days.slots, days.direction[:] = s, direction
-    days.from_ms, days.to_ms = base.day_ms[s] // length_ms * length_ms, t // length_ms * length_ms
-    days.factor[believed] = counted[believed] / integrated[believed]
+    days.from_ms, days.to_ms = base.day_ms[s] // length_ms * length_ms, t
+    believed &= t - days.from_ms >= length_ms
+    days.counted_wh, days.integrated_wh = counted, integrated.copy()
     base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = t, v, 0.0
     return days.rows(believed)
 
@@ -105,11 +113,23 @@ class Reconciliation:
         return len(self.days.slots)
 
     def add(self, days: Days) -> None:
-        """Days whose `from_ms` and `to_ms` are starts of intervals."""
-        days = days.rows(days.to_ms > days.from_ms)
+        """Days of at least one interval; `from_ms` is the start of the first."""
         if len(days.slots):
             held = self.days.columns()
             self.days = Days(**{name: np.concatenate((held[name], new)) for name, new in days.columns().items()})
+
+    def told(self, rows: Rows, flow: Flow, direction: int) -> None:
+        """What comes of a day after the comparison was not missing."""
+        days = self.days
+        order = np.flatnonzero(days.direction == direction)
+        order = order[np.argsort(days.slots[order], kind="stable")]
+        newest = order[tails(days.slots[order])]
+        if not len(newest):
+            return
+        at = newest[np.minimum(np.searchsorted(days.slots[newest], rows.slots), len(newest) - 1)]
+        within = rows.coarse & (days.slots[at] == rows.slots)
+        within &= (rows.t_ms > days.from_ms[at]) & (rows.t_ms <= days.to_ms[at])
+        np.add.at(days.integrated_wh, at[within], (flow.wh + flow.filled_wh)[within])
 
     def ready(self, days: Bools, now_ms: int) -> None:
         """All that some of the days will have has been recorded or is late."""
@@ -137,9 +157,10 @@ class Reconciliation:
         intervals = self._intervals(index, length_ms)
         reached = np.minimum(reached, intervals)
         taken = number < np.repeat(reached, intervals)
-        np.multiply.at(out, (at[taken], self.days.direction[of[taken]]), self.days.factor[of[taken]])
+        factor = self.days.counted_wh / np.maximum(self.days.integrated_wh, 1e-9)
+        np.multiply.at(out, (at[taken], self.days.direction[of[taken]]), factor[of[taken]])
         self.days.from_ms[index] += reached * length_ms[self.days.slots[index]]
-        self.days = self.days.rows(self.days.from_ms < self.days.to_ms)
+        self.days = self.days.rows(self.days.to_ms - self.days.from_ms >= length_ms[self.days.slots])
         return out
 
     def drop(self, slots: Slots) -> None:
@@ -162,9 +183,8 @@ class Reconciliation:
             self.days = Days(**{name: columns[name].astype(column.dtype) for name, column in empty.items()})
 
     def _intervals(self, index: Ints, length_ms: Ints) -> Ints:
-        """How many intervals of each day wait."""
-        days = self.days
-        n: Ints = -(-(days.to_ms[index] - days.from_ms[index]) // length_ms[days.slots[index]])
+        """How many intervals of each day wait; that of the comparison belongs to the next."""
+        n: Ints = (self.days.to_ms[index] - self.days.from_ms[index]) // length_ms[self.days.slots[index]]
         return n
 
     def _spread(self, index: Ints, length_ms: Ints) -> tuple[Ints, Ints, Ints]:

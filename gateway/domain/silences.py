@@ -33,6 +33,9 @@ def open_silences(
     counts.silent_segments += len(k)
     bounded = until - before_t <= rules.past_ms
     counts.unattributed_wh += float((to_wh - before_v)[~bounded].sum())
+    out.broken[k[~bounded]] = True
+    # what its own span covers is no silence
+    bounded &= until > before_t
     k, s, before_t, until = k[bounded], s[bounded], before_t[bounded], until[bounded]
     before_v, to_wh = before_v[bounded], to_wh[bounded]
     waiting = s[tails(s)]
@@ -56,7 +59,7 @@ def open_silences(
     base.since_ms[s] = now_ms
 
 
-def refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, now_ms: int) -> None:
+def refine(rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, k: Ints, out: Flow, now_ms: int) -> None:
     """Samples that the device had stored tell what happened within a silence."""
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
     inside = (base.since_ms[s] > 0) & (t > base.from_ms[s]) & (t < base.to_ms[s])
@@ -75,7 +78,11 @@ def refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, n
         if not len(k):
             return
     short = lasted <= rows.length_ms[k]
-    out.filled_wh[k] = np.where(short & rows.coarse[k], -grown, 0.0)
+    # what the span of a coarse counter's row tells is counted by itself, and not again with the silence
+    coarse = rows.coarse[k]
+    span_ms = np.where(coarse, np.clip(rows.span_ms[k], 0, lasted), 0)
+    spanned = np.where(coarse, np.clip(np.nan_to_num(span_wh[k]), 0.0, grown), 0.0)
+    out.filled_wh[k] = np.where(coarse, -np.where(short, grown, spanned), 0.0)
     placed = short & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
@@ -83,7 +90,7 @@ def refine(rows: Rows, counter_wh: Floats, base: Baseline, k: Ints, out: Flow, n
     if far.any():
         out.stretches.append(
             Stretches(
-                slots=s[far], from_ms=before_t[far], to_ms=t[far], wh=grown[far],
+                slots=s[far], from_ms=before_t[far], to_ms=(t - span_ms)[far], wh=(grown - spanned)[far],
                 quality=np.full(int(far.sum()), Quality.SPREAD, dtype=np.int16),
             )
         )  # fmt: skip

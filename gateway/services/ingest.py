@@ -33,6 +33,7 @@ HELD_RETRY_S = 0.05
 CLOSE_PERIOD_S = 1.0
 LOG_RETRY_S = 1.0
 REPAIR_PERIOD_S = 5.0
+REPAIR_PAUSE_S = 0.25
 ENERGY_COLUMNS = tuple(EnergyBatch.__dataclass_fields__)
 
 
@@ -216,6 +217,7 @@ class Ingest:
                 if not self._recorder.room_for_repair:
                     break
                 self._recorder.repair(slots, starts, bases, self._clock.now())
+                await asyncio.sleep(REPAIR_PAUSE_S)
 
     async def _close_by_time(self) -> None:
         while True:

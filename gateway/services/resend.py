@@ -24,7 +24,8 @@ class Resend:
         """See `delivery.Finder`. What has a newer revision by now is sent as that."""
         waiting = await self._log.ask(lambda standings: standings.parked(name, limit, RESEND))
         places: list[Place] = [(one.identity[0], one.identity[1]) for one in waiting]
-        return await self._queries.find(places), [one.identity for one in waiting]
+        records, _ = await self._queries.find(places)
+        return records, [one.identity for one in waiting]
 
     async def mark(self, name: str, rows: Sequence[IntervalRecord]) -> int:
         """Have these records sent once more; returns how many."""

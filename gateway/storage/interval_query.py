@@ -144,10 +144,16 @@ def _place(row: Row) -> Place:
 
 
 def _last_place(rows: Iterable[Row]) -> Place:
-    places = [place for place in map(_place, rows) if isinstance(place[0], int) and isinstance(place[1], str)]
-    if not places:
+    keyed = _keyed(rows)
+    if not keyed:
         raise StorageError("interval log: a page of records is damaged")
-    return max(places)
+    return max(map(_place, keyed))
+
+
+def _keyed(rows: Iterable[Row]) -> list[Row]:
+    """Rows that at least tell what they are of."""
+    kinds = (str, int, int, int)
+    return [row for row in rows if all(isinstance(value, kind) for value, kind in zip(row[1:5], kinds, strict=True))]
 
 
 def _keep_newest(newest: dict[Place, Row], row: Row) -> None:
@@ -181,18 +187,22 @@ class IntervalQueries:
 
         return await self._run(lambda: page(self._connections(wanted.from_ms), wanted, after, limit))
 
-    async def find(self, places: Sequence[Place]) -> list[IntervalRecord]:
-        """The newest records of these intervals, by start and device; those that have none, or a damaged one, are left
-        out. Raises StorageError."""
+    async def find(self, places: Sequence[Place]) -> tuple[list[IntervalRecord], list[Place]]:
+        """The newest records of these intervals, by start and device, and the intervals whose newest is damaged; those
+        that have none are left out. Raises StorageError."""
         if not places:
-            return []
+            return [], []
 
-        def work() -> list[IntervalRecord]:
+        def work() -> tuple[list[IntervalRecord], list[Place]]:
             newest: dict[Place, Row] = {}
+            damaged: dict[Place, Row] = {}
             for connection in self._connections(min(places)[0]):
-                for row in _fetch(connection, _FIND, {"keys": json.dumps(places)})[0]:
-                    _keep_newest(newest, row)
-            return [record_of(newest[place]) for place in sorted(newest)]
+                rows, bad = _fetch(connection, _FIND, {"keys": json.dumps(places)})
+                for found, into in ((rows, newest), (_keyed(bad), damaged)):
+                    for row in found:
+                        _keep_newest(into, row)
+            lost = {place for place, row in damaged.items() if place not in newest or newest[place][4] < row[4]}
+            return [record_of(newest[place]) for place in sorted(newest.keys() - lost)], sorted(lost)
 
         return await self._run(work)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
+from gateway.domain.late import DAMAGED
 from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Quality
 
 Row = tuple[Any, ...]
@@ -140,6 +141,14 @@ def closes_of(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> 
             values = [slot_of[r.device] if name == "slots" else getattr(r, name) for r in known]
             columns[name] = np.array(values, dtype=np.dtype(dtype).newbyteorder("="))
     return sealed(Closes(**columns, hash=np.zeros(len(known), dtype=np.int64)))
+
+
+def damaged_record(device: DeviceId, start_ms: int) -> IntervalRecord:
+    """Stands for a record that nobody can read any more: nothing is to be made from it."""
+    return IntervalRecord(
+        device=device, start_ms=start_ms, length_s=1, revision=DAMAGED, charge_wh=None, discharge_wh=None,
+        coverage_pct=0.0, samples=0, soc_end_pct=None, source=EnergySource.NONE,
+    )  # fmt: skip
 
 
 def identity(row: Row) -> Row:

@@ -36,7 +36,7 @@ DurableHook = Callable[[int], None]
 
 UNLOGGED_ROWS = 500_000
 LATE_ROWS = 500_000
-REPAIR_ROWS = 2_000
+REPAIR_ROWS = 10_000
 DURABLE_WAIT_S = 30.0
 
 
@@ -62,6 +62,7 @@ class Recorder:
         # the log holds all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
         self._logged_ms = NEVER_MS
         self._mark = (0, NEVER_MS)
+        self._repaired = 0
 
     def open_spool(
         self,
@@ -138,18 +139,21 @@ class Recorder:
 
     def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
         """Older intervals that are to be made again, once the log holds the records of what changed them."""
-        slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
-        if not len(slots) and self.engine.to_repair and self.logged_record() >= self._mark[0]:
+        if now.utc_ms < self._mark[1]:
+            self._logged_ms, self._mark = NEVER_MS, (self.spool.last_record, now.utc_ms)
+        logged = self.logged_record()
+        most = REPAIR_ROWS if logged >= self._repaired else 0
+        slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
+        if most and not len(slots) and self.engine.to_repair and logged >= self._mark[0]:
             # What has changed by now is in records up to here; it is given when the log has come as far.
-            self._logged_ms = self._mark[1]
-            self._mark = self.spool.last_record, now.utc_ms
-            slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
+            self._logged_ms, self._mark = self._mark[1], (self.spool.last_record, now.utc_ms)
+            slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
         return slots, start_ms
 
     def repair(self, slots: Slots, start_ms: Ints, bases: Closes, now: Now) -> int:
         """Make older intervals again, from their newest records; returns how many."""
         closes = self.engine.repair(slots, start_ms, bases)
-        self._append(
+        self._repaired = self._append(
             Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), closes), closes
         )
         return len(closes)

@@ -1,5 +1,7 @@
 """The interval engine, situation by situation. Intervals are 60 s long and `T0` is on an edge."""
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.errors import InvariantBroken
 from gateway.domain.intervals import Engine
+from gateway.domain.late import DAMAGED
 from gateway.domain.metering import Rules
-from gateway.domain.model import EnergySource, Quality
+from gateway.domain.model import NEVER_MS, EnergySource, Quality
 from gateway.domain.terms import Agreed
 from tests.energy_batches import EVER_MS, T0, at, batch, row
 
@@ -364,6 +367,111 @@ def test_engine_day_that_is_off_by_more_than_twice_is_left_as_it_was() -> None:
     closes = joined(*(take(e, hour(i, 210.0 * i)) for i in range(28)))
     assert (e.totals.days_drifted, e.to_repair) == (1, 0)
     assert [bool(q & Quality.DRIFT) for q in closes.quality.tolist()] == [i == 24 for i in range(len(closes))]
+
+
+def counted_hours(*, over: dict[int, float]) -> list[float]:
+    """A counter by the hour that tells 100 Wh in each, other than in some."""
+    return list(itertools.accumulate(over.get(i, 0.0 if i == 0 else 100.0) for i in range(27)))
+
+
+@pytest.mark.parametrize("over", [{12: 2_100.0}, {4: -300.0}], ids=["jump", "reset"])
+def test_engine_day_is_compared_anew_from_where_its_counter_broke_f31(over: dict[int, float]) -> None:
+    """What was left out on purpose does not come back with the day."""
+    e = coarse(100.0, length_s=3600, rated_w=600)
+    for i, counted in enumerate(counted_hours(over=over)):
+        take(e, hour(i, counted), rated_w=600)
+    assert e.totals.jumps + e.totals.counter_resets == 1
+    assert (e.totals.days_drifted, e.to_repair) == (0, 0)
+
+
+def test_engine_silence_beyond_what_is_placed_does_not_come_back_with_the_day() -> None:
+    e = coarse(100.0, length_s=3600)
+    for i in (*range(13), 64, *range(65, 100)):
+        take(e, hour(i, 100.0 * i))
+    assert e.totals.unattributed_wh == 5_100.0
+    assert (e.totals.days_drifted, e.to_repair) == (0, 0)
+
+
+@pytest.mark.parametrize("by_power", [False, True])
+def test_engine_span_of_several_intervals_is_integrated_once(by_power: bool) -> None:
+    e = coarse(100.0, length_s=3600)
+    told_ = {"charge_wh": np.nan, "battery_w": -100.0} if by_power else {}
+    for i in (*range(11), 14, *range(15, 27)):
+        long = {"span_ms": 4 * 3_600_000, "charge_wh": 400.0} if i == 14 else {}
+        take(e, hour(i, 100.0 * i) | long | told_)
+    assert (e.totals.days_compared, e.totals.days_drifted, e.to_repair) == (2, 0, 0)
+
+
+def test_engine_silence_of_a_device_that_tells_power_has_its_own_span_once() -> None:
+    e = coarse(100.0, length_s=3600)
+    power = {"charge_wh": np.nan, "discharge_wh": np.nan, "battery_w": -1_000.0}
+    log = joined(*(take(e, hour(i, 1_000.0 * i) | power) for i in (*range(11), 15, 16, 17)))
+    log = joined(log, e.close_due(at(MIDNIGHT_S + 18 * 3600)))
+    log = joined(log, e.repair(*e.repairs_due(at(MIDNIGHT_S + 19 * 3600), 100, EVER_MS), log))
+    assert log.charge_wh[log.start_ms >= T0 + 1000 * MIDNIGHT_S].tolist() == [1_000.0] * 17
+
+
+def test_engine_what_comes_after_the_comparison_was_not_missing() -> None:
+    """Samples of five minutes; half an hour over midnight comes newest first."""
+    e = coarse(100.0, length_s=3600)
+    samples = [
+        row(seq=i, t=MIDNIGHT_S + 300 * i, span=300, charge_wh=100.0, discharge_wh=0.0, charge_counter_wh=100.0 * i,
+            discharge_counter_wh=0.0)
+        for i in range(1, 350)
+    ]  # fmt: skip
+    log = joined(*(take(e, *part) for part in (samples[:283], samples[289:290])))
+    assert e.to_repair == 1
+    log = joined(log, *(take(e, *part) for part in (samples[283:289], samples[290:])))
+    scaled = joined(log, e.repair(*e.repairs_due(at(MIDNIGHT_S + 30 * 3600), 100, EVER_MS), log))
+    whole = scaled.charge_wh[(scaled.start_ms - T0) // 1000 >= MIDNIGHT_S][:28]
+    assert whole.tolist() == pytest.approx([1_200.0] * 28)
+
+
+def test_engine_day_of_other_terms_is_not_scaled() -> None:
+    e = coarse(100.0, length_s=3600)
+    for i in range(13):
+        take(e, hour(i, 125.0 * i))
+    e.agree(agreed(100.0, length_s=900))
+    for i in range(13, 27):
+        take(e, hour(i, 125.0 * i) | {"span_ms": 900_000})
+    e.close_due(at(MIDNIGHT_S + 28 * 3600))
+    _, starts = e.repairs_due(at(MIDNIGHT_S + 29 * 3600), 2_000, EVER_MS)
+    assert starts.min(initial=T0 + 1000 * (MIDNIGHT_S + 13 * 3600)) >= T0 + 1000 * (MIDNIGHT_S + 12 * 3600)
+
+
+def test_engine_clock_that_went_back_repairs_nothing_before_the_log_is_known() -> None:
+    e = engine()
+    span = {"span": 10, "charge_wh": 1.0}
+    take(e, row(seq=1, t=590, **span), row(seq=2, t=650, **span))
+    take(e, row(seq=3, t=100, **span), now=655)
+    assert len(e.late) == 1
+    assert not len(e.repairs_due(at(640), 100, NEVER_MS)[0])
+    assert len(e.repairs_due(at(640), 100, T0)[0]) == 1
+
+
+def test_engine_nothing_is_made_from_a_record_that_cannot_be_read_f38() -> None:
+    e = engine()
+    span = {"span": 10, "charge_wh": 1.0, "discharge_wh": 0.0}
+    log = joined(take(e, *(row(seq=i, t=60 * i, **span) for i in range(1, 6))))
+    take(e, row(seq=9, t=30, **span), row(seq=10, t=90, **span), now=300)
+    base = log.rows(log.start_ms == T0)
+    slots, starts = e.repairs_due(at(400), 100, EVER_MS)
+    closes = e.repair(slots, starts, replace(base, revision=np.array([DAMAGED], dtype=np.int32)))
+    assert told(closes) == [(0, 1, 1, 1.0, 0.0, pytest.approx(100 / 6), 1)]
+    assert (e.totals.lost_rows, e.totals.lost_wh, e.to_repair) == (1, 1.0, 0)
+
+
+def test_engine_restored_is_the_same_to_the_sign_of_nothing() -> None:
+    e = engine()
+    take(e, row(seq=1, t=10, battery_w=-0.0, grid_w=-0.0))
+    columns = {name: column.copy() for name, column in e.columns().items()}
+    again = engine()
+    again.restore(columns)
+    assert {name: column.tobytes() for name, column in again.columns().items()} == {
+        name: column.tobytes() for name, column in columns.items()
+    }
+    again.renumber(np.array([0]))
+    assert again.columns()["cur.power_wms"].tobytes() == columns["cur.power_wms"].tobytes()
 
 
 def test_engine_days_that_wait_go_with_their_device() -> None:

@@ -69,7 +69,7 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
 
         async def newest(slots: Slots, starts: Ints) -> Closes:
             places = [(start, fleet.ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
-            return closes_of(await queries.find(places), fleet.slot_of)
+            return closes_of((await queries.find(places))[0], fleet.slot_of)
 
         recorder = Recorder(found.engine, ids=fleet.ids, unlogged=found.unlogged)
         ingest = Ingest(

@@ -177,6 +177,22 @@ async def test_query_altered_records_are_left_out_however_many_there_are_togethe
             assert found == [(k, IDS[d]) for k in (0, 10, 11) for d in range(6) if (k, d) != (10, 1)]
 
 
+async def test_query_interval_whose_newest_record_is_damaged_has_no_older_one_instead_f38(tmp_path: Path) -> None:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await log.append([unlogged(1, [(0, 0, 1), (1, 0, 1), (2, 0, 1)])])
+        clock.advance(s=DAY_S)
+        await log.append([unlogged(2, [(0, 0, 2), (1, 0, 2)])])
+        paths = log.files_from(T0)
+    with contextlib.closing(sqlite3.connect(paths[1])) as db:
+        db.execute("update interval set charge_wh = 1.75 where device = 'bat-0'")
+        db.commit()
+    async with IntervalQueries(lambda _: paths, nothing_damaged) as queries:
+        records, damaged = await queries.find([(T0, name) for name in IDS])
+    assert [(record.device, record.revision) for record in records] == [("bat-1", 2), ("bat-2", 1)]
+    assert damaged == [(T0, "bat-0")]
+
+
 MAGNITUDE = st.floats(1e-12, 1e12)
 
 

@@ -194,6 +194,8 @@ async def test_recorder_late_data_is_repaired_while_more_of_it_comes_all_the_tim
             repaired += starts.tolist()
             if len(slots):
                 recorder.repair(slots, starts, NO_CLOSES, now)
+                # the log has to have what was made before anything is made from it
+                assert not len(recorder.repairs_due(at(200_000))[0])
         assert repaired == [T0 + 1000 * (120 * seq + 30_000 - 60) for seq in range(1, 40)]
 
 
