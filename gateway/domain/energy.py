@@ -10,11 +10,10 @@ told by then is shared by time. What cannot be placed in time is not placed: it 
 import numpy as np
 
 from gateway.domain.duplicates import tails
-from gateway.domain.metering import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules, Stretches
+from gateway.domain.metering import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules, Stretches, implausible
 from gateway.domain.model import NEVER_MS, Bools, Floats, Ints, Quality
 from gateway.domain.silences import before, last_of_equal_times, open_silences, refine
 
-RATING_MARGIN = 1.2
 MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
 """Where counters begin anew, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
 
@@ -51,7 +50,7 @@ def flow(
     if len(k):
         ahead = rows.t_ms[k] > base.t_ms[rows.slots[k]]
         if not ahead.all():
-            refine(rows, counter_wh, span_wh, base, k[~ahead], out, now_ms)
+            refine(rows, counter_wh, span_wh, base, k[~ahead], rules, out, now_ms)
             k = k[ahead]
         k = last_of_equal_times(rows, k)
     if len(k):
@@ -85,7 +84,7 @@ def _differences(
         _roll_over(rows, k, before_v, grown, reset, lasted, rules, counts)
         counts.counter_resets += int(np.count_nonzero(reset))
         rows.quality[k[reset]] |= Quality.RESET
-    jump = started & _implausible(grown, lasted, rows.rated_w[k], rules)
+    jump = started & implausible(grown, lasted, rows.rated_w[k], rules)
     silent = started & ~reset & ~jump & (lasted > rows.length_ms[k])
     good = started & ~reset & ~jump & ~silent
     if jump.any():
@@ -111,7 +110,7 @@ def _roll_over(
     modulus = step[:, None] * np.array(MODULI)
     gained = np.where(modulus >= before_v[i][:, None], grown[i][:, None] + modulus, np.inf).min(axis=1)
     known = np.isfinite(rows.rated_w[k[i]]) & (lasted[i] <= rows.length_ms[k[i]])
-    wrapped = known & (gained >= 0) & ~_implausible(gained, lasted[i], rows.rated_w[k[i]], rules)
+    wrapped = known & (gained >= 0) & ~implausible(gained, lasted[i], rows.rated_w[k[i]], rules)
     grown[i[wrapped]] = gained[wrapped]
     reset[i[wrapped]] = False
     counts.rollovers += int(np.count_nonzero(wrapped))
@@ -124,7 +123,7 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
         k = k[~beside]
     span, energy = rows.span_ms[k], span_wh[k]
     fits = (span > 0) & (span <= rules.past_ms) & (energy >= 0)
-    jump = fits & _implausible(energy, span, rows.rated_w[k], rules)
+    jump = fits & implausible(energy, span, rows.rated_w[k], rules)
     if jump.any():
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(energy[jump].sum())
@@ -148,8 +147,3 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
     k = k[good]
     out.wh[k] = energy[good]
     out.from_ms[k] = rows.t_ms[k] - span[good]
-
-
-def _implausible(wh: Floats, ms: Ints, rated_w: Floats, rules: Rules) -> Bools:
-    ceiling = rated_w * (ms * (RATING_MARGIN / MS_PER_HOUR)) + rules.counter_step_wh
-    return wh > ceiling

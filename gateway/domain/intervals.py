@@ -14,10 +14,10 @@ from gateway.domain.accumulators import Part, Powers, gather, split, summed
 from gateway.domain.closes import NO_CLOSES, Closes, closes_of
 from gateway.domain.device_clock import times
 from gateway.domain.duplicates import by_slot, heads, second_last, sift, tails
-from gateway.domain.energy import RATING_MARGIN, flow
+from gateway.domain.energy import flow
 from gateway.domain.engine_state import DAY_S, State
 from gateway.domain.errors import invariant
-from gateway.domain.metering import Baseline, Counts, Rows, Rules
+from gateway.domain.metering import RATING_MARGIN, Baseline, Counts, Rows, Rules
 from gateway.domain.model import NEVER_MS, Bools, EnergyBatch, Floats, Ints, Now, Quality, Slots
 from gateway.domain.reconcile import CHARGE, compare
 from gateway.domain.silences import settle
@@ -115,8 +115,9 @@ class Engine(State):
 
         def due(changed_ms: Ints) -> Bools:
             # What is of a time to come was there before the clock went back.
-            ahead = (changed_ms > now.utc_ms) & (until_ms != NEVER_MS)
-            found: Bools = ahead | (changed_ms <= min(until_ms, now.utc_ms - self.rules.grace_ms))
+            grace_ms = self.rules.grace_ms
+            ahead = (changed_ms > now.utc_ms + grace_ms) & (until_ms != NEVER_MS)
+            found: Bools = ahead | (changed_ms <= min(until_ms, now.utc_ms - grace_ms))
             return found
 
         slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
@@ -239,6 +240,7 @@ class Engine(State):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
             base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = 0
             base.day_ms[slots] = 0
+        self.reconciliation.drop(slots, after_ms=now.utc_ms)
         return made
 
     def _sift(self, batch: EnergyBatch, counts: Counts) -> Bools:

@@ -8,6 +8,7 @@ from gateway.domain.columns import Table
 from gateway.domain.model import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 
 MS_PER_HOUR = 3_600_000
+RATING_MARGIN = 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,3 +146,9 @@ class Flow:
     stretches: list[Stretches]
     filled_wh: Floats
     broken: Bools
+
+
+def implausible(wh: Floats, ms: Ints, rated_w: Floats, rules: Rules) -> Bools:
+    """Energy over a time that is more than rated power explains; False where that is not known."""
+    ceiling = rated_w * (ms * (RATING_MARGIN / MS_PER_HOUR)) + rules.counter_step_wh
+    return wh > ceiling

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gateway.domain.duplicates import heads, tails
 from gateway.domain.late import new_slots, positions
 from gateway.domain.metering import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules
-from gateway.domain.model import Bools, Floats, Ints, Quality, Slots, Small
+from gateway.domain.model import NEVER_MS, Bools, Floats, Ints, Quality, Slots, Small
 
 CHARGE, DISCHARGE = 0, 1
 DAY_MS = 24 * MS_PER_HOUR
@@ -157,15 +157,15 @@ class Reconciliation:
         intervals = self._intervals(index, length_ms)
         reached = np.minimum(reached, intervals)
         taken = number < np.repeat(reached, intervals)
-        factor = self.days.counted_wh / np.maximum(self.days.integrated_wh, 1e-9)
+        factor = self._factors()
         np.multiply.at(out, (at[taken], self.days.direction[of[taken]]), factor[of[taken]])
         self.days.from_ms[index] += reached * length_ms[self.days.slots[index]]
         self.days = self.days.rows(self.days.to_ms - self.days.from_ms >= length_ms[self.days.slots])
         return out
 
-    def drop(self, slots: Slots) -> None:
-        """Leave these devices as they are."""
-        self.days = self.days.rows(~np.isin(self.days.slots, slots))
+    def drop(self, slots: Slots, *, after_ms: int = NEVER_MS) -> None:
+        """Leave days of these devices that end after a time as they are."""
+        self.days = self.days.rows(~np.isin(self.days.slots, slots) | (self.days.to_ms <= after_ms))
 
     def renumber(self, old_slots: Ints) -> None:
         """See `Engine.renumber`; what waits for a device that is not there any more is gone."""
@@ -177,10 +177,17 @@ class Reconciliation:
         return self.days.columns()
 
     def restore(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `columns` gave; without effect if there is nothing."""
-        if "slots" in columns:
-            empty = no_days().columns()
+        """Take over what `columns` gave; without effect if there is nothing, or it was written in other words."""
+        empty = no_days().columns()
+        if empty.keys() <= columns.keys():
             self.days = Days(**{name: columns[name].astype(column.dtype) for name, column in empty.items()})
+
+    def _factors(self) -> Floats:
+        """What each day is to be multiplied by; 1 where what came after the comparison explains the difference."""
+        counted, integrated = self.days.counted_wh, self.days.integrated_wh
+        left = np.abs(counted - integrated) <= DRIFT_PART * counted
+        left |= (counted > DRIFT_FACTOR_MAX * integrated) | (integrated > DRIFT_FACTOR_MAX * counted)
+        return np.where(left, 1.0, counted / np.where(left, 1.0, integrated))
 
     def _intervals(self, index: Ints, length_ms: Ints) -> Ints:
         """How many intervals of each day wait; that of the comparison belongs to the next."""

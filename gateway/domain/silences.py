@@ -7,7 +7,7 @@ then is shared by time.
 import numpy as np
 
 from gateway.domain.duplicates import heads, tails
-from gateway.domain.metering import Baseline, Counts, Flow, Rows, Rules, Stretches
+from gateway.domain.metering import Baseline, Counts, Flow, Rows, Rules, Stretches, implausible
 from gateway.domain.model import Floats, Ints, Quality, Slots
 
 
@@ -25,11 +25,10 @@ def open_silences(
     now_ms: int,
 ) -> None:
     """Silences that ended with rows `k`. The newest of each device waits, others are shared by time at once."""
-    s, coarse = rows.slots[k], rows.coarse[k]
-    # a coarse counter's row brings the energy of its own span besides
-    span = np.where(coarse, np.maximum(rows.span_ms[k], 0), 0)
-    until = np.maximum(rows.t_ms[k] - span, before_t)
-    to_wh = np.maximum(v - np.where(coarse, np.nan_to_num(span_wh[k]), 0.0), before_v)
+    s = rows.slots[k]
+    own_ms, own_wh = _own_spans(rows, span_wh, k, rules)
+    until = np.maximum(rows.t_ms[k] - own_ms, before_t)
+    to_wh = np.maximum(v - own_wh, before_v)
     counts.silent_segments += len(k)
     bounded = until - before_t <= rules.past_ms
     counts.unattributed_wh += float((to_wh - before_v)[~bounded].sum())
@@ -59,15 +58,19 @@ def open_silences(
     base.since_ms[s] = now_ms
 
 
-def refine(rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, k: Ints, out: Flow, now_ms: int) -> None:
+def refine(
+    rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, k: Ints, rules: Rules, out: Flow, now_ms: int
+) -> None:
     """Samples that the device had stored tell what happened within a silence."""
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
-    inside = (base.since_ms[s] > 0) & (t > base.from_ms[s]) & (t < base.to_ms[s])
-    inside &= (v >= base.from_wh[s]) & (v <= base.to_wh[s])
+    inside = (base.since_ms[s] > 0) & (t > base.from_ms[s]) & (t < base.to_ms[s] + rows.coarse[k])
+    # the silence of a coarse counter ends before the span of the row that ended it, whose energy may show already
+    inside &= (v >= base.from_wh[s]) & (v <= np.where(rows.coarse[k], base.wh[s], base.to_wh[s]))
     k = last_of_equal_times(rows, k[inside])
     if not len(k):
         return
-    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    s, t = rows.slots[k], rows.t_ms[k]
+    v = np.minimum(counter_wh[k], base.to_wh[s])
     before_t, before_v = before(s, t, v, base.from_ms, base.from_wh)
     grown, lasted = v - before_v, t - before_t
     if np.any(grown < 0):
@@ -77,12 +80,11 @@ def refine(rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, k: I
         v, grown = v[sane], grown[sane]
         if not len(k):
             return
-    short = lasted <= rows.length_ms[k]
     # what the span of a coarse counter's row tells is counted by itself, and not again with the silence
-    coarse = rows.coarse[k]
-    span_ms = np.where(coarse, np.clip(rows.span_ms[k], 0, lasted), 0)
-    spanned = np.where(coarse, np.clip(np.nan_to_num(span_wh[k]), 0.0, grown), 0.0)
-    out.filled_wh[k] = np.where(coarse, -np.where(short, grown, spanned), 0.0)
+    own_ms, own_wh = _own_spans(rows, span_wh, k, rules)
+    own_wh = np.minimum(own_wh, grown)
+    short = (lasted <= rows.length_ms[k]) | (own_ms >= lasted)
+    out.filled_wh[k] = np.where(rows.coarse[k], -np.where(short, grown, own_wh), 0.0)
     placed = short & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
@@ -90,22 +92,32 @@ def refine(rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, k: I
     if far.any():
         out.stretches.append(
             Stretches(
-                slots=s[far], from_ms=before_t[far], to_ms=(t - span_ms)[far], wh=(grown - spanned)[far],
+                slots=s[far], from_ms=before_t[far], to_ms=(t - own_ms)[far], wh=(grown - own_wh)[far],
                 quality=np.full(int(far.sum()), Quality.SPREAD, dtype=np.int16),
             )
         )  # fmt: skip
     tail = tails(s)
-    s, t, v, length = s[tail], t[tail], v[tail], rows.length_ms[k[tail]]
+    k, s, t, v = k[tail], s[tail], t[tail], v[tail]
     base.from_ms[s], base.from_wh[s], base.since_ms[s] = t, v, now_ms
-    done = base.to_ms[s] - t <= length
+    done = base.to_ms[s] - t <= rows.length_ms[k]
     if done.any():
-        s = s[done]
+        k, s = k[done], s[done]
+        # a step that shows only after all of the silence was told has no time left to be placed in
+        out.filled_wh[k] -= np.where(base.to_ms[s] == base.from_ms[s], base.to_wh[s] - base.from_wh[s], 0.0)
         rest = Stretches(
             slots=s, from_ms=base.from_ms[s], to_ms=base.to_ms[s], wh=base.to_wh[s] - base.from_wh[s],
             quality=np.zeros(len(s), dtype=np.int16),
         )  # fmt: skip
         base.since_ms[s] = 0
         out.stretches.append(rest)
+
+
+def _own_spans(rows: Rows, span_wh: Floats, k: Ints, rules: Rules) -> tuple[Ints, Floats]:
+    """Time and energy that rows of coarse counters tell of their own spans; nothing where that is not believed."""
+    ms, wh = rows.span_ms[k], span_wh[k]
+    told = rows.coarse[k] & (ms > 0) & (ms <= rules.past_ms) & (wh >= 0)
+    told &= ~implausible(wh, ms, rows.rated_w[k], rules)
+    return np.where(told, ms, 0), np.where(told, wh, 0.0)
 
 
 def settle(base: Baseline, slots: Slots, counts: Counts) -> Stretches:

@@ -62,6 +62,7 @@ class Recorder:
         # the log holds all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
         self._logged_ms = NEVER_MS
         self._mark = (0, NEVER_MS)
+        self._asked_ms = NEVER_MS
         self._repaired = 0
 
     def open_spool(
@@ -139,8 +140,9 @@ class Recorder:
 
     def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
         """Older intervals that are to be made again, once the log holds the records of what changed them."""
-        if now.utc_ms < self._mark[1]:
+        if now.utc_ms < self._asked_ms:
             self._logged_ms, self._mark = NEVER_MS, (self.spool.last_record, now.utc_ms)
+        self._asked_ms = now.utc_ms
         logged = self.logged_record()
         most = REPAIR_ROWS if logged >= self._repaired else 0
         slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)

@@ -445,8 +445,8 @@ def test_engine_clock_that_went_back_repairs_nothing_before_the_log_is_known() -
     take(e, row(seq=1, t=590, **span), row(seq=2, t=650, **span))
     take(e, row(seq=3, t=100, **span), now=655)
     assert len(e.late) == 1
-    assert not len(e.repairs_due(at(640), 100, NEVER_MS)[0])
-    assert len(e.repairs_due(at(640), 100, T0)[0]) == 1
+    assert not len(e.repairs_due(at(600), 100, NEVER_MS)[0])
+    assert len(e.repairs_due(at(600), 100, T0)[0]) == 1
 
 
 def test_engine_nothing_is_made_from_a_record_that_cannot_be_read_f38() -> None:
@@ -459,6 +459,45 @@ def test_engine_nothing_is_made_from_a_record_that_cannot_be_read_f38() -> None:
     closes = e.repair(slots, starts, replace(base, revision=np.array([DAMAGED], dtype=np.int32)))
     assert told(closes) == [(0, 1, 1, 1.0, 0.0, pytest.approx(100 / 6), 1)]
     assert (e.totals.lost_rows, e.totals.lost_wh, e.to_repair) == (1, 1.0, 0)
+
+
+@pytest.mark.parametrize("by_power", [False, True])
+def test_engine_stored_rows_of_a_coarse_silence_are_counted_once(by_power: bool) -> None:
+    """The register shows what comes later already: its step is more than a span."""
+    e = coarse(1_000.0, length_s=300)
+    told_ = {"battery_w": -1_000.0} if by_power else {"charge_wh": 1_000.0 / 60}
+
+    def minute(i: int) -> dict[str, float]:
+        shown = -(-i * 1_000 // 60_000) * 1_000.0
+        return row(boot=1 + (i > 180), seq=i, t=60 * i, span=60, charge_counter_wh=shown, **told_)
+
+    log = joined(*(take(e, minute(i), now=60 * i) for i in (*range(1, 61), 181)))
+    for first in range(61, 181, 20):
+        log = joined(log, take(e, *(minute(i) for i in range(first, first + 20)), now=60 * 182))
+    log = joined(log, *(take(e, minute(i), now=60 * i) for i in range(182, 211)))
+    log = joined(log, e.close_due(at(60 * 230)))
+    log = joined(log, e.repair(*e.repairs_due(at(60 * 240), 100, EVER_MS), log))
+    assert np.nansum(log.charge_wh) == pytest.approx(210 * 1_000 / 60, abs=1_000 / 60)
+    assert e.to_repair == 0
+
+
+def test_engine_day_that_a_clock_ahead_has_ended_is_forgotten_f11() -> None:
+    e = coarse(100.0, length_s=3600)
+    for i in range(13):
+        take(e, hour(i, 125.0 * i))
+    take(e, hour(13, 125.0 * 13) | {"t_ms": 0}, now=MIDNIGHT_S + 36 * 3600)
+    assert e.to_repair == 1
+    while len(e.close_due(at(MIDNIGHT_S + 14 * 3600))):
+        pass
+    assert e.to_repair == 0
+
+
+def test_engine_state_of_other_words_is_taken_without_its_days() -> None:
+    e = engine()
+    columns = {name: column for name, column in e.columns().items() if name != "days.counted_wh"}
+    again = engine()
+    again.restore(columns | {"days.factor": np.ones(0)})
+    assert again.to_repair == 0
 
 
 def test_engine_restored_is_the_same_to_the_sign_of_nothing() -> None:
