@@ -152,8 +152,8 @@ class Reconciliation:
             return out
         of, start, number = self._spread(index, length_ms)
         at, there = positions(self.days.slots[of], start, slots, start_ms)
-        heads = np.flatnonzero(number == 0)
-        reached = np.minimum.reduceat(np.where(there, 1 << 40, number), heads)
+        begins = np.flatnonzero(number == 0)
+        reached = np.minimum.reduceat(np.where(there, 1 << 40, number), begins)
         intervals = self._intervals(index, length_ms)
         reached = np.minimum(reached, intervals)
         taken = number < np.repeat(reached, intervals)

@@ -14,8 +14,6 @@ import orjson
 from gateway.domain.closes import CLOSE_COLUMNS, hashes
 from gateway.storage.interval_rows import COLUMNS, Row, record_of, with_device
 
-_HASH = 1 + COLUMNS.index("hash")
-
 
 def _array(name: str) -> str:
     if CLOSE_COLUMNS.get(name) != "<f8":
