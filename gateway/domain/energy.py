@@ -84,7 +84,7 @@ def _differences(
         _roll_over(rows, k, before_v, grown, reset, lasted, rules, counts)
         counts.counter_resets += int(np.count_nonzero(reset))
         rows.quality[k[reset]] |= Quality.RESET
-    jump = started & implausible(grown, lasted, rows.rated_w[k], rules)
+    jump = started & implausible(grown, lasted, rows.rated_w[k], np.fmax(rows.step_wh[s], rules.counter_step_wh))
     silent = started & ~reset & ~jump & (lasted > rows.length_ms[k])
     good = started & ~reset & ~jump & ~silent
     if jump.any():
@@ -110,7 +110,11 @@ def _roll_over(
     modulus = step[:, None] * np.array(MODULI)
     gained = np.where(modulus >= before_v[i][:, None], grown[i][:, None] + modulus, np.inf).min(axis=1)
     known = np.isfinite(rows.rated_w[k[i]]) & (lasted[i] <= rows.length_ms[k[i]])
-    wrapped = known & (gained >= 0) & ~implausible(gained, lasted[i], rows.rated_w[k[i]], rules)
+    wrapped = (
+        known
+        & (gained >= 0)
+        & ~implausible(gained, lasted[i], rows.rated_w[k[i]], np.fmax(step, rules.counter_step_wh))
+    )
     grown[i[wrapped]] = gained[wrapped]
     reset[i[wrapped]] = False
     counts.rollovers += int(np.count_nonzero(wrapped))
@@ -123,7 +127,7 @@ def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, c
         k = k[~beside]
     span, energy = rows.span_ms[k], span_wh[k]
     fits = (span > 0) & (span <= rules.past_ms) & (energy >= 0)
-    jump = fits & implausible(energy, span, rows.rated_w[k], rules)
+    jump = fits & implausible(energy, span, rows.rated_w[k], rules.counter_step_wh)
     if jump.any():
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(energy[jump].sum())

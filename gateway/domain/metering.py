@@ -148,7 +148,8 @@ class Flow:
     broken: Bools
 
 
-def implausible(wh: Floats, ms: Ints, rated_w: Floats, rules: Rules) -> Bools:
-    """Energy over a time that is more than rated power explains; False where that is not known."""
-    ceiling = rated_w * (ms * (RATING_MARGIN / MS_PER_HOUR)) + rules.counter_step_wh
+def implausible(wh: Floats, ms: Ints, rated_w: Floats, step_wh: Floats | float) -> Bools:
+    """Energy over a time that is more than rated power and a step of the counter explain; False where rated power is not
+    known."""
+    ceiling = rated_w * (ms * (RATING_MARGIN / MS_PER_HOUR)) + step_wh
     return wh > ceiling

@@ -116,7 +116,7 @@ def _own_spans(rows: Rows, span_wh: Floats, k: Ints, rules: Rules) -> tuple[Ints
     """Time and energy that rows of coarse counters tell of their own spans; nothing where that is not believed."""
     ms, wh = rows.span_ms[k], span_wh[k]
     told = rows.coarse[k] & (ms > 0) & (ms <= rules.past_ms) & (wh >= 0)
-    told &= ~implausible(wh, ms, rows.rated_w[k], rules)
+    told &= ~implausible(wh, ms, rows.rated_w[k], rules.counter_step_wh)
     return np.where(told, ms, 0), np.where(told, wh, 0.0)
 
 

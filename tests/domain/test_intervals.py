@@ -384,6 +384,16 @@ def test_engine_day_is_compared_anew_from_where_its_counter_broke_f31(over: dict
     assert (e.totals.days_drifted, e.to_repair) == (0, 0)
 
 
+def test_engine_step_of_a_coarse_counter_is_no_jump_and_its_day_is_scaled() -> None:
+    """A register of whole kilowatt hours moves by more than the battery could since the sample before."""
+    e = coarse(1_000.0, length_s=3600)
+    for i in range(27 * 12):
+        counted = 1_000.0 * (i * 125 // 1_000)
+        told_ = {"charge_wh": 100.0, "charge_counter_wh": counted, "discharge_counter_wh": 0.0, "discharge_wh": 0.0}
+        take(e, row(seq=i + 1, t=MIDNIGHT_S + 300 * i, span=300, **told_), rated_w=6_000)
+    assert (e.totals.jumps, e.totals.days_drifted, e.to_repair) == (0, 1, 1)
+
+
 def test_engine_silence_beyond_what_is_placed_does_not_come_back_with_the_day() -> None:
     e = coarse(100.0, length_s=3600)
     for i in (*range(13), 64, *range(65, 100)):
