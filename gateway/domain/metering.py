@@ -149,7 +149,7 @@ class Flow:
 
 
 def implausible(wh: Floats, ms: Ints, rated_w: Floats, step_wh: Floats | float) -> Bools:
-    """Energy over a time that is more than rated power and a step of the counter explain; False where rated power is not
+    """Energy over a time that is more than rated power and a step of the counter explain; False where the rating is not
     known."""
     ceiling = rated_w * (ms * (RATING_MARGIN / MS_PER_HOUR)) + step_wh
     return wh > ceiling
