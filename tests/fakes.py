@@ -119,7 +119,8 @@ class Homes:
 
     `battery_w` is their power, `mode` who steers them; `deaf` devices hear no commands, `silent` ones say nothing,
     `islanded` ones have lost the grid, `inverted` ones do the opposite of what they are told, `refusing` ones say no,
-    `offline` ones have told so by their last will. `blocked` are kept from discharging; their own mode does `own_w`.
+    `unseen` ones answer commands and send no readings, `offline` ones have told so by their last will. `blocked` are
+    kept from discharging; their own mode does `own_w`; of a setpoint they do `part`.
     """
 
     def __init__(self, fleet: Fleet, clock: ManualClock, *, soc_pct: float = 60.0, load_w: float = 500.0) -> None:
@@ -136,6 +137,7 @@ class Homes:
         self.in_force = np.zeros(n, dtype=np.int64)
         self.deaf: set[int] = set()
         self.silent: set[int] = set()
+        self.unseen: set[int] = set()
         self.islanded: set[int] = set()
         self.opted_out: set[int] = set()
         self.inverted: set[int] = set()
@@ -143,6 +145,7 @@ class Homes:
         self.offline: set[int] = set()
         self.blocked: set[int] = set()
         self.own_w: Floats = np.zeros(n)
+        self.part: Floats = np.ones(n)
         self.writes: list[tuple[int, CommandOp, int, int, int]] = []
         self.on_acks: Callable[[AckBatch], None] | None = None
         self.answers: list[tuple[int, int, CommandResult]] = []
@@ -181,7 +184,7 @@ class Homes:
             if op is CommandOp.BLOCK:
                 self.blocked.add(slot)
             told_w = -batch.setpoint_w[i] if slot in self.inverted else batch.setpoint_w[i]
-            self.battery_w[slot] = min(self.own_w[slot], 0.0) if slot in self.blocked else told_w
+            self.battery_w[slot] = min(self.own_w[slot], 0.0) if slot in self.blocked else told_w * self.part[slot]
             self.lease_end_ms[slot] = self.clock.mono + int(batch.lease_s[i]) * 1000
             self.in_force[slot] = cmd
         return CommandResult.APPLIED
@@ -204,10 +207,12 @@ class Homes:
         """Nothing here needs it."""
 
     def report(self, *, answers: bool = True) -> None:
-        """Leases run out where it is time; everybody who is not silent says how they are."""
+        """Leases run out where it is time; everybody who is neither silent nor unseen says how
+        they are."""
         for slot in np.flatnonzero((self.lease_end_ms > 0) & (self.lease_end_ms <= self.clock.mono)).tolist():
             self.revert(slot)
-        loud = np.array([s for s in range(self.fleet.n) if s not in self.silent], dtype=np.int32)
+        quiet = self.silent | self.unseen
+        loud = np.array([s for s in range(self.fleet.n) if s not in quiet], dtype=np.int32)
         k = len(loud)
         grid = np.array([Grid.ISLAND if s in self.islanded else Grid.ON for s in loud.tolist()], dtype=np.int8)
         batch = LiveBatch(

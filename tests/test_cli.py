@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "device_profiles"
 HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct\n"
 EVENT = {"id": "e", "revision": 1, "state": "active", "start": "s", "end": "e", "target_w": 5.0, "commanded_w": None,
-         "delivered_w": None, "unserved_w": None, "devices": 2, "want": "power", "attributed_w": None,
-         "shortfall": None}  # fmt: skip
+         "delivered_w": None, "assumed_w": None, "attributed_w": None, "unserved_w": None, "shortfall": None,
+         "devices": 2, "want": "power"}  # fmt: skip
 
 
 class Script:

@@ -94,10 +94,12 @@ class DispatchView:
             target_w=request.target_w if progress is None else _watts(progress.target_w),
             commanded_w=_watts(progress.commanded_w) if progress else None,
             delivered_w=_watts(progress.delivered_w) if progress else None,
+            assumed_w=_watts(progress.assumed_w) if progress else None,
             attributed_w=_watts(self._control.attributed_w(entry)) if progress else None,
             unserved_w=_watts(progress.unserved_w) if progress else None,
             shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,
             devices=len(self._dispatcher.members(entry.index, request)) if entry.index >= 0 else 0,
+            unmeasured=progress.unmeasured if progress else None,
             rebound=ReboundBody(
                 power_w=round(rebound.power_w), peak_w=round(rebound.peak_w), energy_wh=round(rebound.energy_wh, 1)
             )

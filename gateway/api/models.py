@@ -46,7 +46,10 @@ class DeliveryBody(Body):
     `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
     cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | barred. `asked_w` what the
     event wanted, `allowed_w` what its limits left of it and `limits` which, `written_w` the newest setpoint, `result`
-    the device's answer, `measured_w` what it does; energies since it began. Powers in W, + = discharge; null = unknown.
+    the device's answer, `measured_w` what it does, null while it is not measured, and `assumed_w` what it is taken to
+    do then. Energies since it began: `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered,
+    `unmeasured_wh` the part of that which was asked while nobody measured and may have been delivered. Powers in W, + =
+    discharge; null = unknown.
     """
 
     id: str
@@ -61,9 +64,11 @@ class DeliveryBody(Body):
     cmd: int | None
     result: str
     measured_w: float | None
+    assumed_w: float | None
     asked_wh: float | None
     delivered_wh: float | None
     shortfall_wh: float | None
+    unmeasured_wh: float | None
     times: Times
 
 
@@ -86,10 +91,12 @@ class ReboundBody(Body):
 class EventStatus(Body):
     """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
     backup, that of now or of the first leg. `target_w` of now as far as ceilings and energy go, `delivered_w` measured
-    gross AC battery power of the group, `attributed_w` what the event is credited with of it; `shortfall` why less than
-    asked is given. `reason` of a rejection. Of one event alone: `members` are a page of its delivery records, those of
-    now or of the newest occurrence unless another is asked for, `next` where the next page begins, `occurrences` those
-    that are over."""
+    gross AC battery power of the group, `attributed_w` what the event is credited with of it. `assumed_w`: what devices
+    whose readings are missing are taken to give, `unmeasured` how many of them are steered. `unserved_w`: what of the
+    target nobody could be given, and what such devices were given or are taken to give; `shortfall` why, `unmeasured`
+    where nothing but that. `reason` of a rejection. Of one event alone: `members` are a page of its delivery records,
+    those of now or of the newest occurrence unless another is asked for, `next` where the next page begins,
+    `occurrences` those that are over."""
 
     id: str
     revision: int
@@ -105,10 +112,12 @@ class EventStatus(Body):
     target_w: float | None
     commanded_w: float | None
     delivered_w: float | None
+    assumed_w: float | None
     attributed_w: float | None
     unserved_w: float | None
     shortfall: str | None
     devices: int
+    unmeasured: int | None
     rebound: ReboundBody | None = None
     members: list[DeliveryBody] | None = None
     next: int | None = None

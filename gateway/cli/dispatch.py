@@ -47,6 +47,7 @@ def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         "target_w",
         "commanded_w",
         "delivered_w",
+        "assumed_w",
         "attributed_w",
         "unserved_w",
         "shortfall",

@@ -27,7 +27,8 @@ _SUM_PART = 1e-9
 
 class Shortfall(Enum):
     """Why less was allocated than asked. `MINIMA`: what is left is less than any product can carry. `CEILING`: the
-    program's ceiling or the nomination bounds what is asked."""
+    program's ceiling or the nomination bounds what is asked. `UNMEASURED`: all was given, but part of it to devices of
+    which nobody knows whether they deliver."""
 
     NONE = "none"
     NO_MEMBERS = "no_members"
@@ -35,6 +36,7 @@ class Shortfall(Enum):
     FEEDERS = "feeders"
     MINIMA = "minima"
     CEILING = "ceiling"
+    UNMEASURED = "unmeasured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

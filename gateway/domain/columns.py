@@ -122,7 +122,7 @@ class Nameplate(Table):
     the longest a command may take to act, `timed` whether the device reverts by its own timer, `blocks` whether it can
     be kept from discharging and left to charge from PV, `steerable` whether it takes setpoints from us (the product
     can, the operator has not ruled it out, and the device is what it is enrolled as). `counter_step_wh` the step of
-    its energy counters, NaN = not known.
+    its energy counters, `report_s` the period in which it is read, NaN = not known.
     """
 
     SPEC = {
@@ -159,6 +159,7 @@ class Nameplate(Table):
         "blocks": (np.bool_, False),
         "steerable": (np.bool_, True),
         "counter_step_wh": (np.float32, np.nan),
+        "report_s": (np.float32, np.nan),
     }
     enrolled: Bools
     discharge_w_max: Floats
@@ -193,6 +194,7 @@ class Nameplate(Table):
     blocks: Bools
     steerable: Bools
     counter_step_wh: Singles
+    report_s: Singles
 
 
 class Live(Table):
@@ -286,7 +288,8 @@ class Live(Table):
 class Control(Table):
     """What was last told to each device and what is known of it.
 
-    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced;
+    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced, `done_part`
+    the part of a setpoint that the device did when it was last measured and had settled (NaN unknown);
     `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
     `idle`: under control it is kept from discharging only.
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
@@ -306,6 +309,7 @@ class Control(Table):
         "written_reserve_pct": (np.float32, np.nan),
         "setpoint_w": (np.int64, 0),
         "before_w": (np.int64, 0),
+        "done_part": (np.float32, np.nan),
         "cmd_sent": (np.int64, 0),
         "cmd_applied": (np.int64, 0),
         "sent_mono_ms": (np.int64, NEVER_MS),
@@ -325,6 +329,7 @@ class Control(Table):
     written_reserve_pct: Singles
     setpoint_w: Ints
     before_w: Ints
+    done_part: Singles
     cmd_sent: Ints
     cmd_applied: Ints
     sent_mono_ms: Ints

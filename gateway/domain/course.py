@@ -1,8 +1,8 @@
 """The course of running events: from what each wants now to what every device is wanted to do.
 
 Events come in the order of their rank. Each gives its devices their power on top of what earlier ones that share them
-gave (the larger want counts), ramped by the governor and corrected by what is measured. What cannot be relied upon
-counts as measured, and the rest makes up for it.
+gave (the larger want counts), ramped by the governor and corrected by what is measured, as it is read. What cannot be
+relied upon counts with what it does, or is taken to do while it is not measured, and the rest makes up for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from gateway.domain.envelope import Envelope, Reason, spread
 from gateway.domain.events import Compensation, Want, Way
 from gateway.domain.fleet import Snapshot
 from gateway.domain.governor import Governor, Trim, TrimParams, trimmed
+from gateway.domain.measured import Power
 from gateway.domain.model import Bools, Floats, Grid, Ints, Mode, Now
-from gateway.domain.response import expected_w
 from gateway.domain.wishes import wish_w
 
 OWN_POWER_W = 50.0
@@ -30,14 +30,13 @@ OWN_POWER_W = 50.0
 class CourseParams:
     """`fleet_w_per_s` bounds how fast the power of all events together moves, `program_w` the power of all events of a
     program, `feeder_w` that of a feeder (by its number; None = no bounds), `upkeep_feeder_w` what upkeep charges there.
-    `horizon_s`: see `allocation`; a reading counts as measured power for `measured_age_s`."""
+    `horizon_s`: see `allocation`."""
 
     fleet_w_per_s: float
     horizon_s: float
     program_w: Mapping[str, float] = field(default_factory=dict)
     feeder_w: Floats | None = None
     upkeep_feeder_w: Floats | None = None
-    measured_age_s: float = 30.0
     trim: TrimParams = field(default_factory=TrimParams)
 
 
@@ -53,15 +52,22 @@ class Course:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How an event is doing, W (+ = discharge). `target_w`: what it asks for, as far as its program's ceiling, its
-    nomination and (with no power of its own) its energy go; `delivered_w`: gross AC battery power of its devices,
-    measured; `unserved_w`: what nobody could be given, and why; `devices`: those that count."""
+    nomination and (with no power of its own) its energy go; `delivered_w`: gross AC battery power of those of its
+    devices that are measured, `assumed_w` what the others are taken to do; `devices`: those that count, `unmeasured`
+    those of them that are steered and not measured.
+
+    `unserved_w`: what of the target nobody could be given, and what devices that are not measured were given or are
+    taken to do: it is 0 only where all of the target rests on devices that are measured. `reason` says why,
+    `UNMEASURED` where nothing else does."""
 
     target_w: float
     commanded_w: float
     delivered_w: float
+    assumed_w: float
     unserved_w: float
     reason: Shortfall
     devices: int
+    unmeasured: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +92,16 @@ def steer(
     snapshot: Snapshot,
     allowed: Envelope,
     follows: Bools,
+    power: Power,
     now: Now,
     dt_s: float,
     params: CourseParams,
     *,
     stalled: bool = False,
 ) -> Steered:
-    """One tick of all `events`. `courses` is what the last tick returned, `follows` who does as it is told; `stalled`:
-    what was commanded last did not arrive, so that ramps go on from what is measured."""
-    desk = _Desk(claims, courses, snapshot, allowed, follows, now, dt_s, params, stalled)
+    """One tick of all `events`. `courses` is what the last tick returned, `follows` who does as told, `power` what each
+    does; `stalled`: what was commanded last did not arrive, so that ramps go on from what is done."""
+    desk = _Desk(claims, courses, snapshot, allowed, follows, power, now, dt_s, params, stalled)
     desk.share = max(1, sum(event.actuates for event in events))
     for event in events:
         desk.serve(event)
@@ -111,6 +118,7 @@ class _Desk:
         snapshot: Snapshot,
         allowed: Envelope,
         follows: Bools,
+        power: Power,
         now: Now,
         dt_s: float,
         params: CourseParams,
@@ -127,7 +135,8 @@ class _Desk:
         self._params = params
         self._stalled = stalled
         self.share = 1
-        self._each_w = expected_w(snapshot, now, age_s_max=params.measured_age_s)
+        self._power = power
+        self._each_w = power.each_w
         self._here = control.held != Held.LEFT
         self._on_grid = live.grid != Grid.ISLAND
         faulty = (allowed.reasons_discharge & np.uint32(Reason.FAULT)) != 0
@@ -172,8 +181,9 @@ class _Desk:
             asked_w = np.zeros(self._snapshot.n, dtype=np.int64)
             given_w = self._run_down(mine) if want is Want.IDLE else asked_w
             self._note(
-                event, mine, target_w=0.0, commanded_w=float(given_w.sum()), unserved_w=0.0, reason=Shortfall.NONE
-            )
+                event, mine, given_w, target_w=0.0, commanded_w=float(given_w.sum()), unserved_w=0.0,
+                reason=Shortfall.NONE,
+            )  # fmt: skip
         else:
             given_w, asked_w = self._device_power(event, mine)
         if not event.actuates or want is Want.SELF_CONSUMPTION:
@@ -210,11 +220,11 @@ class _Desk:
             wanted_w = sign * taken_w + most.allocated_w + others_w
         target_w, clipped = self._bounded(event, wanted_w)
         course = self._courses.get(event.index)
-        delivered_w = float(self._each_w[mine & self._on_grid].sum())
-        course = Course(commanded_w=delivered_w) if course is None else course
+        done_w = float(self._each_w[mine & self._on_grid].sum())
+        course = Course(commanded_w=done_w) if course is None else course
         desired_w = target_w + course.trim.offset_w
         # what was commanded and did not arrive is not where a ramp goes on from: its return would be a step
-        before_w = delivered_w if self._stalled else course.commanded_w
+        before_w = done_w if self._stalled else course.commanded_w
         ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
         need_w = commanded_w - others_w - sign * taken_w
@@ -229,13 +239,14 @@ class _Desk:
             given, own_w = self._made_up(event, need_w, sign, reliable, course.own_w)
         trim = course.trim if event.target.power_w is not None else Trim()
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
+            # only what was read since the last tick corrects anything, for the time that it stands for
             trim = trimmed(
-                trim, target_w=target_w, delivered_w=delivered_w, dt_s=self._dt_s, unserved_w=given.unserved_w,
-                params=self._params.trim,
+                trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
+                unserved_w=given.unserved_w, params=self._params.trim,
             )  # fmt: skip
         self._next[event.index] = Course(commanded_w=commanded_w, own_w=own_w, trim=trim)
         self._note(
-            event, mine, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
+            event, mine, given.setpoint_w, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
         )  # fmt: skip
         return given.setpoint_w, given.setpoint_w
@@ -363,8 +374,9 @@ class _Desk:
         unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum())
         self._next[event.index] = Course(commanded_w=float(given_w.sum()))
         self._note(
-            event, mine, target_w=float(np.where(mine, asked_w, 0.0).sum()), commanded_w=float(given_w.sum()),
-            unserved_w=unserved_w, reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.NONE,
+            event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
+            commanded_w=float(given_w.sum()), unserved_w=unserved_w,
+            reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.NONE,
         )  # fmt: skip
         return sign * extra_w, np.where(mine, np.trunc(asked_w), 0).astype(np.int64)
 
@@ -400,6 +412,7 @@ class _Desk:
         self,
         event: ActiveEvent,
         mine: Bools,
+        given_w: Ints,
         *,
         target_w: float,
         commanded_w: float,
@@ -407,14 +420,28 @@ class _Desk:
         reason: Shortfall,
     ) -> None:
         counted = mine & self._on_grid
+        unseen_w = 0.0
+        if event.actuates:
+            rows = counted & ~self._power.measured
+            unseen_w = _unseen_w(target_w, unserved_w, given_w[rows], self._each_w[rows])
         self._progress[event.index] = Progress(
             target_w=target_w,
             commanded_w=commanded_w,
-            delivered_w=float(self._each_w[counted].sum()),
-            unserved_w=unserved_w,
-            reason=reason,
+            delivered_w=self._power.measured_w(counted),
+            assumed_w=self._power.assumed_w(counted),
+            unserved_w=unserved_w + unseen_w,
+            reason=Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(unseen_w) >= 1 else reason,
             devices=int(np.count_nonzero(counted)),
+            unmeasured=self._power.unmeasured(counted)[0],
         )
+
+
+def _unseen_w(target_w: float, unserved_w: float, given_w: Ints, assumed_w: Floats) -> float:
+    """What of the target rests on devices that are not measured, beside what nobody could be given."""
+    sign = -1.0 if target_w < 0 else 1.0
+    left_w = max(abs(target_w) - max(sign * unserved_w, 0.0), 0.0)
+    rests_w = float(np.maximum(np.maximum(sign * given_w, sign * assumed_w), 0.0).sum())
+    return sign * min(rests_w, left_w)
 
 
 def _kept_w(snapshot: Snapshot, allowed: Envelope) -> Ints:

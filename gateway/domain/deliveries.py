@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gateway.domain.columns import Held, Singles, Table, run
 from gateway.domain.envelope import Bits, Envelope, Reason
 from gateway.domain.fleet import Snapshot
+from gateway.domain.measured import Power
 from gateway.domain.model import Bools, CommandResult, Ints, Now, Slots, Small
 
 STARTED_PART = 0.5
@@ -79,7 +80,10 @@ ENDED = (int(Status.COMPLETED), int(Status.CANCELLED))
 class Rows(Table):
     """Devices of one event. Powers W (+ = discharge), energies Wh with the sign of what was asked, times UTC ms (0 =
     never). `asked_w` what the event wanted, `allowed_w` what was left of it by `limits` (`Reason` bits, 0 = none),
-    `written_w` the newest setpoint, `measured_w` what was read last; `shortfall_wh` asked and not delivered."""
+    `written_w` the newest setpoint, `measured_w` what the device does (NaN while it is not measured), `assumed_w` what
+    it is taken to do then (NaN while it is). `delivered_wh` is measured, `shortfall_wh` asked and not measured as
+    delivered, `unmeasured_wh` the part of that which was asked while the device was not measured: it may have been
+    delivered. No energy is booked from what is assumed."""
 
     SPEC = {
         "slot": (np.int32, -1),
@@ -91,9 +95,11 @@ class Rows(Table):
         "allowed_w": (np.float32, np.nan),
         "written_w": (np.float32, np.nan),
         "measured_w": (np.float32, np.nan),
+        "assumed_w": (np.float32, np.nan),
         "asked_wh": (np.float32, 0.0),
         "delivered_wh": (np.float32, 0.0),
         "shortfall_wh": (np.float32, 0.0),
+        "unmeasured_wh": (np.float32, 0.0),
         "commands": (np.int32, 0),
         "cmd": (np.int64, 0),
         "status_ms": (np.int64, 0),
@@ -112,9 +118,11 @@ class Rows(Table):
     allowed_w: Singles
     written_w: Singles
     measured_w: Singles
+    assumed_w: Singles
     asked_wh: Singles
     delivered_wh: Singles
     shortfall_wh: Singles
+    unmeasured_wh: Singles
     commands: NDArray[np.int32]
     cmd: Ints
     status_ms: Ints
@@ -127,11 +135,12 @@ class Rows(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What a tick knows of every device, for the records: `asked_w` and `wanted_w` before and after limits, `silent`
-    those that have not followed for long."""
+    """What a tick knows of every device, for the records: `power` what it does, `asked_w` and `wanted_w` before and
+    after limits, `silent` those that have not followed for long."""
 
     snapshot: Snapshot
     allowed: Envelope
+    power: Power
     asked_w: Ints
     wanted_w: Ints
     silent: Bools
@@ -178,31 +187,33 @@ class Records:
         has changed."""
         at = np.arange(self.n)[part]
         rows, slots = self.rows, self.rows.slot[at]
-        live, control = sight.snapshot.live, sight.snapshot.control
+        control, power = sight.snapshot.control, sight.power
         mine, left = shares[slots], opted_out[slots]
         wanted_w, asked_w = sight.wanted_w[slots], sight.asked_w[slots]
-        measured_w = live.battery_w[slots]
+        seen, each_w = power.measured[slots], power.each_w[slots]
         charging: Bools = asked_w < 0 if sign == 0 else np.full(len(slots), sign < 0)
         bits: Bits = np.where(charging, sight.allowed.reasons_charge[slots], sight.allowed.reasons_discharge[slots])
         most_w = np.where(charging, sight.allowed.charge_w[slots], sight.allowed.discharge_w[slots])
         nothing = (most_w < 1) & ((asked_w != 0) | (sign != 0))
         failure = _failure(sight, slots, bits, nothing)
-        status = _status(sight, slots, failure, mine=mine, left=left)
+        status = _status(sight, slots, failure, rows.status[at], mine=mine, left=left)
         failure = np.where(status == Status.FAILED, failure, Failure.NONE).astype(np.int8)
 
         dt_s = np.where(rows.updated_ms[at] > 0, (now.utc_ms - rows.updated_ms[at]) / 1000, 0.0)
         hours = np.clip(dt_s, 0.0, DT_S_MAX) / 3600
         before_w = rows.asked_w[at] * mine
         way = np.where(before_w < 0, -1.0, 1.0)
-        delivered_w = np.nan_to_num(measured_w) * mine
+        delivered_w = np.where(seen, each_w, 0.0) * mine
         rows.asked_wh[at] += before_w * hours
         hours = hours * (before_w != 0)
         rows.delivered_wh[at] += delivered_w * hours
         rows.shortfall_wh[at] += way * np.maximum(way * (before_w - delivered_w), 0.0) * hours
+        rows.unmeasured_wh[at] += before_w * hours * ~seen
         rows.asked_w[at] = asked_w * mine
         rows.allowed_w[at] = wanted_w * mine
         rows.limits[at] = bits * ((np.abs(asked_w) > np.abs(wanted_w)) | nothing) * mine
-        rows.measured_w[at] = measured_w
+        rows.measured_w[at] = np.where(seen, each_w, np.nan)
+        rows.assumed_w[at] = np.where(seen, np.nan, each_w)
         rows.result[at] = control.result[slots]
         rows.updated_ms[at] = now.utc_ms
         acknowledged = (
@@ -238,8 +249,9 @@ class Records:
         return moved
 
 
-def _status(sight: Sight, slots: Slots, failure: Small, *, mine: Bools, left: Bools) -> Small:
-    """Where each device stands now."""
+def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
+    """Where each device stands now; `before`: where it stood. Only what is measured goes up to started and delivering,
+    and a device that has started and is not measured any more is not said to deliver."""
     live, control = sight.snapshot.live, sight.snapshot.control
     setpoint_w = control.setpoint_w[slots].astype(np.float64)
     measured_w, before_w = live.battery_w[slots], control.before_w[slots]
@@ -252,6 +264,9 @@ def _status(sight: Sight, slots: Slots, failure: Small, *, mine: Bools, left: Bo
     status[answered] = Status.ACKNOWLEDGED
     status[answered & gone & (way_w != 0)] = Status.STARTED
     status[answered & there] = Status.DELIVERING
+    unseen = ~sight.power.measured[slots]
+    had_started = (before == Status.STARTED) | (before == Status.DELIVERING)
+    status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
     held = control.held[slots] == Held.CONTROLLED
     status[~held | control.idle[slots]] = Status.SCHEDULED
     status[failure != Failure.NONE] = Status.FAILED

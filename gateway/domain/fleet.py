@@ -71,6 +71,7 @@ class ProductFacts:
     drift_pct_per_cycle: float | None = None
     cycles_per_day_max: float | None = None
     counter_step_wh: float | None = None
+    report_s: float | None = None
 
 
 _AS_ENROLLED = (
@@ -154,6 +155,7 @@ class Fleet:
         plate.drift_pct_per_cycle[slot] = np.nan if drift is None else drift
         plate.cycles_per_day_max[slot] = np.inf if cycles is None else cycles
         plate.counter_step_wh[slot] = np.nan if facts.counter_step_wh is None else facts.counter_step_wh
+        plate.report_s[slot] = np.nan if facts.report_s is None else facts.report_s
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
         return slot
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from gateway.domain.columns import Held, Singles, Table
 from gateway.domain.envelope import Envelope
 from gateway.domain.fleet import Snapshot
-from gateway.domain.model import Bools, Floats, Grid, Mode, Now, Small
+from gateway.domain.measured import AGE_S, SETTLE_S
+from gateway.domain.model import Bools, Grid, Mode, Now, Small
 
 NEVER_S = -(1 << 31)
 
@@ -16,18 +17,20 @@ NEVER_S = -(1 << 31)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseParams:
     """A device follows if its measured power is within `tolerance_w` or `tolerance_part` of the setpoint once
-    `settle_s` have passed; a reading older than `age_s_max` says nothing."""
+    `settle_s` have passed; a reading older than `age_s_max` says nothing of a change that is under way."""
 
-    settle_s: float = 10.0
+    settle_s: float = SETTLE_S
     tolerance_w: float = 200.0
     tolerance_part: float = 0.1
-    age_s_max: float = 30.0
+    age_s_max: float = AGE_S
 
 
 def responsive(snapshot: Snapshot, now: Now, params: ResponseParams) -> Bools:
     """Which devices may be relied upon. Those under control whose power does not follow are deaf; a change still under
     way is judged by the band between the setpoint before it and the new one. Devices not under control are not judged.
-    """
+
+    What was read once the setpoint in force had settled stands however old it is: a device that did not follow then is
+    not to be relied upon again for having fallen silent."""
     live, control = snapshot.live, snapshot.control
     setpoint_w = control.setpoint_w.astype(np.float64)
     before_w = control.before_w.astype(np.float64)
@@ -39,19 +42,10 @@ def responsive(snapshot: Snapshot, now: Now, params: ResponseParams) -> Bools:
     follows = (live.battery_w >= low_w) & (live.battery_w <= high_w)
     # no band to judge by: what a device did before it was taken is nobody's setpoint, and one that has confirmed the
     # new setpoint may still be on its way
-    fresh &= settled | ((control.before_w != 0) & (control.before_w != control.setpoint_w))
-    judged = (control.held == Held.CONTROLLED) & ~control.idle & fresh & ~np.isnan(live.battery_w)
+    under_way = fresh & (control.before_w != 0) & (control.before_w != control.setpoint_w)
+    judged = (control.held == Held.CONTROLLED) & ~control.idle & (settled | under_way) & ~np.isnan(live.battery_w)
     result: Bools = follows | ~judged
     return result
-
-
-def expected_w(snapshot: Snapshot, now: Now, *, age_s_max: float) -> Floats:
-    """Power each device adds to the sum whether or not it is told to: measured where the reading is recent, else the
-    setpoint while its lease runs, else 0."""
-    live, control = snapshot.live, snapshot.control
-    recent = (now.mono_ms - live.seen_mono_ms <= 1000 * age_s_max) & ~np.isnan(live.battery_w)
-    leased = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
-    return np.where(recent, live.battery_w, control.setpoint_w * leased.astype(np.float64))
 
 
 def obeyed(before: Bools, snapshot: Snapshot) -> Bools:

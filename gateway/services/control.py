@@ -24,7 +24,8 @@ from gateway.domain.envelope import Envelope, LimitParams
 from gateway.domain.fleet import Fleet, Snapshot
 from gateway.domain.governor import in_turn
 from gateway.domain.limits import envelope
-from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Now, Slots
+from gateway.domain.measured import Power, keep_parts, power_of
+from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Ints, Now, Slots
 from gateway.domain.response import ResponseParams, responsive
 from gateway.domain.setpoints import Plan, PlanParams, plan, rest
 from gateway.ports import Change, DeviceLink, Journal, JournalState
@@ -51,6 +52,7 @@ class EventTotals:
     target_w: float = 0.0
     commanded_w: float = 0.0
     delivered_w: float = 0.0
+    assumed_w: float = 0.0
     unserved_w: float = 0.0
     attributed_w: float = 0.0
 
@@ -67,8 +69,8 @@ class ControlStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a tick has found out and decided before it writes. `follows` who does as it is told; `left` the devices
-    whose owners want no part, by event."""
+    """What a tick has found out and decided before it writes. `follows` who does as it is told, `power` what everybody
+    does; `left` the devices whose owners want no part, by event."""
 
     now: Now
     events: Sequence[ActiveEvent]
@@ -76,6 +78,7 @@ class _Seen:
     snapshot: Snapshot
     allowed: Envelope
     follows: Bools
+    power: Power
     left: Mapping[int, Slots]
     steered: Steered
 
@@ -110,6 +113,7 @@ class Control:
         self._releasing_all = False
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
+        self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._feeders_w: Floats = np.empty(0)
         self.watch = Watch(fleet)
         self.ledger = Ledger(fleet, telling=telling)
@@ -192,13 +196,16 @@ class Control:
         allowed = self.envelope = envelope(snapshot, now, self._limits)
         follows = responsive(snapshot, now, ResponseParams())
         changes += self.watch.look(snapshot, allowed, follows, now)
+        power = power_of(snapshot, now, self._seen_mono_ms)
+        self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
+        keep_parts(snapshot, power.heard_s > 0)
         steered = steer(
-            events, claims, self._courses, snapshot, allowed, follows, now, dt_s, self._params(),
+            events, claims, self._courses, snapshot, allowed, follows, power, now, dt_s, self._params(),
             stalled=self._writer.reach < REACH_MIN,
         )  # fmt: skip
         self._courses, self._progress = steered.courses, steered.progress
         seen = _Seen(
-            now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows,
+            now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, power=power,
             left=self._left(events, snapshot, now), steered=steered,
         )  # fmt: skip
         low, todo = self._plan(seen)
@@ -282,16 +289,17 @@ class Control:
         if running:
             wanted_w = {event.index: self._progress[event.index].target_w for event in running}
             net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
-            self._attributed = attributed_w(running, claims, live.battery_w, net_w, wanted_w)
+            measured_w = np.where(seen.power.measured, live.battery_w, np.nan)
+            self._attributed = attributed_w(running, claims, measured_w, net_w, wanted_w)
             sight = Sight(
-                snapshot=snapshot, allowed=seen.allowed, asked_w=seen.steered.asked_w, wanted_w=seen.steered.wanted_w,
-                silent=self.watch.silent,
+                snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.steered.asked_w,
+                wanted_w=seen.steered.wanted_w, silent=self.watch.silent,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
             self.ledger.look(running, claims, groups, seen.left, sight, now)
         else:
             self._attributed = {}
-        self.upkeep.look(edges, self._dispatcher, snapshot, now)
+        self.upkeep.look(edges, self._dispatcher, snapshot, seen.power, now)
         return changes + list(self.ledger.over(self._dispatcher.by_index(), now))
 
     def _left(self, events: Sequence[ActiveEvent], snapshot: Snapshot, now: Now) -> dict[int, Slots]:
@@ -385,6 +393,7 @@ class Control:
                 total.target_w += progress.target_w
                 total.commanded_w += progress.commanded_w
                 total.delivered_w += progress.delivered_w
+                total.assumed_w += progress.assumed_w
                 total.unserved_w += progress.unserved_w
                 total.attributed_w += self._attributed.get(entry.index, 0.0)
         return sums

@@ -69,19 +69,21 @@ def control_samples(control: Control) -> Iterable[Sample]:
         value=int(control.watch.silent.sum()),
     )  # fmt: skip
     for program, total in control.totals().items():
-        for kind, watts in (
-            ("target", total.target_w),
-            ("commanded", total.commanded_w),
-            ("delivered", total.delivered_w),
-            ("unserved", total.unserved_w),
-            ("attributed", total.attributed_w),
+        for kind, text, watts in (
+            ("target", "Target of running events.", total.target_w),
+            ("commanded", "Commanded power of running events.", total.commanded_w),
+            ("delivered", "Power of running events, of devices that are measured.", total.delivered_w),
+            ("assumed", "Power that devices of running events are taken to give while unmeasured.", total.assumed_w),
+            (
+                "unserved",
+                "Part of the target that nobody could be given, or only devices that are not measured.",
+                total.unserved_w,
+            ),
+            ("attributed", "Measured power that running events are credited with.", total.attributed_w),
         ):
             yield Sample(
-                name=f"gateway_event_{kind}_watts",
-                help=f"{kind.capitalize()} power of running events.",
-                value=watts,
-                labels=(("program", program),),
-            )
+                name=f"gateway_event_{kind}_watts", help=text, value=watts, labels=(("program", program),)
+            )  # fmt: skip
 
 
 def dispatch_samples(dispatcher: Dispatcher, control: Control) -> Iterable[Sample]:

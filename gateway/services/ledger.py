@@ -30,6 +30,7 @@ OVER_MAX = 8
 KNOWN_MAX = 100_000
 """Occurrences of which it is remembered that the journal has their records."""
 
+SHOWN = tuple(name for name in Rows.SPEC if name != "slot")
 SIGN = {Way.OUT: 1, Way.INTO: -1, Way.NEITHER: 0}
 Row = dict[str, Any]
 
@@ -168,7 +169,7 @@ class Ledger:
             occurrence_ms=kept.occurrence_ms,
             ended_ms=now.utc_ms,
             devices=self._fleet.names(rows.slot[:n]),
-            columns={name: rows.column(name)[:n] for name in Rows.SPEC if name != "slot"},
+            columns={name: rows.column(name)[:n] for name in SHOWN},
         )
 
     # -- telling ---------------------------------------------------------------------------------------------
@@ -258,8 +259,8 @@ class Ledger:
 
 
 def bodies(event: str, devices: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> list[Row]:
-    """Rows as bodies: unknown is null."""
-    lists = {name: _listed(values) for name, values in columns.items()}
+    """Rows as bodies: unknown is null, and so is what records that were put away by an older gateway do not tell."""
+    lists = {name: _listed(columns[name]) if name in columns else [None] * len(devices) for name in SHOWN}
     return [
         _body(event, device, {name: values[i] for name, values in lists.items()}) for i, device in enumerate(devices)
     ]
@@ -286,8 +287,10 @@ def _body(event: str, device: str, row: Row) -> Row:
         "cmd": row["cmd"] or None,
         "result": CommandResult(row["result"]).name.lower(),
         "measured_w": row["measured_w"],
+        "assumed_w": row["assumed_w"],
         "asked_wh": row["asked_wh"],
         "delivered_wh": row["delivered_wh"],
         "shortfall_wh": row["shortfall_wh"],
+        "unmeasured_wh": row["unmeasured_wh"],
         "times_ms": when,
     }

@@ -13,6 +13,7 @@ from gateway.domain.claims import NOBODY
 from gateway.domain.dispatch import ActiveEvent, EventState, Transition
 from gateway.domain.events import EventKind, EventRequest, Running, Target, TargetGroup, Want
 from gateway.domain.fleet import Fleet, Snapshot
+from gateway.domain.measured import Power
 from gateway.domain.model import Bools, EventId, Floats, Now, Slots
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.settings import UpkeepSettings
@@ -84,7 +85,9 @@ class Upkeep:
         """The devices of each, by index."""
         return self._members
 
-    def look(self, edges: Iterable[Transition], dispatcher: Dispatcher, snapshot: Snapshot, now: Now) -> None:
+    def look(
+        self, edges: Iterable[Transition], dispatcher: Dispatcher, snapshot: Snapshot, power: Power, now: Now
+    ) -> None:
         """After a tick: events that have ended begin a time of recovery; who needs what is looked up now and then."""
         for edge in edges:
             request = edge.entry.request
@@ -92,19 +95,20 @@ class Upkeep:
                 until_ms = now.utc_ms + round(self._settings.recovery_s * 1000)
                 slots = dispatcher.members(edge.entry.index, request)
                 self.rebounds[request.id] = Rebound(event=request.id, slots=slots, until_ms=until_ms)
-        self._rebound(snapshot, now)
+        self._rebound(power, now)
         if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOOK_MS:
             self._looked_ms = now.mono_ms
             self._members = {RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}
             self.stats.recovering, self.stats.filling = len(self._members[RECOVERY]), len(self._members[FULL])
 
-    def _rebound(self, snapshot: Snapshot, now: Now) -> None:
+    def _rebound(self, power: Power, now: Now) -> None:
         hours = 0.0 if self._tick_ms is None else (now.mono_ms - self._tick_ms) / 3_600_000
         self._tick_ms = now.mono_ms
         for rebound in self.rebounds.values():
             if now.utc_ms < rebound.until_ms:
-                charging_w = np.fmax(-snapshot.live.battery_w[rebound.slots], 0.0)
-                rebound.power_w = float(np.nan_to_num(charging_w).sum())
+                # what is not measured is not known to be taken back
+                charging_w = np.maximum(-power.each_w[rebound.slots], 0.0) * power.measured[rebound.slots]
+                rebound.power_w = float(charging_w.sum())
                 rebound.peak_w = max(rebound.peak_w, rebound.power_w)
                 rebound.energy_wh += rebound.power_w * hours
             else:

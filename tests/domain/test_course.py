@@ -17,7 +17,8 @@ from gateway.domain.envelope import LimitParams
 from gateway.domain.events import Compensation, EventKind, EventRequest, Target, Want, power
 from gateway.domain.fleet import Snapshot
 from gateway.domain.limits import envelope
-from gateway.domain.model import Bools, Mode, Now
+from gateway.domain.measured import keep_parts, power_of
+from gateway.domain.model import Bools, Ints, Mode, Now
 from tests.domain.scenes import NOW, fleet_of
 from tests.domain.test_dispatch import request
 
@@ -27,7 +28,8 @@ EXACT = LimitParams(site_margin_w=0, resume_pct=0)
 
 @dataclass(slots=True)
 class Scene:
-    """Devices and the events that run on them; `tick` is one second."""
+    """Devices and the events that run on them; `tick` is one second. `mute` devices send no readings; everybody does
+    `part` of what it is told."""
 
     snapshot: Snapshot
     params: CourseParams = STEEP
@@ -35,6 +37,9 @@ class Scene:
     events: list[tuple[ActiveEvent, list[int]]] = field(default_factory=list)
     now: Now = NOW
     deaf: tuple[int, ...] = ()
+    mute: tuple[int, ...] = ()
+    part: float = 1.0
+    seen_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def ask(self, target: Target | float | None, *members: int, name: str = "", **changes: Any) -> "Scene":
         """An event from now on for an hour, for everybody unless members are named."""
@@ -58,12 +63,19 @@ class Scene:
         allowed = envelope(self.snapshot, self.now, EXACT)
         follows: Bools = np.ones(self.snapshot.n, dtype=np.bool_)
         follows[list(self.deaf)] = False
+        live = self.snapshot.live
+        power_ = power_of(self.snapshot, self.now, self.seen_ms)
+        keep_parts(self.snapshot, power_.heard_s > 0)
+        self.seen_ms = live.seen_mono_ms.copy()
         found = steer(
-            active, claims, self.courses, self.snapshot, allowed, follows, self.now, 1.0, self.params, stalled=stalled
-        )
+            active, claims, self.courses, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,
+            stalled=stalled,
+        )  # fmt: skip
         self.courses = found.courses
         self.now = Now(utc_ms=self.now.utc_ms + 1000, mono_ms=self.now.mono_ms + 1000)
-        self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
+        heard = [slot for slot in range(self.snapshot.n) if slot not in self.mute]
+        live.seen_mono_ms[heard] = self.now.mono_ms
+        self.snapshot.control.lease_end_mono_ms[:] = self.now.mono_ms + 80_000
         return found
 
     def obey(self, found: Steered) -> None:
@@ -71,11 +83,14 @@ class Scene:
         control, live = self.snapshot.control, self.snapshot.live
         control.before_w[:] = control.setpoint_w[:] = np.where(found.taking, found.wanted_w, 0)
         control.held[:] = np.where(found.taking, Held.CONTROLLED, Held.FREE)
-        live.battery_w[:] = control.setpoint_w
+        unread = np.isin(np.arange(self.snapshot.n), self.mute)
+        live.battery_w[:] = np.where(unread, live.battery_w, control.setpoint_w * self.part)
 
 
-def scene(n: int = 4, /, params: CourseParams = STEEP, deaf: tuple[int, ...] = (), **columns: Any) -> Scene:
-    return Scene(snapshot=fleet_of(n, **({"soc_pct": 80} | columns)), params=params, deaf=deaf)
+def scene(
+    n: int = 4, /, params: CourseParams = STEEP, deaf: tuple[int, ...] = (), part: float = 1.0, **columns: Any
+) -> Scene:
+    return Scene(snapshot=fleet_of(n, **({"soc_pct": 80} | columns)), params=params, deaf=deaf, part=part)
 
 
 def progress(found: Steered, index: int = 0) -> Progress:
@@ -152,6 +167,127 @@ def test_course_members_start_each_at_a_time_of_their_own() -> None:
 
 def test_course_devices_under_control_already_join_at_once() -> None:
     assert scene(10).ask(10_000.0, start_spread_s=300.0).tick().taking.all()
+
+
+# -- power that is not measured ---------------------------------------------------------------------------------
+
+
+def told_w(s: Scene, seconds: int) -> list[float]:
+    """Let devices do as they are told; the sum of it after each second."""
+    told: list[float] = []
+    for _ in range(seconds):
+        s.obey(s.tick())
+        told.append(float(s.snapshot.control.setpoint_w.sum()))
+    return told
+
+
+def off_w(s: Scene) -> float:
+    """The correction in force."""
+    return s.courses[0].trim.offset_w
+
+
+def test_course_what_is_measured_corrects_what_is_commanded() -> None:
+    s = scene(part=0.96).ask(8_000)
+    told = told_w(s, 240)
+    assert told[0] == 8_000
+    assert told[-1] * 0.96 == pytest.approx(8_000, rel=0.003)
+
+
+def test_course_without_readings_what_is_commanded_stays_what_it_was_and_nothing_is_wound_up() -> None:
+    s = scene(part=0.96).ask(8_000)
+    before_w = told_w(s, 40)[-1]
+    offset_w = off_w(s)
+    assert 100 < offset_w < 300  # still on its way
+    s.mute = (0, 1, 2, 3)
+    after_w = told_w(s, 115)
+    assert set(after_w[1:]) == {after_w[0]}
+    assert after_w[0] == pytest.approx(before_w, abs=20)
+    s.mute = ()
+    assert told_w(s, 1)[0] == after_w[-1]
+    # and goes on from there
+    assert told_w(s, 240)[-1] * 0.96 == pytest.approx(8_000, rel=0.003)
+
+
+def test_course_fleet_part_of_which_is_unmeasured_is_corrected_by_the_rest() -> None:
+    s = scene(part=0.96).ask(8_000)
+    told_w(s, 240)
+    s.mute = (0, 1)
+    told_w(s, 40)
+    offset_w = off_w(s)
+    assert told_w(s, 20)[-1] * 0.96 == pytest.approx(8_000, rel=0.003)
+    assert off_w(s) == pytest.approx(offset_w, abs=20)
+    # those that are measured do less by now
+    s.part = 0.92
+    told_w(s, 40)
+    assert off_w(s) > offset_w + 40
+
+
+def test_course_what_is_assumed_is_neither_delivered_nor_served() -> None:
+    s = scene(part=0.96).ask(8_000)
+    told_w(s, 60)
+    whole = progress(s.tick())
+    assert (whole.assumed_w, whole.unserved_w, whole.reason, whole.unmeasured) == (0, 0, Shortfall.NONE, 0)
+    assert whole.delivered_w == pytest.approx(8_000, rel=0.02)
+    s.mute = (0,)
+    told_w(s, 40)
+    half = progress(s.tick())
+    assert half.delivered_w == pytest.approx(6_000, rel=0.02)
+    assert half.assumed_w == pytest.approx(2_000, rel=0.02)
+    assert half.unserved_w == pytest.approx(2_080, abs=20)
+    assert (half.reason, half.unmeasured) == (Shortfall.UNMEASURED, 1)
+    s.mute = (0, 1, 2, 3)
+    told_w(s, 40)
+    none = progress(s.tick())
+    assert (none.delivered_w, none.unserved_w, none.unmeasured) == (0, 8_000, 4)
+
+
+def test_course_what_nobody_can_be_given_and_what_is_assumed_is_never_more_than_the_target() -> None:
+    s = scene().ask(30_000)
+    told_w(s, 5)
+    s.mute = (0, 1)
+    told_w(s, 40)
+    told = progress(s.tick())
+    assert (told.delivered_w, told.assumed_w) == (10_000, 10_000)
+    assert (told.unserved_w, told.reason) == (20_000, Shortfall.LIMITS)
+
+
+def test_course_what_devices_that_nobody_reads_are_newly_given_is_not_served() -> None:
+    s = scene(held=[1, 1, Held.FREE, Held.FREE], mode=[Mode.REMOTE] * 2 + [Mode.SELF_CONSUMPTION] * 2).ask(8_000)
+    s.snapshot.live.seen_mono_ms[2:] = NOW.mono_ms - 60_000
+    told = progress(s.tick())
+    assert (told.commanded_w, told.assumed_w, told.unserved_w) == (8_000, 0, 4_000)
+
+
+def test_course_charging_that_is_assumed_is_unserved_as_charging() -> None:
+    s = scene(soc_pct=50).ask(-8_000)
+    told_w(s, 5)
+    s.mute = (0, 1, 2, 3)
+    told_w(s, 40)
+    told = progress(s.tick())
+    assert (told.delivered_w, told.assumed_w, told.unserved_w) == (0, -8_000, -8_000)
+
+
+def test_course_dry_run_leaves_nothing_unserved_for_want_of_readings() -> None:
+    s = scene(battery_w=1_000, setpoint_w=1_000).ask(8_000, kind=EventKind.DRY_RUN)
+    s.snapshot.live.seen_mono_ms[:] -= 60_000
+    told = progress(s.tick())
+    assert (told.delivered_w, told.assumed_w, told.unserved_w) == (0, 4_000, 0)
+
+
+def test_course_devices_that_did_not_follow_are_counted_as_they_were_read_while_nobody_reads_them() -> None:
+    s = scene(deaf=(0,), battery_w=[300, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0]).ask(8_000)
+    s.mute = (0,)
+    s.snapshot.live.seen_mono_ms[0] = NOW.mono_ms - 40_000
+    assert s.tick().wanted_w[1:].sum() == 7_700
+
+
+def test_course_what_homes_did_by_themselves_is_still_made_up_for_while_nobody_reads_them() -> None:
+    s = scene(
+        soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Held.FREE], battery_w=[0, 0, 0, -1_000],
+        mode=[Mode.REMOTE, Mode.REMOTE, Mode.REMOTE, Mode.SELF_CONSUMPTION],
+    )  # fmt: skip
+    s.snapshot.live.seen_mono_ms[3] = NOW.mono_ms - 60_000
+    assert s.ask(8_000).tick().wanted_w.sum() == 9_000
 
 
 # -- what can share a battery -----------------------------------------------------------------------------------

@@ -10,8 +10,11 @@ from gateway.domain.deliveries import STEPS, Failure, Records, Sight, Status
 from gateway.domain.envelope import LimitParams, Reason
 from gateway.domain.fleet import Snapshot
 from gateway.domain.limits import envelope
+from gateway.domain.measured import power_of
 from gateway.domain.model import CommandResult, Mode, Now
 from tests.domain.scenes import NOW, fleet_of
+
+NOTHING_SEEN = np.zeros(0, dtype=np.int64)
 
 
 class Way:
@@ -55,8 +58,9 @@ class Way:
         allowed = envelope(self.snapshot, self.now, LimitParams())
         inside = np.minimum(self.asked_w, np.floor(allowed.discharge_w)).astype(np.int64)
         sight = Sight(
-            snapshot=self.snapshot, allowed=allowed, asked_w=self.asked_w, wanted_w=inside, silent=self.silent
-        )
+            snapshot=self.snapshot, allowed=allowed, power=power_of(self.snapshot, self.now, NOTHING_SEEN),
+            asked_w=self.asked_w, wanted_w=inside, silent=self.silent,
+        )  # fmt: skip
         self.moved = self.records.look(sight, self.mine, self.left, self.now, sign=sign).tolist()
         return self
 
@@ -217,6 +221,45 @@ def test_record_unknown_power_is_not_counted_as_delivered_and_a_long_gap_is_not_
     assert way.records.rows.delivered_wh[0] == before_wh
 
 
+def test_record_energy_is_booked_from_readings_alone_and_what_nobody_measured_is_told_apart() -> None:
+    way = Way(lease_end_mono_ms=NOW.mono_ms + 3_600_000).sent().answered().look(battery_w=2_000)
+    for _ in range(10):
+        way.look(battery_w=2_000, s=10)
+    rows = way.records.rows
+    before_wh = float(rows.delivered_wh[0])
+    assert (rows.unmeasured_wh[0], rows.shortfall_wh[0]) == (0, 0)
+    way.look(s=30)  # a young reading stands for half a minute
+    assert rows.delivered_wh[0] > before_wh
+    before_wh = float(rows.delivered_wh[0])
+    for _ in range(6):
+        way.look(s=10)
+    assert (rows.delivered_wh[0], np.isnan(rows.measured_w[0]), rows.assumed_w[0]) == (before_wh, True, 2_000)
+    assert rows.unmeasured_wh[0] == pytest.approx(2_000 * 60 / 3600)
+    assert rows.shortfall_wh[0] == rows.unmeasured_wh[0]
+    way.look(battery_w=1_500, s=10)
+    assert rows.delivered_wh[0] == pytest.approx(before_wh + 1_500 * 10 / 3600)
+    assert (rows.measured_w[0], np.isnan(rows.assumed_w[0])) == (1_500, True)
+    assert rows.asked_wh[0] == pytest.approx(rows.delivered_wh[0] + rows.shortfall_wh[0], rel=1e-4)
+
+
+def test_record_device_that_is_not_measured_any_more_is_not_said_to_deliver() -> None:
+    way = Way().sent().answered().look(battery_w=2_000)
+    assert way.status()[0] is Status.DELIVERING
+    assert way.look(s=40).status()[0] is Status.STARTED
+    way.sent(2_100)  # not even once it is told something else
+    assert way.look().status()[0] is Status.STARTED
+    way.answered()
+    assert way.look(battery_w=2_050).status()[0] is Status.DELIVERING
+
+
+def test_record_device_that_nobody_measured_has_not_started() -> None:
+    way = Way(battery_w=1_950)
+    way.snapshot.live.seen_mono_ms[:] -= 40_000
+    way.sent().answered()
+    assert way.look().status()[0] is Status.ACKNOWLEDGED
+    assert way.look(battery_w=1_950).status()[0] is Status.DELIVERING
+
+
 def test_record_devices_that_join_later_get_rows_and_rows_stay() -> None:
     records = Records()
     records.include(np.array([3, 1], dtype=np.int32), 5)
@@ -227,7 +270,10 @@ def test_record_devices_that_join_later_get_rows_and_rows_stay() -> None:
 def test_record_large_event_is_brought_up_to_date_in_parts() -> None:
     way = Way(10).sent().answered()
     allowed = envelope(way.snapshot, way.now, LimitParams())
-    sight = Sight(snapshot=way.snapshot, allowed=allowed, asked_w=way.asked_w, wanted_w=way.asked_w, silent=way.silent)
+    sight = Sight(
+        snapshot=way.snapshot, allowed=allowed, power=power_of(way.snapshot, way.now, NOTHING_SEEN),
+        asked_w=way.asked_w, wanted_w=way.asked_w, silent=way.silent,
+    )  # fmt: skip
     first = way.records.look(sight, way.mine, way.left, way.now, sign=1, part=slice(0, 4))
     assert first.tolist() == [0, 1, 2, 3]
     second = way.records.look(sight, way.mine, way.left, way.now, sign=1, part=slice(4, 8))

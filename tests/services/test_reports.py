@@ -127,8 +127,8 @@ def test_reports_longest_of_all_fit_a_packet() -> None:
     record = DeliveryBody(
         id=f"{long}/{10**13}/{long}", device=long, status="acknowledged", failure="no_response", asked_w=watts,
         allowed_w=watts, limits=[str(reason.name).lower() for reason in Reason], written_w=watts, commands=10**9,
-        cmd=1 << 62, result="refused", measured_w=watts, asked_wh=watts, delivered_wh=watts, shortfall_wh=watts,
-        times=times,
+        cmd=1 << 62, result="refused", measured_w=watts, assumed_w=watts, asked_wh=watts,
+        delivered_wh=watts, shortfall_wh=watts, unmeasured_wh=watts, times=times,
     )  # fmt: skip
     group_ = AvailabilityBody(
         group=long, devices=10**6, hours=[1, 2, 3, 4], discharge_w=[watts] * 4, charge_w=[watts] * 4
