@@ -34,6 +34,7 @@ from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Ledger
 from gateway.services.observe import Histogram
 from gateway.services.settings import ControlSettings
+from gateway.services.unmeasured import Unmeasured
 from gateway.services.upkeep import NAMES, Upkeep
 from gateway.services.watch import Watch
 from gateway.services.writer import Writer
@@ -117,6 +118,7 @@ class Control:
         self._feeders_w: Floats = np.empty(0)
         self.watch = Watch(fleet)
         self.ledger = Ledger(fleet, telling=telling)
+        self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes = self._writer.stats
@@ -210,9 +212,11 @@ class Control:
         )  # fmt: skip
         low, todo = self._plan(seen)
         changes += self._account(seen)
+        names = self._names()
+        self.unmeasured.look(events, claims, power, names)
         if low.any():
             await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
-        written = await self._writer.carry_out(todo, claims.holder, changes, now, names=self._names())
+        written = await self._writer.carry_out(todo, claims.holder, changes, now, names=names)
         self.ledger.written(written.slots, written.setpoint_w, written.cmd, now)
 
     def _params(self) -> CourseParams:
@@ -350,7 +354,7 @@ class Control:
         if self._dispatcher.stopped:
             out.append("dispatch is stopped by an operator")
         out += [f"product {name}: lost all at once, frozen" for name in self.watch.frozen]
-        return out
+        return out + self.unmeasured.reasons()
 
     def idle(self) -> bool:
         """Whether no program's event runs and nobody is under control."""

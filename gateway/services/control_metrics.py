@@ -68,6 +68,14 @@ def control_samples(control: Control) -> Iterable[Sample]:
         name="gateway_silent_devices", help="Devices that have not followed their setpoints for a minute.",
         value=int(control.watch.silent.sum()),
     )  # fmt: skip
+    yield Sample(
+        name="gateway_measured_power_ratio", help="Part of steered power that is measured; 1 while nothing is steered.",
+        value=1 - control.unmeasured.fleet.part,
+    )  # fmt: skip
+    yield Sample(
+        name="gateway_unmeasured_devices", help="Devices that are steered and of which readings are missing.",
+        value=control.unmeasured.fleet.devices,
+    )  # fmt: skip
     for program, total in control.totals().items():
         for kind, text, watts in (
             ("target", "Target of running events.", total.target_w),

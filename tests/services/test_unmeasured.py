@@ -1,5 +1,6 @@
 """Readings that do not come while events run: what is commanded stands still, what is assumed is called so."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,8 +14,11 @@ from gateway.services.ledger import bodies
 from simulators.faults import Fault, FaultKind
 from tests.fakes import FACTS
 from tests.services.street import Street
-from tests.services.world import World, homes_of
+from tests.services.world import World, group, homes_of
 from tests.simulators.fleets import homes
+
+MISSING = "readings are missing of devices that are steered; what they do is assumed"
+BACK = "readings of steered devices are back"
 
 
 async def tracking(count: int = 8, *, part: float = 0.96, target_w: float = 15_000.0, s: float = 1_800) -> World:
@@ -101,6 +105,7 @@ async def test_unmeasured_power_is_told_as_assumed_and_nothing_as_delivered_or_s
     assert [round(found[f"gateway_event_{name}_watts"]) for name in ("delivered", "attributed")] == [0, 0]
     assert found["gateway_event_assumed_watts"] == told.assumed_w
     assert found["gateway_event_unserved_watts"] == told.unserved_w
+    assert (found["gateway_measured_power_ratio"], found["gateway_unmeasured_devices"]) == (0, 8)
 
 
 async def test_unmeasured_part_is_told_beside_what_is_delivered() -> None:
@@ -111,6 +116,7 @@ async def test_unmeasured_part_is_told_beside_what_is_delivered() -> None:
     assert told.delivered_w == pytest.approx(float(world.homes.battery_w[2:].sum()))
     assert told.assumed_w == pytest.approx(float(world.homes.battery_w[:2].sum()), rel=0.01)
     assert told.unserved_w == pytest.approx(told.assumed_w / 0.96, rel=0.01)
+    assert metrics(world)["gateway_measured_power_ratio"] == pytest.approx(0.75, abs=0.02)
     world.homes.unseen.clear()
     read_w = float(world.homes.battery_w.sum())
     await world.go(1)
@@ -190,6 +196,66 @@ async def test_unmeasured_is_not_what_a_product_is_between_the_readings_it_is_de
     await world.go(300, each=every(world, 45, watched))
     assert (max(watched) > 0) is assumed
     assert world.trace[-1] == pytest.approx(4_000, rel=0.01)
+
+
+# -- who is told -------------------------------------------------------------------------------------------------
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
+    return [
+        (record.levelname, str(record.__dict__["event"]), int(record.__dict__["count"]))
+        for record in caplog.records
+        if record.message in (MISSING, BACK)
+    ]
+
+
+async def test_unmeasured_steering_is_logged_on_its_edges_and_is_a_reason_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = await tracking()
+    assert world.control.reasons() == []
+    world.homes.unseen |= {0, 1, 2}
+    await world.go(30)
+    assert (lines(caplog), world.control.reasons()) == ([], [])
+    await world.go(60)
+    assert lines(caplog) == [("WARNING", "e", 3)]
+    (reason,) = world.control.reasons()
+    assert reason.startswith("control: no readings of 3 steered devices (3")
+    world.homes.unseen.clear()
+    await world.go(5)
+    assert lines(caplog) == [("WARNING", "e", 3), ("INFO", "e", 0)]
+    assert world.control.reasons() == []
+
+
+async def test_unmeasured_one_home_of_many_is_neither_logged_nor_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    world = await tracking(16, target_w=30_000)
+    world.homes.unseen.add(0)
+    await world.go(90)
+    assert world.progress().unmeasured == 1
+    assert (lines(caplog), world.control.reasons()) == ([], [])
+
+
+async def test_unmeasured_event_is_named_though_the_fleet_as_a_whole_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(homes_of(16))
+    world.homes.soc_pct[:] = 80
+    await world.go(2)
+    await world.submit("all", s=600, target_w=28_000, group=group(*(f"home-{i:02d}" for i in range(1, 16))))
+    await world.submit("one", s=600, target_w=1_000, group=group("home-00"))
+    await world.go(60)
+    world.homes.unseen.add(0)
+    await world.go(60)
+    assert lines(caplog) == [("WARNING", "one", 1)]
+    assert world.control.reasons() == []
+
+
+async def test_unmeasured_homes_that_nobody_steers_are_missed_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(homes_of(4))
+    await world.go(5)
+    world.homes.unseen |= set(range(4))
+    await world.go(60)
+    assert (lines(caplog), world.control.reasons()) == ([], [])
+    assert metrics(world)["gateway_measured_power_ratio"] == 1
 
 
 # -- with real firmware and batteries ----------------------------------------------------------------------------
