@@ -289,7 +289,8 @@ class Control(Table):
     """What was last told to each device and what is known of it.
 
     `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced, `done_part`
-    the part of a setpoint that the device did when it was last measured and had settled (NaN unknown);
+    the part of a setpoint that the device did when it was last measured and had settled (NaN unknown); `ran_high_w` and
+    `ran_low_w` the largest and smallest setpoint that may have been in force since the newest reading;
     `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
     `idle`: under control it is kept from discharging only.
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
@@ -310,6 +311,8 @@ class Control(Table):
         "setpoint_w": (np.int64, 0),
         "before_w": (np.int64, 0),
         "done_part": (np.float32, np.nan),
+        "ran_high_w": (np.float32, 0.0),
+        "ran_low_w": (np.float32, 0.0),
         "cmd_sent": (np.int64, 0),
         "cmd_applied": (np.int64, 0),
         "sent_mono_ms": (np.int64, NEVER_MS),
@@ -330,6 +333,8 @@ class Control(Table):
     setpoint_w: Ints
     before_w: Ints
     done_part: Singles
+    ran_high_w: Singles
+    ran_low_w: Singles
     cmd_sent: Ints
     cmd_applied: Ints
     sent_mono_ms: Ints

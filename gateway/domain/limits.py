@@ -178,8 +178,8 @@ def _look_ahead(
     ours = (live.mode == Mode.REMOTE) & (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms >= now.mono_ms)
     ours &= ~np.isnan(live.battery_w) & ~control.idle
     before_w = control.before_w.astype(np.float64)
-    highest_w = np.fmax(np.maximum(setpoint_w, before_w), live.battery_w)
-    lowest_w = np.fmin(np.minimum(setpoint_w, before_w), live.battery_w)
+    highest_w = np.fmax(np.maximum(np.maximum(setpoint_w, before_w), control.ran_high_w), live.battery_w)
+    lowest_w = np.fmin(np.minimum(np.minimum(setpoint_w, before_w), control.ran_low_w), live.battery_w)
     drain_w = np.maximum(np.fmax(plate.discharge_w_max * ~ours, highest_w), 0)
     gain_w = np.maximum(np.fmax(plate.charge_w_max * ~ours, -lowest_w), 0)
     since_s = age_s + plate.delivery_s

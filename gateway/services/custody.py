@@ -87,6 +87,10 @@ class Custody:
         changes = self._adopt_restored(now)
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
         control.before_w[confirmed] = control.setpoint_w[confirmed]
+        in_force_ms = control.changed_mono_ms + (1000 * fleet.nameplate.delivery_s[:n]).astype(np.int64)
+        read = confirmed | (live.seen_mono_ms >= in_force_ms)
+        for ran_w in (control.ran_high_w, control.ran_low_w):
+            np.copyto(ran_w, control.setpoint_w, where=read, casting="same_kind")
         timed = fleet.nameplate.timed[:n]
         slack_ms = LEASE_MARGIN_MS + (1000 * fleet.nameplate.overrun_s[:n]).astype(np.int64)
         over = timed & (control.lease_end_mono_ms + slack_ms < now.mono_ms)
@@ -142,6 +146,7 @@ class Custody:
         control.lease_end_mono_ms[slots] = now.mono_ms + soon_ms
         control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
         control.before_w[slots] = control.setpoint_w[slots]
+        control.ran_high_w[slots] = control.ran_low_w[slots] = control.setpoint_w[slots]
         # an id that was never given out says nothing, however large
         cmd = np.where(live.cmd[slots] <= self._newest_cmd, live.cmd[slots], 0)
         control.cmd_sent[slots] = control.cmd_applied[slots] = cmd
@@ -195,6 +200,7 @@ class Custody:
         control.idle[slots] = False
         control.setpoint_w[slots] = 0
         control.before_w[slots] = 0
+        control.ran_high_w[slots] = control.ran_low_w[slots] = 0
         control.lease_end_mono_ms[slots] = NEVER_MS
         control.release_mono_ms[slots] = NEVER_MS
 

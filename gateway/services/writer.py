@@ -180,6 +180,8 @@ class Writer:
         moved = (batch.setpoint_w != before_w) | (control.held[at] == Held.FREE)
         control.before_w[at] = np.where(moved, before_w, control.before_w[at])
         control.changed_mono_ms[at] = np.where(moved, sent_ms, control.changed_mono_ms[at])
+        control.ran_high_w[at] = np.maximum(control.ran_high_w[at], batch.setpoint_w)
+        control.ran_low_w[at] = np.minimum(control.ran_low_w[at], batch.setpoint_w)
         control.setpoint_w[at] = batch.setpoint_w
         control.cmd_sent[at] = batch.cmd
         control.sent_mono_ms[at] = sent_ms

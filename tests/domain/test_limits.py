@@ -123,6 +123,15 @@ def test_limits_look_ahead_is_the_formula_of_the_lease() -> None:
     assert found.sustain_discharge_w[0] == 5000
 
 
+def test_limits_look_ahead_counts_the_most_that_was_told_since_the_sample_either_way() -> None:
+    told: dict[str, Any] = {"setpoint_w": 1000, "before_w": 1500, "battery_w": 800}
+    told |= {"ran_high_w": 3000, "ran_low_w": -2500}
+    found = limits(soc_pct=21, seen_mono_ms=NOW.mono_ms - 10_000, **told)
+    assert out(found)[0] == pytest.approx((3600 * 100 - 3000 * (10 + 5)) / 100)
+    found = limits(soc_pct=99, seen_mono_ms=NOW.mono_ms - 10_000, **told)
+    assert into(found)[0] == pytest.approx((3600 * 100 - 2500 * (10 + 5)) / 100)
+
+
 def test_limits_look_ahead_upwards_is_the_same_with_what_can_be_absorbed() -> None:
     found = limits(soc_pct=99, battery_w=-800, setpoint_w=-2000, before_w=-1500, efficiency_charge=0.8)
     assert into(found)[0] == pytest.approx((3600 * 125 - 2000 * 5) / 100)

@@ -14,7 +14,7 @@ from gateway.services.ledger import bodies
 from simulators.faults import Fault, FaultKind
 from tests.fakes import FACTS
 from tests.services.street import Street
-from tests.services.world import World, group, homes_of
+from tests.services.world import SETTINGS, World, group, homes_of
 from tests.simulators.fleets import homes
 
 MISSING = "readings are missing of devices that are steered; what they do is assumed"
@@ -84,6 +84,41 @@ async def test_unmeasured_part_stands_still_and_the_measured_part_is_still_corre
     assert world.control._courses[0].trim.offset_w > 15_000 * (1 / 0.96 - 1)
     assert world.trace[-1] == pytest.approx(believed_w, rel=0.002)
     assert 14_700 < world.trace[-1] < 15_000
+
+
+# -- what may have flowed ----------------------------------------------------------------------------------------
+
+
+async def revised(world: World, revision: int, target_w: float) -> None:
+    await world.dispatcher.submit(world.event(s=600, target_w=target_w, revision=revision))
+
+
+def most_w(world: World) -> float:
+    """What the only home may still be told to discharge."""
+    assert world.control.envelope is not None
+    return float(world.control.envelope.discharge_w[0])
+
+
+async def test_unmeasured_home_may_have_given_the_most_it_was_told_since_it_was_read_and_not_only_the_last() -> None:
+    world = World(homes_of(1), settings=SETTINGS.model_copy(update={"fleet_w_per_s": 10_000.0}))
+    world.homes.soc_pct[:] = 27.5  # 237.5 Wh above what its reserve needs
+    await world.go(2)
+    await world.submit(s=600, target_w=300)
+    await world.go(30)
+    world.homes.unseen.add(0)
+    await revised(world, 2, 4_000)
+    await world.go(60)
+    for revision, target_w in ((3, 600), (4, 700)):
+        await revised(world, revision, target_w)
+        await world.go(5)
+    assert world.homes.battery_w[0] == 700
+    drained_ws = (4_000 + 30) * (70 + 5)
+    assert most_w(world) == pytest.approx((3_600 * 237.5 - drained_ws) / 120 - 30, rel=0.02)
+    # read again, what has flowed is in its state of charge
+    world.homes.unseen.clear()
+    world.homes.soc_pct[:] = 26.8
+    await world.go(2)
+    assert most_w(world) == pytest.approx((3_600 * 171 - (700 + 30) * 5) / 120 - 30, rel=0.02)
 
 
 # -- what is told ------------------------------------------------------------------------------------------------
