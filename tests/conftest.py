@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.depth import DEEP, SEED
 
 settings.register_profile(
     "gateway",
@@ -12,5 +15,12 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("deep", parent=settings.get_profile("gateway"), max_examples=5000)
+settings.register_profile(
+    "deep", parent=settings.get_profile("gateway"), max_examples=5000, derandomize=False, print_blob=True
+)
 settings.load_profile(os.environ.get("GATEWAY_HYPOTHESIS", "gateway"))
+
+
+def pytest_report_header() -> list[str]:
+    """What a deep run has to be given to try the same cases again."""
+    return [f"seed of generated cases: {SEED}; again: make test-deep SEED={SEED}"] if DEEP else []

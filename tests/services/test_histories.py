@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gateway.domain.events import Target, Want, power
 from simulators.faults import Fault, FaultKind
 from simulators.homes import Homes
-from tests.depth import deep
+from tests.depth import SEED, deep
 from tests.services.street import FAR_S, Street
 from tests.simulators.fleets import homes
 
@@ -157,7 +157,7 @@ async def short(columns: dict[str, Any], first: Target, actions: list[tuple[tupl
 
 @pytest.mark.parametrize("part", range(20))
 def test_history_that_is_short_keeps_to_its_limits_and_ends_free(runner: asyncio.Runner, part: int) -> None:
-    @seed(part)
+    @seed(SEED + part)
     @settings(max_examples=deep(1_000, else_=5), derandomize=False)
     @given(columns=STREETS, first=TARGETS, actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4))
     def histories(columns: dict[str, Any], first: Target, actions: list[tuple[tuple[Any, ...], int]]) -> None:

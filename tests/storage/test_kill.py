@@ -19,6 +19,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.standings import START
+from tests.depth import SEED
 from tests.energy_batches import T0, at
 from tests.storage.histories import restarted
 
@@ -113,4 +114,4 @@ async def test_storage_killed_at_random_keeps_what_was_acknowledged_once_f37(tmp
 
 @pytest.mark.deep
 async def test_storage_killed_many_times_keeps_what_was_acknowledged_once(tmp_path: Path) -> None:
-    await rounds(tmp_path, 60, seed=2)
+    await rounds(tmp_path, 60, seed=SEED + 2)
