@@ -68,7 +68,8 @@ def _solve(case: Case, dt_s: float, *, target_w: Floats | None = None, shape: Fl
         slope = (1 - case.taper_min) * case.power_w / case.taper_wh  # W per Wh
         tapered = [np.eye(steps) + before * slope[i] for i in range(case.n)]
         most(
-            block_diag(tapered, format="csr"), np.repeat(case.taper_min * case.power_w + slope * case.energy_wh, steps)
+            block_diag([csr_array(m) for m in tapered], format="csr"),
+            np.repeat(case.taper_min * case.power_w + slope * case.energy_wh, steps),
         )
     capped = np.flatnonzero(np.isfinite(case.site_w))
     if len(capped):
