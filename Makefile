@@ -3,13 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
+PYTEST := -q --durations=25 --durations-min=1
+ifndef SEED
+SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+endif
 
-.PHONY: demo test test-deep lint unit e2e format lock clean
+# The newest Python of another version than PYTHON, on the PATH or under pyenv, that runs and can make an environment.
+OTHER := $(shell own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for v in 3.14 3.13 3.12; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python$$v; do \
+	[ $$v != $$own ] && "$$p" -c 'import ensurepip, venv' 2>/dev/null && echo "$$p" && exit; done; done)
+OTHER_VENV := .venv-other
+
+.PHONY: demo test test-deep lint unit e2e versions versions-ready format lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m simulators demo
 
-test: lint unit e2e
+# The lanes run side by side; each prints what it did once it is done, and all are run whatever the others find.
+test: $(STAMP) versions-ready
+	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target lint unit e2e versions
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -21,14 +33,24 @@ lint: $(STAMP)
 	$(BIN)/gateway schema --check
 
 unit: $(STAMP)
-	$(BIN)/pytest -q -m "not e2e and not deep" -n 2 --dist worksteal
+	$(BIN)/pytest $(PYTEST) -m "not e2e and not deep" -n 2 --dist worksteal
 
 e2e: $(STAMP)
-	$(BIN)/pytest -q -m "e2e and not deep"
+	$(BIN)/pytest $(PYTEST) -m "e2e and not deep" -n 3 --dist worksteal
 
+# The whole suite runs on the Python of .venv; what is pure or storage also on the newest other one that is found.
+versions: versions-ready
+	@if [ -z "$(OTHER)" ]; then echo "versions: no newer Python was found; only $$($(BIN)/python --version) was tried"; else \
+	  set -x; $(OTHER_VENV)/bin/pytest $(PYTEST) -m "not e2e and not deep" tests/domain tests/profiles tests/storage; fi
+
+versions-ready:
+	@[ -z "$(OTHER)" ] || $(MAKE) --no-print-directory VENV=$(OTHER_VENV) PYTHON=$(OTHER) $(OTHER_VENV)/.built
+
+# Cases that are new each time, in full; `make test-deep SEED=N` tries those of a run that printed N.
 test-deep: $(STAMP)
-	GATEWAY_HYPOTHESIS=deep $(BIN)/pytest -q -n 2 --dist worksteal -m "not e2e"
-	$(BIN)/pytest -q -m "e2e or deep"
+	@echo "seed of generated cases: $(SEED)"
+	GATEWAY_HYPOTHESIS=deep GATEWAY_SEED=$(SEED) $(BIN)/pytest $(PYTEST) -n 2 --dist worksteal -m "not e2e" --hypothesis-seed=$(SEED)
+	GATEWAY_HYPOTHESIS=deep GATEWAY_SEED=$(SEED) $(BIN)/pytest $(PYTEST) -m "e2e and deep"
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -50,4 +72,4 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(OTHER_VENV) build *.egg-info
