@@ -29,7 +29,8 @@ class Daemon:
         self._token = token
 
     def ask(self, method: str, path: str, *, body: bytes | None = None, content_type: str | None = None) -> Any:
-        """The JSON answer. Raises DaemonError; a rejected event (409) is an error with its reason."""
+        """The JSON answer. What changes something is JSON unless `content_type` says otherwise. Raises DaemonError; a
+        rejected event (409) is an error with its reason."""
         with self._reply(method, path, body, content_type) as reply:
             return _checked(self._url, reply.status, self._read(reply, None))
 
@@ -62,11 +63,12 @@ class Daemon:
         if parts.scheme not in ("http", "https") or not host:
             raise DaemonError([f"{self._url}: an address begins with http:// or https:// and names a host"])
         make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        headers = {"Accept": "application/json"}
-        if content_type is not None:
-            headers["Content-Type"] = content_type
+        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        if method != "GET":
+            headers["Content-Type"] = content_type or "application/json"
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+            # as bytes: the library would take a text for Latin-1
+            headers["Authorization"] = f"Bearer {self._token}".encode("utf-8", "surrogateescape")
         connection = make(host, port, timeout=TIMEOUT_S)
         try:
             try:

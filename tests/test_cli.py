@@ -31,10 +31,11 @@ EVENT = {"id": "e", "revision": 1, "state": "active", "start": "s", "end": "e", 
 
 
 class Script:
-    """A daemon that answers as scripted; `asked` are (method, path, body, authorization)."""
+    """A daemon that answers as scripted; `asked` are (method, path, body, authorization), `kinds` the media types."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, bytes, str]] = []
+        self.kinds: list[str | None] = []
         self.status = 200
         self.body: bytes = b"{}"
         self.promised: int | None = None
@@ -45,6 +46,7 @@ class Script:
                 size = int(self.headers.get("Content-Length") or 0)
                 given = self.headers.get("Authorization", "")
                 script.asked.append((self.command, self.path, self.rfile.read(size), given))
+                script.kinds.append(self.headers.get("Content-Type"))
                 self.send_response(script.status)
                 self.send_header("Content-Length", str(script.promised or len(script.body)))
                 self.end_headers()
@@ -239,6 +241,31 @@ def test_devices_import_over_rest_sends_the_file_with_its_kind(tmp_path: Path, d
     result = run("devices", "import", str(file), "--url", daemon.url, env={"GATEWAY_TOKEN": "t0ken"})
     assert (result.exit_code, result.output.strip()) == (0, "1 rows, 1 new or changed, 0 rejected")
     assert daemon.asked == [("POST", "/v1/devices", b"{}\n", "Bearer t0ken")]
+
+
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [(("dispatch", "send", "-"), "application/json"), (("dispatch", "cancel", "e"), "application/json"),
+     (("dispatch", "stop-all"), "application/json"), (("dispatch", "stop-all", "--clear"), "application/json"),
+     (("holds", "set", "-"), "application/json"), (("devices", "trust", "a"), "application/json"),
+     (("sinks", "resend", "leap", "--from", "2027-01-15T08:00:00Z", "--to", "2027-01-15T09:00:00Z"),
+      "application/json"),
+     (("devices", "import", "fleet.csv"), "text/csv"), (("devices", "import", "fleet.jsonl"), "application/x-ndjson"),
+     (("dispatch", "list"), None)],
+)  # fmt: skip
+def test_commands_say_what_they_send(
+    args: tuple[str, ...], kind: str | None, tmp_path: Path, daemon: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("fleet.csv", "fleet.jsonl"):
+        (tmp_path / name).write_text(HEADER, encoding="utf-8")
+    report = {"rows": 0, "enrolled": 0, "rejected": [], "rejected_total": 0}
+    daemon.says({"events": [], "stopped": False} | report)
+    result = run(*args, "--url", daemon.url, stdin="{}", env={"GATEWAY_TOKEN": "grüße-0123456789"})
+    assert result.exit_code == 0, result.output
+    assert daemon.kinds == [kind]
+    # what the library reads as Latin-1 was sent as UTF-8, which is what the daemon compares
+    assert daemon.asked[0][3].encode("latin-1").decode() == "Bearer grüße-0123456789"
 
 
 def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> None:

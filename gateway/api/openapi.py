@@ -43,7 +43,7 @@ def openapi(version: str) -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": dict(sorted(schemas.items())),
         },
-        "paths": _paths(),
+        "paths": _changing(_paths()),
     }
 
 
@@ -62,7 +62,19 @@ def _answers(ok: str, *, status: str = "200", problems: tuple[str, ...] = ()) ->
     out: dict[str, Any] = {status: {"description": "done", "content": _ref(ok)}}
     out |= {code: {"description": texts[code], "content": _ref("Problem")} for code in problems}
     out["401"] = {"description": "no or wrong token", "content": _ref("Problem")}
+    out["403"] = {"description": "a door for others: loopback only, or our own pages", "content": _ref("Problem")}
     return out
+
+
+def _changing(paths: dict[str, Any]) -> dict[str, Any]:
+    """What changes something says what its body is, see `guard`."""
+    for methods in paths.values():
+        for method, operation in methods.items():
+            if method != "get":
+                operation["responses"]["415"] = {
+                    "description": "the body is of another media type", "content": _ref("Problem")
+                }  # fmt: skip
+    return paths
 
 
 def _parameter(name: str, where: str, kind: str) -> dict[str, Any]:

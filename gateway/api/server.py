@@ -1,19 +1,19 @@
 """The HTTP surface: REST under /v1/, /metrics, /healthz, /readyz. Parses, asks a service, answers; decides nothing."""
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from gateway.api import intervals
 from gateway.api.dispatch_view import DispatchView
+from gateway.api.guard import IMPORT_FORMS, guard
 from gateway.api.interval_models import ResendBody
 from gateway.api.models import (
     AnswerBody,
@@ -44,8 +44,6 @@ from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event, probl
 log = logging.getLogger(__name__)
 
 PAGE_MAX = 1_000
-OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
 
 class DeviceView(Protocol):
@@ -86,7 +84,7 @@ def _problem(status: int, error: str, problems: Sequence[str] = ()) -> web.Respo
 def make_app(parts: Parts) -> web.Application:
     """The routes over `parts`."""
     routes = _Routes(parts)
-    app = web.Application(middlewares=[_guard(parts.token), _translate], client_max_size=MAX_IMPORT_BYTES)
+    app = web.Application(middlewares=[_translate, guard(parts.token)], client_max_size=MAX_IMPORT_BYTES)
     app.add_routes(
         [
             web.post("/v1/dispatch-events", routes.submit),
@@ -115,26 +113,6 @@ def make_app(parts: Parts) -> web.Application:
         ]
     )
     return app
-
-
-def _guard(token: SecretStr | None) -> Middleware:
-    """Bearer token where one is set; without one only requests that name loopback (no DNS rebinding)."""
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in OPEN_PATHS:
-            return await handler(request)
-        if token is None:
-            host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
-            if host not in LOOPBACK_HOSTS:
-                return _problem(403, "without a token only loopback is served")
-        else:
-            given = request.headers.get("Authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {token.get_secret_value()}".encode()):
-                return _problem(401, "a bearer token is required")
-        return await handler(request)
-
-    return guard
 
 
 @web.middleware
@@ -247,9 +225,7 @@ class _Routes:
         return _json(found) if found is not None else _problem(404, "no such device")
 
     async def import_devices(self, request: web.Request) -> web.StreamResponse:
-        form = {"text/csv": "csv", "application/x-ndjson": "jsonl"}.get(request.content_type)
-        if form is None:
-            return _problem(415, "send text/csv or application/x-ndjson")
+        form = IMPORT_FORMS[request.content_type]
         raw = await request.read()
         try:
             text = raw.decode("utf-8-sig")

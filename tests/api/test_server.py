@@ -364,7 +364,7 @@ async def test_stop_all_route_stops_and_clears() -> None:
         assert refused["reason"] == "stopped"
         assert await r.ask("POST", path, json={"active": False}) == {"active": False, "by": "operator"}
         for wrong in (b"", b"{}", b"[]", b'{"active": "perhaps"}', b'{"active": true, "why": 1}'):
-            await r.ask("POST", path, data=wrong, status=400)
+            await r.ask("POST", path, data=wrong, headers={"Content-Type": "application/json"}, status=400)
 
 
 async def test_devices_route_pages_through_everybody_once() -> None:
@@ -437,7 +437,8 @@ async def test_route_too_large_or_unknown_is_refused_in_json() -> None:
             ("GET", "/v2/devices", 404, b""),
             ("POST", "/v1/devices", 415, b"{}"),
         ):
-            async with r.client.request(method, path, data=io.BytesIO(data)) as reply:
+            headers = {"Content-Type": "application/json"}
+            async with r.client.request(method, path, data=io.BytesIO(data), headers=headers) as reply:
                 assert reply.status == status
                 assert set(await reply.json()) == {"error", "problems"}
 
