@@ -386,11 +386,14 @@ class MqttPointLink:
         if len({to.topic for to, _ in writes}) != 1:
             raise Unwritable("the members of one request go to one place")
         body = json_body(writes)
+        expiry_s = self._expiry_s
+        if request.expires_s is not None:
+            expiry_s = max(1, min(expiry_s, int(request.expires_s)))
         message = OutMessage(
             topic_of(writes[0][0].topic or "", self._levels),
             body if body is not None else text_of(writes[0][1]).encode(),
             qos=max(to.qos for to, _ in writes),
-            message_expiry_s=self._expiry_s,
+            message_expiry_s=expiry_s,
         )
         deadline_ms = self._clock.mono_ms() + round(1000 * WRITE_S_MAX)
         (outcome,) = await hub.connection.publish([message], deadline_mono_ms=deadline_ms)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from gateway.domain.errors import invariant
 from gateway.domain.fleet import ProductFacts
-from gateway.profiles.checks import faults_of
+from gateway.profiles.checks import CYCLIC, faults_of
+from gateway.profiles.control_schema import Control, Watchdog
 from gateway.profiles.message_codec import Decoder, Encoder, Route
 from gateway.profiles.program import PointProduct
 from gateway.profiles.schema import ProfileDocument
@@ -49,7 +50,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     blocks = document.commands is not None and "block" in document.commands.forms
     return ProductFacts(
         lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
-        overrun_s=max(0.0, (watchdog.reverts_within_s or 0.0) - watchdog.lease_s) if watchdog is not None else 0.0,
+        overrun_s=_overrun_s(watchdog, control) if watchdog is not None else 0.0,
         delivery_s=facts.delivery_s,
         timed=watchdog is None or watchdog.kind != "none",
         blocks=blocks or (control is not None and bool(control.block)),
@@ -68,3 +69,24 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
         counter_step_wh=facts.counter_step_wh or (product.base.counter_step_wh if product is not None else None),
         report_s=document.polling.live_s if product is not None else None,
     )
+
+
+def _overrun_s(watchdog: Watchdog, control: Control | None) -> float:
+    """How much longer than its lease a device may act. What is written again within a lease carries what is left of
+    it; where that cannot be told (a time of the device's own, or one that a constant sets), the last such write
+    starts the whole time anew."""
+    reverts_s = watchdog.reverts_within_s or 0.0
+    goes_on = control is not None and (control.follow_s is not None or control.heartbeat is not None)
+    if goes_on and control is not None and not _carries_lease(watchdog, control):
+        return reverts_s
+    return max(0.0, reverts_s - watchdog.lease_s)
+
+
+def _carries_lease(watchdog: Watchdog, control: Control) -> bool:
+    """Whether what is repeated tells the device's timer how long it still is."""
+    if watchdog.kind in ("in_command", "none"):
+        return True
+    repeated = [step for name, steps in control.sequences().items() if name in CYCLIC for step in steps]
+    parts = [part for step in repeated for part in (step.together or (step,))]
+    timers = [part for part in parts if watchdog.point is not None and part.write == watchdog.point]
+    return bool(timers) and all(part.source == "lease" for part in timers)

@@ -13,14 +13,15 @@ Quantity = Literal["setpoint_w", "magnitude_w", "grid_target_w", "inverter_targe
 class Step(Strict):
     """One step of a sequence: a write, writes in one request, a restore, a wait.
 
-    `write` a point: `value` (a constant), `null` (JSON null), or `from` a quantity of the command: `setpoint_w`
-    (+ = discharge; the point's `sign` makes it the product's), `magnitude_w`, `grid_target_w` (the grid power, + =
-    import, that gives the wanted battery power), `inverter_target_w` (+ = out: the setpoint plus the PV behind the same
-    inverter), `lease` (in the point's `unit`, s or min, rounded up), `reserve_pct`,
-    `count` (grows by one per heartbeat). `percent_of`: as percent of the value of that point. `times` multiplies.
-    `if_changed`: left out when the point is known to hold the value. `together`: one request, consecutive registers or
-    members of one body. `restore`: the value saved before the first write; `or_value` where none was saved. `keep`: the
-    value the point holds now (for requests that set all of their members).
+    `write` a point: `value` (a constant), `null` (JSON null), or `from` a quantity of the command: `setpoint_w` (+ =
+    discharge; the point's `sign` makes it the product's), `magnitude_w`, `grid_target_w` (the grid power, + = import,
+    that gives the wanted battery power), `inverter_target_w` (+ = out: the setpoint plus the PV behind the same
+    inverter), `lease` (in the point's `unit`, s or min, rounded up; what is left of it, rounded down, in what is
+    repeated until the next command), `reserve_pct`, `count` (grows by one per heartbeat). `percent_of`: as percent of
+    the value of that point. `times` multiplies. `if_changed`: left out when the point is known to hold the value.
+    `together`: one request, consecutive registers or members of one body. `restore`: the value saved before the first
+    write; `or_value` where none was saved. `keep`: the value the point holds now (for requests that set all of their
+    members).
     """
 
     write: Name | None = None
@@ -60,7 +61,7 @@ class Step(Strict):
 
 
 class Heartbeat(Strict):
-    """Writes that go on while the device is under control, apart from setpoints."""
+    """Writes that go on until the lease is over, apart from setpoints; they do not renew it."""
 
     every_s: Annotated[float, Field(gt=0, le=60)]
     steps: tuple[Step, ...] = Field(min_length=1)
@@ -70,13 +71,13 @@ class Control(Strict):
     """How the product is steered.
 
     `domain`: where the setpoint acts. grid_connection = the meter, inverter_ac = behind PV: there the gateway closes
-    the loop, and every `follow_s` the target is worked out anew from load and PV. `needs`: what must hold before any
-    write. `saves`: settings read and made durable before the first write of a control episode. `begin` once per
-    episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging left to the product's own mode); each
-    is repeated whole as refresh. `release` hands back (`stop_only`: by writing no more). `reserve` sets the backup
-    reserve.
-    `step_w`: setpoints are cut to whole steps towards 0; below `setpoint_w_min` it is a hold. `apart`: points that must
-    never share a request. `settle_s` before the read-back of what was written.
+    the loop, and every `follow_s` the target is worked out anew from load and PV, which does not renew the lease.
+    `needs`: what must hold before any write. `saves`: settings read and made durable before the first write of a
+    control episode. `begin` once per episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging
+    left to the product's own mode); each is repeated whole as refresh. `release` hands back (`stop_only`: by writing no
+    more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
+    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before the read-back of
+    what was written.
     """
 
     domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
@@ -133,7 +134,8 @@ class Watchdog(Strict):
     is written anew. `implicit`: the device's own fixed time. `none`: nothing reverts; `lease_s` is then how long the
     device may go unattended, and the gateway's release plan ends control.
     `lease_s` is the longest lease the gateway gives; it refreshes before half of it. `reverts_within_s`: the longest
-    the device may take after its last refresh, its timer's inexactness included.
+    the device may take after its last refresh, its timer's inexactness included; counted from the end of the lease
+    where what is repeated within it starts a time anew that the gateway cannot set.
     """
 
     kind: Literal["in_command", "device_timer", "countdown", "implicit", "none"]

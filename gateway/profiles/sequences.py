@@ -14,10 +14,12 @@ from gateway.profiles.point_codec import PointCodec, Raw, Unwritable, Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantities:
-    """What a command carries: powers in W (+ = discharge and out; `grid_target_w` + = import)."""
+    """What a command carries: powers in W (+ = discharge and out; `grid_target_w` + = import). `renews`: the lease is a
+    new one, rounded up to the timer's unit; else it is what is left of one, rounded down."""
 
     setpoint_w: float = 0.0
     lease_s: float = 0.0
+    renews: bool = True
     reserve_pct: float = math.nan
     grid_target_w: float = math.nan
     inverter_target_w: float = math.nan
@@ -35,9 +37,11 @@ class PointWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Writes that go out as one request."""
+    """Writes that go out as one request. `expires_s`: how long a link that stores messages may keep it before it is
+    thrown away; None = as long as the link decides."""
 
     writes: tuple[PointWrite, ...]
+    expires_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,10 @@ class Wait:
 
 
 Action = Request | Wait
+
+
+class LeaseOver(Unwritable):
+    """What is left of a lease is less than the product's timer can be given."""
 
 
 def actions(
@@ -145,10 +153,28 @@ def _quantity(step: Step, given: Quantities, codec: PointCodec, values: Mapping[
     if not math.isfinite(number):
         raise Unwritable(f"{codec.name}: {step.source} is unknown")
     if step.source == "lease":
-        number = math.ceil(number / 60 if codec.point.unit == "min" else number)
+        number = number / 60 if codec.point.unit == "min" else number
+        number = math.ceil(number) if given.renews else math.floor(number)
     if step.percent_of is not None:
         whole = values.get(step.percent_of)
         if not isinstance(whole, float) or whole <= 0:
             raise Unwritable(f"{codec.name}: {step.percent_of}, whose percentage it is, is unknown")
         number = 100 * number / whole
-    return number * step.times
+    number *= step.times
+    if step.source == "lease" and not given.renews and _no_time(codec, number, values):
+        raise LeaseOver(f"{codec.name}: {given.lease_s:g} s are less than the timer takes")
+    return number
+
+
+def _no_time(codec: PointCodec, number: float, values: Mapping[str, Value]) -> bool:
+    """Whether a timer cannot be given `number`, or would be given 0, which many take for "never"."""
+    if number <= 0 or (codec.point.range is not None and number < codec.point.range[0]):
+        return True
+    return codec.encode(number, values) == _zero(codec, values)
+
+
+def _zero(codec: PointCodec, values: Mapping[str, Value]) -> Raw | None:
+    try:
+        return codec.encode(0.0, values)
+    except Unwritable:
+        return None

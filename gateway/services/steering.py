@@ -8,7 +8,7 @@ back. What was written is read back where the product shows it, and watched for 
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
@@ -17,11 +17,12 @@ from gateway.ports import Journal, PointLink, PriorRestored, PriorSaved, Setting
 from gateway.profiles.control_schema import Step
 from gateway.profiles.point_codec import Raw, Unwritable, Value
 from gateway.profiles.program import Program
-from gateway.profiles.sequences import Action, PointWrite, Quantities, Request, Wait, shows
+from gateway.profiles.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
 
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
+LEFT_S_MIN = 1.0
 FOLLOW_AGE_PART = 3.0
 FOREIGN_POLLS = 2
 READBACKS_LATE = 3
@@ -166,6 +167,8 @@ class Steering:
                 return Done(delivery=Delivery.NOT_SENT, result=CommandResult.NONE, why=why)
         todo = self._actions(sequence, command, program)
         written: list[PointWrite] = []
+        # The device's own timer may start with the first write.
+        began_ms = self._clock.mono_ms()
         try:
             await self._send(todo, program, link, written)
         except (PeerRefused, Unwritable) as error:
@@ -175,17 +178,18 @@ class Steering:
                 await self._forget()
             return self._refuse(str(error))
         self._engaged, self._refused_for = True, ""
-        self._force(command)
+        self._force(command, began_ms)
         done = await self._confirmed(written, program, link)
         if done.result is CommandResult.REFUSED:
             await self._hand_back(program, link)
         elif program.control is not None:
             self._watch(written, program)
+            self._foreign = 0
         return done
 
-    def _force(self, command: Command | None) -> None:
+    def _force(self, command: Command | None, from_ms: int = 0) -> None:
         self.in_force = command
-        self._force_end_ms = self._clock.mono_ms() + round(1000 * command.lease_s) if command else 0
+        self._force_end_ms = from_ms + round(1000 * command.lease_s) if command else 0
 
     async def _release(self, steps: tuple[Step, ...], program: Program, link: PointLink) -> Done:
         self._force(None)
@@ -289,11 +293,15 @@ class Steering:
                 saved[name] = self._values[name]
         return saved
 
-    def _actions(self, steps: Iterable[Step], command: Command, program: Program) -> list[Action]:
+    def _actions(
+        self, steps: Iterable[Step], command: Command, program: Program, *, left_s: float | None = None
+    ) -> list[Action]:
+        """What to do for a command, or for one that is in force already and has `left_s` of its lease."""
         setpoint_w = program.quantised(command.setpoint_w) if command.op is CommandOp.SETPOINT else 0.0
         given = Quantities(
             setpoint_w=setpoint_w,
-            lease_s=command.lease_s,
+            lease_s=command.lease_s if left_s is None else left_s,
+            renews=left_s is None,
             reserve_pct=command.reserve_pct,
             **self._targets(setpoint_w, program),
             count=self._beats,
@@ -381,7 +389,6 @@ class Steering:
             if write.point in live and self._shown(write.point, program):
                 lag_s = program.points[write.point].readback_s or 0.0
                 self._watched[write.point] = (write.raw, now_ms + 1000 * lag_s)
-        self._foreign = 0
 
     def look(self, program: Program) -> None:
         """After a poll: whether what we wrote still stands. One odd reading is none; two are somebody else."""
@@ -406,12 +413,27 @@ class Steering:
         if command is None or not self.running or self.taken_over or await self._written_over(program, link):
             return
         try:
-            written = await self._send(
-                self._actions(program.sequence(command.op, command.setpoint_w), command, program), program, link
-            )
-            self._watch(written, program)
+            if await self._again(program.sequence(command.op, command.setpoint_w), command, program, link):
+                self._foreign = 0
         except (Unwritable, PeerRefused, PeerBusy) as error:
             log.info("a grid target was not renewed", extra={"device": self._device, "why": str(error)})
+
+    async def _again(self, steps: tuple[Step, ...], command: Command, program: Program, link: PointLink) -> bool:
+        """Write for a command that is in force already; whether anything was. Only a new command renews the lease: what
+        is written here carries what is left of it, and nothing is once that is less than the product's timer takes."""
+        left_s = (self._force_end_ms - self._clock.mono_ms()) / 1000
+        if left_s < LEFT_S_MIN:
+            return False
+        try:
+            todo = self._actions(steps, command, program, left_s=left_s)
+        except LeaseOver:
+            return False
+        written: list[PointWrite] = []
+        try:
+            await self._send((_expiring(action, left_s) for action in todo), program, link, written)
+        finally:
+            self._watch(written, program)
+        return bool(written)
 
     async def _written_over(self, program: Program, link: PointLink) -> bool:
         """Whether what we wrote does not stand any more, asked before it is written anew: between two polls an owner's
@@ -425,11 +447,11 @@ class Steering:
     async def beat(self, program: Program, link: PointLink) -> None:
         """One heartbeat, while a command is in force."""
         command, control = self.in_force, program.control
-        if command is None or not self.running or control is None or control.heartbeat is None:
+        if command is None or not self.running or control is None or control.heartbeat is None or self.taken_over:
             return
         self._beats += 1
         try:
-            await self._send(self._actions(control.heartbeat.steps, command, program), program, link)
+            await self._again(control.heartbeat.steps, command, program, link)
         except (Unwritable, PeerRefused, PeerBusy) as error:
             log.info("a heartbeat was not taken", extra={"device": self._device, "why": str(error)})
 
@@ -439,3 +461,7 @@ class Steering:
             self._refused_for = why
             log.warning("a command was refused", extra={"device": self._device, "why": why})
         return Done(delivery=Delivery.REFUSED, result=CommandResult.REFUSED, why=why)
+
+
+def _expiring(action: Action, left_s: float) -> Action:
+    return replace(action, expires_s=left_s) if isinstance(action, Request) else action

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -382,3 +383,20 @@ async def test_open_links_that_never_run_is_down(monkeypatch: pytest.MonkeyPatch
 async def test_link_connection_that_cannot_be_is_invalid(to: Target) -> None:
     with pytest.raises(InvalidInput):
         MqttPointLinks(SystemClock(), None).link(to)
+
+
+@pytest.mark.parametrize(
+    ("expires_s", "most_s"), [(None, mqtt_points.EXPIRY_S), (20.9, 20), (1e6, mqtt_points.EXPIRY_S)]
+)
+async def test_write_that_expires_is_kept_by_the_broker_no_longer(
+    standin: BrokerProcess, expires_s: float | None, most_s: int
+) -> None:
+    async with point_links(standin.url) as links, device(standin.url, "W/#") as peer:
+        link = await opened(links, target())
+        await link.write(replace(request(mode="hold"), expires_s=expires_s))
+        await peer.inbox.has(1)
+        left_s = peer.inbox.messages[0].message_expiry_interval
+        assert left_s is not None
+        assert left_s <= most_s
+        # what is not told to expire sooner lives longer
+        assert (left_s > 20) == (most_s > 20)

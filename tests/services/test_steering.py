@@ -114,11 +114,11 @@ class Journal(MemoryJournal):
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, profile: str = PROFILE) -> None:
         self.clock = ManualClock()
         self.device = Device()
         self.journal = Journal(self.device)
-        self.program: Program = _program()
+        self.program: Program = _program(profile)
         self.values: dict[str, Value] = {}
         self.book: dict[DeviceId, Mapping[str, float | str | bool]] = {}
         self.stats = SteeringStats()
@@ -153,8 +153,8 @@ class Bench:
         return done.delivery, done.result, done.why
 
 
-def _program() -> Program:
-    product = compile_profile(parse_profile(PROFILE, name="made-up.yaml")).product
+def _program(profile: str) -> Program:
+    product = compile_profile(parse_profile(profile, name="made-up.yaml")).product
     assert product is not None
     return product.base
 
