@@ -133,7 +133,7 @@ def _tell(codecs: Mapping[str, Codec]) -> None:
 
 
 def _enroll(inventory: Inventory, remembered: JournalState) -> None:
-    orphans = inventory.restore(remembered.devices)
+    orphans = inventory.restore(remembered.devices, remembered.controlled)
     if orphans:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
@@ -145,7 +145,8 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock)
     stack.callback(journal.close)
     remembered = journal.load()
-    inventory = Inventory(fleet=fleet, journal=journal, codecs=codecs)
+    prior = dict(remembered.prior)
+    inventory = Inventory(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
     _enroll(inventory, remembered)
     supervisor = Supervisor(rng=random.Random(), clock=clock)
     spoken = [codec for codec in codecs.values() if codec.product is None]
@@ -153,7 +154,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     transports = Transports(clock, settings.devices.mqtt.broker)
     sessions = Sessions(
         fleet=fleet, codecs=codecs.values(), links=transports.links, journal=journal, clock=clock, rng=random.Random(),
-        supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=dict(remembered.prior),
+        supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
     router = Router(fleet, link, [(sessions.profiles, sessions)])
     steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)

@@ -21,7 +21,7 @@ from gateway.links.mqtt_points import MqttPointLinks
 from gateway.ports import PointLinks
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles
-from gateway.services.inventory import Inventory, Parsed, parse_rows
+from gateway.services.inventory import Imported, Inventory, parse_rows
 from gateway.services.probe import Probe, probe
 from gateway.storage.archive import Manifest, export_archive, import_archive
 from gateway.storage.journal import SqliteJournal
@@ -147,23 +147,23 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
     kind: Literal["csv", "jsonl"] = "csv" if form == "csv" else "jsonl"
     codecs = load_profiles(settings.profiles_dir)
 
-    async def commit() -> tuple[Parsed, int]:
+    async def commit() -> Imported:
         journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=SystemClock())
         try:
-            inventory = Inventory(fleet=Fleet(), journal=journal, codecs=codecs)
-            inventory.restore(journal.load().devices)
-            parsed = parse_rows(text, form=kind, profiles=codecs, places=inventory.places)
-            return parsed, await inventory.enroll(parsed.devices)
+            remembered = journal.load()
+            inventory = Inventory(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
+            inventory.restore(remembered.devices, remembered.controlled)
+            return await inventory.take(parse_rows(text, form=kind, profiles=codecs, places=inventory.places))
         finally:
             journal.close()
 
     os.umask(0o077)
     with locked(settings.state_dir):
-        parsed, enrolled = asyncio.run(commit())
+        done = asyncio.run(commit())
     return {
-        "rows": len(parsed.devices) + len(parsed.bad),
-        "enrolled": enrolled,
-        "rejected": [asdict(row) for row in parsed.bad],
-        "rejected_total": len(parsed.bad),
-        "notes": [asdict(note) for note in parsed.notes],
+        "rows": done.rows,
+        "enrolled": done.enrolled,
+        "rejected": [asdict(row) for row in done.bad],
+        "rejected_total": len(done.bad),
+        "notes": [asdict(note) for note in done.notes],
     }

@@ -1,5 +1,6 @@
 """The command line: exit codes, words instead of tracebacks, and what it asks of a daemon."""
 
+import asyncio
 import fcntl
 import hashlib
 import json
@@ -17,8 +18,12 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from gateway.cli import cli
+from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError
+from gateway.domain.model import DeviceId, EventId
 from gateway.offline import locked
+from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
+from gateway.storage.journal import SqliteJournal
 from tests.profiles.samples import MODBUS, SAMPLES
 from tests.test_config import PLAIN
 
@@ -198,6 +203,49 @@ def test_devices_import_offline_knows_who_answers_where(tmp_path: Path) -> None:
     assert "'b' and 'a'" in result.output
     assert imported("a", "modbus://10.0.0.6").exit_code == 0
     assert imported("b", "modbus://10.0.0.5:502").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "end", "why"),
+    [
+        (ControlTaken(devices=(DeviceId("a"),), event=EventId("e")),
+         ControlEnded(devices=(DeviceId("a"),), reason="released"), "is under control"),
+        (PriorSaved(device=DeviceId("a"), settings={"work_mode": 2.0}), PriorRestored(device=DeviceId("a")),
+         "is still without the settings it had before it was controlled"),
+    ],
+)  # fmt: skip
+def test_devices_import_offline_leaves_who_is_not_released_where_it_is(
+    tmp_path: Path, plan: Change, end: Change, why: str
+) -> None:
+    profiles, state = tmp_path / "profiles", tmp_path / "state"
+    profiles.mkdir()
+    for name, text in SAMPLES.items():
+        (profiles / f"{name}.yaml").write_text(text, encoding="utf-8")
+    settings = config(tmp_path, profiles_dir=str(profiles), state_dir=str(state))
+
+    def journalled(change: Change) -> None:
+        async def commit() -> None:
+            journal = SqliteJournal(state / "journal.sqlite", clock=SystemClock())
+            journal.load()
+            await journal.commit([change])
+            journal.close()
+
+        asyncio.run(commit())
+
+    def imported(*rows: str) -> Result:
+        file = tmp_path / "devices.csv"
+        file.write_text("\n".join([HEADER.strip() + ",address", *rows]), encoding="utf-8")
+        return run("devices", "import", str(file), "--offline", "--config", settings)
+
+    assert imported("a,sample-modbus,s,1,1,1,20,modbus://10.0.0.5").exit_code == 0
+    journalled(plan)
+    moved = "a,sample-modbus,s,1,1,1,20,modbus://10.0.0.6"
+    result = imported(moved, "b,sample-modbus,s,1,1,1,20,modbus://10.0.0.7")
+    assert f"devices.csv:2: address: 'a' {why}" in result.output
+    assert "2 rows, 1 new or changed, 1 rejected" in result.output
+    assert "1 rows, 1 new" in imported("a,sample-modbus,t,1,1,1,20,modbus://10.0.0.5").output
+    journalled(end)
+    assert imported(moved).exit_code == 0
 
 
 def test_schema_documents_in_the_tree_are_up_to_date(tmp_path: Path) -> None:

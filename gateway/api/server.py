@@ -239,15 +239,14 @@ class _Routes:
             profiles=inventory.profiles,
             places=inventory.places,
         )
-        enrolled = await inventory.enroll(parsed.devices)
-        bad = [BadRowBody(line=row.line, problem=row.problem) for row in parsed.bad[:MAX_REPORTED]]
+        done = await inventory.take(parsed)
         return _json(
             ImportReport(
-                rows=len(parsed.devices) + len(parsed.bad),
-                enrolled=enrolled,
-                rejected=bad,
-                rejected_total=len(parsed.bad),
-                notes=[NoteBody(line=note.line, note=note.note) for note in parsed.notes[:MAX_REPORTED]],
+                rows=done.rows,
+                enrolled=done.enrolled,
+                rejected=[BadRowBody(line=row.line, problem=row.problem) for row in done.bad[:MAX_REPORTED]],
+                rejected_total=len(done.bad),
+                notes=[NoteBody(line=note.line, note=note.note) for note in done.notes[:MAX_REPORTED]],
             )
         )
 

@@ -31,12 +31,13 @@ class Held(IntEnum):
 class Bar(IntFlag):
     """What keeps a device out of dispatch, besides what it reports itself. `OPTED_OUT`: its owner wants no part.
     `STORM`: energy is kept for an outage that is expected. `QUARANTINED`: it did the opposite of what it was told.
-    `FROZEN`: many of its product were lost at once."""
+    `FROZEN`: many of its product were lost at once. `MOVING`: it is about to be enrolled elsewhere."""
 
     OPTED_OUT = 1
     STORM = 2
     QUARANTINED = 4
     FROZEN = 8
+    MOVING = 16
 
 
 MAPPED_BYTES = 1 << 16

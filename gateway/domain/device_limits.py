@@ -65,11 +65,12 @@ def blind(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale:
         (live.locked != 0, Reason.LOCKED),
         (live.faults != 0, Reason.FAULT),
     )
-    barred = bars & np.uint8(Bar.QUARANTINED | Bar.FROZEN)
+    barred = bars & np.uint8(Bar.QUARANTINED | Bar.FROZEN | Bar.MOVING)
     if barred.any():
         causes += (
             ((bars & np.uint8(Bar.QUARANTINED)) != 0, Reason.QUARANTINED),
             ((bars & np.uint8(Bar.FROZEN)) != 0, Reason.FROZEN),
+            ((bars & np.uint8(Bar.MOVING)) != 0, Reason.UNENROLLED),
         )
     blind = np.zeros(snapshot.n, dtype=np.bool_)
     for where, reason in causes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gateway.domain import evidence
 from gateway.domain.columns import Control, Live, Nameplate
 from gateway.domain.errors import invariant
-from gateway.domain.model import Connection, Device, DeviceId, LiveBatch, Now
+from gateway.domain.model import Bools, Connection, Device, DeviceId, LiveBatch, Now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,12 @@ _OF_THE_PRODUCT = (
 
 class Fleet:
     """All devices by slot; the one mutable copy of fleet state, written on the loop only. `version` grows with each
-    enrollment, `implausible` counts powers that could not be true."""
+    enrollment, `implausible` counts powers that could not be true.
+
+    A device stays where and what it is while somebody writes to it. `moving` are the slots of which an import is about
+    to change that: nobody takes them. `writing` are those that a tick is writing to, from its plan until it is noted
+    what has become of it: nobody moves them.
+    """
 
     def __init__(self) -> None:
         self.n = 0
@@ -117,6 +122,8 @@ class Fleet:
         self.profiles = Names()
         self.connections: dict[int, Connection] = {}
         self.experimental: set[int] = set()
+        self.moving: set[int] = set()
+        self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
         self.live = Live()
         self.control = Control()

@@ -214,9 +214,12 @@ class Control:
         changes += self._account(seen)
         names = self._names()
         self.unmeasured.look(events, claims, power, names)
+        self._fleet.writing = low.copy()
+        self._fleet.writing[todo.slots] = True
         if low.any():
             await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
         written = await self._writer.carry_out(todo, claims.holder, changes, now, names=names)
+        self._fleet.writing = np.zeros(0, dtype=np.bool_)
         self.ledger.written(written.slots, written.setpoint_w, written.cmd, now)
 
     def _params(self) -> CourseParams:
@@ -251,6 +254,7 @@ class Control:
             at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._settings.step_w)
             chosen &= np.where(stopping & ~at_once, control.bars, chosen)
         control.bars[:] = self.watch.bars() | chosen
+        control.bars[list(self._fleet.moving)] |= np.uint8(Bar.MOVING)
         control.pays_export[:] = pays_export(events, claims)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Annotated, Any, Literal
@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from gateway.domain.columns import Held
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet import Fleet
 from gateway.domain.model import ID_PATTERN, Connection, Device, DeviceId
-from gateway.ports import DeviceEnrolled, Journal
+from gateway.ports import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
 from gateway.profiles.codec import Codec
 from gateway.services.connection_row import (
     Address,
@@ -27,6 +28,7 @@ from gateway.services.connection_row import (
     connection_faults,
     place_of,
 )
+from gateway.services.moves import Ties, moves, tied, twice, who_goes_where
 
 MAX_IMPORT_BYTES = 64 << 20
 MAX_IMPORT_ROWS = 200_000
@@ -178,9 +180,20 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """What an import holds: good devices, every bad row, and what should be known about good ones."""
+    """What an import holds: good devices with their lines, every bad row, and what should be known about good ones."""
 
     devices: list[Device]
+    bad: list[BadRow]
+    notes: list[Note]
+    lines: Mapping[DeviceId, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What became of an import. `enrolled` counts devices that were new or changed."""
+
+    rows: int
+    enrolled: int
     bad: list[BadRow]
     notes: list[Note]
 
@@ -208,7 +221,12 @@ def parse_rows(
     bad += rows.give_up(places or {})
     good = rows.good.values()
     notes = [Note(line=row.line, note=f"{row.device.id}: {NOT_STEERED}") for row in good if row.unsteered]
-    return Parsed(devices=[row.device for row in good], bad=sorted(bad, key=lambda row: row.line), notes=notes)
+    return Parsed(
+        devices=[row.device for row in good],
+        bad=sorted(bad, key=lambda row: row.line),
+        notes=notes,
+        lines={row.device.id: row.line for row in good},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +264,7 @@ class _Rows:
             return problems
         place = place_of(codec.document, device)
         if place is not None and self._places.setdefault(place, device.id) != device.id:
-            return [_twice(device.id, self._places[place])]
+            return [twice(device.id, self._places[place])]
         unsteered = codec.facts.experimental and not device.experimental
         self.good[device.id] = _Good(line=line, device=device, place=place, unsteered=unsteered)
         return []
@@ -261,11 +279,7 @@ class _Rows:
                 if holder is not None and holder not in self.good:
                     lost = True
                     del self.good[row.device.id]
-                    yield BadRow(line=row.line, problem=_twice(row.device.id, holder))
-
-
-def _twice(device: str, holder: str) -> str:
-    return f"address: {device!r} and {holder!r} are one and the same (address, unit main)"
+                    yield BadRow(line=row.line, problem=twice(row.device.id, holder))
 
 
 def _problem(error: Mapping[str, Any]) -> str:
@@ -341,13 +355,17 @@ class Enrolled(Mapping[DeviceId, Device]):
 
 
 class Inventory:
-    """The devices of this gateway: journalled first, then given a slot."""
+    """The devices of this gateway: journalled first, then given a slot. `saved` are the devices whose settings from
+    before control are still to be restored, kept true by who restores them."""
 
-    def __init__(self, *, fleet: Fleet, journal: Journal, codecs: Mapping[str, Codec]) -> None:
+    def __init__(
+        self, *, fleet: Fleet, journal: Journal, codecs: Mapping[str, Codec], saved: Collection[DeviceId] = ()
+    ) -> None:
         self._fleet = fleet
         self._journal = journal
         self._codecs = codecs
         self._places: dict[Place, DeviceId] = {}
+        self._ties = Ties(fleet, saved)
         self._one_at_a_time = asyncio.Lock()
         self.devices = Enrolled(fleet)
 
@@ -361,8 +379,9 @@ class Inventory:
         """Where enrolled devices answer, as it is now."""
         return dict(self._places)
 
-    def restore(self, devices: Sequence[Device]) -> list[DeviceId]:
-        """Enroll what the journal holds; returns the ids whose profile is no longer installed."""
+    def restore(self, devices: Sequence[Device], controlled: Collection[DeviceId] = ()) -> list[DeviceId]:
+        """Enroll what the journal holds; returns the ids whose profile is no longer installed. `controlled` are its
+        release plans: those devices are under control until control says otherwise."""
         self._fleet.reserve(len(devices))
         for device in devices:
             codec = self._codecs.get(device.profile)
@@ -374,46 +393,109 @@ class Inventory:
             if place is not None:
                 self._places.setdefault(place, device.id)
         self._fleet.compact()
+        slots = [self._fleet.slot_of[device] for device in controlled if device in self._fleet.slot_of]
+        self._fleet.control.held[slots] = Held.CONTROLLED
+        self._ties.planned = frozenset(device for device in controlled if device not in self._fleet.slot_of)
         return list(self.devices.orphans)
 
     async def enroll(self, devices: list[Device]) -> int:
         """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
         device is raised, never lowered: that is for its owner to do, on the device. Raises InvalidInput, and enrolls
-        none, where a device answers at the place of another one."""
-        changed = [device for device in map(self._merged, devices) if device is not None]
+        none, where a device answers at the place of another one, or would change its place or product while it is
+        not free."""
         async with self._one_at_a_time:
-            places = self._claimed(changed)
-            if changed:
-                await self._journal.commit([DeviceEnrolled(device=device) for device in changed])
-            self._places = places
-        self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in changed))
-        for count, device in enumerate(changed):
-            self.devices.orphans.pop(device.id, None)
-            # The owner may have raised the reserve while the journal was busy.
-            self._fleet.enroll(self._merged(device) or device, self._codecs[device.profile].facts)
-            if count % ENROLL_SLICE == ENROLL_SLICE - 1:
-                await asyncio.sleep(0)
+            asked = self._asked(devices)
+            if asked.problems:
+                raise InvalidInput(list(asked.problems.values()))
+            return await self._take(asked)
+
+    async def take(self, parsed: Parsed) -> Imported:
+        """Make the good rows of an import durable and part of the fleet, as `enroll` does, but row by row: one that
+        cannot be taken is named with its line, the others are taken."""
+        async with self._one_at_a_time:
+            asked = self._asked(parsed.devices)
+            enrolled = await self._take(asked)
+        lines = {parsed.lines[device]: problem for device, problem in asked.problems.items()}
+        bad = parsed.bad + [BadRow(line=line, problem=problem) for line, problem in lines.items()]
+        return Imported(
+            rows=len(parsed.devices) + len(parsed.bad),
+            enrolled=enrolled,
+            bad=sorted(bad, key=lambda row: row.line),
+            notes=[note for note in parsed.notes if note.line not in lines],
+        )
+
+    def _asked(self, devices: Sequence[Device]) -> "_Asked":
+        """What an import asks for, and what of it cannot be. Nothing is awaited between this and `Fleet.moving`."""
+        wanted: dict[DeviceId, Device] = {}
+        moved: list[DeviceId] = []
+        problems: dict[DeviceId, str] = {}
+        for given in devices:
+            known = self.devices.get(given.id)
+            device = _merged(given, known)
+            if device is None:
+                continue
+            wanted[device.id] = device
+            changes = moves(known, device, self._codecs) if known is not None else {}
+            if changes:
+                moved.append(device.id)
+                why = self._ties.of(device.id)
+                if why:
+                    problems[device.id] = tied(device.id, why, changes)
+        places = who_goes_where({name: self._place(device) for name, device in wanted.items()}, self._places, problems)
+        return _Asked(
+            devices=[device for device in wanted.values() if device.id not in problems],
+            moved=[device for device in moved if device not in problems],
+            places=places,
+            problems=problems,
+        )
+
+    async def _take(self, asked: "_Asked") -> int:
+        """Durable first, then part of the fleet. Meanwhile nobody takes a device that moves."""
+        slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
+        self._fleet.moving |= slots
+        try:
+            changes: list[Change] = [DeviceEnrolled(device=device) for device in asked.devices]
+            if asked.moved:
+                # They are free. If the journal could not be told so when it came to be, it would have a release, and
+                # settings, for what answers there from now on.
+                restored = [PriorRestored(device=device) for device in asked.moved]
+                changes = [ControlEnded(devices=tuple(asked.moved), reason="moved"), *restored, *changes]
+            if changes:
+                await self._journal.commit(changes)
+            self._places = asked.places
+            self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in asked.devices))
+            for count, device in enumerate(asked.devices):
+                self.devices.orphans.pop(device.id, None)
+                # The owner may have raised the reserve while the journal was busy.
+                newest = _merged(device, self.devices.get(device.id)) or device
+                slot = self._fleet.enroll(newest, self._codecs[device.profile].facts)
+                self._fleet.moving.discard(slot)
+                if count % ENROLL_SLICE == ENROLL_SLICE - 1:
+                    await asyncio.sleep(0)
+        finally:
+            self._fleet.moving -= slots
         self._fleet.compact()
-        return len(changed)
+        return len(asked.devices)
 
     def _place(self, device: Device) -> Place | None:
         codec = self._codecs.get(device.profile)
         return None if codec is None else place_of(codec.document, device)
 
-    def _claimed(self, changed: Sequence[Device]) -> dict[Place, DeviceId]:
-        """Who answers where once `changed` are enrolled."""
-        moved = {device.id for device in changed}
-        places = {place: device for place, device in self._places.items() if device not in moved}
-        for device in changed:
-            place = self._place(device)
-            if place is not None and places.setdefault(place, device.id) != device.id:
-                raise InvalidInput([_twice(device.id, places[place])])
-        return places
 
-    def _merged(self, device: Device) -> Device | None:
-        """`device` as it is to be enrolled, None if nothing changes."""
-        known = self.devices.get(device.id)
-        if known is None:
-            return device
-        device = replace(device, reserve_pct=max(device.reserve_pct, known.reserve_pct))
-        return None if device == known else device
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What is to be enrolled of an import: devices that are new or changed, those of them that move, who answers where
+    afterwards; and what cannot be, by device."""
+
+    devices: list[Device]
+    moved: list[DeviceId]
+    places: dict[Place, DeviceId]
+    problems: dict[DeviceId, str]
+
+
+def _merged(device: Device, known: Device | None) -> Device | None:
+    """`device` as it is to be enrolled, None if nothing changes."""
+    if known is None:
+        return device
+    device = replace(device, reserve_pct=max(device.reserve_pct, known.reserve_pct))
+    return None if device == known else device

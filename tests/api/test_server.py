@@ -412,6 +412,24 @@ async def test_import_route_takes_good_rows_and_names_bad_ones() -> None:
         await r.ask("POST", "/v1/devices", data=b"id\n", headers={"Content-Type": "text/csv"}, status=400)
 
 
+async def test_import_route_leaves_a_device_under_control_what_it_is() -> None:
+    async with rig(devices=1) as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        await r.world.go(3)
+        row = {
+            "id": "home-00", "profile": "sample-mqtt", "site": "s", "capacity_wh": 1, "discharge_w_max": 1,
+            "charge_w_max": 1, "reserve_pct": 20, "address": "mqtt://10.0.0.5", "parameters": {"portal": "abc"},
+        }  # fmt: skip
+        other = row | {"id": "n-1", "address": "mqtt://10.0.0.6"}
+        text = "\n".join(map(json.dumps, (row, other)))
+        report = await r.ask("POST", "/v1/devices", data=text, headers={"Content-Type": "application/x-ndjson"})
+        assert (report["rows"], report["enrolled"], report["rejected_total"]) == (2, 1, 1)
+        problem = "profile: 'home-00' is under control and cannot change profile from 'p' to 'sample-mqtt'; release it"
+        assert report["rejected"][0]["problem"].startswith(problem)
+        assert [note["line"] for note in report["notes"]] == [2]
+        assert (await r.ask("GET", "/v1/devices/home-00"))["device"]["profile"] == "p"
+
+
 async def test_unenrolled_route_lists_who_sends_without_being_enrolled() -> None:
     async with rig() as r:
         assert await r.ask("GET", "/v1/unenrolled") == {"devices": [], "messages": 0}

@@ -1,0 +1,109 @@
+"""Moves: what an import would change of where a device is and of which battery it is, and what that has to wait for.
+
+A battery is handed back where it was taken, as the product it was taken as. A release that goes to another address
+leaves the old battery forced for ever, and gives another one settings that were never its own. So a device that is not
+free stays where and what it is until it is.
+"""
+
+from collections.abc import Collection, Mapping
+
+from gateway.domain.columns import Held
+from gateway.domain.fleet import Fleet
+from gateway.domain.model import Connection, Device, DeviceId
+from gateway.profiles.codec import Codec
+from gateway.services.connection_row import Place, place_of
+
+HELD = {Held.CONTROLLED: "under control", Held.RELEASING: "being released"}
+FIRST = (
+    "release it first: with the gateway running and the device enrolled as it is now, cancel its event or stop all "
+    "dispatch and wait until it is free; a battery that was exchanged for another one gets a row with an id of its own"
+)
+
+
+class Ties:
+    """Why devices are not free. `saved` are those whose settings from before control are still to be restored, kept
+    true by who restores them."""
+
+    def __init__(self, fleet: Fleet, saved: Collection[DeviceId]) -> None:
+        self._fleet = fleet
+        self._saved = saved
+        self.planned: frozenset[DeviceId] = frozenset()
+        """Release plans of devices without a slot: nobody in this process can carry them out."""
+
+    def of(self, device: DeviceId) -> str:
+        """What ties a device, "" = it is free."""
+        slot = self._fleet.slot_of.get(device)
+        if slot is not None:
+            held = HELD.get(Held(int(self._fleet.control.held[slot])))
+            if held is not None:
+                return held
+            if slot < len(self._fleet.writing) and self._fleet.writing[slot]:
+                return "being taken under control"
+        if device in self.planned:
+            return "under control since before the gateway started"
+        return "still without the settings it had before it was controlled" if device in self._saved else ""
+
+
+def moves(known: Device, wanted: Device, codecs: Mapping[str, Codec]) -> dict[str, str]:
+    """What would change of where a device is and of what it is, by column, in words."""
+    if known.profile != wanted.profile:
+        return {"profile": f"{known.profile!r} to {wanted.profile!r}"}
+    codec = codecs.get(known.profile)
+    if codec is None or known.connection == wanted.connection:
+        return {}
+    old, new = place_of(codec.document, known), place_of(codec.document, wanted)
+    before, after = known.connection or Connection(url=""), wanted.connection or Connection(url="")
+    out: dict[str, str] = {}
+    if old is not None and new is not None:
+        if old[0] != new[0]:
+            out["address"] = f"{before.url} to {after.url}"
+        if old[1] != new[1]:
+            out["units"] = f"main={old[1]} to main={new[1]}"
+        if old[2] != new[2]:
+            out["parameters"] = f"{_pairs(old[2])} to {_pairs(new[2])}"
+    # An address that is said to have another device behind it is another place.
+    serial, other = (dict(c.parameters).get("serial", "") for c in (before, after))
+    if serial and serial != other and "parameters" not in out:
+        out["parameters"] = f"serial={serial} to serial={other}"
+    return out
+
+
+def _pairs(levels: tuple[tuple[str, str], ...]) -> str:
+    return ";".join(f"{name}={value}" for name, value in levels)
+
+
+def tied(device: str, why: str, changes: Mapping[str, str]) -> str:
+    """The problem of a row that has to wait."""
+    told = ", ".join(f"{column} from {text}" for column, text in changes.items())
+    return f"{next(iter(changes))}: {device!r} is {why} and cannot change {told}; {FIRST}"
+
+
+def twice(device: str, holder: str) -> str:
+    """The problem of a row at a place that is somebody's already."""
+    return f"address: {device!r} and {holder!r} are one and the same (address, unit main)"
+
+
+def who_goes_where(
+    wanted: Mapping[DeviceId, Place | None], places: Mapping[Place, DeviceId], problems: dict[DeviceId, str]
+) -> dict[Place, DeviceId]:
+    """Who answers where once the rows without a problem are enrolled. Who stays, because its row has one or there is
+    none, keeps out the row that counted on its place, which then stays too: those come to `problems`."""
+    at = {device: place for place, device in places.items() if device in wanted}
+    claims: dict[Place, DeviceId] = {}
+    for device, place in wanted.items():
+        if place is None or device in problems:
+            continue
+        first = claims.setdefault(place, device)
+        holder = places.get(place, device)
+        if first != device or holder not in wanted:
+            problems[device] = twice(device, holder if holder not in wanted else first)
+    staying = list(problems)
+    while staying:
+        stays = staying.pop()
+        place = at.get(stays)
+        claimant = claims.get(place) if place is not None else None
+        if claimant is not None and claimant not in problems:
+            problems[claimant] = twice(claimant, stays)
+            staying.append(claimant)
+    going = {place: device for place, device in claims.items() if device not in problems}
+    return {p: d for p, d in places.items() if d not in wanted or d in problems} | going
