@@ -124,6 +124,9 @@ class Session:
                 group.create_task(self._live(), name=f"poll-{self.device}")
                 group.create_task(self._obey(), name=f"command-{self.device}")
         finally:
+            # Nobody is there any more to carry out a command.
+            if self.state is not State.QUARANTINED:
+                self.state, self.why = State.DOWN, "not running"
             self._drop_mail(Delivery.NOT_SENT)
 
     # -- reading ---------------------------------------------------------------------------------------------

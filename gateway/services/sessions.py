@@ -106,26 +106,40 @@ class Sessions:
                 await links.close()
 
     def _reconcile(self, group: asyncio.TaskGroup) -> None:
-        """Start sessions of new devices, and those whose connection has changed anew."""
+        """Start sessions of new devices, start those anew whose connection has changed, stop those of devices that
+        have become another product."""
         plate, n = self._fleet.nameplate, self._fleet.n
-        mine = np.flatnonzero(np.isin(plate.profile[:n], list(self._codecs)) & plate.enrolled[:n])
-        for slot in mine.tolist():
-            connection = self._fleet.connections.get(slot)
-            codec = self._codecs[int(plate.profile[slot])]
-            wanted = (connection, codec.name)
-            running = self._tasks.get(slot)
-            if running is not None and running[0] == wanted:
+        mine = np.flatnonzero(np.isin(plate.profile[:n], list(self._codecs)) & plate.enrolled[:n]).tolist()
+        for slot in self._tasks.keys() - set(mine):
+            self._stop(slot)
+        for slot in mine:
+            if self._current(slot):
                 continue
-            if running is not None:
-                running[1].cancel()
-                self.sessions.pop(slot, None)
-            session = self._session(slot, connection, codec)
+            self._stop(slot)
+            wanted = self._wanted(slot)
+            session = self._session(slot, self._fleet.connections.get(slot), self._codecs[int(plate.profile[slot])])
             if session is None:
                 self._tasks[slot] = (wanted, group.create_task(asyncio.sleep(0), name="no-session"))
                 continue
             self.sessions[slot] = session
             service = self._supervisor.keep("device-session", session.run)
             self._tasks[slot] = (wanted, group.create_task(service, name=f"session-{session.device}"))
+
+    def _stop(self, slot: int) -> None:
+        running = self._tasks.pop(slot, None)
+        if running is not None:
+            running[1].cancel()
+        self.sessions.pop(slot, None)
+
+    def _wanted(self, slot: int) -> object:
+        """What a session of this device has to be like: its product and how that is reached."""
+        return self._fleet.connections.get(slot), int(self._fleet.nameplate.profile[slot])
+
+    def _current(self, slot: int) -> bool:
+        """Whether a device's session is that of the device as it is enrolled now. One that is not has a little time to
+        live: what it says is of another battery, and what it is told would go to one."""
+        running = self._tasks.get(slot)
+        return running is not None and running[0] == self._wanted(slot)
 
     def _session(self, slot: int, connection: Connection | None, codec: Codec) -> Session | None:
         product, device = codec.product, self._fleet.ids[slot]
@@ -157,10 +171,14 @@ class Sessions:
     # -- readings --------------------------------------------------------------------------------------------
 
     def _live(self, slot: int, reading: Canonical, now: Now, cmd: int) -> None:
+        if not self._current(slot):
+            return
         self._lives.append((slot, reading, now, cmd))
         self._soon()
 
     def _energy(self, slot: int, sample: EnergySample, now: Now) -> None:
+        if not self._current(slot):
+            return
         if self._held:
             # Counters lose nothing by a sample left out; what was integrated is part of a gap.
             self.stats.energy_gaps += 1
@@ -169,13 +187,19 @@ class Sessions:
         self._soon()
 
     def _answer(self, slot: int, cmd: int, result: CommandResult) -> None:
+        if not self._current(slot):
+            return
         self._answers.append((slot, cmd, result))
         self._soon()
 
     def _online(self, slot: int, online: bool) -> None:
+        if not self._current(slot):
+            return
         self._emit(ReadingBatch(status=StatusBatch(slots=np.array([slot], dtype=np.int32), online=np.array([online]))))
 
     def _trusted(self, slot: int, trusted: bool) -> None:
+        if not self._current(slot):
+            return
         plate = self._fleet.nameplate
         facts = self._codecs[int(plate.profile[slot])].facts
         allowed = facts.steerable and (slot in self._fleet.experimental or not facts.experimental)
@@ -227,7 +251,7 @@ class Sessions:
         delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
         for row, slot in enumerate(batch.slots.tolist()):
             session = self.sessions.get(slot)
-            if session is None:
+            if session is None or not self._current(slot):
                 continue
             outcome = session.command(
                 Command(

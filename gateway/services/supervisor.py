@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 
@@ -17,10 +17,16 @@ SETTLED_MS = 60_000
 
 @dataclass(slots=True)
 class Health:
-    """State of one service: how often it failed, and why it is not running now (None = it runs)."""
+    """State of the services of one name: how often one failed, and those that are not running now, with why."""
 
     restarts: int = 0
-    failing: str | None = None
+    down: dict[object, str] = field(default_factory=dict)
+
+    @property
+    def failing(self) -> str | None:
+        """Why a service of this name is not running now; None = all of them run."""
+        why = next(iter(self.down.values()), None)
+        return why if why is None or len(self.down) == 1 else f"{why} and {len(self.down) - 1} more"
 
 
 class Supervisor:
@@ -34,19 +40,22 @@ class Supervisor:
     async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
         """Run `service` for ever. The only place that catches every exception: one fault must not stop the rest."""
         health = self.health.setdefault(name, Health())
-        failures = 0
-        while True:
-            health.failing = None
-            began_ms = self._clock.mono_ms()
-            try:
-                await service()
-                return
-            except Exception as error:
-                health.restarts += 1
-                health.failing = type(error).__name__
-                log.exception("a service failed and is started again", extra={"service": name})
-            if self._clock.mono_ms() - began_ms > SETTLED_MS:
-                failures = 0
-            failures += 1
-            ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures, 8))
-            await asyncio.sleep(self._rng.uniform(0.5, 1.0) * ceiling)
+        this, failures = object(), 0
+        try:
+            while True:
+                health.down.pop(this, None)
+                began_ms = self._clock.mono_ms()
+                try:
+                    await service()
+                    return
+                except Exception as error:
+                    health.restarts += 1
+                    health.down[this] = type(error).__name__
+                    log.exception("a service failed and is started again", extra={"service": name})
+                if self._clock.mono_ms() - began_ms > SETTLED_MS:
+                    failures = 0
+                failures += 1
+                ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures, 8))
+                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * ceiling)
+        finally:
+            health.down.pop(this, None)
