@@ -6,7 +6,7 @@ been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint ke
 """
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import IntEnum, IntFlag
 from typing import ClassVar, Self
 
@@ -88,6 +88,12 @@ class Table:
             old, new = self.column(name), _blank(capacity, dtype, fill)
             _write(new, slice(len(old)), old)
             setattr(self, name, new)
+
+    def blank(self, slot: int, *, but: Collection[str] = ()) -> None:
+        """Make a slot what a new one is, in all columns `but` these."""
+        for name, (_, fill) in self.SPEC.items():
+            if name not in but:
+                self.column(name)[slot] = fill
 
     def load(self, name: str, values: NDArray[np.generic]) -> None:
         """Give the first slots of a column these values."""

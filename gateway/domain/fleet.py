@@ -107,7 +107,7 @@ class Fleet:
 
     A device stays where and what it is while somebody writes to it. `moving` are the slots of which an import is about
     to change that: nobody takes them. `writing` are those that a tick is writing to, from its plan until it is noted
-    what has become of it: nobody moves them.
+    what has become of it: nobody moves them. `anew` are those where another battery answers since control last looked.
     """
 
     def __init__(self) -> None:
@@ -123,6 +123,7 @@ class Fleet:
         self.connections: dict[int, Connection] = {}
         self.experimental: set[int] = set()
         self.moving: set[int] = set()
+        self.anew: set[int] = set()
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
         self.live = Live()
@@ -165,6 +166,15 @@ class Fleet:
         plate.report_s[slot] = np.nan if facts.report_s is None else facts.report_s
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
         return slot
+
+    def forget(self, slot: int) -> None:
+        """Another battery answers for a device from now on: what was heard of the one before, and written to it, says
+        nothing of this one. What was used up of its cycles stays, for all that is known it is the same battery."""
+        self.live.blank(slot, but=("cycled_wh", "reconnected_mono_ms"))
+        control = self.control
+        control.written_reserve_pct[slot] = np.nan
+        control.refused[slot] = 0
+        self.anew.add(slot)
 
     def device(self, slot: int) -> Device:
         """A device as it is enrolled, with the reserve its owner has chosen since."""

@@ -162,6 +162,8 @@ class Custody:
         live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
         before = np.full(n, np.nan)
         before[: len(self._reported)] = self._reported
+        before[list(self._fleet.anew)] = np.nan
+        self._fleet.anew.clear()
         reported = live.reserve_pct[:n]
         self._reported = np.where(np.isfinite(reported), reported, before)
         differs = np.abs(reported - before) > RESERVE_STEP_PCT

@@ -469,7 +469,9 @@ class Inventory:
                 # The owner may have raised the reserve while the journal was busy.
                 newest = _merged(device, self.devices.get(device.id)) or device
                 slot = self._fleet.enroll(newest, self._codecs[device.profile].facts)
-                self._fleet.moving.discard(slot)
+                if slot in self._fleet.moving:
+                    self._fleet.forget(slot)
+                    self._fleet.moving.discard(slot)
                 if count % ENROLL_SLICE == ENROLL_SLICE - 1:
                     await asyncio.sleep(0)
         finally:

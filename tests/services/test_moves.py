@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.domain.columns import Held
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.model import CommandBatch, CommandOp, Connection, Device, DeviceId, EventId, WriteReport
-from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
+from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.codec import Codec
 from gateway.services.connection_row import Place
 from gateway.services.inventory import Imported, Inventory, parse_rows
@@ -293,6 +293,67 @@ def test_who_goes_where_gives_no_place_twice_and_none_away_that_is_kept(
     for device in problems.keys() - {DeviceId(str(i)) for i in stuck}:
         goal = wanted[device]
         assert goal in before or sum(w == goal for _, w in rivals) > 1
+
+
+# -- what is known of the one before -------------------------------------------------------------------------
+
+
+async def test_device_that_moved_is_not_taken_before_it_has_been_heard_where_it_is_now() -> None:
+    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await desk.world.go(2)
+    desk.world.homes.silent = {0}
+    await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["x"]))
+    await desk.world.submit(s=600, target_w=2_000)
+    await desk.world.go(5)
+    assert desk.world.held() == ["FREE", "CONTROLLED"]
+    desk.world.homes.silent = set()
+    await desk.world.go(5)
+    assert desk.world.held() == ["CONTROLLED", "CONTROLLED"]
+
+
+@pytest.mark.parametrize("heard_at_once", [False, True])
+async def test_reserve_that_another_battery_holds_is_no_choice_of_the_owner(heard_at_once: bool) -> None:
+    desk = Desk([row("modbus", "a", **HERE, reserve_pct=30)])
+    desk.world.homes.reserve_pct[:] = 30.0
+    await desk.world.go(2)
+    await desk.take(row("modbus", "a", **THERE, reserve_pct=30))
+    desk.world.homes.reserve_pct[:] = 10.0
+    if not heard_at_once:
+        await desk.world.control.tick()
+    await desk.world.go(3)
+    plate = desk.world.fleet.nameplate
+    assert plate.owner_reserve_pct[0] == 30.0
+    assert desk.journal.of(ReserveChanged) == []
+    # It is brought up to what the owner wants kept before it is controlled, as the one before was.
+    await desk.world.submit(s=600, target_w=2_000)
+    await desk.world.go(5)
+    assert desk.world.ops()[:2] == [CommandOp.RESERVE, CommandOp.SETPOINT]
+    assert desk.world.homes.reserve_pct[0] == 30.0
+    # What it says from then on is the owner's.
+    desk.world.homes.reserve_pct[:] = 40.0
+    await desk.world.go(3)
+    assert plate.owner_reserve_pct[0] == 40.0
+
+
+async def test_reserve_written_to_the_battery_of_before_is_written_to_the_next_one_too() -> None:
+    desk = Desk([row("modbus", "a", **HERE, reserve_pct=30)])
+    desk.world.homes.reserve_pct[:] = 10.0
+    await desk.controlled()
+    await desk.released()
+    assert desk.world.ops().count(CommandOp.RESERVE) == 1
+    await desk.take(row("modbus", "a", **THERE, reserve_pct=30))
+    desk.world.homes.reserve_pct[:] = 10.0
+    await desk.world.submit("f", s=600, target_w=2_000)
+    await desk.world.go(5)
+    assert desk.world.ops().count(CommandOp.RESERVE) == 2
+
+
+async def test_change_that_is_no_move_forgets_nothing() -> None:
+    desk = Desk([row("modbus", "a", **HERE)])
+    await desk.world.go(2)
+    seen = desk.world.fleet.live.seen_mono_ms[0]
+    await desk.take(row("modbus", "a", **HERE, tags=["x"]))
+    assert desk.world.fleet.live.seen_mono_ms[0] == seen
 
 
 # -- what a tick and an import do to each other --------------------------------------------------------------
