@@ -34,6 +34,7 @@ from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Ledger
 from gateway.services.observe import Histogram
 from gateway.services.settings import ControlSettings
+from gateway.services.stranded import Stranded
 from gateway.services.unmeasured import Unmeasured
 from gateway.services.upkeep import NAMES, Upkeep
 from gateway.services.watch import Watch
@@ -117,6 +118,7 @@ class Control:
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._feeders_w: Floats = np.empty(0)
         self.watch = Watch(fleet)
+        self.stranded = Stranded(fleet)
         self.ledger = Ledger(fleet, telling=telling)
         self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
@@ -131,6 +133,7 @@ class Control:
         """Take over release plans and quarantines. Devices that were under control are so still, until their lease (at
         most the product's whole one) has run out; what they were told is read from what they do."""
         self.watch.restore(remembered.quarantined)
+        self.stranded.restore(remembered)
         self._custody.adopt(remembered.controlled, self._clock.now(), newest_cmd=self._writer.newest_cmd)
 
     async def trust(self, name: str) -> bool:
@@ -358,7 +361,7 @@ class Control:
         if self._dispatcher.stopped:
             out.append("dispatch is stopped by an operator")
         out += [f"product {name}: lost all at once, frozen" for name in self.watch.frozen]
-        return out + self.unmeasured.reasons()
+        return out + self.stranded.reasons() + self.unmeasured.reasons()
 
     def idle(self) -> bool:
         """Whether no program's event runs and nobody is under control."""

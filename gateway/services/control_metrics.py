@@ -65,6 +65,11 @@ def control_samples(control: Control) -> Iterable[Sample]:
         value=control.unguaranteed(),
     )
     yield Sample(
+        name="gateway_stranded_devices",
+        help="Devices that may be under control and cannot be released, since their profile is not installed.",
+        value=len(control.stranded.devices),
+    )
+    yield Sample(
         name="gateway_silent_devices", help="Devices that have not followed their setpoints for a minute.",
         value=int(control.watch.silent.sum()),
     )  # fmt: skip

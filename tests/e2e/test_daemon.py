@@ -12,9 +12,13 @@ import aiomqtt
 import orjson
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.domain.model import DeviceId, EventId
+from gateway.ports import ControlTaken
+from gateway.storage.journal import SqliteJournal
 from simulators import processes
 from tests.brokers import BrokerProcess, standin_process
-from tests.e2e.rig import Daemon, Reply, event, eventually, inventory_csv, now_ms, run_cli, running, utc
+from tests.e2e.rig import PROFILES, Daemon, Reply, event, eventually, inventory_csv, now_ms, run_cli, running, utc
 
 pytestmark = pytest.mark.e2e
 
@@ -324,3 +328,36 @@ async def test_daemon_log_and_state_hold_no_secret(tmp_path: Path, broker: Broke
         await daemon.stop()
     for path in (daemon.child.log, daemon.config, *(tmp_path / "state").rglob("*")):
         assert path.is_dir() or secret.encode() not in path.read_bytes(), path
+
+
+async def test_daemon_without_the_profile_of_a_device_under_control_says_that_nobody_can_release_it(
+    tmp_path: Path, broker: BrokerProcess
+) -> None:
+    profiles, away = tmp_path / "profiles", tmp_path / "mine.yaml"
+    shutil.copytree(PROFILES, profiles)
+    text = (profiles / "reference-mqtt.yaml").read_text(encoding="utf-8")
+    (profiles / "mine.yaml").write_text(text.replace("profile: reference-mqtt", "profile: mine"), encoding="utf-8")
+    daemon = Daemon(tmp_path, broker.port, {"profiles_dir": str(profiles)})
+    file = tmp_path / "mine.csv"
+    file.write_text(inventory_csv(["a"]).replace("reference-mqtt", "mine"), encoding="utf-8")
+    code, output = await run_cli("devices", "import", str(file), "--offline", "--config", str(daemon.config))
+    assert code == 0, output
+    journal = SqliteJournal(tmp_path / "state" / "journal.sqlite", clock=SystemClock())
+    journal.load()
+    await journal.commit([ControlTaken(devices=(DeviceId("a"),), event=EventId("evening"))])
+    journal.close()
+    (profiles / "mine.yaml").rename(away)
+    why = "1 device may still be under control and nobody can release it, its profile is not installed: a (mine)"
+    async with running(daemon):
+        reply = await daemon.until("/readyz", lambda r: r.body["reasons"] == [why], "the one reason")
+        assert reply.status == 503
+        assert await metric(daemon, "gateway_stranded_devices") == 1.0
+        reply = await daemon.ask("POST", "/v1/devices", body=inventory_csv(["a", "b"]).encode(), kind="text/csv")
+        assert (reply.body["enrolled"], [row["line"] for row in reply.body["rejected"]]) == (1, [2])
+        assert "under control since before the gateway started" in reply.body["rejected"][0]["problem"]
+    assert [line["count"] for line in daemon.log_lines() if "nobody can release" in line["message"]] == [1]
+    away.rename(profiles / "mine.yaml")
+    async with running(daemon):
+        await daemon.ready()
+        assert await metric(daemon, "gateway_stranded_devices") == 0.0
+        assert (await daemon.ask("GET", "/v1/devices/a")).body["held"] == "controlled"
