@@ -76,8 +76,9 @@ class Control(Strict):
     control episode. `begin` once per episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging
     left to the product's own mode); each is repeated whole as refresh. `release` hands back (`stop_only`: by writing no
     more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
-    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before the read-back of
-    what was written.
+    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before what was written
+    is read back or looked at: shorter than `follow_s`, else it would be written anew before anybody had looked. (How
+    long the battery's power takes is in `facts`.)
     """
 
     domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
@@ -109,6 +110,8 @@ class Control(Strict):
             raise ValueError("release: missing")
         if self.domain == "grid_connection" and self.discharge and self.follow_s is None:
             raise ValueError("follow_s: missing; a grid target follows load and PV")
+        if self.follow_s is not None and self.settle_s >= self.follow_s:
+            raise ValueError("settle_s: must be shorter than follow_s")
         if self.domain.startswith("battery") and self.follow_s is not None:
             raise ValueError("follow_s belongs to domains grid_connection and inverter_ac")
         if not any(power) and not self.reserve:

@@ -385,9 +385,10 @@ class Steering:
 
     def _watch(self, written: list[PointWrite], program: Program) -> None:
         now_ms, live = self._clock.mono_ms(), set(program.groups["live"])
+        settle_s = program.control.settle_s if program.control is not None else 0.0
         for write in written:
             if write.point in live and self._shown(write.point, program):
-                lag_s = program.points[write.point].readback_s or 0.0
+                lag_s = max(settle_s, program.points[write.point].readback_s or 0.0)
                 self._watched[write.point] = (write.raw, now_ms + 1000 * lag_s)
 
     def look(self, program: Program) -> None:

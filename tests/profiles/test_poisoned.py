@@ -215,6 +215,7 @@ WRITABLE = {"register": 205, "type": "u16", "access": "rw", "storage": "volatile
         (MODBUS, lambda raw: raw.pop("watchdog"), "(document)"),
         (MODBUS, lambda raw: raw["watchdog"].pop("reverts_within_s"), "watchdog"),
         (MODBUS, at("watchdog", "point", value="soc"), "control.discharge"),
+        (INSTALLED["victron-gx-modbus"], at("control", "settle_s", value=5), "control"),
         # places on the network
         (HTTP, at("points", "power", "path", value="http://evil.example/x"), "points.power.path"),
         (HTTP, at("points", "power", "path", value="//evil.example/x"), "points.power.path"),

@@ -306,6 +306,21 @@ async def test_look_somebody_else_writes_twice_in_a_row_it_is_taken_over(bench: 
     assert [*seen, bench.steering.taken_over] == [False, True, False]
 
 
+async def test_look_what_the_product_still_shows_before_it_has_settled_is_nobody_s_choice(bench: Bench) -> None:
+    control = bench.program.control
+    assert control is not None
+    bench.program.control = control.model_copy(update={"settle_s": 0.01})
+    await bench.tell(CommandOp.SETPOINT, 500)
+    bench.device.registers["power"] = 77
+    for _ in range(3):
+        await bench.poll()
+    assert not bench.steering.taken_over
+    bench.clock.advance(s=0.01)
+    await bench.poll()
+    await bench.poll()
+    assert bench.steering.taken_over
+
+
 async def test_look_after_the_lease_a_change_is_nobody_s_business(bench: Bench) -> None:
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.clock.advance(s=61)
