@@ -42,6 +42,10 @@ class Bar(IntFlag):
 
 MAPPED_BYTES = 1 << 16
 
+SETTLE_S = 30.0
+"""How long the power of a battery may take to stand where nothing is known of its product: real ones take 20 to 30 s
+to pass through 0 W, ramp and stand."""
+
 
 def _blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
     """A column of `fill`. Large ones are mapped: a page of zeros that nobody writes to takes no memory, and columns
@@ -126,10 +130,11 @@ class Nameplate(Table):
     charge (NaN = not known: always the most), `cycles_per_day_max` the warranty's.
     `setpoint_w_min` and `setpoint_step_w`: what is less is a hold, what lies between is cut.
     `lease_s` the lease the product is given, `overrun_s` how much longer an inexact timer may let it run, `delivery_s`
-    the longest a command may take to act, `timed` whether the device reverts by its own timer, `blocks` whether it can
-    be kept from discharging and left to charge from PV, `steerable` whether it takes setpoints from us (the product
-    can, the operator has not ruled it out, and the device is what it is enrolled as). `counter_step_wh` the step of
-    its energy counters, `report_s` the period in which it is read, NaN = not known.
+    the longest a command may take to act, `settle_s` how much longer until its power stands, `timed` whether the device
+    reverts by its own timer, `blocks` whether it can be kept from discharging and left to charge from PV, `steerable`
+    whether it takes setpoints from us (the product can, the operator has not ruled it out, and the device is what it is
+    enrolled as). `counter_step_wh` the step of its energy counters, `report_s` the period in which it is read, NaN =
+    not known.
     """
 
     SPEC = {
@@ -162,6 +167,7 @@ class Nameplate(Table):
         "lease_s": (np.float32, 120.0),
         "overrun_s": (np.float32, 0.0),
         "delivery_s": (np.float32, 5.0),
+        "settle_s": (np.float32, SETTLE_S),
         "timed": (np.bool_, True),
         "blocks": (np.bool_, False),
         "steerable": (np.bool_, True),
@@ -197,6 +203,7 @@ class Nameplate(Table):
     lease_s: Singles
     overrun_s: Singles
     delivery_s: Singles
+    settle_s: Singles
     timed: Bools
     blocks: Bools
     steerable: Bools

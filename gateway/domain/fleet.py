@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain import evidence
-from gateway.domain.columns import Control, Live, Nameplate
+from gateway.domain.columns import SETTLE_S, Control, Live, Nameplate
 from gateway.domain.errors import invariant
 from gateway.domain.model import Bools, Connection, Device, DeviceId, LiveBatch, Now
 
@@ -56,6 +56,7 @@ class ProductFacts:
     lease_s: float
     overrun_s: float = 0.0
     delivery_s: float
+    settle_s: float = SETTLE_S
     timed: bool
     blocks: bool = False
     steerable: bool = True
@@ -88,6 +89,7 @@ _OF_THE_PRODUCT = (
     "lease_s",
     "overrun_s",
     "delivery_s",
+    "settle_s",
     "timed",
     "blocks",
     "setpoint_w_min",

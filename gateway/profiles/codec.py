@@ -52,6 +52,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
         lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
         overrun_s=_overrun_s(watchdog, control) if watchdog is not None else 0.0,
         delivery_s=facts.delivery_s,
+        settle_s=facts.settle_s,
         timed=watchdog is None or watchdog.kind != "none",
         blocks=blocks or (control is not None and bool(control.block)),
         setpoint_w_min=control.setpoint_w_min if control is not None else 0.0,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gateway.domain.columns import SETTLE_S
 from gateway.profiles.base import Evidence, Name, Strict
 from gateway.profiles.control_schema import Control, Watchdog
 from gateway.profiles.message_schema import Commands, Message
@@ -16,13 +17,15 @@ from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSe
 
 
 class Facts(Strict):
-    """Facts of every device of the product. `delivery_s`: the longest a command may take to act; efficiencies are
+    """Facts of every device of the product. `delivery_s`: the longest a command may take to act, `settle_s`: how
+    much longer its power may take to stand at the setpoint, 0 W passed through and ramps included; efficiencies are
     one-way, AC side. `soc_uncertainty_pct`: the most the SoC may be wrong by; with `drift_pct_per_cycle` it is less
     after a full charge and grows from there. `soc_min_pct`: below it the product refuses to discharge, `soc_max_pct`:
     it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents. `counter_step_wh`: how
     finely the energy counters count, where the scale of their registers does not tell."""
 
     delivery_s: float = Field(gt=0, le=60)
+    settle_s: float = Field(default=SETTLE_S, ge=0, le=300)
     efficiency_discharge: float = Field(gt=0.5, le=1)
     efficiency_charge: float = Field(gt=0.5, le=1)
     standby_w: float = Field(ge=0, le=500)
