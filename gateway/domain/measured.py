@@ -20,8 +20,8 @@ PERIODS = 5.0
 OWN_AGE_S = 120.0
 """For so long a device that nobody steers is taken to go on as it did."""
 
-SETTLE_S = 10.0
-"""A device has come to its setpoint by then, if it does at all."""
+STOOD_S = 10.0
+"""A setpoint that stood for so long before a reading is one the reading says something about."""
 
 HEARD_S_MAX = 5.0
 PART_W_MIN = 200.0
@@ -108,5 +108,5 @@ def keep_parts(snapshot: Snapshot, heard: Bools) -> None:
 
 def _settled(snapshot: Snapshot) -> Bools:
     """Devices that had the time to come to the setpoint in force before they were read last."""
-    settled: Bools = snapshot.live.seen_mono_ms >= snapshot.control.changed_mono_ms + round(1000 * SETTLE_S)
+    settled: Bools = snapshot.live.seen_mono_ms >= snapshot.control.changed_mono_ms + round(1000 * STOOD_S)
     return settled

@@ -26,7 +26,6 @@ from gateway.domain.governor import in_turn
 from gateway.domain.limits import envelope
 from gateway.domain.measured import Power, keep_parts, power_of
 from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Ints, Now, Slots
-from gateway.domain.response import ResponseParams, responsive
 from gateway.domain.setpoints import Plan, PlanParams, plan, rest
 from gateway.ports import Change, DeviceLink, Journal, JournalState
 from gateway.services.custody import Custody
@@ -199,7 +198,7 @@ class Control:
         self._bar(events, claims, snapshot, now)
         self._custody.return_left(claims.holder, snapshot)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
-        follows = responsive(snapshot, now, ResponseParams())
+        follows = self.watch.follows(snapshot, now)
         changes += self.watch.look(snapshot, allowed, follows, now)
         power = power_of(snapshot, now, self._seen_mono_ms)
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()

@@ -1,4 +1,5 @@
-"""Who cannot be trusted: devices that did the opposite of what they were told, products that were lost all at once.
+"""Who cannot be trusted: devices that keep doing the opposite of what they are told, products that do so in many
+homes, products that were lost all at once.
 
 Quarantine is durable and ends when an operator says so; a frozen product is let go when its devices are back. Neither
 is written to: what runs expires.
@@ -17,9 +18,11 @@ from gateway.domain.model import Bools, DeviceId, Now
 from gateway.domain.response import (
     Conduct,
     LossParams,
-    SignParams,
+    ResponseParams,
     deaf_for_s,
+    keep_up,
     lost_products,
+    responsive,
     wrong_products,
     wrong_way,
 )
@@ -63,10 +66,20 @@ class Watch:
         return [Trusted(names=known)] if known else []
 
     def trusted(self, names: Iterable[str]) -> None:
-        """Lift them, once that is durable."""
+        """Lift them, once that is durable. What was proven before counts for nothing then, not for the product
+        either."""
         for name in names:
             self.quarantined.pop(name, None)
+            self._conduct.acquit(self._slots(name))
         self._version = -1
+
+    def _slots(self, name: str) -> NDArray[np.intp]:
+        """Slots that `name`, of a device or behind `product:` of a profile, stands for and that have been looked at."""
+        fleet, n = self._fleet, len(self._conduct.taken)
+        if name.startswith(PRODUCT):
+            number = fleet.profiles.index(name.removeprefix(PRODUCT))
+            return np.flatnonzero(fleet.nameplate.profile[: min(n, fleet.n)] == number)
+        return np.array([slot for slot in (fleet.slot_of.get(name),) if slot is not None and slot < n], dtype=np.intp)
 
     def bars(self) -> NDArray[np.uint8]:
         """`Bar` bits of every device."""
@@ -91,15 +104,20 @@ class Watch:
             self._barred = barred
         return self._barred
 
-    def look(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
-        """Judge what devices did since the last tick; what the journal should remember. It counts at once."""
+    def follows(self, snapshot: Snapshot, now: Now) -> Bools:
+        """Who does as it is told, or still has time to."""
         if len(self._conduct.taken) < snapshot.n:
             self._conduct.grow(snapshot.n)
+        keep_up(self._conduct, snapshot, now)
+        return responsive(self._conduct, snapshot, now, ResponseParams())
+
+    def look(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
+        """Judge what devices did since the last tick; what the journal should remember. It counts at once."""
         self.silent = deaf_for_s(self._conduct, follows, now) >= SILENT_S
         if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOSS_EVERY_MS:
             self._looked_ms = now.mono_ms
             self._look_for_losses(snapshot, now)
-        wrong = wrong_way(self._conduct, snapshot, allowed, now, SignParams()) & ~self._quarantined()
+        wrong = wrong_way(self._conduct, snapshot, allowed, now) & ~self._quarantined()
         if not wrong.any():
             return []
         names = self._fleet.names(np.flatnonzero(wrong))
@@ -108,7 +126,7 @@ class Watch:
             "devices do the opposite of what they are told; they are not written any more",
             extra={"count": len(names), "first": names[0]},
         )
-        return self._quarantine(names) + self._products(snapshot)
+        return self._quarantine(names) + self._products(snapshot, now)
 
     def _quarantine(self, names: Iterable[str]) -> list[Change]:
         new = tuple(DeviceId(name) for name in names if name not in self.quarantined)
@@ -116,10 +134,10 @@ class Watch:
         self._version = -1
         return [Quarantined(names=new, reason=WRONG_SIGN)] if new else []
 
-    def _products(self, snapshot: Snapshot) -> list[Change]:
-        """Products of which so many devices are in quarantine that none of them is written any more."""
+    def _products(self, snapshot: Snapshot, now: Now) -> list[Change]:
+        """Products that go the wrong way in so many homes that none of them is written any more."""
         texts = self._fleet.profiles.texts
-        wrong = [PRODUCT + texts[number] for number in wrong_products(self._quarantined(), snapshot, SignParams())]
+        wrong = [PRODUCT + texts[number] for number in wrong_products(self._conduct, snapshot, now)]
         new = [name for name in wrong if name not in self.quarantined]
         if new:
             log.critical("a product does the opposite of what it is told; none of it is written", extra={"names": new})

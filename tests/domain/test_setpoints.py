@@ -15,7 +15,7 @@ from gateway.domain.fleet import Snapshot
 from gateway.domain.governor import Governor, Trim, TrimParams, trimmed
 from gateway.domain.limits import envelope
 from gateway.domain.model import NEVER_MS, CommandOp, Grid, Mode, Now
-from gateway.domain.response import ResponseParams, obeyed, overridden, responsive
+from gateway.domain.response import obeyed, overridden
 from gateway.domain.setpoints import Cause, Plan, PlanParams, leases_s, plan, release_at
 from tests.domain.scenes import NOW, fleet_of
 
@@ -109,42 +109,6 @@ def test_trim_is_not_driven_by_unknown_power_or_by_ramps(delivered_w: float) -> 
 # response
 
 
-def test_responsive_device_that_follows_is_relied_upon() -> None:
-    snapshot = fleet_of(3, setpoint_w=2000, before_w=2000, battery_w=[2000, 2190, 1700])
-    assert responsive(snapshot, NOW, ResponseParams()).tolist() == [True, True, False]
-
-
-def test_responsive_change_under_way_is_judged_by_both_setpoints() -> None:
-    snapshot = fleet_of(
-        3, setpoint_w=3000, before_w=1000, changed_mono_ms=NOW.mono_ms - 2000, battery_w=[1000, 2000, 0]
-    )
-    assert responsive(snapshot, NOW, ResponseParams()).tolist() == [True, True, False]
-
-
-def test_responsive_device_that_confirmed_and_still_ramps_is_not_judged() -> None:
-    snapshot = fleet_of(2, setpoint_w=3000, before_w=3000, battery_w=800)
-    snapshot.control.changed_mono_ms[:] = NOW.mono_ms - np.array([4000, 11_000])
-    assert responsive(snapshot, NOW, ResponseParams()).tolist() == [True, False]
-
-
-def test_responsive_free_stale_unknown_or_just_taken_device_is_not_judged() -> None:
-    snapshot = fleet_of(4, setpoint_w=3000, before_w=3000, battery_w=0)
-    snapshot.control.held[0] = Held.FREE
-    snapshot.live.seen_mono_ms[1] = NOW.mono_ms - 31_000
-    snapshot.control.changed_mono_ms[1] = NOW.mono_ms - 40_000
-    snapshot.control.before_w[1] = 2000
-    snapshot.live.battery_w[2] = np.nan
-    snapshot.control.before_w[3] = 0
-    snapshot.control.changed_mono_ms[3] = NOW.mono_ms - 2000
-    assert responsive(snapshot, NOW, ResponseParams()).all()
-
-
-def test_responsive_device_that_did_not_follow_is_not_relied_upon_again_for_having_fallen_silent() -> None:
-    snapshot = fleet_of(3, setpoint_w=3000, before_w=3000, battery_w=[0, 3000, 0], seen_mono_ms=NOW.mono_ms - 90_000)
-    snapshot.control.changed_mono_ms[:] = NOW.mono_ms - 200_000
-    # the last one was told something else since it was read
-    snapshot.control.changed_mono_ms[2] = NOW.mono_ms - 60_000
-    assert responsive(snapshot, NOW, ResponseParams()).tolist() == [False, True, True]
 
 
 # owners

@@ -18,7 +18,7 @@ from gateway.domain.envelope import LimitParams
 from gateway.domain.events import Target, Want, power
 from gateway.domain.limits import envelope
 from gateway.domain.model import CommandOp, Grid, Mode
-from gateway.domain.response import ResponseParams, responsive
+from gateway.domain.response import Conduct, ResponseParams, keep_up, responsive
 from gateway.domain.setpoints import Plan, PlanParams, plan, rest
 from tests.depth import deep
 from tests.domain.scenes import NOW, fleet_of
@@ -107,7 +107,10 @@ def written(scene: Scene) -> Plan:
     seen_mono_ms = snapshot.live.seen_mono_ms.copy()
     found = scene.tick()
     snapshot.live.seen_mono_ms[:] = seen_mono_ms  # a tick of the scene lets everybody report
-    follows = responsive(snapshot, NOW, ResponseParams())
+    conduct = Conduct(snapshot.n)
+    keep_up(conduct, snapshot, NOW)
+    conduct.told_s[:] = 0  # told long ago
+    follows = responsive(conduct, snapshot, NOW, ResponseParams())
     resting = rest(
         snapshot, NOW, idle=found.idle, by_itself=found.by_itself, guaranteed=np.ones(snapshot.n, dtype=np.bool_),
         after_s=60,

@@ -419,7 +419,9 @@ async def test_watch_inverted_device_is_quarantined_and_its_lease_runs_out_f21()
     world.homes.inverted.add(2)
     await world.go(2)
     await world.submit(s=1_200, target_w=12_000)
-    await world.go(40)
+    await world.go(30)
+    assert world.control.watch.quarantined == {}
+    await world.go(90)
     assert world.control.watch.quarantined == {"home-02": "wrong_sign"}
     written = len(world.ops(2))
     await world.go(130)
@@ -437,17 +439,32 @@ async def test_watch_inverted_device_is_quarantined_and_its_lease_runs_out_f21()
     assert world.journal.load().quarantined == {}
 
 
-async def test_watch_several_of_one_product_stop_the_product_and_no_other_f21() -> None:
-    devices = [home(f"home-{i:02d}", profile="p" if i < 6 else "q") for i in range(12)]
+async def test_watch_many_of_one_product_stop_the_product_and_no_other_f21() -> None:
+    devices = [home(f"home-{i:02d}", profile="p" if i < 14 else "q") for i in range(24)]
     world = World(devices)
-    world.homes.inverted |= set(range(3))
+    world.homes.inverted |= set(range(12))
     await world.go(2)
-    await world.submit(s=1_200, target_w=18_000)
-    await world.go(60)
+    await world.submit(s=1_200, target_w=36_000)
+    await world.go(150)
     assert "product:p" in world.control.watch.quarantined
-    await world.go(140)
-    assert world.homes.battery_w[:6].tolist() == [0] * 6
-    assert world.homes.battery_w[6:].sum() == pytest.approx(18_000, rel=0.02)
+    await world.go(150)
+    assert world.homes.battery_w[:14].tolist() == [0] * 14
+    assert world.homes.battery_w[14:].sum() == pytest.approx(36_000, rel=0.02)
+
+
+async def test_watch_product_that_is_trusted_again_is_not_condemned_by_what_was_proven_before() -> None:
+    world = World([home(f"home-{i:02d}", profile="p") for i in range(14)])
+    world.homes.inverted |= set(range(12))
+    await world.go(2)
+    await world.submit(s=2_400, target_w=14_000)
+    await world.go(130)
+    assert "product:p" in world.control.watch.quarantined
+    world.homes.inverted -= set(range(11))
+    for name in list(world.control.watch.quarantined):
+        assert await world.control.trust(name)
+    await world.go(300)
+    assert world.control.watch.quarantined == {"home-11": "wrong_sign"}
+    assert np.delete(world.homes.battery_w, 11).sum() == pytest.approx(14_000, rel=0.02)
 
 
 async def test_watch_deaf_devices_are_marked_and_made_up_for_f22() -> None:
