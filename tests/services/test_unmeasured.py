@@ -305,7 +305,7 @@ async def test_unmeasured_street_gives_on_what_it_gave_while_commands_and_answer
     for index in range(4):
         street.inject(index, Fault(kind=FaultKind.DEAF))
     await street.submit("e", s=1_200, target=power(40_000))
-    await street.go(90)
+    await street.go(180)
     batteries = street.devices.batteries
     assert float(batteries.battery_w.sum()) == pytest.approx(40_000, rel=0.02)
     before_w = float(batteries.battery_w[4:].sum())  # the others do as their homes need
