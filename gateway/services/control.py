@@ -104,7 +104,9 @@ class Control:
         self._dispatcher = dispatcher
         self._journal = journal
         self._clock = clock
-        self._writer = Writer(settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch)
+        self._writer = Writer(
+            settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, halted=self._halted
+        )
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
         self._custody = Custody(settings, fleet=fleet)
         self.upkeep = Upkeep(settings.upkeep, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000)
@@ -192,7 +194,7 @@ class Control:
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
         changes = self._custody.settle(now)
-        events = [] if self._releasing_all else [*self._dispatcher.active(now), *self.upkeep.events(now)]
+        events = [] if self._halted() else [*self._dispatcher.active(now), *self.upkeep.events(now)]
         claims = self._dispatcher.claims(events, now, self.upkeep.members)
         snapshot = self._fleet.snapshot()
         self._bar(events, claims, snapshot, now)
@@ -223,6 +225,10 @@ class Control:
         written = await self._writer.carry_out(todo, claims.holder, changes, now, names=names)
         self._fleet.writing = np.zeros(0, dtype=np.bool_)
         self.ledger.written(written.slots, written.setpoint_w, written.cmd, now)
+
+    def _halted(self) -> bool:
+        """Whether nobody is to be given power any more: devices are only handed back."""
+        return self._releasing_all or self._dispatcher.stopped
 
     def _params(self) -> CourseParams:
         settings = self._settings
@@ -281,7 +287,11 @@ class Control:
         # what an owner wants is not spread, whether for good or out of one event
         for slots in seen.left.values():
             opted_out[slots] = True
+        # nor, while everything is handed back, what nobody has confirmed: the release overtakes what is on its way
+        opted_out |= self._halted() & (snapshot.control.cmd_applied < snapshot.control.cmd_sent)
         release = self._custody.turns(snapshot, taking, now, opted_out)
+        # what must not go on as it does is given no other setpoint then: its turn has come
+        release |= self._halted() & seen.allowed.must_narrow & ~taking
         todo = plan(
             snapshot, seen.allowed, now, PlanParams(), wanted_w=steered.wanted_w, members=taking, release=release,
             deaf=~seen.follows, blocked=resting.blocked,

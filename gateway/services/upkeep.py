@@ -1,7 +1,8 @@
 """What is done for batteries that no event has: up to their reserve after an event, full where that is overdue.
 
 Both are events of our own with the last word of all: any other takes its devices. What they charge from the grid is
-bounded per feeder, reserves first. What a fleet takes back after an event is watched and told.
+bounded per feeder, reserves first. While dispatch is stopped neither runs nor begins. What a fleet takes back after an
+event is watched and told.
 """
 
 from collections.abc import Iterable, Mapping
@@ -66,7 +67,7 @@ class Upkeep:
         self.stats = UpkeepStats()
 
     def events(self, now: Now) -> list[ActiveEvent]:
-        """What is to be done now, as events that come after all others."""
+        """What is to be done now, as events that come after all others; whoever asks knows that nothing is stopped."""
         until_ms = now.utc_ms + AHEAD_MS
         return [
             ActiveEvent(
@@ -96,10 +97,16 @@ class Upkeep:
                 slots = dispatcher.members(edge.entry.index, request)
                 self.rebounds[request.id] = Rebound(event=request.id, slots=slots, until_ms=until_ms)
         self._rebound(power, now)
-        if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOOK_MS:
-            self._looked_ms = now.mono_ms
-            self._members = {RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}
-            self.stats.recovering, self.stats.filling = len(self._members[RECOVERY]), len(self._members[FULL])
+        if dispatcher.stopped:
+            self._charge({}, None)
+        elif self._looked_ms is None or now.mono_ms - self._looked_ms >= LOOK_MS:
+            charged = {RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}
+            self._charge(charged, now.mono_ms)
+
+    def _charge(self, members: dict[int, Slots], looked_ms: int | None) -> None:
+        """Who is charged from now on, as it was looked up at `looked_ms` (None: it is to be looked up anew)."""
+        self._members, self._looked_ms = members, looked_ms
+        self.stats.recovering, self.stats.filling = len(members.get(RECOVERY, ())), len(members.get(FULL, ()))
 
     def _rebound(self, power: Power, now: Now) -> None:
         hours = 0.0 if self._tick_ms is None else (now.mono_ms - self._tick_ms) / 3_600_000

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -38,17 +38,27 @@ class WriterStats:
 class Writer:
     """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part.
 
-    `reach` is the share of the newest commands that the broker or device took, 1 where there were none.
+    `reach` is the share of the newest commands that the broker or device took, 1 where there were none. `halted`:
+    whether nobody is to be given power any more, asked last before a write.
     """
 
     def __init__(
-        self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, link: DeviceLink, clock: Clock, epoch: int
+        self,
+        settings: ControlSettings,
+        *,
+        fleet: Fleet,
+        journal: Journal,
+        link: DeviceLink,
+        clock: Clock,
+        epoch: int,
+        halted: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._fleet = fleet
         self._journal = journal
         self._link = link
         self._clock = clock
+        self._halted = halted
         self._cmd = epoch << EPOCH_BITS
         self._owed: list[Change] = []
         self.failing: str | None = None
@@ -79,6 +89,8 @@ class Writer:
                     log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
                 self.failing = str(error) or "no answer in time"
                 keep = ~taken
+        if self._halted():
+            keep = self._only_releases(todo, keep, taken)
         self.reach = 1.0
         batch = self._batch(todo, keep, now)
         if not len(batch):
@@ -87,6 +99,15 @@ class Writer:
         for cause in Cause:
             self.stats.writes[cause] += counts[cause]
         return await self._write(batch, holder)
+
+    def _only_releases(self, todo: Plan, keep: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """What is left of a plan that was made before everything was stopped. Devices that it was about to take were
+        remembered as taken: they are not."""
+        never = todo.slots[keep & taken]
+        if len(never):
+            self._owed.append(ControlEnded(devices=self._fleet.names(never), reason="stopped"))
+        left: NDArray[np.bool_] = keep & (todo.op == CommandOp.RELEASE)
+        return left
 
     def _kept(self, owed: list[Change]) -> list[Change]:
         """What is still to be remembered when the journal takes it again; what ended and was delivered before all."""

@@ -88,7 +88,7 @@ class Way:
     def start(self) -> None:
         self.writer = Writer(
             ControlSettings(), fleet=self.fleet, journal=self.journal, link=self.link, clock=self.clock,
-            epoch=self.journal.load().epoch,
+            epoch=self.journal.load().epoch, halted=lambda: False,
         )  # fmt: skip
 
     async def write(self, slots: tuple[int, ...], op: CommandOp, setpoint_w: int, lease_s: int) -> None:
