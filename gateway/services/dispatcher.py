@@ -45,6 +45,7 @@ class Dispatcher:
         self._holds = Holds()
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
+        self._stops_asked = 0
         self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
@@ -88,21 +89,33 @@ class Dispatcher:
         """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good, in the
         same commit. Raises StorageError: then it is stopped all the same, and has to be asked for again."""
         now = self._clock.now()
-        if active and not self._book.stopped:
-            self._doomed = {event.request.id for event in self._book.wanting(now)}
+        first = active and not self._book.stopped
+        if active:
             # Stopping does not wait for a disk; only what is told to be durable does.
+            self._stops_asked += 1
             self._book.stop(active=True)
+        if first:
+            self._doomed = self._wanting(now)
             log.warning("dispatch stopped", extra={"by": by})
+        asked = self._stops_asked
         async with self._submitting:
+            if first:
+                # An event that was being made durable meanwhile runs by now.
+                self._doomed |= self._wanting(now)
             requests = [_cancelled(entry) for name in sorted(self._doomed) if (entry := self._book.entry(name, now))]
             decided = [EventDecided(request=request, answer=self._book.decide(request, now)) for request in requests]
             await self._journal.commit([StopAll(active=active, by=by), *decided])
-            self._book.stop(active=active)
+            # Who asks to stop while it is being cleared wants it stopped, whatever became durable first.
+            cleared = not active and self._stops_asked == asked
+            self._book.stop(active=not cleared)
             for decision in decided:
                 self._book.apply(decision.request, decision.answer)
             self._doomed = set()
-        if not active:
+        if cleared:
             log.warning("dispatch allowed again", extra={"by": by})
+
+    def _wanting(self, now: Now) -> set[EventId]:
+        return {event.request.id for event in self._book.wanting(now)}
 
     @property
     def stopped(self) -> bool:

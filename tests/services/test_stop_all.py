@@ -1,13 +1,15 @@
 """While everything is stopped nobody is given power: not by an event, not by the gateway's own upkeep, not by a tick
 that was under way, not by what still waits on its way to a device."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 import pytest
 
+from gateway.domain.errors import StorageError
 from gateway.domain.model import CommandOp, CommandResult, EventId
-from gateway.ports import Change, ControlEnded, ControlTaken, EventMoved
+from gateway.ports import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
 from gateway.services.settings import ControlSettings, FeederSettings, UpkeepSettings
 from tests.fakes import MemoryJournal, home
 from tests.services.world import SETTINGS, World, homes_of
@@ -269,3 +271,101 @@ async def test_stop_all_answers_that_come_late_change_nothing() -> None:
     assert world.held() == ["FREE"]
     assert EventId("upkeep:full-charge") not in world.control.totals()
     assert np.all(world.homes.battery_w == 0)
+
+
+# -- orders in which it may be asked ----------------------------------------------------------------------------
+
+
+class Gate(MemoryJournal):
+    """A journal in which commits of some kind wait until they are let through."""
+
+    def __init__(self, kind: type[Change]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.open = asyncio.Event()
+        self.reached = asyncio.Event()
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        if any(isinstance(change, self.kind) for change in changes):
+            self.reached.set()
+            await self.open.wait()
+        await super().commit(changes)
+
+
+async def test_stop_all_cancels_an_event_that_was_being_taken_in() -> None:
+    journal = Gate(EventDecided)
+    world = World(homes_of(2), journal=journal)
+    await world.go(2)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(world.submit(s=600, target_w=4_000), name="submit")
+        await journal.reached.wait()
+        tasks.create_task(stop(world), name="stop")
+        await asyncio.sleep(0)
+        journal.open.set()
+    assert world.state() == "cancelled"
+    await stop(world, active=False)
+    await world.go(20)
+    assert world.ops() == []
+
+
+class Clearing(MemoryJournal):
+    """A journal in which `then` happens while dispatch is being allowed again. `stopped` is what stood when the next
+    stop was about to become durable; it does not if the journal is `full`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: Callable[[], object] | None = None
+        self.is_stopped: Callable[[], bool] = lambda: False
+        self.stopped: list[bool] = []
+        self.full = False
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        asked = [change.active for change in changes if isinstance(change, StopAll)]
+        if asked == [False] and self.then is not None:
+            self.then()
+            await asyncio.sleep(0)
+        elif asked and self.then is not None:
+            self.stopped.append(self.is_stopped())
+            if self.full:
+                raise StorageError("no space left on device")
+        await super().commit(changes)
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_stop_all_asked_while_it_is_being_cleared_stands_all_along(full: bool) -> None:
+    journal = Clearing()
+    world = World(homes_of(2), journal=journal)
+    await stop(world)
+    journal.full, journal.is_stopped = full, lambda: world.dispatcher.stopped
+    answers: list[str] = []
+
+    async def again() -> None:
+        try:
+            await stop(world)
+            answers.append("durable")
+        except StorageError:
+            answers.append("not durable")
+
+    async with asyncio.TaskGroup() as tasks:
+        journal.then = lambda: tasks.create_task(again(), name="stop")
+        await stop(world, active=False)
+    assert journal.stopped == [True]
+    assert answers == ["not durable" if full else "durable"]
+    assert world.dispatcher.stopped
+
+
+async def test_stop_all_event_for_later_that_was_being_taken_in_stays() -> None:
+    journal = Gate(EventDecided)
+    world = World(homes_of(2), journal=journal)
+    later = world.event(s=600, target_w=4_000)
+    start_ms = world.clock.utc + 60_000
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(world.submit(s=600, target_w=4_000, start_ms=start_ms, end_ms=later.end_ms), name="submit")
+        await journal.reached.wait()
+        tasks.create_task(stop(world), name="stop")
+        await asyncio.sleep(0)
+        journal.open.set()
+    assert world.state() == "scheduled"
+    await stop(world, active=False)
+    await world.go(90)
+    assert world.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
