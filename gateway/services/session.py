@@ -399,8 +399,8 @@ class Session:
         control = self._program.control
         if control is not None and command.op is CommandOp.SETPOINT and control.interval_s_min:
             wait_s = control.interval_s_min - (self._clock.mono_ms() - self._written_ms) / 1000
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            if wait_s > 0 and await self._superseded(wait_s):
+                return Delivery.NOT_SENT
         try:
             done = await self._steering.obey(command, self._program, link)
         except PeerBusy as error:
@@ -413,6 +413,16 @@ class Session:
         if done.result is not CommandResult.NONE:
             self._hearer.answer(self.slot, command.cmd, done.result)
         return done.delivery
+
+    async def _superseded(self, wait_s: float) -> bool:
+        """Whether a newer command came before `wait_s` were over: a release waits for no setpoint."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        self._stats.superseded += 1
+        return True
 
     def _lost(self, error: GatewayError) -> None:
         log.info("the link broke during a command", extra={"device": self.device, "why": str(error)})

@@ -1,0 +1,166 @@
+"""One polled device's session: what it makes of commands that come while it waits, and of what it has read when."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+
+from gateway.clock import ManualClock
+from gateway.domain.model import CommandOp, CommandResult, Connection, Delivery, DeviceId, Now
+from gateway.ports import PointLink, Target
+from gateway.profiles.codec import compile_profile
+from gateway.profiles.loader import parse_profile
+from gateway.profiles.point_codec import Raw
+from gateway.profiles.program import Canonical
+from gateway.profiles.sequences import Request
+from gateway.services.session import Hearer, Session, SessionStats, State
+from gateway.services.steering import Command, SteeringStats
+from tests.fakes import MemoryJournal
+from tests.services.waiting import turns
+
+PROFILE = """
+language: 1
+profile: made-up
+maker: Made
+product: Up
+evidence: {tag: documented, source: this test}
+transport: modbus
+facts: {delivery_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 30, soc_uncertainty_pct: 5}
+modbus: {units: {main: 1}}
+polling: {live_s: 600}
+identity: {rules: [{point: model_code, equals: [7]}]}
+points:
+  model_code: {register: 1, type: u16, poll: once}
+  battery: {register: 2, type: i16, unit: W}
+  soc: {register: 3, type: u16, unit: "%"}
+  backup: {register: 4, type: u16, unit: "%", poll: slow}
+  power: {register: 12, type: i16, unit: W, sign: charge_positive, range: [-3000, 3000], access: rw, storage: volatile}
+readings:
+  battery_w: {point: battery, sign: discharge_positive, measured_at: battery_ac, range: [-5000, 5000]}
+  soc_pct: {point: soc, range: [0, 100]}
+  reserve_pct: {point: backup, range: [0, 100]}
+control:
+  domain: battery_ac
+  discharge: &power
+    - {write: power, from: setpoint_w}
+  charge: *power
+  hold: *power
+  release: [{write: power, value: 0}]
+  interval_s_min: 600
+watchdog: {kind: implicit, lease_s: 60, reverts_within_s: 66, falls_back_to: self_consumption}
+"""
+
+
+class Device:
+    """A link whose registers hold what is written; `told` is what was, in order."""
+
+    heard_mono_ms: int | None = None
+
+    def __init__(self) -> None:
+        self.registers = {"model_code": 7, "battery": 0, "soc": 60, "backup": 20, "power": 0}
+        self.told: list[int] = []
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+        return {name: (self.registers[name] & 0xFFFF,) for name in points}
+
+    async def write(self, request: Request) -> None:
+        for write in request.writes:
+            assert isinstance(write.raw, tuple)
+            self.registers[write.point] = write.raw[0]
+            self.told.append(write.raw[0] if write.raw[0] < 0x8000 else write.raw[0] - 0x10000)
+
+
+class Links:
+    """Gives the one device to whoever asks."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def link(self, target: Target) -> PointLink:
+        del target
+        return self.device
+
+    async def close(self) -> None: ...
+
+
+class Bench:
+    """A session of a device that is connected; time is moved by hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.device = Device()
+        self.lives: list[Canonical] = []
+        self.answers: list[tuple[int, CommandResult]] = []
+        self.stats = SessionStats()
+        self.cmd = 0
+        product = compile_profile(parse_profile(PROFILE, name="made-up.yaml")).product
+        assert product is not None
+        self.product = product
+
+        def live(_slot: int, reading: Canonical, _now: Now, _cmd: int) -> None:
+            self.lives.append(reading)
+
+        hearer = Hearer(
+            live=live, energy=lambda *_: None, answer=lambda _, cmd, result: self.answers.append((cmd, result)),
+            online=lambda *_: None, trusted=lambda *_: None,
+        )  # fmt: skip
+        prior: dict[DeviceId, Mapping[str, float | str | bool]] = {}
+        target = Target(
+            device=DeviceId("home"), connection=Connection(url=""), secret="", document=product.document,
+            points=product.base.points,
+        )  # fmt: skip
+        self.session = Session(
+            0, target, product, links=Links(self.device), journal=MemoryJournal(), clock=self.clock,
+            rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, steering_stats=SteeringStats(),
+        )  # fmt: skip
+
+    async def connected(self) -> "Bench":
+        await self.session._connect()
+        assert self.session.state is State.READY
+        return self
+
+    def tell(self, op: CommandOp, setpoint_w: float = 0.0) -> asyncio.Future[Delivery]:
+        self.cmd += 1
+        return self.session.command(
+            Command(
+                op=op, setpoint_w=setpoint_w, lease_s=60, reserve_pct=float("nan"), cmd=self.cmd,
+                valid_until_ms=self.clock.utc + 20_000,
+            )
+        )  # fmt: skip
+
+
+async def test_session_release_takes_the_place_of_a_setpoint_that_waits_for_its_time() -> None:
+    bench = await Bench().connected()
+    async with asyncio.TaskGroup() as tasks:
+        obeying = tasks.create_task(bench.session._obey(), name="obey")
+        first = bench.tell(CommandOp.SETPOINT, 1_000)
+        await turns()
+        waiting = bench.tell(CommandOp.SETPOINT, 2_000)
+        await turns()
+        assert (first.result(), waiting.done()) == (Delivery.ACCEPTED, False)
+        release = bench.tell(CommandOp.RELEASE)
+        await turns()
+        assert (waiting.result(), release.result()) == (Delivery.NOT_SENT, Delivery.ACCEPTED)
+        obeying.cancel()
+    assert bench.device.told == [-1_000, 0]
+    assert bench.stats.superseded == 1
+    assert [cmd for cmd, _ in bench.answers] == [1, 3]
+
+
+async def test_session_newest_setpoint_is_written_once_its_time_has_come() -> None:
+    bench = await Bench().connected()
+    async with asyncio.TaskGroup() as tasks:
+        obeying = tasks.create_task(bench.session._obey(), name="obey")
+        bench.tell(CommandOp.SETPOINT, 1_000)
+        await turns()
+        bench.tell(CommandOp.SETPOINT, 2_000)
+        await turns()
+        bench.clock.advance(s=600)
+        newest = bench.tell(CommandOp.SETPOINT, 3_000)
+        await turns()
+        assert newest.result() is Delivery.ACCEPTED
+        obeying.cancel()
+    assert bench.device.told == [-1_000, -3_000]
