@@ -239,7 +239,8 @@ class SessionState(Body):
 
 class DeviceState(Body):
     """A device: its enrollment and, where known, its newest reading and what it may do now. `steerable`: it takes
-    setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as."""
+    setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as.
+    `reserve_pct` is the reserve that the newest reading tells; the one in force is that of `device`."""
 
     device: DeviceFields
     steerable: bool | None

@@ -220,6 +220,10 @@ class Live(Table):
     counts. `moved_wh` is the energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN =
     none was seen), `cycled_wh` what the day's cycles are used up by (a bucket that leaks as fast as the warranty
     allows).
+    `reserve_pct` is the reserve that the newest reading told. `reserve_told_pct` has been told `reserve_times` times in
+    a row, over `reserve_told_s`, while it is to be confirmed (0 times: nothing is); `reported_reserve_pct` was reported
+    before and a change is measured from it, `raised_from_pct` is the owner's reserve before a raise that is not
+    confirmed (NaN none): see `reserve`.
     `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the newest since
     `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the most export.
     `reconnected_mono_ms` the end of the last islanding.
@@ -237,6 +241,11 @@ class Live(Table):
         "discharge_w_max": (np.float32, np.nan),
         "charge_w_max": (np.float32, np.nan),
         "reserve_pct": (np.float32, np.nan),
+        "reserve_told_pct": (np.float32, 0.0),
+        "reserve_told_s": (np.float32, 0.0),
+        "reserve_times": (np.int8, 0),
+        "reported_reserve_pct": (np.float32, np.nan),
+        "raised_from_pct": (np.float32, np.nan),
         "pv_w": (np.float32, np.nan),
         "load_w": (np.float32, np.nan),
         "grid_w": (np.float32, np.nan),
@@ -273,6 +282,11 @@ class Live(Table):
     discharge_w_max: Singles
     charge_w_max: Singles
     reserve_pct: Singles
+    reserve_told_pct: Singles
+    reserve_told_s: Singles
+    reserve_times: Small
+    reported_reserve_pct: Singles
+    raised_from_pct: Singles
     pv_w: Singles
     load_w: Singles
     grid_w: Singles

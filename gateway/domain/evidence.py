@@ -1,4 +1,5 @@
-"""What a run of readings tells beyond the newest one: jumps, a stuck value, drift since full, wear, the worst load.
+"""What a run of readings tells beyond the newest one: jumps, a stuck value, drift since full, wear, the worst load,
+and whether a reserve is what its device goes on telling.
 
 `take` folds a batch of readings into the columns. Energy between two readings is the earlier one's power times the
 time between them; what is not known moves nothing.
@@ -6,6 +7,7 @@ time between them; what is not known moves nothing.
 
 import numpy as np
 
+from gateway.domain import reserve
 from gateway.domain.columns import Live, Nameplate
 from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Ints, LiveBatch, Now, Slots
 
@@ -34,7 +36,6 @@ AS_IT_COMES = (
     "temp_c",
     "discharge_w_max",
     "charge_w_max",
-    "reserve_pct",
     "pv_w",
     "load_w",
     "grid_w",
@@ -62,6 +63,7 @@ def take(live: Live, plate: Nameplate, batch: LiveBatch, now: Now) -> int:
         battery_w = np.where(implausible, np.nan, battery_w)
     for name in AS_IT_COMES:
         live.column(name)[slots] = getattr(batch, name)[keep]
+    _reserve(live, plate, batch, keep, since, now.mono_ms - seen)
     live.battery_w[slots] = battery_w
     live.seen_mono_ms[slots] = seen
     live.online[slots] = 1
@@ -92,6 +94,20 @@ class _Since:
         self.hours: Floats = self.gap_ms / 3_600_000
         self.out_wh: Floats = np.fmax(self.battery_w, 0.0) * self.hours
         self.into_wh: Floats = np.fmax(-self.battery_w, 0.0) * self.hours
+
+
+def _reserve(live: Live, plate: Nameplate, batch: LiveBatch, keep: Bools, since: _Since, age_ms: Ints) -> None:
+    """The reserve of the newest reading, and whether it is told again. A reading that says when it was made and is no
+    later than the one before is that one once more."""
+    slots, reserve_pct = batch.slots[keep], batch.reserve_pct[keep]
+    unknown = reserve.unknown(reserve_pct, batch.soc_pct[keep], plate.owner_reserve_pct[slots])
+    reserve_pct = np.where(unknown, np.nan, reserve_pct)
+    told = (since.gap_ms > 0) | ~since.known
+    told &= age_ms <= 1000 * reserve.SILENCE_S
+    if batch.reserve_again is not None:
+        told &= ~batch.reserve_again[keep]
+    live.reserve_pct[slots] = reserve_pct
+    reserve.hear(live, plate, slots, reserve_pct, told, since.gap_ms / 1000)
 
 
 def _stuck(live: Live, slots: Slots, since: _Since) -> None:

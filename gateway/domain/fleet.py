@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain import evidence
+from gateway.domain import evidence, reserve
 from gateway.domain.columns import SETTLE_S, Control, Live, Nameplate
 from gateway.domain.errors import invariant
 from gateway.domain.model import Bools, Connection, Device, DeviceId, LiveBatch, Now
@@ -109,7 +109,7 @@ class Fleet:
 
     A device stays where and what it is while somebody writes to it. `moving` are the slots of which an import is about
     to change that: nobody takes them. `writing` are those that a tick is writing to, from its plan until it is noted
-    what has become of it: nobody moves them. `anew` are those where another battery answers since control last looked.
+    what has become of it: nobody moves them.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,6 @@ class Fleet:
         self.connections: dict[int, Connection] = {}
         self.experimental: set[int] = set()
         self.moving: set[int] = set()
-        self.anew: set[int] = set()
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
         self.live = Live()
@@ -141,7 +140,9 @@ class Fleet:
             members.discard(slot)
         for tag in device.tags:
             self.tags.setdefault(tag, set()).add(slot)
-        self.connections.pop(slot, None)
+        connection = self.connections.pop(slot, None)
+        moved = connection != device.connection or self.nameplate.profile[slot] != self.profiles.index(device.profile)
+        reserve.state(self.live, slot, moved=moved)
         self.experimental.discard(slot)
         if device.connection is not None:
             self.connections[slot] = device.connection
@@ -176,7 +177,6 @@ class Fleet:
         control = self.control
         control.written_reserve_pct[slot] = np.nan
         control.refused[slot] = 0
-        self.anew.add(slot)
 
     def device(self, slot: int) -> Device:
         """A device as it is enrolled, with the reserve its owner has chosen since."""

@@ -172,7 +172,8 @@ class Device:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveBatch:
     """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes.
-    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or unknown."""
+    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or unknown.
+    `reserve_again`: the reserve is the one that was read before, it was not asked for anew (None = of nobody)."""
 
     slots: Slots
     fresh: Bools
@@ -196,6 +197,7 @@ class LiveBatch:
     opt_out: Small
     faults: Ints
     cmd: Ints
+    reserve_again: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

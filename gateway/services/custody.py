@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain import reserve
 from gateway.domain.columns import Held
 from gateway.domain.fleet import Fleet, Snapshot
 from gateway.domain.governor import in_turn
-from gateway.domain.model import NEVER_MS, Bools, DeviceId, Floats, Grid, Ints, Mode, Now
+from gateway.domain.model import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
 from gateway.domain.response import obeyed, overridden
 from gateway.domain.setpoints import release_at
 from gateway.ports import Change, ControlEnded, ReserveChanged
@@ -22,7 +23,6 @@ LEASE_MARGIN_MS = 2_000
 GAP_MS = 12_000
 HEARD_SHARE = 0.95
 RENEW_PART = 0.25
-RESERVE_STEP_PCT = 0.05
 
 
 @dataclass(slots=True)
@@ -44,7 +44,6 @@ class Custody:
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
         self._began_mono_ms = NEVER_MS
         self._newest_cmd = 0
-        self._reported: Floats = np.zeros(0)
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self.stats = CustodyStats()
 
@@ -68,8 +67,7 @@ class Custody:
         control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
         control.setpoint_w[: fleet.n][~held] = 0
         self._adopt, self._began_mono_ms, self._newest_cmd = held, now.mono_ms, newest_cmd
-        # What was last reported before the restart (from the checkpoint, NaN where nothing is known).
-        self._reported = fleet.live.reserve_pct[: fleet.n].astype(np.float64)
+        reserve.begin_anew(fleet.live)
         if held.any():
             log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
 
@@ -103,7 +101,7 @@ class Custody:
         if freed.any():
             self._free(np.flatnonzero(freed))
             changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
-        changes += self._owners_choice(n)
+        changes += self._owners_choice()
         snapshot = fleet.snapshot()
         self._obeying = obeyed(self._undisturbed(), snapshot)
         taken_back = overridden(snapshot, now, self._obeying)
@@ -155,44 +153,33 @@ class Custody:
         self._adopt &= ~heard
         return [ControlEnded(devices=self._fleet.names(found_free), reason="released")] if len(found_free) else []
 
-    def _owners_choice(self, n: int) -> list[Change]:
-        """A reported reserve that has changed and that we did not write is the owner's new choice; it holds at once.
-        The first report is no choice: until then the larger of enrolled and reported reserve holds. Nor is what lies on
-        the way to the value that we wrote: the device has rounded it, or keeps no more."""
-        live, control, plate = self._fleet.live, self._fleet.control, self._fleet.nameplate
-        before = np.full(n, np.nan)
-        before[: len(self._reported)] = self._reported
-        before[list(self._fleet.anew)] = np.nan
-        self._fleet.anew.clear()
-        reported = live.reserve_pct[:n]
-        self._reported = np.where(np.isfinite(reported), reported, before)
-        differs = np.abs(reported - before) > RESERVE_STEP_PCT
-        written = control.written_reserve_pct[:n]
-        differs &= ~(np.abs(reported - written) <= RESERVE_STEP_PCT)
-        differs &= ~((reported > before) & (reported < written))
-        slots = np.flatnonzero(differs)
+    def _owners_choice(self) -> list[Change]:
+        """What owners have set on their devices: see `reserve`."""
+        seen = self._fleet.snapshot()
+        slots, chosen_pct = reserve.choose(seen.live, seen.nameplate, seen.control)
         if not len(slots):
             return []
-        plate.owner_reserve_pct[slots] = reported[slots]
-        control.written_reserve_pct[slots] = np.nan
         log.info("owners changed their reserve", extra={"count": len(slots), "first": self._fleet.ids[slots[0]]})
-        chosen = tuple(reported[slots].tolist())
+        chosen = tuple(chosen_pct.tolist())
         return [ReserveChanged(devices=self._fleet.names(slots), reserve_pct=chosen, source="device")]
 
     def unguaranteed(self, n: int) -> Bools:
         """Devices of which it is not known that they keep the owner's reserve by themselves: after a lease nothing of
         ours would."""
-        kept = self._fleet.live.reserve_pct[:n] >= self._fleet.nameplate.owner_reserve_pct[:n] - RESERVE_STEP_PCT
+        kept = self._fleet.live.reserve_pct[:n] >= self._fleet.nameplate.owner_reserve_pct[:n] - reserve.STEP_PCT
         result: Bools = ~kept & self._fleet.nameplate.enrolled[:n]
         return result
 
     def reserves_due(self, taking: Bools) -> Bools:
-        """Devices whose reserve is to be raised to the owner's before they are controlled; each value is tried once."""
+        """Devices whose reserve is to be raised to the owner's before they are controlled; each value is tried once.
+        What an owner may be lowering just now is not written over."""
         n = len(taking)
         control, plate = self._fleet.control, self._fleet.nameplate
-        tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= RESERVE_STEP_PCT
+        tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= reserve.STEP_PCT
         told = np.isfinite(self._fleet.live.reserve_pct[:n])
         result: Bools = taking & (control.held[:n] == Held.FREE) & self.unguaranteed(n) & told & ~tried
+        if result.any():
+            result &= ~reserve.unsure(self._fleet.live.view(n), plate.view(n), control.view(n))
         return result
 
     def _free(self, slots: NDArray[np.intp]) -> None:

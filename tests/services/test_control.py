@@ -10,6 +10,7 @@ import pytest
 from gateway.domain.errors import StorageError
 from gateway.domain.events import EventKind
 from gateway.domain.model import CommandOp, Mode
+from gateway.domain.reserve import SUSTAINED_S
 from gateway.ports import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
 from gateway.services.settings import ControlSettings
 from tests.fakes import FACTS, home
@@ -93,6 +94,8 @@ async def test_control_reserve_lowered_in_mid_event_lets_more_through() -> None:
     await world.go(20)
     assert world.trace[-1] <= 0
     world.homes.reserve_pct[0] = 20.0
+    await world.go(round(SUSTAINED_S))
+    assert world.trace[-1] <= 0
     await world.go(20)
     assert world.trace[-1] == pytest.approx(3_000, rel=0.02)
 

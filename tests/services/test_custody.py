@@ -6,7 +6,8 @@ import pytest
 from gateway.domain.columns import Held
 from gateway.domain.fleet import Fleet, ProductFacts
 from gateway.domain.model import Device, DeviceId, LiveBatch, Mode, Now
-from gateway.ports import ControlEnded, ReserveChanged
+from gateway.domain.reserve import SUSTAINED_S
+from gateway.ports import Change, ControlEnded, ReserveChanged
 from gateway.services.custody import Custody
 from gateway.services.settings import ControlSettings
 
@@ -38,6 +39,20 @@ def reading(fleet: Fleet, now: Now, *, reserve_pct: float) -> None:
     )  # fmt: skip
 
 
+def later(now: Now, s: int) -> Now:
+    return Now(utc_ms=now.utc_ms + 1_000 * s, mono_ms=now.mono_ms + 1_000 * s)
+
+
+def going_on(fleet: Fleet, custody: Custody, now: Now, *, reserve_pct: float) -> tuple[list[Change], Now]:
+    """The same reading every 10 s until it counts as confirmed; what is to be remembered, and the time by then."""
+    changes: list[Change] = []
+    for _ in range(round(SUSTAINED_S) // 10 + 1):
+        now = later(now, 10)
+        reading(fleet, now, reserve_pct=reserve_pct)
+        changes += custody.settle(now)
+    return changes, now
+
+
 @pytest.fixture
 def fleet() -> Fleet:
     made = Fleet()
@@ -64,12 +79,19 @@ def test_custody_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet)
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=30)
     custody.settle(now)
-    for chosen in (55.0, 20.0):
-        reading(fleet, now, reserve_pct=chosen)
-        changes = custody.settle(now)
-        assert changes == [ReserveChanged(devices=(DeviceId("home-1"),), reserve_pct=(chosen,), source="device")]
-        assert fleet.nameplate.owner_reserve_pct[0] == chosen
-        assert custody.settle(now) == []
+
+    def choice(pct: float) -> list[Change]:
+        return [ReserveChanged(devices=(DeviceId("home-1"),), reserve_pct=(pct,), source="device")]
+
+    now = later(now, 10)
+    reading(fleet, now, reserve_pct=55)
+    assert custody.settle(now) == choice(55)
+    assert fleet.nameplate.owner_reserve_pct[0] == 55
+    assert custody.settle(now) == []
+    changes, now = going_on(fleet, custody, now, reserve_pct=20)
+    assert changes == choice(20)
+    assert fleet.nameplate.owner_reserve_pct[0] == 20
+    assert going_on(fleet, custody, now, reserve_pct=20)[0] == []
 
 
 def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) -> None:
@@ -92,13 +114,13 @@ def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
     reading(fleet, now, reserve_pct=10)
     custody.settle(now)
     fleet.control.written_reserve_pct[0] = written
-    reading(fleet, now, reserve_pct=kept)
-    assert custody.settle(now) == []
+    changes, now = going_on(fleet, custody, now, reserve_pct=kept)
+    assert changes == []
     assert fleet.nameplate.owner_reserve_pct[0] == written
     assert custody.unguaranteed(1).tolist() == [True]
-    reading(fleet, now, reserve_pct=chosen)
     lowered = chosen < kept
-    assert len(custody.settle(now)) == lowered
+    changes, now = going_on(fleet, custody, now, reserve_pct=chosen)
+    assert len(changes) == lowered
     assert fleet.nameplate.owner_reserve_pct[0] == (chosen if lowered else written)
 
 
