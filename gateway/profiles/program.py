@@ -25,9 +25,11 @@ GROUPS: tuple[Group, ...] = ("live", "energy", "slow", "once")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canonical:
-    """One reading of a device in canonical words; NaN = unknown, enumerations as numbers."""
+    """One reading of a device in canonical words; NaN = unknown, enumerations as numbers. `reserve_again`: its reserve
+    was not read for it, it is the one read before."""
 
     quantities: dict[str, float]
+    reserve_again: bool = False
 
     def get(self, name: str) -> float:
         return self.quantities.get(name, float("nan"))
@@ -57,6 +59,7 @@ class Program:
         factors = {point.scale_factor for point in self.points.values()}
         self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
         self.readings = {name: compile_reading(name, reading) for name, reading in readings.items()}
+        self.reserve_points = frozenset(readings["reserve_pct"].points()) if "reserve_pct" in readings else frozenset()
         self.counters = tuple(name for name in COUNTERS if name in readings)
         self._counter_points = [
             (self.points[term.point], term.times)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from gateway.clock import Clock
@@ -115,6 +115,7 @@ class Session:
         self._broken = asyncio.Event()
         self._failures = 0
         self._told_online = True
+        self._all_read = False
         self._written_ms = -(1 << 62)
 
     async def run(self) -> None:
@@ -193,6 +194,7 @@ class Session:
             await base.close()
         self._program = program
         program.decode(await link.read(program.reads), self.values)
+        self._all_read = True
         self._stats.connects += 1
         self._steering.begin_anew()
         self.state, self.why, self._failures, self._told_online = State.READY, None, 0, True
@@ -282,6 +284,8 @@ class Session:
         self._steering.read_mono_ms = now.mono_ms
         self._steering.look(self._program)
         reading = self._with_mode(self._program.canonical(self.values))
+        again = self._program.reserve_points.isdisjoint(names) and not self._all_read
+        reading, self._all_read = replace(reading, reserve_again=again), False
         self._meter.add(now.mono_ms, reading.get("battery_w"), **{n: reading.get(n) for n in self._meter.site})
         force = self._steering.in_force
         self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._steering.running else 0)

@@ -326,6 +326,7 @@ def live_batch(rows: Sequence[tuple[int, Canonical, Now, int]]) -> LiveBatch:
         fresh=np.ones(len(rows), dtype=np.bool_),
         device_t_ms=np.array([row[2].utc_ms for row in rows], dtype=np.int64),
         cmd=np.array([row[3] for row in rows], dtype=np.int64),
+        reserve_again=np.array([row[1].reserve_again for row in rows], dtype=np.bool_),
         **columns,  # type: ignore[arg-type]
     )
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from gateway.clock import ManualClock
+from gateway.domain.fleet import Fleet
 from gateway.domain.model import CommandOp, CommandResult, Connection, Delivery, DeviceId, Now
 from gateway.ports import PointLink, Target
 from gateway.profiles.codec import compile_profile
@@ -12,9 +13,12 @@ from gateway.profiles.loader import parse_profile
 from gateway.profiles.point_codec import Raw
 from gateway.profiles.program import Canonical
 from gateway.profiles.sequences import Request
+from gateway.services.custody import Custody
 from gateway.services.session import Hearer, Session, SessionStats, State
+from gateway.services.sessions import live_batch
+from gateway.services.settings import ControlSettings
 from gateway.services.steering import Command, SteeringStats
-from tests.fakes import MemoryJournal
+from tests.fakes import FACTS, MemoryJournal, home
 from tests.services.waiting import turns
 
 PROFILE = """
@@ -164,3 +168,46 @@ async def test_session_newest_setpoint_is_written_once_its_time_has_come() -> No
         assert newest.result() is Delivery.ACCEPTED
         obeying.cancel()
     assert bench.device.told == [-1_000, -3_000]
+
+
+async def test_session_reserve_is_told_anew_only_when_its_point_was_read() -> None:
+    bench = await Bench().connected()
+    program = bench.session.program
+    live, slow = list(program.groups["live"]), list(program.groups["slow"])
+    # Everything was read at the connect; then the reserve has its turn once in a while, and is said with every reading.
+    for names in (live, live, [*live, *slow], live):
+        await bench.session._read(names, bench.clock.now())
+    assert [reading.reserve_again for reading in bench.lives] == [False, True, False, True]
+    assert [reading.get("reserve_pct") for reading in bench.lives] == [20] * 4
+    batch = live_batch([(0, reading, bench.clock.now(), 0) for reading in bench.lives])
+    assert batch.reserve_again is not None
+    assert batch.reserve_again.tolist() == [False, True, False, True]
+
+
+async def test_session_reserve_that_was_misread_once_lowers_nobodys_while_its_reading_is_repeated() -> None:
+    bench = await Bench().connected()
+    fleet = Fleet()
+    fleet.enroll(home("home"), FACTS)
+    custody = Custody(ControlSettings(), fleet=fleet)
+    custody.adopt([], bench.clock.now())
+    program = bench.session.program
+    live, slow = list(program.groups["live"]), list(program.groups["slow"])
+
+    async def poll(s: int, *, backup: int) -> float:
+        """A slow poll, and live ones every 5 s after it; the reserve afterwards."""
+        bench.device.registers["backup"] = backup
+        for second in range(0, s, 5):
+            await bench.session._read([*live, *slow] if second == 0 else live, bench.clock.now())
+            fleet.take_live(live_batch([(0, bench.lives[-1], bench.clock.now(), 0)]), bench.clock.now())
+            custody.settle(bench.clock.now())
+            bench.clock.advance(s=5)
+        return float(fleet.nameplate.owner_reserve_pct[0])
+
+    assert await poll(300, backup=20) == 20
+    # A torn register, said again with every reading for a quarter of an hour.
+    assert await poll(900, backup=0) == 20
+    assert await poll(300, backup=20) == 20
+    # An owner's choice, read three times.
+    assert await poll(300, backup=10) == 20
+    assert await poll(300, backup=10) == 20
+    assert await poll(300, backup=10) == 10
