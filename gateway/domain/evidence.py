@@ -146,8 +146,9 @@ def _believe(live: Live, slots: Slots, since: _Since) -> None:
 
 
 def _wear(live: Live, plate: Nameplate, slots: Slots, since: _Since) -> None:
-    """Throughput since the last full charge, and the day's cycles as a bucket that leaks as the warranty allows."""
-    full = (live.soc_pct[slots] >= FULL_PCT) & ~(live.battery_w[slots] > 0)
+    """Throughput since the last full charge, and the day's cycles as a bucket that leaks as the warranty allows. What
+    the SoC may be wrong by rests on the full charge: one reading of it, or one that is still doubted, is none."""
+    full = (live.soc_low_pct[slots] >= FULL_PCT) & (since.soc_pct >= FULL_PCT) & ~(live.battery_w[slots] > 0)
     live.since_full_wh[slots] = np.where(full, 0.0, live.since_full_wh[slots] + since.out_wh + since.into_wh)
     budget_wh = plate.cycles_per_day_max[slots] * since.capacity_wh
     rows = np.flatnonzero(np.isfinite(budget_wh))

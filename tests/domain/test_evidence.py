@@ -188,7 +188,9 @@ def test_evidence_trickle_is_not_counted_as_movement() -> None:
 def test_evidence_throughput_counts_from_the_last_full_charge() -> None:
     one = One().says(battery_w=3600)
     assert np.isnan(one.says(after_s=100, battery_w=3600).live.since_full_wh[0])
-    assert one.says(soc_pct=100, battery_w=-50).live.since_full_wh[0] == 0
+    for _ in range(3):
+        one.says(soc_pct=100, battery_w=-50)
+    assert one.live.since_full_wh[0] == 0
     one.says(battery_w=3600, soc_pct=99)
     one.says(after_s=100, battery_w=-3600, soc_pct=98)
     one.says(after_s=100, soc_pct=99)
@@ -196,7 +198,25 @@ def test_evidence_throughput_counts_from_the_last_full_charge() -> None:
 
 
 def test_evidence_full_while_it_discharges_is_not_a_full_charge() -> None:
-    assert np.isnan(One().says(soc_pct=100, battery_w=500).live.since_full_wh[0])
+    one = One().says(soc_pct=100, battery_w=500).says(soc_pct=100, battery_w=500)
+    assert np.isnan(one.live.since_full_wh[0])
+
+
+def test_evidence_one_odd_reading_of_full_is_not_a_full_charge() -> None:
+    one = One().says(soc_pct=60, battery_w=-3600)
+    one.live.since_full_wh[:] = 90_000
+    one.says(soc_pct=100, battery_w=-3600).says(soc_pct=60).says(soc_pct=60).says(soc_pct=60)
+    assert one.live.since_full_wh[0] > 90_000
+    first = One().says(soc_pct=100).says(soc_pct=60)
+    assert np.isnan(first.live.since_full_wh[0])
+
+
+def test_evidence_battery_that_charges_up_to_full_is_full_with_its_second_reading() -> None:
+    one = One().says(soc_pct=99, battery_w=-3600)
+    one.live.since_full_wh[:] = 90_000
+    one.says(after_s=30, soc_pct=100, battery_w=-500)
+    assert one.live.since_full_wh[0] > 90_000
+    assert one.says(after_s=30, soc_pct=100, battery_w=0).live.since_full_wh[0] == 0
 
 
 def test_evidence_cycles_of_the_day_fill_with_discharge_and_leak_with_time() -> None:
