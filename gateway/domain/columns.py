@@ -213,7 +213,8 @@ class Nameplate(Table):
 
 class Live(Table):
     """The newest reading of each device and what those before it tell. `seen_mono_ms` is when a reading of known age
-    arrived; `locked` = its maker or somebody on the spot keeps it from being steered, `opt_out` = its owner said no.
+    arrived; `locked` = its maker or somebody on the spot keeps it from being steered, `opt_out` = its owner said no;
+    either stays until no reading has said so for a while: `lock_gone_s`, `opt_out_gone_s` of it have passed.
 
     `soc_told_pct` is the newest SoC that any reading told. `soc_low_pct` and `soc_high_pct` are what the charge may be
     believed to be: both the reported one unless that has jumped, and `soc_doubt` more readings are wanted before it
@@ -256,6 +257,8 @@ class Live(Table):
         "online": (np.int8, -1),
         "locked": (np.int8, 0),
         "opt_out": (np.int8, 0),
+        "lock_gone_s": (np.float32, 0.0),
+        "opt_out_gone_s": (np.float32, 0.0),
         "faults": (np.int64, 0),
         "cmd": (np.int64, 0),
         "seen_mono_ms": (np.int64, NEVER_MS),
@@ -297,6 +300,8 @@ class Live(Table):
     online: Small
     locked: Small
     opt_out: Small
+    lock_gone_s: Singles
+    opt_out_gone_s: Singles
     faults: Ints
     cmd: Ints
     seen_mono_ms: Ints

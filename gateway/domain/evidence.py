@@ -41,8 +41,6 @@ AS_IT_COMES = (
     "grid_w",
     "mode",
     "grid",
-    "locked",
-    "opt_out",
     "faults",
     "cmd",
 )
@@ -64,6 +62,7 @@ def take(live: Live, plate: Nameplate, batch: LiveBatch, now: Now) -> int:
     for name in AS_IT_COMES:
         live.column(name)[slots] = getattr(batch, name)[keep]
     _reserve(live, plate, batch, keep, since, now.mono_ms - seen)
+    _noes(live, batch, keep, since)
     live.battery_w[slots] = battery_w
     live.seen_mono_ms[slots] = seen
     live.online[slots] = 1
@@ -108,6 +107,26 @@ def _reserve(live: Live, plate: Nameplate, batch: LiveBatch, keep: Bools, since:
         told &= ~batch.reserve_again[keep]
     live.reserve_pct[slots] = reserve_pct
     reserve.hear(live, plate, slots, reserve_pct, told, since.gap_ms / 1000)
+
+
+def _noes(live: Live, batch: LiveBatch, keep: Bools, since: _Since) -> None:
+    """What owners and people on the spot have said no to: it counts at once and ends as a lower reserve begins, since
+    a controller that restarts tells nothing of it before it has its settings."""
+    slots, gap_s = batch.slots[keep], np.minimum(since.gap_ms / 1000, reserve.SILENCE_S)
+    for column, gone_s, told in (
+        (live.opt_out, live.opt_out_gone_s, batch.opt_out[keep] != 0),
+        (live.locked, live.lock_gone_s, batch.locked[keep] != 0),
+    ):
+        before = column[slots] != 0
+        if not (told | before).any():
+            continue
+        without_s = gone_s[slots] + gap_s
+        still = before & (without_s < reserve.SUSTAINED_S)
+        column[slots] = told | still
+        gone_s[slots] = np.where(still, without_s, 0.0)
+        # whatever else was read together with it
+        column[slots[told]] = 1
+        gone_s[slots[told]] = 0.0
 
 
 def _stuck(live: Live, slots: Slots, since: _Since) -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from gateway.domain.columns import Live, Nameplate
 from gateway.domain.evidence import STRETCH_MS, take
 from gateway.domain.model import NEVER_MS, Grid, LiveBatch, Mode, Now
+from gateway.domain.reserve import SUSTAINED_S as CONFIRMED_S
 
 CAPACITY_WH = 10_000.0
+SUSTAINED_S = round(CONFIRMED_S)
 
 
 class One:
@@ -180,6 +182,39 @@ def test_evidence_energy_that_no_soc_shows_adds_up_until_it_moves_f25() -> None:
 def test_evidence_trickle_is_not_counted_as_movement() -> None:
     one = One().says(battery_w=90).says(after_s=3600, battery_w=90)
     assert one.live.moved_wh[0] == 0
+
+
+# -- what owners and people on the spot have said ----------------------------------------------------------------
+
+
+def no(name: str) -> dict[str, Any]:
+    return {name: 1}
+
+
+@pytest.mark.parametrize("name", ["opt_out", "locked"])
+def test_evidence_owners_no_counts_at_once_and_ends_once_it_is_sustained(name: str) -> None:
+    one = One().says(**no(name))
+    assert one.live.column(name)[0] != 0
+    for _ in range(SUSTAINED_S // 10):
+        assert one.live.column(name)[0] != 0
+        one.says(after_s=10)
+    assert one.live.column(name)[0] == 0
+    assert one.says(after_s=10, **no(name)).live.column(name)[0] != 0
+
+
+@pytest.mark.parametrize("name", ["opt_out", "locked"])
+def test_evidence_owners_no_that_is_said_now_and_then_never_ends(name: str) -> None:
+    one = One().says(**no(name))
+    for _ in range(20):
+        one.says(after_s=100).says(after_s=100).says(after_s=50, **no(name))
+        assert one.live.column(name)[0] != 0
+
+
+@pytest.mark.parametrize("name", ["opt_out", "locked"])
+def test_evidence_owners_no_of_a_device_that_was_away_does_not_end_with_its_first_reading(name: str) -> None:
+    one = One().says(**no(name)).says(after_s=86_400)
+    assert one.live.column(name)[0] != 0
+    assert One().says().live.column(name)[0] == 0
 
 
 # -- wear -------------------------------------------------------------------------------------------------------

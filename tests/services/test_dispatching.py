@@ -9,6 +9,7 @@ import pytest
 from gateway.domain.events import Compensation, Leg, Target, TargetGroup, Want, power
 from gateway.domain.holds import Hold
 from gateway.domain.model import CommandOp, DeviceId, EventId
+from gateway.domain.reserve import SUSTAINED_S
 from gateway.ports import EventDelivered, EventMoved, HoldLifted
 from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings, UpkeepSettings
 from tests.fakes import FACTS, home
@@ -163,7 +164,10 @@ async def test_dispatch_owner_who_opts_out_on_the_device_is_handed_back_within_a
     world.homes.opted_out.add(2)
     await world.go(1)
     assert world.homes.battery_w[2] == 0
+    # Neither one reading nor a restart of its controller takes an owner's word back.
     world.homes.opted_out.clear()
+    await world.go(round(SUSTAINED_S) - 1)
+    assert world.homes.battery_w[2] == 0
     await world.go(30)
     assert world.homes.battery_w[2] > 1_000
 
