@@ -258,6 +258,7 @@ class _Memory:
     """What changes add up to."""
 
     devices: dict[DeviceId, Device] = field(default_factory=dict)
+    chosen_pct: dict[DeviceId, float] = field(default_factory=dict)
     events: dict[str, EventDecided] = field(default_factory=dict)
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
@@ -269,7 +270,9 @@ class _Memory:
     def take(self, change: Change) -> None:
         match change:
             case DeviceEnrolled(device=device):
-                self.devices[device.id] = device
+                self.devices[device.id] = replace(
+                    device, reserve_pct=max(device.reserve_pct, self.chosen_pct.get(device.id, 0.0))
+                )
             case EventDecided(request=request, answer=answer):
                 known = self.events.get(request.id)
                 newer = known is None or request.revision > known.request.revision
@@ -286,6 +289,7 @@ class _Memory:
                     self.controlled.pop(name, None)
             case ReserveChanged(devices=changed, reserve_pct=chosen):
                 for name, reserve_pct in zip(changed, chosen, strict=True):
+                    self.chosen_pct[name] = reserve_pct
                     if name in self.devices:
                         self.devices[name] = replace(self.devices[name], reserve_pct=reserve_pct)
             case _:

@@ -45,8 +45,12 @@ def _enrolled(db: sqlite3.Connection, changes: list[DeviceEnrolled], _now_ms: in
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
         (rows,),
     )
-    # an enrollment states the reserve anew
-    db.execute("DELETE FROM reserves WHERE device IN (SELECT value ->> '$[0]' FROM json_each(?))", (rows,))
+    # An enrollment states the reserve anew. It lowers none: a higher one was chosen after it had been made up.
+    db.execute(
+        "DELETE FROM reserves WHERE device IN (SELECT device FROM json_each(?) JOIN reserves AS chosen "
+        "ON chosen.device = value ->> '$[0]' WHERE value ->> '$[1].reserve_pct' >= chosen.reserve_pct)",
+        (rows,),
+    )
 
 
 def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -> None:

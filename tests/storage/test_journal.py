@@ -193,14 +193,18 @@ async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) 
     assert state.stopped
 
 
-async def test_journal_enrolled_again_states_the_reserve_anew(place: Reopened) -> None:
+async def test_journal_enrolled_again_states_the_reserve_anew_and_lowers_none(place: Reopened) -> None:
     journal, _ = place.open()
     await journal.commit([DeviceEnrolled(device=device("a")), DeviceEnrolled(device=device("b"))])
     await journal.commit(
         [ReserveChanged(devices=(DeviceId("a"), DeviceId("b")), reserve_pct=(50.0, 60.0), source="owner")]
     )
+    # Made up before its owner raised the reserve on the device, and durable after that.
     await journal.commit([DeviceEnrolled(device=device("a", reserve_pct=30.0))])
-    assert [d.reserve_pct for d in place.open()[1].devices] == [30.0, 60.0]
+    await journal.commit([DeviceEnrolled(device=device("b", reserve_pct=70.0))])
+    assert [d.reserve_pct for d in place.open()[1].devices] == [50.0, 70.0]
+    await place.open()[0].commit([ReserveChanged(devices=(DeviceId("b"),), reserve_pct=(10.0,), source="owner")])
+    assert [d.reserve_pct for d in place.open()[1].devices] == [50.0, 10.0]
 
 
 async def test_journal_device_enrolled_anew_keeps_its_prior_settings(place: Reopened) -> None:
@@ -386,7 +390,7 @@ async def test_journal_of_version_1_is_brought_forward_with_all_it_holds(shelf: 
     await journal.commit([DeviceEnrolled(device=device("a", connection=POLLED))])
     _, state = shelf.open()
     assert (state.epoch, state.prior) == (9, {DeviceId("a"): SETTINGS})
-    assert state.devices == (device("a", connection=POLLED),)
+    assert state.devices == (device("a", connection=POLLED, reserve_pct=35.0),)
     db = sqlite3.connect(shelf.path)
     assert db.execute("PRAGMA user_version").fetchone() == (3,)
     db.close()
