@@ -1,7 +1,9 @@
 """The owner's reserve as devices report it: what raises it counts at once, what lowers it once it is confirmed."""
 
+import numpy as np
 import pytest
 
+from gateway.domain.events import power
 from gateway.domain.fleet import Fleet
 from gateway.domain.metering import Rules
 from gateway.domain.model import CommandOp
@@ -10,7 +12,9 @@ from gateway.ports import ReserveChanged
 from gateway.services.checkpoint import fleet_columns, restore_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader
 from tests.fakes import MemoryJournal, home
+from tests.services.street import Street
 from tests.services.world import World, homes_of
+from tests.simulators.fleets import homes
 
 LONG_S = round(SUSTAINED_S)
 
@@ -196,3 +200,40 @@ async def test_reserve_below_the_enrolled_one_from_the_first_is_raised_before_co
     await world.go(10)
     assert world.ops()[0] is CommandOp.RESERVE
     assert (float(world.homes.reserve_pct[0]), in_force(world.fleet)) == (30, [30])
+
+
+# -- firmware that talks MQTT -----------------------------------------------------------------------------------
+
+
+async def at_the_floor_over_mqtt() -> Street:
+    """A simulated home whose battery has nothing above its reserve of 20 %, in an event; its messages are JSON."""
+    street = Street(homes(2, soc_start_pct=np.array([22.0, 90.0]), reserve_pct=20.0))
+    await street.go(2)
+    await street.submit(s=7_200, target=power(6_000))
+    await street.go(30)
+    assert in_force(street.fleet) == [20, 20]
+    return street
+
+
+async def test_reserve_of_nothing_in_one_message_lowers_nothing() -> None:
+    street = await at_the_floor_over_mqtt()
+    batteries = street.devices.batteries
+    for _ in range(20):
+        batteries.reserve_pct[0] = 0
+        await street.go(1)
+        batteries.reserve_pct[0] = 20
+        await street.go(5)
+        assert batteries.battery_w[0] <= 0
+    assert (in_force(street.fleet), chosen(street.journal), street.problems) == ([20, 20], [], [])
+
+
+async def test_reserve_that_firmware_goes_on_telling_counts_in_the_end() -> None:
+    street = await at_the_floor_over_mqtt()
+    street.devices.batteries.reserve_pct[0] = 10
+    await street.go(LONG_S - 10)
+    assert (in_force(street.fleet), chosen(street.journal)) == ([20, 20], [])
+    assert street.devices.batteries.battery_w[0] <= 0
+    await street.go(40)
+    assert chosen(street.journal) == [(street.homes.ids[0], 10)]
+    assert street.devices.batteries.battery_w[0] > 500
+    assert street.problems == []

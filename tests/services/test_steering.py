@@ -249,6 +249,28 @@ async def test_obey_step_and_minimum_cut_towards_zero(bench: Bench, wanted_w: fl
     assert f"power={written}" in bench.device.told
 
 
+async def test_release_that_the_device_refuses_ends_what_goes_on_by_itself_all_the_same(bench: Bench) -> None:
+    await bench.tell(CommandOp.SETPOINT, 500)
+    seen = [bench.steering.running]
+    bench.device.refuses = {"enable"}
+    assert (await bench.tell(CommandOp.RELEASE))[1] is CommandResult.REFUSED
+    assert [*seen, bench.steering.running] == [True, False]
+    assert bench.steering.in_force is None
+
+
+async def test_lease_that_no_command_renews_ends_what_goes_on_by_itself(bench: Bench) -> None:
+    await bench.tell(CommandOp.SETPOINT, 500)
+    seen = []
+    for s in (59, 1):
+        bench.clock.advance(s=s)
+        seen.append(bench.steering.running)
+    assert seen == [True, False]
+    bench.device.told.clear()
+    await bench.steering.follow(bench.program, bench.device)
+    await bench.steering.beat(bench.program, bench.device)
+    assert bench.device.told == []
+
+
 async def test_obey_refused_half_way_hands_the_device_back(bench: Bench) -> None:
     bench.device.refuses = {"power"}
     assert (await bench.tell(CommandOp.SETPOINT, 500))[:2] == (Delivery.REFUSED, CommandResult.REFUSED)
