@@ -13,9 +13,9 @@ from gateway.domain.model import CommandOp
 from gateway.profiles.base import EvidenceTag
 from gateway.profiles.control_schema import Control, Step, Watchdog
 from gateway.profiles.point_codec import DecodeCounts, PointCodec, Raw, Value, decode_all
-from gateway.profiles.point_schema import Match, Point, Term
+from gateway.profiles.point_schema import Point, Term
 from gateway.profiles.points import COUNTERS, READINGS
-from gateway.profiles.readings import compile_reading, holds
+from gateway.profiles.readings import compile_reading, holds, mismatch
 from gateway.profiles.schema import Overlay, ProfileDocument
 from gateway.profiles.sequences import Action, Quantities, actions
 
@@ -123,12 +123,12 @@ class Program:
         identity = self.document.identity
         invariant(identity is not None, "a product with points has an identity")
         rules = identity.rules if identity is not None else ()
-        return [_told(rule, values) for rule in rules if not holds(rule, values)]
+        return [mismatch(rule, values) for rule in rules if not holds(rule, values)]
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
         """What control needs and the device does not give."""
         needs = self.control.needs if self.control is not None else ()
-        return [_told(need, values) for need in needs if not holds(need, values)]
+        return [mismatch(need, values) for need in needs if not holds(need, values)]
 
     def sequence(self, op: CommandOp, setpoint_w: float) -> tuple[Step, ...]:
         """The steps of an operation, empty if the product has none. What is below the product's smallest setpoint, or
@@ -166,11 +166,6 @@ class Program:
     def known(self) -> tuple[str, ...]:
         """Canonical quantities this product has."""
         return tuple(name for name in READINGS if name in self.readings)
-
-
-def _told(match: Match, values: Mapping[str, Value]) -> str:
-    wanted = match.model_dump(exclude_none=True, exclude_defaults=True, exclude={"point"})
-    return f"{match.point} is {values.get(match.point)!r}, wanted {wanted}"
 
 
 class PointProduct:

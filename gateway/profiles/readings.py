@@ -28,6 +28,29 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
     return any(_same(value, wanted) for wanted in match.equals)
 
 
+def mismatch(match: Match, values: Mapping[str, Value]) -> str:
+    """What a point says that `match` does not take, and what was expected, as text."""
+    value = values.get(match.point)
+    said = f"{match.point} is unknown" if value is None else f"{match.point} is {_text(value)}"
+    return f"{said}, expected {_expected(match)}"
+
+
+def _expected(match: Match) -> str:
+    if match.all_bits is not None:
+        return f"all bits of {match.all_bits:#x}"
+    if match.any_bits is not None:
+        return f"any bit of {match.any_bits:#x}"
+    if match.above is not None:
+        return f"more than {match.above:g}"
+    texts = ", ".join(_text(text) for text in match.begins or match.equals)
+    several = "one of " if len(match.begins or match.equals) > 1 else ""
+    return f"a text that begins with {several}{texts}" if match.begins else several + texts
+
+
+def _text(value: str | float | bool) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else repr(value)
+
+
 def _same(value: Value, wanted: str | float | bool) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool) or isinstance(value, str) or isinstance(wanted, str):
         return type(value) is type(wanted) and value == wanted

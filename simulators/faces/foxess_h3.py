@@ -21,11 +21,18 @@ WORK_MODE, MIN_SOC, MAX_SOC = 41000, 41009, 41010
 ENABLE, TIMEOUT, POWER_HIGH, POWER_LOW = 44000, 44001, 44002, 44003
 MODEL, MODEL_WORDS = 30000, 16
 SOC_RANGE = range(10, 101)
+SIZES_KW = (5.0, 6.0, 8.0, 9.9, 10.0, 12.0)
 PACK_V = 307.2
 
 
+def _model(rated_w: float) -> str:
+    size_kw = next((size for size in SIZES_KW if 1000 * size >= rated_w), SIZES_KW[-1])
+    return f"H3-{size_kw:.1f}-E"
+
+
 class FoxessH3:
-    """The product. `timer_scale`: real length of its time-out per second set."""
+    """The product. `timer_scale`: real length of its time-out per second set; `model`: what it says it is, "" = an H3
+    of the next size."""
 
     profile: ClassVar[str] = "foxess-h3"
 
@@ -37,11 +44,12 @@ class FoxessH3:
         timer_scale: float = 1.0,
         guards_min_soc: bool = False,
         setpoint_at_battery: bool = False,
+        model: str = "",
     ) -> None:
         self.plant = plant
         self.trouble = Trouble.NONE
         self.late_s = 0.0
-        self.model = f"H3-{plant.discharge_w_max / 1000:.1f}-E"
+        self.model = model or _model(plant.discharge_w_max)
         self._unit = unit
         self._timer_scale = timer_scale
         self._guards_min_soc = guards_min_soc

@@ -36,6 +36,14 @@ def test_face_foxess_h3_fits_the_protocol(face: FoxessH3) -> None:
     assert not product.controlled
 
 
+@pytest.mark.parametrize(
+    ("rated_w", "model"),
+    [(3_300.0, "H3-5.0-E"), (5_000.0, "H3-5.0-E"), (9_600.0, "H3-9.9-E"), (11_500.0, "H3-12.0-E"), (2e4, "H3-12.0-E")],
+)
+def test_face_foxess_h3_names_a_size_that_is_made(rated_w: float, model: str) -> None:
+    assert FoxessH3(make_plant(discharge_w_max=rated_w)).model == model
+
+
 async def test_face_foxess_h3_read_tells_the_truth() -> None:
     face = FoxessH3(make_plant(pv_peak_w=6_000.0, time_s=NOON_S))
     connection = await face.start()
