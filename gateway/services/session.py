@@ -116,6 +116,7 @@ class Session:
         self._failures = 0
         self._told_online = True
         self._all_read = False
+        self._refused_as = ""
         self._written_ms = -(1 << 62)
 
     async def run(self) -> None:
@@ -169,6 +170,9 @@ class Session:
     def _quarantine(self, why: str) -> None:
         if self.state is not State.QUARANTINED:
             self._stats.quarantined += 1
+        # A link that is lost and found in between makes the same refusal no news.
+        if why != self._refused_as:
+            self._refused_as = why
             log.error(
                 "a device is not what it is enrolled as; it is not written", extra={"device": self.device, "why": why}
             )
@@ -198,6 +202,7 @@ class Session:
         self._stats.connects += 1
         self._steering.begin_anew()
         self.state, self.why, self._failures, self._told_online = State.READY, None, 0, True
+        self._refused_as = ""
         self._hearer.trusted(self.slot, True)
         log.info("a device is connected", extra={"device": self.device, "variant": program.variant or "base"})
 
@@ -220,7 +225,7 @@ class Session:
         if wanted is None or identity is None or identity.serial is None:
             return []
         found = self.values.get(identity.serial)
-        return [] if found == wanted else [f"serial is {found!r}, wanted {wanted!r}"]
+        return [] if found == wanted else [f"serial is {found!r}, expected {wanted!r}"]
 
     async def _close(self) -> None:
         if self._link is not None:
