@@ -7,7 +7,7 @@ from gateway.profiles.base import FLIPPED, Sign
 from gateway.profiles.control_schema import Control, Step, Watchdog
 from gateway.profiles.message_checks import message_faults
 from gateway.profiles.point_codec import PointCodec, Unwritable
-from gateway.profiles.point_schema import REGISTERS, Match, Point, PointType, Reading
+from gateway.profiles.point_schema import REGISTERS, Identity, Match, Point, PointType, Reading
 from gateway.profiles.points import READINGS, Canonical
 from gateway.profiles.schema import Overlay, ProfileDocument
 from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSection
@@ -43,13 +43,8 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
     for name, reading in readings.items():
         for fault in _reading_faults(name, reading, points):
             yield f"readings.{name}.{fault}"
-    identity = document.identity
-    if identity is not None:
-        for named in (identity.serial, identity.product, identity.firmware):
-            if named is not None and named not in points:
-                yield f"identity: {named!r} is not a point"
-        for i, rule in enumerate(identity.rules):
-            yield from (f"identity.rules.{i}.{fault}" for fault in _match_faults(rule, points))
+    if document.identity is not None:
+        yield from _identity_faults(document.identity, points)
     if overlay is not None:
         for i, match in enumerate(overlay.when):
             yield from (f"when.{i}.{fault}" for fault in _match_faults(match, points))
@@ -58,6 +53,16 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
         watchdog = (overlay.watchdog if overlay else None) or document.watchdog
         if watchdog is not None and control.discharge:
             yield from _watchdog_faults(watchdog, control, points)
+
+
+def _identity_faults(identity: Identity, points: dict[str, Point]) -> Iterator[str]:
+    for named in (identity.serial, identity.product, identity.firmware):
+        if named is not None and named not in points:
+            yield f"identity: {named!r} is not a point"
+    for i, rule in enumerate(identity.rules):
+        yield from (f"identity.rules.{i}.{fault}" for fault in _match_faults(rule, points))
+    for i, other in enumerate(identity.excludes):
+        yield from (f"identity.excludes.{i}.{fault}" for fault in _match_faults(other, points))
 
 
 def _section_faults(document: ProfileDocument) -> Iterator[str]:

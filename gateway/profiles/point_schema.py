@@ -173,20 +173,22 @@ class Term(Strict):
 
 class Match(Strict):
     """A test of one point: its value is one of `equals` (numbers after scaling, texts as they are), `begins` with one
-    of these texts, has all or any of these bits set, or is a number `above` this one."""
+    of these texts or `contains` one, has all or any of these bits set, or is a number `above` this one."""
 
     point: Name
     equals: tuple[Scalar, ...] = ()
     begins: tuple[str, ...] = ()
+    contains: tuple[str, ...] = ()
     all_bits: Annotated[int, Field(ge=1)] | None = None
     any_bits: Annotated[int, Field(ge=1)] | None = None
     above: float | None = None
 
     @model_validator(mode="after")
     def _one_test(self) -> "Match":
+        texts = (bool(self.begins), bool(self.contains))
         bits = (self.all_bits is not None, self.any_bits is not None)
-        if sum((bool(self.equals), bool(self.begins), *bits, self.above is not None)) != 1:
-            raise ValueError("exactly one of equals, begins, all_bits, any_bits and above")
+        if sum((bool(self.equals), *texts, *bits, self.above is not None)) != 1:
+            raise ValueError("exactly one of equals, begins, contains, all_bits, any_bits and above")
         return self
 
 
@@ -236,9 +238,11 @@ class Reading(Strict):
 
 
 class Identity(Strict):
-    """What a device says it is. All `rules` must hold at every connect, or it is only read, never written."""
+    """What a device says it is. All `rules` must hold at every connect, and none of `excludes`: products that answer
+    like this one and mean something else. Else it is asked again now and then, never believed and never written."""
 
     serial: Name | None = None
     product: Name | None = None
     firmware: Name | None = None
     rules: tuple[Match, ...] = Field(min_length=1)
+    excludes: tuple[Match, ...] = ()

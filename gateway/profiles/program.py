@@ -107,7 +107,7 @@ class Program:
     def telling(self) -> tuple[str, ...]:
         """What is read to find out what a device is: points polled once, and what identity and overlays ask for."""
         identity = self.document.identity
-        rules = identity.rules if identity is not None else ()
+        rules = (*identity.rules, *identity.excludes) if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
         return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
 
@@ -119,11 +119,16 @@ class Program:
         return Canonical(quantities={name: get(values) for name, get in self.readings.items()})
 
     def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
-        """Identity rules that do not hold, as text; empty = it is what the profile says."""
+        """Identity rules that do not hold, and products excluded that it is or may be, as text; empty = it is what the
+        profile says."""
         identity = self.document.identity
         invariant(identity is not None, "a product with points has an identity")
-        rules = identity.rules if identity is not None else ()
-        return [mismatch(rule, values) for rule in rules if not holds(rule, values)]
+        if identity is None:
+            return []
+        others = [
+            mismatch(other, values, excluded=True) for other in identity.excludes if holds(other, values) is not False
+        ]
+        return [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)] + others
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
         """What control needs and the device does not give."""

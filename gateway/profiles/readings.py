@@ -25,14 +25,16 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
         return isinstance(value, float) and value > match.above
     if match.begins:
         return isinstance(value, str) and value.startswith(match.begins)
+    if match.contains:
+        return isinstance(value, str) and any(text in value for text in match.contains)
     return any(_same(value, wanted) for wanted in match.equals)
 
 
-def mismatch(match: Match, values: Mapping[str, Value]) -> str:
-    """What a point says that `match` does not take, and what was expected, as text."""
+def mismatch(match: Match, values: Mapping[str, Value], *, excluded: bool = False) -> str:
+    """What a point says that `match` does not take, and what was expected, as text. `excluded`: anything else was."""
     value = values.get(match.point)
     said = f"{match.point} is unknown" if value is None else f"{match.point} is {_text(value)}"
-    return f"{said}, expected {_expected(match)}"
+    return f"{said}, expected {'anything but ' if excluded else ''}{_expected(match)}"
 
 
 def _expected(match: Match) -> str:
@@ -42,9 +44,11 @@ def _expected(match: Match) -> str:
         return f"any bit of {match.any_bits:#x}"
     if match.above is not None:
         return f"more than {match.above:g}"
-    texts = ", ".join(_text(text) for text in match.begins or match.equals)
-    several = "one of " if len(match.begins or match.equals) > 1 else ""
-    return f"a text that begins with {several}{texts}" if match.begins else several + texts
+    known = match.begins or match.contains or match.equals
+    texts = ("one of " if len(known) > 1 else "") + ", ".join(_text(text) for text in known)
+    if match.begins:
+        return f"a text that begins with {texts}"
+    return f"a text with {texts} in it" if match.contains else texts
 
 
 def _text(value: str | float | bool) -> str:

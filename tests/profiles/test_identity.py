@@ -15,7 +15,15 @@ PROGRAMS: dict[str, Program] = {
     if codec.product is not None
 }
 # What a device of each product says where nothing else is told.
-SAYS: dict[str, dict[str, Value]] = {"foxess-h3": {"model": "H3-10.0-E"}}
+SAYS: dict[str, dict[str, Value]] = {
+    "foxess-h3": {"model": "H3-10.0-E"},
+    "fronius-gen24": {"maker": "Fronius", "model": "Symo GEN24 10.0"},
+    "solaredge-storedge": {"maker": "SolarEdge"},
+    "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
+    "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
+    "tesla-powerwall": {"device_type": "teg"},
+    "sunspec-der": {"maker": "Example Storage", "ctrl_modes": 3.0},
+}
 
 
 def refused(profile: str, **said: Value) -> list[str]:
@@ -38,3 +46,45 @@ def test_identity_foxess_model_with_another_register_map_is_refused_with_what_it
     assert why == (
         f"model is {model!r}, expected one of 'H3-5.0-E', 'H3-6.0-E', 'H3-8.0-E', 'H3-9.9-E', 'H3-10.0-E', 'H3-12.0-E'"
     )
+
+
+@pytest.mark.parametrize(
+    ("profile", "point", "good"),
+    [
+        ("fronius-gen24", "model", ("Symo GEN24 10.0", "Symo GEN24 10.0 Plus", "Primo GEN24 6.0 Plus")),
+        ("solaredge-storedge", "maker", ("SolarEdge",)),
+        ("goodwe-et", "model", ("GW10K-ET", "GW29K9-ET", "GW6000-EH", "GW10K-BT", "GW6000-BH", "GW10K-ET-2")),
+        ("huawei-luna2000", "model", ("SUN2000-5KTL-L1", "SUN2000-10KTL-M1", "SUN2000L-3KTL")),
+        ("tesla-powerwall", "device_type", ("hec", "teg", "smc")),
+        ("sunspec-der", "maker", ("Example Storage", "")),
+    ],
+)
+def test_identity_of_every_model_of_the_product_is_taken(profile: str, point: str, good: tuple[str, ...]) -> None:
+    assert [(said, refused(profile, **{point: said})) for said in good if refused(profile, **{point: said})] == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "point", "said"),
+    [
+        # three or four PV inputs before the battery's modules, or a battery elsewhere
+        ("fronius-gen24", "model", "Verto 25.0 Plus"),
+        ("fronius-gen24", "model", "Tauro 50-3-P"),
+        ("fronius-gen24", "model", "Symo 8.2-3-M"),
+        ("fronius-gen24", "maker", "Fronius USA"),
+        ("solaredge-storedge", "maker", "SolarEdge Clone"),
+        # other families answer at other registers
+        ("goodwe-et", "model", "GW5048-EM"),
+        ("goodwe-et", "model", "GW5000-DNS"),
+        ("goodwe-et", "model", "GEH10-1U-1"),
+        ("huawei-luna2000", "model", "SUN2000P-450"),
+        ("tesla-powerwall", "device_type", "tegra"),
+        # 701 is the grid's power there
+        ("sunspec-der", "maker", "FranklinWH"),
+        ("sunspec-der", "maker", None),
+    ],
+)
+def test_identity_that_only_resembles_the_product_is_refused_with_what_it_said(
+    profile: str, point: str, said: str | None
+) -> None:
+    why, *_ = refused(profile, **{point: said})
+    assert why.startswith(f"{point} is {'unknown' if said is None else repr(said)}, expected ")

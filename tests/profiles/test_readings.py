@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.domain.model import Grid, Mode
 from gateway.profiles.point_codec import Value
 from gateway.profiles.point_schema import Match, Reading
-from gateway.profiles.readings import compile_reading, holds
+from gateway.profiles.readings import compile_reading, holds, mismatch
 
 
 def read(name: str, reading: dict[str, Any], **values: Value) -> float:
@@ -103,6 +103,8 @@ def test_reading_faults_are_bits_in_order_and_unknown_points_show_none() -> None
         ({"equals": [True]}, True, True), ({"equals": [True]}, 1.0, False), ({"equals": [False]}, False, True),
         ({"equals": ["a", "b"]}, "b", True), ({"begins": ["H3-", "AC"]}, "H3-5.0", True),
         ({"begins": ["H3"]}, "xH3", False),
+        ({"contains": ["-ET", "-EH"]}, "GW10K-ET", True), ({"contains": ["-ET"]}, "GW10K-ES", False),
+        ({"contains": ["3"]}, 3.0, False),
         ({"begins": ["3"]}, 3.0, False), ({"all_bits": 3}, 3.0, True), ({"all_bits": 3}, 1.0, False),
         ({"any_bits": 3}, 1.0, True), ({"any_bits": 3}, 4.0, False), ({"any_bits": 3}, "3", False),
         ({"any_bits": 1}, True, False), ({"above": 2}, 2.0, False), ({"above": 2}, 2.1, True),
@@ -113,6 +115,28 @@ def test_match_tells_kinds_apart_and_unknown_from_no(
     match: dict[str, Any], value: Value, expected: bool | None
 ) -> None:
     assert holds(Match.model_validate({"point": "p"} | match), {"p": value}) is expected
+
+
+@pytest.mark.parametrize(
+    ("match", "value", "text"),
+    [
+        ({"equals": [4]}, 5.0, "p is 5, expected 4"),
+        ({"equals": ["a", "b"]}, "c", "p is 'c', expected one of 'a', 'b'"),
+        ({"begins": ["SUN-"]}, "SON", "p is 'SON', expected a text that begins with 'SUN-'"),
+        ({"contains": ["-ET"]}, None, "p is unknown, expected a text with '-ET' in it"),
+        ({"all_bits": 6}, 4.0, "p is 4, expected all bits of 0x6"),
+        ({"any_bits": 6}, 1.0, "p is 1, expected any bit of 0x6"),
+        ({"above": 0}, 0.0, "p is 0, expected more than 0"),
+    ],
+)
+def test_mismatch_says_what_was_said_and_what_was_expected(match: dict[str, Any], value: Value, text: str) -> None:
+    assert mismatch(Match.model_validate({"point": "p"} | match), {"p": value}) == text
+
+
+def test_mismatch_of_an_excluded_product_says_so() -> None:
+    other = Match.model_validate({"point": "maker", "contains": ["Acme"]})
+    told = mismatch(other, {"maker": "Acme Ltd"}, excluded=True)
+    assert told == "maker is 'Acme Ltd', expected anything but a text with 'Acme' in it"
 
 
 NUMBERS = st.floats(-1e9, 1e9) | st.none()
