@@ -18,7 +18,7 @@ from gateway.links.modbus_connection import Channel, Watch
 from gateway.links.modbus_pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
 from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Limits, Place, plan, split
 from gateway.links.modbus_turns import ModbusStats, Pacing
-from gateway.links.sunspec import Chain, address_of, walk
+from gateway.links.sunspec import Chain, address_of, other_blocks, walk
 from gateway.ports import Target
 from gateway.profiles.point_codec import Marker, Raw
 from gateway.profiles.point_schema import Point
@@ -262,6 +262,9 @@ class ModbusLink:
         lacking = [number for number in section.required if number not in found]
         if lacking:
             raise NotThisProduct(f"SunSpec models {', '.join(map(str, lacking))} are missing")
+        wrong = [fault for chain in chains.values() for fault in other_blocks(chain, section)]
+        if wrong:
+            raise NotThisProduct("; ".join(wrong))
         return chains
 
     async def _holding(self, unit: int, address: int, count: int) -> Words:

@@ -62,6 +62,21 @@ async def _chain(read: ReadWords, address: int, models_max: int) -> Chain:
     return models
 
 
+def other_blocks(chain: Chain, section: SunSpec) -> list[str]:
+    """Models whose length is not that of the number of blocks the product has, as text."""
+    wrong = []
+    for number, blocks in section.blocks.items():
+        model = chain.get(number)
+        expected = blocks.start + blocks.count * blocks.length - HEADER
+        if model is not None and model.length != expected:
+            found = (HEADER + model.length - blocks.start) / blocks.length
+            wrong.append(
+                f"SunSpec model {number} is {model.length} words long ({found:g} blocks), "
+                f"expected {expected} ({blocks.count} blocks)"
+            )
+    return wrong
+
+
 def address_of(point: Point, chain: Chain, section: SunSpec) -> int | None:
     """The register of a point of a model; None where the device's chain does not reach so far. In a repeating block
     the offset counts from the block's first register."""

@@ -124,8 +124,12 @@ def _register_faults(point: Point, section: ModbusSection) -> Iterator[str]:
         yield f"unit_id: {point.unit_id!r} is not in modbus.units"
     if point.model is not None and section.sunspec is None:
         yield "model: needs modbus.sunspec"
-    if point.block is not None and section.sunspec is not None and point.model not in section.sunspec.blocks:
-        yield f"block: model {point.model} has no modbus.sunspec.blocks"
+    if point.block is not None and section.sunspec is not None:
+        blocks = section.sunspec.blocks.get(point.model or 0)
+        if blocks is None:
+            yield f"block: model {point.model} has no modbus.sunspec.blocks"
+        elif point.block > blocks.count:
+            yield f"block: model {point.model} has {blocks.count} blocks"
     if point.register_count > section.registers_max:
         yield f"words: longer than registers_max {section.registers_max}"
     if point.address is None:

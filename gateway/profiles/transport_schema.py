@@ -13,10 +13,12 @@ UnitId = Annotated[int, Field(ge=0, le=255)]
 
 
 class SunSpecBlocks(Strict):
-    """A repeating group: registers from the model's id word to the first block, and the length of one."""
+    """A repeating group: registers from the model's id word to the first block, the length of one, and how many there
+    are. A device with another `count` is another product: what is in a block depends on it."""
 
     start: Register
-    length: Register
+    length: Annotated[int, Field(ge=1, le=65535)]
+    count: Annotated[int, Field(ge=1, le=64)]
 
 
 class SunSpec(Strict):

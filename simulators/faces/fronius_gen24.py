@@ -1,6 +1,7 @@
 """A Fronius GEN24 hybrid inverter: SunSpec models 1, 103, 120 to 124, 160 (int + SF) on unit 1, a meter (203) on 200.
 
-Modules 1 and 2 of model 160 are PV, 3 is charging and 4 discharging power, both magnitudes; 203.W + = import.
+Modules 1 and 2 of model 160 are PV, 3 is charging and 4 discharging power, both magnitudes; 203.W + = import. The
+larger sisters (Verto) have more PV inputs and the battery in the last two modules.
 Control is model 124: OutWRte and InWRte are limits in percent of WChaMax, in force by bit 1 and bit 0 of StorCtl_Mod; a
 negative limit forces power the other way. Any write to StorCtl_Mod, OutWRte, InWRte or RvrtTms restarts the timer
 InOutWRte_RvrtTms (0 = never), after which the limits are off. RvrtTms is stored and stays as its last writer left it;
@@ -43,7 +44,7 @@ class FroniusGen24:
     """Simulated GEN24 with battery and smart meter.
 
     `revert_s`: the timer an earlier controller left behind. `grid_charge_permitted`: the owner's web setting.
-    `reserve_works`: some firmware shows MinRsvPct as not implemented and ignores it.
+    `reserve_works`: some firmware shows MinRsvPct as not implemented and ignores it. `mppts`: PV inputs.
     """
 
     profile: ClassVar[str] = "fronius-gen24"
@@ -58,6 +59,8 @@ class FroniusGen24:
         inverter_unit: int = 1,
         meter_unit: int = 200,
         firmware: str = "1.36.6-1",
+        product: str = "Symo GEN24 10.0",
+        mppts: int = 2,
     ) -> None:
         self.plant = plant
         self.trouble = Trouble.NONE
@@ -65,6 +68,7 @@ class FroniusGen24:
         self.alarms = 0
         self.grid_charge_permitted = grid_charge_permitted
         self._reserve_works = reserve_works
+        self._mppts = mppts
         self._left_s = math.inf
         self._reboots = Reboots(self.reboot)
         self.server = ModbusServer(self)
@@ -75,12 +79,12 @@ class FroniusGen24:
         self._models: dict[int, Model] = {}
         for number in (1, 103, 120, 121, 122, 123, 160, 124):
             length = COMMON_LENGTH if number == 1 else None
-            self._models[number] = self.inverter.add(number, repeats=4 if number == 160 else 0, length=length)
+            self._models[number] = self.inverter.add(number, repeats=mppts + 2 if number == 160 else 0, length=length)
         self.inverter.end()
         meter_common = self.meter.add(1, length=COMMON_LENGTH)
         self._models[203] = self.meter.add(203)
         self.meter.end()
-        common(self._models[1], maker="Fronius", product="Symo GEN24 10.0", firmware=firmware, serial=plant.id)
+        common(self._models[1], maker="Fronius", product=product, firmware=firmware, serial=plant.id)
         common(
             meter_common, maker="Fronius", product="Smart Meter TS 65A-3", firmware="1.3", serial=f"{plant.id}-meter"
         )
@@ -100,8 +104,10 @@ class FroniusGen24:
         models[124].set(WChaMax_SF=0, WChaDisChaGra_SF=0, MinRsvPct_SF=-2, ChaState_SF=-2, InOutWRte_SF=-2)
         models[124].set(WChaMax=rated_w, WChaGra=100, WDisChaGra=100, StorCtl_Mod=0, OutWRte=100, InWRte=100)
         models[124].set(InOutWRte_WinTms=0, InOutWRte_RvrtTms=revert_s, ChaGriSet=0)
-        models[160].set(DCA_SF=-2, DCV_SF=-1, DCW_SF=0, DCWH_SF=0, Evt=0, N=4)
-        for i, name in enumerate(("MPPT 1", "MPPT 2", "StCha 3", "StDisCha 4")):
+        mppts = self._mppts
+        models[160].set(DCA_SF=-2, DCV_SF=-1, DCW_SF=0, DCWH_SF=0, Evt=0, N=mppts + 2)
+        inputs = [f"MPPT {i + 1}" for i in range(mppts)]
+        for i, name in enumerate((*inputs, f"StCha {mppts + 1}", f"StDisCha {mppts + 2}")):
             models[160].put(f"ID.{i}", i + 1)
             models[160].text(f"IDStr.{i}", name)
             models[160].put(f"DCSt.{i}", 4)
@@ -168,9 +174,12 @@ class FroniusGen24:
         models[103].set(W=ac_w, VA=abs(ac_w), A=abs(ac_w) / 230, DCW=ac_w, TmpCab=temp_c, Evt1=self.alarms)
         models[103].set(WH=plant.pv_wh + plant.discharged_wh, St=7 if self.alarms else 4 if abs(ac_w) >= 1 else 8)
         models[122].set(ActWh=plant.pv_wh + plant.discharged_wh)
-        first_w = round(pv_w * PV_SHARE)
-        powers_w = (first_w, round(pv_w) - first_w, max(0.0, -battery_w), max(0.0, battery_w))
-        energies_wh = (plant.pv_wh * PV_SHARE, plant.pv_wh * (1 - PV_SHARE), plant.charged_wh, plant.discharged_wh)
+        # the first input has the larger roof, the others share the rest
+        others = self._mppts - 1
+        shares = [PV_SHARE, *[(1 - PV_SHARE) / others] * others] if others else [1.0]
+        inputs_w = [round(pv_w * share) for share in shares[:-1]]
+        powers_w = (*inputs_w, round(pv_w) - sum(inputs_w), max(0.0, -battery_w), max(0.0, battery_w))
+        energies_wh = (*(plant.pv_wh * share for share in shares), plant.charged_wh, plant.discharged_wh)
         for i, (power_w, energy_wh) in enumerate(zip(powers_w, energies_wh, strict=True)):
             models[160].put(f"DCW.{i}", power_w)
             models[160].put(f"DCWH.{i}", energy_wh)

@@ -22,10 +22,9 @@ POINTS: dict[str, Any] = {
     "beyond": {"model": 103, "offset": 6, "type": "u16"},
     "first_dcw": {"model": 160, "offset": 1, "block": 1, "type": "u16"},
     "third_dcw": {"model": 160, "offset": 1, "block": 3, "type": "u16"},
-    "fourth_dcw": {"model": 160, "offset": 1, "block": 4, "type": "u16"},
     "setpoint": {"model": 124, "offset": 2, "type": "u16", "access": "rw", "storage": "volatile"},
 }
-SECTION: dict[str, Any] = {"required": [1, 103], "blocks": {160: {"start": 4, "length": 3}}}
+SECTION: dict[str, Any] = {"required": [1, 103], "blocks": {160: {"start": 4, "length": 3, "count": 3}}}
 
 
 def chain(base: int, *models: tuple[int, int], end: tuple[int, ...] = END) -> dict[int, int]:
@@ -65,7 +64,6 @@ async def test_open_finds_the_marker_wherever_it_is(bench: Bench, base: int) -> 
             "beyond": Marker.MISSING,
             "first_dcw": words(160, 5),
             "third_dcw": words(160, 11),
-            "fourth_dcw": Marker.MISSING,
             "setpoint": words(124, 2),
         }
 
@@ -89,6 +87,17 @@ async def test_open_required_model_missing_is_not_this_product_f28(bench: Bench)
     async with Served(Device(chain(40_000, (1, 10), (101, 4)))) as served:
         with pytest.raises(NotThisProduct, match="103"):
             await opened(bench, served)
+
+
+@pytest.mark.parametrize(
+    ("length", "told"), [(8, "2 blocks"), (14, "4 blocks"), (12, "3.33333 blocks"), (2, "0 blocks")]
+)
+async def test_open_other_number_of_blocks_is_not_this_product(bench: Bench, length: int, told: str) -> None:
+    """What lies in a block depends on how many there are, and what lies behind them too."""
+    async with Served(Device(chain(40_000, (1, 10), (103, 4), (160, length), (124, 3)))) as served:
+        with pytest.raises(NotThisProduct) as refused:
+            await opened(bench, served)
+    assert str(refused.value) == f"SunSpec model 160 is {length} words long ({told}), expected 11 (3 blocks)"
 
 
 async def test_open_changed_map_is_resolved_anew_f28(bench: Bench) -> None:

@@ -39,6 +39,12 @@ def point(name: str, **cells: object) -> Callable[[Raw], object]:
     return lambda raw: raw["points"].setdefault(name, {}).update(cells)
 
 
+def sunspec(raw: Raw, **cells: object) -> None:
+    """The state of charge in a model with two repeating blocks."""
+    raw["modbus"]["sunspec"] = {"required": [160], "blocks": {160: {"start": 10, "length": 20, "count": 2}}}
+    raw["points"]["soc"] = {"model": 160, "offset": 1, "type": "u16", "scale": 0.1, "unit": "%"} | cells
+
+
 POWER: Raw = {"write": "setpoint", "from": "setpoint_w"}
 TIMER: Raw = {"write": "timeout", "from": "lease"}
 SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "storage": "volatile"}
@@ -50,6 +56,8 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         # registers
         (MODBUS, point("soc", path="/x", register=None), "points.soc: "),
         (MODBUS, point("soc", model=103, offset=2, register=None), "points.soc.model: needs modbus.sunspec"),
+        (MODBUS, lambda raw: sunspec(raw, block=3), "points.soc.block: model 160 has 2 blocks"),
+        (MODBUS, lambda raw: sunspec(raw, model=161, block=1), "points.soc.block: model 161 has no modbus.sunspec"),
         (MODBUS, point("serial", words=64, register=196), "points.serial.register: lies in modbus.forbidden"),
         (MODBUS, point("soc", register=209), "points.soc.register: lies in modbus.forbidden"),
         (MODBUS, point("grid_power", register=199), "points.grid_power.register: lies in modbus.forbidden"),
@@ -118,6 +126,7 @@ def test_checks_fault_is_found_and_named(text: str, change: Callable[[Raw], obje
     [
         (MODBUS, point("soc", sentinels=[65535, -1, -32768])),
         (MODBUS, point("soc", register=199)),
+        (MODBUS, lambda raw: sunspec(raw, block=2)),
         (MODBUS, point("soc", register=210)),
         (MODBUS, point("soc", register=65535)),
         (MODBUS, point("last", register=65534, type="u32")),

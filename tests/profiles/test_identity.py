@@ -17,7 +17,7 @@ PROGRAMS: dict[str, Program] = {
 # What a device of each product says where nothing else is told.
 SAYS: dict[str, dict[str, Value]] = {
     "foxess-h3": {"model": "H3-10.0-E"},
-    "fronius-gen24": {"maker": "Fronius", "model": "Symo GEN24 10.0"},
+    "fronius-gen24": {"maker": "Fronius", "model": "Symo GEN24 10.0", "modules": 4.0},
     "solaredge-storedge": {"maker": "SolarEdge"},
     "goodwe-et": {"model": "GW10K-ET", "ems_there": 1.0},
     "huawei-luna2000": {"model": "SUN2000-5KTL-L1"},
@@ -88,3 +88,9 @@ def test_identity_that_only_resembles_the_product_is_refused_with_what_it_said(
 ) -> None:
     why, *_ = refused(profile, **{point: said})
     assert why.startswith(f"{point} is {'unknown' if said is None else repr(said)}, expected ")
+
+
+@pytest.mark.parametrize(("modules", "said"), [(2.0, "2"), (3.0, "3"), (5.0, "5"), (6.0, "6"), (None, "unknown")])
+def test_identity_fronius_with_other_than_four_modules_is_refused(modules: Value, said: str) -> None:
+    """The third and fourth are the battery's only where there are four."""
+    assert refused("fronius-gen24", modules=modules) == [f"modules is {said}, expected 4"]

@@ -24,6 +24,7 @@ from gateway.services.inventory import Inventory
 from gateway.services.session import Hearer, Session, SessionStats, State
 from gateway.services.steering import Command, SteeringStats
 from simulators.faces.foxess_h3 import FoxessH3
+from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face
 from tests.fakes import FACTS, MemoryJournal, home, message_product
 from tests.services.waiting import until
@@ -91,7 +92,7 @@ async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[Session,
         await face.stop()
 
 
-def written(face: FoxessH3) -> int:
+def written(face: FoxessH3 | FroniusGen24) -> int:
     return sum(function in (6, 16) for _, function, *_ in face.server.requests)
 
 
@@ -154,9 +155,32 @@ async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_whe
         assert len(refusals(caplog)) == 2
 
 
-async def test_session_the_product_itself_becomes_ready() -> None:
-    face = FoxessH3(make_plant())
-    async with session_with("foxess-h3", face) as (session, heard):
+@pytest.mark.parametrize("mppts", [1, 3, 4])
+async def test_session_fronius_with_other_than_four_modules_is_not_written_and_told(mppts: int) -> None:
+    """Its third and fourth modules are not the battery's."""
+    face = FroniusGen24(make_plant(), mppts=mppts)
+    async with session_with("fronius-gen24", face) as (session, heard):
+        await until(lambda: len(heard.trusted) >= 2)
+        assert session.state is State.QUARANTINED
+        length = 8 + 20 * (mppts + 2)
+        assert session.why == (f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), expected 88 (4 blocks)")
+        assert await session.command(setpoint(1000)) is Delivery.NOT_SENT
+        assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
+
+
+async def test_session_fronius_whose_length_and_number_of_modules_disagree_is_told() -> None:
+    face = FroniusGen24(make_plant())
+    next(model for model in face.inverter.models if model.number == 160).set(N=3)
+    async with session_with("fronius-gen24", face) as (session, _):
+        await until(lambda: session.state is State.QUARANTINED)
+        assert session.why == "modules is 3, expected 4"
+
+
+@pytest.mark.parametrize(("profile", "face"), [("foxess-h3", FoxessH3), ("fronius-gen24", FroniusGen24)])
+async def test_session_the_product_itself_becomes_ready(
+    profile: str, face: type[FoxessH3] | type[FroniusGen24]
+) -> None:
+    async with session_with(profile, face(make_plant())) as (session, heard):
         await until(lambda: session.state is State.READY)
         await until(lambda: heard.lives > 0)
         assert (session.why, heard.trusted) == (None, [True])

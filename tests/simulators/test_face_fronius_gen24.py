@@ -67,6 +67,21 @@ async def test_fronius_gen24_telemetry_equals_the_plant(percent: float) -> None:
         assert meter.counter(203, "TotWhExp") == pytest.approx(plant.exported_wh, abs=1)
 
 
+async def test_fronius_gen24_sister_with_three_inputs_has_the_battery_in_the_last_two_modules() -> None:
+    batteries, plant = home(pv_peak_w=6_000.0, soc_start_pct=50.0, time_s=NOON_S)
+    async with Bench(batteries, FroniusGen24(plant, mppts=3, product="Verto 25.0 Plus")) as bench:
+        peer = await Peer.scan(bench, 1)
+        await command(peer, -40)
+        bench.go(30)
+        await peer.read(160)
+        modules = [group.points for group in peer.device.models[160][0].groups["module"]]
+        assert peer.value(160, "N") == len(modules) == 5
+        watts = [module["DCW"].cvalue for module in modules]
+        assert sum(watts[:3]) == pytest.approx(plant.pv_w, abs=1)
+        assert min(watts[:3]) > 0
+        assert watts[4] - watts[3] == pytest.approx(plant.battery_w, abs=1)
+
+
 async def test_fronius_gen24_ratings(bench: Bench[FroniusGen24]) -> None:
     peer = await Peer.scan(bench, 1)
     assert peer.value(120, "DERTyp") == 82
