@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBusy, PeerRefused, invariant
 from gateway.links.modbus_connection import Channel, Watch
 from gateway.links.modbus_pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
-from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Limits, Place, plan, split
+from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Bundle, Limits, Place, plan, split
 from gateway.links.modbus_turns import ModbusStats, Pacing
 from gateway.links.sunspec import Chain, address_of, other_blocks, walk
 from gateway.ports import Target
@@ -144,7 +144,8 @@ class ModbusLink:
         }
 
     async def read(self, points: Sequence[str]) -> dict[str, Raw]:
-        """Raw words of `points`; MISSING where the device has none."""
+        """Raw words of `points` and of the factors that scale them; MISSING where the device has none. A value and its
+        factor are of one request."""
         key = tuple(points)
         known = self._plans.get(key)
         if known is None:
@@ -195,31 +196,29 @@ class ModbusLink:
     def _planned(self, points: tuple[str, ...]) -> _Plan:
         if self._channel is None:
             raise LinkDown("not connected")
-        wanted = [self._places[name] for name in points if name in self._places and name not in self._absent]
+        factors = [self._points[name].scale_factor for name in points]
+        names = dict.fromkeys([*points, *(name for name in factors if name is not None)])
+        wanted = [self._places[name] for name in names if name in self._places and name not in self._absent]
         blocks = plan(wanted, self._limits, self._learned)
         asks = tuple(_Ask.of(block) for block in blocks)
         covered = {name for ask in asks for name, _, _ in ask.slices}
-        missing = tuple(name for name in points if name not in covered)
+        missing = tuple(name for name in names if name not in covered)
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
         self._plans[points] = found = _Plan(asks=asks, missing=missing, points=len(covered))
         return found
 
     async def _read_singly(self, block: Block, raws: dict[str, Raw]) -> None:
-        """Read a refused block point by point, and remember why it was refused."""
+        """Read a refused block bundle by bundle, and remember why it was refused."""
         holes: set[tuple[int, int, int, int]] = set()
-        for place in block.places:
-            try:
-                raws[place.point] = await self._ask(
-                    place.unit, read_request(place.function, place.address, place.words)
-                )
-            except Refused as refused:
-                if refused.code not in NOT_THERE:
-                    raise
-                raws[place.point] = Marker.MISSING
-                self._absent.add(place.point)
-                self._stats.missing += 1
-                holes.add((place.unit, place.function, place.address, place.end - 1))
+        for bundle in block.bundles:
+            words = await self._tried(bundle)
+            if words is None:
+                raws |= {place.point: Marker.MISSING for place in bundle.places}
+                holes |= await self._lacking(bundle)
+                continue
+            for place in bundle.places:
+                raws[place.point] = words[place.address - bundle.address : place.end - bundle.address]
         splits = () if holes else split(block)
         self._learned = replace(
             self._learned,
@@ -227,6 +226,25 @@ class ModbusLink:
             splits=self._learned.splits | {(block.unit, block.function, at) for at in splits},
         )
         self._plans.clear()
+
+    async def _lacking(self, bundle: Bundle) -> set[tuple[int, int, int, int]]:
+        """Why a bundle was refused: the places that the device does not have, as holes. Where it has all of them and
+        not in one request, what is scaled cannot be told."""
+        lone = len(bundle.places) == 1
+        lacking = [place for place in bundle.places if lone or await self._tried(Bundle((place,))) is None]
+        gone = lacking or [place for place in bundle.places if place.factor]
+        self._absent |= {place.point for place in gone}
+        self._stats.missing += len(gone)
+        return {(place.unit, place.function, place.address, place.end - 1) for place in lacking}
+
+    async def _tried(self, bundle: Bundle) -> Words | None:
+        """The words of a bundle; None where the device has none there."""
+        try:
+            return await self._ask(bundle.unit, read_request(bundle.function, bundle.address, bundle.words))
+        except Refused as refused:
+            if refused.code not in NOT_THERE:
+                raise
+            return None
 
     # -- addresses -------------------------------------------------------------------------------------------
 
@@ -237,7 +255,14 @@ class ModbusLink:
             address = address_of(point, chains.get(unit, {}), self._section.sunspec)
         if address is None:
             return None
-        return Place(point=name, unit=unit, function=point.function, address=address, words=point.register_count)
+        return Place(
+            point=name,
+            unit=unit,
+            function=point.function,
+            address=address,
+            words=point.register_count,
+            factor=point.scale_factor or "",
+        )
 
     async def _chains(self) -> dict[int, Chain]:
         """The models of every unit that has points in models. The main unit must have a chain; another one may be an

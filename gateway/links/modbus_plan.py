@@ -1,6 +1,9 @@
-"""Which registers are read in one request. Pure: places and limits in, blocks out."""
+"""Which registers are read in one request. Pure: places and limits in, blocks out.
 
-from collections.abc import Collection, Iterable
+A scale factor moves with the value that it scales, so what it scales is read together with it or not at all.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.profiles.transport_schema import ModbusSection
@@ -10,13 +13,15 @@ ADDRESSES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a point lies: `words` registers from `address`, read by `function` from `unit`."""
+    """Where a point lies: `words` registers from `address`, read by `function` from `unit`. `factor`: the point that
+    scales it, "" = none."""
 
     point: str
     unit: int
     function: int
     address: int
     words: int
+    factor: str = ""
 
     @property
     def end(self) -> int:
@@ -24,10 +29,47 @@ class Place:
         return self.address + self.words
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Places of one unit and function that share a request, sorted by address: a scale factor and what it scales, or
+    a place alone."""
+
+    places: tuple[Place, ...]
+
+    @property
+    def unit(self) -> int:
+        return self.places[0].unit
+
+    @property
+    def function(self) -> int:
+        return self.places[0].function
+
+    @property
+    def address(self) -> int:
+        return self.places[0].address
+
+    @property
+    def end(self) -> int:
+        """The first register after it."""
+        return max(place.end for place in self.places)
+
+    @property
+    def words(self) -> int:
+        return self.end - self.address
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        """Registers between its places, as (start, before end)."""
+        end = self.places[0].end
+        for place in self.places[1:]:
+            if place.address > end:
+                yield end, place.address
+            end = max(end, place.end)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one request may cover. Ranges are (first, last); `split_at` registers begin a new request, `forbidden` ones
-    are never touched, `holes` are not read along between places."""
+    are never touched, `holes` are not read along between places. `gap_max` and `split_at` part bundles, never one."""
 
     registers_max: int
     gap_max: int
@@ -44,20 +86,21 @@ class Limits:
             forbidden=section.forbidden,
         )
 
-    def readable(self, place: Place) -> bool:
-        """Whether a request may hold the whole place."""
-        fits = place.words <= self.registers_max and place.end <= ADDRESSES
-        return fits and not _meet(self.forbidden, place.address, place.end)
+    def readable(self, bundle: Bundle) -> bool:
+        """Whether a request may hold the whole bundle."""
+        fits = bundle.words <= self.registers_max and bundle.end <= ADDRESSES
+        holed = any(_meet(self.holes, *gap) for gap in bundle.gaps())
+        return fits and not holed and not _meet(self.forbidden, bundle.address, bundle.end)
 
-    def joins(self, start: int, end: int, place: Place) -> bool:
-        """Whether a request for registers `start` to before `end` may be made longer to take in `place`."""
-        reach = max(end, place.end)
+    def joins(self, start: int, end: int, bundle: Bundle) -> bool:
+        """Whether a request for registers `start` to before `end` may be made longer to take in `bundle`."""
+        reach = max(end, bundle.end)
         return (
-            place.address - end <= self.gap_max
+            bundle.address - end <= self.gap_max
             and reach - start <= self.registers_max
             and not any(start < split < reach for split in self.split_at)
             and not _meet(self.forbidden, start, reach)
-            and not _meet(self.holes, end, place.address)
+            and not _meet(self.holes, end, bundle.address)
         )
 
 
@@ -68,13 +111,17 @@ def _meet(ranges: tuple[tuple[int, int], ...], start: int, end: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One request and the places it fills."""
+    """One request and the bundles it fills."""
 
     unit: int
     function: int
     address: int
     count: int
-    places: tuple[Place, ...]
+    bundles: tuple[Bundle, ...]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(place for bundle in self.bundles for place in bundle.places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,61 +151,85 @@ class Learned:
 NOTHING_LEARNED = Learned()
 
 
-def plan(places: Iterable[Place], limits: Limits, learned: Learned = NOTHING_LEARNED) -> tuple[Block, ...]:
-    """Blocks that cover every readable place exactly once, none of them torn; unreadable ones are left out.
+def bundled(places: Iterable[Place]) -> list[Bundle]:
+    """Every place in the bundle of its scale factor, or alone. What has a factor and comes without it is left out: its
+    value could not be told."""
+    known = {place.point: place for place in places}
+    scaled: dict[str, list[Place]] = {place.factor: [] for place in known.values() if place.factor}
+    bundles = []
+    for place in known.values():
+        if place.factor:
+            factor = known.get(place.factor)
+            if factor is not None and (place.unit, place.function) == (factor.unit, factor.function):
+                scaled[place.factor].append(place)
+        elif place.point not in scaled:
+            bundles.append(Bundle((place,)))
+    for name, values in scaled.items():
+        if name in known:
+            together = sorted((known[name], *values), key=lambda place: (place.address, place.words))
+            bundles.append(Bundle(tuple(together)))
+    return bundles
 
-    Never more blocks than places: registers between two places are read along where the limits allow it. A place that
-    itself spans a split stays whole and alone.
+
+def plan(places: Iterable[Place], limits: Limits, learned: Learned = NOTHING_LEARNED) -> tuple[Block, ...]:
+    """Blocks that cover every readable bundle exactly once, none of them torn; unreadable ones are left out.
+
+    Never more blocks than bundles: registers between two of them are read along where the limits allow it. A bundle
+    that itself spans a split stays whole and alone.
     """
     blocks: list[Block] = []
-    grouped: dict[tuple[int, int], list[Place]] = {}
-    for place in places:
-        grouped.setdefault((place.unit, place.function), []).append(place)
+    grouped: dict[tuple[int, int], list[Bundle]] = {}
+    for bundle in bundled(places):
+        grouped.setdefault((bundle.unit, bundle.function), []).append(bundle)
     for (unit, function), members in sorted(grouped.items(), key=lambda item: item[0]):
         own = learned.applied_to(limits, unit, function)
-        members.sort(key=lambda place: (place.address, place.words))
-        blocks += _blocks([place for place in members if own.readable(place)], own)
+        members.sort(key=lambda bundle: (bundle.address, bundle.words))
+        blocks += _blocks([bundle for bundle in members if own.readable(bundle)], own)
     return tuple(blocks)
 
 
-def _blocks(places: list[Place], limits: Limits) -> Iterable[Block]:
-    """`places` are of one unit and function, sorted by address."""
-    run: list[Place] = []
+def _blocks(bundles: list[Bundle], limits: Limits) -> Iterable[Block]:
+    """`bundles` are of one unit and function, sorted by address."""
+    run: list[Bundle] = []
     end = 0
-    for place in places:
-        if run and limits.joins(run[0].address, end, place):
-            run.append(place)
-            end = max(end, place.end)
+    for bundle in bundles:
+        if run and limits.joins(run[0].address, end, bundle):
+            run.append(bundle)
+            end = max(end, bundle.end)
             continue
         if run:
             yield _block(run, end)
-        run, end = [place], place.end
+        run, end = [bundle], bundle.end
     if run:
         yield _block(run, end)
 
 
-def _block(run: list[Place], end: int) -> Block:
+def _block(run: list[Bundle], end: int) -> Block:
     first = run[0]
     return Block(
         unit=first.unit,
         function=first.function,
         address=first.address,
         count=end - first.address,
-        places=tuple(run),
+        bundles=tuple(run),
     )
 
 
 def split(block: Block) -> Collection[int]:
-    """Where to part a block that was refused although each of its places was not: at its gaps, else in the middle."""
+    """Where to part a block that was refused although each of its bundles was not: at its gaps, else in the middle,
+    else where one begins inside another."""
     starts: list[int] = []
     inner: list[int] = []
-    end = block.places[0].end
-    for place in block.places[1:]:
-        if place.address > end:
-            starts.append(place.address)
-        elif place.address == end:
-            inner.append(place.address)
-        end = max(end, place.end)
+    over: list[int] = []
+    end = block.bundles[0].end
+    for bundle in block.bundles[1:]:
+        if bundle.address > end:
+            starts.append(bundle.address)
+        elif bundle.address == end:
+            inner.append(bundle.address)
+        elif bundle.address > block.address:
+            over.append(bundle.address)
+        end = max(end, bundle.end)
     if starts:
         return starts
-    return inner[len(inner) // 2 : len(inner) // 2 + 1]
+    return inner[len(inner) // 2 : len(inner) // 2 + 1] or over[:1]

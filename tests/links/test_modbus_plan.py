@@ -1,16 +1,24 @@
 """Block planning: every point once, limits kept, never torn (F29); a refused block is parted for good."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.links.modbus_plan import ADDRESSES, Block, Learned, Limits, Place, plan, split
+from gateway.links.modbus_plan import ADDRESSES, Block, Learned, Limits, Place, bundled, plan, split
 
 WIDE = Limits(registers_max=125, gap_max=8)
 
 
-def at(address: int, words: int = 1, *, unit: int = 1, function: int = 3) -> Place:
+def at(address: int, words: int = 1, *, unit: int = 1, function: int = 3, by: Place | None = None) -> Place:
+    """A place; `by` is where its scale factor lies."""
     return Place(
-        point=f"{unit}.{function}.{address}.{words}", unit=unit, function=function, address=address, words=words
+        point=f"{unit}.{function}.{address}.{words}",
+        unit=unit,
+        function=function,
+        address=address,
+        words=words,
+        factor=by.point if by is not None else "",
     )
 
 
@@ -54,6 +62,47 @@ def test_plan_hole_is_not_read_along_and_places_over_it_stay() -> None:
     assert spans(plan([at(10, unit=2), at(13, unit=2)], WIDE, learned)) == [(10, 4)]
 
 
+FACTOR = at(4)
+
+
+def test_plan_value_is_read_with_its_factor_over_any_gap() -> None:
+    assert spans(plan([FACTOR, at(60, by=FACTOR), at(40, by=FACTOR)], WIDE)) == [(4, 57)]
+    limits = replace(WIDE, split_at=(30,))
+    assert spans(plan([FACTOR, at(60, by=FACTOR), at(65)], limits)) == [(4, 57), (65, 1)]
+
+
+def test_plan_bundles_that_lie_in_each_other_share_a_request_where_it_fits() -> None:
+    other = at(5)
+    both = [FACTOR, at(60, by=FACTOR), other, at(90, by=other)]
+    assert spans(plan(both, WIDE)) == [(4, 87)]
+    assert spans(plan(both, replace(WIDE, registers_max=86))) == [(4, 57), (5, 86)]
+
+
+def test_plan_value_without_its_factor_is_left_out() -> None:
+    alone = [at(60, by=FACTOR), at(61)]
+    assert spans(plan(alone, WIDE)) == [(61, 1)]
+    elsewhere = [at(4, unit=2), replace(at(60), factor="2.3.4.1"), at(61)]
+    assert spans(plan(elsewhere, WIDE)) == [(61, 1), (4, 1)]
+
+
+def test_plan_bundle_that_no_request_can_hold_is_left_out() -> None:
+    bundle = [FACTOR, at(60, by=FACTOR)]
+    assert plan(bundle, replace(WIDE, registers_max=56)) == ()
+    assert plan(bundle, replace(WIDE, forbidden=((30, 30),))) == ()
+    assert plan(bundle, WIDE, Learned(holes=frozenset({(1, 3, 30, 30)}))) == ()
+    assert spans(plan(bundle, replace(WIDE, registers_max=57))) == [(4, 57)]
+
+
+def test_split_never_parts_a_bundle() -> None:
+    other = at(5)
+    (block,) = plan([FACTOR, at(60, by=FACTOR), other, at(90, by=other)], WIDE)
+    assert list(split(block)) == [5]
+    learned = Learned(splits=frozenset({(1, 3, 5)}))
+    again = plan(block.places, WIDE, learned)
+    assert spans(again) == [(4, 57), (5, 86)]
+    assert [list(split(part)) for part in again] == [[], []]
+
+
 def test_split_parts_at_gaps_first_then_in_the_middle() -> None:
     (gapped,) = plan([at(10), at(11), at(14)], WIDE)
     assert list(split(gapped)) == [14]
@@ -91,15 +140,48 @@ learned_drawn = st.builds(
 )
 
 
-@given(places, limits_drawn, learned_drawn)
+def scaled(drawn: list[Place], factors: int, chosen: list[int | None]) -> list[Place]:
+    """Of `drawn`, the first are factors; of the others each has one of them or none, as `chosen`."""
+    known, others = drawn[:factors], drawn[factors:]
+    by = (known[number % len(known)] if known and number is not None else None for number in chosen)
+    return known + [
+        replace(place, factor=factor.point) if factor is not None else place
+        for place, factor in zip(others, by, strict=False)
+    ]
+
+
+scaled_places = st.builds(
+    scaled, places, st.integers(0, 10), st.lists(st.none() | st.integers(0, 9), min_size=40, max_size=40)
+)
+
+
+@given(scaled_places, limits_drawn, learned_drawn)
 def test_plan_any_places_keeps_every_promise(wanted: list[Place], limits: Limits, learned: Learned) -> None:
     blocks = plan(wanted, limits, learned)
     covered = [place for block in blocks for place in block.places]
-    readable = [place for place in wanted if limits.readable(place)]
-    assert sorted(covered, key=lambda p: p.point) == sorted(readable, key=lambda p: p.point)
+    bundles = bundled(wanted)
+    readable = [b for b in bundles if learned.applied_to(limits, b.unit, b.function).readable(b)]
+    expected = [place for bundle in readable for place in bundle.places]
+    assert sorted(covered, key=lambda p: p.point) == sorted(expected, key=lambda p: p.point)
     assert len(blocks) <= len(readable)
     for block in blocks:
         check_block(block, limits, learned)
+
+
+@given(scaled_places)
+def test_bundled_any_places_are_with_their_factor_or_nowhere(wanted: list[Place]) -> None:
+    bundles = bundled(wanted)
+    where = {place.point: bundle for bundle in bundles for place in bundle.places}
+    known = {place.point: place for place in wanted}
+    assert len(where) == sum(len(bundle.places) for bundle in bundles)
+    for place in wanted:
+        factor = known.get(place.factor)
+        if not place.factor:
+            assert place.point in where
+        elif factor is not None and (factor.unit, factor.function) == (place.unit, place.function):
+            assert where[place.point] is where[place.factor]
+        else:
+            assert place.point not in where
 
 
 def check_block(block: Block, limits: Limits, learned: Learned) -> None:
@@ -108,18 +190,21 @@ def check_block(block: Block, limits: Limits, learned: Learned) -> None:
     assert max(registers) < ADDRESSES
     assert not any(first <= at <= last for at in registers for first, last in limits.forbidden)
     used: set[int] = set()
-    for place in block.places:
-        own = set(range(place.address, place.end))
-        assert own <= registers
-        assert (place.unit, place.function) == (block.unit, block.function)
-        used |= own
-    idle = registers - used
+    bundled_over: set[int] = set()
+    for bundle in block.bundles:
+        bundled_over |= set(range(bundle.address, bundle.end))
+        for place in bundle.places:
+            own = set(range(place.address, place.end))
+            assert own <= registers
+            assert (place.unit, place.function) == (block.unit, block.function)
+            used |= own
     assert {min(registers), max(registers)} <= used
-    assert not any(set(range(a, a + limits.gap_max + 1)) <= idle for a in idle)
+    between = registers - bundled_over
+    assert not any(set(range(a, a + limits.gap_max + 1)) <= between for a in between)
     holes = [h[2:] for h in learned.holes if h[:2] == (block.unit, block.function)]
-    assert not any(first <= at <= last for at in idle for first, last in holes)
+    assert not any(first <= at <= last for at in registers - used for first, last in holes)
     splits = {s[2] for s in learned.splits if s[:2] == (block.unit, block.function)} | set(limits.split_at)
-    if len(block.places) > 1:
+    if len(block.bundles) > 1:
         assert not any(s in registers and s != block.address for s in splits)
 
 
