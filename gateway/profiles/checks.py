@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from gateway.profiles.base import FLIPPED, Sign
 from gateway.profiles.control_schema import Control, Step, Watchdog
+from gateway.profiles.factor_checks import factor_faults
 from gateway.profiles.message_checks import message_faults
 from gateway.profiles.point_codec import PointCodec, Unwritable
-from gateway.profiles.point_schema import REGISTERS, Identity, Match, Point, PointType, Reading
+from gateway.profiles.point_schema import REGISTERS, Identity, Match, Point, Reading
 from gateway.profiles.points import READINGS, Canonical
 from gateway.profiles.schema import Overlay, ProfileDocument
 from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSection
@@ -35,8 +36,9 @@ def _variant_faults(document: ProfileDocument, overlay: Overlay | None) -> Itera
     readings = document.readings | (overlay.readings if overlay else {})
     control = (overlay.control if overlay else None) or document.control
     for name, point in points.items():
-        for fault in _point_faults(document, point, points):
+        for fault in _point_faults(document, point):
             yield f"points.{name}.{fault}"
+    yield from factor_faults(points, document.modbus)
     for name in NEEDED:
         if name not in readings:
             yield f"readings.{name}: missing; nothing can be done with a battery without it"
@@ -78,11 +80,10 @@ def _auth_faults(section: HttpSection) -> Iterator[str]:
     yield from (f"path: {fault}" for fault in _path_faults(section.auth.path))
 
 
-def _point_faults(document: ProfileDocument, point: Point, points: dict[str, Point]) -> Iterator[str]:
+def _point_faults(document: ProfileDocument, point: Point) -> Iterator[str]:
     if _transport_of(point) != document.transport:
         yield f"register, path or topic: this is not {document.transport}"
         return
-    yield from _factor_faults(point, points)
     yield from _sentinel_faults(point)
     if document.modbus is not None:
         yield from _register_faults(point, document.modbus)
@@ -100,16 +101,6 @@ def _transport_of(point: Point) -> str:
         return "modbus"
     on_http = point.path is not None or (point.write is not None and point.write.path is not None)
     return "http" if on_http else "mqtt"
-
-
-def _factor_faults(point: Point, points: dict[str, Point]) -> Iterator[str]:
-    if point.scale_factor is None:
-        return
-    factor = points.get(point.scale_factor)
-    if factor is None:
-        yield f"scale_factor: {point.scale_factor!r} is not a point"
-    elif factor.type is not PointType.I16 or factor.poll not in ("once", "slow"):
-        yield f"scale_factor: {point.scale_factor!r} must be i16 and polled once or slowly"
 
 
 def _sentinel_faults(point: Point) -> Iterator[str]:

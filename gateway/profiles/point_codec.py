@@ -223,7 +223,11 @@ def _not_beyond(data: bytes, raw: float, zero: float) -> bytes:
 def decode_all(
     codecs: Sequence[PointCodec], raws: Mapping[str, Raw], values: dict[str, Value], counts: DecodeCounts
 ) -> None:
-    """Decode what was read into `values`; `codecs` come with scale factors first."""
+    """Decode what was read into `values`; `codecs` come with scale factors first. A value whose scale factor was not
+    read with it is unknown: the factor known from before may be that of another value."""
     for codec in codecs:
-        if codec.name in raws:
-            values[codec.name] = codec.decode(raws[codec.name], values, counts)
+        if codec.name not in raws:
+            continue
+        factor = codec.point.scale_factor
+        known = values if factor is None or factor in raws else {}
+        values[codec.name] = codec.decode(raws[codec.name], known, counts)

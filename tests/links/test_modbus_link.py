@@ -105,6 +105,64 @@ async def test_read_device_takes_fewer_registers_than_its_profile_says(bench: Be
         assert max(count for _, count in served.asked()) <= 4
 
 
+SCALED = u16s(10) | {
+    "p12": {"register": 12, "type": "u16", "scale_factor": "sf"},
+    "p13": {"register": 13, "type": "u16", "scale_factor": "sf"},
+    "sf": {"register": 14, "type": "i16"},
+}
+
+
+async def test_read_value_alone_brings_its_factor_from_the_same_request(bench: Bench) -> None:
+    async with Served(Device({at: at for at in range(16)})) as served:
+        link = await opened(bench, served, SCALED)
+        assert await link.read(["p12"]) == {"p12": (12,), "sf": (14,)}
+        assert served.asked() == [(12, 3)]
+
+
+async def test_read_scaled_value_the_device_lacks_leaves_the_others_of_its_factor(bench: Bench) -> None:
+    points = SCALED | {"p13": {"register": 15, "type": "u16", "scale_factor": "sf"}}
+    async with Served(Device({at: at for at in range(15)})) as served:
+        link = await opened(bench, served, points, gap_max=8)
+        assert (await link.read(list(points)))["p12"] is Marker.MISSING
+        for _ in range(2):
+            found = await link.read(list(points))
+            assert found == {"p10": (10,), "p12": (12,), "sf": (14,), "p13": Marker.MISSING}
+        served.asked()
+        await link.read(list(points))
+        assert served.asked() == [(10, 5)]
+        assert bench.stats.missing == 1
+
+
+async def test_read_scaled_value_with_a_hole_before_its_factor_is_missing(bench: Bench) -> None:
+    """One request cannot hold both, and the value alone says nothing."""
+    async with Served(Device({at: at for at in range(16) if at != 13})) as served:
+        link = await opened(bench, served, SCALED)
+        for _ in range(2):
+            found = await link.read(list(SCALED))
+            assert found == {"p10": (10,)} | dict.fromkeys(("p12", "p13", "sf"), Marker.MISSING)
+
+
+async def test_read_factor_the_device_lacks_leaves_nothing_of_what_it_scales(bench: Bench) -> None:
+    async with Served(Device({at: at for at in range(14)})) as served:
+        link = await opened(bench, served, SCALED)
+        for _ in range(3):
+            found = await link.read(list(SCALED))
+            assert found == {"p10": (10,)} | dict.fromkeys(("p12", "p13", "sf"), Marker.MISSING)
+        served.asked()
+        await link.read(list(SCALED))
+        assert served.asked() == [(10, 1)]
+
+
+async def test_read_device_that_gives_value_and_factor_apart_only_tells_no_value(bench: Bench) -> None:
+    """Its answers would be of two moments."""
+    async with Served(Device({at: at for at in range(16)}), read_max=2) as served:
+        link = await opened(bench, served, SCALED)
+        for _ in range(3):
+            found = await link.read(list(SCALED))
+            assert (found["p10"], found["p12"], found["p13"]) == ((10,), Marker.MISSING, Marker.MISSING)
+        assert bench.stats.missing == 2
+
+
 async def test_read_wide_value_that_changes_all_the_time_is_never_torn_f29(bench: Bench) -> None:
     """F29: a counter of four words goes on with every request; its words always belong together."""
     points = {f"c{i}": {"register": 4 * i, "type": "u64"} for i in range(8)}

@@ -36,7 +36,7 @@ identity:
     - {{point: serial, begins: [SM]}}
 points:
   serial: {{register: 10, words: 8, type: text, poll: once}}
-  power_sf: {{register: 20, type: i16, poll: once}}
+  power_sf: {{register: 102, type: i16}}
   battery_power: {{register: 100, type: i16, scale_factor: power_sf, unit: W, range: [-20000, 20000]}}
   soc: {{register: 101, type: u16, scale: 0.1, unit: "%", sentinels: [65535]}}
   grid_power: {{register: 300, unit_id: meter, type: i32, unit: W}}

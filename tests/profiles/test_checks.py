@@ -39,6 +39,17 @@ def point(name: str, **cells: object) -> Callable[[Raw], object]:
     return lambda raw: raw["points"].setdefault(name, {}).update(cells)
 
 
+def points(**named: Raw) -> Callable[[Raw], object]:
+    return lambda raw: [raw["points"][name].update(cells) for name, cells in named.items()]
+
+
+def in_model(raw: Raw, *, factor: int, model: int = 103) -> None:
+    """The battery's power at offset 2 of a model, its scale factor at offset `factor` of `model`."""
+    raw["modbus"] |= {"sunspec": {"required": [103]}, "gap_max": 0}
+    raw["points"]["battery_power"] |= {"register": None, "model": 103, "offset": 2}
+    raw["points"]["power_sf"] = {"model": model, "offset": factor, "type": "i16"}
+
+
 def sunspec(raw: Raw, **cells: object) -> None:
     """The state of charge in a model with two repeating blocks."""
     raw["modbus"]["sunspec"] = {"required": [160], "blocks": {160: {"start": 10, "length": 20, "count": 2}}}
@@ -64,8 +75,23 @@ SIGNLESS: Raw = {"register": 500, "type": "u16", "unit": "W", "access": "w", "st
         (MODBUS, lambda raw: raw["modbus"].update(registers_max=4), "points.serial.words: longer than registers_max"),
         (MODBUS, point("soc", sentinels=[65536]), "points.soc.sentinels: 65536 does not fit u16"),
         (MODBUS, point("soc", sentinels=[-32769]), "points.soc.sentinels: -32769 does not fit u16"),
-        (MODBUS, point("power_sf", poll="live"), "points.battery_power.scale_factor: 'power_sf' must be i16"),
-        (MODBUS, point("battery_power", scale_factor="soc"), "points.battery_power.scale_factor: 'soc' must be i16"),
+        # scale factors are read together with what they scale
+        (MODBUS, point("power_sf", poll="once"), "points.battery_power.scale_factor: 'power_sf' must be polled live"),
+        (MODBUS, point("power_sf", poll="slow"), "points.battery_power.scale_factor: 'power_sf' must be polled live"),
+        (MODBUS, point("battery_power", poll="energy"), "points.battery_power.scale_factor: 'power_sf' must be "),
+        (MODBUS, point("battery_power", scale_factor="soc"), "points.battery_power.scale_factor: 'soc' must be an i16"),
+        (MODBUS, point("battery_power", scale_factor="x"), "points.battery_power.scale_factor: 'x' is not a point"),
+        (MODBUS, point("power_sf", scale_factor="power_sf"), "points.battery_power.scale_factor: 'power_sf' must be a"),
+        (MODBUS, point("power_sf", access="w", storage="volatile"), "points.battery_power.scale_factor: 'power_sf' mu"),
+        (MODBUS, point("power_sf", unit_id="meter"), "points.battery_power.scale_factor: 'power_sf' must be of the sa"),
+        (MODBUS, point("power_sf", function=4), "points.battery_power.scale_factor: 'power_sf' must be of the same"),
+        (MODBUS, point("power_sf", register=110), "points.power_sf: 9 registers lie between it and what it scales"),
+        (MODBUS, points(battery_power={"register": 199}, power_sf={"register": 210}), "points.power_sf: modbus.forbid"),
+        (MODBUS, lambda raw: raw["modbus"].update(split_at=[101]), "points.power_sf: modbus.split_at parts it from"),
+        (MODBUS, lambda raw: in_model(raw, factor=127), "points.power_sf: with what it scales it spans 126 registers"),
+        (MODBUS, lambda raw: in_model(raw, factor=4, model=104), "points.battery_power.scale_factor: 'power_sf' must"),
+        (MODBUS, points(power_sf={"poll": "once"}, timeout={"scale_factor": "power_sf", "access": "w"}),
+         "points.timeout.scale_factor: 'power_sf' must be polled: what it scales"),
         # readings
         (MODBUS, lambda raw: raw["readings"].update(volts={"point": "soc"}), "readings.volts: not a reading"),
         (MODBUS, lambda raw: raw["readings"]["soc_pct"].update(point="nowhere"), "readings.soc_pct: 'nowhere' is not"),
@@ -127,6 +153,11 @@ def test_checks_fault_is_found_and_named(text: str, change: Callable[[Raw], obje
         (MODBUS, point("soc", sentinels=[65535, -1, -32768])),
         (MODBUS, point("soc", register=199)),
         (MODBUS, lambda raw: sunspec(raw, block=2)),
+        (MODBUS, point("power_sf", register=109)),
+        (MODBUS, points(power_sf={"poll": "slow"}, battery_power={"poll": "slow"})),
+        (MODBUS, lambda raw: in_model(raw, factor=126)),
+        (MODBUS, lambda raw: raw["modbus"].update(split_at=[100, 103])),
+        (MODBUS, points(timeout={"scale_factor": "power_sf", "access": "w", "poll": "never"})),
         (MODBUS, point("soc", register=210)),
         (MODBUS, point("soc", register=65535)),
         (MODBUS, point("last", register=65534, type="u32")),

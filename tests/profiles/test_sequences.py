@@ -217,6 +217,22 @@ def test_program_commands_reach_the_wire_and_readings_come_back() -> None:
     assert math.isnan(canonical.get("load_w"))
 
 
+def test_program_value_that_comes_without_its_factor_is_unknown_and_counted() -> None:
+    """A factor of another request may be that of another value."""
+    found = program()
+    values: dict[str, Value] = {}
+
+    def decoded(**raws: Raw) -> tuple[Value, Value]:
+        found.decode(raws, values)
+        return values["battery_power"], values["soc"]
+
+    assert decoded(battery_power=(500,), power_sf=(1,), soc=(550,)) == (5000.0, 55.0)
+    assert decoded(battery_power=(600,), soc=(560,)) == (None, 56.0)
+    assert found.counts.sentinel == 1
+    assert decoded(battery_power=(700,), power_sf=Marker.MISSING, soc=(570,)) == (None, 57.0)
+    assert decoded(battery_power=(700,), power_sf=(0,), soc=(580,)) == (700.0, 58.0)
+
+
 def test_program_identity_and_needs_are_told_as_text_and_unknown_does_not_hold() -> None:
     found = program()
     assert found.not_this_product({"serial": "SM123"}) == []
