@@ -125,7 +125,7 @@ class PointCodec:
         counts.malformed += 1
 
     def _scaled(self, number: float, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
-        factor = self._factor(values)
+        factor = self.factor(values)
         if factor is None or not math.isfinite(number):
             counts.sentinel += 1
             return None
@@ -136,8 +136,8 @@ class PointCodec:
             return None
         return value
 
-    def _factor(self, values: Mapping[str, Value]) -> float | None:
-        """10^scale factor; None while it is unknown or absurd."""
+    def factor(self, values: Mapping[str, Value]) -> float | None:
+        """10^scale factor, 1 where it has none; None while it is unknown or absurd."""
         if self.point.scale_factor is None:
             return 1.0
         exponent = values.get(self.point.scale_factor)
@@ -156,7 +156,7 @@ class PointCodec:
         number = value * self.flip
         if point.range is not None and not point.range[0] <= number <= point.range[1]:
             raise Unwritable(f"{self.name}: {number:g} is outside {point.range[0]:g} to {point.range[1]:g}")
-        factor = self._factor(values)
+        factor = self.factor(values)
         if factor is None:
             raise Unwritable(f"{self.name}: its scale factor {point.scale_factor} is unknown")
         raw, zero = (number - point.shift) / (point.scale * factor), -point.shift / (point.scale * factor)

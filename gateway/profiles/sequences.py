@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.profiles.control_schema import Step
-from gateway.profiles.point_codec import PointCodec, Raw, Unwritable, Value
+from gateway.profiles.point_codec import DecodeCounts, PointCodec, Raw, Unwritable, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,13 @@ class Quantities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointWrite:
-    """One point of a request: `raw` goes out, `value` is what a read should then show."""
+    """One point of a request: `raw` goes out, `value` is what a read should then show, in the product's sign. `factor`:
+    10^scale factor that `raw` was made by."""
 
     point: str
     raw: Raw
     value: Value
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +82,7 @@ def actions(
                 f"{', '.join(step.touched())}: only some of them could be written, and they belong together"
             )
         # What goes out as one request goes out whole, so it is left out whole only.
-        known = (
-            part.if_changed and shows(codecs[w.point], values, w.raw) for part, w in zip(parts, writes, strict=False)
-        )
+        known = (part.if_changed and shows(codecs[w.point], values, w) for part, w in zip(parts, writes, strict=False))
         if writes and not all(known):
             out.append(Request(writes=tuple(writes)))
     return out
@@ -101,15 +101,14 @@ def _write(
         value = values.get(name)
         if value is None:
             raise Unwritable(f"{name}: what it holds now is unknown")
-        return PointWrite(point=name, raw=codec.encode(_wire(codec, value), values), value=value)
+        return _written(codec, value, codec.encode(_wire(codec, value), values), values)
     if step.restore is not None:
         value = saved.get(name)
         if value is None:
             value = _plain(step.or_value)
         if value is None:
             return None
-        raw = codec.encode(_wire(codec, value), values)
-        return PointWrite(point=name, raw=raw, value=value)
+        return _written(codec, value, codec.encode(_wire(codec, value), values), values)
     if step.source is None:
         value = None if step.null else _plain(step.value)
         raw = codec.encode(_wire(codec, value), values)
@@ -117,16 +116,29 @@ def _write(
         canonical = _quantity(step, quantities, codec, values)
         raw = codec.encode(canonical, values)
         value = _wire(codec, canonical)
-    return PointWrite(point=name, raw=raw, value=value)
+    return _written(codec, value, raw, values)
 
 
-def shows(codec: PointCodec, values: Mapping[str, Value], raw: Raw) -> bool:
-    """Whether the point is known to hold `raw`."""
-    value = values.get(codec.name)
-    if value is None:
+def _written(codec: PointCodec, value: Value, raw: Raw, values: Mapping[str, Value]) -> PointWrite:
+    factor = codec.factor(values)
+    if factor is None or codec.point.scale_factor is None:
+        return PointWrite(point=codec.name, raw=raw, value=value)
+    # The factor cuts what was asked for: the words are what a read by another factor is compared with.
+    return PointWrite(point=codec.name, raw=raw, value=codec.decode(raw, values, DecodeCounts()), factor=factor)
+
+
+def shows(codec: PointCodec, values: Mapping[str, Value], write: PointWrite) -> bool:
+    """Whether the point is known to hold what was written. By another scale factor the same number has other words,
+    rounded to the step of the coarser one, and the same words are another number."""
+    value, factor = values.get(codec.name), codec.factor(values)
+    if value is None or factor is None:
         return False
+    if factor != write.factor:
+        if not isinstance(value, float) or not isinstance(write.value, float):
+            return False
+        return abs(value - write.value) < abs(codec.point.scale) * max(factor, write.factor)
     try:
-        return codec.encode(_wire(codec, value), values) == raw
+        return codec.encode(_wire(codec, value), values) == write.raw
     except Unwritable:
         return False
 

@@ -15,7 +15,7 @@ from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageEr
 from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId
 from gateway.ports import Journal, PointLink, PriorRestored, PriorSaved, Setting
 from gateway.profiles.control_schema import Step
-from gateway.profiles.point_codec import Raw, Unwritable, Value
+from gateway.profiles.point_codec import Unwritable, Value
 from gateway.profiles.program import Program
 from gateway.profiles.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
 
@@ -85,8 +85,8 @@ class Steering:
         self._clock = clock
         self._stats = stats
         self._engaged = False
-        self._touched: dict[str, Raw] = {}
-        self._watched: dict[str, tuple[Raw, float]] = {}
+        self._touched: dict[str, PointWrite] = {}
+        self._watched: dict[str, tuple[PointWrite, float]] = {}
         self._foreign = 0
         self._written_today: dict[str, tuple[int, int]] = {}
         self._newest_cmd = 0
@@ -332,7 +332,7 @@ class Steering:
             await link.write(action)
             for write in action.writes:
                 out.append(write)
-                self._touched[write.point] = write.raw
+                self._touched[write.point] = write
                 if write.value is not None:
                     self._values[write.point] = write.value
         return out
@@ -367,7 +367,7 @@ class Steering:
             if max(settle_s, lag_s) > 0:
                 await asyncio.sleep(max(settle_s, lag_s))
             program.decode(await link.read(list(expected)), self._values)
-            held = {n: shows(program.codecs[n], self._values, write.raw) for n, write in expected.items()}
+            held = {n: shows(program.codecs[n], self._values, write) for n, write in expected.items()}
             if all(held.values()):
                 return accepted
             late = next(name for name, holds in held.items() if not holds)
@@ -389,7 +389,7 @@ class Steering:
         for write in written:
             if write.point in live and self._shown(write.point, program):
                 lag_s = max(settle_s, program.points[write.point].readback_s or 0.0)
-                self._watched[write.point] = (write.raw, now_ms + 1000 * lag_s)
+                self._watched[write.point] = (write, now_ms + 1000 * lag_s)
 
     def look(self, program: Program) -> None:
         """After a poll: whether what we wrote still stands. One odd reading is none; two are somebody else."""
@@ -398,8 +398,8 @@ class Steering:
             return
         differs = [
             name
-            for name, (raw, from_ms) in self._watched.items()
-            if self.read_mono_ms >= from_ms and not shows(program.codecs[name], self._values, raw)
+            for name, (write, from_ms) in self._watched.items()
+            if self.read_mono_ms >= from_ms and not shows(program.codecs[name], self._values, write)
         ]
         known = [name for name in differs if self._values.get(name) is not None]
         self._foreign = self._foreign + 1 if known else 0

@@ -13,7 +13,7 @@ from gateway.profiles.control_schema import Step
 from gateway.profiles.point_codec import Marker, PointCodec, Raw, Unwritable, Value
 from gateway.profiles.point_schema import Point
 from gateway.profiles.program import PointProduct, Program
-from gateway.profiles.sequences import Quantities, Request, Wait, actions
+from gateway.profiles.sequences import Quantities, Request, Wait, actions, shows
 from tests.profiles.samples import HTTP, MODBUS, changed, compiled
 
 VOLATILE: dict[str, object] = {"access": "rw", "storage": "volatile"}
@@ -116,6 +116,39 @@ def test_sequence_if_changed_leaves_out_what_is_known_to_be_there_only() -> None
     power = {"write": "power", "from": "setpoint_w", "if_changed": True}
     assert done(power, values={"power": -1000.0}, setpoint_w=1000.0) == []
     assert done(power, values={"power": 1000.0}, setpoint_w=1000.0) == [[("power", (65536 - 1000,))]]
+
+
+def test_sequence_if_changed_knows_a_number_by_whatever_factor_it_is_shown() -> None:
+    step = {"write": "scaled", "from": "setpoint_w", "if_changed": True}
+    for factor, value in ((0.0, 1200.0), (2.0, 1200.0), (-1.0, 1200.0)):
+        assert done(step, values={"scaled": value, "sf": factor}, setpoint_w=1200.0) == []
+    assert done(step, values={"scaled": 1200.0, "sf": 1.0}, setpoint_w=1210.0) == [[("scaled", (121,))]]
+
+
+@pytest.mark.parametrize(
+    ("written_by", "shown", "shown_by", "holds"),
+    [
+        (0.0, 1234.0, 0.0, True),
+        (0.0, 1233.0, 0.0, False),
+        (0.0, 1230.0, 1.0, True),
+        (0.0, 1240.0, 1.0, True),
+        (0.0, 1220.0, 1.0, False),
+        (1.0, 1230.0, 0.0, True),
+        (1.0, 1234.0, 0.0, True),
+        (1.0, 1241.0, 0.0, False),
+        (0.0, 12340.0, 1.0, False),
+        (0.0, 123.4, -1.0, False),
+        (0.0, 1234.0, None, False),
+        (0.0, None, 0.0, False),
+    ],
+)
+def test_shows_compares_numbers_to_the_step_of_the_coarser_factor(
+    written_by: float, shown: float | None, shown_by: float | None, holds: bool
+) -> None:
+    step = Step.model_validate({"write": "scaled", "from": "setpoint_w"})
+    (request,) = actions([step], Quantities(setpoint_w=1234.0), codecs=CODECS, values={"sf": written_by}, saved={})
+    assert isinstance(request, Request)
+    assert shows(CODECS["scaled"], {"scaled": shown, "sf": shown_by}, request.writes[0]) is holds
 
 
 def test_sequence_together_goes_out_whole_or_not_at_all() -> None:
