@@ -1,14 +1,16 @@
 """A Fronius GEN24 hybrid inverter: SunSpec models 1, 103, 120 to 124, 160 (int + SF) on unit 1, a meter (203) on 200.
 
 Modules 1 and 2 of model 160 are PV, 3 is charging and 4 discharging power, both magnitudes; 203.W + = import. The
-larger sisters (Verto) have more PV inputs and the battery in the last two modules.
+larger sisters (Verto) have more PV inputs and the battery in the last two modules. The scale factor of the modules'
+powers moves with the largest of them: 0.01 W, 0.1 W or 1 W.
 Control is model 124: OutWRte and InWRte are limits in percent of WChaMax, in force by bit 1 and bit 0 of StorCtl_Mod; a
 negative limit forces power the other way. Any write to StorCtl_Mod, OutWRte, InWRte or RvrtTms restarts the timer
 InOutWRte_RvrtTms (0 = never), after which the limits are off. RvrtTms is stored and stays as its last writer left it;
 unknown and taken at its most dangerous: the mode and the limits survive a reboot too, and a forced discharge does not
 stop at the reserve. ChaGriSet = 1 is taken but has no effect where the owner has not permitted charging from the grid.
 Source: sunspec/models json/model_1..203.json, commit 7abdf89; evcc-io/evcc templates fronius-gen24, commit b29b49e30;
-evcc#33037, evcc PR#33041, open-dynamic-export#68, fronius_modbus#69. Unverified: forced discharge, the sign of 203.W.
+evcc#33037, evcc PR#33041, open-dynamic-export#68, fronius_modbus#69, #99, ha-sunspec#14, openbridgeserver#1255.
+Unverified: forced discharge, the sign of 203.W.
 """
 
 import math
@@ -16,7 +18,7 @@ from typing import ClassVar
 
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal
 from simulators.faces.plant import Connection, Plant, Trouble
-from simulators.faces.sunspec import Model, SunSpecMap, Written, common
+from simulators.faces.sunspec import Model, SunSpecMap, Written, common, finest
 from simulators.faces.upkeep import Reboots
 
 COMMON_LENGTH = 65
@@ -24,6 +26,7 @@ CHARGE_LIMIT_ACTIVE = 1
 DISCHARGE_LIMIT_ACTIVE = 2
 DERTYP_PV_STOR = 82
 PV_SHARE = 0.6
+MODULE_RAW_MAX, MODULE_W_SF = 0xFFFE, -2
 RANGES = {
     "123.Conn": (0, 1),
     "123.WMaxLimPct": (0, 100),
@@ -180,6 +183,7 @@ class FroniusGen24:
         inputs_w = [round(pv_w * share) for share in shares[:-1]]
         powers_w = (*inputs_w, round(pv_w) - sum(inputs_w), max(0.0, -battery_w), max(0.0, battery_w))
         energies_wh = (*(plant.pv_wh * share for share in shares), plant.charged_wh, plant.discharged_wh)
+        models[160].set(DCW_SF=finest(max(powers_w), MODULE_RAW_MAX, at_least=MODULE_W_SF))
         for i, (power_w, energy_wh) in enumerate(zip(powers_w, energies_wh, strict=True)):
             models[160].put(f"DCW.{i}", power_w)
             models[160].put(f"DCWH.{i}", energy_wh)

@@ -7,9 +7,11 @@ stored by a commit (0xF100 = 1) that takes seconds of "busy". A write to 0xE00B.
 after which the command mode is the default mode (0xE00A); the limits stay. Time-out 0 is taken as "never". The command
 mode reads back its old value for a while. Unknown and taken at its most dangerous: everything written to the storage
 block, the command too, survives a reboot; mode 4 does not stop at the reserve; modes 5 and 7 do.
-0xF704..0xF711 mirrors 0xE004..0xE011.
+0xF704..0xF711 mirrors 0xE004..0xE011. The scale factors of powers move with them, as fine as 16 bits allow, and are 0
+while the inverter gives nothing; a meter that sleeps says "not implemented" everywhere, its factors too.
 Source: SolarEdge "Power Control Open Protocol for SolarEdge Inverters" and "SunSpec implementation technical note";
-WillCodeForCats/solaredge-modbus-multi, commit f0ab4b1. Unverified: stale read-back, time-out 0.
+WillCodeForCats/solaredge-modbus-multi, commit f0ab4b1; evcc#2162, solaredge_modbus#91, #106, modbus-multi#1007,
+dbus-solaredge#14. Unverified: stale read-back, time-out 0.
 """
 
 import math
@@ -18,11 +20,12 @@ from typing import ClassVar
 
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal, Registers
 from simulators.faces.plant import Connection, Plant, Trouble
-from simulators.faces.sunspec import Model, SunSpecMap, common
+from simulators.faces.sunspec import Model, SunSpecMap, common, finest
 from simulators.faces.upkeep import Reboots
 
 UNIT = 1
 COMMON_LENGTH = 65
+POWER_RAW_MAX, POWER_SF = 0x7FFF, -2
 ABSENT_F32 = -3.4028234663852886e38
 MIRROR_FROM, MIRROR_TO, MIRROR_BY = 0xF704, 0xF711, 0x1700
 BATTERY_FROM, BATTERY_TO = 0xE100, 0xE18B
@@ -71,7 +74,8 @@ SETTINGS = (0xE000, 0xE001, CONTROL, POLICY, 0xE006, DEFAULT, TIMEOUT)
 class SolarEdgeStorEdge:
     """Simulated StorEdge. `commit_s` and `readback_s` are simulated seconds, `reopen_s` and `idle_s` real ones.
 
-    `advanced_power_control`: the installer has switched it on. `battery_asleep`: the battery's values are missing.
+    `advanced_power_control`: the installer has switched it on. `battery_asleep`, `meter_asleep`: their values are
+    missing.
     """
 
     profile: ClassVar[str] = "solaredge-storedge"
@@ -94,6 +98,7 @@ class SolarEdgeStorEdge:
         self.trouble = Trouble.NONE
         self.late_s = 0.0
         self.battery_asleep = False
+        self.meter_asleep = False
         self.commits = 0
         self._backup_capable = backup_capable
         self._has_meter = has_meter
@@ -135,7 +140,6 @@ class SolarEdgeStorEdge:
                 options="Export+Import",
             )
             self._meter = self.map.add(203)
-            self._meter.set(A_SF=-1, V_SF=-1, Hz_SF=-2, W_SF=0, TotWh_SF=0, PhV=230, Hz=50, Evt=0)
         self.map.end()
         battery = self.registers
         for address in range(BATTERY_FROM, BATTERY_TO + 1):
@@ -239,9 +243,15 @@ class SolarEdgeStorEdge:
     def _measure_sunspec(self) -> None:
         plant = self.plant
         ac_w, grid_w = plant.pv_w + plant.battery_w, plant.grid_w
+        factor = finest(abs(ac_w), POWER_RAW_MAX, at_least=POWER_SF) if abs(ac_w) >= 1 else 0
+        self._inverter.set(W_SF=factor, VA_SF=factor, DCW_SF=factor)
         self._inverter.set(W=ac_w, VA=abs(ac_w), A=abs(ac_w) / 230, DCW=ac_w, TmpCab=plant.temp_c)
         self._inverter.set(WH=plant.pv_wh + plant.discharged_wh, St=4 if abs(ac_w) >= 1 else 8)
-        if self._meter is not None:
+        if self._meter is not None and self.meter_asleep:
+            self._meter.blank()
+        elif self._meter is not None:
+            factor = finest(abs(grid_w), POWER_RAW_MAX, at_least=POWER_SF)
+            self._meter.set(A_SF=-1, V_SF=-1, Hz_SF=-2, W_SF=factor, TotWh_SF=0, PhV=230, Hz=50, Evt=0)
             third_w = -grid_w / 3
             self._meter.set(W=-grid_w, WphA=third_w, WphB=third_w, WphC=third_w, A=abs(grid_w) / 230)
             self._meter.set(TotWhImp=plant.imported_wh, TotWhExp=plant.exported_wh)

@@ -70,6 +70,14 @@ class Point:
         return list(struct.unpack(f">{self.size}H", struct.pack(FORMATS[self.type], clamped)))
 
 
+def finest(magnitude: float, most: int, *, at_least: int) -> int:
+    """The smallest scale factor, from `at_least` up, by which `magnitude` fits a raw number of at most `most`."""
+    factor = at_least
+    while magnitude / 10.0**factor > most:
+        factor += 1
+    return factor
+
+
 def _range(kind: str) -> tuple[int, int]:
     bits = 8 * struct.calcsize(FORMATS[kind])
     if kind in ("i16", "i32", "sf", "pad"):
@@ -110,11 +118,15 @@ class Model:
             self.points = {k: p for k, p in self.points.items() if p.offset + p.size <= self.length + HEADER}
         registers.u16(address, number)
         registers.u16(address + 1, self.length)
+        self.blank()
+
+    def blank(self) -> None:
+        """Everything becomes "not implemented", the scale factors too."""
         for key, point in self.points.items():
             if point.type in FORMATS:
                 self.set_raw(key, ABSENT[point.type])
             else:
-                registers.text(address + point.offset, "", point.size)
+                self._registers.text(self.address + point.offset, "", point.size)
 
     def _factor(self, point: Point) -> float:
         if not point.scale:

@@ -142,7 +142,8 @@ async def test_solaredge_meter_that_was_asleep_at_the_connect_is_known_when_it_w
         row = await home.poll()
         assert row.get("grid_w") != row.get("grid_w")
         device.images[1] |= awake
-        assert (await home.poll()).get("grid_w") == pytest.approx(-_signed(awake[SOLAREDGE_203 + 18]))
+        exported_w = _signed(awake[SOLAREDGE_203 + 18]) * 10.0 ** _signed(awake[SOLAREDGE_203 + 22])
+        assert (await home.poll()).get("grid_w") == pytest.approx(-exported_w)
         device.images[1] |= dict.fromkeys(awake, ABSENT)
         row = await home.poll()
         assert row.get("grid_w") != row.get("grid_w")

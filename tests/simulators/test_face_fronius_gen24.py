@@ -67,6 +67,21 @@ async def test_fronius_gen24_telemetry_equals_the_plant(percent: float) -> None:
         assert meter.counter(203, "TotWhExp") == pytest.approx(plant.exported_wh, abs=1)
 
 
+@pytest.mark.parametrize(("percent", "factor"), [(0, -2), (0.5, -2), (20, -1), (-20, -1), (80, 0)])
+async def test_fronius_gen24_power_factor_of_the_modules_moves_with_the_largest(percent: float, factor: int) -> None:
+    batteries, plant = home(discharge_w_max=10_000.0, charge_w_max=10_000.0)
+    async with Bench(batteries, FroniusGen24(plant)) as bench:
+        peer = await Peer.scan(bench, 1)
+        await command(peer, percent)
+        bench.go(30)
+        await peer.read(160)
+        modules = [group.points for group in peer.device.models[160][0].groups["module"]]
+        assert peer.value(160, "DCW_SF") == factor
+        battery_w = modules[3]["DCW"].cvalue - modules[2]["DCW"].cvalue
+        assert battery_w == pytest.approx(plant.battery_w, abs=0.6 * 10.0**factor)
+        assert plant.battery_w == pytest.approx(percent * 100, abs=5)
+
+
 async def test_fronius_gen24_sister_with_three_inputs_has_the_battery_in_the_last_two_modules() -> None:
     batteries, plant = home(pv_peak_w=6_000.0, soc_start_pct=50.0, time_s=NOON_S)
     async with Bench(batteries, FroniusGen24(plant, mppts=3, product="Verto 25.0 Plus")) as bench:

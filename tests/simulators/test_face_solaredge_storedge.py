@@ -77,6 +77,44 @@ async def test_solaredge_storedge_scan_finds_inverter_and_meter(bench: Bench[Sol
     assert peer.counter(203, "TotWhExp") == pytest.approx(plant.exported_wh, abs=1)
 
 
+async def test_solaredge_storedge_factors_are_0_while_it_sleeps_and_finer_with_little_power() -> None:
+    batteries, plant = home(time_s=0.0, soc_start_pct=20.0, reserve_pct=20.0)
+    async with Bench(batteries, face(plant)) as bench, peer_of(bench.connection, 1) as peer:
+        storage = Storage(peer)
+        for setpoint_w, factor in ((0, 0), (100, -2), (3_000, -1), (5_000, 0)):
+            await storage.remote(4, setpoint_w)
+            bench.go(30)
+            assert plant.battery_w == pytest.approx(setpoint_w, abs=1)
+            power, found = await peer.words(40_083, 2)
+            assert (found, _signed(found)) == (factor & 0xFFFF, factor)
+            assert power * 10.0**factor == pytest.approx(plant.battery_w, abs=1)
+            meter = await peer.words(40_206, 5)
+            assert _signed(meter[0]) * 10.0 ** _signed(meter[4]) == pytest.approx(-plant.grid_w, abs=1)
+            assert abs(_signed(meter[0])) > 3_000 or _signed(meter[4]) == -2
+
+
+def _signed(word: int) -> int:
+    return word - 0x10000 if word & 0x8000 else word
+
+
+async def test_solaredge_storedge_meter_asleep_says_nothing_and_wakes_as_it_was(
+    bench: Bench[SolarEdgeStorEdge],
+) -> None:
+    bench.go(30)
+    peer = await Peer.scan(bench, 1)
+    assert peer.value(203, "W") == pytest.approx(-bench.plant.grid_w, abs=1)
+    bench.face.meter_asleep = True
+    peer = await Peer.scan(bench, 1)
+    assert [model.model_id for model in peer.device.model_list] == [1, 103, 1, 203]
+    points = peer.device.models[203][0].points
+    assert {points[name].value for name in ("W", "W_SF", "A", "PhV", "Hz_SF", "TotWhImp")} <= {None, 0}
+    assert points["W"].value is None
+    bench.face.meter_asleep = False
+    peer = await Peer.scan(bench, 1)
+    assert peer.value(203, "W") == pytest.approx(-bench.plant.grid_w, abs=1)
+    assert peer.value(203, "PhV") == 230
+
+
 async def test_solaredge_storedge_battery_block_equals_the_plant(
     bench: Bench[SolarEdgeStorEdge], storage: Storage
 ) -> None:
