@@ -18,18 +18,19 @@ from gateway.links.modbus_connection import Channel, Watch
 from gateway.links.modbus_pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
 from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Bundle, Limits, Place, plan, split
 from gateway.links.modbus_turns import ModbusStats, Pacing
-from gateway.links.sunspec import Chain, address_of, other_blocks, walk
+from gateway.links.sunspec import Chain, address_of, other_product, walk
 from gateway.ports import Target
 from gateway.profiles.point_codec import Marker, Raw
 from gateway.profiles.point_schema import Point
 from gateway.profiles.sequences import Request
-from gateway.profiles.transport_schema import ModbusSection
+from gateway.profiles.transport_schema import ModbusSection, SunSpec
 
 __all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
 
 NOT_THERE = (1, 2, 3)
 SERVICE_ABSENT = (10, 11)
 PLANS_MAX = 32
+LOOK_AGAIN_MS = 60_000
 SCHEME = "modbus"
 
 
@@ -75,6 +76,7 @@ class ModbusLinks:
 
     def __init__(self, clock: Clock) -> None:
         self.stats = ModbusStats()
+        self.clock = clock
         self._watch = Watch(clock)
         self._channels: dict[tuple[str, int], Channel] = {}
 
@@ -122,6 +124,8 @@ class ModbusLink:
         self._timeout_ms = round(1000 * self._section.timeout_s)
         self._channel: Channel | None = None
         self._generation = 0
+        self._chains: dict[int, Chain] = {}
+        self._looked_ms = 0
         self._places: dict[str, Place] = {}
         self._absent: set[str] = set()
         self._learned = NOTHING_LEARNED
@@ -136,19 +140,17 @@ class ModbusLink:
         self._absent.clear()
         self._plans.clear()
         self._learned = NOTHING_LEARNED
-        chains = await self._chains() if self._section.sunspec is not None else {}
-        self._places = {
-            name: place
-            for name, point in self._points.items()
-            if (place := self._place(name, point, chains)) is not None
-        }
+        self._chains.clear()
+        if self._section.sunspec is not None:
+            await self._walk(self._modelled(), self._section.sunspec)
+        self._settle()
 
     async def read(self, points: Sequence[str]) -> dict[str, Raw]:
         """Raw words of `points` and of the factors that scale them; MISSING where the device has none. A value and its
         factor are of one request."""
         key = tuple(points)
-        known = self._plans.get(key)
-        if known is None:
+        known = self._plans.get(key) or self._planned(key)
+        if known.missing and await self._looked_again(known.missing):
             known = self._planned(key)
         raws: dict[str, Raw] = dict.fromkeys(known.missing, Marker.MISSING)
         for ask in known.asks:
@@ -248,11 +250,17 @@ class ModbusLink:
 
     # -- addresses -------------------------------------------------------------------------------------------
 
-    def _place(self, name: str, point: Point, chains: dict[int, Chain]) -> Place | None:
+    def _settle(self) -> None:
+        """Every point gets the place that the chains found give it."""
+        self._plans.clear()
+        placed = {name: self._place(name, point) for name, point in self._points.items()}
+        self._places = {name: place for name, place in placed.items() if place is not None}
+
+    def _place(self, name: str, point: Point) -> Place | None:
         unit = self._units[point.unit_id]
         address = point.address
         if point.model is not None and self._section.sunspec is not None:
-            address = address_of(point, chains.get(unit, {}), self._section.sunspec)
+            address = address_of(point, self._chains.get(unit, {}), self._section.sunspec)
         if address is None:
             return None
         return Place(
@@ -264,16 +272,16 @@ class ModbusLink:
             factor=point.scale_factor or "",
         )
 
-    async def _chains(self) -> dict[int, Chain]:
-        """The models of every unit that has points in models. The main unit must have a chain; another one may be an
-        accessory that is not fitted."""
-        section = self._section.sunspec
-        if section is None:
-            return {}
+    def _modelled(self) -> set[int]:
+        """Units that have points in models."""
+        return {self._units[point.unit_id] for point in self._points.values() if point.model is not None}
+
+    async def _walk(self, units: set[int], section: SunSpec) -> None:
+        """Find the models of `units`. The main unit must have a chain; another one may be an accessory that is not
+        fitted, or sleeps."""
         main = self._units["main"]
-        units = sorted({self._units[point.unit_id] for point in self._points.values() if point.model is not None})
-        chains: dict[int, Chain] = {}
-        for unit in units or [main]:
+        self._looked_ms = self._links.clock.mono_ms()
+        for unit in sorted(units) or [main]:
             try:
                 chain = await walk(partial(self._holding, unit), section)
             except ServiceAbsent:
@@ -282,15 +290,22 @@ class ModbusLink:
                 chain = None
             if chain is None and unit == main:
                 raise NotThisProduct(f"unit {unit}: no SunSpec marker at {', '.join(map(str, section.bases))}")
-            chains[unit] = chain or {}
-        found = {number for chain in chains.values() for number in chain}
-        lacking = [number for number in section.required if number not in found]
-        if lacking:
-            raise NotThisProduct(f"SunSpec models {', '.join(map(str, lacking))} are missing")
-        wrong = [fault for chain in chains.values() for fault in other_blocks(chain, section)]
+            self._chains[unit] = chain or {}
+        wrong = other_product(self._chains.values(), section)
         if wrong:
             raise NotThisProduct("; ".join(wrong))
-        return chains
+
+    async def _looked_again(self, missing: Sequence[str]) -> bool:
+        """Look now and then for an accessory that does not have what is asked of it: whether it was looked for."""
+        section, main = self._section.sunspec, self._units["main"]
+        if section is None or self._links.clock.mono_ms() - self._looked_ms < LOOK_AGAIN_MS:
+            return False
+        asked = [self._points[name] for name in missing if name not in self._places]
+        units = {self._units[point.unit_id] for point in asked if point.model is not None} - {main}
+        if units:
+            await self._walk(units, section)
+            self._settle()
+        return bool(units)
 
     async def _holding(self, unit: int, address: int, count: int) -> Words:
         return await self._ask(unit, read_request(3, address, count))

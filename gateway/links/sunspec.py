@@ -5,7 +5,7 @@ the chain. Some products end it with an exception instead.
 Source: SunSpec Device Information Model specification.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from gateway.domain.errors import PeerRefused
@@ -62,8 +62,16 @@ async def _chain(read: ReadWords, address: int, models_max: int) -> Chain:
     return models
 
 
-def other_blocks(chain: Chain, section: SunSpec) -> list[str]:
-    """Models whose length is not that of the number of blocks the product has, as text."""
+def other_product(chains: Collection[Chain], section: SunSpec) -> list[str]:
+    """Why a device with these chains, one a unit, is not the product: models that are missing, and models whose length
+    is not that of the number of blocks the product has. Empty = it may be."""
+    found = {number for chain in chains for number in chain}
+    lacking = [str(number) for number in section.required if number not in found]
+    wrong = [f"SunSpec models {', '.join(lacking)} are missing"] if lacking else []
+    return wrong + [fault for chain in chains for fault in _other_blocks(chain, section)]
+
+
+def _other_blocks(chain: Chain, section: SunSpec) -> list[str]:
     wrong = []
     for number, blocks in section.blocks.items():
         model = chain.get(number)

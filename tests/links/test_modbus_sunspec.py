@@ -159,6 +159,64 @@ async def test_accessory_on_another_unit_has_its_own_chain(bench: Bench) -> None
         assert await link.read(["watts", "grid"]) == {"watts": words(103, 2), "grid": Marker.MISSING}
 
 
+METERED = POINTS | {"grid": {"model": 203, "offset": 2, "type": "i16", "unit_id": "meter"}}
+METER = chain(40_000, (1, 65), (203, 5))
+
+
+async def metered(bench: Bench, served: Served) -> ModbusLink:
+    link = await bench.open(target(served.port, METERED, sunspec=SECTION, units={"main": 1, "meter": 200}))
+    served.asked()
+    return link
+
+
+@pytest.mark.parametrize(
+    "before",
+    [None, dict.fromkeys(METER, 0x8000), METER | dict.fromkeys(range(40_069, 40_076), 0x8000)],
+    ids=["not-there", "asleep", "asleep-from-its-model-on"],
+)
+async def test_accessory_that_was_not_there_is_found_when_it_is(bench: Bench, before: dict[int, int] | None) -> None:
+    device = Device(chain(40_000, *FULL), units=(1, 200))
+    device.images[200] = before or {}
+    if before is None:
+        del device.images[200]
+    async with Served(device) as served:
+        link = await metered(bench, served)
+        for _ in range(3):
+            assert await link.read(["watts", "grid"]) == {"watts": words(103, 2), "grid": Marker.MISSING}
+        assert {unit for unit, *_ in served.server.requests} == {1}, "not asked for at every read"
+        device.images[200] = METER
+        bench.clock.advance(s=59)
+        assert (await link.read(["grid"]))["grid"] is Marker.MISSING
+        bench.clock.advance(s=1)
+        assert await link.read(["watts", "grid"]) == {"watts": words(103, 2), "grid": words(203, 2)}
+        served.asked()
+        bench.clock.advance(s=600)
+        await link.read(["watts", "grid"])
+        assert len(served.asked()) == 2, "what is found is not looked for again"
+
+
+async def test_accessory_that_is_never_there_keeps_nothing_from_being_read(bench: Bench) -> None:
+    async with Served(Device(chain(40_000, *FULL))) as served:
+        link = await metered(bench, served)
+        for _ in range(3):
+            bench.clock.advance(s=60)
+            assert await link.read(["watts", "grid"]) == {"watts": words(103, 2), "grid": Marker.MISSING}
+        served.asked()
+        bench.clock.advance(s=600)
+        assert await link.read(["watts"]) == {"watts": words(103, 2)}
+        assert len(served.asked()) == 1, "looked for by those only who ask for it"
+
+
+async def test_accessory_with_another_number_of_blocks_is_not_this_product(bench: Bench) -> None:
+    device = Device(chain(40_000, *FULL), units=(1,))
+    async with Served(device) as served:
+        link = await metered(bench, served)
+        device.images[200] = chain(40_000, (160, 14), (203, 5))
+        bench.clock.advance(s=60)
+        with pytest.raises(NotThisProduct, match="4 blocks"):
+            await link.read(["watts", "grid"])
+
+
 async def test_walk_last_register_of_the_map_ends_it() -> None:
     async def read(address: int, count: int) -> tuple[int, ...]:
         return MARKER if address == 0 else (7, 0xFFF0)
