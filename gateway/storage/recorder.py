@@ -231,8 +231,10 @@ class Recorder:
         return Kind.FLEET, names_payload(0, self._ids)
 
     def _name_devices(self) -> None:
-        """Devices enrolled since the last record get their names into the spool before their first row."""
-        if self._named and self._named < len(self._ids):
-            first, self._named = self._named, len(self._ids)
-            self.engine.reserve(self._named)
+        """Devices enrolled since the last record get their names into the spool before their first row, the first one
+        of a fleet that began with nobody too. They count as named only once the spool has taken the record."""
+        first, n = self._named, len(self._ids)
+        if first < n:
             self.spool.append(Kind.NAMES, names_payload(first, self._ids[first:]))
+            self._named = n
+            self.engine.reserve(n)

@@ -15,6 +15,7 @@ from gateway.domain.closes import Closes
 from gateway.domain.errors import CorruptState
 from gateway.domain.intervals import Engine
 from gateway.domain.metering import Rules
+from gateway.domain.model import NEVER_MS
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
 from gateway.storage.records import Kind, Record, Step, read_names, read_step, same_closes
 from gateway.storage.spool import Scan
@@ -33,7 +34,8 @@ class Unlogged:
 
 @dataclass(slots=True)
 class RecoveryStats:
-    """What recovery met. `nameless`: records and closes whose device could not be told any more."""
+    """What recovery met. `nameless`: records of a session that nothing names, and devices whose state had to be left
+    behind because nothing names them."""
 
     replayed: int = 0
     mismatches: int = 0
@@ -127,7 +129,10 @@ class Replay:
         return Unlogged(record=record.number, closes=step.closes, ids=names) if len(step.closes) else None
 
     def renumber(self, ids: Sequence[str]) -> None:
-        """Bring the engine to the slots of `ids`."""
+        """Bring the engine to the slots of `ids`. What it holds of a slot without a name is lost, and counted."""
+        held = np.flatnonzero(self.engine.newest.t_ms[: self.engine.n] != NEVER_MS)
+        named = np.array([bool(name) for name in self.ids], dtype=np.bool_)
+        self.stats.nameless += len(held) - int(np.count_nonzero(named[held[held < len(named)]]))
         where = {name: slot for slot, name in enumerate(self.ids) if name}
         self.engine.renumber(np.array([where.get(name, -1) for name in ids], dtype=np.int64))
         self.ids = list(ids)

@@ -53,6 +53,7 @@ async def session(
     *,
     rules: Rules = RULES,
     segment_bytes: int = 1 << 20,
+    queue_bytes: int = 32 << 20,
     logged: int = 0,
     on_durable: Callable[[int], None] | None = None,
 ) -> AsyncIterator[tuple[Recorder, Checkpoints]]:
@@ -64,6 +65,7 @@ async def session(
         first_record=found.next_record,
         corrupt=found.corrupt,
         segment_bytes=segment_bytes,
+        queue_bytes=queue_bytes,
         on_durable=on_durable,
     )
     async with spool:
@@ -80,7 +82,7 @@ async def settle(recorder: Recorder) -> None:
 def step(recorder: Recorder, rng: np.random.Generator, ids: list[str], seconds: float, made: list[Closes]) -> None:
     """One random step: a batch, the timer, other terms, a repair from what was `made`, or a device that is new."""
     what = rng.random()
-    if what < 0.15:
+    if what < 0.15 or not ids:
         ids.append(f"bat-{len(ids)}")
     if what < 0.75:
         rated = np.full(len(ids), 5000.0)

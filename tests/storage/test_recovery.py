@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.closes import NO_CLOSES, Closes
+from gateway.domain.errors import StorageError
 from gateway.domain.metering import Rules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool import Scan, segments
@@ -26,11 +27,12 @@ def fresh(tmp_path: Path, seed: int) -> Path:
 
 
 async def live(
-    directory: Path, seed: int, steps: int, *, segment_bytes: int
+    directory: Path, seed: int, steps: int, *, segment_bytes: int, devices: int = DEVICES
 ) -> tuple[dict[int, tuple[State, list[str]]], list[tuple[int, list[str], bytes]]]:
-    """Run a random history with checkpoints; returns the state after each record, and all closes."""
+    """Run a random history with checkpoints, from `devices` devices on; returns the state after each record, and all
+    closes."""
     rng = np.random.default_rng(seed)
-    ids = [f"bat-{i}" for i in range(DEVICES)]
+    ids = [f"bat-{i}" for i in range(devices)]
     states: dict[int, tuple[State, list[str]]] = {}
     made: list[Closes] = []
     async with session(directory, ids, segment_bytes=segment_bytes) as (recorder, checkpoints):
@@ -47,12 +49,17 @@ async def live(
 
 
 @few
-@given(seed=st.integers(0, 2**32), cut=st.floats(0, 1), segment_bytes=st.sampled_from([1, 5_000, 1 << 20]))
+@given(
+    seed=st.integers(0, 2**32),
+    cut=st.floats(0, 1),
+    segment_bytes=st.sampled_from([1, 5_000, 1 << 20]),
+    devices=st.sampled_from([0, 1, DEVICES]),
+)
 def test_recover_spool_cut_at_any_byte_is_the_state_of_then(
-    tmp_path: Path, seed: int, cut: float, segment_bytes: int
+    tmp_path: Path, seed: int, cut: float, segment_bytes: int, devices: int
 ) -> None:
     directory = fresh(tmp_path, seed)
-    states, closes = asyncio.run(live(directory, seed, 20, segment_bytes=segment_bytes))
+    states, closes = asyncio.run(live(directory, seed, 20, segment_bytes=segment_bytes, devices=devices))
     last = segments(directory / "spool")[-1]
     checkpoint = Checkpoints(directory / "checkpoints").load()
     with last.open("r+b") as file:
@@ -112,6 +119,60 @@ async def test_recover_several_lives_with_devices_in_another_order_goes_on(tmp_p
         (found,) = recorder.unlogged()
         assert [ids[slot] for slot in found.closes.slots] == ["a", "b"]
         assert found.closes.charge_wh.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("checkpointed", [False, True])
+async def test_recover_devices_imported_into_a_gateway_without_any_keep_their_energy(
+    tmp_path: Path, segment_bytes: int, checkpointed: bool
+) -> None:
+    """Imports come in turn while the gateway runs, the first of them into a fleet of nobody."""
+    ids: list[str] = []
+    async with session(tmp_path, ids, segment_bytes=segment_bytes) as (recorder, checkpoints):
+        for count, name in enumerate(("a", "b", "c"), start=1):
+            ids.append(name)
+            for seq in (count, count + 1):
+                rows = [row(slot=s, seq=seq, t=10 * seq, charge_counter_wh=10 * s + seq) for s in range(count)]
+                recorder.take(batch(rows), at(10 * seq))
+            if checkpointed:
+                await recorder.checkpoint(checkpoints, at(10 * count), {"live.soc_pct": np.arange(float(count))})
+        state = state_of(recorder.engine)
+    found = restarted(tmp_path, ids)
+    assert state_of(found.engine) == state
+    assert found.stats.nameless == 0
+    assert found.engine.charge.wh[:3].tolist() == [4.0, 14.0, 24.0]
+    if checkpointed:
+        assert found.checkpoint is not None
+        assert found.checkpoint.header.ids == ["a", "b", "c"]
+
+
+async def test_recorder_names_that_a_full_queue_refused_are_written_before_the_first_row(tmp_path: Path) -> None:
+    ids = ["a"]
+    async with session(tmp_path, ids, queue_bytes=1_000) as (recorder, checkpoints):
+        await settle(recorder)
+        recorder.spool.gate.clear()
+        recorder.take(batch([row(seq=seq, t=10 * seq, charge_counter_wh=seq) for seq in range(1, 31)]), at(300))
+        ids.append("b")
+        with pytest.raises(StorageError):
+            await recorder.checkpoint(checkpoints, at(301), {})
+        recorder.spool.gate.set()
+        await settle(recorder)
+        recorder.take(batch([row(slot=1, seq=1, charge_counter_wh=7)]), at(302))
+        state = state_of(recorder.engine)
+    found = restarted(tmp_path, ids)
+    assert (state_of(found.engine), found.stats.nameless) == (state, 0)
+
+
+async def test_recover_devices_that_nothing_names_are_counted(tmp_path: Path) -> None:
+    """A spool that lost its names says so, and gives nobody what may be another's."""
+    ids = ["a"]
+    async with session(tmp_path, ids) as (recorder, checkpoints):
+        recorder.take(batch([row(slot=s, seq=1, charge_counter_wh=1) for s in (0, 1)]), at(10))
+        await recorder.checkpoint(checkpoints, at(11), {})
+        recorder.take(batch([row(slot=2, seq=1, charge_counter_wh=1)]), at(12))
+    found = restarted(tmp_path, ["a", "b", "c"])
+    assert found.stats.nameless == 2
+    assert found.engine.seen.high[:3].tolist() == [1, 0, 0]
 
 
 def truncate_newest(directory: Path) -> None:
