@@ -22,8 +22,8 @@ class Terms:
         self._version = -1
 
     def update(self) -> None:
-        """Agree on what has changed since the last time."""
-        if self._version == self._fleet.version:
+        """Agree on what has changed since the last time; where the recorder has no room for it, at the next call."""
+        if self._version == self._fleet.version or not self._recorder.room:
             return
         n, plate = self._fleet.n, self._fleet.nameplate
         length_s = np.full(n, self._recorder.engine.rules.length_s, dtype=np.int64)

@@ -133,7 +133,10 @@ class Recorder:
         return Recorded(record=record, taken=taken)
 
     def agree(self, agreed: Agreed, now: Now) -> int:
-        """Terms of some devices from here on. Returns the record."""
+        """Terms of some devices from here on. Returns the record. Raises StorageError without `room` in the spool,
+        and then nothing has changed."""
+        if not self.spool.room:
+            raise StorageError("the spool's queue is full")
         self._name_devices()
         closes = self.engine.agree(agreed)
         return self._append(Kind.TERMS, terms_payload(now, agreed, closes), closes)

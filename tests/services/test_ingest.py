@@ -15,6 +15,7 @@ from gateway.domain.metering import Rules
 from gateway.domain.model import AckBatch, AckToken, ReadingBatch, StatusBatch
 from gateway.ports import Emit
 from gateway.services.ingest import Ingest
+from gateway.services.terms import Terms
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool import Spool
@@ -265,6 +266,23 @@ async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> N
         emit(ReadingBatch(acks=acks))
         assert r.ingest._fleet.live.online[:3].tolist() == [-1, 0, -1]
         assert r.acks == [acks]
+
+
+async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:
+    async with rig(tmp_path, queue_bytes=2_000, running=False) as r:
+        slot = r.ingest._fleet.enroll(home("d", tags=("daily",)), FACTS)
+        terms = Terms(fleet=r.ingest._fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
+        r.spool.gate.clear()
+        while r.recorder.room:
+            r.recorder.take(batch([row(seq=1)]), r.clock.now())
+        full = r.spool.last_record
+        terms.update()
+        assert r.spool.last_record == full
+        r.spool.gate.set()
+        await until(lambda: r.spool.durable_record == full)
+        terms.update()
+        assert r.spool.last_record == full + 1
+        assert r.recorder.engine.terms.length_ms[slot] == 300_000
 
 
 @pytest.mark.parametrize("name", ["gateway_settlement_rows", "gateway_duplicates", "gateway_spool_failing"])

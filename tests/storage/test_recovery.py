@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.domain.closes import NO_CLOSES, Closes
 from gateway.domain.errors import StorageError
 from gateway.domain.metering import Rules
+from gateway.domain.terms import Agreed
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool import Scan, segments
 from tests.energy_batches import T0, at, batch, row
@@ -24,6 +25,14 @@ def fresh(tmp_path: Path, seed: int) -> Path:
     directory = tmp_path / str(seed)
     shutil.rmtree(directory, ignore_errors=True)
     return directory
+
+
+def terms(slots: list[int]) -> Agreed:
+    n = len(slots)
+    return Agreed(
+        slots=np.array(slots, dtype=np.int32), length_s=np.full(n, 300), counter_step_wh=np.full(n, 1.0),
+        rated_w=np.full(n, 5000.0),
+    )  # fmt: skip
 
 
 async def live(
@@ -161,6 +170,24 @@ async def test_recorder_names_that_a_full_queue_refused_are_written_before_the_f
         state = state_of(recorder.engine)
     found = restarted(tmp_path, ids)
     assert (state_of(found.engine), found.stats.nameless) == (state, 0)
+
+
+async def test_recorder_terms_without_room_change_nothing(tmp_path: Path) -> None:
+    """What the engine goes by and the spool does not have would be another fleet after the next start."""
+    ids = ["a"]
+    async with session(tmp_path, ids, queue_bytes=600) as (recorder, _):
+        recorder.spool.gate.clear()
+        while recorder.spool.room:
+            recorder.take(batch([row(seq=1, charge_counter_wh=1)]), at(10))
+        state = state_of(recorder.engine)
+        with pytest.raises(StorageError):
+            recorder.agree(terms([0]), at(11))
+        assert state_of(recorder.engine) == state
+        recorder.spool.gate.set()
+        await settle(recorder)
+        recorder.agree(terms([0]), at(12))
+        state = state_of(recorder.engine)
+    assert state_of(restarted(tmp_path, ids).engine) == state
 
 
 async def test_recover_devices_that_nothing_names_are_counted(tmp_path: Path) -> None:
