@@ -279,7 +279,8 @@ class Control:
         taking &= ~resting.free
         stopped = taking & (snapshot.control.held == Held.FREE) & (steered.wanted_w == 0)
         taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
-        low = self._custody.reserves_due(taking)
+        # who is not to be written is not told a reserve either
+        low = self._custody.reserves_due(taking & seen.allowed.controllable)
         taking &= ~low
         taking &= ~self._custody.unattended(snapshot, now)
         if self._releasing_untimed:

@@ -134,6 +134,21 @@ async def test_control_islanded_device_is_never_written() -> None:
     assert world.ops(0)[-1] is CommandOp.RELEASE
 
 
+async def test_control_islanded_device_is_told_no_reserve_either_until_it_is_back() -> None:
+    world = World(homes_of(2, reserve_pct=40.0))
+    world.homes.reserve_pct[:] = 20.0
+    world.homes.islanded.add(1)
+    await world.go(2)
+    await world.submit(s=3_600, target_w=3_000)
+    await world.go(30)
+    assert world.ops(1) == []
+    assert world.ops(0)[0] is CommandOp.RESERVE
+    world.homes.islanded.clear()
+    await world.go(30)
+    assert world.ops(1)[0] is CommandOp.RESERVE
+    assert CommandOp.SETPOINT in world.ops(1)
+
+
 async def test_control_device_that_islands_in_mid_event_is_left_alone_until_it_is_back_above_its_reserve() -> None:
     world = await settled()
     world.homes.islanded.add(2)
