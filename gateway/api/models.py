@@ -239,8 +239,10 @@ class SessionState(Body):
 
 class DeviceState(Body):
     """A device: its enrollment and, where known, its newest reading and what it may do now. `steerable`: it takes
-    setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as.
-    `reserve_pct` is the reserve that the newest reading tells; the one in force is that of `device`."""
+    setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as. `unclear`:
+    members of its newest reading that are about its safety and are not understood; a word among them (`mode`, `grid`,
+    `locked`, `opt_out`, `faults`, or the whole `message`) keeps it from being steered, a number the directions that
+    rest on it. `reserve_pct` is the reserve that the newest reading tells; the one in force is that of `device`."""
 
     device: DeviceFields
     steerable: bool | None
@@ -251,6 +253,7 @@ class DeviceState(Body):
     reserve_pct: float | None
     held: str
     setpoint_w: int | None
+    unclear: list[str] = Field(default_factory=list)
     session: SessionState | None = None
 
 

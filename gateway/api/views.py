@@ -7,7 +7,7 @@ from gateway.api.models import DeviceState, SessionState, Unenrolled
 from gateway.clock import Clock
 from gateway.domain.columns import Held
 from gateway.domain.fleet import Fleet
-from gateway.domain.model import NEVER_MS, Connection, Device, DeviceId
+from gateway.domain.model import NEVER_MS, Connection, Device, DeviceId, unclear_names
 from gateway.links.mqtt import MqttLink
 from gateway.services.inventory import DeviceFields, Inventory
 from gateway.services.session import Session
@@ -104,6 +104,7 @@ class FleetView:
             reserve_pct=_known(live.reserve_pct[slot]),
             held=held.name.lower(),
             setpoint_w=int(control.setpoint_w[slot]) if held is Held.CONTROLLED else None,
+            unclear=unclear_names(int(live.unclear[slot])),
             session=self._session(slot),
         )
 

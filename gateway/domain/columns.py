@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gateway.domain.model import NEVER_MS, Bools, Floats, Ints, Small
+from gateway.domain.model import NEVER_MS, Bools, Flags, Floats, Ints, Small
 
 Singles = NDArray[np.float32]
 
@@ -227,7 +227,8 @@ class Live(Table):
     confirmed (NaN none): see `reserve`.
     `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the newest since
     `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the most export.
-    `reconnected_mono_ms` the end of the last islanding.
+    `reconnected_mono_ms` the end of the last islanding. `unclear`: `Unclear` bits of what the device said last and
+    nobody understood; of `mode`, `grid`, `locked`, `opt_out` and `faults` the last word that was understood stands.
     """
 
     SPEC = {
@@ -260,6 +261,7 @@ class Live(Table):
         "lock_gone_s": (np.float32, 0.0),
         "opt_out_gone_s": (np.float32, 0.0),
         "faults": (np.int64, 0),
+        "unclear": (np.int16, 0),
         "cmd": (np.int64, 0),
         "seen_mono_ms": (np.int64, NEVER_MS),
         "reconnected_mono_ms": (np.int64, NEVER_MS),
@@ -303,6 +305,7 @@ class Live(Table):
     lock_gone_s: Singles
     opt_out_gone_s: Singles
     faults: Ints
+    unclear: Flags
     cmd: Ints
     seen_mono_ms: Ints
     reconnected_mono_ms: Ints

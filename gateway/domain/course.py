@@ -139,7 +139,7 @@ class _Desk:
         self._each_w = power.each_w
         self._here = control.held != Held.LEFT
         self._on_grid = live.grid != Grid.ISLAND
-        faulty = (allowed.reasons_discharge & np.uint32(Reason.FAULT)) != 0
+        faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
         self._reliable = allowed.controllable & follows & ~faulty
         self._deaf = ~follows
         self._taken_w = np.zeros(n, dtype=np.int64)

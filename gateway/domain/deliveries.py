@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.columns import Held, Singles, Table, run
-from gateway.domain.envelope import Bits, Envelope, Reason
+from gateway.domain.envelope import UNCLEAR, Bits, Envelope, Reason
 from gateway.domain.fleet import Snapshot
 from gateway.domain.measured import Power
 from gateway.domain.model import Bools, CommandResult, Ints, Now, Slots, Small
@@ -90,7 +90,7 @@ class Rows(Table):
         "status": (np.int8, 0),
         "failure": (np.int8, 0),
         "result": (np.int8, 0),
-        "limits": (np.uint32, 0),
+        "limits": (np.uint64, 0),
         "asked_w": (np.float32, 0.0),
         "allowed_w": (np.float32, np.nan),
         "written_w": (np.float32, np.nan),
@@ -275,10 +275,11 @@ def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: 
     return status
 
 
-_OFFLINE = np.uint32(Reason.OFFLINE | Reason.STALE | Reason.STUCK | Reason.ISLANDED)
-_BARRED = np.uint32(
+_OFFLINE = np.uint64(Reason.OFFLINE | Reason.STALE | Reason.STUCK | Reason.ISLANDED)
+_BARRED = np.uint64(
     Reason.QUARANTINED | Reason.FROZEN | Reason.LOCKED | Reason.NOT_STEERABLE | Reason.UNENROLLED | Reason.OPTED_OUT
-)
+    | UNCLEAR
+)  # fmt: skip
 
 
 def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
@@ -288,8 +289,8 @@ def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
     failure = np.zeros(len(slots), dtype=np.int8)
     failure[nothing] = Failure.LIMIT
     failure[sight.silent[slots]] = Failure.NO_RESPONSE
-    failure[refused | ((bits & np.uint32(Reason.REFUSED)) != 0)] = Failure.REFUSED
+    failure[refused | ((bits & np.uint64(Reason.REFUSED)) != 0)] = Failure.REFUSED
     failure[(bits & _BARRED) != 0] = Failure.BARRED
-    failure[(bits & np.uint32(Reason.FAULT)) != 0] = Failure.FAULT
+    failure[(bits & np.uint64(Reason.FAULT)) != 0] = Failure.FAULT
     failure[(bits & _OFFLINE) != 0] = Failure.OFFLINE
     return failure

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.domain.columns import Bar, Live, Nameplate
-from gateway.domain.envelope import LimitParams, Reason, Side, spread
+from gateway.domain.envelope import UNCLEAR, LimitParams, Reason, Side, spread, unclear_reason
 from gateway.domain.fleet import Snapshot
-from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Now
+from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Now, Unclear
 
 NOT_TO_BE_WRITTEN = (
     Reason.STALE | Reason.STUCK | Reason.OFFLINE | Reason.ISLANDED | Reason.UNENROLLED | Reason.NOT_STEERABLE
-    | Reason.LOCKED | Reason.QUARANTINED | Reason.FROZEN
+    | Reason.LOCKED | Reason.QUARANTINED | Reason.FROZEN | UNCLEAR
 )  # fmt: skip
 """Reasons that forbid both directions and leave the device alone altogether."""
 
@@ -72,6 +72,8 @@ def blind(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale:
             ((bars & np.uint8(Bar.FROZEN)) != 0, Reason.FROZEN),
             ((bars & np.uint8(Bar.MOVING)) != 0, Reason.UNENROLLED),
         )
+    if live.unclear.any():
+        causes += _unclear(out, into, plate, live)
     blind = np.zeros(snapshot.n, dtype=np.bool_)
     for where, reason in causes:
         if not where.any():
@@ -81,6 +83,27 @@ def blind(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale:
         if reason in NOT_TO_BE_WRITTEN:
             blind |= where
     return blind
+
+
+def _unclear(out: Side, into: Side, plate: Nameplate, live: Live) -> tuple[tuple[Bools, Reason], ...]:
+    """What devices said of their safety and nobody understood: each word that bars them. A number only stops the
+    directions that rest on it; what runs in one of them is not renewed."""
+    everywhere: Bools = np.ones(len(live.unclear), dtype=np.bool_)
+    bounded = np.isfinite(plate.site_phase_w_max)
+    for member, side, rests in (
+        (Unclear.RESERVE_PCT, out, everywhere),
+        (Unclear.DISCHARGE_W_MAX, out, everywhere),
+        (Unclear.CHARGE_W_MAX, into, everywhere),
+        (Unclear.TEMP_C, out, np.isnan(live.discharge_w_max)),
+        (Unclear.TEMP_C, into, everywhere),
+        (Unclear.GRID_PHASES, out, bounded),
+        (Unclear.GRID_PHASES, into, bounded),
+    ):
+        where = ((live.unclear & member) != 0) & rests
+        side.forbid(where, unclear_reason(member))
+        side.unknown |= where
+    told = [member for member in Unclear if unclear_reason(member) in UNCLEAR]
+    return tuple(((live.unclear & member) != 0, unclear_reason(member)) for member in told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

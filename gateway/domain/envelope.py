@@ -6,13 +6,14 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.model import Bools, Floats, Ints
+from gateway.domain.model import Bools, Floats, Ints, Unclear
 
-Bits = NDArray[np.uint32]
+Bits = NDArray[np.uint64]
 
 
 class Reason(IntFlag):
-    """Named causes that narrow a device's power; `RATING` where nothing but the nameplate does."""
+    """Named causes that narrow a device's power; `RATING` where nothing but the nameplate does. `UNCLEAR_*`: the device
+    said that member, and nobody understood it."""
 
     RATING = 1 << 0
     BMS = 1 << 1
@@ -45,6 +46,28 @@ class Reason(IntFlag):
     REFUSED = 1 << 28
     DEVICE_FLOOR = 1 << 29
     SOC_DOUBT = 1 << 30
+    UNCLEAR_MODE = Unclear.MODE << 31
+    UNCLEAR_GRID = Unclear.GRID << 31
+    UNCLEAR_LOCKED = Unclear.LOCKED << 31
+    UNCLEAR_OPT_OUT = Unclear.OPT_OUT << 31
+    UNCLEAR_FAULTS = Unclear.FAULTS << 31
+    UNCLEAR_RESERVE_PCT = Unclear.RESERVE_PCT << 31
+    UNCLEAR_DISCHARGE_W_MAX = Unclear.DISCHARGE_W_MAX << 31
+    UNCLEAR_CHARGE_W_MAX = Unclear.CHARGE_W_MAX << 31
+    UNCLEAR_TEMP_C = Unclear.TEMP_C << 31
+    UNCLEAR_GRID_PHASES = Unclear.GRID_PHASES << 31
+    UNCLEAR_MESSAGE = Unclear.MESSAGE << 31
+
+
+def unclear_reason(members: Unclear) -> Reason:
+    """The reasons that name members which were not understood."""
+    return Reason(members << 31)
+
+
+UNCLEAR = unclear_reason(
+    Unclear.MODE | Unclear.GRID | Unclear.LOCKED | Unclear.OPT_OUT | Unclear.FAULTS | Unclear.MESSAGE
+)
+"""Words that may have said anything: who says one of them and is not understood is left alone altogether."""
 
 
 def reason_names(bits: int) -> list[str]:
@@ -109,7 +132,7 @@ class Side:
 
     def __init__(self, rating_w: Floats) -> None:
         self.power_w = rating_w.copy()
-        self.reasons: Bits = np.zeros(len(rating_w), dtype=np.uint32)
+        self.reasons: Bits = np.zeros(len(rating_w), dtype=np.uint64)
         self.unknown: Bools = np.zeros(len(rating_w), dtype=np.bool_)
 
     def narrow(self, limit_w: Floats, *reasons: Reason | tuple[Reason, Bools]) -> None:
@@ -127,11 +150,11 @@ class Side:
     def forbid(self, where: Bools, reason: Reason) -> None:
         if where.any():
             self.power_w *= ~where
-            self.reasons |= where * np.uint32(reason)
+            self.reasons |= where * np.uint64(reason)
 
     def mark(self, where: Bools, reason: Reason) -> None:
         if where.any():
-            self.reasons |= where * np.uint32(reason)
+            self.reasons |= where * np.uint64(reason)
 
     def finish(self) -> None:
         self.mark(self.reasons == 0, Reason.RATING)

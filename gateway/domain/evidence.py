@@ -5,11 +5,14 @@ and whether a reserve is what its device goes on telling.
 time between them; what is not known moves nothing.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.domain import reserve
 from gateway.domain.columns import Live, Nameplate
-from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Ints, LiveBatch, Now, Slots
+from gateway.domain.model import NEVER_MS, Bools, Floats, Grid, Ints, LiveBatch, Now, Slots, Unclear
 
 TRICKLE_PART = 0.02
 """Standby and balancing move energy that no SoC shows: power below this part of the rating counts as none."""
@@ -59,10 +62,11 @@ def take(live: Live, plate: Nameplate, batch: LiveBatch, now: Now) -> int:
     implausible = np.abs(battery_w) > IMPLAUSIBLE_X * since.rated_w + IMPLAUSIBLE_W
     if implausible.any():
         battery_w = np.where(implausible, np.nan, battery_w)
+    stands = _understood(live, batch, keep, slots)
     for name in AS_IT_COMES:
-        live.column(name)[slots] = getattr(batch, name)[keep]
+        live.column(name)[slots] = stands.get(name, getattr(batch, name)[keep])
     _reserve(live, plate, batch, keep, since, now.mono_ms - seen)
-    _noes(live, batch, keep, since)
+    _noes(live, batch, keep, since, stands)
     live.battery_w[slots] = battery_w
     live.seen_mono_ms[slots] = seen
     live.online[slots] = 1
@@ -76,6 +80,29 @@ def take(live: Live, plate: Nameplate, batch: LiveBatch, now: Now) -> int:
     _wear(live, plate, slots, since)
     _worst_load(live, slots, seen)
     return int(np.count_nonzero(implausible))
+
+
+WORDS = (
+    ("mode", Unclear.MODE),
+    ("grid", Unclear.GRID),
+    ("locked", Unclear.LOCKED),
+    ("opt_out", Unclear.OPT_OUT),
+    ("faults", Unclear.FAULTS),
+)
+
+
+def _understood(live: Live, batch: LiveBatch, keep: Bools, slots: Slots) -> dict[str, NDArray[np.generic]]:
+    """Note what was not understood; where that is a word, the last one that was understood stands."""
+    if batch.unclear is None:
+        if live.unclear[slots].any():
+            live.unclear[slots] = 0
+        return {}
+    told = live.unclear[slots] = batch.unclear[keep]
+    return {
+        name: np.where(told & member, live.column(name)[slots], getattr(batch, name)[keep])
+        for name, member in WORDS
+        if (told & member).any()
+    }
 
 
 class _Since:
@@ -109,13 +136,15 @@ def _reserve(live: Live, plate: Nameplate, batch: LiveBatch, keep: Bools, since:
     reserve.hear(live, plate, slots, reserve_pct, told, since.gap_ms / 1000)
 
 
-def _noes(live: Live, batch: LiveBatch, keep: Bools, since: _Since) -> None:
+def _noes(
+    live: Live, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapping[str, NDArray[np.generic]]
+) -> None:
     """What owners and people on the spot have said no to: it counts at once and ends as a lower reserve begins, since
     a controller that restarts tells nothing of it before it has its settings."""
     slots, gap_s = batch.slots[keep], np.minimum(since.gap_ms / 1000, reserve.SILENCE_S)
     for column, gone_s, told in (
-        (live.opt_out, live.opt_out_gone_s, batch.opt_out[keep] != 0),
-        (live.locked, live.lock_gone_s, batch.locked[keep] != 0),
+        (live.opt_out, live.opt_out_gone_s, stands.get("opt_out", batch.opt_out[keep]) != 0),
+        (live.locked, live.lock_gone_s, stands.get("locked", batch.locked[keep]) != 0),
     ):
         before = column[slots] != 0
         if not (told | before).any():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gateway.domain import evidence, reserve
 from gateway.domain.columns import SETTLE_S, Control, Live, Nameplate
 from gateway.domain.errors import invariant
-from gateway.domain.model import Bools, Connection, Device, DeviceId, LiveBatch, Now
+from gateway.domain.model import Bools, Connection, Device, DeviceId, LiveBatch, Now, UnclearBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,3 +244,7 @@ class Fleet:
     def take_live(self, batch: LiveBatch, now: Now) -> None:
         """Fold readings in: see `evidence.take`."""
         self.implausible += evidence.take(self.live, self.nameplate, batch, now)
+
+    def take_unclear(self, batch: UnclearBatch) -> None:
+        """Devices said something that nobody understood: that bars them until their next reading."""
+        np.bitwise_or.at(self.live.unclear, batch.slots, batch.unclear)

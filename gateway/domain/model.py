@@ -62,6 +62,31 @@ class Grid(IntEnum):
     ISLAND = 2
 
 
+class Unclear(IntFlag):
+    """Members of a live reading that a device said and nobody understood; `GRID_PHASES` any of the three, `MESSAGE` the
+    whole of it. A member that is not there is not unclear."""
+
+    MODE = 1
+    GRID = 2
+    LOCKED = 4
+    OPT_OUT = 8
+    FAULTS = 16
+    RESERVE_PCT = 32
+    DISCHARGE_W_MAX = 64
+    CHARGE_W_MAX = 128
+    TEMP_C = 256
+    GRID_PHASES = 512
+    MESSAGE = 1024
+
+
+CLEAR = Unclear(0)
+
+
+def unclear_names(bits: int) -> list[str]:
+    """Bits as the names of members, in order."""
+    return [str(member.name).lower() for member in Unclear if bits & member]
+
+
 class CommandOp(IntEnum):
     """What a device is told. `HOLD` is 0 W for a lease; `RELEASE` hands it back to the maker's own mode; `BLOCK` leaves
     it in that mode for a lease, but for discharging."""
@@ -172,8 +197,9 @@ class Device:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveBatch:
     """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes.
-    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or unknown.
-    `reserve_again`: the reserve is the one that was read before, it was not asked for anew (None = of nobody)."""
+    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or not said. `unclear`
+    holds `Unclear` bits, None = everything that was said was understood. `reserve_again`: the reserve is the one that
+    was read before, it was not asked for anew (None = of nobody)."""
 
     slots: Slots
     fresh: Bools
@@ -198,6 +224,16 @@ class LiveBatch:
     faults: Ints
     cmd: Ints
     reserve_again: Bools | None = None
+    unclear: Flags | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnclearBatch:
+    """Devices that said something of now that cannot be folded into their newest reading: a message nobody can read,
+    or one of unknown age with members nobody understands. `unclear` holds `Unclear` bits."""
+
+    slots: Slots
+    unclear: Flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,9 +288,11 @@ class AckToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingBatch:
-    """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable."""
+    """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable. `unclear` came
+    after what `live` holds of the same device."""
 
     live: LiveBatch | None = None
+    unclear: UnclearBatch | None = None
     energy: EnergyBatch | None = None
     status: StatusBatch | None = None
     acks: AckBatch | None = None

@@ -162,7 +162,7 @@ def plan(
     """
     control = snapshot.control
     writable = envelope.controllable & (control.held != Held.LEFT)
-    faulty = (envelope.reasons_discharge & np.uint32(Reason.FAULT)) != 0
+    faulty = (envelope.reasons_discharge & np.uint64(Reason.FAULT)) != 0
     narrow = envelope.must_narrow & writable
     take = members & writable & ~faulty
     rests = control.idle & False if blocked is None else blocked & take

@@ -29,6 +29,8 @@ from gateway.domain.model import (
     Now,
     ReadingBatch,
     StatusBatch,
+    Unclear,
+    UnclearBatch,
     WriteReport,
 )
 from gateway.ports import Emit
@@ -43,6 +45,7 @@ LIVE_AGE_MS_MAX = 120_000
 LIVE_AHEAD_MS_MAX = 60_000
 UNENROLLED_MAX = 1_000
 REJECTS = ("malformed", "schema", "identity", "topic", "profile")
+UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
 TELEMETRY_KINDS = ("energy",)
 
@@ -84,15 +87,18 @@ class _Lane:
 
 
 class _Rows:
-    """Messages of one lane within one read."""
+    """Messages of one lane within one read. `unclear`: what of a row's safety was not understood, by its number;
+    `unread`: who sent what nobody can read, and how many rows there were by then."""
 
-    __slots__ = ("lane", "rows", "settled", "slots")
+    __slots__ = ("lane", "rows", "settled", "slots", "unclear", "unread")
 
     def __init__(self, lane: _Lane) -> None:
         self.lane = lane
         self.slots: list[int] = []
         self.rows: list[Any] = []
         self.settled: list[bool] = []
+        self.unclear: dict[int, Unclear] = {}
+        self.unread: list[tuple[int, int]] = []
 
 
 class MqttLink:
@@ -181,7 +187,7 @@ class MqttLink:
                         if row.device != device:
                             raise Refused("identity")
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                        row = self._reread(packet.payload, device, batch.lane)
+                        row = self._reread(packet, device, slot, batch)
                         if row is None:
                             break
                     add_slot(slot)
@@ -204,7 +210,7 @@ class MqttLink:
             self._emit(ReadingBatch(token=token))
             return
         for batch in batches:
-            if batch.rows:
+            if batch.rows or batch.unread:
                 self._emit_control(batch)
         if token.packet_ids:
             self.control.acknowledge(token.generation, token.packet_ids)
@@ -215,6 +221,9 @@ class MqttLink:
         """Columns of the rows whose device is enrolled as this product; the rest is counted as `profile`."""
         slots = np.array(batch.slots, dtype=np.int32)
         columns = batch.lane.decoder.to_columns(batch.rows)
+        if batch.unclear:
+            columns["unclear"] = np.zeros(len(slots), dtype=np.int16)
+            columns["unclear"][list(batch.unclear)] = list(batch.unclear.values())
         settled = np.array(batch.settled, dtype=np.bool_)
         self.stats.messages[batch.lane.kind] += len(slots)
         own = self._fleet.nameplate.profile[slots] == batch.lane.profile
@@ -233,11 +242,34 @@ class MqttLink:
         if batch.lane.kind == "live":
             fresh = settled & self._plausible(columns["device_t_ms"], self._clock.now())
             self.stats.stale_live += int((~fresh).sum())
-            self._emit(ReadingBatch(live=LiveBatch(slots=slots, fresh=fresh, **columns)))
+            live = LiveBatch(slots=slots, fresh=fresh, **columns)
+            doubts = self._doubts(batch, live, settled) if batch.unclear or batch.unread else None
+            self._emit(ReadingBatch(live=live, unclear=doubts))
         elif batch.lane.kind == "status":
             self._emit(ReadingBatch(status=StatusBatch(slots=slots, **columns)))
         else:
             self._emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
+
+    def _doubts(
+        self, batch: _Rows, live: LiveBatch, settled: np.ndarray[Any, np.dtype[np.bool_]]
+    ) -> UnclearBatch | None:
+        """Who said something of now that no row can tell, unless a fresh one of the same device came after it: what
+        nobody can read, and what is unclear in a row of unknown age."""
+        profile = self._fleet.nameplate.profile
+        number = np.flatnonzero(profile[np.array(batch.slots, dtype=np.int32)] == batch.lane.profile)
+        found = [(at, slot, Unclear.MESSAGE) for at, slot in batch.unread if profile[slot] == batch.lane.profile]
+        if live.unclear is not None:
+            aged = np.flatnonzero(settled & ~live.fresh & (live.unclear != 0))
+            found += [(int(number[i]) + 1, int(live.slots[i]), Unclear(int(live.unclear[i]))) for i in aged]
+        stands = [
+            (slot, members)
+            for at, slot, members in found
+            if not (live.fresh & (live.slots == slot) & (number >= at)).any()
+        ]
+        if not stands:
+            return None
+        slots, unclear = zip(*stands, strict=True)
+        return UnclearBatch(slots=np.array(slots, dtype=np.int32), unclear=np.array(unclear, dtype=np.int16))
 
     @staticmethod
     def _plausible(t_ms: np.ndarray[Any, np.dtype[np.int64]], now: Now) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -257,13 +289,20 @@ class MqttLink:
                 log.warning("telemetry of a device that is not enrolled", extra={"device": device})
             self.unenrolled[device] = self._clock.now().utc_ms
 
-    def _reread(self, payload: bytes, device: str, lane: _Lane) -> Any:
-        """What the fast decoder would not take, point by point; None if it is refused (and counted)."""
+    def _reread(self, packet: mqtt5.PublishPacket, device: str, slot: int, batch: _Rows) -> Any:
+        """What the fast decoder would not take, point by point; None if it is refused (and counted). What the broker
+        had kept says nothing of now."""
+        lane = batch.lane
         try:
-            return lane.decoder.decode(payload, device)
+            row, unclear = lane.decoder.reread(packet.payload, device)
         except Refused as refused:
             self._reject(refused.reason, lane)
+            if lane.kind == "live" and refused.reason in UNREADABLE and not packet.retain:
+                batch.unread.append((len(batch.rows), slot))
             return None
+        if unclear:
+            batch.unclear[len(batch.rows)] = unclear
+        return row
 
     def _reject(self, reason: str, lane: _Lane) -> None:
         self.stats.rejects[reason] += 1

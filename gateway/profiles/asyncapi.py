@@ -6,6 +6,7 @@ from typing import Any
 from gateway.domain.model import ID_PATTERN
 from gateway.profiles.codec import Codec
 from gateway.profiles.message_schema import Commands, Member, MemberType, Message
+from gateway.profiles.points import CATALOGUE
 
 ASYNCAPI_VERSION = "3.0.0"
 
@@ -19,7 +20,7 @@ def asyncapi(codecs: Iterable[Codec], platform: dict[str, Any], schemas: dict[st
         name = codec.name
         for kind, message in codec.document.messages.items():
             key = f"{name}.{kind}"
-            channels[key] = _channel(message.topic, key, _message_schema(message), message.description)
+            channels[key] = _channel(message.topic, key, _message_schema(kind, message), message.description)
             operations[f"receive.{key}"] = _operation(key, "receive", message.qos, retain=message.retain)
         if codec.document.commands is not None:
             key = f"{name}.command"
@@ -38,7 +39,8 @@ def asyncapi(codecs: Iterable[Codec], platform: dict[str, Any], schemas: dict[st
             "title": "Battery fleet gateway: MQTT",
             "version": "1",
             "description": "JSON over MQTT 5. Power in W, battery + = discharge, grid + = import. Times are UTC "
-            "epoch milliseconds. null or an absent member means unknown, never zero.",
+            "epoch milliseconds. null or an absent member means unknown, never zero; where null is not allowed, leave "
+            "the member out.",
         },
         "defaultContentType": "application/json",
         "channels": channels,
@@ -63,20 +65,20 @@ def _operation(key: str, action: str, qos: int, *, retain: bool) -> dict[str, An
     }
 
 
-def _message_schema(message: Message) -> dict[str, Any]:
+def _message_schema(kind: str, message: Message) -> dict[str, Any]:
     properties: dict[str, Any] = {message.identity: {"type": "string", "pattern": ID_PATTERN}}
-    for point in message.points.values():
-        properties[point.key] = _point_schema(point)
+    for name, point in message.points.items():
+        properties[point.key] = _point_schema(point, nullable=not point.required and not CATALOGUE[kind][name].barring)
     required = [message.identity, *(point.key for point in message.points.values() if point.required)]
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _point_schema(point: Member) -> dict[str, Any]:
+def _point_schema(point: Member, *, nullable: bool) -> dict[str, Any]:
     schema: dict[str, Any] = {}
     if point.type is MemberType.ENUM:
         schema["enum"] = list(point.values or {})
     else:
-        schema["type"] = point.type.value if point.required else [point.type.value, "null"]
+        schema["type"] = [point.type.value, "null"] if nullable else point.type.value
     if point.range is not None:
         low, high = sorted((point.range[0] / point.scale, point.range[1] / point.scale))
         schema |= {"minimum": low, "maximum": high}

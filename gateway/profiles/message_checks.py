@@ -66,6 +66,8 @@ def _point_faults(point: Member, canonical: Canonical) -> list[str]:
         faults.append("sign: battery power is discharge_positive or charge_positive")
     if canonical.power == "grid" and point.sign in (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE):
         faults.append("sign: grid power is import_positive or export_positive")
+    if canonical.word and point.scale != 1:
+        faults.append("scale: a field of bits has none")
     if canonical.required and not point.required:
         faults.append("required: must be true")
     if point.values is not None and canonical.members is not None:

@@ -2,14 +2,16 @@
 
 The fast path is one msgspec struct per message with the profile's ranges as constraints. A payload that fails it is
 read again point by point: an implausible or mistyped optional point becomes unknown and is counted, a missing or bad
-required point or a wrong identity refuses the whole message. The codec rejects, it never clamps.
+required point or a wrong identity refuses the whole message. The codec rejects, it never clamps. A point about safety
+that is there and is not understood is named: unknown would be less than the device has said.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -17,14 +19,16 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from gateway.domain.errors import invariant
-from gateway.domain.model import CommandOp, is_device_id
+from gateway.domain.model import CLEAR, CommandOp, Unclear, is_device_id
 from gateway.profiles.base import FLIPPED, Sign
+from gateway.profiles.json_text import tolerant_json
 from gateway.profiles.message_schema import Member, MemberType, Message
 from gateway.profiles.points import CATALOGUE, Canonical
 from gateway.profiles.schema import ProfileDocument
 
 Columns = dict[str, NDArray[Any]]
 MAX_INTEGER = 2**53
+WORD_BITS = 64
 _FORM_OF = {
     CommandOp.SETPOINT: "setpoint",
     CommandOp.HOLD: "hold",
@@ -65,7 +69,7 @@ def _raw_range(point: Member) -> tuple[float, float] | None:
     return low, high
 
 
-def _annotation(point: Member) -> Any:
+def _annotation(point: Member, canonical: Canonical) -> Any:
     bounds = _raw_range(point)
     if point.type is MemberType.NUMBER:
         kind: Any = float if bounds is None else Annotated[float, msgspec.Meta(ge=bounds[0], le=bounds[1])]
@@ -75,7 +79,37 @@ def _annotation(point: Member) -> Any:
         return Annotated[int, msgspec.Meta(ge=int(max(low, -MAX_INTEGER)), le=int(min(high, MAX_INTEGER)))]
     if point.type is MemberType.BOOLEAN:
         return bool
+    if canonical.barring and point.values:
+        return Literal[tuple(point.values)]
     return str
+
+
+def _read(payload: bytes) -> object:
+    """A document as plain values. Raises Refused: malformed."""
+    try:
+        found: object = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            found = tolerant_json(payload)
+        except ValueError:
+            raise Refused("malformed") from None
+    return found
+
+
+def _integral(value: object) -> object:
+    """A whole number that was written with a decimal point is a whole number in JSON."""
+    if isinstance(value, float) and abs(value) <= MAX_INTEGER and value.is_integer():
+        return int(value)
+    return value
+
+
+def _word(value: object) -> int | None:
+    """A field of 64 bits, bit 63 as the sign; None for anything else."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << WORD_BITS:
+        return None
+    return value - (1 << WORD_BITS) if value >> (WORD_BITS - 1) else value
 
 
 class Decoder:
@@ -90,12 +124,13 @@ class Decoder:
         self.implausible = 0
         catalogue = CATALOGUE[kind]
         self._message = message
+        self._annotations: dict[str, Any] = {}
         # The identity is compared with the topic's, whose form was checked, so the struct need not check it again.
         fields: list[Any] = [("device", str)]
         rename = {"device": message.identity}
         for name, point in message.points.items():
             rename[name] = point.key
-            annotation = _annotation(point)
+            annotation = self._annotations[name] = _annotation(point, catalogue[name])
             fields.append(
                 (name, annotation) if point.required else (name, annotation, self._default(point, catalogue[name]))
             )
@@ -129,35 +164,51 @@ class Decoder:
 
     def decode(self, payload: bytes, device: str) -> Any:
         """One message of `device` as a struct. Raises Refused: malformed | schema | identity."""
+        return self.reread(payload, device)[0]
+
+    def reread(self, payload: bytes, device: str) -> tuple[Any, Unclear]:
+        """One message of `device` as a struct, and what of its safety it says without being understood. Raises Refused
+        like `decode`."""
+        unclear = CLEAR
         try:
             row: Any = self.fast(payload)
-        except msgspec.ValidationError:
-            row = self._lenient(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refused("malformed") from None
+            row, unclear = self._lenient(payload)
         if row.device != device:
             raise Refused("identity")
-        return row
+        return row, unclear
 
-    def _lenient(self, payload: bytes) -> Any:
-        try:
-            raw = msgspec.json.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refused("malformed") from None
+    def _lenient(self, payload: bytes) -> tuple[Any, Unclear]:
+        raw = _read(payload)
         if not isinstance(raw, dict) or not isinstance(raw.get(self._message.identity), str):
             raise Refused("schema")
         values: dict[str, Any] = {"device": raw[self._message.identity]}
+        unclear = CLEAR
         for name, point in self._message.points.items():
-            value = raw.get(point.key)
+            canonical, value = CATALOGUE[self.kind][name], raw.get(point.key)
             try:
-                values[name] = msgspec.convert(value, _annotation(point))
+                values[name] = self._converted(name, point, canonical, value)
             except msgspec.ValidationError:
                 if point.required:
                     raise Refused("schema") from None
-                values[name] = self._default(point, CATALOGUE[self.kind][name])
-                if value is not None:
-                    self.implausible += 1
-        return self._struct(**values)
+                values[name] = self._default(point, canonical)
+                self.implausible += value is not None
+                if value is not None or (canonical.barring and point.key in raw):
+                    unclear |= canonical.unclear
+        return self._struct(**values), unclear
+
+    def _converted(self, name: str, point: Member, canonical: Canonical, value: object) -> Any:
+        """One value as the struct has it. Raises msgspec.ValidationError."""
+        if canonical.word:
+            word = _word(value)
+            if word is None:
+                raise msgspec.ValidationError(f"Expected {WORD_BITS} bits")
+            return word
+        if isinstance(value, float) and not math.isfinite(value):
+            raise msgspec.ValidationError("Expected a finite number")
+        if isinstance(value, int) and abs(value) > 1 << WORD_BITS:
+            raise msgspec.ValidationError("Expected a smaller number")
+        return msgspec.convert(_integral(value) if point.type is MemberType.INTEGER else value, self._annotations[name])
 
     def to_columns(self, rows: Sequence[Any]) -> Columns:
         """Rows as canonical columns: scaled, signs canonical, enumerations as numbers, unknown as NaN or sentinel."""

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gateway.domain.model import NEVER_MS, CommandResult, Grid, Mode
+from gateway.domain.model import CLEAR, NEVER_MS, CommandResult, Grid, Mode, Unclear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canonical:
-    """A column: `dtype`, the value that means unknown, and for enumerations the member names. A `flag` is 1 or 0."""
+    """A column: `dtype`, the value that means unknown, and for enumerations the member names. A `flag` is 1 or 0, a
+    `word` a field of 64 bits. `unclear`: a device that says this and is not understood is not steered by what is left;
+    nothing (0) where unknown is safe by itself."""
 
     dtype: DTypeLike
     unknown: float | int
@@ -19,23 +21,33 @@ class Canonical:
     required: bool = False
     power: str = ""
     flag: bool = False
+    word: bool = False
+    unclear: Unclear = CLEAR
+
+    @property
+    def barring(self) -> bool:
+        """Whether it is a word about safety, for which null says as little as anything else that is not understood. A
+        number that is null is unknown."""
+        return bool(self.unclear) and self.dtype is not np.float64
 
 
-def _number(unit: str, *, power: str = "") -> Canonical:
-    return Canonical(dtype=np.float64, unknown=float("nan"), unit=unit, power=power)
+def _number(unit: str, *, power: str = "", unclear: Unclear = CLEAR) -> Canonical:
+    return Canonical(dtype=np.float64, unknown=float("nan"), unit=unit, power=power, unclear=unclear)
 
 
-def _flag() -> Canonical:
-    return Canonical(dtype=np.int8, unknown=0, flag=True)
+def _flag(unclear: Unclear) -> Canonical:
+    return Canonical(dtype=np.int8, unknown=0, flag=True, unclear=unclear)
 
 
 def _integer(unit: str = "", *, unknown: int = 0, required: bool = False) -> Canonical:
     return Canonical(dtype=np.int64, unknown=unknown, unit=unit, required=required)
 
 
-def _members(kind: type[Mode] | type[Grid] | type[CommandResult], *, required: bool = False) -> Canonical:
+def _members(
+    kind: type[Mode] | type[Grid] | type[CommandResult], *, required: bool = False, unclear: Unclear = CLEAR
+) -> Canonical:
     names = {member.name.lower(): int(member) for member in kind}
-    return Canonical(dtype=np.int8, unknown=0, members=names, required=required)
+    return Canonical(dtype=np.int8, unknown=0, members=names, required=required, unclear=unclear)
 
 
 LIVE: dict[str, Canonical] = {
@@ -43,21 +55,21 @@ LIVE: dict[str, Canonical] = {
     "battery_w": _number("W", power="battery"),
     "soc_pct": _number("%"),
     "soc_step_pct": _number("%"),
-    "temp_c": _number("degC"),
-    "discharge_w_max": _number("W"),
-    "charge_w_max": _number("W"),
-    "reserve_pct": _number("%"),
+    "temp_c": _number("degC", unclear=Unclear.TEMP_C),
+    "discharge_w_max": _number("W", unclear=Unclear.DISCHARGE_W_MAX),
+    "charge_w_max": _number("W", unclear=Unclear.CHARGE_W_MAX),
+    "reserve_pct": _number("%", unclear=Unclear.RESERVE_PCT),
     "pv_w": _number("W"),
     "load_w": _number("W"),
     "grid_w": _number("W", power="grid"),
-    "grid_l1_w": _number("W", power="grid"),
-    "grid_l2_w": _number("W", power="grid"),
-    "grid_l3_w": _number("W", power="grid"),
-    "mode": _members(Mode),
-    "grid": _members(Grid),
-    "locked": _flag(),
-    "opt_out": _flag(),
-    "faults": _integer(),
+    "grid_l1_w": _number("W", power="grid", unclear=Unclear.GRID_PHASES),
+    "grid_l2_w": _number("W", power="grid", unclear=Unclear.GRID_PHASES),
+    "grid_l3_w": _number("W", power="grid", unclear=Unclear.GRID_PHASES),
+    "mode": _members(Mode, unclear=Unclear.MODE),
+    "grid": _members(Grid, unclear=Unclear.GRID),
+    "locked": _flag(Unclear.LOCKED),
+    "opt_out": _flag(Unclear.OPT_OUT),
+    "faults": Canonical(dtype=np.int64, unknown=0, word=True, unclear=Unclear.FAULTS),
     "cmd": _integer(),
 }
 ENERGY: dict[str, Canonical] = {

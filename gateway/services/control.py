@@ -25,7 +25,7 @@ from gateway.domain.fleet import Fleet, Snapshot
 from gateway.domain.governor import in_turn
 from gateway.domain.limits import envelope
 from gateway.domain.measured import Power, keep_parts, power_of
-from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Ints, Now, Slots
+from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Ints, Now, Slots, Unclear
 from gateway.domain.setpoints import Plan, PlanParams, plan, rest
 from gateway.ports import Change, DeviceLink, Journal, JournalState
 from gateway.services.custody import Custody
@@ -34,6 +34,7 @@ from gateway.services.ledger import Ledger
 from gateway.services.observe import Histogram
 from gateway.services.settings import ControlSettings
 from gateway.services.stranded import Stranded
+from gateway.services.unclear import UnclearWatch
 from gateway.services.unmeasured import Unmeasured
 from gateway.services.upkeep import NAMES, Upkeep
 from gateway.services.watch import Watch
@@ -120,6 +121,7 @@ class Control:
         self._feeders_w: Floats = np.empty(0)
         self.watch = Watch(fleet)
         self.stranded = Stranded(fleet)
+        self._unclear = UnclearWatch(fleet)
         self.ledger = Ledger(fleet, telling=telling)
         self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
@@ -199,6 +201,7 @@ class Control:
         snapshot = self._fleet.snapshot()
         self._bar(events, claims, snapshot, now)
         self._custody.return_left(claims.holder, snapshot)
+        self._unclear.look(snapshot, now)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
         follows = self.watch.follows(snapshot, now)
         changes += self.watch.look(snapshot, allowed, follows, now)
@@ -270,6 +273,8 @@ class Control:
         """Whose reserve is to be raised first, and what to write."""
         now, snapshot, steered = seen.now, seen.snapshot, seen.steered
         opted_out = (snapshot.control.bars & np.uint8(Bar.OPTED_OUT)) != 0
+        # an owner's word that nobody understood may have been a no
+        opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
         taking = steered.taking & ~opted_out
         unguaranteed = self._custody.unguaranteed(snapshot.n)
         resting = rest(

@@ -8,6 +8,7 @@ from gateway.clock import Clock
 from gateway.domain.columns import Held
 from gateway.domain.envelope import Reason
 from gateway.domain.fleet import Fleet
+from gateway.domain.model import Unclear
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.observe import Sample
@@ -29,6 +30,13 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
             help="Age of fresh readings.",
             value=value,
             labels=(("rank", f"p{share * 100:.0f}"),),
+        )
+    for member in Unclear:
+        yield Sample(
+            name="gateway_unclear_devices",
+            help="Devices that report something about their safety that is not understood.",
+            value=int(np.count_nonzero(fleet.live.unclear[:n] & member)),
+            labels=(("member", str(member.name).lower()),),
         )
     for held in Held:
         count = int(np.count_nonzero(fleet.control.held[:n] == held))
@@ -127,7 +135,7 @@ def _reasons(control: Control) -> Iterable[Sample]:
             yield Sample(
                 name="gateway_envelope_reasons",
                 help="Devices narrowed, by cause.",
-                value=int(np.count_nonzero(bits & np.uint32(reason))),
+                value=int(np.count_nonzero(bits & np.uint64(reason))),
                 labels=(("direction", direction), ("reason", str(reason.name).lower())),
             )
 

@@ -109,6 +109,8 @@ class Ingest:
             if batch.live is not None:
                 self.stats.live += len(batch.live.slots)
                 self._fleet.take_live(batch.live, self._clock.now())
+            if batch.unclear is not None:
+                self._fleet.take_unclear(batch.unclear)
             if batch.status is not None:
                 self._fleet.live.online[batch.status.slots] = batch.status.online
             if batch.acks is not None:

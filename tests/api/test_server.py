@@ -24,6 +24,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.events import EventKind
 from gateway.domain.fleet import Fleet
+from gateway.domain.model import Unclear
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.history import History
 from gateway.services.inventory import Inventory
@@ -315,6 +316,15 @@ async def test_events_route_names_every_fault_with_its_place() -> None:
         wrong = body_of(r, revision=-1, target_w="much", group={}, surplus=1)
         body = await r.ask("POST", "/v1/dispatch-events", json=wrong, status=400)
         assert {problem.split(":")[0] for problem in body["problems"]} == {"revision", "target_w", "group", "surplus"}
+
+
+async def test_devices_route_names_what_is_not_understood() -> None:
+    async with rig() as r:
+        first, second, *_ = (await r.ask("GET", "/v1/devices"))["devices"]
+        assert (first["unclear"], second["unclear"]) == ([], [])
+        r.world.fleet.live.unclear[0] = Unclear.OPT_OUT | Unclear.FAULTS | Unclear.MESSAGE
+        shown = await r.ask("GET", f"/v1/devices/{first['device']['id']}")
+        assert shown["unclear"] == ["opt_out", "faults", "message"]
 
 
 async def test_events_route_not_durable_is_told_and_changes_nothing() -> None:

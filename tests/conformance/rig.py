@@ -89,6 +89,8 @@ class Heard:
         if batch.live is not None:
             fleet.take_live(batch.live, now)
             self.live += _rows(batch.live)
+        if batch.unclear is not None:
+            fleet.take_unclear(batch.unclear)
         if batch.energy is not None:
             self.energy += _rows(batch.energy)
         if batch.acks is not None:
@@ -100,7 +102,7 @@ class Heard:
 
 
 def _rows(batch: LiveBatch | EnergyBatch) -> list[dict[str, float]]:
-    names = type(batch).__dataclass_fields__
+    names = [name for name in type(batch).__dataclass_fields__ if getattr(batch, name) is not None]
     return [{name: float(getattr(batch, name)[i]) for name in names} for i in range(len(batch.slots))]
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gateway.domain.columns import Bar
-from gateway.domain.envelope import Envelope, LimitParams, Reason
+from gateway.domain.envelope import Envelope, LimitParams, Reason, unclear_reason
 from gateway.domain.limits import envelope
+from gateway.domain.model import Unclear
 from tests.domain.scenes import NOW, fleet_of
 
 EXACT = LimitParams(site_margin_w=0, resume_pct=0)
@@ -44,6 +45,50 @@ def test_limits_locked_quarantined_or_frozen_device_is_not_written_at_all(
     assert into(found) == (0, reason)
     assert not found.controllable[0]
     assert not found.must_narrow[0]
+
+
+WORDS = (Unclear.MODE, Unclear.GRID, Unclear.LOCKED, Unclear.OPT_OUT, Unclear.FAULTS, Unclear.MESSAGE)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_limits_device_with_a_word_that_is_not_understood_is_not_written_at_all(word: Unclear) -> None:
+    found = limits(setpoint_w=2000, unclear=word)
+    assert out(found) == into(found) == (0, unclear_reason(word))
+    assert not found.controllable[0]
+    assert not found.must_narrow[0]
+    assert limits(setpoint_w=2000, unclear=0).controllable[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "columns", "outwards", "inwards"),
+    [
+        (Unclear.RESERVE_PCT, {}, True, False),
+        (Unclear.DISCHARGE_W_MAX, {}, True, False),
+        (Unclear.CHARGE_W_MAX, {}, False, True),
+        (Unclear.TEMP_C, {}, True, True),
+        (Unclear.GRID_PHASES, {"site_phase_w_max": 9000, "phase_w_max": 0, "phase_w_min": 0}, True, True),
+        (Unclear.GRID_PHASES, {}, False, False),
+    ],
+)
+def test_limits_number_that_is_not_understood_stops_what_rests_on_it(
+    number: Unclear, columns: dict[str, Any], outwards: bool, inwards: bool
+) -> None:
+    for setpoint_w, stopped in ((2000, outwards), (-2000, inwards)):
+        found = limits(unclear=number, setpoint_w=setpoint_w, **columns)
+        assert (unclear_reason(number) in out(found)[1], unclear_reason(number) in into(found)[1]) == (
+            outwards,
+            inwards,
+        )
+        assert (out(found)[0] > 0, into(found)[0] > 0) == (not outwards, not inwards)
+        # what runs that way is neither renewed nor cut: its lease was sized for that
+        assert (bool(found.controllable[0]), bool(found.must_narrow[0])) == (not stopped, False)
+
+
+def test_limits_unclear_temperature_leaves_discharge_to_a_bms_that_says_its_limit() -> None:
+    snapshot = fleet_of(1, unclear=Unclear.TEMP_C)
+    snapshot.live.discharge_w_max[:] = 3000
+    found = envelope(snapshot, NOW, EXACT)
+    assert (found.discharge_w[0], found.charge_w[0]) == (3000, 0)
 
 
 def test_limits_owner_who_opted_out_gets_no_power_but_may_still_be_handed_back() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.columns import Live, Nameplate
 from gateway.domain.evidence import STRETCH_MS, take
-from gateway.domain.model import NEVER_MS, Grid, LiveBatch, Mode, Now
+from gateway.domain.model import NEVER_MS, Grid, LiveBatch, Mode, Now, Unclear
 from gateway.domain.reserve import SUSTAINED_S as CONFIRMED_S
 
 CAPACITY_WH = 10_000.0
@@ -37,13 +37,15 @@ class One:
         }  # fmt: skip
         small = {"mode": Mode.REMOTE, "grid": Grid.ON, "locked": 0, "opt_out": 0}
         whole = {"faults": 0, "cmd": 0}
+        unclear = values.pop("unclear", None)
         columns: dict[str, Any] = {name: np.array([values.pop(name, value)]) for name, value in numbers.items()}
         columns |= {name: np.array([values.pop(name, v)], dtype=np.int8) for name, v in small.items()}
         columns |= {name: np.array([values.pop(name, v)], dtype=np.int64) for name, v in whole.items()}
         assert not values, values
         batch = LiveBatch(
             slots=np.zeros(1, dtype=np.int32), fresh=np.array([fresh]),
-            device_t_ms=np.array([self.now.utc_ms - round(late_s * 1000)]), **columns,
+            device_t_ms=np.array([self.now.utc_ms - round(late_s * 1000)]),
+            unclear=None if unclear is None else np.array([unclear], dtype=np.int16), **columns,
         )  # fmt: skip
         self.dropped += take(self.live, self.plate, batch, self.now)
         return self
@@ -72,6 +74,29 @@ def test_evidence_reading_after_the_clock_was_set_back_is_still_the_newest() -> 
     one = One().says()
     one.live.seen_mono_ms[:] += 3 * 3600 * 1000
     assert one.says(soc_pct=40).live.soc_pct[0] == 40
+
+
+# -- what is not understood --------------------------------------------------------------------------------------
+
+
+def test_evidence_unclear_word_leaves_the_last_one_that_was_understood() -> None:
+    one = One().says(grid=Grid.ISLAND, opt_out=1, faults=4)
+    one.says(unclear=Unclear.GRID | Unclear.OPT_OUT | Unclear.FAULTS | Unclear.TEMP_C, temp_c=np.nan)
+    live = one.live
+    assert (live.grid[0], live.opt_out[0], live.faults[0], live.mode[0]) == (Grid.ISLAND, 1, 4, Mode.REMOTE)
+    assert live.unclear[0] == Unclear.GRID | Unclear.OPT_OUT | Unclear.FAULTS | Unclear.TEMP_C
+    assert np.isnan(live.temp_c[0])
+    one.says()
+    assert (live.grid[0], live.opt_out[0], live.faults[0], live.unclear[0]) == (Grid.ON, 0, 0, 0)
+    # the end of an island is seen across what was not understood
+    assert live.reconnected_mono_ms[0] == one.now.mono_ms
+
+
+def test_evidence_unclear_reading_that_does_not_count_changes_nothing() -> None:
+    one = One().says(unclear=Unclear.GRID).says(fresh=False)
+    assert one.live.unclear[0] == Unclear.GRID
+    assert one.says(late_s=30).live.unclear[0] == Unclear.GRID
+    assert One().says().says(fresh=False, unclear=Unclear.GRID).live.unclear[0] == 0
 
 
 # -- F30: jumps -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import NEVER_MS, CommandOp, Grid, Mode, is_device_id
+from gateway.domain.model import CLEAR, NEVER_MS, CommandOp, Grid, Mode, Unclear, is_device_id
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles, parse_profile
 from gateway.profiles.message_codec import Refused, Route
@@ -67,7 +67,6 @@ def test_decoder_implausible_point_becomes_unknown_and_the_rest_stays(codec: Cod
         (b"{", "malformed"),
         (b'\xff\xfe{"id":"home-1"}', "malformed"),
         (b"[" * 100_000, "malformed"),
-        (b'{"id":"home-1","battery_w":NaN}', "malformed"),
         (b"[]", "schema"),
         (b'{"battery_w":1}', "schema"),
         (b'{"id":5}', "schema"),
@@ -78,6 +77,65 @@ def test_decoder_unusable_message_is_refused_with_its_reason(codec: Codec, paylo
     with pytest.raises(Refused) as refused:
         codec.decoders["live"].decode(payload, "home-1")
     assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e400", b"9" * 500])
+def test_decoder_number_that_json_does_not_have_is_unknown_and_the_rest_stays(codec: Codec, number: bytes) -> None:
+    payload = live(grid="island").replace(b'"battery_w":1500.5', b'"battery_w":' + number)
+    row, unclear = codec.decoders["live"].reread(payload, "home-1")
+    assert (row.battery_w, row.soc_pct, row.grid, unclear) == (None, 55.0, "island", CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "unclear"),
+    [
+        ("opt_out", 1, Unclear.OPT_OUT),
+        ("opt_out", None, Unclear.OPT_OUT),
+        ("locked", "true", Unclear.LOCKED),
+        ("faults", -1, Unclear.FAULTS),
+        ("faults", True, Unclear.FAULTS),
+        ("faults", 0.5, Unclear.FAULTS),
+        ("faults", 1e30, Unclear.FAULTS),
+        ("grid", "off", Unclear.GRID),
+        ("mode", "vacation", Unclear.MODE),
+        ("reserve_pct", "50", Unclear.RESERVE_PCT),
+        ("reserve_pct", 101, Unclear.RESERVE_PCT),
+        ("discharge_w_max", -5, Unclear.DISCHARGE_W_MAX),
+        ("charge_w_max", [], Unclear.CHARGE_W_MAX),
+        ("temp_c", "hot", Unclear.TEMP_C),
+        ("grid_l2_w", {}, Unclear.GRID_PHASES),
+        # what is unknown here is safe by itself, or null means that it is
+        ("soc_pct", "x", CLEAR),
+        ("battery_w", True, CLEAR),
+        ("reserve_pct", None, CLEAR),
+        ("temp_c", None, CLEAR),
+        ("opt_out", False, CLEAR),
+        ("grid", "on", CLEAR),
+        ("faults", 0.0, CLEAR),
+        ("faults", 1 << 63, CLEAR),
+        ("not_ours", 1, CLEAR),
+    ],
+)
+def test_decoder_word_of_safety_that_is_not_understood_is_named(
+    codec: Codec, member: str, value: object, unclear: Unclear
+) -> None:
+    row, found = codec.decoders["live"].reread(live(**{member: value}), "home-1")
+    assert found == unclear
+    assert (row.device, row.soc_pct if member != "soc_pct" else 55) == ("home-1", 55)
+
+
+@pytest.mark.parametrize(("word", "bits"), [(0, 0), (1, 1), ((1 << 63) + 1, 1 - (1 << 63)), ((1 << 64) - 1, -1)])
+def test_decoder_fault_word_keeps_all_its_bits(codec: Codec, word: int, bits: int) -> None:
+    decoder = codec.decoders["live"]
+    row = decoder.decode(orjson.dumps({"id": "home-1", "faults": word}), "home-1")
+    assert decoder.to_columns([row])["faults"].tolist() == [bits]
+
+
+def test_decoder_well_formed_message_takes_the_fast_path_only(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = codec.decoders["live"]
+    monkeypatch.setattr(decoder, "_lenient", None)
+    row, unclear = decoder.reread(live(mode="remote", grid="on", opt_out=False, locked=True, faults=7), "home-1")
+    assert (row.mode, row.locked, row.faults, unclear) == ("remote", True, 7, CLEAR)
 
 
 @pytest.mark.parametrize("missing", ["boot", "seq", "t"])

@@ -193,6 +193,8 @@ class Street:
     def _taken(self, batch: ReadingBatch) -> None:
         if batch.live is not None:
             self.fleet.take_live(batch.live, self.time.now())
+        if batch.unclear is not None:
+            self.fleet.take_unclear(batch.unclear)
         if batch.status is not None:
             self.fleet.live.online[batch.status.slots] = batch.status.online
         if batch.acks is not None:

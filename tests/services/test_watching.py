@@ -20,7 +20,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.fleet import Fleet
 from gateway.domain.intervals import Engine
 from gateway.domain.metering import Rules
-from gateway.domain.model import NEVER_MS
+from gateway.domain.model import NEVER_MS, Unclear
 from gateway.services import supervisor as supervisor_module
 from gateway.services.checkpoint import Checkpointer, fleet_columns, restore_columns
 from gateway.services.ledger import Ledger
@@ -211,6 +211,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     fleet.control.held[1] = Held.CONTROLLED
     fleet.control.setpoint_w[1] = -1_500
     fleet.control.lease_end_mono_ms[1] = clock.mono + 90_000
+    fleet.live.unclear[1] = Unclear.OPT_OUT
     clock.advance(s=30)
     recorder = Recorder(Engine(RULES), ids=fleet.ids)
     checkpoints = Checkpoints(tmp_path)
@@ -234,6 +235,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     assert again.live.seen_mono_ms[:2].tolist() == [NEVER_MS, NEVER_MS]
     assert again.live.soc_pct[2:4].tolist() == [50.0, 40.0]
     assert np.isnan(again.live.soc_pct[:2]).all()
+    assert again.live.unclear[:4].tolist() == [0, 0, Unclear.OPT_OUT, 0]
     assert (again.control.setpoint_w[2], again.control.held[2]) == (-1_500, Held.CONTROLLED)
     assert again.control.lease_end_mono_ms[2] == later.mono
 
