@@ -20,7 +20,7 @@ from gateway.domain.model import (
     ReadingBatch,
     WriteReport,
 )
-from gateway.profiles.point_codec import Raw
+from gateway.profiles.point_codec import Read
 from gateway.profiles.point_schema import Point
 from gateway.profiles.schema import ProfileDocument
 from gateway.profiles.sequences import Request
@@ -81,7 +81,7 @@ class PointLink(Protocol):
         """Connect, log in and find what addresses rest on (SunSpec). Raises NotThisProduct where that is not there."""
         ...
 
-    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+    async def read(self, points: Sequence[str]) -> Mapping[str, Read]:
         """Raw values of `points`; one that the device does not have is MISSING."""
         ...
 

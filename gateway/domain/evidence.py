@@ -136,9 +136,7 @@ def _reserve(live: Live, plate: Nameplate, batch: LiveBatch, keep: Bools, since:
     reserve.hear(live, plate, slots, reserve_pct, told, since.gap_ms / 1000)
 
 
-def _noes(
-    live: Live, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapping[str, NDArray[np.generic]]
-) -> None:
+def _noes(live: Live, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapping[str, NDArray[np.generic]]) -> None:
     """What owners and people on the spot have said no to: it counts at once and ends as a lower reserve begins, since
     a controller that restarts tells nothing of it before it has its settings."""
     slots, gap_s = batch.slots[keep], np.minimum(since.gap_ms / 1000, reserve.SILENCE_S)

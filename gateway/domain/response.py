@@ -30,8 +30,6 @@ class ResponseParams:
     age_s_max: float = AGE_S
 
 
-
-
 def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
     """Which devices have been seen in remote mode under our newest confirmed command since they were taken and since
     they were last away. `before` is the last tick's answer (shorter if devices were added)."""

@@ -243,9 +243,7 @@ class HttpLink:
 
     def _raw(self, document: Json, name: str) -> Raw:
         raw = raw_of(value_at(document, self._tokens[name]))
-        if raw is None:
-            self._stats.no_scalar += 1
-            return Marker.MISSING
+        self._stats.no_scalar += raw is Marker.GARBLED
         return raw
 
     async def _document(self, path: str) -> Json:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import orjson
 
+from gateway.profiles.json_text import tolerant_json
 from gateway.profiles.point_codec import Marker, Raw, Unwritable
 from gateway.profiles.point_schema import Scalar, WriteTo
 
@@ -16,8 +17,11 @@ INTEGRAL_MAX = 2.0**53
 
 
 def parse_json(data: bytes) -> Json:
-    """The document in `data`. Raises ValueError."""
-    return orjson.loads(data)
+    """The document in `data`; numbers that JSON does not have cost nothing but themselves. Raises ValueError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return tolerant_json(data)
 
 
 def tokens_of(pointer: str) -> tuple[str, ...]:
@@ -43,13 +47,13 @@ def value_at(document: Json, tokens: Sequence[str]) -> Json:
     return value
 
 
-def raw_of(value: Json) -> Raw | None:
-    """A leaf as a raw value; None for an object or an array, which is no value."""
+def raw_of(value: Json) -> Raw:
+    """A leaf as a raw value; an object or an array is none."""
     if value is None:
         return Marker.NULL
     if isinstance(value, Marker | str | int | float):
         return value
-    return None
+    return Marker.GARBLED
 
 
 def json_body(writes: Sequence[tuple[WriteTo, Raw]]) -> bytes | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway.domain.errors import InvalidInput
 from gateway.domain.model import DeviceId
 from gateway.links.json_values import Json, parse_json, raw_of, tokens_of, value_at
-from gateway.profiles.point_codec import Marker, Raw
+from gateway.profiles.point_codec import Marker, Read, Unreadable
 from gateway.profiles.point_schema import Point, PointType
 from gateway.profiles.schema import ProfileDocument
 
@@ -18,8 +18,8 @@ RARELY = ("once", "slow")
 @dataclass(slots=True)
 class PointMessageStats:
     """Counts over all devices. `unknown_topics`: messages of devices that are not enrolled or not connected;
-    `retained`: messages the broker had kept, which say nothing of now; `no_scalar`: points whose place holds an object
-    or an array; `no_subscriber`: writes nobody listened to."""
+    `retained`: messages the broker had kept, which say nothing of now; `no_scalar`: points whose place holds
+    an object or an array; `no_subscriber`: writes nobody listened to."""
 
     messages: int = 0
     malformed: int = 0
@@ -83,6 +83,7 @@ class DeviceCache:
         self.due_ms: int | None = None
         self._trust_retained = trust_retained
         self._documents: dict[str, Json] = {}
+        self._unreadable: set[str] = set()
         self._kept: set[str] = set()
         self._bare: dict[str, bool] = {}
         self._text: dict[str, bool] = {}
@@ -98,14 +99,19 @@ class DeviceCache:
         return self._bare
 
     def take(self, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> bool:
-        """Keep a message; False if it is malformed, and then nothing has changed."""
+        """Keep a message; False if it is malformed. Then what the topic said before is not what it says now, and it is
+        no sign of life."""
         if retained and topic in self._documents and topic not in self._kept:
             return True
         try:
             document = Marker.EMPTY if not payload else self._read(topic, payload)
         except ValueError:
+            if not retained:
+                self._documents.setdefault(topic, Marker.GARBLED)
+                self._unreadable.add(topic)
             return False
         self._documents[topic] = document
+        self._unreadable.discard(topic)
         if retained:
             self._kept.add(topic)
         else:
@@ -127,6 +133,7 @@ class DeviceCache:
     def forget(self) -> None:
         """A new connection on which everything is said again."""
         self._documents.clear()
+        self._unreadable.clear()
         self._kept.clear()
         self.settled = False
 
@@ -141,13 +148,14 @@ class DeviceCache:
             return False
         return self._trust_retained or topic not in self._kept or point.poll in RARELY
 
-    def raw(self, point: Point) -> Raw | None:
-        """The newest value of a point; None for an object or an array."""
+    def raw(self, point: Point) -> Read:
+        """The newest value of a point."""
         topic = topic_of(point.topic or "", self.levels)
         if not self._known(point, topic):
             return Marker.MISSING
         document = self._documents[topic]
-        return Marker.EMPTY if document is Marker.EMPTY else raw_of(value_at(document, tokens_of(point.pointer)))
+        found = document if isinstance(document, Marker) else raw_of(value_at(document, tokens_of(point.pointer)))
+        return Unreadable(found) if topic in self._unreadable else found
 
     def _wake(self) -> None:
         self._news.set()

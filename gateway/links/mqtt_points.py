@@ -19,7 +19,7 @@ from gateway.links.json_values import json_body, text_of
 from gateway.links.mqtt_brokers import broker_of
 from gateway.links.mqtt_cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
 from gateway.ports import Target
-from gateway.profiles.point_codec import Marker, Raw, Unwritable
+from gateway.profiles.point_codec import Marker, Read, Unreadable, Unwritable
 from gateway.profiles.point_schema import Point, WriteTo
 from gateway.profiles.schema import ProfileDocument
 from gateway.profiles.sequences import Request
@@ -202,6 +202,8 @@ class MqttPointLinks:
             for device in devices:
                 if not device.take(packet.topic, payload, retained=packet.retain, now_ms=now_ms):
                     stats.malformed += 1
+                    # what changes rarely would not be said again by itself
+                    device.greeted = False
 
     # -- the task that keeps devices talking -----------------------------------------------------------------
 
@@ -347,7 +349,7 @@ class MqttPointLink:
             self._links.leave(self._hub_key, self._device_key, self._device)
         self._hub = self._device = None
 
-    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+    async def read(self, points: Sequence[str]) -> dict[str, Read]:
         """What the device has said, if it has been heard within the profile's `quiet_s`; else LinkDown."""
         _, device = self._up()
         wanted = {name: self._target.points[name] for name in points}
@@ -358,13 +360,12 @@ class MqttPointLink:
         if heard_ms is None or self._clock.mono_ms() - heard_ms > 1000 * self._section.quiet_s:
             self._stats.silent += 1
             raise LinkDown(f"not heard for more than {self._section.quiet_s:g} s")
-        out: dict[str, Raw] = {}
+        out: dict[str, Read] = {}
         for name, point in wanted.items():
             raw = device.raw(point) if point.topic is not None else Marker.MISSING
-            if raw is None:
-                self._stats.no_scalar += 1
-                raw = Marker.MISSING
-            if raw is Marker.EMPTY and point.empty == "gone":
+            said = raw.last if isinstance(raw, Unreadable) else raw
+            self._stats.no_scalar += said is Marker.GARBLED
+            if said is Marker.EMPTY and point.empty == "gone":
                 raise LinkDown(f"{name}: the device says that it has gone")
             out[name] = raw
         return out

@@ -35,14 +35,26 @@ _UNIMPLEMENTED = {
 
 
 class Marker(Enum):
-    """Raw facts that are no value: `NULL` JSON null, `MISSING` no such member, `EMPTY` a payload of no bytes."""
+    """Raw facts that are no value: `NULL` JSON null, `MISSING` no such member, `EMPTY` a payload of no bytes, `GARBLED`
+    something else where a value belongs: an object, an array, a payload nobody can read."""
 
     NULL = "null"
     MISSING = "missing"
     EMPTY = "empty"
+    GARBLED = "garbled"
 
 
 Raw = Words | str | int | float | bool | Marker
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What came last for a point is nothing that anybody can read; `last` is what it said before."""
+
+    last: Raw
+
+
+Read = Raw | Unreadable
 
 
 class Unwritable(GatewayError):
@@ -56,6 +68,37 @@ class DecodeCounts:
     sentinel: int = 0
     implausible: int = 0
     malformed: int = 0
+
+    @property
+    def not_understood(self) -> int:
+        """Values that were there and were none; a sentinel is a value that says there is none."""
+        return self.implausible + self.malformed
+
+
+class Values(dict[str, Value]):
+    """What was read of one device, by point. `unclear`: points whose newest raw value was none that they may have (the
+    value is unknown, or the one before it where nobody can read what came); `null`: points that were null, where the
+    profile does not say what null means."""
+
+    __slots__ = ("null", "unclear")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unclear: set[str] = set()
+        self.null: set[str] = set()
+
+    def clear(self) -> None:
+        super().clear()
+        self.unclear.clear()
+        self.null.clear()
+
+    def note(self, name: str, *, unclear: bool, null: bool) -> None:
+        """How the newest raw value of a point was."""
+        for names, is_so in ((self.unclear, unclear), (self.null, null)):
+            if is_so:
+                names.add(name)
+            else:
+                names.discard(name)
 
 
 class PointCodec:
@@ -74,10 +117,15 @@ class PointCodec:
         self._sentinels = frozenset((*told, *known, *counter))
         self.flip = -1.0 if point.sign in FLIPPED else 1.0
 
-    def decode(self, raw: Raw | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
+    def decode(self, raw: Read | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
         """The value of `raw` (None = not read); `values` holds the scale factors."""
+        if isinstance(raw, Unreadable):
+            self._malformed(counts)
+            return self.decode(raw.last, values, counts)
         if raw is None:
             return None
+        if raw is Marker.GARBLED:
+            return self._malformed(counts)
         if isinstance(raw, Marker):
             rule = {Marker.NULL: self.point.null, Marker.MISSING: self.point.missing}.get(raw, "unknown")
             if rule == "off":
@@ -113,7 +161,7 @@ class PointCodec:
                 return self._malformed(counts)
         if isinstance(raw, bool) or not isinstance(raw, int | float):
             return self._malformed(counts)
-        if isinstance(raw, int) and abs(raw) > INTEGER_MAX:
+        if abs(raw) > INTEGER_MAX if isinstance(raw, int) else not math.isfinite(raw):
             return self._malformed(counts)
         if raw in self._sentinels:
             counts.sentinel += 1
@@ -221,7 +269,7 @@ def _not_beyond(data: bytes, raw: float, zero: float) -> bytes:
 
 
 def decode_all(
-    codecs: Sequence[PointCodec], raws: Mapping[str, Raw], values: dict[str, Value], counts: DecodeCounts
+    codecs: Sequence[PointCodec], raws: Mapping[str, Read], values: dict[str, Value], counts: DecodeCounts
 ) -> None:
     """Decode what was read into `values`; `codecs` come with scale factors first. A value whose scale factor was not
     read with it is unknown: the factor known from before may be that of another value."""
@@ -230,4 +278,8 @@ def decode_all(
             continue
         factor = codec.point.scale_factor
         known = values if factor is None or factor in raws else {}
-        values[codec.name] = codec.decode(raws[codec.name], known, counts)
+        raw, before = raws[codec.name], counts.not_understood
+        value = values[codec.name] = codec.decode(raw, known, counts)
+        if isinstance(values, Values):
+            unclear = counts.not_understood > before
+            values.note(codec.name, unclear=unclear, null=raw is Marker.NULL and value is None)

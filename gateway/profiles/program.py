@@ -9,13 +9,13 @@ from itertools import chain
 from typing import Literal
 
 from gateway.domain.errors import invariant
-from gateway.domain.model import CommandOp
+from gateway.domain.model import CLEAR, CommandOp, Unclear
 from gateway.profiles.base import EvidenceTag
 from gateway.profiles.control_schema import Control, Step, Watchdog
-from gateway.profiles.point_codec import DecodeCounts, PointCodec, Raw, Value, decode_all
+from gateway.profiles.point_codec import DecodeCounts, PointCodec, Read, Value, Values, decode_all
 from gateway.profiles.point_schema import Point, Term
 from gateway.profiles.points import COUNTERS, READINGS
-from gateway.profiles.readings import compile_reading, holds, mismatch
+from gateway.profiles.readings import compile_doubt, compile_reading, holds, mismatch
 from gateway.profiles.schema import Overlay, ProfileDocument
 from gateway.profiles.sequences import Action, Quantities, actions
 
@@ -26,10 +26,11 @@ GROUPS: tuple[Group, ...] = ("live", "energy", "slow", "once")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canonical:
     """One reading of a device in canonical words; NaN = unknown, enumerations as numbers. `reserve_again`: its reserve
-    was not read for it, it is the one read before."""
+    was not read for it, it is the one read before. `unclear`: what it says of its safety and is not understood."""
 
     quantities: dict[str, float]
     reserve_again: bool = False
+    unclear: Unclear = CLEAR
 
     def get(self, name: str) -> float:
         return self.quantities.get(name, float("nan"))
@@ -60,6 +61,8 @@ class Program:
         self._order = sorted(self.codecs.values(), key=lambda codec: codec.name not in factors)
         self.readings = {name: compile_reading(name, reading) for name, reading in readings.items()}
         self.reserve_points = frozenset(readings["reserve_pct"].points()) if "reserve_pct" in readings else frozenset()
+        doubts = {name: compile_doubt(name, reading) for name, reading in readings.items()}
+        self._doubts = {name: doubt for name, doubt in doubts.items() if doubt is not None}
         self.counters = tuple(name for name in COUNTERS if name in readings)
         self._counter_points = [
             (self.points[term.point], term.times)
@@ -111,12 +114,19 @@ class Program:
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
         return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
 
-    def decode(self, raws: Mapping[str, Raw], values: dict[str, Value]) -> None:
+    def decode(self, raws: Mapping[str, Read], values: dict[str, Value]) -> None:
         """Fold what was read into `values`."""
         decode_all(self._order, raws, values, self.counts)
 
     def canonical(self, values: Mapping[str, Value]) -> Canonical:
-        return Canonical(quantities={name: get(values) for name, get in self.readings.items()})
+        """What the values mean. Only `Values` know what of them was not understood."""
+        quantities = {name: get(values) for name, get in self.readings.items()}
+        unclear = CLEAR
+        if isinstance(values, Values):
+            for name, doubt in self._doubts.items():
+                if doubt(values, quantities[name]):
+                    unclear |= READINGS[name].unclear
+        return Canonical(quantities=quantities, unclear=unclear)
 
     def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
         """Identity rules that do not hold, and products excluded that it is or may be, as text; empty = it is what the

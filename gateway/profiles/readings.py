@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 
 from gateway.profiles.base import FLIPPED
-from gateway.profiles.point_codec import Value
+from gateway.profiles.point_codec import Value, Values
 from gateway.profiles.point_schema import Case, Match, Reading
 from gateway.profiles.points import READINGS, Canonical
 
 Get = Callable[[Mapping[str, Value]], float]
+Doubt = Callable[[Values, float], bool]
 NAN = math.nan
+EXACT_MAX = 2.0**53
 
 
 def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
@@ -17,10 +19,8 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
     value = values.get(match.point)
     if value is None:
         return None
-    if match.all_bits is not None:
-        return isinstance(value, float) and int(value) & match.all_bits == match.all_bits
-    if match.any_bits is not None:
-        return isinstance(value, float) and int(value) & match.any_bits != 0
+    if match.all_bits is not None or match.any_bits is not None:
+        return _has_bits(match, value)
     if match.above is not None:
         return isinstance(value, float) and value > match.above
     if match.begins:
@@ -55,6 +55,17 @@ def _text(value: str | float | bool) -> str:
     return f"{value:.10g}" if isinstance(value, float) else repr(value)
 
 
+def _has_bits(match: Match, value: Value) -> bool | None:
+    """Whether the bits are set; None where the number has no bits, or is too large to have kept its low ones."""
+    if not isinstance(value, float):
+        return False
+    if not value.is_integer() or abs(value) > EXACT_MAX:
+        return None
+    if match.all_bits is not None:
+        return int(value) & match.all_bits == match.all_bits
+    return int(value) & (match.any_bits or 0) != 0
+
+
 def _same(value: Value, wanted: str | float | bool) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool) or isinstance(value, str) or isinstance(wanted, str):
         return type(value) is type(wanted) and value == wanted
@@ -85,6 +96,47 @@ def compile_reading(name: str, reading: Reading) -> Get:
         return value if low <= value <= high else NAN
 
     return get
+
+
+def compile_doubt(name: str, reading: Reading) -> Doubt | None:
+    """A function that says whether the reading rests on what was read and not understood: a value that its point may
+    not have, null where a word belongs, an enumeration without a match, a number out of its range. `None` for readings
+    that are safe where they are unknown."""
+    canonical = READINGS[name]
+    if not canonical.unclear:
+        return None
+    if reading.cases:
+        return _doubtful_cases(reading.cases, reading.otherwise)
+    if reading.any:
+        matches = reading.any
+        return lambda values, _: any(_doubtful(match, values) for match in matches)
+    points = reading.points()
+
+    def doubtful(values: Values, number: float) -> bool:
+        out_of_range = math.isnan(number) and all(values.get(point) is not None for point in points)
+        return out_of_range or not values.unclear.isdisjoint(points)
+
+    return doubtful
+
+
+def _doubtful(match: Match, values: Values) -> bool:
+    """Whether a match cannot be judged though its point said something."""
+    if match.point in values.unclear or match.point in values.null:
+        return True
+    return values.get(match.point) is not None and holds(match, values) is None
+
+
+def _doubtful_cases(cases: tuple[Case, ...], otherwise: str | None) -> Doubt:
+    def doubt(values: Values, _: float) -> bool:
+        for case in cases:
+            if any(_doubtful(match, values) for match in case.when):
+                return True
+            found = [holds(match, values) for match in case.when]
+            if None in found or all(found):
+                return False
+        return otherwise is None
+
+    return doubt
 
 
 def _number(reading: Reading) -> Get:

@@ -6,7 +6,7 @@ from gateway.domain.errors import NotThisProduct
 from gateway.domain.model import Connection, DeviceId
 from gateway.ports import PointLinks, Target
 from gateway.profiles.codec import Codec
-from gateway.profiles.point_codec import Raw, Value
+from gateway.profiles.point_codec import Read, Value, Values
 from gateway.profiles.points import READINGS
 from gateway.profiles.program import PointProduct, Program
 
@@ -16,7 +16,7 @@ class ProbedPoint:
     """One point: what came over the wire (None = not asked for), and what it means."""
 
     name: str
-    raw: Raw | None
+    raw: Read | None
     value: Value
     unit: str
 
@@ -24,7 +24,8 @@ class ProbedPoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """What a device is and says. `problems`: why it is not what the profile describes; `unmet`: why it could not be
-    controlled now; `readings` in canonical words, None = unknown, members of an enumeration by name."""
+    controlled now; `readings` in canonical words, None = unknown, members of an enumeration by name, "unclear" = about
+    safety and not understood."""
 
     profile: str
     variant: str
@@ -38,8 +39,8 @@ async def probe(
     codec: Codec, product: PointProduct, links: PointLinks, connection: Connection, *, device: DeviceId, secret: str
 ) -> Probe:
     """Connect, identify, read every point once. Raises what links raise: LinkDown, PeerRefused, NotThisProduct."""
-    values: dict[str, Value] = {}
-    raws: dict[str, Raw] = {}
+    values = Values()
+    raws: dict[str, Read] = {}
     await _read(product.base, product.base.telling, codec, links, connection, device, secret, values, raws)
     problems = product.base.not_this_product(values)
     program = product.base if problems else product.variant(values)
@@ -70,8 +71,8 @@ async def _read(
     connection: Connection,
     device: DeviceId,
     secret: str,
-    values: dict[str, Value],
-    raws: dict[str, Raw],
+    values: Values,
+    raws: dict[str, Read],
 ) -> None:
     link = links.link(
         Target(device=device, connection=connection, secret=secret, document=codec.document, points=program.points)
@@ -85,11 +86,14 @@ async def _read(
     program.decode(found, values)
 
 
-def _named(program: Program, values: dict[str, Value]) -> dict[str, float | str | None]:
+def _named(program: Program, values: Values) -> dict[str, float | str | None]:
     out: dict[str, float | str | None] = {}
-    for name, number in program.canonical(values).quantities.items():
+    found = program.canonical(values)
+    for name, number in found.quantities.items():
         members = READINGS[name].members
-        if members is not None:
+        if READINGS[name].unclear & found.unclear:
+            out[name] = "unclear"
+        elif members is not None:
             out[name] = next((text for text, at in members.items() if at == number), "unknown")
         else:
             out[name] = None if number != number else number  # noqa: PLR0124 - NaN means unknown

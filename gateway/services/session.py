@@ -11,7 +11,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
 from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId, Mode, Now
 from gateway.ports import Journal, PointLink, PointLinks, Setting, Target
-from gateway.profiles.point_codec import Value
+from gateway.profiles.point_codec import Values
 from gateway.profiles.program import Canonical, Group, PointProduct, Program
 from gateway.services.meter import EnergySample, Meter
 from gateway.services.steering import Command, Done, Steering, SteeringStats
@@ -40,9 +40,10 @@ class State(Enum):
 
 class Hearer:
     """What a session tells: `live` a reading (with the command in force), `energy` a settlement sample, `answer` what
-    became of a command, `online` whether the device can be reached, `trusted` whether it may be steered."""
+    became of a command, `online` whether the device can be reached, `trusted` whether it may be steered, `unread` that
+    it answered and nobody can read what."""
 
-    __slots__ = ("answer", "energy", "live", "online", "trusted")
+    __slots__ = ("answer", "energy", "live", "online", "trusted", "unread")
 
     def __init__(
         self,
@@ -52,12 +53,14 @@ class Hearer:
         answer: Callable[[int, int, CommandResult], None],
         online: Callable[[int, bool], None],
         trusted: Callable[[int, bool], None],
+        unread: Callable[[int], None],
     ) -> None:
         self.live = live
         self.energy = energy
         self.answer = answer
         self.online = online
         self.trusted = trusted
+        self.unread = unread
 
 
 @dataclass(slots=True)
@@ -95,7 +98,7 @@ class Session:
         self.device: DeviceId = target.device
         self.state = State.DOWN
         self.why: str | None = "not connected yet"
-        self.values: dict[str, Value] = {}
+        self.values = Values()
         self._target = target
         self._product = product
         self._links = links
@@ -253,6 +256,8 @@ class Session:
             except (LinkDown, PeerBusy, ProtocolViolation) as error:
                 self._stats.poll_failures += 1
                 failures += 1
+                if isinstance(error, ProtocolViolation):
+                    self._hearer.unread(self.slot)
                 if failures >= FAILURES_TO_RECONNECT or self._broken.is_set():
                     raise
                 log.debug("a poll failed", extra={"device": self.device, "why": str(error)})
@@ -301,9 +306,9 @@ class Session:
         """A product that does not say who steers it is ours while our command runs; one that somebody else writes to
         is not, whatever it says."""
         if self._steering.taken_over:
-            return Canonical(quantities=reading.quantities | {"mode": float(Mode.OTHER)})
+            return replace(reading, quantities=reading.quantities | {"mode": float(Mode.OTHER)})
         if "mode" not in reading.quantities and self._steering.running:
-            return Canonical(quantities=reading.quantities | {"mode": float(Mode.REMOTE)})
+            return replace(reading, quantities=reading.quantities | {"mode": float(Mode.REMOTE)})
         return reading
 
     def _settle(self, now: Now) -> None:

@@ -24,6 +24,8 @@ from gateway.domain.model import (
     Now,
     ReadingBatch,
     StatusBatch,
+    Unclear,
+    UnclearBatch,
     WriteReport,
 )
 from gateway.ports import Emit, Journal, PointLinks, Setting, Target
@@ -83,8 +85,9 @@ class Sessions:
         self.stats = SessionStats()
         self.steering = SteeringStats()
         self._hearer = Hearer(
-            live=self._live, energy=self._energy, answer=self._answer, online=self._online, trusted=self._trusted
-        )
+            live=self._live, energy=self._energy, answer=self._answer, online=self._online, trusted=self._trusted,
+            unread=self._unread,
+        )  # fmt: skip
 
     @property
     def profiles(self) -> frozenset[int]:
@@ -196,6 +199,16 @@ class Sessions:
         if not self._current(slot):
             return
         self._emit(ReadingBatch(status=StatusBatch(slots=np.array([slot], dtype=np.int32), online=np.array([online]))))
+
+    def _unread(self, slot: int) -> None:
+        if not self._current(slot):
+            return
+        # what was read before comes before it
+        self._flush()
+        doubt = UnclearBatch(
+            slots=np.array([slot], dtype=np.int32), unclear=np.array([Unclear.MESSAGE], dtype=np.int16)
+        )
+        self._emit(ReadingBatch(unclear=doubt))
 
     def _trusted(self, slot: int, trusted: bool) -> None:
         if not self._current(slot):
@@ -321,12 +334,14 @@ def live_batch(rows: Sequence[tuple[int, Canonical, Now, int]]) -> LiveBatch:
         if canonical.dtype is not np.float64:
             values = np.where(np.isnan(values), canonical.unknown, values).astype(canonical.dtype)
         columns[name] = values
+    unclear = np.array([row[1].unclear for row in rows], dtype=np.int16)
     return LiveBatch(
         slots=np.array([row[0] for row in rows], dtype=np.int32),
         fresh=np.ones(len(rows), dtype=np.bool_),
         device_t_ms=np.array([row[2].utc_ms for row in rows], dtype=np.int64),
         cmd=np.array([row[3] for row in rows], dtype=np.int64),
         reserve_again=np.array([row[1].reserve_again for row in rows], dtype=np.bool_),
+        unclear=unclear if unclear.any() else None,
         **columns,  # type: ignore[arg-type]
     )
 

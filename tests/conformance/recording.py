@@ -1,9 +1,9 @@
 """Links that are watched: what was written, in order, and a hook that may make trouble between two writes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.ports import PointLink, PointLinks, Target
-from gateway.profiles.point_codec import Raw
+from gateway.profiles.point_codec import Read
 from gateway.profiles.sequences import Request
 
 
@@ -39,7 +39,7 @@ class _RecordingLink:
     async def open(self) -> None:
         await self._inner.open()
 
-    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+    async def read(self, points: Sequence[str]) -> Mapping[str, Read]:
         return await self._inner.read(points)
 
     async def write(self, request: Request) -> None:

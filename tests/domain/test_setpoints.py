@@ -109,8 +109,6 @@ def test_trim_is_not_driven_by_unknown_power_or_by_ramps(delivered_w: float) -> 
 # response
 
 
-
-
 # owners
 
 

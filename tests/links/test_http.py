@@ -35,7 +35,7 @@ async def test_read_points_of_one_document_cost_one_request() -> None:
             "nested": Marker.NULL,
             "second": 2,
             "tilde": "x",
-            "serial": Marker.MISSING,
+            "serial": Marker.GARBLED,
             "schedule": "23:00",
             "mode": Marker.MISSING,
             "reserve": "20",

@@ -16,7 +16,7 @@ from gateway.links import mqtt_points
 from gateway.links.mqtt_points import MqttPointLink, MqttPointLinks
 from gateway.ports import Target
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Marker, Raw
+from gateway.profiles.point_codec import Marker, Raw, Unreadable
 from gateway.profiles.sequences import PointWrite, Request
 from gateway.transports.mqtt.connection import Connection as MqttConnection
 from gateway.transports.mqtt.connection import OutMessage
@@ -146,7 +146,7 @@ async def test_read_first_values_are_waited_for(broker: BrokerProcess) -> None:
             "power": Marker.NULL,
             "soc": 61,
             "inside": 5,
-            "whole": Marker.MISSING,
+            "whole": Marker.GARBLED,
             "mode": "mqtt_ctrl",
         }
         assert links.stats.no_scalar == 1
@@ -160,14 +160,27 @@ async def test_read_text_that_looks_like_a_number_stays_a_text(standin: BrokerPr
             await shows(link, "mode", raw)
 
 
-async def test_read_malformed_message_changes_nothing(standin: BrokerProcess) -> None:
+async def test_read_malformed_message_is_told_beside_what_its_topic_said_before(standin: BrokerProcess) -> None:
     async with point_links(standin.url) as links, device(standin.url) as peer:
         link = await opened(links, target())
         await peer.say("N/p1/power", {"value": 5})
+        await peer.say("N/p1/quick", {"soc": 61})
         await peer.say("N/p1/power", b"<html>")
         await peer.say("N/p1/mode", b"\xff\xfe")
         await until(lambda: links.stats.malformed == 2)
-        assert await link.read(["power"]) == {"power": 5}
+        assert await link.read(["power", "soc", "mode"]) == {
+            "power": Unreadable(5), "soc": 61, "mode": Unreadable(Marker.GARBLED),
+        }  # fmt: skip
+        await peer.say("N/p1/power", {"value": 6})
+        await shows(link, "power", 6)
+
+
+async def test_read_number_that_json_does_not_have_costs_only_itself(standin: BrokerProcess) -> None:
+    async with point_links(standin.url) as links, device(standin.url) as peer:
+        link = await opened(links, target())
+        await peer.say("N/p1/quick", b'{"soc":61,"text":NaN}')
+        await shows(link, "soc", 61)
+        assert links.stats.malformed == 0
 
 
 async def test_read_empty_payload_is_a_fact_of_its_own(standin: BrokerProcess) -> None:
@@ -281,6 +294,19 @@ async def test_keepalive_asks_for_everything_first_and_then_repeats(standin: Bro
             ("R/p2/keepalive", b"again", False),
         ]
         assert links.stats.keepalives == 4
+
+
+async def test_keepalive_asks_for_everything_once_more_after_what_nobody_could_read(standin: BrokerProcess) -> None:
+    clock = ManualClock()
+    async with point_links(None, clock) as links, device(standin.url, "R/#") as peer:
+        await opened(links, target(KEPT % "device", url=standin.url))
+        await peer.heard(1)
+        await peer.say("N/p1/power", b"<html>")
+        await until(lambda: links.stats.malformed == 1)
+        clock.advance(s=30)
+        assert (await peer.heard(2))[1] == ("R/p1/keepalive", b"", False)
+        clock.advance(s=30)
+        assert (await peer.heard(3))[2] == ("R/p1/keepalive", b"again", False)
 
 
 async def test_connection_made_anew_asks_again_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

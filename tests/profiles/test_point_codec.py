@@ -98,9 +98,10 @@ def test_point_out_of_range_is_unknown_and_never_clamped_f26() -> None:
 
 @pytest.mark.parametrize(
     ("raw", "value", "count"),
-    [(1, 1.0, ""), (1.5, 1.5, ""), ("1", None, "malformed"), (True, None, "malformed"), (math.nan, None, "sentinel"),
-     (math.inf, None, "sentinel"), (10**400, None, "malformed"), (-1, None, "sentinel"), ((1,), None, "malformed"),
-     (None, None, ""), (Marker.NULL, None, ""), (Marker.MISSING, None, ""), (Marker.EMPTY, None, "")],
+    [(1, 1.0, ""), (1.5, 1.5, ""), ("1", None, "malformed"), (True, None, "malformed"), (math.nan, None, "malformed"),
+     (math.inf, None, "malformed"), (10**400, None, "malformed"), (-1, None, "sentinel"), ((1,), None, "malformed"),
+     (None, None, ""), (Marker.NULL, None, ""), (Marker.MISSING, None, ""), (Marker.EMPTY, None, ""),
+     (Marker.GARBLED, None, "malformed")],
 )  # fmt: skip
 def test_point_json_number_that_is_none_is_unknown_f26(raw: Raw | None, value: Value, count: str) -> None:
     assert decoded(codec("number", sentinels=[-1]), raw) == (value, count)

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from pydantic import Field, model_validator
 
+from gateway.domain.model import unclear_names
 from gateway.links.json_values import raw_of, tokens_of, value_at
 from gateway.links.mqtt_cache import DeviceCache, points_of, topic_of
 from gateway.links.sunspec import Model, address_of
 from gateway.profiles.base import Name, Source, Strict
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.point_codec import Marker, Raw, Value
+from gateway.profiles.point_codec import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.points import READINGS
 from gateway.profiles.program import PointProduct, Program
 from gateway.profiles.readings import holds
@@ -153,7 +154,8 @@ def from_payloads(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]
         topic = topic_of(point.topic, vector.levels) if point.topic is not None else ""
         if topic in vector.raw.mqtt:
             raw = cache.raw(point)
-            out[name] = Marker.MISSING if raw is None else raw, topic
+            assert not isinstance(raw, Unreadable)
+            out[name] = raw, topic
     return out
 
 
@@ -195,7 +197,7 @@ def disagreements(vector: Vector, product: PointProduct) -> list[str]:
     if not vector.points:
         return ["points: nothing is expected"]
     sample, entries = sample_of(vector, program)
-    values: dict[str, Value] = {}
+    values = Values()
     program.decode({name: raw for name, (raw, _) in sample.items()}, values)
     faults = [f"points: the sample has no {name}" for name in vector.points if name not in sample]
     faults += _unused(vector, program, sample, entries)
@@ -207,6 +209,8 @@ def disagreements(vector: Vector, product: PointProduct) -> list[str]:
         found, number = canonical.get(name), number_of(name, wanted)
         if not (same(found, number) or (isinstance(number, float) and math.isnan(number) and math.isnan(found))):
             faults.append(f"readings: {name} is {found!r}, expected {wanted!r}")
+    if canonical.unclear:
+        faults.append(f"readings: {', '.join(unclear_names(canonical.unclear))} of a real product is not understood")
     identity = program.document.identity
     rules = [rule for rule in identity.rules if rule.point in vector.identity] if identity is not None else []
     faults += [f"identity: {rule.point} is {values.get(rule.point)!r}" for rule in rules if not holds(rule, values)]

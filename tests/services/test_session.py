@@ -109,7 +109,7 @@ class Bench:
 
         hearer = Hearer(
             live=live, energy=lambda *_: None, answer=lambda _, cmd, result: self.answers.append((cmd, result)),
-            online=lambda *_: None, trusted=lambda *_: None,
+            online=lambda *_: None, unread=lambda *_: None, trusted=lambda *_: None,
         )  # fmt: skip
         prior: dict[DeviceId, Mapping[str, float | str | bool]] = {}
         target = Target(

@@ -53,6 +53,7 @@ class Heard:
             energy=lambda *_: None,
             answer=lambda *_: None,
             online=lambda *_: None,
+            unread=lambda *_: None,
             trusted=lambda _, trusted: self.trusted.append(trusted),
         )
 
