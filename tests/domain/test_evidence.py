@@ -87,7 +87,8 @@ def test_evidence_unclear_word_leaves_the_last_one_that_was_understood() -> None
     assert live.unclear[0] == Unclear.GRID | Unclear.OPT_OUT | Unclear.FAULTS | Unclear.TEMP_C
     assert np.isnan(live.temp_c[0])
     one.says()
-    assert (live.grid[0], live.opt_out[0], live.faults[0], live.unclear[0]) == (Grid.ON, 0, 0, 0)
+    # an owner's no ends later, once it is gone for a while
+    assert (live.grid[0], live.opt_out[0], live.faults[0], live.unclear[0]) == (Grid.ON, 1, 0, 0)
     # the end of an island is seen across what was not understood
     assert live.reconnected_mono_ms[0] == one.now.mono_ms
 
