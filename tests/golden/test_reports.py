@@ -1,0 +1,62 @@
+"""What the platform is told of a fixed event, what REST shows of it meanwhile and what is counted of it, exactly."""
+
+from gateway.api.dispatch_view import DispatchView
+from gateway.domain.holds import Hold
+from gateway.domain.model import EventId
+from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
+from gateway.services.observe import registry
+from gateway.services.reports import PART
+from gateway.signals.body import answer_body
+from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
+from gateway.sinks.mqtt import INTERVAL_TOPIC
+from tests.golden import golden, masks
+from tests.services.world import World, group, homes_of
+
+
+async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> None:
+    world = World(homes_of(3))
+    view = DispatchView(
+        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, journal=world.journal, clock=world.clock
+    )
+    told: list[object] = [{"dispatch": DISPATCH_TOPIC, "answers": ANSWER_TOPIC, "intervals": INTERVAL_TOPIC}]
+
+    def tell() -> None:
+        while (report := world.control.ledger.changed(PART)) is not None:
+            told.append({REPORT_TOPICS["deliveries"]: view.deliveries_told(report)})
+        told.extend({REPORT_TOPICS["events"]: body} for body in view.events_told())
+        told.extend({REPORT_TOPICS["availability"]: body} for body in view.availability_told())
+
+    told.append({ANSWER_TOPIC: answer_body(await world.submit("evening", s=60, target_w=3_000))})
+    out = Hold(id="out", reason="opt_out", group=group("home-01"), from_ms=world.clock.utc, until_ms=None,
+               event=EventId("evening"), by="owner")  # fmt: skip
+    await world.dispatcher.hold(out)
+    await world.go(20)
+    tell()
+    shown = {
+        "event": (await running_event(view)),
+        "events": [body.model_dump() for body in view.all()],
+        "holds": view.holds().model_dump(),
+        "quarantine": view.quarantine().model_dump(),
+        "availability": view.availability().model_dump(),
+    }
+    world.homes.refusing.add(0)
+    await world.go(60)
+    tell()
+    shown["event, over"] = await running_event(view)
+    told.append({"topics of reports": dict(REPORT_TOPICS)})
+    golden("platform.txt", "\n".join(masks.json_text(one) for one in told))
+    golden("rest-dispatch.txt", masks.json_text(shown))
+    counted = registry(
+        [
+            lambda: control_samples(world.control),
+            lambda: dispatch_samples(world.dispatcher, world.control),
+            lambda: fleet_samples(world.fleet, world.clock),
+        ],
+        [],
+    )
+    golden("metrics-control.txt", masks.metrics((await counted.text()).decode(), values=True))
+
+
+async def running_event(view: DispatchView) -> object:
+    found = await view.one("evening", offset=0, limit=2)
+    return None if found is None else found.model_dump()
