@@ -1,0 +1,35 @@
+"""The gateway's clock on a loop's time."""
+
+import asyncio
+
+from gateway.domain.model import Now
+
+START_UTC_MS = 1_800_000_000_000
+
+
+class VirtualClock:
+    """Both clocks run with the loop; `skip` lets them be later than it. Without virtual time: real elapsed time from a
+    fixed date."""
+
+    boot = "virtual"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.get_running_loop()
+        self._begin_us = self._us()
+        self._ahead_ms = 0
+
+    def _us(self) -> int:
+        return round(self._loop.time() * 1e6)
+
+    def mono_ms(self) -> int:
+        return self._us() // 1000 + self._ahead_ms
+
+    def now(self) -> Now:
+        mono_ms = self.mono_ms()
+        return Now(utc_ms=START_UTC_MS + mono_ms - self._begin_us // 1000, mono_ms=mono_ms)
+
+    def cpu_ns(self) -> int:
+        return self._us() * 1000
+
+    def skip(self, *, s: float) -> None:
+        self._ahead_ms += round(1000 * s)
