@@ -1,10 +1,12 @@
 """Ask one device what it is and everything its profile can read of it; nothing is written."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.domain.errors import NotThisProduct
 from gateway.domain.model import Connection, DeviceId
-from gateway.ports import PointLinks, Target
+from gateway.ports import PointLink, PointLinks, Target
 from gateway.profiles.codec import Codec
 from gateway.profiles.point_codec import Read, Value, Values
 from gateway.profiles.points import READINGS
@@ -41,13 +43,33 @@ async def probe(
     """Connect, identify, read every point once. Raises what links raise: LinkDown, PeerRefused, NotThisProduct."""
     values = Values()
     raws: dict[str, Read] = {}
-    await _read(product.base, product.base.telling, codec, links, connection, device, secret, values, raws)
-    problems = product.base.not_this_product(values)
-    program = product.base if problems else product.variant(values)
-    try:
-        await _read(program, program.reads, codec, links, connection, device, secret, values, raws)
-    except NotThisProduct as error:
-        problems.append(str(error))
+
+    @asynccontextmanager
+    async def opened(program: Program) -> AsyncIterator[PointLink]:
+        link = links.link(
+            Target(device=device, connection=connection, secret=secret, document=codec.document, points=program.points)
+        )
+        try:
+            await link.open()
+            yield link
+        finally:
+            await link.close()
+
+    async def read(link: PointLink, program: Program, names: tuple[str, ...]) -> None:
+        found = await link.read(names)
+        raws.update(found)
+        program.decode(found, values)
+
+    # The connection is shared, so it lasts through both: some products let nobody in for a while after one has left.
+    async with opened(product.base) as base:
+        await read(base, product.base, product.base.telling)
+        problems = product.base.not_this_product(values)
+        program = product.base if problems else product.variant(values)
+        try:
+            async with opened(program) as link:
+                await read(link, program, program.reads)
+        except NotThisProduct as error:
+            problems.append(str(error))
     points = [
         ProbedPoint(name=name, raw=raws.get(name), value=values.get(name), unit=point.unit)
         for name, point in program.points.items()
@@ -61,29 +83,6 @@ async def probe(
         points=points,
         readings=_named(program, values),
     )
-
-
-async def _read(
-    program: Program,
-    names: tuple[str, ...],
-    codec: Codec,
-    links: PointLinks,
-    connection: Connection,
-    device: DeviceId,
-    secret: str,
-    values: Values,
-    raws: dict[str, Read],
-) -> None:
-    link = links.link(
-        Target(device=device, connection=connection, secret=secret, document=codec.document, points=program.points)
-    )
-    try:
-        await link.open()
-        found = await link.read(names)
-    finally:
-        await link.close()
-    raws |= found
-    program.decode(found, values)
 
 
 def _named(program: Program, values: Values) -> dict[str, float | str | None]:
