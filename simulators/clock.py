@@ -1,7 +1,13 @@
 """The time a simulation runs on: the machine's, or one that is moved by hand."""
 
+import asyncio
 import time
 from typing import Protocol
+
+
+def loop_s() -> float:
+    """Seconds on the clock of the loop that runs: what pauses on the wire are counted on."""
+    return asyncio.get_running_loop().time()
 
 
 class Clock(Protocol):

@@ -38,23 +38,18 @@ FACES: dict[str, type[Any]] = {
     VictronGxMqtt.profile: VictronGxMqtt,
 }
 ON_OUR_BROKER = frozenset({"hoymiles-ms-a2"})
-# Pauses of the real product in real seconds, left out where simulated time runs fast.
-_QUICK: dict[str, dict[str, float]] = {
-    "huawei-luna2000": {"rest_s": 0.0, "spacing_s": 0.0},
-    "sigenergy-plant": {"spacing_s": 0.0},
-    "solaredge-storedge": {"reopen_s": 0.0},
-    "sungrow-sh": {"spacing_s": 0.0, "stale_s": 0.0},
-}
 
 
-def make_face(profile: str, plant: Plant, *, broker: tuple[str, int] | None = None, quick: bool = False) -> Face:
-    """The simulated product of `profile`. `broker` (host, port) for products that are clients of ours; `quick` leaves
-    out pauses in real time. Raises KeyError for a product without a simulator."""
-    settings: dict[str, Any] = dict(_QUICK.get(profile, {})) if quick else {}
+def make_face(profile: str, plant: Plant, *, broker: tuple[str, int] | None = None, own_broker: str = "auto") -> Face:
+    """The simulated product of `profile`. `broker` (host, port) for products that are clients of ours; `own_broker`:
+    auto | mosquitto | standin, for one with a broker inside. Raises KeyError for a product without a simulator."""
+    settings: dict[str, Any] = {}
     if profile in ON_OUR_BROKER:
         if broker is None:
             raise ValueError(f"{profile} is a client of our broker and needs one")
         settings["host"], settings["port"] = broker
+    if profile == VictronGxMqtt.profile:
+        settings["broker"] = own_broker
     if profile == TeslaPowerwall.profile:
         # Its certificate is made by openssl; without the program it speaks plain HTTP.
         settings["tls"] = shutil.which("openssl") is not None

@@ -34,7 +34,7 @@ class GxBroker:
         self.port = 0
 
     async def start(self, port: int) -> None:
-        self.port = port or free_port()
+        self.port = port
         await self._up()
         self._task = asyncio.create_task(self._keep(), name=f"GX broker {self.port}")
 
@@ -69,7 +69,9 @@ class GxBroker:
         if self._mosquitto is None:
             self._standin = Broker(self.port)
             await self._standin.__aenter__()
+            self.port = self._standin.port
             return
+        self.port = self.port or free_port()
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="gx-")
         directory = Path(self._directory.name)

@@ -15,9 +15,9 @@ WiNet firmware.
 """
 
 import math
-import time
 from typing import ClassVar
 
+from simulators.clock import loop_s
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal, Registers
 from simulators.faces.plant import Connection, Plant, Trouble
 from simulators.faces.upkeep import Reboots, Spacing, thirds, whole_items
@@ -188,7 +188,7 @@ class SungrowSh:
         wanted = whole_items(address, values, dict.fromkeys(self._allowed, 1))
         if any(value not in self._allowed[at] for at, value in wanted.items()):
             raise ModbusRefused(Refusal.ILLEGAL_VALUE)
-        before, until_s = self._holding().words, time.monotonic() + self._stale_s
+        before, until_s = self._holding().words, loop_s() + self._stale_s
         self._stale |= {at: (before[at], until_s) for at in wanted}
         began = wanted.get(EMS_MODE) == EXTERNAL != self._stored[EMS_MODE]
         self._stored |= wanted
@@ -207,7 +207,7 @@ class SungrowSh:
         for at, value in self._stored.items():
             image.u16(at, value)
         image.u16(HEARTBEAT, math.ceil(self._left_s))
-        now_s = time.monotonic()
+        now_s = loop_s()
         self._stale = {at: old for at, old in self._stale.items() if old[1] > now_s}
         for at, (value, _) in self._stale.items():
             image.u16(at, value)

@@ -1,8 +1,8 @@
 """Small parts that register faces share: reboots on demand, spacing of requests, whole items of a write, phases."""
 
-import time
 from collections.abc import Callable, Mapping
 
+from simulators.clock import loop_s
 from simulators.faces.modbus import ModbusRefused, Refusal
 
 
@@ -29,7 +29,7 @@ class Reboots:
 
 
 class Spacing:
-    """Counts requests that came sooner than `minimum_s` after the one before, on the real clock."""
+    """Counts requests that came sooner than `minimum_s` after the one before."""
 
     def __init__(self, minimum_s: float) -> None:
         self.minimum_s = minimum_s
@@ -37,7 +37,7 @@ class Spacing:
         self._last_s: float | None = None
 
     def note(self) -> None:
-        now_s = time.monotonic()
+        now_s = loop_s()
         if self._last_s is not None and now_s - self._last_s < self.minimum_s:
             self.violations += 1
         self._last_s = now_s

@@ -1,27 +1,16 @@
-"""Options for a real device, pauses of the gateway cut short, and the rule that every product is covered whole."""
+"""Virtual time, options for a real device, and the rule that every product is covered whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.links import mqtt_points
-from gateway.services import session, sessions
 from tests.conformance.coverage import VECTORS, disagreements
 from tests.conformance.rig import FACES, PRODUCTS
+from tests.virtual.factories import loop_factories, real_loop
 
 HERE = Path(__file__).parent
 ON_DEVICE = "test_device.py"
-PAUSES = {
-    session: {
-        "BACKOFF_BASE_S": 0.05,
-        "BACKOFF_CAP_S": 0.5,
-        "QUARANTINE_S": 1.0,
-        "TIDY_S": 0.1,
-        "POLL_PAUSE_MIN_S": 0.02,
-    },
-    sessions: {"RECONCILE_S": 0.05, "FLUSH_S": 0.005},
-    mqtt_points: {"OPEN_S_MAX": 1.0, "FIRST_VALUES_S_MAX": 0.2, "WRITE_S_MAX": 0.5},
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device-user", default="", help="a user name")
     group.addoption("--device-secret", default="", help="env:NAME or file:/path")
     group.addoption("--device-w", type=float, default=500.0, help="the setpoint that is tried, both ways, W")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], object]]:
+    """A real device keeps its own time."""
+    return real_loop() if config.getoption("--device", default=None) is not None else loop_factories(item)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> None:
@@ -49,12 +43,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.parent == HERE and item.path.name != ON_DEVICE:
             item.add_marker(reason)
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real devices need the pauses as they are."""
-    if request.config.getoption("--device", default=None) is None:
-        for module, pauses in PAUSES.items():
-            for name, value in pauses.items():
-                monkeypatch.setattr(module, name, value)

@@ -1,8 +1,7 @@
-"""One product end to end: its simulator on a real socket, its profile and a session, and time that runs fast.
+"""One product end to end: its simulator, its profile as it ships and a session, each with its own pauses.
 
-Simulated time runs `SPEED` times faster than the machine's. What the profile asks the gateway to wait for (pacing,
-settling, read-back, polling) is divided by the same factor; what is told to the device (leases) is not. A real device
-instead of a simulator has no world, and everything keeps its own time.
+On virtual time (tests/virtual) an hour takes no longer than what happens in it, so nothing is cut short. The home, the
+product and the gateway live through the same seconds. On a real loop the same rig takes the time it says.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.domain.columns import Held
 from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet
@@ -34,11 +33,12 @@ from gateway.domain.model import (
     Now,
     ReadingBatch,
 )
+from gateway.links import mqtt_points
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks
 from gateway.ports import PointLinks
-from gateway.profiles.codec import Codec, compile_profile
+from gateway.profiles.codec import Codec
 from gateway.profiles.control_schema import Control as Sequences
 from gateway.profiles.control_schema import Watchdog
 from gateway.profiles.loader import load_profiles
@@ -57,16 +57,18 @@ from simulators.broker import Broker
 from simulators.faces.catalogue import FACES, make_face
 from simulators.faces.plant import Connection as FaceConnection
 from simulators.faces.plant import Face, Plant, Trouble
-from simulators.processes import free_port
-from tests.conformance.quick import SPEED, quick
 from tests.conformance.recording import RecordingLinks
 from tests.fakes import MemoryJournal, home
 from tests.simulators.fleets import homes
+from tests.virtual.clock import VirtualClock
+from tests.virtual.loop import VirtualLoop
 
-STEP_S = 0.04
-LOOK_S = 0.01
+# The home's physics and the product's own timers move in such steps.
+STEP_S = 1.0
+LOOK_S = 0.25
 STEPS_MAX = 60
-CEILING_S = 8.0
+# Longer than polls that fail, the longest pause between attempts and a slow answer together.
+CEILING_S = 160.0
 SETTLED_S = 12.0
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 CODECS = load_profiles(PROFILES)
@@ -106,22 +108,9 @@ def _rows(batch: LiveBatch | EnergyBatch) -> list[dict[str, float]]:
     return [{name: float(getattr(batch, name)[i]) for name in names} for i in range(len(batch.slots))]
 
 
-class SkippingClock(SystemClock):
-    """The machine's clocks, that much later as was skipped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ahead_ms = 0
-
-    def now(self) -> Now:
-        now = super().now()
-        return Now(utc_ms=now.utc_ms + self._ahead_ms, mono_ms=now.mono_ms + self._ahead_ms)
-
-    def mono_ms(self) -> int:
-        return super().mono_ms() + self._ahead_ms
-
-    def skip(self, *, s: float) -> None:
-        self._ahead_ms += round(1000 * s)
+def make_clock() -> Clock:
+    """The gateway's clock on the loop that runs."""
+    return VirtualClock() if isinstance(asyncio.get_running_loop(), VirtualLoop) else SystemClock()
 
 
 class Station:
@@ -132,7 +121,7 @@ class Station:
         self.codec = codec
         self.links = RecordingLinks(links)
         self.journal = MemoryJournal()
-        self.clock = SkippingClock()
+        self.clock = make_clock()
         self.heard = Heard()
         self.fleet = Fleet()
         self.sessions: Sessions | None = None
@@ -307,8 +296,8 @@ class Station:
 class Rig(Station):
     """A product on the bench, its home and its time.
 
-    `world` runs in the background. `paused`: time stands still but for `go`. `frozen`: the product goes on (it polls,
-    publishes, counts its timers), the physics of the home stand still.
+    `world` runs in the background. `frozen`: the product goes on (it polls, publishes, counts its timers), the physics
+    of the home stand still.
     """
 
     def __init__(
@@ -326,7 +315,6 @@ class Rig(Station):
         self.plant = face.plant
         self.batteries = batteries
         self.capacity_wh = face.plant.capacity_wh
-        self.paused = False
         self.frozen = False
         self.history: deque[tuple[int, float, float]] = deque(maxlen=20_000)
         self._face_connection = FaceConnection(url="")
@@ -348,12 +336,15 @@ class Rig(Station):
         while True:
             await asyncio.sleep(STEP_S)
             now_s = loop.time()
-            passed_s, before_s = (now_s - before_s) * SPEED, now_s
-            if not self.paused:
-                self.go(passed_s)
+            passed_s, before_s = now_s - before_s, now_s
+            self.leap(passed_s)
 
-    def go(self, s: float, *, dt_s: float = 1.0) -> None:
-        """Let simulated time pass at once, in steps of `dt_s`, larger ones where it is long."""
+    async def go(self, s: float) -> None:
+        """Let time pass."""
+        await asyncio.sleep(s)
+
+    def leap(self, s: float, *, dt_s: float = STEP_S) -> None:
+        """Let time pass at once for home and product alone, in steps of `dt_s`, larger ones where it is much."""
         steps = max(1, math.ceil(s / max(dt_s, s / STEPS_MAX)))
         for _ in range(steps):
             self.face.step(s / steps)
@@ -365,19 +356,14 @@ class Rig(Station):
         """After a trouble or a reboot: the session is ready again and has a reading from after that. A simulated
         product with a broker inside is up only when its own client is, which takes a keepalive."""
         await self.until(lambda: bool(getattr(self.face, "alive", True)), "the product to be up")
-        await self.until(lambda: self.session.state is State.READY, "ready again")
+        await self.until(lambda: self.session.state is State.READY, "ready again", ceiling_s=self.again_s)
         row = await self.fresh()
         while math.isnan(row["battery_w"]):
             row = await self.fresh()
 
-    def settle(self, *, s: float = SETTLED_S) -> None:
+    async def settle(self, *, s: float = SETTLED_S) -> None:
         """Let the battery reach what it was told."""
-        self.go(s)
-
-    def skip(self, s: float) -> None:
-        """Let time pass at once for the home and for the gateway."""
-        self.go(s)
-        self.clock.skip(s=s)
+        await self.go(s)
 
     def true_wh(self, utc_ms: float) -> tuple[float, float]:
         """Energy charged and discharged at a moment of the past."""
@@ -387,10 +373,10 @@ class Rig(Station):
     async def expect_w(self, setpoint_w: float, *, tolerance_w: float = 60.0) -> None:
         """After it has settled: whether the battery gives `setpoint_w`. Where the gateway closes a loop over load and
         PV, that loop needs a moment."""
-        self.settle()
+        await self.settle()
         if self.sequences.follow_s is not None:
             await self.until(
-                lambda: abs(self.plant.battery_w - setpoint_w) <= tolerance_w, f"{setpoint_w:.0f} W", ceiling_s=4.0
+                lambda: abs(self.plant.battery_w - setpoint_w) <= tolerance_w, f"{setpoint_w:.0f} W", ceiling_s=60.0
             )
         found = self.plant.battery_w
         assert abs(found - setpoint_w) <= tolerance_w, f"{self.codec.name}: {found:.0f} W, wanted {setpoint_w:.0f} W"
@@ -407,6 +393,18 @@ class Rig(Station):
     def controlled(self) -> bool:
         """Whether the product is in a mode that an outside controller set."""
         return self.face.controlled
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the gateway waits for an answer."""
+        section = self.codec.document.modbus or self.codec.document.http
+        return section.timeout_s if section is not None else mqtt_points.WRITE_S_MAX
+
+    @property
+    def again_s(self) -> float:
+        """Within this a device that was lost is tried again, and with success if it is well."""
+        http = self.codec.document.http
+        return CEILING_S + (http.cool_down_s if http is not None else 0.0)
 
     @property
     def reads_mode(self) -> bool:
@@ -453,16 +451,19 @@ async def bench(
         index = 0 if beside is None else 1
         batteries = Batteries(homes(index + 1, **(values | columns)), guard=False, time_s=time_s)
         plant = Plant(batteries, index)
-        made = product[1](plant) if product is not None else make_face(face or name, plant, broker=at, quick=True)
+        made = (
+            product[1](plant)
+            if product is not None
+            else make_face(face or name, plant, broker=at, own_broker="standin")
+        )
         if change is not None:
             change(made)
-        document = quick(codec.document)
-        links: PointLinks = links_for(document, broker) if beside is None else beside.links.inner
+        links: PointLinks = links_for(codec.document, broker) if beside is None else beside.links.inner
         if beside is None:
             stack.push_async_callback(links.close)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         device = "bench" if beside is None else "beside"
-        rig = Rig(compile_profile(document), links, group, face=made, batteries=batteries, device=device)
+        rig = Rig(codec, links, group, face=made, batteries=batteries, device=device)
         await rig.listen()
         stack.push_async_callback(made.stop)
         tasks = [group.create_task(rig.world(), name="world")]
@@ -488,7 +489,7 @@ def beside_broker(rig: Rig | None) -> tuple[str, int] | None:
 
 
 def links_for(document: ProfileDocument, broker: tuple[str, int] | None) -> PointLinks:
-    clock = SystemClock()
+    clock = make_clock()
     if document.modbus is not None:
         return ModbusLinks(clock)
     if document.http is not None:
@@ -504,9 +505,8 @@ async def _broker(codec: Codec) -> AsyncIterator[tuple[str, int] | None]:
     if section is None or section.broker != "fleet":
         yield None
         return
-    port = free_port()
-    async with Broker(port):
-        yield "127.0.0.1", port
+    async with Broker() as broker:
+        yield "127.0.0.1", broker.port
 
 
-__all__ = ["CODECS", "FACES", "PRODUCTS", "STEERED", "Rig", "Station", "Trouble", "bench", "quick"]
+__all__ = ["CODECS", "FACES", "PRODUCTS", "STEERED", "Rig", "Station", "Trouble", "bench"]

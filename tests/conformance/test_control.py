@@ -35,7 +35,7 @@ async def released(rig: Rig) -> None:
     """Release, and let what ends by itself end."""
     assert await rig.tell(CommandOp.RELEASE) == rig.done
     if rig.sequences.stop_only:
-        rig.go(rig.unlocked_s)
+        await rig.go(rig.unlocked_s)
 
 
 async def test_discharge_setpoint_lowers_soc_and_import(night_rig: Rig) -> None:
@@ -44,7 +44,7 @@ async def test_discharge_setpoint_lowers_soc_and_import(night_rig: Rig) -> None:
     assert await rig.power(1500) == rig.done
     await rig.expect_w(1500)
     assert rig.plant.grid_w < import_w - 1000
-    rig.go(20)
+    await rig.go(20)
     assert rig.batteries.true_soc_pct[0] < soc_pct
     row = await rig.fresh()
     assert row["battery_w"] == pytest.approx(1500, abs=80)
@@ -58,7 +58,7 @@ async def test_charge_setpoint_raises_soc_and_import(night_rig: Rig) -> None:
     assert await rig.power(-1200) == rig.done
     await rig.expect_w(-1200)
     assert rig.plant.grid_w > import_w + 1000
-    rig.go(20)
+    await rig.go(20)
     assert rig.batteries.true_soc_pct[0] > soc_pct
     row = await rig.fresh()
     assert row["battery_w"] == pytest.approx(-1200, abs=80)
@@ -73,7 +73,7 @@ async def test_setpoints_one_after_the_other_each_replace_the_one_before(rig: Ri
 
 
 async def test_hold_from_own_mode_stops_the_battery_and_stays_ours(rig: Rig) -> None:
-    rig.settle()
+    await rig.settle()
     assert abs(rig.plant.battery_w) > 200
     await rig.fresh()
     assert await rig.tell(CommandOp.HOLD) == rig.done
@@ -86,17 +86,17 @@ async def test_hold_from_own_mode_stops_the_battery_and_stays_ours(rig: Rig) -> 
 @pytest.mark.parametrize("name", [name for name in STEERED if CODECS[name].facts.blocks])
 async def test_block_stops_discharging_and_leaves_charging_from_pv(name: str) -> None:
     async with bench(name, time_s=MIDNIGHT_S) as rig:
-        rig.settle()
+        await rig.settle()
         assert rig.plant.battery_w > 200
         assert await rig.tell(CommandOp.BLOCK) == rig.done
         await rig.expect_w(0)
         assert (await rig.fresh())["mode"] == Mode.REMOTE
         await released(rig)
-        rig.settle()
+        await rig.settle()
         assert rig.plant.battery_w > 200
     async with bench(name, load_base_w=200.0, pv_peak_w=6_000.0) as rig:
         assert await rig.tell(CommandOp.BLOCK) == rig.done
-        rig.settle()
+        await rig.settle()
         assert rig.plant.home_w() < -500
         assert rig.plant.battery_w < -500
 
@@ -164,7 +164,7 @@ async def test_release_restores_the_settings_and_forgets_them(rig: Rig) -> None:
     before = rig.face.settings()
     for setpoint_w in (1500, -1200):
         assert await rig.power(setpoint_w) == rig.done
-        rig.settle()
+        await rig.settle()
         await rig.fresh()
     assert rig.controlled()
     assert set(rig.prior.get("bench", {})) <= set(rig.sequences.saves)
@@ -172,7 +172,7 @@ async def test_release_restores_the_settings_and_forgets_them(rig: Rig) -> None:
     assert rig.face.settings() == before
     assert not rig.controlled()
     assert rig.prior == {}
-    rig.settle()
+    await rig.settle()
     row = await rig.fresh()
     if rig.reads_mode:
         await rig.until(lambda: rig.in_own_mode(rig.heard.live[-1]["mode"]), "its own mode")
@@ -203,7 +203,7 @@ async def test_episode_after_a_release_works_like_the_first(rig: Rig) -> None:
         await rig.expect_w(setpoint_w)
         await released(rig)
         assert rig.face.settings() == before
-        rig.settle()
+        await rig.settle()
         await rig.fresh()
 
 
@@ -220,10 +220,10 @@ async def test_refresh_of_a_setpoint_writes_stored_points_once(rig: Rig) -> None
 async def test_refresh_goes_out_again_where_a_device_counts_down(rig: Rig) -> None:
     """A refresh must never be dropped as a duplicate: the device's timer would run out."""
     assert await rig.power(1500) == rig.done
-    rig.go(rig.codec.facts.lease_s * 0.6)
+    await rig.go(rig.codec.facts.lease_s * 0.6)
     await rig.fresh()
     assert await rig.power(1500) == rig.done
-    rig.go(rig.codec.facts.lease_s * 0.6)
+    await rig.go(rig.codec.facts.lease_s * 0.6)
     assert rig.controlled()
     await rig.expect_w(1500)
 
@@ -232,7 +232,7 @@ async def test_refresh_goes_out_again_where_a_device_counts_down(rig: Rig) -> No
 async def test_reserve_reaches_the_product_and_its_reading(name: str) -> None:
     async with bench(name) as rig:
         assert await rig.tell(CommandOp.RESERVE, reserve_pct=35.0) == rig.done
-        rig.go(1)
+        await rig.go(1)
         assert rig.plant.reserve_pct == pytest.approx(35, abs=0.5)
         await rig.until(lambda: abs(rig.heard.live[-1]["reserve_pct"] - 35) < 0.5, "the reserve in a reading")
         asked = len(rig.links.writes)
@@ -270,9 +270,9 @@ async def test_event_steers_the_product_and_its_end_releases_it(name: str) -> No
         await rig.cancel("event")
         await rig.tick_until(lambda: rig.held is Held.RELEASING or rig.held is Held.FREE, "the release")
         if rig.sequences.stop_only:
-            rig.go(rig.unlocked_s)
+            await rig.go(rig.unlocked_s)
         await rig.tick_until(lambda: not rig.controlled(), "its own mode")
-        assert rig.face.settings() == before
+        await rig.until(lambda: rig.face.settings() == before, "the settings as before")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTAL)

@@ -14,10 +14,9 @@ UNATTENDED_S = 600.0
 
 
 async def dies_under(rig: Rig, setpoint_w: float) -> None:
-    """A setpoint is in force, then nothing more comes; time is in the test's hand."""
+    """A setpoint is in force, then nothing more comes."""
     assert await rig.power(setpoint_w) == rig.done
     await rig.detach()
-    rig.paused = True
 
 
 def test_every_steered_product_is_tried() -> None:
@@ -31,13 +30,12 @@ def test_every_steered_product_is_tried() -> None:
 async def test_death_device_reverts_in_the_declared_time_to_the_declared_mode(name: str, setpoint_w: float) -> None:
     async with bench(name) as rig:
         await dies_under(rig, setpoint_w)
-        rig.go(0.5 * rig.watchdog.lease_s)
+        await rig.go(0.5 * rig.watchdog.lease_s)
         assert rig.controlled(), "a refresh in time would have come too late"
-        rig.go(rig.unlocked_s - 0.5 * rig.watchdog.lease_s)
+        await rig.go(rig.unlocked_s - 0.5 * rig.watchdog.lease_s)
         assert not rig.controlled()
-        rig.settle()
+        await rig.settle()
         assert abs(rig.plant.battery_w - setpoint_w) > 200
-        rig.paused = False
         rig.attach()
         await rig.ready()
         if rig.reads_mode:
@@ -51,8 +49,7 @@ async def test_death_leases_of_any_length_end_in_time(name: str) -> None:
         lease_s = max(1.0, rig.watchdog.lease_s / 2)
         assert await rig.tell(CommandOp.SETPOINT, 1500, lease_s=lease_s) == rig.done
         await rig.detach()
-        rig.paused = True
-        rig.go(rig.unlocked_s)
+        await rig.go(rig.unlocked_s)
         assert not rig.controlled()
 
 
@@ -64,12 +61,12 @@ async def test_death_settings_are_restored_by_the_next_start(name: str) -> None:
         await rig.dispatch(-1200, s=300)
         await rig.tick_until(lambda: abs(rig.plant.battery_w + 1200) < 150, "the power of the event")
         await rig.detach()
-        rig.skip(UNATTENDED_S)
+        await rig.go(UNATTENDED_S)
         rig.attach()
         await rig.ready()
-        rig.skip(1.5 * rig.watchdog.lease_s)
+        await rig.go(1.5 * rig.watchdog.lease_s)
         await rig.tick_until(lambda: rig.held is Held.FREE and rig.prior == {}, "the end of control")
-        rig.go(rig.unlocked_s)
+        await rig.go(rig.unlocked_s)
         assert not rig.controlled()
         assert rig.face.settings() == before
 
@@ -80,9 +77,9 @@ async def test_lease_that_nobody_renews_ends_with_the_settings_restored(name: st
     async with bench(name) as rig:
         before = rig.face.settings()
         assert await rig.power(-1200) == rig.done
-        rig.skip(rig.unlocked_s + 2.5 * rig.watchdog.lease_s)
+        await rig.go(rig.unlocked_s + 2.5 * rig.watchdog.lease_s)
         await rig.until(lambda: rig.prior == {}, "what was saved to be restored")
-        rig.go(rig.unlocked_s)
+        await rig.go(rig.unlocked_s)
         assert not rig.controlled()
         assert rig.face.settings() == before
 
@@ -97,7 +94,7 @@ async def test_death_where_nothing_reverts_the_next_start_releases(name: str) ->
         saves = set(rig.sequences.saves)
         assert set(rig.prior.get("bench", {})) == saves
         await rig.detach()
-        rig.skip(UNATTENDED_S)
+        await rig.go(UNATTENDED_S)
         assert rig.controlled(), "nothing ends it but us"
         rig.attach()
         await rig.ready()
@@ -107,7 +104,7 @@ async def test_death_where_nothing_reverts_the_next_start_releases(name: str) ->
         assert rig.prior == {}
         assert any(isinstance(change, ControlEnded) for change in rig.journal.kept)
         assert any(isinstance(change, PriorRestored) for change in rig.journal.kept)
-        rig.settle()
+        await rig.settle()
         assert abs(rig.plant.battery_w - 1500) > 200
 
 

@@ -16,7 +16,6 @@ from gateway.config import resolve_secret
 from gateway.domain.model import CommandOp, Connection, Delivery
 from gateway.links.mqtt_points import MqttPointLinks
 from gateway.services.session import State
-from tests.conformance.quick import SPEED
 from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for
 from tests.conformance.test_telemetry import SILENT_POINTS
 
@@ -34,15 +33,10 @@ class Real:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A device with a session. `speed`: how much faster than the machine's its time runs."""
+    """A device with a session, and the setpoint that is tried both ways."""
 
     station: Station
-    speed: float
     power_w: float
-
-    @property
-    def within_s(self) -> float:
-        return max(4.0, WITHIN_S / self.speed)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,12 +53,12 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         pytest.fail(f"--device-profile: {name} is none of {', '.join(PRODUCTS)}")
     if config.getoption("--device", default=None) is None:
         async with bench(name) as rig:
-            yield Subject(station=rig, speed=SPEED, power_w=500.0)
+            yield Subject(station=rig, power_w=500.0)
         return
     real = Real(profile=name, connection=_connection(config), secret=resolve_secret(config.getoption("--device-secret"))
                 if config.getoption("--device-secret") else "")  # fmt: skip
     async with attached(real) as station:
-        yield Subject(station=station, speed=1.0, power_w=config.getoption("--device-w"))
+        yield Subject(station=station, power_w=config.getoption("--device-w"))
 
 
 def _connection(config: pytest.Config) -> Connection:
@@ -113,7 +107,7 @@ async def test_device_points_decode_to_plausible_values(subject: Subject) -> Non
     program, name = station.session.program, station.codec.name
     silent = {point for product, point in SILENT_POINTS if product == name}
     await station.until(lambda: bool(station.heard.energy), "every group", ceiling_s=2 * WITHIN_S)
-    await station.fresh(ceiling_s=subject.within_s)
+    await station.fresh(ceiling_s=WITHIN_S)
     assert program.counts.malformed == 0
     if not silent:
         assert program.counts.implausible == 0
@@ -142,21 +136,21 @@ async def test_device_is_steered_both_ways_and_released(subject: Subject) -> Non
             or station.codec.name in {product for product, point in SILENT_POINTS if point in saves}
         ),
         f"{', '.join(saves)} as before",
-        ceiling_s=subject.within_s,
+        ceiling_s=WITHIN_S,
     )
 
 
 async def _reach(subject: Subject, setpoint_w: float) -> None:
     """A setpoint, renewed as the control loop would, until the battery's power shows it."""
     station = subject.station
-    refresh_s = station.codec.facts.lease_s / 3 / subject.speed
+    refresh_s = station.codec.facts.lease_s / 3
     slack_w = max(100.0, 0.3 * abs(setpoint_w))
     loop = asyncio.get_running_loop()
     renewed_s = -math.inf
-    async with asyncio.timeout(subject.within_s):
+    async with asyncio.timeout(WITHIN_S):
         while abs(station.heard.live[-1]["battery_w"] - setpoint_w) > slack_w or renewed_s < 0:
             if loop.time() - renewed_s >= refresh_s:
                 delivery, _ = await station.power(setpoint_w)
                 assert delivery is Delivery.ACCEPTED
                 renewed_s = loop.time()
-            await station.fresh(ceiling_s=subject.within_s)
+            await station.fresh(ceiling_s=WITHIN_S)

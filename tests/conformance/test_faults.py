@@ -13,11 +13,9 @@ from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId, M
 from gateway.ports import Target
 from gateway.services.session import State
 from simulators.faces.plant import Face, Trouble
-from simulators.faces.web import WebServer
-from tests.conformance.quick import TIMEOUT_S
 from tests.conformance.recording import ignored
 from tests.conformance.rig import CODECS, PRODUCTS, STEERED, Rig, bench
-from tests.conformance.together import AT_ONCE, together
+from tests.conformance.together import together
 
 TROUBLES = [trouble for trouble in Trouble if trouble is not Trouble.NONE]
 # What a product is known to do by itself between two of its own writes, 0 W besides the old and the new setpoint.
@@ -34,17 +32,9 @@ def transport(name: str) -> str:
     return f"mqtt-{section.broker}" if section is not None else CODECS[name].document.transport
 
 
-def at_once(name: str) -> int:
-    """A product with a broker inside is a process more; those that fall back soonest have the least time to spare on a
-    machine that is busy."""
-    if name.startswith(("victron-", "hoymiles-")):
-        return 2
-    return 3 if transport(name) == "mqtt-device" else AT_ONCE
-
-
-def acts_on(rig: Rig, setpoint_w: float) -> bool:
+async def acts_on(rig: Rig, setpoint_w: float) -> bool:
     """Whether the product is steered to `setpoint_w` now; where its own loop over load and PV does it, nearly."""
-    rig.settle()
+    await rig.settle()
     return rig.controlled() and abs(rig.plant.battery_w - setpoint_w) < 100
 
 
@@ -65,10 +55,7 @@ async def two(name: str, **columns: Any) -> AsyncIterator[tuple[Rig, Rig]]:
 
 
 def prepare(rig: Rig, trouble: Trouble) -> None:
-    rig.face.late_s = 2 * TIMEOUT_S
-    server = getattr(rig.face, "server", None)
-    if isinstance(server, WebServer):
-        server.busy_retry_s = 1
+    rig.face.late_s = 2 * rig.timeout_s
     rig.face.trouble = trouble
 
 
@@ -76,7 +63,7 @@ def prepare(rig: Rig, trouble: Trouble) -> None:
 async def test_trouble_is_told_honestly_ends_by_itself_and_disturbs_nobody(name: str) -> None:
     """F3 silent, F4 late, F5 garbage, busy and exceptions, F6 over HTTP."""
     cases = {trouble.value: partial(_steered_in_trouble, name, trouble) for trouble in TROUBLES}
-    await together(cases, at_once=at_once(name))
+    await together(cases)
 
 
 async def _steered_in_trouble(name: str, trouble: Trouble) -> None:
@@ -85,7 +72,7 @@ async def _steered_in_trouble(name: str, trouble: Trouble) -> None:
         await sick.expect_w(1500)
         prepare(sick, trouble)
         delivery, result = await sick.power(-1200)
-        acts = acts_on(sick, -1200)
+        acts = await acts_on(sick, -1200)
         if result is CommandResult.APPLIED:
             assert acts, "applied, it says, and it is not"
         if delivery in (Delivery.NOT_SENT, Delivery.REFUSED):
@@ -115,7 +102,7 @@ async def _read_in_trouble(name: str, trouble: Trouble) -> None:
             await _nothing_is_made_up(sick)
         await _goes_on(well)
         sick.face.trouble = Trouble.NONE
-        await sick.until(lambda: sick.session.state is State.READY, "ready again")
+        await sick.back()
         row = await sick.fresh()
         assert abs(row["soc_pct"] - sick.plant.soc_pct) < 1.0
 
@@ -129,17 +116,17 @@ def _is_lost_by(name: str, trouble: Trouble) -> bool:
 
 async def _nothing_is_made_up(rig: Rig) -> None:
     """F3: a device that does not answer is seen to be away, and is not made to say anything."""
-    await rig.until(lambda: rig.session.state is not State.READY, "the trouble to be seen", ceiling_s=6.0)
+    await rig.until(lambda: rig.session.state is not State.READY, "the trouble to be seen")
     # A reading that had come before may still be on its way.
-    await asyncio.sleep(0.1)
+    await rig.go(1.0)
     count = len(rig.heard.live)
-    await asyncio.sleep(0.2)
+    await rig.go(3 * rig.codec.document.polling.live_s)
     assert len(rig.heard.live) == count
 
 
 async def _goes_on(rig: Rig) -> None:
     count = len(rig.heard.live)
-    await rig.until(lambda: len(rig.heard.live) >= count + 5, "readings of the other one", ceiling_s=3.0)
+    await rig.until(lambda: len(rig.heard.live) >= count + 5, "readings of the other one")
     assert rig.session.state is State.READY
 
 
@@ -154,7 +141,7 @@ async def test_requests_that_wait_for_a_connection_that_is_given_up_fail_with_it
         await link.open()
         rig.face.trouble = Trouble.SILENT
         try:
-            async with asyncio.timeout(6):
+            async with asyncio.timeout(12 * rig.timeout_s):
                 told = await asyncio.gather(*(link.read(["soc"]) for _ in range(8)), return_exceptions=True)
         finally:
             await link.close()
@@ -165,7 +152,7 @@ async def test_requests_that_wait_for_a_connection_that_is_given_up_fail_with_it
 async def test_slow_answers_within_the_timeout_are_answers(name: str) -> None:
     """F4."""
     async with bench(name) as rig:
-        rig.face.late_s = 0.02
+        rig.face.late_s = 0.4 * rig.timeout_s
         rig.face.trouble = Trouble.LATE
         assert await rig.power(1500) == rig.done
         await rig.expect_w(1500)
@@ -182,7 +169,7 @@ async def test_refusal_half_way_hands_the_device_back(name: str) -> None:
         length = len(rig.links.writes)
         assert await rig.tell(CommandOp.RELEASE) == rig.done
         if rig.sequences.stop_only:
-            rig.go(rig.unlocked_s)
+            await rig.go(rig.unlocked_s)
         assert rig.face.settings() == before
         for at in range(1, length + 1):
             await rig.fresh()
@@ -204,7 +191,7 @@ async def test_refusal_half_way_hands_the_device_back(name: str) -> None:
                 return
             assert told == (Delivery.REFUSED, CommandResult.REFUSED), f"write {at} of {length}"
             if rig.sequences.stop_only:
-                rig.go(rig.unlocked_s)
+                await rig.go(rig.unlocked_s)
             assert not rig.controlled(), f"write {at} of {length}"
             assert rig.face.settings() == before, f"write {at} of {length}"
             assert rig.prior == {}, f"write {at} of {length}"
@@ -239,8 +226,8 @@ async def at_start(rig: Rig, old_w: float | None) -> None:
         await rig.fresh()
     await rig.tell(CommandOp.RELEASE)
     if rig.sequences.stop_only:
-        rig.go(rig.unlocked_s)
-    rig.settle()
+        await rig.go(rig.unlocked_s)
+    await rig.settle()
     await rig.back()
     if old_w is not None:
         assert await rig.power(old_w) == rig.done
@@ -248,16 +235,16 @@ async def at_start(rig: Rig, old_w: float | None) -> None:
         await rig.fresh()
 
 
-def consistent(rig: Rig, allowed_w: list[float]) -> bool:
+async def consistent(rig: Rig, allowed_w: list[float]) -> bool:
     """Whether the device is in its own mode or under one of the setpoints, and no other."""
-    rig.settle()
+    await rig.settle()
     return not rig.controlled() or any(abs(rig.plant.battery_w - w) < 120 for w in allowed_w)
 
 
 @pytest.mark.parametrize("name", STEERED)
 async def test_reboot_after_every_write_leaves_the_old_or_the_whole_setpoint_f32(name: str) -> None:
     """F32: at every step of the sequence, then consistent within the declared time, and the next command works."""
-    await together({passage: partial(_reboots_on, name, passage) for passage in PASSAGES}, at_once=at_once(name))
+    await together({passage: partial(_reboots_on, name, passage) for passage in PASSAGES})
 
 
 async def _reboots_on(name: str, passage: str) -> None:
@@ -276,14 +263,14 @@ async def _reboots_on(name: str, passage: str) -> None:
             rig.face.reboot_after_writes(n)
             delivery, result = await reach(rig, new_w)
             rig.face.reboot_after_writes(None)
-            assert consistent(rig, allowed_w), f"{where}: {rig.plant.battery_w:.0f} W"
+            assert await consistent(rig, allowed_w), f"{where}: {rig.plant.battery_w:.0f} W"
             if result is CommandResult.APPLIED and new_w is not None and name not in DROPS_SILENTLY:
-                assert acts_on(rig, new_w), f"{where}: {delivery.name} {result.name}"
-            rig.go(rig.unlocked_s)
+                assert await acts_on(rig, new_w), f"{where}: {delivery.name} {result.name}"
+            await rig.go(rig.unlocked_s)
             if CODECS[name].facts.timed:
                 assert not rig.controlled(), f"{where}: still under control"
             else:
-                assert consistent(rig, allowed_w), f"{where}: later {rig.plant.battery_w:.0f} W"
+                assert await consistent(rig, allowed_w), f"{where}: later {rig.plant.battery_w:.0f} W"
             await rig.back()
             told = await rig.power(800)
             assert told == rig.done, f"{where}: the next command: {told}"
@@ -314,7 +301,7 @@ async def test_overwrite_by_owner_or_cloud_is_seen_in_the_mode(name: str) -> Non
         row = await rig.fresh()
         assert row["mode"] == Mode.REMOTE
         rig.face.overwrite()
-        rig.go(2)
+        await rig.go(2)
         polls = len(rig.heard.live)
         await rig.until(lambda: rig.heard.live[-1]["mode"] != Mode.REMOTE, "the other's mode")
         assert len(rig.heard.live) - polls <= 8
@@ -390,7 +377,7 @@ async def test_map_that_shifts_while_running_is_found_at_the_next_connect(name: 
         await rig.until(lambda: rig.session.state is not State.READY, "the reboot")
         for _ in range(3):
             assert (await rig.power(1000))[0] in (Delivery.NOT_SENT, Delivery.UNKNOWN)
-            await asyncio.sleep(0.05)
+            await rig.go(5.0)
         assert rig.session.state is not State.READY
         assert rig.writes_on_wire() == on_wire
 

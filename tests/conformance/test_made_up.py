@@ -175,8 +175,7 @@ async def test_made_up_product_reverts_when_the_controller_dies(file: Path) -> N
         assert await rig.power(2000) == rig.done
         await rig.expect_w(2000)
         await rig.detach()
-        rig.paused = True
-        rig.go(rig.unlocked_s)
+        await rig.go(rig.unlocked_s)
         assert not rig.controlled()
 
 

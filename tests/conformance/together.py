@@ -3,19 +3,12 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 
-AT_ONCE = 5
 Case = Callable[[], Coroutine[None, None, None]]
 
 
-async def together(cases: Mapping[str, Case], *, at_once: int = AT_ONCE) -> None:
-    """Run every case, `at_once` at a time. Raises AssertionError with the first line of each failure."""
-    places = asyncio.Semaphore(at_once)
-
-    async def run(case: Case) -> None:
-        async with places:
-            await case()
-
-    done = await asyncio.gather(*(run(case) for case in cases.values()), return_exceptions=True)
+async def together(cases: Mapping[str, Case]) -> None:
+    """Run every case. Raises AssertionError with the first line of each failure."""
+    done = await asyncio.gather(*(case() for case in cases.values()), return_exceptions=True)
     failed = {name: told(error) for name, error in zip(cases, done, strict=True) if error is not None}
     if failed:
         first = next(error for error in done if error is not None)

@@ -32,7 +32,7 @@ async def _listening(name: str) -> AsyncIterator[tuple[Connection, Plant, dict[s
             directory = stack.enter_context(tempfile.TemporaryDirectory())
             broker = ("127.0.0.1", (await stack.enter_async_context(standin_process(Path(directory)))).port)
         batteries = Batteries(homes(1, soc_start_pct=60.0), guard=False, time_s=12 * 3600.0)
-        face = make_face(name, Plant(batteries, 0), broker=broker, quick=True)
+        face = make_face(name, Plant(batteries, 0), broker=broker)
         connection = await face.start()
         stack.push_async_callback(face.stop)
 

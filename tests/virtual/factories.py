@@ -13,6 +13,9 @@ REAL = "real_time"
 
 def loop_factories(item: pytest.Item) -> dict[str, Callable[[], object]]:
     """The one loop for a test."""
-    if item.get_closest_marker(REAL) is not None:
-        return {"uvloop": uvloop.new_event_loop}
-    return {"virtual": VirtualLoop}
+    return real_loop() if item.get_closest_marker(REAL) is not None else {"virtual": VirtualLoop}
+
+
+def real_loop() -> dict[str, Callable[[], object]]:
+    """What ships."""
+    return {"uvloop": uvloop.new_event_loop}

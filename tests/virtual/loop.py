@@ -158,13 +158,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return
         if running not in concurrent.futures.wait([running], timeout=STUCK_S).done:
             raise Deadlock(f"{job.work} took {STUCK_S:.0f} real s: it waits for a loop that waits for it")
-        error = running.exception()
-        if error is not None:
-            _settle(job.done, error=error)
+        failed = running.exception()
+        if failed is not None:
+            _settle(job.done, error=failed)
         else:
             _settle(job.done, result=running.result())
 
-    async def shutdown_default_executor(self) -> None:  # type: ignore[override]
+    async def shutdown_default_executor(self) -> None:
         while self._jobs:
             self._run_job()
         if self._executor is not None:

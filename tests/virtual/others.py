@@ -5,6 +5,8 @@ connects on a thread and counts its keepalive on the machine's clock.
 """
 
 import asyncio
+import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +34,16 @@ def install(network: Network, time_s: Callable[[], float]) -> Callable[[], None]
     def create_socket_connection(client: Any) -> LocalSocket:
         return network.dial(client._host, client._port)
 
+    class Seeded(random.Random):
+        """Jitter that nobody has seeded is the same in every run."""
+
+        def __init__(self, x: Any = None) -> None:
+            super().__init__(next(seeds) if x is None else x)
+
+    seeds = itertools.count(1)
+    random.seed(0)
     wanted: list[tuple[Any, str, Any]] = [
+        (random, "Random", Seeded),
         (aiohappyeyeballs, "start_connection", start_connection),
         (aiohttp.connector, "monotonic", time_s),
         (paho, "time_func", time_s),
