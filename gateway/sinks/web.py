@@ -45,7 +45,7 @@ async def _body(reply: aiohttp.ClientResponse, most_bytes: int) -> bytes:
         if len(body) > most_bytes:
             reply.close()
             break
-    return bytes(body)
+    return bytes(body[:most_bytes])
 
 
 def _later(reply: aiohttp.ClientResponse, *, sent: bool) -> Keep:
