@@ -53,7 +53,7 @@ class Hub:
         self.max_packet_bytes = max_packet_bytes
         self.on_ack = on_ack
         self.router = Router()
-        self.wires: set[Peer] = set()
+        self.wires: dict[Peer, None] = {}
         self.online: dict[str, Peer] = {}
         self._retained: dict[str, Message] = {}
         self._queue_max = queue_max

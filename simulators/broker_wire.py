@@ -41,7 +41,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        self._hub.wires.add(self)
+        self._hub.wires[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed(self._will)
@@ -87,7 +87,7 @@ class Wire(asyncio.Protocol):
     def _closed(self, will: mqtt5.Will | None) -> None:
         session, self._session = self._session, None
         self._transport = None
-        self._hub.wires.discard(self)
+        self._hub.wires.pop(self, None)
         if session is not None:
             self._hub.close_session(self, session, will, self._loop.time())
 

@@ -146,7 +146,7 @@ class ModbusServer:
         self._idle_s = idle_s
         self._shut_until_s = 0.0
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: dict[asyncio.StreamWriter, None] = {}
         self._serving: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self.requests: list[tuple[int, int, int, int]] = []
@@ -181,7 +181,7 @@ class ModbusServer:
             self.refused_clients += 1
             writer.close()
             return
-        self._writers.add(writer)
+        self._writers[writer] = None
         if task := asyncio.current_task():
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -193,7 +193,7 @@ class ModbusServer:
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass
         finally:
-            self._writers.discard(writer)
+            self._writers.pop(writer, None)
             self._shut_until_s = loop.time() + self._reopen_s
             writer.close()
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from gateway.clock import Clock, SystemClock
 from gateway.domain.columns import Held
 from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet import Fleet
@@ -60,7 +59,7 @@ from simulators.faces.plant import Face, Plant, Trouble
 from tests.conformance.recording import RecordingLinks
 from tests.fakes import MemoryJournal, home
 from tests.simulators.fleets import homes
-from tests.virtual.clock import VirtualClock
+from tests.virtual.clock import loop_clock
 from tests.virtual.loop import VirtualLoop
 
 # The home's physics and the product's own timers move in such steps.
@@ -108,11 +107,6 @@ def _rows(batch: LiveBatch | EnergyBatch) -> list[dict[str, float]]:
     return [{name: float(getattr(batch, name)[i]) for name in names} for i in range(len(batch.slots))]
 
 
-def make_clock() -> Clock:
-    """The gateway's clock on the loop that runs."""
-    return VirtualClock() if isinstance(asyncio.get_running_loop(), VirtualLoop) else SystemClock()
-
-
 class Station:
     """The gateway's side of one device: a fleet of one, a session, a journal that outlives it, a control loop whose
     ticks the test makes."""
@@ -121,7 +115,7 @@ class Station:
         self.codec = codec
         self.links = RecordingLinks(links)
         self.journal = MemoryJournal()
-        self.clock = make_clock()
+        self.clock = loop_clock()
         self.heard = Heard()
         self.fleet = Fleet()
         self.sessions: Sessions | None = None
@@ -240,7 +234,7 @@ class Station:
         lease = self.codec.facts.lease_s if lease_s is None else lease_s
         command = Command(
             op=op, setpoint_w=setpoint_w, lease_s=lease, reserve_pct=reserve_pct, cmd=self._cmd,
-            valid_until_ms=self.clock.now().utc_ms + 20_000,
+            valid_until_ms=self.clock.now().utc_ms + 60_000,
         )  # fmt: skip
         async with asyncio.timeout(CEILING_S):
             delivery = await self.session.command(command)
@@ -451,11 +445,7 @@ async def bench(
         index = 0 if beside is None else 1
         batteries = Batteries(homes(index + 1, **(values | columns)), guard=False, time_s=time_s)
         plant = Plant(batteries, index)
-        made = (
-            product[1](plant)
-            if product is not None
-            else make_face(face or name, plant, broker=at, own_broker="standin")
-        )
+        made = product[1](plant) if product is not None else _face(face or name, plant, at)
         if change is not None:
             change(made)
         links: PointLinks = links_for(codec.document, broker) if beside is None else beside.links.inner
@@ -482,6 +472,12 @@ async def bench(
                 task.cancel()
 
 
+def _face(name: str, plant: Plant, broker: tuple[str, int] | None) -> Face:
+    """A broker of its own is a process where there is one, and time that jumps has no place for processes."""
+    jumps = isinstance(asyncio.get_running_loop(), VirtualLoop)
+    return make_face(name, plant, broker=broker, own_broker="standin" if jumps else "auto")
+
+
 def beside_broker(rig: Rig | None) -> tuple[str, int] | None:
     """The broker that the product of another rig is a client of."""
     found = getattr(rig.face, "_broker", None) if rig is not None else None
@@ -489,7 +485,7 @@ def beside_broker(rig: Rig | None) -> tuple[str, int] | None:
 
 
 def links_for(document: ProfileDocument, broker: tuple[str, int] | None) -> PointLinks:
-    clock = make_clock()
+    clock = loop_clock()
     if document.modbus is not None:
         return ModbusLinks(clock)
     if document.http is not None:

@@ -2,27 +2,27 @@
 
 import asyncio
 
+from gateway.clock import Clock, SystemClock
 from gateway.domain.model import Now
+from tests.virtual.loop import VirtualLoop
 
 START_UTC_MS = 1_800_000_000_000
 
 
 class VirtualClock:
-    """Both clocks run with the loop; `skip` lets them be later than it. Without virtual time: real elapsed time from a
-    fixed date."""
+    """Both clocks run with the loop, from a fixed date."""
 
     boot = "virtual"
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()
         self._begin_us = self._us()
-        self._ahead_ms = 0
 
     def _us(self) -> int:
         return round(self._loop.time() * 1e6)
 
     def mono_ms(self) -> int:
-        return self._us() // 1000 + self._ahead_ms
+        return self._us() // 1000
 
     def now(self) -> Now:
         mono_ms = self.mono_ms()
@@ -31,5 +31,8 @@ class VirtualClock:
     def cpu_ns(self) -> int:
         return self._us() * 1000
 
-    def skip(self, *, s: float) -> None:
-        self._ahead_ms += round(1000 * s)
+
+def loop_clock() -> Clock:
+    """The clock that belongs to the loop that runs: virtual, or the machine's."""
+    loop = asyncio.get_running_loop()
+    return VirtualClock(loop) if isinstance(loop, VirtualLoop) else SystemClock()

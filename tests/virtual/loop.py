@@ -6,8 +6,9 @@ callback is ready, a socket has bytes that somebody wants, a thread has a job or
 - Sockets on loopback stay inside the process (tests/virtual/sockets.py): what was sent can be read at once. Other
   addresses are nobody's: a connection attempt is never answered, a name is not known.
 - Jobs of `run_in_executor` and `to_thread` run one after the other, in the order in which they were handed in, on the
-  thread they belong to, each when the loop has nothing else to do; the loop waits for it and does nothing meanwhile.
-  So a job takes no virtual time, and what it does falls between the same two callbacks in every run.
+  thread they belong to, each when the loop has nothing else to do or has turned `PATIENCE` times meanwhile; the loop
+  waits for it and does nothing meanwhile. So a job takes no virtual time, and what it does falls between the same two
+  callbacks in every run.
 - Other threads' work is declared: `with loop.hold("name")` around it, or `loop.holds.append(predicate)`.
 
 Where nothing is left that could ever happen, `Deadlock` names the tasks and the lines they wait in.
@@ -18,6 +19,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ START_S = 1000.0
 # A thread or a child that takes so long, in real time, waits for something that will never come.
 STUCK_S = 60.0
 TURNS_MAX = 3_000_000
+PATIENCE = 200
 
 
 class Deadlock(RuntimeError):
@@ -63,7 +66,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jobs: collections.deque[_Job] = collections.deque()
         self._children = 0
         self._held: collections.Counter[str] = collections.Counter()
-        self._turns = 0
+        self._turns = self._looked = 0
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self.holds: list[Callable[[], bool]] = []
         self.jumps = 0
@@ -71,12 +74,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.network = Network()
         super().__init__(self._virtual_selector)
         self._clock_resolution = 1e-9
-        self._undo = others.install(self.network, self.time)
+        self._numbers = itertools.count()
+        self.set_task_factory(self._numbered)
+        self._undo = others.install(self.network, self.time, self.holds)
 
     def close(self) -> None:
         if not self.is_closed():
             self._undo()
         super().close()
+
+    @staticmethod
+    def _numbered(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+        return _Task(coroutine, loop=loop, **more)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -86,6 +95,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def count_turn(self) -> None:
         """Raises Deadlock where callbacks follow each other for ever and time never moves."""
         self._turns += 1
+        if self._jobs and self._turns - self._looked >= PATIENCE:
+            self._run_job()
         if self._turns > TURNS_MAX:
             self._turns = 0
             raise Deadlock(f"{TURNS_MAX} turns and time has not moved; {self._tasks()}")
@@ -101,7 +112,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if timeout_s is None or not scheduled:
             raise Deadlock(f"nothing is left that could happen; {self._tasks()}")
         self._now_s = max(self._now_s, scheduled[0].when())
-        self._turns = 0
+        self._turns = self._looked = 0
         self.jumps += 1
         return []
 
@@ -145,12 +156,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="virtual")
             executor = self._executor
         job = _Job(executor, functools.partial(func, *args), self.create_future())
+        if not self._jobs:
+            self._looked = self._turns
         self._jobs.append(job)
         return job.done
 
     def _run_job(self) -> None:
         job = self._jobs.popleft()
         self.jobs_run += 1
+        self._looked = self._turns
         try:
             running = job.executor.submit(job.work)
         except RuntimeError as error:  # the executor has been shut down
@@ -204,7 +218,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if sock is None:
             sock = self.network.listener(host, port)
         elif not isinstance(sock, LocalSocket):
-            raise ValueError("virtual time has no place for a socket of the machine")
+            # aiohttp's test server binds one before it asks the loop, and reads the port from the server afterwards
+            sock.close()
+            sock = self.network.listener(None, None)
         server: asyncio.Server = await super().create_server(factory, sock=sock, **more)
         return server
 
@@ -227,6 +243,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not self.network.is_local(host):
             await self.getaddrinfo(host, port) if not _is_number(host) else await self.create_future()
         return self.network.dial(host, port)
+
+
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set (task groups keep their tasks in one) is the same in every run."""
+
+    def __init__(self, coroutine: Any, *, loop: Any, **more: Any) -> None:
+        self._number = next(loop._numbers)
+        super().__init__(coroutine, loop=loop, **more)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 class _Job:

@@ -1,7 +1,7 @@
 """Libraries that open sockets or read clocks past the loop, made to ask the loop while it exists.
 
 aiohttp connects through aiohappyeyeballs and ages its idle connections on the machine's clock; paho, below aiomqtt,
-connects on a thread and counts its keepalive on the machine's clock.
+connects on a thread and counts its keepalive on the machine's clock. The spool has a thread of its own.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ import aiohappyeyeballs
 import aiohttp.connector
 import paho.mqtt.client as paho
 
+from gateway.storage.spool import Spool
 from tests.virtual.sockets import LocalSocket, Network
 
 
-def install(network: Network, time_s: Callable[[], float]) -> Callable[[], None]:
+def install(network: Network, time_s: Callable[[], float], holds: list[Callable[[], bool]]) -> Callable[[], None]:
     """Returns what undoes it."""
 
     async def start_connection(addr_infos: Any, **_: Any) -> LocalSocket:
@@ -34,6 +35,12 @@ def install(network: Network, time_s: Callable[[], float]) -> Callable[[], None]
     def create_socket_connection(client: Any) -> LocalSocket:
         return network.dial(client._host, client._port)
 
+    enter = Spool.__aenter__
+
+    async def counted(spool: Spool) -> Spool:
+        holds.append(lambda: _writes(spool))
+        return await enter(spool)
+
     class Seeded(random.Random):
         """Jitter that nobody has seeded is the same in every run."""
 
@@ -46,6 +53,7 @@ def install(network: Network, time_s: Callable[[], float]) -> Callable[[], None]
         (random, "Random", Seeded),
         (aiohappyeyeballs, "start_connection", start_connection),
         (aiohttp.connector, "monotonic", time_s),
+        (Spool, "__aenter__", counted),
         (paho, "time_func", time_s),
         (paho.Client, "_create_socket_connection", create_socket_connection),
     ]
@@ -58,3 +66,8 @@ def install(network: Network, time_s: Callable[[], float]) -> Callable[[], None]
             setattr(owner, name, value)
 
     return undo
+
+
+def _writes(spool: Spool) -> bool:
+    """Whether its thread has records that will become durable by and by: not while it is held or fails."""
+    return spool.last_record > spool.durable_record and spool.gate.is_set() and spool.stats.failing is None
