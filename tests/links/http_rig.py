@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock
 from gateway.domain.model import Connection, DeviceId
 from gateway.links.http import HttpLink, HttpLinks
 from gateway.ports import Target
@@ -17,6 +17,7 @@ from gateway.profiles.loader import parse_profile
 from gateway.profiles.point_codec import Raw
 from gateway.profiles.schema import ProfileDocument
 from gateway.profiles.sequences import PointWrite, Request
+from tests.virtual.clock import loop_clock
 
 PROFILE = """
 language: 1
@@ -140,7 +141,7 @@ async def battery(**more: Any) -> AsyncIterator[Battery]:
 
 @asynccontextmanager
 async def http_links(clock: Clock | None = None) -> AsyncIterator[HttpLinks]:
-    links = HttpLinks(clock or SystemClock())
+    links = HttpLinks(clock or loop_clock())
     try:
         yield links
     finally:

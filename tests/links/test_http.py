@@ -553,18 +553,17 @@ async def test_links_closed_send_those_away_who_wait() -> None:
 
         peer.answers["/status"] = mute
         link = await opened(links, target(peer.url))
+
+        async def sent_away() -> None:
+            with pytest.raises(LinkDown):
+                await link.read(["soc"])
+
         async with asyncio.TaskGroup() as group:
-            first = group.create_task(link.read(["soc"]))
+            group.create_task(sent_away())
             await until(lambda: len(peer.seen) == 1)
-
-            async def second() -> None:
-                with pytest.raises(LinkDown):
-                    await link.read(["soc"])
-
-            group.create_task(second())
+            group.create_task(sent_away())
             await asyncio.sleep(0)
             await links.close()
-            first.cancel()
 
 
 @pytest.fixture(scope="module")

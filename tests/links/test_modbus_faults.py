@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import SystemClock
 from gateway.domain.errors import LinkDown, PeerBusy, ProtocolViolation
 from gateway.links import modbus_connection
 from gateway.links.modbus import ModbusLink
 from gateway.ports import Target
 from simulators.faces.plant import Trouble
 from tests.links.modbus_rig import CEILING_S, Asked, Bench, Device, Scripted, Served, framed, image, target, writes
+from tests.virtual.clock import loop_clock
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def peer() -> AsyncIterator[Scripted]:
 @pytest.fixture
 async def live() -> AsyncIterator[Bench]:
     """On the machine's clock, for peers that keep their own time."""
-    async with Bench(SystemClock()) as made:
+    async with Bench(loop_clock()) as made:
         yield made
 
 

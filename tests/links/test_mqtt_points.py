@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from gateway.clock import Clock, ManualClock, SystemClock
+from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.domain.model import Connection, DeviceId
 from gateway.links import mqtt_points
@@ -21,9 +21,10 @@ from gateway.profiles.sequences import PointWrite, Request
 from gateway.transports.mqtt.connection import Connection as MqttConnection
 from gateway.transports.mqtt.connection import OutMessage
 from simulators.broker import Broker, User
-from tests.brokers import KINDS, BrokerProcess, broker_process, mosquitto_process, standin_process
+from tests.brokers import KINDS, BrokerProcess, broker_process, mosquitto_process
 from tests.services.waiting import service, turns, until
 from tests.transports.peers import Inbox, make_connection, make_settings, running
+from tests.virtual.clock import loop_clock
 
 PROFILE = """
 language: 1
@@ -80,17 +81,24 @@ async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
+@dataclass(frozen=True)
+class StandIn:
+    """The stand-in broker in this process."""
+
+    url: str
+
+
 @pytest.fixture
-async def standin(tmp_path: Path) -> AsyncIterator[BrokerProcess]:
-    async with standin_process(tmp_path) as made:
-        yield made
+async def standin() -> AsyncIterator[StandIn]:
+    async with Broker() as made:
+        yield StandIn(f"mqtt://127.0.0.1:{made.port}")
 
 
 @asynccontextmanager
 async def point_links(url: str | None, clock: Clock | None = None) -> AsyncIterator[MqttPointLinks]:
     """Links that run, with our own broker at `url`."""
     settings = make_settings(url, "gw", keepalive_s=3600) if url is not None else None
-    links = MqttPointLinks(clock or SystemClock(), settings)
+    links = MqttPointLinks(clock or loop_clock(), settings)
     async with service(links.run):
         yield links
 
@@ -105,7 +113,7 @@ class Device:
     async def say(self, topic: str, payload: object, *, retain: bool = False) -> None:
         """Publish, as JSON unless it is bytes; returns once the broker has it."""
         body = payload if isinstance(payload, bytes) else orjson.dumps(payload)
-        deadline_ms = SystemClock().mono_ms() + 20_000
+        deadline_ms = loop_clock().mono_ms() + 20_000
         await self._connection.publish([OutMessage(topic, body, retain=retain)], deadline_mono_ms=deadline_ms)
 
     async def heard(self, count: int) -> list[tuple[str, bytes, bool]]:
@@ -152,7 +160,7 @@ async def test_read_first_values_are_waited_for(broker: BrokerProcess) -> None:
         assert links.stats.no_scalar == 1
 
 
-async def test_read_text_that_looks_like_a_number_stays_a_text(standin: BrokerProcess) -> None:
+async def test_read_text_that_looks_like_a_number_stays_a_text(standin: StandIn) -> None:
     async with point_links(standin.url) as links, device(standin.url) as peer:
         link = await opened(links, target())
         for payload, raw in ((b"42", "42"), (b'"general"', "general"), (b"tou plan", "tou plan")):
@@ -160,7 +168,7 @@ async def test_read_text_that_looks_like_a_number_stays_a_text(standin: BrokerPr
             await shows(link, "mode", raw)
 
 
-async def test_read_malformed_message_is_told_beside_what_its_topic_said_before(standin: BrokerProcess) -> None:
+async def test_read_malformed_message_is_told_beside_what_its_topic_said_before(standin: StandIn) -> None:
     async with point_links(standin.url) as links, device(standin.url) as peer:
         link = await opened(links, target())
         await peer.say("N/p1/power", {"value": 5})
@@ -175,7 +183,7 @@ async def test_read_malformed_message_is_told_beside_what_its_topic_said_before(
         await shows(link, "power", 6)
 
 
-async def test_read_number_that_json_does_not_have_costs_only_itself(standin: BrokerProcess) -> None:
+async def test_read_number_that_json_does_not_have_costs_only_itself(standin: StandIn) -> None:
     async with point_links(standin.url) as links, device(standin.url) as peer:
         link = await opened(links, target())
         await peer.say("N/p1/quick", b'{"soc":61,"text":NaN}')
@@ -183,7 +191,7 @@ async def test_read_number_that_json_does_not_have_costs_only_itself(standin: Br
         assert links.stats.malformed == 0
 
 
-async def test_read_empty_payload_is_a_fact_of_its_own(standin: BrokerProcess) -> None:
+async def test_read_empty_payload_is_a_fact_of_its_own(standin: StandIn) -> None:
     async with point_links(standin.url) as links, device(standin.url) as peer:
         link = await opened(links, target())
         await peer.say("N/p1/power", b"")
@@ -214,7 +222,7 @@ async def test_read_kept_messages_say_nothing_of_now(
         await shows(link, "power", 6)
 
 
-async def test_read_kept_messages_are_no_sign_of_life_yet(standin: BrokerProcess) -> None:
+async def test_read_kept_messages_are_no_sign_of_life_yet(standin: StandIn) -> None:
     async with point_links(standin.url) as links, device(standin.url) as peer:
         await peer.say("N/p1/serial", {"value": "s1"}, retain=True)
         link = await opened(links, target())
@@ -227,7 +235,7 @@ async def test_read_kept_messages_are_no_sign_of_life_yet(standin: BrokerProcess
         assert reading.result() == {"serial": "s1"}
 
 
-async def test_read_device_that_fell_silent_is_down(standin: BrokerProcess) -> None:
+async def test_read_device_that_fell_silent_is_down(standin: StandIn) -> None:
     """F3: the broker is well, the device says nothing any more."""
     clock = ManualClock()
     async with point_links(standin.url, clock) as links, device(standin.url) as peer:
@@ -246,7 +254,7 @@ async def test_read_device_that_fell_silent_is_down(standin: BrokerProcess) -> N
         assert await link.read(["power"]) == {"power": 5}
 
 
-async def test_read_device_never_heard_is_down(standin: BrokerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_read_device_never_heard_is_down(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_points, "FIRST_VALUES_S_MAX", 0.1)
     async with point_links(standin.url) as links:
         link = await opened(links, target())
@@ -281,7 +289,7 @@ async def test_write_nobody_listens_is_down_on_our_broker_and_taken_by_a_product
         await home.write(request(mode="general"))
 
 
-async def test_keepalive_asks_for_everything_first_and_then_repeats(standin: BrokerProcess) -> None:
+async def test_keepalive_asks_for_everything_first_and_then_repeats(standin: StandIn) -> None:
     clock = ManualClock()
     async with point_links(None, clock) as links, device(standin.url, "R/#") as peer:
         for portal in ("p1", "p2"):
@@ -296,7 +304,7 @@ async def test_keepalive_asks_for_everything_first_and_then_repeats(standin: Bro
         assert links.stats.keepalives == 4
 
 
-async def test_keepalive_asks_for_everything_once_more_after_what_nobody_could_read(standin: BrokerProcess) -> None:
+async def test_keepalive_asks_for_everything_once_more_after_what_nobody_could_read(standin: StandIn) -> None:
     clock = ManualClock()
     async with point_links(None, clock) as links, device(standin.url, "R/#") as peer:
         await opened(links, target(KEPT % "device", url=standin.url))
@@ -309,6 +317,7 @@ async def test_keepalive_asks_for_everything_once_more_after_what_nobody_could_r
         assert (await peer.heard(3))[2] == ("R/p1/keepalive", b"again", False)
 
 
+@pytest.mark.real_time
 async def test_connection_made_anew_asks_again_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F3: a broker that went and came back; what it said before counts no more."""
     monkeypatch.setattr(mqtt_points, "FIRST_VALUES_S_MAX", 0.3)
@@ -329,7 +338,7 @@ async def test_connection_made_anew_asks_again_and_forgets(tmp_path: Path, monke
         assert await link.read(["power"]) == {"power": Marker.MISSING}
 
 
-async def test_connection_is_shared_by_devices_and_given_up_after_the_last(standin: BrokerProcess) -> None:
+async def test_connection_is_shared_by_devices_and_given_up_after_the_last(standin: StandIn) -> None:
     clock = ManualClock()
     async with point_links(standin.url, clock) as links, device(standin.url) as peer:
         one, two = await opened(links, target()), await opened(links, target(portal="p2"))
@@ -353,12 +362,9 @@ async def test_connection_is_shared_by_devices_and_given_up_after_the_last(stand
         assert await link.read(["power"]) == {"power": 9}
 
 
-async def test_open_broker_that_is_not_there_is_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    monkeypatch.setattr(mqtt_points, "OPEN_S_MAX", 0.3)
-    async with standin_process(tmp_path) as broker:
-        url = broker.url
+async def test_open_broker_that_is_not_there_is_down() -> None:
+    async with Broker() as broker:
+        url = f"mqtt://127.0.0.1:{broker.port}"
     async with point_links(None) as links:
         link = links.link(target(HOME, url=url))
         with pytest.raises(LinkDown, match="not connected"):
@@ -379,8 +385,8 @@ async def test_open_wrong_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         await wrong.close()
 
 
-async def test_open_before_the_links_run_waits_for_them(standin: BrokerProcess) -> None:
-    links = MqttPointLinks(SystemClock(), make_settings(standin.url, "gw"))
+async def test_open_before_the_links_run_waits_for_them(standin: StandIn) -> None:
+    links = MqttPointLinks(loop_clock(), make_settings(standin.url, "gw"))
     link = links.link(target())
     async with asyncio.TaskGroup() as group:
         opening = group.create_task(link.open())
@@ -391,7 +397,7 @@ async def test_open_before_the_links_run_waits_for_them(standin: BrokerProcess) 
 
 async def test_open_links_that_never_run_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_points, "OPEN_S_MAX", 0.1)
-    links = MqttPointLinks(SystemClock(), None)
+    links = MqttPointLinks(loop_clock(), None)
     with pytest.raises(LinkDown):
         await links.link(target(HOME, url="mqtt://127.0.0.1:1")).open()
 
@@ -408,14 +414,14 @@ async def test_open_links_that_never_run_is_down(monkeypatch: pytest.MonkeyPatch
 )
 async def test_link_connection_that_cannot_be_is_invalid(to: Target) -> None:
     with pytest.raises(InvalidInput):
-        MqttPointLinks(SystemClock(), None).link(to)
+        MqttPointLinks(loop_clock(), None).link(to)
 
 
 @pytest.mark.parametrize(
     ("expires_s", "most_s"), [(None, mqtt_points.EXPIRY_S), (20.9, 20), (1e6, mqtt_points.EXPIRY_S)]
 )
 async def test_write_that_expires_is_kept_by_the_broker_no_longer(
-    standin: BrokerProcess, expires_s: float | None, most_s: int
+    standin: StandIn, expires_s: float | None, most_s: int
 ) -> None:
     async with point_links(standin.url) as links, device(standin.url, "W/#") as peer:
         link = await opened(links, target())

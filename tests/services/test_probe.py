@@ -19,6 +19,7 @@ from simulators.faces.plant import Connection, Plant
 from tests.brokers import standin_process
 from tests.simulators.fleets import homes
 
+pytestmark = pytest.mark.real_time
 ROOT = Path(__file__).parents[2]
 PRODUCTS = sorted(name for name, codec in load_profiles(ROOT / "device_profiles").items() if codec.product is not None)
 

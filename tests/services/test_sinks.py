@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from gateway.clock import SystemClock
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
@@ -23,6 +22,7 @@ from simulators.broker import Broker
 from simulators.ledger import IntervalRow, read_row
 from tests.services.intervals import record
 from tests.services.waiting import service, until
+from tests.virtual.clock import loop_clock
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BATCH = IntervalBatch(id="abc", rows=[record(1), record(2), record(3)])
@@ -173,7 +173,7 @@ async def test_http_sink_token_is_not_shown() -> None:
 
 @asynccontextmanager
 async def mqtt_sink(broker: Broker, *, reconnect_s: float = 0.05) -> AsyncIterator[tuple[MqttSink, Connection]]:
-    clock, url = SystemClock(), f"mqtt://127.0.0.1:{broker.port}"
+    clock, url = loop_clock(), f"mqtt://127.0.0.1:{broker.port}"
     settings = MqttSettings(url=url, client_id="gateway-platform", reconnect_base_s=reconnect_s)
     connection = Connection(
         settings, clock=clock, subscriptions=[mqtt5.TopicFilter("x")], on_messages=lambda _g, _p, _i: None

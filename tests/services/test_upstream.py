@@ -104,6 +104,7 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
     assert len(parked) == 60
 
 
+@pytest.mark.real_time
 async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most_f9(tmp_path: Path) -> None:
     """It takes a batch and does not answer for as long as the test wants; the log grows, the other receiver has it."""
     slow, quick, go, held = Ledger(), Ledger(), asyncio.Event(), 0

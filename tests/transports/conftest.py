@@ -1,4 +1,4 @@
-"""Brokers for the transport's tests."""
+"""Brokers for the transport's tests. Against brokers that are processes they run in real time, else on virtual time."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 
 from tests.brokers import KINDS, BrokerProcess, broker_process
 from tests.transports.peers import ScriptedBroker
+from tests.virtual.factories import loop_factories as pytest_asyncio_loop_factories
+
+__all__ = ["pytest_asyncio_loop_factories"]
 
 
 @pytest.fixture(params=KINDS)

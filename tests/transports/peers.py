@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 import mqtt5
 
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
+from tests.virtual.clock import loop_clock
 
 CEILING_S = 20.0
 DEADLINE_MS = 20_000
@@ -66,7 +67,7 @@ def make_connection(
     level = mqtt5.QoS.AT_LEAST_ONCE if qos else mqtt5.QoS.AT_MOST_ONCE
     return Connection(
         settings,
-        clock=clock or SystemClock(),
+        clock=clock or loop_clock(),
         subscriptions=[mqtt5.TopicFilter(pattern, max_qos=level) for pattern in patterns],
         on_messages=inbox or Inbox(),
     )
@@ -93,7 +94,7 @@ async def send(connection: Connection, topic: str, *payloads: bytes, **more: int
         OutMessage(topic, payload, qos=more.get("qos", 1), message_expiry_s=more.get("expiry_s"))
         for payload in payloads
     ]
-    deadline_ms = SystemClock().mono_ms() + more.get("within_ms", DEADLINE_MS)
+    deadline_ms = loop_clock().mono_ms() + more.get("within_ms", DEADLINE_MS)
     return await connection.publish(messages, deadline_mono_ms=deadline_ms)
 
 

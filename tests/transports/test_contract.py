@@ -2,10 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from tests.brokers import BrokerProcess
 from tests.transports.peers import CEILING_S, Inbox, make_connection, make_settings, running, send, until
 
+# Both brokers are processes.
+pytestmark = pytest.mark.real_time
 ACKED, NO_SUBSCRIBER = PublishOutcome.ACKED, PublishOutcome.NO_SUBSCRIBER
 
 

@@ -148,6 +148,7 @@ async def test_standin_older_protocol_is_turned_away(broker: Broker) -> None:
     assert broker.stats.connects == 0
 
 
+@pytest.mark.real_time
 async def test_standin_process_logs_the_acknowledgements_it_received(tmp_path: Path) -> None:
     log, inbox = tmp_path / "acks.jsonl", Inbox()
     async with standin_process(tmp_path, log_acks=log, log_client="gateway-") as process:

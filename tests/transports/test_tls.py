@@ -11,6 +11,9 @@ from gateway.transports.mqtt.connection import PublishOutcome, tls_context
 from tests.brokers import mosquitto_process
 from tests.transports.peers import make_connection, make_settings, running, send, until
 
+# mosquitto is a process.
+pytestmark = pytest.mark.real_time
+
 
 class Authority:
     """A certificate authority in a directory; ends with it."""
