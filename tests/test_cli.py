@@ -78,7 +78,7 @@ def daemon() -> Iterator[Script]:
     thread.start()
     yield script
     script.server.shutdown()
-    thread.join(10)
+    thread.join(60)
     script.server.server_close()
 
 

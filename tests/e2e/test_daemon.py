@@ -87,7 +87,7 @@ async def test_daemon_on_sigterm_stops_at_once_and_leaves_a_checkpoint(tmp_path:
     daemon = Daemon(tmp_path, broker.port)
     async with running(daemon):
         await daemon.ready()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await daemon.stop() == 0
     messages = [line["message"] for line in daemon.log_lines()]
     assert "gateway is stopping" in messages

@@ -113,7 +113,7 @@ class Device:
     async def say(self, topic: str, payload: object, *, retain: bool = False) -> None:
         """Publish, as JSON unless it is bytes; returns once the broker has it."""
         body = payload if isinstance(payload, bytes) else orjson.dumps(payload)
-        deadline_ms = loop_clock().mono_ms() + 20_000
+        deadline_ms = loop_clock().mono_ms() + 60_000
         await self._connection.publish([OutMessage(topic, body, retain=retain)], deadline_mono_ms=deadline_ms)
 
     async def heard(self, count: int) -> list[tuple[str, bytes, bool]]:
@@ -137,7 +137,7 @@ async def opened(links: MqttPointLinks, to: Target) -> MqttPointLink:
 
 async def shows(link: MqttPointLink, name: str, raw: Raw) -> None:
     """Wait until a read gives `raw`."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await link.read([name]))[name] != raw:
             await asyncio.sleep(0.005)
 

@@ -11,7 +11,7 @@ import orjson
 
 from simulators.faces.plant import Connection
 
-CEILING_S = 10.0
+CEILING_S = 60.0
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:

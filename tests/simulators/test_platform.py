@@ -16,7 +16,7 @@ from simulators.platform import DISPATCH_TOPIC, INTERVALS_TOPIC, Outage, Platfor
 from tests.simulators.conftest import Mosquitto
 from tests.simulators.test_ledger import row
 
-CEILING_S = 20
+CEILING_S = 60
 
 
 @asynccontextmanager

@@ -253,7 +253,7 @@ class _Task(asyncio.Task[Any]):
         super().__init__(coroutine, loop=loop, **more)
 
     def __hash__(self) -> int:
-        return self._number
+        return int(self._number)
 
     def __eq__(self, other: object) -> bool:
         return self is other
