@@ -1,7 +1,9 @@
 """Real processes for a run: the broker and the gateway, started, killed and restarted; every one ended by pid."""
 
 import asyncio
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,10 +15,20 @@ START_S = 60.0
 STOP_S = 60.0
 
 
+_FIXED_PORTS = range(18_000, 32_000)
+_given_out: set[int] = set()
+
+
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, that this process has not given out before, and that the system gives to
+    nobody by itself: whoever is to listen there comes a while later."""
+    while True:
+        port = random.SystemRandom().choice(_FIXED_PORTS)
+        if port in _given_out:
+            continue
+        _given_out.add(port)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def find_mosquitto() -> str | None:

@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from simulators.processes import free_port
+
 CONFIG = "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Mosquitto:
