@@ -32,8 +32,8 @@ from gateway.api.views import FleetView
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config import Settings
 from gateway.domain.errors import GatewayError
-from gateway.domain.fleet import Fleet
-from gateway.domain.metering import Rules
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt import MqttLink
 from gateway.offline import Transports, locked
 from gateway.ports import DeviceLink, Journal, JournalState

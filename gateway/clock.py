@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from gateway.domain.model import Now
+from gateway.domain.types import Now
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 utc_struct = time.gmtime

@@ -13,8 +13,9 @@ from typing import Any, Literal, TextIO
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings, resolve_secret
 from gateway.domain.errors import GatewayError, InvalidInput
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks

@@ -6,20 +6,15 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from gateway.domain.dispatch import Answer, EventState
-from gateway.domain.events import EventRequest
-from gateway.domain.holds import Hold
-from gateway.domain.model import (
-    AckToken,
-    CommandBatch,
-    Connection,
-    Device,
-    DeviceId,
-    EventId,
-    IntervalRecord,
-    ReadingBatch,
-    WriteReport,
-)
+from gateway.domain.commands import CommandBatch, WriteReport
+from gateway.domain.events.book import Answer
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.request import EventRequest
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.readings import AckToken, ReadingBatch
+from gateway.domain.types import DeviceId, EventId
 from gateway.profiles.point_codec import Read
 from gateway.profiles.point_schema import Point
 from gateway.profiles.schema import ProfileDocument

@@ -12,11 +12,11 @@ from gateway.api.samples import delivery_samples, leap_samples, log_reasons, log
 from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.domain.closes import Closes
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.model import DeviceId, Ints, Slots
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.records import Closes
+from gateway.domain.types import DeviceId, Ints, Slots
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.domain.model import EnergyBatch, Floats, Ints, Now
+from gateway.domain.readings import EnergyBatch
+from gateway.domain.types import Floats, Ints, Now
 
 T0 = 1_800_000_000_000
 EVER_MS = 1 << 62

@@ -8,30 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import NO_CLOSES, Closes
-from gateway.domain.dispatch import EventState, Outcome
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.holds import Hold
-from gateway.domain.model import (
-    AckBatch,
-    AckToken,
-    CommandBatch,
-    CommandOp,
-    CommandResult,
-    Delivery,
-    Device,
-    DeviceId,
-    EventId,
-    Floats,
-    Grid,
-    IntervalRecord,
-    Ints,
-    LiveBatch,
-    Mode,
-    Slots,
-    WriteReport,
-)
+from gateway.domain.events.book import Outcome
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet, ProductFacts
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.intervals.records import NO_CLOSES, Closes
+from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
 from gateway.ports import (
     Accept,
     Change,

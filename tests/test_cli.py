@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from gateway.cli import cli
 from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError
-from gateway.domain.model import DeviceId, EventId
+from gateway.domain.types import DeviceId, EventId
 from gateway.offline import locked
 from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
 from gateway.storage.journal import SqliteJournal

@@ -18,12 +18,13 @@ from gateway.api.models import (
     Times,
 )
 from gateway.clock import Clock
-from gateway.domain.allocation import Shortfall
-from gateway.domain.availability import HOURS
-from gateway.domain.dispatch import RUNS, BookEntry, members
-from gateway.domain.fleet import Fleet
-from gateway.domain.holds import Hold
-from gateway.domain.model import EventId
+from gateway.domain.control.allocation import Shortfall
+from gateway.domain.control.availability import HOURS
+from gateway.domain.events.book import members
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import RUNS, BookEntry
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import EventId
 from gateway.ports import Journal
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.api.interval_models import IntervalBody, IntervalList
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.services.history import History, Question
 from gateway.signals.body import Identifier, Moment, problems_of
 from gateway.sinks.rows import row_of

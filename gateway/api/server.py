@@ -31,10 +31,10 @@ from gateway.api.models import (
 )
 from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock
-from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
-from gateway.domain.holds import Hold
-from gateway.domain.model import EventId
+from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.types import EventId
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.history import History
 from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows

@@ -21,10 +21,10 @@ from gateway.api.interval_models import (
     SinkState,
 )
 from gateway.clock import Clock
-from gateway.domain.completeness import DeviceDay
 from gateway.domain.errors import InvalidInput, PeerBusy
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import DeviceId
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.completeness import DeviceDay
+from gateway.domain.types import DeviceId
 from gateway.ports import Audit, Keep, MissingInterval
 from gateway.services.completeness import DAY_MS, Completeness
 from gateway.services.delivery import Delivery

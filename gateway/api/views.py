@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from gateway.api.models import DeviceState, SessionState, Unenrolled
 from gateway.clock import Clock
-from gateway.domain.columns import Held
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import NEVER_MS, Connection, Device, DeviceId, unclear_names
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
 from gateway.links.mqtt import MqttLink
 from gateway.services.inventory import DeviceFields, Inventory
 from gateway.services.session import Session

@@ -16,23 +16,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from gateway.clock import Clock
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import (
-    NEVER_MS,
-    AckBatch,
-    AckToken,
-    CommandBatch,
-    CommandOp,
-    Delivery,
-    EnergyBatch,
-    LiveBatch,
-    Now,
-    ReadingBatch,
-    StatusBatch,
-    Unclear,
-    UnclearBatch,
-    WriteReport,
-)
+from gateway.domain.commands import CommandBatch, CommandOp, Delivery, WriteReport
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
+from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.ports import Emit
 from gateway.profiles.codec import Codec
 from gateway.profiles.message_codec import Columns, Decoder, Refused, Route

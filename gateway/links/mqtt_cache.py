@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import DeviceId
+from gateway.domain.types import DeviceId
 from gateway.links.json_values import Json, parse_json, raw_of, tokens_of, value_at
 from gateway.profiles.point_codec import Marker, Read, Unreadable
 from gateway.profiles.point_schema import Point, PointType

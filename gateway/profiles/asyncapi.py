@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.domain.model import ID_PATTERN
+from gateway.domain.types import ID_PATTERN
 from gateway.profiles.codec import Codec
 from gateway.profiles.message_schema import Commands, Member, MemberType, Message
 from gateway.profiles.points import CATALOGUE

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from gateway.domain.errors import invariant
-from gateway.domain.fleet import ProductFacts
+from gateway.domain.fleet.fleet import ProductFacts
 from gateway.profiles.checks import CYCLIC, faults_of
 from gateway.profiles.control_schema import Control, Watchdog
 from gateway.profiles.message_codec import Decoder, Encoder, Route

@@ -18,8 +18,9 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
+from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
-from gateway.domain.model import CLEAR, CommandOp, Unclear, is_device_id
+from gateway.domain.types import CLEAR, Unclear, is_device_id
 from gateway.profiles.base import FLIPPED, Sign
 from gateway.profiles.json_text import tolerant_json
 from gateway.profiles.message_schema import Member, MemberType, Message

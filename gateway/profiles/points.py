@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gateway.domain.model import CLEAR, NEVER_MS, CommandResult, Grid, Mode, Unclear
+from gateway.domain.commands import CommandResult
+from gateway.domain.types import CLEAR, NEVER_MS, Grid, Mode, Unclear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

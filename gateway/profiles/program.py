@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
-from gateway.domain.model import CLEAR, CommandOp, Unclear
+from gateway.domain.types import CLEAR, Unclear
 from gateway.profiles.base import EvidenceTag
 from gateway.profiles.control_schema import Control, Step, Watchdog
 from gateway.profiles.point_codec import DecodeCounts, PointCodec, Read, Value, Values, decode_all

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.domain.columns import SETTLE_S
+from gateway.domain.fleet.columns import SETTLE_S
 from gateway.profiles.base import Evidence, Name, Strict
 from gateway.profiles.control_schema import Control, Watchdog
 from gateway.profiles.message_schema import Commands, Message

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
-from gateway.domain.columns import Table
-from gateway.domain.dispatch import BookEntry
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import NEVER_MS, Now
+from gateway.domain.events.lifecycle import BookEntry
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.table import Table
+from gateway.domain.types import NEVER_MS, Now
 from gateway.services.ledger import Ledger
 from gateway.services.observe import Sample
 from gateway.storage.checkpoint import Checkpoint, Checkpoints

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.domain.completeness import ACCEPTED, WAITING, DeviceDay, device_day
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.model import DeviceId, IntervalRecord
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.completeness import ACCEPTED, WAITING, DeviceDay, device_day
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.ports import Sink
 from gateway.storage.interval_query import Found, IntervalQueries
 from gateway.storage.intervals import IntervalLog

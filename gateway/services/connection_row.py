@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.domain.model import Connection, Device
+from gateway.domain.fleet.device import Connection, Device
 from gateway.profiles.base import Name
 from gateway.profiles.schema import ProfileDocument
 

@@ -14,19 +14,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.availability import Availability, availability
-from gateway.domain.claims import Claims, attributed_w, pays_export, program_reserve_pct
-from gateway.domain.columns import Bar, Held
-from gateway.domain.course import Course, CourseParams, Progress, Steered, steer
-from gateway.domain.deliveries import Sight
-from gateway.domain.dispatch import ActiveEvent, BookEntry, EventState
-from gateway.domain.envelope import Envelope, LimitParams
-from gateway.domain.fleet import Fleet, Snapshot
-from gateway.domain.governor import in_turn
-from gateway.domain.limits import envelope
-from gateway.domain.measured import Power, keep_parts, power_of
-from gateway.domain.model import AckBatch, Bools, CommandResult, EventId, Floats, Ints, Now, Slots, Unclear
-from gateway.domain.setpoints import Plan, PlanParams, plan, rest
+from gateway.domain.commands import CommandResult
+from gateway.domain.control.availability import Availability, availability
+from gateway.domain.control.leases import rest
+from gateway.domain.control.planning import Plan, PlanParams, plan
+from gateway.domain.control.ramp import in_turn
+from gateway.domain.control.tracking import Course, CourseParams, Progress, Steered, steer
+from gateway.domain.events.arbitration import Claims
+from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
+from gateway.domain.events.delivery_records import Sight
+from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState
+from gateway.domain.fleet.columns import Bar, Held
+from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.fleet.measured import Power, keep_parts, power_of
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import Envelope, LimitParams
+from gateway.domain.readings import AckBatch
+from gateway.domain.types import Bools, EventId, Floats, Ints, Now, Slots, Unclear
 from gateway.ports import Change, DeviceLink, Journal, JournalState
 from gateway.services.custody import Custody
 from gateway.services.dispatcher import Dispatcher

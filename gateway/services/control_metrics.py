@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.columns import Held
-from gateway.domain.envelope import Reason
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Unclear
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.limits.types import Reason
+from gateway.domain.types import Unclear
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.observe import Sample

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain import reserve
-from gateway.domain.columns import Held
-from gateway.domain.fleet import Fleet, Snapshot
-from gateway.domain.governor import in_turn
-from gateway.domain.model import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
-from gateway.domain.response import obeyed, overridden
-from gateway.domain.setpoints import release_at
+from gateway.domain.control.compliance import obeyed, overridden
+from gateway.domain.control.leases import release_at
+from gateway.domain.control.ramp import in_turn
+from gateway.domain.fleet import reserve
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.types import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
 from gateway.ports import Change, ControlEnded, ReserveChanged
 from gateway.services.settings import ControlSettings
 

@@ -6,23 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.clock import Clock
-from gateway.domain.claims import Claims, claim
-from gateway.domain.dispatch import (
-    ActiveEvent,
-    Answer,
-    Book,
-    BookEntry,
-    BookParams,
-    EventState,
-    Outcome,
-    Transition,
-    members,
-)
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events import EventRequest
-from gateway.domain.fleet import Fleet
-from gateway.domain.holds import HOLDS_MAX, Hold, Holds
-from gateway.domain.model import EventId, Now, Slots
+from gateway.domain.events.arbitration import Claims, claim
+from gateway.domain.events.book import Answer, Book, BookParams, Outcome, members
+from gateway.domain.events.exclusions import HOLDS_MAX, Hold, Holds
+from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, Transition
+from gateway.domain.events.request import EventRequest
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import EventId, Now, Slots
 from gateway.ports import Change, EventDecided, EventMoved, HoldLifted, HoldSet, Journal, JournalState, StopAll
 from gateway.services.settings import ControlSettings
 

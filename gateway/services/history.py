@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import IntervalRecord
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.storage.interval_query import IntervalQueries, Place, Wanted
 
 STREAM_ROWS = 5_000

@@ -15,10 +15,11 @@ from typing import Protocol
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.closes import Closes
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import AckBatch, AckToken, EnergyBatch, Ints, ReadingBatch, Slots
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.records import Closes
+from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
+from gateway.domain.types import Ints, Slots
 from gateway.ports import DeviceLink, Emit
 from gateway.services.observe import Sample
 from gateway.services.terms import Terms

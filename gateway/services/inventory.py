@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from gateway.domain.columns import Held
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import ID_PATTERN, Connection, Device, DeviceId
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.ports import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
 from gateway.profiles.codec import Codec
 from gateway.services.connection_row import (

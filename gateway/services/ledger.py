@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.claims import Claims
-from gateway.domain.columns import run
-from gateway.domain.deliveries import Failure, Records, Rows, Sight, Status
-from gateway.domain.dispatch import RUNS, ActiveEvent, BookEntry, EventState
-from gateway.domain.envelope import reason_names
-from gateway.domain.events import Way
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Bools, CommandResult, EventId, Ints, Now, Slots
+from gateway.domain.commands import CommandResult
+from gateway.domain.events.arbitration import Claims
+from gateway.domain.events.delivery_records import Failure, Records, Rows, Sight, Status
+from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState
+from gateway.domain.events.request import Way
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.limits.types import reason_names
+from gateway.domain.table import run
+from gateway.domain.types import Bools, EventId, Ints, Now, Slots
 from gateway.ports import EventDelivered
 
 PART_ROWS = 16_384

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import NEVER_MS, Slots
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import NEVER_MS, Slots
 from gateway.services.observe import Sample
 from gateway.services.reports import Publish
 

@@ -7,9 +7,10 @@ free stays where and what it is until it is.
 
 from collections.abc import Collection, Mapping
 
-from gateway.domain.columns import Held
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Connection, Device, DeviceId
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId
 from gateway.profiles.codec import Codec
 from gateway.services.connection_row import Place, place_of
 

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.domain.errors import NotThisProduct
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.types import DeviceId
 from gateway.ports import PointLink, PointLinks, Target
 from gateway.profiles.codec import Codec
 from gateway.profiles.point_codec import Read, Value, Values

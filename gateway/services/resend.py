@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gateway.clock import Clock
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.storage.interval_query import IntervalQueries, Place
 from gateway.storage.interval_rows import Identity
 from gateway.storage.intervals import IntervalLog

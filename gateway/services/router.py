@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import AckToken, CommandBatch, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, Delivery, WriteReport
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import AckToken
 from gateway.ports import DeviceLink, Emit
 
 

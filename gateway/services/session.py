@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from gateway.clock import Clock
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
-from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId, Mode, Now
+from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports import Journal, PointLink, PointLinks, Setting, Target
 from gateway.profiles.point_codec import Values
 from gateway.profiles.program import Canonical, Group, PointProduct, Program

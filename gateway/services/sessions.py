@@ -8,26 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 import numpy as np
 
 from gateway.clock import Clock
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
 from gateway.domain.errors import GatewayError
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import (
-    AckBatch,
-    AckToken,
-    CommandBatch,
-    CommandOp,
-    CommandResult,
-    Connection,
-    Delivery,
-    DeviceId,
-    EnergyBatch,
-    LiveBatch,
-    Now,
-    ReadingBatch,
-    StatusBatch,
-    Unclear,
-    UnclearBatch,
-    WriteReport,
-)
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
+from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.ports import Emit, Journal, PointLinks, Setting, Target
 from gateway.profiles.codec import Codec
 from gateway.profiles.points import LIVE

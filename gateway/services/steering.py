@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 from gateway.clock import Clock
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
-from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId
+from gateway.domain.types import DeviceId
 from gateway.ports import Journal, PointLink, PriorRestored, PriorSaved, Setting
 from gateway.profiles.control_schema import Step
 from gateway.profiles.point_codec import Unwritable, Value

@@ -6,7 +6,7 @@ profile. So each of them counts, until the profile is installed again and the ne
 
 import logging
 
-from gateway.domain.fleet import Fleet
+from gateway.domain.fleet.fleet import Fleet
 from gateway.ports import JournalState
 
 log = logging.getLogger(__name__)

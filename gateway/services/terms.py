@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.fleet import Fleet
-from gateway.domain.terms import Agreed
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.config import Agreed
 from gateway.storage.recorder import Recorder
 
 

@@ -4,8 +4,8 @@ import logging
 
 import numpy as np
 
-from gateway.domain.fleet import Fleet, Snapshot
-from gateway.domain.model import Flags, Now, unclear_names
+from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.types import Flags, Now, unclear_names
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.claims import Claims
-from gateway.domain.dispatch import ActiveEvent
-from gateway.domain.measured import Power
-from gateway.domain.model import EventId
+from gateway.domain.events.arbitration import Claims
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.fleet.measured import Power
+from gateway.domain.types import EventId
 
 log = logging.getLogger(__name__)
 

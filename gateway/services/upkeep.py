@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.claims import NOBODY
-from gateway.domain.dispatch import ActiveEvent, EventState, Transition
-from gateway.domain.events import EventKind, EventRequest, Running, Target, TargetGroup, Want
-from gateway.domain.fleet import Fleet, Snapshot
-from gateway.domain.measured import Power
-from gateway.domain.model import Bools, EventId, Floats, Now, Slots
+from gateway.domain.events.arbitration import NOBODY
+from gateway.domain.events.lifecycle import ActiveEvent, EventState, Transition
+from gateway.domain.events.request import EventKind, EventRequest, Running, Target, TargetGroup, Want
+from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.fleet.measured import Power
+from gateway.domain.types import Bools, EventId, Floats, Now, Slots
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.settings import UpkeepSettings
 

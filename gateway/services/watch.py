@@ -11,21 +11,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.columns import Bar
-from gateway.domain.envelope import Envelope
-from gateway.domain.fleet import Fleet, Snapshot
-from gateway.domain.model import Bools, DeviceId, Now
-from gateway.domain.response import (
-    Conduct,
-    LossParams,
-    ResponseParams,
-    deaf_for_s,
-    keep_up,
-    lost_products,
-    responsive,
-    wrong_products,
-    wrong_way,
-)
+from gateway.domain.control.compliance import Conduct, ResponseParams, deaf_for_s, keep_up, responsive
+from gateway.domain.control.quarantine import LossParams, lost_products, wrong_products, wrong_way
+from gateway.domain.fleet.columns import Bar
+from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.limits.types import Envelope
+from gateway.domain.types import Bools, DeviceId, Now
 from gateway.ports import Change, Quarantined, Trusted
 
 log = logging.getLogger(__name__)

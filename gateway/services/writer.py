@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
-from gateway.domain.columns import Held, run
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
+from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import CommandBatch, CommandOp, CommandResult, Delivery, EventId, Now, Slots, WriteReport
-from gateway.domain.setpoints import Cause, Plan
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.table import run
+from gateway.domain.types import EventId, Now, Slots
 from gateway.ports import Change, ControlEnded, ControlTaken, DeviceLink, EventDelivered, Journal
 from gateway.services.settings import ControlSettings
 

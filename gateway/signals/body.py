@@ -19,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.domain.dispatch import Answer
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
-from gateway.domain.model import ID_PATTERN, DeviceId, EventId
+from gateway.domain.events.book import Answer
+from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.types import ID_PATTERN, DeviceId, EventId
 
 MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000

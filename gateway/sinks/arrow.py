@@ -13,7 +13,7 @@ from operator import attrgetter
 from types import NoneType
 from typing import Any, BinaryIO
 
-from gateway.domain.model import IntervalRecord, Quality
+from gateway.domain.intervals.record import IntervalRecord, Quality
 from gateway.sinks.rows import quality_names
 
 NEEDED = "Parquet needs pyarrow: pip install 'battery-fleet-gateway[parquet]'"

@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.sinks.rows import RowsPerS, row_of
 from gateway.sinks.web import exchange, open_session

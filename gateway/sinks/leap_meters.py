@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import DeviceId
+from gateway.domain.types import DeviceId
 from gateway.sinks.leap_rows import STATES, Meter
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from gateway.domain.model import DeviceId, IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.sinks.rows import rfc3339
 
 LENGTH_S = 900

@@ -6,7 +6,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
 from gateway.sinks.rows import RowsPerS, row_of
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome

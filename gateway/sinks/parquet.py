@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import replacing, sync_directory
 from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
 from gateway.sinks.arrow import NEEDED, available, write_parquet

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from gateway.domain.model import IntervalRecord, Quality
+from gateway.domain.intervals.record import IntervalRecord, Quality
 
 RowsPerS = Annotated[float, Field(gt=0, le=1_000_000)]
 """The most records that a sink is given per second."""

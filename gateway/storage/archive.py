@@ -32,7 +32,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.model import Now
+from gateway.domain.types import Now
 from gateway.files import replacing, sync_directory
 from gateway.storage import checkpoint, interval_rows, journal, records
 from gateway.storage.spool import CORRUPT_SUFFIX

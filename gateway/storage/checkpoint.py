@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.errors import CorruptState, StorageError
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
 from gateway.files import replacing
 from gateway.storage.spool import CORRUPT_SUFFIX
 

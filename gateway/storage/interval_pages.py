@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway.domain.closes import CLOSE_COLUMNS, hashes
+from gateway.domain.intervals.records import CLOSE_COLUMNS, hashes
 from gateway.storage.interval_rows import COLUMNS, Row, record_of, with_device
 
 

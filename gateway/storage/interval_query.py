@@ -19,7 +19,8 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
-from gateway.domain.model import DeviceId, IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.storage.interval_pages import fetch
 from gateway.storage.interval_rows import COLUMNS, Row, record_of
 from gateway.storage.log_files import is_damage

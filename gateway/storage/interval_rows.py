@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
-from gateway.domain.late import DAMAGED
-from gateway.domain.model import DeviceId, EnergySource, IntervalRecord, Quality
+from gateway.domain.intervals.late import DAMAGED
+from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
+from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
+from gateway.domain.types import DeviceId
 
 Row = tuple[Any, ...]
 Identity = tuple[int, str, int]

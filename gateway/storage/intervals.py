@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
 from gateway.storage.interval_pages import fetch
 from gateway.storage.interval_rows import (

@@ -20,9 +20,9 @@ from pathlib import Path
 import orjson
 
 from gateway.clock import Clock
-from gateway.domain.dispatch import EventState
 from gateway.domain.errors import CorruptState, StorageError
-from gateway.domain.model import DeviceId, EventId
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.ports import Change, EventDecided, EventDelivered, JournalState
 from gateway.storage.delivery_rows import unpack

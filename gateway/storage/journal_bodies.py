@@ -8,11 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import invariant
-from gateway.domain.events import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
-from gateway.domain.holds import Hold
-from gateway.domain.model import UNLIMITED, Connection, Device
+from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.types import UNLIMITED
 from gateway.ports import EventDecided, Setting
 
 

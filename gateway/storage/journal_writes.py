@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.domain.dispatch import Outcome
+from gateway.domain.events.book import Outcome
 from gateway.ports import (
     Change,
     ControlEnded,

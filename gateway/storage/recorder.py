@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.domain.closes import Closes
 from gateway.domain.errors import StorageError
-from gateway.domain.intervals import Engine, Taken
-from gateway.domain.metering import Rules
-from gateway.domain.model import NEVER_MS, EnergyBatch, Floats, Ints, Now, Slots
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.engine import Engine, Taken
+from gateway.domain.intervals.records import Closes
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import EnergyBatch
+from gateway.domain.types import NEVER_MS, Floats, Ints, Now, Slots
 from gateway.storage.checkpoint import Checkpoints, Columns, take
 from gateway.storage.records import (
     Kind,

@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.errors import CorruptState, NewerState
-from gateway.domain.metering import Rules
-from gateway.domain.model import EnergyBatch, Floats, Ints, Now, Slots
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, Closes
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import EnergyBatch
+from gateway.domain.types import Floats, Ints, Now, Slots
 
 MAGIC = b"\xb5BFR"
 VERSION = 2

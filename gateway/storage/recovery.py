@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.domain.closes import Closes
 from gateway.domain.errors import CorruptState
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import NEVER_MS
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.records import Closes
+from gateway.domain.intervals.types import Rules
+from gateway.domain.types import NEVER_MS
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
 from gateway.storage.records import Kind, Record, Step, read_names, read_step, same_closes
 from gateway.storage.spool import Scan

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events import EventKind
+from gateway.domain.events.request import EventKind
 from gateway.signals.body import MAX_BODY_BYTES, parse_event
 
 GOOD = {

@@ -22,9 +22,9 @@ from gateway.api.telemetry import Telemetry
 from gateway.api.views import FleetView
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
-from gateway.domain.events import EventKind
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Unclear
+from gateway.domain.events.request import EventKind
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import Unclear
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.history import History
 from gateway.services.inventory import Inventory

@@ -10,10 +10,10 @@ from typing import Any
 
 from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock, ManualClock
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import DeviceId
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
+from gateway.domain.types import DeviceId
 from gateway.ports import Audit, Keep, MissingInterval, Reject
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery

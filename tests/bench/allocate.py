@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.app import keep_memory
-from gateway.domain.allocation import Ask, allocate
-from gateway.domain.envelope import Envelope, LimitParams
-from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import envelope
-from gateway.domain.model import Now
+from gateway.domain.control.allocation import Ask, allocate
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import Envelope, LimitParams
+from gateway.domain.types import Now
 from tests.bench.optimum import Case, largest_scale, unserved_wh
 from tests.bench.rig import aim, percentile, pin, report
 from tests.domain.scenes import NOW, fleet_of

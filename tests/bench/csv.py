@@ -16,7 +16,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gateway.domain.model import DeviceId, EnergySource, IntervalRecord
+from gateway.domain.intervals.record import EnergySource, IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.sinks.leap_rows import COLUMNS, Meter, render, validate
 from tests.bench.rig import aim, pin, report
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import EnergyBatch, Now
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import EnergyBatch
+from gateway.domain.types import Now
 from gateway.services.ingest import Ingest
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.recorder import Recorder

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import mqtt5
 
-from gateway.domain.model import CommandOp
+from gateway.domain.commands import CommandOp
 from gateway.storage.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE

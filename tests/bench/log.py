@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
-from gateway.domain.model import EnergySource
+from gateway.domain.intervals.record import EnergySource
+from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
 from gateway.storage.interval_rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.recovery import Unlogged

@@ -30,9 +30,9 @@ from aiohttp import web
 import gateway
 from gateway.api.server import Parts, make_app
 from gateway.clock import SystemClock
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.ingest import Ingest
 from gateway.services.inventory import Inventory, parse_rows

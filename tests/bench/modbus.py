@@ -22,7 +22,8 @@ import yaml
 from pymodbus.client import AsyncModbusTcpClient
 
 from gateway.clock import SystemClock
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink, ModbusLinks
 from gateway.ports import Target
 from gateway.profiles.loader import parse_profile

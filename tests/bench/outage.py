@@ -27,7 +27,7 @@ import orjson
 from aiohttp import web
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import CLOSE_COLUMNS, Closes, sealed
+from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
 from gateway.services.delivery import Delivery
 from gateway.services.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gateway.app import keep_memory
-from gateway.domain.events import power
+from gateway.domain.events.request import power
 from gateway.services.settings import ControlSettings, UpkeepSettings
 from simulators.battery import Batteries
 from simulators.faults import Fault, FaultKind

@@ -11,25 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import Clock, SystemClock
-from gateway.domain.columns import Held
-from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import (
-    AckBatch,
-    AckToken,
-    CommandBatch,
-    Delivery,
-    Device,
-    DeviceId,
-    EventId,
-    Grid,
-    LiveBatch,
-    Mode,
-    Now,
-    WriteReport,
-)
+from gateway.domain.commands import CommandBatch, Delivery, WriteReport
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.ports import Change, DeviceLink, Emit, EventDelivered, Journal, JournalState
 from gateway.profiles.codec import Codec

@@ -16,22 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from gateway.domain.columns import Held
-from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import (
-    AckBatch,
-    CommandOp,
-    CommandResult,
-    Connection,
-    Delivery,
-    EnergyBatch,
-    EventId,
-    LiveBatch,
-    Mode,
-    Now,
-    ReadingBatch,
-)
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBatch
+from gateway.domain.types import EventId, Mode, Now
 from gateway.links import mqtt_points
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from gateway.domain.columns import Held
-from gateway.domain.model import CommandOp, CommandResult, Delivery, Mode
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.fleet.columns import Held
+from gateway.domain.types import Mode
 from gateway.profiles.control_schema import Step
 from gateway.profiles.point_schema import Point
 from tests.conformance.rig import CODECS, MIDNIGHT_S, PRODUCTS, STEERED, Rig, bench

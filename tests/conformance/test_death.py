@@ -3,8 +3,8 @@ nothing."""
 
 import pytest
 
-from gateway.domain.columns import Held
-from gateway.domain.model import CommandOp, CommandResult
+from gateway.domain.commands import CommandOp, CommandResult
+from gateway.domain.fleet.columns import Held
 from gateway.ports import ControlEnded, ControlTaken, PriorRestored
 from tests.conformance.rig import CODECS, STEERED, Rig, bench
 

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.config import resolve_secret
-from gateway.domain.model import CommandOp, Connection, Delivery
+from gateway.domain.commands import CommandOp, Delivery
+from gateway.domain.fleet.device import Connection
 from gateway.links.mqtt_points import MqttPointLinks
 from gateway.services.session import State
 from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for

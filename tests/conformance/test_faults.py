@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import LinkDown
-from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId, Mode
+from gateway.domain.types import DeviceId, Mode
 from gateway.ports import Target
 from gateway.services.session import State
 from simulators.faces.plant import Face, Trouble

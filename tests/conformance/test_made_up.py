@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from gateway.domain.columns import Held
+from gateway.domain.commands import CommandOp
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import CommandOp, Mode
+from gateway.domain.fleet.columns import Held
+from gateway.domain.types import Mode
 from gateway.profiles.loader import load_profile
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal, Registers
 from simulators.faces.plant import Connection, Plant, Trouble

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import uvloop
 
-from gateway.domain.model import CommandOp, Delivery
+from gateway.domain.commands import CommandOp, Delivery
 from tests.conformance.rig import PRODUCTS, STEERED, Rig, bench
 from tests.conformance.together import together
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.model import Grid, Mode
+from gateway.domain.types import Grid, Mode
 from gateway.profiles.points import COUNTERS
 from tests.conformance.rig import CODECS, MIDNIGHT_S, NOON_S, PRODUCTS, STEERED, Rig, bench
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.domain.model import CommandOp
+from gateway.domain.commands import CommandOp
 from simulators.faces.plant import Trouble
 from tests.conformance.rig import bench
 from tests.depth import deep

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gateway.domain.columns import Control, Held, Live, Nameplate
-from gateway.domain.fleet import Snapshot
-from gateway.domain.model import Grid, Mode, Now
+from gateway.domain.fleet.columns import Control, Held, Live, Nameplate
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.types import Grid, Mode, Now
 
 NOW = Now(utc_ms=1_800_000_000_000, mono_ms=50_000_000)
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from gateway.domain.allocation import Allocation, Ask, Shortfall, allocate
-from gateway.domain.envelope import Envelope, LimitParams
-from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import envelope
+from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import Envelope, LimitParams
 from tests.domain.scenes import NOW, fleet_of
 
 

@@ -6,10 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.claims import Claims, attributed_w, claim, pays_export, program_reserve_pct
-from gateway.domain.dispatch import ActiveEvent
-from gateway.domain.events import Compensation, EventKind, EventRequest, Target, Want, power
-from gateway.domain.model import Slots
+from gateway.domain.events.arbitration import Claims, claim
+from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import Compensation, EventKind, EventRequest, Target, Want, power
+from gateway.domain.types import Slots
 from tests.domain.test_dispatch import active, request
 
 OUT, INTO = {"target": power(5_000.0)}, {"target": power(-5_000.0)}

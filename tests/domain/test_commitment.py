@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.allocation import Shortfall
+from gateway.domain.control.allocation import Shortfall
 from tests.domain.test_allocation import offer, split
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.completeness import ACCEPTED, NOBODY, SILENT, WAITING, DeviceDay, Gap, device_day
-from gateway.domain.model import DeviceId, IntervalRecord, Quality
+from gateway.domain.intervals.completeness import ACCEPTED, NOBODY, SILENT, WAITING, DeviceDay, Gap, device_day
+from gateway.domain.intervals.record import IntervalRecord, Quality
+from gateway.domain.types import DeviceId
 from tests.services.intervals import record
 
 DAY_MS = 1_799_971_200_000

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.allocation import Shortfall
-from gateway.domain.claims import claim
-from gateway.domain.columns import Held
-from gateway.domain.course import Course, CourseParams, Progress, Steered, steer
-from gateway.domain.dispatch import ActiveEvent
-from gateway.domain.envelope import LimitParams
-from gateway.domain.events import Compensation, EventKind, EventRequest, Target, Want, power
-from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import envelope
-from gateway.domain.measured import keep_parts, power_of
-from gateway.domain.model import Bools, Ints, Mode, Now
+from gateway.domain.control.allocation import Shortfall
+from gateway.domain.control.tracking import Course, CourseParams, Progress, Steered, steer
+from gateway.domain.events.arbitration import claim
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import Compensation, EventKind, EventRequest, Target, Want, power
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.measured import keep_parts, power_of
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams
+from gateway.domain.types import Bools, Ints, Mode, Now
 from tests.domain.scenes import NOW, fleet_of
 from tests.domain.test_dispatch import request
 

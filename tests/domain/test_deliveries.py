@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.columns import Held
-from gateway.domain.deliveries import STEPS, Failure, Records, Sight, Status
-from gateway.domain.envelope import LimitParams, Reason
-from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import envelope
-from gateway.domain.measured import power_of
-from gateway.domain.model import CommandResult, Mode, Now
+from gateway.domain.commands import CommandResult
+from gateway.domain.events.delivery_records import STEPS, Failure, Records, Sight, Status
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.measured import power_of
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams, Reason
+from gateway.domain.types import Mode, Now
 from tests.domain.scenes import NOW, fleet_of
 
 NOTHING_SEEN = np.zeros(0, dtype=np.int64)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.columns import Bar
-from gateway.domain.envelope import Envelope, LimitParams, Reason, unclear_reason
-from gateway.domain.limits import envelope
-from gateway.domain.model import Unclear
+from gateway.domain.fleet.columns import Bar
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import Envelope, LimitParams, Reason, unclear_reason
+from gateway.domain.types import Unclear
 from tests.domain.scenes import NOW, fleet_of
 
 EXACT = LimitParams(site_margin_w=0, resume_pct=0)

@@ -10,21 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.domain.dispatch import (
-    LIFE,
-    ActiveEvent,
-    Answer,
-    Book,
-    BookParams,
-    EventState,
-    Outcome,
-    Refusal,
-    Step,
-    members,
-)
-from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import Device, DeviceId, EventId, Now
+from gateway.domain.events.book import Answer, Book, BookParams, Outcome, Refusal, members
+from gateway.domain.events.lifecycle import LIFE, ActiveEvent, EventState, Step
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet, ProductFacts
+from gateway.domain.types import DeviceId, EventId, Now
 
 T0 = 1_800_000_000_000
 HOUR = 3_600_000

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.duplicates import WINDOW, Seen, Sifted, sift
+from gateway.domain.intervals.duplicates import WINDOW, Seen, Sifted, sift
 
 
 def sifted(seen: Seen, rows: list[tuple[int, int, int]]) -> Sifted:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.dispatch import Book, Refusal
-from gateway.domain.events import EventRequest, Leg, Target, Want, Way, power
+from gateway.domain.events.book import Book, Refusal
+from gateway.domain.events.request import EventRequest, Leg, Target, Want, Way, power
 from tests.domain.test_dispatch import HOUR, T0, at, outcome, request, submit
 
 MIN = 60_000

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.columns import Live, Nameplate
-from gateway.domain.evidence import STRETCH_MS, take
-from gateway.domain.model import NEVER_MS, Grid, LiveBatch, Mode, Now, Unclear
-from gateway.domain.reserve import SUSTAINED_S as CONFIRMED_S
+from gateway.domain.fleet.columns import Live, Nameplate
+from gateway.domain.fleet.estimation import STRETCH_MS, take
+from gateway.domain.fleet.reserve import SUSTAINED_S as CONFIRMED_S
+from gateway.domain.readings import LiveBatch
+from gateway.domain.types import NEVER_MS, Grid, Mode, Now, Unclear
 
 CAPACITY_WH = 10_000.0
 SUSTAINED_S = round(CONFIRMED_S)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from gateway.domain.availability import availability
-from gateway.domain.columns import Bar
-from gateway.domain.envelope import LimitParams
-from gateway.domain.events import TargetGroup
-from gateway.domain.holds import Hold, Holds
-from gateway.domain.limits import envelope
-from gateway.domain.model import DeviceId, EventId
+from gateway.domain.control.availability import availability
+from gateway.domain.events.exclusions import Hold, Holds
+from gateway.domain.events.request import TargetGroup
+from gateway.domain.fleet.columns import Bar
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams
+from gateway.domain.types import DeviceId, EventId
 from gateway.services.settings import FeederSettings
 from tests.domain.scenes import NOW, fleet_of
 from tests.domain.test_dispatch import HOUR, T0, at, small_fleet

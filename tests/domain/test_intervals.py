@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.closes import CLOSE_COLUMNS, NO_CLOSES, Closes
 from gateway.domain.errors import InvariantBroken
-from gateway.domain.intervals import Engine
-from gateway.domain.late import DAMAGED
-from gateway.domain.metering import Rules
-from gateway.domain.model import NEVER_MS, EnergySource, Quality
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.late import DAMAGED
+from gateway.domain.intervals.record import EnergySource, Quality
+from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, Closes
+from gateway.domain.intervals.types import Rules
+from gateway.domain.types import NEVER_MS
 from tests.energy_batches import EVER_MS, T0, at, batch, row
 
 LENGTH_S = 60

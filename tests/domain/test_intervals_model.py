@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.closes import CLOSE_COLUMNS, Closes
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import EnergyBatch, Now, Quality
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.record import Quality
+from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import EnergyBatch
+from gateway.domain.types import Now
 from tests.depth import deep
 from tests.energy_batches import EVER_MS, T0, at, batch, random_batch, row
 

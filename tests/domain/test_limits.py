@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.columns import Held
-from gateway.domain.envelope import Envelope, LimitParams, Reason, check, reason_names
-from gateway.domain.limits import envelope
-from gateway.domain.model import NEVER_MS, Grid, Mode
+from gateway.domain.fleet.columns import Held
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import Envelope, LimitParams, Reason, check, reason_names
+from gateway.domain.types import NEVER_MS, Grid, Mode
 from tests.domain.scenes import NOW, fleet_of, permuted
 
 EXACT = LimitParams(site_margin_w=0, resume_pct=0)

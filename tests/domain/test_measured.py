@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.columns import Held
-from gateway.domain.fleet import Snapshot
-from gateway.domain.measured import Power, keep_parts, measured, power_of
-from gateway.domain.model import NEVER_MS, Bools, Mode, Now
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.measured import Power, keep_parts, measured, power_of
+from gateway.domain.types import NEVER_MS, Bools, Mode, Now
 from tests.domain.scenes import NOW, fleet_of
 
 NOTHING_SEEN = np.zeros(0, dtype=np.int64)

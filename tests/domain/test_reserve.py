@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain import reserve
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Connection, Grid, LiveBatch, Mode, Now
-from gateway.domain.reserve import SILENCE_S, SUSTAINED_S, TIMES
+from gateway.domain.fleet import reserve
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.fleet.reserve import SILENCE_S, SUSTAINED_S, TIMES
+from gateway.domain.readings import LiveBatch
+from gateway.domain.types import Grid, Mode, Now
 from tests.depth import deep
 from tests.fakes import FACTS, home
 

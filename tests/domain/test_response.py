@@ -5,17 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.columns import Held
-from gateway.domain.model import Grid, Now
-from gateway.domain.response import (
-    Conduct,
-    LossParams,
-    ResponseParams,
-    deaf_for_s,
-    keep_up,
-    lost_products,
-    responsive,
-)
+from gateway.domain.control.compliance import Conduct, ResponseParams, deaf_for_s, keep_up, responsive
+from gateway.domain.control.quarantine import LossParams, lost_products
+from gateway.domain.fleet.columns import Held
+from gateway.domain.types import Grid, Now
 from tests.domain.scenes import NOW, fleet_of
 
 

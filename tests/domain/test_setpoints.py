@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.allocation import Ask, allocate
-from gateway.domain.columns import Held
-from gateway.domain.envelope import LimitParams
-from gateway.domain.fleet import Snapshot
-from gateway.domain.governor import Governor, Trim, TrimParams, trimmed
-from gateway.domain.limits import envelope
-from gateway.domain.model import NEVER_MS, CommandOp, Grid, Mode, Now
-from gateway.domain.response import obeyed, overridden
-from gateway.domain.setpoints import Cause, Plan, PlanParams, leases_s, plan, release_at
+from gateway.domain.commands import CommandOp
+from gateway.domain.control.allocation import Ask, allocate
+from gateway.domain.control.compliance import obeyed, overridden
+from gateway.domain.control.leases import leases_s, release_at
+from gateway.domain.control.planning import Cause, Plan, PlanParams, plan
+from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams
+from gateway.domain.types import NEVER_MS, Grid, Mode, Now
 from tests.domain.scenes import NOW, fleet_of
 
 LIMITS = LimitParams(site_margin_w=0, resume_pct=0)

@@ -12,14 +12,16 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.columns import Held
-from gateway.domain.course import CourseParams
-from gateway.domain.envelope import LimitParams
-from gateway.domain.events import Target, Want, power
-from gateway.domain.limits import envelope
-from gateway.domain.model import CommandOp, Grid, Mode
-from gateway.domain.response import Conduct, ResponseParams, keep_up, responsive
-from gateway.domain.setpoints import Plan, PlanParams, plan, rest
+from gateway.domain.commands import CommandOp
+from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive
+from gateway.domain.control.leases import rest
+from gateway.domain.control.planning import Plan, PlanParams, plan
+from gateway.domain.control.tracking import CourseParams
+from gateway.domain.events.request import Target, Want, power
+from gateway.domain.fleet.columns import Held
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams
+from gateway.domain.types import Grid, Mode
 from tests.depth import deep
 from tests.domain.scenes import NOW, fleet_of
 from tests.domain.test_course import Scene

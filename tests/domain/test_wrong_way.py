@@ -5,20 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.columns import Held
-from gateway.domain.envelope import LimitParams
-from gateway.domain.fleet import Snapshot
-from gateway.domain.limits import envelope
-from gateway.domain.model import Grid, Mode, Now
-from gateway.domain.response import (
-    EVIDENCE_S,
-    HOMES_MIN,
-    SUSTAINED_S,
-    Conduct,
-    keep_up,
-    wrong_products,
-    wrong_way,
-)
+from gateway.domain.control.compliance import Conduct, keep_up
+from gateway.domain.control.quarantine import EVIDENCE_S, HOMES_MIN, SUSTAINED_S, wrong_products, wrong_way
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams
+from gateway.domain.types import Grid, Mode, Now
 from tests.domain.scenes import NOW, fleet_of
 
 DELIVERY_S, SETTLE_S = 5, 30

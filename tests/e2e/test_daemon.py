@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.domain.model import DeviceId, EventId
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import ControlTaken
 from gateway.storage.journal import SqliteJournal
 from simulators import processes

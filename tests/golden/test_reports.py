@@ -1,8 +1,8 @@
 """What the platform is told of a fixed event, what REST shows of it meanwhile and what is counted of it, exactly."""
 
 from gateway.api.dispatch_view import DispatchView
-from gateway.domain.holds import Hold
-from gateway.domain.model import EventId
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.types import EventId
 from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
 from gateway.services.observe import registry
 from gateway.services.reports import PART

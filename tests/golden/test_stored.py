@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.dispatch import EventState
-from gateway.domain.holds import Hold
-from gateway.domain.model import Connection, DeviceId, EventId
-from gateway.domain.terms import Agreed
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.fleet.device import Connection
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import (
     ControlEnded,
     ControlTaken,

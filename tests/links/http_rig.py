@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.clock import Clock
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.types import DeviceId
 from gateway.links.http import HttpLink, HttpLinks
 from gateway.ports import Target
 from gateway.profiles.loader import parse_profile

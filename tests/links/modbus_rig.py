@@ -9,7 +9,8 @@ from typing import Any, Self
 import yaml
 
 from gateway.clock import Clock, ManualClock
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink, ModbusLinks
 from gateway.ports import Target
 from gateway.profiles.loader import parse_profile

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.types import DeviceId
 from gateway.links import mqtt_points
 from gateway.links.mqtt_points import MqttPointLink, MqttPointLinks
 from gateway.ports import Target

@@ -7,8 +7,9 @@ import orjson
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import CLEAR, ReadingBatch, unclear_names
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import ReadingBatch
+from gateway.domain.types import CLEAR, unclear_names
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.fakes import home

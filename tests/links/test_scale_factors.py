@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain.model import Connection, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink
 from gateway.ports import Target
 from gateway.profiles.loader import load_profiles

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.commands import CommandOp
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import CLEAR, NEVER_MS, CommandOp, Grid, Mode, Unclear, is_device_id
+from gateway.domain.types import CLEAR, NEVER_MS, Grid, Mode, Unclear, is_device_id
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profiles, parse_profile
 from gateway.profiles.message_codec import Refused, Route

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.model import Grid, Mode
+from gateway.domain.types import Grid, Mode
 from gateway.profiles.point_codec import Value
 from gateway.profiles.point_schema import Match, Reading
 from gateway.profiles.readings import compile_reading, holds, mismatch

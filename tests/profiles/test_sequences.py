@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.model import CommandOp
+from gateway.domain.commands import CommandOp
 from gateway.profiles.control_schema import Step
 from gateway.profiles.point_codec import Marker, PointCodec, Raw, Unwritable, Value
 from gateway.profiles.point_schema import Point

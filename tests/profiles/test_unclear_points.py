@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.model import CLEAR, Grid, Unclear
+from gateway.domain.types import CLEAR, Grid, Unclear
 from gateway.profiles.point_codec import Marker, Read, Unreadable, Values
 from gateway.profiles.program import Program
 from tests.profiles.samples import HTTP, MODBUS, changed, compiled

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import Field, model_validator
 
-from gateway.domain.model import unclear_names
+from gateway.domain.types import unclear_names
 from gateway.links.json_values import raw_of, tokens_of, value_at
 from gateway.links.mqtt_cache import DeviceCache, points_of, topic_of
 from gateway.links.sunspec import Model, address_of

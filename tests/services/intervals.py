@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.domain.model import DeviceId, EnergySource, IntervalRecord
+from gateway.domain.intervals.record import EnergySource, IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.storage.interval_rows import Identity
 from gateway.storage.standings import RESEND, Cursor, Parked, Standing
 

@@ -2,7 +2,7 @@
 
 import uuid
 
-from gateway.domain.model import DeviceId
+from gateway.domain.types import DeviceId
 from gateway.sinks.leap_rows import Meter
 from tests.services.intervals import T0
 

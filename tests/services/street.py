@@ -13,11 +13,13 @@ import mqtt5
 import numpy as np
 
 from gateway.clock import ManualClock, SteadyClock
-from gateway.domain.dispatch import Answer, Outcome
-from gateway.domain.events import EventKind, EventRequest, Target, TargetGroup
-from gateway.domain.fleet import Fleet
-from gateway.domain.holds import Hold
-from gateway.domain.model import Device, DeviceId, EventId, ReadingBatch
+from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.request import EventKind, EventRequest, Target, TargetGroup
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import ReadingBatch
+from gateway.domain.types import DeviceId, EventId
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.profiles.codec import Codec
 from gateway.profiles.loader import load_profile

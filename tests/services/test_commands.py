@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import CommandOp
-from gateway.domain.setpoints import Cause, Plan
+from gateway.domain.commands import CommandOp
+from gateway.domain.control.planning import Cause, Plan
+from gateway.domain.fleet.fleet import Fleet
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.services.settings import ControlSettings
 from gateway.services.writer import Writer

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gateway.domain.commands import CommandOp
 from gateway.domain.errors import StorageError
-from gateway.domain.events import EventKind
-from gateway.domain.model import CommandOp, Mode
-from gateway.domain.reserve import SUSTAINED_S
+from gateway.domain.events.request import EventKind
+from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.types import Mode
 from gateway.ports import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
 from gateway.services.settings import ControlSettings
 from tests.fakes import FACTS, home

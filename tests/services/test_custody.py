@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from gateway.domain.columns import Held
-from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import Device, DeviceId, LiveBatch, Mode, Now
-from gateway.domain.reserve import SUSTAINED_S
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet, ProductFacts
+from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.readings import LiveBatch
+from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports import Change, ControlEnded, ReserveChanged
 from gateway.services.custody import Custody
 from gateway.services.settings import ControlSettings

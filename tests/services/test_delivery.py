@@ -8,7 +8,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.services import delivery as module
 from gateway.services.delivery import Delivery, batch_id

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.events import Compensation, Leg, Target, TargetGroup, Want, power
-from gateway.domain.holds import Hold
-from gateway.domain.model import CommandOp, DeviceId, EventId
-from gateway.domain.reserve import SUSTAINED_S
+from gateway.domain.commands import CommandOp
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
+from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import EventDelivered, EventMoved, HoldLifted
 from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings, UpkeepSettings
 from tests.fakes import FACTS, home

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from gateway.domain.model import CommandOp, CommandResult
+from gateway.domain.commands import CommandOp, CommandResult
 from gateway.profiles.codec import compile_profile
 from gateway.profiles.loader import parse_profile
 from gateway.profiles.sequences import Request

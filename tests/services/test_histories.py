@@ -15,7 +15,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.domain.events import Target, Want, power
+from gateway.domain.events.request import Target, Want, power
 from simulators.faults import Fault, FaultKind
 from simulators.homes import Homes
 from tests.depth import SEED, deep

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import AckBatch, AckToken, ReadingBatch, StatusBatch
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
 from gateway.ports import Emit
 from gateway.services.ingest import Ingest
 from gateway.services.terms import Terms

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.fleet import Fleet
+from gateway.domain.fleet.fleet import Fleet
 from gateway.services.inventory import DeviceRow, Inventory, parse_rows
 from tests.fakes import MemoryJournal, home, message_product
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Connection, Device
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.fleet import Fleet
 from gateway.profiles.codec import Codec
 from gateway.services.inventory import Inventory, Parsed, parse_rows
 from tests.fakes import MemoryJournal, message_product

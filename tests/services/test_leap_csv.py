@@ -16,7 +16,8 @@ from pydantic import SecretStr, ValidationError
 from gateway.api.samples import leap_samples
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import DeviceId, IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.ports import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
 from gateway.services.delivery import Delivery
 from gateway.sinks import leap_csv, leap_meters

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.model import DeviceId, IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.sinks.leap_rows import CODES, Meter, render, validate
 from simulators.aggregator_rules import judge
 from tests.services.intervals import quarter

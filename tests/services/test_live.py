@@ -8,7 +8,7 @@ import pytest
 
 from gateway.api.interval_models import LiveReport
 from gateway.clock import ManualClock
-from gateway.domain.fleet import Fleet
+from gateway.domain.fleet.fleet import Fleet
 from gateway.services import live as module
 from gateway.services.live import LiveFeed
 from tests.services.waiting import service

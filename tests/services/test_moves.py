@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.columns import Held
+from gateway.domain.commands import CommandBatch, CommandOp, WriteReport
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.model import CommandBatch, CommandOp, Connection, Device, DeviceId, EventId, WriteReport
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.codec import Codec
 from gateway.services.connection_row import Place

@@ -22,7 +22,7 @@ import yaml
 from gateway.clock import ManualClock
 from gateway.config import load_settings
 from gateway.domain.errors import InvalidInput
-from gateway.domain.model import EnergySource, IntervalRecord, Quality
+from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
 from gateway.services.delivery import Delivery, batch_id
 from gateway.sinks.arrow import arrow_schema

@@ -4,9 +4,9 @@ import mqtt5
 import orjson
 
 from gateway.clock import ManualClock
-from gateway.domain.dispatch import Answer, Outcome
 from gateway.domain.errors import StorageError
-from gateway.domain.events import EventRequest
+from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.request import EventRequest
 from gateway.signals.platform import PENDING_MAX, PlatformSettings, PlatformSignal
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.services.waiting import service, until

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import Closes
-from gateway.domain.fleet import Fleet
-from gateway.domain.metering import Rules
-from gateway.domain.model import AckToken, Ints, Quality, ReadingBatch, Slots
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.record import Quality
+from gateway.domain.intervals.records import Closes
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import AckToken, ReadingBatch
+from gateway.domain.types import Ints, Slots
 from gateway.services import ingest as module
 from gateway.services.ingest import Ingest
 from gateway.storage.checkpoint import Checkpoints

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
-from gateway.domain.envelope import Reason
-from gateway.domain.events import Leg, power
-from gateway.domain.model import DeviceId, EventId
+from gateway.domain.events.request import Leg, power
+from gateway.domain.limits.types import Reason
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import Change, ControlEnded, EventDelivered, Trusted
 from gateway.services import reports as module
 from gateway.services import writer

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from gateway.domain.events import power
-from gateway.domain.fleet import Fleet
-from gateway.domain.metering import Rules
-from gateway.domain.model import CommandOp
-from gateway.domain.reserve import SUSTAINED_S
+from gateway.domain.commands import CommandOp
+from gateway.domain.events.request import power
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.intervals.types import Rules
 from gateway.ports import ReserveChanged
 from gateway.services.checkpoint import fleet_columns, restore_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader

@@ -5,8 +5,10 @@ import random
 from collections.abc import Mapping, Sequence
 
 from gateway.clock import ManualClock
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import CommandOp, CommandResult, Connection, Delivery, DeviceId, Now
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId, Now
 from gateway.ports import PointLink, Target
 from gateway.profiles.codec import compile_profile
 from gateway.profiles.loader import parse_profile

@@ -13,9 +13,11 @@ import pytest
 from gateway.api.models import SessionState
 from gateway.api.views import FleetView
 from gateway.clock import ManualClock, SystemClock
+from gateway.domain.commands import CommandOp, Delivery
 from gateway.domain.errors import LinkDown
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import CommandOp, Connection, Delivery, DeviceId
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLinks
 from gateway.ports import Target
 from gateway.profiles.loader import load_profiles

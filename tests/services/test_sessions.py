@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.domain.commands import CommandBatch, CommandOp, Delivery
 from gateway.domain.errors import LinkDown
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import CommandBatch, CommandOp, Delivery, DeviceId, ReadingBatch
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import ReadingBatch
+from gateway.domain.types import DeviceId
 from gateway.ports import Setting, Target
 from gateway.profiles.codec import Codec, compile_profile
 from gateway.profiles.loader import parse_profile

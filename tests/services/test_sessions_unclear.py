@@ -9,8 +9,10 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.domain.errors import LinkDown, ProtocolViolation
-from gateway.domain.fleet import Fleet
-from gateway.domain.model import Connection, ReadingBatch, unclear_names
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import ReadingBatch
+from gateway.domain.types import unclear_names
 from gateway.ports import Target
 from gateway.profiles.codec import compile_profile
 from gateway.profiles.loader import parse_profile

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import LinkDown, PeerRefused, StorageError
-from gateway.domain.model import CommandOp, CommandResult, Delivery, DeviceId
+from gateway.domain.types import DeviceId
 from gateway.ports import Change, PriorRestored, PriorSaved
 from gateway.profiles.codec import compile_profile
 from gateway.profiles.loader import parse_profile

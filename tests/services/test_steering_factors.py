@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gateway.domain.model import CommandOp, CommandResult
+from gateway.domain.commands import CommandOp, CommandResult
 from gateway.profiles.codec import compile_profile
 from gateway.profiles.loader import parse_profile
 from gateway.profiles.point_codec import Raw, Value

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 import pytest
 
+from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.errors import StorageError
-from gateway.domain.model import CommandOp, CommandResult, EventId
+from gateway.domain.types import EventId
 from gateway.ports import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
 from gateway.services.settings import ControlSettings, FeederSettings, UpkeepSettings
 from tests.fakes import MemoryJournal, home

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from gateway.domain.model import Device, DeviceId, EventId
+from gateway.domain.fleet.device import Device
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import ControlEnded, ControlTaken, DeviceEnrolled, PriorRestored, PriorSaved
 from gateway.services.control_metrics import control_samples
 from tests.fakes import MemoryJournal, home

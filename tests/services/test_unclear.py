@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.envelope import reason_names
-from gateway.domain.events import power
+from gateway.domain.events.request import power
+from gateway.domain.limits.types import reason_names
 from gateway.services.control_metrics import fleet_samples
 from simulators.commands import Op
 from simulators.messages import Outgoing

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.domain.allocation import Shortfall
-from gateway.domain.events import power
+from gateway.domain.control.allocation import Shortfall
+from gateway.domain.events.request import power
 from gateway.services.control_metrics import control_samples
 from gateway.services.ledger import bodies
 from simulators.faults import Fault, FaultKind

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock, SystemClock, utc_struct
-from gateway.domain.columns import Held
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet import Fleet
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.model import NEVER_MS, Unclear
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
+from gateway.domain.types import NEVER_MS, Unclear
 from gateway.services import supervisor as supervisor_module
 from gateway.services.checkpoint import Checkpointer, fleet_columns, restore_columns
 from gateway.services.ledger import Ledger

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.events import Target, Want, power
+from gateway.domain.events.request import Target, Want, power
 from simulators.battery import Batteries, Mode
 from simulators.homes import Bools, Floats, Homes
 from tests.services.street import SETTINGS, Street

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gateway.clock import ManualClock, SteadyClock
-from gateway.domain.columns import Held
-from gateway.domain.course import Progress
-from gateway.domain.dispatch import Answer
-from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet import Fleet, ProductFacts
-from gateway.domain.model import CommandOp, Device, DeviceId, EventId
+from gateway.domain.commands import CommandOp
+from gateway.domain.control.tracking import Progress
+from gateway.domain.events.book import Answer
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet, ProductFacts
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import EventDelivered
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.closes import NO_CLOSES, Closes
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.records import NO_CLOSES, Closes
+from gateway.domain.intervals.types import Rules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Recovered, Unlogged, recover

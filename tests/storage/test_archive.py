@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import Closes
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.model import IntervalRecord
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.intervals.records import Closes
 from gateway.ports import ControlTaken, DeviceEnrolled, JournalState
 from gateway.storage import archive as module
 from gateway.storage.archive import (
@@ -47,7 +47,7 @@ CEILING_S = 60.0
 KILL_CHILD = """
 import sys
 from pathlib import Path
-from gateway.domain.model import Now
+from gateway.domain.types import Now
 from gateway.storage.archive import import_archive
 import_archive(Path(sys.argv[1]), Path(sys.argv[2]), now=Now(utc_ms=0, mono_ms=0), replace=True)
 """

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import Closes, sealed
 from gateway.domain.errors import NewerState, StorageError
-from gateway.domain.model import EnergySource, IntervalRecord, Quality
+from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
+from gateway.domain.intervals.records import Closes, sealed
 from gateway.storage import intervals as module
 from gateway.storage import room as room_module
 from gateway.storage.interval_query import IntervalQueries

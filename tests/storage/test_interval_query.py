@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ManualClock
-from gateway.domain.closes import Closes, sealed
 from gateway.domain.errors import StorageError
-from gateway.domain.model import EnergySource, IntervalRecord
+from gateway.domain.intervals.record import EnergySource, IntervalRecord
+from gateway.domain.intervals.records import Closes, sealed
 from gateway.storage import interval_query
 from gateway.storage.interval_pages import fetch
 from gateway.storage.interval_query import IntervalQueries, Place, Wanted

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.dispatch import Answer, EventState, Outcome
 from gateway.domain.errors import CorruptState, InvariantBroken, StorageError
-from gateway.domain.events import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.holds import Hold
-from gateway.domain.model import Connection, Device, DeviceId, EventId
+from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.types import DeviceId, EventId
 from gateway.ports import (
     Change,
     ControlEnded,

@@ -6,11 +6,11 @@ import zlib
 import numpy as np
 import pytest
 
-from gateway.domain.closes import CLOSE_COLUMNS
 from gateway.domain.errors import NewerState
-from gateway.domain.intervals import Engine
-from gateway.domain.metering import Rules
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.records import CLOSE_COLUMNS
+from gateway.domain.intervals.types import Rules
 from gateway.storage.records import (
     MAGIC,
     ROW_COLUMNS,

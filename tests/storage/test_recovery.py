@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.closes import NO_CLOSES, Closes
 from gateway.domain.errors import StorageError
-from gateway.domain.metering import Rules
-from gateway.domain.terms import Agreed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.records import NO_CLOSES, Closes
+from gateway.domain.intervals.types import Rules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool import Scan, segments
 from tests.energy_batches import T0, at, batch, row

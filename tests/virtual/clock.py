@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.clock import Clock, SystemClock
-from gateway.domain.model import Now
+from gateway.domain.types import Now
 from tests.virtual.loop import VirtualLoop
 
 START_UTC_MS = 1_800_000_000_000

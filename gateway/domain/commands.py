@@ -1,0 +1,61 @@
+"""What a device is told, and what is known of it. Batches are columns of equal length; `slots` index the fleet."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from gateway.domain.types import Floats, Ints, Slots, Small
+
+
+class CommandOp(IntEnum):
+    """What a device is told. `HOLD` is 0 W for a lease; `RELEASE` hands it back to the maker's own mode; `BLOCK` leaves
+    it in that mode for a lease, but for discharging."""
+
+    SETPOINT = 1
+    HOLD = 2
+    RELEASE = 3
+    RESERVE = 4
+    BLOCK = 5
+
+
+class CommandResult(IntEnum):
+    """The device's own answer to a command."""
+
+    NONE = 0
+    APPLIED = 1
+    EXPIRED = 2
+    OLDER = 3
+    REFUSED = 4
+
+
+class Delivery(IntEnum):
+    """What is known of a command's way to the broker or device (not yet the device's answer)."""
+
+    NOT_SENT = 0
+    ACCEPTED = 1
+    NO_SUBSCRIBER = 2
+    REFUSED = 3
+    UNKNOWN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandBatch:
+    """Commands to write, at most one per device. Columns: `op` a `CommandOp`, `setpoint_w` whole W (+ = discharge),
+    `lease_s`, `reserve_pct` (NaN unless RESERVE), `cmd` growing per device, `valid_until_ms` absolute UTC."""
+
+    slots: Slots
+    op: Small
+    setpoint_w: Ints
+    lease_s: Ints
+    reserve_pct: Floats
+    cmd: Ints
+    valid_until_ms: Ints
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReport:
+    """One `Delivery` per command, in the batch's order."""
+
+    delivery: Small

@@ -1,0 +1,1 @@
+"""From what events want to what is written to each device."""

@@ -1,0 +1,61 @@
+"""What a target that is no group power asks of each device: its own power, a SoC by a time, a power at its meter."""
+
+import numpy as np
+
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import Want
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.site import Homes
+from gateway.domain.limits.types import Envelope
+from gateway.domain.types import Bools, Floats, Now
+
+ON_TIME_PART = 0.95
+"""A SoC is reached a little early: the last of it is taken slowly."""
+
+RESERVE_AND_PCT = 1.0
+"""Without a SoC of its own, charging goes to this much above the floor."""
+
+
+def wish_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, mask: Bools, now: Now) -> Floats:
+    """W of each device (+ = discharge), before any limit; 0 outside `mask`."""
+    target = event.target
+    if target.want is Want.DEVICE_POWER:
+        wish = np.full(snapshot.n, target.power_w or 0.0)
+    elif target.want is Want.BACKUP:
+        wish = -snapshot.nameplate.charge_w_max
+    elif target.want is Want.CHARGE_TO:
+        wish = -_charge_w(event, snapshot, allowed, now)
+    else:
+        return _follow_w(target.power_w or 0.0, snapshot, allowed, mask)
+    return np.where(mask, wish, 0.0)
+
+
+def _charge_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, now: Now) -> Floats:
+    """Power that brings each device to its SoC by the end, and no more than that."""
+    plate, live = snapshot.nameplate, snapshot.live
+    soc_pct = allowed.floor_pct + RESERVE_AND_PCT if event.target.soc_pct is None else event.target.soc_pct
+    missing_wh = np.fmax(soc_pct - live.soc_high_pct, 0.0) * plate.capacity_wh / 100 / plate.efficiency_charge
+    left_s = max(event.seconds_to_end(now) * ON_TIME_PART, 60.0)
+    power_w: Floats = np.minimum(np.nan_to_num(missing_wh) * 3600 / left_s, plate.charge_w_max)
+    return power_w
+
+
+def _follow_w(grid_w: float, snapshot: Snapshot, allowed: Envelope, mask: Bools) -> Floats:
+    """Power that brings the meter of each home to `grid_w` (+ = import): what the home draws without its batteries less
+    that, shared by the batteries that are asked in proportion to what they may. Unknown load: what runs goes on."""
+    live, plate = snapshot.live, snapshot.nameplate
+    homes = Homes(plate.site)
+    net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
+    battery_w = np.nan_to_num(live.battery_w)
+    net_w = np.where(np.isnan(net_w), homes.total(battery_w) + live.grid_w, net_w)
+    others_w = homes.total(np.where(mask, 0.0, battery_w))
+    needed_w = net_w - grid_w - others_w
+    able_w = np.where(mask, np.where(needed_w >= 0, allowed.discharge_w, allowed.charge_w), 0.0)
+    total_w = homes.total(able_w)
+    asked = np.maximum(homes.total(mask.astype(np.float64)), 1.0)
+    part = np.where(total_w > 0, able_w / np.maximum(total_w, 1e-9), 1.0 / asked)
+    wish: Floats = np.where(mask, needed_w * part, 0.0)
+    unknown = np.isnan(wish)
+    if unknown.any():
+        wish = np.where(unknown, snapshot.control.setpoint_w, wish)
+    return wish

@@ -1,0 +1,176 @@
+"""From what is wanted to what is written: leases, rest, and the plan of one control tick.
+
+Everything here is pure: state goes in and comes out as values. A device is written when its setpoint changes beyond the
+dead band, when its lease is half over, and at once when it must be narrowed; never when it must not be touched.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.commands import CommandOp
+from gateway.domain.control.leases import leases_s
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.types import Envelope, Reason, check
+from gateway.domain.table import run
+from gateway.domain.types import Bools, Grid, Ints, Mode, Now, Slots, Small
+
+
+class Cause(IntEnum):
+    """Why a command is written; the smaller, the more urgent."""
+
+    NARROW = 0
+    RELEASE = 1
+    EXPIRING = 2
+    CHANGE = 3
+    RETRY = 4
+    REFRESH = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanParams:
+    """`dead_band_w` a setpoint may be off before it is rewritten; the sum of what is left off stays within
+    `sum_band_part` of what is wanted. A lease is renewed once `refresh_left_part` of the product's is left (half of
+    it has passed, on average), urgently at `expiring_left_part`; an unanswered command is repeated after `retry_s`.
+    """
+
+    dead_band_w: float = 50.0
+    sum_band_part: float = 0.002
+    refresh_left_part: float = 0.4
+    expiring_left_part: float = 0.16
+    retry_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Commands of one tick, at most one per device, most urgent first. `lease_s` 0 for a release. `outside` were wanted
+    past the envelope and are not written."""
+
+    slots: Slots
+    op: Small
+    setpoint_w: Ints
+    lease_s: Ints
+    cause: Small
+    outside: int
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+def plan(
+    snapshot: Snapshot,
+    envelope: Envelope,
+    now: Now,
+    params: PlanParams,
+    *,
+    wanted_w: Ints,
+    members: Bools,
+    release: Bools,
+    deaf: Bools | None = None,
+    blocked: Bools | None = None,
+) -> Plan:
+    """What to write now.
+
+    `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
+    `release` are handed back; devices that are neither keep their lease, narrowed if they must be. `deaf` devices are
+    rewritten at refresh only. The last thing is the paired check: what is wanted past the envelope is left out and
+    counted.
+    """
+    control = snapshot.control
+    writable = envelope.controllable & (control.held != Held.LEFT)
+    faulty = (envelope.reasons_discharge & np.uint64(Reason.FAULT)) != 0
+    narrow = envelope.must_narrow & writable
+    take = members & writable & ~faulty
+    rests = control.idle & False if blocked is None else blocked & take
+    cause, off_w = _causes(snapshot, now, params, wanted_w, take, deaf, rests)
+    _fill_up(cause, off_w, wanted_w, take, deaf, params)
+    cause[narrow] = Cause.NARROW
+    cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
+
+    slots = np.flatnonzero(cause >= 0)
+    slots = slots[np.argsort(cause[slots], kind="stable")]
+    at = run(slots)
+    releasing = cause[at] == Cause.RELEASE
+    setpoint_w = wanted_w[at].copy()
+    kept = np.flatnonzero(~take[at])
+    setpoint_w[kept] = _inside(control.setpoint_w[slots[kept]], envelope, slots[kept])
+    setpoint_w *= ~releasing
+    inside = check(setpoint_w, at, envelope) | releasing
+    if not inside.all():
+        slots, setpoint_w, releasing = slots[inside], setpoint_w[inside], releasing[inside]
+    op = np.where(setpoint_w == 0, CommandOp.HOLD, CommandOp.SETPOINT).astype(np.int8)
+    op[rests[slots]] = CommandOp.BLOCK
+    op[releasing] = CommandOp.RELEASE
+    return Plan(
+        slots=slots.astype(np.int32),
+        op=op,
+        setpoint_w=setpoint_w,
+        lease_s=leases_s(snapshot, now, slots, setpoint_w) * ~releasing,
+        cause=cause[slots],
+        outside=int(len(inside) - inside.sum()),
+    )
+
+
+def _causes(
+    snapshot: Snapshot, now: Now, params: PlanParams, wanted_w: Ints, take: Bools, deaf: Bools | None, rests: Bools
+) -> tuple[Small, Ints]:
+    """Cause per slot (-1 = nothing to write) and how far each device under control is off what is wanted."""
+    live, control = snapshot.live, snapshot.control
+    cause = np.full(snapshot.n, -1, dtype=np.int8)
+    held = control.held == Held.CONTROLLED
+    left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
+    cause[take & held & (left_part <= params.refresh_left_part)] = Cause.REFRESH
+
+    waited = now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
+    unseen = (control.cmd_applied < control.cmd_sent) | (
+        (live.mode != Mode.REMOTE)
+        & (live.mode != Mode.UNKNOWN)
+        & (live.seen_mono_ms - control.sent_mono_ms > 1000 * snapshot.nameplate.delivery_s)
+    )
+    cause[take & held & waited & unseen & (live.cmd < control.cmd_sent)] = Cause.RETRY
+
+    off_w = wanted_w - control.setpoint_w
+    changed = (np.abs(off_w) > params.dead_band_w) | ((wanted_w == 0) != (control.setpoint_w == 0))
+    changed |= rests != control.idle
+    changed = changed if deaf is None else changed & ~deaf
+    cause[take & (changed | ~held)] = Cause.CHANGE
+    cause[take & held & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
+    return cause, np.where(held, off_w, 0)
+
+
+def _fill_up(cause: Small, off_w: Ints, wanted_w: Ints, take: Bools, deaf: Bools | None, params: PlanParams) -> None:
+    """Many small differences add up: write the largest of them until the rest is within the band of the sum."""
+    quiet = take & (cause < 0)
+    if deaf is not None:
+        quiet &= ~deaf
+    missing_w = int(off_w[quiet].sum())
+    band_w = params.sum_band_part * abs(int(wanted_w[take].sum()))
+    if abs(missing_w) <= band_w:
+        return
+    rows = np.flatnonzero(quiet & (off_w * np.sign(missing_w) > 0))
+    rows = rows[np.argsort(-np.abs(off_w[rows]), kind="stable")]
+    covered_w = np.cumsum(np.abs(off_w[rows]))
+    cause[rows[: int(np.searchsorted(covered_w, abs(missing_w) - band_w)) + 1]] = Cause.CHANGE
+
+
+def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bools) -> Bools:
+    """Devices to hand back now: those under control, and those whose release has had no effect for a while."""
+    if not release.any():
+        return release
+    live, control = snapshot.live, snapshot.control
+    ours = (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
+    unheard = (control.held == Held.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
+    unheard &= now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
+    islanded = live.grid == Grid.ISLAND
+    due: Bools = release & ~islanded & ((control.held == Held.CONTROLLED) | unheard)
+    return due
+
+
+def _inside(setpoint_w: Ints, envelope: Envelope, slots: NDArray[np.intp]) -> Ints:
+    """The setpoint in force, cut to what is allowed now."""
+    low_w = -np.floor(envelope.charge_w[slots]).astype(np.int64)
+    high_w = np.floor(envelope.discharge_w[slots]).astype(np.int64)
+    return np.minimum(np.maximum(setpoint_w, low_w), high_w)

@@ -1,0 +1,186 @@
+"""Who cannot be trusted: devices that do the opposite of what they are told, products that were lost all at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.domain.control.compliance import NEVER_S, Conduct, _answered, _rated_w, settling_s
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.site import Homes
+from gateway.domain.limits.types import Envelope
+from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
+
+ASKED_PART = 0.2
+"""Setpoints below this part of the rating are not judged by: standby, losses and a meter's offset are of that size."""
+
+WRONG_PART = 0.5
+"""The opposite of a setpoint is all of it on the other side of 0, or as much as the battery can there. Half of that is
+far more than a bad meter or gain makes of it."""
+
+SUSTAINED_S = 60
+"""So long must every reading be wrong, after the product's own latency and settling: twice what the slowest known
+product takes to settle. A battery of 5 kW that is really inverted moves 0.1 kWh by then."""
+
+READINGS_MIN = 3
+"""Two readings far apart may both fall into something short; a third between them does not."""
+
+CLEAR_PCT = 3.0
+"""So near to a bound of its charge a BMS may charge or discharge as it likes."""
+
+OWN_W = 200.0
+
+OWN_PART = 0.05
+"""What is so near to what the home needs (W, or part of the rating if that is more) is the maker's own mode: the rest
+is conversion loss and standby. A load that has just changed is off for a reading or two: one that fits is enough."""
+
+HOMES_MIN = 10
+"""So many homes of a product must run the wrong way before it is the product: more than one installer wires wrongly
+within an hour. Each of them is in quarantine for itself before that."""
+
+HOMES_PART = 0.5
+"""And such a part of its homes that have answered: an inverted product is so nearly everywhere, a wiring fault is
+not."""
+
+EVIDENCE_S = 3600
+"""How long what a home has answered speaks for or against its product."""
+
+
+def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now) -> Bools:
+    """Devices that have just been proven to do the opposite of what they are told: after the time to settle (see
+    `keep_up`) every reading of `SUSTAINED_S` shows much of the setpoint on the other side of 0.
+
+    Each reading is judged once. Not judged: what a limit of the BMS or of the charge may have done, what an unconfirmed
+    command may not have reached, and what the home itself needs just now, as its maker's own mode would do it.
+    `conduct` keeps what devices are judged by."""
+    live, control, n = snapshot.live, snapshot.control, snapshot.n
+    kept, now_s, seen_s = conduct.view(n), now.mono_ms // 1000, live.seen_mono_ms // 1000
+    disturbed = np.flatnonzero(kept.taken & (kept.late | ~_ours(snapshot, now)))
+    kept.ours_s[disturbed] = now_s
+    kept.strikes[disturbed] = 0
+    rated_w = _rated_w(snapshot)
+    due = kept.taken & (seen_s > kept.judged_s) & (np.abs(control.setpoint_w) >= ASKED_PART * rated_w)
+    due &= seen_s - np.maximum(kept.told_s, kept.ours_s) > settling_s(snapshot)
+    due &= _answered(snapshot) >= control.cmd_sent
+    proven = np.zeros(n, dtype=np.bool_)
+    # of those that go the way they are told, and have shown it of late, there is nothing to find out
+    due &= (
+        (live.battery_w * control.setpoint_w < 0)
+        | (kept.strikes > 0)
+        | (kept.verdict != 1)
+        | (kept.verdict_s < now_s - EVIDENCE_S // 2)
+    )
+    rows = np.flatnonzero(due & ~np.isnan(live.battery_w))
+    if not len(rows):
+        return proven
+    setpoint_w = control.setpoint_w[rows]
+    out = setpoint_w > 0
+    bms_w = np.where(out, live.discharge_w_max[rows], live.charge_w_max[rows])
+    clear = ~(np.abs(setpoint_w) > bms_w) & (live.soc_low_pct[rows] > allowed.floor_pct[rows] + CLEAR_PCT)
+    clear &= live.soc_high_pct[rows] < 100 - CLEAR_PCT
+    along_w = live.battery_w[rows] * np.sign(setpoint_w)
+    back_w = np.where(out, _most_w(snapshot, charge=True)[rows], _most_w(snapshot, charge=False)[rows])
+    opposite_w = np.maximum(np.minimum(np.abs(setpoint_w), back_w), ASKED_PART * rated_w[rows])
+    wrong = clear & (along_w <= -WRONG_PART * opposite_w)
+    right = clear & (along_w >= WRONG_PART * np.abs(setpoint_w))
+    if wrong.any():
+        wrong &= ~_by_itself(snapshot)[rows]
+    kept.judged_s[rows] = seen_s[rows]
+    first = rows[wrong & (kept.strikes[rows] == 0)]
+    kept.wrong_s[first] = seen_s[first]
+    kept.strikes[rows] = np.where(wrong, np.minimum(kept.strikes[rows] + 1, READINGS_MIN), 0)
+    lasting = seen_s[rows] - kept.wrong_s[rows] >= SUSTAINED_S
+    proven[rows] = wrong & (kept.strikes[rows] >= READINGS_MIN) & lasting
+    kept.verdict[rows[right]], kept.verdict_s[rows[right]] = 1, now_s
+    kept.verdict[proven], kept.verdict_s[proven] = -1, now_s
+    return proven
+
+
+def _ours(snapshot: Snapshot, now: Now) -> Bools:
+    """Devices that nothing but our commands moves, as far as is known."""
+    live = snapshot.live
+    ours = ((live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)) & (live.online != 0)
+    ours &= (live.grid != Grid.ISLAND) & (live.faults == 0)
+    result: Bools = ours & (snapshot.control.lease_end_mono_ms > now.mono_ms)
+    return result
+
+
+def _most_w(snapshot: Snapshot, *, charge: bool) -> Floats:
+    """The most each battery can do one way, as far as is known."""
+    plate, live = snapshot.nameplate, snapshot.live
+    if charge:
+        return np.fmin(plate.charge_w_max, live.charge_w_max)
+    return np.fmin(plate.discharge_w_max, live.discharge_w_max)
+
+
+def _by_itself(snapshot: Snapshot) -> Bools:
+    """Devices that do what their maker's own mode would: charge no more than the PV surplus of the home, or bring its
+    meter to 0 W as far as they can. Where neither the device tells who steers it nor anybody what the home needs, that
+    cannot be ruled out."""
+    live, plate = snapshot.live, snapshot.nameplate
+    battery_w = live.battery_w
+    homes = Homes(plate.site)
+    all_w = homes.total(np.nan_to_num(battery_w))
+    net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
+    net_w = np.where(np.isnan(net_w), all_w + live.grid_w, net_w)
+    # what the other batteries of the home leave to this one
+    own_w = net_w - (all_w - battery_w)
+    slack_w = np.maximum(OWN_W, OWN_PART * _rated_w(snapshot))
+    most_w = np.clip(own_w, -_most_w(snapshot, charge=True), _most_w(snapshot, charge=False))
+    covers = np.abs(battery_w - most_w) <= slack_w
+    # no surplus is larger than the PV: a battery power read with the wrong sign would make one up
+    from_pv = (battery_w < 0) & (-battery_w <= np.minimum(-own_w, live.pv_w) + slack_w)
+    result: Bools = covers | from_pv | (np.isnan(own_w) & (live.mode == Mode.UNKNOWN))
+    return result
+
+
+def wrong_products(conduct: Conduct, snapshot: Snapshot, now: Now) -> Ints:
+    """Numbers of the profiles of which so many homes go the wrong way, and such a part of those that have answered of
+    late, that it is the profile that is wrong. A home with several batteries of a product counts once."""
+    plate, n = snapshot.nameplate, snapshot.n
+    late = conduct.verdict_s[:n] >= now.mono_ms // 1000 - EVIDENCE_S
+    rows = np.flatnonzero((conduct.verdict[:n] != 0) & late & (plate.profile >= 0))
+    homes = Homes(plate.site)
+    homes_of = plate.profile[rows].astype(np.int64) * homes.count + homes.index[rows]
+    bad = np.unique(homes_of[conduct.verdict[rows] < 0]) // homes.count
+    wrong = np.bincount(bad)
+    answered = np.bincount(np.unique(homes_of) // homes.count, minlength=len(wrong))[: len(wrong)]
+    result: Ints = np.flatnonzero((wrong >= HOMES_MIN) & (wrong >= HOMES_PART * answered))
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossParams:
+    """A product is frozen when `share` of its devices, and at least `devices_min`, were lost within `within_s`, and let
+    go again once all but `back_share` are there."""
+
+    share: float = 0.4
+    devices_min: int = 5
+    within_s: float = 120.0
+    back_share: float = 0.1
+    age_s_max: float = 120.0
+
+
+def lost_products(
+    conduct: Conduct, snapshot: Snapshot, frozen: frozenset[int], now: Now, params: LossParams
+) -> frozenset[int]:
+    """Numbers of the profiles that lost many devices at once: silent, offline, islanded, faulty, or taken back by
+    somebody. `frozen` are those that were so before; `conduct` keeps who is there and who was lost when."""
+    live, control, plate, n = snapshot.live, snapshot.control, snapshot.nameplate, snapshot.n
+    up = (now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max) & (live.online != 0) & (live.faults == 0)
+    up &= (live.grid != Grid.ISLAND) & (control.held != Held.LEFT) & plate.enrolled
+    now_s = now.mono_ms // 1000
+    conduct.lost_s[:n][conduct.up[:n] & ~up] = now_s
+    conduct.lost_s[:n][up] = NEVER_S
+    conduct.up[:n] = up
+    recent = ~up & (conduct.lost_s[:n] > now_s - params.within_s)
+    if not frozen and int(recent.sum()) < params.devices_min:
+        return frozen
+    known = plate.profile >= 0
+    count = int(plate.profile.max(initial=-1)) + 1
+    there = np.bincount(plate.profile[known & up], minlength=count)
+    gone = np.bincount(plate.profile[known & recent], minlength=count)
+    away = np.bincount(plate.profile[known & ~up & (conduct.lost_s[:n] != NEVER_S)], minlength=count)
+    struck = np.flatnonzero((gone >= params.devices_min) & (gone >= params.share * (there + gone)))
+    still = [p for p in frozen if away[p] > params.back_share * (there[p] + away[p])]
+    return frozenset(struck.tolist()) | frozenset(still)

@@ -1,0 +1,65 @@
+"""How fast commanded power may move, and how it is corrected by what is measured."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gateway.domain.types import Bools, Floats
+
+DT_S_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Governor:
+    """Bounds how fast the fleet's commanded power may move, both ways."""
+
+    w_per_s: float
+
+    def step(self, desired_w: float, commanded_w: float, dt_s: float) -> float:
+        """Next commanded power. After a start `commanded_w` is the measured fleet power; a late tick (`dt_s` > 5 s)
+        does not earn a larger step."""
+        most_w = self.w_per_s * min(max(dt_s, 0.0), DT_S_MAX)
+        return commanded_w + min(max(desired_w - commanded_w, -most_w), most_w)
+
+
+def in_turn(joining: Bools, own_w: Floats, most_w: float) -> Bools:
+    """Who of those `joining` is stopped from what it does by itself now: no more than `most_w` of their power together
+    (but one at least), so that an event that begins is no step."""
+    rows = np.flatnonzero(joining)
+    late = rows[1:][np.cumsum(np.abs(own_w[rows]))[1:] > most_w]
+    now = joining.copy()
+    now[late] = False
+    return now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrimParams:
+    """`gain_per_s` of the integral; the correction stays within `part_max` of the target and is not driven by errors
+    over `error_part_max` of it: those are ramps and outages, not offsets."""
+
+    gain_per_s: float = 0.03
+    part_max: float = 0.05
+    error_part_max: float = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trim:
+    """Closed-loop correction of an event: `offset_w` is added to its target before allocation."""
+
+    offset_w: float = 0.0
+
+
+def trimmed(
+    trim: Trim, *, target_w: float, delivered_w: float, dt_s: float, unserved_w: float, params: TrimParams
+) -> Trim:
+    """Integrate target less measured power. `unserved_w` (sign of the target) tells that the envelope is used up: then
+    nothing is wound up in that direction. Unknown measured power holds the correction."""
+    most_w = params.part_max * abs(target_w)
+    offset_w = trim.offset_w
+    error_w = target_w - delivered_w
+    known = math.isfinite(delivered_w)
+    windup = unserved_w * error_w > 0
+    if known and not windup and abs(error_w) <= params.error_part_max * abs(target_w):
+        offset_w += params.gain_per_s * min(max(dt_s, 0.0), DT_S_MAX) * error_w
+    return replace(trim, offset_w=min(max(offset_w, -most_w), most_w))

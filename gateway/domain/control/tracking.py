@@ -1,0 +1,452 @@
+"""The course of running events: from what each wants now to what every device is wanted to do.
+
+Events come in the order of their rank. Each gives its devices their power on top of what earlier ones that share them
+gave (the larger want counts), ramped by the governor and corrected by what is measured, as it is read. What cannot be
+relied upon counts with what it does, or is taken to do while it is not measured, and the rest makes up for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
+from gateway.domain.control.device_targets import wish_w
+from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
+from gateway.domain.events.arbitration import NOBODY, Claims
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import Compensation, Want, Way
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.measured import Power
+from gateway.domain.limits.types import Envelope, Reason, spread
+from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
+
+OWN_POWER_W = 50.0
+"""What devices that are given nothing do by themselves is made up for from here on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CourseParams:
+    """`fleet_w_per_s` bounds how fast the power of all events together moves, `program_w` the power of all events of a
+    program, `feeder_w` that of a feeder (by its number; None = no bounds), `upkeep_feeder_w` what upkeep charges there.
+    `horizon_s`: see `allocation`."""
+
+    fleet_w_per_s: float
+    horizon_s: float
+    program_w: Mapping[str, float] = field(default_factory=dict)
+    feeder_w: Floats | None = None
+    upkeep_feeder_w: Floats | None = None
+    trim: TrimParams = field(default_factory=TrimParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What a running event carries from tick to tick, W. `own_w`: what those given nothing do by themselves."""
+
+    commanded_w: float
+    own_w: float = 0.0
+    trim: Trim = field(default_factory=Trim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How an event is doing, W (+ = discharge). `target_w`: what it asks for, as far as its program's ceiling, its
+    nomination and (with no power of its own) its energy go; `delivered_w`: gross AC battery power of those of its
+    devices that are measured, `assumed_w` what the others are taken to do; `devices`: those that count, `unmeasured`
+    those of them that are steered and not measured.
+
+    `unserved_w`: what of the target nobody could be given, and what devices that are not measured were given or are
+    taken to do: it is 0 only where all of the target rests on devices that are measured. `reason` says why,
+    `UNMEASURED` where nothing else does."""
+
+    target_w: float
+    commanded_w: float
+    delivered_w: float
+    assumed_w: float
+    unserved_w: float
+    reason: Shortfall
+    devices: int
+    unmeasured: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steered:
+    """What every device is wanted to do. `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's own
+    limits; `taking`: under an event that steers it; of those `idle` are given nothing and need not be held at 0 W,
+    `by_itself` may be left to their maker's own mode for it."""
+
+    wanted_w: Ints
+    asked_w: Ints
+    taking: Bools
+    idle: Bools
+    by_itself: Bools
+    courses: Mapping[int, Course]
+    progress: Mapping[int, Progress]
+
+
+def steer(
+    events: Sequence[ActiveEvent],
+    claims: Claims,
+    courses: Mapping[int, Course],
+    snapshot: Snapshot,
+    allowed: Envelope,
+    follows: Bools,
+    power: Power,
+    now: Now,
+    dt_s: float,
+    params: CourseParams,
+    *,
+    stalled: bool = False,
+) -> Steered:
+    """One tick of all `events`. `courses` is what the last tick returned, `follows` who does as told, `power` what each
+    does; `stalled`: what was commanded last did not arrive, so that ramps go on from what is done."""
+    desk = _Desk(claims, courses, snapshot, allowed, follows, power, now, dt_s, params, stalled)
+    desk.share = max(1, sum(event.actuates for event in events))
+    for event in events:
+        desk.serve(event)
+    return desk.steered()
+
+
+class _Desk:
+    """Events served one after the other; what they leave is in the columns."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        courses: Mapping[int, Course],
+        snapshot: Snapshot,
+        allowed: Envelope,
+        follows: Bools,
+        power: Power,
+        now: Now,
+        dt_s: float,
+        params: CourseParams,
+        stalled: bool,
+    ) -> None:
+        n = snapshot.n
+        live, control = snapshot.live, snapshot.control
+        self._claims = claims
+        self._courses = courses
+        self._snapshot = snapshot
+        self._allowed = allowed
+        self._now = now
+        self._dt_s = dt_s
+        self._params = params
+        self._stalled = stalled
+        self.share = 1
+        self._power = power
+        self._each_w = power.each_w
+        self._here = control.held != Held.LEFT
+        self._on_grid = live.grid != Grid.ISLAND
+        faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
+        self._reliable = allowed.controllable & follows & ~faulty
+        self._deaf = ~follows
+        self._taken_w = np.zeros(n, dtype=np.int64)
+        self._asked_w = np.zeros(n, dtype=np.int64)
+        self._wanted_w = np.zeros(n, dtype=np.int64)
+        self._taking = np.zeros(n, dtype=np.bool_)
+        self._idle = np.zeros(n, dtype=np.bool_)
+        self._by_itself = np.zeros(n, dtype=np.bool_)
+        self._program_w: dict[str, float] = {}
+        self._next: dict[int, Course] = {}
+        self._progress: dict[int, Progress] = {}
+
+    def steered(self) -> Steered:
+        deaf = self._taking & self._deaf
+        if deaf.any():
+            # what does not follow goes on being told what it was told, as far as that is still allowed
+            self._wanted_w[deaf] = _kept_w(self._snapshot, self._allowed)[deaf]
+        idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._deaf
+        return Steered(
+            wanted_w=self._wanted_w,
+            asked_w=self._asked_w,
+            taking=self._taking,
+            idle=idle,
+            by_itself=idle & self._by_itself,
+            courses=self._next,
+            progress=self._progress,
+        )
+
+    def serve(self, event: ActiveEvent) -> None:
+        mine = self._claims.shares[event.index] & self._here & self._begun(event)
+        want = event.target.want
+        if want is Want.FOLLOW_LOAD and abs(event.target.power_w or 0.0) < 1.0:
+            # the maker's own mode does that already, and better: it is nearer to the meter
+            control, live = self._snapshot.control, self._snapshot.live
+            mine &= (control.held != Held.FREE) | (live.mode != Mode.SELF_CONSUMPTION)
+        if want is Want.POWER:
+            given_w, asked_w = self._group_power(event, mine)
+        elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
+            asked_w = np.zeros(self._snapshot.n, dtype=np.int64)
+            given_w = self._run_down(mine) if want is Want.IDLE else asked_w
+            self._note(
+                event, mine, given_w, target_w=0.0, commanded_w=float(given_w.sum()), unserved_w=0.0,
+                reason=Shortfall.NONE,
+            )  # fmt: skip
+        else:
+            given_w, asked_w = self._device_power(event, mine)
+        if not event.actuates or want is Want.SELF_CONSUMPTION:
+            return
+        self._taking |= mine
+        self._taken_w += np.abs(given_w)
+        self._wanted_w += given_w
+        self._asked_w = np.where(np.abs(asked_w) > np.abs(self._asked_w), asked_w, self._asked_w)
+        self._idle |= mine & (want is not Want.FOLLOW_LOAD)
+        # energy is wanted out: what a home takes by itself is no loss
+        self._by_itself[mine] = event.target.way is Way.OUT
+
+    def _begun(self, event: ActiveEvent) -> Bools:
+        """Members whose own start has come; those that are under control already join at once."""
+        late_s = event.request.start_spread_s
+        since_s = (self._now.utc_ms - event.running.since_ms) / 1000
+        if since_s >= late_s or event.preparing:
+            return np.ones(self._snapshot.n, dtype=np.bool_)
+        own_s = late_s * spread(np.arange(self._snapshot.n), 3)
+        begun: Bools = (own_s <= since_s) | (self._snapshot.control.held == Held.CONTROLLED)
+        return begun
+
+    # -- power of the group ----------------------------------------------------------------------------------
+
+    def _group_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
+        """What an event's devices add to what earlier events gave them."""
+        reliable = mine & self._reliable
+        others_w = float(self._each_w[mine & self._on_grid & ~reliable].sum())
+        taken_w = float((self._taken_w * mine).sum()) if event.actuates else 0.0
+        sign = -1.0 if event.target.way is Way.INTO else 1.0
+        most = self._allocate(event, None, reliable) if event.target.power_w is None else None
+        wanted_w = event.target.power_w or 0.0
+        if most is not None:
+            wanted_w = sign * taken_w + most.allocated_w + others_w
+        target_w, clipped = self._bounded(event, wanted_w)
+        course = self._courses.get(event.index)
+        done_w = float(self._each_w[mine & self._on_grid].sum())
+        course = Course(commanded_w=done_w) if course is None else course
+        desired_w = target_w + course.trim.offset_w
+        # what was commanded and did not arrive is not where a ramp goes on from: its return would be a step
+        before_w = done_w if self._stalled else course.commanded_w
+        ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
+        commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
+        need_w = commanded_w - others_w - sign * taken_w
+        own_w = course.own_w
+        back_w = self._turning(event, need_w, sign, reliable)
+        if back_w is not None:
+            given = back_w
+        elif most is not None and sign * need_w >= abs(most.allocated_w) - 1:
+            # every device at what it can keep up to the end
+            given = most
+        else:
+            given, own_w = self._made_up(event, need_w, sign, reliable, course.own_w)
+        trim = course.trim if event.target.power_w is not None else Trim()
+        if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
+            # only what was read since the last tick corrects anything, for the time that it stands for
+            trim = trimmed(
+                trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
+                unserved_w=given.unserved_w, params=self._params.trim,
+            )  # fmt: skip
+        self._next[event.index] = Course(commanded_w=commanded_w, own_w=own_w, trim=trim)
+        self._note(
+            event, mine, given.setpoint_w, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
+            reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
+        )  # fmt: skip
+        return given.setpoint_w, given.setpoint_w
+
+    def _turning(self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools) -> Allocation | None:
+        """While power that was commanded the other way runs down: what those that carry it go on with; None when none
+        does."""
+        if sign * need_w >= 0:
+            return None
+        control = self._snapshot.control
+        carrying = reliable & (control.held == Held.CONTROLLED) & (sign * control.setpoint_w < 0)
+        carrying &= self._taken_w == 0
+        if not carrying.any():
+            return None
+        most_w = float(np.abs(control.setpoint_w[carrying]).sum())
+        return self._allocate(event, -sign * min(abs(need_w), most_w), carrying)
+
+    def _run_down(self, mine: Bools) -> Ints:
+        """What devices that are to do nothing still carry: no faster to 0 than the fleet may."""
+        control = self._snapshot.control
+        carrying = mine & (control.held == Held.CONTROLLED) & self._reliable
+        now_w = np.where(carrying, control.setpoint_w, 0)
+        low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
+        now_w = np.clip(now_w, low_w, high_w)
+        size_w = float(np.abs(now_w).sum())
+        left_w = self._governor().step(0.0, size_w, self._dt_s)
+        return self._in_steps(np.trunc(now_w * (left_w / max(size_w, 1.0))).astype(np.int64))
+
+    def _made_up(
+        self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools, own_w: float
+    ) -> tuple[Allocation, float]:
+        """Allocate `need_w`, counting what those that are given nothing do by themselves: `own_w` in the last tick, and
+        returned as it is now."""
+
+        def given_w(other_w: float, mask: Bools) -> Allocation:
+            return self._preferred(event, max(sign * (need_w - other_w), 0.0) * sign, mask)
+
+        given = given_w(own_w, reliable)
+        control = self._snapshot.control
+        running = reliable & (given.setpoint_w == 0) & ((control.held == Held.FREE) | control.idle)
+        running &= self._taken_w == 0
+        now_w = float(self._each_w[running].sum())
+        if abs(now_w - own_w) <= OWN_POWER_W:
+            return given, own_w
+        again = given_w(now_w, reliable & ~running)
+        return (again if again.unserved_w == 0 else given_w(0.0, reliable)), now_w
+
+    def _preferred(self, event: ActiveEvent, need_w: float, mask: Bools) -> Allocation:
+        """Devices that serve no earlier event first: what they give counts for this one only."""
+        shared = mask & (self._taken_w > 0) if event.actuates else np.zeros_like(mask)
+        if not shared.any():
+            return self._allocate(event, need_w, mask)
+        first = self._allocate(event, need_w, mask & ~shared)
+        if first.unserved_w == 0:
+            return first
+        more = self._allocate(event, float(first.unserved_w), shared)
+        return replace(
+            more, setpoint_w=first.setpoint_w + more.setpoint_w, allocated_w=first.allocated_w + more.allocated_w
+        )
+
+    def _allocate(self, event: ActiveEvent, target_w: float | None, mask: Bools) -> Allocation:
+        params = self._params
+        shared = event.actuates and bool((self._taken_w * mask).any())
+        ask = Ask(
+            target_w=target_w,
+            mask=mask,
+            horizon_s=params.horizon_s,
+            seconds_to_end=event.seconds_to_end(self._now),
+            charge=event.target.way is Way.INTO,
+            taken_w=self._taken_w if shared else None,
+            feeder_w=self._feeders_left_w(mask),
+        )
+        return allocate(ask, self._allowed, self._snapshot)
+
+    def _feeders_left_w(self, mask: Bools) -> Floats | None:
+        """What feeders still may carry beside devices that are not asked now."""
+        feeder_w = self._params.feeder_w
+        if feeder_w is None:
+            return None
+        rows = np.flatnonzero((self._taken_w > 0) & ~mask & (self._snapshot.nameplate.feeder >= 0))
+        feeder = self._snapshot.nameplate.feeder[rows]
+        used_w = np.bincount(feeder, self._taken_w[rows], minlength=len(feeder_w))
+        return np.maximum(feeder_w - used_w, 0.0)
+
+    def _bounded(self, event: ActiveEvent, wanted_w: float) -> tuple[float, bool]:
+        """The target within the nomination where no more is paid, and within what its program has left of its
+        ceiling."""
+        request = event.request
+        most_w = np.inf
+        if request.compensation is Compensation.NOMINATION and request.nomination_w is not None:
+            most_w = request.nomination_w
+        ceiling_w = self._params.program_w.get(request.program)
+        if ceiling_w is not None and event.actuates:
+            left_w = max(ceiling_w - self._program_w.get(request.program, 0.0), 0.0)
+            most_w = min(most_w, left_w)
+        target_w = float(np.clip(wanted_w, -most_w, most_w))
+        if event.actuates:
+            self._program_w[request.program] = self._program_w.get(request.program, 0.0) + abs(target_w)
+        return target_w, target_w != wanted_w
+
+    def _governor(self) -> Governor:
+        return Governor(w_per_s=self._params.fleet_w_per_s / self.share)
+
+    # -- power of each device --------------------------------------------------------------------------------
+
+    def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
+        """What each device is wanted to do for itself or its home, moved no faster than the fleet may."""
+        mine = mine & self._reliable
+        asked_w = wish_w(event, self._snapshot, self._allowed, mine, self._now)
+        inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
+        goal_w = self._carried(event, np.where(mine, inside_w, 0.0))
+        control = self._snapshot.control
+        now_w = np.where(control.held == Held.CONTROLLED, control.setpoint_w, self._each_w)
+        now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
+        ahead_w = float(goal_w.sum())
+        at_w = float(now_w.sum())
+        moved_w = self._governor().step(ahead_w, at_w, self._dt_s)
+        part = 1.0 if abs(ahead_w - at_w) < 1.0 else (moved_w - at_w) / (ahead_w - at_w)
+        given_w = np.trunc(now_w + part * (goal_w - now_w)).astype(np.int64)
+        given_w = self._in_steps(given_w)
+        sign = np.sign(given_w)
+        extra_w = np.maximum(np.abs(given_w) - self._taken_w, 0) if event.actuates else np.abs(given_w)
+        # a governor on its way may still have a device on the other side of 0 than its goal
+        extra_w[(self._taken_w > 0) & (sign * self._wanted_w < 0)] = 0
+        unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum())
+        self._next[event.index] = Course(commanded_w=float(given_w.sum()))
+        self._note(
+            event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
+            commanded_w=float(given_w.sum()), unserved_w=unserved_w,
+            reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.NONE,
+        )  # fmt: skip
+        return sign * extra_w, np.where(mine, np.trunc(asked_w), 0).astype(np.int64)
+
+    def _carried(self, event: ActiveEvent, goal_w: Floats) -> Floats:
+        """`goal_w` within what feeders still may carry beside what is taken, the devices of one alike."""
+        for feeder_w in (self._params.feeder_w, self._params.upkeep_feeder_w if event.index < NOBODY else None):
+            if feeder_w is not None and len(feeder_w):
+                goal_w = self._within(goal_w, feeder_w)
+        return goal_w
+
+    def _within(self, goal_w: Floats, feeder_w: Floats) -> Floats:
+        feeder = self._snapshot.nameplate.feeder
+        rows = np.flatnonzero(feeder >= 0)
+        taken_w = self._taken_w[rows]
+        more_w = np.maximum(np.abs(goal_w[rows]) - taken_w, 0.0)
+        numbers, count = feeder[rows], len(feeder_w)
+        left_w = np.maximum(feeder_w - np.bincount(numbers, taken_w, minlength=count), 0.0)
+        part = np.minimum(left_w / np.maximum(np.bincount(numbers, more_w, minlength=count), 1e-9), 1.0)
+        carried_w = goal_w.copy()
+        carried_w[rows] = np.sign(goal_w[rows]) * np.minimum(np.abs(goal_w[rows]), taken_w + more_w * part[numbers])
+        return carried_w
+
+    def _in_steps(self, given_w: Ints) -> Ints:
+        """Setpoints the products can carry: whole steps towards 0, and 0 below the minimum."""
+        plate = self._snapshot.nameplate
+        if not ((plate.setpoint_w_min > 1).any() or (plate.setpoint_step_w > 1).any()):
+            return given_w
+        size_w = np.floor(np.abs(given_w) / plate.setpoint_step_w) * plate.setpoint_step_w
+        size_w[size_w < plate.setpoint_w_min] = 0
+        return (np.sign(given_w) * size_w).astype(np.int64)
+
+    def _note(
+        self,
+        event: ActiveEvent,
+        mine: Bools,
+        given_w: Ints,
+        *,
+        target_w: float,
+        commanded_w: float,
+        unserved_w: float,
+        reason: Shortfall,
+    ) -> None:
+        counted = mine & self._on_grid
+        unseen_w = 0.0
+        if event.actuates:
+            rows = counted & ~self._power.measured
+            unseen_w = _unseen_w(target_w, unserved_w, given_w[rows], self._each_w[rows])
+        self._progress[event.index] = Progress(
+            target_w=target_w,
+            commanded_w=commanded_w,
+            delivered_w=self._power.measured_w(counted),
+            assumed_w=self._power.assumed_w(counted),
+            unserved_w=unserved_w + unseen_w,
+            reason=Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(unseen_w) >= 1 else reason,
+            devices=int(np.count_nonzero(counted)),
+            unmeasured=self._power.unmeasured(counted)[0],
+        )
+
+
+def _unseen_w(target_w: float, unserved_w: float, given_w: Ints, assumed_w: Floats) -> float:
+    """What of the target rests on devices that are not measured, beside what nobody could be given."""
+    sign = -1.0 if target_w < 0 else 1.0
+    left_w = max(abs(target_w) - max(sign * unserved_w, 0.0), 0.0)
+    rests_w = float(np.maximum(np.maximum(sign * given_w, sign * assumed_w), 0.0).sum())
+    return sign * min(rests_w, left_w)
+
+
+def _kept_w(snapshot: Snapshot, allowed: Envelope) -> Ints:
+    """The setpoints in force, cut to what is allowed now."""
+    low_w = -np.floor(allowed.charge_w).astype(np.int64)
+    high_w = np.floor(allowed.discharge_w).astype(np.int64)
+    kept: Ints = np.minimum(np.maximum(snapshot.control.setpoint_w, low_w), high_w)
+    return kept

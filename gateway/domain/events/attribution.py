@@ -1,0 +1,62 @@
+"""Who is credited with what a device delivers, and what a claim asks of its devices beyond power."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gateway.domain.events.arbitration import NOBODY, Claims
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import Compensation, Way
+from gateway.domain.types import Bools, Floats
+
+
+def pays_export(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
+    """Devices of which some program pays for what leaves the home, or that serve none: there compensation narrows
+    nothing."""
+    paid: Bools = claims.holder == NOBODY
+    for event in events:
+        if event.actuates and event.request.compensation is not Compensation.SITE_LOAD:
+            paid |= claims.shares[event.index]
+    return paid
+
+
+def program_reserve_pct(events: Sequence[ActiveEvent], claims: Claims, n: int) -> Floats:
+    """The largest reserve of the programs each device serves."""
+    reserve_pct = np.zeros(n)
+    for event in events:
+        if event.actuates and event.request.reserve_pct > 0:
+            mine = claims.shares[event.index]
+            reserve_pct[mine] = np.maximum(reserve_pct[mine], event.request.reserve_pct)
+    return reserve_pct
+
+
+def attributed_w(
+    events: Sequence[ActiveEvent], claims: Claims, measured_w: Floats, load_w: Floats, wanted_w: Mapping[int, float]
+) -> dict[int, float]:
+    """Power each event is credited with (W, + = discharge): every watt to one event at most, in the order of rank.
+
+    `measured_w` per device, `load_w` what its home draws without it (NaN = unknown: nothing of it is credited to a
+    program that pays up to the site's load), `wanted_w` what an event asks for now (none = all there is). A nomination
+    bounds what its program is credited with.
+    """
+    left_w = measured_w.astype(np.float64)
+    left_w[np.isnan(left_w)] = 0.0
+    found: dict[int, float] = {}
+    for event in events:
+        if not event.actuates or event.preparing:
+            continue
+        mine = claims.shares[event.index]
+        sign = -1.0 if event.target.way is Way.INTO else 1.0
+        part_w = np.where(mine, np.maximum(sign * left_w, 0.0), 0.0)
+        if event.request.compensation is Compensation.SITE_LOAD:
+            part_w = np.minimum(part_w, np.maximum(np.nan_to_num(load_w), 0.0))
+        total_w = float(part_w.sum())
+        most_w = abs(wanted_w.get(event.index, total_w))
+        if event.request.compensation is Compensation.NOMINATION and event.request.nomination_w is not None:
+            most_w = min(most_w, event.request.nomination_w)
+        if total_w > most_w:
+            part_w *= most_w / total_w
+            total_w = most_w
+        left_w = left_w - sign * part_w
+        found[event.index] = sign * total_w
+    return found

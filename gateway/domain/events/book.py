@@ -1,0 +1,342 @@
+"""Dispatch events: what is asked, what was decided, where each stands in its life.
+
+A request is anchored and decided (pure), made durable by the caller, then applied. Identity is id + revision; the
+highest revision wins, whatever the order of arrival; a cancellation is a revision like any other and stays as a
+tombstone. Who gets which device is for `claims`.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
+from itertools import pairwise
+
+import numpy as np
+
+from gateway.domain.events.lifecycle import LIFE, RUNS, ActiveEvent, BookEntry, EventState, Step, Transition
+from gateway.domain.events.request import EventRequest, Running, Target, TargetGroup, Want
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import EventId, Now, Slots
+
+IDLE = Target(want=Want.IDLE)
+
+FILL = Target(want=Want.BACKUP)
+"""What members are wanted to do before an event that prepares them."""
+
+
+class Outcome(Enum):
+    """What became of a request."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+
+
+class Refusal(StrEnum):
+    """Why a request was rejected; a bounded set, fit for labels."""
+
+    CONFLICT = "conflict"
+    END_BEFORE_START = "end_before_start"
+    EXPIRED = "expired"
+    TOO_LONG = "too_long"
+    TOO_FAR_AHEAD = "too_far_ahead"
+    LEGS_OUT_OF_ORDER = "legs_out_of_order"
+    OCCURRENCES_OVERLAP = "occurrences_overlap"
+    TARGET_NOT_FINITE = "target_not_finite"
+    OVER_CEILING = "over_ceiling"
+    EMPTY_GROUP = "empty_group"
+    STOPPED = "stopped"
+    TOO_MANY_EVENTS = "too_many_events"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The decision on one request. `reason` is a `Refusal` where it was rejected; `decided_ms` UTC."""
+
+    id: EventId
+    revision: int
+    outcome: Outcome
+    reason: str | None = None
+    decided_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookParams:
+    """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same for some programs,
+    `length_s_max` of an occurrence, `repeats_s_max` of all of them, `retention_s` an ended event is remembered."""
+
+    ceiling_w: float = 100e6
+    program_w: Mapping[str, float] = field(default_factory=dict)
+    length_s_max: float = 24 * 3600.0
+    repeats_s_max: float = 400 * 24 * 3600.0
+    ahead_s_max: float = 14 * 24 * 3600.0
+    retention_s: float = 7 * 24 * 3600.0
+    events_max: int = 1000
+    rejected_max: int = 100
+
+
+class Book:
+    """All events of this gateway, by id. Written by one submitter; bounded by `BookParams`."""
+
+    def __init__(self, params: BookParams | None = None) -> None:
+        self.params = params or BookParams()
+        self.stopped = False
+        self._entries: dict[EventId, BookEntry] = {}
+        self._rejected: OrderedDict[EventId, BookEntry] = OrderedDict()
+        self._next_index = 0
+        self._edges: list[Transition] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def anchor(self, request: EventRequest, now: Now) -> EventRequest:
+        """A request that says "now" gets its time: that of its first receipt, also when it comes again or is changed,
+        unless its length is another one."""
+        if not request.anchored:
+            return request
+        known = self._entries.get(request.id)
+        start_ms = now.utc_ms
+        if known is not None and known.request.anchored and known.request.length_ms == request.length_ms:
+            start_ms = known.request.start_ms
+        by_ms = start_ms - request.start_ms
+        moved = tuple(ms + by_ms for ms in request.starts_ms)
+        return replace(request, start_ms=start_ms, end_ms=request.end_ms + by_ms, starts_ms=moved)
+
+    def decide(self, request: EventRequest, now: Now) -> Answer:
+        """Judge an anchored request; changes nothing. The same request at the same time gives the same answer."""
+        known = self._entries.get(request.id)
+        if known is not None and request.revision < known.request.revision:
+            return _answer(request, Outcome.SUPERSEDED, now)
+        if known is not None and request.revision == known.request.revision:
+            if replace(request, source="") == replace(known.request, source=""):
+                return _answer(request, Outcome.DUPLICATE, now)
+            return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
+        refusal = self._refusal(request, now)
+        if refusal is None and known is None and self._living(now) >= self.params.events_max:
+            refusal = Refusal.TOO_MANY_EVENTS
+        if refusal is not None:
+            return _answer(request, Outcome.REJECTED, now, refusal)
+        return _answer(request, Outcome.ACCEPTED, now)
+
+    def _refusal(self, request: EventRequest, now: Now) -> Refusal | None:
+        if request.cancelled:
+            return None
+        params = self.params
+        ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
+        powers = [target.power_w for target in request.targets if target.power_w is not None]
+        longest_s = params.repeats_s_max if request.repeats else params.length_s_max
+        checks = (
+            (self.stopped, Refusal.STOPPED),
+            (not _names_someone(request.group), Refusal.EMPTY_GROUP),
+            (not all(map(math.isfinite, powers)), Refusal.TARGET_NOT_FINITE),
+            (any(abs(power_w) > ceiling_w for power_w in powers), Refusal.OVER_CEILING),
+            (request.end_ms <= request.start_ms or request.length_ms <= 0, Refusal.END_BEFORE_START),
+            (not _in_order(request), Refusal.LEGS_OUT_OF_ORDER),
+            (_overlap(request), Refusal.OCCURRENCES_OVERLAP),
+            (request.end_ms <= now.utc_ms, Refusal.EXPIRED),
+            (request.length_ms > params.length_s_max * 1000, Refusal.TOO_LONG),
+            (request.end_ms - request.start_ms > longest_s * 1000, Refusal.TOO_LONG),
+            (request.start_ms - now.utc_ms > params.ahead_s_max * 1000, Refusal.TOO_FAR_AHEAD),
+        )
+        return next((refusal for applies, refusal in checks if applies), None)
+
+    def apply(self, request: EventRequest, answer: Answer, state: EventState | None = None) -> None:
+        """Take over a decided request; an older revision changes nothing. `state`: where it stood when it was last
+        remembered."""
+        known = self._entries.get(request.id)
+        if answer.outcome is Outcome.REJECTED and known is None:
+            self._reject(request, answer)
+        if answer.outcome is not Outcome.ACCEPTED:
+            return
+        if known is not None and request.revision <= known.request.revision:
+            return
+        self._rejected.pop(request.id, None)
+        if known is None:
+            index, before, ran = self._next_index, EventState.RECEIVED, False
+            self._next_index += 1
+        else:
+            index, before, ran = known.index, known.state, known.ran
+        accepted = Step.ACCEPT if known is None else Step.REVISE
+        moved = LIFE[before, Step.CANCEL if request.cancelled else accepted]
+        entry = self._entries[request.id] = BookEntry(
+            index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS
+        )
+        if before in RUNS and entry.state is EventState.CANCELLED:
+            self._edges.append(Transition(entry=entry, before=before))
+
+    def _reject(self, request: EventRequest, answer: Answer) -> None:
+        self._rejected[request.id] = BookEntry(
+            index=-1,
+            request=request,
+            state=LIFE[EventState.RECEIVED, Step.REJECT],
+            decided_ms=answer.decided_ms,
+            reason=answer.reason,
+        )
+        self._rejected.move_to_end(request.id)
+        while len(self._rejected) > self.params.rejected_max:
+            self._rejected.popitem(last=False)
+
+    def restore(
+        self,
+        decided: Iterable[tuple[EventRequest, Answer]],
+        *,
+        stopped: bool,
+        states: Mapping[EventId, tuple[int, EventState]] | None = None,
+    ) -> None:
+        """Take over what was remembered from an earlier run. `states`: revision and state an event was last seen in."""
+        self.stopped = stopped
+        for request, answer in decided:
+            revision, state = (states or {}).get(request.id, (-1, None))
+            self.apply(request, answer, state if revision == request.revision else None)
+
+    def stop(self, *, active: bool) -> None:
+        """While stopped nothing is active and new events are refused; cancellations are still taken."""
+        self.stopped = active
+
+    def advance(self, now: Now, without: Iterable[int] = ()) -> list[Transition]:
+        """Move every event on to where the time has brought it, forget those past retention; returns the edges, those
+        of events that were cancelled while they ran among them.
+        `without`: events that run and hold no device, since others have all of them."""
+        edges, self._edges = self._edges, []
+        lost = frozenset(without)
+        for entry in list(self._entries.values()):
+            if self._forgettable(entry, now):
+                del self._entries[entry.request.id]
+                continue
+            moved = _moved(entry, now, lost=entry.index in lost)
+            if moved is not entry:
+                self._entries[entry.request.id] = moved
+                if moved.state is not entry.state:
+                    edges.append(Transition(entry=moved, before=entry.state))
+        return edges
+
+    def active(self, now: Now) -> list[ActiveEvent]:
+        """Events whose devices are wanted at `now`, dry runs and preparations included, in the order of their rank;
+        none while stopped."""
+        return [] if self.stopped else self.wanting(now)
+
+    def wanting(self, now: Now) -> list[ActiveEvent]:
+        """The same, stopped or not."""
+        found = [event for entry in self._entries.values() if (event := _wanting(entry, now)) is not None]
+        found.sort(key=lambda event: event.rank)
+        return found
+
+    def entries(self, now: Now) -> list[BookEntry]:
+        """Everything remembered, newest start first, with the state at `now`."""
+        known = [_moved(entry, now) for entry in self._entries.values()]
+        found = known + [entry for name, entry in self._rejected.items() if name not in self._entries]
+        found.sort(key=lambda entry: (-entry.request.start_ms, entry.request.id))
+        return found
+
+    def by_index(self) -> dict[int, BookEntry]:
+        """Everything accepted, by index, as it stood at the last `advance`."""
+        return {entry.index: entry for entry in self._entries.values()}
+
+    def entry(self, event_id: str, now: Now) -> BookEntry | None:
+        """What is remembered of one event, with its state at `now`."""
+        entry = self._entries.get(EventId(event_id))
+        return self._rejected.get(EventId(event_id)) if entry is None else _moved(entry, now)
+
+    def _living(self, now: Now) -> int:
+        return sum(not self._forgettable(entry, now) for entry in self._entries.values())
+
+    def _forgettable(self, entry: BookEntry, now: Now) -> bool:
+        # a tombstone's times are not checked: an end in the far future must not keep it for ever
+        longest_s = self.params.length_s_max if entry.request.cancelled else self.params.repeats_s_max
+        bounds_s = self.params.ahead_s_max + longest_s
+        last_ms = max(min(entry.request.end_ms, entry.decided_ms + bounds_s * 1000), entry.decided_ms)
+        return now.utc_ms > last_ms + self.params.retention_s * 1000
+
+
+def _answer(request: EventRequest, outcome: Outcome, now: Now, refusal: Refusal | None = None) -> Answer:
+    return Answer(id=request.id, revision=request.revision, outcome=outcome, reason=refusal, decided_ms=now.utc_ms)
+
+
+def _names_someone(group: TargetGroup) -> bool:
+    return group.all or bool(group.ids) or bool(group.tags)
+
+
+def _in_order(request: EventRequest) -> bool:
+    """Legs one after the other, each of some length, the first not before the start."""
+    legs = request.legs
+    if any(leg.until_ms <= leg.after_ms for leg in legs):
+        return False
+    return not legs or (legs[0].after_ms >= 0 and all(a.until_ms <= b.after_ms for a, b in pairwise(legs)))
+
+
+def _overlap(request: EventRequest) -> bool:
+    """Occurrences that would begin before the one before them is over, or do not begin with the start."""
+    if request.every_ms is not None:
+        return request.every_ms < request.length_ms or bool(request.starts_ms)
+    starts_ms = request.starts_ms
+    if not starts_ms:
+        return False
+    return starts_ms[0] != request.start_ms or any(b - a < request.length_ms for a, b in pairwise(starts_ms))
+
+
+def _moved(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
+    """The entry at `now`. `lost`: whether others have all of its devices; None = nobody asked."""
+    request, state, ran = entry.request, entry.state, entry.ran
+    if state is EventState.CANCELLED:
+        # a tombstone's times were never checked
+        return entry
+    wanted = request.running(now.utc_ms) is not None
+
+    def go(step: Step) -> None:
+        nonlocal state
+        state = LIFE.get((state, step), state)
+
+    if wanted:
+        go(Step.START)
+        ran = ran or state in RUNS
+        if lost is not None:
+            go(Step.LOSE if lost else Step.RESUME)
+    elif now.utc_ms >= request.end_ms:
+        if ran and state is EventState.SCHEDULED:
+            go(Step.START)
+        go(Step.END)
+    elif state in RUNS and now.utc_ms >= request.until_over_ms(now.utc_ms):
+        go(Step.PAUSE)
+    return entry if state is entry.state and ran is entry.ran else replace(entry, state=state, ran=ran)
+
+
+def _wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
+    moved, request = _moved(entry, now), entry.request
+    running = request.running(now.utc_ms)
+    preparing = False
+    if moved.state is EventState.SCHEDULED and request.prepare_s > 0:
+        running, preparing = _preparation(request, now), True
+    elif moved.state not in RUNS:
+        return None
+    elif now.utc_ms < request.start_ms:
+        # the clock was set back in mid-event
+        running = request.running(request.start_ms)
+    if running is None:
+        return None
+    return ActiveEvent(
+        index=entry.index, request=request, running=running, decided_ms=entry.decided_ms, preparing=preparing
+    )
+
+
+def _preparation(request: EventRequest, now: Now) -> Running | None:
+    """What members do shortly before the next occurrence."""
+    next_ms = request.next_ms(now.utc_ms)
+    if next_ms is None or now.utc_ms < next_ms - request.prepare_s * 1000:
+        return None
+    target = FILL if request.precharge else IDLE
+    since_ms = next_ms - round(request.prepare_s * 1000)
+    return Running(target=target, since_ms=since_ms, until_ms=next_ms, sustained_until_ms=next_ms)
+
+
+def members(fleet: Fleet, group: TargetGroup) -> Slots:
+    """Slots of the enrolled devices a group addresses, ascending; names nobody carries address nobody."""
+    if group.all:
+        return np.flatnonzero(fleet.nameplate.enrolled[: fleet.n]).astype(np.int32)
+    chosen = np.zeros(fleet.n, dtype=np.bool_)
+    named = [slot for slot in map(fleet.slot_of.get, group.ids) if slot is not None]
+    chosen[named] = True
+    for tag in group.tags:
+        chosen[list(fleet.tags.get(tag, ()))] = True
+    return np.flatnonzero(chosen & fleet.nameplate.enrolled[: fleet.n]).astype(np.int32)

@@ -1,0 +1,298 @@
+"""The delivery record: what one event asked of one device, what became of it, and when. One row per device and event.
+
+The id of a row is `<event>/<device>`, the same from the grid's signal to the meter, over revisions and restarts. What
+is reported upstream is this and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.commands import CommandResult
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.measured import Power
+from gateway.domain.limits.types import UNCLEAR, Bits, Envelope, Reason
+from gateway.domain.table import Singles, Table, run
+from gateway.domain.types import Bools, Ints, Now, Slots, Small
+
+STARTED_PART = 0.5
+"""A device has started once its measured power has gone this part of the way to its setpoint."""
+
+TOLERANCE_W = 200.0
+TOLERANCE_PART = 0.1
+DT_S_MAX = 60.0
+
+
+class Status(IntEnum):
+    """How far a device has come within an event."""
+
+    SCHEDULED = 0
+    SENT = 1
+    ACKNOWLEDGED = 2
+    STARTED = 3
+    DELIVERING = 4
+    COMPLETED = 5
+    FAILED = 6
+    OPTED_OUT = 7
+    CANCELLED = 8
+    SUPERSEDED = 9
+
+
+class Failure(IntEnum):
+    """Why a device does not deliver."""
+
+    NONE = 0
+    OFFLINE = 1
+    FAULT = 2
+    LIMIT = 3
+    REFUSED = 4
+    NO_RESPONSE = 5
+    BARRED = 6
+
+
+_S = Status
+_UP = (_S.SENT, _S.ACKNOWLEDGED, _S.STARTED, _S.DELIVERING)
+_AWAY = (_S.SCHEDULED, _S.FAILED, _S.OPTED_OUT, _S.SUPERSEDED, _S.COMPLETED, _S.CANCELLED)
+STEPS: Mapping[Status, tuple[Status, ...]] = {
+    _S.SCHEDULED: (*_UP, *_AWAY),
+    _S.SENT: (*_UP[1:], *_AWAY),
+    _S.ACKNOWLEDGED: (*_UP[2:], *_AWAY),
+    _S.STARTED: (_S.DELIVERING, *_AWAY),
+    _S.DELIVERING: (_S.STARTED, *_AWAY),
+    _S.FAILED: (*_UP, *_AWAY),
+    _S.SUPERSEDED: (*_UP, *_AWAY),
+    _S.OPTED_OUT: (*_UP, _S.SCHEDULED, _S.FAILED, _S.CANCELLED),
+    _S.COMPLETED: (_S.CANCELLED,),
+    _S.CANCELLED: (),
+}
+"""Where a device may go from each status; what is not listed leaves it where it is. A new setpoint does not send one
+that has started back down the ladder; an event that is revised after its end begins records of their own."""
+
+_MAY = np.zeros((len(Status), len(Status)), dtype=np.bool_)
+for _from, _to in STEPS.items():
+    _MAY[_from, [status for status in _to if status is not _from]] = True
+
+ENDED = (int(Status.COMPLETED), int(Status.CANCELLED))
+
+
+class Rows(Table):
+    """Devices of one event. Powers W (+ = discharge), energies Wh with the sign of what was asked, times UTC ms (0 =
+    never). `asked_w` what the event wanted, `allowed_w` what was left of it by `limits` (`Reason` bits, 0 = none),
+    `written_w` the newest setpoint, `measured_w` what the device does (NaN while it is not measured), `assumed_w` what
+    it is taken to do then (NaN while it is). `delivered_wh` is measured, `shortfall_wh` asked and not measured as
+    delivered, `unmeasured_wh` the part of that which was asked while the device was not measured: it may have been
+    delivered. No energy is booked from what is assumed."""
+
+    SPEC = {
+        "slot": (np.int32, -1),
+        "status": (np.int8, 0),
+        "failure": (np.int8, 0),
+        "result": (np.int8, 0),
+        "limits": (np.uint64, 0),
+        "asked_w": (np.float32, 0.0),
+        "allowed_w": (np.float32, np.nan),
+        "written_w": (np.float32, np.nan),
+        "measured_w": (np.float32, np.nan),
+        "assumed_w": (np.float32, np.nan),
+        "asked_wh": (np.float32, 0.0),
+        "delivered_wh": (np.float32, 0.0),
+        "shortfall_wh": (np.float32, 0.0),
+        "unmeasured_wh": (np.float32, 0.0),
+        "commands": (np.int32, 0),
+        "cmd": (np.int64, 0),
+        "status_ms": (np.int64, 0),
+        "sent_ms": (np.int64, 0),
+        "acknowledged_ms": (np.int64, 0),
+        "started_ms": (np.int64, 0),
+        "ended_ms": (np.int64, 0),
+        "updated_ms": (np.int64, 0),
+    }
+    slot: Slots
+    status: Small
+    failure: Small
+    result: Small
+    limits: Bits
+    asked_w: Singles
+    allowed_w: Singles
+    written_w: Singles
+    measured_w: Singles
+    assumed_w: Singles
+    asked_wh: Singles
+    delivered_wh: Singles
+    shortfall_wh: Singles
+    unmeasured_wh: Singles
+    commands: NDArray[np.int32]
+    cmd: Ints
+    status_ms: Ints
+    sent_ms: Ints
+    acknowledged_ms: Ints
+    started_ms: Ints
+    ended_ms: Ints
+    updated_ms: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What a tick knows of every device, for the records: `power` what it does, `asked_w` and `wanted_w` before and
+    after limits, `silent` those that have not followed for long."""
+
+    snapshot: Snapshot
+    allowed: Envelope
+    power: Power
+    asked_w: Ints
+    wanted_w: Ints
+    silent: Bools
+
+
+class Records:
+    """The records of one occurrence of an event; rows come as devices do, and stay."""
+
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.n = 0
+        self._row_of: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+
+    def include(self, slots: Slots, n: int) -> None:
+        """Have a row for each of `slots`; `n` devices in the fleet."""
+        if len(self._row_of) < n:
+            self._row_of = np.concatenate((self._row_of, np.full(n - len(self._row_of), -1, dtype=np.int32)))
+        new = slots[self._row_of[slots] < 0]
+        if not len(new):
+            return
+        self.rows.grow(self.n + len(new))
+        at = np.arange(self.n, self.n + len(new), dtype=np.int32)
+        self.rows.slot[at] = new
+        self._row_of[new] = at
+        self.n += len(new)
+
+    def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
+        """Setpoints that were sent to some of the devices."""
+        found = self._row_of[slots]
+        known = found >= 0
+        if not known.all():
+            found, setpoint_w, cmd = found[known], setpoint_w[known], cmd[known]
+        at, rows = run(found), self.rows
+        rows.written_w[at] = setpoint_w
+        rows.cmd[at] = cmd
+        rows.commands[at] += 1
+        rows.sent_ms[found[rows.sent_ms[at] == 0]] = now.utc_ms
+
+    def look(
+        self, sight: Sight, shares: Bools, opted_out: Bools, now: Now, *, sign: int, part: slice = slice(None)
+    ) -> Ints:
+        """Bring some rows up to date while the event runs. `shares`: the devices it has part in, `opted_out` those that
+        left it; `sign` +1 if it discharges, -1 if it charges, 0 if it asks for neither. Returns the rows whose status
+        has changed."""
+        at = np.arange(self.n)[part]
+        rows, slots = self.rows, self.rows.slot[at]
+        control, power = sight.snapshot.control, sight.power
+        mine, left = shares[slots], opted_out[slots]
+        wanted_w, asked_w = sight.wanted_w[slots], sight.asked_w[slots]
+        seen, each_w = power.measured[slots], power.each_w[slots]
+        charging: Bools = asked_w < 0 if sign == 0 else np.full(len(slots), sign < 0)
+        bits: Bits = np.where(charging, sight.allowed.reasons_charge[slots], sight.allowed.reasons_discharge[slots])
+        most_w = np.where(charging, sight.allowed.charge_w[slots], sight.allowed.discharge_w[slots])
+        nothing = (most_w < 1) & ((asked_w != 0) | (sign != 0))
+        failure = _failure(sight, slots, bits, nothing)
+        status = _status(sight, slots, failure, rows.status[at], mine=mine, left=left)
+        failure = np.where(status == Status.FAILED, failure, Failure.NONE).astype(np.int8)
+
+        dt_s = np.where(rows.updated_ms[at] > 0, (now.utc_ms - rows.updated_ms[at]) / 1000, 0.0)
+        hours = np.clip(dt_s, 0.0, DT_S_MAX) / 3600
+        before_w = rows.asked_w[at] * mine
+        way = np.where(before_w < 0, -1.0, 1.0)
+        delivered_w = np.where(seen, each_w, 0.0) * mine
+        rows.asked_wh[at] += before_w * hours
+        hours = hours * (before_w != 0)
+        rows.delivered_wh[at] += delivered_w * hours
+        rows.shortfall_wh[at] += way * np.maximum(way * (before_w - delivered_w), 0.0) * hours
+        rows.unmeasured_wh[at] += before_w * hours * ~seen
+        rows.asked_w[at] = asked_w * mine
+        rows.allowed_w[at] = wanted_w * mine
+        rows.limits[at] = bits * ((np.abs(asked_w) > np.abs(wanted_w)) | nothing) * mine
+        rows.measured_w[at] = np.where(seen, each_w, np.nan)
+        rows.assumed_w[at] = np.where(seen, np.nan, each_w)
+        rows.result[at] = control.result[slots]
+        rows.updated_ms[at] = now.utc_ms
+        acknowledged = (
+            (rows.acknowledged_ms[at] == 0) & (rows.cmd[at] > 0) & (control.cmd_applied[slots] >= rows.cmd[at])
+        )
+        rows.acknowledged_ms[at[acknowledged]] = now.utc_ms
+        return self._move(at, status, failure, now)
+
+    def end(self, status: Status, now: Now) -> Ints:
+        """The event is over: `COMPLETED` or `CANCELLED`. What failed or opted out stays what it is when it completes.
+        Returns the rows whose status has changed."""
+        at = np.arange(self.n)
+        stays = np.isin(self.rows.status[at], (int(Status.FAILED), int(Status.OPTED_OUT)))
+        if status is Status.COMPLETED:
+            at = at[~stays]
+        moved = self._move(at, np.full(len(at), int(status), dtype=np.int8), self.rows.failure[at], now)
+        open_ = self.rows.ended_ms[: self.n] == 0
+        self.rows.ended_ms[: self.n][open_] = now.utc_ms
+        return moved
+
+    def _move(self, at: Ints, status: Small, failure: Small, now: Now) -> Ints:
+        rows = self.rows
+        before = rows.status[at]
+        moves = _MAY[before, status]
+        moves |= (status == before) & (failure != rows.failure[at])
+        moved = at[moves]
+        rows.status[moved] = status[moves]
+        rows.failure[moved] = failure[moves]
+        rows.status_ms[moved] = now.utc_ms
+        started = moved[(rows.status[moved] >= Status.STARTED) & (rows.status[moved] <= Status.DELIVERING)]
+        started = started[rows.started_ms[started] == 0]
+        rows.started_ms[started] = now.utc_ms
+        return moved
+
+
+def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
+    """Where each device stands now; `before`: where it stood. Only what is measured goes up to started and delivering,
+    and a device that has started and is not measured any more is not said to deliver."""
+    live, control = sight.snapshot.live, sight.snapshot.control
+    setpoint_w = control.setpoint_w[slots].astype(np.float64)
+    measured_w, before_w = live.battery_w[slots], control.before_w[slots]
+    close_w = np.maximum(TOLERANCE_W, TOLERANCE_PART * np.abs(setpoint_w))
+    answered = control.cmd_applied[slots] >= control.cmd_sent[slots]
+    there = np.abs(measured_w - setpoint_w) <= close_w
+    way_w = setpoint_w - before_w
+    gone = (measured_w - before_w) * np.sign(way_w) >= STARTED_PART * np.abs(way_w)
+    status = np.full(len(slots), int(Status.SENT), dtype=np.int8)
+    status[answered] = Status.ACKNOWLEDGED
+    status[answered & gone & (way_w != 0)] = Status.STARTED
+    status[answered & there] = Status.DELIVERING
+    unseen = ~sight.power.measured[slots]
+    had_started = (before == Status.STARTED) | (before == Status.DELIVERING)
+    status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
+    held = control.held[slots] == Held.CONTROLLED
+    status[~held | control.idle[slots]] = Status.SCHEDULED
+    status[failure != Failure.NONE] = Status.FAILED
+    status[~mine] = Status.SUPERSEDED
+    status[left | (control.held[slots] == Held.LEFT)] = Status.OPTED_OUT
+    return status
+
+
+_OFFLINE = np.uint64(Reason.OFFLINE | Reason.STALE | Reason.STUCK | Reason.ISLANDED)
+_BARRED = np.uint64(
+    Reason.QUARANTINED | Reason.FROZEN | Reason.LOCKED | Reason.NOT_STEERABLE | Reason.UNENROLLED | Reason.OPTED_OUT
+    | UNCLEAR
+)  # fmt: skip
+
+
+def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
+    """Why nothing can be expected of each device; the strongest cause. `bits` narrow the direction that is asked,
+    `nothing` is left of it."""
+    refused = sight.snapshot.control.result[slots] == CommandResult.REFUSED
+    failure = np.zeros(len(slots), dtype=np.int8)
+    failure[nothing] = Failure.LIMIT
+    failure[sight.silent[slots]] = Failure.NO_RESPONSE
+    failure[refused | ((bits & np.uint64(Reason.REFUSED)) != 0)] = Failure.REFUSED
+    failure[(bits & _BARRED) != 0] = Failure.BARRED
+    failure[(bits & np.uint64(Reason.FAULT)) != 0] = Failure.FAULT
+    failure[(bits & _OFFLINE) != 0] = Failure.OFFLINE
+    return failure

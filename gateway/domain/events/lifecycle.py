@@ -1,0 +1,122 @@
+"""An event's life: its states, the steps between them as one table, what stands of it in the book."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.domain.events.request import EventKind, EventRequest, Running, Target
+from gateway.domain.types import EventId, Now
+
+
+class EventState(Enum):
+    """Where an event stands. `RECEIVED` lasts as long as the decision; `SUPERSEDED`: it runs, and others have all of
+    its devices; `EXPIRED`: its time passed without it ever having run here."""
+
+    RECEIVED = "received"
+    REJECTED = "rejected"
+    SCHEDULED = "scheduled"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Step(Enum):
+    """What moves an event on. `PAUSE`: an occurrence is over and another one will come."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    START = "start"
+    PAUSE = "pause"
+    LOSE = "lose"
+    RESUME = "resume"
+    END = "end"
+    CANCEL = "cancel"
+    REVISE = "revise"
+
+
+_S = EventState
+
+LIFE: Mapping[tuple[EventState, Step], EventState] = {
+    (_S.RECEIVED, Step.ACCEPT): _S.SCHEDULED,
+    (_S.RECEIVED, Step.REJECT): _S.REJECTED,
+    (_S.RECEIVED, Step.CANCEL): _S.CANCELLED,
+    (_S.REJECTED, Step.ACCEPT): _S.SCHEDULED,
+    (_S.REJECTED, Step.CANCEL): _S.CANCELLED,
+    (_S.SCHEDULED, Step.START): _S.ACTIVE,
+    (_S.SCHEDULED, Step.END): _S.EXPIRED,
+    (_S.SCHEDULED, Step.CANCEL): _S.CANCELLED,
+    (_S.SCHEDULED, Step.REVISE): _S.SCHEDULED,
+    (_S.ACTIVE, Step.PAUSE): _S.SCHEDULED,
+    (_S.ACTIVE, Step.LOSE): _S.SUPERSEDED,
+    (_S.ACTIVE, Step.END): _S.COMPLETED,
+    (_S.ACTIVE, Step.CANCEL): _S.CANCELLED,
+    (_S.ACTIVE, Step.REVISE): _S.SCHEDULED,
+    (_S.SUPERSEDED, Step.RESUME): _S.ACTIVE,
+    (_S.SUPERSEDED, Step.PAUSE): _S.SCHEDULED,
+    (_S.SUPERSEDED, Step.END): _S.COMPLETED,
+    (_S.SUPERSEDED, Step.CANCEL): _S.CANCELLED,
+    (_S.SUPERSEDED, Step.REVISE): _S.SCHEDULED,
+    (_S.COMPLETED, Step.CANCEL): _S.CANCELLED,
+    (_S.COMPLETED, Step.REVISE): _S.SCHEDULED,
+    (_S.EXPIRED, Step.CANCEL): _S.CANCELLED,
+    (_S.EXPIRED, Step.REVISE): _S.SCHEDULED,
+    (_S.CANCELLED, Step.CANCEL): _S.CANCELLED,
+    (_S.CANCELLED, Step.REVISE): _S.SCHEDULED,
+}
+"""An event's life. A step that is not listed leaves the state as it is; a revision is weighed by its times anew."""
+
+RUNS = frozenset({EventState.ACTIVE, EventState.SUPERSEDED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookEntry:
+    """The newest accepted revision of an event, or a request that was rejected (`reason`). `index` names the event in
+    columns and is never reused (-1: rejected); `ran`: some of it has run here."""
+
+    index: int
+    request: EventRequest
+    state: EventState
+    decided_ms: int
+    ran: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveEvent:
+    """An event whose devices are wanted to do something now. `preparing`: it has not begun, and this is what its
+    members do before."""
+
+    index: int
+    request: EventRequest
+    running: Running
+    decided_ms: int = 0
+    preparing: bool = False
+
+    @property
+    def actuates(self) -> bool:
+        return self.request.kind is not EventKind.DRY_RUN
+
+    @property
+    def target(self) -> Target:
+        return self.running.target
+
+    def seconds_to_end(self, now: Now) -> float:
+        """Time for which the target must be kept up, s, at least 0."""
+        return max(0, self.running.sustained_until_ms - now.utc_ms) / 1000
+
+    @property
+    def rank(self) -> tuple[bool, int, bool, int, EventId]:
+        """Who comes first where two want the same device: what runs before what prepares, lower priority number,
+        commitment before voluntary, later decision."""
+        request = self.request
+        return (self.preparing, request.priority, request.voluntary, -self.decided_ms, request.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """An event came to another state."""
+
+    entry: BookEntry
+    before: EventState

@@ -1,0 +1,222 @@
+"""What the grid asks: targets, when they hold, whom they address.
+
+A target is wanted of a group of devices for a span of time. An event is one span, several with a target each, or such
+spans that repeat. Everything here is what was asked, never what became of it; see `dispatch` for that.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gateway.domain.types import DeviceId, EventId
+
+
+class EventKind(Enum):
+    """`real` and `capacity_test` actuate; `dry_run` never does."""
+
+    REAL = "real"
+    CAPACITY_TEST = "capacity_test"
+    DRY_RUN = "dry_run"
+
+
+class Want(Enum):
+    """What a target asks for. `POWER`: gross AC battery power of the group. `DEVICE_POWER`: of each device.
+    `CHARGE_TO`: a SoC of each device by the end. `FOLLOW_LOAD`: a power at the meter of each home. `IDLE`: no
+    discharge. `SELF_CONSUMPTION`: the maker's own mode. `BACKUP`: charged as far as may be, and kept."""
+
+    POWER = "power"
+    DEVICE_POWER = "device_power"
+    CHARGE_TO = "charge_to"
+    FOLLOW_LOAD = "follow_load"
+    IDLE = "idle"
+    SELF_CONSUMPTION = "self_consumption"
+    BACKUP = "backup"
+
+
+class Way(Enum):
+    """Which way a target moves energy; targets that go the same way can share a battery."""
+
+    OUT = "out"
+    INTO = "into"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is wanted. `power_w`: W, battery + = discharge (of the group or of each device), at the meter + = import;
+    None with `POWER` = the most that can be sustained to the end, charging if `charge_when_max`. `soc_pct` belongs to
+    `CHARGE_TO`."""
+
+    want: Want
+    power_w: float | None = None
+    soc_pct: float | None = None
+    charge_when_max: bool = False
+
+    @property
+    def way(self) -> Way:
+        if self.want in (Want.CHARGE_TO, Want.BACKUP):
+            return Way.INTO
+        if self.want not in (Want.POWER, Want.DEVICE_POWER):
+            return Way.NEITHER
+        if self.power_w is None:
+            return Way.INTO if self.charge_when_max else Way.OUT
+        return Way.OUT if self.power_w > 0 else Way.INTO if self.power_w < 0 else Way.NEITHER
+
+    def shares_with(self, other: "Target") -> bool:
+        """Whether one setpoint can serve both: they go the same way, or ask for the very same."""
+        return (self.way is other.way and self.way is not Way.NEITHER) or self == other
+
+
+def power(power_w: float | None, *, charge: bool = False) -> Target:
+    """W of the group, + = discharge; None = the most that can be sustained."""
+    return Target(want=Want.POWER, power_w=power_w, charge_when_max=charge)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetGroup:
+    """Which devices an event addresses: everything, or the union of the named ids and tags."""
+
+    all: bool = False
+    ids: tuple[DeviceId, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class Compensation(Enum):
+    """How far a program pays: up to its nomination, up to the load of each home, or exports too."""
+
+    NOMINATION = "up_to_nomination"
+    SITE_LOAD = "up_to_site_load"
+    EXPORTS = "exports"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """One target within an event: from `after_ms` to `until_ms`, counted from the start of the occurrence."""
+
+    after_ms: int
+    until_ms: int
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The target that holds at a moment, since when and until when. `sustained_until_ms`: the end of the run of targets
+    without a power of their own (`POWER`, None), for which energy must last."""
+
+    target: Target
+    since_ms: int
+    until_ms: int
+    sustained_until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRequest:
+    """What the grid asks of `group` from `start_ms` to `end_ms` (UTC, half open).
+
+    One target, or `legs` with a target each. An event that repeats has legs: `starts_ms` are its occurrences by the
+    calendar, `every_ms` the period of one that simply goes on until `end_ms`. `anchored`: its start was "now" and has
+    been made a time when it was first received. `revision` grows with each change; `cancelled` withdraws.
+
+    Lower `priority` wins, then commitment over `voluntary`. `compensation` and `nomination_w` bound what is paid.
+    `reserve_pct`: SoC the program leaves in every device. Members start within `start_spread_s`, each at a time of its
+    own. For `prepare_s` before the start they are kept from discharging, and with `precharge` charged from the grid
+    where that is permitted.
+    """
+
+    id: EventId
+    revision: int
+    kind: EventKind
+    program: str
+    group: TargetGroup
+    start_ms: int
+    end_ms: int
+    target: Target
+    legs: tuple[Leg, ...] = ()
+    starts_ms: tuple[int, ...] = ()
+    every_ms: int | None = None
+    anchored: bool = False
+    priority: int
+    voluntary: bool = True
+    compensation: Compensation = Compensation.EXPORTS
+    nomination_w: float | None = None
+    reserve_pct: float = 0.0
+    start_spread_s: float = 0.0
+    prepare_s: float = 0.0
+    precharge: bool = False
+    cancelled: bool = False
+    source: str = field(default="")
+
+    @property
+    def length_ms(self) -> int:
+        """Length of one occurrence."""
+        return self.legs[-1].until_ms if self.legs else self.end_ms - self.start_ms
+
+    @property
+    def repeats(self) -> bool:
+        return bool(self.every_ms) or len(self.starts_ms) > 1
+
+    @property
+    def target_w(self) -> float | None:
+        """Power of the group where that is what is wanted, W; None = the most, or another kind of target."""
+        return self.target.power_w if self.target.want is Want.POWER else None
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(leg.target for leg in self.legs) or (self.target,)
+
+    def occurrence_ms(self, utc_ms: int) -> int | None:
+        """Start of the newest occurrence at or before `utc_ms`; None before the first."""
+        if utc_ms < self.start_ms:
+            return None
+        if self.every_ms:
+            return self.start_ms + (utc_ms - self.start_ms) // self.every_ms * self.every_ms
+        if self.starts_ms:
+            return self.starts_ms[bisect_right(self.starts_ms, utc_ms) - 1]
+        return self.start_ms
+
+    def next_ms(self, utc_ms: int) -> int | None:
+        """Start of the next occurrence after `utc_ms`; None if there is none."""
+        if utc_ms < self.start_ms:
+            return self.start_ms
+        now_ms = self.occurrence_ms(utc_ms)
+        if now_ms is None:
+            return None
+        if self.every_ms:
+            after_ms = now_ms + self.every_ms
+            return after_ms if after_ms < self.end_ms else None
+        at = bisect_right(self.starts_ms, utc_ms)
+        return self.starts_ms[at] if at < len(self.starts_ms) else None
+
+    def running(self, utc_ms: int) -> Running | None:
+        """What is wanted at `utc_ms`; None outside, and between legs and occurrences."""
+        began_ms = self.occurrence_ms(utc_ms)
+        if began_ms is None or utc_ms >= self.end_ms:
+            return None
+        if not self.legs:
+            end_ms = min(began_ms + self.length_ms, self.end_ms)
+            if utc_ms >= end_ms:
+                return None
+            return Running(target=self.target, since_ms=began_ms, until_ms=end_ms, sustained_until_ms=end_ms)
+        at = next((i for i, leg in enumerate(self.legs) if leg.after_ms <= utc_ms - began_ms < leg.until_ms), None)
+        if at is None:
+            return None
+        leg = self.legs[at]
+        return Running(
+            target=leg.target,
+            since_ms=began_ms + leg.after_ms,
+            until_ms=min(began_ms + leg.until_ms, self.end_ms),
+            sustained_until_ms=min(began_ms + self._sustained(at), self.end_ms),
+        )
+
+    def _sustained(self, at: int) -> int:
+        last = self.legs[at]
+        for leg in self.legs[at + 1 :]:
+            if leg.after_ms != last.until_ms or leg.target != last.target:
+                break
+            last = leg
+        return last.until_ms
+
+    def until_over_ms(self, utc_ms: int) -> int:
+        """When the current occurrence, or the event, is over."""
+        began_ms = self.occurrence_ms(utc_ms)
+        return self.end_ms if began_ms is None else min(began_ms + self.length_ms, self.end_ms)

@@ -1,0 +1,1 @@
+"""Every device by slot: who it is, what it says, what it was told."""

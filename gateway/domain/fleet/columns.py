@@ -1,0 +1,302 @@
+"""The columns a fleet is made of: one numpy array per quantity, indexed by slot.
+
+`Nameplate` is what does not change from tick to tick, `Live` what the devices say (and what a run of readings tells
+beyond the newest one, see `evidence`), `Control` what they were told. NaN is unknown, `NEVER_MS` a time that has not
+been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
+"""
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.table import Singles, Table
+from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Small
+
+
+class Held(IntEnum):
+    """Who has the device: `FREE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the release
+    was sent and is not confirmed yet, `LEFT` = an owner or maker took it back in mid-event."""
+
+    FREE = 0
+    CONTROLLED = 1
+    RELEASING = 2
+    LEFT = 3
+
+
+class Bar(IntFlag):
+    """What keeps a device out of dispatch, besides what it reports itself. `OPTED_OUT`: its owner wants no part.
+    `STORM`: energy is kept for an outage that is expected. `QUARANTINED`: it did the opposite of what it was told.
+    `FROZEN`: many of its product were lost at once. `MOVING`: it is about to be enrolled elsewhere."""
+
+    OPTED_OUT = 1
+    STORM = 2
+    QUARANTINED = 4
+    FROZEN = 8
+    MOVING = 16
+
+
+SETTLE_S = 30.0
+"""How long the power of a battery may take to stand where nothing is known of its product: real ones take 20 to 30 s
+to pass through 0 W, ramp and stand."""
+
+
+class Nameplate(Table):
+    """What does not change from tick to tick: ratings, permissions, the owner's reserve, the product's facts.
+
+    `inverter_w_max` inf = not shared with PV. Site limits: NaN = unknown = not allowed, inf = unlimited;
+    `site_phase_w_max` per phase at the meter, NaN = none is known, `phases` those the battery feeds;
+    `fuse_protected`: something in the home itself keeps its main fuse from being overloaded.
+    `soc_min_pct` below which the product refuses to discharge, `soc_max_pct` to which it may be charged,
+    `soc_uncertainty_pct` the most its SoC may be wrong by, `drift_pct_per_cycle` how fast it gets there after a full
+    charge (NaN = not known: always the most), `cycles_per_day_max` the warranty's.
+    `setpoint_w_min` and `setpoint_step_w`: what is less is a hold, what lies between is cut.
+    `lease_s` the lease the product is given, `overrun_s` how much longer an inexact timer may let it run, `delivery_s`
+    the longest a command may take to act, `settle_s` how much longer until its power stands, `timed` whether the device
+    reverts by its own timer, `blocks` whether it can be kept from discharging and left to charge from PV, `steerable`
+    whether it takes setpoints from us (the product can, the operator has not ruled it out, and the device is what it is
+    enrolled as). `counter_step_wh` the step of its energy counters, `report_s` the period in which it is read, NaN =
+    not known.
+    """
+
+    SPEC = {
+        "enrolled": (np.bool_, False),
+        "discharge_w_max": (np.float64, 0.0),
+        "charge_w_max": (np.float64, 0.0),
+        "inverter_w_max": (np.float64, np.inf),
+        "capacity_wh": (np.float64, np.nan),
+        "efficiency_discharge": (np.float32, 0.95),
+        "efficiency_charge": (np.float32, 0.95),
+        "standby_w": (np.float32, 0.0),
+        "soc_min_pct": (np.float32, 0.0),
+        "soc_max_pct": (np.float32, 100.0),
+        "soc_uncertainty_pct": (np.float32, 5.0),
+        "drift_pct_per_cycle": (np.float32, np.nan),
+        "cycles_per_day_max": (np.float32, np.inf),
+        "owner_reserve_pct": (np.float64, 100.0),
+        "export_allowed": (np.bool_, False),
+        "grid_charge_allowed": (np.bool_, False),
+        "fuse_protected": (np.bool_, False),
+        "site_import_w_max": (np.float64, np.nan),
+        "site_export_w_max": (np.float64, np.nan),
+        "site_phase_w_max": (np.float32, np.nan),
+        "phases": (np.int8, 1),
+        "site": (np.int32, -1),
+        "feeder": (np.int32, -1),
+        "profile": (np.int32, -1),
+        "setpoint_w_min": (np.float32, 0.0),
+        "setpoint_step_w": (np.float32, 1.0),
+        "lease_s": (np.float32, 120.0),
+        "overrun_s": (np.float32, 0.0),
+        "delivery_s": (np.float32, 5.0),
+        "settle_s": (np.float32, SETTLE_S),
+        "timed": (np.bool_, True),
+        "blocks": (np.bool_, False),
+        "steerable": (np.bool_, True),
+        "counter_step_wh": (np.float32, np.nan),
+        "report_s": (np.float32, np.nan),
+    }
+    enrolled: Bools
+    discharge_w_max: Floats
+    charge_w_max: Floats
+    inverter_w_max: Floats
+    capacity_wh: Floats
+    efficiency_discharge: Singles
+    efficiency_charge: Singles
+    standby_w: Singles
+    soc_min_pct: Singles
+    soc_max_pct: Singles
+    soc_uncertainty_pct: Singles
+    drift_pct_per_cycle: Singles
+    cycles_per_day_max: Singles
+    owner_reserve_pct: Floats
+    export_allowed: Bools
+    grid_charge_allowed: Bools
+    fuse_protected: Bools
+    site_import_w_max: Floats
+    site_export_w_max: Floats
+    site_phase_w_max: Singles
+    phases: Small
+    site: NDArray[np.int32]
+    feeder: NDArray[np.int32]
+    profile: NDArray[np.int32]
+    setpoint_w_min: Singles
+    setpoint_step_w: Singles
+    lease_s: Singles
+    overrun_s: Singles
+    delivery_s: Singles
+    settle_s: Singles
+    timed: Bools
+    blocks: Bools
+    steerable: Bools
+    counter_step_wh: Singles
+    report_s: Singles
+
+
+class Live(Table):
+    """The newest reading of each device and what those before it tell. `seen_mono_ms` is when a reading of known age
+    arrived; `locked` = its maker or somebody on the spot keeps it from being steered, `opt_out` = its owner said no;
+    either stays until no reading has said so for a while: `lock_gone_s`, `opt_out_gone_s` of it have passed.
+
+    `soc_told_pct` is the newest SoC that any reading told. `soc_low_pct` and `soc_high_pct` are what the charge may be
+    believed to be: both the reported one unless that has jumped, and `soc_doubt` more readings are wanted before it
+    counts. `moved_wh` is the energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN =
+    none was seen), `cycled_wh` what the day's cycles are used up by (a bucket that leaks as fast as the warranty
+    allows).
+    `reserve_pct` is the reserve that the newest reading told. `reserve_told_pct` has been told `reserve_times` times in
+    a row, over `reserve_told_s`, while it is to be confirmed (0 times: nothing is); `reported_reserve_pct` was reported
+    before and a change is measured from it, `raised_from_pct` is the owner's reserve before a raise that is not
+    confirmed (NaN none): see `reserve`.
+    `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the newest since
+    `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the most export.
+    `reconnected_mono_ms` the end of the last islanding. `unclear`: `Unclear` bits of what the device said last and
+    nobody understood; of `mode`, `grid`, `locked`, `opt_out` and `faults` the last word that was understood stands.
+    """
+
+    SPEC = {
+        "battery_w": (np.float64, np.nan),
+        "soc_pct": (np.float64, np.nan),
+        "soc_told_pct": (np.float32, np.nan),
+        "soc_step_pct": (np.float32, np.nan),
+        "soc_low_pct": (np.float32, np.nan),
+        "soc_high_pct": (np.float32, np.nan),
+        "soc_doubt": (np.int8, 0),
+        "temp_c": (np.float32, np.nan),
+        "discharge_w_max": (np.float32, np.nan),
+        "charge_w_max": (np.float32, np.nan),
+        "reserve_pct": (np.float32, np.nan),
+        "reserve_told_pct": (np.float32, 0.0),
+        "reserve_told_s": (np.float32, 0.0),
+        "reserve_times": (np.int8, 0),
+        "reported_reserve_pct": (np.float32, np.nan),
+        "raised_from_pct": (np.float32, np.nan),
+        "pv_w": (np.float32, np.nan),
+        "load_w": (np.float32, np.nan),
+        "grid_w": (np.float32, np.nan),
+        "phase_w_max": (np.float32, np.nan),
+        "phase_w_min": (np.float32, np.nan),
+        "mode": (np.int8, 0),
+        "grid": (np.int8, 0),
+        "online": (np.int8, -1),
+        "locked": (np.int8, 0),
+        "opt_out": (np.int8, 0),
+        "lock_gone_s": (np.float32, 0.0),
+        "opt_out_gone_s": (np.float32, 0.0),
+        "faults": (np.int64, 0),
+        "unclear": (np.int16, 0),
+        "cmd": (np.int64, 0),
+        "seen_mono_ms": (np.int64, NEVER_MS),
+        "reconnected_mono_ms": (np.int64, NEVER_MS),
+        "moved_wh": (np.float32, 0.0),
+        "since_full_wh": (np.float32, np.nan),
+        "cycled_wh": (np.float32, 0.0),
+        "net_low_w": (np.float32, np.nan),
+        "net_low_1_w": (np.float32, np.nan),
+        "net_low_2_w": (np.float32, np.nan),
+        "net_high_w": (np.float32, np.nan),
+        "net_high_1_w": (np.float32, np.nan),
+        "net_high_2_w": (np.float32, np.nan),
+        "net_since_mono_ms": (np.int64, NEVER_MS),
+    }
+    battery_w: Floats
+    soc_pct: Floats
+    soc_told_pct: Singles
+    soc_step_pct: Singles
+    soc_low_pct: Singles
+    soc_high_pct: Singles
+    soc_doubt: Small
+    temp_c: Singles
+    discharge_w_max: Singles
+    charge_w_max: Singles
+    reserve_pct: Singles
+    reserve_told_pct: Singles
+    reserve_told_s: Singles
+    reserve_times: Small
+    reported_reserve_pct: Singles
+    raised_from_pct: Singles
+    pv_w: Singles
+    load_w: Singles
+    grid_w: Singles
+    phase_w_max: Singles
+    phase_w_min: Singles
+    mode: Small
+    grid: Small
+    online: Small
+    locked: Small
+    opt_out: Small
+    lock_gone_s: Singles
+    opt_out_gone_s: Singles
+    faults: Ints
+    unclear: Flags
+    cmd: Ints
+    seen_mono_ms: Ints
+    reconnected_mono_ms: Ints
+    moved_wh: Singles
+    since_full_wh: Singles
+    cycled_wh: Singles
+    net_low_w: Singles
+    net_low_1_w: Singles
+    net_low_2_w: Singles
+    net_high_w: Singles
+    net_high_1_w: Singles
+    net_high_2_w: Singles
+    net_since_mono_ms: Ints
+
+
+class Control(Table):
+    """What was last told to each device and what is known of it.
+
+    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced, `done_part`
+    the part of a setpoint that the device did when it was last measured and had settled (NaN unknown); `ran_high_w` and
+    `ran_low_w` the largest and smallest setpoint that may have been in force since the newest reading;
+    `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
+    `idle`: under control it is kept from discharging only.
+    `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
+    direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `bars` are `Bar`
+    bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
+    """
+
+    SPEC = {
+        "held": (np.int8, int(Held.FREE)),
+        "bars": (np.uint8, 0),
+        "idle": (np.bool_, False),
+        "refused": (np.int8, 0),
+        "pays_export": (np.bool_, True),
+        "result": (np.int8, 0),
+        "event": (np.int32, -1),
+        "program_reserve_pct": (np.float32, 0.0),
+        "written_reserve_pct": (np.float32, np.nan),
+        "setpoint_w": (np.int64, 0),
+        "before_w": (np.int64, 0),
+        "done_part": (np.float32, np.nan),
+        "ran_high_w": (np.float32, 0.0),
+        "ran_low_w": (np.float32, 0.0),
+        "cmd_sent": (np.int64, 0),
+        "cmd_applied": (np.int64, 0),
+        "sent_mono_ms": (np.int64, NEVER_MS),
+        "changed_mono_ms": (np.int64, NEVER_MS),
+        "lease_end_mono_ms": (np.int64, NEVER_MS),
+        "release_mono_ms": (np.int64, NEVER_MS),
+        "refused_mono_ms": (np.int64, NEVER_MS),
+    }
+    held: Small
+    bars: NDArray[np.uint8]
+    idle: Bools
+    refused: Small
+    pays_export: Bools
+    result: Small
+    event: NDArray[np.int32]
+    program_reserve_pct: Singles
+    written_reserve_pct: Singles
+    setpoint_w: Ints
+    before_w: Ints
+    done_part: Singles
+    ran_high_w: Singles
+    ran_low_w: Singles
+    cmd_sent: Ints
+    cmd_applied: Ints
+    sent_mono_ms: Ints
+    changed_mono_ms: Ints
+    lease_end_mono_ms: Ints
+    release_mono_ms: Ints
+    refused_mono_ms: Ints

@@ -1,0 +1,253 @@
+"""The fleet: every device by slot, in columns; enrollment, names, readings.
+
+A slot is given once per device and never reused within a process. `Fleet` owns the columns and grows them; `Snapshot`
+is what a control tick works on: views of the columns, good as long as nothing else runs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.errors import invariant
+from gateway.domain.fleet import estimation as evidence
+from gateway.domain.fleet import reserve
+from gateway.domain.fleet.columns import SETTLE_S, Control, Live, Nameplate
+from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.readings import LiveBatch
+from gateway.domain.types import Bools, DeviceId, Now, UnclearBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The fleet at one instant: `n` slots of the columns themselves. Whoever awaits looks again."""
+
+    n: int
+    nameplate: Nameplate
+    live: Live
+    control: Control
+
+
+class Names:
+    """Texts numbered in order of appearance: sites, feeders, profiles. The way back from a text to its number is only
+    needed while devices are enrolled; `compact` lets go of it, the next use makes it anew."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._index: dict[str, int] | None = None
+
+    def index(self, text: str) -> int:
+        """Number of `text`, given on first sight; -1 for the empty text."""
+        if not text:
+            return -1
+        if self._index is None:
+            self._index = {known: number for number, known in enumerate(self.texts)}
+        found = self._index.get(text)
+        if found is None:
+            found = self._index[text] = len(self.texts)
+            self.texts.append(text)
+        return found
+
+    def compact(self) -> None:
+        self._index = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductFacts:
+    """What a profile says of every device of the product (see `Nameplate` for units)."""
+
+    lease_s: float
+    overrun_s: float = 0.0
+    delivery_s: float
+    settle_s: float = SETTLE_S
+    timed: bool
+    blocks: bool = False
+    steerable: bool = True
+    experimental: bool = False
+    setpoint_w_min: float = 0.0
+    setpoint_step_w: float = 1.0
+    efficiency_discharge: float
+    efficiency_charge: float
+    standby_w: float
+    soc_uncertainty_pct: float
+    soc_min_pct: float = 0.0
+    soc_max_pct: float = 100.0
+    drift_pct_per_cycle: float | None = None
+    cycles_per_day_max: float | None = None
+    counter_step_wh: float | None = None
+    report_s: float | None = None
+
+
+_AS_ENROLLED = (
+    "discharge_w_max",
+    "charge_w_max",
+    "capacity_wh",
+    "export_allowed",
+    "grid_charge_allowed",
+    "fuse_protected",
+    "phases",
+)
+_MAY_BE_UNKNOWN = ("site_import_w_max", "site_export_w_max", "site_phase_w_max")
+_OF_THE_PRODUCT = (
+    "lease_s",
+    "overrun_s",
+    "delivery_s",
+    "settle_s",
+    "timed",
+    "blocks",
+    "setpoint_w_min",
+    "setpoint_step_w",
+    "efficiency_discharge",
+    "efficiency_charge",
+    "standby_w",
+    "soc_uncertainty_pct",
+    "soc_min_pct",
+    "soc_max_pct",
+)
+
+
+class Fleet:
+    """All devices by slot; the one mutable copy of fleet state, written on the loop only. `version` grows with each
+    enrollment, `implausible` counts powers that could not be true.
+
+    A device stays where and what it is while somebody writes to it. `moving` are the slots of which an import is about
+    to change that: nobody takes them. `writing` are those that a tick is writing to, from its plan until it is noted
+    what has become of it: nobody moves them.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.version = 0
+        self.implausible = 0
+        self.ids: list[DeviceId] = []
+        self.slot_of: dict[str, int] = {}
+        self.tags: dict[str, set[int]] = {}
+        self.sites = Names()
+        self.feeders = Names()
+        self.profiles = Names()
+        self.connections: dict[int, Connection] = {}
+        self.experimental: set[int] = set()
+        self.moving: set[int] = set()
+        self.writing: Bools = np.zeros(0, dtype=np.bool_)
+        self.nameplate = Nameplate()
+        self.live = Live()
+        self.control = Control()
+
+    def enroll(self, device: Device, facts: ProductFacts) -> int:
+        """Give `device` a slot, or renew what is known of one that has it; returns the slot."""
+        self.version += 1
+        slot = self.slot_of.get(device.id)
+        if slot is None:
+            slot = self._new_slot(device.id)
+        for members in self.tags.values():
+            members.discard(slot)
+        for tag in device.tags:
+            self.tags.setdefault(tag, set()).add(slot)
+        connection = self.connections.pop(slot, None)
+        moved = connection != device.connection or self.nameplate.profile[slot] != self.profiles.index(device.profile)
+        reserve.state(self.live, slot, moved=moved)
+        self.experimental.discard(slot)
+        if device.connection is not None:
+            self.connections[slot] = device.connection
+        if device.experimental:
+            self.experimental.add(slot)
+        plate = self.nameplate
+        plate.enrolled[slot] = True
+        plate.inverter_w_max[slot] = np.inf if device.inverter_w_max is None else device.inverter_w_max
+        plate.owner_reserve_pct[slot] = device.reserve_pct
+        plate.site[slot] = self.sites.index(device.site)
+        plate.feeder[slot] = self.feeders.index(device.feeder)
+        plate.profile[slot] = self.profiles.index(device.profile)
+        for name in _AS_ENROLLED:
+            plate.column(name)[slot] = getattr(device, name)
+        for name in _MAY_BE_UNKNOWN:
+            value = getattr(device, name)
+            plate.column(name)[slot] = np.nan if value is None else value
+        for name in _OF_THE_PRODUCT:
+            plate.column(name)[slot] = getattr(facts, name)
+        drift, cycles = facts.drift_pct_per_cycle, facts.cycles_per_day_max
+        plate.drift_pct_per_cycle[slot] = np.nan if drift is None else drift
+        plate.cycles_per_day_max[slot] = np.inf if cycles is None else cycles
+        plate.counter_step_wh[slot] = np.nan if facts.counter_step_wh is None else facts.counter_step_wh
+        plate.report_s[slot] = np.nan if facts.report_s is None else facts.report_s
+        plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
+        return slot
+
+    def forget(self, slot: int) -> None:
+        """Another battery answers for a device from now on: what was heard of the one before, and written to it, says
+        nothing of this one. What was used up of its cycles stays, for all that is known it is the same battery."""
+        self.live.blank(slot, but=("cycled_wh", "reconnected_mono_ms"))
+        control = self.control
+        control.written_reserve_pct[slot] = np.nan
+        control.refused[slot] = 0
+
+    def device(self, slot: int) -> Device:
+        """A device as it is enrolled, with the reserve its owner has chosen since."""
+        plate = self.nameplate
+
+        def known(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        shared_w = float(plate.inverter_w_max[slot])
+        feeder = int(plate.feeder[slot])
+        return Device(
+            id=self.ids[slot],
+            profile=self.profiles.texts[plate.profile[slot]],
+            site=self.sites.texts[plate.site[slot]],
+            feeder=self.feeders.texts[feeder] if feeder >= 0 else "",
+            tags=tuple(sorted(tag for tag, slots in self.tags.items() if slot in slots)),
+            capacity_wh=float(plate.capacity_wh[slot]),
+            discharge_w_max=float(plate.discharge_w_max[slot]),
+            charge_w_max=float(plate.charge_w_max[slot]),
+            inverter_w_max=None if np.isinf(shared_w) else shared_w,
+            reserve_pct=float(plate.owner_reserve_pct[slot]),
+            export_allowed=bool(plate.export_allowed[slot]),
+            grid_charge_allowed=bool(plate.grid_charge_allowed[slot]),
+            site_import_w_max=known(plate.site_import_w_max[slot]),
+            site_export_w_max=known(plate.site_export_w_max[slot]),
+            site_phase_w_max=known(plate.site_phase_w_max[slot]),
+            phases=int(plate.phases[slot]),
+            fuse_protected=bool(plate.fuse_protected[slot]),
+            connection=self.connections.get(slot),
+            experimental=slot in self.experimental,
+        )
+
+    def reserve(self, n: int) -> None:
+        """Have room for `n` slots, exactly: for a fleet whose size is known beforehand."""
+        if n > len(self.live.soc_pct):
+            for table in (self.nameplate, self.live, self.control):
+                table.grow(n)
+
+    def compact(self) -> None:
+        """After an enrollment: let go of what only that needed."""
+        self.sites.compact()
+
+    def _new_slot(self, device_id: DeviceId) -> int:
+        invariant(device_id not in self.slot_of, "a device gets one slot")
+        slot = self.n
+        if slot >= len(self.live.soc_pct):
+            self.reserve(max(64, slot + slot // 4))
+        self.n += 1
+        self.ids.append(device_id)
+        self.slot_of[device_id] = slot
+        return slot
+
+    def names(self, slots: NDArray[np.integer]) -> tuple[DeviceId, ...]:
+        """Ids of `slots`, in their order."""
+        return tuple(self.ids[slot] for slot in slots.tolist())
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            n=self.n,
+            nameplate=self.nameplate.view(self.n),
+            live=self.live.view(self.n),
+            control=self.control.view(self.n),
+        )
+
+    def take_live(self, batch: LiveBatch, now: Now) -> None:
+        """Fold readings in: see `evidence.take`."""
+        self.implausible += evidence.take(self.live, self.nameplate, batch, now)
+
+    def take_unclear(self, batch: UnclearBatch) -> None:
+        """Devices said something that nobody understood: that bars them until their next reading."""
+        np.bitwise_or.at(self.live.unclear, batch.slots, batch.unclear)

@@ -1,0 +1,1 @@
+"""Settlement samples in, clock-aligned energy intervals out."""

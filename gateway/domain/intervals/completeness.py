@@ -1,0 +1,113 @@
+"""The completeness ledger: of the intervals that a day should have, which are there, which went on, and why not.
+
+An interval is `stored` once it has a record, `complete` if that covers all of it with known energy both ways. One that
+is not stored is missing, `SILENT` if others were heard then, else `NOBODY`: the gateway was not there, or cut off from
+all. Towards a sink the newest record of each counts: it is accepted, waits, or was refused with a reason.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.domain.intervals.record import IntervalRecord, Quality
+from gateway.domain.types import DeviceId
+
+SILENT = "silent"
+NOBODY = "nobody_heard"
+ACCEPTED = "accepted"
+WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A run of intervals that are not stored, or not complete (then `reason` says what is known of it)."""
+
+    from_ms: int
+    to_ms: int
+    intervals: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkDay:
+    """What a sink has of a device's day, by interval: `sent` = offered and answered, `refused` by reason."""
+
+    sent: int
+    accepted: int
+    waiting: int
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceDay:
+    """One device and day. `missing` by reason; `gaps` in order."""
+
+    device: DeviceId
+    length_s: int
+    expected: int
+    stored: int
+    complete: int
+    revised: int
+    missing: Mapping[str, int]
+    sinks: Mapping[str, SinkDay]
+    gaps: tuple[Gap, ...] = field(default=())
+
+
+def device_day(
+    device: DeviceId,
+    *,
+    from_ms: int,
+    to_ms: int,
+    length_s: int,
+    newest: Mapping[int, IntervalRecord],
+    heard: Collection[int],
+    fates: Mapping[str, Mapping[int, str]],
+) -> DeviceDay:
+    """`newest` records by start within `[from_ms, to_ms)`, of which only what has ended by `to_ms` is expected; `heard`
+    the starts of which anybody has a record; `fates` by sink and start (`ACCEPTED`, `WAITING`, else why refused)."""
+    lengths = Counter(record.length_s for record in newest.values())
+    length_s = lengths.most_common(1)[0][0] if lengths else length_s
+    length_ms = length_s * 1000
+    first = -(-from_ms // length_ms) * length_ms
+    starts = range(first, to_ms - length_ms + 1, length_ms)
+    reasons = [(start, _reason(newest.get(start), start in heard)) for start in starts]
+    missing = Counter(reason for start, reason in reasons if reason and start not in newest)
+    stored = [start for start in starts if start in newest]
+    return DeviceDay(
+        device=device,
+        length_s=length_s,
+        expected=len(starts),
+        stored=len(stored),
+        complete=sum(not reason for _, reason in reasons),
+        revised=sum(newest[start].revision > 1 for start in stored),
+        missing=dict(missing),
+        sinks={name: _sink_day(found, stored) for name, found in fates.items()},
+        gaps=tuple(_runs(reasons, length_ms)),
+    )
+
+
+def _reason(record: IntervalRecord | None, heard: bool) -> str:
+    """Why an interval is not complete, "" = it is."""
+    if record is None:
+        return SILENT if heard else NOBODY
+    if not record.quality & Quality.GAP:
+        return ""
+    return "reset" if record.quality & Quality.RESET else "jump" if record.quality & Quality.JUMP else "partial"
+
+
+def _runs(reasons: Sequence[tuple[int, str]], length_ms: int) -> Iterator[Gap]:
+    at = 0
+    while at < len(reasons):
+        start, reason = reasons[at]
+        end = at + 1
+        while end < len(reasons) and reasons[end][1] == reason:
+            end += 1
+        if reason:
+            yield Gap(from_ms=start, to_ms=start + (end - at) * length_ms, intervals=end - at, reason=reason)
+        at = end
+
+
+def _sink_day(fates: Mapping[int, str], stored: Sequence[int]) -> SinkDay:
+    told = Counter(fates[start] for start in stored if start in fates)
+    accepted, waiting = told.pop(ACCEPTED, 0), told.pop(WAITING, 0)
+    return SinkDay(sent=accepted + sum(told.values()), accepted=accepted, waiting=waiting, refused=dict(told))

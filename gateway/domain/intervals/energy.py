@@ -1,0 +1,154 @@
+"""Turns settlement samples into energy over a stretch of time, one direction (charge or discharge) at a time.
+
+Counters are preferred: the energy between two samples is their difference. A device that ever sent a counter for a
+direction never falls back to the energy of spans there, unless its counter is too coarse for its intervals: then spans
+are integrated and the counter only checks them, once a day, and fills silences. What a counter gained over a silence
+longer than an interval is kept apart for a while, because the device may still send what it has stored; what is not
+told by then is shared by time. What cannot be placed in time is not placed: it is counted.
+"""
+
+import numpy as np
+
+from gateway.domain.intervals.duplicates import tails
+from gateway.domain.intervals.gaps import before, last_of_equal_times, open_silences, refine
+from gateway.domain.intervals.record import Quality
+from gateway.domain.intervals.types import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules, Stretches, implausible
+from gateway.domain.types import NEVER_MS, Bools, Floats, Ints
+
+MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
+"""Where counters begin anew, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
+
+
+def flow(
+    rows: Rows,
+    counter_wh: Floats,
+    span_wh: Floats,
+    power_w: Floats,
+    base: Baseline,
+    rules: Rules,
+    counts: Counts,
+    now_ms: int,
+) -> Flow:
+    """Energy each row brings; moves the baselines. `power_w` is the mean power of the span into this direction (what is
+    negative went the other way); it stands in for the energy of spans that a device does not tell. A counter row that
+    is not newer than its baseline brings none (the differences contain it already) unless it lies within a silence;
+    resets, jumps and silences longer than an interval restart the baseline."""
+    n = len(rows.t_ms)
+    out = Flow(
+        wh=np.zeros(n),
+        from_ms=rows.t_ms.copy(),
+        stretches=[],
+        filled_wh=np.zeros(n),
+        broken=np.zeros(n, dtype=np.bool_),
+    )
+    with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)
+    spanned = ~with_counter | rows.coarse
+    if spanned.any():
+        by_power = np.maximum(power_w, 0.0) * (rows.span_ms / MS_PER_HOUR)
+        span_wh = np.where(np.isnan(span_wh), by_power, span_wh)
+        spanned &= np.isfinite(span_wh)
+    k = np.flatnonzero(with_counter)
+    if len(k):
+        ahead = rows.t_ms[k] > base.t_ms[rows.slots[k]]
+        if not ahead.all():
+            refine(rows, counter_wh, span_wh, base, k[~ahead], rules, out, now_ms)
+            k = k[ahead]
+        k = last_of_equal_times(rows, k)
+    if len(k):
+        _differences(rows, counter_wh, span_wh, base, k, rules, counts, out, now_ms)
+    if spanned.any():
+        _spans(rows, span_wh, np.flatnonzero(spanned), base, rules, counts, out)
+    return out
+
+
+def _differences(
+    rows: Rows,
+    counter_wh: Floats,
+    span_wh: Floats,
+    base: Baseline,
+    k: Ints,
+    rules: Rules,
+    counts: Counts,
+    out: Flow,
+    now_ms: int,
+) -> None:
+    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
+    before_t, before_v = before(s, t, v, base.t_ms, base.wh)
+    tail = tails(s)
+    base.t_ms[s[tail]], base.wh[s[tail]] = t[tail], v[tail]
+
+    started = before_t != NEVER_MS
+    lasted = t - before_t
+    grown = v - before_v
+    reset = started & (grown < 0)
+    if reset.any():
+        _roll_over(rows, k, before_v, grown, reset, lasted, rules, counts)
+        counts.counter_resets += int(np.count_nonzero(reset))
+        rows.quality[k[reset]] |= Quality.RESET
+    jump = started & implausible(grown, lasted, rows.rated_w[k], np.fmax(rows.step_wh[s], rules.counter_step_wh))
+    silent = started & ~reset & ~jump & (lasted > rows.length_ms[k])
+    good = started & ~reset & ~jump & ~silent
+    if jump.any():
+        counts.jumps += int(np.count_nonzero(jump))
+        counts.jump_wh += float(grown[jump].sum())
+        rows.quality[k[jump]] |= Quality.JUMP
+    out.broken[k] = reset | jump
+    placed = good & ~rows.coarse[k]
+    out.wh[k] = np.where(placed, grown, 0.0)
+    out.from_ms[k] = np.where(placed, before_t, t)
+    if silent.any():
+        i = np.flatnonzero(silent)
+        open_silences(rows, span_wh, base, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
+
+
+def _roll_over(
+    rows: Rows, k: Ints, before_v: Floats, grown: Floats, reset: Bools, lasted: Ints, rules: Rules, counts: Counts
+) -> None:
+    """A counter that began anew at the end of its register went on counting: `grown` becomes what it gained."""
+    i = np.flatnonzero(reset)
+    step = rows.step_wh[rows.slots[k[i]]]
+    step = np.where(np.isfinite(step), step, 1.0)
+    modulus = step[:, None] * np.array(MODULI)
+    gained = np.where(modulus >= before_v[i][:, None], grown[i][:, None] + modulus, np.inf).min(axis=1)
+    known = np.isfinite(rows.rated_w[k[i]]) & (lasted[i] <= rows.length_ms[k[i]])
+    wrapped = (
+        known
+        & (gained >= 0)
+        & ~implausible(gained, lasted[i], rows.rated_w[k[i]], np.fmax(step, rules.counter_step_wh))
+    )
+    grown[i[wrapped]] = gained[wrapped]
+    reset[i[wrapped]] = False
+    counts.rollovers += int(np.count_nonzero(wrapped))
+
+
+def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, counts: Counts, out: Flow) -> None:
+    beside = (base.t_ms[rows.slots[k]] != NEVER_MS) & ~rows.coarse[k]
+    if beside.any():
+        counts.spans_beside_counter += int(np.count_nonzero(beside))
+        k = k[~beside]
+    span, energy = rows.span_ms[k], span_wh[k]
+    fits = (span > 0) & (span <= rules.past_ms) & (energy >= 0)
+    jump = fits & implausible(energy, span, rows.rated_w[k], rules.counter_step_wh)
+    if jump.any():
+        counts.jumps += int(np.count_nonzero(jump))
+        counts.jump_wh += float(energy[jump].sum())
+        rows.quality[k[jump]] |= Quality.JUMP
+    if not fits.all():
+        counts.spans_refused += int(np.count_nonzero(~fits))
+        counts.unattributed_wh += float(np.maximum(energy[~fits], 0.0).sum())
+    good = fits & ~jump
+    long = good & (span > rows.length_ms[k])
+    if long.any():
+        i = k[long]
+        out.filled_wh[i] += energy[long]
+        counts.spread_wh += float(energy[long].sum())
+        out.stretches.append(
+            Stretches(
+                slots=rows.slots[i], from_ms=rows.t_ms[i] - span[long], to_ms=rows.t_ms[i], wh=energy[long],
+                quality=np.full(len(i), Quality.SPREAD, dtype=np.int16),
+            )
+        )  # fmt: skip
+        good &= ~long
+    k = k[good]
+    out.wh[k] = energy[good]
+    out.from_ms[k] = rows.t_ms[k] - span[good]

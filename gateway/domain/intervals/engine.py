@@ -1,0 +1,454 @@
+"""The interval engine: settlement samples in, closed clock-aligned energy intervals out.
+
+State is columnar, indexed by slot: what has been received (duplicates), counter baselines, and the accumulators of
+each device's two newest intervals; what comes later than those waits in `late`. The engine reads no clock and keeps no
+order of its own: the same sequence of batches and `now`s gives the same bits, which is what recovery by replay rests
+on. Intervals are half open in time, but a sample that ends exactly on an edge belongs to the interval it completes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.domain.errors import invariant
+from gateway.domain.intervals.accumulators import Part, Powers, gather, split, summed
+from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.device_clock import times
+from gateway.domain.intervals.drift import CHARGE, compare
+from gateway.domain.intervals.duplicates import by_slot, heads, second_last, sift, tails
+from gateway.domain.intervals.energy import flow
+from gateway.domain.intervals.gaps import settle
+from gateway.domain.intervals.record import Quality
+from gateway.domain.intervals.records import NO_CLOSES, Closes, closes_of
+from gateway.domain.intervals.state import DAY_S, State
+from gateway.domain.intervals.types import RATING_MARGIN, Baseline, Counts, Rows, Rules
+from gateway.domain.readings import EnergyBatch
+from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
+
+RATING_W = 100.0
+_CLOCK = np.int16(Quality.CLOCK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Outcome of one batch. `new` marks, in the batch's order, the rows that counted as samples."""
+
+    new: Bools
+    counts: Counts
+    closes: Closes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """Devices that got a new interval, and what fell out of their newest two."""
+
+    slots: Slots
+    out_slots: Slots
+    out: Part
+
+
+class Engine(State):
+    """Accumulates settlement samples of all devices into intervals; the one mutable copy, used from one thread."""
+
+    def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
+        """Count every row once and return what it closes. `rated_w` per row (W, NaN unknown) bounds what a counter
+        may gain. Rows of one batch may come in any order; a device may have several, over several intervals."""
+        counts = Counts(rows=len(batch))
+        if not len(batch):
+            return Taken(new=np.zeros(0, dtype=np.bool_), counts=counts, closes=NO_CLOSES)
+        self.reserve(int(batch.slots.max()) + 1)
+        new = self._sift(batch, counts)
+        closes = NO_CLOSES
+        if counts.new:
+            index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
+            powers = self._powers(batch, index, rows, counts)
+            power, rules, now_ms = powers.battery, self.rules, now.utc_ms
+            directions = (
+                (self.charge, batch.charge_counter_wh[index], batch.charge_wh[index], -power),
+                (self.discharge, batch.discharge_counter_wh[index], batch.discharge_wh[index], power),
+            )
+            charge, discharge = (
+                flow(rows, counter, span, into_w, base, rules, counts, now_ms)
+                for base, counter, span, into_w in directions
+            )
+            if rows.any_coarse:
+                for direction, (base, counter, _, _) in enumerate(directions):
+                    found = charge if direction == CHARGE else discharge
+                    self.reconciliation.told(rows, found, direction)
+                    self.reconciliation.add(compare(rows, counter, found, direction, base, rules, counts))
+            slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
+            last = tails(rows.slots)
+            touched = rows.slots[last]
+            self.newest.t_ms[touched] = np.maximum(self.newest.t_ms[touched], rows.t_ms[last])
+            opened = self._accumulate(slots, groups, now, counts)
+            closes = self._close_passed(touched, opened, counts)
+            self._end_days(now_ms)
+        self.totals.add(counts)
+        return Taken(new=new, counts=counts, closes=closes)
+
+    def unsettled(self, now: Now) -> bool:
+        """Whether `close_due` would change something even if it closes nothing."""
+        held = any(len(self._held(base, now.utc_ms)) for base in (self.charge, self.discharge))
+        return held or bool(len(self._ahead(now)))
+
+    def close_due(self, now: Now) -> Closes:
+        """Close what is past its edge and the grace, revise what changed a grace ago and share what nobody explained of
+        silences; at most `close_slice` devices per call, so call again while it returns any."""
+        counts = Counts()
+        ahead = self._come_back(now)
+        opened = self._settle_gaps(now, counts)
+        parts = (self.prev, self.cur)
+        due = [self._due(part, now.utc_ms) for part in parts]
+        slots = np.flatnonzero(due[0] | due[1])[: self.rules.close_slice].astype(np.int32)
+        made = ahead + [self._record(part, slots[mask[slots]]) for part, mask in zip(parts, due, strict=True)]
+        if opened is not None:
+            made.append(_fallen_out(opened))
+        closes = self._closes(made, counts)
+        self.totals.add(counts)
+        return closes
+
+    @property
+    def to_repair(self) -> int:
+        """Older intervals that got late data, and days that are to be scaled to their counter."""
+        return len(self.late) + len(self.reconciliation)
+
+    def repairs_due(self, now: Now, most: int, until_ms: int) -> tuple[Slots, Ints]:
+        """Devices and starts of older intervals that are to be made again for what came until `until_ms`."""
+
+        def due(changed_ms: Ints) -> Bools:
+            # What is of a time to come was there before the clock went back.
+            grace_ms = self.rules.grace_ms
+            ahead = (changed_ms > now.utc_ms + grace_ms) & (until_ms != NEVER_MS)
+            found: Bools = ahead | (changed_ms <= min(until_ms, now.utc_ms - grace_ms))
+            return found
+
+        slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
+        if len(self.reconciliation):
+            days = self.reconciliation.days
+            more = self.reconciliation.first(due(days.ready_ms), most, self.terms.length_ms)
+            slots, start_ms = np.concatenate((slots, more[0])), np.concatenate((start_ms, more[1]))
+            order = np.lexsort((start_ms, slots))
+            order = order[heads(slots[order], start_ms[order])]
+            slots, start_ms = slots[order], start_ms[order]
+        return slots, start_ms
+
+    def repair(self, slots: Slots, start_ms: Ints, bases: Closes) -> Closes:
+        """Make older intervals again. `bases`: their newest records, where there are any."""
+        inside = slots < self.n
+        slots, start_ms = slots[inside], start_ms[inside]
+        factors = self.reconciliation.take(slots, start_ms, self.terms.length_ms)
+        by_counter = self._counted(self.charge), self._counted(self.discharge)
+        closes, lost = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
+        counts = Counts(closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1)))
+        _count_lost(lost, counts)
+        self.totals.add(counts)
+        return closes
+
+    def honour(self, closes: Closes) -> None:
+        """Raise revisions to those of records that are known to have been made, so that none is given twice."""
+        for part in (self.cur, self.prev):
+            held = closes.slots < self.n
+            s, revision = closes.slots[held], closes.revision[held]
+            same = part.start_ms[s] == closes.start_ms[held]
+            np.maximum.at(part.revision, s[same], revision[same])
+
+    def relength(self, rules: Rules) -> Closes:
+        """Change the rules. Devices whose intervals had the length of the old ones get that of the new."""
+        before, self.rules = self.rules, rules
+        if rules.length_s == before.length_s:
+            return NO_CLOSES
+        slots = np.flatnonzero(self.terms.length_ms[: self.n] == before.length_ms).astype(np.int32)
+        closes = self._relength(slots, np.full(len(slots), rules.length_ms, dtype=np.int64))
+        self.terms.length_ms[self.n :] = rules.length_ms
+        return closes
+
+    def agree(self, agreed: Agreed) -> Closes:
+        """Change the terms of some devices. With another length, what is open is closed as it stands, and intervals of
+        the new length begin after the newest one of the old, so that no energy is recorded twice."""
+        s = agreed.slots
+        invariant(bool(np.all(DAY_S % agreed.length_s == 0)), "an interval length divides a day")
+        self.reserve(int(s.max(initial=-1)) + 1)
+        length_ms = agreed.length_s * 1000
+        other = self.terms.length_ms[s] != length_ms
+        closes = self._relength(s[other], length_ms[other])
+        self.terms.counter_step_wh[s] = agreed.counter_step_wh
+        coarse = agreed.coarse
+        # counters and integration are never mixed within an interval's history: a change begins a new baseline
+        changed = s[coarse != self.terms.coarse[s]]
+        self.terms.coarse[s] = coarse
+        self.any_coarse = bool(self.terms.coarse.any())
+        for base in (self.charge, self.discharge):
+            base.t_ms[changed], base.since_ms[changed], base.day_ms[changed] = NEVER_MS, 0, 0
+        return closes
+
+    def differs(self, agreed: Agreed) -> Bools:
+        """Which of these terms are new."""
+        self.reserve(int(agreed.slots.max(initial=-1)) + 1)
+        terms, s = self.terms.view(self.n), agreed.slots
+        step, held = agreed.counter_step_wh, terms.counter_step_wh[s]
+        other_step = (step != held) & ~(np.isnan(step) & np.isnan(held))
+        other: Bools = (terms.length_ms[s] != agreed.length_s * 1000) | other_step | (terms.coarse[s] != agreed.coarse)
+        return other
+
+    def _relength(self, slots: Slots, length_ms: Ints) -> Closes:
+        if not len(slots):
+            return NO_CLOSES
+        counts = Counts()
+        closes = self._closes(self._cut(slots), counts)
+        started = self.cur.start_ms[slots] != NEVER_MS
+        s, length = slots[started], length_ms[started]
+        end = self.cur.start_ms[s] + self.terms.length_ms[s]
+        self.terms.not_before_ms[s] = -(-end // length) * length
+        self.terms.length_ms[slots] = length_ms
+        self.reconciliation.drop(slots)
+        for base in (self.charge, self.discharge):
+            base.day_ms[slots] = 0
+        lost = self.late.drop(slots)
+        _count_lost(lost, counts)
+        self._clear(slots)
+        self.totals.add(counts)
+        return closes
+
+    def _cut(self, slots: Slots) -> list[tuple[Slots, Part]]:
+        """Records of what is open, as it stands."""
+        made = []
+        for part in (self.prev, self.cur):
+            open_ = slots[part.changed_ms[slots] != NEVER_MS]
+            part.quality[open_] |= Quality.CUT
+            made.append(self._record(part, open_))
+        return made
+
+    def _clear(self, slots: Slots) -> None:
+        empty = Part(len(slots))
+        self.cur.put(slots, empty)
+        self.prev.put(slots, empty)
+
+    def _ahead(self, now: Now) -> Slots:
+        """Devices whose newest sample is of a time that is yet to come: the gateway's clock has gone back."""
+        return np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
+
+    def _come_back(self, now: Now) -> list[tuple[Slots, Part]]:
+        """Leave the future: what was recorded there stands, and counters go on from where they are."""
+        slots = self._ahead(now)
+        if not len(slots):
+            return []
+        made = self._cut(slots)
+        self._clear(slots)
+        self.newest.t_ms[slots] = now.utc_ms
+        length_ms = self.terms.length_ms[slots]
+        self.terms.known_before_ms[slots] = (now.utc_ms // length_ms + 1) * length_ms
+        for base in (self.charge, self.discharge):
+            for column in (base.t_ms, base.to_ms, base.since_ms):
+                column[slots] = np.minimum(column[slots], now.utc_ms)
+            base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = 0
+            base.day_ms[slots] = 0
+        self.reconciliation.drop(slots, after_ms=now.utc_ms)
+        return made
+
+    def _sift(self, batch: EnergyBatch, counts: Counts) -> Bools:
+        legal = (batch.boot >= 0) & (batch.seq >= 0) & (batch.slots >= 0)
+        if legal.all():
+            sifted = sift(self.seen, batch.slots, batch.boot, batch.seq)
+            new = sifted.new
+        else:
+            kept = np.flatnonzero(legal)
+            sifted = sift(self.seen, batch.slots[kept], batch.boot[kept], batch.seq[kept])
+            new = np.zeros(len(batch), dtype=np.bool_)
+            new[kept] = sifted.new
+            counts.malformed = len(batch) - len(kept)
+        counts.new = int(np.count_nonzero(new))
+        counts.duplicates, counts.too_old, counts.gaps = sifted.duplicates, sifted.too_old, sifted.gaps
+        return new
+
+    def _rows(
+        self, batch: EnergyBatch, kept: Ints, now: Now, rated_w: Floats | None, counts: Counts
+    ) -> tuple[Ints, Rows]:
+        """The new rows by device and time, and where they stand in the batch."""
+        index = kept[by_slot(batch.slots[kept])]
+        slots = batch.slots[index]
+        t, replaced = times(self.clocks, slots, batch.t_ms[index], now, self.rules, counts)
+        if np.any((t[1:] <= t[:-1]) & (slots[1:] == slots[:-1])):
+            order = np.lexsort((batch.seq[index], batch.boot[index], t, slots))
+            index, slots, t, replaced = index[order], slots[order], t[order], replaced[order]
+        rated = np.full(len(index), np.nan) if rated_w is None else rated_w[index]
+        return index, Rows(
+            slots=slots,
+            t_ms=t,
+            span_ms=batch.span_ms[index],
+            rated_w=rated,
+            length_ms=self.terms.length_ms[slots],
+            step_wh=self.terms.counter_step_wh,
+            coarse=self.terms.coarse[slots],
+            any_coarse=self.any_coarse and bool(self.terms.coarse[slots].any()),
+            quality=replaced.astype(np.int16) * _CLOCK,
+        )
+
+    @staticmethod
+    def _powers(batch: EnergyBatch, index: Ints, rows: Rows, counts: Counts) -> Powers:
+        """What the rows say of power; more than the battery can is not believed."""
+        battery = batch.battery_w[index]
+        wild = np.abs(battery) > RATING_MARGIN * rows.rated_w + RATING_W
+        if wild.any():
+            counts.power_refused += int(np.count_nonzero(wild))
+            rows.quality[wild] |= Quality.JUMP
+            battery = np.where(wild, np.nan, battery)
+        return Powers(
+            battery=battery, grid=batch.grid_w[index], pv=batch.pv_w[index], load=batch.load_w[index],
+            soc_pct=batch.soc_pct[index],
+        )  # fmt: skip
+
+    def _end_days(self, now_ms: int) -> None:
+        """Days are whole once none of their intervals is at hand and no silence waits."""
+        if len(self.reconciliation):
+            days = self.reconciliation.days
+            s = days.slots
+            since = np.where(days.direction == CHARGE, self.charge.since_ms[s], self.discharge.since_ms[s])
+            past = self.prev.start_ms[s] + self.terms.length_ms[s] > days.to_ms
+            self.reconciliation.ready(past & (since <= 0), now_ms)
+
+    def _accumulate(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> _Opened | None:
+        cur, prev = self.cur, self.prev
+        floor = self.terms.not_before_ms[slots]
+        known = np.maximum(self.terms.known_before_ms[slots], floor)
+        late = groups.start_ms < np.maximum(prev.start_ms[slots], known)
+        if late.any():
+            lost = groups.start_ms < floor
+            if lost.any():
+                _count_lost(groups.rows(lost), counts)
+            waits = late & ~lost
+            self._set_late(slots[waits], groups.rows(waits), now, counts)
+            slots, groups = slots[~late], groups.rows(~late)
+        at_cur = groups.start_ms == cur.start_ms[slots]
+        if at_cur.all():
+            cur.add(slots, groups, now.utc_ms)
+            return None
+        at_prev = groups.start_ms == prev.start_ms[slots]
+        for part, mask in ((cur, at_cur), (prev, at_prev)):
+            if mask.any():
+                part.add(slots[mask], groups.rows(mask), now.utc_ms)
+        opening = ~(at_cur | at_prev)
+        return self._open(slots[opening], groups.rows(opening), now) if opening.any() else None
+
+    def _open(self, slots: Slots, groups: Part, now: Now) -> _Opened:
+        """Sort new intervals in with the kept ones; the newest two of each device stay."""
+        cur, prev = self.cur, self.prev
+        groups.changed_ms[:] = now.utc_ms
+        touched = slots[tails(slots)]
+        with_cur = touched[cur.start_ms[touched] != NEVER_MS]
+        with_prev = touched[prev.start_ms[touched] != NEVER_MS]
+        s = np.concatenate((with_prev, with_cur, slots))
+        parts = Part.joined(prev.rows(with_prev), cur.rows(with_cur), groups)
+        order = np.lexsort((parts.start_ms, s))
+        s, parts = s[order], parts.rows(order)
+        last = tails(s)
+        second = second_last(last)
+        self._carry_on(s, parts)
+        out = ~(last | second)
+        cur.put(s[last], parts.rows(last))
+        prev.put(s[second], parts.rows(second))
+        return _Opened(slots=touched, out_slots=s[out], out=parts.rows(out))
+
+    def _set_late(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> None:
+        if len(slots):
+            counts.late_rows += int(groups.samples.sum())
+            counts.late_wh += float(groups.charge_wh.sum() + groups.discharge_wh.sum())
+            self.late.add(slots, groups, now.utc_ms)
+
+    def _carry_on(self, slots: Slots, parts: Part) -> None:
+        """Like `_carry_soc`, among rows that are sorted by device and time."""
+        length_ms = self.terms.length_ms[slots[1:]]
+        adjoining = (slots[1:] == slots[:-1]) & (parts.start_ms[:-1] + length_ms == parts.start_ms[1:])
+        i = np.flatnonzero(adjoining & (parts.soc_t_ms[:-1] != NEVER_MS))
+        parts.open_at(i + 1, parts.soc_t_ms[i], parts.soc_pct[i])
+
+    def _carry_soc(self, slots: Slots) -> None:
+        """What an interval ended with is what the next one began with, if no sample is nearer to the edge."""
+        prev, cur = self.prev, self.cur
+        adjoining = prev.start_ms[slots] + self.terms.length_ms[slots] == cur.start_ms[slots]
+        s = slots[adjoining & (prev.soc_t_ms[slots] != NEVER_MS)]
+        cur.open_at(s, prev.soc_t_ms[s], prev.soc_pct[s])
+
+    def _held(self, base: Baseline, now_ms: int) -> Slots:
+        since = base.since_ms[: self.n]
+        age = now_ms - since
+        due = (since > 0) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
+        return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
+
+    def _settle_gaps(self, now: Now, counts: Counts) -> _Opened | None:
+        pieces = []
+        for direction, base in (("charge", self.charge), ("discharge", self.discharge)):
+            slots = self._held(base, now.utc_ms)
+            if len(slots):
+                pieces.append(split(settle(base, slots, counts), self.terms.length_ms, direction))
+        if not pieces:
+            return None
+        slots = np.concatenate([s for s, _ in pieces])
+        rows = Part.joined(*(part for _, part in pieces))
+        order = np.lexsort((rows.start_ms, slots))
+        opened = self._accumulate(*summed(slots[order], rows.rows(order)), now, counts)
+        self._end_days(now.utc_ms)
+        return opened
+
+    def _close_passed(self, touched: Slots, opened: _Opened | None, counts: Counts) -> Closes:
+        cur, prev = self.cur, self.prev
+        passed = (cur.changed_ms[touched] != NEVER_MS) & (
+            cur.start_ms[touched] + self.terms.length_ms[touched] <= self.newest.t_ms[touched]
+        )
+        closing = passed & (cur.revision[touched] == 0)
+        revised = prev.changed_ms[touched] != NEVER_MS
+        if opened is not None:
+            closing[np.searchsorted(touched, opened.slots)] = True
+        if not closing.any():
+            return NO_CLOSES
+        made = [self._record(prev, touched[revised & closing]), self._record(cur, touched[passed & closing])]
+        if opened is not None and len(opened.out_slots):
+            made.append(_fallen_out(opened))
+        return self._closes(made, counts)
+
+    def _due(self, part: Part, now_ms: int) -> Bools:
+        changed = part.changed_ms[: self.n]
+        age = now_ms - changed
+        grace = self.rules.grace_ms
+        over = part.start_ms[: self.n] + (self.terms.length_ms[: self.n] + grace) <= now_ms
+        due: Bools = over & (changed != NEVER_MS) & ((age >= grace) | (age < 0))
+        return due
+
+    def _record(self, part: Part, slots: Slots) -> tuple[Slots, Part]:
+        if part is self.cur:
+            self._carry_soc(slots)
+        part.revision[slots] += 1
+        part.changed_ms[slots] = NEVER_MS
+        return slots, part.rows(slots)
+
+    def _closes(self, made: list[tuple[Slots, Part]], counts: Counts) -> Closes:
+        slots = np.concatenate([s for s, _ in made])
+        if not len(slots):
+            return NO_CLOSES
+        rows = Part.joined(*(part for _, part in made))
+        order = np.lexsort((rows.start_ms, slots))
+        slots, rows = slots[order], rows.rows(order)
+        closes = closes_of(
+            slots, rows, self.terms.length_ms[slots],
+            (self._counted(self.charge)[slots], self._counted(self.discharge)[slots]),
+        )  # fmt: skip
+        counts.closes += len(slots)
+        counts.revisions += int(np.count_nonzero(rows.revision > 1))
+        return closes
+
+    def _counted(self, base: Baseline) -> Bools:
+        """Devices whose energy in this direction is that of their counter."""
+        counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.terms.coarse[: self.n]
+        return counted
+
+
+def _count_lost(part: Part, counts: Counts) -> None:
+    counts.lost_rows += int(part.samples.sum())
+    counts.lost_wh += float(part.charge_wh.sum() + part.discharge_wh.sum())
+
+
+def _fallen_out(opened: _Opened) -> tuple[Slots, Part]:
+    """Last records of what is not among its device's two newest intervals any more."""
+    changed = opened.out.changed_ms != NEVER_MS
+    out = opened.out.rows(changed)
+    out.revision += 1
+    return opened.out_slots[changed], out

@@ -1,0 +1,99 @@
+"""What the interval engine remembers: tables indexed by slot, what is late, and days that wait for their counter."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.errors import invariant
+from gateway.domain.intervals.accumulators import Part
+from gateway.domain.intervals.config import Newest, Terms
+from gateway.domain.intervals.device_clock import Clocks
+from gateway.domain.intervals.drift import Reconciliation
+from gateway.domain.intervals.duplicates import Seen
+from gateway.domain.intervals.late import Late
+from gateway.domain.intervals.types import Baseline, Counts, Rules
+from gateway.domain.table import Table
+from gateway.domain.types import Ints
+
+DAY_S = 86_400
+LATE_PREFIX, DAYS_PREFIX = "late.", "days."
+
+
+class State:
+    """All of it, from nothing or from `columns`; whoever has it changes it, from one thread."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        invariant(0 < self.rules.length_s <= DAY_S, "an interval is between a second and a day")
+        invariant(DAY_S % self.rules.length_s == 0, "the interval length divides a day")
+        self.n = 0
+        self.totals = Counts()
+        self.terms = Terms()
+        self.clocks = Clocks()
+        self.seen = Seen()
+        self.charge = Baseline()
+        self.discharge = Baseline()
+        self.newest = Newest()
+        self.cur = Part()
+        self.prev = Part()
+        self.late = Late()
+        self.reconciliation = Reconciliation()
+        self.any_coarse = False
+
+    def reserve(self, n: int) -> None:
+        """Have room for slots below `n`."""
+        if n > self.n:
+            size = len(self.newest.t_ms)
+            if n > size:
+                # By a quarter where devices come one by one, exactly where a whole fleet comes at once.
+                capacity = max(64, n, size + size // 4)
+                for table in self._tables().values():
+                    table.grow(capacity)
+                self.terms.length_ms[size:] = self.rules.length_ms
+            self.n = n
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """Views of the whole state by name, each `n` long but for what is late; copy before the next change."""
+        own = {
+            f"{name}.{column}": table.column(column)[: self.n]
+            for name, table in self._tables().items()
+            for column in table.SPEC
+        }
+        late = {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
+        return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.reconciliation.columns().items()}
+
+    def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over a state that `columns` gave; a column this version does not know of is left at its default."""
+        invariant(self.n == 0, "only an empty engine is restored")
+        self.reserve(len(columns.get("newest.t_ms", ())))
+        for prefix, held in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.reconciliation)):
+            held.restore({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
+        for name, table in self._tables().items():
+            for column in table.SPEC:
+                stored = columns.get(f"{name}.{column}")
+                if stored is not None:
+                    table.load(column, stored)
+        self.any_coarse = bool(self.terms.coarse.any())
+        self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
+
+    def renumber(self, old_slots: Ints) -> None:
+        """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
+        for table in self._tables().values():
+            table.renumber(old_slots)
+        self.terms.length_ms[old_slots < 0] = self.rules.length_ms
+        self.late.renumber(old_slots)
+        self.reconciliation.renumber(old_slots)
+        self.n = len(old_slots)
+
+    def _tables(self) -> dict[str, Table]:
+        return {
+            "seen": self.seen,
+            "charge": self.charge,
+            "discharge": self.discharge,
+            "newest": self.newest,
+            "terms": self.terms,
+            "clocks": self.clocks,
+            "cur": self.cur,
+            "prev": self.prev,
+        }

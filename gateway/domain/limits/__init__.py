@@ -1,0 +1,1 @@
+"""What a device may do now: the one place that narrows power."""

@@ -1,0 +1,200 @@
+"""What a device by itself may do: its own safety, its charge, its owner's choices, its warranty.
+
+Each rule narrows both sides it concerns and leaves its reason; see `limits` for their order.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.domain.fleet.columns import Bar, Live, Nameplate
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.types import UNCLEAR, LimitParams, Reason, Side, spread, unclear_reason
+from gateway.domain.types import NEVER_MS, Bools, Floats, Grid, Now, Unclear
+
+NOT_TO_BE_WRITTEN = (
+    Reason.STALE | Reason.STUCK | Reason.OFFLINE | Reason.ISLANDED | Reason.UNENROLLED | Reason.NOT_STEERABLE
+    | Reason.LOCKED | Reason.QUARANTINED | Reason.FROZEN | UNCLEAR
+)  # fmt: skip
+"""Reasons that forbid both directions and leave the device alone altogether."""
+
+
+def safety(out: Side, into: Side, plate: Nameplate, live: Live, setpoint_w: Floats, params: LimitParams) -> None:
+    out.narrow(np.maximum(live.discharge_w_max, 0), Reason.BMS)
+    into.narrow(np.maximum(live.charge_w_max, 0), Reason.BMS)
+    shared = np.isfinite(plate.inverter_w_max)
+    if shared.any():
+        pv_w = np.fmax(live.pv_w, 0)
+        out.narrow(np.maximum(plate.inverter_w_max - pv_w, 0), Reason.INVERTER_PV)
+        into.narrow(plate.inverter_w_max + pv_w, Reason.INVERTER_PV)
+        unknown = shared & np.isnan(live.pv_w)
+        if unknown.any():
+            out.forbid(unknown, Reason.INVERTER_PV)
+            out.unknown |= unknown
+    temp_c = live.temp_c
+    hot, cool = temp_c > params.temp_c_full, temp_c < params.charge_temp_c_full
+    if not (hot.any() or cool.any()):
+        return
+    into.forbid(temp_c < params.charge_temp_c_min + params.resume_c * (setpoint_w >= 0), Reason.TEMPERATURE)
+    heat = np.clip((params.temp_c_max - temp_c) / (params.temp_c_max - params.temp_c_full), 0, 1)
+    chill = (temp_c - params.charge_temp_c_min) / (params.charge_temp_c_full - params.charge_temp_c_min)
+    mild = np.minimum(heat, np.clip(chill, 0, 1))
+    for side, reported_w, rating_w, part in (
+        (out, live.discharge_w_max, plate.discharge_w_max, heat),
+        (into, live.charge_w_max, plate.charge_w_max, mild),
+    ):
+        silent = np.isnan(reported_w)
+        if silent.any():
+            side.narrow(np.where(silent, rating_w * part, np.inf), Reason.TEMPERATURE)
+
+
+def blind(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale: Bools) -> Bools:
+    """Forbid what cannot be dispatched at all; returns the devices that must not even be written."""
+    plate, live, bars = snapshot.nameplate, snapshot.live, snapshot.control.bars
+    step_pct = np.where(live.soc_step_pct > 0, live.soc_step_pct, params.soc_step_pct)
+    stuck = live.moved_wh > params.stuck_steps * step_pct * plate.capacity_wh / 100
+    # a full battery that takes a trickle stays at 100 %
+    stuck &= (live.soc_pct < 100) | (live.battery_w > 0)
+    causes: tuple[tuple[Bools, Reason], ...] = (
+        (stale | np.isnan(live.soc_pct), Reason.STALE),
+        (stuck, Reason.STUCK),
+        (live.online == 0, Reason.OFFLINE),
+        (live.grid == Grid.ISLAND, Reason.ISLANDED),
+        (~plate.enrolled, Reason.UNENROLLED),
+        (~plate.steerable, Reason.NOT_STEERABLE),
+        (live.locked != 0, Reason.LOCKED),
+        (live.faults != 0, Reason.FAULT),
+    )
+    barred = bars & np.uint8(Bar.QUARANTINED | Bar.FROZEN | Bar.MOVING)
+    if barred.any():
+        causes += (
+            ((bars & np.uint8(Bar.QUARANTINED)) != 0, Reason.QUARANTINED),
+            ((bars & np.uint8(Bar.FROZEN)) != 0, Reason.FROZEN),
+            ((bars & np.uint8(Bar.MOVING)) != 0, Reason.UNENROLLED),
+        )
+    if live.unclear.any():
+        causes += _unclear(out, into, plate, live)
+    blind = np.zeros(snapshot.n, dtype=np.bool_)
+    for where, reason in causes:
+        if not where.any():
+            continue
+        out.forbid(where, reason)
+        into.forbid(where, reason)
+        if reason in NOT_TO_BE_WRITTEN:
+            blind |= where
+    return blind
+
+
+def _unclear(out: Side, into: Side, plate: Nameplate, live: Live) -> tuple[tuple[Bools, Reason], ...]:
+    """What devices said of their safety and nobody understood: each word that bars them. A number only stops the
+    directions that rest on it; what runs in one of them is not renewed."""
+    everywhere: Bools = np.ones(len(live.unclear), dtype=np.bool_)
+    bounded = np.isfinite(plate.site_phase_w_max)
+    for member, side, rests in (
+        (Unclear.RESERVE_PCT, out, everywhere),
+        (Unclear.DISCHARGE_W_MAX, out, everywhere),
+        (Unclear.CHARGE_W_MAX, into, everywhere),
+        (Unclear.TEMP_C, out, np.isnan(live.discharge_w_max)),
+        (Unclear.TEMP_C, into, everywhere),
+        (Unclear.GRID_PHASES, out, bounded),
+        (Unclear.GRID_PHASES, into, bounded),
+    ):
+        where = ((live.unclear & member) != 0) & rests
+        side.forbid(where, unclear_reason(member))
+        side.unknown |= where
+    told = [member for member in Unclear if unclear_reason(member) in UNCLEAR]
+    return tuple(((live.unclear & member) != 0, unclear_reason(member)) for member in told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """The bounds of a device's charge in percent, and the AC energy between them and what it holds, Wh."""
+
+    floor_pct: Floats
+    ceiling_pct: Floats
+    deliverable_wh: Floats
+    absorbable_wh: Floats
+
+
+def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, params: LimitParams) -> Charge:
+    """Floor, ceiling and the energy left to each; nothing where there is none. Once held back at a bound, a device
+    comes back only with some energy in hand: no chatter."""
+    plate, live = snapshot.nameplate, snapshot.live
+    unsure_pct = _uncertainty_pct(plate, live)
+    floor_pct = _floor_pct(out, snapshot, unsure_pct)
+    ceiling_pct = np.where(plate.soc_max_pct < 100, plate.soc_max_pct - unsure_pct, 100.0)
+    above_wh = np.fmax((live.soc_low_pct - floor_pct) * plate.capacity_wh / 100, 0.0)
+    below_wh = np.fmax((ceiling_pct - live.soc_high_pct) * plate.capacity_wh / 100, 0.0)
+    resting = (setpoint_w <= 0) & (live.soc_low_pct < floor_pct + params.resume_pct)
+    out.forbid(resting | (above_wh <= 0), Reason.RESERVE)
+    resting = (setpoint_w >= 0) & (live.soc_high_pct > ceiling_pct - params.resume_pct)
+    into.forbid(resting | (below_wh <= 0), Reason.SOC_CEILING)
+    return Charge(
+        floor_pct=floor_pct,
+        ceiling_pct=ceiling_pct,
+        deliverable_wh=above_wh * plate.efficiency_discharge,
+        absorbable_wh=below_wh / plate.efficiency_charge,
+    )
+
+
+def _floor_pct(out: Side, snapshot: Snapshot, unsure_pct: Floats) -> Floats:
+    """SoC below which nothing is discharged: the largest of the owner's reserve, the one the device holds and the
+    programs', plus what the product's SoC may be wrong by, at most 100; and what the product itself refuses below,
+    which is its own judgement of its own SoC."""
+    plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
+    reserve_pct = np.fmax(plate.owner_reserve_pct, live.reserve_pct)
+    wanted_pct = reserve_pct
+    if control.program_reserve_pct.any():
+        wanted_pct = np.maximum(reserve_pct, control.program_reserve_pct)
+    floor_pct: Floats = np.minimum(wanted_pct + unsure_pct, 100.0)
+    if wanted_pct is not reserve_pct:
+        out.mark((wanted_pct > reserve_pct) & (live.soc_low_pct <= floor_pct), Reason.PROGRAM_RESERVE)
+    if plate.soc_min_pct.any():
+        out.mark((plate.soc_min_pct > floor_pct) & (live.soc_low_pct <= plate.soc_min_pct), Reason.DEVICE_FLOOR)
+        floor_pct = np.maximum(floor_pct, plate.soc_min_pct)
+    return floor_pct
+
+
+def _uncertainty_pct(plate: Nameplate, live: Live) -> Floats:
+    """What the SoC may be wrong by: the product's most, or its resolution and its drift since the last full charge
+    where both are known."""
+    most_pct: Floats = plate.soc_uncertainty_pct.astype(np.float64)
+    if np.isnan(plate.drift_pct_per_cycle).all():
+        return most_pct
+    cycles = live.since_full_wh / (2 * plate.capacity_wh)
+    drift_pct: Floats = np.fmax(live.soc_step_pct, 0) + plate.drift_pct_per_cycle * cycles
+    return np.fmin(most_pct, np.where(np.isnan(live.soc_step_pct), np.nan, drift_pct))
+
+
+def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: Now, params: LimitParams) -> None:
+    """What owners, the device itself, and the warranty say, where anybody says anything."""
+    plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
+    doubted = live.soc_doubt > 0
+    if doubted.any():
+        out.mark(doubted, Reason.SOC_DOUBT)
+        into.mark(doubted, Reason.SOC_DOUBT)
+    if control.bars.any():
+        opted_out = (control.bars & np.uint8(Bar.OPTED_OUT)) != 0
+        out.forbid(opted_out, Reason.OPTED_OUT)
+        into.forbid(opted_out, Reason.OPTED_OUT)
+        out.forbid((control.bars & np.uint8(Bar.STORM)) != 0, Reason.STORM)
+    if control.refused.any():
+        recent = now.mono_ms - control.refused_mono_ms < 1000 * params.refusal_s
+        out.forbid(recent & (control.refused > 0), Reason.REFUSED)
+        into.forbid(recent & (control.refused < 0), Reason.REFUSED)
+    if live.cycled_wh.any():
+        budget_wh = plate.cycles_per_day_max * plate.capacity_wh
+        used_up = live.cycled_wh >= budget_wh * np.where(setpoint_w > 0, 1.0, 1.0 - params.resume_part)
+        out.forbid(used_up & (live.cycled_wh > 0), Reason.WEAR)
+
+
+def reconnecting(live: Live, now: Now, params: LimitParams) -> Bools:
+    """Devices whose grid came back a short while ago; how short differs from device to device."""
+    back: Bools = live.reconnected_mono_ms != NEVER_MS
+    if not back.any():
+        return back
+    wait_s = params.reconnect_s_min + (params.reconnect_s_max - params.reconnect_s_min) * spread(
+        np.arange(len(back)), 1
+    )
+    recent: Bools = back & ((now.mono_ms - live.reconnected_mono_ms) < 1000 * wait_s)
+    return recent

@@ -1,0 +1,101 @@
+"""What devices say. Batches are columns of equal length; `slots` index the fleet."""
+
+from dataclasses import dataclass
+
+from gateway.domain.types import Bools, Flags, Floats, Ints, Slots, Small, UnclearBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveBatch:
+    """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes.
+    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or not said. `unclear`
+    holds `Unclear` bits, None = everything that was said was understood. `reserve_again`: the reserve is the one that
+    was read before, it was not asked for anew (None = of nobody)."""
+
+    slots: Slots
+    fresh: Bools
+    device_t_ms: Ints
+    battery_w: Floats
+    soc_pct: Floats
+    soc_step_pct: Floats
+    temp_c: Floats
+    discharge_w_max: Floats
+    charge_w_max: Floats
+    reserve_pct: Floats
+    pv_w: Floats
+    load_w: Floats
+    grid_w: Floats
+    grid_l1_w: Floats
+    grid_l2_w: Floats
+    grid_l3_w: Floats
+    mode: Small
+    grid: Small
+    locked: Small
+    opt_out: Small
+    faults: Ints
+    cmd: Ints
+    reserve_again: Bools | None = None
+    unclear: Flags | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyBatch:
+    """Settlement samples. `t_ms` is the end of a span of `span_ms`; counters are lifetime AC counters, `*_wh` the
+    energy within the span of a product without (fine) counters, `*_w` mean power over it. Several rows may belong to
+    one device."""
+
+    slots: Slots
+    boot: Ints
+    seq: Ints
+    t_ms: Ints
+    span_ms: Ints
+    charge_counter_wh: Floats
+    discharge_counter_wh: Floats
+    charge_wh: Floats
+    discharge_wh: Floats
+    battery_w: Floats
+    soc_pct: Floats
+    grid_w: Floats
+    pv_w: Floats
+    load_w: Floats
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusBatch:
+    """Presence of devices as they or their last will tell it."""
+
+    slots: Slots
+    online: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckBatch:
+    """Devices' answers to commands: `cmd` the command's id, `result` a `CommandResult`."""
+
+    slots: Slots
+    cmd: Ints
+    result: Small
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckToken:
+    """What a link needs to acknowledge the messages behind a batch; opaque to everyone else."""
+
+    generation: int
+    packet_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingBatch:
+    """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable. `unclear` came
+    after what `live` holds of the same device."""
+
+    live: LiveBatch | None = None
+    unclear: UnclearBatch | None = None
+    energy: EnergyBatch | None = None
+    status: StatusBatch | None = None
+    acks: AckBatch | None = None
+    token: AckToken | None = None

@@ -1,0 +1,86 @@
+"""Columns of one length that grow together: the shape of everything that is kept per device."""
+
+import mmap
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gateway.domain.types import Bools, Ints
+
+Singles = NDArray[np.float32]
+
+MAPPED_BYTES = 1 << 16
+
+
+def _blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
+    """A column of `fill`. Large ones are mapped: a page of zeros that nobody writes to takes no memory, and columns
+    that were outgrown go back to the system at once, whatever else lies on the heap."""
+    size = n * np.dtype(dtype).itemsize
+    memory = (
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if size >= MAPPED_BYTES else bytearray(size)
+    )
+    column: NDArray[np.generic] = np.frombuffer(memory, dtype=dtype)
+    if fill:
+        column[:] = fill
+    return column
+
+
+def _write(column: NDArray[np.generic], at: slice | Bools, values: NDArray[np.generic]) -> None:
+    """Write to a new column, but not zeros to zeros: that would take memory. Minus nothing is not zero."""
+    if np.ascontiguousarray(values).view(np.uint8).any() or column[at].any():
+        column[at] = values
+
+
+def run(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:
+    """The same rows as a slice where they are a run of ascending numbers: many times faster to read and write by."""
+    if len(rows) > 1 and rows[-1] - rows[0] == len(rows) - 1 and bool((rows[1:] > rows[:-1]).all()):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+class Table:
+    """Columns of one length that grow together. Subclasses name them in `SPEC` as (dtype, value of a new slot). What
+    few devices need begins at zero: that takes no memory before something else is written to it."""
+
+    SPEC: ClassVar[Mapping[str, tuple[DTypeLike, float | int | bool]]] = {}
+
+    def __init__(self, capacity: int = 0) -> None:
+        for name, (dtype, fill) in self.SPEC.items():
+            setattr(self, name, _blank(capacity, dtype, fill))
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        array: NDArray[np.generic] = getattr(self, name)
+        return array
+
+    def grow(self, capacity: int) -> None:
+        for name, (dtype, fill) in self.SPEC.items():
+            old, new = self.column(name), _blank(capacity, dtype, fill)
+            _write(new, slice(len(old)), old)
+            setattr(self, name, new)
+
+    def blank(self, slot: int, *, but: Collection[str] = ()) -> None:
+        """Make a slot what a new one is, in all columns `but` these."""
+        for name, (_, fill) in self.SPEC.items():
+            if name not in but:
+                self.column(name)[slot] = fill
+
+    def load(self, name: str, values: NDArray[np.generic]) -> None:
+        """Give the first slots of a column these values."""
+        _write(self.column(name), slice(len(values)), values)
+
+    def renumber(self, old_slots: Ints) -> None:
+        """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
+        known = old_slots >= 0
+        for name, (dtype, fill) in self.SPEC.items():
+            moved = _blank(len(old_slots), dtype, fill)
+            _write(moved, known, self.column(name)[old_slots[known]])
+            setattr(self, name, moved)
+
+    def view(self, n: int) -> Self:
+        """The first `n` rows, as a view of the same memory."""
+        out = object.__new__(type(self))
+        for name in self.SPEC:
+            setattr(out, name, self.column(name)[:n])
+        return out

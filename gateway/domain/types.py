@@ -1,0 +1,103 @@
+"""The words that every layer shares: ids, time, array types, who steers a device and whether it has grid.
+
+Power in W, + = discharge (grid power: + = import); energy in Wh on the AC side; SoC and reserve in percent of usable
+capacity; time in UTC epoch milliseconds. NaN (columns) and None (scalars) mean unknown, never 0.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+DeviceId = NewType("DeviceId", str)
+
+EventId = NewType("EventId", str)
+
+Floats = NDArray[np.float64]
+
+Ints = NDArray[np.int64]
+
+Slots = NDArray[np.int32]
+
+Small = NDArray[np.int8]
+
+Flags = NDArray[np.int16]
+
+Bools = NDArray[np.bool_]
+
+ID_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
+
+_ID = re.compile(ID_PATTERN)
+
+UNLIMITED = math.inf
+
+NEVER_MS = -(1 << 62)
+
+
+def is_device_id(text: str) -> bool:
+    """Whether `text` may name a device: safe in topics, paths and logs."""
+    return _ID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """One instant: `utc_ms` for edges and events, `mono_ms` for ages, leases and deadlines."""
+
+    utc_ms: int
+    mono_ms: int
+
+
+class Mode(IntEnum):
+    """Who steers the battery, as the device reports it."""
+
+    UNKNOWN = 0
+    SELF_CONSUMPTION = 1
+    REMOTE = 2
+    BACKUP = 3
+    OTHER = 4
+
+
+class Grid(IntEnum):
+    """Whether the home is connected to the grid."""
+
+    UNKNOWN = 0
+    ON = 1
+    ISLAND = 2
+
+
+class Unclear(IntFlag):
+    """Members of a live reading that a device said and nobody understood; `GRID_PHASES` any of the three, `MESSAGE` the
+    whole of it. A member that is not there is not unclear."""
+
+    MODE = 1
+    GRID = 2
+    LOCKED = 4
+    OPT_OUT = 8
+    FAULTS = 16
+    RESERVE_PCT = 32
+    DISCHARGE_W_MAX = 64
+    CHARGE_W_MAX = 128
+    TEMP_C = 256
+    GRID_PHASES = 512
+    MESSAGE = 1024
+
+
+CLEAR = Unclear(0)
+
+
+def unclear_names(bits: int) -> list[str]:
+    """Bits as the names of members, in order."""
+    return [str(member.name).lower() for member in Unclear if bits & member]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnclearBatch:
+    """Devices that said something of now that cannot be folded into their newest reading: a message nobody can read,
+    or one of unknown age with members nobody understands. `unclear` holds `Unclear` bits."""
+
+    slots: Slots
+    unclear: Flags
