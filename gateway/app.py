@@ -37,7 +37,7 @@ from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt import MqttLink
 from gateway.offline import Transports, locked
 from gateway.ports import DeviceLink, Journal, JournalState
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
 from gateway.services.checkpoint import Checkpointer, restore_columns, restore_records

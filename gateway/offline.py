@@ -20,7 +20,7 @@ from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks
 from gateway.ports import PointLinks
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.inventory import Imported, Inventory, parse_rows
 from gateway.services.probe import Probe, probe

@@ -15,10 +15,10 @@ from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.readings import AckToken, ReadingBatch
 from gateway.domain.types import DeviceId, EventId
-from gateway.profiles.point_codec import Read
-from gateway.profiles.point_schema import Point
-from gateway.profiles.schema import ProfileDocument
-from gateway.profiles.sequences import Request
+from gateway.profiles.compiled.points import Read
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.language.points import Point
+from gateway.profiles.language.product import ProfileDocument
 
 Emit = Callable[[ReadingBatch], None]
 Submit = Callable[[EventRequest], Awaitable[Answer]]

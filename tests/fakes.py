@@ -42,9 +42,9 @@ from gateway.ports import (
     StopAll,
     Trusted,
 )
-from gateway.profiles.codec import Codec, compile_profile
+from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.schema import ProfileDocument
 
 FACTS = ProductFacts(
     lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,

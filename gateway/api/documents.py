@@ -11,8 +11,8 @@ from gateway.api.interval_models import IntervalBody, LiveReport
 from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport
 from gateway.api.openapi import openapi
 from gateway.profiles.asyncapi import asyncapi
-from gateway.profiles.codec import Codec
-from gateway.profiles.json_schema import profile_schema
+from gateway.profiles.compile import Codec
+from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profiles
 from gateway.signals.body import EventBody
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS

@@ -19,7 +19,7 @@ from gateway.cli.shared import (
 )
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.offline import probe_device
-from gateway.profiles.json_schema import profile_schema
+from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profile, load_profiles
 from gateway.profiles.summary import summary
 

@@ -26,10 +26,10 @@ from gateway.links.json_values import (
     value_at,
 )
 from gateway.ports import Target
-from gateway.profiles.point_codec import Marker, Raw, Unwritable
-from gateway.profiles.point_schema import WriteTo
-from gateway.profiles.sequences import Request
-from gateway.profiles.transport_schema import HttpSection
+from gateway.profiles.compiled.points import Marker, Raw, Unwritable
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.language.points import WriteTo
+from gateway.profiles.language.transport import HttpSection
 
 __all__ = ["HttpLinks", "HttpStats"]
 

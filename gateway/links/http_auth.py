@@ -8,7 +8,7 @@ import aiohttp
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, InvalidInput, LinkDown, PeerRefused
-from gateway.profiles.transport_schema import Auth
+from gateway.profiles.language.transport import Auth
 
 REFUSED_REST_MS = 60_000
 COOKIES_MAX = 32

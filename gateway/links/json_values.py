@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import orjson
 
-from gateway.profiles.json_text import tolerant_json
-from gateway.profiles.point_codec import Marker, Raw, Unwritable
-from gateway.profiles.point_schema import Scalar, WriteTo
+from gateway.profiles.compiled.json_text import tolerant_json
+from gateway.profiles.compiled.points import Marker, Raw, Unwritable
+from gateway.profiles.language.points import Scalar, WriteTo
 
 Json = object
 INTEGRAL_MAX = 2.0**53

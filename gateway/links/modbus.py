@@ -20,10 +20,10 @@ from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Bundle, Limits, Pl
 from gateway.links.modbus_turns import ModbusStats, Pacing
 from gateway.links.sunspec import Chain, address_of, other_product, walk
 from gateway.ports import Target
-from gateway.profiles.point_codec import Marker, Raw
-from gateway.profiles.point_schema import Point
-from gateway.profiles.sequences import Request
-from gateway.profiles.transport_schema import ModbusSection, SunSpec
+from gateway.profiles.compiled.points import Marker, Raw
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.language.points import Point
+from gateway.profiles.language.transport import ModbusSection, SunSpec
 
 __all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
 

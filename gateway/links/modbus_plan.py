@@ -6,7 +6,7 @@ A scale factor moves with the value that it scales, so what it scales is read to
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from gateway.profiles.transport_schema import ModbusSection
+from gateway.profiles.language.transport import ModbusSection
 
 ADDRESSES = 65_536
 

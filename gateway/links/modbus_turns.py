@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.domain.errors import GatewayError
 from gateway.links.modbus_pdu import WRITES, Refusal, Words
-from gateway.profiles.transport_schema import ModbusSection
+from gateway.profiles.language.transport import ModbusSection
 
 IDLE_SHARE = 0.5
 CODES = frozenset((*range(1, 12), 0x80))

@@ -21,8 +21,8 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.ports import Emit
-from gateway.profiles.codec import Codec
-from gateway.profiles.message_codec import Columns, Decoder, Refused, Route
+from gateway.profiles.compile import Codec
+from gateway.profiles.compiled.messages import Columns, Decoder, Refused, Route
 from gateway.transports.mqtt.connection import Connection, OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 

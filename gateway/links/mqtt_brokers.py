@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 
 from gateway.domain.errors import InvalidInput
 from gateway.ports import Target
-from gateway.profiles.transport_schema import MqttSection
+from gateway.profiles.language.transport import MqttSection
 from gateway.transports.mqtt.settings import DEFAULT_PORTS, MqttSettings
 
 # A product's own broker serves one home: its packets are small, and there may be thousands of connections.

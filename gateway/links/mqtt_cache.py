@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
 from gateway.links.json_values import Json, parse_json, raw_of, tokens_of, value_at
-from gateway.profiles.point_codec import Marker, Read, Unreadable
-from gateway.profiles.point_schema import Point, PointType
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.compiled.points import Marker, Read, Unreadable
+from gateway.profiles.language.points import Point, PointType
+from gateway.profiles.language.product import ProfileDocument
 
 NO_LEVEL = frozenset("/+#\0")
 RARELY = ("once", "slow")

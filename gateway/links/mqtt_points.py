@@ -19,11 +19,11 @@ from gateway.links.json_values import json_body, text_of
 from gateway.links.mqtt_brokers import broker_of
 from gateway.links.mqtt_cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
 from gateway.ports import Target
-from gateway.profiles.point_codec import Marker, Read, Unreadable, Unwritable
-from gateway.profiles.point_schema import Point, WriteTo
-from gateway.profiles.schema import ProfileDocument
-from gateway.profiles.sequences import Request
-from gateway.profiles.transport_schema import MqttKeepalive, MqttSection
+from gateway.profiles.compiled.points import Marker, Read, Unreadable, Unwritable
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.language.points import Point, WriteTo
+from gateway.profiles.language.product import ProfileDocument
+from gateway.profiles.language.transport import MqttKeepalive, MqttSection
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 

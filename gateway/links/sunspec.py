@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from gateway.domain.errors import PeerRefused
 from gateway.links.modbus_plan import ADDRESSES
-from gateway.profiles.point_schema import Point
-from gateway.profiles.transport_schema import SunSpec
+from gateway.profiles.language.points import Point
+from gateway.profiles.language.transport import SunSpec
 
 MARKER = (0x5375, 0x6E53)
 END_ID = 0xFFFF

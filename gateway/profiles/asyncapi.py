@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.domain.types import ID_PATTERN
-from gateway.profiles.codec import Codec
-from gateway.profiles.message_schema import Commands, Member, MemberType, Message
-from gateway.profiles.points import CATALOGUE
+from gateway.profiles.compile import Codec
+from gateway.profiles.language.messages import Commands, Member, MemberType, Message
+from gateway.profiles.language.quantities import CATALOGUE
 
 ASYNCAPI_VERSION = "3.0.0"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gateway.domain.errors import InvalidInput
-from gateway.profiles.checks import faults_of
-from gateway.profiles.codec import Codec, compile_profile
-from gateway.profiles.schema import ProfileDocument
-from gateway.profiles.strict_yaml import BYTES_MAX, Loc, NotStrict, Place, read_yaml
+from gateway.profiles.checks.product import faults_of
+from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.language.product import ProfileDocument
+from gateway.yaml_lines import BYTES_MAX, Loc, NotStrict, Place, read_yaml
 
 FAULTS_MAX = 50
 WORDS_MAX = 300

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gateway.profiles.codec import Codec
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.compile import Codec
+from gateway.profiles.language.product import ProfileDocument
 
 RESERVE_ONLY = "reserve only"
 TELEMETRY_ONLY = "telemetry only"

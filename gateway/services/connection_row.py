@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.domain.fleet.device import Connection, Device
-from gateway.profiles.base import Name
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.language.base import Name
+from gateway.profiles.language.product import ProfileDocument
 
 ADDRESS_MAX = 255
 VALUE_MAX = 128

@@ -18,7 +18,7 @@ from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.ports import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.services.connection_row import (
     Address,
     Line,

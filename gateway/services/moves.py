@@ -11,7 +11,7 @@ from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.services.connection_row import Place, place_of
 
 HELD = {Held.CONTROLLED: "under control", Held.RELEASING: "being released"}

@@ -8,10 +8,10 @@ from gateway.domain.errors import NotThisProduct
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.ports import PointLink, PointLinks, Target
-from gateway.profiles.codec import Codec
-from gateway.profiles.point_codec import Read, Value, Values
-from gateway.profiles.points import READINGS
-from gateway.profiles.program import PointProduct, Program
+from gateway.profiles.compile import Codec
+from gateway.profiles.compiled.points import Read, Value, Values
+from gateway.profiles.compiled.variant import PointProduct, Program
+from gateway.profiles.language.quantities import READINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

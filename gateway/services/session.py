@@ -12,8 +12,8 @@ from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports import Journal, PointLink, PointLinks, Setting, Target
-from gateway.profiles.point_codec import Values
-from gateway.profiles.program import Canonical, Group, PointProduct, Program
+from gateway.profiles.compiled.points import Values
+from gateway.profiles.compiled.variant import Canonical, Group, PointProduct, Program
 from gateway.services.meter import EnergySample, Meter
 from gateway.services.steering import Command, Done, Steering, SteeringStats
 

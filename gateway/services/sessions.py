@@ -15,9 +15,9 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.ports import Emit, Journal, PointLinks, Setting, Target
-from gateway.profiles.codec import Codec
-from gateway.profiles.points import LIVE
-from gateway.profiles.program import Canonical
+from gateway.profiles.compile import Codec
+from gateway.profiles.compiled.variant import Canonical
+from gateway.profiles.language.quantities import LIVE
 from gateway.services.meter import EnergySample
 from gateway.services.observe import Sample
 from gateway.services.session import Hearer, Session, SessionStats, State

@@ -15,10 +15,10 @@ from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
 from gateway.domain.types import DeviceId
 from gateway.ports import Journal, PointLink, PriorRestored, PriorSaved, Setting
-from gateway.profiles.control_schema import Step
-from gateway.profiles.point_codec import Unwritable, Value
-from gateway.profiles.program import Program
-from gateway.profiles.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
+from gateway.profiles.compiled.points import Unwritable, Value
+from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
+from gateway.profiles.compiled.variant import Program
+from gateway.profiles.language.control import Step
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
 from gateway.ports import Change, DeviceLink, Emit, EventDelivered, Journal, JournalState
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher

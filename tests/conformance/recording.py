@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.ports import PointLink, PointLinks, Target
-from gateway.profiles.point_codec import Read
-from gateway.profiles.sequences import Request
+from gateway.profiles.compiled.points import Read
+from gateway.profiles.compiled.sequences import Request
 
 
 class RecordingLinks:

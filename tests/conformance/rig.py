@@ -28,11 +28,11 @@ from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks
 from gateway.ports import PointLinks
-from gateway.profiles.codec import Codec
-from gateway.profiles.control_schema import Control as Sequences
-from gateway.profiles.control_schema import Watchdog
+from gateway.profiles.compile import Codec
+from gateway.profiles.language.control import Control as Sequences
+from gateway.profiles.language.control import Watchdog
+from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.schema import ProfileDocument
 from gateway.services import sessions as sessions_module
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher

@@ -8,8 +8,8 @@ import pytest_asyncio
 from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.fleet.columns import Held
 from gateway.domain.types import Mode
-from gateway.profiles.control_schema import Step
-from gateway.profiles.point_schema import Point
+from gateway.profiles.language.control import Step
+from gateway.profiles.language.points import Point
 from tests.conformance.rig import CODECS, MIDNIGHT_S, PRODUCTS, STEERED, Rig, bench
 
 REFUSED = (Delivery.REFUSED, CommandResult.REFUSED)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.types import Grid, Mode
-from gateway.profiles.points import COUNTERS
+from gateway.profiles.language.quantities import COUNTERS
 from tests.conformance.rig import CODECS, MIDNIGHT_S, NOON_S, PRODUCTS, STEERED, Rig, bench
 
 # A reading is a difference or a sum of values that are rounded one by one.

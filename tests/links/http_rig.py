@@ -14,10 +14,10 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.http import HttpLink, HttpLinks
 from gateway.ports import Target
+from gateway.profiles.compiled.points import Raw
+from gateway.profiles.compiled.sequences import PointWrite, Request
+from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Raw
-from gateway.profiles.schema import ProfileDocument
-from gateway.profiles.sequences import PointWrite, Request
 from tests.virtual.clock import loop_clock
 
 PROFILE = """

@@ -13,8 +13,8 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink, ModbusLinks
 from gateway.ports import Target
+from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.sequences import PointWrite, Request
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal
 from simulators.faces.plant import Trouble
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerBusy, PeerRefused, ProtocolViolation
-from gateway.profiles.point_codec import Marker, Raw, Unwritable
+from gateway.profiles.compiled.points import Marker, Raw, Unwritable
 from tests.links.http_rig import STATUS, battery, http_links, opened, request, target
 from tests.services.waiting import turns, until
 

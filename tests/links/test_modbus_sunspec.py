@@ -8,9 +8,9 @@ import pytest
 from gateway.domain.errors import NotThisProduct, PeerRefused
 from gateway.links.modbus import ModbusLink
 from gateway.links.sunspec import Model, address_of, walk
-from gateway.profiles.point_codec import Marker
-from gateway.profiles.point_schema import Point, PointType
-from gateway.profiles.transport_schema import SunSpec
+from gateway.profiles.compiled.points import Marker
+from gateway.profiles.language.points import Point, PointType
+from gateway.profiles.language.transport import SunSpec
 from tests.links.modbus_rig import Bench, Device, Served, target, writes
 
 MARKER = (0x5375, 0x6E53)

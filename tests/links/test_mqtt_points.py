@@ -16,9 +16,9 @@ from gateway.domain.types import DeviceId
 from gateway.links import mqtt_points
 from gateway.links.mqtt_points import MqttPointLink, MqttPointLinks
 from gateway.ports import Target
+from gateway.profiles.compiled.points import Marker, Raw, Unreadable
+from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Marker, Raw, Unreadable
-from gateway.profiles.sequences import PointWrite, Request
 from gateway.transports.mqtt.connection import Connection as MqttConnection
 from gateway.transports.mqtt.connection import OutMessage
 from simulators.broker import Broker, User

@@ -11,9 +11,9 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink
 from gateway.ports import Target
+from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.variant import Canonical, Program
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.point_codec import Value
-from gateway.profiles.program import Canonical, Program
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
 from simulators.faces.sunspec_der import SunSpecDer

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from gateway.profiles.codec import Codec, compile_profile
+from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.loader import parse_profile
 
 FACTS = """

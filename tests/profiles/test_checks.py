@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.domain.errors import InvalidInput
-from gateway.profiles.checks import faults_of
+from gateway.profiles.checks.product import faults_of
+from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.schema import ProfileDocument
 from tests.profiles.samples import HTTP, MODBUS, MQTT, SAMPLES, changed
 
 Raw = dict[str, Any]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from gateway.domain.commands import CommandOp
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import CLEAR, NEVER_MS, Grid, Mode, Unclear, is_device_id
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
+from gateway.profiles.compiled.messages import Refused, Route
 from gateway.profiles.loader import load_profiles, parse_profile
-from gateway.profiles.message_codec import Refused, Route
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 REFERENCE = (PROFILES / "reference-mqtt.yaml").read_text()
@@ -173,7 +173,7 @@ def test_signs_of_a_charge_positive_product_are_made_canonical_both_ways() -> No
 
 
 def _compiled(raw: dict[str, object]) -> Codec:
-    from gateway.profiles.codec import compile_profile
+    from gateway.profiles.compile import compile_profile
 
     return compile_profile(parse_profile(yaml.safe_dump(raw), name="test.yaml"))
 

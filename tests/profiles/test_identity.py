@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.variant import Program
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.point_codec import Value
-from gateway.profiles.program import Program
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS: dict[str, Program] = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.profiles.point_codec import DecodeCounts, Marker, PointCodec, Raw, Unwritable, Value
-from gateway.profiles.point_schema import REGISTERS, Point, PointType
+from gateway.profiles.compiled.points import DecodeCounts, Marker, PointCodec, Raw, Unwritable, Value
+from gateway.profiles.language.points import REGISTERS, Point, PointType
 
 WHOLE = ["u16", "i16", "u32", "i32", "u64", "i64"]
 LIMITS = {

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
-from gateway.profiles.codec import compile_profile
+from gateway.profiles.compile import compile_profile
 from gateway.profiles.loader import FAULTS_MAX, load_profile, load_profiles, parse_profile
-from gateway.profiles.strict_yaml import ALIASES_MAX, BYTES_MAX, DEPTH_MAX
+from gateway.yaml_lines import ALIASES_MAX, BYTES_MAX, DEPTH_MAX
 from tests.profiles.samples import HTTP, MODBUS, MQTT, SAMPLES, changed
 
 ROOT = Path(__file__).parents[2]

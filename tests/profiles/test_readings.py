@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.types import Grid, Mode
-from gateway.profiles.point_codec import Value
-from gateway.profiles.point_schema import Match, Reading
-from gateway.profiles.readings import compile_reading, holds, mismatch
+from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.readings import compile_reading, holds, mismatch
+from gateway.profiles.language.points import Match, Reading
 
 
 def read(name: str, reading: dict[str, Any], **values: Value) -> float:

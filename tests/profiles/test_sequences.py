@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.commands import CommandOp
-from gateway.profiles.control_schema import Step
-from gateway.profiles.point_codec import Marker, PointCodec, Raw, Unwritable, Value
-from gateway.profiles.point_schema import Point
-from gateway.profiles.program import PointProduct, Program
-from gateway.profiles.sequences import Quantities, Request, Wait, actions, shows
+from gateway.profiles.compiled.points import Marker, PointCodec, Raw, Unwritable, Value
+from gateway.profiles.compiled.sequences import Quantities, Request, Wait, actions, shows
+from gateway.profiles.compiled.variant import PointProduct, Program
+from gateway.profiles.language.control import Step
+from gateway.profiles.language.points import Point
 from tests.profiles.samples import HTTP, MODBUS, changed, compiled
 
 VOLATILE: dict[str, object] = {"access": "rw", "storage": "volatile"}

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.domain.types import CLEAR, Grid, Unclear
-from gateway.profiles.point_codec import Marker, Read, Unreadable, Values
-from gateway.profiles.program import Program
+from gateway.profiles.compiled.points import Marker, Read, Unreadable, Values
+from gateway.profiles.compiled.variant import Program
 from tests.profiles.samples import HTTP, MODBUS, changed, compiled
 
 

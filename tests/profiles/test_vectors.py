@@ -12,12 +12,12 @@ from gateway.domain.types import unclear_names
 from gateway.links.json_values import raw_of, tokens_of, value_at
 from gateway.links.mqtt_cache import DeviceCache, points_of, topic_of
 from gateway.links.sunspec import Model, address_of
-from gateway.profiles.base import Name, Source, Strict
+from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
+from gateway.profiles.compiled.readings import holds
+from gateway.profiles.compiled.variant import PointProduct, Program
+from gateway.profiles.language.base import Name, Source, Strict
+from gateway.profiles.language.quantities import READINGS
 from gateway.profiles.loader import load_profiles
-from gateway.profiles.point_codec import Marker, Raw, Unreadable, Value, Values
-from gateway.profiles.points import READINGS
-from gateway.profiles.program import PointProduct, Program
-from gateway.profiles.readings import holds
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors"

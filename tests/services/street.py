@@ -21,7 +21,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId, EventId
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profile
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher

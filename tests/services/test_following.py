@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 
 from gateway.domain.commands import CommandOp, CommandResult
-from gateway.profiles.codec import compile_profile
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.sequences import Request
 from tests.services.test_steering import PROFILE, Bench, Device
 
 LEASE_S = 60

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
-from gateway.profiles.codec import Codec
+from gateway.profiles.compile import Codec
 from gateway.services.inventory import Inventory, Parsed, parse_rows
 from tests.fakes import MemoryJournal, message_product
 from tests.profiles.samples import HTTP, MODBUS, MQTT, changed, compiled

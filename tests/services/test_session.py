@@ -10,11 +10,11 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Now
 from gateway.ports import PointLink, Target
-from gateway.profiles.codec import compile_profile
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.compiled.points import Raw
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.compiled.variant import Canonical
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Raw
-from gateway.profiles.program import Canonical
-from gateway.profiles.sequences import Request
 from gateway.services.custody import Custody
 from gateway.services.session import Hearer, Session, SessionStats, State
 from gateway.services.sessions import live_batch

@@ -19,9 +19,9 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId
 from gateway.ports import Setting, Target
-from gateway.profiles.codec import Codec, compile_profile
+from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.compiled.points import Raw
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Raw
 from gateway.services import sessions as sessions_module
 from gateway.services.inventory import Imported, Inventory, parse_rows
 from gateway.services.session import State

@@ -14,11 +14,11 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import unclear_names
 from gateway.ports import Target
-from gateway.profiles.codec import compile_profile
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.compiled.points import Read
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.language.product import Polling
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Read
-from gateway.profiles.schema import Polling
-from gateway.profiles.sequences import Request
 from gateway.services.sessions import Sessions
 from gateway.services.supervisor import Supervisor
 from tests.fakes import MemoryJournal, home

@@ -10,11 +10,11 @@ from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import LinkDown, PeerRefused, StorageError
 from gateway.domain.types import DeviceId
 from gateway.ports import Change, PriorRestored, PriorSaved
-from gateway.profiles.codec import compile_profile
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.compiled.points import Marker, Raw, Value
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.compiled.variant import Program
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Marker, Raw, Value
-from gateway.profiles.program import Program
-from gateway.profiles.sequences import Request
 from gateway.services.steering import Command, Steering, SteeringStats
 from tests.fakes import MemoryJournal
 

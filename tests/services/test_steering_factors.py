@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from gateway.domain.commands import CommandOp, CommandResult
-from gateway.profiles.codec import compile_profile
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.compiled.points import Raw, Value
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.compiled.variant import Program
 from gateway.profiles.loader import parse_profile
-from gateway.profiles.point_codec import Raw, Value
-from gateway.profiles.program import Program
-from gateway.profiles.sequences import Request
 from tests.services.test_steering import PROFILE, START, Bench, Device
 
 SCALED = PROFILE.replace(

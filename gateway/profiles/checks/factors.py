@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from gateway.profiles.point_schema import Point, PointType
-from gateway.profiles.transport_schema import ModbusSection
+from gateway.profiles.language.points import Point, PointType
+from gateway.profiles.language.transport import ModbusSection
 
 Span = tuple[int, int]
 """Registers from one to before another, counted from the id word where they lie in a model."""

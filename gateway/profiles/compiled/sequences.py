@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.profiles.control_schema import Step
-from gateway.profiles.point_codec import DecodeCounts, PointCodec, Raw, Unwritable, Value
+from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Raw, Unwritable, Value
+from gateway.profiles.language.control import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

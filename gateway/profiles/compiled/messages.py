@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
 from gateway.domain.types import CLEAR, Unclear, is_device_id
-from gateway.profiles.base import FLIPPED, Sign
-from gateway.profiles.json_text import tolerant_json
-from gateway.profiles.message_schema import Member, MemberType, Message
-from gateway.profiles.points import CATALOGUE, Canonical
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.compiled.json_text import tolerant_json
+from gateway.profiles.language.base import FLIPPED, Sign
+from gateway.profiles.language.messages import Member, MemberType, Message
+from gateway.profiles.language.product import ProfileDocument
+from gateway.profiles.language.quantities import CATALOGUE, Canonical
 
 Columns = dict[str, NDArray[Any]]
 MAX_INTEGER = 2**53

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gateway.profiles.base import Key, Sign, Strict, TopicPattern
+from gateway.profiles.language.base import Key, Sign, Strict, TopicPattern
 
 
 class MemberType(StrEnum):

@@ -11,14 +11,14 @@ from typing import Literal
 from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
 from gateway.domain.types import CLEAR, Unclear
-from gateway.profiles.base import EvidenceTag
-from gateway.profiles.control_schema import Control, Step, Watchdog
-from gateway.profiles.point_codec import DecodeCounts, PointCodec, Read, Value, Values, decode_all
-from gateway.profiles.point_schema import Point, Term
-from gateway.profiles.points import COUNTERS, READINGS
-from gateway.profiles.readings import compile_doubt, compile_reading, holds, mismatch
-from gateway.profiles.schema import Overlay, ProfileDocument
-from gateway.profiles.sequences import Action, Quantities, actions
+from gateway.profiles.compiled.points import DecodeCounts, PointCodec, Read, Value, Values, decode_all
+from gateway.profiles.compiled.readings import compile_doubt, compile_reading, holds, mismatch
+from gateway.profiles.compiled.sequences import Action, Quantities, actions
+from gateway.profiles.language.base import EvidenceTag
+from gateway.profiles.language.control import Control, Step, Watchdog
+from gateway.profiles.language.points import Point, Term
+from gateway.profiles.language.product import Overlay, ProfileDocument
+from gateway.profiles.language.quantities import COUNTERS, READINGS
 
 Group = Literal["live", "energy", "slow", "once"]
 GROUPS: tuple[Group, ...] = ("live", "energy", "slow", "once")

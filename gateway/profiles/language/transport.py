@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.profiles.base import Key, Name, Strict, TopicPattern
-from gateway.profiles.point_schema import HttpPath, Pointer
+from gateway.profiles.language.base import Key, Name, Strict, TopicPattern
+from gateway.profiles.language.points import HttpPath, Pointer
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 Register = Annotated[int, Field(ge=0, le=65535)]

@@ -14,8 +14,8 @@ from enum import Enum
 import numpy as np
 
 from gateway.domain.errors import GatewayError
-from gateway.profiles.base import FLIPPED
-from gateway.profiles.point_schema import REGISTERS, Point, PointType
+from gateway.profiles.language.base import FLIPPED
+from gateway.profiles.language.points import REGISTERS, Point, PointType
 
 Words = tuple[int, ...]
 Value = float | str | bool | None

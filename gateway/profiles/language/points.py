@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from gateway.profiles.base import EvidenceTag, Key, Name, Sign, Source, Strict, TopicPattern
+from gateway.profiles.language.base import EvidenceTag, Key, Name, Sign, Source, Strict, TopicPattern
 
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]{1,64}){0,8}$")]
 HttpPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./{}?=&]*$", max_length=200)]

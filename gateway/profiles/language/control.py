@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.profiles.base import Name, Strict
-from gateway.profiles.point_schema import Match, Scalar
+from gateway.profiles.language.base import Name, Strict
+from gateway.profiles.language.points import Match, Scalar
 
 Quantity = Literal["setpoint_w", "magnitude_w", "grid_target_w", "inverter_target_w", "lease", "reserve_pct", "count"]
 

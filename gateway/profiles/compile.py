@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from gateway.domain.errors import invariant
 from gateway.domain.fleet.fleet import ProductFacts
-from gateway.profiles.checks import CYCLIC, faults_of
-from gateway.profiles.control_schema import Control, Watchdog
-from gateway.profiles.message_codec import Decoder, Encoder, Route
-from gateway.profiles.program import PointProduct
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.checks.product import CYCLIC, faults_of
+from gateway.profiles.compiled.messages import Decoder, Encoder, Route
+from gateway.profiles.compiled.variant import PointProduct
+from gateway.profiles.language.control import Control, Watchdog
+from gateway.profiles.language.product import ProfileDocument
 
 UNSTEERED_LEASE_S = 120.0
 

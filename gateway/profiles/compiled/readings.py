@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Mapping
 
-from gateway.profiles.base import FLIPPED
-from gateway.profiles.point_codec import Value, Values
-from gateway.profiles.point_schema import Case, Match, Reading
-from gateway.profiles.points import READINGS, Canonical
+from gateway.profiles.compiled.points import Value, Values
+from gateway.profiles.language.base import FLIPPED
+from gateway.profiles.language.points import Case, Match, Reading
+from gateway.profiles.language.quantities import READINGS, Canonical
 
 Get = Callable[[Mapping[str, Value]], float]
 Doubt = Callable[[Values, float], bool]

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from gateway.profiles.base import FLIPPED, Sign
-from gateway.profiles.control_schema import Control, Step, Watchdog
-from gateway.profiles.factor_checks import factor_faults
-from gateway.profiles.message_checks import message_faults
-from gateway.profiles.point_codec import PointCodec, Unwritable
-from gateway.profiles.point_schema import REGISTERS, Identity, Match, Point, Reading
-from gateway.profiles.points import READINGS, Canonical
-from gateway.profiles.schema import Overlay, ProfileDocument
-from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSection
+from gateway.profiles.checks.factors import factor_faults
+from gateway.profiles.checks.messages import message_faults
+from gateway.profiles.compiled.points import PointCodec, Unwritable
+from gateway.profiles.language.base import FLIPPED, Sign
+from gateway.profiles.language.control import Control, Step, Watchdog
+from gateway.profiles.language.points import REGISTERS, Identity, Match, Point, Reading
+from gateway.profiles.language.product import Overlay, ProfileDocument
+from gateway.profiles.language.quantities import READINGS, Canonical
+from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
 
 BATTERY_SIGNS = (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE)
 GRID_SIGNS = (Sign.IMPORT_POSITIVE, Sign.EXPORT_POSITIVE)

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gateway.domain.fleet.columns import SETTLE_S
-from gateway.profiles.base import Evidence, Name, Strict
-from gateway.profiles.control_schema import Control, Watchdog
-from gateway.profiles.message_schema import Commands, Message
-from gateway.profiles.point_schema import Identity, Match, Point, Reading
-from gateway.profiles.transport_schema import HttpSection, ModbusSection, MqttSection
+from gateway.profiles.language.base import Evidence, Name, Strict
+from gateway.profiles.language.control import Control, Watchdog
+from gateway.profiles.language.messages import Commands, Message
+from gateway.profiles.language.points import Identity, Match, Point, Reading
+from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
 
 
 class Facts(Strict):

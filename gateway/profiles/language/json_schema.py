@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.language.product import ProfileDocument
 
 
 def profile_schema() -> dict[str, Any]:

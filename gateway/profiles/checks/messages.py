@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from gateway.profiles.base import Sign
-from gateway.profiles.message_schema import Member, MemberType
-from gateway.profiles.points import CATALOGUE, Canonical
-from gateway.profiles.schema import ProfileDocument
+from gateway.profiles.language.base import Sign
+from gateway.profiles.language.messages import Member, MemberType
+from gateway.profiles.language.product import ProfileDocument
+from gateway.profiles.language.quantities import CATALOGUE, Canonical
 
 
 def message_faults(document: ProfileDocument) -> list[str]:

@@ -1,0 +1,1 @@
+"""What the schema alone cannot see in a profile."""

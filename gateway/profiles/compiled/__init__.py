@@ -1,0 +1,1 @@
+"""A profile at work: decoders, encoders, sequences."""
