@@ -36,7 +36,8 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt import MqttLink
 from gateway.offline import Transports, locked
-from gateway.ports import DeviceLink, Journal, JournalState
+from gateway.ports.journal import Journal, JournalState
+from gateway.ports.links import DeviceLink
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary

@@ -19,7 +19,7 @@ from gateway.domain.types import DeviceId
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks
-from gateway.ports import PointLinks
+from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.inventory import Imported, Inventory, parse_rows

@@ -19,29 +19,27 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.intervals.records import NO_CLOSES, Closes
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
-from gateway.ports import (
-    Accept,
+from gateway.ports.journal import (
     Change,
     ControlEnded,
     ControlTaken,
     DeviceEnrolled,
-    Emit,
     EventDecided,
     EventDelivered,
     EventMoved,
     HoldLifted,
     HoldSet,
-    IntervalBatch,
     JournalState,
     PriorRestored,
     PriorSaved,
     Quarantined,
     ReserveChanged,
     Setting,
-    SinkResult,
     StopAll,
     Trusted,
 )
+from gateway.ports.links import Emit
+from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles

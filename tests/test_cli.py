@@ -22,7 +22,7 @@ from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError
 from gateway.domain.types import DeviceId, EventId
 from gateway.offline import locked
-from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
+from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
 from gateway.storage.journal import SqliteJournal
 from tests.profiles.samples import MODBUS, SAMPLES
 from tests.test_config import PLAIN

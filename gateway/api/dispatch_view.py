@@ -25,7 +25,7 @@ from gateway.domain.events.exclusions import Hold
 from gateway.domain.events.lifecycle import RUNS, BookEntry
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId
-from gateway.ports import Journal
+from gateway.ports.journal import Journal
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Row, StatusReport, bodies

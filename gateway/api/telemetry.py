@@ -25,7 +25,7 @@ from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.completeness import DeviceDay
 from gateway.domain.types import DeviceId
-from gateway.ports import Audit, Keep, MissingInterval
+from gateway.ports.sinks import Audit, Keep, MissingInterval
 from gateway.services.completeness import DAY_MS, Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History, Question

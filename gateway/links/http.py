@@ -25,7 +25,7 @@ from gateway.links.json_values import (
     tokens_of,
     value_at,
 )
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Raw, Unwritable
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import WriteTo

@@ -19,7 +19,7 @@ from gateway.links.modbus_pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read
 from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Bundle, Limits, Place, plan, split
 from gateway.links.modbus_turns import ModbusStats, Pacing
 from gateway.links.sunspec import Chain, address_of, other_product, walk
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point

@@ -20,7 +20,7 @@ from gateway.domain.commands import CommandBatch, CommandOp, Delivery, WriteRepo
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
-from gateway.ports import Emit
+from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.messages import Columns, Decoder, Refused, Route
 from gateway.transports.mqtt.connection import Connection, OnMessages, OutMessage, PublishOutcome

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, ValidationError
 
 from gateway.domain.errors import InvalidInput
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.language.transport import MqttSection
 from gateway.transports.mqtt.settings import DEFAULT_PORTS, MqttSettings
 

@@ -18,7 +18,7 @@ from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.links.json_values import json_body, text_of
 from gateway.links.mqtt_brokers import broker_of
 from gateway.links.mqtt_cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Read, Unreadable, Unwritable
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point, WriteTo

@@ -9,7 +9,7 @@ from gateway.domain.intervals.completeness import ACCEPTED, WAITING, DeviceDay, 
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.ports import Sink
+from gateway.ports.sinks import Sink
 from gateway.storage.interval_query import Found, IntervalQueries
 from gateway.storage.intervals import IntervalLog
 from gateway.storage.standings import Standing

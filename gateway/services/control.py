@@ -31,7 +31,8 @@ from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Floats, Ints, Now, Slots, Unclear
-from gateway.ports import Change, DeviceLink, Journal, JournalState
+from gateway.ports.journal import Change, Journal, JournalState
+from gateway.ports.links import DeviceLink
 from gateway.services.custody import Custody
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Ledger

@@ -14,7 +14,7 @@ from gateway.domain.fleet import reserve
 from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.types import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
-from gateway.ports import Change, ControlEnded, ReserveChanged
+from gateway.ports.journal import Change, ControlEnded, ReserveChanged
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Protocol, assert_never
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports import Accept, IntervalBatch, Keep, Reject, Sink
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink
 from gateway.storage.interval_rows import Identity
 from gateway.storage.standings import START, Cursor, Parked, Standing
 

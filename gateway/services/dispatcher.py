@@ -14,7 +14,7 @@ from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, 
 from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
-from gateway.ports import Change, EventDecided, EventMoved, HoldLifted, HoldSet, Journal, JournalState, StopAll
+from gateway.ports.journal import Change, EventDecided, EventMoved, HoldLifted, HoldSet, Journal, JournalState, StopAll
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.records import Closes
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
 from gateway.domain.types import Ints, Slots
-from gateway.ports import DeviceLink, Emit
+from gateway.ports.links import DeviceLink, Emit
 from gateway.services.observe import Sample
 from gateway.services.terms import Terms
 from gateway.storage.recorder import Recorder

@@ -17,7 +17,7 @@ from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import ID_PATTERN, DeviceId
-from gateway.ports import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
+from gateway.ports.journal import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
 from gateway.profiles.compile import Codec
 from gateway.services.connection_row import (
     Address,

@@ -20,7 +20,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import reason_names
 from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots
-from gateway.ports import EventDelivered
+from gateway.ports.journal import EventDelivered
 
 PART_ROWS = 16_384
 """Rows of one event that are brought up to date in a tick; the rest follows in the next ones."""

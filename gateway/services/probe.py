@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway.domain.errors import NotThisProduct
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
-from gateway.ports import PointLink, PointLinks, Target
+from gateway.ports.links import PointLink, PointLinks, Target
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.points import Read, Value, Values
 from gateway.profiles.compiled.variant import PointProduct, Program

@@ -8,7 +8,7 @@ import numpy as np
 from gateway.domain.commands import CommandBatch, Delivery, WriteReport
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckToken
-from gateway.ports import DeviceLink, Emit
+from gateway.ports.links import DeviceLink, Emit
 
 
 class Router:

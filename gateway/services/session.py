@@ -11,7 +11,8 @@ from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
 from gateway.domain.types import DeviceId, Mode, Now
-from gateway.ports import Journal, PointLink, PointLinks, Setting, Target
+from gateway.ports.journal import Journal, Setting
+from gateway.ports.links import PointLink, PointLinks, Target
 from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import Canonical, Group, PointProduct, Program
 from gateway.services.meter import EnergySample, Meter

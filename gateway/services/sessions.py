@@ -14,7 +14,8 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
-from gateway.ports import Emit, Journal, PointLinks, Setting, Target
+from gateway.ports.journal import Journal, Setting
+from gateway.ports.links import Emit, PointLinks, Target
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.variant import Canonical
 from gateway.profiles.language.quantities import LIVE

@@ -14,7 +14,8 @@ from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
 from gateway.domain.types import DeviceId
-from gateway.ports import Journal, PointLink, PriorRestored, PriorSaved, Setting
+from gateway.ports.journal import Journal, PriorRestored, PriorSaved, Setting
+from gateway.ports.links import PointLink
 from gateway.profiles.compiled.points import Unwritable, Value
 from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
 from gateway.profiles.compiled.variant import Program

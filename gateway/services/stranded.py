@@ -7,7 +7,7 @@ profile. So each of them counts, until the profile is installed again and the ne
 import logging
 
 from gateway.domain.fleet.fleet import Fleet
-from gateway.ports import JournalState
+from gateway.ports.journal import JournalState
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from gateway.domain.fleet.columns import Bar
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, DeviceId, Now
-from gateway.ports import Change, Quarantined, Trusted
+from gateway.ports.journal import Change, Quarantined, Trusted
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import run
 from gateway.domain.types import EventId, Now, Slots
-from gateway.ports import Change, ControlEnded, ControlTaken, DeviceLink, EventDelivered, Journal
+from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDelivered, Journal
+from gateway.ports.links import DeviceLink
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)

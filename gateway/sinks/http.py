@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.sinks.rows import RowsPerS, row_of
 from gateway.sinks.web import exchange, open_session
 

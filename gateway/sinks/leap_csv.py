@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from gateway.clock import Clock
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.ports import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
 from gateway.sinks.leap_meters import MeterFile
 from gateway.sinks.leap_replies import DONE, JobReply, job_id_of, job_of, missing_of
 from gateway.sinks.leap_rows import FIRST_ROW_LINE, LENGTH_S, Document, Meter, render, validate

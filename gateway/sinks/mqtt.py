@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.sinks.rows import RowsPerS, row_of
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import replacing, sync_directory
-from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.sinks.arrow import NEEDED, available, write_parquet
 from gateway.sinks.rows import RowsPerS
 

@@ -2,7 +2,7 @@
 
 import aiohttp
 
-from gateway.ports import Keep
+from gateway.ports.sinks import Keep
 
 MAX_REPLY_BYTES = 4 << 20
 RETRY_AFTER_MAX_S = 3600.0

@@ -24,7 +24,7 @@ from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
-from gateway.ports import Change, EventDecided, EventDelivered, JournalState
+from gateway.ports.journal import Change, EventDecided, EventDelivered, JournalState
 from gateway.storage.delivery_rows import unpack
 from gateway.storage.journal_bodies import read_device, read_event, read_hold
 from gateway.storage.journal_writes import WRITE, audit, json_text

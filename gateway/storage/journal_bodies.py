@@ -14,7 +14,7 @@ from gateway.domain.events.exclusions import Hold
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.types import UNLIMITED
-from gateway.ports import EventDecided, Setting
+from gateway.ports.journal import EventDecided, Setting
 
 
 def device_body(device: Device) -> dict[str, Any]:

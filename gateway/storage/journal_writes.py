@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.domain.events.book import Outcome
-from gateway.ports import (
+from gateway.ports.journal import (
     Change,
     ControlEnded,
     ControlTaken,

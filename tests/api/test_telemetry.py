@@ -14,7 +14,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.types import DeviceId
-from gateway.ports import Audit, Keep, MissingInterval, Reject
+from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History

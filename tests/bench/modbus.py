@@ -25,7 +25,7 @@ from gateway.clock import SystemClock
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink, ModbusLinks
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import parse_profile
 from tests.bench.rig import PEER_CPU, Meter, aim, pin, report, rss_kib

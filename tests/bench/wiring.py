@@ -21,7 +21,8 @@ from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt import MqttLink, MqttLinkSettings
-from gateway.ports import Change, DeviceLink, Emit, EventDelivered, Journal, JournalState
+from gateway.ports.journal import Change, EventDelivered, Journal, JournalState
+from gateway.ports.links import DeviceLink, Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.control import Control

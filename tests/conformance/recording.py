@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.ports import PointLink, PointLinks, Target
+from gateway.ports.links import PointLink, PointLinks, Target
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
 

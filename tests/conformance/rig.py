@@ -27,7 +27,7 @@ from gateway.links import mqtt_points
 from gateway.links.http import HttpLinks
 from gateway.links.modbus import ModbusLinks
 from gateway.links.mqtt_points import MqttPointLinks
-from gateway.ports import PointLinks
+from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.language.control import Control as Sequences
 from gateway.profiles.language.control import Watchdog

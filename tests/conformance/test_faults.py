@@ -11,7 +11,7 @@ import pytest
 from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import LinkDown
 from gateway.domain.types import DeviceId, Mode
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.services.session import State
 from simulators.faces.plant import Face, Trouble
 from tests.conformance.recording import ignored

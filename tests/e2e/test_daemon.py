@@ -14,7 +14,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import ControlTaken
+from gateway.ports.journal import ControlTaken
 from gateway.storage.journal import SqliteJournal
 from simulators import processes
 from tests.brokers import BrokerProcess, standin_process

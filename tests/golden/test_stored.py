@@ -10,7 +10,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.fleet.device import Connection
 from gateway.domain.intervals.config import Agreed
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import (
+from gateway.ports.journal import (
     ControlEnded,
     ControlTaken,
     DeviceEnrolled,

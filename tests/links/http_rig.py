@@ -13,7 +13,7 @@ from gateway.clock import Clock
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.http import HttpLink, HttpLinks
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.language.product import ProfileDocument

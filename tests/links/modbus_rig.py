@@ -12,7 +12,7 @@ from gateway.clock import Clock, ManualClock
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink, ModbusLinks
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal

@@ -15,7 +15,7 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links import mqtt_points
 from gateway.links.mqtt_points import MqttPointLink, MqttPointLinks
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile

@@ -10,7 +10,7 @@ import pytest
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLink
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Value
 from gateway.profiles.compiled.variant import Canonical, Program
 from gateway.profiles.loader import load_profiles

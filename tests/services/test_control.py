@@ -12,7 +12,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.events.request import EventKind
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.types import Mode
-from gateway.ports import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
+from gateway.ports.journal import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
 from gateway.services.settings import ControlSettings
 from tests.fakes import FACTS, home
 from tests.services.waiting import until

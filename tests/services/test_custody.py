@@ -9,7 +9,7 @@ from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import DeviceId, Mode, Now
-from gateway.ports import Change, ControlEnded, ReserveChanged
+from gateway.ports.journal import Change, ControlEnded, ReserveChanged
 from gateway.services.custody import Custody
 from gateway.services.settings import ControlSettings
 

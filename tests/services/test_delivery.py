@@ -9,7 +9,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.services import delivery as module
 from gateway.services.delivery import Delivery, batch_id
 from gateway.storage.interval_rows import Identity

@@ -11,7 +11,7 @@ from gateway.domain.events.exclusions import Hold
 from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import EventDelivered, EventMoved, HoldLifted
+from gateway.ports.journal import EventDelivered, EventMoved, HoldLifted
 from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings, UpkeepSettings
 from tests.fakes import FACTS, home
 from tests.services.world import SETTINGS, World, group, homes_of

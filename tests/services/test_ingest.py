@@ -13,7 +13,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
-from gateway.ports import Emit
+from gateway.ports.links import Emit
 from gateway.services.ingest import Ingest
 from gateway.services.terms import Terms
 from gateway.storage.recorder import Recorder

@@ -18,7 +18,7 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.ports import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
 from gateway.services.delivery import Delivery
 from gateway.sinks import leap_csv, leap_meters
 from gateway.sinks.leap_csv import LeapCsvSink, LeapCsvSinkSettings

@@ -14,7 +14,7 @@ from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
+from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.compile import Codec
 from gateway.services.connection_row import Place
 from gateway.services.inventory import Imported, Inventory, parse_rows

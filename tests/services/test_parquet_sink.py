@@ -23,7 +23,7 @@ from gateway.clock import ManualClock
 from gateway.config import load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
-from gateway.ports import Accept, IntervalBatch, Keep, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.services.delivery import Delivery, batch_id
 from gateway.sinks.arrow import arrow_schema
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
@@ -41,7 +41,7 @@ KILL_CHILD = """
 import asyncio, os, sys, time
 from pathlib import Path
 from gateway import files
-from gateway.ports import IntervalBatch
+from gateway.ports.sinks import IntervalBatch
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
 from tests.services.intervals import record
 

@@ -10,7 +10,7 @@ from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBod
 from gateway.domain.events.request import Leg, power
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import Change, ControlEnded, EventDelivered, Trusted
+from gateway.ports.journal import Change, ControlEnded, EventDelivered, Trusted
 from gateway.services import reports as module
 from gateway.services import writer
 from gateway.services.ledger import StatusReport

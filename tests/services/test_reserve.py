@@ -8,7 +8,7 @@ from gateway.domain.events.request import power
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.intervals.types import Rules
-from gateway.ports import ReserveChanged
+from gateway.ports.journal import ReserveChanged
 from gateway.services.checkpoint import fleet_columns, restore_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader
 from tests.fakes import MemoryJournal, home

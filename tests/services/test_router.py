@@ -5,7 +5,7 @@ import numpy as np
 from gateway.domain.commands import CommandBatch, CommandOp, Delivery, WriteReport
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckToken
-from gateway.ports import Emit
+from gateway.ports.links import Emit
 from gateway.services.router import Router
 from tests.fakes import FACTS, home
 

@@ -9,7 +9,7 @@ from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Now
-from gateway.ports import PointLink, Target
+from gateway.ports.links import PointLink, Target
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import Request

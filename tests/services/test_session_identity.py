@@ -19,7 +19,7 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.links.modbus import ModbusLinks
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.loader import load_profiles
 from gateway.services import session as session_module
 from gateway.services.inventory import Inventory

@@ -18,7 +18,8 @@ from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId
-from gateway.ports import Setting, Target
+from gateway.ports.journal import Setting
+from gateway.ports.links import Target
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.loader import parse_profile

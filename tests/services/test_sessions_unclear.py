@@ -13,7 +13,7 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import unclear_names
-from gateway.ports import Target
+from gateway.ports.links import Target
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from gateway.ports import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
 from gateway.sinks.rows import rfc3339, row_of

@@ -10,7 +10,7 @@ import pytest
 from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.errors import StorageError
 from gateway.domain.types import EventId
-from gateway.ports import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
+from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
 from gateway.services.settings import ControlSettings, FeederSettings, UpkeepSettings
 from tests.fakes import MemoryJournal, home
 from tests.services.world import SETTINGS, World, homes_of

@@ -14,7 +14,7 @@ from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import EventDelivered
+from gateway.ports.journal import EventDelivered
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Row, bodies

@@ -23,7 +23,7 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.intervals.records import Closes
-from gateway.ports import ControlTaken, DeviceEnrolled, JournalState
+from gateway.ports.journal import ControlTaken, DeviceEnrolled, JournalState
 from gateway.storage import archive as module
 from gateway.storage.archive import (
     FORMAT,

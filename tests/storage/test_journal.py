@@ -19,7 +19,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports import (
+from gateway.ports.journal import (
     Change,
     ControlEnded,
     ControlTaken,

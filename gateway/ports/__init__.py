@@ -1,0 +1,1 @@
+"""The seams: what services ask of links, signals, sinks and the journal."""

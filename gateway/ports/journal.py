@@ -1,0 +1,181 @@
+"""Durable decisions: what changes, and what a start finds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from gateway.domain.events.book import Answer
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.request import EventRequest
+from gateway.domain.fleet.device import Device
+from gateway.domain.types import DeviceId, EventId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEnrolled:
+    """A device was enrolled or changed."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDecided:
+    """The newest accepted revision of an event (also its cancellation: a tombstone)."""
+
+    request: EventRequest
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventMoved:
+    """An event came to another state of its life."""
+
+    event: EventId
+    revision: int
+    state: EventState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDelivered:
+    """An event (or an occurrence of one) is over: its delivery records, as columns over its devices."""
+
+    event: EventId
+    occurrence_ms: int
+    ended_ms: int
+    devices: tuple[DeviceId, ...]
+    columns: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSet:
+    """Devices are kept out of dispatch by choice."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldLifted:
+    """A hold has ended."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """Devices (or products, `product:<profile>`) that are not written any more."""
+
+    names: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """An operator lifted these quarantines."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlTaken:
+    """Release plan, written before the first setpoint: these devices must be released, whatever happens."""
+
+    devices: tuple[DeviceId, ...]
+    event: EventId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlEnded:
+    """These devices are back in the maker's own mode."""
+
+    devices: tuple[DeviceId, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveChanged:
+    """The owner's reserve as last chosen (percent), by device report or by operator."""
+
+    devices: tuple[DeviceId, ...]
+    reserve_pct: tuple[float, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAll:
+    """Dispatch is stopped (or allowed again) by an operator."""
+
+    active: bool
+    by: str
+
+
+Setting = float | str | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorSaved:
+    """What a device's settings were before we touched them, durable before the first write; restored at release."""
+
+    device: DeviceId
+    settings: Mapping[str, Setting]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorRestored:
+    """The device holds its own settings again; what was saved is forgotten."""
+
+    device: DeviceId
+
+
+Change = (
+    DeviceEnrolled
+    | EventDecided
+    | EventMoved
+    | EventDelivered
+    | HoldSet
+    | HoldLifted
+    | Quarantined
+    | Trusted
+    | ControlTaken
+    | ControlEnded
+    | ReserveChanged
+    | StopAll
+    | PriorSaved
+    | PriorRestored
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalState:
+    """What the journal remembers at start. `epoch` is larger at every start; it prefixes command ids. `states`: the
+    revision and state each event was last seen in; `quarantined`: why, by device or `product:<profile>`; `delivered`:
+    the occurrences whose delivery records are there."""
+
+    epoch: int
+    devices: tuple[Device, ...]
+    events: tuple[EventDecided, ...]
+    controlled: dict[DeviceId, EventId]
+    stopped: bool
+    prior: dict[DeviceId, Mapping[str, Setting]]
+    states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
+    holds: tuple[Hold, ...] = ()
+    quarantined: dict[str, str] = field(default_factory=dict)
+    delivered: frozenset[tuple[EventId, int]] = frozenset()
+
+
+class Journal(Protocol):
+    """Durable memory of decisions: events, release plans, inventory, audit."""
+
+    def load(self) -> JournalState:
+        """Read everything and begin a new epoch (durably)."""
+        ...
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make `changes` durable in one transaction, in order. Raises StorageError; then none of them is."""
+        ...
+
+    async def delivered(self, event: EventId) -> list[EventDelivered]:
+        """The delivery records of an event that is over, by occurrence. Raises StorageError."""
+        ...

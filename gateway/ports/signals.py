@@ -1,0 +1,17 @@
+"""From the grid: what takes dispatch events in."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from gateway.domain.events.book import Answer
+from gateway.domain.events.request import EventRequest
+
+Submit = Callable[[EventRequest], Awaitable[Answer]]
+
+
+class Signal(Protocol):
+    """A source of dispatch events."""
+
+    async def run(self, submit: Submit) -> None:
+        """Serve until cancelled; each delivery is submitted once and answered after the decision is durable."""
+        ...

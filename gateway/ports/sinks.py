@@ -1,0 +1,74 @@
+"""Telemetry upstream: what carries interval records, and what a receiver answers."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """The receiver has the whole batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """The receiver refuses these rows for good and has the others: the reason by position in the batch."""
+
+    refused: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Nothing is known to have arrived: keep the batch and try later (not before `after_s`). `whole`: it is this batch
+    that cannot be taken, so a smaller one may be."""
+
+    reason: str
+    after_s: float = 0.0
+    whole: bool = False
+
+
+SinkResult = Accept | Reject | Keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntervalBatch:
+    """Interval records in log order. `id` is the same for the same content: an idempotency key. `again`: somebody wants
+    these sent once more, they are not the next of the log."""
+
+    id: str
+    rows: Sequence[IntervalRecord]
+    again: bool = False
+
+
+class Sink(Protocol):
+    """A receiver of interval records. Passive: one batch, one answer; the cursor and the retries are not its job.
+    `batch_rows`: the most rows that a batch for it has."""
+
+    name: str
+    batch_rows: int
+
+    def wants(self, record: IntervalRecord) -> bool:
+        """Whether this record is for this receiver at all; what is not is passed over and counted nowhere."""
+        ...
+
+    async def send(self, batch: IntervalBatch) -> SinkResult: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingInterval:
+    """A time that the aggregator waits for data of, ends in epoch ms. `device`: None = the meter is none of ours."""
+
+    device: DeviceId | None
+    meter_id: str
+    start_ms: int
+    end_ms: int
+    status: str
+    data_type: str
+    deadline_ms: int | None
+
+
+Audit = Callable[[int, int], Awaitable[Sequence[MissingInterval] | Keep]]
+"""Asks a receiver what it lacks between two times (UTC ms)."""
