@@ -34,7 +34,7 @@ from gateway.config import Settings
 from gateway.domain.errors import GatewayError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.types import Rules
-from gateway.links.mqtt import MqttLink
+from gateway.links.mqtt.messages import MqttLink
 from gateway.offline import Transports, locked
 from gateway.ports.journal import Journal, JournalState
 from gateway.ports.links import DeviceLink

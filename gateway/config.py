@@ -14,11 +14,11 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from gateway.domain.errors import InvalidInput
-from gateway.links.mqtt import MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLinkSettings
 from gateway.services.settings import ControlSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
-from gateway.sinks.leap_csv import LeapCsvSinkSettings
+from gateway.sinks.leap.sink import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
 from gateway.sinks.parquet import ParquetSinkSettings
 

@@ -16,9 +16,9 @@ from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
-from gateway.links.http import HttpLinks
-from gateway.links.modbus import ModbusLinks
-from gateway.links.mqtt_points import MqttPointLinks
+from gateway.links.http.link import HttpLinks
+from gateway.links.modbus.link import ModbusLinks
+from gateway.links.mqtt.points import MqttPointLinks
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles

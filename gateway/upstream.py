@@ -25,7 +25,7 @@ from gateway.services.observe import Sample
 from gateway.services.resend import Resend
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
-from gateway.sinks.leap_csv import LeapCsvSink
+from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.sinks.parquet import ParquetSink
 from gateway.storage.interval_query import IntervalQueries

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Settings, duration_s, load_settings
 from gateway.domain.errors import InvalidInput
-from gateway.sinks.leap_csv import LeapCsvSinkSettings
+from gateway.sinks.leap.sink import LeapCsvSinkSettings
 
 ROOT = Path(__file__).parents[1]
 SECRET = "correct-horse-battery-staple"

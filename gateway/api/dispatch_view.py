@@ -26,11 +26,11 @@ from gateway.domain.events.lifecycle import RUNS, BookEntry
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId
 from gateway.ports.journal import Journal
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control import Control
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.ledger import Row, StatusReport, bodies
 from gateway.services.reports import PART
-from gateway.sinks.rows import rfc3339
 
 
 class DispatchView:

@@ -14,7 +14,7 @@ from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.compile import Codec
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profiles
-from gateway.signals.body import EventBody
+from gateway.schemas.event import EventBody
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
 from gateway.sinks.mqtt import INTERVAL_TOPIC
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.api.models import Body
-from gateway.signals.body import Identifier, Moment
+from gateway.schemas.event import Identifier, Moment
 
 
 class IntervalBody(Body):

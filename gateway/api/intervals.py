@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.api.interval_models import IntervalBody, IntervalList
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.intervals.record import IntervalRecord
+from gateway.schemas.event import Identifier, Moment, problems_of
+from gateway.schemas.interval_rows import row_of
 from gateway.services.history import History, Question
-from gateway.signals.body import Identifier, Moment, problems_of
-from gateway.sinks.rows import row_of
 from gateway.storage.interval_query import Place
 
 log = logging.getLogger(__name__)

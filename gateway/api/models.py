@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gateway.schemas.event import GroupBody, Identifier, Moment
 from gateway.services.inventory import DeviceFields
-from gateway.signals.body import GroupBody, Identifier, Moment
 
 
 class Body(BaseModel):

@@ -20,8 +20,8 @@ from gateway.api.models import (
     StopBody,
     Unenrolled,
 )
+from gateway.schemas.event import EventBody
 from gateway.services.inventory import DeviceRow
-from gateway.signals.body import EventBody
 
 
 def openapi(version: str) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from gateway.clock import Clock
-from gateway.links.mqtt import MqttLink
+from gateway.links.mqtt.messages import MqttLink
 from gateway.services.delivery import Delivery
 from gateway.services.observe import Sample
 from gateway.services.supervisor import Supervisor
-from gateway.sinks.leap_csv import LeapCsvSink
+from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.storage.intervals import LogStats
 from gateway.transports.mqtt.connection import Connection
 

@@ -35,11 +35,11 @@ from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Hold
 from gateway.domain.types import EventId
+from gateway.schemas.event import MAX_BODY_BYTES, answer_body, parse_event, problems_of
 from gateway.services.dispatcher import Dispatcher
 from gateway.services.history import History
 from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows
 from gateway.services.observe import Metrics
-from gateway.signals.body import MAX_BODY_BYTES, answer_body, parse_event, problems_of
 
 log = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.completeness import DeviceDay
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Audit, Keep, MissingInterval
+from gateway.schemas.event import Identifier, Moment, problems_of
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.completeness import DAY_MS, Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History, Question
 from gateway.services.resend import Resend
-from gateway.signals.body import Identifier, Moment, problems_of
-from gateway.sinks.rows import rfc3339
 from gateway.storage.intervals import IntervalLog
 
 PAGE_MAX = 1_000

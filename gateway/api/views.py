@@ -9,10 +9,10 @@ from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
-from gateway.links.mqtt import MqttLink
+from gateway.links.mqtt.messages import MqttLink
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.inventory import DeviceFields, Inventory
 from gateway.services.session import Session
-from gateway.sinks.rows import rfc3339
 
 
 def _known(value: float) -> float | None:

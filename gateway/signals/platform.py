@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.ports.signals import Submit
-from gateway.signals.body import answer_body, parse_event
+from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 

@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, BinaryIO
 
 from gateway.domain.intervals.record import IntervalRecord, Quality
-from gateway.sinks.rows import quality_names
+from gateway.schemas.interval_rows import quality_names
 
 NEEDED = "Parquet needs pyarrow: pip install 'battery-fleet-gateway[parquet]'"
 COMPRESSION = "zstd"

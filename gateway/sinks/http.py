@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
-from gateway.sinks.rows import RowsPerS, row_of
+from gateway.schemas.interval_rows import RowsPerS, row_of
 from gateway.sinks.web import exchange, open_session
 
 BATCH_ROWS = 1_000

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.clock import Clock
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
-from gateway.sinks.rows import RowsPerS, row_of
+from gateway.schemas.interval_rows import RowsPerS, row_of
 from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
 
 INTERVAL_TOPIC = "gateway/v1/platform/intervals"

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import replacing, sync_directory
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
+from gateway.schemas.interval_rows import RowsPerS
 from gateway.sinks.arrow import NEEDED, available, write_parquet
-from gateway.sinks.rows import RowsPerS
 
 REASONS = {
     errno.ENOSPC: "disk_full",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events.request import EventKind
-from gateway.signals.body import MAX_BODY_BYTES, parse_event
+from gateway.schemas.event import MAX_BODY_BYTES, parse_event
 
 GOOD = {
     "id": "evening-1",

@@ -15,8 +15,8 @@ import pytest
 from gateway.api import intervals
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services import history
-from gateway.sinks.rows import rfc3339
 from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.interval_rows import create_sql
 from gateway.storage.intervals import IntervalLog

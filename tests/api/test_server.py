@@ -25,7 +25,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.events.request import EventKind
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import Unclear
-from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.services.history import History
 from gateway.services.inventory import Inventory
 from gateway.services.observe import Sample, registry

@@ -15,11 +15,11 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History
 from gateway.services.resend import Resend
-from gateway.sinks.rows import rfc3339
 from gateway.storage.interval_query import IntervalQueries
 from gateway.storage.intervals import IntervalLog
 from tests.api.test_server import Rig, rig

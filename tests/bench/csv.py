@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap_rows import COLUMNS, Meter, render, validate
+from gateway.sinks.leap.rows import COLUMNS, Meter, render, validate
 from tests.bench.rig import aim, pin, report
 
 SITES, QUARTERS = 8_121, 96

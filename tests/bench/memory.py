@@ -33,7 +33,7 @@ from gateway.clock import SystemClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
-from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.services.ingest import Ingest
 from gateway.services.inventory import Inventory, parse_rows
 from gateway.services.observe import Sample, registry

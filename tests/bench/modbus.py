@@ -24,7 +24,7 @@ from pymodbus.client import AsyncModbusTcpClient
 from gateway.clock import SystemClock
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
-from gateway.links.modbus import ModbusLink, ModbusLinks
+from gateway.links.modbus.link import ModbusLink, ModbusLinks
 from gateway.ports.links import Target
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import parse_profile

@@ -20,7 +20,7 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
-from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.ports.journal import Change, EventDelivered, Journal, JournalState
 from gateway.ports.links import DeviceLink, Emit
 from gateway.profiles.compile import Codec

@@ -23,10 +23,10 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBatch
 from gateway.domain.types import EventId, Mode, Now
-from gateway.links import mqtt_points
-from gateway.links.http import HttpLinks
-from gateway.links.modbus import ModbusLinks
-from gateway.links.mqtt_points import MqttPointLinks
+from gateway.links.http.link import HttpLinks
+from gateway.links.modbus.link import ModbusLinks
+from gateway.links.mqtt import points as mqtt_points
+from gateway.links.mqtt.points import MqttPointLinks
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.language.control import Control as Sequences

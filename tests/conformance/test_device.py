@@ -15,7 +15,7 @@ import pytest_asyncio
 from gateway.config import resolve_secret
 from gateway.domain.commands import CommandOp, Delivery
 from gateway.domain.fleet.device import Connection
-from gateway.links.mqtt_points import MqttPointLinks
+from gateway.links.mqtt.points import MqttPointLinks
 from gateway.services.session import State
 from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for
 from tests.conformance.test_telemetry import SILENT_POINTS

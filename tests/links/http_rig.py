@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from gateway.clock import Clock
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
-from gateway.links.http import HttpLink, HttpLinks
+from gateway.links.http.link import HttpLink, HttpLinks
 from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import PointWrite, Request

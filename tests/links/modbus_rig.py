@@ -11,7 +11,7 @@ import yaml
 from gateway.clock import Clock, ManualClock
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
-from gateway.links.modbus import ModbusLink, ModbusLinks
+from gateway.links.modbus.link import ModbusLink, ModbusLinks
 from gateway.ports.links import Target
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile

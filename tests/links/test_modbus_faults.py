@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.domain.errors import LinkDown, PeerBusy, ProtocolViolation
-from gateway.links import modbus_connection
-from gateway.links.modbus import ModbusLink
+from gateway.links.modbus import connection as modbus_connection
+from gateway.links.modbus.link import ModbusLink
 from gateway.ports.links import Target
 from simulators.faces.plant import Trouble
 from tests.links.modbus_rig import CEILING_S, Asked, Bench, Device, Scripted, Served, framed, image, target, writes

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.errors import InvalidInput, LinkDown, PeerBusy, PeerRefused
-from gateway.links.modbus import ModbusLink
+from gateway.links.modbus.link import ModbusLink
 from gateway.profiles.compiled.points import Marker
 from simulators.faces.modbus import Refusal
 from tests.links.modbus_rig import CEILING_S, Bench, Device, Served, image, target, writes

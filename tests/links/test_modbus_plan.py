@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.links.modbus_plan import ADDRESSES, Block, Learned, Limits, Place, bundled, plan, split
+from gateway.links.modbus.blocks import ADDRESSES, Block, Learned, Limits, Place, bundled, plan, split
 
 WIDE = Limits(registers_max=125, gap_max=8)
 

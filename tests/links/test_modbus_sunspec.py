@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.domain.errors import NotThisProduct, PeerRefused
-from gateway.links.modbus import ModbusLink
-from gateway.links.sunspec import Model, address_of, walk
+from gateway.links.modbus.link import ModbusLink
+from gateway.links.modbus.sunspec import Model, address_of, walk
 from gateway.profiles.compiled.points import Marker
 from gateway.profiles.language.points import Point, PointType
 from gateway.profiles.language.transport import SunSpec

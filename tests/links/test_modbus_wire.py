@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvariantBroken, ProtocolViolation
-from gateway.links.modbus_connection import Wire
-from gateway.links.modbus_pdu import Refusal, answer, read_request, write_request
-from gateway.links.modbus_turns import Exchange, Turns
+from gateway.links.modbus.connection import Wire
+from gateway.links.modbus.pdu import Refusal, answer, read_request, write_request
+from gateway.links.modbus.turns import Exchange, Turns
 from tests.links.modbus_rig import framed
 
 READ = read_request(3, 100, 3)

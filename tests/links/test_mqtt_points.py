@@ -13,8 +13,8 @@ from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
-from gateway.links import mqtt_points
-from gateway.links.mqtt_points import MqttPointLink, MqttPointLinks
+from gateway.links.mqtt import points as mqtt_points
+from gateway.links.mqtt.points import MqttPointLink, MqttPointLinks
 from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable
 from gateway.profiles.compiled.sequences import PointWrite, Request

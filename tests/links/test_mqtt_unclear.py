@@ -10,7 +10,7 @@ from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import CLEAR, unclear_names
-from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.fakes import home
 from tests.services.street import Wire, reference
@@ -29,7 +29,7 @@ class Rig:
         for name in ("home-1", "home-2"):
             self.fleet.enroll(home(name, profile="reference-mqtt"), codec.facts)
         self.fleet.enroll(home("other", profile="another"), codec.facts)
-        with patch("gateway.links.mqtt.Connection", Wire):
+        with patch("gateway.links.mqtt.messages.Connection", Wire):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
                 codecs=[codec], fleet=self.fleet, clock=self.clock,

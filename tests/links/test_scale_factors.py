@@ -9,7 +9,7 @@ import pytest
 
 from gateway.domain.fleet.device import Connection
 from gateway.domain.types import DeviceId
-from gateway.links.modbus import ModbusLink
+from gateway.links.modbus.link import ModbusLink
 from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Value
 from gateway.profiles.compiled.variant import Canonical, Program

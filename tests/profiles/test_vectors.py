@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from gateway.domain.types import unclear_names
 from gateway.links.json_values import raw_of, tokens_of, value_at
-from gateway.links.mqtt_cache import DeviceCache, points_of, topic_of
-from gateway.links.sunspec import Model, address_of
+from gateway.links.modbus.sunspec import Model, address_of
+from gateway.links.mqtt.cache import DeviceCache, points_of, topic_of
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
 from gateway.profiles.compiled.variant import PointProduct, Program

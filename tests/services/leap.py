@@ -3,7 +3,7 @@
 import uuid
 
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap_rows import Meter
+from gateway.sinks.leap.rows import Meter
 from tests.services.intervals import T0
 
 NOW_MS = T0 + 4 * 86_400_000

@@ -20,7 +20,7 @@ from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId, EventId
-from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profile
 from gateway.services.control import Control
@@ -166,7 +166,7 @@ class Street:
         for device in enrolled(self.homes):
             self.fleet.enroll(device, codec.facts)
         self.time = SteadyClock(self.clock)
-        with patch("gateway.links.mqtt.Connection", Wire):
+        with patch("gateway.links.mqtt.messages.Connection", Wire):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
                 codecs=[codec], fleet=self.fleet, clock=self.time,

@@ -20,7 +20,7 @@ from gateway.clock import ManualClock
 from gateway.domain.commands import CommandOp
 from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.fleet.fleet import Fleet
-from gateway.links.mqtt import MqttLink, MqttLinkSettings
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.services.settings import ControlSettings
 from gateway.services.writer import Writer
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
@@ -73,7 +73,7 @@ class Way:
         codec = reference()
         for device in ENROLLED:
             self.fleet.enroll(device, codec.facts)
-        with patch("gateway.links.mqtt.Connection", Road):
+        with patch("gateway.links.mqtt.messages.Connection", Road):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
                 codecs=[codec], fleet=self.fleet, clock=self.clock,

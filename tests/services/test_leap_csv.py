@@ -20,11 +20,12 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
 from gateway.services.delivery import Delivery
-from gateway.sinks import leap_csv, leap_meters
-from gateway.sinks.leap_csv import LeapCsvSink, LeapCsvSinkSettings
-from gateway.sinks.leap_meters import read_meters
-from gateway.sinks.leap_replies import job_of, missing_of
-from gateway.sinks.leap_rows import Meter
+from gateway.sinks.leap import meters as leap_meters
+from gateway.sinks.leap import sink as leap_csv
+from gateway.sinks.leap.meters import read_meters
+from gateway.sinks.leap.replies import job_of, missing_of
+from gateway.sinks.leap.rows import Meter
+from gateway.sinks.leap.sink import LeapCsvSink, LeapCsvSinkSettings
 from simulators import clock as simulated
 from simulators.aggregator import Aggregator, Answer, Operation, Trouble
 from tests.services.intervals import T0, MemoryReader, quarter

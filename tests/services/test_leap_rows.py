@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap_rows import CODES, Meter, render, validate
+from gateway.sinks.leap.rows import CODES, Meter, render, validate
 from simulators.aggregator_rules import judge
 from tests.services.intervals import quarter
 from tests.services.leap import METERS, NOW_MS, meter_id

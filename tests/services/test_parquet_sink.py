@@ -24,10 +24,10 @@ from gateway.config import load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
+from gateway.schemas.interval_rows import row_of
 from gateway.services.delivery import Delivery, batch_id
 from gateway.sinks.arrow import arrow_schema
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
-from gateway.sinks.rows import row_of
 from tests.services.intervals import T0, MemoryReader, record
 from tests.services.waiting import service, until
 from tests.test_config import PLAIN

@@ -18,7 +18,7 @@ from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
-from gateway.links.modbus import ModbusLinks
+from gateway.links.modbus.link import ModbusLinks
 from gateway.ports.links import Target
 from gateway.profiles.loader import load_profiles
 from gateway.services import session as session_module

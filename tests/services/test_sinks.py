@@ -13,9 +13,9 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.schemas.interval_rows import rfc3339, row_of
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
-from gateway.sinks.rows import rfc3339, row_of
 from gateway.transports.mqtt.connection import Connection
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.broker import Broker

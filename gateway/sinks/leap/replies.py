@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.sinks.leap_rows import CODES, FIRST_ROW_LINE
+from gateway.sinks.leap.rows import CODES, FIRST_ROW_LINE
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 OTHER_CODE = "refused_by_receiver"

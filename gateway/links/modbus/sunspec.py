@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from gateway.domain.errors import PeerRefused
-from gateway.links.modbus_plan import ADDRESSES
+from gateway.links.modbus.blocks import ADDRESSES
 from gateway.profiles.language.points import Point
 from gateway.profiles.language.transport import SunSpec
 

@@ -16,8 +16,8 @@ import mqtt5
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.links.json_values import json_body, text_of
-from gateway.links.mqtt_brokers import broker_of
-from gateway.links.mqtt_cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
+from gateway.links.mqtt.brokers import broker_of
+from gateway.links.mqtt.cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
 from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Read, Unreadable, Unwritable
 from gateway.profiles.compiled.sequences import Request

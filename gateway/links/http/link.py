@@ -11,9 +11,9 @@ from yarl import URL
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerBusy, PeerRefused, ProtocolViolation
-from gateway.links.http_auth import COOKIES_MAX, Credentials, Grant
-from gateway.links.http_gate import QUEUE_S_MAX, Breaker, Gate, Quota
-from gateway.links.http_wire import Call, HttpStats, Reply, Wire, new_session
+from gateway.links.http.auth import COOKIES_MAX, Credentials, Grant
+from gateway.links.http.gate import QUEUE_S_MAX, Breaker, Gate, Quota
+from gateway.links.http.wire import Call, HttpStats, Reply, Wire, new_session
 from gateway.links.json_values import (
     Json,
     filled,

@@ -22,7 +22,7 @@ from decimal import Decimal
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.sinks.rows import rfc3339
+from gateway.schemas.interval_rows import rfc3339
 
 LENGTH_S = 900
 FIRST_ROW_LINE = 2

@@ -13,8 +13,8 @@ from collections import deque
 
 from gateway.clock import Clock
 from gateway.domain.errors import LinkDown, PeerBusy, ProtocolViolation
-from gateway.links.modbus_pdu import WRITES, Refusal, Words, answer
-from gateway.links.modbus_turns import Exchange, ModbusStats, Pacing, Turns
+from gateway.links.modbus.pdu import WRITES, Refusal, Words, answer
+from gateway.links.modbus.turns import Exchange, ModbusStats, Pacing, Turns
 
 WAITING_MAX = 256
 ABANDONED_MAX = 64

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap_rows import STATES, Meter
+from gateway.sinks.leap.rows import STATES, Meter
 
 log = logging.getLogger(__name__)
 

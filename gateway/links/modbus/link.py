@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBusy, PeerRefused, invariant
-from gateway.links.modbus_connection import Channel, Watch
-from gateway.links.modbus_pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
-from gateway.links.modbus_plan import NOTHING_LEARNED, Block, Bundle, Limits, Place, plan, split
-from gateway.links.modbus_turns import ModbusStats, Pacing
-from gateway.links.sunspec import Chain, address_of, other_product, walk
+from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, Limits, Place, plan, split
+from gateway.links.modbus.connection import Channel, Watch
+from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
+from gateway.links.modbus.sunspec import Chain, address_of, other_product, walk
+from gateway.links.modbus.turns import ModbusStats, Pacing
 from gateway.ports.links import Target
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from gateway.domain.errors import GatewayError
-from gateway.links.modbus_pdu import WRITES, Refusal, Words
+from gateway.links.modbus.pdu import WRITES, Refusal, Words
 from gateway.profiles.language.transport import ModbusSection
 
 IDLE_SHARE = 0.5

@@ -29,10 +29,10 @@ from gateway.clock import Clock
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
-from gateway.sinks.leap_meters import MeterFile
-from gateway.sinks.leap_replies import DONE, JobReply, job_id_of, job_of, missing_of
-from gateway.sinks.leap_rows import FIRST_ROW_LINE, LENGTH_S, Document, Meter, render, validate
-from gateway.sinks.rows import RowsPerS, rfc3339
+from gateway.schemas.interval_rows import RowsPerS, rfc3339
+from gateway.sinks.leap.meters import MeterFile
+from gateway.sinks.leap.replies import DONE, JobReply, job_id_of, job_of, missing_of
+from gateway.sinks.leap.rows import FIRST_ROW_LINE, LENGTH_S, Document, Meter, render, validate
 from gateway.sinks.web import exchange, open_session
 
 UPLOAD = "/v1.1/interval-data"

@@ -1,0 +1,1 @@
+"""Batteries that speak JSON over HTTP."""

@@ -1,0 +1,1 @@
+"""Batteries that speak MQTT: messages of the reference protocol, or values on topics."""

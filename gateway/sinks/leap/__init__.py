@@ -1,0 +1,1 @@
+"""Interval records to the Leap aggregator."""
