@@ -55,11 +55,11 @@ from gateway.services.supervisor import Supervisor
 from gateway.services.timekeeper import Timekeeper
 from gateway.signals.platform import PlatformSignal
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.intervals import IntervalLog
-from gateway.storage.journal import SqliteJournal
+from gateway.storage.disk_budget import spool_bytes
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.journal.journal import SqliteJournal
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Recovered, recover
-from gateway.storage.room import spool_bytes
 from gateway.upstream import Upstream
 
 log = logging.getLogger(__name__)

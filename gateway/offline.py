@@ -25,7 +25,7 @@ from gateway.profiles.loader import load_profiles
 from gateway.services.inventory import Imported, Inventory, parse_rows
 from gateway.services.probe import Probe, probe
 from gateway.storage.archive import Manifest, export_archive, import_archive
-from gateway.storage.journal import SqliteJournal
+from gateway.storage.journal.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
 
 PROJECT = "battery-fleet-gateway"

@@ -28,10 +28,10 @@ from gateway.sinks.http import HttpSink
 from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.sinks.parquet import ParquetSink
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.interval_rows import closes_of, damaged_record
-from gateway.storage.intervals import IntervalLog
-from gateway.storage.room import log_bytes
+from gateway.storage.disk_budget import log_bytes
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.interval_log.rows import closes_of, damaged_record
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from gateway.domain.errors import GatewayError
 from gateway.domain.types import DeviceId, EventId
 from gateway.offline import locked
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
-from gateway.storage.journal import SqliteJournal
+from gateway.storage.journal.journal import SqliteJournal
 from tests.profiles.samples import MODBUS, SAMPLES
 from tests.test_config import PLAIN
 

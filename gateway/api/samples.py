@@ -9,7 +9,7 @@ from gateway.services.delivery import Delivery
 from gateway.services.observe import Sample
 from gateway.services.supervisor import Supervisor
 from gateway.sinks.leap.sink import LeapCsvSink
-from gateway.storage.intervals import LogStats
+from gateway.storage.interval_log.log import LogStats
 from gateway.transports.mqtt.connection import Connection
 
 LEVELS = frozenset({"connections"})

@@ -32,7 +32,7 @@ from gateway.services.completeness import DAY_MS, Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History, Question
 from gateway.services.resend import Resend
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
 
 PAGE_MAX = 1_000
 

@@ -10,9 +10,9 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Sink
-from gateway.storage.interval_query import Found, IntervalQueries
-from gateway.storage.intervals import IntervalLog
-from gateway.storage.standings import Standing
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import Standing
+from gateway.storage.interval_log.query import Found, IntervalQueries
 
 DAY_MS = 86_400_000
 SETTLED_MS = 60_000

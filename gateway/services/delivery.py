@@ -17,8 +17,8 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink
-from gateway.storage.interval_rows import Identity
-from gateway.storage.standings import START, Cursor, Parked, Standing
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Standing
+from gateway.storage.interval_log.rows import Identity
 
 log = logging.getLogger(__name__)
 

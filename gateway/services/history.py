@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.storage.interval_query import IntervalQueries, Place, Wanted
+from gateway.storage.interval_log.query import IntervalQueries, Place, Wanted
 
 STREAM_ROWS = 5_000
 

@@ -34,8 +34,11 @@ import msgspec
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.types import Now
 from gateway.files import replacing, sync_directory
-from gateway.storage import checkpoint, interval_rows, journal, records
-from gateway.storage.spool import CORRUPT_SUFFIX
+from gateway.storage import checkpoint
+from gateway.storage.interval_log import rows as interval_rows
+from gateway.storage.journal import journal
+from gateway.storage.spool import records
+from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -22,7 +22,7 @@ from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.files import replacing
-from gateway.storage.spool import CORRUPT_SUFFIX
+from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Floats, Ints, Now, Slots
 from gateway.storage.checkpoint import Checkpoints, Columns, take
-from gateway.storage.records import (
+from gateway.storage.recovery import Unlogged
+from gateway.storage.spool.records import (
     Kind,
     Repair,
     batch_payload,
@@ -30,8 +31,7 @@ from gateway.storage.records import (
     terms_payload,
     timer_payload,
 )
-from gateway.storage.recovery import Unlogged
-from gateway.storage.spool import Spool
+from gateway.storage.spool.spool import Spool
 
 DurableHook = Callable[[int], None]
 

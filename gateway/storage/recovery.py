@@ -17,8 +17,8 @@ from gateway.domain.intervals.records import Closes
 from gateway.domain.intervals.types import Rules
 from gateway.domain.types import NEVER_MS
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
-from gateway.storage.records import Kind, Record, Step, read_names, read_step, same_closes
-from gateway.storage.spool import Scan
+from gateway.storage.spool.records import Kind, Record, Step, read_names, read_step, same_closes
+from gateway.storage.spool.spool import Scan
 
 log = logging.getLogger(__name__)
 

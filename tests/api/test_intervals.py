@@ -17,9 +17,9 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services import history
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.interval_rows import create_sql
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.interval_log.rows import create_sql
 from tests.api.test_server import Rig, rig
 from tests.energy_batches import T0
 from tests.storage.test_interval_query import IDS, unlogged

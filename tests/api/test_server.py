@@ -29,7 +29,7 @@ from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.services.history import History
 from gateway.services.inventory import Inventory
 from gateway.services.observe import Sample, registry
-from gateway.storage.interval_query import IntervalQueries
+from gateway.storage.interval_log.query import IntervalQueries
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.fakes import message_product, nothing_damaged
 from tests.profiles.samples import MQTT, compiled

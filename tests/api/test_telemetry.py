@@ -20,8 +20,8 @@ from gateway.services.completeness import Completeness
 from gateway.services.delivery import Delivery
 from gateway.services.history import History
 from gateway.services.resend import Resend
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.query import IntervalQueries
 from tests.api.test_server import Rig, rig
 from tests.energy_batches import T0
 from tests.fakes import ScriptedSink

@@ -19,7 +19,7 @@ from typing import Any, cast
 import mqtt5
 
 from gateway.domain.commands import CommandOp
-from gateway.storage.journal import SqliteJournal
+from gateway.storage.journal.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
 from tests.bench.rig import aim, peer, percentile, pin, report

@@ -23,10 +23,10 @@ import numpy as np
 from gateway.clock import ManualClock
 from gateway.domain.intervals.record import EnergySource
 from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
-from gateway.storage.interval_rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import START
+from gateway.storage.interval_log.rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
 from gateway.storage.recovery import Unlogged
-from gateway.storage.standings import START
 from tests.bench.rig import aim, report
 
 BATCH_ROWS = 20_000

@@ -31,8 +31,8 @@ from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
 from gateway.services.delivery import Delivery
 from gateway.services.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.recovery import Unlogged
 from tests.bench.rig import aim, report, rss_kib
 

@@ -27,9 +27,9 @@ from gateway.ports.journal import (
 )
 from gateway.services.checkpoint import Checkpointer
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.intervals import IntervalLog
-from gateway.storage.journal import SqliteJournal
-from gateway.storage.standings import Cursor, Parked, Range, Standing
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import Cursor, Parked, Range, Standing
+from gateway.storage.journal.journal import SqliteJournal
 from tests.energy_batches import T0, at, batch, row
 from tests.golden import golden, masks
 from tests.releases import truth

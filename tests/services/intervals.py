@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.storage.interval_rows import Identity
-from gateway.storage.standings import RESEND, Cursor, Parked, Standing
+from gateway.storage.interval_log.positions import RESEND, Cursor, Parked, Standing
+from gateway.storage.interval_log.rows import Identity
 
 T0 = 1_800_000_000_000
 

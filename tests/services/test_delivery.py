@@ -12,8 +12,8 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.services import delivery as module
 from gateway.services.delivery import Delivery, batch_id
-from gateway.storage.interval_rows import Identity
-from gateway.storage.standings import RESEND, Cursor
+from gateway.storage.interval_log.positions import RESEND, Cursor
+from gateway.storage.interval_log.rows import Identity
 from tests.fakes import ScriptedSink
 from tests.services.intervals import MemoryReader, record
 from tests.services.waiting import service, turns, until

@@ -18,7 +18,7 @@ from gateway.services.ingest import Ingest
 from gateway.services.terms import Terms
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Unlogged
-from gateway.storage.spool import Spool
+from gateway.storage.spool.spool import Spool
 from tests.energy_batches import T0, batch, row
 from tests.fakes import FACTS, FakeLink, home, nothing_logged
 from tests.services.waiting import service, turns, until

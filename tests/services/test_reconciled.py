@@ -17,12 +17,12 @@ from gateway.domain.types import Ints, Slots
 from gateway.services import ingest as module
 from gateway.services.ingest import Ingest
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.interval_rows import closes_of
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import START
+from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.interval_log.rows import closes_of
 from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import recover
-from gateway.storage.standings import START
 from tests.energy_batches import T0, batch, row
 from tests.fakes import FACTS, FakeLink, home
 from tests.services.waiting import service, until

@@ -18,8 +18,8 @@ from gateway.services import delivery as module
 from gateway.services.delivery import Delivery
 from gateway.services.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.query import IntervalQueries
 from simulators.ledger import Ledger
 from tests.energy_batches import T0
 from tests.services.waiting import service, until

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.clock import ManualClock
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.recorder import Recorder
 from tests.energy_batches import T0, at, batch, row
 from tests.storage.histories import RULES as USUAL

@@ -35,9 +35,9 @@ from gateway.storage.archive import (
     export_archive,
     import_archive,
 )
-from gateway.storage.intervals import IntervalLog
-from gateway.storage.journal import SqliteJournal
-from gateway.storage.standings import START, Parked, Standing
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import START, Parked, Standing
+from gateway.storage.journal.journal import SqliteJournal
 from tests.energy_batches import T0, at
 from tests.storage.histories import State, content, restarted, session, settle, state_of, step
 from tests.storage.test_journal import device, event

@@ -17,14 +17,14 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.domain.intervals.records import Closes, sealed
-from gateway.storage import intervals as module
-from gateway.storage import room as room_module
-from gateway.storage.interval_query import IntervalQueries
-from gateway.storage.interval_rows import COLUMNS, insertions
-from gateway.storage.intervals import IntervalLog
+from gateway.storage import disk_budget as room_module
+from gateway.storage.disk_budget import log_bytes
+from gateway.storage.interval_log import log as module
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Range, Standing
+from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.interval_log.rows import COLUMNS, insertions
 from gateway.storage.recovery import Unlogged
-from gateway.storage.room import log_bytes
-from gateway.storage.standings import START, Cursor, Parked, Range, Standing
 from tests.energy_batches import T0
 
 DAY_S = 86_400

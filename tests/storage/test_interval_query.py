@@ -15,11 +15,11 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.intervals.records import Closes, sealed
-from gateway.storage import interval_query
-from gateway.storage.interval_pages import fetch
-from gateway.storage.interval_query import IntervalQueries, Place, Wanted
-from gateway.storage.interval_rows import create_sql
-from gateway.storage.intervals import IntervalLog
+from gateway.storage.interval_log import query as interval_query
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.pages import fetch
+from gateway.storage.interval_log.query import IntervalQueries, Place, Wanted
+from gateway.storage.interval_log.rows import create_sql
 from gateway.storage.recovery import Unlogged
 from tests.depth import deep
 from tests.energy_batches import T0

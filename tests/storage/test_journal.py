@@ -38,9 +38,9 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
-from gateway.storage import journal as module
-from gateway.storage.journal import SqliteJournal
-from gateway.storage.journal_writes import AUDITED, WRITE
+from gateway.storage.journal import journal as module
+from gateway.storage.journal.journal import SqliteJournal
+from gateway.storage.journal.writes import AUDITED, WRITE
 from tests.fakes import MemoryJournal
 
 DAY_MS = 24 * 3600 * 1000

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.storage.intervals import IntervalLog
-from gateway.storage.standings import START
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.positions import START
 from tests.depth import SEED
 from tests.energy_batches import T0, at
 from tests.storage.histories import restarted

@@ -11,7 +11,7 @@ from gateway.domain.intervals.config import Agreed
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.records import CLOSE_COLUMNS
 from gateway.domain.intervals.types import Rules
-from gateway.storage.records import (
+from gateway.storage.spool.records import (
     MAGIC,
     ROW_COLUMNS,
     SINCE_2,

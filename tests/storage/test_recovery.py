@@ -14,7 +14,7 @@ from gateway.domain.intervals.config import Agreed
 from gateway.domain.intervals.records import NO_CLOSES, Closes
 from gateway.domain.intervals.types import Rules
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.spool import Scan, segments
+from gateway.storage.spool.spool import Scan, segments
 from tests.energy_batches import T0, at, batch, row
 from tests.storage.histories import DEVICES, State, content, restarted, session, settle, state_of, step
 

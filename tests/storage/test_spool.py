@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.errors import StorageError
-from gateway.storage.records import Kind
-from gateway.storage.spool import CORRUPT_SUFFIX, Scan, Spool, segments
+from gateway.storage.spool.records import Kind
+from gateway.storage.spool.spool import CORRUPT_SUFFIX, Scan, Spool, segments
 from tests.storage.histories import CEILING_S
 
 
@@ -168,8 +168,8 @@ async def test_spool_damaged_segment_is_kept_aside_when_dropped(tmp_path: Path) 
 FULL_DISK = """
 import asyncio, resource, sys
 from pathlib import Path
-from gateway.storage.records import Kind
-from gateway.storage.spool import Spool, Scan
+from gateway.storage.spool.records import Kind
+from gateway.storage.spool.spool import Spool, Scan
 
 async def main(directory):
     durable = []

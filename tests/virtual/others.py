@@ -14,7 +14,7 @@ import aiohappyeyeballs
 import aiohttp.connector
 import paho.mqtt.client as paho
 
-from gateway.storage.spool import Spool
+from gateway.storage.spool.spool import Spool
 from tests.virtual.sockets import LocalSocket, Network
 
 

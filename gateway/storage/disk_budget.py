@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from gateway.storage.spool import segments
+from gateway.storage.spool.spool import segments
 
 KEPT_FREE_PART = 0.05
 KEPT_FREE_BYTES = 512 << 20

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.domain.intervals.records import CLOSE_COLUMNS, hashes
-from gateway.storage.interval_rows import COLUMNS, Row, record_of, with_device
+from gateway.storage.interval_log.rows import COLUMNS, Row, record_of, with_device
 
 
 def _array(name: str) -> str:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.storage.interval_rows import Identity
+from gateway.storage.interval_log.rows import Identity
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -22,7 +22,7 @@ from typing import Self
 
 from gateway.domain.errors import StorageError, invariant
 from gateway.files import sync_directory
-from gateway.storage.records import HEADER_BYTES, Kind, Record, frame, records_in
+from gateway.storage.spool.records import HEADER_BYTES, Kind, Record, frame, records_in
 
 log = logging.getLogger(__name__)
 

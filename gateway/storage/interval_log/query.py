@@ -21,10 +21,10 @@ from urllib.parse import quote
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.storage.interval_pages import fetch
-from gateway.storage.interval_rows import COLUMNS, Row, record_of
-from gateway.storage.log_files import is_damage
-from gateway.storage.standings import Cursor
+from gateway.storage.interval_log.files import is_damage
+from gateway.storage.interval_log.pages import fetch
+from gateway.storage.interval_log.positions import Cursor
+from gateway.storage.interval_log.rows import COLUMNS, Row, record_of
 
 log = logging.getLogger(__name__)
 

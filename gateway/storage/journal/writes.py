@@ -27,8 +27,8 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
-from gateway.storage.delivery_rows import pack
-from gateway.storage.journal_bodies import device_body, event_body, hold_body, settings_body
+from gateway.storage.journal.bodies import device_body, event_body, hold_body, settings_body
+from gateway.storage.journal.delivery_rows import pack
 
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
 NAMED_IN_AUDIT = 20

@@ -25,9 +25,9 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.ports.journal import Change, EventDecided, EventDelivered, JournalState
-from gateway.storage.delivery_rows import unpack
-from gateway.storage.journal_bodies import read_device, read_event, read_hold
-from gateway.storage.journal_writes import WRITE, audit, json_text
+from gateway.storage.journal.bodies import read_device, read_event, read_hold
+from gateway.storage.journal.delivery_rows import unpack
+from gateway.storage.journal.writes import WRITE, audit, json_text
 
 APPLICATION_ID = 0x62666731
 AUDIT_ROWS_MAX = 200_000

@@ -23,8 +23,10 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
-from gateway.storage.interval_pages import fetch
-from gateway.storage.interval_rows import (
+from gateway.storage.interval_log.files import LogFile, connect, is_damage, open_file, size
+from gateway.storage.interval_log.pages import fetch
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Range, Standing, Standings
+from gateway.storage.interval_log.rows import (
     SELECT_AFTER,
     SELECT_IDENTITY,
     Columns,
@@ -38,10 +40,8 @@ from gateway.storage.interval_rows import (
     record_of,
     rows_of,
 )
-from gateway.storage.log_files import LogFile, connect, is_damage, open_file, size
 from gateway.storage.recovery import Unlogged
-from gateway.storage.spool import CORRUPT_SUFFIX
-from gateway.storage.standings import START, Cursor, Parked, Range, Standing, Standings
+from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from gateway.domain.errors import NewerState
-from gateway.storage.interval_rows import MIGRATIONS, SCHEMA_VERSION
+from gateway.storage.interval_log.rows import MIGRATIONS, SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 

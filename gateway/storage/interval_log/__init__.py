@@ -1,0 +1,1 @@
+"""Every interval record, in one total order, read by cursors."""

@@ -1,0 +1,1 @@
+"""What was received and what it closed, durable before it is acknowledged."""
