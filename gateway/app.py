@@ -35,30 +35,32 @@ from gateway.domain.errors import GatewayError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt.messages import MqttLink
+from gateway.observability.logs import set_up_logging
+from gateway.observability.metrics import Sample, registry
 from gateway.offline import Transports, locked
 from gateway.ports.journal import Journal, JournalState
 from gateway.ports.links import DeviceLink
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
-from gateway.services.checkpoint import Checkpointer, restore_columns, restore_records
-from gateway.services.control import Control
-from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.ingest import Ingest
-from gateway.services.inventory import Inventory
-from gateway.services.observe import LoopLag, Sample, registry, set_up_logging
-from gateway.services.reports import Reports
-from gateway.services.router import Router
-from gateway.services.sessions import Sessions
-from gateway.services.supervisor import Supervisor
-from gateway.services.timekeeper import Timekeeper
+from gateway.services.checkpointing import Checkpointer, restore_columns, restore_records
+from gateway.services.control.loop import Control
+from gateway.services.control.metrics import control_samples, dispatch_samples, fleet_samples
+from gateway.services.devices.command_router import Router
+from gateway.services.devices.polled import Sessions
+from gateway.services.devices.registry import Inventory
+from gateway.services.events.intake import Dispatcher
+from gateway.services.events.reports import Reports
+from gateway.services.runtime.clock_guard import Timekeeper
+from gateway.services.runtime.loop_lag import LoopLag
+from gateway.services.runtime.supervisor import Supervisor
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.recorder import Recorder
 from gateway.signals.platform import PlatformSignal
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.disk_budget import spool_bytes
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.journal.journal import SqliteJournal
-from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Recovered, recover
 from gateway.upstream import Upstream
 

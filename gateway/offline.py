@@ -22,8 +22,9 @@ from gateway.links.mqtt.points import MqttPointLinks
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
-from gateway.services.inventory import Imported, Inventory, parse_rows
-from gateway.services.probe import Probe, probe
+from gateway.services.devices.import_rows import parse_rows
+from gateway.services.devices.probe import Probe, probe
+from gateway.services.devices.registry import Imported, Inventory
 from gateway.storage.archive import Manifest, export_archive, import_archive
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings

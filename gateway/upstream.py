@@ -17,12 +17,12 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.records import Closes
 from gateway.domain.types import DeviceId, Ints, Slots
-from gateway.services.completeness import Completeness
-from gateway.services.delivery import Delivery
-from gateway.services.history import History
-from gateway.services.live import LiveFeed
-from gateway.services.observe import Sample
-from gateway.services.resend import Resend
+from gateway.observability.metrics import Sample
+from gateway.services.telemetry.completeness import Completeness
+from gateway.services.telemetry.history import History
+from gateway.services.telemetry.live_feed import LiveFeed
+from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.resend import Resend
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
 from gateway.sinks.leap.sink import LeapCsvSink

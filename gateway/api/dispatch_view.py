@@ -27,10 +27,10 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId
 from gateway.ports.journal import Journal
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services.control import Control
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Row, StatusReport, bodies
-from gateway.services.reports import PART
+from gateway.services.control.loop import Control
+from gateway.services.events.delivery_records import Row, StatusReport, bodies
+from gateway.services.events.intake import Dispatcher
+from gateway.services.events.reports import PART
 
 
 class DispatchView:

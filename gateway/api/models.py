@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.schemas.event import GroupBody, Identifier, Moment
-from gateway.services.inventory import DeviceFields
+from gateway.services.devices.import_rows import DeviceFields
 
 
 class Body(BaseModel):

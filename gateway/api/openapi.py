@@ -21,7 +21,7 @@ from gateway.api.models import (
     Unenrolled,
 )
 from gateway.schemas.event import EventBody
-from gateway.services.inventory import DeviceRow
+from gateway.services.devices.import_rows import DeviceRow
 
 
 def openapi(version: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from dataclasses import fields
 
 from gateway.clock import Clock
 from gateway.links.mqtt.messages import MqttLink
-from gateway.services.delivery import Delivery
-from gateway.services.observe import Sample
-from gateway.services.supervisor import Supervisor
+from gateway.observability.metrics import Sample
+from gateway.services.runtime.supervisor import Supervisor
+from gateway.services.uplink.delivery import Delivery
 from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.storage.interval_log.log import LogStats
 from gateway.transports.mqtt.connection import Connection

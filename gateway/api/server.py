@@ -35,11 +35,12 @@ from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Hold
 from gateway.domain.types import EventId
+from gateway.observability.metrics import Metrics
 from gateway.schemas.event import MAX_BODY_BYTES, answer_body, parse_event, problems_of
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.history import History
-from gateway.services.inventory import MAX_IMPORT_BYTES, MAX_REPORTED, Inventory, parse_rows
-from gateway.services.observe import Metrics
+from gateway.services.devices.import_rows import MAX_IMPORT_BYTES, MAX_REPORTED, parse_rows
+from gateway.services.devices.registry import Inventory
+from gateway.services.events.intake import Dispatcher
+from gateway.services.telemetry.history import History
 
 log = logging.getLogger(__name__)
 

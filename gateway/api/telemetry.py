@@ -28,10 +28,10 @@ from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Audit, Keep, MissingInterval
 from gateway.schemas.event import Identifier, Moment, problems_of
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services.completeness import DAY_MS, Completeness
-from gateway.services.delivery import Delivery
-from gateway.services.history import History, Question
-from gateway.services.resend import Resend
+from gateway.services.telemetry.completeness import DAY_MS, Completeness
+from gateway.services.telemetry.history import History, Question
+from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
 
 PAGE_MAX = 1_000

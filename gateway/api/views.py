@@ -11,8 +11,9 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
 from gateway.links.mqtt.messages import MqttLink
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services.inventory import DeviceFields, Inventory
-from gateway.services.session import Session
+from gateway.services.devices.import_rows import DeviceFields
+from gateway.services.devices.registry import Inventory
+from gateway.services.devices.session import Session
 
 
 def _known(value: float) -> float | None:

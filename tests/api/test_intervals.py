@@ -16,7 +16,7 @@ from gateway.api import intervals
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services import history
+from gateway.services.telemetry import history
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.interval_log.rows import create_sql

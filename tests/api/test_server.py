@@ -26,9 +26,9 @@ from gateway.domain.events.request import EventKind
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import Unclear
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
-from gateway.services.history import History
-from gateway.services.inventory import Inventory
-from gateway.services.observe import Sample, registry
+from gateway.observability.metrics import Sample, registry
+from gateway.services.devices.registry import Inventory
+from gateway.services.telemetry.history import History
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.fakes import message_product, nothing_damaged

@@ -16,10 +16,10 @@ from gateway.domain.intervals.types import Rules
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services.completeness import Completeness
-from gateway.services.delivery import Delivery
-from gateway.services.history import History
-from gateway.services.resend import Resend
+from gateway.services.telemetry.completeness import Completeness
+from gateway.services.telemetry.history import History
+from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries
 from tests.api.test_server import Rig, rig

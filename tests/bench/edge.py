@@ -21,9 +21,9 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Now
-from gateway.services.ingest import Ingest
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.recorder import Recorder
 from tests.bench.rig import aim, report
 from tests.bench.wiring import enroll, reference
 from tests.fakes import nothing_logged

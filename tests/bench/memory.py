@@ -34,10 +34,11 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
-from gateway.services.ingest import Ingest
-from gateway.services.inventory import Inventory, parse_rows
-from gateway.services.observe import Sample, registry
-from gateway.storage.recorder import Recorder
+from gateway.observability.metrics import Sample, registry
+from gateway.services.devices.import_rows import parse_rows
+from gateway.services.devices.registry import Inventory
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.recorder import Recorder
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE, telemetry
 from tests.bench.rig import aim, percentile, report, rss_kib

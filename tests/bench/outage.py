@@ -28,8 +28,8 @@ from aiohttp import web
 
 from gateway.clock import ManualClock
 from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
-from gateway.services.delivery import Delivery
-from gateway.services.resend import Resend
+from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries

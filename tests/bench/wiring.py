@@ -25,11 +25,11 @@ from gateway.ports.journal import Change, EventDelivered, Journal, JournalState
 from gateway.ports.links import DeviceLink, Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
-from gateway.services.control import Control
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.ingest import Ingest
+from gateway.services.control.loop import Control
+from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings
-from gateway.storage.recorder import Recorder
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE

@@ -33,14 +33,14 @@ from gateway.profiles.language.control import Control as Sequences
 from gateway.profiles.language.control import Watchdog
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
-from gateway.services import sessions as sessions_module
-from gateway.services.control import Control
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.session import Session, State
-from gateway.services.sessions import Sessions
+from gateway.services.control.loop import Control
+from gateway.services.devices import polled as sessions_module
+from gateway.services.devices.device_control import Command
+from gateway.services.devices.polled import Sessions
+from gateway.services.devices.session import Session, State
+from gateway.services.events.intake import Dispatcher
+from gateway.services.runtime.supervisor import Supervisor
 from gateway.services.settings import ControlSettings
-from gateway.services.steering import Command
-from gateway.services.supervisor import Supervisor
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.battery import Batteries
 from simulators.broker import Broker

@@ -16,7 +16,7 @@ from gateway.config import resolve_secret
 from gateway.domain.commands import CommandOp, Delivery
 from gateway.domain.fleet.device import Connection
 from gateway.links.mqtt.points import MqttPointLinks
-from gateway.services.session import State
+from gateway.services.devices.session import State
 from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for
 from tests.conformance.test_telemetry import SILENT_POINTS
 

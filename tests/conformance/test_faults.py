@@ -12,7 +12,7 @@ from gateway.domain.commands import CommandOp, CommandResult, Delivery
 from gateway.domain.errors import LinkDown
 from gateway.domain.types import DeviceId, Mode
 from gateway.ports.links import Target
-from gateway.services.session import State
+from gateway.services.devices.session import State
 from simulators.faces.plant import Face, Trouble
 from tests.conformance.recording import ignored
 from tests.conformance.rig import CODECS, PRODUCTS, STEERED, Rig, bench

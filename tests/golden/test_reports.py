@@ -3,10 +3,10 @@
 from gateway.api.dispatch_view import DispatchView
 from gateway.domain.events.exclusions import Hold
 from gateway.domain.types import EventId
+from gateway.observability.metrics import registry
 from gateway.schemas.event import answer_body
-from gateway.services.control_metrics import control_samples, dispatch_samples, fleet_samples
-from gateway.services.observe import registry
-from gateway.services.reports import PART
+from gateway.services.control.metrics import control_samples, dispatch_samples, fleet_samples
+from gateway.services.events.reports import PART
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
 from gateway.sinks.mqtt import INTERVAL_TOPIC
 from tests.golden import golden, masks

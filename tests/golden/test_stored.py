@@ -25,7 +25,7 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
-from gateway.services.checkpoint import Checkpointer
+from gateway.services.checkpointing import Checkpointer
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import Cursor, Parked, Range, Standing

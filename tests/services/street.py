@@ -23,10 +23,10 @@ from gateway.domain.types import DeviceId, EventId
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profile
-from gateway.services.control import Control
-from gateway.services.dispatcher import Dispatcher
+from gateway.services.control.loop import Control
+from gateway.services.events.intake import Dispatcher
+from gateway.services.runtime.clock_guard import Timekeeper
 from gateway.services.settings import ControlSettings, UpkeepSettings
-from gateway.services.timekeeper import Timekeeper
 from gateway.transports.mqtt.connection import OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.battery import Batteries, Mode

@@ -21,8 +21,8 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.fleet.fleet import Fleet
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
+from gateway.services.control.command_writer import Writer
 from gateway.services.settings import ControlSettings
-from gateway.services.writer import Writer
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.battery import Batteries, Mode

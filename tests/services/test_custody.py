@@ -10,7 +10,7 @@ from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports.journal import Change, ControlEnded, ReserveChanged
-from gateway.services.custody import Custody
+from gateway.services.control.authority import Custody
 from gateway.services.settings import ControlSettings
 
 FACTS = ProductFacts(

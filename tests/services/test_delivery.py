@@ -10,8 +10,8 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
-from gateway.services import delivery as module
-from gateway.services.delivery import Delivery, batch_id
+from gateway.services.uplink import delivery as module
+from gateway.services.uplink.delivery import Delivery, batch_id
 from gateway.storage.interval_log.positions import RESEND, Cursor
 from gateway.storage.interval_log.rows import Identity
 from tests.fakes import ScriptedSink

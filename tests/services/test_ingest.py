@@ -14,9 +14,9 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
 from gateway.ports.links import Emit
-from gateway.services.ingest import Ingest
-from gateway.services.terms import Terms
-from gateway.storage.recorder import Recorder
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.interval_config import Terms
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool.spool import Spool
 from tests.energy_batches import T0, batch, row

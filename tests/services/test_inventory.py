@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.fleet import Fleet
-from gateway.services.inventory import DeviceRow, Inventory, parse_rows
+from gateway.services.devices.import_rows import DeviceRow, parse_rows
+from gateway.services.devices.registry import Inventory
 from tests.fakes import MemoryJournal, home, message_product
 
 CODECS = {"p": message_product()}

@@ -11,7 +11,8 @@ from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.profiles.compile import Codec
-from gateway.services.inventory import Inventory, Parsed, parse_rows
+from gateway.services.devices.import_rows import Parsed, parse_rows
+from gateway.services.devices.registry import Inventory
 from tests.fakes import MemoryJournal, message_product
 from tests.profiles.samples import HTTP, MODBUS, MQTT, changed, compiled
 

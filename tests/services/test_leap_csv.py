@@ -19,7 +19,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
-from gateway.services.delivery import Delivery
+from gateway.services.uplink.delivery import Delivery
 from gateway.sinks.leap import meters as leap_meters
 from gateway.sinks.leap import sink as leap_csv
 from gateway.sinks.leap.meters import read_meters

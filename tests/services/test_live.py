@@ -9,8 +9,8 @@ import pytest
 from gateway.api.interval_models import LiveReport
 from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
-from gateway.services import live as module
-from gateway.services.live import LiveFeed
+from gateway.services.telemetry import live_feed as module
+from gateway.services.telemetry.live_feed import LiveFeed
 from tests.services.waiting import service
 from tests.services.world import World, homes_of
 

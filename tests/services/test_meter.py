@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gateway.services.meter import Meter
+from gateway.services.devices.energy_integrator import Meter
 
 
 def test_meter_constant_power_is_power_times_time() -> None:

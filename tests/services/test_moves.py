@@ -16,9 +16,10 @@ from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.compile import Codec
-from gateway.services.connection_row import Place
-from gateway.services.inventory import Imported, Inventory, parse_rows
-from gateway.services.moves import who_goes_where
+from gateway.services.devices.connection_rows import Place
+from gateway.services.devices.import_rows import parse_rows
+from gateway.services.devices.moves import who_goes_where
+from gateway.services.devices.registry import Imported, Inventory
 from tests.fakes import FACTS, MemoryJournal, home, message_product
 from tests.profiles.samples import HTTP, MODBUS, MQTT, changed, compiled
 from tests.services.test_inventory_connections import row

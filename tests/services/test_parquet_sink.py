@@ -25,7 +25,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.schemas.interval_rows import row_of
-from gateway.services.delivery import Delivery, batch_id
+from gateway.services.uplink.delivery import Delivery, batch_id
 from gateway.sinks.arrow import arrow_schema
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
 from tests.services.intervals import T0, MemoryReader, record
@@ -192,8 +192,8 @@ def test_parquet_sink_killed_half_way_leaves_no_half_file_and_the_next_send_comp
 async def test_parquet_sink_full_disk_keeps_and_goes_on_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.services.delivery.RETRY_BASE_S", 0.001)
-    monkeypatch.setattr("gateway.services.delivery.RETRY_CAP_S", 0.01)
+    monkeypatch.setattr("gateway.services.uplink.delivery.RETRY_BASE_S", 0.001)
+    monkeypatch.setattr("gateway.services.uplink.delivery.RETRY_CAP_S", 0.01)
     log = MemoryReader([record(i) for i in range(150, 250)])
     delivery = make(sink(tmp_path), log)
     with files_up_to(200):

@@ -14,14 +14,14 @@ from gateway.domain.intervals.records import Closes
 from gateway.domain.intervals.types import Rules
 from gateway.domain.readings import AckToken, ReadingBatch
 from gateway.domain.types import Ints, Slots
-from gateway.services import ingest as module
-from gateway.services.ingest import Ingest
+from gateway.services.telemetry import ingest as module
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.interval_log.rows import closes_of
-from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import recover
 from tests.energy_batches import T0, batch, row
 from tests.fakes import FACTS, FakeLink, home

@@ -11,10 +11,10 @@ from gateway.domain.events.request import Leg, power
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import Change, ControlEnded, EventDelivered, Trusted
-from gateway.services import reports as module
-from gateway.services import writer
-from gateway.services.ledger import StatusReport
-from gateway.services.reports import PART, Body, Reports
+from gateway.services.control import command_writer as writer
+from gateway.services.events import reports as module
+from gateway.services.events.delivery_records import StatusReport
+from gateway.services.events.reports import PART, Body, Reports
 from tests.services.waiting import service, until
 from tests.services.world import World, group, homes_of
 

@@ -9,7 +9,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.intervals.types import Rules
 from gateway.ports.journal import ReserveChanged
-from gateway.services.checkpoint import fleet_columns, restore_columns
+from gateway.services.checkpointing import fleet_columns, restore_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader
 from tests.fakes import MemoryJournal, home
 from tests.services.street import Street

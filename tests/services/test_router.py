@@ -6,7 +6,7 @@ from gateway.domain.commands import CommandBatch, CommandOp, Delivery, WriteRepo
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckToken
 from gateway.ports.links import Emit
-from gateway.services.router import Router
+from gateway.services.devices.command_router import Router
 from tests.fakes import FACTS, home
 
 

@@ -15,11 +15,11 @@ from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import Canonical
 from gateway.profiles.loader import parse_profile
-from gateway.services.custody import Custody
-from gateway.services.session import Hearer, Session, SessionStats, State
-from gateway.services.sessions import live_batch
+from gateway.services.control.authority import Custody
+from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.devices.polled import live_batch
+from gateway.services.devices.session import Hearer, Session, SessionStats, State
 from gateway.services.settings import ControlSettings
-from gateway.services.steering import Command, SteeringStats
 from tests.fakes import FACTS, MemoryJournal, home
 from tests.services.waiting import turns
 

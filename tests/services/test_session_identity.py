@@ -21,10 +21,10 @@ from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLinks
 from gateway.ports.links import Target
 from gateway.profiles.loader import load_profiles
-from gateway.services import session as session_module
-from gateway.services.inventory import Inventory
-from gateway.services.session import Hearer, Session, SessionStats, State
-from gateway.services.steering import Command, SteeringStats
+from gateway.services.devices import session as session_module
+from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.devices.registry import Inventory
+from gateway.services.devices.session import Hearer, Session, SessionStats, State
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face

@@ -23,11 +23,12 @@ from gateway.ports.links import Target
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.loader import parse_profile
-from gateway.services import sessions as sessions_module
-from gateway.services.inventory import Imported, Inventory, parse_rows
-from gateway.services.session import State
-from gateway.services.sessions import Sessions
-from gateway.services.supervisor import Supervisor
+from gateway.services.devices import polled as sessions_module
+from gateway.services.devices.import_rows import parse_rows
+from gateway.services.devices.polled import Sessions
+from gateway.services.devices.registry import Imported, Inventory
+from gateway.services.devices.session import State
+from gateway.services.runtime.supervisor import Supervisor
 from tests.fakes import MemoryJournal, message_product
 from tests.services.test_steering import PROFILE, Device
 from tests.services.waiting import service, turns, until

@@ -19,8 +19,8 @@ from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.product import Polling
 from gateway.profiles.loader import parse_profile
-from gateway.services.sessions import Sessions
-from gateway.services.supervisor import Supervisor
+from gateway.services.devices.polled import Sessions
+from gateway.services.runtime.supervisor import Supervisor
 from tests.fakes import MemoryJournal, home
 from tests.profiles.samples import HTTP, changed
 from tests.profiles.test_unclear_points import GOOD, with_safety

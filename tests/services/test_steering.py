@@ -15,7 +15,7 @@ from gateway.profiles.compiled.points import Marker, Raw, Value
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import Program
 from gateway.profiles.loader import parse_profile
-from gateway.services.steering import Command, Steering, SteeringStats
+from gateway.services.devices.device_control import Command, Steering, SteeringStats
 from tests.fakes import MemoryJournal
 
 DEVICE = DeviceId("home")

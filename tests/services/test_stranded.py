@@ -7,7 +7,7 @@ import pytest
 from gateway.domain.fleet.device import Device
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import ControlEnded, ControlTaken, DeviceEnrolled, PriorRestored, PriorSaved
-from gateway.services.control_metrics import control_samples
+from gateway.services.control.metrics import control_samples
 from tests.fakes import MemoryJournal, home
 from tests.services.world import World
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.domain.events.request import power
 from gateway.domain.limits.types import reason_names
-from gateway.services.control_metrics import fleet_samples
+from gateway.services.control.metrics import fleet_samples
 from simulators.commands import Op
 from simulators.messages import Outgoing
 from tests.services.street import LEASE_S, REACTION_S, Street
@@ -180,7 +180,7 @@ async def test_street_log_names_the_member_on_the_edge_and_once_a_minute_at_most
         # now one member, now another, now all is well
         world.change = (says("opt_out", "1"), says("grid", '"off"'), None)[second % 3]
         await world.go(1)
-    lines = [record for record in caplog.records if record.name == "gateway.services.unclear"]
+    lines = [record for record in caplog.records if record.name == "gateway.services.control.unclear"]
     assert len(lines) == 2
     told = [(getattr(r, "count"), getattr(r, "first"), getattr(r, "members")) for r in lines]  # noqa: B009
     assert told == [(1, world.homes.ids[0], ["opt_out"]), (1, world.homes.ids[0], ["grid", "opt_out"])]

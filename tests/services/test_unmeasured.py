@@ -9,8 +9,8 @@ import pytest
 
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.events.request import power
-from gateway.services.control_metrics import control_samples
-from gateway.services.ledger import bodies
+from gateway.services.control.metrics import control_samples
+from gateway.services.events.delivery_records import bodies
 from simulators.faults import Fault, FaultKind
 from tests.fakes import FACTS
 from tests.services.street import Street

@@ -14,9 +14,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.clock import ManualClock
-from gateway.services import delivery as module
-from gateway.services.delivery import Delivery
-from gateway.services.resend import Resend
+from gateway.services.uplink import delivery as module
+from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries

@@ -21,13 +21,15 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import Rules
 from gateway.domain.types import NEVER_MS, Unclear
-from gateway.services import supervisor as supervisor_module
-from gateway.services.checkpoint import Checkpointer, fleet_columns, restore_columns
-from gateway.services.ledger import Ledger
-from gateway.services.observe import Histogram, HumanLines, JsonLines, LoopLag, Metrics, Sample, registry
-from gateway.services.supervisor import Supervisor
+from gateway.observability.logs import HumanLines, JsonLines
+from gateway.observability.metrics import Histogram, Metrics, Sample, registry
+from gateway.services.checkpointing import Checkpointer, fleet_columns, restore_columns
+from gateway.services.events.delivery_records import Ledger
+from gateway.services.runtime import supervisor as supervisor_module
+from gateway.services.runtime.loop_lag import LoopLag
+from gateway.services.runtime.supervisor import Supervisor
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.recorder import Recorder
 from tests.fakes import FACTS, Homes, home
 from tests.services.waiting import service, until
 

@@ -15,11 +15,11 @@ from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import EventDelivered
-from gateway.services.control import Control
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Row, bodies
+from gateway.services.control.loop import Control
+from gateway.services.events.delivery_records import Row, bodies
+from gateway.services.events.intake import Dispatcher
+from gateway.services.runtime.clock_guard import Timekeeper
 from gateway.services.settings import ControlSettings
-from gateway.services.timekeeper import Timekeeper
 from tests.fakes import FACTS, Homes, MemoryJournal, home
 
 SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)

@@ -12,8 +12,8 @@ from gateway.domain.intervals.config import Agreed
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.records import NO_CLOSES, Closes
 from gateway.domain.intervals.types import Rules
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.recorder import Recorder
 from gateway.storage.recovery import Recovered, Unlogged, recover
 from tests.energy_batches import EVER_MS, at, random_batch
 

@@ -12,9 +12,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.clock import ManualClock
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.recorder import Recorder
 from tests.energy_batches import T0, at, batch, row
 from tests.storage.histories import RULES as USUAL
 from tests.storage.histories import restarted

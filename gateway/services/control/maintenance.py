@@ -16,33 +16,28 @@ from gateway.domain.events.request import EventKind, EventRequest, Running, Targ
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.fleet.measured import Power
 from gateway.domain.types import Bools, EventId, Floats, Now, Slots
-from gateway.services.dispatcher import Dispatcher
+from gateway.services.control.rebound import REBOUNDS_MAX, Rebound
+from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import UpkeepSettings
 
 PROGRAM = "upkeep"
+
 RECOVERY, FULL = NOBODY - 1, NOBODY - 2
+
 NAMES: Mapping[int, EventId] = {RECOVERY: EventId("upkeep:recovery"), FULL: EventId("upkeep:full-charge")}
+
 TARGETS: Mapping[int, Target] = {RECOVERY: Target(want=Want.CHARGE_TO), FULL: Target(want=Want.BACKUP)}
+
 LAST = 1_000_000
 """No event of a program has a priority as low as this."""
 
 AHEAD_MS = 900_000
+
 LOOK_MS = 10_000
+
 HEARD_MS = 300_000
-REBOUNDS_MAX = 100
+
 OVER = (EventState.COMPLETED, EventState.CANCELLED, EventState.SCHEDULED)
-
-
-@dataclass(slots=True)
-class Rebound:
-    """What an event's devices take back after it, until `until_ms`: power (+ = charging), its peak, W, energy, Wh."""
-
-    event: EventId
-    slots: Slots
-    until_ms: int
-    power_w: float = 0.0
-    peak_w: float = 0.0
-    energy_wh: float = 0.0
 
 
 @dataclass(slots=True)

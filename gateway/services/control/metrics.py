@@ -9,9 +9,9 @@ from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import Unclear
-from gateway.services.control import Control
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.observe import Sample
+from gateway.observability.metrics import Sample
+from gateway.services.control.loop import Control
+from gateway.services.events.intake import Dispatcher
 
 UP_AGE_S = 120.0
 

@@ -7,7 +7,7 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.config import Agreed
-from gateway.storage.recorder import Recorder
+from gateway.services.telemetry.recorder import Recorder
 
 
 class Terms:

@@ -20,10 +20,10 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.records import Closes
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
 from gateway.domain.types import Ints, Slots
+from gateway.observability.metrics import Sample
 from gateway.ports.links import DeviceLink, Emit
-from gateway.services.observe import Sample
-from gateway.services.terms import Terms
-from gateway.storage.recorder import Recorder
+from gateway.services.telemetry.interval_config import Terms
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import PointLink, PointLinks, Target
 from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import Canonical, Group, PointProduct, Program
-from gateway.services.meter import EnergySample, Meter
-from gateway.services.steering import Command, Done, Steering, SteeringStats
+from gateway.services.devices.device_control import Command, Done, Steering, SteeringStats
+from gateway.services.devices.energy_integrator import EnergySample, Meter
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from gateway.clock import SteadyClock
-from gateway.services.observe import Sample
+from gateway.observability.metrics import Sample
 
 log = logging.getLogger(__name__)
 

@@ -14,16 +14,16 @@ from gateway.domain.fleet.device import Connection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
+from gateway.observability.metrics import Sample
 from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import Emit, PointLinks, Target
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.variant import Canonical
 from gateway.profiles.language.quantities import LIVE
-from gateway.services.meter import EnergySample
-from gateway.services.observe import Sample
-from gateway.services.session import Hearer, Session, SessionStats, State
-from gateway.services.steering import Command, SteeringStats
-from gateway.services.supervisor import Supervisor
+from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.devices.energy_integrator import EnergySample
+from gateway.services.devices.session import Hearer, Session, SessionStats, State
+from gateway.services.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,20 @@
-"""What an SRE sees: metrics from plain counters at scrape time, health with reasons, structured logs.
-
-Hot paths count in plain ints; this module reads them when asked. No series per device, labels bounded.
-"""
+"""Metrics from plain counters, made when they are asked for. Hot paths count in plain ints; this module reads them."""
 
 import asyncio
-import json
-import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from gateway.clock import Clock
-
 PART_SERIES = 50
+
 HEADER_LINES = 2
-LAG_PERIOD_S = 0.25
+
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-VALUE_MAX = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,70 +123,3 @@ def build_info() -> Iterable[Sample]:
 def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> Metrics:
     """The metrics of this gateway alone."""
     return Metrics([build_info, *sources], histograms)
-
-
-class LoopLag:
-    """How late the loop runs what is due: the first sign of a blocking call."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.histogram = Histogram("gateway_loop_lag_seconds", "Lateness of a timer on the event loop.")
-        self.worst_s = 0.0
-
-    async def run(self) -> None:
-        while True:
-            before = self._clock.cpu_ns()
-            await asyncio.sleep(LAG_PERIOD_S)
-            lag = max(0.0, (self._clock.cpu_ns() - before) / 1e9 - LAG_PERIOD_S)
-            self.worst_s = max(self.worst_s, lag)
-            self.histogram.observe(lag)
-
-
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, (int, float, bool)) or value is None:
-        return value
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= VALUE_MAX else text[:VALUE_MAX] + "..."
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, then the fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: _short(value) for key, value in _fields(record).items()}
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=repr)
-
-
-class HumanLines(logging.Formatter):
-    """For a person at a terminal: clock time, level, sentence, fields. Foreign text is quoted."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={_short(value)!r}" for key, value in _fields(record).items())
-        head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7}"
-        line = f"{head} {record.getMessage()}  {fields}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def set_up_logging(*, form: str, level: str, converter: Callable[..., Any]) -> None:
-    """Log to standard error. `converter` turns epoch seconds into UTC time (see `gateway/clock.py`)."""
-    human = form == "human" or (form == "auto" and sys.stderr.isatty())
-    formatter: logging.Formatter = HumanLines() if human else JsonLines()
-    formatter.converter = converter
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -31,19 +31,19 @@ from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Floats, Ints, Now, Slots, Unclear
+from gateway.observability.metrics import Histogram
 from gateway.ports.journal import Change, Journal, JournalState
 from gateway.ports.links import DeviceLink
-from gateway.services.custody import Custody
-from gateway.services.dispatcher import Dispatcher
-from gateway.services.ledger import Ledger
-from gateway.services.observe import Histogram
+from gateway.services.control.authority import Custody
+from gateway.services.control.command_writer import Writer
+from gateway.services.control.maintenance import NAMES, Upkeep
+from gateway.services.control.quarantine import Watch
+from gateway.services.control.stranded import Stranded
+from gateway.services.control.unclear import UnclearWatch
+from gateway.services.control.unmeasured import Unmeasured
+from gateway.services.events.delivery_records import Ledger
+from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import ControlSettings
-from gateway.services.stranded import Stranded
-from gateway.services.unclear import UnclearWatch
-from gateway.services.unmeasured import Unmeasured
-from gateway.services.upkeep import NAMES, Upkeep
-from gateway.services.watch import Watch
-from gateway.services.writer import Writer
 
 log = logging.getLogger(__name__)
 

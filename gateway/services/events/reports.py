@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.services.ledger import Ledger, StatusReport
-from gateway.services.observe import Sample
+from gateway.observability.metrics import Sample
+from gateway.services.events.delivery_records import Ledger, StatusReport
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Now
-from gateway.services.ledger import Ledger
-from gateway.services.observe import Sample
+from gateway.observability.metrics import Sample
+from gateway.services.events.delivery_records import Ledger
+from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
-from gateway.storage.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import NEVER_MS, Slots
-from gateway.services.observe import Sample
-from gateway.services.reports import Publish
+from gateway.observability.metrics import Sample
+from gateway.services.events.reports import Publish
 
 PART = 250
 """Devices in one message: with the longest names they fit a packet of 64 KiB."""

@@ -12,7 +12,7 @@ from gateway.domain.fleet.device import Connection, Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
-from gateway.services.connection_row import Place, place_of
+from gateway.services.devices.connection_rows import Place, place_of
 
 HELD = {Held.CONTROLLED: "under control", Held.RELEASING: "being released"}
 FIRST = (

@@ -1,0 +1,1 @@
+"""Metrics from plain counters, structured logs."""

@@ -1,0 +1,1 @@
+"""The control loop and what it keeps: authority, writes, quarantine, maintenance."""

@@ -1,0 +1,1 @@
+"""Devices by connection: enrollment rows, polled sessions, commands on their way."""

@@ -1,0 +1,207 @@
+"""Enrollment: rows from a file or a request become devices, are journalled, then get a slot in the fleet."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+from gateway.domain.errors import InvalidInput
+from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId
+from gateway.ports.journal import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
+from gateway.profiles.compile import Codec
+from gateway.services.devices.connection_rows import (
+    Place,
+    place_of,
+)
+from gateway.services.devices.import_rows import BadRow, Note, Parsed
+from gateway.services.devices.moves import Ties, moves, tied, who_goes_where
+
+ENROLL_SLICE = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What became of an import. `enrolled` counts devices that were new or changed."""
+
+    rows: int
+    enrolled: int
+    bad: list[BadRow]
+    notes: list[Note]
+
+
+class Enrolled(Mapping[DeviceId, Device]):
+    """Devices as they are enrolled, read back from the fleet's columns: one object per device would cost memory and
+    collections. `orphans` are those whose profile is not installed."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.orphans: dict[DeviceId, Device] = {}
+
+    def __getitem__(self, device: DeviceId) -> Device:
+        slot = self._fleet.slot_of.get(device)
+        return self.orphans[device] if slot is None else self._fleet.device(slot)
+
+    def __contains__(self, device: object) -> bool:
+        return device in self._fleet.slot_of or device in self.orphans
+
+    def __iter__(self) -> Iterator[DeviceId]:
+        return chain(self._fleet.ids, self.orphans)
+
+    def __len__(self) -> int:
+        return self._fleet.n + len(self.orphans)
+
+    def page(self, offset: int, limit: int) -> list[DeviceId]:
+        """`limit` ids from `offset` on, in order of enrollment."""
+        return list(islice(self, offset, offset + limit))
+
+
+class Inventory:
+    """The devices of this gateway: journalled first, then given a slot. `saved` are the devices whose settings from
+    before control are still to be restored, kept true by who restores them."""
+
+    def __init__(
+        self, *, fleet: Fleet, journal: Journal, codecs: Mapping[str, Codec], saved: Collection[DeviceId] = ()
+    ) -> None:
+        self._fleet = fleet
+        self._journal = journal
+        self._codecs = codecs
+        self._places: dict[Place, DeviceId] = {}
+        self._ties = Ties(fleet, saved)
+        self._one_at_a_time = asyncio.Lock()
+        self.devices = Enrolled(fleet)
+
+    @property
+    def profiles(self) -> Mapping[str, Codec]:
+        """The installed profiles, by name."""
+        return self._codecs
+
+    @property
+    def places(self) -> dict[Place, DeviceId]:
+        """Where enrolled devices answer, as it is now."""
+        return dict(self._places)
+
+    def restore(self, devices: Sequence[Device], controlled: Collection[DeviceId] = ()) -> list[DeviceId]:
+        """Enroll what the journal holds; returns the ids whose profile is no longer installed. `controlled` are its
+        release plans: those devices are under control until control says otherwise."""
+        self._fleet.reserve(len(devices))
+        for device in devices:
+            codec = self._codecs.get(device.profile)
+            if codec is None:
+                self.devices.orphans[device.id] = device
+                continue
+            self._fleet.enroll(device, codec.facts)
+            place = self._place(device)
+            if place is not None:
+                self._places.setdefault(place, device.id)
+        self._fleet.compact()
+        slots = [self._fleet.slot_of[device] for device in controlled if device in self._fleet.slot_of]
+        self._fleet.control.held[slots] = Held.CONTROLLED
+        self._ties.planned = frozenset(device for device in controlled if device not in self._fleet.slot_of)
+        return list(self.devices.orphans)
+
+    async def enroll(self, devices: list[Device]) -> int:
+        """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
+        device is raised, never lowered: that is for its owner to do, on the device. Raises InvalidInput, and enrolls
+        none, where a device answers at the place of another one, or would change its place or product while it is
+        not free."""
+        async with self._one_at_a_time:
+            asked = self._asked(devices)
+            if asked.problems:
+                raise InvalidInput(list(asked.problems.values()))
+            return await self._take(asked)
+
+    async def take(self, parsed: Parsed) -> Imported:
+        """Make the good rows of an import durable and part of the fleet, as `enroll` does, but row by row: one that
+        cannot be taken is named with its line, the others are taken."""
+        async with self._one_at_a_time:
+            asked = self._asked(parsed.devices)
+            enrolled = await self._take(asked)
+        lines = {parsed.lines[device]: problem for device, problem in asked.problems.items()}
+        bad = parsed.bad + [BadRow(line=line, problem=problem) for line, problem in lines.items()]
+        return Imported(
+            rows=len(parsed.devices) + len(parsed.bad),
+            enrolled=enrolled,
+            bad=sorted(bad, key=lambda row: row.line),
+            notes=[note for note in parsed.notes if note.line not in lines],
+        )
+
+    def _asked(self, devices: Sequence[Device]) -> "_Asked":
+        """What an import asks for, and what of it cannot be. Nothing is awaited between this and `Fleet.moving`."""
+        wanted: dict[DeviceId, Device] = {}
+        moved: list[DeviceId] = []
+        problems: dict[DeviceId, str] = {}
+        for given in devices:
+            known = self.devices.get(given.id)
+            device = _merged(given, known)
+            if device is None:
+                continue
+            wanted[device.id] = device
+            changes = moves(known, device, self._codecs) if known is not None else {}
+            if changes:
+                moved.append(device.id)
+                why = self._ties.of(device.id)
+                if why:
+                    problems[device.id] = tied(device.id, why, changes)
+        places = who_goes_where({name: self._place(device) for name, device in wanted.items()}, self._places, problems)
+        return _Asked(
+            devices=[device for device in wanted.values() if device.id not in problems],
+            moved=[device for device in moved if device not in problems],
+            places=places,
+            problems=problems,
+        )
+
+    async def _take(self, asked: "_Asked") -> int:
+        """Durable first, then part of the fleet. Meanwhile nobody takes a device that moves."""
+        slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
+        self._fleet.moving |= slots
+        try:
+            changes: list[Change] = [DeviceEnrolled(device=device) for device in asked.devices]
+            if asked.moved:
+                # They are free. If the journal could not be told so when it came to be, it would have a release, and
+                # settings, for what answers there from now on.
+                restored = [PriorRestored(device=device) for device in asked.moved]
+                changes = [ControlEnded(devices=tuple(asked.moved), reason="moved"), *restored, *changes]
+            if changes:
+                await self._journal.commit(changes)
+            self._places = asked.places
+            self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in asked.devices))
+            for count, device in enumerate(asked.devices):
+                self.devices.orphans.pop(device.id, None)
+                # The owner may have raised the reserve while the journal was busy.
+                newest = _merged(device, self.devices.get(device.id)) or device
+                slot = self._fleet.enroll(newest, self._codecs[device.profile].facts)
+                if slot in self._fleet.moving:
+                    self._fleet.forget(slot)
+                    self._fleet.moving.discard(slot)
+                if count % ENROLL_SLICE == ENROLL_SLICE - 1:
+                    await asyncio.sleep(0)
+        finally:
+            self._fleet.moving -= slots
+        self._fleet.compact()
+        return len(asked.devices)
+
+    def _place(self, device: Device) -> Place | None:
+        codec = self._codecs.get(device.profile)
+        return None if codec is None else place_of(codec.document, device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What is to be enrolled of an import: devices that are new or changed, those of them that move, who answers where
+    afterwards; and what cannot be, by device."""
+
+    devices: list[Device]
+    moved: list[DeviceId]
+    places: dict[Place, DeviceId]
+    problems: dict[DeviceId, str]
+
+
+def _merged(device: Device, known: Device | None) -> Device | None:
+    """`device` as it is to be enrolled, None if nothing changes."""
+    if known is None:
+        return device
+    device = replace(device, reserve_pct=max(device.reserve_pct, known.reserve_pct))
+    return None if device == known else device

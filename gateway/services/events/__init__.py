@@ -1,0 +1,1 @@
+"""Events and exclusions come in here; their delivery records and reports leave."""

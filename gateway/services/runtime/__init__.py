@@ -1,0 +1,1 @@
+"""What every service runs on: restarts, the guarded clock, the lag of the loop."""

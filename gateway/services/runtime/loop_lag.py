@@ -1,0 +1,25 @@
+"""How late the event loop is, measured by a timer of its own."""
+
+import asyncio
+
+from gateway.clock import Clock
+from gateway.observability.metrics import Histogram
+
+LAG_PERIOD_S = 0.25
+
+
+class LoopLag:
+    """How late the loop runs what is due: the first sign of a blocking call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.histogram = Histogram("gateway_loop_lag_seconds", "Lateness of a timer on the event loop.")
+        self.worst_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            before = self._clock.cpu_ns()
+            await asyncio.sleep(LAG_PERIOD_S)
+            lag = max(0.0, (self._clock.cpu_ns() - before) / 1e9 - LAG_PERIOD_S)
+            self.worst_s = max(self.worst_s, lag)
+            self.histogram.observe(lag)

@@ -1,0 +1,1 @@
+"""Readings in, intervals recorded, looked up and accounted for."""

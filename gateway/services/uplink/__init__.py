@@ -1,0 +1,1 @@
+"""Interval records to the sinks, once and once more."""
