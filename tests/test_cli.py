@@ -17,11 +17,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from gateway.app.offline import locked
 from gateway.cli import cli
 from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError
 from gateway.domain.types import DeviceId, EventId
-from gateway.offline import locked
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
 from gateway.storage.journal.journal import SqliteJournal
 from tests.profiles.samples import MODBUS, SAMPLES

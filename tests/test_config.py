@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Settings, duration_s, load_settings
+from gateway.config.settings import Settings, duration_s, load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.sinks.leap.sink import LeapCsvSinkSettings
 

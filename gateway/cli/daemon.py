@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway.api.documents import documents
-from gateway.app import run_daemon
+from gateway.app.daemon import run_daemon
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
     ConfigFile,
@@ -15,7 +15,7 @@ from gateway.cli.shared import (
     out,
     settings_of,
 )
-from gateway.config import load_settings
+from gateway.config.settings import load_settings
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.profiles.loader import load_profiles
 

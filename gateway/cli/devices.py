@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.app.offline import import_offline
 from gateway.cli.shared import (
     DEFAULT_URL,
     AsJson,
@@ -18,7 +19,6 @@ from gateway.cli.shared import (
     show,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
-from gateway.offline import import_offline
 
 devices = typer.Typer(no_args_is_help=True, help="Enrolled devices.")
 

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 import typer
 
+from gateway.cli.client import Daemon, DaemonError
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, fail, out, show
-from gateway.client import Daemon, DaemonError
 from gateway.sinks.arrow import COMPRESSION, NEEDED, arrow_schema, available
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: look it up, take it out.")

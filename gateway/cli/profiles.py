@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.app.offline import probe_device
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
     AsJson,
@@ -18,7 +19,6 @@ from gateway.cli.shared import (
     show,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
-from gateway.offline import probe_device
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profile, load_profiles
 from gateway.profiles.summary import summary

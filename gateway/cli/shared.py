@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gateway.client import Daemon, DaemonError
-from gateway.config import Settings, load_settings
+from gateway.cli.client import Daemon, DaemonError
+from gateway.config.settings import Settings, load_settings
 from gateway.domain.errors import InvalidInput
 
 # A table that goes into a file or a pipe is not cut to the width of a screen.

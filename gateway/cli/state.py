@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.app.offline import export_state, import_state
 from gateway.cli.shared import AsJson, ConfigFile, fail, out, settings_of
 from gateway.domain.errors import GatewayError, InvalidInput
-from gateway.offline import export_state, import_state
 
 state = typer.Typer(no_args_is_help=True, help="The state directory as a whole: for backups and moves.")
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.api import intervals
+from gateway.api.routes import intervals
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.schemas.interval_rows import rfc3339

@@ -15,11 +15,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.api.dispatch_view import DispatchView
+from gateway.api.app import PAGE_MAX, Parts, make_app
 from gateway.api.openapi import openapi
-from gateway.api.server import PAGE_MAX, Parts, make_app
-from gateway.api.telemetry import Telemetry
-from gateway.api.views import FleetView
+from gateway.api.routes.telemetry import Telemetry
+from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.fleet import FleetView
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.events.request import EventKind

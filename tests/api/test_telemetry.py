@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gateway.api.telemetry import Telemetry
+from gateway.api.routes.telemetry import Telemetry
 from gateway.clock import Clock, ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine

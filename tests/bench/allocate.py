@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.app import keep_memory
+from gateway.app.daemon import keep_memory
 from gateway.domain.control.allocation import Ask, allocate
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.envelope import envelope

@@ -28,7 +28,7 @@ import orjson
 from aiohttp import web
 
 import gateway
-from gateway.api.server import Parts, make_app
+from gateway.api.app import Parts, make_app
 from gateway.clock import SystemClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine

@@ -8,7 +8,7 @@ that the columns no longer fit the caches. The limit is memory traffic.
 import time
 from typing import Any
 
-from gateway.app import keep_memory
+from gateway.app.daemon import keep_memory
 from gateway.clock import ManualClock
 from tests.bench.rig import aim, percentile, pin, report
 from tests.bench.wiring import CountingLink, NoJournal, event, make_fleet, readings, reference, steered

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.app import keep_memory
+from gateway.app.daemon import keep_memory
 from gateway.domain.events.request import power
 from gateway.services.settings import ControlSettings, UpkeepSettings
 from simulators.battery import Batteries

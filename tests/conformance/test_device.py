@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from gateway.config import resolve_secret
+from gateway.config.settings import resolve_secret
 from gateway.domain.commands import CommandOp, Delivery
 from gateway.domain.fleet.device import Connection
 from gateway.links.mqtt.points import MqttPointLinks

@@ -1,6 +1,6 @@
 """What the platform is told of a fixed event, what REST shows of it meanwhile and what is counted of it, exactly."""
 
-from gateway.api.dispatch_view import DispatchView
+from gateway.api.views.dispatch import DispatchView
 from gateway.domain.events.exclusions import Hold
 from gateway.domain.types import EventId
 from gateway.observability.metrics import registry

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from gateway.clock import ManualClock
-from gateway.config import load_settings
+from gateway.config.settings import load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult

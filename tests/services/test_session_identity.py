@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.api.models import SessionState
-from gateway.api.views import FleetView
+from gateway.api.views.fleet import FleetView
 from gateway.clock import ManualClock, SystemClock
 from gateway.domain.commands import CommandOp, Delivery
 from gateway.domain.errors import LinkDown

@@ -11,8 +11,6 @@ from aiohttp.typedefs import Handler
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from gateway.api import intervals
-from gateway.api.dispatch_view import DispatchView
 from gateway.api.guard import IMPORT_FORMS, guard
 from gateway.api.interval_models import ResendBody
 from gateway.api.models import (
@@ -29,7 +27,9 @@ from gateway.api.models import (
     StopBody,
     Unenrolled,
 )
-from gateway.api.telemetry import Telemetry
+from gateway.api.routes import intervals
+from gateway.api.routes.telemetry import Telemetry
+from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.domain.events.book import Answer, Outcome

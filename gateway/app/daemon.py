@@ -11,47 +11,43 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import uvloop
-from aiohttp import web
 
-from gateway.api.dispatch_view import DispatchView
+from gateway.api.app import Parts
 from gateway.api.samples import (
     connection_samples,
     link_samples,
     supervisor_samples,
     transport_samples,
 )
-from gateway.api.server import Parts, make_app
-from gateway.api.views import FleetView
+from gateway.api.views.fleet import FleetView
+from gateway.app.control import ControlParts, control_parts
+from gateway.app.offline import Transports, locked
+from gateway.app.telemetry import Upstream
+from gateway.app.web import _serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
-from gateway.config import Settings
-from gateway.domain.errors import GatewayError
+from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.types import Rules
 from gateway.links.mqtt.messages import MqttLink
 from gateway.observability.logs import set_up_logging
-from gateway.observability.metrics import Sample, registry
-from gateway.offline import Transports, locked
-from gateway.ports.journal import Journal, JournalState
-from gateway.ports.links import DeviceLink
+from gateway.observability.metrics import registry
+from gateway.ports.journal import JournalState
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
 from gateway.services.checkpointing import Checkpointer, restore_columns, restore_records
 from gateway.services.control.loop import Control
-from gateway.services.control.metrics import control_samples, dispatch_samples, fleet_samples
+from gateway.services.control.metrics import fleet_samples
 from gateway.services.devices.command_router import Router
 from gateway.services.devices.polled import Sessions
 from gateway.services.devices.registry import Inventory
-from gateway.services.events.intake import Dispatcher
-from gateway.services.events.reports import Reports
-from gateway.services.runtime.clock_guard import Timekeeper
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.services.telemetry.ingest import Ingest
@@ -62,14 +58,11 @@ from gateway.storage.disk_budget import spool_bytes
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.storage.recovery import Recovered, recover
-from gateway.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE_S = 10.0
-
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
 KEPT_BYTES, BLOCK_BYTES = 512 << 20, 32 << 20
 
 
@@ -160,7 +153,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
     router = Router(fleet, link, [(sessions.profiles, sessions)])
-    steering = _steering(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
+    steering = control_parts(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
     dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
@@ -257,7 +250,7 @@ def _recovered(
     rules: Rules,
     checkpoints: Checkpoints,
     interval_log: IntervalLog,
-    steering: "_Steering",
+    steering: ControlParts,
     fleet: Fleet,
 ) -> Recovered:
     """Readings, records and accumulators as they were."""
@@ -272,61 +265,6 @@ def _recovered(
     return recovered
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Steering:
-    """What takes events in, what carries them out and when, what is told of them."""
-
-    clock: SteadyClock
-    timekeeper: Timekeeper
-    dispatcher: Dispatcher
-    control: Control
-    reports: Reports
-    view: DispatchView
-
-    def samples(self) -> Iterator[Sample]:
-        yield from control_samples(self.control)
-        yield from dispatch_samples(self.dispatcher, self.control)
-        yield from self.reports.samples()
-        yield from self.timekeeper.samples()
-
-    def reasons(self) -> list[str]:
-        """Why steering is not in order."""
-        return self.control.reasons() + self.timekeeper.reasons()
-
-    async def tell(self, platform: PlatformSignal) -> None:
-        """Tell the platform what becomes of events, and what the fleet can sustain."""
-        await self.reports.run(
-            platform.report,
-            records=self.view.deliveries_told,
-            events=self.view.events_told,
-            availability=self.view.availability_told,
-        )
-
-
-def _steering(
-    settings: Settings,
-    remembered: JournalState,
-    *,
-    fleet: Fleet,
-    journal: Journal,
-    link: DeviceLink,
-    clock: SteadyClock,
-) -> _Steering:
-    dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
-    dispatcher.restore(remembered)
-    control = Control(
-        settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
-        epoch=remembered.epoch, telling=settings.platform is not None,
-    )  # fmt: skip
-    control.ledger.know(remembered.delivered)
-    reports = Reports(control.ledger, availability_s=settings.control.availability_s)
-    view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
-    timekeeper = Timekeeper(clock, idle=control.idle)
-    return _Steering(
-        clock=clock, timekeeper=timekeeper, dispatcher=dispatcher, control=control, reports=reports, view=view
-    )
-
-
 @asynccontextmanager
 async def _running(supervisor: Supervisor, services: Mapping[str, Callable[[], Any]]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
@@ -336,13 +274,3 @@ async def _running(supervisor: Supervisor, services: Mapping[str, Callable[[], A
         finally:
             for task in tasks:
                 task.cancel()
-
-
-async def _serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> None:
-    runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    try:
-        await web.TCPSite(runner, settings.http.host, settings.http.port).start()
-    except OSError as error:
-        raise GatewayError(f"http: cannot listen on {settings.http.host}:{settings.http.port}: {error}") from error

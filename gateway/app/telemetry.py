@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.api.routes.telemetry import Telemetry
 from gateway.api.samples import delivery_samples, leap_samples, log_reasons, log_samples
-from gateway.api.telemetry import Telemetry
 from gateway.clock import Clock
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine

@@ -1,0 +1,1 @@
+"""What REST and the platform are shown, made from what services hold."""

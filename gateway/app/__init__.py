@@ -1,0 +1,1 @@
+"""The composition root: settings become an object graph, started and stopped in order."""

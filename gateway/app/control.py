@@ -1,0 +1,73 @@
+"""The part of the graph that takes events in, carries them out and reports what becomes of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.api.views.dispatch import DispatchView
+from gateway.clock import SteadyClock
+from gateway.config.settings import Settings
+from gateway.domain.fleet.fleet import Fleet
+from gateway.observability.metrics import Sample
+from gateway.ports.journal import Journal, JournalState
+from gateway.ports.links import DeviceLink
+from gateway.services.control.loop import Control
+from gateway.services.control.metrics import control_samples, dispatch_samples
+from gateway.services.events.intake import Dispatcher
+from gateway.services.events.reports import Reports
+from gateway.services.runtime.clock_guard import Timekeeper
+from gateway.signals.platform import PlatformSignal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlParts:
+    """What takes events in, what carries them out and when, what is told of them."""
+
+    clock: SteadyClock
+    timekeeper: Timekeeper
+    dispatcher: Dispatcher
+    control: Control
+    reports: Reports
+    view: DispatchView
+
+    def samples(self) -> Iterator[Sample]:
+        yield from control_samples(self.control)
+        yield from dispatch_samples(self.dispatcher, self.control)
+        yield from self.reports.samples()
+        yield from self.timekeeper.samples()
+
+    def reasons(self) -> list[str]:
+        """Why steering is not in order."""
+        return self.control.reasons() + self.timekeeper.reasons()
+
+    async def tell(self, platform: PlatformSignal) -> None:
+        """Tell the platform what becomes of events, and what the fleet can sustain."""
+        await self.reports.run(
+            platform.report,
+            records=self.view.deliveries_told,
+            events=self.view.events_told,
+            availability=self.view.availability_told,
+        )
+
+
+def control_parts(
+    settings: Settings,
+    remembered: JournalState,
+    *,
+    fleet: Fleet,
+    journal: Journal,
+    link: DeviceLink,
+    clock: SteadyClock,
+) -> ControlParts:
+    dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
+    dispatcher.restore(remembered)
+    control = Control(
+        settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
+        epoch=remembered.epoch, telling=settings.platform is not None,
+    )  # fmt: skip
+    control.ledger.know(remembered.delivered)
+    reports = Reports(control.ledger, availability_s=settings.control.availability_s)
+    view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
+    timekeeper = Timekeeper(clock, idle=control.idle)
+    return ControlParts(
+        clock=clock, timekeeper=timekeeper, dispatcher=dispatcher, control=control, reports=reports, view=view
+    )

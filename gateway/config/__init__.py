@@ -1,0 +1,1 @@
+"""Strict settings, composed from the settings each adapter owns."""
