@@ -26,7 +26,7 @@ from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.types import Now
 from tests.bench.optimum import Case, largest_scale, unserved_wh
 from tests.bench.rig import aim, percentile, pin, report
-from tests.domain.scenes import NOW, fleet_of
+from tests.builders.fleets import NOW, fleet_of
 
 Floats = NDArray[np.float64]
 Policy = Callable[[float, Envelope, Snapshot], Floats]

@@ -26,7 +26,7 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.interval_log.log import IntervalLog
 from tests.bench.rig import aim, report
 from tests.bench.wiring import enroll, reference
-from tests.fakes import nothing_logged
+from tests.builders.fakes import nothing_logged
 
 T0_MS = 1_800_000_000_000
 LENGTH_S = 300

@@ -43,8 +43,8 @@ from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE, telemetry
 from tests.bench.rig import aim, percentile, report, rss_kib
 from tests.bench.wiring import CountingLog, NoJournal, reference, steered
-from tests.fakes import nothing_logged
-from tests.services.waiting import service
+from tests.builders.fakes import nothing_logged
+from tests.scenes.waiting import service
 
 TIMEOUT_S = 120
 READ = 100

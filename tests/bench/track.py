@@ -20,7 +20,7 @@ from simulators.battery import Batteries
 from simulators.faults import Fault, FaultKind
 from simulators.homes import Bools, Floats, Homes, make_homes
 from tests.bench.rig import aim, pin, report
-from tests.services.street import Street
+from tests.scenes.street import Street
 
 DEAF, DROPPING = 0.05, 0.02
 GAIN_ERROR, NOISE_W = 0.02, 20.0

@@ -33,7 +33,7 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
-from tests.fakes import nothing_logged
+from tests.builders.fakes import nothing_logged
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 RESERVE_PCT = 20

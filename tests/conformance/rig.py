@@ -47,9 +47,9 @@ from simulators.broker import Broker
 from simulators.faces.catalogue import FACES, make_face
 from simulators.faces.plant import Connection as FaceConnection
 from simulators.faces.plant import Face, Plant, Trouble
+from tests.builders.fakes import MemoryJournal, home
+from tests.builders.homes import homes
 from tests.conformance.recording import RecordingLinks
-from tests.fakes import MemoryJournal, home
-from tests.simulators.fleets import homes
 from tests.virtual.clock import loop_clock
 from tests.virtual.loop import VirtualLoop
 

@@ -10,8 +10,8 @@ import pytest
 
 from simulators.aggregator import Aggregator
 from simulators.clock import RealClock
-from tests.brokers import standin_process
 from tests.e2e.rig import Daemon, eventually, now_ms, running
+from tests.scenes.brokers import standin_process
 
 pytestmark = pytest.mark.e2e
 

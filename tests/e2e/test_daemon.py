@@ -17,8 +17,8 @@ from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import ControlTaken
 from gateway.storage.journal.journal import SqliteJournal
 from simulators import processes
-from tests.brokers import BrokerProcess, standin_process
 from tests.e2e.rig import PROFILES, Daemon, Reply, event, eventually, inventory_csv, now_ms, run_cli, running, utc
+from tests.scenes.brokers import BrokerProcess, standin_process
 
 pytestmark = pytest.mark.e2e
 

@@ -15,9 +15,9 @@ from simulators.commands import CommandSeen, Op, Result
 from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
 from simulators.homes import inventory_rows
-from tests.brokers import standin_process
+from tests.builders.homes import homes
 from tests.e2e.rig import CEILING_S, Daemon, event, eventually, now_ms, running
-from tests.simulators.fleets import homes
+from tests.scenes.brokers import standin_process
 
 pytestmark = pytest.mark.e2e
 

@@ -19,9 +19,9 @@ import orjson
 import pytest
 
 from simulators.platform import Platform
-from tests.brokers import mosquitto_process, standin_process
 from tests.e2e.rig import Daemon, eventually, now_ms, running
 from tests.e2e.tap import Tap
+from tests.scenes.brokers import mosquitto_process, standin_process
 
 pytestmark = pytest.mark.e2e
 

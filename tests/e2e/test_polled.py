@@ -13,9 +13,9 @@ import pytest
 from simulators.battery import Batteries
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.plant import Plant
-from tests.brokers import BrokerProcess, standin_process
+from tests.builders.homes import homes
 from tests.e2e.rig import Daemon, running
-from tests.simulators.fleets import homes
+from tests.scenes.brokers import BrokerProcess, standin_process
 
 pytestmark = pytest.mark.e2e
 CEILING_S = 30.0

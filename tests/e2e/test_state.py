@@ -9,8 +9,8 @@ import aiomqtt
 import pyarrow.dataset
 import pytest
 
-from tests.brokers import BrokerProcess, standin_process
 from tests.e2e.rig import Daemon, eventually, now_ms, run_cli, running
+from tests.scenes.brokers import BrokerProcess, standin_process
 
 pytestmark = pytest.mark.e2e
 

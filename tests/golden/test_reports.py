@@ -10,7 +10,7 @@ from gateway.services.events.reports import PART
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
 from gateway.sinks.mqtt import INTERVAL_TOPIC
 from tests.golden import golden, masks
-from tests.services.world import World, group, homes_of
+from tests.scenes.world import World, group, homes_of
 
 
 async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> None:

@@ -30,12 +30,12 @@ from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import Cursor, Parked, Range, Standing
 from gateway.storage.journal.journal import SqliteJournal
-from tests.energy_batches import T0, at, batch, row
+from tests.builders.energy_batches import T0, at, batch, row
 from tests.golden import golden, masks
 from tests.releases import truth
-from tests.services.world import World, homes_of
-from tests.storage.histories import session, settle
-from tests.storage.test_journal import POLLED, SETTINGS, device, event
+from tests.scenes.recorder_histories import session, settle
+from tests.scenes.world import World, homes_of
+from tests.storage.journal.test_journal import POLLED, SETTINGS, device, event
 
 A, B, C = DeviceId("a"), DeviceId("b"), DeviceId("c")
 

@@ -16,7 +16,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.loader import FAULTS_MAX, load_profile, load_profiles, parse_profile
 from gateway.yaml_lines import ALIASES_MAX, BYTES_MAX, DEPTH_MAX
-from tests.profiles.samples import HTTP, MODBUS, MQTT, SAMPLES, changed
+from tests.builders.profiles import HTTP, MODBUS, MQTT, SAMPLES, changed
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "device_profiles" / "reference-mqtt.yaml").read_text(encoding="utf-8")

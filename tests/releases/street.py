@@ -17,10 +17,10 @@ from simulators.firmware import FirmwareFleet
 from simulators.ledger import Ledger
 from simulators.platform import Platform
 from simulators.polled import PolledHomes
-from tests.brokers import BrokerProcess, standin_process
+from tests.builders.homes import homes
 from tests.e2e.rig import CEILING_S, Daemon, eventually
 from tests.releases.trees import Tree, TreeDaemon
-from tests.simulators.fleets import homes
+from tests.scenes.brokers import BrokerProcess, standin_process
 
 INTERVAL_S, GRACE_S = 10, 1
 PRODUCTS = ("foxess-h3", "fronius-gen24", "goodwe-et", "hoymiles-ms-a2", "sonnen-v2")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from simulators.battery import Batteries, Mode
 from simulators.homes import make_homes
-from tests.simulators.fleets import homes
+from tests.builders.homes import homes
 
 
 def remote(batteries: Batteries, setpoint_w: float) -> Batteries:

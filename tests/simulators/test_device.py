@@ -9,7 +9,7 @@ import pytest
 from simulators.battery import Mode
 from simulators.energy_store import Place
 from simulators.faults import Fault, FaultKind
-from tests.simulators.fleets import START_MS, Run, devices
+from tests.builders.homes import START_MS, Run, devices
 
 
 def test_setpoint_valid_is_applied_and_followed() -> None:

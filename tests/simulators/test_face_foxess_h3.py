@@ -7,7 +7,7 @@ from pymodbus.exceptions import ModbusException
 
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.plant import Face, Trouble
-from tests.simulators.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
+from tests.scenes.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
 
 
 @pytest.fixture

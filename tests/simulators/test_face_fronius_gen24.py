@@ -7,8 +7,8 @@ import pytest
 
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Trouble
-from tests.simulators.faces import Bench, Peer, home
-from tests.simulators.register_faces import NOON_S, controlled
+from tests.scenes.faces import Bench, Peer, home
+from tests.scenes.register_faces import NOON_S, controlled
 
 
 @pytest.fixture

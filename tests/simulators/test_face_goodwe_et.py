@@ -10,7 +10,7 @@ from pymodbus.exceptions import ModbusException
 import simulators.faces.goodwe_et as product
 from simulators.faces.goodwe_et import GoodweEt
 from simulators.faces.plant import Connection, Face, Trouble
-from tests.simulators.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
+from tests.scenes.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
 
 
 @pytest.fixture

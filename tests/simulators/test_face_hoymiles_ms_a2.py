@@ -9,9 +9,9 @@ import pytest
 
 from simulators.faces.hoymiles_ms_a2 import HoymilesMsA2
 from simulators.faces.plant import Connection, Face, Trouble
-from tests.brokers import KINDS, BrokerProcess, broker_process
-from tests.simulators.mqtt_faces import Ear, ear_at, until
-from tests.simulators.register_faces import NOON_S, controlled, go, make_plant
+from tests.scenes.brokers import KINDS, BrokerProcess, broker_process
+from tests.scenes.mqtt_faces import Ear, ear_at, until
+from tests.scenes.register_faces import NOON_S, controlled, go, make_plant
 
 DEVICE = "MSA-280000000000"
 SENSOR = f"homeassistant/sensor/{DEVICE}"

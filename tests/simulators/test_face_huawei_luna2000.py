@@ -13,7 +13,7 @@ from pymodbus.exceptions import ModbusException
 
 from simulators.faces.huawei_luna2000 import HuaweiLuna2000
 from simulators.faces.plant import Connection, Face, Trouble
-from tests.simulators.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
+from tests.scenes.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 
 from simulators.faces.plant import Trouble
 from simulators.faces.sma_sbs import CHARGE, DEFAULT, DISCHARGE, GROUP, KEEP, SmaSbs
-from tests.simulators.faces import Bench, home
-from tests.simulators.register_faces import Peer, controlled, peer_of
+from tests.scenes.faces import Bench, home
+from tests.scenes.register_faces import Peer, controlled, peer_of
 
 MAX_W = 5_000
 HOLD = (DEFAULT, 0, MAX_W, 0, 0, 0)

@@ -9,9 +9,9 @@ from pymodbus.client import AsyncModbusTcpClient
 
 from simulators.faces.plant import Trouble
 from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
-from tests.simulators import register_faces
-from tests.simulators.faces import Bench, Peer, home
-from tests.simulators.register_faces import NOON_S, controlled, peer_of
+from tests.scenes import register_faces
+from tests.scenes.faces import Bench, Peer, home
+from tests.scenes.register_faces import NOON_S, controlled, peer_of
 
 
 def face(plant: Any, **settings: Any) -> SolarEdgeStorEdge:

@@ -11,8 +11,8 @@ from sonnenbatterie2 import AsyncSonnenBatterieV2
 from simulators.faces.plant import Connection, Face, Trouble
 from simulators.faces.sonnen_v1 import SonnenV1
 from simulators.faces.sonnen_v2 import SonnenV2
-from tests.simulators.register_faces import NOON_S, controlled, go, make_plant
-from tests.simulators.web_faces import Web, web_of
+from tests.scenes.register_faces import NOON_S, controlled, go, make_plant
+from tests.scenes.web_faces import Web, web_of
 
 
 @pytest.fixture

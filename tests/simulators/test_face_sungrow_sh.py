@@ -9,7 +9,7 @@ from pymodbus.exceptions import ModbusException
 import simulators.faces.sungrow_sh as product
 from simulators.faces.plant import Face, Trouble
 from simulators.faces.sungrow_sh import SungrowSh
-from tests.simulators.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
+from tests.scenes.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
 
 
 @pytest.fixture

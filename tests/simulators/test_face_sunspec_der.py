@@ -7,7 +7,7 @@ from sunspec2.modbus.client import SunSpecModbusClientError
 
 from simulators.faces.plant import Trouble
 from simulators.faces.sunspec_der import SunSpecDer
-from tests.simulators.faces import Bench, Peer, home
+from tests.scenes.faces import Bench, Peer, home
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 
 from simulators.faces.plant import Connection, Face, Trouble
 from simulators.faces.tesla_powerwall import TeslaPowerwall
-from tests.simulators.register_faces import NOON_S, go, make_plant
-from tests.simulators.web_faces import Web, web_of
+from tests.scenes.register_faces import NOON_S, go, make_plant
+from tests.scenes.web_faces import Web, web_of
 
 # pypowerwall turns certificate checks off, as it must with these gateways, and urllib3 says so each time
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request:urllib3.exceptions.InsecureRequestWarning")

@@ -7,7 +7,7 @@ from pymodbus.exceptions import ModbusException
 
 from simulators.faces.plant import Face, Trouble
 from simulators.faces.victron_gx_modbus import VictronGxModbus
-from tests.simulators.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
+from tests.scenes.register_faces import NOON_S, Peer, controlled, go, make_plant, peer_of
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import victron_mqtt
 
 from simulators.faces.plant import Connection, Face, Trouble
 from simulators.faces.victron_gx_mqtt import VictronGxMqtt
-from tests.brokers import require_mosquitto
-from tests.simulators.mqtt_faces import Ear, ear_at, until
-from tests.simulators.register_faces import NOON_S, controlled, go, make_plant
+from tests.scenes.brokers import require_mosquitto
+from tests.scenes.mqtt_faces import Ear, ear_at, until
+from tests.scenes.register_faces import NOON_S, controlled, go, make_plant
 
 PORTAL = "c0619ab00000"
 N, R, W = f"N/{PORTAL}", f"R/{PORTAL}", f"W/{PORTAL}"

@@ -8,7 +8,7 @@ import pytest
 
 from simulators.battery import Mode
 from simulators.faults import Fault, FaultKind, FaultRecord
-from tests.simulators.fleets import START_MS, Run, devices
+from tests.builders.homes import START_MS, Run, devices
 
 
 def plant(run: Run, kind: FaultKind, **fields: Any) -> FaultRecord:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from simulators.recorder import Recorder
-from tests.simulators.fleets import Run, devices
+from tests.builders.homes import Run, devices
 
 
 def test_recorder_full_keeps_the_newest_in_order() -> None:

@@ -15,9 +15,9 @@ from gateway.clock import ManualClock
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
-from tests.energy_batches import T0, at, batch, row
-from tests.storage.histories import RULES as USUAL
-from tests.storage.histories import restarted
+from tests.builders.energy_batches import T0, at, batch, row
+from tests.scenes.recorder_histories import RULES as USUAL
+from tests.scenes.recorder_histories import restarted
 
 DEVICES = 20
 # the devices here run at paces of their own, which is not what a wrong clock looks like

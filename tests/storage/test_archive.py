@@ -38,9 +38,9 @@ from gateway.storage.archive import (
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START, Parked, Standing
 from gateway.storage.journal.journal import SqliteJournal
-from tests.energy_batches import T0, at
-from tests.storage.histories import State, content, restarted, session, settle, state_of, step
-from tests.storage.test_journal import device, event
+from tests.builders.energy_batches import T0, at
+from tests.scenes.recorder_histories import State, content, restarted, session, settle, state_of, step
+from tests.storage.journal.test_journal import device, event
 
 ROOT = Path(__file__).parents[2]
 CEILING_S = 60.0

@@ -19,9 +19,9 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START
+from tests.builders.energy_batches import T0, at
 from tests.depth import SEED
-from tests.energy_batches import T0, at
-from tests.storage.histories import restarted
+from tests.scenes.recorder_histories import restarted
 
 DEVICES = 20
 SPAN_S = 10

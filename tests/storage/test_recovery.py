@@ -15,8 +15,8 @@ from gateway.domain.intervals.records import NO_CLOSES, Closes
 from gateway.domain.intervals.types import Rules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool.spool import Scan, segments
-from tests.energy_batches import T0, at, batch, row
-from tests.storage.histories import DEVICES, State, content, restarted, session, settle, state_of, step
+from tests.builders.energy_batches import T0, at, batch, row
+from tests.scenes.recorder_histories import DEVICES, State, content, restarted, session, settle, state_of, step
 
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

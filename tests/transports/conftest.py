@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import KINDS, BrokerProcess, broker_process
-from tests.transports.peers import ScriptedBroker
+from tests.scenes.brokers import KINDS, BrokerProcess, broker_process
+from tests.scenes.mqtt_peers import ScriptedBroker
 from tests.virtual.factories import loop_factories as pytest_asyncio_loop_factories
 
 __all__ = ["pytest_asyncio_loop_factories"]

@@ -1,0 +1,478 @@
+"""REST over real services: every route, who may ask, and that the OpenAPI document tells the truth."""
+
+import asyncio
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
+
+from gateway.api.app import PAGE_MAX, Parts, make_app
+from gateway.api.openapi import openapi
+from gateway.api.routes.telemetry import Telemetry
+from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.fleet import FleetView
+from gateway.clock import Clock
+from gateway.domain.errors import StorageError
+from gateway.domain.events.request import EventKind
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import Unclear
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
+from gateway.observability.metrics import Sample, registry
+from gateway.services.devices.registry import Inventory
+from gateway.services.telemetry.history import History
+from gateway.storage.interval_log.query import IntervalQueries
+from gateway.transports.mqtt.settings import MqttSettings
+from tests.builders.fakes import message_product, nothing_damaged
+from tests.builders.profiles import MQTT, compiled
+from tests.scenes.world import World, homes_of
+
+TOKEN = "0123456789abcdef"
+DOCUMENT = openapi("test")
+HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct\n"
+
+
+@dataclass(slots=True)
+class Rig:
+    """A client of the routes over a small world."""
+
+    client: "TestClient[web.Request, web.Application]"
+    world: World
+    reasons: list[str] = field(default_factory=list)
+    link: MqttLink | None = None
+    files: Callable[[int], Sequence[Path]] = lambda _: ()
+
+    async def ask(
+        self, method: str, path: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **how: Any
+    ) -> Any:
+        """The JSON answer; its status and shape are checked against the document."""
+        async with self.client.request(method, path, headers=headers, **how) as reply:
+            text = await reply.text()
+            assert reply.status == status, text
+            if reply.content_type != "application/json":
+                return text
+            body = json.loads(text)
+        fits(method, path.split("?", maxsplit=1)[0], status, body)
+        return body
+
+
+@asynccontextmanager
+async def rig(
+    *,
+    token: str | None = None,
+    devices: int = 3,
+    files: Callable[[int], Sequence[Path]] = lambda _: (),
+    upstream: Callable[[Fleet, Clock, IntervalQueries], Telemetry] | None = None,
+) -> AsyncIterator[Rig]:
+    world = World(homes_of(devices))
+    inventory = Inventory(
+        fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
+    )
+    inventory.restore(world.devices)
+    broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")
+    link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
+    reasons: list[str] = []
+    queries = IntervalQueries(files, nothing_damaged)
+    nobody = cast("Any", None)
+    telemetry = Telemetry(
+        completeness=nobody, deliveries=[], resend=nobody, history=nobody, log=nobody, fleet=world.fleet,
+        clock=world.clock,
+    ) if upstream is None else upstream(world.fleet, world.clock, queries)  # fmt: skip
+    parts = Parts(
+        dispatcher=world.dispatcher,
+        events=DispatchView(
+            fleet=world.fleet,
+            dispatcher=world.dispatcher,
+            control=world.control,
+            journal=world.journal,
+            clock=world.clock,
+        ),
+        trust=world.control.trust,
+        clock=world.clock,
+        devices=FleetView(fleet=world.fleet, inventory=inventory, link=link, clock=world.clock),
+        history=History(queries, world.fleet),
+        telemetry=telemetry,
+        inventory=inventory,
+        registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
+        readiness=lambda: reasons,
+        token=SecretStr(token) if token else None,
+    )
+    async with queries, TestClient(TestServer(make_app(parts))) as client:
+        yield Rig(client, world, reasons, link, files)
+
+
+# -- the document against the answers ------------------------------------------------------------------------
+
+
+def operation(method: str, path: str) -> dict[str, Any]:
+    for template, methods in DOCUMENT["paths"].items():
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
+            found: dict[str, Any] = methods[method.lower()]
+            return found
+    raise AssertionError(f"{path} is not documented")
+
+
+def fits(method: str, path: str, status: int, body: Any) -> None:
+    """Whether an answer is what the document says of this route and status."""
+    answer = operation(method, path)["responses"][str(status)]
+    schema = answer["content"]["application/json"]["schema"]
+    problems = list(violations(body, schema, "$"))
+    assert problems == []
+
+
+def violations(value: Any, schema: dict[str, Any], place: str) -> list[str]:
+    """What JSON Schema (the part of it that is used here) finds wrong."""
+    if "$ref" in schema:
+        return violations(value, DOCUMENT["components"]["schemas"][schema["$ref"].split("/")[-1]], place)
+    if "anyOf" in schema:
+        options = [violations(value, option, place) for option in schema["anyOf"]]
+        return [] if any(not option for option in options) else options[0]
+    if "const" in schema:
+        return [] if value == schema["const"] else [f"{place}: {value!r}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{place}: {value!r} is none of {schema['enum']}"]
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "object": lambda v: isinstance(v, dict), "array": lambda v: isinstance(v, list),
+        "string": lambda v: isinstance(v, str), "boolean": lambda v: isinstance(v, bool), "null": lambda v: v is None,
+        "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+        "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+    }  # fmt: skip
+    if "type" in schema and not kinds[schema["type"]](value):
+        return [f"{place}: {value!r} is no {schema['type']}"]
+    out: list[str] = []
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"]
+        out += [f"{place}.{key}: not documented" for key in value.keys() - known.keys()]
+        out += [f"{place}.{key}: absent" for key in known.keys() - value.keys()]
+        for key in value.keys() & known.keys():
+            out += violations(value[key], known[key], f"{place}.{key}")
+    if isinstance(value, list) and "items" in schema:
+        for number, item in enumerate(value):
+            out += violations(item, schema["items"], f"{place}.{number}")
+    return out
+
+
+async def test_document_names_every_route_and_no_other() -> None:
+    async with rig() as r:
+        app = r.client.app
+        assert app is not None
+        routes = {
+            (route.method.lower(), route.resource.canonical)
+            for route in app.router.routes()
+            if route.resource is not None and route.method != "HEAD"
+        }
+    documented = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert documented == routes
+
+
+async def test_device_that_the_gateway_connects_to_is_shown_without_its_secret() -> None:
+    document = {
+        "id": "polled", "profile": "sample-mqtt", "site": "s", "capacity_wh": 1, "discharge_w_max": 1,
+        "charge_w_max": 1, "reserve_pct": 20, "address": "mqtt://10.0.0.5", "parameters": {"portal": "abc"},
+        "username": "installer", "secret": "env:BATTERY_SECRET",
+    }  # fmt: skip
+    async with rig() as r:
+        headers = {"Content-Type": "application/x-ndjson"}
+        report = await r.ask("POST", "/v1/devices", data=json.dumps(document).encode(), headers=headers)
+        assert (report["enrolled"], [note["line"] for note in report["notes"]]) == (1, [1])
+        again = json.dumps(document | {"id": "second"}).encode()
+        report = await r.ask("POST", "/v1/devices", data=again, headers=headers)
+        assert "'second' and 'polled'" in report["rejected"][0]["problem"]
+        shown = await r.ask("GET", "/v1/devices/polled")
+        assert shown["steerable"] is False
+        assert (shown["device"]["profile"], shown["device"]["address"]) == ("sample-mqtt", "mqtt://10.0.0.5")
+        assert "BATTERY_SECRET" not in json.dumps(shown)
+        assert (await r.ask("GET", "/v1/devices"))["devices"][-1] == shown | {"reading_age_s": shown["reading_age_s"]}
+
+
+def test_document_every_reference_leads_somewhere() -> None:
+    text = json.dumps(DOCUMENT)
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert names <= set(DOCUMENT["components"]["schemas"])
+
+
+# -- who may ask ---------------------------------------------------------------------------------------------
+
+GUARDED = [
+    (method, path.replace("{id}", "x"))
+    for path, methods in DOCUMENT["paths"].items()
+    for method in methods
+    if path.startswith("/v1/")
+]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+async def test_route_with_a_token_set_asks_for_it(method: str, path: str) -> None:
+    async with rig(token=TOKEN) as r:
+        wrong = (
+            "",
+            "Bearer",
+            f"bearer {TOKEN}",
+            "Bearer wrong",
+            f"Bearer {TOKEN}x",
+            f"Basic {TOKEN}",
+            TOKEN,
+            "Bearer é",
+        )
+        for given in wrong:
+            headers = {"Authorization": given} if given else {}
+            body = await r.ask(method, path, status=401, headers=headers)
+            assert body == {"error": "a bearer token is required", "problems": []}
+        async with r.client.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"}) as reply:
+            assert reply.status not in (401, 403)
+
+
+async def test_route_open_ones_need_no_token() -> None:
+    async with rig(token=TOKEN) as r:
+        assert await r.ask("GET", "/healthz") == "alive\n"
+        assert (await r.ask("GET", "/readyz"))["ready"] is True
+        assert "gateway_x 1.0" in await r.ask("GET", "/metrics")
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("localhost", True), ("localhost:8080", True), ("127.0.0.1:1", True), ("[::1]", True), ("[::1]:8080", True),
+     ("evil.example", False), ("evil.example:8080", False), ("localhost.evil.example", False),
+     ("127.0.0.1.nip.io", False),
+     ("10.0.0.1", False), ("", False)],
+)  # fmt: skip
+async def test_route_without_a_token_serves_who_names_loopback(host: str, allowed: bool) -> None:
+    async with rig() as r, r.client.request("GET", "/v1/devices", headers={"Host": host}) as reply:
+        assert reply.status == (200 if allowed else 403)
+
+
+# -- routes --------------------------------------------------------------------------------------------------
+
+
+def body_of(r: Rig, name: str = "e", **other: object) -> dict[str, object]:
+    utc_s = r.world.clock.utc // 1000
+    moment = "2027-01-15T08:{:02d}:{:02d}Z"
+    assert utc_s == 1_800_000_000  # 2027-01-15T08:00:00Z
+    return {
+        "id": name, "revision": 1, "program": "test", "group": {"all": True}, "start": moment.format(0, 0),
+        "end": moment.format(10, 0), "target_w": 3_000,
+    } | other  # fmt: skip
+
+
+async def test_events_route_takes_shows_updates_and_cancels() -> None:
+    async with rig() as r:
+        path = "/v1/dispatch-events"
+        first = await r.ask("POST", path, json=body_of(r))
+        assert first == {"id": "e", "revision": 1, "outcome": "accepted", "reason": None}
+        assert (await r.ask("POST", path, json=body_of(r)))["outcome"] == "duplicate"
+        conflict = await r.ask("POST", path, json=body_of(r, target_w=1), status=409)
+        assert (conflict["outcome"], conflict["reason"]) == ("rejected", "conflict")
+        assert (await r.ask("POST", path, json=body_of(r, revision=0), status=409))["outcome"] == "superseded"
+        await r.world.go(20)
+        shown = await r.ask("GET", f"{path}/e")
+        assert (shown["state"], shown["devices"], shown["start"]) == ("active", 3, "2027-01-15T08:00:00Z")
+        assert shown["delivered_w"] == pytest.approx(3_000, rel=0.02)
+        assert {member["status"] for member in shown["members"]} == {"delivering"}
+        first_two = await r.ask("GET", f"{path}/e?limit=2")
+        assert ([m["device"] for m in first_two["members"]], first_two["next"]) == (["home-00", "home-01"], 2)
+        rest = await r.ask("GET", f"{path}/e?offset=2&limit=2")
+        assert ([m["device"] for m in rest["members"]], rest["next"]) == (["home-02"], None)
+        await r.ask("GET", f"{path}/e?limit=2000", status=400)
+        listed = await r.ask("GET", path)
+        assert [event["members"] for event in listed["events"]] == [None]
+        assert (await r.ask("DELETE", f"{path}/e"))["revision"] == 2
+        await r.world.go(2)
+        over = await r.ask("GET", f"{path}/e")
+        assert over["state"] == "cancelled"
+        assert [(o["start"], o["devices"]) for o in over["occurrences"]] == [("2027-01-15T08:00:00Z", 3)]
+        assert {member["status"] for member in over["members"]} == {"cancelled"}
+        of_it = await r.ask("GET", f"{path}/e?occurrence=2027-01-15T08:00:00Z&limit=1")
+        assert ([m["id"] for m in of_it["members"]], of_it["next"]) == (["e/home-00"], 1)
+        assert (await r.ask("GET", f"{path}/e?occurrence=never"))["members"] == []
+        await r.ask("GET", f"{path}/none", status=404)
+        await r.ask("DELETE", f"{path}/none", status=404)
+
+
+async def test_events_route_tells_what_is_assumed_apart_from_what_is_delivered() -> None:
+    async with rig() as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        await r.world.go(20)
+        r.world.homes.unseen.add(0)
+        await r.world.go(40)
+        shown = await r.ask("GET", "/v1/dispatch-events/e")
+        assert (shown["assumed_w"], shown["unmeasured"]) == (pytest.approx(1_000, rel=0.02), 1)
+        assert shown["delivered_w"] == pytest.approx(2_000, rel=0.02)
+        assert (shown["unserved_w"], shown["shortfall"]) == (pytest.approx(1_000, rel=0.02), "unmeasured")
+        silent, read = shown["members"][:2]
+        assert (silent["measured_w"], silent["status"], silent["unmeasured_wh"] > 0) == (None, "started", True)
+        assert (read["assumed_w"], read["status"], read["unmeasured_wh"]) == (None, "delivering", 0)
+
+
+async def test_events_route_names_every_fault_with_its_place() -> None:
+    async with rig() as r:
+        wrong = body_of(r, revision=-1, target_w="much", group={}, surplus=1)
+        body = await r.ask("POST", "/v1/dispatch-events", json=wrong, status=400)
+        assert {problem.split(":")[0] for problem in body["problems"]} == {"revision", "target_w", "group", "surplus"}
+
+
+async def test_devices_route_names_what_is_not_understood() -> None:
+    async with rig() as r:
+        first, second, *_ = (await r.ask("GET", "/v1/devices"))["devices"]
+        assert (first["unclear"], second["unclear"]) == ([], [])
+        r.world.fleet.live.unclear[0] = Unclear.OPT_OUT | Unclear.FAULTS | Unclear.MESSAGE
+        shown = await r.ask("GET", f"/v1/devices/{first['device']['id']}")
+        assert shown["unclear"] == ["opt_out", "faults", "message"]
+
+
+async def test_events_route_not_durable_is_told_and_changes_nothing() -> None:
+    async with rig() as r:
+        r.world.journal.failing = True
+        body = await r.ask("POST", "/v1/dispatch-events", json=body_of(r), status=503)
+        assert body["problems"] == ["no space left on device"]
+        await r.ask("POST", "/v1/devices", data=f"{HEADER}n,p,s,1,1,1,0\n", headers={"Content-Type": "text/csv"},
+                    status=503)  # fmt: skip
+        r.world.journal.failing = False
+        listed = await r.ask("GET", "/v1/dispatch-events")
+        assert listed == {"events": [], "stopped": False}
+        assert (await r.ask("GET", "/v1/devices"))["total"] == 3
+
+
+async def test_stop_all_route_not_durable_stops_at_once_all_the_same() -> None:
+    async with rig() as r:
+        r.world.journal.failing = True
+        await r.ask("POST", "/v1/dispatch/stop-all", json={"active": True}, status=503)
+        assert (await r.ask("GET", "/v1/dispatch-events"))["stopped"] is True
+        # Allowing it again is nothing urgent: it has to be durable first.
+        await r.ask("POST", "/v1/dispatch/stop-all", json={"active": False}, status=503)
+        assert (await r.ask("GET", "/v1/dispatch-events"))["stopped"] is True
+
+
+async def test_events_route_same_event_twice_at_once_is_accepted_once() -> None:
+    async with rig() as r:
+        asked = [r.ask("POST", "/v1/dispatch-events", json=body_of(r)) for _ in range(8)]
+        outcomes = [answer["outcome"] for answer in await asyncio.gather(*asked)]
+        assert sorted(outcomes) == ["accepted"] + ["duplicate"] * 7
+
+
+async def test_events_route_dry_run_is_shown_as_one() -> None:
+    async with rig() as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r, kind="dry_run"))
+        await r.world.go(3)
+        assert (await r.ask("GET", "/v1/dispatch-events/e"))["kind"] == EventKind.DRY_RUN.value
+        assert r.world.homes.writes == []
+
+
+async def test_stop_all_route_stops_and_clears() -> None:
+    async with rig() as r:
+        path = "/v1/dispatch/stop-all"
+        assert await r.ask("POST", path, json={"active": True, "by": "me"}) == {"active": True, "by": "me"}
+        assert (await r.ask("GET", "/v1/dispatch-events"))["stopped"] is True
+        refused = await r.ask("POST", "/v1/dispatch-events", json=body_of(r), status=409)
+        assert refused["reason"] == "stopped"
+        assert await r.ask("POST", path, json={"active": False}) == {"active": False, "by": "operator"}
+        for wrong in (b"", b"{}", b"[]", b'{"active": "perhaps"}', b'{"active": true, "why": 1}'):
+            await r.ask("POST", path, data=wrong, headers={"Content-Type": "application/json"}, status=400)
+
+
+async def test_devices_route_pages_through_everybody_once() -> None:
+    async with rig(devices=7) as r:
+        seen: list[str] = []
+        at: int | None = 0
+        while at is not None:
+            page = await r.ask("GET", f"/v1/devices?offset={at}&limit=3")
+            assert page["total"] == 7
+            seen += [found["device"]["id"] for found in page["devices"]]
+            at = page["next"]
+        assert seen == [device.id for device in r.world.devices]
+        past = await r.ask("GET", "/v1/devices?offset=100")
+        assert (past["devices"], past["next"]) == ([], None)
+        for query in ("offset=-1", "offset=x", f"limit={PAGE_MAX + 1}", "limit=1.5", "limit="):
+            await r.ask("GET", f"/v1/devices?{query}", status=400)
+
+
+async def test_device_route_tells_what_is_known_and_null_for_what_is_not() -> None:
+    async with rig() as r:
+        unknown = await r.ask("GET", "/v1/devices/home-00")
+        assert (unknown["online"], unknown["soc_pct"], unknown["reading_age_s"]) == (None, None, None)
+        r.world.homes.report()
+        r.world.clock.advance(s=7)
+        known = await r.ask("GET", "/v1/devices/home-00")
+        assert (known["online"], known["soc_pct"], known["reading_age_s"]) == (True, 60.0, 7.0)
+        assert (known["held"], known["setpoint_w"]) == ("free", None)
+        assert known["device"]["site_export_w_max"] == "unlimited"
+        await r.ask("GET", "/v1/devices/none", status=404)
+
+
+async def test_import_route_takes_good_rows_and_names_bad_ones() -> None:
+    async with rig(devices=1) as r:
+        text = f"{HEADER}n-1,p,s,1000,500,500,20\nn-2,p,s,none,500,500,20\n"
+        report = await r.ask("POST", "/v1/devices", data=text, headers={"Content-Type": "text/csv"})
+        assert (report["rows"], report["enrolled"], report["rejected_total"]) == (2, 1, 1)
+        assert report["rejected"][0]["line"] == 3
+        line = {"id": "n-3", "profile": "p", "site": "s", "capacity_wh": 1, "discharge_w_max": 1, "charge_w_max": 1,
+                "reserve_pct": 0}  # fmt: skip
+        kind = {"Content-Type": "application/x-ndjson; charset=utf-8"}
+        report = await r.ask("POST", "/v1/devices", data="\ufeff" + json.dumps(line), headers=kind)
+        assert report["enrolled"] == 1
+        assert (await r.ask("GET", "/v1/devices"))["total"] == 3
+        await r.ask("POST", "/v1/devices", data=b"\xff", headers=kind, status=400)
+        await r.ask("POST", "/v1/devices", data=b"id\n", headers={"Content-Type": "text/csv"}, status=400)
+
+
+async def test_import_route_leaves_a_device_under_control_what_it_is() -> None:
+    async with rig(devices=1) as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        await r.world.go(3)
+        row = {
+            "id": "home-00", "profile": "sample-mqtt", "site": "s", "capacity_wh": 1, "discharge_w_max": 1,
+            "charge_w_max": 1, "reserve_pct": 20, "address": "mqtt://10.0.0.5", "parameters": {"portal": "abc"},
+        }  # fmt: skip
+        other = row | {"id": "n-1", "address": "mqtt://10.0.0.6"}
+        text = "\n".join(map(json.dumps, (row, other)))
+        report = await r.ask("POST", "/v1/devices", data=text, headers={"Content-Type": "application/x-ndjson"})
+        assert (report["rows"], report["enrolled"], report["rejected_total"]) == (2, 1, 1)
+        problem = "profile: 'home-00' is under control and cannot change profile from 'p' to 'sample-mqtt'; release it"
+        assert report["rejected"][0]["problem"].startswith(problem)
+        assert [note["line"] for note in report["notes"]] == [2]
+        assert (await r.ask("GET", "/v1/devices/home-00"))["device"]["profile"] == "p"
+
+
+async def test_unenrolled_route_lists_who_sends_without_being_enrolled() -> None:
+    async with rig() as r:
+        assert await r.ask("GET", "/v1/unenrolled") == {"devices": [], "messages": 0}
+        assert r.link is not None
+        r.link.unenrolled["stranger"] = 0
+        found = await r.ask("GET", "/v1/unenrolled")
+        assert found["devices"] == [{"device": "stranger", "seen": "1970-01-01T00:00:00Z"}]
+
+
+async def test_readyz_route_says_why_not() -> None:
+    async with rig() as r:
+        assert await r.ask("GET", "/readyz") == {"ready": True, "reasons": []}
+        r.reasons.append("spool: no space left on device")
+        body = await r.ask("GET", "/readyz", status=503)
+        assert body == {"ready": False, "reasons": ["spool: no space left on device"]}
+
+
+async def test_route_too_large_or_unknown_is_refused_in_json() -> None:
+    async with rig() as r:
+        for method, path, status, data in (
+            ("POST", "/v1/dispatch-events", 413, b"x" * ((1 << 20) - 1) + b"xx"),
+            ("PUT", "/v1/dispatch-events", 405, b"{}"),
+            ("GET", "/v2/devices", 404, b""),
+            ("POST", "/v1/devices", 415, b"{}"),
+        ):
+            headers = {"Content-Type": "application/json"}
+            async with r.client.request(method, path, data=io.BytesIO(data), headers=headers) as reply:
+                assert reply.status == status
+                assert set(await reply.json()) == {"error", "problems"}
+
+
+async def test_storage_error_is_not_an_internal_error() -> None:
+    assert issubclass(StorageError, Exception)
+    async with rig() as r:
+        r.world.journal.failing = True
+        await r.ask("DELETE", "/v1/dispatch-events/none", status=404)

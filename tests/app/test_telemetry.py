@@ -1,0 +1,152 @@
+"""From the real log to real sockets: receivers that lose answers, refuse parts, or are slow."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from gateway.clock import ManualClock
+from gateway.services.uplink import delivery as module
+from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.resend import Resend
+from gateway.sinks.http import HttpSink, HttpSinkSettings
+from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.query import IntervalQueries
+from simulators.ledger import Ledger
+from tests.builders.energy_batches import T0
+from tests.scenes.waiting import service, until
+from tests.storage.interval_log.test_query import unlogged
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_BASE_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_CAP_S", 0.01)
+
+
+@dataclass
+class Road:
+    """A log and what delivers it to a receiver by HTTP."""
+
+    log: IntervalLog
+    resend: Resend
+    clock: ManualClock
+    stack: AsyncExitStack
+
+    async def to(self, name: str, handler: Handler) -> Delivery:
+        app = web.Application(client_max_size=1 << 26)
+        app.add_routes([web.post("/intervals", handler)])
+        server = TestServer(app)
+        await server.start_server()
+        self.stack.push_async_callback(server.close)
+        sink = HttpSink(HttpSinkSettings(kind="http", name=name, url=str(server.make_url("/intervals")), timeout_s=300))
+        self.stack.push_async_callback(sink.close)
+        sink.batch_rows = 20
+        return Delivery(sink, log_=self.log, finder=self.resend, clock=self.clock, rng=random.Random(1), rate=1e9)
+
+    async def filled(self, first: int, count: int) -> None:
+        """`count` more intervals of six homes each."""
+        rows = [(d, k, 1) for k in range(first, first + count) for d in range(6)]
+        await self.log.append([unlogged(first + 1, rows)])
+
+
+@asynccontextmanager
+async def road(directory: Path) -> AsyncIterator[Road]:
+    clock = ManualClock(utc_ms=T0)
+    async with (
+        IntervalLog(directory, clock=clock) as log,
+        IntervalQueries(log.files_from, log.check) as queries,
+        AsyncExitStack() as stack,
+    ):
+        yield Road(log, Resend(log, queries, clock), clock, stack)
+
+
+async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_once_f8(tmp_path: Path) -> None:
+    """Answers get lost after and before it has stored, with an error or without one; some rows it never takes."""
+    book, rng = Ledger(), random.Random(7)
+    faults: dict[str, int] = {}
+
+    async def receive(request: web.Request) -> web.StreamResponse:
+        rows: list[Any] = orjson.loads(await request.read())["intervals"]
+        fault = rng.choice(("fine", "cut", "late 500", "500", "partial ack"))
+        faults[fault] = faults.get(fault, 0) + 1
+        if fault == "500":
+            return web.Response(status=500)
+        refused = [i for i, row in enumerate(rows) if row["device"] == "bat-5"]
+        answers = book.take_all(row for i, row in enumerate(rows) if i not in refused)
+        assert answers == [None] * len(answers)
+        if fault == "late 500":
+            return web.Response(status=500)
+        if fault == "cut" and request.transport is not None:
+            request.transport.abort()
+        return web.json_response({"rejected": [{"row": i} for i in refused]})
+
+    async with road(tmp_path) as r:
+        delivery = await r.to("platform", receive)
+        await r.filled(0, 60)
+        async with service(delivery.run):
+            await until(lambda: delivery.standing.live.row == 360)
+        parked = await r.log.ask(lambda readers: readers.parked("platform", 1_000))
+    assert set(faults) == {"fine", "cut", "late 500", "500", "partial ack"}
+    assert set(book.latest()) == {(f"bat-{d}", T0 + k * 300_000) for k in range(60) for d in range(5)}
+    assert (book.conflicting, book.duplicates > 0) == (0, True)
+    assert {(one.identity[1], one.reason) for one in parked} == {("bat-5", "refused_by_receiver")}
+    assert len(parked) == 60
+
+
+@pytest.mark.real_time
+async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most_f9(tmp_path: Path) -> None:
+    """It takes a batch and does not answer for as long as the test wants; the log grows, the other receiver has it."""
+    slow, quick, go, held = Ledger(), Ledger(), asyncio.Event(), 0
+
+    def into(book: Ledger, wait: asyncio.Event | None) -> Handler:
+        async def receive(request: web.Request) -> web.StreamResponse:
+            nonlocal held
+            rows = orjson.loads(await request.read())["intervals"]
+            if wait is not None:
+                held = max(held, len(rows))
+                await wait.wait()
+            book.take_all(rows)
+            return web.json_response({})
+
+        return receive
+
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with road(tmp_path) as r:
+        one, other = await r.to("slow", into(slow, go)), await r.to("quick", into(quick, None))
+        async with service(one.run), service(other.run):
+            await r.filled(0, 5)
+            one.wake()
+            other.wake()
+            await until(lambda: held > 0)
+            async with service(tick):
+                before = turns
+                for k in range(5, 60):
+                    await r.filled(k, 1)
+                    other.wake()
+                await until(lambda: len(quick) == 360)
+                assert turns - before > 60
+            assert (len(slow), held) == (0, 20)
+            assert await r.log.backlog(one.standing) == 360
+            go.set()
+            one.wake()
+            await until(lambda: one.standing.live.row == 360)
+        assert await r.log.backlog(one.standing) == 0
+    assert (slow.conflicting, slow.duplicates, slow.out_of_order) == (0, 0, 0)

@@ -1,0 +1,1 @@
+"""Values for tests: devices, batches, profiles, fakes."""

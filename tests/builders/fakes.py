@@ -1,0 +1,378 @@
+"""Fakes that behave like the real thing: devices that follow setpoints, a journal in memory, scripted sinks."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from gateway.clock import ManualClock
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
+from gateway.domain.errors import StorageError
+from gateway.domain.events.book import Outcome
+from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.fleet.device import Device
+from gateway.domain.fleet.fleet import Fleet, ProductFacts
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.intervals.records import NO_CLOSES, Closes
+from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
+from gateway.ports.journal import (
+    Change,
+    ControlEnded,
+    ControlTaken,
+    DeviceEnrolled,
+    EventDecided,
+    EventDelivered,
+    EventMoved,
+    HoldLifted,
+    HoldSet,
+    JournalState,
+    PriorRestored,
+    PriorSaved,
+    Quarantined,
+    ReserveChanged,
+    Setting,
+    StopAll,
+    Trusted,
+)
+from gateway.ports.links import Emit
+from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
+from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.language.product import ProfileDocument
+from gateway.profiles.loader import load_profiles
+
+FACTS = ProductFacts(
+    lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
+    soc_uncertainty_pct=5,
+)  # fmt: skip
+PROFILES = Path(__file__).parents[2] / "device_profiles"
+
+
+def product(document: ProfileDocument, *, facts: ProductFacts = FACTS) -> Codec:
+    """A compiled profile with other facts than its own."""
+    return replace(compile_profile(document), facts=facts)
+
+
+def message_product(name: str = "p") -> Codec:
+    """The reference product under another name: its devices come to us."""
+    document = load_profiles(PROFILES)["reference-mqtt"].document
+    return product(document.model_copy(update={"profile": name}))
+
+
+def home(name: str, **other: object) -> Device:
+    """A home that may do everything: 5 kW, 10 kWh, reserve 20 %."""
+    known: dict[str, object] = {
+        "id": DeviceId(name), "profile": "p", "site": f"site-{name}", "capacity_wh": 10_000.0,
+        "discharge_w_max": 5_000.0, "charge_w_max": 5_000.0, "reserve_pct": 20.0, "export_allowed": True,
+        "grid_charge_allowed": True, "site_import_w_max": math.inf, "site_export_w_max": math.inf,
+        "fuse_protected": True,
+    }  # fmt: skip
+    return Device(**(known | other))  # type: ignore[arg-type]
+
+
+@dataclass(slots=True, eq=False)
+class FakeLink:
+    """A link that records: acknowledgements, holds, writes. It emits what the test says."""
+
+    acknowledged: list[AckToken] = field(default_factory=list)
+    holds: list[bool] = field(default_factory=list)
+    batches: list[CommandBatch] = field(default_factory=list)
+    starts: int = 0
+
+    async def run(self, emit: Emit) -> None:
+        """Nothing comes by itself."""
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        self.batches.append(batch)
+        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+
+    def acknowledge(self, token: AckToken) -> None:
+        self.acknowledged.append(token)
+
+    def hold_telemetry(self, on: bool) -> None:
+        self.holds.append(on)
+
+    def start_over(self) -> None:
+        self.starts += 1
+
+
+class Homes:
+    """Devices behind a link that follow their setpoints at once, revert when a lease ends, and report when told to.
+
+    `battery_w` is their power, `mode` who steers them; `deaf` devices hear no commands, `silent` ones say nothing,
+    `islanded` ones have lost the grid, `inverted` ones do the opposite of what they are told, `refusing` ones say no,
+    `unseen` ones answer commands and send no readings, `offline` ones have told so by their last will. `blocked` are
+    kept from discharging; their own mode does `own_w`; of a setpoint they do `part`.
+    """
+
+    def __init__(self, fleet: Fleet, clock: ManualClock, *, soc_pct: float = 60.0, load_w: float = 500.0) -> None:
+        n = fleet.n
+        self.fleet = fleet
+        self.clock = clock
+        self.soc_pct: Floats = np.full(n, soc_pct)
+        self.reserve_pct: Floats = fleet.nameplate.owner_reserve_pct[:n].astype(np.float64)
+        self.load_w: Floats = np.full(n, load_w)
+        self.battery_w: Floats = np.zeros(n)
+        self.mode = np.full(n, Mode.SELF_CONSUMPTION, dtype=np.int8)
+        self.lease_end_ms = np.zeros(n, dtype=np.int64)
+        self.cmd = np.zeros(n, dtype=np.int64)
+        self.in_force = np.zeros(n, dtype=np.int64)
+        self.deaf: set[int] = set()
+        self.silent: set[int] = set()
+        self.unseen: set[int] = set()
+        self.islanded: set[int] = set()
+        self.opted_out: set[int] = set()
+        self.inverted: set[int] = set()
+        self.refusing: set[int] = set()
+        self.offline: set[int] = set()
+        self.blocked: set[int] = set()
+        self.own_w: Floats = np.zeros(n)
+        self.part: Floats = np.ones(n)
+        self.writes: list[tuple[int, CommandOp, int, int, int]] = []
+        self.on_acks: Callable[[AckBatch], None] | None = None
+        self.answers: list[tuple[int, int, CommandResult]] = []
+
+    async def run(self, emit: Emit) -> None:
+        """Reports are made by `report`."""
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        """Every device does as it is told; (slot, op, setpoint_w, lease_s, cmd) goes into `writes`."""
+        assert len(set(batch.slots.tolist())) == len(batch)
+        for i, slot in enumerate(batch.slots.tolist()):
+            op, cmd = CommandOp(int(batch.op[i])), int(batch.cmd[i])
+            self.writes.append((slot, op, int(batch.setpoint_w[i]), int(batch.lease_s[i]), cmd))
+            if slot in self.deaf:
+                continue
+            result = self._obey(slot, op, cmd, batch, i)
+            if slot not in self.silent:
+                self.answers.append((slot, cmd, result))
+        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+
+    def _obey(self, slot: int, op: CommandOp, cmd: int, batch: CommandBatch, i: int) -> CommandResult:
+        if cmd <= self.cmd[slot]:
+            return CommandResult.OLDER
+        if slot in self.islanded and op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
+            return CommandResult.REFUSED
+        if slot in self.refusing and op is CommandOp.SETPOINT:
+            return CommandResult.REFUSED
+        self.cmd[slot] = cmd
+        if op is CommandOp.RESERVE:
+            self.reserve_pct[slot] = batch.reserve_pct[i]
+        elif op is CommandOp.RELEASE:
+            self.revert(slot)
+        else:
+            self.mode[slot] = Mode.REMOTE
+            self.blocked.discard(slot)
+            if op is CommandOp.BLOCK:
+                self.blocked.add(slot)
+            told_w = -batch.setpoint_w[i] if slot in self.inverted else batch.setpoint_w[i]
+            self.battery_w[slot] = min(self.own_w[slot], 0.0) if slot in self.blocked else told_w * self.part[slot]
+            self.lease_end_ms[slot] = self.clock.mono + int(batch.lease_s[i]) * 1000
+            self.in_force[slot] = cmd
+        return CommandResult.APPLIED
+
+    def revert(self, slot: int) -> None:
+        """Back to the maker's own mode: the lease is over, or the owner wants it so."""
+        self.mode[slot] = Mode.SELF_CONSUMPTION
+        self.blocked.discard(slot)
+        self.battery_w[slot] = self.own_w[slot]
+        self.lease_end_ms[slot] = 0
+        self.in_force[slot] = 0
+
+    def acknowledge(self, token: AckToken) -> None:
+        """Nothing here needs it."""
+
+    def hold_telemetry(self, on: bool) -> None:
+        """Nothing here needs it."""
+
+    def start_over(self) -> None:
+        """Nothing here needs it."""
+
+    def report(self, *, answers: bool = True) -> None:
+        """Leases run out where it is time; everybody who is neither silent nor unseen says how
+        they are."""
+        for slot in np.flatnonzero((self.lease_end_ms > 0) & (self.lease_end_ms <= self.clock.mono)).tolist():
+            self.revert(slot)
+        quiet = self.silent | self.unseen
+        loud = np.array([s for s in range(self.fleet.n) if s not in quiet], dtype=np.int32)
+        k = len(loud)
+        grid = np.array([Grid.ISLAND if s in self.islanded else Grid.ON for s in loud.tolist()], dtype=np.int8)
+        batch = LiveBatch(
+            slots=loud,
+            fresh=np.ones(k, dtype=np.bool_),
+            device_t_ms=np.full(k, self.clock.utc, dtype=np.int64),
+            battery_w=self.battery_w[loud].copy(),
+            soc_pct=self.soc_pct[loud].copy(),
+            soc_step_pct=np.full(k, 1.0),
+            temp_c=np.full(k, 20.0),
+            discharge_w_max=np.full(k, 5_000.0),
+            charge_w_max=np.full(k, 5_000.0),
+            reserve_pct=self.reserve_pct[loud].copy(),
+            pv_w=np.zeros(k),
+            load_w=self.load_w[loud].copy(),
+            grid_w=self.load_w[loud] - self.battery_w[loud],
+            grid_l1_w=np.full(k, np.nan),
+            grid_l2_w=np.full(k, np.nan),
+            grid_l3_w=np.full(k, np.nan),
+            mode=self.mode[loud].copy(),
+            grid=grid,
+            locked=np.zeros(k, dtype=np.int8),
+            opt_out=np.array([s in self.opted_out for s in loud.tolist()], dtype=np.int8),
+            faults=np.zeros(k, dtype=np.int64),
+            cmd=self.in_force[loud].copy(),
+        )
+        self.fleet.take_live(batch, self.clock.now())
+        self.fleet.live.online[list(self.offline)] = 0
+        said, self.answers = self.answers, []
+        if answers and said and self.on_acks is not None:
+            slots, cmds, results = zip(*said, strict=True)
+            self.on_acks(
+                AckBatch(
+                    slots=np.array(slots, dtype=np.int32),
+                    cmd=np.array(cmds, dtype=np.int64),
+                    result=np.array([int(r) for r in results], dtype=np.int8),
+                )
+            )
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What changes add up to."""
+
+    devices: dict[DeviceId, Device] = field(default_factory=dict)
+    chosen_pct: dict[DeviceId, float] = field(default_factory=dict)
+    events: dict[str, EventDecided] = field(default_factory=dict)
+    states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    controlled: dict[DeviceId, EventId] = field(default_factory=dict)
+    prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
+    stopped: bool = False
+
+    def take(self, change: Change) -> None:
+        match change:
+            case DeviceEnrolled(device=device):
+                self.devices[device.id] = replace(
+                    device, reserve_pct=max(device.reserve_pct, self.chosen_pct.get(device.id, 0.0))
+                )
+            case EventDecided(request=request, answer=answer):
+                known = self.events.get(request.id)
+                newer = known is None or request.revision > known.request.revision
+                if answer.outcome is Outcome.ACCEPTED and newer:
+                    self.events[request.id] = change
+                    self.states.pop(request.id, None)
+            case EventMoved(event=event, revision=revision, state=state):
+                if event in self.events and self.events[event].request.revision == revision:
+                    self.states[event] = (revision, state)
+            case ControlTaken(devices=taken, event=event):
+                self.controlled |= dict.fromkeys(taken, event)
+            case ControlEnded(devices=ended):
+                for name in ended:
+                    self.controlled.pop(name, None)
+            case ReserveChanged(devices=changed, reserve_pct=chosen):
+                for name, reserve_pct in zip(changed, chosen, strict=True):
+                    self.chosen_pct[name] = reserve_pct
+                    if name in self.devices:
+                        self.devices[name] = replace(self.devices[name], reserve_pct=reserve_pct)
+            case _:
+                self._take_other(change)
+
+    def _take_other(self, change: Change) -> None:
+        match change:
+            case StopAll(active=active):
+                self.stopped = active
+            case PriorSaved(device=name, settings=settings):
+                self.prior[name] = dict(settings)
+            case PriorRestored(device=name):
+                self.prior.pop(name, None)
+            case HoldSet(hold=hold):
+                self.holds[hold.id] = hold
+            case HoldLifted(id=hold_id):
+                self.holds.pop(hold_id, None)
+            case Quarantined(names=named, reason=reason):
+                self.quarantined = dict.fromkeys(named, reason) | self.quarantined
+            case Trusted(names=named):
+                for text in named:
+                    self.quarantined.pop(text, None)
+            case EventDelivered():
+                pass
+            case _:
+                raise AssertionError(change)
+
+
+class MemoryJournal:
+    """A journal without a disk. `failing` makes every commit fail; `kept` are the changes in order."""
+
+    def __init__(self) -> None:
+        self.kept: list[Change] = []
+        self.failing = False
+        self.epoch = 0
+
+    def load(self) -> JournalState:
+        self.epoch += 1
+        found = _Memory()
+        for change in self.kept:
+            found.take(change)
+        return JournalState(
+            epoch=self.epoch,
+            devices=tuple(found.devices.values()),
+            events=tuple(found.events.values()),
+            controlled=found.controlled,
+            stopped=found.stopped,
+            prior=found.prior,
+            states=found.states,
+            holds=tuple(found.holds.values()),
+            quarantined=found.quarantined,
+            delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),
+        )
+
+    async def delivered(self, event: EventId) -> list[EventDelivered]:
+        newest = {c.occurrence_ms: c for c in self.kept if isinstance(c, EventDelivered) and c.event == event}
+        return [newest[occurrence_ms] for occurrence_ms in sorted(newest)]
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        if self.failing:
+            raise StorageError("no space left on device")
+        self.kept += changes
+
+    def of(self, kind: type[Change]) -> list[Change]:
+        return [change for change in self.kept if isinstance(change, kind)]
+
+
+@dataclass(slots=True)
+class ScriptedSink:
+    """A receiver that answers as scripted, then accepts; `got` are the batches in order."""
+
+    name: str = "scripted"
+    script: list[SinkResult] = field(default_factory=list)
+    got: list[IntervalBatch] = field(default_factory=list)
+    on_batch: Callable[[], None] | None = None
+    batch_rows: int = 1_000
+    wanted: Callable[[IntervalRecord], bool] = lambda _record: True
+    judge: Callable[[IntervalBatch], SinkResult] | None = None
+
+    def wants(self, record: IntervalRecord) -> bool:
+        return self.wanted(record)
+
+    async def send(self, batch: IntervalBatch) -> SinkResult:
+        self.got.append(batch)
+        result = self.script.pop(0) if self.script else self.judge(batch) if self.judge else Accept()
+        if self.on_batch is not None:
+            self.on_batch()
+        return result
+
+    @property
+    def rows(self) -> list[IntervalRecord]:
+        return [row for batch in self.got for row in batch.rows]
+
+
+async def nothing_logged(_slots: Slots, _starts: Ints) -> Closes:
+    """A log that has no record of any interval."""
+    return NO_CLOSES
+
+
+async def nothing_damaged() -> None:
+    """Nobody looks into damage."""

@@ -1,0 +1,223 @@
+"""Configuration: every fault at once with its path, secrets by reference only, durations with units."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.settings import Settings, duration_s, load_settings
+from gateway.domain.errors import InvalidInput
+from gateway.sinks.leap.sink import LeapCsvSinkSettings
+
+ROOT = Path(__file__).parents[2]
+SECRET = "correct-horse-battery-staple"
+PLAIN: dict[str, Any] = {
+    "state_dir": "state",
+    "profiles_dir": "profiles",
+    "devices": {"mqtt": {"broker": {"url": "mqtt://127.0.0.1:1883", "client_id": "gateway"}}},
+}
+
+
+def write(directory: Path, **change: Any) -> Path:
+    path = directory / "gateway.yaml"
+    path.write_text(yaml.safe_dump(PLAIN | change), encoding="utf-8")
+    return path
+
+
+def load(directory: Path, **change: Any) -> Settings:
+    return load_settings(write(directory, **change))
+
+
+def faults(directory: Path, **change: Any) -> list[str]:
+    """The problems, without the file's name in front of each."""
+    path = write(directory, **change)
+    with pytest.raises(InvalidInput) as caught:
+        load_settings(path)
+    assert all(problem.startswith(f"{path}: ") for problem in caught.value.problems)
+    return [problem.removeprefix(f"{path}: ") for problem in caught.value.problems]
+
+
+def test_config_example_is_valid_and_relative_paths_are_the_files_own() -> None:
+    settings = load_settings(ROOT / "config" / "gateway.example.yaml")
+    assert settings.state_dir == ROOT / "config" / ".." / "state"
+    assert settings.profiles_dir.resolve() == ROOT / "device_profiles"
+    assert settings.intervals.length_s == 300
+
+
+def test_config_every_fault_is_told_at_once_with_its_path(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path,
+        http={"port": 70_000, "hots": "x"},
+        intervals={"length_s": "7s"},
+        sinks=[{"kind": "http", "name": "A!", "url": "ftp://x"}, {"kind": "pigeon", "name": "b"}],
+        control={"tick_s": -1},
+        devices={"mqtt": {"broker": {"url": "mqtt://10.0.0.1", "client_id": "gateway"}}},
+    )
+    for path in ("http.port", "http.hots", "intervals", "sinks.0", "sinks.1", "control.tick_s", "devices.mqtt.broker"):
+        assert any(problem.startswith(path) for problem in found), path
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", "a: [", "\tx", "a: !!python/object/apply:os.system [ls]", "&a [*a]", "[" * 5_000]
+)
+def test_config_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInput) as caught:
+        load_settings(path)
+    assert all(str(path) in problem for problem in caught.value.problems)
+
+
+def test_config_missing_binary_and_oversized_files_are_refused(tmp_path: Path) -> None:
+    binary, large = tmp_path / "binary", tmp_path / "large"
+    binary.write_bytes(b"\xff\xfe\x00")
+    large.write_bytes(b"#" * ((1 << 20) + 1))
+    for path in (tmp_path / "none", tmp_path, binary, large):
+        with pytest.raises(InvalidInput):
+            load_settings(path)
+
+
+def test_config_secret_in_plain_text_is_a_fault_that_does_not_repeat_it(tmp_path: Path) -> None:
+    found = faults(tmp_path, http={"token": SECRET})
+    assert found == ["http.token: write a reference, env:NAME or file:/path, not the secret itself"]
+
+
+def test_config_secret_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    settings = load(tmp_path, http={"token": "env:TEST_TOKEN"})
+    assert settings.http.token is not None
+    assert settings.http.token.get_secret_value() == SECRET
+    assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json()
+    monkeypatch.delenv("TEST_TOKEN")
+    assert faults(tmp_path, http={"token": "env:TEST_TOKEN"}) == [
+        "http.token: the environment variable TEST_TOKEN is not set"
+    ]
+
+
+def test_config_secret_from_a_file_that_nobody_else_reads(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{SECRET}\n", encoding="utf-8")
+    file.chmod(0o640)
+    broker = PLAIN["devices"]["mqtt"]["broker"] | {"username": "gateway", "password": f"file:{file}"}
+    devices = {"mqtt": {"broker": broker}}
+    assert faults(tmp_path, devices=devices) == [
+        f"devices.mqtt.broker.password: {file} can be read by others; chmod 600"
+    ]
+    file.chmod(0o600)
+    password = load(tmp_path, devices=devices).devices.mqtt.broker.password
+    assert password is not None
+    assert password.get_secret_value() == SECRET
+    file.unlink()
+    assert "cannot be read" in faults(tmp_path, devices=devices)[0]
+
+
+def test_config_secret_does_not_appear_in_other_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    monkeypatch.setenv("SHORT_TOKEN", "hunter2")
+    sinks = [{"kind": "http", "name": "x", "url": "gopher://x", "token": "env:TEST_TOKEN"}]
+    found = faults(tmp_path, http={"token": "env:TEST_TOKEN", "port": "x"}, sinks=sinks)
+    assert len(found) == 2
+    assert SECRET not in "".join(found)
+    short = faults(tmp_path, http={"token": "env:SHORT_TOKEN"})
+    assert short == ["http: Value error, token: shorter than 16 characters"]
+    assert os.environ["SHORT_TOKEN"] not in "".join(short)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "gateway.example"])
+def test_config_beyond_loopback_a_token_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert faults(tmp_path, http={"host": host}) == [
+        f"http: Value error, token: required, since {host} is not loopback"
+    ]
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    assert load(tmp_path, http={"host": host, "token": "env:TEST_TOKEN"}).http.host == host
+
+
+def test_config_sinks_have_names_of_their_own_and_mqtt_needs_a_platform(tmp_path: Path) -> None:
+    mqtt = {"kind": "mqtt", "name": "a"}
+    assert "kind mqtt needs `platform`" in faults(tmp_path, sinks=[mqtt])[0]
+    platform = {"broker": {"url": "mqtt://127.0.0.1", "client_id": "p"}}
+    assert "the same name" in faults(tmp_path, sinks=[mqtt, mqtt], platform=platform)[0]
+    assert len(load(tmp_path, sinks=[mqtt, mqtt | {"name": "b"}], platform=platform).sinks) == 2
+
+
+def test_config_aggregator_needs_quarters_and_its_meters_are_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    leap = {
+        "kind": "leap_csv", "name": "leap", "url": "https://api.leap.example", "token": "env:TEST_TOKEN",
+        "meters": "meters/leap.csv", "poll_s": "1min", "job_timeout_s": "1h",
+    }  # fmt: skip
+    assert "kind leap_csv takes nothing but 15 minutes" in faults(tmp_path, sinks=[leap])[0]
+    quarters = {"length_s": "15min"}
+    (sink,) = load(tmp_path, sinks=[leap], intervals=quarters).sinks
+    assert isinstance(sink, LeapCsvSinkSettings)
+    assert (sink.meters, sink.poll_s, sink.token.get_secret_value()) == (tmp_path / "meters/leap.csv", 60, SECRET)
+    (sink,) = load(tmp_path, sinks=[leap | {"meters": "/etc/leap.csv"}], intervals=quarters).sinks
+    assert isinstance(sink, LeapCsvSinkSettings)
+    assert sink.meters == Path("/etc/leap.csv")
+    plain = faults(tmp_path, sinks=[leap | {"url": "http://api.leap.example"}], intervals=quarters)
+    assert "https is required" in plain[0]
+
+
+def test_config_examples_commented_sinks_are_valid_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PLATFORM_TOKEN", "LEAP_API_KEY"):
+        monkeypatch.setenv(name, SECRET)
+    text = (ROOT / "config" / "gateway.example.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^  # (?=- kind|  \w+: )", "  ", text, flags=re.MULTILINE)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text.replace("length_s: 5min", "length_s: 15min"), encoding="utf-8")
+    assert [sink.kind for sink in load_settings(path).sinks] == ["mqtt", "http", "leap_csv", "parquet"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("5min", 300), ("24h", 86_400), ("500ms", 0.5), ("1.5 h", 5_400), ("2d", 172_800)],
+)
+def test_duration_with_a_unit_is_seconds(text: str, seconds: float) -> None:
+    assert duration_s(text) == pytest.approx(seconds)
+
+
+@given(text=st.text(max_size=12))
+def test_duration_anything_else_is_left_for_the_model_to_refuse(text: str) -> None:
+    result = duration_s(text)
+    assert result == text or isinstance(result, float)
+
+
+@pytest.mark.parametrize("value", ["s", "-5s", "5 m", "1h30min", "∞s", "1e3s", "", None, []])
+def test_config_duration_without_a_unit_or_a_sense_is_refused(tmp_path: Path, value: object) -> None:
+    found = faults(tmp_path, control={"write_deadline_s": value})
+    assert found[0].startswith("control.write_deadline_s: ")
+
+
+def test_config_plain_numbers_are_seconds(tmp_path: Path) -> None:
+    assert load(tmp_path, intervals={"length_s": 900, "grace_s": 0}).intervals.length_s == 900
+
+
+@pytest.mark.parametrize("length", [0, -1, 7, 86_401, "1.5s", 100_000])
+def test_config_interval_that_does_not_divide_a_day_is_refused(tmp_path: Path, length: object) -> None:
+    assert faults(tmp_path, intervals={"length_s": length})[0].startswith("intervals")
+
+
+@pytest.mark.parametrize(
+    ("reference", "fits"),
+    [("env:DEVICE_TOKEN", True), ("env:GATEWAY_TOKEN", False), ("file:/etc/passwd", False),
+     ("file:/run/credentials/../../etc/passwd", False), ("DEVICE_TOKEN", False)],
+)  # fmt: skip
+def test_device_secret_comes_from_allowed_places_only(
+    reference: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICE_TOKEN", "token-of-the-device")
+    monkeypatch.setenv("GATEWAY_TOKEN", "token-of-the-gateway")
+    settings = load_settings(Path("config/gateway.example.yaml")).devices
+    if fits:
+        assert settings.secret(reference) == "token-of-the-device"
+    else:
+        with pytest.raises(InvalidInput, match=r"devices\.secrets"):
+            settings.secret(reference)

@@ -1,0 +1,228 @@
+"""Who does nothing, whose product is gone: proven, not guessed, and never the innocent."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.domain.control.compliance import Conduct, ResponseParams, deaf_for_s, keep_up, responsive
+from gateway.domain.control.quarantine import LossParams, lost_products
+from gateway.domain.fleet.columns import Held
+from gateway.domain.types import Grid, Now
+from tests.builders.fleets import NOW, fleet_of
+
+
+class Steered:
+    """One device that is told something and looked at every second; it is read every `every_s`."""
+
+    def __init__(self, *, every_s: int = 1, **columns: Any) -> None:
+        free = {"held": Held.FREE, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0, "delivery_s": 5, "settle_s": 30}
+        self.snapshot = fleet_of(1, **(free | columns))
+        self.conduct = Conduct(1)
+        self.now = NOW
+        self.every_s = every_s
+        self.deaf_s: list[int] = []
+        self.told_mono_ms = NOW.mono_ms
+        self.look()
+
+    def look(self) -> None:
+        keep_up(self.conduct, self.snapshot, self.now)
+        if not responsive(self.conduct, self.snapshot, self.now, ResponseParams())[0]:
+            self.deaf_s.append((self.now.mono_ms - self.told_mono_ms) // 1000)
+
+    def told(self, setpoint_w: float, *, answers: bool = True) -> "Steered":
+        control = self.snapshot.control
+        self.told_mono_ms = self.now.mono_ms
+        control.held[:] = Held.CONTROLLED
+        control.setpoint_w[:] = setpoint_w
+        control.cmd_sent[:] += 1
+        control.sent_mono_ms[:] = control.changed_mono_ms[:] = self.now.mono_ms
+        if answers:
+            control.cmd_applied[:] = control.cmd_sent
+        return self
+
+    def does(self, battery_w: float, *, s: int) -> "Steered":
+        for _ in range(s):
+            self.now = Now(utc_ms=self.now.utc_ms + 1_000, mono_ms=self.now.mono_ms + 1_000)
+            if (self.now.mono_ms - NOW.mono_ms) // 1000 % self.every_s == 0:
+                self.snapshot.live.battery_w[:] = battery_w
+                self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
+            self.look()
+        return self
+
+
+# -- may it be relied upon ---------------------------------------------------------------------------------------
+
+
+def test_responsive_device_that_follows_is_relied_upon() -> None:
+    assert Steered().told(2_000).does(2_190, s=100).does(1_810, s=100).deaf_s == []
+
+
+def test_responsive_device_that_does_not_follow_is_deaf_once_it_must_have_settled_f22() -> None:
+    assert Steered().told(2_000).does(1_700, s=38).deaf_s == [36, 37, 38]
+
+
+@pytest.mark.parametrize("settle_s", [0, 30, 120])
+def test_responsive_each_product_has_its_own_time_f22(settle_s: int) -> None:
+    device = Steered(settle_s=settle_s).told(2_000).does(500, s=settle_s + 6)
+    assert device.deaf_s == [settle_s + 6]
+
+
+def test_responsive_device_that_is_slow_on_a_ramp_is_not_judged_by_setpoints_it_cannot_have_reached() -> None:
+    device = Steered(every_s=5)
+    for step in range(1, 31):
+        device.told(100 * step).does(100 * max(step - 15, 0), s=1)
+    for step in range(15, 31):
+        device.does(100 * step, s=1)
+    assert device.does(3_000, s=60).deaf_s == []
+
+
+def test_responsive_corrections_leave_a_slow_device_its_time_and_a_deaf_one_none_f22() -> None:
+    slow, deaf = Steered().told(3_000).does(3_000, s=40), Steered().told(3_000).does(3_000, s=40)
+    for correction in range(1, 30):
+        slow.told(3_000 + 16 * correction).does(3_000 + 16 * max(correction - 3, 0), s=10)
+        deaf.told(3_000 + 16 * correction).does(2_000, s=10)
+    assert slow.deaf_s == []
+    assert deaf.deaf_s
+
+
+def test_responsive_correction_is_over_once_the_device_must_have_settled_f22() -> None:
+    device = Steered().told(3_000).does(3_000, s=40).told(3_400).does(3_000, s=71)
+    assert device.deaf_s
+    assert min(device.deaf_s) >= 35
+
+
+def test_responsive_command_that_is_not_answered_in_time_gives_no_time_to_settle_f22() -> None:
+    # written in one tick, known in the next, and 5 s from there on
+    assert Steered().told(2_000, answers=False).does(500, s=8).deaf_s == [7, 8]
+
+
+def test_responsive_unanswered_commands_of_a_ramp_count_from_the_first_of_them_f22() -> None:
+    device = Steered()
+    for step in range(1, 11):
+        device.told(500 * step, answers=False).does(0, s=1)
+    assert len(device.deaf_s) == 4
+
+
+def test_responsive_answers_that_are_late_but_come_leave_the_time_to_settle() -> None:
+    device = Steered()
+    for step in range(1, 31):
+        device.told(100 * step, answers=False).does(0, s=1)
+        device.snapshot.control.cmd_applied[:] = max(step - 4, 0)
+    assert device.deaf_s == []
+
+
+def test_responsive_device_that_shows_our_command_has_answered_it() -> None:
+    device = Steered().told(2_000, answers=False)
+    device.snapshot.live.cmd[:] = device.snapshot.control.cmd_sent
+    assert device.does(500, s=30).deaf_s == []
+    # an id that was never given out says nothing
+    device.told(-2_000, answers=False)
+    device.snapshot.live.cmd[:] = 1 << 60
+    assert device.does(500, s=7).deaf_s == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("held", Held.FREE), ("idle", True), ("battery_w", np.nan), ("seen_mono_ms", 0)]
+)
+def test_responsive_free_idle_stale_or_unknown_device_is_not_judged(column: str, value: float) -> None:
+    device = Steered().told(3_000).does(0, s=30)
+    table = device.snapshot.live if column in device.snapshot.live.SPEC else device.snapshot.control
+    device.every_s = 10**9
+    table.column(column)[:] = value
+    assert device.does(0, s=60).deaf_s == []
+
+
+def test_responsive_reading_from_before_the_time_is_over_says_nothing_after_it() -> None:
+    device = Steered().told(3_000).does(0, s=34)
+    device.every_s = 10**9
+    assert device.does(0, s=20).deaf_s == []
+
+
+def test_responsive_device_that_did_not_follow_is_not_relied_upon_again_for_having_fallen_silent() -> None:
+    device = Steered().told(3_000).does(0, s=36)
+    device.every_s = 10**9
+    assert device.does(0, s=60).deaf_s[-1] == 96
+    # it was told something else since it was read
+    before = len(device.deaf_s)
+    assert len(device.told(-3_000).does(0, s=60).deaf_s) == before
+
+
+# -- deaf -------------------------------------------------------------------------------------------------------
+
+
+def test_deaf_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows_f22() -> None:
+    conduct = Conduct(2)
+    both, one = np.array([False, True]), np.array([True, True])
+
+    def at(s: int) -> Now:
+        return Now(utc_ms=0, mono_ms=s * 1000)
+
+    assert deaf_for_s(conduct, both, at(100)).tolist() == [0, 0]
+    assert deaf_for_s(conduct, both, at(170)).tolist() == [70, 0]
+    assert deaf_for_s(conduct, one, at(171)).tolist() == [0, 0]
+    assert deaf_for_s(conduct, both, at(200)).tolist() == [0, 0]
+
+
+# -- F40: a product is lost -------------------------------------------------------------------------------------
+
+
+class Fleet:
+    """Two products of 20 devices each; looked at every five seconds."""
+
+    def __init__(self) -> None:
+        self.snapshot = fleet_of(40, profile=np.repeat([0, 1], 20))
+        self.conduct = Conduct(40)
+        self.now = NOW
+        self.frozen: frozenset[int] = frozenset()
+        self.look()
+
+    def look(self, s: int = 5) -> frozenset[int]:
+        self.now = Now(utc_ms=self.now.utc_ms + s * 1000, mono_ms=self.now.mono_ms + s * 1000)
+        self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
+        self.frozen = lost_products(self.conduct, self.snapshot, self.frozen, self.now, LossParams())
+        return self.frozen
+
+
+@pytest.mark.parametrize(
+    ("column", "gone", "here"),
+    [("online", 0, 1), ("faults", 4, 0), ("grid", Grid.ISLAND, Grid.ON), ("held", Held.LEFT, Held.CONTROLLED)],
+)
+def test_lost_many_of_one_product_at_once_freeze_it_and_no_other_f40(column: str, gone: int, here: int) -> None:
+    fleet = Fleet()
+    table = fleet.snapshot.control if column == "held" else fleet.snapshot.live
+    table.column(column)[:7] = gone
+    assert fleet.look() == frozenset()
+    table.column(column)[7] = gone
+    assert fleet.look() == {0}
+    # some are back, then all but one in ten
+    table.column(column)[:5] = here
+    assert fleet.look() == {0}
+    table.column(column)[:6] = here
+    assert fleet.look() == frozenset()
+
+
+def test_lost_silence_counts_once_readings_are_too_old_f40() -> None:
+    fleet = Fleet()
+    fleet.snapshot.live.seen_mono_ms[:10] = fleet.now.mono_ms - 121_000
+    fleet.frozen = lost_products(fleet.conduct, fleet.snapshot, fleet.frozen, fleet.now, LossParams())
+    assert fleet.frozen == {0}
+
+
+def test_lost_devices_one_after_the_other_over_an_hour_freeze_nothing() -> None:
+    fleet = Fleet()
+    for slot in range(12):
+        fleet.snapshot.live.online[slot] = 0
+        assert fleet.look(s=300) == frozenset()
+
+
+def test_lost_few_devices_of_a_small_product_freeze_nothing() -> None:
+    fleet = Fleet()
+    fleet.snapshot.nameplate.profile[:] = np.arange(40) // 4
+    fleet.snapshot.live.online[:4] = 0
+    assert fleet.look() == frozenset()
+
+
+def test_lost_devices_that_never_were_there_are_no_loss() -> None:
+    snapshot = fleet_of(20, profile=0, online=0)
+    assert lost_products(Conduct(20), snapshot, frozenset(), NOW, LossParams()) == frozenset()

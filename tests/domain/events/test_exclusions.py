@@ -1,0 +1,97 @@
+"""Who is kept out by choice, for how long, and of what; and what a group can sustain."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from gateway.domain.control.availability import availability
+from gateway.domain.events.exclusions import Hold, Holds
+from gateway.domain.events.request import TargetGroup
+from gateway.domain.fleet.columns import Bar
+from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.types import LimitParams
+from gateway.domain.types import DeviceId, EventId
+from gateway.services.settings import FeederSettings
+from tests.builders.fakes import FACTS
+from tests.builders.fleets import NOW, fleet_of
+from tests.domain.events.test_book import HOUR, T0, at, small_fleet
+
+
+def hold(name: str = "h", /, *ids: str, **other: object) -> Hold:
+    group = TargetGroup(ids=tuple(map(DeviceId, ids))) if ids else TargetGroup(all=True)
+    known: dict[str, object] = {
+        "id": name, "reason": "opt_out", "group": group, "from_ms": T0, "until_ms": T0 + HOUR,
+    }  # fmt: skip
+    return Hold(**(known | other))  # type: ignore[arg-type]
+
+
+def test_holds_bar_their_devices_while_they_last() -> None:
+    holds = Holds([hold("h", "a", "c"), hold("s", "c", reason="storm")])
+    fleet = small_fleet()
+    assert holds.bars(fleet, at(-1)).tolist() == [0, 0, 0, 0]
+    assert holds.bars(fleet, at(0)).tolist() == [Bar.OPTED_OUT, 0, Bar.OPTED_OUT | Bar.STORM, 0]
+    assert holds.bars(fleet, at(HOUR)).tolist() == [0, 0, 0, 0]
+
+
+def test_holds_end_by_themselves_or_are_lifted() -> None:
+    holds = Holds([hold("h"), hold("open", until_ms=None)])
+    assert holds.over(at(HOUR - 1)) == []
+    assert holds.over(at(HOUR)) == ["h"]
+    holds.lift("open")
+    holds.lift("never was")
+    assert [h.id for h in holds.all()] == ["h"]
+
+
+def test_holds_opt_out_of_one_event_bars_nobody_from_the_others() -> None:
+    holds = Holds([hold("h", "a", event=EventId("e1")), hold("i", "b", event=EventId("e1")), hold("j", "d")])
+    fleet = small_fleet()
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, Bar.OPTED_OUT]
+    found = holds.without(fleet, {EventId("e1"): 7, EventId("e2"): 8}, at(0))
+    assert {index: slots.tolist() for index, slots in found.items()} == {7: [0, 1]}
+
+
+def test_holds_the_same_id_again_replaces() -> None:
+    holds = Holds([hold("h", "a")])
+    holds.set(hold("h", "b"))
+    assert len(holds) == 1
+    assert holds.bars(small_fleet(), at(0)).tolist() == [0, Bar.OPTED_OUT, 0, 0]
+
+
+# -- availability -----------------------------------------------------------------------------------------------
+
+
+def test_availability_is_what_energy_and_power_carry_for_each_duration() -> None:
+    snapshot = fleet_of(3, soc_pct=[100, 40, 20], standby_w=0)
+    allowed = envelope(snapshot, NOW, LimitParams(resume_pct=0))
+    groups = {"all": np.arange(3, dtype=np.int32), "one": np.array([1], dtype=np.int32)}
+    whole, one = availability(groups, allowed, snapshot.nameplate)
+    # 8 kWh and 2 kWh above the reserve behind 5 kW each
+    assert list(whole.discharge_w) == [5_000 + 2_000, 4_000 + 1_000, round(8_000 / 3 + 2_000 / 3), 2_500]
+    assert list(one.discharge_w) == [2_000, 1_000, 667, 500]
+    assert list(one.charge_w) == [5_000, 3_000, 2_000, 1_500]
+    assert (whole.devices, one.devices) == (3, 1)
+
+
+def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None:
+    snapshot = fleet_of(2, soc_pct=40, standby_w=100, online=[1, 0])
+    allowed = envelope(snapshot, NOW, LimitParams())
+    (found,) = availability({"all": np.arange(2, dtype=np.int32)}, allowed, snapshot.nameplate, hours=(1, 4))
+    assert found.devices == 1
+    assert list(found.discharge_w) == pytest.approx([1_900, 400], abs=1)
+
+
+def test_holds_know_who_is_enrolled_later_and_what_replaced_them() -> None:
+    holds, fleet = Holds([hold("t", group=TargetGroup(tags=("late",)))]), small_fleet()
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, 0]
+    fleet.enroll(replace(fleet.device(1), tags=("late",)), FACTS)
+    assert holds.bars(fleet, at(0)).tolist() == [0, Bar.OPTED_OUT, 0, 0]
+    holds.set(hold("t", "d"))
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, Bar.OPTED_OUT]
+
+
+@pytest.mark.parametrize("ceiling_kw", [0, -5, float("nan"), float("inf")])
+def test_feeder_ceiling_that_is_none_is_refused(ceiling_kw: float) -> None:
+    with pytest.raises(ValidationError, match=r"ceilings_kw\.feeder-7"):
+        FeederSettings(ceilings_kw={"feeder-7": ceiling_kw})

@@ -1,0 +1,1 @@
+"""Worlds for tests: a fleet under control, brokers, peers on sockets."""

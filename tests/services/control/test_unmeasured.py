@@ -1,0 +1,329 @@
+"""Readings that do not come while events run: what is commanded stands still, what is assumed is called so."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gateway.domain.control.allocation import Shortfall
+from gateway.domain.events.request import power
+from gateway.services.control.metrics import control_samples
+from gateway.services.events.delivery_records import bodies
+from simulators.faults import Fault, FaultKind
+from tests.builders.fakes import FACTS
+from tests.builders.homes import homes
+from tests.scenes.street import Street
+from tests.scenes.world import SETTINGS, World, group, homes_of
+
+MISSING = "readings are missing of devices that are steered; what they do is assumed"
+BACK = "readings of steered devices are back"
+
+
+async def tracking(count: int = 8, *, part: float = 0.96, target_w: float = 15_000.0, s: float = 1_800) -> World:
+    """A fleet that does `part` of what it is told, and whose target has been reached."""
+    world = World(homes_of(count))
+    world.homes.part[:] = part
+    world.homes.soc_pct[:] = 80
+    await world.go(2)
+    await world.submit(s=s, target_w=target_w)
+    return await world.go(120)
+
+
+def told_w(world: World) -> int:
+    return int(world.fleet.control.setpoint_w[: world.fleet.n].sum())
+
+
+def metrics(world: World) -> dict[str, float]:
+    return {sample.name: sample.value for sample in control_samples(world.control)}
+
+
+# -- the trim ----------------------------------------------------------------------------------------------------
+
+
+async def test_unmeasured_fleet_goes_on_with_what_it_was_told_though_a_part_of_it_never_followed() -> None:
+    world = await tracking(part=1.0)
+    world.homes.part[[0, 1]] = 0.3  # the others make up for these
+    await world.go(120)
+    before_w, commanded_w = world.trace[-1], told_w(world)
+    assert commanded_w - before_w == pytest.approx(2_900, rel=0.1)
+    assert before_w == pytest.approx(15_000, rel=0.03)
+    world.homes.unseen |= set(range(8))
+    world.trace.clear()
+    await world.go(115)
+    assert np.abs(np.array(world.trace) - before_w).max() <= 0.005 * before_w
+    assert told_w(world) == pytest.approx(commanded_w, rel=0.005)
+
+
+async def test_unmeasured_fleet_is_not_corrected_and_goes_on_where_it_was_when_readings_are_back() -> None:
+    world = await tracking()
+    before_w, offset_w = told_w(world), world.control._courses[0].trim.offset_w
+    world.homes.unseen |= set(range(8))
+    await world.go(100)
+    assert world.control._courses[0].trim.offset_w == offset_w
+    assert told_w(world) == pytest.approx(before_w, rel=0.005)
+    world.homes.unseen.clear()
+    world.trace.clear()
+    await world.go(200)
+    assert np.abs(np.array(world.trace) - 15_000).max() <= 0.015 * 15_000
+    assert world.trace[-1] == pytest.approx(15_000, rel=0.005)
+    assert world.steps_w() <= 100
+
+
+async def test_unmeasured_part_stands_still_and_the_measured_part_is_still_corrected() -> None:
+    world = await tracking()
+    await world.go(100)
+    world.homes.unseen |= {0, 1, 2, 3}
+    await world.go(60)
+    steady_w = world.trace[-1]
+    assert steady_w == pytest.approx(15_000, rel=0.005)
+    world.homes.part[4:] = 0.92
+    await world.go(55)
+    believed_w = world.progress().delivered_w + world.progress().assumed_w
+    assert world.control._courses[0].trim.offset_w > 15_000 * (1 / 0.96 - 1)
+    assert world.trace[-1] == pytest.approx(believed_w, rel=0.002)
+    assert 14_700 < world.trace[-1] < 15_000
+
+
+# -- what may have flowed ----------------------------------------------------------------------------------------
+
+
+async def revised(world: World, revision: int, target_w: float) -> None:
+    await world.dispatcher.submit(world.event(s=600, target_w=target_w, revision=revision))
+
+
+def most_w(world: World) -> float:
+    """What the only home may still be told to discharge."""
+    assert world.control.envelope is not None
+    return float(world.control.envelope.discharge_w[0])
+
+
+async def test_unmeasured_home_may_have_given_the_most_it_was_told_since_it_was_read_and_not_only_the_last() -> None:
+    world = World(homes_of(1), settings=SETTINGS.model_copy(update={"fleet_w_per_s": 10_000.0}))
+    world.homes.soc_pct[:] = 27.5  # 237.5 Wh above what its reserve needs
+    await world.go(2)
+    await world.submit(s=600, target_w=300)
+    await world.go(30)
+    world.homes.unseen.add(0)
+    await revised(world, 2, 4_000)
+    await world.go(60)
+    for revision, target_w in ((3, 600), (4, 700)):
+        await revised(world, revision, target_w)
+        await world.go(5)
+    assert world.homes.battery_w[0] == 700
+    drained_ws = (4_000 + 30) * (70 + 5)
+    assert most_w(world) == pytest.approx((3_600 * 237.5 - drained_ws) / 120 - 30, rel=0.02)
+    # read again, what has flowed is in its state of charge
+    world.homes.unseen.clear()
+    world.homes.soc_pct[:] = 26.8
+    await world.go(2)
+    assert most_w(world) == pytest.approx((3_600 * 171 - (700 + 30) * 5) / 120 - 30, rel=0.02)
+
+
+# -- what is told ------------------------------------------------------------------------------------------------
+
+
+async def test_unmeasured_power_is_told_as_assumed_and_nothing_as_delivered_or_served() -> None:
+    world = await tracking()
+    assert world.progress().assumed_w == 0
+    assert metrics(world)["gateway_event_assumed_watts"] == 0
+    world.homes.unseen |= set(range(8))
+    await world.go(40)
+    told, found = world.progress(), metrics(world)
+    assert (told.delivered_w, told.unmeasured, told.reason) == (0, 8, Shortfall.UNMEASURED)
+    assert told.assumed_w == pytest.approx(15_000, rel=0.02)
+    assert told.unserved_w == pytest.approx(15_000, rel=0.01)
+    entry = world.dispatcher.entry("e")
+    assert entry is not None
+    assert world.control.attributed_w(entry) == 0
+    assert [round(found[f"gateway_event_{name}_watts"]) for name in ("delivered", "attributed")] == [0, 0]
+    assert found["gateway_event_assumed_watts"] == told.assumed_w
+    assert found["gateway_event_unserved_watts"] == told.unserved_w
+    assert (found["gateway_measured_power_ratio"], found["gateway_unmeasured_devices"]) == (0, 8)
+
+
+async def test_unmeasured_part_is_told_beside_what_is_delivered() -> None:
+    world = await tracking()
+    world.homes.unseen |= {0, 1}
+    await world.go(40)
+    told = world.progress()
+    assert told.delivered_w == pytest.approx(float(world.homes.battery_w[2:].sum()))
+    assert told.assumed_w == pytest.approx(float(world.homes.battery_w[:2].sum()), rel=0.01)
+    assert told.unserved_w == pytest.approx(told.assumed_w / 0.96, rel=0.01)
+    assert metrics(world)["gateway_measured_power_ratio"] == pytest.approx(0.75, abs=0.02)
+    world.homes.unseen.clear()
+    read_w = float(world.homes.battery_w.sum())
+    await world.go(1)
+    back = world.progress()
+    assert (back.assumed_w, back.unserved_w, back.unmeasured) == (0, 0, 0)
+    assert back.delivered_w == pytest.approx(read_w)
+
+
+async def test_unmeasured_energy_is_not_booked_and_the_record_says_how_much_was_asked_meanwhile() -> None:
+    world = await tracking()
+    world.homes.unseen.add(0)
+    await world.go(35)
+    before = world.rows()["home-00"]
+    assert (before["status"], before["measured_w"]) == ("started", None)
+    assert before["assumed_w"] == pytest.approx(float(world.homes.battery_w[0]), rel=0.02)
+    await world.go(60)
+    after, other = world.rows()["home-00"], world.rows()["home-01"]
+    assert after["delivered_wh"] == before["delivered_wh"]
+    asked_wh = after["asked_wh"] - before["asked_wh"]
+    assert after["unmeasured_wh"] - before["unmeasured_wh"] == pytest.approx(asked_wh, abs=0.02)
+    assert after["shortfall_wh"] - before["shortfall_wh"] == pytest.approx(asked_wh, abs=0.02)
+    assert (other["status"], other["assumed_w"], other["unmeasured_wh"]) == ("delivering", None, 0)
+    assert other["delivered_wh"] > after["delivered_wh"] + 25
+    world.homes.unseen.clear()
+    await world.go(60)
+    assert world.rows()["home-00"]["status"] == "delivering"
+    assert world.rows()["home-00"]["delivered_wh"] > after["delivered_wh"] + 25
+
+
+async def test_unmeasured_rebound_is_not_counted() -> None:
+    world = await tracking(2, part=1.0, target_w=2_000, s=140)
+    world.homes.own_w[:] = -1_500
+    await world.go(60)
+    rebound = next(iter(world.control.upkeep.rebounds.values()))
+    assert rebound.power_w == 3_000
+    world.homes.unseen.add(0)
+    await world.go(40)
+    assert rebound.power_w == 1_500
+    before_wh = rebound.energy_wh
+    await world.go(36)
+    assert rebound.energy_wh - before_wh == pytest.approx(15, rel=0.01)
+
+
+async def test_unmeasured_record_from_before_there_was_the_word_tells_nothing_of_it() -> None:
+    world = await tracking(1, target_w=1_000)
+    rows = world.control.ledger.columns()
+    columns = {name.rpartition("/")[2]: values for name, values in rows.items()}
+    for name in ("slot", "assumed_w", "unmeasured_wh"):
+        del columns[name]
+    (body,) = bodies("e", ["home-00"], columns)
+    assert (body["assumed_w"], body["unmeasured_wh"], body["status"]) == (None, None, "delivering")
+
+
+# -- products that are read slowly -------------------------------------------------------------------------------
+
+
+def every(world: World, seconds: int, watched: list[float]) -> Callable[[], None]:
+    """Homes are read every so many seconds; what is assumed of them after each second."""
+
+    def each() -> None:
+        watched.append(world.progress().assumed_w)
+        read = len(watched) % seconds == 0
+        world.homes.unseen = set() if read else set(range(world.fleet.n))
+
+    return each
+
+
+@pytest.mark.parametrize(("report_s", "assumed"), [(45.0, False), (None, True)])
+async def test_unmeasured_is_not_what_a_product_is_between_the_readings_it_is_declared_to_give(
+    report_s: float | None, assumed: bool
+) -> None:
+    world = World(homes_of(4), facts=replace(FACTS, report_s=report_s))
+    await world.go(2)
+    await world.submit(s=1_200, target_w=4_000)
+    await world.go(60)
+    watched: list[float] = []
+    await world.go(300, each=every(world, 45, watched))
+    assert (max(watched) > 0) is assumed
+    assert world.trace[-1] == pytest.approx(4_000, rel=0.01)
+
+
+# -- who is told -------------------------------------------------------------------------------------------------
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
+    return [
+        (record.levelname, str(record.__dict__["event"]), int(record.__dict__["count"]))
+        for record in caplog.records
+        if record.message in (MISSING, BACK)
+    ]
+
+
+async def test_unmeasured_steering_is_logged_on_its_edges_and_is_a_reason_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = await tracking()
+    assert world.control.reasons() == []
+    world.homes.unseen |= {0, 1, 2}
+    await world.go(30)
+    assert (lines(caplog), world.control.reasons()) == ([], [])
+    await world.go(60)
+    assert lines(caplog) == [("WARNING", "e", 3)]
+    (reason,) = world.control.reasons()
+    assert reason.startswith("control: no readings of 3 steered devices (3")
+    world.homes.unseen.clear()
+    await world.go(5)
+    assert lines(caplog) == [("WARNING", "e", 3), ("INFO", "e", 0)]
+    assert world.control.reasons() == []
+
+
+async def test_unmeasured_one_home_of_many_is_neither_logged_nor_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    world = await tracking(16, target_w=30_000)
+    world.homes.unseen.add(0)
+    await world.go(90)
+    assert world.progress().unmeasured == 1
+    assert (lines(caplog), world.control.reasons()) == ([], [])
+
+
+async def test_unmeasured_event_is_named_though_the_fleet_as_a_whole_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(homes_of(16))
+    world.homes.soc_pct[:] = 80
+    await world.go(2)
+    await world.submit("all", s=600, target_w=28_000, group=group(*(f"home-{i:02d}" for i in range(1, 16))))
+    await world.submit("one", s=600, target_w=1_000, group=group("home-00"))
+    await world.go(60)
+    world.homes.unseen.add(0)
+    await world.go(60)
+    assert lines(caplog) == [("WARNING", "one", 1)]
+    assert world.control.reasons() == []
+
+
+async def test_unmeasured_homes_that_nobody_steers_are_missed_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(homes_of(4))
+    await world.go(5)
+    world.homes.unseen |= set(range(4))
+    await world.go(60)
+    assert (lines(caplog), world.control.reasons()) == ([], [])
+    assert metrics(world)["gateway_measured_power_ratio"] == 1
+
+
+# -- with real firmware and batteries ----------------------------------------------------------------------------
+
+
+async def test_unmeasured_street_gives_on_what_it_gave_while_commands_and_answers_go_through() -> None:
+    n = 20
+    street = Street(
+        homes(n, capacity_wh=10_000.0, discharge_w_max=5_000.0, charge_w_max=5_000.0, soc_start_pct=80.0)
+    )  # fmt: skip
+    await street.go(3)
+    for index in range(4):
+        street.inject(index, Fault(kind=FaultKind.DEAF))
+    await street.submit("e", s=1_200, target=power(40_000))
+    await street.go(180)
+    batteries = street.devices.batteries
+    assert float(batteries.battery_w.sum()) == pytest.approx(40_000, rel=0.02)
+    before_w = float(batteries.battery_w[4:].sum())  # the others do as their homes need
+    for index in range(n):
+        street.inject(index, Fault(kind=FaultKind.STALE, for_s=75))
+    powers: list[float] = []
+    for _ in range(75):
+        await street.go(1)
+        powers.append(float(batteries.battery_w[4:].sum()))
+    assert np.abs(np.array(powers) - before_w).max() <= 0.002 * before_w
+    entry = street.dispatcher.entry("e")
+    assert entry is not None
+    told = street.control.progress(entry)
+    assert told is not None
+    assert (told.delivered_w, told.unserved_w >= 38_000) == (0, True)
+    await street.go(60)
+    told = street.control.progress(entry)
+    assert told is not None
+    assert (told.assumed_w, told.unserved_w) == (0, 0)
+    assert told.delivered_w == pytest.approx(40_000, rel=0.02)
+    assert street.problems == []

@@ -1,0 +1,235 @@
+"""Sessions of polled devices against what is enrolled: a device that is enrolled elsewhere, or as another product, is
+heard and told as what it is now, and nobody else is."""
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.domain.commands import CommandBatch, CommandOp, Delivery
+from gateway.domain.errors import LinkDown
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.readings import ReadingBatch
+from gateway.domain.types import DeviceId
+from gateway.ports.journal import Setting
+from gateway.ports.links import Target
+from gateway.profiles.compile import Codec, compile_profile
+from gateway.profiles.compiled.points import Raw
+from gateway.profiles.loader import parse_profile
+from gateway.services.devices import polled as sessions_module
+from gateway.services.devices.import_rows import parse_rows
+from gateway.services.devices.polled import Sessions
+from gateway.services.devices.registry import Imported, Inventory
+from gateway.services.devices.session import State
+from gateway.services.runtime.supervisor import Supervisor
+from tests.builders.fakes import MemoryJournal, message_product
+from tests.scenes.waiting import service, turns, until
+from tests.services.devices.test_device_control import PROFILE, Device
+
+POLLED = PROFILE.replace("domain: battery_ac", "domain: battery_ac\n  settle_s: 0").replace(
+    "modbus: {units", "polling: {live_s: 0.5, energy_s: 1, slow_s: 300}\nmodbus: {units"
+)
+OLD, NEW = "modbus://10.0.0.1", "modbus://10.0.0.2"
+NEVER_S = 3600.0
+
+
+class Prompt(random.Random):
+    """No spread over time: what may begin, begins."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+class Home(Device):
+    """A battery at an address; `down` refuses connections, `faulty` makes the session itself fail."""
+
+    down = False
+    faulty = False
+    reads = 0
+
+    async def open(self) -> None:
+        if self.faulty:
+            raise KeyError("a bug")
+        if self.down:
+            raise LinkDown("gone")
+
+    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+        self.reads += 1
+        if self.faulty:
+            raise KeyError("a bug")
+        if self.down:
+            raise LinkDown("gone")
+        return await super().read(points)
+
+
+@dataclass
+class Bench:
+    """Sessions over made-up batteries by address, and the inventory that they are enrolled by."""
+
+    homes: dict[str, Home] = field(default_factory=lambda: {url: Home() for url in (OLD, NEW, "modbus://10.0.0.3")})
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
+    fleet: Fleet = field(default_factory=Fleet)
+    clock: SystemClock = field(default_factory=SystemClock)
+    heard: list[ReadingBatch] = field(default_factory=list)
+    cmd: int = 0
+    inventory: Inventory = field(init=False)
+    sessions: Sessions = field(init=False)
+    supervisor: Supervisor = field(init=False)
+
+    def __post_init__(self) -> None:
+        polled, spoken = compile_profile(parse_profile(POLLED, name="made-up.yaml")), message_product()
+        other = compile_profile(parse_profile(POLLED.replace("made-up", "other"), name="other.yaml"))
+        codecs: dict[str, Codec] = {codec.name: codec for codec in (polled, other, spoken)}
+        self.inventory = Inventory(fleet=self.fleet, journal=self.journal, codecs=codecs, saved=self.prior.keys())
+        for name in codecs:
+            self.fleet.profiles.index(name)
+        self.supervisor = Supervisor(rng=Prompt(), clock=self.clock)
+        self.sessions = Sessions(
+            fleet=self.fleet, codecs=[polled, other], links={"modbus": self}, journal=self.journal, clock=self.clock,
+            rng=Prompt(), supervisor=self.supervisor, secret_of=lambda _: "", boot=1, prior=self.prior,
+        )  # fmt: skip
+
+    def link(self, target: Target) -> Home:
+        return self.homes[target.connection.url]
+
+    async def close(self) -> None:
+        """Nothing is shared."""
+
+    async def enroll(self, device: str = "a", /, **cells: object) -> Imported:
+        row = {"id": device, "profile": "made-up", "site": "s", "capacity_wh": 10_000, "discharge_w_max": 5_000,
+               "charge_w_max": 5_000, "reserve_pct": 20, "address": OLD}  # fmt: skip
+        text = json.dumps({k: v for k, v in (row | cells).items() if v is not None})
+        inventory = self.inventory
+        return await inventory.take(
+            parse_rows(text, form="jsonl", profiles=inventory.profiles, places=inventory.places)
+        )
+
+    async def ready(self, slot: int = 0) -> None:
+        sessions = self.sessions.sessions
+        await until(lambda: slot in sessions and sessions[slot].state is State.READY, "a session that is ready")
+
+    async def tell(self, op: CommandOp, setpoint_w: int = 0) -> Delivery:
+        self.cmd += 1
+        batch = CommandBatch(
+            slots=np.zeros(1, dtype=np.int32), op=np.array([int(op)], dtype=np.int8),
+            setpoint_w=np.array([setpoint_w]), lease_s=np.array([60]), reserve_pct=np.array([np.nan]),
+            cmd=np.array([self.cmd]), valid_until_ms=np.array([self.clock.now().utc_ms + 60_000]),
+        )  # fmt: skip
+        report = await self.sessions.write(batch, deadline_mono_ms=self.clock.mono_ms() + 60_000)
+        return Delivery(int(report.delivery[0]))
+
+    def lives(self) -> int:
+        return sum(batch.live is not None for batch in self.heard)
+
+
+@asynccontextmanager
+async def bench(monkeypatch: pytest.MonkeyPatch, *, reconcile_s: float) -> AsyncIterator[Bench]:
+    """A device that is enrolled, its session ready; afterwards the sessions look at the inventory every so often."""
+    monkeypatch.setattr(sessions_module, "FLUSH_S", 0.0)
+    monkeypatch.setattr(sessions_module, "RECONCILE_S", reconcile_s)
+    made = Bench()
+    await made.enroll()
+    async with service(lambda: made.sessions.run(made.heard.append)):
+        await made.ready()
+        await until(lambda: made.lives() > 0, "a reading")
+        yield made
+
+
+async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_may_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(monkeypatch, reconcile_s=0.005) as b:
+        old, new = b.homes[OLD], b.homes[NEW]
+        new.registers["mode"] = 9
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.ACCEPTED
+        await until(lambda: old.registers["enable"] == 1, "the setpoint at the old address")
+        done = await b.enroll(address=NEW)
+        assert [bad.line for bad in done.bad] == [1]
+        assert "still without the settings it had before" in done.bad[0].problem
+        await b.tell(CommandOp.RELEASE)
+        await until(lambda: not b.prior, "the settings restored")
+        assert (old.registers["enable"], old.registers["mode"], old.registers["limit"]) == (0, 1, 2500)
+        assert (await b.enroll(address=NEW)).bad == []
+        await until(lambda: new.reads > 0, "the new address asked")
+        await b.ready()
+        written = len(old.told)
+        assert await b.tell(CommandOp.RELEASE) is Delivery.ACCEPTED
+        await until(lambda: "enable=0" in new.told, "the release at the new address")
+        assert (new.registers["mode"], len(old.told)) == (9, written)
+
+
+@pytest.mark.parametrize("cells", [{"address": NEW}, {"profile": "other"}, {"profile": "p", "address": None}])
+async def test_command_after_a_move_never_goes_to_the_battery_of_before(
+    monkeypatch: pytest.MonkeyPatch, cells: dict[str, object]
+) -> None:
+    async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
+        assert (await b.enroll(**cells)).enrolled == 1
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.NOT_SENT
+        await turns()
+        assert b.homes[OLD].told == []
+
+
+async def test_readings_after_a_move_are_none_of_the_battery_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
+        reads = b.homes[OLD].reads
+        await b.enroll(address=NEW)
+        heard = len(b.heard)
+        await until(lambda: b.homes[OLD].reads > reads + 1, "the old session polling on")
+        assert len(b.heard) == heard
+
+
+async def test_session_of_a_device_that_became_another_product_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(monkeypatch, reconcile_s=0.005) as b:
+        assert (await b.enroll(profile="p", address=None)).enrolled == 1
+        await until(lambda: b.sessions.sessions == {}, "the session's end")
+        reads, heard = b.homes[OLD].reads, len(b.heard)
+        b.homes[OLD].down = True
+        await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("poll-")], "its task's end")
+        b.homes[OLD].down = False
+        await turns()
+        assert (b.homes[OLD].reads, len(b.heard)) == (reads, heard)
+        # And back again.
+        assert (await b.enroll()).enrolled == 1
+        await b.ready()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_session_that_fails_is_told_beside_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch, reconcile_s=0.005) as b:
+        for url, name in ((NEW, "b"), ("modbus://10.0.0.3", "c")):
+            b.homes[url].faulty = True
+            await b.enroll(name, address=url)
+        health = b.supervisor.health["device-session"]
+        await until(lambda: len(health.down) == 2, "two sessions in trouble")
+        assert health.failing == "ExceptionGroup and 1 more"
+        assert b.sessions.sessions[0].state is State.READY
+        # Another session that begins says nothing of those that do not run.
+        b.homes[OLD].down = True
+        await b.enroll("d", address="modbus://10.0.0.3", profile="other", units={"main": 2})
+        await until(lambda: health.restarts >= 3, "a session that was begun anew")
+        assert health.failing is not None
+        states = {b.sessions.sessions[slot].state for slot in (1, 2)}
+        assert State.READY not in states
+        b.homes[NEW].faulty = False
+        await b.ready(1)
+
+
+async def test_command_to_a_session_that_has_failed_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
+        b.homes[OLD].faulty = True
+        await until(lambda: bool(b.supervisor.health["device-session"].down), "a session that has failed")
+        assert b.sessions.sessions[0].state is State.DOWN
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.NOT_SENT
+        b.homes[OLD].faulty = False
+        await b.ready()
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.ACCEPTED

@@ -1,0 +1,215 @@
+"""One polled device's session: what it makes of commands that come while it waits, and of what it has read when."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+
+from gateway.clock import ManualClock
+from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId, Now
+from gateway.ports.links import PointLink, Target
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.compiled.points import Raw
+from gateway.profiles.compiled.sequences import Request
+from gateway.profiles.compiled.variant import Canonical
+from gateway.profiles.loader import parse_profile
+from gateway.services.control.authority import Custody
+from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.devices.polled import live_batch
+from gateway.services.devices.session import Hearer, Session, SessionStats, State
+from gateway.services.settings import ControlSettings
+from tests.builders.fakes import FACTS, MemoryJournal, home
+from tests.scenes.waiting import turns
+
+PROFILE = """
+language: 1
+profile: made-up
+maker: Made
+product: Up
+evidence: {tag: documented, source: this test}
+transport: modbus
+facts: {delivery_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 30, soc_uncertainty_pct: 5}
+modbus: {units: {main: 1}}
+polling: {live_s: 600}
+identity: {rules: [{point: model_code, equals: [7]}]}
+points:
+  model_code: {register: 1, type: u16, poll: once}
+  battery: {register: 2, type: i16, unit: W}
+  soc: {register: 3, type: u16, unit: "%"}
+  backup: {register: 4, type: u16, unit: "%", poll: slow}
+  power: {register: 12, type: i16, unit: W, sign: charge_positive, range: [-3000, 3000], access: rw, storage: volatile}
+readings:
+  battery_w: {point: battery, sign: discharge_positive, measured_at: battery_ac, range: [-5000, 5000]}
+  soc_pct: {point: soc, range: [0, 100]}
+  reserve_pct: {point: backup, range: [0, 100]}
+control:
+  domain: battery_ac
+  discharge: &power
+    - {write: power, from: setpoint_w}
+  charge: *power
+  hold: *power
+  release: [{write: power, value: 0}]
+  interval_s_min: 600
+watchdog: {kind: implicit, lease_s: 60, reverts_within_s: 66, falls_back_to: self_consumption}
+"""
+
+
+class Device:
+    """A link whose registers hold what is written; `told` is what was, in order."""
+
+    heard_mono_ms: int | None = None
+
+    def __init__(self) -> None:
+        self.registers = {"model_code": 7, "battery": 0, "soc": 60, "backup": 20, "power": 0}
+        self.told: list[int] = []
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def read(self, points: Sequence[str]) -> dict[str, Raw]:
+        return {name: (self.registers[name] & 0xFFFF,) for name in points}
+
+    async def write(self, request: Request) -> None:
+        for write in request.writes:
+            assert isinstance(write.raw, tuple)
+            self.registers[write.point] = write.raw[0]
+            self.told.append(write.raw[0] if write.raw[0] < 0x8000 else write.raw[0] - 0x10000)
+
+
+class Links:
+    """Gives the one device to whoever asks."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def link(self, target: Target) -> PointLink:
+        del target
+        return self.device
+
+    async def close(self) -> None: ...
+
+
+class Bench:
+    """A session of a device that is connected; time is moved by hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.device = Device()
+        self.lives: list[Canonical] = []
+        self.answers: list[tuple[int, CommandResult]] = []
+        self.stats = SessionStats()
+        self.cmd = 0
+        product = compile_profile(parse_profile(PROFILE, name="made-up.yaml")).product
+        assert product is not None
+        self.product = product
+
+        def live(_slot: int, reading: Canonical, _now: Now, _cmd: int) -> None:
+            self.lives.append(reading)
+
+        hearer = Hearer(
+            live=live, energy=lambda *_: None, answer=lambda _, cmd, result: self.answers.append((cmd, result)),
+            online=lambda *_: None, unread=lambda *_: None, trusted=lambda *_: None,
+        )  # fmt: skip
+        prior: dict[DeviceId, Mapping[str, float | str | bool]] = {}
+        target = Target(
+            device=DeviceId("home"), connection=Connection(url=""), secret="", document=product.document,
+            points=product.base.points,
+        )  # fmt: skip
+        self.session = Session(
+            0, target, product, links=Links(self.device), journal=MemoryJournal(), clock=self.clock,
+            rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, steering_stats=SteeringStats(),
+        )  # fmt: skip
+
+    async def connected(self) -> "Bench":
+        await self.session._connect()
+        assert self.session.state is State.READY
+        return self
+
+    def tell(self, op: CommandOp, setpoint_w: float = 0.0) -> asyncio.Future[Delivery]:
+        self.cmd += 1
+        return self.session.command(
+            Command(
+                op=op, setpoint_w=setpoint_w, lease_s=60, reserve_pct=float("nan"), cmd=self.cmd,
+                valid_until_ms=self.clock.utc + 20_000,
+            )
+        )  # fmt: skip
+
+
+async def test_session_release_takes_the_place_of_a_setpoint_that_waits_for_its_time() -> None:
+    bench = await Bench().connected()
+    async with asyncio.TaskGroup() as tasks:
+        obeying = tasks.create_task(bench.session._obey(), name="obey")
+        first = bench.tell(CommandOp.SETPOINT, 1_000)
+        await turns()
+        waiting = bench.tell(CommandOp.SETPOINT, 2_000)
+        await turns()
+        assert (first.result(), waiting.done()) == (Delivery.ACCEPTED, False)
+        release = bench.tell(CommandOp.RELEASE)
+        await turns()
+        assert (waiting.result(), release.result()) == (Delivery.NOT_SENT, Delivery.ACCEPTED)
+        obeying.cancel()
+    assert bench.device.told == [-1_000, 0]
+    assert bench.stats.superseded == 1
+    assert [cmd for cmd, _ in bench.answers] == [1, 3]
+
+
+async def test_session_newest_setpoint_is_written_once_its_time_has_come() -> None:
+    bench = await Bench().connected()
+    async with asyncio.TaskGroup() as tasks:
+        obeying = tasks.create_task(bench.session._obey(), name="obey")
+        bench.tell(CommandOp.SETPOINT, 1_000)
+        await turns()
+        bench.tell(CommandOp.SETPOINT, 2_000)
+        await turns()
+        bench.clock.advance(s=600)
+        newest = bench.tell(CommandOp.SETPOINT, 3_000)
+        await turns()
+        assert newest.result() is Delivery.ACCEPTED
+        obeying.cancel()
+    assert bench.device.told == [-1_000, -3_000]
+
+
+async def test_session_reserve_is_told_anew_only_when_its_point_was_read() -> None:
+    bench = await Bench().connected()
+    program = bench.session.program
+    live, slow = list(program.groups["live"]), list(program.groups["slow"])
+    # Everything was read at the connect; then the reserve has its turn once in a while, and is said with every reading.
+    for names in (live, live, [*live, *slow], live):
+        await bench.session._read(names, bench.clock.now())
+    assert [reading.reserve_again for reading in bench.lives] == [False, True, False, True]
+    assert [reading.get("reserve_pct") for reading in bench.lives] == [20] * 4
+    batch = live_batch([(0, reading, bench.clock.now(), 0) for reading in bench.lives])
+    assert batch.reserve_again is not None
+    assert batch.reserve_again.tolist() == [False, True, False, True]
+
+
+async def test_session_reserve_that_was_misread_once_lowers_nobodys_while_its_reading_is_repeated() -> None:
+    bench = await Bench().connected()
+    fleet = Fleet()
+    fleet.enroll(home("home"), FACTS)
+    custody = Custody(ControlSettings(), fleet=fleet)
+    custody.adopt([], bench.clock.now())
+    program = bench.session.program
+    live, slow = list(program.groups["live"]), list(program.groups["slow"])
+
+    async def poll(s: int, *, backup: int) -> float:
+        """A slow poll, and live ones every 5 s after it; the reserve afterwards."""
+        bench.device.registers["backup"] = backup
+        for second in range(0, s, 5):
+            await bench.session._read([*live, *slow] if second == 0 else live, bench.clock.now())
+            fleet.take_live(live_batch([(0, bench.lives[-1], bench.clock.now(), 0)]), bench.clock.now())
+            custody.settle(bench.clock.now())
+            bench.clock.advance(s=5)
+        return float(fleet.nameplate.owner_reserve_pct[0])
+
+    assert await poll(300, backup=20) == 20
+    # A torn register, said again with every reading for a quarter of an hour.
+    assert await poll(900, backup=0) == 20
+    assert await poll(300, backup=20) == 20
+    # An owner's choice, read three times.
+    assert await poll(300, backup=10) == 20
+    assert await poll(300, backup=10) == 20
+    assert await poll(300, backup=10) == 10

@@ -1,0 +1,197 @@
+"""A session and what answers: what only resembles the enrolled product is never written, and its reason is told."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from gateway.api.models import SessionState
+from gateway.api.views.fleet import FleetView
+from gateway.clock import ManualClock, SystemClock
+from gateway.domain.commands import CommandOp, Delivery
+from gateway.domain.errors import LinkDown
+from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import DeviceId
+from gateway.links.modbus.link import ModbusLinks
+from gateway.ports.links import Target
+from gateway.profiles.loader import load_profiles
+from gateway.services.devices import session as session_module
+from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.devices.registry import Inventory
+from gateway.services.devices.session import Hearer, Session, SessionStats, State
+from simulators.faces.foxess_h3 import FoxessH3
+from simulators.faces.fronius_gen24 import FroniusGen24
+from simulators.faces.plant import Face
+from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
+from tests.scenes.register_faces import make_plant
+from tests.scenes.waiting import until
+
+CODECS = load_profiles(Path(__file__).parents[3] / "device_profiles")
+
+
+class NoPause(random.Random):
+    """Backs off by nothing."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.0 * (a + b)
+
+
+class Heard:
+    """What the session told."""
+
+    def __init__(self) -> None:
+        self.lives = 0
+        self.trusted: list[bool] = []
+
+    def hearer(self) -> Hearer:
+        return Hearer(
+            live=self._live,
+            energy=lambda *_: None,
+            answer=lambda *_: None,
+            online=lambda *_: None,
+            unread=lambda *_: None,
+            trusted=lambda _, trusted: self.trusted.append(trusted),
+        )
+
+    def _live(self, *_: object) -> None:
+        self.lives += 1
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "QUARANTINE_S", 0.0)
+
+
+@asynccontextmanager
+async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[Session, Heard]]:
+    """A running session of `profile` whose device is `face`."""
+    given = await face.start()
+    codec, clock, heard = CODECS[profile], SystemClock(), Heard()
+    assert codec.product is not None
+    target = Target(
+        device=DeviceId("home"), connection=Connection(url=given.url), secret="", document=codec.document,
+        points=codec.product.base.points,
+    )  # fmt: skip
+    links = ModbusLinks(clock)
+    session = Session(
+        0, target, codec.product, links=links, journal=MemoryJournal(), clock=clock, rng=NoPause(),
+        hearer=heard.hearer(), prior={}, stats=SessionStats(), steering_stats=SteeringStats(),
+    )  # fmt: skip
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(session.run(), name="session")
+            try:
+                yield session, heard
+            finally:
+                running.cancel()
+    finally:
+        await links.close()
+        await face.stop()
+
+
+def written(face: FoxessH3 | FroniusGen24) -> int:
+    return sum(function in (6, 16) for _, function, *_ in face.server.requests)
+
+
+def setpoint(w: float) -> Command:
+    return Command(
+        op=CommandOp.SETPOINT, setpoint_w=w, lease_s=60, reserve_pct=float("nan"), cmd=1, valid_until_ms=1 << 60
+    )
+
+
+def told_by_rest(session: Session) -> SessionState | None:
+    fleet, journal = Fleet(), MemoryJournal()
+    fleet.enroll(home("home"), FACTS)
+    inventory = Inventory(fleet=fleet, journal=journal, codecs={"p": message_product()})
+    inventory.restore([home("home")])
+    nobody = cast("Any", None)
+    view = FleetView(fleet=fleet, inventory=inventory, link=nobody, clock=ManualClock(), sessions={0: session})
+    state = view.one("home")
+    return state.session if state is not None else None
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [getattr(r, "why", "") for r in caplog.records if r.levelno == logging.ERROR and hasattr(r, "device")]
+
+
+async def test_session_model_that_only_begins_like_the_product_is_not_written_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    face = FoxessH3(make_plant(), model="H1-5.0-E")
+    async with session_with("foxess-h3", face) as (session, heard):
+        await until(lambda: len(heard.trusted) >= 3)
+        assert session.state is State.QUARANTINED
+        assert session.why is not None
+        assert "'H1-5.0-E', expected one of 'H3-5.0-E'" in session.why
+        assert await session.command(setpoint(1000)) is Delivery.NOT_SENT
+        assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
+        assert refusals(caplog) == [session.why]
+        assert told_by_rest(session) == SessionState(state="quarantined", why=session.why, variant="")
+
+
+async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_when_its_reason_changes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face = FoxessH3(make_plant(), model="H1-5.0-E")
+    async with session_with("foxess-h3", face) as (session, heard):
+        await until(lambda: bool(heard.trusted))
+        opened, down = ModbusLinks.link, asyncio.Event()
+
+        def lost(links: ModbusLinks, target: Target) -> object:
+            down.set()
+            raise LinkDown("nobody answers")
+
+        monkeypatch.setattr(ModbusLinks, "link", lost)
+        await until(down.is_set)
+        monkeypatch.setattr(ModbusLinks, "link", opened)
+        seen = len(heard.trusted)
+        await until(lambda: len(heard.trusted) > seen)
+        assert len(refusals(caplog)) == 1
+        face.model = "H3-Pro-20.0"
+        await until(lambda: "H3-Pro-20.0" in (session.why or ""))
+        assert len(refusals(caplog)) == 2
+
+
+@pytest.mark.parametrize("mppts", [1, 3, 4])
+async def test_session_fronius_with_other_than_four_modules_is_not_written_and_told(mppts: int) -> None:
+    """Its third and fourth modules are not the battery's."""
+    face = FroniusGen24(make_plant(), mppts=mppts)
+    async with session_with("fronius-gen24", face) as (session, heard):
+        await until(lambda: len(heard.trusted) >= 2)
+        assert session.state is State.QUARANTINED
+        length = 8 + 20 * (mppts + 2)
+        assert session.why == (f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), expected 88 (4 blocks)")
+        assert await session.command(setpoint(1000)) is Delivery.NOT_SENT
+        assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
+
+
+async def test_session_fronius_whose_length_and_number_of_modules_disagree_is_told() -> None:
+    face = FroniusGen24(make_plant())
+    next(model for model in face.inverter.models if model.number == 160).set(N=3)
+    async with session_with("fronius-gen24", face) as (session, _):
+        await until(lambda: session.state is State.QUARANTINED)
+        assert session.why == "modules is 3, expected 4"
+
+
+@pytest.mark.parametrize(("profile", "face"), [("foxess-h3", FoxessH3), ("fronius-gen24", FroniusGen24)])
+async def test_session_the_product_itself_becomes_ready(
+    profile: str, face: type[FoxessH3] | type[FroniusGen24]
+) -> None:
+    async with session_with(profile, face(make_plant())) as (session, heard):
+        await until(lambda: session.state is State.READY)
+        await until(lambda: heard.lives > 0)
+        assert (session.why, heard.trusted) == (None, [True])
+
+
+async def test_session_refused_device_becomes_ready_once_it_says_what_it_is() -> None:
+    face = FoxessH3(make_plant(), model="H1-5.0-E")
+    async with session_with("foxess-h3", face) as (session, _):
+        await until(lambda: session.state is State.QUARANTINED)
+        face.model = "H3-6.0-E"
+        await until(lambda: session.state is State.READY)

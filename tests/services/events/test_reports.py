@@ -1,0 +1,270 @@
+"""What is told of dispatch, to a peer that takes it, refuses it, or is not there; and records over a restart."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
+from gateway.domain.events.request import Leg, power
+from gateway.domain.limits.types import Reason
+from gateway.domain.types import DeviceId, EventId
+from gateway.ports.journal import Change, ControlEnded, EventDelivered, Trusted
+from gateway.services.control import command_writer as writer
+from gateway.services.events import reports as module
+from gateway.services.events.delivery_records import StatusReport
+from gateway.services.events.reports import PART, Body, Reports
+from tests.scenes.waiting import service, until
+from tests.scenes.world import World, group, homes_of
+
+
+class Peer:
+    """Takes reports while `takes`; every one that it was offered is counted."""
+
+    def __init__(self) -> None:
+        self.takes = True
+        self.offered = 0
+        self.told: dict[str, list[Body]] = {"deliveries": [], "events": [], "availability": []}
+
+    async def publish(self, kind: str, body: Body) -> bool:
+        self.offered += 1
+        if self.takes:
+            self.told[kind].append(body)
+        return self.takes
+
+    def newest(self) -> dict[str, dict[str, Any]]:
+        """The last that was told of each device."""
+        return {row["device"]: row for body in self.told["deliveries"] for row in body["rows"]}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_S", "RETRY_S", "EVENTS_EVERY_S"):
+        monkeypatch.setattr(module, name, 0.001)
+    monkeypatch.setattr(module, "PART", 3)
+
+
+def body_of(report: StatusReport) -> Body:
+    return {"event": report.event, "rows": list(report.rows)}
+
+
+async def told(world: World, peer: Peer, reports: Reports, found: int) -> None:
+    """Run until `found` reports were offered and nothing waits."""
+
+    async def run() -> None:
+        await reports.run(peer.publish, records=body_of, events=lambda: (), availability=lambda: ())
+
+    async with service(run):
+        await until(lambda: peer.offered >= found and (not peer.takes or world.control.ledger.waiting == 0))
+
+
+async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> None:
+    world, peer = World(homes_of(7)), Peer()
+    reports = Reports(world.control.ledger, availability_s=60)
+    await world.submit(s=60, target_w=7_000)
+    await world.go(20)
+    await told(world, peer, reports, 3)
+    assert [len(body["rows"]) for body in peer.told["deliveries"]] == [3, 3, 1]
+    assert {row["status"] for row in peer.newest().values()} == {"delivering"}
+    await world.go(60)
+    await told(world, peer, reports, 6)
+    assert {row["status"] for row in peer.newest().values()} == {"completed"}
+    assert peer.newest() == world.rows()
+    assert reports.stats.rows == sum(len(body["rows"]) for body in peer.told["deliveries"])
+
+
+async def test_reports_what_nobody_takes_waits_and_is_told_as_it_is_by_then() -> None:
+    world, peer = World(homes_of(4)), Peer()
+    reports = Reports(world.control.ledger, availability_s=60)
+    await world.submit(s=60, target_w=4_000)
+    await world.go(5)
+    peer.takes = False
+    await told(world, peer, reports, 5)
+    assert (peer.told["deliveries"], reports.stats.rows, world.control.ledger.waiting) == ([], 0, 4)
+    assert reports.stats.refused == peer.offered
+    await world.go(80)  # it is over, and nobody has heard of it
+    peer.takes = True
+    await told(world, peer, reports, peer.offered + 2)
+    assert {row["status"] for body in peer.told["deliveries"] for row in body["rows"]} == {"completed"}
+    assert len(peer.newest()) == 4
+    assert world.control.ledger.dropped == 0
+
+
+async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it() -> None:
+    world = World(homes_of(2))
+    for number in range(10):
+        await world.submit(f"e{number}", s=3, target_w=1_000)
+        await world.go(5)
+    assert world.control.ledger.dropped == 2 * (10 - 8)
+    names = {sample.name: sample.value for sample in Reports(world.control.ledger, availability_s=60).samples()}
+    assert names["gateway_report_rows_dropped"] == 4
+    assert names["gateway_report_rows_waiting"] == 16
+
+
+async def test_reports_events_and_availability_are_told_again_and_again_and_not_without_words() -> None:
+    world, peer = World(homes_of(1)), Peer()
+    reports = Reports(world.control.ledger, availability_s=0.001)
+    words: list[list[Body]] = [[], [{"n": 1}, {"n": 2}]]
+
+    def events() -> list[Body]:
+        return words.pop(0) if words else []
+
+    async def run() -> None:
+        await reports.run(peer.publish, records=body_of, events=events, availability=lambda: [{"w": 5}])
+
+    async with service(run):
+        await until(lambda: not words and len(peer.told["availability"]) > 2)
+        await asyncio.sleep(0)
+    assert peer.told["events"] == [{"n": 1}, {"n": 2}]
+    assert reports.stats.reports == 2 + len(peer.told["availability"])
+
+
+def test_reports_longest_of_all_fit_a_packet() -> None:
+    long, text = "x" * 64, "2030-06-01T17:00:00.000Z"
+    times = Times(status=text, sent=text, acknowledged=text, started=text, ended=text)
+    watts = -1_234_567.891
+    record = DeliveryBody(
+        id=f"{long}/{10**13}/{long}", device=long, status="acknowledged", failure="no_response", asked_w=watts,
+        allowed_w=watts, limits=[str(reason.name).lower() for reason in Reason], written_w=watts, commands=10**9,
+        cmd=1 << 62, result="refused", measured_w=watts, assumed_w=watts, asked_wh=watts,
+        delivered_wh=watts, shortfall_wh=watts, unmeasured_wh=watts, times=times,
+    )  # fmt: skip
+    group_ = AvailabilityBody(
+        group=long, devices=10**6, hours=[1, 2, 3, 4], discharge_w=[watts] * 4, charge_w=[watts] * 4
+    )
+    told = (
+        DeliveryReport(event=long, revision=2**53, occurrence=text, at=text, devices=[record] * PART),
+        AvailabilityReport(at=text, groups=[group_] * PART),
+    )
+    assert all(len(body.model_dump_json()) < 64_000 for body in told)
+
+
+async def test_ledger_records_of_a_checkpoint_go_on_where_they_were() -> None:
+    world = World(homes_of(3))
+    await world.submit(s=600, target_w=3_000)
+    await world.go(120)
+    before, columns = world.rows(), world.control.ledger.columns()
+    world.restart(away_s=5)
+    # one device is gone, and the others have other slots by now
+    slot_of = {world.fleet.slot_of["home-01"]: 0, world.fleet.slot_of["home-02"]: 2}
+    world.control.ledger.restore(columns, world.dispatcher.entries(), slot_of)
+    after = world.rows()
+    assert sorted(after) == ["home-00", "home-02"]
+    assert after["home-00"] == before["home-01"] | {"device": "home-00", "id": after["home-00"]["id"]}
+    assert after["home-02"] == before["home-02"]
+    assert after["home-02"]["delivered_wh"] > 20
+    await world.go(60)
+    assert world.rows()["home-02"]["delivered_wh"] > after["home-02"]["delivered_wh"]
+
+
+# -- one record per occurrence -----------------------------------------------------------------------------------
+
+
+async def kept(world: World, name: str = "e") -> list[EventDelivered]:
+    return await world.journal.delivered(EventId(name))
+
+
+def wh(record: EventDelivered) -> float:
+    return round(float(record.columns["delivered_wh"].sum()), 2)
+
+
+async def test_ledger_event_revised_after_its_end_has_records_of_both() -> None:
+    world = World(homes_of(2))
+    await world.submit(s=60, target_w=2_000)
+    await world.go(70)
+    (first,) = await kept(world)
+    await world.dispatcher.submit(replace(world.event(s=50, target_w=2_000), revision=2, start_ms=first.occurrence_ms))
+    await world.go(60)
+    before, after = await kept(world)
+    assert (wh(before), before.occurrence_ms) == (wh(first), first.occurrence_ms)
+    assert before.ended_ms < after.occurrence_ms < after.ended_ms
+    assert 0 < wh(after) < wh(first)
+
+
+async def test_ledger_occurrences_that_follow_at_once_have_a_record_each() -> None:
+    world = World(homes_of(2))
+    legs = (Leg(after_ms=0, until_ms=60_000, target=power(2_000)),)
+    await world.submit(s=180, target_w=2_000, legs=legs, every_ms=60_000)
+    await world.go(190)
+    found = await kept(world)
+    start_ms = found[0].occurrence_ms
+    assert [record.occurrence_ms - start_ms for record in found] == [0, 60_000, 120_000]
+    assert [record.ended_ms - start_ms for record in found] == [60_000, 120_000, 180_000]
+    assert [wh(record) > 20 for record in found] == [True] * 3
+
+
+async def test_ledger_old_checkpoint_neither_overwrites_a_record_nor_ends_it_late() -> None:
+    world = World(homes_of(2))
+    await world.submit(s=60, target_w=2_000)
+    await world.go(50)
+    columns = world.control.ledger.columns()
+    old = {name: column.copy() for name, column in columns.items()}
+    await world.go(20)
+    before = await kept(world)
+    world.restart(away_s=3_600)
+    world.control.ledger.restore(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    await world.go(3)
+    (after,) = await kept(world)
+    assert (wh(after), after.ended_ms) == (wh(before[0]), before[0].ended_ms)
+    # the same, had it died before the end
+    world.journal.kept = [c for c in world.journal.kept if not isinstance(c, EventDelivered)]
+    world.restart(away_s=10)
+    world.control.ledger.restore(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    await world.go(3)
+    (late,) = await kept(world)
+    assert late.ended_ms - late.occurrence_ms == 60_000
+
+
+async def test_ledger_commands_of_another_event_are_not_in_a_record() -> None:
+    world = World(homes_of(2))
+    await world.submit("low", s=60, target_w=2_000, priority=50)
+    await world.go(20)
+    await world.submit("high", s=30, target_w=-3_000, priority=1)
+    await world.go(2)
+    before = {name: row["commands"] for name, row in world.rows("low").items()}
+    await world.go(20)
+    after = world.rows("low")
+    assert {name: row["commands"] for name, row in after.items()} == before
+    assert all(row["written_w"] > 0 for row in after.values())
+    assert {row["status"] for row in after.values()} == {"superseded"}
+
+
+async def test_ledger_report_given_back_after_its_event_was_revised_is_told_of_the_old_one() -> None:
+    world = World(homes_of(3))
+    ledger = world.control.ledger
+    await world.submit(s=30, target_w=3_000)
+    await world.go(40)
+    report = ledger.changed(10)
+    assert report is not None
+    (first,) = await kept(world)
+    again = replace(world.event(s=60, target_w=1_000), revision=2, start_ms=first.occurrence_ms, group=group("home-00"))
+    await world.dispatcher.submit(again)
+    await world.go(5)
+    ledger.give_back(report)
+    told = ledger.changed(10)
+    assert told is not None
+    assert (told.occurrence_ms, len(told.rows)) == (first.occurrence_ms, 3)
+
+
+# -- what else an end brings --------------------------------------------------------------------------------------
+
+
+async def test_upkeep_event_cancelled_in_the_middle_has_a_rebound_too() -> None:
+    world = World(homes_of(2))
+    await world.submit(s=600, target_w=2_000)
+    await world.go(60)
+    await world.dispatcher.cancel("e")
+    await world.go(30)
+    assert list(world.control.upkeep.rebounds) == ["e"]
+
+
+async def test_writer_that_cannot_remember_everything_forgets_the_lesser_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "OWED_MAX", 3)
+    world = World(homes_of(2))
+    lesser = [Trusted(names=(DeviceId(f"x{i}"),)) for i in range(4)]
+    ended = ControlEnded(devices=(DeviceId("home-00"),), reason="released")
+    owed: list[Change] = [lesser[0], ended, *lesser[1:]]
+    assert world.control._writer._kept(owed) == [ended, *lesser[2:]]
+    assert world.control.writes.forgotten == 2
+    assert world.control._writer._kept(owed[:3]) == owed[:3]

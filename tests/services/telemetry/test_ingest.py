@@ -1,0 +1,291 @@
+"""Telemetry in: nothing is acknowledged before it is durable, order holds, and a slow disk holds the senders back."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.clock import ManualClock
+from gateway.domain.errors import StorageError
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.intervals.types import Rules
+from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
+from gateway.ports.links import Emit
+from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.interval_config import Terms
+from gateway.services.telemetry.recorder import Recorder
+from gateway.storage.recovery import Unlogged
+from gateway.storage.spool.spool import Spool
+from tests.builders.energy_batches import T0, batch, row
+from tests.builders.fakes import FACTS, FakeLink, home, nothing_logged
+from tests.scenes.waiting import service, turns, until
+
+RULES = Rules(length_s=60, grace_s=5)
+
+
+class MemoryLog:
+    """Takes closes; `failing` refuses them."""
+
+    def __init__(self) -> None:
+        self.records: list[int] = []
+        self.closes = 0
+        self.failing = False
+
+    async def append(self, entries: Sequence[Unlogged]) -> int:
+        if self.failing:
+            raise StorageError("interval log: disk full")
+        self.records += [entry.record for entry in entries]
+        self.closes += sum(len(entry.closes) for entry in entries)
+        return len(entries)
+
+
+class Rig:
+    """Ingest on a real spool."""
+
+    def __init__(self, ingest: Ingest, recorder: Recorder, spool: Spool, log: MemoryLog, clock: ManualClock) -> None:
+        self.ingest = ingest
+        self.recorder = recorder
+        self.spool = spool
+        self.log = log
+        self.clock = clock
+        self.acks: list[AckBatch] = []
+        self.logged = 0
+
+    def linked(self) -> tuple[FakeLink, Emit]:
+        link = FakeLink()
+        return link, self.ingest.emitter(link)
+
+
+@asynccontextmanager
+async def rig(directory: Path, *, queue_bytes: int = 1 << 20, running: bool = True) -> AsyncIterator[Rig]:
+    fleet, clock, log = Fleet(), ManualClock(utc_ms=T0), MemoryLog()
+    for name in ("a", "b", "c"):
+        fleet.enroll(home(name), FACTS)
+    recorder = Recorder(Engine(RULES), ids=fleet.ids)
+    acks: list[AckBatch] = []
+    logged: list[int] = []
+    ingest = Ingest(
+        fleet=fleet,
+        recorder=recorder,
+        log_=log,
+        clock=clock,
+        on_acks=acks.append,
+        on_logged=lambda: logged.append(1),
+        newest=nothing_logged,
+        lengths={},
+    )
+    spool = recorder.open_spool(directory / "spool", first_record=1, on_durable=ingest.durable, queue_bytes=queue_bytes)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(spool)
+        stack.callback(spool.gate.set)
+        made = Rig(ingest, recorder, spool, log, clock)
+        made.acks = acks
+        recorder.begin(RULES, clock.now())
+        await until(lambda: spool.durable_record == spool.last_record)
+        if running:
+            await stack.enter_async_context(service(ingest.run))
+        yield made
+
+
+def token(*ids: int, generation: int = 1) -> AckToken:
+    return AckToken(generation=generation, packet_ids=list(ids))
+
+
+def say(emit: Emit, seq: int, *, slots: Sequence[int] = (0,), t: float = 10) -> None:
+    """One read of the link: a message of each device, then the token."""
+    rows = [row(slot=s, seq=seq, t=t, charge_wh=1.0) for s in slots]
+    emit(ReadingBatch(energy=batch(rows)))
+    emit(ReadingBatch(token=token(seq)))
+
+
+async def test_ingest_with_commits_blocked_no_acknowledgement_leaves(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        r.spool.gate.clear()
+        for seq in range(1, 6):
+            say(emit, seq)
+            await until(lambda seq=seq: r.ingest.stats.rows == seq)  # type: ignore[misc]
+        await turns(200)
+        assert link.acknowledged == []
+        assert r.recorder.engine.totals.new == 5
+        assert r.spool.durable_record < r.spool.last_record
+        r.spool.gate.set()
+        await until(lambda: len(link.acknowledged) == 5)
+        assert [found.packet_ids for found in link.acknowledged] == [[1], [2], [3], [4], [5]]
+        assert r.spool.durable_record == r.spool.last_record
+
+
+async def test_ingest_duplicate_is_acknowledged_but_counted_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        say(emit, 1)
+        say(emit, 1)
+        await until(lambda: len(link.acknowledged) == 2)
+        assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (1, 1)
+
+
+async def test_ingest_acknowledges_each_link_with_its_own_tokens_in_order(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        (left, emit_left), (right, emit_right) = r.linked(), r.linked()
+        r.spool.gate.clear()
+        for seq in (1, 2, 3):
+            say(emit_left, seq, slots=(0,))
+            say(emit_right, seq + 100, slots=(1,))
+        r.spool.gate.set()
+        await until(lambda: len(left.acknowledged) == len(right.acknowledged) == 3)
+        assert [t.packet_ids for t in left.acknowledged] == [[1], [2], [3]]
+        assert [t.packet_ids for t in right.acknowledged] == [[101], [102], [103]]
+
+
+async def test_ingest_token_without_rows_waits_for_what_came_before_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        r.spool.gate.clear()
+        say(emit, 1)
+        await until(lambda: r.ingest.stats.rows == 1)
+        # Every message of this read was refused: it carries nothing, and is still behind the first.
+        emit(ReadingBatch(token=token(2)))
+        await turns(200)
+        assert link.acknowledged == []
+        r.spool.gate.set()
+        await until(lambda: [t.packet_ids for t in link.acknowledged] == [[1], [2]])
+        emit(ReadingBatch(token=token(3)))
+        await until(lambda: link.acknowledged[-1].packet_ids == [3])
+
+
+async def test_ingest_tokens_keep_their_generation(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        emit(ReadingBatch(energy=batch([row(seq=1)])))
+        emit(ReadingBatch(token=token(1, generation=7)))
+        emit(ReadingBatch(energy=batch([row(seq=2)])))
+        emit(ReadingBatch(token=token(1, generation=8)))
+        await until(lambda: len(link.acknowledged) == 2)
+        assert [t.generation for t in link.acknowledged] == [7, 8]
+
+
+async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    async with rig(tmp_path, queue_bytes=2_000) as r:
+        link, emit = r.linked()
+        r.spool.gate.clear()
+        seq = 0
+        while not link.holds and seq < 1_000:
+            seq += 1
+            say(emit, seq)
+            await until(lambda: r.ingest.stats.rows == seq or bool(link.holds))  # noqa: B023
+        assert link.holds == [True]
+        assert r.ingest.reasons()[-1] == "telemetry is held back until the disk has caught up"
+        say(emit, seq + 1)
+        await turns(200)
+        taken = r.ingest.stats.rows
+        assert taken <= seq
+        assert link.acknowledged == []
+        r.spool.gate.set()
+        await until(lambda: r.ingest.stats.rows == seq + 1)
+        await until(lambda: link.holds == [True, False])
+        await until(lambda: len(link.acknowledged) == seq + 1)
+        assert [t.packet_ids[0] for t in link.acknowledged] == list(range(1, seq + 2))
+        assert (r.ingest.stats.holds, r.ingest.reasons()) == (1, [])
+
+
+async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        _, emit = r.linked()
+        say(emit, 1, t=10)
+        await until(lambda: r.ingest.stats.rows == 1)
+        r.spool.gate.clear()
+        r.clock.advance(s=70)
+        say(emit, 2, t=65)
+        await until(lambda: r.recorder.engine.totals.closes == 1)
+        await turns(200)
+        assert r.log.closes == 0
+        r.spool.gate.set()
+        await until(lambda: r.log.closes == 1)
+
+
+async def test_ingest_log_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        r.log.failing = True
+        say(emit, 1, t=10)
+        say(emit, 2, t=65)
+        await until(lambda: r.ingest.reasons() == ["interval log: interval log: disk full"])
+        await until(lambda: len(link.acknowledged) == 2)
+        r.log.failing = False
+        await until(lambda: r.log.closes == 1)
+        await until(lambda: r.ingest.reasons() == [])
+        assert r.ingest.stats.log_failures >= 1
+
+
+async def test_ingest_interval_without_further_samples_is_closed_by_time(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        _, emit = r.linked()
+        say(emit, 1, slots=(0, 1, 2), t=10)
+        await until(lambda: r.ingest.stats.rows == 3)
+        r.clock.advance(s=60 + 6)
+        await until(lambda: r.log.closes == 3)
+
+
+async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageError("the spool's queue is full")
+
+    async with rig(tmp_path, running=False) as r:
+        link, emit = r.linked()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with service(r.ingest.run):
+                r.spool.gate.clear()
+                say(emit, 1)
+                await until(lambda: r.ingest.stats.rows == 1)
+                with monkeypatch.context() as patch:
+                    patch.setattr(r.recorder, "take", refuse)
+                    say(emit, 2)
+                    await until(lambda: link.starts == 1)
+        assert caught.group_contains(StorageError, match="queue is full")
+        r.spool.gate.set()
+        await until(lambda: r.spool.durable_record == r.spool.last_record)
+        assert link.acknowledged == []
+        # The sender sends both again, on a new connection: the first was counted, and is acknowledged as a duplicate.
+        async with service(r.ingest.run):
+            say(emit, 1)
+            say(emit, 2)
+            await until(lambda: [t.packet_ids for t in link.acknowledged] == [[1], [2]])
+        assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (2, 1)
+
+
+async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        _, emit = r.linked()
+        emit(ReadingBatch(status=StatusBatch(slots=np.array([1], dtype=np.int32), online=np.array([False]))))
+        acks = AckBatch(slots=np.array([2], dtype=np.int32), cmd=np.array([9]), result=np.array([1], dtype=np.int8))
+        emit(ReadingBatch(acks=acks))
+        assert r.ingest._fleet.live.online[:3].tolist() == [-1, 0, -1]
+        assert r.acks == [acks]
+
+
+async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:
+    async with rig(tmp_path, queue_bytes=2_000, running=False) as r:
+        slot = r.ingest._fleet.enroll(home("d", tags=("daily",)), FACTS)
+        terms = Terms(fleet=r.ingest._fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
+        r.spool.gate.clear()
+        while r.recorder.room:
+            r.recorder.take(batch([row(seq=1)]), r.clock.now())
+        full = r.spool.last_record
+        terms.update()
+        assert r.spool.last_record == full
+        r.spool.gate.set()
+        await until(lambda: r.spool.durable_record == full)
+        terms.update()
+        assert r.spool.last_record == full + 1
+        assert r.recorder.engine.terms.length_ms[slot] == 300_000
+
+
+@pytest.mark.parametrize("name", ["gateway_settlement_rows", "gateway_duplicates", "gateway_spool_failing"])
+async def test_ingest_metrics_are_there(tmp_path: Path, name: str) -> None:
+    async with rig(tmp_path) as r:
+        assert name in {sample.name for sample in r.ingest.samples()}

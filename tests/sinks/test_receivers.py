@@ -1,0 +1,230 @@
+"""Sinks against real receivers: a scripted HTTP server, a broker with and without somebody who listens."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiomqtt
+import mqtt5
+import orjson
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.schemas.interval_rows import rfc3339, row_of
+from gateway.sinks.http import HttpSink, HttpSinkSettings
+from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
+from gateway.transports.mqtt.connection import Connection
+from gateway.transports.mqtt.settings import MqttSettings
+from simulators.broker import Broker
+from simulators.ledger import IntervalRow, read_row
+from tests.builders.interval_logs import record
+from tests.scenes.waiting import service, until
+from tests.virtual.clock import loop_clock
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BATCH = IntervalBatch(id="abc", rows=[record(1), record(2), record(3)])
+
+
+@asynccontextmanager
+async def receiver(answer: Answer) -> AsyncIterator[str]:
+    """An HTTP server that answers every POST so; gives its address."""
+    app = web.Application()
+    app.router.add_post("/intervals", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/intervals"
+    finally:
+        await runner.cleanup()
+
+
+async def sent(answer: Answer, *, timeout_s: float = 30, token: str | None = None) -> SinkResult:
+    """What the sink makes of one batch."""
+    async with receiver(answer) as url:
+        secret = SecretStr(token) if token else None
+        sink = HttpSink(HttpSinkSettings(kind="http", name="p", url=url, timeout_s=timeout_s, token=secret))
+        try:
+            return await sink.send(BATCH)
+        finally:
+            await sink.close()
+
+
+def says(status: int, body: bytes = b"", **headers: str) -> Answer:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    return answer
+
+
+async def test_http_sink_sends_a_gzip_batch_with_its_key_and_token() -> None:
+    seen: list[tuple[dict[str, str], bytes]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((dict(request.headers), await request.read()))
+        return web.Response()
+
+    assert await sent(answer, token="0123456789abcdef") == Accept()
+    headers, body = seen[0]
+    assert headers["Content-Encoding"] == "gzip"
+    assert (headers["Idempotency-Key"], headers["Authorization"]) == ("abc", "Bearer 0123456789abcdef")
+    decoded = orjson.loads(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
+    assert decoded == {"batch": "abc", "intervals": [row_of(r) for r in BATCH.rows]}
+
+
+async def test_http_sink_repeated_batch_is_the_same_to_the_byte() -> None:
+    bodies: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response(status=503)
+
+    await sent(answer)
+    await sent(answer)
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "expected"),
+    [
+        (200, b"", {}, Accept()),
+        (204, b"", {}, Accept()),
+        (200, b'{"accepted": 3}', {}, Accept()),
+        (200, b'{"accepted": 3, "rejected": []}', {}, Accept()),
+        (200, b'{"rejected": [{"row": 2}, {"row": 0}, {"row": 2}]}', {},
+         Reject(refused={0: "refused_by_receiver", 2: "refused_by_receiver"})),
+        (200, b'{"rejected": [{"row": 3}]}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"rejected": [{"row": -1}]}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"rejected": [{}]}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"rejected": 7}', {}, Keep(reason="reply_malformed")),
+        (200, b"[]", {}, Keep(reason="reply_malformed")),
+        (200, b"<html>", {}, Keep(reason="reply_malformed")),
+        (200, b"\xff\xfe", {}, Keep(reason="reply_malformed")),
+        (429, b"", {"Retry_After": "7"}, Keep(reason="http_429", after_s=7.0)),
+        (429, b"", {"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, Keep(reason="http_429")),
+        (503, b"", {"Retry_After": "999999999"}, Keep(reason="http_503", after_s=3600.0)),
+        (500, b"oops", {}, Keep(reason="http_500")),
+        (400, b"", {}, Keep(reason="http_400", whole=True)),
+        (413, b"", {}, Keep(reason="http_413", whole=True)),
+        (401, b"", {}, Keep(reason="http_401")),
+        (302, b"", {"Location": "http://127.0.0.1:1/"}, Keep(reason="http_302")),
+    ],
+)  # fmt: skip
+async def test_http_sink_judges_the_answer(
+    status: int, body: bytes, headers: dict[str, str], expected: SinkResult
+) -> None:
+    assert await sent(says(status, body, **headers)) == expected
+
+
+async def test_http_sink_answer_in_pieces_is_read_whole() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        for piece in (b'{"rejected": ', b'[{"row"', b": 1}]}"):
+            await reply.write(piece)
+            await asyncio.sleep(0.02)
+        await reply.write_eof()
+        return reply
+
+    assert await sent(answer) == Reject(refused={1: "refused_by_receiver"})
+
+
+async def test_http_sink_answer_without_end_is_cut_off() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        for _ in range(100):
+            try:
+                await reply.write(b"[" * (1 << 20))
+            except ConnectionError:
+                break
+        return reply
+
+    assert await sent(answer) == Keep(reason="reply_malformed")
+
+
+async def test_http_sink_mute_receiver_times_out() -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    assert await sent(answer, timeout_s=0.2) == Keep(reason="timeout")
+
+
+async def test_http_sink_cut_connection_and_closed_port_are_kept() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    assert isinstance(await sent(answer), Keep)
+    sink = HttpSink(HttpSinkSettings(kind="http", name="p", url="http://127.0.0.1:1/"))
+    assert isinstance(await sink.send(BATCH), Keep)
+    await sink.close()
+
+
+async def test_http_sink_token_is_not_shown() -> None:
+    settings = HttpSinkSettings(kind="http", name="p", url="http://x/", token=SecretStr("correct-horse-staple"))
+    assert "horse" not in repr(settings) + str(settings.model_dump_json())
+
+
+@asynccontextmanager
+async def mqtt_sink(broker: Broker, *, reconnect_s: float = 0.05) -> AsyncIterator[tuple[MqttSink, Connection]]:
+    clock, url = loop_clock(), f"mqtt://127.0.0.1:{broker.port}"
+    settings = MqttSettings(url=url, client_id="gateway-platform", reconnect_base_s=reconnect_s)
+    connection = Connection(
+        settings, clock=clock, subscriptions=[mqtt5.TopicFilter("x")], on_messages=lambda _g, _p, _i: None
+    )
+    sink = MqttSink(MqttSinkSettings(kind="mqtt", name="m", timeout_s=5), connection=connection, clock=clock)
+    async with service(connection.run):
+        await asyncio.wait_for(connection.wait_connected(), 30)
+        yield sink, connection
+
+
+async def test_mqtt_sink_accepted_when_every_record_is_acknowledged() -> None:
+    async with (
+        Broker() as broker,
+        aiomqtt.Client(
+            "127.0.0.1", broker.port, identifier="platform", protocol=aiomqtt.ProtocolVersion.V5
+        ) as platform,
+        mqtt_sink(broker) as (sink, _),
+    ):
+        await platform.subscribe(INTERVAL_TOPIC, qos=1)
+        assert await sink.send(BATCH) == Accept()
+        got: list[object] = []
+        async with asyncio.timeout(30):
+            async for message in platform.messages:
+                got.append(orjson.loads(bytes(message.payload)))
+                if len(got) == 3:
+                    break
+        assert got == [row_of(r) for r in BATCH.rows]
+
+
+async def test_mqtt_sink_without_a_subscriber_keeps_the_batch() -> None:
+    async with Broker() as broker, mqtt_sink(broker) as (sink, _):
+        assert await sink.send(BATCH) == Keep(reason="no_subscriber")
+
+
+async def test_mqtt_sink_without_a_connection_keeps_the_batch() -> None:
+    async with Broker() as broker, mqtt_sink(broker, reconnect_s=60) as (sink, connection):
+        broker.hub.close()
+        await until(lambda: not connection.connected)
+        result = await sink.send(BATCH)
+        assert isinstance(result, Keep)
+
+
+def test_row_is_what_a_platform_reads() -> None:
+    row = row_of(record(1, charge_wh=None))
+    found = read_row(row)
+    assert isinstance(found, IntervalRow)
+    assert (found.device, found.start_ms, found.charge_wh, found.samples) == ("home-1", record(1).start_ms, None, 30)
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"), [(0, "1970-01-01T00:00:00Z"), (1_500, "1970-01-01T00:00:01.500Z"), (-1, "1969-12-31T23:59:59.999Z")]
+)
+def test_rfc3339_writes_utc(ms: int, text: str) -> None:
+    assert rfc3339(ms) == text
