@@ -30,7 +30,7 @@ from gateway.api.views.fleet import FleetView
 from gateway.app.control import ControlParts, control_parts
 from gateway.app.offline import Transports, locked
 from gateway.app.telemetry import Upstream
-from gateway.app.web import _serve
+from gateway.app.web import serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
@@ -225,7 +225,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         readiness=readiness,
         token=settings.http.token,
     )
-    await _serve(settings, parts, stack)
+    await serve(settings, parts, stack)
 
     services: dict[str, Callable[[], Any]] = {
         "link-mqtt": lambda: link.run(ingest.emitter(link)),

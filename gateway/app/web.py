@@ -11,7 +11,7 @@ from gateway.domain.errors import GatewayError
 STOP_GRACE_S = 10.0
 
 
-async def _serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> None:
+async def serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> None:
     runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

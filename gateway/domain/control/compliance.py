@@ -126,7 +126,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     oldest that is open."""
     control, kept, now_s = snapshot.control, conduct.view(snapshot.n), now.mono_ms // 1000
     steered = (control.held == Held.CONTROLLED) & ~control.idle
-    same = np.abs(control.setpoint_w - kept.told_w) <= CHANGED_PART * _rated_w(snapshot)
+    same = np.abs(control.setpoint_w - kept.told_w) <= CHANGED_PART * ratings_w(snapshot)
     anew = steered & ~(kept.taken & same)
     kept.taken[:] = steered
     np.copyto(kept.told_w, control.setpoint_w, where=anew, casting="same_kind")
@@ -135,7 +135,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     _widen(kept, snapshot, anew, now)
     # a reading that is younger than the command by more than the latency, and the device has taken neither it nor a
     # later one
-    done = (_answered(snapshot) >= kept.owed_cmd) | (control.held != Held.CONTROLLED)
+    done = (answered(snapshot) >= kept.owed_cmd) | (control.held != Held.CONTROLLED)
     np.copyto(kept.owed_cmd, control.cmd_sent, where=done)
     np.copyto(kept.owed_s, now_s, where=done)
     due_s = kept.owed_s + snapshot.nameplate.delivery_s.astype(np.float64)
@@ -156,7 +156,7 @@ def _widen(kept: Conduct, snapshot: Snapshot, anew: Bools, now: Now) -> None:
     np.copyto(kept.stretch_s, now.mono_ms // 1000, where=begun)
 
 
-def _answered(snapshot: Snapshot) -> Ints:
+def answered(snapshot: Snapshot) -> Ints:
     """The newest command of ours that each device is known to have taken."""
     live, control = snapshot.live, snapshot.control
     result: Ints = np.maximum(control.cmd_applied, np.where(live.cmd <= control.cmd_sent, live.cmd, 0))
@@ -182,7 +182,7 @@ def responsive(conduct: Conduct, snapshot: Snapshot, now: Now, params: ResponseP
     return result
 
 
-def _rated_w(snapshot: Snapshot) -> Floats:
+def ratings_w(snapshot: Snapshot) -> Floats:
     """The larger rating of each battery."""
     result: Floats = np.maximum(snapshot.nameplate.discharge_w_max, snapshot.nameplate.charge_w_max)
     return result

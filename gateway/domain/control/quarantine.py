@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.control.compliance import NEVER_S, Conduct, _answered, _rated_w, settling_s
+from gateway.domain.control.compliance import NEVER_S, Conduct, answered, ratings_w, settling_s
 from gateway.domain.fleet.columns import Held
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.site import Homes
@@ -58,10 +58,10 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now)
     disturbed = np.flatnonzero(kept.taken & (kept.late | ~_ours(snapshot, now)))
     kept.ours_s[disturbed] = now_s
     kept.strikes[disturbed] = 0
-    rated_w = _rated_w(snapshot)
+    rated_w = ratings_w(snapshot)
     due = kept.taken & (seen_s > kept.judged_s) & (np.abs(control.setpoint_w) >= ASKED_PART * rated_w)
     due &= seen_s - np.maximum(kept.told_s, kept.ours_s) > settling_s(snapshot)
-    due &= _answered(snapshot) >= control.cmd_sent
+    due &= answered(snapshot) >= control.cmd_sent
     proven = np.zeros(n, dtype=np.bool_)
     # of those that go the way they are told, and have shown it of late, there is nothing to find out
     due &= (
@@ -125,7 +125,7 @@ def _by_itself(snapshot: Snapshot) -> Bools:
     net_w = np.where(np.isnan(net_w), all_w + live.grid_w, net_w)
     # what the other batteries of the home leave to this one
     own_w = net_w - (all_w - battery_w)
-    slack_w = np.maximum(OWN_W, OWN_PART * _rated_w(snapshot))
+    slack_w = np.maximum(OWN_W, OWN_PART * ratings_w(snapshot))
     most_w = np.clip(own_w, -_most_w(snapshot, charge=True), _most_w(snapshot, charge=False))
     covers = np.abs(battery_w - most_w) <= slack_w
     # no surplus is larger than the PV: a battery power read with the wrong sign would make one up
