@@ -33,12 +33,12 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.domain.events.book import Answer, Outcome
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.types import EventId
 from gateway.observability.metrics import Metrics
 from gateway.schemas.event import MAX_BODY_BYTES, answer_body, parse_event, problems_of
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES, MAX_REPORTED, parse_rows
-from gateway.services.devices.registry import Inventory
+from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.telemetry.history import History
 
@@ -68,7 +68,7 @@ class Parts:
     history: History
     telemetry: Telemetry
     clock: Clock
-    inventory: Inventory
+    inventory: DeviceRegistry
     registry: Metrics
     readiness: Callable[[], list[str]]
     token: SecretStr | None
@@ -166,7 +166,7 @@ class _Routes:
     async def set_hold(self, request: web.Request) -> web.StreamResponse:
         body = await _read(request, HoldBody)
         now_ms = self._parts.clock.now().utc_ms
-        hold = Hold(
+        hold = Exclusion(
             id=body.id,
             reason=body.reason,
             group=body.group.group(),

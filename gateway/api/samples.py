@@ -7,10 +7,10 @@ from gateway.clock import Clock
 from gateway.links.mqtt.messages import MqttLink
 from gateway.observability.metrics import Sample
 from gateway.services.runtime.supervisor import Supervisor
-from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.storage.interval_log.log import LogStats
-from gateway.transports.mqtt.connection import Connection
+from gateway.transports.mqtt.connection import MqttConnection
 
 LEVELS = frozenset({"connections"})
 
@@ -54,7 +54,7 @@ def transport_samples(transports: Mapping[str, object]) -> Iterable[Sample]:
                 )  # fmt: skip
 
 
-def connection_samples(connections: Mapping[str, Connection]) -> Iterable[Sample]:
+def connection_samples(connections: Mapping[str, MqttConnection]) -> Iterable[Sample]:
     for name, connection in connections.items():
         stats, label = connection.stats, (("connection", name),)
         up = 1.0 if connection.connected else 0.0
@@ -111,7 +111,7 @@ def log_reasons(stats: LogStats) -> list[str]:
     return [f"interval log: {stats.dropped_unsent} records were dropped unsent for want of room"]
 
 
-def delivery_samples(deliveries: Iterable[Delivery], clock: Clock) -> Iterable[Sample]:
+def delivery_samples(deliveries: Iterable[SinkDelivery], clock: Clock) -> Iterable[Sample]:
     now_ms = clock.now().utc_ms
     for delivery in deliveries:
         stats, label = delivery.stats, (("sink", delivery.sink.name),)

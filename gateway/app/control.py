@@ -10,11 +10,11 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.observability.metrics import Sample
 from gateway.ports.journal import Journal, JournalState
 from gateway.ports.links import DeviceLink
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import control_samples, dispatch_samples
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import Reports
-from gateway.services.runtime.clock_guard import Timekeeper
+from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.signals.platform import PlatformSignal
 
 
@@ -23,9 +23,9 @@ class ControlParts:
     """What takes events in, what carries them out and when, what is told of them."""
 
     clock: SteadyClock
-    timekeeper: Timekeeper
+    timekeeper: ClockGuard
     dispatcher: Dispatcher
-    control: Control
+    control: ControlLoop
     reports: Reports
     view: DispatchView
 
@@ -60,14 +60,14 @@ def control_parts(
 ) -> ControlParts:
     dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
     dispatcher.restore(remembered)
-    control = Control(
+    control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
         epoch=remembered.epoch, telling=settings.platform is not None,
     )  # fmt: skip
     control.ledger.know(remembered.delivered)
     reports = Reports(control.ledger, availability_s=settings.control.availability_s)
     view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
-    timekeeper = Timekeeper(clock, idle=control.idle)
+    timekeeper = ClockGuard(clock, idle=control.idle)
     return ControlParts(
         clock=clock, timekeeper=timekeeper, dispatcher=dispatcher, control=control, reports=reports, view=view
     )

@@ -34,7 +34,7 @@ from gateway.app.web import serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.links.mqtt.messages import MqttLink
 from gateway.observability.logs import set_up_logging
 from gateway.observability.metrics import registry
@@ -43,18 +43,18 @@ from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
 from gateway.services.checkpointing import Checkpointer, restore_columns, restore_records
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import fleet_samples
-from gateway.services.devices.command_router import Router
-from gateway.services.devices.polled import Sessions
-from gateway.services.devices.registry import Inventory
+from gateway.services.devices.command_router import CommandRouter
+from gateway.services.devices.polled import PolledDevices
+from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.recorder import Recorder
 from gateway.signals.platform import PlatformSignal
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.disk_budget import spool_bytes
+from gateway.storage.disk_budget import spool_budget_bytes
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.storage.recovery import Recovered, recover
@@ -101,13 +101,13 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
 class Gateway:
     """The running object graph."""
 
-    def __init__(self, *, fleet: Fleet, control: Control, supervisor: Supervisor) -> None:
+    def __init__(self, *, fleet: Fleet, control: ControlLoop, supervisor: Supervisor) -> None:
         self.fleet = fleet
         self.control = control
         self.supervisor = supervisor
 
     async def wind_down(self, *, release: bool) -> None:
-        """Hand devices back as configured before the links go: see `Control.shut_down`."""
+        """Hand devices back as configured before the links go: see `ControlLoop.shut_down`."""
         await self.control.shut_down(release=release)
 
 
@@ -128,7 +128,7 @@ def _tell(codecs: Mapping[str, Codec]) -> None:
         log.info("profile loaded", extra=shown)
 
 
-def _enroll(inventory: Inventory, remembered: JournalState) -> None:
+def _enroll(inventory: DeviceRegistry, remembered: JournalState) -> None:
     orphans = inventory.restore(remembered.devices, remembered.controlled)
     if orphans:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
@@ -142,23 +142,23 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     stack.callback(journal.close)
     remembered = journal.load()
     prior = dict(remembered.prior)
-    inventory = Inventory(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
+    inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
     _enroll(inventory, remembered)
     supervisor = Supervisor(rng=random.Random(), clock=clock)
     spoken = [codec for codec in codecs.values() if codec.product is None]
     link = MqttLink(settings.devices.mqtt, codecs=spoken, fleet=fleet, clock=clock)
     transports = Transports(clock, settings.devices.mqtt.broker)
-    sessions = Sessions(
+    sessions = PolledDevices(
         fleet=fleet, codecs=codecs.values(), links=transports.links, journal=journal, clock=clock, rng=random.Random(),
         supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
-    router = Router(fleet, link, [(sessions.profiles, sessions)])
+    router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
     steering = control_parts(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
     dispatcher, control = steering.dispatcher, steering.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
 
-    rules = Rules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
+    rules = IntervalRules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)
     recovered = _recovered(settings, rules, checkpoints, upstream.log, steering, fleet)
     control.restore(remembered)
@@ -177,7 +177,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         settings.state_dir / "spool",
         first_record=recovered.next_record,
         corrupt=recovered.corrupt,
-        max_bytes=spool_bytes(settings.state_dir / "spool"),
+        max_bytes=spool_budget_bytes(settings.state_dir / "spool"),
         on_durable=ingest.durable,
     )
     await stack.enter_async_context(spool)
@@ -247,7 +247,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
 
 def _recovered(
     settings: Settings,
-    rules: Rules,
+    rules: IntervalRules,
     checkpoints: Checkpoints,
     interval_log: IntervalLog,
     steering: ControlParts,

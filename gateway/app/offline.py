@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 from gateway.clock import Clock, SystemClock
 from gateway.config.settings import Settings, resolve_secret
 from gateway.domain.errors import GatewayError, InvalidInput
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.links.http.link import HttpLinks
@@ -24,7 +24,7 @@ from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.probe import Probe, probe
-from gateway.services.devices.registry import Imported, Inventory
+from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.storage.archive import Manifest, export_archive, import_archive
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
@@ -68,7 +68,7 @@ async def probe_device(
         raise InvalidInput(bad)
     fleet_broker = MqttSettings(url=address, client_id="gateway-probe") if document.mqtt is not None else None
     transports = Transports(SystemClock(), fleet_broker)
-    connection = Connection(
+    connection = DeviceConnection(
         url="" if document.mqtt is not None and document.mqtt.broker == "fleet" else address,
         units=tuple((name, int(number)) for name, number in units.items()),
         parameters=tuple(parameters.items()),
@@ -153,7 +153,7 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
         journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=SystemClock())
         try:
             remembered = journal.load()
-            inventory = Inventory(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
+            inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
             inventory.restore(remembered.devices, remembered.controlled)
             return await inventory.take(parse_rows(text, form=kind, profiles=codecs, places=inventory.places))
         finally:

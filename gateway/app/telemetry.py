@@ -15,23 +15,23 @@ from gateway.config.settings import Settings
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.records import Closes
+from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.types import DeviceId, Ints, Slots
 from gateway.observability.metrics import Sample
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.live_feed import LiveFeed
-from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
 from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.sinks.parquet import ParquetSink
-from gateway.storage.disk_budget import log_bytes
+from gateway.storage.disk_budget import log_budget_bytes
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries
-from gateway.storage.interval_log.rows import closes_of, damaged_record
+from gateway.storage.interval_log.rows import damaged_record, records_of_rows
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Upstream:
     queries: IntervalQueries
     history: History
     resend: Resend
-    deliveries: list[Delivery]
+    deliveries: list[SinkDelivery]
     live: "_Live | None"
 
     @classmethod
@@ -60,7 +60,7 @@ class Upstream:
         interval_log = await stack.enter_async_context(IntervalLog(settings.state_dir / "intervals", clock=clock))
         queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from, interval_log.check))
         resend = Resend(interval_log, queries, clock)
-        deliveries: list[Delivery] = []
+        deliveries: list[SinkDelivery] = []
         for sink_settings in settings.sinks:
             sink: HttpSink | MqttSink | LeapCsvSink | ParquetSink
             gather_s = 0.0
@@ -77,7 +77,7 @@ class Upstream:
             else:
                 continue
             deliveries.append(
-                Delivery(
+                SinkDelivery(
                     sink, log_=interval_log, finder=resend, clock=clock, rng=random.Random(),
                     rate=sink_settings.rows_per_s_max, gather_s=gather_s,
                 )
@@ -99,12 +99,12 @@ class Upstream:
             audits={d.sink.name: d.sink.missing for d in self.deliveries if isinstance(d.sink, LeapCsvSink)},
         )  # fmt: skip
 
-    async def newest(self, slots: Slots, starts: Ints) -> Closes:
+    async def newest(self, slots: Slots, starts: Ints) -> IntervalRecords:
         """What the log has of these intervals."""
         ids = self.fleet.ids
         places = [(start, ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
         records, damaged = await self.queries.find(places)
-        return closes_of(
+        return records_of_rows(
             [*records, *(damaged_record(DeviceId(id_), start) for start, id_ in damaged)], self.fleet.slot_of
         )
 
@@ -122,7 +122,7 @@ class Upstream:
         """Keep the log within its days and its room."""
         keep = self.settings.intervals
         most = None if keep.keep_gib is None else round(keep.keep_gib * (1 << 30))
-        room, failing = partial(log_bytes, self.log.directory, most), False
+        room, failing = partial(log_budget_bytes, self.log.directory, most), False
         while True:
             try:
                 await self.log.retain(keep.keep_days, [d.sink.name for d in self.deliveries], room)

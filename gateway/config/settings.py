@@ -38,13 +38,13 @@ def duration_s(value: object) -> object:
     return value
 
 
-class Strict(BaseModel):
+class StrictSettings(BaseModel):
     """Unknown keys are faults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class HttpSettings(Strict):
+class HttpSettings(StrictSettings):
     """The REST surface. A token is required unless it listens on loopback only."""
 
     host: str = "127.0.0.1"
@@ -60,7 +60,7 @@ class HttpSettings(Strict):
         return self
 
 
-class LogSettings(Strict):
+class LogSettings(StrictSettings):
     """`auto` = human in a terminal, JSON elsewhere."""
 
     format: Literal["auto", "json", "human"] = "auto"
@@ -77,13 +77,13 @@ def divides_a_day(length_s: int) -> int:
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class ProgramIntervals(Strict):
+class ProgramIntervals(StrictSettings):
     """Intervals of the devices of a program."""
 
     length_s: Annotated[int, Field(ge=1, le=86_400), AfterValidator(divides_a_day)]
 
 
-class IntervalSettings(Strict):
+class IntervalSettings(StrictSettings):
     """Clock-aligned UTC intervals; the length is a divisor of a day. Devices with the tag of one of `programs` have its
     length (of several the shortest). Records are kept for `keep_days`, longer than late data may come, and at most
     `keep_gib`; None = as much as the disk has room for."""
@@ -98,7 +98,7 @@ class IntervalSettings(Strict):
 SecretPrefix = Annotated[str, Field(pattern=r"^(env:[A-Za-z0-9_]+|file:/.+/)$")]
 
 
-class DeviceSettings(Strict):
+class DeviceSettings(StrictSettings):
     """Links towards the batteries. `secrets`: what the reference of a device's secret may begin with, since whoever
     enrolls a device also says where its secret is sent."""
 
@@ -119,7 +119,7 @@ SinkSettings = Annotated[
 ]
 
 
-class Settings(Strict):
+class Settings(StrictSettings):
     """The whole configuration."""
 
     state_dir: Path

@@ -27,7 +27,7 @@ class CommandResult(IntEnum):
     REFUSED = 4
 
 
-class Delivery(IntEnum):
+class WriteOutcome(IntEnum):
     """What is known of a command's way to the broker or device (not yet the device's answer)."""
 
     NOT_SENT = 0
@@ -56,6 +56,6 @@ class CommandBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteReport:
-    """One `Delivery` per command, in the batch's order."""
+    """One `WriteOutcome` per command, in the batch's order."""
 
     delivery: Small

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from gateway.domain.events.book import Answer
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.device import Device
@@ -50,14 +50,14 @@ class EventDelivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldSet:
+class ExclusionSet:
     """Devices are kept out of dispatch by choice."""
 
-    hold: Hold
+    hold: Exclusion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldLifted:
+class ExclusionLifted:
     """A hold has ended."""
 
     id: str
@@ -134,8 +134,8 @@ Change = (
     | EventDecided
     | EventMoved
     | EventDelivered
-    | HoldSet
-    | HoldLifted
+    | ExclusionSet
+    | ExclusionLifted
     | Quarantined
     | Trusted
     | ControlTaken
@@ -160,7 +160,7 @@ class JournalState:
     stopped: bool
     prior: dict[DeviceId, Mapping[str, Setting]]
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[Exclusion, ...] = ()
     quarantined: dict[str, str] = field(default_factory=dict)
     delivered: frozenset[tuple[EventId, int]] = frozenset()
 

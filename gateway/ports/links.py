@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.domain.commands import CommandBatch, WriteReport
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.readings import AckToken, ReadingBatch
 from gateway.domain.types import DeviceId
 from gateway.profiles.compiled.points import Read
@@ -41,12 +41,12 @@ class DeviceLink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class PointTarget:
     """A device to connect to: its enrollment, the profile's document and the points of its variant. `secret` is the
     secret itself, "" = none."""
 
     device: DeviceId
-    connection: Connection
+    connection: DeviceConnection
     secret: str
     document: ProfileDocument
     points: Mapping[str, Point]
@@ -84,7 +84,7 @@ class PointLink(Protocol):
 class PointLinks(Protocol):
     """All devices of one transport; shares connections, quotas and pacing between them."""
 
-    def link(self, target: Target) -> PointLink:
+    def link(self, target: PointTarget) -> PointLink:
         """A link to one device; does no I/O."""
         ...
 

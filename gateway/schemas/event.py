@@ -84,13 +84,13 @@ Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)
 Direction = Literal["discharge", "charge"]
 
 
-class Strict(BaseModel):
+class StrictBody(BaseModel):
     """Unknown members are faults."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class GroupBody(Strict):
+class GroupBody(StrictBody):
     """Who is addressed: everything, or the union of ids and tags."""
 
     all: bool = False
@@ -110,7 +110,7 @@ class GroupBody(Strict):
         return TargetGroup(all=self.all, ids=ids, tags=tuple(self.tags))
 
 
-class TargetBody(Strict):
+class TargetBody(StrictBody):
     """What is wanted. `power`: gross AC battery power of the group, W, + = discharge (null = the most that can be
     sustained, `direction` says which way). `device_power`: of each device. `charge_to`: `soc_pct` of each device by the
     end. `follow_load`: `power_w` at the meter of each home, + = import. `idle`: no discharge. `self_consumption`: the
@@ -137,7 +137,7 @@ class TargetBody(Strict):
         return Target(want=self.want, power_w=self.power_w, soc_pct=self.soc_pct, charge_when_max=charge)
 
 
-class Wanted(Strict):
+class WantedBody(StrictBody):
     """One target: `target_w` (W of the group, null = the most), or `target` in full."""
 
     target_w: Watts | None = None
@@ -145,7 +145,7 @@ class Wanted(Strict):
     direction: Direction = "discharge"
 
     @model_validator(mode="after")
-    def _one(self) -> "Wanted":
+    def _one(self) -> "WantedBody":
         if self.target is not None and {"target_w", "direction"} & self.model_fields_set:
             raise ValueError("target stands alone: no target_w and no direction beside it")
         return self
@@ -161,7 +161,7 @@ class Wanted(Strict):
         return Target(want=Want.POWER, power_w=self.target_w, charge_when_max=charge)
 
 
-class LegBody(Wanted):
+class LegBody(WantedBody):
     """One target within an event, from `after_s` to `until_s` after its start."""
 
     after_s: Annotated[float, Field(ge=0, le=86_400)]
@@ -177,7 +177,7 @@ class LegBody(Wanted):
         return Leg(after_ms=round(self.after_s * 1000), until_ms=round(self.until_s * 1000), target=self.wanted())
 
 
-class RepeatBody(Strict):
+class RepeatBody(StrictBody):
     """How an event repeats until its `end`: every `every_s`, or at the same time of day in `timezone` on `weekdays`."""
 
     every_s: Annotated[float, Field(ge=1, le=366 * 86_400)] | None = None
@@ -191,7 +191,7 @@ class RepeatBody(Strict):
         return self
 
 
-class EventBody(Wanted):
+class EventBody(WantedBody):
     """A dispatch event. `start` may be "now" (that of the first receipt); `end`, or `duration_s` of it. `target_w`:
     gross AC battery power of the group in W, + = discharge; null = the most that can be sustained to the end
     (`direction` says which way); `target` what else may be wanted; `legs` several of them. `repeat` needs `end` and,

@@ -15,7 +15,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Now
 from gateway.observability.metrics import Sample
-from gateway.services.events.delivery_records import Ledger
+from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
 
@@ -81,7 +81,9 @@ class _Shift:
         return np.where(values == NEVER_MS, NEVER_MS, moved)
 
 
-def restore_records(ledger: Ledger, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
+def restore_records(
+    ledger: DeliveryRecords, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet
+) -> None:
     """Put a checkpoint's delivery records back, event by event and device by device. The ledger knows by then what the
     journal has."""
     held = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
@@ -97,7 +99,7 @@ class Checkpointer:
     """Writes checkpoints until cancelled, and once more on the way out."""
 
     def __init__(
-        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, ledger: Ledger, clock: Clock
+        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, ledger: DeliveryRecords, clock: Clock
     ) -> None:
         self._recorder = recorder
         self._checkpoints = checkpoints

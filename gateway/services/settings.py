@@ -24,7 +24,7 @@ class FeederSettings(BaseModel):
     recharge_kw: float = Field(default=50.0, gt=0)
 
 
-class UpkeepSettings(BaseModel):
+class MaintenanceSettings(BaseModel):
     """What is done for batteries that no event has: within `recovery_s` after an event those below their reserve are
     charged up to it; with `full_charge_cycles` those that were not full for so many cycles are charged full, so that
     their SoC is known again, in `full_charge_hours` (UTC, from and to)."""
@@ -59,7 +59,7 @@ class ControlSettings(BaseModel):
     availability_s: float = Field(default=60.0, ge=1, le=3600)
     programs: dict[str, ProgramSettings] = Field(default_factory=dict)
     feeders: FeederSettings = FeederSettings()
-    upkeep: UpkeepSettings = UpkeepSettings()
+    upkeep: MaintenanceSettings = MaintenanceSettings()
 
     @property
     def step_w(self) -> float:

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
-from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class PlatformSignal:
         self._paused = False
         self.rejected = 0
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
-        self.connection = Connection(settings.broker, clock=clock, subscriptions=filters, on_messages=self._receive)
+        self.connection = MqttConnection(settings.broker, clock=clock, subscriptions=filters, on_messages=self._receive)
 
     def _receive(self, generation: int, packets: list[mqtt5.PublishPacket], _packet_ids: list[int]) -> None:
         for packet in packets:

@@ -9,7 +9,7 @@ from gateway.clock import Clock
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
-from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
 
 INTERVAL_TOPIC = "gateway/v1/platform/intervals"
 BATCH_ROWS = 1_000
@@ -29,7 +29,7 @@ class MqttSinkSettings(BaseModel):
 class MqttSink:
     """One receiver behind the platform's broker. Accepted = every record acknowledged by the broker."""
 
-    def __init__(self, settings: MqttSinkSettings, *, connection: Connection, clock: Clock) -> None:
+    def __init__(self, settings: MqttSinkSettings, *, connection: MqttConnection, clock: Clock) -> None:
         self.name = settings.name
         self.batch_rows = BATCH_ROWS
         self._settings = settings

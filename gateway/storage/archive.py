@@ -84,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
+class ImportedState:
     """What was taken in, and where the state of before is kept (None: there was none)."""
 
     manifest: Manifest
@@ -113,7 +113,7 @@ def export_archive(state_dir: Path, out: Path, *, version: str, now: Now, damage
     return manifest
 
 
-def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) -> Imported:
+def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) -> ImportedState:
     """Unpack an archive and put it in the place of `state_dir`, which must be there and locked; `replace`: even if
     it is not empty. A kill at any time leaves the old state or the new. Raises InvalidInput, StorageError."""
     state_dir = state_dir.resolve()
@@ -142,7 +142,7 @@ def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) ->
             shutil.rmtree(before)
     except OSError as error:
         raise StorageError(f"{error.filename or state_dir}: {error.strerror or error}") from error
-    return Imported(manifest=manifest, before=before if occupied else None)
+    return ImportedState(manifest=manifest, before=before if occupied else None)
 
 
 def _settle(state_dir: Path) -> dict[str, int]:

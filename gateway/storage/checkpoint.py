@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.files import replacing
 from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
@@ -42,7 +42,7 @@ class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
     record: int
     session: int
     utc_ms: int
-    rules: Rules
+    rules: IntervalRules
     ids: list[str]
     columns: list[tuple[str, str, int]] = []
 

@@ -12,7 +12,7 @@ SPOOL_MAX_BYTES = 8 << 30
 SPOOL_MIN_BYTES = 256 << 20
 
 
-def log_bytes(directory: Path, most: int | None, held: int) -> int:
+def log_budget_bytes(directory: Path, most: int | None, held: int) -> int:
     """What the interval log may take, of which it takes `held` now. Raises OSError."""
     usage = shutil.disk_usage(directory)
     kept = min(max(KEPT_FREE_PART * usage.total, KEPT_FREE_BYTES), usage.total / 2)
@@ -20,7 +20,7 @@ def log_bytes(directory: Path, most: int | None, held: int) -> int:
     return room if most is None else min(room, most)
 
 
-def spool_bytes(directory: Path) -> int:
+def spool_budget_bytes(directory: Path) -> int:
     """What the spool may take, as the disk is at start. Raises OSError."""
     held = sum(path.stat().st_size for path in segments(directory))
     free = shutil.disk_usage(directory.parent).free

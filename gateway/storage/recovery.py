@@ -13,11 +13,11 @@ import numpy as np
 
 from gateway.domain.errors import CorruptState
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.records import Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.records import IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
-from gateway.storage.spool.records import Kind, Record, Step, read_names, read_step, same_closes
+from gateway.storage.spool.records import Kind, Record, SpoolStep, read_names, read_step, same_closes
 from gateway.storage.spool.spool import Scan
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Unlogged:
     """Closes of one spool record that the interval log does not have yet; `ids` by slot, "" = not known."""
 
     record: int
-    closes: Closes
+    closes: IntervalRecords
     ids: Sequence[str]
 
 
@@ -59,7 +59,7 @@ class Recovered:
 
 
 def recover(
-    *, checkpoints: Checkpoints, spool: Path, rules: Rules, ids: Sequence[str], logged_record: int
+    *, checkpoints: Checkpoints, spool: Path, rules: IntervalRules, ids: Sequence[str], logged_record: int
 ) -> Recovered:
     """Rebuild the engine. `logged_record` is the last record whose closes the interval log holds; `ids` the slots
     the devices have now. `rules` hold for a first start only: changed rules come with the recorder's first record."""
@@ -98,7 +98,7 @@ class Replay:
     stats: RecoveryStats = field(default_factory=RecoveryStats)
 
     @classmethod
-    def begin(cls, checkpoint: Checkpoint | None, rules: Rules) -> "Replay":
+    def begin(cls, checkpoint: Checkpoint | None, rules: IntervalRules) -> "Replay":
         if checkpoint is None:
             return cls(engine=Engine(rules), ids=[], session=0, done=0, names={})
         header = checkpoint.header
@@ -153,7 +153,7 @@ class Replay:
             self.ids, self.session = names, session
         self.engine.reserve(len(names))
 
-    def _replay(self, step: Step) -> None:
+    def _replay(self, step: SpoolStep) -> None:
         if step.rules is not None:
             closes = self.engine.relength(step.rules)
         elif step.terms is not None:

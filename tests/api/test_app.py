@@ -27,7 +27,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import Unclear
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.observability.metrics import Sample, registry
-from gateway.services.devices.registry import Inventory
+from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.telemetry.history import History
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.transports.mqtt.settings import MqttSettings
@@ -73,7 +73,7 @@ async def rig(
     upstream: Callable[[Fleet, Clock, IntervalQueries], Telemetry] | None = None,
 ) -> AsyncIterator[Rig]:
     world = World(homes_of(devices))
-    inventory = Inventory(
+    inventory = DeviceRegistry(
         fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
     )
     inventory.restore(world.devices)

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.clock import ManualClock
 from gateway.services.uplink import delivery as module
-from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.storage.interval_log.log import IntervalLog
@@ -43,7 +43,7 @@ class Road:
     clock: ManualClock
     stack: AsyncExitStack
 
-    async def to(self, name: str, handler: Handler) -> Delivery:
+    async def to(self, name: str, handler: Handler) -> SinkDelivery:
         app = web.Application(client_max_size=1 << 26)
         app.add_routes([web.post("/intervals", handler)])
         server = TestServer(app)
@@ -52,7 +52,7 @@ class Road:
         sink = HttpSink(HttpSinkSettings(kind="http", name=name, url=str(server.make_url("/intervals")), timeout_s=300))
         self.stack.push_async_callback(sink.close)
         sink.batch_rows = 20
-        return Delivery(sink, log_=self.log, finder=self.resend, clock=self.clock, rng=random.Random(1), rate=1e9)
+        return SinkDelivery(sink, log_=self.log, finder=self.resend, clock=self.clock, rng=random.Random(1), rate=1e9)
 
     async def filled(self, first: int, count: int) -> None:
         """`count` more intervals of six homes each."""

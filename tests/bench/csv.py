@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap.rows import COLUMNS, Meter, render, validate
+from gateway.sinks.leap.rows import COLUMNS, LeapMeter, render, validate
 from tests.bench.rig import aim, pin, report
 
 SITES, QUARTERS = 8_121, 96
@@ -29,9 +29,9 @@ SECONDS_MOST = 10.0
 HEADER = COLUMNS[:5]
 
 
-def fleet(sites: int, rng: random.Random) -> tuple[list[IntervalRecord], dict[DeviceId, Meter]]:
+def fleet(sites: int, rng: random.Random) -> tuple[list[IntervalRecord], dict[DeviceId, LeapMeter]]:
     """A day in log order: all sites, quarter by quarter."""
-    meters = {DeviceId(f"home-{i}"): Meter(id=str(uuid.UUID(int=rng.getrandbits(128)))) for i in range(sites)}
+    meters = {DeviceId(f"home-{i}"): LeapMeter(id=str(uuid.UUID(int=rng.getrandbits(128)))) for i in range(sites)}
     rows = [
         IntervalRecord(
             device=device, start_ms=T0 + i * QUARTER_MS, length_s=900, revision=1, charge_wh=rng.random() * 1_250,
@@ -44,7 +44,7 @@ def fleet(sites: int, rng: random.Random) -> tuple[list[IntervalRecord], dict[De
     return rows, meters
 
 
-def plain_write(rows: list[IntervalRecord], meters: Mapping[DeviceId, Meter]) -> bytes:
+def plain_write(rows: list[IntervalRecord], meters: Mapping[DeviceId, LeapMeter]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
@@ -104,7 +104,9 @@ def spoilt(body: bytes) -> tuple[bytes, set[int]]:
 Result = tuple[float, float]
 
 
-def ours(rows: list[IntervalRecord], meters: Mapping[DeviceId, Meter], known: Collection[str]) -> tuple[bytes, Result]:
+def ours(
+    rows: list[IntervalRecord], meters: Mapping[DeviceId, LeapMeter], known: Collection[str]
+) -> tuple[bytes, Result]:
     """The file, and how long it took to write and to check."""
     began = time.perf_counter()
     body = render(rows, range(len(rows)), meters).body()
@@ -113,7 +115,9 @@ def ours(rows: list[IntervalRecord], meters: Mapping[DeviceId, Meter], known: Co
     return body, (written - began, time.perf_counter() - written)
 
 
-def plain(rows: list[IntervalRecord], meters: Mapping[DeviceId, Meter], known: Collection[str]) -> tuple[bytes, float]:
+def plain(
+    rows: list[IntervalRecord], meters: Mapping[DeviceId, LeapMeter], known: Collection[str]
+) -> tuple[bytes, float]:
     """The file as the standard library writes it, and how long it took to write and to check."""
     began = time.perf_counter()
     body = plain_write(rows, meters)

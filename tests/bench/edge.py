@@ -18,7 +18,7 @@ import numpy as np
 from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Now
 from gateway.services.telemetry.ingest import Ingest
@@ -59,7 +59,7 @@ def batches(devices: int) -> list[tuple[EnergyBatch, Now]]:
 
 def engine_alone(devices: int) -> tuple[float, float]:
     """Seconds for all slices, and for the longest."""
-    engine = Engine(Rules(length_s=LENGTH_S))
+    engine = Engine(IntervalRules(length_s=LENGTH_S))
     for rows, now in batches(devices):
         engine.take(rows, now, np.full(len(rows), RATED_W))
     now = Now(utc_ms=T0_MS + (LENGTH_S + 30) * 1000, mono_ms=0)
@@ -89,7 +89,7 @@ async def through_the_service(devices: int) -> tuple[float, float]:
     """Seconds from the edge until everything is in the log, and the most that a timer was late meanwhile."""
     clock, fleet = ManualClock(utc_ms=T0_MS), Fleet()
     enroll(fleet, devices, reference())
-    engine = Engine(Rules(length_s=LENGTH_S))
+    engine = Engine(IntervalRules(length_s=LENGTH_S))
     recorder = Recorder(engine, ids=fleet.ids)
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd())))

@@ -22,7 +22,7 @@ import numpy as np
 
 from gateway.clock import ManualClock
 from gateway.domain.intervals.record import EnergySource
-from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
+from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords, sealed
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START
 from gateway.storage.interval_log.rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
@@ -37,7 +37,7 @@ LENGTH_S = 300
 TURN = range(200)
 
 
-def closes_of(interval: int, rng: np.random.Generator) -> Closes:
+def closes_of(interval: int, rng: np.random.Generator) -> IntervalRecords:
     """One interval of every device, in the order of slots; some did not tell everything."""
     n = BATCH_ROWS
     columns = {name: rng.uniform(0, 100, n).astype(dtype) for name, dtype in CLOSE_COLUMNS.items()}
@@ -49,7 +49,7 @@ def closes_of(interval: int, rng: np.random.Generator) -> Closes:
         "source": np.full(n, EnergySource.COUNTER, dtype=np.int8),
         "soc_end_pct": np.where(rng.random(n) < 0.1, np.nan, rng.uniform(0, 100, n).round()),
     }
-    return sealed(Closes(**columns))
+    return sealed(IntervalRecords(**columns))
 
 
 def batches_of(n: int) -> list[Unlogged]:

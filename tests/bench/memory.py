@@ -32,11 +32,11 @@ from gateway.api.app import Parts, make_app
 from gateway.clock import SystemClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.observability.metrics import Sample, registry
 from gateway.services.devices.import_rows import parse_rows
-from gateway.services.devices.registry import Inventory
+from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.recorder import Recorder
 from gateway.transports.mqtt.settings import MqttSettings
@@ -117,7 +117,7 @@ async def child(devices: int) -> dict[str, Any]:
     clock, codec, fleet = SystemClock(), reference(), Fleet()
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="bench")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[codec], fleet=fleet, clock=clock)
-    recorder = Recorder(Engine(Rules(length_s=LENGTH_S)), ids=fleet.ids)
+    recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=fleet.ids)
     ingest = Ingest(
         fleet=fleet,
         recorder=recorder,
@@ -129,12 +129,12 @@ async def child(devices: int) -> dict[str, Any]:
         lengths={},
     )
     control = steered(fleet, link, NoJournal(), clock).control
-    inventory = Inventory(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
+    inventory = DeviceRegistry(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
     link._emit = ingest.emitter(link)
     with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         spool = recorder.open_spool(Path(directory), first_record=1, on_durable=ingest.durable)
         async with spool, service(ingest.run):
-            recorder.begin(Rules(length_s=LENGTH_S), clock.now())
+            recorder.begin(IntervalRules(length_s=LENGTH_S), clock.now())
             # The paths have run before the base is taken: what they load, cache and work with is not a device's.
             await imported(inventory, 1, codec.name)
             await said(link, recorder, 1, WARM_UP, clock)
@@ -166,7 +166,7 @@ async def child(devices: int) -> dict[str, Any]:
             }
 
 
-async def imported(inventory: Inventory, devices: int, profile: str) -> None:
+async def imported(inventory: DeviceRegistry, devices: int, profile: str) -> None:
     """Devices enrolled as imports bring them, some at a time."""
     for first in range(0, devices, IMPORT):
         lines = (

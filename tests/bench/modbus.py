@@ -22,10 +22,10 @@ import yaml
 from pymodbus.client import AsyncModbusTcpClient
 
 from gateway.clock import SystemClock
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLink, ModbusLinks
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import parse_profile
 from tests.bench.rig import PEER_CPU, Meter, aim, pin, report, rss_kib
@@ -140,9 +140,9 @@ async def our_links(links: ModbusLinks, port: int, n: int) -> list[ModbusLink]:
     made = document()
     out = [
         links.link(
-            Target(
+            PointTarget(
                 device=DeviceId(f"home-{i:06d}"),
-                connection=Connection(url=f"modbus://{host(i)}:{port}"),
+                connection=DeviceConnection(url=f"modbus://{host(i)}:{port}"),
                 secret="",
                 document=made,
                 points=made.points,

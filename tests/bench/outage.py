@@ -27,8 +27,8 @@ import orjson
 from aiohttp import web
 
 from gateway.clock import ManualClock
-from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
-from gateway.services.uplink.delivery import Delivery
+from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords, sealed
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.storage.interval_log.log import IntervalLog
@@ -49,7 +49,7 @@ def energy_wh(device: int, index: int) -> float:
     return float((device * 31 + index * 17) % 1000)
 
 
-def closes_of(devices: int, index: int) -> Closes:
+def closes_of(devices: int, index: int) -> IntervalRecords:
     """An edge: one interval of every device."""
     columns = {name: np.zeros(devices, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()}
     columns["slots"] = np.arange(devices, dtype=np.int32)
@@ -57,7 +57,7 @@ def closes_of(devices: int, index: int) -> Closes:
     columns["length_s"] = np.full(devices, LENGTH_S)
     columns["revision"] = np.ones(devices, dtype=np.int32)
     columns["charge_wh"] = np.array([energy_wh(device, index) for device in range(devices)])
-    return sealed(Closes(**columns))
+    return sealed(IntervalRecords(**columns))
 
 
 # -- the receiver, a process of its own ----------------------------------------------------------------------
@@ -131,7 +131,7 @@ async def receiver(devices: int, intervals: int) -> AsyncIterator[tuple[int, int
 class Rig:
     """Log and delivery, fed edge by edge."""
 
-    def __init__(self, devices: int, log: IntervalLog, delivery: Delivery, clock: ManualClock) -> None:
+    def __init__(self, devices: int, log: IntervalLog, delivery: SinkDelivery, clock: ManualClock) -> None:
         self.devices, self.log, self.delivery, self.clock = devices, log, delivery, clock
         self.ids = [f"bat-{i:05d}" for i in range(devices)]
         self.index = 0
@@ -167,7 +167,7 @@ async def outage(name: str, devices: int, edges: int, silent: Callable[[Rig], An
                     kind="http", name="receiver", url=f"http://127.0.0.1:{port}/intervals", timeout_s=2.0,
                 )  # fmt: skip
                 sink = HttpSink(settings)
-                delivery = Delivery(
+                delivery = SinkDelivery(
                     sink, log_=log, finder=Resend(log, queries, clock), clock=clock, rng=random.Random(1), rate=1e9
                 )
                 rig = Rig(devices, log, delivery, clock)

@@ -15,7 +15,7 @@ import numpy as np
 
 from gateway.app.daemon import keep_memory
 from gateway.domain.events.request import power
-from gateway.services.settings import ControlSettings, UpkeepSettings
+from gateway.services.settings import ControlSettings, MaintenanceSettings
 from simulators.battery import Batteries
 from simulators.faults import Fault, FaultKind
 from simulators.homes import Bools, Floats, Homes, make_homes
@@ -64,7 +64,7 @@ async def event(homes: Homes, event_s: int) -> dict[str, Any]:
     rng = np.random.default_rng(homes.seed)
     rated_w = float(homes.discharge_w_max.sum())
     settings = ControlSettings(
-        fleet_w_per_s=rated_w * SHARE / RAMP_S, release_spread_s=30.0, upkeep=UpkeepSettings(recovery_s=0)
+        fleet_w_per_s=rated_w * SHARE / RAMP_S, release_spread_s=30.0, upkeep=MaintenanceSettings(recovery_s=0)
     )
     street = Street(homes, settings=settings, physics=Noisy)
     counts = planted(street, rng, event_s)

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import Clock, SystemClock
-from gateway.domain.commands import CommandBatch, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, WriteOutcome, WriteReport
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
@@ -25,7 +25,7 @@ from gateway.ports.journal import Change, EventDelivered, Journal, JournalState
 from gateway.ports.links import DeviceLink, Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings
 from gateway.services.telemetry.ingest import Ingest
@@ -108,7 +108,7 @@ async def wired(
     fleet = make_fleet(devices, codec)
     settings = MqttLinkSettings(broker=MqttSettings(url=f"mqtt://127.0.0.1:{port}", client_id="bench"))
     link = MqttLink(settings, codecs=[codec], fleet=fleet, clock=clock)
-    rules = Rules(length_s=300)
+    rules = IntervalRules(length_s=300)
     engine = Engine(rules)
     recorder = Recorder(engine, ids=fleet.ids)
     log = CountingLog()
@@ -150,7 +150,7 @@ STEEP = ControlSettings(
 def readings(fleet: Fleet, now: Now) -> LiveBatch:
     """A fresh reading of every device that does as it was told. SoC differs, within what one event spreads over."""
     n, control = fleet.n, fleet.control
-    ours = control.held[:n] == Held.CONTROLLED
+    ours = control.held[:n] == Authority.CONTROLLED
     return LiveBatch(
         slots=np.arange(n, dtype=np.int32),
         fresh=np.ones(n, dtype=np.bool_),
@@ -202,7 +202,7 @@ class CountingLink:
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         self.written += len(batch)
-        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+        return WriteReport(delivery=np.full(len(batch), WriteOutcome.ACCEPTED, dtype=np.int8))
 
     def acknowledge(self, token: AckToken) -> None: ...
 
@@ -247,12 +247,14 @@ class Steered:
     """What takes events and what carries them out."""
 
     dispatcher: Dispatcher
-    control: Control
+    control: ControlLoop
 
 
 def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> Steered:
     """Control over `fleet`, as the composition root makes it."""
     epoch = journal.load().epoch
     dispatcher = Dispatcher(STEEP, fleet=fleet, journal=journal, clock=clock)
-    control = Control(STEEP, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock, epoch=epoch)
+    control = ControlLoop(
+        STEEP, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock, epoch=epoch
+    )
     return Steered(dispatcher=dispatcher, control=control)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Outcome
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.domain.intervals.records import NO_CLOSES, Closes
+from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
 from gateway.ports.journal import (
@@ -27,8 +27,8 @@ from gateway.ports.journal import (
     EventDecided,
     EventDelivered,
     EventMoved,
-    HoldLifted,
-    HoldSet,
+    ExclusionLifted,
+    ExclusionSet,
     JournalState,
     PriorRestored,
     PriorSaved,
@@ -87,7 +87,7 @@ class FakeLink:
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         self.batches.append(batch)
-        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+        return WriteReport(delivery=np.full(len(batch), WriteOutcome.ACCEPTED, dtype=np.int8))
 
     def acknowledge(self, token: AckToken) -> None:
         self.acknowledged.append(token)
@@ -149,7 +149,7 @@ class Homes:
             result = self._obey(slot, op, cmd, batch, i)
             if slot not in self.silent:
                 self.answers.append((slot, cmd, result))
-        return WriteReport(delivery=np.full(len(batch), Delivery.ACCEPTED, dtype=np.int8))
+        return WriteReport(delivery=np.full(len(batch), WriteOutcome.ACCEPTED, dtype=np.int8))
 
     def _obey(self, slot: int, op: CommandOp, cmd: int, batch: CommandBatch, i: int) -> CommandResult:
         if cmd <= self.cmd[slot]:
@@ -246,7 +246,7 @@ class _Memory:
     chosen_pct: dict[DeviceId, float] = field(default_factory=dict)
     events: dict[str, EventDecided] = field(default_factory=dict)
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
-    holds: dict[str, Hold] = field(default_factory=dict)
+    holds: dict[str, Exclusion] = field(default_factory=dict)
     quarantined: dict[str, str] = field(default_factory=dict)
     controlled: dict[DeviceId, EventId] = field(default_factory=dict)
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
@@ -288,9 +288,9 @@ class _Memory:
                 self.prior[name] = dict(settings)
             case PriorRestored(device=name):
                 self.prior.pop(name, None)
-            case HoldSet(hold=hold):
+            case ExclusionSet(hold=hold):
                 self.holds[hold.id] = hold
-            case HoldLifted(id=hold_id):
+            case ExclusionLifted(id=hold_id):
                 self.holds.pop(hold_id, None)
             case Quarantined(names=named, reason=reason):
                 self.quarantined = dict.fromkeys(named, reason) | self.quarantined
@@ -369,7 +369,7 @@ class ScriptedSink:
         return [row for batch in self.got for row in batch.rows]
 
 
-async def nothing_logged(_slots: Slots, _starts: Ints) -> Closes:
+async def nothing_logged(_slots: Slots, _starts: Ints) -> IntervalRecords:
     """A log that has no record of any interval."""
     return NO_CLOSES
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gateway.domain.fleet.columns import Control, Held, Live, Nameplate
+from gateway.domain.fleet.columns import Authority, ControlColumns, LiveColumns, Nameplate
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.types import Grid, Mode, Now
 
@@ -37,7 +37,7 @@ _HEALTHY: dict[str, float] = {
     "online": 1,
     "cmd": 7,
     "seen_mono_ms": NOW.mono_ms,
-    "held": Held.CONTROLLED,
+    "held": Authority.CONTROLLED,
     "cmd_sent": 7,
     "cmd_applied": 7,
     "sent_mono_ms": NOW.mono_ms - 20_000,
@@ -49,7 +49,7 @@ _HEALTHY: dict[str, float] = {
 def fleet_of(n: int, /, **columns: ArrayLike) -> Snapshot:
     """`n` healthy devices in homes of their own; each keyword sets the column of that name (ratings, not what
     the BMS reports, where both have it)."""
-    plate, live, control = Nameplate(n), Live(n), Control(n)
+    plate, live, control = Nameplate(n), LiveColumns(n), ControlColumns(n)
     values: dict[str, ArrayLike] = {**_HEALTHY, "site": np.arange(n), **columns}
     soc_pct = values["soc_pct"]
     values = {"soc_low_pct": soc_pct, "soc_high_pct": soc_pct, **values}
@@ -62,7 +62,9 @@ def fleet_of(n: int, /, **columns: ArrayLike) -> Snapshot:
 def permuted(snapshot: Snapshot, order: ArrayLike) -> Snapshot:
     """The same devices in another order."""
     rows = np.asarray(order)
-    out = Snapshot(n=snapshot.n, nameplate=Nameplate(snapshot.n), live=Live(snapshot.n), control=Control(snapshot.n))
+    out = Snapshot(
+        n=snapshot.n, nameplate=Nameplate(snapshot.n), live=LiveColumns(snapshot.n), control=ControlColumns(snapshot.n)
+    )
     for old, new in (
         (snapshot.nameplate, out.nameplate),
         (snapshot.live, out.live),

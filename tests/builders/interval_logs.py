@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.storage.interval_log.positions import RESEND, Cursor, Parked, Standing
+from gateway.storage.interval_log.positions import RESEND, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
 T0 = 1_800_000_000_000
@@ -44,7 +44,7 @@ class MemoryReader:
     def __init__(self, rows: Sequence[IntervalRecord] = ()) -> None:
         self.rows = list(rows)
         self.saved: list[int] = []
-        self.state = Standing()
+        self.state = Position()
         self.parked: dict[Identity, str] = {}
         self.idle = asyncio.Event()
 
@@ -59,11 +59,11 @@ class MemoryReader:
     async def end(self) -> Cursor:
         return Cursor(1, len(self.rows))
 
-    async def standing(self, name: str) -> Standing:
+    async def standing(self, name: str) -> Position:
         return self.state
 
     async def save_standing(
-        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None:
         self.state = standing
         self.saved.append(standing.live.row)
@@ -71,7 +71,7 @@ class MemoryReader:
             self.parked.pop(one, None)
         self.parked |= {one.identity: one.reason for one in parked}
 
-    async def backlog(self, standing: Standing) -> int:
+    async def backlog(self, standing: Position) -> int:
         behind = sum(part.until.row - part.after.row for part in standing.backfill)
         return len(self.rows) - standing.live.row + behind
 

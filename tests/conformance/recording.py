@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.ports.links import PointLink, PointLinks, Target
+from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
 
@@ -16,7 +16,7 @@ class RecordingLinks:
         self.before: Callable[[int], None] = ignored
         self.after: Callable[[int], None] = ignored
 
-    def link(self, target: Target) -> PointLink:
+    def link(self, target: PointTarget) -> PointLink:
         return _RecordingLink(self, self.inner.link(target))
 
     async def close(self) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet.columns import Held
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBatch
 from gateway.domain.types import EventId, Mode, Now
@@ -33,11 +33,11 @@ from gateway.profiles.language.control import Control as Sequences
 from gateway.profiles.language.control import Watchdog
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.devices import polled as sessions_module
 from gateway.services.devices.device_control import Command
-from gateway.services.devices.polled import Sessions
-from gateway.services.devices.session import Session, State
+from gateway.services.devices.polled import PolledDevices
+from gateway.services.devices.session import DeviceSession, SessionPhase
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.services.settings import ControlSettings
@@ -109,10 +109,10 @@ class Station:
         self.clock = loop_clock()
         self.heard = Heard()
         self.fleet = Fleet()
-        self.sessions: Sessions | None = None
-        self.loop: Control | None = None
+        self.sessions: PolledDevices | None = None
+        self.loop: ControlLoop | None = None
         self.desk: Dispatcher | None = None
-        self.connection = Connection(url="")
+        self.connection = DeviceConnection(url="")
         self.secret = ""
         self.capacity_wh = 10_000.0
         self._device = device
@@ -133,17 +133,17 @@ class Station:
         return found
 
     @property
-    def done(self) -> tuple[Delivery, CommandResult]:
+    def done(self) -> tuple[WriteOutcome, CommandResult]:
         """What is known of a command that was carried out: a product that is reached through a broker and shows
         nothing of what it was told leaves it open."""
         points, control = self.codec.document.points, self.sequences
         written = [points[name] for step in control.discharge or control.reserve for name in step.touched()]
         shown = any(point.readable and point.readback_s is not None for point in written)
         silent = self.codec.document.mqtt is not None and not shown
-        return Delivery.ACCEPTED, CommandResult.NONE if silent else CommandResult.APPLIED
+        return WriteOutcome.ACCEPTED, CommandResult.NONE if silent else CommandResult.APPLIED
 
     @property
-    def session(self) -> Session:
+    def session(self) -> DeviceSession:
         assert self.sessions is not None
         return self.sessions.sessions[0]
 
@@ -163,7 +163,7 @@ class Station:
         )  # fmt: skip
         fleet.profiles.index(self.codec.name)
         fleet.enroll(device, self.codec.facts)
-        sessions = self.sessions = Sessions(
+        sessions = self.sessions = PolledDevices(
             fleet=fleet, codecs=[self.codec], links={self.codec.document.transport: self.links},
             journal=self.journal, clock=self.clock, rng=random.Random(1),
             supervisor=Supervisor(rng=random.Random(2), clock=self.clock),
@@ -171,7 +171,7 @@ class Station:
         )  # fmt: skip
         desk = self.desk = Dispatcher(CONTROL, fleet=fleet, journal=self.journal, clock=self.clock)
         desk.restore(remembered)
-        loop = self.loop = Control(
+        loop = self.loop = ControlLoop(
             CONTROL, fleet=fleet, dispatcher=desk, journal=self.journal, link=sessions, clock=self.clock,
             epoch=remembered.epoch,
         )  # fmt: skip
@@ -205,7 +205,7 @@ class Station:
     async def ready(self, *, ceiling_s: float = CEILING_S) -> None:
         await self.until(lambda: self.has_session, "a session")
         await self.until(
-            lambda: self.session.state is State.READY and bool(self.heard.live), "ready", ceiling_s=ceiling_s
+            lambda: self.session.state is SessionPhase.READY and bool(self.heard.live), "ready", ceiling_s=ceiling_s
         )
 
     async def fresh(self, *, ceiling_s: float = CEILING_S) -> dict[str, float]:
@@ -219,7 +219,7 @@ class Station:
 
     async def tell(
         self, op: CommandOp, setpoint_w: float = 0.0, *, lease_s: float | None = None, reserve_pct: float = math.nan
-    ) -> tuple[Delivery, CommandResult]:
+    ) -> tuple[WriteOutcome, CommandResult]:
         """Give a command and wait for what is known of its way, and of its answer (NONE if there is none)."""
         self._cmd += 1
         lease = self.codec.facts.lease_s if lease_s is None else lease_s
@@ -233,7 +233,7 @@ class Station:
         await asyncio.sleep(2 * sessions_module.FLUSH_S)
         return delivery, self.heard.answers.get(self._cmd, CommandResult.NONE)
 
-    async def power(self, setpoint_w: float) -> tuple[Delivery, CommandResult]:
+    async def power(self, setpoint_w: float) -> tuple[WriteOutcome, CommandResult]:
         """A setpoint, or a hold for 0."""
         return await self.tell(CommandOp.SETPOINT if setpoint_w else CommandOp.HOLD, setpoint_w)
 
@@ -269,8 +269,8 @@ class Station:
         assert holds(), what
 
     @property
-    def held(self) -> Held:
-        return Held(int(self.fleet.control.held[0]))
+    def held(self) -> Authority:
+        return Authority(int(self.fleet.control.held[0]))
 
     @property
     def prior(self) -> dict[str, Any]:
@@ -307,7 +307,7 @@ class Rig(Station):
     async def listen(self) -> None:
         given = self._face_connection = await self.face.start()
         self.secret = given.token
-        self.connection = Connection(
+        self.connection = DeviceConnection(
             url=given.url,
             parameters=tuple(given.parameters.items()),
             username=given.username,
@@ -341,7 +341,7 @@ class Rig(Station):
         """After a trouble or a reboot: the session is ready again and has a reading from after that. A simulated
         product with a broker inside is up only when its own client is, which takes a keepalive."""
         await self.until(lambda: bool(getattr(self.face, "alive", True)), "the product to be up")
-        await self.until(lambda: self.session.state is State.READY, "ready again", ceiling_s=self.again_s)
+        await self.until(lambda: self.session.state is SessionPhase.READY, "ready again", ceiling_s=self.again_s)
         row = await self.fresh()
         while math.isnan(row["battery_w"]):
             row = await self.fresh()

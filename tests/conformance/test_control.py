@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
-from gateway.domain.fleet.columns import Held
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.types import Mode
 from gateway.profiles.language.control import Step
 from gateway.profiles.language.points import Point
 from tests.conformance.rig import CODECS, MIDNIGHT_S, PRODUCTS, STEERED, Rig, bench
 
-REFUSED = (Delivery.REFUSED, CommandResult.REFUSED)
+REFUSED = (WriteOutcome.REFUSED, CommandResult.REFUSED)
 RESERVED = [name for name in PRODUCTS if (c := CODECS[name].document.control) is not None and c.reserve]
 EXPERIMENTAL = [name for name in STEERED if CODECS[name].facts.experimental]
 POWERS = ("setpoint_w", "magnitude_w", "grid_target_w", "inverter_target_w")
@@ -267,9 +267,9 @@ async def test_event_steers_the_product_and_its_end_releases_it(name: str) -> No
         before = rig.face.settings()
         await rig.dispatch(2000, s=3600)
         await rig.tick_until(lambda: abs(rig.plant.battery_w - 2000) < 150, "the power of the event")
-        assert rig.held is Held.CONTROLLED
+        assert rig.held is Authority.CONTROLLED
         await rig.cancel("event")
-        await rig.tick_until(lambda: rig.held is Held.RELEASING or rig.held is Held.FREE, "the release")
+        await rig.tick_until(lambda: rig.held is Authority.RELEASING or rig.held is Authority.FREE, "the release")
         if rig.sequences.stop_only:
             await rig.go(rig.unlocked_s)
         await rig.tick_until(lambda: not rig.controlled(), "its own mode")
@@ -286,5 +286,5 @@ async def test_experimental_product_without_consent_is_never_steered(name: str) 
             await rig.fresh()
         assert rig.links.writes == []
         assert rig.writes_on_wire() == 0
-        assert rig.held is Held.FREE
+        assert rig.held is Authority.FREE
         assert not rig.controlled()

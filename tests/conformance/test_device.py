@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from gateway.config.settings import resolve_secret
-from gateway.domain.commands import CommandOp, Delivery
-from gateway.domain.fleet.device import Connection
+from gateway.domain.commands import CommandOp, WriteOutcome
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.links.mqtt.points import MqttPointLinks
-from gateway.services.devices.session import State
+from gateway.services.devices.session import SessionPhase
 from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for
 from tests.conformance.test_telemetry import SILENT_POINTS
 
@@ -28,7 +28,7 @@ class Real:
     """A real device as given on the command line."""
 
     profile: str
-    connection: Connection
+    connection: DeviceConnection
     secret: str
 
 
@@ -62,12 +62,12 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(station=station, power_w=config.getoption("--device-w"))
 
 
-def _connection(config: pytest.Config) -> Connection:
+def _connection(config: pytest.Config) -> DeviceConnection:
     def pairs(option: str) -> list[tuple[str, str]]:
         given = [text.partition("=") for text in config.getoption(option)]
         return [(name, value) for name, _, value in given]
 
-    return Connection(
+    return DeviceConnection(
         url=config.getoption("--device"),
         units=tuple((name, int(unit)) for name, unit in pairs("--device-unit")),
         parameters=tuple(pairs("--device-param")),
@@ -90,7 +90,7 @@ async def attached(real: Real) -> AsyncIterator[Station]:
             await station.ready(ceiling_s=WITHIN_S)
             yield station
         finally:
-            if station.has_session and station.session.state is State.READY and station.links.writes:
+            if station.has_session and station.session.state is SessionPhase.READY and station.links.writes:
                 await station.tell(CommandOp.RELEASE)
             await station.detach()
             if shared is not None:
@@ -99,7 +99,7 @@ async def attached(real: Real) -> AsyncIterator[Station]:
 
 async def test_device_is_what_its_profile_says(subject: Subject) -> None:
     session = subject.station.session
-    assert session.state is State.READY
+    assert session.state is SessionPhase.READY
     assert session.program.not_this_product(session.values) == []
 
 
@@ -129,7 +129,7 @@ async def test_device_is_steered_both_ways_and_released(subject: Subject) -> Non
     for setpoint_w in (subject.power_w, -subject.power_w, 0.0):
         await _reach(subject, setpoint_w)
     delivery, _ = await station.tell(CommandOp.RELEASE)
-    assert delivery is Delivery.ACCEPTED
+    assert delivery is WriteOutcome.ACCEPTED
     assert station.prior == {}
     await station.until(
         lambda: (
@@ -152,6 +152,6 @@ async def _reach(subject: Subject, setpoint_w: float) -> None:
         while abs(station.heard.live[-1]["battery_w"] - setpoint_w) > slack_w or renewed_s < 0:
             if loop.time() - renewed_s >= refresh_s:
                 delivery, _ = await station.power(setpoint_w)
-                assert delivery is Delivery.ACCEPTED
+                assert delivery is WriteOutcome.ACCEPTED
                 renewed_s = loop.time()
             await station.fresh(ceiling_s=WITHIN_S)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.types import DeviceId, Mode
-from gateway.ports.links import Target
-from gateway.services.devices.session import State
+from gateway.ports.links import PointTarget
+from gateway.services.devices.session import SessionPhase
 from simulators.faces.plant import Face, Trouble
 from tests.conformance.recording import ignored
 from tests.conformance.rig import CODECS, PRODUCTS, STEERED, Rig, bench
@@ -76,13 +76,13 @@ async def _steered_in_trouble(name: str, trouble: Trouble) -> None:
         acts = await acts_on(sick, -1200)
         if result is CommandResult.APPLIED:
             assert acts, "applied, it says, and it is not"
-        if delivery in (Delivery.NOT_SENT, Delivery.REFUSED):
+        if delivery in (WriteOutcome.NOT_SENT, WriteOutcome.REFUSED):
             assert not acts, f"{delivery.name}, it says, and it is"
         if trouble is Trouble.REFUSE and name not in DROPS_SILENTLY:
-            assert (delivery, result) == (Delivery.REFUSED, CommandResult.REFUSED)
+            assert (delivery, result) == (WriteOutcome.REFUSED, CommandResult.REFUSED)
         if _is_lost_by(name, trouble):
             await _nothing_is_made_up(sick)
-            assert (await sick.power(1000))[0] is Delivery.NOT_SENT
+            assert (await sick.power(1000))[0] is WriteOutcome.NOT_SENT
         await _goes_on(well)
         assert await well.power(600) == well.done
         await well.expect_w(600)
@@ -117,7 +117,7 @@ def _is_lost_by(name: str, trouble: Trouble) -> bool:
 
 async def _nothing_is_made_up(rig: Rig) -> None:
     """F3: a device that does not answer is seen to be away, and is not made to say anything."""
-    await rig.until(lambda: rig.session.state is not State.READY, "the trouble to be seen")
+    await rig.until(lambda: rig.session.state is not SessionPhase.READY, "the trouble to be seen")
     # A reading that had come before may still be on its way.
     await rig.go(1.0)
     count = len(rig.heard.live)
@@ -128,14 +128,14 @@ async def _nothing_is_made_up(rig: Rig) -> None:
 async def _goes_on(rig: Rig) -> None:
     count = len(rig.heard.live)
     await rig.until(lambda: len(rig.heard.live) >= count + 5, "readings of the other one")
-    assert rig.session.state is State.READY
+    assert rig.session.state is SessionPhase.READY
 
 
 async def test_requests_that_wait_for_a_connection_that_is_given_up_fail_with_it() -> None:
     """F3: a request left waiting for ever would keep its session from ever commanding the device again."""
     async with bench("foxess-h3") as rig:
         document = rig.codec.document
-        target = Target(
+        target = PointTarget(
             device=DeviceId("bench"), connection=rig.connection, secret="", document=document, points=document.points
         )  # fmt: skip
         link = rig.links.inner.link(target)
@@ -158,7 +158,7 @@ async def test_slow_answers_within_the_timeout_are_answers(name: str) -> None:
         assert await rig.power(1500) == rig.done
         await rig.expect_w(1500)
         await rig.fresh()
-        assert rig.session.state is State.READY
+        assert rig.session.state is SessionPhase.READY
 
 
 @pytest.mark.parametrize("name", [n for n in STEERED if n not in DROPS_SILENTLY])
@@ -190,7 +190,7 @@ async def test_refusal_half_way_hands_the_device_back(name: str) -> None:
                 assert at > 1
                 assert told == rig.done
                 return
-            assert told == (Delivery.REFUSED, CommandResult.REFUSED), f"write {at} of {length}"
+            assert told == (WriteOutcome.REFUSED, CommandResult.REFUSED), f"write {at} of {length}"
             if rig.sequences.stop_only:
                 await rig.go(rig.unlocked_s)
             assert not rig.controlled(), f"write {at} of {length}"
@@ -213,7 +213,7 @@ PASSAGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-async def reach(rig: Rig, setpoint_w: float | None) -> tuple[Delivery, CommandResult]:
+async def reach(rig: Rig, setpoint_w: float | None) -> tuple[WriteOutcome, CommandResult]:
     if setpoint_w is None:
         return await rig.tell(CommandOp.RELEASE)
     return await rig.power(setpoint_w)
@@ -321,14 +321,14 @@ async def test_other_products_at_the_address_are_never_written_f28(name: str) ->
             before = rig.face.settings()
             await rig.until(
                 lambda: (
-                    rig.session.state is State.QUARANTINED
-                    or (rig.session.state is State.DOWN and rig.session.why != "not connected yet")
+                    rig.session.state is SessionPhase.QUARANTINED
+                    or (rig.session.state is SessionPhase.DOWN and rig.session.why != "not connected yet")
                 ),
                 "a verdict",
             )
             for setpoint_w in (1000, -1000):
-                assert (await rig.power(setpoint_w))[0] is Delivery.NOT_SENT
-            assert not rig.fleet.nameplate.steerable[0] or rig.session.state is State.DOWN
+                assert (await rig.power(setpoint_w))[0] is WriteOutcome.NOT_SENT
+            assert not rig.fleet.nameplate.steerable[0] or rig.session.state is SessionPhase.DOWN
             assert rig.sessions is not None
             assert rig.sessions.stats.connects == 0
             assert rig.links.writes == []
@@ -356,12 +356,12 @@ async def test_shifted_map_is_never_written(name: str) -> None:
     async with bench(name, wait=False, change=shift) as rig:
         await rig.until(
             lambda: (
-                rig.session.state is State.QUARANTINED
-                or (rig.session.state is State.DOWN and rig.session.why != "not connected yet")
+                rig.session.state is SessionPhase.QUARANTINED
+                or (rig.session.state is SessionPhase.DOWN and rig.session.why != "not connected yet")
             ),
             "a verdict",
         )
-        assert (await rig.power(1000))[0] is Delivery.NOT_SENT
+        assert (await rig.power(1000))[0] is WriteOutcome.NOT_SENT
         assert rig.sessions is not None
         assert rig.sessions.stats.connects == 0
         assert rig.writes_on_wire() == 0
@@ -375,11 +375,11 @@ async def test_map_that_shifts_while_running_is_found_at_the_next_connect(name: 
         on_wire = rig.writes_on_wire()
         shift(rig.face)
         rig.face.reboot()
-        await rig.until(lambda: rig.session.state is not State.READY, "the reboot")
+        await rig.until(lambda: rig.session.state is not SessionPhase.READY, "the reboot")
         for _ in range(3):
-            assert (await rig.power(1000))[0] in (Delivery.NOT_SENT, Delivery.UNKNOWN)
+            assert (await rig.power(1000))[0] in (WriteOutcome.NOT_SENT, WriteOutcome.UNKNOWN)
             await rig.go(5.0)
-        assert rig.session.state is not State.READY
+        assert rig.session.state is not SessionPhase.READY
         assert rig.writes_on_wire() == on_wire
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.domain.commands import CommandOp
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.types import Mode
 from gateway.profiles.loader import load_profile
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal, Registers
@@ -165,7 +165,7 @@ async def test_made_up_product_is_read_dispatched_and_released(file: Path) -> No
             await rig.tick_until(_gives(rig, target_w), f"{target_w} W")
             assert (await rig.fresh())["mode"] == Mode.REMOTE
             await rig.cancel(f"event{target_w}")
-            await rig.tick_until(lambda: rig.held is Held.FREE, "the end of control")
+            await rig.tick_until(lambda: rig.held is Authority.FREE, "the end of control")
             assert not rig.controlled()
             assert rig.face.settings() == before
             assert rig.prior == {}

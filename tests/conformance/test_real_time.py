@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import uvloop
 
-from gateway.domain.commands import CommandOp, Delivery
+from gateway.domain.commands import CommandOp, WriteOutcome
 from tests.conformance.rig import PRODUCTS, STEERED, Rig, bench
 from tests.conformance.together import together
 
@@ -36,7 +36,7 @@ async def _steered(rig: Rig) -> None:
         assert await rig.power(setpoint_w) == rig.done
         await rig.until(lambda w=setpoint_w: abs(rig.plant.battery_w - w) < 100, f"{setpoint_w:.0f} W")  # type: ignore[misc]
         assert rig.controlled()
-    assert (await rig.tell(CommandOp.RELEASE))[0] is Delivery.ACCEPTED
+    assert (await rig.tell(CommandOp.RELEASE))[0] is WriteOutcome.ACCEPTED
     written = rig.writes_on_wire()
     if not rig.sequences.stop_only:
         await rig.until(lambda: not rig.controlled() and rig.face.settings() == before, "its own mode and settings")

@@ -1,7 +1,7 @@
 """What the platform is told of a fixed event, what REST shows of it meanwhile and what is counted of it, exactly."""
 
 from gateway.api.views.dispatch import DispatchView
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.types import EventId
 from gateway.observability.metrics import registry
 from gateway.schemas.event import answer_body
@@ -27,7 +27,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
         told.extend({REPORT_TOPICS["availability"]: body} for body in view.availability_told())
 
     told.append({ANSWER_TOPIC: answer_body(await world.submit("evening", s=60, target_w=3_000))})
-    out = Hold(id="out", reason="opt_out", group=group("home-01"), from_ms=world.clock.utc, until_ms=None,
+    out = Exclusion(id="out", reason="opt_out", group=group("home-01"), from_ms=world.clock.utc, until_ms=None,
                event=EventId("evening"), by="owner")  # fmt: skip
     await world.dispatcher.hold(out)
     await world.go(20)

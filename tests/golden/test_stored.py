@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from gateway.clock import ManualClock
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
-from gateway.domain.fleet.device import Connection
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.fleet.device import DeviceConnection
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import (
     ControlEnded,
@@ -16,8 +16,8 @@ from gateway.ports.journal import (
     DeviceEnrolled,
     EventDelivered,
     EventMoved,
-    HoldLifted,
-    HoldSet,
+    ExclusionLifted,
+    ExclusionSet,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -28,7 +28,7 @@ from gateway.ports.journal import (
 from gateway.services.checkpointing import Checkpointer
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.interval_log.positions import Cursor, Parked, Range, Standing
+from gateway.storage.interval_log.positions import Cursor, Parked, Position, Range
 from gateway.storage.journal.journal import SqliteJournal
 from tests.builders.energy_batches import T0, at, batch, row
 from tests.golden import golden, masks
@@ -45,13 +45,13 @@ async def test_journal_of_every_kind_of_change_is_that_of_the_golden_file(tmp_pa
     journal = SqliteJournal(tmp_path / "journal.sqlite", clock=clock)
     journal.load()
     decided = event(clock)
-    storm = Hold(id="storm-7", reason="storm", group=decided.request.group, from_ms=clock.utc, until_ms=None)
+    storm = Exclusion(id="storm-7", reason="storm", group=decided.request.group, from_ms=clock.utc, until_ms=None)
     columns = {"asked_wh": np.array([1.5, 2.5]), "status": np.array([3, 4], dtype=np.int8)}
     await journal.commit(
         [
             DeviceEnrolled(device=device("a")),
             DeviceEnrolled(device=device("b", connection=POLLED, experimental=True, inverter_w_max=4_600.0)),
-            DeviceEnrolled(device=device("c", connection=Connection(url=""))),
+            DeviceEnrolled(device=device("c", connection=DeviceConnection(url=""))),
             decided,
             event(clock, name="e2", revision=1, cancelled=True),
             EventMoved(event=decided.request.id, revision=0, state=EventState.ACTIVE),
@@ -61,10 +61,10 @@ async def test_journal_of_every_kind_of_change_is_that_of_the_golden_file(tmp_pa
             ControlTaken(devices=(A, B), event=decided.request.id),
             ControlEnded(devices=(A,), reason="released"),
             ReserveChanged(devices=(A,), reserve_pct=(55.0,), source="device"),
-            HoldSet(hold=storm),
-            HoldSet(hold=Hold(id="out", reason="opt_out", group=decided.request.group, from_ms=1, until_ms=2,
+            ExclusionSet(hold=storm),
+            ExclusionSet(hold=Exclusion(id="out", reason="opt_out", group=decided.request.group, from_ms=1, until_ms=2,
                               event=EventId("e1"), by="owner")),
-            HoldLifted(id="out"),
+            ExclusionLifted(id="out"),
             Quarantined(names=("a", "product:p"), reason="wrong_sign"),
             Trusted(names=("product:p",)),
             StopAll(active=True, by="operator"),
@@ -89,7 +89,7 @@ async def test_telemetry_of_a_fixed_history_is_stored_as_in_the_golden_files(tmp
             pass
         recorder.take(batch([row(slot=0, seq=4, t=10, span=5, discharge_wh=1)]), at(201))
         recorder.agree(
-            Agreed(slots=np.array([1], dtype=np.int32), length_s=np.array([300]), counter_step_wh=np.array([1.0]),
+            AgreedConfig(slots=np.array([1], dtype=np.int32), length_s=np.array([300]), counter_step_wh=np.array([1.0]),
                    rated_w=np.array([5_000.0])), at(202),
         )  # fmt: skip
         await settle(recorder)
@@ -97,7 +97,7 @@ async def test_telemetry_of_a_fixed_history_is_stored_as_in_the_golden_files(tmp
             found = recorder.unlogged()
             await log.append(found)
             recorder.logged(found[-1].record)
-            place = Standing(live=Cursor(1, 4), backfill=(Range(Cursor(1, 1), Cursor(1, 2)),))
+            place = Position(live=Cursor(1, 4), backfill=(Range(Cursor(1, 1), Cursor(1, 2)),))
             await log.save_standing("platform", place, [Parked(identity=(T0, "bat-0", 1), reason="refused", at_ms=T0)])
         await recorder.checkpoint(checkpoints, at(203), {})
     golden("spool.txt", masks.spool(masks.only(tmp_path / "spool", ".spool")))

@@ -13,7 +13,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import CLEAR, NEVER_MS, Grid, Mode, Unclear, is_device_id
 from gateway.profiles.compile import Codec
-from gateway.profiles.compiled.messages import Refused, Route
+from gateway.profiles.compiled.messages import MessageRefused, Route
 from gateway.profiles.loader import load_profiles, parse_profile
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
@@ -75,7 +75,7 @@ def test_decoder_implausible_point_becomes_unknown_and_the_rest_stays(codec: Cod
     ],
 )
 def test_decoder_unusable_message_is_refused_with_its_reason(codec: Codec, payload: bytes, reason: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageRefused) as refused:
         codec.decoders["live"].decode(payload, "home-1")
     assert refused.value.reason == reason
 
@@ -143,7 +143,7 @@ def test_decoder_well_formed_message_takes_the_fast_path_only(codec: Codec, monk
 def test_decoder_energy_without_its_required_points_is_refused(codec: Codec, missing: str) -> None:
     message = {"id": "home-1", "boot": 1, "seq": 2, "t": 3}
     del message[missing]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(MessageRefused) as refused:
         codec.decoders["energy"].decode(orjson.dumps(message), "home-1")
     assert refused.value.reason == "schema"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from gateway.profiles.compiled.points import Value
-from gateway.profiles.compiled.variant import Program
+from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import load_profiles
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS: dict[str, Program] = {
+PROGRAMS: dict[str, ProductVariant] = {
     name: codec.product.base
     for name, codec in load_profiles(ROOT / "device_profiles").items()
     if codec.product is not None

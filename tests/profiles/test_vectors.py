@@ -14,8 +14,8 @@ from gateway.links.modbus.sunspec import Model, address_of
 from gateway.links.mqtt.cache import DeviceCache, points_of, topic_of
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable, Value, Values
 from gateway.profiles.compiled.readings import holds
-from gateway.profiles.compiled.variant import PointProduct, Program
-from gateway.profiles.language.base import Name, Source, Strict
+from gateway.profiles.compiled.variant import PointProduct, ProductVariant
+from gateway.profiles.language.base import Name, Source, StrictModel
 from gateway.profiles.language.quantities import READINGS
 from gateway.profiles.loader import load_profiles
 
@@ -32,7 +32,7 @@ Where = tuple[int | None, int, int]
 Expected = dict[Name, bool | int | float | str | None]
 
 
-class SunSpecWords(Strict):
+class SunSpecWords(StrictModel):
     """`offset` is counted from the model's id word."""
 
     model: int
@@ -40,7 +40,7 @@ class SunSpecWords(Strict):
     words: tuple[int, ...] = Field(min_length=1)
 
 
-class Sample(Strict):
+class Sample(StrictModel):
     """Exactly one form. Keys of `registers` are unit/function/address, unit `-` = not told; payloads are text."""
 
     registers: dict[str, tuple[int, ...]] = Field(default_factory=dict)
@@ -55,7 +55,7 @@ class Sample(Strict):
         return self
 
 
-class Vector(Strict):
+class Vector(StrictModel):
     """One published sample. `units` and `levels` are those of the sample, `identity` points whose rules must hold."""
 
     source: Source
@@ -70,7 +70,7 @@ class Vector(Strict):
     readings: Expected = Field(default_factory=dict)
 
 
-class Nothing(Strict):
+class Nothing(StrictModel):
     """No sample is published; `searched` is what was looked through."""
 
     searched: tuple[str, ...] = Field(min_length=1)
@@ -90,7 +90,7 @@ def register_image(sample: Sample) -> dict[Where, int]:
     return image
 
 
-def from_registers(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]]:
+def from_registers(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """Raw values of the points whose words are all there, and the entry of the sample that holds each."""
     section = program.document.modbus
     assert section is not None
@@ -116,7 +116,7 @@ def entry_of(sample: Sample, where: Where) -> str:
     raise AssertionError(f"{where} is in no entry")
 
 
-def from_models(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]]:
+def from_models(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """As `from_registers`; places come from the link's own arithmetic, for models that begin at register 0."""
     section = program.document.modbus
     assert section is not None
@@ -134,7 +134,7 @@ def from_models(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]]:
     return out
 
 
-def from_documents(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]]:
+def from_documents(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """As the HTTP link: what no pointer leads to is missing."""
     out: dict[str, tuple[Raw, str]] = {}
     for name, point in program.points.items():
@@ -144,7 +144,7 @@ def from_documents(vector: Vector, program: Program) -> dict[str, tuple[Raw, str
     return out
 
 
-def from_payloads(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]]:
+def from_payloads(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """By the cache of the MQTT link."""
     cache = DeviceCache(points_of(program.document), vector.levels, trust_retained=False)
     for topic, payload in vector.raw.mqtt.items():
@@ -159,7 +159,7 @@ def from_payloads(vector: Vector, program: Program) -> dict[str, tuple[Raw, str]
     return out
 
 
-def sample_of(vector: Vector, program: Program) -> tuple[dict[str, tuple[Raw, str]], set[str]]:
+def sample_of(vector: Vector, program: ProductVariant) -> tuple[dict[str, tuple[Raw, str]], set[str]]:
     """Raw values of all points that the sample has with the entries they came from, and every entry."""
     sample = vector.raw
     if sample.registers:
@@ -217,7 +217,9 @@ def disagreements(vector: Vector, product: PointProduct) -> list[str]:
     return faults + [f"identity: no rule for {n}" for n in vector.identity if n not in {rule.point for rule in rules}]
 
 
-def _unused(vector: Vector, program: Program, sample: dict[str, tuple[Raw, str]], entries: set[str]) -> list[str]:
+def _unused(
+    vector: Vector, program: ProductVariant, sample: dict[str, tuple[Raw, str]], entries: set[str]
+) -> list[str]:
     """Entries nothing is expected of."""
     factors = {program.points[name].scale_factor for name in vector.points}
     used = {entry for name, (_, entry) in sample.items() if name in vector.points or name in factors}

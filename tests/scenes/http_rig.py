@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.clock import Clock
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
 from gateway.links.http.link import HttpLink, HttpLinks
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.language.product import ProfileDocument
@@ -108,11 +108,11 @@ def http_document(section: str = "{}") -> ProfileDocument:
 
 def target(
     url: str, section: str = "{}", *, device: str = "d1", username: str = "", secret: str = "", **parameters: str
-) -> Target:
+) -> PointTarget:
     document = http_document(section)
-    return Target(
+    return PointTarget(
         device=DeviceId(device),
-        connection=Connection(url=url, username=username, parameters=tuple(parameters.items())),
+        connection=DeviceConnection(url=url, username=username, parameters=tuple(parameters.items())),
         secret=secret,
         document=document,
         points=document.points,
@@ -149,7 +149,7 @@ async def http_links(clock: Clock | None = None) -> AsyncIterator[HttpLinks]:
         await links.close()
 
 
-async def opened(links: HttpLinks, to: Target) -> HttpLink:
+async def opened(links: HttpLinks, to: PointTarget) -> HttpLink:
     link = links.link(to)
     await link.open()
     return link

@@ -9,10 +9,10 @@ from typing import Any, Self
 import yaml
 
 from gateway.clock import Clock, ManualClock
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLink, ModbusLinks
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile
 from simulators.faces.modbus import ModbusRefused, ModbusServer, Refusal
@@ -36,7 +36,7 @@ def target(
     own_units: tuple[tuple[str, int], ...] = (),
     url: str | None = None,
     **section: Any,
-) -> Target:
+) -> PointTarget:
     """A device of a made-up product at `port`, enrolled with `own_units`; `section` lies over its modbus section."""
     made = POINTS if points is None else points
     needed = {"power": POINTS["power"], "soc": POINTS["soc"]}
@@ -71,9 +71,9 @@ def target(
         }
     )
     document = parse_profile(text, name="made-up.yaml")
-    return Target(
+    return PointTarget(
         device=DeviceId(name),
-        connection=Connection(url=url or f"modbus://127.0.0.1:{port}", units=own_units),
+        connection=DeviceConnection(url=url or f"modbus://127.0.0.1:{port}", units=own_units),
         secret="",
         document=document,
         points={name: point for name, point in document.points.items() if name in made},
@@ -101,7 +101,7 @@ class Bench:
     ) -> None:
         await self.links.close()
 
-    async def open(self, made: Target) -> ModbusLink:
+    async def open(self, made: PointTarget) -> ModbusLink:
         link = self.links.link(made)
         await link.open()
         return link

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import mqtt5
 
 from gateway.clock import Clock
-from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.virtual.clock import loop_clock
 
@@ -55,7 +55,7 @@ class Inbox:
                 await self._news.wait()
         return self.payloads
 
-    def acknowledge(self, connection: Connection) -> int:
+    def acknowledge(self, connection: MqttConnection) -> int:
         """Acknowledge all that came; how many PUBACKs left."""
         pending, self.pending = self.pending, []
         return sum(connection.acknowledge(generation, ids) for generation, ids in pending)
@@ -63,9 +63,9 @@ class Inbox:
 
 def make_connection(
     settings: MqttSettings, *patterns: str, inbox: Inbox | None = None, clock: Clock | None = None, qos: int = 1
-) -> Connection:
+) -> MqttConnection:
     level = mqtt5.QoS.AT_LEAST_ONCE if qos else mqtt5.QoS.AT_MOST_ONCE
-    return Connection(
+    return MqttConnection(
         settings,
         clock=clock or loop_clock(),
         subscriptions=[mqtt5.TopicFilter(pattern, max_qos=level) for pattern in patterns],
@@ -74,7 +74,7 @@ def make_connection(
 
 
 @asynccontextmanager
-async def running(connection: Connection, *, connected: bool = True) -> AsyncIterator[Connection]:
+async def running(connection: MqttConnection, *, connected: bool = True) -> AsyncIterator[MqttConnection]:
     """Run a connection; waits until it is up unless told otherwise."""
     task = asyncio.create_task(connection.run(), name="connection")
     try:
@@ -88,7 +88,7 @@ async def running(connection: Connection, *, connected: bool = True) -> AsyncIte
             await task
 
 
-async def send(connection: Connection, topic: str, *payloads: bytes, **more: int) -> list[PublishOutcome]:
+async def send(connection: MqttConnection, topic: str, *payloads: bytes, **more: int) -> list[PublishOutcome]:
     """Publish with QoS 1 unless told otherwise."""
     messages = [
         OutMessage(topic, payload, qos=more.get("qos", 1), message_expiry_s=more.get("expiry_s"))

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.records import NO_CLOSES, Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.recovery import Recovered, Unlogged, recover
 from tests.builders.energy_batches import EVER_MS, at, random_batch
 
-RULES = Rules(length_s=60, counter_step_wh=10.0, close_slice=2)
+RULES = IntervalRules(length_s=60, counter_step_wh=10.0, close_slice=2)
 CEILING_S = 30.0
 DEVICES = 4
 
@@ -35,7 +35,7 @@ def column(engine: Engine, name: str) -> NDArray[np.generic]:
     return engine.columns()[name]
 
 
-def restarted(directory: Path, ids: list[str], *, logged: int = 0, rules: Rules = RULES) -> Recovered:
+def restarted(directory: Path, ids: list[str], *, logged: int = 0, rules: IntervalRules = RULES) -> Recovered:
     """What a new process finds."""
     return recover(
         checkpoints=Checkpoints(directory / "checkpoints"),
@@ -51,7 +51,7 @@ async def session(
     directory: Path,
     ids: list[str],
     *,
-    rules: Rules = RULES,
+    rules: IntervalRules = RULES,
     segment_bytes: int = 1 << 20,
     queue_bytes: int = 32 << 20,
     logged: int = 0,
@@ -79,7 +79,9 @@ async def settle(recorder: Recorder) -> None:
         await recorder.spool.wait_durable(recorder.spool.last_record)
 
 
-def step(recorder: Recorder, rng: np.random.Generator, ids: list[str], seconds: float, made: list[Closes]) -> None:
+def step(
+    recorder: Recorder, rng: np.random.Generator, ids: list[str], seconds: float, made: list[IntervalRecords]
+) -> None:
     """One random step: a batch, the timer, other terms, a repair from what was `made`, or a device that is new."""
     what = rng.random()
     if what < 0.15 or not ids:
@@ -90,7 +92,7 @@ def step(recorder: Recorder, rng: np.random.Generator, ids: list[str], seconds: 
         made.append(recorder.take(batch, at(seconds), rated).taken.closes)
     elif what < 0.8:
         recorder.agree(
-            Agreed(
+            AgreedConfig(
                 slots=np.array([rng.integers(len(ids))], dtype=np.int32), length_s=np.array([rng.choice((60, 300))]),
                 counter_step_wh=np.array([rng.choice((1.0, 100.0))]), rated_w=np.array([5000.0]),
             ),

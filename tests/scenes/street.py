@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.clock import ManualClock, SteadyClock
 from gateway.domain.events.book import Answer, Outcome
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import EventKind, EventRequest, Target, TargetGroup
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
@@ -23,10 +23,10 @@ from gateway.domain.types import DeviceId, EventId
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profile
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.events.intake import Dispatcher
-from gateway.services.runtime.clock_guard import Timekeeper
-from gateway.services.settings import ControlSettings, UpkeepSettings
+from gateway.services.runtime.clock_guard import ClockGuard
+from gateway.services.settings import ControlSettings, MaintenanceSettings
 from gateway.transports.mqtt.connection import OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.battery import Batteries, Mode
@@ -40,7 +40,7 @@ from tests.builders.homes import START_MS
 
 PROFILE = Path(__file__).parents[2] / "device_profiles" / "reference-mqtt.yaml"
 SETTINGS = ControlSettings(
-    fleet_w_per_s=20_000.0, release_spread_s=4.0, rest_after_s=10.0, upkeep=UpkeepSettings(recovery_s=0)
+    fleet_w_per_s=20_000.0, release_spread_s=4.0, rest_after_s=10.0, upkeep=MaintenanceSettings(recovery_s=0)
 )
 STEP_S_MAX = 1.0
 LEASE_S = 120
@@ -175,12 +175,12 @@ class Street:
         self.wire.deliver = self._delivered
         self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=self.time)
         self.dispatcher.restore(remembered)
-        self.control = Control(
+        self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.link,
             clock=self.time, epoch=remembered.epoch,
         )  # fmt: skip
         self.control.restore(remembered)
-        self.timekeeper = Timekeeper(self.time, idle=self.control.idle)
+        self.timekeeper = ClockGuard(self.time, idle=self.control.idle)
         self.link._emit = self._taken
 
     async def restart(self, *, away_s: float) -> None:
@@ -277,7 +277,7 @@ class Street:
         """The owner of one home wants no part any more."""
         name = f"out-{index}"
         await self.dispatcher.hold(
-            Hold(id=name, reason="opt_out", group=TargetGroup(ids=(DeviceId(self.homes.ids[index]),)),
+            Exclusion(id=name, reason="opt_out", group=TargetGroup(ids=(DeviceId(self.homes.ids[index]),)),
                  from_ms=self.time.now().utc_ms, until_ms=None)
         )  # fmt: skip
         self.out_since_ms.setdefault(index, self.now_ms)

@@ -10,15 +10,15 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.control.tracking import Progress
 from gateway.domain.events.book import Answer
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import EventDelivered
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
-from gateway.services.runtime.clock_guard import Timekeeper
+from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.settings import ControlSettings
 from tests.builders.fakes import FACTS, Homes, MemoryJournal, home
 
@@ -39,8 +39,8 @@ class World:
     fleet: Fleet = field(init=False)
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
-    control: Control = field(init=False)
-    timekeeper: Timekeeper = field(init=False)
+    control: ControlLoop = field(init=False)
+    timekeeper: ClockGuard = field(init=False)
     trace: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,13 +58,13 @@ class World:
         steady = SteadyClock(self.clock)
         self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=steady)
         self.dispatcher.restore(remembered)
-        self.control = Control(
+        self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
             clock=steady, epoch=remembered.epoch, telling=True,
         )  # fmt: skip
         self.control.ledger.know(remembered.delivered)
         self.control.restore(remembered)
-        self.timekeeper = Timekeeper(steady, idle=self.control.idle)
+        self.timekeeper = ClockGuard(steady, idle=self.control.idle)
         self.homes.on_acks = self.control.take_acks
 
     def restart(self, *, away_s: int) -> None:
@@ -125,7 +125,7 @@ class World:
         return await self.dispatcher.submit(self.event(name, s=s, target_w=target_w, **other))
 
     def held(self) -> list[str]:
-        return [Held(int(value)).name for value in self.fleet.control.held[: self.fleet.n]]
+        return [Authority(int(value)).name for value in self.fleet.control.held[: self.fleet.n]]
 
     def ops(self, slot: int | None = None) -> list[CommandOp]:
         return [op for at, op, *_ in self.homes.writes if slot in (None, at)]

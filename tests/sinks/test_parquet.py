@@ -25,7 +25,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.schemas.interval_rows import row_of
-from gateway.services.uplink.delivery import Delivery, batch_id
+from gateway.services.uplink.delivery import SinkDelivery, batch_id
 from gateway.sinks.arrow import arrow_schema
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
 from tests.builders.interval_logs import T0, MemoryReader, record
@@ -99,8 +99,8 @@ def test_parquet_sink_what_is_sent_once_more_takes_nothings_place(tmp_path: Path
     assert len(files(tmp_path)) == 2
 
 
-def make(into: ParquetSink, log: MemoryReader, *, gather_s: float = 0.0) -> Delivery:
-    return Delivery(into, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), gather_s=gather_s)
+def make(into: ParquetSink, log: MemoryReader, *, gather_s: float = 0.0) -> SinkDelivery:
+    return SinkDelivery(into, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), gather_s=gather_s)
 
 
 @contextmanager

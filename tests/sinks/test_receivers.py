@@ -16,7 +16,7 @@ from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.schemas.interval_rows import rfc3339, row_of
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
-from gateway.transports.mqtt.connection import Connection
+from gateway.transports.mqtt.connection import MqttConnection
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.broker import Broker
 from simulators.ledger import IntervalRow, read_row
@@ -172,10 +172,10 @@ async def test_http_sink_token_is_not_shown() -> None:
 
 
 @asynccontextmanager
-async def mqtt_sink(broker: Broker, *, reconnect_s: float = 0.05) -> AsyncIterator[tuple[MqttSink, Connection]]:
+async def mqtt_sink(broker: Broker, *, reconnect_s: float = 0.05) -> AsyncIterator[tuple[MqttSink, MqttConnection]]:
     clock, url = loop_clock(), f"mqtt://127.0.0.1:{broker.port}"
     settings = MqttSettings(url=url, client_id="gateway-platform", reconnect_base_s=reconnect_s)
-    connection = Connection(
+    connection = MqttConnection(
         settings, clock=clock, subscriptions=[mqtt5.TopicFilter("x")], on_messages=lambda _g, _p, _i: None
     )
     sink = MqttSink(MqttSinkSettings(kind="mqtt", name="m", timeout_s=5), connection=connection, clock=clock)

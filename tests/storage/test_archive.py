@@ -22,7 +22,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.domain.intervals.records import Closes
+from gateway.domain.intervals.records import IntervalRecords
 from gateway.ports.journal import ControlTaken, DeviceEnrolled, JournalState
 from gateway.storage import archive as module
 from gateway.storage.archive import (
@@ -30,13 +30,13 @@ from gateway.storage.archive import (
     KNOWN,
     MANIFEST,
     Entry,
-    Imported,
+    ImportedState,
     Manifest,
     export_archive,
     import_archive,
 )
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.interval_log.positions import START, Parked, Standing
+from gateway.storage.interval_log.positions import START, Parked, Position
 from gateway.storage.journal.journal import SqliteJournal
 from tests.builders.energy_batches import T0, at
 from tests.scenes.recorder_histories import State, content, restarted, session, settle, state_of, step
@@ -54,7 +54,7 @@ import_archive(Path(sys.argv[1]), Path(sys.argv[2]), now=Now(utc_ms=0, mono_ms=0
 
 PARKED = Parked(identity=(T0, "bat-1", 1), reason="refused", at_ms=T0)
 
-Memory = tuple[JournalState, State, list[Any], list[IntervalRecord], Standing, int]
+Memory = tuple[JournalState, State, list[Any], list[IntervalRecord], Position, int]
 
 
 async def made(directory: Path, seed: int = 1) -> list[str]:
@@ -68,7 +68,7 @@ async def made(directory: Path, seed: int = 1) -> list[str]:
         [event(ManualClock()), ControlTaken(devices=(device("bat-1").id,), event=event(ManualClock()).request.id)]
     )
     journal.close()
-    clock, made = ManualClock(utc_ms=T0), list[Closes]()
+    clock, made = ManualClock(utc_ms=T0), list[IntervalRecords]()
     async with (
         IntervalLog(directory / "intervals", clock=clock) as log,
         session(directory, ids, segment_bytes=4_000) as (recorder, checkpoints),
@@ -84,7 +84,7 @@ async def made(directory: Path, seed: int = 1) -> list[str]:
                 await recorder.checkpoint(checkpoints, at(index), {})
                 clock.advance(s=86_400)
         await settle(recorder)
-        await log.save_standing("platform", Standing(live=(await log.read(START, 7))[1]), [PARKED])
+        await log.save_standing("platform", Position(live=(await log.read(START, 7))[1]), [PARKED])
     return ids
 
 
@@ -116,7 +116,7 @@ def exported(state_dir: Path, out: Path, *, damaged: bool = False) -> Manifest:
     return export_archive(state_dir, out, version="0.1.0", now=at(0), damaged=damaged)
 
 
-def imported(source: Path, state_dir: Path, *, replace: bool = False) -> Imported:
+def imported(source: Path, state_dir: Path, *, replace: bool = False) -> ImportedState:
     state_dir.mkdir(exist_ok=True)
     return import_archive(source, state_dir, now=at(0), replace=replace)
 

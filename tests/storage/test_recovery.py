@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.errors import StorageError
-from gateway.domain.intervals.config import Agreed
-from gateway.domain.intervals.records import NO_CLOSES, Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.config import AgreedConfig
+from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool.spool import Scan, segments
 from tests.builders.energy_batches import T0, at, batch, row
@@ -27,9 +27,9 @@ def fresh(tmp_path: Path, seed: int) -> Path:
     return directory
 
 
-def terms(slots: list[int]) -> Agreed:
+def terms(slots: list[int]) -> AgreedConfig:
     n = len(slots)
-    return Agreed(
+    return AgreedConfig(
         slots=np.array(slots, dtype=np.int32), length_s=np.full(n, 300), counter_step_wh=np.full(n, 1.0),
         rated_w=np.full(n, 5000.0),
     )  # fmt: skip
@@ -43,7 +43,7 @@ async def live(
     rng = np.random.default_rng(seed)
     ids = [f"bat-{i}" for i in range(devices)]
     states: dict[int, tuple[State, list[str]]] = {}
-    made: list[Closes] = []
+    made: list[IntervalRecords] = []
     async with session(directory, ids, segment_bytes=segment_bytes) as (recorder, checkpoints):
         for index in range(steps):
             step(recorder, rng, ids, 300 + index, made)
@@ -226,7 +226,7 @@ async def test_recover_other_interval_length_closes_the_old_ones_durably(tmp_pat
     ids = ["a"]
     async with session(tmp_path, ids) as (recorder, _):
         recorder.take(batch([row(seq=s, t=10 * s, charge_counter_wh=s) for s in (1, 2)]), at(20))
-    async with session(tmp_path, ids, rules=Rules(length_s=120)) as (recorder, _):
+    async with session(tmp_path, ids, rules=IntervalRules(length_s=120)) as (recorder, _):
         await settle(recorder)
         (found,) = recorder.unlogged()
         assert (found.closes.length_s.tolist(), found.closes.charge_wh.tolist()) == ([60], [1.0])

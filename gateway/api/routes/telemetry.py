@@ -30,7 +30,7 @@ from gateway.schemas.event import Identifier, Moment, problems_of
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import DAY_MS, Completeness
 from gateway.services.telemetry.history import History, Question
-from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
 
@@ -53,7 +53,7 @@ class Telemetry:
     """What these routes stand on."""
 
     completeness: Completeness
-    deliveries: Sequence[Delivery]
+    deliveries: Sequence[SinkDelivery]
     resend: Resend
     history: History
     log: IntervalLog
@@ -128,7 +128,7 @@ class Telemetry:
         delivery.resend()
         return ResendReport(marked=marked)
 
-    async def _mark(self, delivery: Delivery, question: Question) -> int:
+    async def _mark(self, delivery: SinkDelivery, question: Question) -> int:
         marked = 0
         async for rows in self.history.all(question):
             marked += await self.resend.mark(delivery.sink.name, [row for row in rows if delivery.sink.wants(row)])

@@ -21,13 +21,13 @@ from gateway.clock import Clock
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.control.availability import HOURS
 from gateway.domain.events.book import members
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId
 from gateway.ports.journal import Journal
 from gateway.schemas.interval_rows import rfc3339
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, StatusReport, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import PART
@@ -37,7 +37,7 @@ class DispatchView:
     """Reads from the services; decides nothing."""
 
     def __init__(
-        self, *, fleet: Fleet, dispatcher: Dispatcher, control: Control, journal: Journal, clock: Clock
+        self, *, fleet: Fleet, dispatcher: Dispatcher, control: ControlLoop, journal: Journal, clock: Clock
     ) -> None:
         self._fleet = fleet
         self._dispatcher = dispatcher
@@ -113,7 +113,7 @@ class DispatchView:
     def holds(self) -> HoldList:
         return HoldList(holds=[self.hold(hold) for hold in self._dispatcher.holds.all()])
 
-    def hold(self, hold: Hold) -> HoldState:
+    def hold(self, hold: Exclusion) -> HoldState:
         return HoldState(
             id=hold.id,
             reason=hold.reason,

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 
 from gateway.api.models import DeviceState, SessionState, Unenrolled
 from gateway.clock import Clock
-from gateway.domain.fleet.columns import Held
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
 from gateway.links.mqtt.messages import MqttLink
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.devices.import_rows import DeviceFields
-from gateway.services.devices.registry import Inventory
-from gateway.services.devices.session import Session
+from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.devices.session import DeviceSession
 
 
 def _known(value: float) -> float | None:
@@ -26,7 +26,7 @@ def device_fields(device: Device) -> DeviceFields:
     def limit(value: float | None) -> float | str | None:
         return "unlimited" if value == math.inf else value
 
-    connection = device.connection or Connection(url="")
+    connection = device.connection or DeviceConnection(url="")
     return DeviceFields.model_validate(
         {
             "id": device.id,
@@ -62,10 +62,10 @@ class FleetView:
         self,
         *,
         fleet: Fleet,
-        inventory: Inventory,
+        inventory: DeviceRegistry,
         link: MqttLink,
         clock: Clock,
-        sessions: Mapping[int, Session] | None = None,
+        sessions: Mapping[int, DeviceSession] | None = None,
     ) -> None:
         self._fleet = fleet
         self._inventory = inventory
@@ -94,7 +94,7 @@ class FleetView:
                 battery_w=None, reserve_pct=None, held="no_profile", setpoint_w=None,
             )  # fmt: skip
         live, control = self._fleet.live, self._fleet.control
-        seen, online, held = int(live.seen_mono_ms[slot]), int(live.online[slot]), Held(int(control.held[slot]))
+        seen, online, held = int(live.seen_mono_ms[slot]), int(live.online[slot]), Authority(int(control.held[slot]))
         age_s = None if seen == NEVER_MS else (self._clock.mono_ms() - seen) / 1000
         return DeviceState(
             device=device_fields(device),
@@ -105,7 +105,7 @@ class FleetView:
             battery_w=_known(live.battery_w[slot]),
             reserve_pct=_known(live.reserve_pct[slot]),
             held=held.name.lower(),
-            setpoint_w=int(control.setpoint_w[slot]) if held is Held.CONTROLLED else None,
+            setpoint_w=int(control.setpoint_w[slot]) if held is Authority.CONTROLLED else None,
             unclear=unclear_names(int(live.unclear[slot])),
             session=self._session(slot),
         )

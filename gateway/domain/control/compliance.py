@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import AGE_S
 from gateway.domain.table import Singles, Table
@@ -36,7 +36,7 @@ def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
     known = np.zeros(snapshot.n, dtype=np.bool_)
     known[: len(before)] = before
     ours = (live.mode == Mode.REMOTE) & (live.cmd == control.cmd_applied) & (live.cmd > 0)
-    result: Bools = (known | ours) & (control.held == Held.CONTROLLED) & (live.online != 0)
+    result: Bools = (known | ours) & (control.held == Authority.CONTROLLED) & (live.online != 0)
     return result
 
 
@@ -48,7 +48,7 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
     if not left.any():
         return left
     left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)
-    result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.held == Held.CONTROLLED)
+    result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.held == Authority.CONTROLLED)
     return result
 
 
@@ -125,7 +125,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     taken, or told something else, gets its time anew. On a ramp there is a command in every tick: what counts is the
     oldest that is open."""
     control, kept, now_s = snapshot.control, conduct.view(snapshot.n), now.mono_ms // 1000
-    steered = (control.held == Held.CONTROLLED) & ~control.idle
+    steered = (control.held == Authority.CONTROLLED) & ~control.idle
     same = np.abs(control.setpoint_w - kept.told_w) <= CHANGED_PART * ratings_w(snapshot)
     anew = steered & ~(kept.taken & same)
     kept.taken[:] = steered
@@ -135,7 +135,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     _widen(kept, snapshot, anew, now)
     # a reading that is younger than the command by more than the latency, and the device has taken neither it nor a
     # later one
-    done = (answered(snapshot) >= kept.owed_cmd) | (control.held != Held.CONTROLLED)
+    done = (answered(snapshot) >= kept.owed_cmd) | (control.held != Authority.CONTROLLED)
     np.copyto(kept.owed_cmd, control.cmd_sent, where=done)
     np.copyto(kept.owed_s, now_s, where=done)
     due_s = kept.owed_s + snapshot.nameplate.delivery_s.astype(np.float64)
@@ -188,7 +188,7 @@ def ratings_w(snapshot: Snapshot) -> Floats:
     return result
 
 
-def deaf_for_s(conduct: Conduct, follows: Bools, now: Now) -> NDArray[np.int64]:
+def unresponsive_for_s(conduct: Conduct, follows: Bools, now: Now) -> NDArray[np.int64]:
     """For how long each device has not followed, s; 0 while it does. `conduct` keeps since when."""
     n, now_s = len(follows), now.mono_ms // 1000
     since = conduct.deaf_s[:n]

@@ -16,7 +16,7 @@ RESERVE_AND_PCT = 1.0
 """Without a SoC of its own, charging goes to this much above the floor."""
 
 
-def wish_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, mask: Bools, now: Now) -> Floats:
+def device_target_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, mask: Bools, now: Now) -> Floats:
     """W of each device (+ = discharge), before any limit; 0 outside `mask`."""
     target = event.target
     if target.want is Want.DEVICE_POWER:

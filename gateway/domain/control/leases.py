@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import spread
 from gateway.domain.types import Bools, Floats, Ints, Now
@@ -21,7 +21,7 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
     already, so that no second sees more of the fleet revert than it must, whenever the gateway dies."""
     control = snapshot.control
     granted = np.maximum(snapshot.nameplate.lease_s[slots].astype(np.int64), 1)
-    running = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    running = (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     running[slots] = False
     ends_s = (control.lease_end_mono_ms[running] - now.mono_ms) // 1000
     last_s = int(granted.max(initial=0))
@@ -91,6 +91,6 @@ def rest(snapshot: Snapshot, now: Now, *, idle: Bools, by_itself: Bools, guarant
     `after_s` first."""
     control = snapshot.control
     settled = now.mono_ms - control.changed_mono_ms >= 1000 * after_s
-    resting = idle & ((control.held != Held.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & settled))
+    resting = idle & ((control.held != Authority.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & settled))
     blocked = resting & snapshot.nameplate.blocks
     return Rest(blocked=blocked, free=resting & ~snapshot.nameplate.blocks & by_itself & guaranteed)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.commands import CommandOp
 from gateway.domain.control.leases import leases_s
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import Envelope, Reason, check
 from gateway.domain.table import run
@@ -80,7 +80,7 @@ def plan(
     counted.
     """
     control = snapshot.control
-    writable = envelope.controllable & (control.held != Held.LEFT)
+    writable = envelope.controllable & (control.held != Authority.LEFT)
     faulty = (envelope.reasons_discharge & np.uint64(Reason.FAULT)) != 0
     narrow = envelope.must_narrow & writable
     take = members & writable & ~faulty
@@ -120,7 +120,7 @@ def _causes(
     """Cause per slot (-1 = nothing to write) and how far each device under control is off what is wanted."""
     live, control = snapshot.live, snapshot.control
     cause = np.full(snapshot.n, -1, dtype=np.int8)
-    held = control.held == Held.CONTROLLED
+    held = control.held == Authority.CONTROLLED
     left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
     cause[take & held & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
@@ -162,10 +162,10 @@ def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bool
         return release
     live, control = snapshot.live, snapshot.control
     ours = (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
-    unheard = (control.held == Held.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
+    unheard = (control.held == Authority.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
     unheard &= now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
     islanded = live.grid == Grid.ISLAND
-    due: Bools = release & ~islanded & ((control.held == Held.CONTROLLED) | unheard)
+    due: Bools = release & ~islanded & ((control.held == Authority.CONTROLLED) | unheard)
     return due
 
 

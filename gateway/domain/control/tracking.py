@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
-from gateway.domain.control.device_targets import wish_w
+from gateway.domain.control.device_targets import device_target_w
 from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, Want, Way
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
 from gateway.domain.limits.types import Envelope, Reason, spread
@@ -27,7 +27,7 @@ OWN_POWER_W = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CourseParams:
+class TrackingParams:
     """`fleet_w_per_s` bounds how fast the power of all events together moves, `program_w` the power of all events of a
     program, `feeder_w` that of a feeder (by its number; None = no bounds), `upkeep_feeder_w` what upkeep charges there.
     `horizon_s`: see `allocation`."""
@@ -41,7 +41,7 @@ class CourseParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Tracking:
     """What a running event carries from tick to tick, W. `own_w`: what those given nothing do by themselves."""
 
     commanded_w: float
@@ -71,7 +71,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steered:
+class Tracked:
     """What every device is wanted to do. `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's own
     limits; `taking`: under an event that steers it; of those `idle` are given nothing and need not be held at 0 W,
     `by_itself` may be left to their maker's own mode for it."""
@@ -81,47 +81,47 @@ class Steered:
     taking: Bools
     idle: Bools
     by_itself: Bools
-    courses: Mapping[int, Course]
+    courses: Mapping[int, Tracking]
     progress: Mapping[int, Progress]
 
 
-def steer(
+def track(
     events: Sequence[ActiveEvent],
     claims: Claims,
-    courses: Mapping[int, Course],
+    courses: Mapping[int, Tracking],
     snapshot: Snapshot,
     allowed: Envelope,
     follows: Bools,
     power: Power,
     now: Now,
     dt_s: float,
-    params: CourseParams,
+    params: TrackingParams,
     *,
     stalled: bool = False,
-) -> Steered:
+) -> Tracked:
     """One tick of all `events`. `courses` is what the last tick returned, `follows` who does as told, `power` what each
     does; `stalled`: what was commanded last did not arrive, so that ramps go on from what is done."""
-    desk = _Desk(claims, courses, snapshot, allowed, follows, power, now, dt_s, params, stalled)
+    desk = _Tracker(claims, courses, snapshot, allowed, follows, power, now, dt_s, params, stalled)
     desk.share = max(1, sum(event.actuates for event in events))
     for event in events:
         desk.serve(event)
     return desk.steered()
 
 
-class _Desk:
+class _Tracker:
     """Events served one after the other; what they leave is in the columns."""
 
     def __init__(
         self,
         claims: Claims,
-        courses: Mapping[int, Course],
+        courses: Mapping[int, Tracking],
         snapshot: Snapshot,
         allowed: Envelope,
         follows: Bools,
         power: Power,
         now: Now,
         dt_s: float,
-        params: CourseParams,
+        params: TrackingParams,
         stalled: bool,
     ) -> None:
         n = snapshot.n
@@ -137,7 +137,7 @@ class _Desk:
         self.share = 1
         self._power = power
         self._each_w = power.each_w
-        self._here = control.held != Held.LEFT
+        self._here = control.held != Authority.LEFT
         self._on_grid = live.grid != Grid.ISLAND
         faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
         self._reliable = allowed.controllable & follows & ~faulty
@@ -149,16 +149,16 @@ class _Desk:
         self._idle = np.zeros(n, dtype=np.bool_)
         self._by_itself = np.zeros(n, dtype=np.bool_)
         self._program_w: dict[str, float] = {}
-        self._next: dict[int, Course] = {}
+        self._next: dict[int, Tracking] = {}
         self._progress: dict[int, Progress] = {}
 
-    def steered(self) -> Steered:
+    def steered(self) -> Tracked:
         deaf = self._taking & self._deaf
         if deaf.any():
             # what does not follow goes on being told what it was told, as far as that is still allowed
             self._wanted_w[deaf] = _kept_w(self._snapshot, self._allowed)[deaf]
         idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._deaf
-        return Steered(
+        return Tracked(
             wanted_w=self._wanted_w,
             asked_w=self._asked_w,
             taking=self._taking,
@@ -174,7 +174,7 @@ class _Desk:
         if want is Want.FOLLOW_LOAD and abs(event.target.power_w or 0.0) < 1.0:
             # the maker's own mode does that already, and better: it is nearer to the meter
             control, live = self._snapshot.control, self._snapshot.live
-            mine &= (control.held != Held.FREE) | (live.mode != Mode.SELF_CONSUMPTION)
+            mine &= (control.held != Authority.FREE) | (live.mode != Mode.SELF_CONSUMPTION)
         if want is Want.POWER:
             given_w, asked_w = self._group_power(event, mine)
         elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
@@ -203,7 +203,7 @@ class _Desk:
         if since_s >= late_s or event.preparing:
             return np.ones(self._snapshot.n, dtype=np.bool_)
         own_s = late_s * spread(np.arange(self._snapshot.n), 3)
-        begun: Bools = (own_s <= since_s) | (self._snapshot.control.held == Held.CONTROLLED)
+        begun: Bools = (own_s <= since_s) | (self._snapshot.control.held == Authority.CONTROLLED)
         return begun
 
     # -- power of the group ----------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class _Desk:
         target_w, clipped = self._bounded(event, wanted_w)
         course = self._courses.get(event.index)
         done_w = float(self._each_w[mine & self._on_grid].sum())
-        course = Course(commanded_w=done_w) if course is None else course
+        course = Tracking(commanded_w=done_w) if course is None else course
         desired_w = target_w + course.trim.offset_w
         # what was commanded and did not arrive is not where a ramp goes on from: its return would be a step
         before_w = done_w if self._stalled else course.commanded_w
@@ -244,7 +244,7 @@ class _Desk:
                 trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
                 unserved_w=given.unserved_w, params=self._params.trim,
             )  # fmt: skip
-        self._next[event.index] = Course(commanded_w=commanded_w, own_w=own_w, trim=trim)
+        self._next[event.index] = Tracking(commanded_w=commanded_w, own_w=own_w, trim=trim)
         self._note(
             event, mine, given.setpoint_w, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
@@ -257,7 +257,7 @@ class _Desk:
         if sign * need_w >= 0:
             return None
         control = self._snapshot.control
-        carrying = reliable & (control.held == Held.CONTROLLED) & (sign * control.setpoint_w < 0)
+        carrying = reliable & (control.held == Authority.CONTROLLED) & (sign * control.setpoint_w < 0)
         carrying &= self._taken_w == 0
         if not carrying.any():
             return None
@@ -267,7 +267,7 @@ class _Desk:
     def _run_down(self, mine: Bools) -> Ints:
         """What devices that are to do nothing still carry: no faster to 0 than the fleet may."""
         control = self._snapshot.control
-        carrying = mine & (control.held == Held.CONTROLLED) & self._reliable
+        carrying = mine & (control.held == Authority.CONTROLLED) & self._reliable
         now_w = np.where(carrying, control.setpoint_w, 0)
         low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
         now_w = np.clip(now_w, low_w, high_w)
@@ -286,7 +286,7 @@ class _Desk:
 
         given = given_w(own_w, reliable)
         control = self._snapshot.control
-        running = reliable & (given.setpoint_w == 0) & ((control.held == Held.FREE) | control.idle)
+        running = reliable & (given.setpoint_w == 0) & ((control.held == Authority.FREE) | control.idle)
         running &= self._taken_w == 0
         now_w = float(self._each_w[running].sum())
         if abs(now_w - own_w) <= OWN_POWER_W:
@@ -355,11 +355,11 @@ class _Desk:
     def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
         """What each device is wanted to do for itself or its home, moved no faster than the fleet may."""
         mine = mine & self._reliable
-        asked_w = wish_w(event, self._snapshot, self._allowed, mine, self._now)
+        asked_w = device_target_w(event, self._snapshot, self._allowed, mine, self._now)
         inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
         goal_w = self._carried(event, np.where(mine, inside_w, 0.0))
         control = self._snapshot.control
-        now_w = np.where(control.held == Held.CONTROLLED, control.setpoint_w, self._each_w)
+        now_w = np.where(control.held == Authority.CONTROLLED, control.setpoint_w, self._each_w)
         now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
         ahead_w = float(goal_w.sum())
         at_w = float(now_w.sum())
@@ -372,7 +372,7 @@ class _Desk:
         # a governor on its way may still have a device on the other side of 0 than its goal
         extra_w[(self._taken_w > 0) & (sign * self._wanted_w < 0)] = 0
         unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum())
-        self._next[event.index] = Course(commanded_w=float(given_w.sum()))
+        self._next[event.index] = Tracking(commanded_w=float(given_w.sum()))
         self._note(
             event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
             commanded_w=float(given_w.sum()), unserved_w=unserved_w,

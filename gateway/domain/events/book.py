@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gateway.domain.events.lifecycle import LIFE, RUNS, ActiveEvent, BookEntry, EventState, Step, Transition
+from gateway.domain.events.lifecycle import LIFE, RUNS, ActiveEvent, BookEntry, EventState, LifecycleStep, Transition
 from gateway.domain.events.request import EventRequest, Running, Target, TargetGroup, Want
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
@@ -158,8 +158,8 @@ class Book:
             self._next_index += 1
         else:
             index, before, ran = known.index, known.state, known.ran
-        accepted = Step.ACCEPT if known is None else Step.REVISE
-        moved = LIFE[before, Step.CANCEL if request.cancelled else accepted]
+        accepted = LifecycleStep.ACCEPT if known is None else LifecycleStep.REVISE
+        moved = LIFE[before, LifecycleStep.CANCEL if request.cancelled else accepted]
         entry = self._entries[request.id] = BookEntry(
             index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS
         )
@@ -170,7 +170,7 @@ class Book:
         self._rejected[request.id] = BookEntry(
             index=-1,
             request=request,
-            state=LIFE[EventState.RECEIVED, Step.REJECT],
+            state=LIFE[EventState.RECEIVED, LifecycleStep.REJECT],
             decided_ms=answer.decided_ms,
             reason=answer.reason,
         )
@@ -284,21 +284,21 @@ def _moved(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry
         return entry
     wanted = request.running(now.utc_ms) is not None
 
-    def go(step: Step) -> None:
+    def go(step: LifecycleStep) -> None:
         nonlocal state
         state = LIFE.get((state, step), state)
 
     if wanted:
-        go(Step.START)
+        go(LifecycleStep.START)
         ran = ran or state in RUNS
         if lost is not None:
-            go(Step.LOSE if lost else Step.RESUME)
+            go(LifecycleStep.LOSE if lost else LifecycleStep.RESUME)
     elif now.utc_ms >= request.end_ms:
         if ran and state is EventState.SCHEDULED:
-            go(Step.START)
-        go(Step.END)
+            go(LifecycleStep.START)
+        go(LifecycleStep.END)
     elif state in RUNS and now.utc_ms >= request.until_over_ms(now.utc_ms):
-        go(Step.PAUSE)
+        go(LifecycleStep.PAUSE)
     return entry if state is entry.state and ran is entry.ran else replace(entry, state=state, ran=ran)
 
 

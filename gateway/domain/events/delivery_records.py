@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.commands import CommandResult
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
 from gateway.domain.limits.types import UNCLEAR, Bits, Envelope, Reason
@@ -79,7 +79,7 @@ for _from, _to in STEPS.items():
 ENDED = (int(Status.COMPLETED), int(Status.CANCELLED))
 
 
-class Rows(Table):
+class RecordRows(Table):
     """Devices of one event. Powers W (+ = discharge), energies Wh with the sign of what was asked, times UTC ms (0 =
     never). `asked_w` what the event wanted, `allowed_w` what was left of it by `limits` (`Reason` bits, 0 = none),
     `written_w` the newest setpoint, `measured_w` what the device does (NaN while it is not measured), `assumed_w` what
@@ -152,7 +152,7 @@ class Records:
     """The records of one occurrence of an event; rows come as devices do, and stay."""
 
     def __init__(self) -> None:
-        self.rows = Rows()
+        self.rows = RecordRows()
         self.n = 0
         self._row_of: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
@@ -269,11 +269,11 @@ def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: 
     unseen = ~sight.power.measured[slots]
     had_started = (before == Status.STARTED) | (before == Status.DELIVERING)
     status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
-    held = control.held[slots] == Held.CONTROLLED
+    held = control.held[slots] == Authority.CONTROLLED
     status[~held | control.idle[slots]] = Status.SCHEDULED
     status[failure != Failure.NONE] = Status.FAILED
     status[~mine] = Status.SUPERSEDED
-    status[left | (control.held[slots] == Held.LEFT)] = Status.OPTED_OUT
+    status[left | (control.held[slots] == Authority.LEFT)] = Status.OPTED_OUT
     return status
 
 

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from gateway.domain.events.book import members
 from gateway.domain.events.request import TargetGroup
-from gateway.domain.fleet.columns import Bar
+from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 
-HOLDS_MAX = 50_000
-BAR_OF: Mapping[str, Bar] = {"opt_out": Bar.OPTED_OUT, "storm": Bar.STORM}
+EXCLUSIONS_MAX = 50_000
+BAR_OF: Mapping[str, ExclusionReason] = {"opt_out": ExclusionReason.OPTED_OUT, "storm": ExclusionReason.STORM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Exclusion:
     """`group` is held from `from_ms` until `until_ms` (UTC; None = until it is lifted). `event`: for this event only,
     which belongs to opt-outs. `by` names who set it."""
 
@@ -41,18 +41,18 @@ class Hold:
         return now.utc_ms >= self.from_ms and not self.over(now)
 
 
-class Holds:
+class Exclusions:
     """All holds, by id."""
 
-    def __init__(self, holds: Iterable[Hold] = ()) -> None:
-        self._holds: dict[str, Hold] = {hold.id: hold for hold in holds}
+    def __init__(self, holds: Iterable[Exclusion] = ()) -> None:
+        self._holds: dict[str, Exclusion] = {hold.id: hold for hold in holds}
         self._members: dict[str, Slots] = {}
         self._version = -1
 
     def __len__(self) -> int:
         return len(self._holds)
 
-    def set(self, hold: Hold) -> None:
+    def set(self, hold: Exclusion) -> None:
         self._holds[hold.id] = hold
         self._members.pop(hold.id, None)
 
@@ -60,10 +60,10 @@ class Holds:
         self._holds.pop(hold_id, None)
         self._members.pop(hold_id, None)
 
-    def get(self, hold_id: str) -> Hold | None:
+    def get(self, hold_id: str) -> Exclusion | None:
         return self._holds.get(hold_id)
 
-    def all(self) -> list[Hold]:
+    def all(self) -> list[Exclusion]:
         """Everything that is set, by id."""
         return [self._holds[name] for name in sorted(self._holds)]
 
@@ -72,14 +72,14 @@ class Holds:
         return [hold.id for hold in self._holds.values() if hold.over(now)]
 
     def bars(self, fleet: Fleet, now: Now) -> NDArray[np.uint8]:
-        """`Bar` bits of every device by holds that are for no event alone."""
+        """`ExclusionReason` bits of every device by holds that are for no event alone."""
         bits = np.zeros(fleet.n, dtype=np.uint8)
         for hold in self._holds.values():
             if hold.event is None and hold.holds(now):
                 bits[self._slots(fleet, hold)] |= np.uint8(BAR_OF[hold.reason])
         return bits
 
-    def _slots(self, fleet: Fleet, hold: Hold) -> Slots:
+    def _slots(self, fleet: Fleet, hold: Exclusion) -> Slots:
         """Devices of a hold, looked up once as long as nobody is enrolled."""
         if hold.group.all:
             return members(fleet, hold.group)

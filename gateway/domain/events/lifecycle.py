@@ -22,7 +22,7 @@ class EventState(Enum):
     EXPIRED = "expired"
 
 
-class Step(Enum):
+class LifecycleStep(Enum):
     """What moves an event on. `PAUSE`: an occurrence is over and another one will come."""
 
     ACCEPT = "accept"
@@ -38,32 +38,32 @@ class Step(Enum):
 
 _S = EventState
 
-LIFE: Mapping[tuple[EventState, Step], EventState] = {
-    (_S.RECEIVED, Step.ACCEPT): _S.SCHEDULED,
-    (_S.RECEIVED, Step.REJECT): _S.REJECTED,
-    (_S.RECEIVED, Step.CANCEL): _S.CANCELLED,
-    (_S.REJECTED, Step.ACCEPT): _S.SCHEDULED,
-    (_S.REJECTED, Step.CANCEL): _S.CANCELLED,
-    (_S.SCHEDULED, Step.START): _S.ACTIVE,
-    (_S.SCHEDULED, Step.END): _S.EXPIRED,
-    (_S.SCHEDULED, Step.CANCEL): _S.CANCELLED,
-    (_S.SCHEDULED, Step.REVISE): _S.SCHEDULED,
-    (_S.ACTIVE, Step.PAUSE): _S.SCHEDULED,
-    (_S.ACTIVE, Step.LOSE): _S.SUPERSEDED,
-    (_S.ACTIVE, Step.END): _S.COMPLETED,
-    (_S.ACTIVE, Step.CANCEL): _S.CANCELLED,
-    (_S.ACTIVE, Step.REVISE): _S.SCHEDULED,
-    (_S.SUPERSEDED, Step.RESUME): _S.ACTIVE,
-    (_S.SUPERSEDED, Step.PAUSE): _S.SCHEDULED,
-    (_S.SUPERSEDED, Step.END): _S.COMPLETED,
-    (_S.SUPERSEDED, Step.CANCEL): _S.CANCELLED,
-    (_S.SUPERSEDED, Step.REVISE): _S.SCHEDULED,
-    (_S.COMPLETED, Step.CANCEL): _S.CANCELLED,
-    (_S.COMPLETED, Step.REVISE): _S.SCHEDULED,
-    (_S.EXPIRED, Step.CANCEL): _S.CANCELLED,
-    (_S.EXPIRED, Step.REVISE): _S.SCHEDULED,
-    (_S.CANCELLED, Step.CANCEL): _S.CANCELLED,
-    (_S.CANCELLED, Step.REVISE): _S.SCHEDULED,
+LIFE: Mapping[tuple[EventState, LifecycleStep], EventState] = {
+    (_S.RECEIVED, LifecycleStep.ACCEPT): _S.SCHEDULED,
+    (_S.RECEIVED, LifecycleStep.REJECT): _S.REJECTED,
+    (_S.RECEIVED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.REJECTED, LifecycleStep.ACCEPT): _S.SCHEDULED,
+    (_S.REJECTED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.SCHEDULED, LifecycleStep.START): _S.ACTIVE,
+    (_S.SCHEDULED, LifecycleStep.END): _S.EXPIRED,
+    (_S.SCHEDULED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.SCHEDULED, LifecycleStep.REVISE): _S.SCHEDULED,
+    (_S.ACTIVE, LifecycleStep.PAUSE): _S.SCHEDULED,
+    (_S.ACTIVE, LifecycleStep.LOSE): _S.SUPERSEDED,
+    (_S.ACTIVE, LifecycleStep.END): _S.COMPLETED,
+    (_S.ACTIVE, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.ACTIVE, LifecycleStep.REVISE): _S.SCHEDULED,
+    (_S.SUPERSEDED, LifecycleStep.RESUME): _S.ACTIVE,
+    (_S.SUPERSEDED, LifecycleStep.PAUSE): _S.SCHEDULED,
+    (_S.SUPERSEDED, LifecycleStep.END): _S.COMPLETED,
+    (_S.SUPERSEDED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.SUPERSEDED, LifecycleStep.REVISE): _S.SCHEDULED,
+    (_S.COMPLETED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.COMPLETED, LifecycleStep.REVISE): _S.SCHEDULED,
+    (_S.EXPIRED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.EXPIRED, LifecycleStep.REVISE): _S.SCHEDULED,
+    (_S.CANCELLED, LifecycleStep.CANCEL): _S.CANCELLED,
+    (_S.CANCELLED, LifecycleStep.REVISE): _S.SCHEDULED,
 }
 """An event's life. A step that is not listed leaves the state as it is; a revision is weighed by its times anew."""
 

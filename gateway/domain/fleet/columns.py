@@ -1,7 +1,7 @@
 """The columns a fleet is made of: one numpy array per quantity, indexed by slot.
 
-`Nameplate` is what does not change from tick to tick, `Live` what the devices say (and what a run of readings tells
-beyond the newest one, see `evidence`), `Control` what they were told. NaN is unknown, `NEVER_MS` a time that has not
+`Nameplate` is what does not change from tick to tick, `LiveColumns` what the devices say (and what a run of readings tells
+beyond the newest one, see `evidence`), `ControlColumns` what they were told. NaN is unknown, `NEVER_MS` a time that has not
 been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
 """
 
@@ -14,7 +14,7 @@ from gateway.domain.table import Singles, Table
 from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Small
 
 
-class Held(IntEnum):
+class Authority(IntEnum):
     """Who has the device: `FREE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the release
     was sent and is not confirmed yet, `LEFT` = an owner or maker took it back in mid-event."""
 
@@ -24,7 +24,7 @@ class Held(IntEnum):
     LEFT = 3
 
 
-class Bar(IntFlag):
+class ExclusionReason(IntFlag):
     """What keeps a device out of dispatch, besides what it reports itself. `OPTED_OUT`: its owner wants no part.
     `STORM`: energy is kept for an outage that is expected. `QUARANTINED`: it did the opposite of what it was told.
     `FROZEN`: many of its product were lost at once. `MOVING`: it is about to be enrolled elsewhere."""
@@ -133,7 +133,7 @@ class Nameplate(Table):
     report_s: Singles
 
 
-class Live(Table):
+class LiveColumns(Table):
     """The newest reading of each device and what those before it tell. `seen_mono_ms` is when a reading of known age
     arrived; `locked` = its maker or somebody on the spot keeps it from being steered, `opt_out` = its owner said no;
     either stays until no reading has said so for a while: `lock_gone_s`, `opt_out_gone_s` of it have passed.
@@ -243,7 +243,7 @@ class Live(Table):
     net_since_mono_ms: Ints
 
 
-class Control(Table):
+class ControlColumns(Table):
     """What was last told to each device and what is known of it.
 
     `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced, `done_part`
@@ -252,12 +252,12 @@ class Control(Table):
     `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
     `idle`: under control it is kept from discharging only.
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
-    direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `bars` are `Bar`
+    direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `bars` are `ExclusionReason`
     bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
     """
 
     SPEC = {
-        "held": (np.int8, int(Held.FREE)),
+        "held": (np.int8, int(Authority.FREE)),
         "bars": (np.uint8, 0),
         "idle": (np.bool_, False),
         "refused": (np.int8, 0),

@@ -6,7 +6,7 @@ from gateway.domain.types import DeviceId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class DeviceConnection:
     """How to reach a device that the gateway connects to. `url` scheme://host[:port]; `units` Modbus unit ids by the
     profile's names where they differ, `parameters` what an installer writes down (topic levels, serial), `secret` a
     reference (`env:NAME`, `file:/path`), never the secret itself; "" = none."""
@@ -46,5 +46,5 @@ class Device:
     site_phase_w_max: float | None = None
     phases: int = 1
     fuse_protected: bool = False
-    connection: Connection | None = None
+    connection: DeviceConnection | None = None
     experimental: bool = False

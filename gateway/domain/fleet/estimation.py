@@ -1,7 +1,7 @@
 """What a run of readings tells beyond the newest one: jumps, a stuck value, drift since full, wear, the worst load,
 and whether a reserve is what its device goes on telling.
 
-`take` folds a batch of readings into the columns. Energy between two readings is the earlier one's power times the
+`observe` folds a batch of readings into the columns. Energy between two readings is the earlier one's power times the
 time between them; what is not known moves nothing.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.fleet import reserve
-from gateway.domain.fleet.columns import Live, Nameplate
+from gateway.domain.fleet.columns import LiveColumns, Nameplate
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import NEVER_MS, Bools, Floats, Grid, Ints, Now, Slots, Unclear
 
@@ -50,7 +50,7 @@ AS_IT_COMES = (
 )
 
 
-def take(live: Live, plate: Nameplate, batch: LiveBatch, now: Now) -> int:
+def observe(live: LiveColumns, plate: Nameplate, batch: LiveBatch, now: Now) -> int:
     """Fold readings in; a reading's age is counted from the device's own time where that lies in the past. Rows that
     are not `fresh`, or older than what is known already, update nothing. Returns how many powers could not be true."""
     seen = now.mono_ms - np.maximum(now.utc_ms - batch.device_t_ms, 0)
@@ -92,7 +92,7 @@ WORDS = (
 )
 
 
-def _understood(live: Live, batch: LiveBatch, keep: Bools, slots: Slots) -> dict[str, NDArray[np.generic]]:
+def _understood(live: LiveColumns, batch: LiveBatch, keep: Bools, slots: Slots) -> dict[str, NDArray[np.generic]]:
     """Note what was not understood; where that is a word, the last one that was understood stands."""
     if batch.unclear is None:
         if live.unclear[slots].any():
@@ -109,7 +109,7 @@ def _understood(live: Live, batch: LiveBatch, keep: Bools, slots: Slots) -> dict
 class _Since:
     """What was known of the devices of a batch before it came, and the AC energy moved since."""
 
-    def __init__(self, live: Live, plate: Nameplate, slots: Slots, seen: Ints) -> None:
+    def __init__(self, live: LiveColumns, plate: Nameplate, slots: Slots, seen: Ints) -> None:
         self.soc_pct: Floats = live.soc_told_pct[slots].astype(np.float64)
         self.grid = live.grid[slots]
         self.battery_w = live.battery_w[slots]
@@ -123,7 +123,7 @@ class _Since:
         self.into_wh: Floats = np.fmax(-self.battery_w, 0.0) * self.hours
 
 
-def _reserve(live: Live, plate: Nameplate, batch: LiveBatch, keep: Bools, since: _Since, age_ms: Ints) -> None:
+def _reserve(live: LiveColumns, plate: Nameplate, batch: LiveBatch, keep: Bools, since: _Since, age_ms: Ints) -> None:
     """The reserve of the newest reading, and whether it is told again. A reading that says when it was made and is no
     later than the one before is that one once more."""
     slots, reserve_pct = batch.slots[keep], batch.reserve_pct[keep]
@@ -137,7 +137,9 @@ def _reserve(live: Live, plate: Nameplate, batch: LiveBatch, keep: Bools, since:
     reserve.hear(live, plate, slots, reserve_pct, told, since.gap_ms / 1000)
 
 
-def _noes(live: Live, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapping[str, NDArray[np.generic]]) -> None:
+def _noes(
+    live: LiveColumns, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapping[str, NDArray[np.generic]]
+) -> None:
     """What owners and people on the spot have said no to: it counts at once and ends as a lower reserve begins, since
     a controller that restarts tells nothing of it before it has its settings."""
     slots, gap_s = batch.slots[keep], np.minimum(since.gap_ms / 1000, reserve.SILENCE_S)
@@ -157,7 +159,7 @@ def _noes(live: Live, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapp
         gone_s[slots[told]] = 0.0
 
 
-def _stuck(live: Live, slots: Slots, since: _Since) -> None:
+def _stuck(live: LiveColumns, slots: Slots, since: _Since) -> None:
     """Energy moved while the SoC has stayed as it was."""
     moved_wh = since.out_wh + since.into_wh
     moved_wh = moved_wh * (np.abs(since.battery_w) > TRICKLE_PART * since.rated_w)
@@ -166,7 +168,7 @@ def _stuck(live: Live, slots: Slots, since: _Since) -> None:
     live.moved_wh[slots] = np.where(same, live.moved_wh[slots] + moved_wh, 0.0)
 
 
-def _believe(live: Live, slots: Slots, since: _Since) -> None:
+def _believe(live: LiveColumns, slots: Slots, since: _Since) -> None:
     """What the charge may be believed to be. A jump is a change that the energy moved does not explain: it narrows at
     once either way, and counts as the truth after `CONFIRMED_BY` more readings that agree with it. (Recalibration of
     LFP is real; so are torn values.) A reading without a SoC says nothing for or against it."""
@@ -192,7 +194,7 @@ def _believe(live: Live, slots: Slots, since: _Since) -> None:
     live.soc_high_pct[slots] = np.where(doubted, np.fmax(high_pct, soc_pct), soc_pct)
 
 
-def _wear(live: Live, plate: Nameplate, slots: Slots, since: _Since) -> None:
+def _wear(live: LiveColumns, plate: Nameplate, slots: Slots, since: _Since) -> None:
     """Throughput since the last full charge, and the day's cycles as a bucket that leaks as the warranty allows. What
     the SoC may be wrong by rests on the full charge: one reading of it, or one that is still doubted, is none."""
     full = (live.soc_low_pct[slots] >= FULL_PCT) & (since.soc_pct >= FULL_PCT) & ~(live.battery_w[slots] > 0)
@@ -204,7 +206,7 @@ def _wear(live: Live, plate: Nameplate, slots: Slots, since: _Since) -> None:
         live.cycled_wh[slots[rows]] = np.maximum(level_wh - budget_wh[rows] * since.hours[rows] / 24, 0)
 
 
-def _worst_load(live: Live, slots: Slots, seen: Ints) -> None:
+def _worst_load(live: LiveColumns, slots: Slots, seen: Ints) -> None:
     """Smallest and largest load less PV of each stretch of time. A home without a load of its own kind is what its
     meter and its battery say."""
     net_w = live.load_w[slots] - live.pv_w[slots]

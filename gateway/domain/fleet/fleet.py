@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gateway.domain.errors import invariant
 from gateway.domain.fleet import estimation as evidence
 from gateway.domain.fleet import reserve
-from gateway.domain.fleet.columns import SETTLE_S, Control, Live, Nameplate
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.columns import SETTLE_S, ControlColumns, LiveColumns, Nameplate
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import Bools, DeviceId, Now, UnclearBatch
 
@@ -24,8 +24,8 @@ class Snapshot:
 
     n: int
     nameplate: Nameplate
-    live: Live
-    control: Control
+    live: LiveColumns
+    control: ControlColumns
 
 
 class Names:
@@ -125,13 +125,13 @@ class Fleet:
         self.sites = Names()
         self.feeders = Names()
         self.profiles = Names()
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, DeviceConnection] = {}
         self.experimental: set[int] = set()
         self.moving: set[int] = set()
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
-        self.live = Live()
-        self.control = Control()
+        self.live = LiveColumns()
+        self.control = ControlColumns()
 
     def enroll(self, device: Device, facts: ProductFacts) -> int:
         """Give `device` a slot, or renew what is known of one that has it; returns the slot."""
@@ -246,7 +246,7 @@ class Fleet:
 
     def take_live(self, batch: LiveBatch, now: Now) -> None:
         """Fold readings in: see `evidence.take`."""
-        self.implausible += evidence.take(self.live, self.nameplate, batch, now)
+        self.implausible += evidence.observe(self.live, self.nameplate, batch, now)
 
     def take_unclear(self, batch: UnclearBatch) -> None:
         """Devices said something that nobody understood: that bars them until their next reading."""

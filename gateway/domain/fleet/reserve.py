@@ -11,7 +11,7 @@ back to, if the device goes on telling what it told before.
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.fleet.columns import Control, Live, Nameplate
+from gateway.domain.fleet.columns import ControlColumns, LiveColumns, Nameplate
 from gateway.domain.types import Bools, Floats, Slots
 
 STEP_PCT = 0.05
@@ -34,7 +34,7 @@ def unknown(reserve_pct: Floats, soc_pct: Floats, owner_reserve_pct: Floats) -> 
     return result
 
 
-def hear(live: Live, plate: Nameplate, slots: Slots, reserve_pct: Floats, told: Bools, gap_s: Floats) -> None:
+def hear(live: LiveColumns, plate: Nameplate, slots: Slots, reserve_pct: Floats, told: Bools, gap_s: Floats) -> None:
     """Follow what devices tell of their reserve, in the order they told it (a slot may come several times). `told`:
     whether it was read anew and is not old; `gap_s` since the reading before. What is not known says nothing."""
     settled, known = _settled(live, plate, slots, reserve_pct), ~np.isnan(reserve_pct)
@@ -55,7 +55,7 @@ def hear(live: Live, plate: Nameplate, slots: Slots, reserve_pct: Floats, told: 
     live.reserve_times[at[other]] = 0
 
 
-def _settled(live: Live, plate: Nameplate, slots: Slots | slice, reserve_pct: Floats) -> Bools:
+def _settled(live: LiveColumns, plate: Nameplate, slots: Slots | slice, reserve_pct: Floats) -> Bools:
     """Reports that say nothing new: the owner's reserve, as before."""
     same = np.abs(reserve_pct - plate.owner_reserve_pct[slots]) <= STEP_PCT
     same &= ~(np.abs(reserve_pct - live.reported_reserve_pct[slots]) > STEP_PCT)
@@ -63,7 +63,7 @@ def _settled(live: Live, plate: Nameplate, slots: Slots | slice, reserve_pct: Fl
     return result
 
 
-def choose(live: Live, plate: Nameplate, control: Control) -> tuple[NDArray[np.intp], Floats]:
+def choose(live: LiveColumns, plate: Nameplate, control: ControlColumns) -> tuple[NDArray[np.intp], Floats]:
     """Take over what owners have chosen by now; returns whose reserve is another one, and which. `live`, `plate` and
     `control` are columns of as many devices."""
     told = live.reserve_pct.astype(np.float64)
@@ -93,7 +93,7 @@ def choose(live: Live, plate: Nameplate, control: Control) -> tuple[NDArray[np.i
     return slots, pct
 
 
-def unsure(live: Live, plate: Nameplate, control: Control) -> Bools:
+def unsure(live: LiveColumns, plate: Nameplate, control: ControlColumns) -> Bools:
     """Devices whose owner may be lowering the reserve: it is not known yet."""
     told = live.reserve_pct
     lower = (told < plate.owner_reserve_pct - STEP_PCT) & ~_confirmed(live)
@@ -102,12 +102,12 @@ def unsure(live: Live, plate: Nameplate, control: Control) -> Bools:
     return result
 
 
-def begin_anew(live: Live) -> None:
+def begin_anew(live: LiveColumns) -> None:
     """What was not confirmed is to be told from the beginning: nobody knows what was told meanwhile."""
     live.reserve_times[np.flatnonzero(live.reserve_times)] = 0
 
 
-def state(live: Live, slot: int, *, moved: bool) -> None:
+def state(live: LiveColumns, slot: int, *, moved: bool) -> None:
     """A reserve was stated anew by enrolling the device: there is no other one to come back to. With `moved` another
     battery may answer from now on, whose first report is no choice."""
     live.raised_from_pct[slot] = np.nan
@@ -117,14 +117,14 @@ def state(live: Live, slot: int, *, moved: bool) -> None:
         live.reserve_times[slot] = 0
 
 
-def _confirmed(live: Live) -> Bools:
+def _confirmed(live: LiveColumns) -> Bools:
     """Devices that tell the same long enough, and tell it now."""
     now = np.abs(live.reserve_pct - live.reserve_told_pct) <= STEP_PCT
     result: Bools = now & (live.reserve_times >= TIMES)
     return result
 
 
-def _ours(live: Live, control: Control) -> Bools:
+def _ours(live: LiveColumns, control: ControlColumns) -> Bools:
     """Reports of what we wrote, or of what the device made of it."""
     told, written = live.reserve_pct, control.written_reserve_pct
     result: Bools = np.abs(told - written) <= STEP_PCT

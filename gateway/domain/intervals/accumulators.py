@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.intervals.duplicates import heads
-from gateway.domain.intervals.types import Flow, Rows, Stretches
+from gateway.domain.intervals.types import Flow, SampleRows, Stretches
 from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 
@@ -19,7 +19,7 @@ SITE = ("grid", "pv", "load")
 SITE_SUMS = tuple((f"{name}_wms", f"{name}_ms") for name in SITE)
 
 
-class Part(Table):
+class Accumulators(Table):
     """One interval of each device. `start_ms` = `NEVER_MS`: none. `revision` counts the records made of it;
     `changed_ms` is when it first changed since the last record (`NEVER_MS`: not). `*_ms` beside `*_wh` is the time
     that energy covers; `*_wms` the sum of power times span, `*_ms` beside it of spans. `soc_*` is the newest sample,
@@ -142,13 +142,15 @@ class Powers:
     soc_pct: Floats
 
 
-def gather(rows: Rows, charge: Flow, discharge: Flow, powers: Powers, length_ms: Ints) -> tuple[Slots, Part]:
+def gather(
+    rows: SampleRows, charge: Flow, discharge: Flow, powers: Powers, length_ms: Ints
+) -> tuple[Slots, Accumulators]:
     """One row per device and interval, sorted by both: the sums of what `rows` bring. Energy over an edge is shared
     in proportion to time. `length_ms` by slot."""
     t = rows.t_ms
     start = (t - 1) // rows.length_ms * rows.length_ms
     span = np.maximum(rows.span_ms, 1)
-    pieces = Part.__new__(Part)
+    pieces = Accumulators.__new__(Accumulators)
     pieces.start_ms = start
     pieces.samples = np.ones(len(t), dtype=np.int32)
     pieces.charge_wh, pieces.charge_ms = charge.wh, t - charge.from_ms
@@ -189,28 +191,28 @@ def _weighed(power_w: Floats, span_ms: Ints) -> tuple[Floats, Ints]:
     return np.where(known, power_w, 0.0) * weight, weight
 
 
-_OWN = tuple(name for name in Part.SPEC if name not in ("revision", "changed_ms"))
+_OWN = tuple(name for name in Accumulators.SPEC if name not in ("revision", "changed_ms"))
 
 
-def _joined_pieces(parts: Sequence[Part]) -> Part:
-    out = Part.__new__(Part)
+def _joined_pieces(parts: Sequence[Accumulators]) -> Accumulators:
+    out = Accumulators.__new__(Accumulators)
     for name in _OWN:
         setattr(out, name, np.concatenate([part.column(name) for part in parts]))
     return out
 
 
-def _picked(part: Part, index: Ints) -> Part:
-    out = Part.__new__(Part)
+def _picked(part: Accumulators, index: Ints) -> Accumulators:
+    out = Accumulators.__new__(Accumulators)
     for name in _OWN:
         setattr(out, name, part.column(name)[index])
     return out
 
 
 def _over_edges(
-    slots: Slots, pieces: Part, crossing: Ints, charge: Flow, discharge: Flow, length_ms: Ints
-) -> tuple[Slots, Part]:
+    slots: Slots, pieces: Accumulators, crossing: Ints, charge: Flow, discharge: Flow, length_ms: Ints
+) -> tuple[Slots, Accumulators]:
     """Takes from `pieces` what belongs to the intervals before theirs; no row's energy is longer than an interval."""
-    early = Part(len(crossing))
+    early = Accumulators(len(crossing))
     edge = pieces.start_ms[crossing]
     early.start_ms = edge - length_ms[crossing]
     for flow, wh, ms, early_wh, early_ms in (
@@ -226,7 +228,7 @@ def _over_edges(
     return slots[crossing], early
 
 
-def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots, Part]:
+def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots, Accumulators]:
     """The intervals that stretches lie in, each with its share by time. `length_ms` by slot."""
     length = length_ms[stretches.slots]
     first = stretches.from_ms // length
@@ -235,7 +237,7 @@ def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots,
     number = np.arange(len(of)) - np.repeat(np.cumsum(n) - n, n)
     start = (first[of] + number) * length[of]
     ms = np.minimum(start + length[of], stretches.to_ms[of]) - np.maximum(start, stretches.from_ms[of])
-    out = Part(len(of))
+    out = Accumulators(len(of))
     out.start_ms = start
     out.quality = stretches.quality[of]
     setattr(out, f"{direction}_wh", stretches.wh[of] * (ms / (stretches.to_ms - stretches.from_ms)[of]))
@@ -243,18 +245,18 @@ def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots,
     return stretches.slots[of], out
 
 
-def summed(slots: Slots, pieces: Part) -> tuple[Slots, Part]:
+def summed(slots: Slots, pieces: Accumulators) -> tuple[Slots, Accumulators]:
     """One row per device and interval of rows that are sorted by both."""
     at = np.flatnonzero(heads(slots, pieces.start_ms))
     if len(at) == len(slots):
         pieces.revision = np.zeros(len(at), dtype=np.int32)
         pieces.changed_ms = np.full(len(at), NEVER_MS, dtype=np.int64)
         return slots, pieces
-    out = Part.__new__(Part)
+    out = Accumulators.__new__(Accumulators)
     out.start_ms = pieces.start_ms[at]
     out.revision = np.zeros(len(at), dtype=np.int32)
     out.changed_ms = np.full(len(at), NEVER_MS, dtype=np.int64)
-    for name in (*Part.SUMS, *itertools.chain.from_iterable(SITE_SUMS)):
+    for name in (*Accumulators.SUMS, *itertools.chain.from_iterable(SITE_SUMS)):
         column = pieces.column(name)
         setattr(out, name, np.add.reduceat(column, at, dtype=column.dtype))
     out.soc_pct, out.first_soc_pct = np.full(len(at), np.nan), np.full(len(at), np.nan)

@@ -18,7 +18,7 @@ class Newest(Table):
     t_ms: Ints
 
 
-class Terms(Table):
+class IntervalConfig(Table):
     """What each device's intervals are: `length_ms`; none begins before `not_before_ms` (there they had another
     length), and those that begin before `known_before_ms` may have been recorded. `counter_step_wh` is the step of its
     counters, NaN = not known; `coarse`: too large for its intervals."""
@@ -38,7 +38,7 @@ class Terms(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreed:
+class AgreedConfig:
     """Terms for some devices: length in s (a divisor of a day), counter step in Wh (NaN unknown) and rated power in W
     (NaN unknown), by which a step is fine enough or not."""
 
@@ -47,8 +47,8 @@ class Agreed:
     counter_step_wh: Floats
     rated_w: Floats
 
-    def rows(self, index: Ints) -> "Agreed":
-        return Agreed(
+    def rows(self, index: Ints) -> "AgreedConfig":
+        return AgreedConfig(
             slots=self.slots[index],
             length_s=self.length_s[index],
             counter_step_wh=self.counter_step_wh[index],

@@ -10,7 +10,7 @@ taken for wrong until it is right again. What those first samples brought stays 
 import numpy as np
 
 from gateway.domain.intervals.duplicates import tails
-from gateway.domain.intervals.types import Counts, Rules
+from gateway.domain.intervals.types import IntervalRules, SampleCounts
 from gateway.domain.table import Table
 from gateway.domain.types import Bools, Ints, Now, Slots, Small
 
@@ -36,7 +36,9 @@ class Clocks(Table):
     doubted = False
 
 
-def times(clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: Rules, counts: Counts) -> tuple[Ints, Bools]:
+def times(
+    clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: IntervalRules, counts: SampleCounts
+) -> tuple[Ints, Bools]:
     """The time each sample goes by, and whether it is that of receipt. `slots` sorted, device time within."""
     now_ms = now.utc_ms
     wrong = (t_ms < now_ms - rules.past_ms) | (t_ms > now_ms + rules.future_ms)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gateway.domain.intervals.duplicates import heads, tails
 from gateway.domain.intervals.late import new_slots, positions
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.types import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules
+from gateway.domain.intervals.types import MS_PER_HOUR, CounterState, Flow, IntervalRules, SampleCounts, SampleRows
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots, Small
 
 CHARGE, DISCHARGE = 0, 1
@@ -54,7 +54,13 @@ def no_days(n: int = 0) -> Days:
 
 
 def compare(
-    rows: Rows, counter_wh: Floats, flow: Flow, direction: int, base: Baseline, rules: Rules, counts: Counts
+    rows: SampleRows,
+    counter_wh: Floats,
+    flow: Flow,
+    direction: int,
+    base: CounterState,
+    rules: IntervalRules,
+    counts: SampleCounts,
 ) -> Days:
     """Integration against a coarse counter, from the first reading of a UTC day to that of a later one. What is off by
     more than its tolerance is to be scaled, unless it is off by so much that one of the two must be wrong. Where a
@@ -80,7 +86,13 @@ def compare(
 
 
 def _ended(
-    rows: Rows, counter_wh: Floats, k: Ints, direction: int, base: Baseline, rules: Rules, counts: Counts
+    rows: SampleRows,
+    counter_wh: Floats,
+    k: Ints,
+    direction: int,
+    base: CounterState,
+    rules: IntervalRules,
+    counts: SampleCounts,
 ) -> Days:
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
     counted, integrated = v - base.day_wh[s], base.day_integrated_wh[s]
@@ -104,7 +116,7 @@ def _ended(
     return days.rows(believed)
 
 
-class Reconciliation:
+class DriftCorrection:
     """Days that wait, in the order of the comparisons. Starts and lengths of intervals are in ms."""
 
     def __init__(self) -> None:
@@ -119,7 +131,7 @@ class Reconciliation:
             held = self.days.columns()
             self.days = Days(**{name: np.concatenate((held[name], new)) for name, new in days.columns().items()})
 
-    def told(self, rows: Rows, flow: Flow, direction: int) -> None:
+    def told(self, rows: SampleRows, flow: Flow, direction: int) -> None:
         """What comes of a day after the comparison was not missing."""
         days = self.days
         order = np.flatnonzero(days.direction == direction)

@@ -10,9 +10,18 @@ told by then is shared by time. What cannot be placed in time is not placed: it 
 import numpy as np
 
 from gateway.domain.intervals.duplicates import tails
-from gateway.domain.intervals.gaps import before, last_of_equal_times, open_silences, refine
+from gateway.domain.intervals.gaps import before, last_of_equal_times, open_gaps, refine
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.types import MS_PER_HOUR, Baseline, Counts, Flow, Rows, Rules, Stretches, implausible
+from gateway.domain.intervals.types import (
+    MS_PER_HOUR,
+    CounterState,
+    Flow,
+    IntervalRules,
+    SampleCounts,
+    SampleRows,
+    Stretches,
+    implausible,
+)
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints
 
 MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
@@ -20,13 +29,13 @@ MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
 
 
 def flow(
-    rows: Rows,
+    rows: SampleRows,
     counter_wh: Floats,
     span_wh: Floats,
     power_w: Floats,
-    base: Baseline,
-    rules: Rules,
-    counts: Counts,
+    base: CounterState,
+    rules: IntervalRules,
+    counts: SampleCounts,
     now_ms: int,
 ) -> Flow:
     """Energy each row brings; moves the baselines. `power_w` is the mean power of the span into this direction (what is
@@ -62,13 +71,13 @@ def flow(
 
 
 def _differences(
-    rows: Rows,
+    rows: SampleRows,
     counter_wh: Floats,
     span_wh: Floats,
-    base: Baseline,
+    base: CounterState,
     k: Ints,
-    rules: Rules,
-    counts: Counts,
+    rules: IntervalRules,
+    counts: SampleCounts,
     out: Flow,
     now_ms: int,
 ) -> None:
@@ -98,11 +107,18 @@ def _differences(
     out.from_ms[k] = np.where(placed, before_t, t)
     if silent.any():
         i = np.flatnonzero(silent)
-        open_silences(rows, span_wh, base, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
+        open_gaps(rows, span_wh, base, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
 
 
 def _roll_over(
-    rows: Rows, k: Ints, before_v: Floats, grown: Floats, reset: Bools, lasted: Ints, rules: Rules, counts: Counts
+    rows: SampleRows,
+    k: Ints,
+    before_v: Floats,
+    grown: Floats,
+    reset: Bools,
+    lasted: Ints,
+    rules: IntervalRules,
+    counts: SampleCounts,
 ) -> None:
     """A counter that began anew at the end of its register went on counting: `grown` becomes what it gained."""
     i = np.flatnonzero(reset)
@@ -121,7 +137,15 @@ def _roll_over(
     counts.rollovers += int(np.count_nonzero(wrapped))
 
 
-def _spans(rows: Rows, span_wh: Floats, k: Ints, base: Baseline, rules: Rules, counts: Counts, out: Flow) -> None:
+def _spans(
+    rows: SampleRows,
+    span_wh: Floats,
+    k: Ints,
+    base: CounterState,
+    rules: IntervalRules,
+    counts: SampleCounts,
+    out: Flow,
+) -> None:
     beside = (base.t_ms[rows.slots[k]] != NEVER_MS) & ~rows.coarse[k]
     if beside.any():
         counts.spans_beside_counter += int(np.count_nonzero(beside))

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.domain.errors import invariant
-from gateway.domain.intervals.accumulators import Part, Powers, gather, split, summed
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.accumulators import Accumulators, Powers, gather, split, summed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.device_clock import times
 from gateway.domain.intervals.drift import CHARGE, compare
 from gateway.domain.intervals.duplicates import by_slot, heads, second_last, sift, tails
 from gateway.domain.intervals.energy import flow
-from gateway.domain.intervals.gaps import settle
+from gateway.domain.intervals.gaps import apportion
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.records import NO_CLOSES, Closes, closes_of
-from gateway.domain.intervals.state import DAY_S, State
-from gateway.domain.intervals.types import RATING_MARGIN, Baseline, Counts, Rows, Rules
+from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords, records_of
+from gateway.domain.intervals.state import DAY_S, EngineState
+from gateway.domain.intervals.types import RATING_MARGIN, CounterState, IntervalRules, SampleCounts, SampleRows
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
 
@@ -34,8 +34,8 @@ class Taken:
     """Outcome of one batch. `new` marks, in the batch's order, the rows that counted as samples."""
 
     new: Bools
-    counts: Counts
-    closes: Closes
+    counts: SampleCounts
+    closes: IntervalRecords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +44,16 @@ class _Opened:
 
     slots: Slots
     out_slots: Slots
-    out: Part
+    out: Accumulators
 
 
-class Engine(State):
+class Engine(EngineState):
     """Accumulates settlement samples of all devices into intervals; the one mutable copy, used from one thread."""
 
     def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
         """Count every row once and return what it closes. `rated_w` per row (W, NaN unknown) bounds what a counter
         may gain. Rows of one batch may come in any order; a device may have several, over several intervals."""
-        counts = Counts(rows=len(batch))
+        counts = SampleCounts(rows=len(batch))
         if not len(batch):
             return Taken(new=np.zeros(0, dtype=np.bool_), counts=counts, closes=NO_CLOSES)
         self.reserve(int(batch.slots.max()) + 1)
@@ -91,10 +91,10 @@ class Engine(State):
         held = any(len(self._held(base, now.utc_ms)) for base in (self.charge, self.discharge))
         return held or bool(len(self._ahead(now)))
 
-    def close_due(self, now: Now) -> Closes:
+    def close_due(self, now: Now) -> IntervalRecords:
         """Close what is past its edge and the grace, revise what changed a grace ago and share what nobody explained of
         silences; at most `close_slice` devices per call, so call again while it returns any."""
-        counts = Counts()
+        counts = SampleCounts()
         ahead = self._come_back(now)
         opened = self._settle_gaps(now, counts)
         parts = (self.prev, self.cur)
@@ -132,19 +132,21 @@ class Engine(State):
             slots, start_ms = slots[order], start_ms[order]
         return slots, start_ms
 
-    def repair(self, slots: Slots, start_ms: Ints, bases: Closes) -> Closes:
+    def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords) -> IntervalRecords:
         """Make older intervals again. `bases`: their newest records, where there are any."""
         inside = slots < self.n
         slots, start_ms = slots[inside], start_ms[inside]
         factors = self.reconciliation.take(slots, start_ms, self.terms.length_ms)
         by_counter = self._counted(self.charge), self._counted(self.discharge)
         closes, lost = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
-        counts = Counts(closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1)))
+        counts = SampleCounts(
+            closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1))
+        )
         _count_lost(lost, counts)
         self.totals.add(counts)
         return closes
 
-    def honour(self, closes: Closes) -> None:
+    def honour(self, closes: IntervalRecords) -> None:
         """Raise revisions to those of records that are known to have been made, so that none is given twice."""
         for part in (self.cur, self.prev):
             held = closes.slots < self.n
@@ -152,7 +154,7 @@ class Engine(State):
             same = part.start_ms[s] == closes.start_ms[held]
             np.maximum.at(part.revision, s[same], revision[same])
 
-    def relength(self, rules: Rules) -> Closes:
+    def relength(self, rules: IntervalRules) -> IntervalRecords:
         """Change the rules. Devices whose intervals had the length of the old ones get that of the new."""
         before, self.rules = self.rules, rules
         if rules.length_s == before.length_s:
@@ -162,7 +164,7 @@ class Engine(State):
         self.terms.length_ms[self.n :] = rules.length_ms
         return closes
 
-    def agree(self, agreed: Agreed) -> Closes:
+    def agree(self, agreed: AgreedConfig) -> IntervalRecords:
         """Change the terms of some devices. With another length, what is open is closed as it stands, and intervals of
         the new length begin after the newest one of the old, so that no energy is recorded twice."""
         s = agreed.slots
@@ -181,7 +183,7 @@ class Engine(State):
             base.t_ms[changed], base.since_ms[changed], base.day_ms[changed] = NEVER_MS, 0, 0
         return closes
 
-    def differs(self, agreed: Agreed) -> Bools:
+    def differs(self, agreed: AgreedConfig) -> Bools:
         """Which of these terms are new."""
         self.reserve(int(agreed.slots.max(initial=-1)) + 1)
         terms, s = self.terms.view(self.n), agreed.slots
@@ -190,10 +192,10 @@ class Engine(State):
         other: Bools = (terms.length_ms[s] != agreed.length_s * 1000) | other_step | (terms.coarse[s] != agreed.coarse)
         return other
 
-    def _relength(self, slots: Slots, length_ms: Ints) -> Closes:
+    def _relength(self, slots: Slots, length_ms: Ints) -> IntervalRecords:
         if not len(slots):
             return NO_CLOSES
-        counts = Counts()
+        counts = SampleCounts()
         closes = self._closes(self._cut(slots), counts)
         started = self.cur.start_ms[slots] != NEVER_MS
         s, length = slots[started], length_ms[started]
@@ -209,7 +211,7 @@ class Engine(State):
         self.totals.add(counts)
         return closes
 
-    def _cut(self, slots: Slots) -> list[tuple[Slots, Part]]:
+    def _cut(self, slots: Slots) -> list[tuple[Slots, Accumulators]]:
         """Records of what is open, as it stands."""
         made = []
         for part in (self.prev, self.cur):
@@ -219,7 +221,7 @@ class Engine(State):
         return made
 
     def _clear(self, slots: Slots) -> None:
-        empty = Part(len(slots))
+        empty = Accumulators(len(slots))
         self.cur.put(slots, empty)
         self.prev.put(slots, empty)
 
@@ -227,7 +229,7 @@ class Engine(State):
         """Devices whose newest sample is of a time that is yet to come: the gateway's clock has gone back."""
         return np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
 
-    def _come_back(self, now: Now) -> list[tuple[Slots, Part]]:
+    def _come_back(self, now: Now) -> list[tuple[Slots, Accumulators]]:
         """Leave the future: what was recorded there stands, and counters go on from where they are."""
         slots = self._ahead(now)
         if not len(slots):
@@ -245,7 +247,7 @@ class Engine(State):
         self.reconciliation.drop(slots, after_ms=now.utc_ms)
         return made
 
-    def _sift(self, batch: EnergyBatch, counts: Counts) -> Bools:
+    def _sift(self, batch: EnergyBatch, counts: SampleCounts) -> Bools:
         legal = (batch.boot >= 0) & (batch.seq >= 0) & (batch.slots >= 0)
         if legal.all():
             sifted = sift(self.seen, batch.slots, batch.boot, batch.seq)
@@ -261,8 +263,8 @@ class Engine(State):
         return new
 
     def _rows(
-        self, batch: EnergyBatch, kept: Ints, now: Now, rated_w: Floats | None, counts: Counts
-    ) -> tuple[Ints, Rows]:
+        self, batch: EnergyBatch, kept: Ints, now: Now, rated_w: Floats | None, counts: SampleCounts
+    ) -> tuple[Ints, SampleRows]:
         """The new rows by device and time, and where they stand in the batch."""
         index = kept[by_slot(batch.slots[kept])]
         slots = batch.slots[index]
@@ -271,7 +273,7 @@ class Engine(State):
             order = np.lexsort((batch.seq[index], batch.boot[index], t, slots))
             index, slots, t, replaced = index[order], slots[order], t[order], replaced[order]
         rated = np.full(len(index), np.nan) if rated_w is None else rated_w[index]
-        return index, Rows(
+        return index, SampleRows(
             slots=slots,
             t_ms=t,
             span_ms=batch.span_ms[index],
@@ -284,7 +286,7 @@ class Engine(State):
         )
 
     @staticmethod
-    def _powers(batch: EnergyBatch, index: Ints, rows: Rows, counts: Counts) -> Powers:
+    def _powers(batch: EnergyBatch, index: Ints, rows: SampleRows, counts: SampleCounts) -> Powers:
         """What the rows say of power; more than the battery can is not believed."""
         battery = batch.battery_w[index]
         wild = np.abs(battery) > RATING_MARGIN * rows.rated_w + RATING_W
@@ -306,7 +308,7 @@ class Engine(State):
             past = self.prev.start_ms[s] + self.terms.length_ms[s] > days.to_ms
             self.reconciliation.ready(past & (since <= 0), now_ms)
 
-    def _accumulate(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> _Opened | None:
+    def _accumulate(self, slots: Slots, groups: Accumulators, now: Now, counts: SampleCounts) -> _Opened | None:
         cur, prev = self.cur, self.prev
         floor = self.terms.not_before_ms[slots]
         known = np.maximum(self.terms.known_before_ms[slots], floor)
@@ -329,7 +331,7 @@ class Engine(State):
         opening = ~(at_cur | at_prev)
         return self._open(slots[opening], groups.rows(opening), now) if opening.any() else None
 
-    def _open(self, slots: Slots, groups: Part, now: Now) -> _Opened:
+    def _open(self, slots: Slots, groups: Accumulators, now: Now) -> _Opened:
         """Sort new intervals in with the kept ones; the newest two of each device stay."""
         cur, prev = self.cur, self.prev
         groups.changed_ms[:] = now.utc_ms
@@ -337,7 +339,7 @@ class Engine(State):
         with_cur = touched[cur.start_ms[touched] != NEVER_MS]
         with_prev = touched[prev.start_ms[touched] != NEVER_MS]
         s = np.concatenate((with_prev, with_cur, slots))
-        parts = Part.joined(prev.rows(with_prev), cur.rows(with_cur), groups)
+        parts = Accumulators.joined(prev.rows(with_prev), cur.rows(with_cur), groups)
         order = np.lexsort((parts.start_ms, s))
         s, parts = s[order], parts.rows(order)
         last = tails(s)
@@ -348,13 +350,13 @@ class Engine(State):
         prev.put(s[second], parts.rows(second))
         return _Opened(slots=touched, out_slots=s[out], out=parts.rows(out))
 
-    def _set_late(self, slots: Slots, groups: Part, now: Now, counts: Counts) -> None:
+    def _set_late(self, slots: Slots, groups: Accumulators, now: Now, counts: SampleCounts) -> None:
         if len(slots):
             counts.late_rows += int(groups.samples.sum())
             counts.late_wh += float(groups.charge_wh.sum() + groups.discharge_wh.sum())
             self.late.add(slots, groups, now.utc_ms)
 
-    def _carry_on(self, slots: Slots, parts: Part) -> None:
+    def _carry_on(self, slots: Slots, parts: Accumulators) -> None:
         """Like `_carry_soc`, among rows that are sorted by device and time."""
         length_ms = self.terms.length_ms[slots[1:]]
         adjoining = (slots[1:] == slots[:-1]) & (parts.start_ms[:-1] + length_ms == parts.start_ms[1:])
@@ -368,28 +370,28 @@ class Engine(State):
         s = slots[adjoining & (prev.soc_t_ms[slots] != NEVER_MS)]
         cur.open_at(s, prev.soc_t_ms[s], prev.soc_pct[s])
 
-    def _held(self, base: Baseline, now_ms: int) -> Slots:
+    def _held(self, base: CounterState, now_ms: int) -> Slots:
         since = base.since_ms[: self.n]
         age = now_ms - since
         due = (since > 0) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
         return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
 
-    def _settle_gaps(self, now: Now, counts: Counts) -> _Opened | None:
+    def _settle_gaps(self, now: Now, counts: SampleCounts) -> _Opened | None:
         pieces = []
         for direction, base in (("charge", self.charge), ("discharge", self.discharge)):
             slots = self._held(base, now.utc_ms)
             if len(slots):
-                pieces.append(split(settle(base, slots, counts), self.terms.length_ms, direction))
+                pieces.append(split(apportion(base, slots, counts), self.terms.length_ms, direction))
         if not pieces:
             return None
         slots = np.concatenate([s for s, _ in pieces])
-        rows = Part.joined(*(part for _, part in pieces))
+        rows = Accumulators.joined(*(part for _, part in pieces))
         order = np.lexsort((rows.start_ms, slots))
         opened = self._accumulate(*summed(slots[order], rows.rows(order)), now, counts)
         self._end_days(now.utc_ms)
         return opened
 
-    def _close_passed(self, touched: Slots, opened: _Opened | None, counts: Counts) -> Closes:
+    def _close_passed(self, touched: Slots, opened: _Opened | None, counts: SampleCounts) -> IntervalRecords:
         cur, prev = self.cur, self.prev
         passed = (cur.changed_ms[touched] != NEVER_MS) & (
             cur.start_ms[touched] + self.terms.length_ms[touched] <= self.newest.t_ms[touched]
@@ -405,7 +407,7 @@ class Engine(State):
             made.append(_fallen_out(opened))
         return self._closes(made, counts)
 
-    def _due(self, part: Part, now_ms: int) -> Bools:
+    def _due(self, part: Accumulators, now_ms: int) -> Bools:
         changed = part.changed_ms[: self.n]
         age = now_ms - changed
         grace = self.rules.grace_ms
@@ -413,21 +415,21 @@ class Engine(State):
         due: Bools = over & (changed != NEVER_MS) & ((age >= grace) | (age < 0))
         return due
 
-    def _record(self, part: Part, slots: Slots) -> tuple[Slots, Part]:
+    def _record(self, part: Accumulators, slots: Slots) -> tuple[Slots, Accumulators]:
         if part is self.cur:
             self._carry_soc(slots)
         part.revision[slots] += 1
         part.changed_ms[slots] = NEVER_MS
         return slots, part.rows(slots)
 
-    def _closes(self, made: list[tuple[Slots, Part]], counts: Counts) -> Closes:
+    def _closes(self, made: list[tuple[Slots, Accumulators]], counts: SampleCounts) -> IntervalRecords:
         slots = np.concatenate([s for s, _ in made])
         if not len(slots):
             return NO_CLOSES
-        rows = Part.joined(*(part for _, part in made))
+        rows = Accumulators.joined(*(part for _, part in made))
         order = np.lexsort((rows.start_ms, slots))
         slots, rows = slots[order], rows.rows(order)
-        closes = closes_of(
+        closes = records_of(
             slots, rows, self.terms.length_ms[slots],
             (self._counted(self.charge)[slots], self._counted(self.discharge)[slots]),
         )  # fmt: skip
@@ -435,18 +437,18 @@ class Engine(State):
         counts.revisions += int(np.count_nonzero(rows.revision > 1))
         return closes
 
-    def _counted(self, base: Baseline) -> Bools:
+    def _counted(self, base: CounterState) -> Bools:
         """Devices whose energy in this direction is that of their counter."""
         counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.terms.coarse[: self.n]
         return counted
 
 
-def _count_lost(part: Part, counts: Counts) -> None:
+def _count_lost(part: Accumulators, counts: SampleCounts) -> None:
     counts.lost_rows += int(part.samples.sum())
     counts.lost_wh += float(part.charge_wh.sum() + part.discharge_wh.sum())
 
 
-def _fallen_out(opened: _Opened) -> tuple[Slots, Part]:
+def _fallen_out(opened: _Opened) -> tuple[Slots, Accumulators]:
     """Last records of what is not among its device's two newest intervals any more."""
     changed = opened.out.changed_ms != NEVER_MS
     out = opened.out.rows(changed)

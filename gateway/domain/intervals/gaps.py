@@ -8,20 +8,28 @@ import numpy as np
 
 from gateway.domain.intervals.duplicates import heads, tails
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.types import Baseline, Counts, Flow, Rows, Rules, Stretches, implausible
+from gateway.domain.intervals.types import (
+    CounterState,
+    Flow,
+    IntervalRules,
+    SampleCounts,
+    SampleRows,
+    Stretches,
+    implausible,
+)
 from gateway.domain.types import Floats, Ints, Slots
 
 
-def open_silences(
-    rows: Rows,
+def open_gaps(
+    rows: SampleRows,
     span_wh: Floats,
-    base: Baseline,
+    base: CounterState,
     k: Ints,
     before_t: Ints,
     before_v: Floats,
     v: Floats,
-    rules: Rules,
-    counts: Counts,
+    rules: IntervalRules,
+    counts: SampleCounts,
     out: Flow,
     now_ms: int,
 ) -> None:
@@ -41,7 +49,7 @@ def open_silences(
     waiting = s[tails(s)]
     waiting = waiting[base.since_ms[waiting] > 0]
     if len(waiting):
-        out.stretches.append(settle(base, waiting, counts))
+        out.stretches.append(apportion(base, waiting, counts))
     out.filled_wh[k] = np.where(rows.coarse[k], to_wh - before_v, 0.0)
     last = tails(s)
     if not last.all():
@@ -60,7 +68,14 @@ def open_silences(
 
 
 def refine(
-    rows: Rows, counter_wh: Floats, span_wh: Floats, base: Baseline, k: Ints, rules: Rules, out: Flow, now_ms: int
+    rows: SampleRows,
+    counter_wh: Floats,
+    span_wh: Floats,
+    base: CounterState,
+    k: Ints,
+    rules: IntervalRules,
+    out: Flow,
+    now_ms: int,
 ) -> None:
     """Samples that the device had stored tell what happened within a silence."""
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
@@ -113,7 +128,7 @@ def refine(
         out.stretches.append(rest)
 
 
-def _own_spans(rows: Rows, span_wh: Floats, k: Ints, rules: Rules) -> tuple[Ints, Floats]:
+def _own_spans(rows: SampleRows, span_wh: Floats, k: Ints, rules: IntervalRules) -> tuple[Ints, Floats]:
     """Time and energy that rows of coarse counters tell of their own spans; nothing where that is not believed."""
     ms, wh = rows.span_ms[k], span_wh[k]
     told = rows.coarse[k] & (ms > 0) & (ms <= rules.past_ms) & (wh >= 0)
@@ -121,7 +136,7 @@ def _own_spans(rows: Rows, span_wh: Floats, k: Ints, rules: Rules) -> tuple[Ints
     return np.where(told, ms, 0), np.where(told, wh, 0.0)
 
 
-def settle(base: Baseline, slots: Slots, counts: Counts) -> Stretches:
+def apportion(base: CounterState, slots: Slots, counts: SampleCounts) -> Stretches:
     """Give up waiting for what happened in the silences of these devices: what is left is shared by time."""
     found = Stretches(
         slots=slots,
@@ -135,7 +150,7 @@ def settle(base: Baseline, slots: Slots, counts: Counts) -> Stretches:
     return found
 
 
-def last_of_equal_times(rows: Rows, k: Ints) -> Ints:
+def last_of_equal_times(rows: SampleRows, k: Ints) -> Ints:
     if len(k) < 2:
         return k
     s, t = rows.slots[k], rows.t_ms[k]

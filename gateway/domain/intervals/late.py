@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.intervals.accumulators import Part
+from gateway.domain.intervals.accumulators import Accumulators
 from gateway.domain.intervals.record import EnergySource, Quality
-from gateway.domain.intervals.records import Closes, closes_of, part_of
+from gateway.domain.intervals.records import IntervalRecords, part_of, records_of
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots
 
 _SLOTS = "slots"
@@ -25,12 +25,12 @@ class Late:
 
     def __init__(self) -> None:
         self.slots: Slots = np.zeros(0, dtype=np.int32)
-        self.rows = Part(0)
+        self.rows = Accumulators(0)
 
     def __len__(self) -> int:
         return len(self.slots)
 
-    def add(self, slots: Slots, more: Part, now_ms: int) -> None:
+    def add(self, slots: Slots, more: Accumulators, now_ms: int) -> None:
         """Add rows, at most one per device and interval."""
         at, there = self._find(slots, more.start_ms)
         self.rows.add(at[there], more.rows(there), now_ms)
@@ -40,7 +40,7 @@ class Late:
         if new.any():
             fresh = more.rows(new)
             fresh.changed_ms[:] = now_ms
-            slots, rows = np.concatenate((self.slots, slots[new])), Part.joined(self.rows, fresh)
+            slots, rows = np.concatenate((self.slots, slots[new])), Accumulators.joined(self.rows, fresh)
             order = np.lexsort((rows.start_ms, slots))
             self.slots, self.rows = slots[order], rows.rows(order)
 
@@ -53,11 +53,11 @@ class Late:
         self,
         slots: Slots,
         start_ms: Ints,
-        bases: Closes,
+        bases: IntervalRecords,
         length_ms: Ints,
         by_counter: tuple[Bools, Bools],
         factors: Floats,
-    ) -> tuple[Closes, Part]:
+    ) -> tuple[IntervalRecords, Accumulators]:
         """The next revisions of these intervals, which wait no more, and what of them is lost. `bases`: their newest
         records, where there are any (in any order); an interval without one becomes its first, of one that is `DAMAGED`
         nothing is made. `length_ms` and `by_counter` are by slot, `factors` what charge and discharge of each record
@@ -74,7 +74,7 @@ class Late:
         s, start_ms, factors, scaled = slots[order], start_ms[order], factors[order], scaled[order]
         there, base_at, known = there[order], base_at[order], known[order]
         at = at[order][there]
-        whole = Part(len(s))
+        whole = Accumulators(len(s))
         whole.start_ms = start_ms
         counted = [by[s] for by in by_counter]
         if known.any():
@@ -89,9 +89,9 @@ class Late:
         whole.quality[scaled] |= Quality.DRIFT
         whole.revision += 1
         self.slots, self.rows = self.slots[~gone], self.rows.rows(~gone)
-        return closes_of(s, whole, length_ms[s], (counted[0], counted[1])), out
+        return records_of(s, whole, length_ms[s], (counted[0], counted[1])), out
 
-    def drop(self, slots: Slots) -> Part:
+    def drop(self, slots: Slots) -> Accumulators:
         """Give up what waits for these devices; returns it."""
         gone = np.isin(self.slots, slots)
         out = self.rows.rows(gone)
@@ -100,14 +100,14 @@ class Late:
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Everything, by name."""
-        return {_SLOTS: self.slots} | {name: self.rows.column(name) for name in Part.SPEC}
+        return {_SLOTS: self.slots} | {name: self.rows.column(name) for name in Accumulators.SPEC}
 
     def restore(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `columns` gave; without effect if there is nothing."""
         if _SLOTS in columns:
             self.slots = columns[_SLOTS].astype(np.int32)
-            self.rows = Part(len(self.slots))
-            for name in Part.SPEC:
+            self.rows = Accumulators(len(self.slots))
+            for name in Accumulators.SPEC:
                 if name in columns:
                     self.rows.column(name)[:] = columns[name]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.domain.intervals.accumulators import LATER_MS, SITE, Int32s, Part
+from gateway.domain.intervals.accumulators import LATER_MS, SITE, Accumulators, Int32s
 from gateway.domain.intervals.record import EnergySource, Quality
 from gateway.domain.intervals.types import MS_PER_HOUR
 from gateway.domain.types import Bools, Flags, Floats, Ints, Slots, Small
@@ -17,7 +17,7 @@ DISAGREE_COVERED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closes:
+class IntervalRecords:
     """Records of intervals, by device and time. Energy in Wh on the AC side (NaN unknown), power in W (battery + =
     discharge, grid + = import), SoC in percent, `source` an `EnergySource`, `quality` a `Quality`. Full content of the
     interval at that revision, never a difference."""
@@ -45,8 +45,8 @@ class Closes:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def rows(self, index: Ints | Slots | Bools) -> "Closes":
-        return Closes(**{name: getattr(self, name)[index] for name in CLOSE_COLUMNS})
+    def rows(self, index: Ints | Slots | Bools) -> "IntervalRecords":
+        return IntervalRecords(**{name: getattr(self, name)[index] for name in CLOSE_COLUMNS})
 
 
 CLOSE_COLUMNS: Mapping[str, str] = {
@@ -76,7 +76,7 @@ _WHOLES = tuple(name for name in HASHED if name not in _FLOATS)
 # odd, so that a change of any one value changes the sum
 _WEIGHTS = np.random.default_rng(20_240_229).integers(1 << 62, size=(len(HASHED), 1), dtype=np.uint64) * 2 + 1
 
-NO_CLOSES = Closes(**{name: np.zeros(0, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()})
+NO_CLOSES = IntervalRecords(**{name: np.zeros(0, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()})
 
 
 def hashes(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> Ints:
@@ -95,12 +95,12 @@ def hashes(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> Ints:
     return found
 
 
-def sealed(closes: Closes) -> Closes:
+def sealed(closes: IntervalRecords) -> IntervalRecords:
     """The same records with their hashes."""
     return replace(closes, hash=hashes({name: getattr(closes, name) for name in HASHED}))
 
 
-def closes_of(slots: Slots, rows: Part, length_ms: Ints, by_counter: tuple[Bools, Bools]) -> Closes:
+def records_of(slots: Slots, rows: Accumulators, length_ms: Ints, by_counter: tuple[Bools, Bools]) -> IntervalRecords:
     """Records of `rows` as they stand. `by_counter`: whether charge and discharge come from lifetime counters."""
     charged, discharged = rows.charge_ms > 0, rows.discharge_ms > 0
     covered = np.minimum(
@@ -120,7 +120,7 @@ def closes_of(slots: Slots, rows: Part, length_ms: Ints, by_counter: tuple[Bools
     allowed_wh = DISAGREE_PART * (charge_wh + discharge_wh) + DISAGREE_W * (length_ms / MS_PER_HOUR)
     quality = quality | np.where(counted & well_known & (off_wh > allowed_wh), Quality.DISAGREES, 0)
     return sealed(
-        Closes(
+        IntervalRecords(
             slots=slots,
             start_ms=rows.start_ms,
             length_s=length_ms // 1000,
@@ -144,10 +144,10 @@ def closes_of(slots: Slots, rows: Part, length_ms: Ints, by_counter: tuple[Bools
     )
 
 
-def part_of(closes: Closes) -> Part:
+def part_of(closes: IntervalRecords) -> Accumulators:
     """The sums behind records, as far as these tell: everything known covers the same share of the interval, SoC is
     that of the edges. What was left out at an edge stays nearest to it."""
-    out = Part(len(closes))
+    out = Accumulators(len(closes))
     length_ms = closes.length_s * 1000
     covered = np.rint(closes.coverage_pct / 100.0 * length_ms).astype(np.int64)
     out.start_ms, out.revision, out.samples = closes.start_ms.copy(), closes.revision.copy(), closes.samples.copy()

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.errors import invariant
-from gateway.domain.intervals.accumulators import Part
-from gateway.domain.intervals.config import Newest, Terms
+from gateway.domain.intervals.accumulators import Accumulators
+from gateway.domain.intervals.config import IntervalConfig, Newest
 from gateway.domain.intervals.device_clock import Clocks
-from gateway.domain.intervals.drift import Reconciliation
+from gateway.domain.intervals.drift import DriftCorrection
 from gateway.domain.intervals.duplicates import Seen
 from gateway.domain.intervals.late import Late
-from gateway.domain.intervals.types import Baseline, Counts, Rules
+from gateway.domain.intervals.types import CounterState, IntervalRules, SampleCounts
 from gateway.domain.table import Table
 from gateway.domain.types import Ints
 
@@ -20,25 +20,25 @@ DAY_S = 86_400
 LATE_PREFIX, DAYS_PREFIX = "late.", "days."
 
 
-class State:
+class EngineState:
     """All of it, from nothing or from `columns`; whoever has it changes it, from one thread."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self.rules = rules or Rules()
+    def __init__(self, rules: IntervalRules | None = None) -> None:
+        self.rules = rules or IntervalRules()
         invariant(0 < self.rules.length_s <= DAY_S, "an interval is between a second and a day")
         invariant(DAY_S % self.rules.length_s == 0, "the interval length divides a day")
         self.n = 0
-        self.totals = Counts()
-        self.terms = Terms()
+        self.totals = SampleCounts()
+        self.terms = IntervalConfig()
         self.clocks = Clocks()
         self.seen = Seen()
-        self.charge = Baseline()
-        self.discharge = Baseline()
+        self.charge = CounterState()
+        self.discharge = CounterState()
         self.newest = Newest()
-        self.cur = Part()
-        self.prev = Part()
+        self.cur = Accumulators()
+        self.prev = Accumulators()
         self.late = Late()
-        self.reconciliation = Reconciliation()
+        self.reconciliation = DriftCorrection()
         self.any_coarse = False
 
     def reserve(self, n: int) -> None:

@@ -12,7 +12,7 @@ RATING_MARGIN = 1.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class IntervalRules:
     """What the interval engine goes by. `length_s` divides a day and holds for devices without terms of their own;
     `counter_step_wh` is the coarsest step a counter may have on top of what rated power explains; device time counts
     within `past_ms` and `future_ms` of now, a constant difference only within `skew_ms`. What a counter gained over a
@@ -37,7 +37,7 @@ class Rules:
 
 
 @dataclass(slots=True)
-class Counts:
+class SampleCounts:
     """What happened to settlement samples: rows, energy in Wh, intervals."""
 
     rows: int = 0
@@ -68,12 +68,12 @@ class Counts:
     revisions: int = 0
     repairs: int = 0
 
-    def add(self, other: "Counts") -> None:
+    def add(self, other: "SampleCounts") -> None:
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class Baseline(Table):
+class CounterState(Table):
     """The counter of each device in one direction. `t_ms`, `wh`: its newest reading (`NEVER_MS`: it never had one).
     `from_*` and `to_*`: its readings around a silence whose energy is not placed yet, `since_ms` the last time that
     something of it became known (0 or less: there is none). Coarse counters only: `day_*` the first reading of the
@@ -104,7 +104,7 @@ class Baseline(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class SampleRows:
     """New samples sorted by device and time. `rated_w` NaN = rating unknown, no plausibility check; `step_wh` (by slot)
     the counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` gathers, per
     row, what was found out about it."""

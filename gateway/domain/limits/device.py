@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.fleet.columns import Bar, Live, Nameplate
+from gateway.domain.fleet.columns import ExclusionReason, LiveColumns, Nameplate
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import UNCLEAR, LimitParams, Reason, Side, spread, unclear_reason
 from gateway.domain.types import NEVER_MS, Bools, Floats, Grid, Now, Unclear
@@ -19,7 +19,7 @@ NOT_TO_BE_WRITTEN = (
 """Reasons that forbid both directions and leave the device alone altogether."""
 
 
-def safety(out: Side, into: Side, plate: Nameplate, live: Live, setpoint_w: Floats, params: LimitParams) -> None:
+def safety(out: Side, into: Side, plate: Nameplate, live: LiveColumns, setpoint_w: Floats, params: LimitParams) -> None:
     out.narrow(np.maximum(live.discharge_w_max, 0), Reason.BMS)
     into.narrow(np.maximum(live.charge_w_max, 0), Reason.BMS)
     shared = np.isfinite(plate.inverter_w_max)
@@ -48,7 +48,7 @@ def safety(out: Side, into: Side, plate: Nameplate, live: Live, setpoint_w: Floa
             side.narrow(np.where(silent, rating_w * part, np.inf), Reason.TEMPERATURE)
 
 
-def blind(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale: Bools) -> Bools:
+def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale: Bools) -> Bools:
     """Forbid what cannot be dispatched at all; returns the devices that must not even be written."""
     plate, live, bars = snapshot.nameplate, snapshot.live, snapshot.control.bars
     step_pct = np.where(live.soc_step_pct > 0, live.soc_step_pct, params.soc_step_pct)
@@ -65,27 +65,27 @@ def blind(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale:
         (live.locked != 0, Reason.LOCKED),
         (live.faults != 0, Reason.FAULT),
     )
-    barred = bars & np.uint8(Bar.QUARANTINED | Bar.FROZEN | Bar.MOVING)
+    barred = bars & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
     if barred.any():
         causes += (
-            ((bars & np.uint8(Bar.QUARANTINED)) != 0, Reason.QUARANTINED),
-            ((bars & np.uint8(Bar.FROZEN)) != 0, Reason.FROZEN),
-            ((bars & np.uint8(Bar.MOVING)) != 0, Reason.UNENROLLED),
+            ((bars & np.uint8(ExclusionReason.QUARANTINED)) != 0, Reason.QUARANTINED),
+            ((bars & np.uint8(ExclusionReason.FROZEN)) != 0, Reason.FROZEN),
+            ((bars & np.uint8(ExclusionReason.MOVING)) != 0, Reason.UNENROLLED),
         )
     if live.unclear.any():
         causes += _unclear(out, into, plate, live)
-    blind = np.zeros(snapshot.n, dtype=np.bool_)
+    not_writable = np.zeros(snapshot.n, dtype=np.bool_)
     for where, reason in causes:
         if not where.any():
             continue
         out.forbid(where, reason)
         into.forbid(where, reason)
         if reason in NOT_TO_BE_WRITTEN:
-            blind |= where
-    return blind
+            not_writable |= where
+    return not_writable
 
 
-def _unclear(out: Side, into: Side, plate: Nameplate, live: Live) -> tuple[tuple[Bools, Reason], ...]:
+def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> tuple[tuple[Bools, Reason], ...]:
     """What devices said of their safety and nobody understood: each word that bars them. A number only stops the
     directions that rest on it; what runs in one of them is not renewed."""
     everywhere: Bools = np.ones(len(live.unclear), dtype=np.bool_)
@@ -155,7 +155,7 @@ def _floor_pct(out: Side, snapshot: Snapshot, unsure_pct: Floats) -> Floats:
     return floor_pct
 
 
-def _uncertainty_pct(plate: Nameplate, live: Live) -> Floats:
+def _uncertainty_pct(plate: Nameplate, live: LiveColumns) -> Floats:
     """What the SoC may be wrong by: the product's most, or its resolution and its drift since the last full charge
     where both are known."""
     most_pct: Floats = plate.soc_uncertainty_pct.astype(np.float64)
@@ -174,10 +174,10 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
         out.mark(doubted, Reason.SOC_DOUBT)
         into.mark(doubted, Reason.SOC_DOUBT)
     if control.bars.any():
-        opted_out = (control.bars & np.uint8(Bar.OPTED_OUT)) != 0
+        opted_out = (control.bars & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         out.forbid(opted_out, Reason.OPTED_OUT)
         into.forbid(opted_out, Reason.OPTED_OUT)
-        out.forbid((control.bars & np.uint8(Bar.STORM)) != 0, Reason.STORM)
+        out.forbid((control.bars & np.uint8(ExclusionReason.STORM)) != 0, Reason.STORM)
     if control.refused.any():
         recent = now.mono_ms - control.refused_mono_ms < 1000 * params.refusal_s
         out.forbid(recent & (control.refused > 0), Reason.REFUSED)
@@ -188,7 +188,7 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
         out.forbid(used_up & (live.cycled_wh > 0), Reason.WEAR)
 
 
-def reconnecting(live: Live, now: Now, params: LimitParams) -> Bools:
+def reconnecting(live: LiveColumns, now: Now, params: LimitParams) -> Bools:
     """Devices whose grid came back a short while ago; how short differs from device to device."""
     back: Bools = live.reconnected_mono_ms != NEVER_MS
     if not back.any():

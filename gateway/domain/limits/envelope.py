@@ -10,18 +10,18 @@ from dataclasses import fields
 
 import numpy as np
 
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits import device
 from gateway.domain.limits.site import (
     Homes,
     MeterColumns,
-    Rooms,
+    SiteHeadroom,
     crowded,
+    headroom_alone,
+    headroom_shared,
     permitted_w,
-    phase_rooms,
-    rooms_alone,
-    rooms_shared,
+    phase_headroom,
     taken,
 )
 from gateway.domain.limits.types import Envelope, LimitParams, Reason, Side
@@ -39,7 +39,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     out, into = Side(plate.discharge_w_max), Side(plate.charge_w_max)
     setpoint_w = control.setpoint_w.astype(np.float64)
     device.safety(out, into, plate, live, setpoint_w, params)
-    blind = device.blind(out, into, snapshot, params, stale)
+    blind = device.not_writable(out, into, snapshot, params, stale)
     charge = device.charge(out, into, snapshot, setpoint_w, params)
     device.choices(out, into, snapshot, setpoint_w, now, params)
     blind |= _home(out, into, snapshot, charge, setpoint_w, stale, blind, now, params)
@@ -59,7 +59,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
         floor_pct=charge.floor_pct,
         age_s=age_s,
         controllable=~blind,
-        must_narrow=past & ~blind & (control.held == Held.CONTROLLED),
+        must_narrow=past & ~blind & (control.held == Authority.CONTROLLED),
         reasons_discharge=out.reasons,
         reasons_charge=into.reasons,
     )
@@ -81,11 +81,11 @@ def _home(
     plate, control = snapshot.nameplate, snapshot.control
     back = device.reconnecting(snapshot.live, now, params)
     columns = _meter_columns(snapshot, charge, now, stale, blind, back, setpoint_w, out.power_w, into.power_w, params)
-    rooms = rooms_alone(columns, params.site_margin_w)
+    rooms = headroom_alone(columns, params.site_margin_w)
     together = crowded(plate.site)
     if len(together):
-        shared = rooms_shared(taken(columns, together), Homes(plate.site[together]), params.site_margin_w)
-        for f in fields(Rooms):
+        shared = headroom_shared(taken(columns, together), Homes(plate.site[together]), params.site_margin_w)
+        for f in fields(SiteHeadroom):
             getattr(rooms, f.name)[together] = getattr(shared, f.name)
     export, may_charge, fused, pays = (
         plate.export_allowed,
@@ -139,7 +139,7 @@ def _meter_columns(
     any_stale = bool(stale.any())
     if any_stale:
         net_w, battery_w, grid_w = (np.where(stale, np.nan, column) for column in (net_w, battery_w, grid_w))
-    in_force = (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    in_force = (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     running_w = setpoint_w * in_force
     phase_out_w = phase_into_w = np.broadcast_to(np.float64(np.inf), len(out_w))
     if not np.isnan(plate.site_phase_w_max).all():
@@ -147,7 +147,7 @@ def _meter_columns(
         worst_w, best_w = live.phase_w_max, live.phase_w_min
         if any_stale:
             worst_w, best_w = (np.where(stale, np.nan, column) for column in (worst_w, best_w))
-        phase_out_w, phase_into_w = phase_rooms(
+        phase_out_w, phase_into_w = phase_headroom(
             plate.site_phase_w_max, plate.phases, worst_w, best_w, swing_w, params.site_margin_w
         )
     may_charge = plate.grid_charge_allowed & plate.fuse_protected & ~reconnecting
@@ -175,7 +175,9 @@ def _look_ahead(
     """Allow only what the energy above the floor (below the ceiling) carries through a whole lease, after the most
     that may have flowed since the sample. What a device did while it was not ours is bounded by its rating alone."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
-    ours = (live.mode == Mode.REMOTE) & (control.held == Held.CONTROLLED) & (control.lease_end_mono_ms >= now.mono_ms)
+    ours = (
+        (live.mode == Mode.REMOTE) & (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms >= now.mono_ms)
+    )
     ours &= ~np.isnan(live.battery_w) & ~control.idle
     before_w = control.before_w.astype(np.float64)
     highest_w = np.fmax(np.maximum(np.maximum(setpoint_w, before_w), control.ran_high_w), live.battery_w)

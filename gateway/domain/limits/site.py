@@ -36,7 +36,7 @@ class MeterColumns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
+class SiteHeadroom:
     """Per device: W it may discharge and charge as far as the meter is concerned (inf = no limit), and where that is
     0 W because a limit stands and the load is not known."""
 
@@ -77,7 +77,7 @@ def permitted_w(limit_w: Floats, allowed: Bools) -> Floats:
     return permitted
 
 
-def rooms_alone(columns: MeterColumns, margin_w: float) -> Rooms:
+def headroom_alone(columns: MeterColumns, margin_w: float) -> SiteHeadroom:
     """Rooms as if every device were the only battery of its home."""
     net_w = columns.net_w
     if np.isnan(net_w).any():
@@ -87,10 +87,10 @@ def rooms_alone(columns: MeterColumns, margin_w: float) -> Rooms:
     into_w, unknown_into = _left_w(columns.import_w, -high_w, margin_w)
     out_w = _phase_w(out_w, columns.battery_w, columns.phase_out_w, unknown_out)
     into_w = _phase_w(into_w, -columns.battery_w, columns.phase_into_w, unknown_into)
-    return Rooms(out_w=out_w, into_w=into_w, unknown_out=unknown_out, unknown_into=unknown_into)
+    return SiteHeadroom(out_w=out_w, into_w=into_w, unknown_out=unknown_out, unknown_into=unknown_into)
 
 
-def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
+def headroom_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> SiteHeadroom:
     """Rooms of devices that share a home: the strictest limit and the worst load any of them reports. What goes on by
     itself comes first; the others share the rest in proportion to their energy, so that they last equally long. A
     home's shares never add up to more than its room."""
@@ -109,7 +109,7 @@ def rooms_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Rooms:
     together_w = homes.total(columns.battery_w)
     out_w = _phase_w(out_w, together_w, homes.least(columns.phase_out_w), unknown_out)
     into_w = _phase_w(into_w, -together_w, homes.least(columns.phase_into_w), unknown_into)
-    return Rooms(
+    return SiteHeadroom(
         out_w=_share_w(homes, out_w, columns.out_w, columns.out_wh, columns.fixed),
         into_w=_share_w(homes, into_w, columns.into_w, columns.into_wh, columns.fixed),
         unknown_out=unknown_out,
@@ -126,7 +126,7 @@ def _worst(now_w: Floats, of_late_w: Floats, worse: np.ufunc) -> Floats:
     return worst_w
 
 
-def phase_rooms(
+def phase_headroom(
     limit_w: Singles, phases: Small, worst_w: Singles, best_w: Singles, swing_w: Floats, margin_w: float
 ) -> tuple[Floats, Floats]:
     """How much more the fullest phase takes (discharge, charge); inf without a limit, NaN with one and no reading.

@@ -13,7 +13,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerBusy, PeerRefused, ProtocolViolation
 from gateway.links.http.auth import COOKIES_MAX, Credentials, Grant
 from gateway.links.http.gate import QUEUE_S_MAX, Breaker, Gate, Quota
-from gateway.links.http.wire import Call, HttpStats, Reply, Wire, new_session
+from gateway.links.http.wire import Call, HttpStats, HttpWire, Reply, new_session
 from gateway.links.json_values import (
     Json,
     filled,
@@ -25,7 +25,7 @@ from gateway.links.json_values import (
     tokens_of,
     value_at,
 )
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unwritable
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import WriteTo
@@ -47,7 +47,7 @@ class _Host:
 
     section: HttpSection
     origin: URL
-    wire: Wire
+    wire: HttpWire
     gate: Gate
     breaker: Breaker
     credentials: Credentials
@@ -87,7 +87,7 @@ class HttpLinks:
         self._quotas: dict[tuple[str, str, str], Quota] = {}
         self._sweep_at = SWEEP_STEP
 
-    def link(self, target: Target) -> "HttpLink":
+    def link(self, target: PointTarget) -> "HttpLink":
         """A link to one device. Raises InvalidInput when its connection cannot be what the profile needs."""
         section = target.document.http
         if section is None:
@@ -111,7 +111,7 @@ class HttpLinks:
             self._session = new_session()
         return self._session
 
-    def _host(self, target: Target, section: HttpSection) -> _Host:
+    def _host(self, target: PointTarget, section: HttpSection) -> _Host:
         connection, profile = target.connection, target.document.profile
         origin = _origin(connection.url, section)
         pin = dict(connection.parameters).get("fingerprint", "")
@@ -126,7 +126,7 @@ class HttpLinks:
         host = _Host(
             section=section,
             origin=origin,
-            wire=Wire(
+            wire=HttpWire(
                 self._open_session,
                 tls=_tls(section, pin),
                 timeout_s=section.timeout_s,
@@ -178,7 +178,9 @@ class HttpLink:
 
     heard_mono_ms: int | None = None
 
-    def __init__(self, target: Target, section: HttpSection, host: _Host, *, stats: HttpStats, clock: Clock) -> None:
+    def __init__(
+        self, target: PointTarget, section: HttpSection, host: _Host, *, stats: HttpStats, clock: Clock
+    ) -> None:
         self._host = host
         self._section = section
         self._stats = stats

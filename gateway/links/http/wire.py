@@ -75,7 +75,7 @@ def new_session() -> aiohttp.ClientSession:
     )
 
 
-class Wire:
+class HttpWire:
     """Requests to one host. `tls` is what aiohttp takes as `ssl`."""
 
     def __init__(

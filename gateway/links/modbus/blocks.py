@@ -12,7 +12,7 @@ ADDRESSES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RegisterPlace:
     """Where a point lies: `words` registers from `address`, read by `function` from `unit`. `factor`: the point that
     scales it, "" = none."""
 
@@ -34,7 +34,7 @@ class Bundle:
     """Places of one unit and function that share a request, sorted by address: a scale factor and what it scales, or
     a place alone."""
 
-    places: tuple[Place, ...]
+    places: tuple[RegisterPlace, ...]
 
     @property
     def unit(self) -> int:
@@ -67,7 +67,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """What one request may cover. Ranges are (first, last); `split_at` registers begin a new request, `forbidden` ones
     are never touched, `holes` are not read along between places. `gap_max` and `split_at` part bundles, never one."""
 
@@ -78,7 +78,7 @@ class Limits:
     holes: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def of(cls, section: ModbusSection) -> "Limits":
+    def of(cls, section: ModbusSection) -> "RequestLimits":
         return cls(
             registers_max=section.registers_max,
             gap_max=section.gap_max,
@@ -120,7 +120,7 @@ class Block:
     bundles: tuple[Bundle, ...]
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[RegisterPlace, ...]:
         return tuple(place for bundle in self.bundles for place in bundle.places)
 
 
@@ -132,14 +132,14 @@ class Learned:
     holes: frozenset[tuple[int, int, int, int]] = frozenset()
     splits: frozenset[tuple[int, int, int]] = frozenset()
 
-    def applied_to(self, limits: Limits, unit: int, function: int) -> Limits:
+    def applied_to(self, limits: RequestLimits, unit: int, function: int) -> RequestLimits:
         """`limits` as they are for one unit and function."""
         key = (unit, function)
         holes = tuple((first, last) for u, f, first, last in self.holes if (u, f) == key)
         splits = tuple(split for u, f, split in self.splits if (u, f) == key)
         if not holes and not splits:
             return limits
-        return Limits(
+        return RequestLimits(
             registers_max=limits.registers_max,
             gap_max=limits.gap_max,
             split_at=limits.split_at + splits,
@@ -151,11 +151,11 @@ class Learned:
 NOTHING_LEARNED = Learned()
 
 
-def bundled(places: Iterable[Place]) -> list[Bundle]:
+def bundled(places: Iterable[RegisterPlace]) -> list[Bundle]:
     """Every place in the bundle of its scale factor, or alone. What has a factor and comes without it is left out: its
     value could not be told."""
     known = {place.point: place for place in places}
-    scaled: dict[str, list[Place]] = {place.factor: [] for place in known.values() if place.factor}
+    scaled: dict[str, list[RegisterPlace]] = {place.factor: [] for place in known.values() if place.factor}
     bundles = []
     for place in known.values():
         if place.factor:
@@ -171,7 +171,9 @@ def bundled(places: Iterable[Place]) -> list[Bundle]:
     return bundles
 
 
-def plan(places: Iterable[Place], limits: Limits, learned: Learned = NOTHING_LEARNED) -> tuple[Block, ...]:
+def plan(
+    places: Iterable[RegisterPlace], limits: RequestLimits, learned: Learned = NOTHING_LEARNED
+) -> tuple[Block, ...]:
     """Blocks that cover every readable bundle exactly once, none of them torn; unreadable ones are left out.
 
     Never more blocks than bundles: registers between two of them are read along where the limits allow it. A bundle
@@ -188,7 +190,7 @@ def plan(places: Iterable[Place], limits: Limits, learned: Learned = NOTHING_LEA
     return tuple(blocks)
 
 
-def _blocks(bundles: list[Bundle], limits: Limits) -> Iterable[Block]:
+def _blocks(bundles: list[Bundle], limits: RequestLimits) -> Iterable[Block]:
     """`bundles` are of one unit and function, sorted by address."""
     run: list[Bundle] = []
     end = 0

@@ -13,7 +13,7 @@ from collections import deque
 
 from gateway.clock import Clock
 from gateway.domain.errors import LinkDown, PeerBusy, ProtocolViolation
-from gateway.links.modbus.pdu import WRITES, Refusal, Words, answer
+from gateway.links.modbus.pdu import WRITES, ExceptionReply, Words, answer
 from gateway.links.modbus.turns import Exchange, ModbusStats, Pacing, Turns
 
 WAITING_MAX = 256
@@ -26,7 +26,7 @@ CLOSE_S = 1.0
 _HEADER = struct.Struct(">HHHB")
 
 
-class Watch:
+class TimeoutWatch:
     """Time-outs and idle connections of all channels, by one timer that runs only while there is something to watch."""
 
     def __init__(self, clock: Clock) -> None:
@@ -65,7 +65,7 @@ class Watch:
             asyncio.get_running_loop().call_later(IDLE_SWEEP_S, self._sweep_idle)
 
 
-class Wire(asyncio.Protocol):
+class ModbusWire(asyncio.Protocol):
     """One TCP connection of a channel, from connect to loss: cuts the stream into frames."""
 
     __slots__ = ("_buffer", "_channel", "_deaf", "closed", "transport")
@@ -125,7 +125,7 @@ class Channel:
         "_stats", "_transaction", "_turns", "_used_ms", "_watch", "_wire", "generation", "host", "port", "users",
     )  # fmt: skip
 
-    def __init__(self, host: str, port: int, pacing: Pacing, *, watch: Watch, stats: ModbusStats) -> None:
+    def __init__(self, host: str, port: int, pacing: Pacing, *, watch: TimeoutWatch, stats: ModbusStats) -> None:
         self.host = host
         self.port = port
         self.generation = 0
@@ -134,8 +134,8 @@ class Channel:
         self._watch = watch
         self._stats = stats
         self._connecting = asyncio.Lock()
-        self._wire: Wire | None = None
-        self._last: Wire | None = None
+        self._wire: ModbusWire | None = None
+        self._last: ModbusWire | None = None
         self._turns = Turns()
         self._current: Exchange | None = None
         self._resting: asyncio.TimerHandle | None = None
@@ -163,7 +163,7 @@ class Channel:
             if self._last is not None:
                 # Products that serve one client need the old connection gone before they take a new one.
                 await asyncio.wait([self._last.closed], timeout=timeout_s)
-            wire = Wire(self)
+            wire = ModbusWire(self)
             try:
                 async with asyncio.timeout(timeout_s):
                     await asyncio.get_running_loop().create_connection(lambda: wire, self.host, self.port)
@@ -180,7 +180,7 @@ class Channel:
                 raise LinkDown(f"{self.host}:{self.port}: the connection was closed at once")
             self._adopt(wire)
 
-    def _adopt(self, wire: Wire) -> None:
+    def _adopt(self, wire: ModbusWire) -> None:
         self._stats.connects += 1
         self._stats.reconnects += self.generation > 0
         self._stats.connections += 1
@@ -204,7 +204,9 @@ class Channel:
         if self._last is not None:
             await asyncio.wait([self._last.closed], timeout=CLOSE_S)
 
-    def exchange(self, unit: int, pdu: bytes, *, timeout_ms: int, generation: int) -> "asyncio.Future[Words | Refusal]":
+    def exchange(
+        self, unit: int, pdu: bytes, *, timeout_ms: int, generation: int
+    ) -> "asyncio.Future[Words | ExceptionReply]":
         """Ask `unit` when its turn comes. Raises LinkDown where the connection of `generation` is gone, PeerBusy where
         too many wait; the future fails with LinkDown or ProtocolViolation."""
         if self._wire is None or generation != self.generation:
@@ -212,7 +214,7 @@ class Channel:
         if self._turns.waiting >= WAITING_MAX:
             self._stats.refused_full += 1
             raise PeerBusy(f"{self.host}:{self.port}: {WAITING_MAX} requests wait already")
-        done: asyncio.Future[Words | Refusal] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Words | ExceptionReply] = asyncio.get_running_loop().create_future()
         self._turns.add(Exchange(unit, pdu, timeout_ms, done))
         if self._current is None and self._resting is None:
             self._pump()
@@ -237,7 +239,7 @@ class Channel:
         self._resting = None
         self._pump(rested=True)
 
-    def _send(self, wire: Wire, exchange: Exchange) -> None:
+    def _send(self, wire: ModbusWire, exchange: Exchange) -> None:
         self._transaction = self._transaction % 0xFFFF + 1
         exchange.transaction = self._transaction
         self._stats.requests += 1
@@ -262,7 +264,7 @@ class Channel:
         self._used()
         return exchange
 
-    def on_reply(self, wire: Wire, transaction: int, unit: int, pdu: bytes) -> None:
+    def on_reply(self, wire: ModbusWire, transaction: int, unit: int, pdu: bytes) -> None:
         """A whole frame came."""
         if wire is not self._wire:
             return
@@ -291,7 +293,7 @@ class Channel:
         if self._turns.waiting:
             self._pump()
 
-    def on_garbage(self, wire: Wire) -> None:
+    def on_garbage(self, wire: ModbusWire) -> None:
         """Bytes came that are no frame; the rest of what arrives before the next request is thrown away."""
         if wire is not self._wire:
             return
@@ -302,7 +304,7 @@ class Channel:
         self._erred()
         self._pump()
 
-    def on_lost(self, wire: Wire, why: str) -> None:
+    def on_lost(self, wire: ModbusWire, why: str) -> None:
         if wire is self._wire:
             self._stats.lost += 1
             self._give_up(why)

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBusy, PeerRefused, invariant
-from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, Limits, Place, plan, split
-from gateway.links.modbus.connection import Channel, Watch
-from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, Refusal, Words, read_request, write_request
+from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, RegisterPlace, RequestLimits, plan, split
+from gateway.links.modbus.connection import Channel, TimeoutWatch
+from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, ExceptionReply, Words, read_request, write_request
 from gateway.links.modbus.sunspec import Chain, address_of, other_product, walk
 from gateway.links.modbus.turns import ModbusStats, Pacing
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point
@@ -34,7 +34,7 @@ LOOK_AGAIN_MS = 60_000
 SCHEME = "modbus"
 
 
-class Refused(PeerRefused):
+class RequestRefused(PeerRefused):
     """The device answered with exception `code`."""
 
     def __init__(self, message: str, *, code: int) -> None:
@@ -77,10 +77,10 @@ class ModbusLinks:
     def __init__(self, clock: Clock) -> None:
         self.stats = ModbusStats()
         self.clock = clock
-        self._watch = Watch(clock)
+        self._watch = TimeoutWatch(clock)
         self._channels: dict[tuple[str, int], Channel] = {}
 
-    def link(self, target: Target) -> "ModbusLink":
+    def link(self, target: PointTarget) -> "ModbusLink":
         """A link to one device. Raises InvalidInput for an enrollment that leads nowhere."""
         return ModbusLink(target, self)
 
@@ -111,7 +111,7 @@ class ModbusLink:
 
     heard_mono_ms: int | None = None
 
-    def __init__(self, target: Target, links: ModbusLinks) -> None:
+    def __init__(self, target: PointTarget, links: ModbusLinks) -> None:
         section = target.document.modbus
         invariant(section is not None, "a Modbus link belongs to a profile with registers")
         self._section: ModbusSection = section or ModbusSection(units={"main": 1})
@@ -120,13 +120,13 @@ class ModbusLink:
         self._points = target.points
         self._links = links
         self._stats = links.stats
-        self._limits = Limits.of(self._section)
+        self._limits = RequestLimits.of(self._section)
         self._timeout_ms = round(1000 * self._section.timeout_s)
         self._channel: Channel | None = None
         self._generation = 0
         self._chains: dict[int, Chain] = {}
         self._looked_ms = 0
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, RegisterPlace] = {}
         self._absent: set[str] = set()
         self._learned = NOTHING_LEARNED
         self._plans: dict[tuple[str, ...], _Plan] = {}
@@ -156,7 +156,7 @@ class ModbusLink:
         for ask in known.asks:
             try:
                 words = await self._ask(ask.block.unit, ask.pdu)
-            except Refused as refused:
+            except RequestRefused as refused:
                 if refused.code not in NOT_THERE:
                     raise
                 await self._read_singly(ask.block, raws)
@@ -168,7 +168,7 @@ class ModbusLink:
 
     async def write(self, request: Request) -> None:
         """One request; to the broadcast unit without an answer."""
-        places: list[tuple[Place, Words]] = []
+        places: list[tuple[RegisterPlace, Words]] = []
         for write in request.writes:
             place = self._places.get(write.point)
             if place is None:
@@ -243,7 +243,7 @@ class ModbusLink:
         """The words of a bundle; None where the device has none there."""
         try:
             return await self._ask(bundle.unit, read_request(bundle.function, bundle.address, bundle.words))
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.code not in NOT_THERE:
                 raise
             return None
@@ -256,14 +256,14 @@ class ModbusLink:
         placed = {name: self._place(name, point) for name, point in self._points.items()}
         self._places = {name: place for name, place in placed.items() if place is not None}
 
-    def _place(self, name: str, point: Point) -> Place | None:
+    def _place(self, name: str, point: Point) -> RegisterPlace | None:
         unit = self._units[point.unit_id]
         address = point.address
         if point.model is not None and self._section.sunspec is not None:
             address = address_of(point, self._chains.get(unit, {}), self._section.sunspec)
         if address is None:
             return None
-        return Place(
+        return RegisterPlace(
             point=name,
             unit=unit,
             function=point.function,
@@ -322,7 +322,7 @@ class ModbusLink:
             if channel is None:
                 raise LinkDown("not connected")
             found = await channel.exchange(unit, pdu, timeout_ms=self._timeout_ms, generation=self._generation)
-            if not isinstance(found, Refusal):
+            if not isinstance(found, ExceptionReply):
                 return found
             code = found.code
             self._stats.exception(code)
@@ -336,7 +336,7 @@ class ModbusLink:
             raise PeerBusy(what, after_s=section.busy_wait_s)
         if code in SERVICE_ABSENT:
             raise ServiceAbsent(what)
-        raise Refused(what, code=code)
+        raise RequestRefused(what, code=code)
 
     def _function(self, request: Request, count: int) -> int:
         if len(request.writes) > 1:
@@ -344,7 +344,7 @@ class ModbusLink:
         return self._points[request.writes[0].point].write_function or (WRITE_ONE if count == 1 else WRITE_MANY)
 
 
-def _address(target: Target, port: int) -> tuple[str, int]:
+def _address(target: PointTarget, port: int) -> tuple[str, int]:
     url = target.connection.url
     try:
         parts = urlsplit(url)
@@ -356,7 +356,7 @@ def _address(target: Target, port: int) -> tuple[str, int]:
     return host, port
 
 
-def _units(target: Target, section: ModbusSection) -> dict[str, int]:
+def _units(target: PointTarget, section: ModbusSection) -> dict[str, int]:
     """Unit ids by name: the profile's, with the enrollment's over them."""
     own = dict(target.connection.units)
     problems = [

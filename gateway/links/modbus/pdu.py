@@ -35,7 +35,7 @@ Words = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ExceptionReply:
     """The device answered with this exception code."""
 
     code: int
@@ -54,7 +54,7 @@ def write_request(function: int, address: int, words: Sequence[int]) -> bytes:
     return bytes((function,)) + kind(address=address, registers=list(words)).encode()
 
 
-def answer(request: bytes, reply: bytes, *, loose_writes: bool = False) -> Words | Refusal:
+def answer(request: bytes, reply: bytes, *, loose_writes: bool = False) -> Words | ExceptionReply:
     """The words read (of a write: none), or the refusal. Raises ProtocolViolation for anything else. `loose_writes`: of
     the confirmation of a write only its function is believed."""
     function = request[0]
@@ -66,7 +66,7 @@ def answer(request: bytes, reply: bytes, *, loose_writes: bool = False) -> Words
         if reply[0] == function | _EXCEPTION and len(reply) == 2:
             refused = ExceptionResponse(function)
             refused.decode(reply[1:])
-            return Refusal(refused.exception_code)
+            return ExceptionReply(refused.exception_code)
     except (ModbusException, struct.error, IndexError, ValueError) as error:
         raise ProtocolViolation(f"function {function} was answered with what is no answer") from error
     raise ProtocolViolation(f"function {function} was answered with function {reply[0]} in {len(reply)} bytes")

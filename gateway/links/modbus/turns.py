@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from gateway.domain.errors import GatewayError
-from gateway.links.modbus.pdu import WRITES, Refusal, Words
+from gateway.links.modbus.pdu import WRITES, ExceptionReply, Words
 from gateway.profiles.language.transport import ModbusSection
 
 IDLE_SHARE = 0.5
@@ -77,7 +77,7 @@ class Exchange:
 
     __slots__ = ("deadline_ms", "done", "pdu", "timeout_ms", "transaction", "unit")
 
-    def __init__(self, unit: int, pdu: bytes, timeout_ms: int, done: "asyncio.Future[Words | Refusal]") -> None:
+    def __init__(self, unit: int, pdu: bytes, timeout_ms: int, done: "asyncio.Future[Words | ExceptionReply]") -> None:
         self.unit = unit
         self.pdu = pdu
         self.timeout_ms = timeout_ms

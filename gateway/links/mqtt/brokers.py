@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, ValidationError
 
 from gateway.domain.errors import InvalidInput
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.language.transport import MqttSection
 from gateway.transports.mqtt.settings import DEFAULT_PORTS, MqttSettings
 
@@ -18,7 +18,7 @@ HOME = {
 }  # fmt: skip
 
 
-def broker_of(target: Target, section: MqttSection, fleet: MqttSettings | None) -> MqttSettings:
+def broker_of(target: PointTarget, section: MqttSection, fleet: MqttSettings | None) -> MqttSettings:
     """Settings of the connection; its sessions begin clean: what was not heard is published again.
 
     Raises InvalidInput for an address that is none, and where our own broker is wanted and not set.

@@ -16,14 +16,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from gateway.clock import Clock
-from gateway.domain.commands import CommandBatch, CommandOp, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, WriteReport
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
-from gateway.profiles.compiled.messages import Columns, Decoder, Refused, Route
-from gateway.transports.mqtt.connection import Connection, OnMessages, OutMessage, PublishOutcome
+from gateway.profiles.compiled.messages import Columns, Decoder, MessageRefused, Route
+from gateway.transports.mqtt.connection import MqttConnection, OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,11 @@ CONTROL_KINDS = ("live", "status", "ack")
 TELEMETRY_KINDS = ("energy",)
 
 _DELIVERY = {
-    PublishOutcome.ACKED: Delivery.ACCEPTED,
-    PublishOutcome.NO_SUBSCRIBER: Delivery.NO_SUBSCRIBER,
-    PublishOutcome.REFUSED: Delivery.REFUSED,
-    PublishOutcome.UNKNOWN: Delivery.UNKNOWN,
-    PublishOutcome.NOT_SENT: Delivery.NOT_SENT,
+    PublishOutcome.ACKED: WriteOutcome.ACCEPTED,
+    PublishOutcome.NO_SUBSCRIBER: WriteOutcome.NO_SUBSCRIBER,
+    PublishOutcome.REFUSED: WriteOutcome.REFUSED,
+    PublishOutcome.UNKNOWN: WriteOutcome.UNKNOWN,
+    PublishOutcome.NOT_SENT: WriteOutcome.NOT_SENT,
 }
 
 
@@ -103,7 +103,7 @@ class MqttLink:
         self.control = self._connection(settings.broker, "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
 
-    def _connection(self, broker: MqttSettings, name: str, kinds: Iterable[str]) -> Connection:
+    def _connection(self, broker: MqttSettings, name: str, kinds: Iterable[str]) -> MqttConnection:
         lanes = [
             _Lane(kind=kind, profile=profile, route=codec.routes[kind], decoder=codec.decoders[kind])
             for profile, codec in self._codecs.items()
@@ -113,7 +113,7 @@ class MqttLink:
         filters = [
             mqtt5.TopicFilter(f, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for f in dict.fromkeys(x.route.filter for x in lanes)
         ]
-        return Connection(
+        return MqttConnection(
             broker.model_copy(update={"client_id": f"{broker.client_id}-{name}"}),
             clock=self._clock,
             subscriptions=filters,
@@ -172,7 +172,7 @@ class MqttLink:
                     try:
                         row = decode(packet.payload)
                         if row.device != device:
-                            raise Refused("identity")
+                            raise MessageRefused("identity")
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                         row = self._reread(packet, device, slot, batch)
                         if row is None:
@@ -282,7 +282,7 @@ class MqttLink:
         lane = batch.lane
         try:
             row, unclear = lane.decoder.reread(packet.payload, device)
-        except Refused as refused:
+        except MessageRefused as refused:
             self._reject(refused.reason, lane)
             if lane.kind == "live" and refused.reason in UNREADABLE and not packet.retain:
                 batch.unread.append((len(batch.rows), slot))
@@ -298,15 +298,15 @@ class MqttLink:
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         """Publish the commands; a product without the operation gives REFUSED."""
-        delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
+        delivery = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
         encoders = self._encoders(batch)
-        delivery[encoders < 0] = int(Delivery.REFUSED)
+        delivery[encoders < 0] = int(WriteOutcome.REFUSED)
         now_ms = self._clock.now().utc_ms
         index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
         messages = _Commands(self._fleet, self._codecs, batch, index, now_ms)
         outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
         if outcomes.count(PublishOutcome.ACKED) == len(outcomes):
-            delivery[index] = int(Delivery.ACCEPTED)
+            delivery[index] = int(WriteOutcome.ACCEPTED)
         else:
             delivery[index] = [_DELIVERY[outcome] for outcome in outcomes]
         return WriteReport(delivery=delivery)

@@ -18,13 +18,13 @@ from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.links.json_values import json_body, text_of
 from gateway.links.mqtt.brokers import broker_of
 from gateway.links.mqtt.cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Read, Unreadable, Unwritable
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.points import Point, WriteTo
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.language.transport import MqttKeepalive, MqttSection
-from gateway.transports.mqtt.connection import Connection, OutMessage, PublishOutcome
+from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 
 __all__ = ["MqttPointLinks", "PointMessageStats"]
@@ -46,7 +46,7 @@ DeviceKey = tuple[str, tuple[tuple[str, str], ...]]
 class _Hub:
     """One connection and the devices behind it."""
 
-    connection: Connection
+    connection: MqttConnection
     keepalive: MqttKeepalive | None
     task: asyncio.Task[None] | None = None
     greeted: int = 0
@@ -85,7 +85,7 @@ class MqttPointLinks:
         self._running = asyncio.Event()
         self._wake = asyncio.Event()
 
-    def link(self, target: Target) -> "MqttPointLink":
+    def link(self, target: PointTarget) -> "MqttPointLink":
         """A link to one device. Raises InvalidInput when its connection cannot be what the profile needs."""
         document = target.document
         if document.mqtt is None:
@@ -173,7 +173,7 @@ class MqttPointLinks:
             self._take(routes, kept, packets)
             hub.connection.acknowledge(generation, packet_ids)
 
-        connection = Connection(
+        connection = MqttConnection(
             settings,
             clock=self._clock,
             subscriptions=[mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_MOST_ONCE) for each in filters],
@@ -297,7 +297,7 @@ class MqttPointLink:
     def __init__(
         self,
         links: MqttPointLinks,
-        target: Target,
+        target: PointTarget,
         section: MqttSection,
         settings: MqttSettings,
         levels: dict[str, str],

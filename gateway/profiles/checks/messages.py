@@ -5,7 +5,7 @@ import numpy as np
 from gateway.profiles.language.base import Sign
 from gateway.profiles.language.messages import Member, MemberType
 from gateway.profiles.language.product import ProfileDocument
-from gateway.profiles.language.quantities import CATALOGUE, Canonical
+from gateway.profiles.language.quantities import CATALOGUE, CanonicalQuantity
 
 
 def message_faults(document: ProfileDocument) -> list[str]:
@@ -46,7 +46,7 @@ def message_faults(document: ProfileDocument) -> list[str]:
     return faults
 
 
-def _point_faults(point: Member, canonical: Canonical) -> list[str]:
+def _point_faults(point: Member, canonical: CanonicalQuantity) -> list[str]:
     faults: list[str] = []
     expected = {
         np.float64: MemberType.NUMBER,

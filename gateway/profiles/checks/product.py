@@ -10,7 +10,7 @@ from gateway.profiles.language.base import FLIPPED, Sign
 from gateway.profiles.language.control import Control, Step, Watchdog
 from gateway.profiles.language.points import REGISTERS, Identity, Match, Point, Reading
 from gateway.profiles.language.product import Overlay, ProfileDocument
-from gateway.profiles.language.quantities import READINGS, Canonical
+from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
 
 BATTERY_SIGNS = (Sign.DISCHARGE_POSITIVE, Sign.CHARGE_POSITIVE)
@@ -167,7 +167,7 @@ def _reading_faults(name: str, reading: Reading, points: dict[str, Point]) -> It
         yield from _number_faults(reading, canonical, points)
 
 
-def _number_faults(reading: Reading, canonical: Canonical, points: dict[str, Point]) -> Iterator[str]:
+def _number_faults(reading: Reading, canonical: CanonicalQuantity, points: dict[str, Point]) -> Iterator[str]:
     if reading.range is None:
         yield "range: missing; implausible values must be recognisable"
     if (reading.sign is not None) != bool(canonical.power):

@@ -25,7 +25,7 @@ from gateway.profiles.compiled.json_text import tolerant_json
 from gateway.profiles.language.base import FLIPPED, Sign
 from gateway.profiles.language.messages import Member, MemberType, Message
 from gateway.profiles.language.product import ProfileDocument
-from gateway.profiles.language.quantities import CATALOGUE, Canonical
+from gateway.profiles.language.quantities import CATALOGUE, CanonicalQuantity
 
 Columns = dict[str, NDArray[Any]]
 MAX_INTEGER = 2**53
@@ -39,7 +39,7 @@ _FORM_OF = {
 }
 
 
-class Refused(msgspec.DecodeError):
+class MessageRefused(msgspec.DecodeError):
     """A message that cannot be used at all; `reason` is one of a small, fixed set fit for a metric label."""
 
     def __init__(self, reason: str) -> None:
@@ -70,7 +70,7 @@ def _raw_range(point: Member) -> tuple[float, float] | None:
     return low, high
 
 
-def _annotation(point: Member, canonical: Canonical) -> Any:
+def _annotation(point: Member, canonical: CanonicalQuantity) -> Any:
     bounds = _raw_range(point)
     if point.type is MemberType.NUMBER:
         kind: Any = float if bounds is None else Annotated[float, msgspec.Meta(ge=bounds[0], le=bounds[1])]
@@ -93,7 +93,7 @@ def _read(payload: bytes) -> object:
         try:
             found = tolerant_json(payload)
         except ValueError:
-            raise Refused("malformed") from None
+            raise MessageRefused("malformed") from None
     return found
 
 
@@ -150,13 +150,13 @@ class Decoder:
         ]
 
     @staticmethod
-    def _default(point: Member, canonical: Canonical) -> Any:
+    def _default(point: Member, canonical: CanonicalQuantity) -> Any:
         if point.type is MemberType.NUMBER:
             return None
         return "" if point.type is MemberType.ENUM else canonical.unknown
 
     @staticmethod
-    def _members(point: Member | None, canonical: Canonical) -> dict[str, int] | None:
+    def _members(point: Member | None, canonical: CanonicalQuantity) -> dict[str, int] | None:
         if canonical.members is None:
             return None
         if point is None or point.values is None:
@@ -176,13 +176,13 @@ class Decoder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             row, unclear = self._lenient(payload)
         if row.device != device:
-            raise Refused("identity")
+            raise MessageRefused("identity")
         return row, unclear
 
     def _lenient(self, payload: bytes) -> tuple[Any, Unclear]:
         raw = _read(payload)
         if not isinstance(raw, dict) or not isinstance(raw.get(self._message.identity), str):
-            raise Refused("schema")
+            raise MessageRefused("schema")
         values: dict[str, Any] = {"device": raw[self._message.identity]}
         unclear = CLEAR
         for name, point in self._message.points.items():
@@ -191,14 +191,14 @@ class Decoder:
                 values[name] = self._converted(name, point, canonical, value)
             except msgspec.ValidationError:
                 if point.required:
-                    raise Refused("schema") from None
+                    raise MessageRefused("schema") from None
                 values[name] = self._default(point, canonical)
                 self.implausible += value is not None
                 if value is not None or (canonical.barring and point.key in raw):
                     unclear |= canonical.unclear
         return self._struct(**values), unclear
 
-    def _converted(self, name: str, point: Member, canonical: Canonical, value: object) -> Any:
+    def _converted(self, name: str, point: Member, canonical: CanonicalQuantity, value: object) -> Any:
         """One value as the struct has it. Raises msgspec.ValidationError."""
         if canonical.word:
             word = _word(value)

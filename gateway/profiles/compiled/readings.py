@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from gateway.profiles.compiled.points import Value, Values
 from gateway.profiles.language.base import FLIPPED
 from gateway.profiles.language.points import Case, Match, Reading
-from gateway.profiles.language.quantities import READINGS, Canonical
+from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
 
 Get = Callable[[Mapping[str, Value]], float]
 Doubt = Callable[[Values, float], bool]
@@ -156,7 +156,7 @@ def _number(reading: Reading) -> Get:
     return get
 
 
-def _cases(cases: tuple[Case, ...], otherwise: str | None, canonical: Canonical) -> Get:
+def _cases(cases: tuple[Case, ...], otherwise: str | None, canonical: CanonicalQuantity) -> Get:
     members = canonical.members or {}
     last = members[otherwise] if otherwise is not None else 0
 

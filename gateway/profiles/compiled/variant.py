@@ -25,7 +25,7 @@ GROUPS: tuple[Group, ...] = ("live", "energy", "slow", "once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canonical:
+class CanonicalReading:
     """One reading of a device in canonical words; NaN = unknown, enumerations as numbers. `reserve_again`: its reserve
     was not read for it, it is the one read before. `unclear`: what it says of its safety and is not understood."""
 
@@ -37,7 +37,7 @@ class Canonical:
         return self.quantities.get(name, float("nan"))
 
 
-class Program:
+class ProductVariant:
     """One variant of a product. `variant` is "" for the profile itself, else the overlay's name."""
 
     def __init__(self, document: ProfileDocument, overlay: Overlay | None = None) -> None:
@@ -119,7 +119,7 @@ class Program:
         """Fold what was read into `values`."""
         decode_all(self._order, raws, values, self.counts)
 
-    def canonical(self, values: Mapping[str, Value]) -> Canonical:
+    def canonical(self, values: Mapping[str, Value]) -> CanonicalReading:
         """What the values mean. Only `Values` know what of them was not understood."""
         quantities = {name: get(values) for name, get in self.readings.items()}
         unclear = CLEAR
@@ -127,7 +127,7 @@ class Program:
             for name, doubt in self._doubts.items():
                 if doubt(values, quantities[name]):
                     unclear |= READINGS[name].unclear
-        return Canonical(quantities=quantities, unclear=unclear)
+        return CanonicalReading(quantities=quantities, unclear=unclear)
 
     def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
         """Identity rules that do not hold, and products excluded that it is or may be, as text; empty = it is what the
@@ -189,14 +189,14 @@ class PointProduct:
 
     def __init__(self, document: ProfileDocument) -> None:
         self.document = document
-        self.base = Program(document)
-        self._overlays = [(overlay.when, Program(document, overlay)) for overlay in document.overlays]
+        self.base = ProductVariant(document)
+        self._overlays = [(overlay.when, ProductVariant(document, overlay)) for overlay in document.overlays]
 
     @property
-    def programs(self) -> list[Program]:
+    def programs(self) -> list[ProductVariant]:
         return [self.base, *(program for _, program in self._overlays)]
 
-    def variant(self, values: Mapping[str, Value]) -> Program:
+    def variant(self, values: Mapping[str, Value]) -> ProductVariant:
         """The program for a device that has been identified: the first overlay whose rules hold, else the base."""
         for when, program in self._overlays:
             if all(holds(match, values) for match in when):

@@ -11,7 +11,7 @@ TopicPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-./{}]+$"
 Source = Annotated[str, StringConstraints(min_length=3, max_length=300)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Unknown keys are faults, and so is a number that is none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
@@ -37,7 +37,7 @@ class EvidenceTag(StrEnum):
     EXPERIMENTAL = "experimental"
 
 
-class Evidence(Strict):
+class Evidence(StrictModel):
     """Where a fact comes from."""
 
     tag: EvidenceTag

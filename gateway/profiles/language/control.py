@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.profiles.language.base import Name, Strict
+from gateway.profiles.language.base import Name, StrictModel
 from gateway.profiles.language.points import Match, Scalar
 
 Quantity = Literal["setpoint_w", "magnitude_w", "grid_target_w", "inverter_target_w", "lease", "reserve_pct", "count"]
 
 
-class Step(Strict):
+class Step(StrictModel):
     """One step of a sequence: a write, writes in one request, a restore, a wait.
 
     `write` a point: `value` (a constant), `null` (JSON null), or `from` a quantity of the command: `setpoint_w` (+ =
@@ -60,14 +60,14 @@ class Step(Strict):
         return own + [name for step in self.together for name in step.touched()]
 
 
-class Heartbeat(Strict):
+class Heartbeat(StrictModel):
     """Writes that go on until the lease is over, apart from setpoints; they do not renew it."""
 
     every_s: Annotated[float, Field(gt=0, le=60)]
     steps: tuple[Step, ...] = Field(min_length=1)
 
 
-class Control(Strict):
+class Control(StrictModel):
     """How the product is steered.
 
     `domain`: where the setpoint acts. grid_connection = the meter, inverter_ac = behind PV: there the gateway closes
@@ -129,7 +129,7 @@ class Control(Strict):
         return named | ({"heartbeat": self.heartbeat.steps} if self.heartbeat else {})
 
 
-class Watchdog(Strict):
+class Watchdog(StrictModel):
     """What ends control when nobody refreshes it, and what the device falls back to.
 
     `in_command`: each command carries its lease. `device_timer`: `point` holds the time-out (0 means `zero_means`;

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gateway.profiles.language.base import Key, Sign, Strict, TopicPattern
+from gateway.profiles.language.base import Key, Sign, StrictModel, TopicPattern
 
 
 class MemberType(StrEnum):
@@ -21,7 +21,7 @@ class MemberType(StrEnum):
     ENUM = "enum"
 
 
-class Member(Strict):
+class Member(StrictModel):
     """One canonical quantity in a message: `canonical = raw * scale`, then the sign is made canonical.
 
     `range` is plausible canonical values, ends included; what lies outside is unknown, never clamped.
@@ -48,7 +48,7 @@ class Member(Strict):
         return self
 
 
-class Message(Strict):
+class Message(StrictModel):
     """One kind of message from the device. `identity` is the key that must repeat the device id of the topic."""
 
     topic: TopicPattern
@@ -65,7 +65,7 @@ class Message(Strict):
         return self
 
 
-class CommandForm(Strict):
+class CommandForm(StrictModel):
     """How one operation is written: constant members and the keys of the arguments it takes."""
 
     constants: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -73,7 +73,7 @@ class CommandForm(Strict):
     description: str = ""
 
 
-class Commands(Strict):
+class Commands(StrictModel):
     """Commands to the device, as JSON on one topic. `identity`, `id` and `valid_until` are keys of every command."""
 
     topic: TopicPattern

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from gateway.profiles.language.base import EvidenceTag, Key, Name, Sign, Source, Strict, TopicPattern
+from gateway.profiles.language.base import EvidenceTag, Key, Name, Sign, Source, StrictModel, TopicPattern
 
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/[^/]{1,64}){0,8}$")]
 HttpPath = Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_\-./{}?=&]*$", max_length=200)]
@@ -42,7 +42,7 @@ REGISTERS = {
 JSON_TYPES = (PointType.TEXT, PointType.NUMBER, PointType.INTEGER, PointType.BOOLEAN)
 
 
-class WriteTo(Strict):
+class WriteTo(StrictModel):
     """How a point that is no register is written.
 
     HTTP: `method` and `path`, the value as member `key` of a JSON body (`constants` beside it) or, without a key, as
@@ -69,7 +69,7 @@ class WriteTo(Strict):
         return self
 
 
-class Point(Strict):
+class Point(StrictModel):
     """One value on the wire.
 
     Modbus: `register` (zero-based, as on the wire) or SunSpec `model` + `offset` (in registers from the model's id
@@ -164,14 +164,14 @@ class Point(Strict):
         return self.access != "w"
 
 
-class Term(Strict):
+class Term(StrictModel):
     """A point's share in a sum."""
 
     point: Name
     times: float = 1.0
 
 
-class Match(Strict):
+class Match(StrictModel):
     """A test of one point: its value is one of `equals` (numbers after scaling, texts as they are), `begins` with one
     of these texts or `contains` one, has all or any of these bits set, or is a number `above` this one."""
 
@@ -192,14 +192,14 @@ class Match(Strict):
         return self
 
 
-class Case(Strict):
+class Case(StrictModel):
     """One line of a decision: the first case whose matches all hold gives the value."""
 
     when: tuple[Match, ...] = Field(min_length=1)
     value: str
 
 
-class Reading(Strict):
+class Reading(StrictModel):
     """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults and
     flags `any` of these matches (of faults the first is bit 0).
 
@@ -237,7 +237,7 @@ class Reading(Strict):
         return names + ([self.negative_when.point] if self.negative_when else [])
 
 
-class Identity(Strict):
+class Identity(StrictModel):
     """What a device says it is. All `rules` must hold at every connect, and none of `excludes`: products that answer
     like this one and mean something else. Else it is asked again now and then, never believed and never written."""
 

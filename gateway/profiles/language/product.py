@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gateway.domain.fleet.columns import SETTLE_S
-from gateway.profiles.language.base import Evidence, Name, Strict
+from gateway.profiles.language.base import Evidence, Name, StrictModel
 from gateway.profiles.language.control import Control, Watchdog
 from gateway.profiles.language.messages import Commands, Message
 from gateway.profiles.language.points import Identity, Match, Point, Reading
 from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
 
 
-class Facts(Strict):
+class Facts(StrictModel):
     """Facts of every device of the product. `delivery_s`: the longest a command may take to act, `settle_s`: how
     much longer its power may take to stand at the setpoint, 0 W passed through and ramps included; efficiencies are
     one-way, AC side. `soc_uncertainty_pct`: the most the SoC may be wrong by; with `drift_pct_per_cycle` it is less
@@ -37,7 +37,7 @@ class Facts(Strict):
     counter_step_wh: float | None = Field(default=None, gt=0, le=10_000)
 
 
-class Polling(Strict):
+class Polling(StrictModel):
     """Periods of the poll groups, s. `energy` samples go to settlement, `slow` points are read now and then."""
 
     live_s: Annotated[float, Field(ge=0.5, le=600)] = 5.0
@@ -45,7 +45,7 @@ class Polling(Strict):
     slow_s: Annotated[float, Field(ge=5, le=86_400)] = 300.0
 
 
-class Overlay(Strict):
+class Overlay(StrictModel):
     """What differs on some firmware or model: taken when all of `when` hold after identification. Points, readings
     and sections given here replace those of the same name."""
 
@@ -57,7 +57,7 @@ class Overlay(Strict):
     watchdog: Watchdog | None = None
 
 
-class ProfileDocument(Strict):
+class ProfileDocument(StrictModel):
     """One product. The file's name is `<profile>.yaml`."""
 
     language: Literal[1]

@@ -10,7 +10,7 @@ from gateway.domain.types import CLEAR, NEVER_MS, Grid, Mode, Unclear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canonical:
+class CanonicalQuantity:
     """A column: `dtype`, the value that means unknown, and for enumerations the member names. A `flag` is 1 or 0, a
     `word` a field of 64 bits. `unclear`: a device that says this and is not understood is not steered by what is left;
     nothing (0) where unknown is safe by itself."""
@@ -32,26 +32,26 @@ class Canonical:
         return bool(self.unclear) and self.dtype is not np.float64
 
 
-def _number(unit: str, *, power: str = "", unclear: Unclear = CLEAR) -> Canonical:
-    return Canonical(dtype=np.float64, unknown=float("nan"), unit=unit, power=power, unclear=unclear)
+def _number(unit: str, *, power: str = "", unclear: Unclear = CLEAR) -> CanonicalQuantity:
+    return CanonicalQuantity(dtype=np.float64, unknown=float("nan"), unit=unit, power=power, unclear=unclear)
 
 
-def _flag(unclear: Unclear) -> Canonical:
-    return Canonical(dtype=np.int8, unknown=0, flag=True, unclear=unclear)
+def _flag(unclear: Unclear) -> CanonicalQuantity:
+    return CanonicalQuantity(dtype=np.int8, unknown=0, flag=True, unclear=unclear)
 
 
-def _integer(unit: str = "", *, unknown: int = 0, required: bool = False) -> Canonical:
-    return Canonical(dtype=np.int64, unknown=unknown, unit=unit, required=required)
+def _integer(unit: str = "", *, unknown: int = 0, required: bool = False) -> CanonicalQuantity:
+    return CanonicalQuantity(dtype=np.int64, unknown=unknown, unit=unit, required=required)
 
 
 def _members(
     kind: type[Mode] | type[Grid] | type[CommandResult], *, required: bool = False, unclear: Unclear = CLEAR
-) -> Canonical:
+) -> CanonicalQuantity:
     names = {member.name.lower(): int(member) for member in kind}
-    return Canonical(dtype=np.int8, unknown=0, members=names, required=required, unclear=unclear)
+    return CanonicalQuantity(dtype=np.int8, unknown=0, members=names, required=required, unclear=unclear)
 
 
-LIVE: dict[str, Canonical] = {
+LIVE: dict[str, CanonicalQuantity] = {
     "device_t_ms": _integer("ms", unknown=NEVER_MS),
     "battery_w": _number("W", power="battery"),
     "soc_pct": _number("%"),
@@ -70,10 +70,10 @@ LIVE: dict[str, Canonical] = {
     "grid": _members(Grid, unclear=Unclear.GRID),
     "locked": _flag(Unclear.LOCKED),
     "opt_out": _flag(Unclear.OPT_OUT),
-    "faults": Canonical(dtype=np.int64, unknown=0, word=True, unclear=Unclear.FAULTS),
+    "faults": CanonicalQuantity(dtype=np.int64, unknown=0, word=True, unclear=Unclear.FAULTS),
     "cmd": _integer(),
 }
-ENERGY: dict[str, Canonical] = {
+ENERGY: dict[str, CanonicalQuantity] = {
     "boot": _integer(required=True),
     "seq": _integer(required=True),
     "t_ms": _integer("ms", required=True),
@@ -88,18 +88,18 @@ ENERGY: dict[str, Canonical] = {
     "pv_w": _number("W"),
     "load_w": _number("W"),
 }
-STATUS: dict[str, Canonical] = {
-    "online": Canonical(dtype=np.bool_, unknown=False, required=True),
+STATUS: dict[str, CanonicalQuantity] = {
+    "online": CanonicalQuantity(dtype=np.bool_, unknown=False, required=True),
 }
-ACK: dict[str, Canonical] = {
+ACK: dict[str, CanonicalQuantity] = {
     "cmd": _integer(required=True),
     "result": _members(CommandResult, required=True),
 }
-CATALOGUE: dict[str, dict[str, Canonical]] = {"live": LIVE, "energy": ENERGY, "status": STATUS, "ack": ACK}
+CATALOGUE: dict[str, dict[str, CanonicalQuantity]] = {"live": LIVE, "energy": ENERGY, "status": STATUS, "ack": ACK}
 
 # What a product with values at addresses may read: live state, and lifetime counters for settlement.
 COUNTERS = ("charge_counter_wh", "discharge_counter_wh")
-READINGS: dict[str, Canonical] = {
+READINGS: dict[str, CanonicalQuantity] = {
     **{name: canonical for name, canonical in LIVE.items() if name not in ("device_t_ms", "cmd")},
     **{name: ENERGY[name] for name in COUNTERS},
 }

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.profiles.language.base import Key, Name, Strict, TopicPattern
+from gateway.profiles.language.base import Key, Name, StrictModel, TopicPattern
 from gateway.profiles.language.points import HttpPath, Pointer
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
@@ -12,7 +12,7 @@ Register = Annotated[int, Field(ge=0, le=65535)]
 UnitId = Annotated[int, Field(ge=0, le=255)]
 
 
-class SunSpecBlocks(Strict):
+class SunSpecBlocks(StrictModel):
     """A repeating group: registers from the model's id word to the first block, the length of one, and how many there
     are. A device with another `count` is another product: what is in a block depends on it."""
 
@@ -21,7 +21,7 @@ class SunSpecBlocks(Strict):
     count: Annotated[int, Field(ge=1, le=64)]
 
 
-class SunSpec(Strict):
+class SunSpec(StrictModel):
     """Where to look for the "SunS" marker, in this order, and what the chain must hold."""
 
     bases: tuple[Register, ...] = (40000, 0, 50000)
@@ -30,7 +30,7 @@ class SunSpec(Strict):
     models_max: Annotated[int, Field(ge=1, le=200)] = 60
 
 
-class ModbusSection(Strict):
+class ModbusSection(StrictModel):
     """Modbus TCP. `units`: unit ids by name (`main` is the default of every point); a device's enrollment may override
     them. Reads are merged up to `registers_max` over gaps of at most `gap_max` registers and never across a register
     in `split_at`; `forbidden` ranges (first, last) are never touched. `spacing_s` between requests, `rest_s` after a
@@ -66,7 +66,7 @@ class ModbusSection(Strict):
         return self
 
 
-class Auth(Strict):
+class Auth(StrictModel):
     """How requests prove who we are; the secret itself belongs to the device's enrollment, by reference.
 
     `header`: the secret as header `name`. `basic`, `digest`: user name and secret. `login`: POST the `fields` (their
@@ -92,7 +92,7 @@ class Auth(Strict):
         return self
 
 
-class HttpSection(Strict):
+class HttpSection(StrictModel):
     """HTTP with JSON. `tls` none | verify | unverified (a self-signed certificate on the home network; enrollment may
     pin its fingerprint). At most `concurrency` requests at once per host and `spacing_s` between them. After `breaker`
     failures in a row the host is left alone for `breaker_s`; a 429 without Retry-After for `cool_down_s`.
@@ -111,7 +111,7 @@ class HttpSection(Strict):
     account_per_min: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
-class MqttKeepalive(Strict):
+class MqttKeepalive(StrictModel):
     """What must be published so that the device goes on publishing: `first` (payload after a connect) and `payload`,
     every `every_s`."""
 
@@ -121,7 +121,7 @@ class MqttKeepalive(Strict):
     payload: str = ""
 
 
-class MqttSection(Strict):
+class MqttSection(StrictModel):
     """Values on MQTT topics. `broker` device = the device has its own broker, fleet = the device is a client of ours.
     `variables` are topic levels, as `{name}`, that enrollment gives per device. `quiet_s`: silence after which the
     device counts as lost."""

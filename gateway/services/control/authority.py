@@ -11,7 +11,7 @@ from gateway.domain.control.compliance import obeyed, overridden
 from gateway.domain.control.leases import release_at
 from gateway.domain.control.ramp import in_turn
 from gateway.domain.fleet import reserve
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.types import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
 from gateway.ports.journal import Change, ControlEnded, ReserveChanged
@@ -26,14 +26,14 @@ RENEW_PART = 0.25
 
 
 @dataclass(slots=True)
-class CustodyStats:
+class AuthorityStats:
     """Counts of devices that left our hands by themselves."""
 
     overridden: int = 0
     leases_run_out: int = 0
 
 
-class Custody:
+class DeviceAuthority:
     """Keeps the control columns true to what the devices report; says what the journal should remember."""
 
     def __init__(self, settings: ControlSettings, *, fleet: Fleet) -> None:
@@ -45,7 +45,7 @@ class Custody:
         self._began_mono_ms = NEVER_MS
         self._newest_cmd = 0
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
-        self.stats = CustodyStats()
+        self.stats = AuthorityStats()
 
     def adopt(self, controlled: Iterable[DeviceId], now: Now, *, newest_cmd: int = 0) -> None:
         """Devices that were under control before a restart are so still, until their lease (at most the product's
@@ -54,13 +54,13 @@ class Custody:
         fleet = self._fleet
         control, plate = fleet.control, fleet.nameplate
         # Their event's index is a new one now: it is the one that has the device when it is first looked at.
-        self._left_event = dict.fromkeys(np.flatnonzero(control.held[: fleet.n] == Held.LEFT).tolist())
+        self._left_event = dict.fromkeys(np.flatnonzero(control.held[: fleet.n] == Authority.LEFT).tolist())
         held = np.zeros(fleet.n, dtype=np.bool_)
         held[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
-        control.held[: fleet.n] = np.where(held, Held.CONTROLLED, Held.FREE)
+        control.held[: fleet.n] = np.where(held, Authority.CONTROLLED, Authority.FREE)
         for slot in [slot for slot in self._left_event if held[slot]]:
             del self._left_event[slot]
-        control.held[list(self._left_event)] = Held.LEFT
+        control.held[list(self._left_event)] = Authority.LEFT
         control.event[: fleet.n] = -1
         control.release_mono_ms[: fleet.n] = NEVER_MS
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
@@ -92,12 +92,12 @@ class Custody:
         timed = fleet.nameplate.timed[:n]
         slack_ms = LEASE_MARGIN_MS + (1000 * fleet.nameplate.overrun_s[:n]).astype(np.int64)
         over = timed & (control.lease_end_mono_ms + slack_ms < now.mono_ms)
-        ended = (control.held == Held.CONTROLLED) & over
+        ended = (control.held == Authority.CONTROLLED) & over
         self.stats.leases_run_out += int(ended.sum())
         told = (control.cmd_applied >= control.cmd_sent) | (
             (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
         )
-        freed = ended | ((control.held == Held.RELEASING) & (told | over))
+        freed = ended | ((control.held == Authority.RELEASING) & (told | over))
         if freed.any():
             self._free(np.flatnonzero(freed))
             changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
@@ -110,7 +110,7 @@ class Custody:
             for slot in slots.tolist():
                 self._left_event[slot] = int(control.event[slot])
             self._free(slots)
-            control.held[slots] = Held.LEFT
+            control.held[slots] = Authority.LEFT
             self.stats.overridden += len(slots)
             changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
             log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
@@ -133,7 +133,7 @@ class Custody:
         control, live = self._fleet.control, self._fleet.live
         n = len(self._adopt)
         # What was written or handed back since the start is known better than by what is read.
-        self._adopt &= control.held[:n] == Held.CONTROLLED
+        self._adopt &= control.held[:n] == Authority.CONTROLLED
         # A reading from before the restart shows a power that a ramp has left behind.
         heard = self._adopt & (live.seen_mono_ms[:n] > self._began_mono_ms) & np.isfinite(live.battery_w[:n])
         # A product that does not tell who steers it may still be ours.
@@ -177,14 +177,14 @@ class Custody:
         control, plate = self._fleet.control, self._fleet.nameplate
         tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= reserve.STEP_PCT
         told = np.isfinite(self._fleet.live.reserve_pct[:n])
-        result: Bools = taking & (control.held[:n] == Held.FREE) & self.unguaranteed(n) & told & ~tried
+        result: Bools = taking & (control.held[:n] == Authority.FREE) & self.unguaranteed(n) & told & ~tried
         if result.any():
             result &= ~reserve.unsure(self._fleet.live.view(n), plate.view(n), control.view(n))
         return result
 
     def _free(self, slots: NDArray[np.intp]) -> None:
         control = self._fleet.control
-        control.held[slots] = Held.FREE
+        control.held[slots] = Authority.FREE
         control.event[slots] = -1
         control.idle[slots] = False
         control.setpoint_w[slots] = 0
@@ -202,15 +202,15 @@ class Custody:
             s for s, event in self._left_event.items() if s >= len(holder) or event is None or holder[s] != event
         ]:
             del self._left_event[slot]
-            self._fleet.control.held[slot] = Held.FREE
-            snapshot.control.held[slot] = Held.FREE
+            self._fleet.control.held[slot] = Authority.FREE
+            snapshot.control.held[slot] = Authority.FREE
 
     def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
         """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp. Those
         whose owners want it `at_once` go at once, as many as that is no step of the fleet."""
         control = self._fleet.control.view(snapshot.n)
         control.release_mono_ms[taking] = NEVER_MS
-        over = (snapshot.control.held == Held.CONTROLLED) & ~taking
+        over = (snapshot.control.held == Authority.CONTROLLED) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
             # The batteries of a home go together: one that is back covers the load the other is still feeding.
@@ -222,13 +222,13 @@ class Custody:
         if wanting.any():
             power_w = snapshot.control.setpoint_w.astype(np.float64)
             due = (due & ~wanting) | in_turn(wanting, power_w, self._settings.step_w)
-        result: Bools = ~taking & (due | (snapshot.control.held == Held.RELEASING))
+        result: Bools = ~taking & (due | (snapshot.control.held == Authority.RELEASING))
         return result
 
     def unattended(self, snapshot: Snapshot, now: Now) -> Bools:
         """Devices without a timer of their own whose lease nobody renewed: they do not revert unless told to."""
         over = snapshot.control.lease_end_mono_ms < now.mono_ms
-        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.held == Held.CONTROLLED)
+        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.held == Authority.CONTROLLED)
         return result
 
     def spread_s(self, slots: NDArray[np.integer]) -> float:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.clock import Clock
-from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
 from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import run
 from gateway.domain.types import EventId, Now, Slots
@@ -28,17 +28,17 @@ OWED_MAX = 10_000
 
 
 @dataclass(slots=True)
-class WriterStats:
+class CommandWriterStats:
     """Counts of commands; `forgotten`: changes the journal never took and that were too many to keep."""
 
     journal_failures: int = 0
     forgotten: int = 0
     reserves: int = 0
     writes: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
-    deliveries: dict[Delivery, int] = field(default_factory=lambda: dict.fromkeys(Delivery, 0))
+    deliveries: dict[WriteOutcome, int] = field(default_factory=lambda: dict.fromkeys(WriteOutcome, 0))
 
 
-class Writer:
+class CommandWriter:
     """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part.
 
     `reach` is the share of the newest commands that the broker or device took, 1 where there were none. `halted`:
@@ -66,7 +66,7 @@ class Writer:
         self._owed: list[Change] = []
         self.failing: str | None = None
         self.reach = 1.0
-        self.stats = WriterStats()
+        self.stats = CommandWriterStats()
 
     async def carry_out(
         self, todo: Plan, holder: NDArray[np.int32], changes: list[Change], now: Now, *, names: Mapping[int, EventId]
@@ -75,7 +75,7 @@ class Writer:
         into the same journal commit as the release plan. While the journal fails no device is newly taken; the rest
         goes on."""
         slots = todo.slots
-        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[run(slots)] == Held.FREE)
+        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[run(slots)] == Authority.FREE)
         owed = self._owed + changes
         changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
@@ -145,9 +145,9 @@ class Writer:
         self._fleet.control.written_reserve_pct[slots] = reserve_pct
         report = await self._send(batch)
         # It did not get there: it is tried again. A product that cannot be told (REFUSED) is controlled all the same.
-        absent = (report.delivery != Delivery.ACCEPTED) & (report.delivery != Delivery.REFUSED)
+        absent = (report.delivery != WriteOutcome.ACCEPTED) & (report.delivery != WriteOutcome.REFUSED)
         self._fleet.control.written_reserve_pct[slots[absent]] = np.nan
-        self.stats.reserves += int(np.count_nonzero(report.delivery == Delivery.ACCEPTED))
+        self.stats.reserves += int(np.count_nonzero(report.delivery == WriteOutcome.ACCEPTED))
 
     def _plans(self, slots: Slots, holder: NDArray[np.int32], names: Mapping[int, EventId]) -> list[Change]:
         out: list[Change] = []
@@ -173,8 +173,8 @@ class Writer:
     async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> CommandBatch:
         """Write, and note what is in force now: whatever may have arrived, which is returned."""
         report = await self._send(batch)
-        self.reach = float(np.mean(report.delivery == Delivery.ACCEPTED))
-        reached = (report.delivery == Delivery.ACCEPTED) | (report.delivery == Delivery.UNKNOWN)
+        self.reach = float(np.mean(report.delivery == WriteOutcome.ACCEPTED))
+        reached = (report.delivery == WriteOutcome.ACCEPTED) | (report.delivery == WriteOutcome.UNKNOWN)
         if not reached.all():
             batch = CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
         self._note(batch, holder)
@@ -191,8 +191,8 @@ class Writer:
         finally:
             if large:
                 self._link.hold_telemetry(False)
-        counts = np.bincount(report.delivery, minlength=len(Delivery)).tolist()
-        for delivery in Delivery:
+        counts = np.bincount(report.delivery, minlength=len(WriteOutcome)).tolist()
+        for delivery in WriteOutcome:
             self.stats.deliveries[delivery] += counts[delivery]
         return report
 
@@ -201,7 +201,7 @@ class Writer:
         released = batch.op == CommandOp.RELEASE
         control, sent_ms = self._fleet.control, self._clock.mono_ms()
         before_w = control.setpoint_w[at].copy()
-        moved = (batch.setpoint_w != before_w) | (control.held[at] == Held.FREE)
+        moved = (batch.setpoint_w != before_w) | (control.held[at] == Authority.FREE)
         control.before_w[at] = np.where(moved, before_w, control.before_w[at])
         control.changed_mono_ms[at] = np.where(moved, sent_ms, control.changed_mono_ms[at])
         control.ran_high_w[at] = np.maximum(control.ran_high_w[at], batch.setpoint_w)
@@ -213,11 +213,11 @@ class Writer:
         control.idle[at] = batch.op == CommandOp.BLOCK
         if not released.any():
             control.event[at] = holder[at]
-            control.held[at] = Held.CONTROLLED
+            control.held[at] = Authority.CONTROLLED
             control.lease_end_mono_ms[at] = sent_ms + batch.lease_s * 1000
             return
         control.event[at] = np.where(released, control.event[at], holder[at])
-        control.held[at] = np.where(released, Held.RELEASING, Held.CONTROLLED)
+        control.held[at] = np.where(released, Authority.RELEASING, Authority.CONTROLLED)
         control.lease_end_mono_ms[at] = np.where(
             released, control.lease_end_mono_ms[at], sent_ms + batch.lease_s * 1000
         )

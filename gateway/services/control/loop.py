@@ -19,12 +19,12 @@ from gateway.domain.control.availability import Availability, availability
 from gateway.domain.control.leases import rest
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.ramp import in_turn
-from gateway.domain.control.tracking import Course, CourseParams, Progress, Steered, steer
+from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
 from gateway.domain.events.arbitration import Claims
 from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
 from gateway.domain.events.delivery_records import Sight
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState
-from gateway.domain.fleet.columns import Bar, Held
+from gateway.domain.fleet.columns import Authority, ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.fleet.measured import Power, keep_parts, power_of
 from gateway.domain.limits.envelope import envelope
@@ -34,14 +34,14 @@ from gateway.domain.types import Bools, EventId, Floats, Ints, Now, Slots, Uncle
 from gateway.observability.metrics import Histogram
 from gateway.ports.journal import Change, Journal, JournalState
 from gateway.ports.links import DeviceLink
-from gateway.services.control.authority import Custody
-from gateway.services.control.command_writer import Writer
-from gateway.services.control.maintenance import NAMES, Upkeep
-from gateway.services.control.quarantine import Watch
+from gateway.services.control.authority import DeviceAuthority
+from gateway.services.control.command_writer import CommandWriter
+from gateway.services.control.maintenance import NAMES, Maintenance
+from gateway.services.control.quarantine import QuarantineWatch
 from gateway.services.control.stranded import Stranded
 from gateway.services.control.unclear import UnclearWatch
 from gateway.services.control.unmeasured import Unmeasured
-from gateway.services.events.delivery_records import Ledger
+from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import ControlSettings
 
@@ -87,10 +87,10 @@ class _Seen:
     follows: Bools
     power: Power
     left: Mapping[int, Slots]
-    steered: Steered
+    steered: Tracked
 
 
-class Control:
+class ControlLoop:
     """The one writer of setpoints. `telling`: somebody asks the ledger for what has changed."""
 
     def __init__(
@@ -110,13 +110,13 @@ class Control:
         self._dispatcher = dispatcher
         self._journal = journal
         self._clock = clock
-        self._writer = Writer(
+        self._writer = CommandWriter(
             settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, halted=self._halted
         )
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
-        self._custody = Custody(settings, fleet=fleet)
-        self.upkeep = Upkeep(settings.upkeep, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000)
-        self._courses: Mapping[int, Course] = {}
+        self._custody = DeviceAuthority(settings, fleet=fleet)
+        self.upkeep = Maintenance(settings.upkeep, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000)
+        self._courses: Mapping[int, Tracking] = {}
         self._progress: Mapping[int, Progress] = {}
         self._attributed: Mapping[int, float] = {}
         self._releasing_all = False
@@ -124,10 +124,10 @@ class Control:
         self._last_tick_ms: int | None = None
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._feeders_w: Floats = np.empty(0)
-        self.watch = Watch(fleet)
+        self.watch = QuarantineWatch(fleet)
         self.stranded = Stranded(fleet)
         self._unclear = UnclearWatch(fleet)
-        self.ledger = Ledger(fleet, telling=telling)
+        self.ledger = DeliveryRecords(fleet, telling=telling)
         self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
@@ -213,7 +213,7 @@ class Control:
         power = power_of(snapshot, now, self._seen_mono_ms)
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
         keep_parts(snapshot, power.heard_s > 0)
-        steered = steer(
+        steered = track(
             events, claims, self._courses, snapshot, allowed, follows, power, now, dt_s, self._params(),
             stalled=self._writer.reach < REACH_MIN,
         )  # fmt: skip
@@ -238,9 +238,9 @@ class Control:
         """Whether nobody is to be given power any more: devices are only handed back."""
         return self._releasing_all or self._dispatcher.stopped
 
-    def _params(self) -> CourseParams:
+    def _params(self) -> TrackingParams:
         settings = self._settings
-        return CourseParams(
+        return TrackingParams(
             fleet_w_per_s=settings.fleet_w_per_s,
             horizon_s=settings.horizon_s,
             program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
@@ -263,21 +263,21 @@ class Control:
         """Write down who is kept out, and what the programs of each device ask of limits."""
         control = snapshot.control
         chosen = self._dispatcher.holds.bars(self._fleet, now)
-        chosen |= (snapshot.live.opt_out != 0) * np.uint8(Bar.OPTED_OUT)
+        chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)
         # one home is held at once; a whole group that is held in one breath is no step either
-        stopping = (chosen & ~control.bars != 0) & (control.held == Held.CONTROLLED) & (control.setpoint_w != 0)
+        stopping = (chosen & ~control.bars != 0) & (control.held == Authority.CONTROLLED) & (control.setpoint_w != 0)
         if stopping.any():
             at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._settings.step_w)
             chosen &= np.where(stopping & ~at_once, control.bars, chosen)
         control.bars[:] = self.watch.bars() | chosen
-        control.bars[list(self._fleet.moving)] |= np.uint8(Bar.MOVING)
+        control.bars[list(self._fleet.moving)] |= np.uint8(ExclusionReason.MOVING)
         control.pays_export[:] = pays_export(events, claims)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 
     def _plan(self, seen: _Seen) -> tuple[Bools, Plan]:
         """Whose reserve is to be raised first, and what to write."""
         now, snapshot, steered = seen.now, seen.snapshot, seen.steered
-        opted_out = (snapshot.control.bars & np.uint8(Bar.OPTED_OUT)) != 0
+        opted_out = (snapshot.control.bars & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         # an owner's word that nobody understood may have been a no
         opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
         taking = steered.taking & ~opted_out
@@ -287,7 +287,7 @@ class Control:
             after_s=self._settings.rest_after_s,
         )  # fmt: skip
         taking &= ~resting.free
-        stopped = taking & (snapshot.control.held == Held.FREE) & (steered.wanted_w == 0)
+        stopped = taking & (snapshot.control.held == Authority.FREE) & (steered.wanted_w == 0)
         taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
         # who is not to be written is not told a reserve either
         low = self._custody.reserves_due(taking & seen.allowed.controllable)
@@ -335,7 +335,7 @@ class Control:
 
     def _left(self, events: Sequence[ActiveEvent], snapshot: Snapshot, now: Now) -> dict[int, Slots]:
         """Devices whose owners want no part, by event."""
-        everywhere = np.flatnonzero(snapshot.control.bars & np.uint8(Bar.OPTED_OUT)).astype(np.int32)
+        everywhere = np.flatnonzero(snapshot.control.bars & np.uint8(ExclusionReason.OPTED_OUT)).astype(np.int32)
         out: dict[int, Slots] = {}
         for event in events:
             own = self._dispatcher.opted_out(event, now)
@@ -353,13 +353,13 @@ class Control:
         self._releasing_all = release
         control, plate, n = self._fleet.control, self._fleet.nameplate, self._fleet.n
         if not release:
-            if not (~plate.timed[:n] & (control.held[:n] == Held.CONTROLLED)).any():
+            if not (~plate.timed[:n] & (control.held[:n] == Authority.CONTROLLED)).any():
                 return
             self._releasing_untimed = True
         bound_s = self._custody.spread_s(np.arange(n)) + RELEASE_SLACK_S
         deadline_ms = self._clock.mono_ms() + round(bound_s * 1000)
         while self._clock.mono_ms() < deadline_ms:
-            waiting = np.isin(control.held[:n], (int(Held.CONTROLLED), int(Held.RELEASING)))
+            waiting = np.isin(control.held[:n], (int(Authority.CONTROLLED), int(Authority.RELEASING)))
             if not (waiting if release else waiting & ~plate.timed[:n]).any():
                 return
             await asyncio.sleep(0.2)
@@ -388,7 +388,7 @@ class Control:
         held = self._fleet.control.held[: self._fleet.n]
         return (
             not any(index >= 0 for index in self._progress)
-            and not np.isin(held, (int(Held.CONTROLLED), int(Held.RELEASING))).any()
+            and not np.isin(held, (int(Authority.CONTROLLED), int(Authority.RELEASING))).any()
         )
 
     def progress(self, entry: BookEntry) -> Progress | None:

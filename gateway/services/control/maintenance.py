@@ -18,7 +18,7 @@ from gateway.domain.fleet.measured import Power
 from gateway.domain.types import Bools, EventId, Floats, Now, Slots
 from gateway.services.control.rebound import REBOUNDS_MAX, Rebound
 from gateway.services.events.intake import Dispatcher
-from gateway.services.settings import UpkeepSettings
+from gateway.services.settings import MaintenanceSettings
 
 PROGRAM = "upkeep"
 
@@ -41,17 +41,17 @@ OVER = (EventState.COMPLETED, EventState.CANCELLED, EventState.SCHEDULED)
 
 
 @dataclass(slots=True)
-class UpkeepStats:
+class MaintenanceStats:
     """Devices charged now up to their reserve, and full."""
 
     recovering: int = 0
     filling: int = 0
 
 
-class Upkeep:
+class Maintenance:
     """Keeps who is to be charged, and what comes back after events."""
 
-    def __init__(self, settings: UpkeepSettings, *, fleet: Fleet, recharge_w: float) -> None:
+    def __init__(self, settings: MaintenanceSettings, *, fleet: Fleet, recharge_w: float) -> None:
         self._settings = settings
         self._recharge_w = recharge_w
         self._fleet = fleet
@@ -59,7 +59,7 @@ class Upkeep:
         self._looked_ms: int | None = None
         self._tick_ms: int | None = None
         self.rebounds: dict[EventId, Rebound] = {}
-        self.stats = UpkeepStats()
+        self.stats = MaintenanceStats()
 
     def events(self, now: Now) -> list[ActiveEvent]:
         """What is to be done now, as events that come after all others; whoever asks knows that nothing is stopped."""

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import Unclear
 from gateway.observability.metrics import Sample
-from gateway.services.control.loop import Control
+from gateway.services.control.loop import ControlLoop
 from gateway.services.events.intake import Dispatcher
 
 UP_AGE_S = 120.0
@@ -38,13 +38,13 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
             value=int(np.count_nonzero(fleet.live.unclear[:n] & member)),
             labels=(("member", str(member.name).lower()),),
         )
-    for held in Held:
+    for held in Authority:
         count = int(np.count_nonzero(fleet.control.held[:n] == held))
         label = (("held", held.name.lower()),)
         yield Sample(name="gateway_devices_held", help="Devices by who has them.", value=count, labels=label)
 
 
-def control_samples(control: Control) -> Iterable[Sample]:
+def control_samples(control: ControlLoop) -> Iterable[Sample]:
     """What narrows, what is written, what devices answer, what events deliver."""
     yield from _reasons(control)
     for cause, count in control.writes.writes.items():
@@ -107,7 +107,7 @@ def control_samples(control: Control) -> Iterable[Sample]:
             )  # fmt: skip
 
 
-def dispatch_samples(dispatcher: Dispatcher, control: Control) -> Iterable[Sample]:
+def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[Sample]:
     """What was decided, who is kept out, what upkeep does."""
     for outcome, count in dispatcher.outcomes.items():
         yield _counter("gateway_events_decided", "Events decided.", count, "outcome", outcome)
@@ -126,7 +126,7 @@ def dispatch_samples(dispatcher: Dispatcher, control: Control) -> Iterable[Sampl
     yield Sample(name="gateway_rebound_watts", help="Power taken back after events.", value=now_w)
 
 
-def _reasons(control: Control) -> Iterable[Sample]:
+def _reasons(control: ControlLoop) -> Iterable[Sample]:
     allowed = control.envelope
     if allowed is None:
         return

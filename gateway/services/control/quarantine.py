@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.control.compliance import Conduct, ResponseParams, deaf_for_s, keep_up, responsive
+from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive, unresponsive_for_s
 from gateway.domain.control.quarantine import LossParams, lost_products, wrong_products, wrong_way
-from gateway.domain.fleet.columns import Bar
+from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, DeviceId, Now
@@ -27,7 +27,7 @@ LOSS_EVERY_MS = 5_000
 SILENT_S = 60
 
 
-class Watch:
+class QuarantineWatch:
     """Keeps what is held against devices. `quarantined`: why, by device or, behind `product:`, by profile."""
 
     def __init__(self, fleet: Fleet) -> None:
@@ -73,13 +73,13 @@ class Watch:
         return np.array([slot for slot in (fleet.slot_of.get(name),) if slot is not None and slot < n], dtype=np.intp)
 
     def bars(self) -> NDArray[np.uint8]:
-        """`Bar` bits of every device."""
+        """`ExclusionReason` bits of every device."""
         n, profile = self._fleet.n, self._fleet.nameplate.profile[: self._fleet.n]
         bits = np.zeros(n, dtype=np.uint8)
         if self.quarantined:
-            bits[self._quarantined()] |= np.uint8(Bar.QUARANTINED)
+            bits[self._quarantined()] |= np.uint8(ExclusionReason.QUARANTINED)
         if self._frozen:
-            bits[np.isin(profile, list(self._frozen))] |= np.uint8(Bar.FROZEN)
+            bits[np.isin(profile, list(self._frozen))] |= np.uint8(ExclusionReason.FROZEN)
         return bits
 
     def _quarantined(self) -> Bools:
@@ -104,7 +104,7 @@ class Watch:
 
     def look(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
         """Judge what devices did since the last tick; what the journal should remember. It counts at once."""
-        self.silent = deaf_for_s(self._conduct, follows, now) >= SILENT_S
+        self.silent = unresponsive_for_s(self._conduct, follows, now) >= SILENT_S
         if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOSS_EVERY_MS:
             self._looked_ms = now.mono_ms
             self._look_for_losses(snapshot, now)

@@ -21,7 +21,7 @@ BACK_PART = 0.05
 
 
 @dataclass(slots=True)
-class Gap:
+class MeasurementGap:
     """What is steered unmeasured now: `devices`, and the `part` of steered power that they carry."""
 
     devices: int = 0
@@ -40,8 +40,8 @@ class Unmeasured:
     """Keeps, of the fleet and of each running event, what is steered without readings."""
 
     def __init__(self) -> None:
-        self.fleet = Gap()
-        self._gaps: dict[int, Gap] = {}
+        self.fleet = MeasurementGap()
+        self._gaps: dict[int, MeasurementGap] = {}
 
     def look(self, events: Sequence[ActiveEvent], claims: Claims, power: Power, names: Mapping[int, EventId]) -> None:
         """After a tick. `names`: the events' ids by index."""
@@ -50,7 +50,7 @@ class Unmeasured:
         for index in self._gaps.keys() - {event.index for event in steering}:
             del self._gaps[index]
         for event in steering:
-            gap = self._gaps.setdefault(event.index, Gap())
+            gap = self._gaps.setdefault(event.index, MeasurementGap())
             if gap.look(*power.unmeasured(claims.shares[event.index])):
                 _tell(gap, names.get(event.index, EventId("unknown")))
 
@@ -62,7 +62,7 @@ class Unmeasured:
         return [f"control: no readings of {self.fleet.devices} steered devices ({part}), what they do is assumed"]
 
 
-def _tell(gap: Gap, event: EventId) -> None:
+def _tell(gap: MeasurementGap, event: EventId) -> None:
     told = {"event": event, "count": gap.devices, "part_pct": round(100 * gap.part, 1)}
     if gap.open:
         log.warning("readings are missing of devices that are steered; what they do is assumed", extra=told)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gateway.domain.commands import CommandBatch, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, WriteOutcome, WriteReport
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckToken
 from gateway.ports.links import DeviceLink, Emit
 
 
-class Router:
+class CommandRouter:
     """A `DeviceLink` over several. The first link serves every profile that no other names."""
 
     def __init__(self, fleet: Fleet, main: DeviceLink, others: Sequence[tuple[frozenset[int], DeviceLink]]) -> None:
@@ -39,7 +39,7 @@ class Router:
         reports = await asyncio.gather(
             *(link.write(_rows(batch, mine), deadline_mono_ms=deadline_mono_ms) for mine, link in parts)
         )
-        delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
+        delivery = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
         for (mine, _), report in zip(parts, reports, strict=True):
             delivery[mine] = report.delivery
         return WriteReport(delivery=delivery)

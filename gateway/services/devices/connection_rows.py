@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.profiles.language.base import Name
 from gateway.profiles.language.product import ProfileDocument
 
@@ -93,20 +93,20 @@ Parameters = Annotated[
 SecretReference = Annotated[str, AfterValidator(_line), AfterValidator(_secret)]
 
 
-def connection_faults(document: ProfileDocument, connection: Connection | None) -> Iterator[str]:
+def connection_faults(document: ProfileDocument, connection: DeviceConnection | None) -> Iterator[str]:
     """What of a row's connection does not fit its profile, each with the column."""
     if document.messages:
         if connection is not None:
             yield "address: the device comes to us; a connection cannot be given"
         return
-    given = connection or Connection(url="")
+    given = connection or DeviceConnection(url="")
     yield from _address_faults(document, given)
     yield from _unit_faults(document, given)
     yield from _parameter_faults(document, given)
     yield from _access_faults(document, given)
 
 
-def _address_faults(document: ProfileDocument, given: Connection) -> Iterator[str]:
+def _address_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
     if document.mqtt is not None and document.mqtt.broker == "fleet":
         if given.url:
             yield "address: the device is a client of our own broker"
@@ -128,14 +128,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _unit_faults(document: ProfileDocument, given: Connection) -> Iterator[str]:
+def _unit_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
     known = document.modbus.units if document.modbus is not None else {}
     for name, _ in given.units:
         if name not in known:
             yield f"units: {name!r} is none of the profile's" + (f" ({', '.join(known)})" if known else "")
 
 
-def _parameter_faults(document: ProfileDocument, given: Connection) -> Iterator[str]:
+def _parameter_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
     """Exactly the variables of the topics; besides, what says more surely which device it is."""
     wanted = document.mqtt.variables if document.mqtt is not None else ()
     optional = {"device"} if document.mqtt is not None else set()
@@ -156,7 +156,7 @@ def _parameter_faults(document: ProfileDocument, given: Connection) -> Iterator[
             yield "parameters: 'fingerprint' is a SHA-256 in hexadecimal"
 
 
-def _access_faults(document: ProfileDocument, given: Connection) -> Iterator[str]:
+def _access_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
     auth = document.http.auth if document.http is not None else None
     if document.modbus is not None or (auth is not None and auth.kind == "none"):
         if given.username or given.secret:
@@ -171,7 +171,7 @@ def place_of(document: ProfileDocument, device: Device) -> Place | None:
     """Where a device answers: two devices at one place would be one battery steered twice. None = it comes to us.
 
     Host and port, the unit `main`, and on a broker the levels that name the device."""
-    connection = device.connection or Connection(url="")
+    connection = device.connection or DeviceConnection(url="")
     section: Any = document.modbus or document.http or document.mqtt
     if section is None or document.messages:
         return None
@@ -180,7 +180,7 @@ def place_of(document: ProfileDocument, device: Device) -> Place | None:
     return f"{parts.hostname or ''}:{parts.port or section.port}", unit, _levels(document, device, connection)
 
 
-def _levels(document: ProfileDocument, device: Device, connection: Connection) -> tuple[tuple[str, str], ...]:
+def _levels(document: ProfileDocument, device: Device, connection: DeviceConnection) -> tuple[tuple[str, str], ...]:
     if document.mqtt is None:
         return ()
     parameters = dict(connection.parameters)

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 from gateway.clock import Clock
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal, PriorRestored, PriorSaved, Setting
 from gateway.ports.links import PointLink
 from gateway.profiles.compiled.points import Unwritable, Value
 from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
-from gateway.profiles.compiled.variant import Program
+from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Command:
 
 
 @dataclass(slots=True)
-class SteeringStats:
+class DeviceControlStats:
     """Counts over all devices of a service."""
 
     requests: int = 0
@@ -61,12 +61,12 @@ class SteeringStats:
 class Done:
     """What became of a command: its way to the device, and the answer (NONE = not known)."""
 
-    delivery: Delivery
+    delivery: WriteOutcome
     result: CommandResult
     why: str = ""
 
 
-class Steering:
+class DeviceControl:
     """One device's control episode. `values` is the session's: the newest known value of each point; `prior` what the
     journal holds of settings saved, by device, kept true here."""
 
@@ -78,7 +78,7 @@ class Steering:
         prior: MutableMapping[DeviceId, Mapping[str, Setting]],
         journal: Journal,
         clock: Clock,
-        stats: SteeringStats,
+        stats: DeviceControlStats,
     ) -> None:
         self._device = device
         self._values = values
@@ -130,12 +130,12 @@ class Steering:
         """Whether somebody else has written what we had written."""
         return self._foreign >= FOREIGN_POLLS
 
-    async def obey(self, command: Command, program: Program, link: PointLink) -> Done:
+    async def obey(self, command: Command, program: ProductVariant, link: PointLink) -> Done:
         """Carry out one command. Raises LinkDown, PeerBusy and ProtocolViolation: then its effect is unknown."""
         if command.valid_until_ms < self._clock.now().utc_ms:
-            return Done(delivery=Delivery.NOT_SENT, result=CommandResult.EXPIRED)
+            return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.EXPIRED)
         if command.cmd <= self._newest_cmd:
-            return Done(delivery=Delivery.NOT_SENT, result=CommandResult.OLDER)
+            return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.OLDER)
         self._newest_cmd = command.cmd
         steps = program.sequence(command.op, command.setpoint_w)
         stops = command.op is CommandOp.RELEASE and program.control is not None and program.control.stop_only
@@ -154,7 +154,7 @@ class Steering:
         except PeerRefused as error:
             return self._refuse(str(error))
 
-    async def _power(self, command: Command, steps: tuple[Step, ...], program: Program, link: PointLink) -> Done:
+    async def _power(self, command: Command, steps: tuple[Step, ...], program: ProductVariant, link: PointLink) -> Done:
         unmet = program.unmet(self._values)
         if unmet:
             return self._refuse(unmet[0])
@@ -166,7 +166,7 @@ class Steering:
             self._actions(sequence, command, program)
             why = await self._save(control.saves, program, link)
             if why:
-                return Done(delivery=Delivery.NOT_SENT, result=CommandResult.NONE, why=why)
+                return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.NONE, why=why)
         todo = self._actions(sequence, command, program)
         written: list[PointWrite] = []
         # The device's own timer may start with the first write.
@@ -193,7 +193,7 @@ class Steering:
         self.in_force = command
         self._force_end_ms = from_ms + round(1000 * command.lease_s) if command else 0
 
-    async def _release(self, steps: tuple[Step, ...], program: Program, link: PointLink) -> Done:
+    async def _release(self, steps: tuple[Step, ...], program: ProductVariant, link: PointLink) -> Done:
         self._force(None)
         self._watched = {}
         saved = await self._still_ours(program, link)
@@ -208,7 +208,7 @@ class Steering:
         self._engaged, self._touched, self._foreign = False, {}, 0
         return done
 
-    async def tidy(self, program: Program, link: PointLink) -> None:
+    async def tidy(self, program: ProductVariant, link: PointLink) -> None:
         """Restore what an episode left behind that nobody ended: the device's timer did, or a crash of ours. Not before
         a whole lease has passed since the last command or the start: whoever goes on renews it in that time. A device
         that somebody else steers is left alone."""
@@ -235,7 +235,7 @@ class Steering:
                 log.warning("a restored device is still on the list", extra={"device": self._device, "why": str(error)})
         self._book.pop(self._device, None)
 
-    async def _hand_back(self, program: Program, link: PointLink) -> None:
+    async def _hand_back(self, program: ProductVariant, link: PointLink) -> None:
         """A sequence stopped half way: leave the device as it was, as far as it lets us."""
         self._stats.half_way += 1
         control = program.control
@@ -246,7 +246,7 @@ class Steering:
             log.warning("a device could not be handed back", extra={"device": self._device, "why": str(error)})
         self._force(None)
 
-    async def _save(self, names: tuple[str, ...], program: Program, link: PointLink) -> str:
+    async def _save(self, names: tuple[str, ...], program: ProductVariant, link: PointLink) -> str:
         """Make durable what the settings are now; why not, or ""."""
         if names:
             program.decode(await link.read(names), self._values)
@@ -270,7 +270,7 @@ class Steering:
         return ""
 
     @staticmethod
-    def _is_ours(name: str, value: Value, program: Program) -> bool:
+    def _is_ours(name: str, value: Value, program: ProductVariant) -> bool:
         """Whether control itself puts a point to `value`: what is left of an episode, or still shown of it, is not what
         an owner had set."""
         control = program.control
@@ -279,10 +279,10 @@ class Steering:
         return any(part.write == name and part.value is not None and part.value == value for part in parts)
 
     @staticmethod
-    def _release_steps(program: Program) -> tuple[Step, ...]:
+    def _release_steps(program: ProductVariant) -> tuple[Step, ...]:
         return program.control.release if program.control is not None else ()
 
-    async def _still_ours(self, program: Program, link: PointLink) -> dict[str, Value]:
+    async def _still_ours(self, program: ProductVariant, link: PointLink) -> dict[str, Value]:
         """What to restore: settings that show something else than what we wrote are somebody's new choice and stay."""
         saved: dict[str, Value] = dict(self._prior or {})
         touched = [name for name in saved if name in self._touched and program.points[name].readable]
@@ -296,7 +296,7 @@ class Steering:
         return saved
 
     def _actions(
-        self, steps: Iterable[Step], command: Command, program: Program, *, left_s: float | None = None
+        self, steps: Iterable[Step], command: Command, program: ProductVariant, *, left_s: float | None = None
     ) -> list[Action]:
         """What to do for a command, or for one that is in force already and has `left_s` of its lease."""
         setpoint_w = program.quantised(command.setpoint_w) if command.op is CommandOp.SETPOINT else 0.0
@@ -310,7 +310,7 @@ class Steering:
         )
         return program.actions(tuple(steps), given, self._values, self._prior or {})
 
-    def _targets(self, setpoint_w: float, program: Program) -> dict[str, float]:
+    def _targets(self, setpoint_w: float, program: ProductVariant) -> dict[str, float]:
         """The grid power (+ = import) and the inverter's power (+ = out) at which the battery gives `setpoint_w`;
         nothing where the newest readings are too old, NaN where they are missing."""
         age_ms = self._clock.mono_ms() - self.read_mono_ms
@@ -321,7 +321,7 @@ class Steering:
         return {"grid_target_w": grid_w + battery_w - setpoint_w, "inverter_target_w": setpoint_w + pv_w}
 
     async def _send(
-        self, todo: Iterable[Action], program: Program, link: PointLink, written: list[PointWrite] | None = None
+        self, todo: Iterable[Action], program: ProductVariant, link: PointLink, written: list[PointWrite] | None = None
     ) -> list[PointWrite]:
         """Carry out actions in order; what was taken is added to `written`."""
         out: list[PointWrite] = [] if written is None else written
@@ -339,7 +339,7 @@ class Steering:
                     self._values[write.point] = write.value
         return out
 
-    def _spend(self, request: Request, program: Program) -> None:
+    def _spend(self, request: Request, program: ProductVariant) -> None:
         """Count writes of what wears the device's memory. Raises Unwritable when a day's budget is used up."""
         today = self._clock.now().utc_ms // DAY_MS
         for write in request.writes:
@@ -353,14 +353,14 @@ class Steering:
                 raise Unwritable(f"{write.point}: {most} writes a day are used up")
             self._written_today[write.point] = (today, count + 1)
 
-    async def _confirmed(self, written: list[PointWrite], program: Program, link: PointLink) -> Done:
+    async def _confirmed(self, written: list[PointWrite], program: ProductVariant, link: PointLink) -> Done:
         """Read back what the product shows."""
         expected = {write.point: write for write in written if self._shown(write.point, program)}
-        accepted = Done(delivery=Delivery.ACCEPTED, result=CommandResult.APPLIED)
+        accepted = Done(delivery=WriteOutcome.ACCEPTED, result=CommandResult.APPLIED)
         if not expected:
             # A broker's acknowledgement is not the device's: what became of it is not known.
             brokered = program.document.transport == "mqtt" and bool(written)
-            return Done(delivery=Delivery.ACCEPTED, result=CommandResult.NONE) if brokered else accepted
+            return Done(delivery=WriteOutcome.ACCEPTED, result=CommandResult.NONE) if brokered else accepted
         settle_s = program.control.settle_s if program.control is not None else 0.0
         lag_s = max(program.points[name].readback_s or 0.0 for name in expected)
         late = ""
@@ -375,17 +375,17 @@ class Steering:
             late = next(name for name, holds in held.items() if not holds)
         self._stats.not_held += 1
         return Done(
-            delivery=Delivery.ACCEPTED, result=CommandResult.REFUSED, why=f"{late} does not hold what was written"
+            delivery=WriteOutcome.ACCEPTED, result=CommandResult.REFUSED, why=f"{late} does not hold what was written"
         )
 
     @staticmethod
-    def _shown(name: str, program: Program) -> bool:
+    def _shown(name: str, program: ProductVariant) -> bool:
         """Whether a read proves a write of the point: a timer that counts down does not."""
         point, watchdog = program.points[name], program.watchdog
         counts = watchdog is not None and watchdog.kind == "countdown" and watchdog.point == name
         return point.readable and point.poll != "never" and point.readback_s is not None and not counts
 
-    def _watch(self, written: list[PointWrite], program: Program) -> None:
+    def _watch(self, written: list[PointWrite], program: ProductVariant) -> None:
         now_ms, live = self._clock.mono_ms(), set(program.groups["live"])
         settle_s = program.control.settle_s if program.control is not None else 0.0
         for write in written:
@@ -393,7 +393,7 @@ class Steering:
                 lag_s = max(settle_s, program.points[write.point].readback_s or 0.0)
                 self._watched[write.point] = (write, now_ms + 1000 * lag_s)
 
-    def look(self, program: Program) -> None:
+    def look(self, program: ProductVariant) -> None:
         """After a poll: whether what we wrote still stands. One odd reading is none; two are somebody else."""
         if not self.running:
             self._watched = {}
@@ -409,7 +409,7 @@ class Steering:
             self._stats.foreign += 1
             log.warning("somebody else writes to a device", extra={"device": self._device, "point": known[0]})
 
-    async def follow(self, program: Program, link: PointLink) -> None:
+    async def follow(self, program: ProductVariant, link: PointLink) -> None:
         """Work the grid target out anew and write it, while a command is in force. Stale readings stop it: the lease
         then runs out."""
         command = self.in_force
@@ -421,7 +421,7 @@ class Steering:
         except (Unwritable, PeerRefused, PeerBusy) as error:
             log.info("a grid target was not renewed", extra={"device": self._device, "why": str(error)})
 
-    async def _again(self, steps: tuple[Step, ...], command: Command, program: Program, link: PointLink) -> bool:
+    async def _again(self, steps: tuple[Step, ...], command: Command, program: ProductVariant, link: PointLink) -> bool:
         """Write for a command that is in force already; whether anything was. Only a new command renews the lease: what
         is written here carries what is left of it, and nothing is once that is less than the product's timer takes."""
         left_s = (self._force_end_ms - self._clock.mono_ms()) / 1000
@@ -438,7 +438,7 @@ class Steering:
             self._watch(written, program)
         return bool(written)
 
-    async def _written_over(self, program: Program, link: PointLink) -> bool:
+    async def _written_over(self, program: ProductVariant, link: PointLink) -> bool:
         """Whether what we wrote does not stand any more, asked before it is written anew: between two polls an owner's
         choice would be undone before anybody had seen it. The lease then runs out, or a command renews it."""
         now_ms = self._clock.mono_ms()
@@ -447,7 +447,7 @@ class Steering:
             program.decode(await link.read(names), self._values)
         return not all(shows(program.codecs[name], self._values, self._watched[name][0]) for name in names)
 
-    async def beat(self, program: Program, link: PointLink) -> None:
+    async def beat(self, program: ProductVariant, link: PointLink) -> None:
         """One heartbeat, while a command is in force."""
         command, control = self.in_force, program.control
         if command is None or not self.running or control is None or control.heartbeat is None or self.taken_over:
@@ -463,7 +463,7 @@ class Steering:
         if why != self._refused_for:
             self._refused_for = why
             log.warning("a command was refused", extra={"device": self._device, "why": why})
-        return Done(delivery=Delivery.REFUSED, result=CommandResult.REFUSED, why=why)
+        return Done(delivery=WriteOutcome.REFUSED, result=CommandResult.REFUSED, why=why)
 
 
 def _expiring(action: Action, left_s: float) -> Action:

@@ -43,7 +43,7 @@ class Mean:
         return mean_w
 
 
-class Meter:
+class EnergyIntegrator:
     """Energy of one device between two samples, from its power; a silence longer than `gap_ms` is a gap."""
 
     def __init__(self, gap_ms: float) -> None:

@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import (
@@ -149,10 +149,10 @@ class DeviceRow(DeviceFields):
             experimental=self.experimental,
         )
 
-    def _connection(self) -> Connection | None:
+    def _connection(self) -> DeviceConnection | None:
         if not (self.address or self.units or self.parameters or self.username or self.secret):
             return None
-        return Connection(
+        return DeviceConnection(
             url=self.address,
             units=tuple(sorted(self.units.items())),
             parameters=tuple(sorted(self.parameters.items())),

@@ -7,14 +7,14 @@ free stays where and what it is until it is.
 
 from collections.abc import Collection, Mapping
 
-from gateway.domain.fleet.columns import Held
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import Place, place_of
 
-HELD = {Held.CONTROLLED: "under control", Held.RELEASING: "being released"}
+HELD = {Authority.CONTROLLED: "under control", Authority.RELEASING: "being released"}
 FIRST = (
     "release it first: with the gateway running and the device enrolled as it is now, cancel its event or stop all "
     "dispatch and wait until it is free; a battery that was exchanged for another one gets a row with an id of its own"
@@ -35,7 +35,7 @@ class Ties:
         """What ties a device, "" = it is free."""
         slot = self._fleet.slot_of.get(device)
         if slot is not None:
-            held = HELD.get(Held(int(self._fleet.control.held[slot])))
+            held = HELD.get(Authority(int(self._fleet.control.held[slot])))
             if held is not None:
                 return held
             if slot < len(self._fleet.writing) and self._fleet.writing[slot]:
@@ -53,7 +53,7 @@ def moves(known: Device, wanted: Device, codecs: Mapping[str, Codec]) -> dict[st
     if codec is None or known.connection == wanted.connection:
         return {}
     old, new = place_of(codec.document, known), place_of(codec.document, wanted)
-    before, after = known.connection or Connection(url=""), wanted.connection or Connection(url="")
+    before, after = known.connection or DeviceConnection(url=""), wanted.connection or DeviceConnection(url="")
     out: dict[str, str] = {}
     if old is not None and new is not None:
         if old[0] != new[0]:

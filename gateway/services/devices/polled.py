@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 import numpy as np
 
 from gateway.clock import Clock
-from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
 from gateway.domain.errors import GatewayError
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.observability.metrics import Sample
 from gateway.ports.journal import Journal, Setting
-from gateway.ports.links import Emit, PointLinks, Target
+from gateway.ports.links import Emit, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
-from gateway.profiles.compiled.variant import Canonical
+from gateway.profiles.compiled.variant import CanonicalReading
 from gateway.profiles.language.quantities import LIVE
-from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.energy_integrator import EnergySample
-from gateway.services.devices.session import Hearer, Session, SessionStats, State
+from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
 from gateway.services.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "
 SecretOf = Callable[[str], str]
 
 
-class Sessions:
+class PolledDevices:
     """The `DeviceLink` of every product with values at addresses. `secret_of` resolves a secret's reference."""
 
     def __init__(
@@ -62,15 +62,15 @@ class Sessions:
         self._prior = prior
         self._emit: Emit = _nowhere
         self._tasks: dict[int, tuple[object, asyncio.Task[None]]] = {}
-        self._lives: list[tuple[int, Canonical, Now, int]] = []
+        self._lives: list[tuple[int, CanonicalReading, Now, int]] = []
         self._energies: list[tuple[int, EnergySample, Now]] = []
         self._answers: list[tuple[int, int, CommandResult]] = []
         self._flush_due = False
         self._held = False
         self._seq: dict[int, int] = {}
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, DeviceSession] = {}
         self.stats = SessionStats()
-        self.steering = SteeringStats()
+        self.steering = DeviceControlStats()
         self._hearer = Hearer(
             live=self._live, energy=self._energy, answer=self._answer, online=self._online, trusted=self._trusted,
             unread=self._unread,
@@ -131,20 +131,20 @@ class Sessions:
         running = self._tasks.get(slot)
         return running is not None and running[0] == self._wanted(slot)
 
-    def _session(self, slot: int, connection: Connection | None, codec: Codec) -> Session | None:
+    def _session(self, slot: int, connection: DeviceConnection | None, codec: Codec) -> DeviceSession | None:
         product, device = codec.product, self._fleet.ids[slot]
         if product is None:
             return None
-        connection = connection or Connection(url="")
+        connection = connection or DeviceConnection(url="")
         try:
             secret = self._secret_of(connection.secret) if connection.secret else ""
         except GatewayError as error:
             log.error("a device's secret cannot be read", extra={"device": device, "why": str(error)})
             return None
-        target = Target(
+        target = PointTarget(
             device=device, connection=connection, secret=secret, document=codec.document, points=product.base.points
         )
-        return Session(
+        return DeviceSession(
             slot,
             target,
             product,
@@ -160,7 +160,7 @@ class Sessions:
 
     # -- readings --------------------------------------------------------------------------------------------
 
-    def _live(self, slot: int, reading: Canonical, now: Now, cmd: int) -> None:
+    def _live(self, slot: int, reading: CanonicalReading, now: Now, cmd: int) -> None:
         if not self._current(slot):
             return
         self._lives.append((slot, reading, now, cmd))
@@ -248,7 +248,7 @@ class Sessions:
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         """Hand every command to its session, as a broker takes a message: ACCEPTED = a connected session has it. What
         the device makes of it comes as an answer; a slow device holds up nobody's tick."""
-        delivery = np.full(len(batch), int(Delivery.NOT_SENT), dtype=np.int8)
+        delivery = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
         for row, slot in enumerate(batch.slots.tolist()):
             session = self.sessions.get(slot)
             if session is None or not self._current(slot):
@@ -263,7 +263,7 @@ class Sessions:
                     valid_until_ms=int(batch.valid_until_ms[row]),
                 )
             )
-            delivery[row] = int(outcome.result() if outcome.done() else Delivery.ACCEPTED)
+            delivery[row] = int(outcome.result() if outcome.done() else WriteOutcome.ACCEPTED)
         return WriteReport(delivery=delivery)
 
     def acknowledge(self, token: AckToken) -> None:
@@ -279,7 +279,7 @@ class Sessions:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of polled devices."""
-        states = dict.fromkeys(State, 0)
+        states = dict.fromkeys(SessionPhase, 0)
         for session in self.sessions.values():
             states[session.state] += 1
         for state, count in states.items():
@@ -311,7 +311,7 @@ class Sessions:
             yield Sample(name=name, help=text, value=value, kind="counter")
 
 
-def live_batch(rows: Sequence[tuple[int, Canonical, Now, int]]) -> LiveBatch:
+def live_batch(rows: Sequence[tuple[int, CanonicalReading, Now, int]]) -> LiveBatch:
     """Readings as columns; what a product does not have is unknown."""
     columns: dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]] = {}
     for name, canonical in LIVE.items():

@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.domain.errors import NotThisProduct
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
-from gateway.ports.links import PointLink, PointLinks, Target
+from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.points import Read, Value, Values
-from gateway.profiles.compiled.variant import PointProduct, Program
+from gateway.profiles.compiled.variant import PointProduct, ProductVariant
 from gateway.profiles.language.quantities import READINGS
 
 
@@ -39,16 +39,24 @@ class Probe:
 
 
 async def probe(
-    codec: Codec, product: PointProduct, links: PointLinks, connection: Connection, *, device: DeviceId, secret: str
+    codec: Codec,
+    product: PointProduct,
+    links: PointLinks,
+    connection: DeviceConnection,
+    *,
+    device: DeviceId,
+    secret: str,
 ) -> Probe:
     """Connect, identify, read every point once. Raises what links raise: LinkDown, PeerRefused, NotThisProduct."""
     values = Values()
     raws: dict[str, Read] = {}
 
     @asynccontextmanager
-    async def opened(program: Program) -> AsyncIterator[PointLink]:
+    async def opened(program: ProductVariant) -> AsyncIterator[PointLink]:
         link = links.link(
-            Target(device=device, connection=connection, secret=secret, document=codec.document, points=program.points)
+            PointTarget(
+                device=device, connection=connection, secret=secret, document=codec.document, points=program.points
+            )
         )
         try:
             await link.open()
@@ -56,7 +64,7 @@ async def probe(
         finally:
             await link.close()
 
-    async def read(link: PointLink, program: Program, names: tuple[str, ...]) -> None:
+    async def read(link: PointLink, program: ProductVariant, names: tuple[str, ...]) -> None:
         found = await link.read(names)
         raws.update(found)
         program.decode(found, values)
@@ -86,7 +94,7 @@ async def probe(
     )
 
 
-def _named(program: Program, values: Values) -> dict[str, float | str | None]:
+def _named(program: ProductVariant, values: Values) -> dict[str, float | str | None]:
     out: dict[str, float | str | None] = {}
     found = program.canonical(values)
     for name, number in found.quantities.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
@@ -58,7 +58,7 @@ class Enrolled(Mapping[DeviceId, Device]):
         return list(islice(self, offset, offset + limit))
 
 
-class Inventory:
+class DeviceRegistry:
     """The devices of this gateway: journalled first, then given a slot. `saved` are the devices whose settings from
     before control are still to be restored, kept true by who restores them."""
 
@@ -98,7 +98,7 @@ class Inventory:
                 self._places.setdefault(place, device.id)
         self._fleet.compact()
         slots = [self._fleet.slot_of[device] for device in controlled if device in self._fleet.slot_of]
-        self._fleet.control.held[slots] = Held.CONTROLLED
+        self._fleet.control.held[slots] = Authority.CONTROLLED
         self._ties.planned = frozenset(device for device in controlled if device not in self._fleet.slot_of)
         return list(self.devices.orphans)
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from gateway.clock import Clock
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports.journal import Journal, Setting
-from gateway.ports.links import PointLink, PointLinks, Target
+from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
-from gateway.profiles.compiled.variant import Canonical, Group, PointProduct, Program
-from gateway.services.devices.device_control import Command, Done, Steering, SteeringStats
-from gateway.services.devices.energy_integrator import EnergySample, Meter
+from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant
+from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
+from gateway.services.devices.energy_integrator import EnergyIntegrator, EnergySample
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ TIDY_S = 30.0
 RETRY_S = 1.0
 
 
-class State(Enum):
+class SessionPhase(Enum):
     """Where a session stands. `QUARANTINED`: what answers is not what was enrolled, so nothing is written."""
 
     DOWN = "down"
@@ -50,7 +50,7 @@ class Hearer:
     def __init__(
         self,
         *,
-        live: Callable[[int, Canonical, Now, int], None],
+        live: Callable[[int, CanonicalReading, Now, int], None],
         energy: Callable[[int, EnergySample, Now], None],
         answer: Callable[[int, int, CommandResult], None],
         online: Callable[[int, bool], None],
@@ -78,13 +78,13 @@ class SessionStats:
     energy_gaps: int = 0
 
 
-class Session:
+class DeviceSession:
     """Owns one device for as long as `run` runs. `slot` names it to the hearer."""
 
     def __init__(
         self,
         slot: int,
-        target: Target,
+        target: PointTarget,
         product: PointProduct,
         *,
         links: PointLinks,
@@ -94,11 +94,11 @@ class Session:
         hearer: Hearer,
         prior: MutableMapping[DeviceId, Mapping[str, Setting]],
         stats: SessionStats,
-        steering_stats: SteeringStats,
+        steering_stats: DeviceControlStats,
     ) -> None:
         self.slot = slot
         self.device: DeviceId = target.device
-        self.state = State.DOWN
+        self.state = SessionPhase.DOWN
         self.why: str | None = "not connected yet"
         self.values = Values()
         self._target = target
@@ -108,14 +108,14 @@ class Session:
         self._rng = rng
         self._hearer = hearer
         self._stats = stats
-        self._program: Program = product.base
+        self._program: ProductVariant = product.base
         self._link: PointLink | None = None
         polling = target.document.polling
-        self._meter = Meter(1000 * INTEGRATE_GAP_PART * polling.live_s)
-        self._steering = Steering(
+        self._meter = EnergyIntegrator(1000 * INTEGRATE_GAP_PART * polling.live_s)
+        self._steering = DeviceControl(
             target.device, values=self.values, prior=prior, journal=journal, clock=clock, stats=steering_stats
         )
-        self._mail: tuple[Command, asyncio.Future[Delivery]] | None = None
+        self._mail: tuple[Command, asyncio.Future[WriteOutcome]] | None = None
         self._news = asyncio.Event()
         self._broken = asyncio.Event()
         self._failures = 0
@@ -132,9 +132,9 @@ class Session:
                 group.create_task(self._obey(), name=f"command-{self.device}")
         finally:
             # Nobody is there any more to carry out a command.
-            if self.state is not State.QUARANTINED:
-                self.state, self.why = State.DOWN, "not running"
-            self._drop_mail(Delivery.NOT_SENT)
+            if self.state is not SessionPhase.QUARANTINED:
+                self.state, self.why = SessionPhase.DOWN, "not running"
+            self._drop_mail(WriteOutcome.NOT_SENT)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -165,15 +165,15 @@ class Session:
 
     def _failed(self, error: GatewayError) -> None:
         self._failures += 1
-        if self.state is not State.DOWN or self._failures == 1:
+        if self.state is not SessionPhase.DOWN or self._failures == 1:
             log.warning("a device was lost", extra={"device": self.device, "why": str(error)})
-        self.state, self.why = State.DOWN, str(error)
+        self.state, self.why = SessionPhase.DOWN, str(error)
         if self._failures >= FAILURES_TO_OFFLINE and self._told_online:
             self._told_online = False
             self._hearer.online(self.slot, False)
 
     def _quarantine(self, why: str) -> None:
-        if self.state is not State.QUARANTINED:
+        if self.state is not SessionPhase.QUARANTINED:
             self._stats.quarantined += 1
         # A link that is lost and found in between makes the same refusal no news.
         if why != self._refused_as:
@@ -181,13 +181,13 @@ class Session:
             log.error(
                 "a device is not what it is enrolled as; it is not written", extra={"device": self.device, "why": why}
             )
-        self.state, self.why = State.QUARANTINED, why
+        self.state, self.why = SessionPhase.QUARANTINED, why
         self._hearer.trusted(self.slot, False)
 
     async def _connect(self) -> None:
         """Connect and find out what answers; afterwards everything has been read once."""
-        if self.state is not State.QUARANTINED:
-            self.state = State.CONNECTING
+        if self.state is not SessionPhase.QUARANTINED:
+            self.state = SessionPhase.CONNECTING
         self._broken.clear()
         self.values.clear()
         link = await self._open(self._product.base)
@@ -206,13 +206,13 @@ class Session:
         self._all_read = True
         self._stats.connects += 1
         self._steering.begin_anew()
-        self.state, self.why, self._failures, self._told_online = State.READY, None, 0, True
+        self.state, self.why, self._failures, self._told_online = SessionPhase.READY, None, 0, True
         self._refused_as = ""
         self._hearer.trusted(self.slot, True)
         log.info("a device is connected", extra={"device": self.device, "variant": program.variant or "base"})
 
-    async def _open(self, program: Program) -> PointLink:
-        target = Target(
+    async def _open(self, program: ProductVariant) -> PointLink:
+        target = PointTarget(
             device=self._target.device,
             connection=self._target.connection,
             secret=self._target.secret,
@@ -304,7 +304,7 @@ class Session:
         self._told_online = True
         return now
 
-    def _with_mode(self, reading: Canonical) -> Canonical:
+    def _with_mode(self, reading: CanonicalReading) -> CanonicalReading:
         """A product that does not say who steers it is ours while our command runs; one that somebody else writes to
         is not, whatever it says."""
         if self._steering.taken_over:
@@ -338,20 +338,20 @@ class Session:
 
     # -- commands --------------------------------------------------------------------------------------------
 
-    def command(self, command: Command) -> asyncio.Future[Delivery]:
+    def command(self, command: Command) -> asyncio.Future[WriteOutcome]:
         """Hand in a command; the future tells how it got to the device. One that waits is replaced by a newer one."""
-        done: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        if self.state is not State.READY:
-            done.set_result(Delivery.NOT_SENT)
+        done: asyncio.Future[WriteOutcome] = asyncio.get_running_loop().create_future()
+        if self.state is not SessionPhase.READY:
+            done.set_result(WriteOutcome.NOT_SENT)
             return done
         if self._mail is not None:
             self._stats.superseded += 1
-            self._drop_mail(Delivery.NOT_SENT)
+            self._drop_mail(WriteOutcome.NOT_SENT)
         self._mail = (command, done)
         self._news.set()
         return done
 
-    def _drop_mail(self, delivery: Delivery) -> None:
+    def _drop_mail(self, delivery: WriteOutcome) -> None:
         if self._mail is not None:
             _, done = self._mail
             self._mail = None
@@ -376,7 +376,7 @@ class Session:
                 delivery = await self._carry_out(command)
             except asyncio.CancelledError:
                 if not done.done():
-                    done.set_result(Delivery.UNKNOWN)
+                    done.set_result(WriteOutcome.UNKNOWN)
                 raise
             if not done.done():
                 done.set_result(delivery)
@@ -395,7 +395,7 @@ class Session:
     async def _keep_up(self) -> None:
         """What goes on while a command is in force, and what is left to do after it."""
         link, control = self._link, self._program.control
-        if link is None or control is None or self.state is not State.READY:
+        if link is None or control is None or self.state is not SessionPhase.READY:
             return
         try:
             if not self._steering.running:
@@ -408,23 +408,23 @@ class Session:
         except (LinkDown, ProtocolViolation, PeerBusy) as error:
             self._lost(error)
 
-    async def _carry_out(self, command: Command) -> Delivery:
+    async def _carry_out(self, command: Command) -> WriteOutcome:
         link = self._link
-        if link is None or self.state is not State.READY:
-            return Delivery.NOT_SENT
+        if link is None or self.state is not SessionPhase.READY:
+            return WriteOutcome.NOT_SENT
         control = self._program.control
         if control is not None and command.op is CommandOp.SETPOINT and control.interval_s_min:
             wait_s = control.interval_s_min - (self._clock.mono_ms() - self._written_ms) / 1000
             if wait_s > 0 and await self._superseded(wait_s):
-                return Delivery.NOT_SENT
+                return WriteOutcome.NOT_SENT
         try:
             done = await self._steering.obey(command, self._program, link)
         except PeerBusy as error:
             self._stats.busy += 1
-            done = Done(delivery=Delivery.UNKNOWN, result=CommandResult.NONE, why=str(error))
+            done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
         except (LinkDown, ProtocolViolation) as error:
             self._lost(error)
-            done = Done(delivery=Delivery.UNKNOWN, result=CommandResult.NONE, why=str(error))
+            done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
         self._written_ms = self._clock.mono_ms()
         if done.result is not CommandResult.NONE:
             self._hearer.answer(self.slot, command.cmd, done.result)
@@ -450,7 +450,7 @@ class Session:
         return self._program.variant
 
     @property
-    def program(self) -> Program:
+    def program(self) -> ProductVariant:
         """The variant of the product that answers."""
         return self._program
 

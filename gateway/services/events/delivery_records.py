@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.commands import CommandResult
 from gateway.domain.events.arbitration import Claims
-from gateway.domain.events.delivery_records import Failure, Records, Rows, Sight, Status
+from gateway.domain.events.delivery_records import Failure, RecordRows, Records, Sight, Status
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState
 from gateway.domain.events.request import Way
 from gateway.domain.fleet.fleet import Fleet
@@ -31,7 +31,7 @@ OVER_MAX = 8
 KNOWN_MAX = 100_000
 """Occurrences of which it is remembered that the journal has their records."""
 
-SHOWN = tuple(name for name in Rows.SPEC if name != "slot")
+SHOWN = tuple(name for name in RecordRows.SPEC if name != "slot")
 SIGN = {Way.OUT: 1, Way.INTO: -1, Way.NEITHER: 0}
 Row = dict[str, Any]
 
@@ -70,7 +70,7 @@ class StatusReport:
     rows: Sequence[Row]
 
 
-class Ledger:
+class DeliveryRecords:
     """The records of all events that run. `telling`: somebody asks for what has changed."""
 
     def __init__(self, fleet: Fleet, *, telling: bool) -> None:
@@ -182,7 +182,7 @@ class Ledger:
             if len(at):
                 kept.changed[at] = False
                 devices = self._fleet.names(kept.records.rows.slot[at])
-                rows = bodies(kept.event, devices, {n: kept.records.rows.column(n)[at] for n in Rows.SPEC})
+                rows = bodies(kept.event, devices, {n: kept.records.rows.column(n)[at] for n in RecordRows.SPEC})
                 return StatusReport(
                     event=kept.event, revision=kept.revision, occurrence_ms=kept.occurrence_ms, at=at, rows=rows
                 )
@@ -209,7 +209,7 @@ class Ledger:
             kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0, start_ms=0, until_ms=0)
             kept.records.include(members, self._fleet.n)
         rows, n = kept.records.rows, kept.records.n
-        columns = {name: rows.column(name)[:n][part] for name in Rows.SPEC}
+        columns = {name: rows.column(name)[:n][part] for name in RecordRows.SPEC}
         return n, bodies(kept.event, self._fleet.names(rows.slot[:n][part]), columns)
 
     # -- over restarts ---------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class Ledger:
         return {
             f"{kept.event}/{kept.occurrence_ms}/{name}": kept.records.rows.column(name)[: kept.records.n]
             for kept in self._kept.values()
-            for name in Rows.SPEC
+            for name in RecordRows.SPEC
         }
 
     def restore(
@@ -240,7 +240,7 @@ class Ledger:
         for event, occurrence in sorted({(name.split("/")[0], name.split("/")[1]) for name in columns}):
             name, occurrence_ms = EventId(event), int(occurrence)
             entry = by_event.get(name)
-            held = {column: columns.get(f"{event}/{occurrence}/{column}") for column in Rows.SPEC}
+            held = {column: columns.get(f"{event}/{occurrence}/{column}") for column in RecordRows.SPEC}
             slots = held.pop("slot")
             if entry is None or slots is None or (name, occurrence_ms) in self._known:
                 continue

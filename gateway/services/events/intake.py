@@ -9,12 +9,21 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events.arbitration import Claims, claim
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, members
-from gateway.domain.events.exclusions import HOLDS_MAX, Hold, Holds
+from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusions
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
-from gateway.ports.journal import Change, EventDecided, EventMoved, HoldLifted, HoldSet, Journal, JournalState, StopAll
+from gateway.ports.journal import (
+    Change,
+    EventDecided,
+    EventMoved,
+    ExclusionLifted,
+    ExclusionSet,
+    Journal,
+    JournalState,
+    StopAll,
+)
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
@@ -33,7 +42,7 @@ class Dispatcher:
                 program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
             )
         )
-        self._holds = Holds()
+        self._holds = Exclusions()
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
         self._stops_asked = 0
@@ -47,7 +56,7 @@ class Dispatcher:
             stopped=remembered.stopped,
             states=remembered.states,
         )
-        self._holds = Holds(remembered.holds)
+        self._holds = Exclusions(remembered.holds)
 
     # -- taking in -------------------------------------------------------------------------------------------
 
@@ -112,11 +121,11 @@ class Dispatcher:
     def stopped(self) -> bool:
         return self._book.stopped
 
-    async def hold(self, hold: Hold) -> None:
+    async def hold(self, hold: Exclusion) -> None:
         """Keep devices out of dispatch; the same id again replaces. Raises InvalidInput and StorageError."""
-        if len(self._holds) >= HOLDS_MAX and self._holds.get(hold.id) is None:
-            raise InvalidInput([f"there are {HOLDS_MAX} holds already"])
-        await self._journal.commit([HoldSet(hold=hold)])
+        if len(self._holds) >= EXCLUSIONS_MAX and self._holds.get(hold.id) is None:
+            raise InvalidInput([f"there are {EXCLUSIONS_MAX} holds already"])
+        await self._journal.commit([ExclusionSet(hold=hold)])
         self._holds.set(hold)
         log.info("a hold was set", extra={"hold": hold.id, "reason": hold.reason, "by": hold.by, "event": hold.event})
 
@@ -124,13 +133,13 @@ class Dispatcher:
         """End a hold; whether there was one."""
         if self._holds.get(hold_id) is None:
             return False
-        await self._journal.commit([HoldLifted(id=hold_id)])
+        await self._journal.commit([ExclusionLifted(id=hold_id)])
         self._holds.lift(hold_id)
         log.info("a hold was lifted", extra={"hold": hold_id})
         return True
 
     @property
-    def holds(self) -> Holds:
+    def holds(self) -> Exclusions:
         return self._holds
 
     # -- for the tick ----------------------------------------------------------------------------------------
@@ -148,7 +157,7 @@ class Dispatcher:
             )
         for hold_id in self._holds.over(now):
             self._holds.lift(hold_id)
-            changes.append(HoldLifted(id=hold_id))
+            changes.append(ExclusionLifted(id=hold_id))
         return edges, changes
 
     def active(self, now: Now) -> list[ActiveEvent]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.observability.metrics import Sample
-from gateway.services.events.delivery_records import Ledger, StatusReport
+from gateway.services.events.delivery_records import DeliveryRecords, StatusReport
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ReportStats:
 class Reports:
     """Tells what the ledger holds, and what it is asked to ask for."""
 
-    def __init__(self, ledger: Ledger, *, availability_s: float) -> None:
+    def __init__(self, ledger: DeliveryRecords, *, availability_s: float) -> None:
         self._ledger = ledger
         self._availability_s = availability_s
         self.stats = ReportStats()

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 1.0
 
 
-class Timekeeper:
+class ClockGuard:
     """Looks at the wall clock. `idle` says whether nothing runs, so that a step may be taken over."""
 
     def __init__(self, clock: SteadyClock, *, idle: Callable[[], bool]) -> None:

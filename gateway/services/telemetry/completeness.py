@@ -11,7 +11,7 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Sink
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.interval_log.positions import Standing
+from gateway.storage.interval_log.positions import Position
 from gateway.storage.interval_log.query import Found, IntervalQueries
 
 DAY_MS = 86_400_000
@@ -24,7 +24,7 @@ class _Reader:
     """A sink, where it stands and what it refused, by identity."""
 
     sink: Sink
-    standing: Standing
+    standing: Position
     refused: dict[tuple[int, str, int], str]
 
     def fate(self, found: Found) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.storage.interval_log.query import IntervalQueries, Place, Wanted
+from gateway.storage.interval_log.query import IntervalQueries, IntervalSelection, Place
 
 STREAM_ROWS = 5_000
 
@@ -44,7 +44,7 @@ class History:
             if after is None:
                 return
 
-    def _wanted(self, question: Question) -> Wanted:
+    def _wanted(self, question: Question) -> IntervalSelection:
         if question.to_ms <= question.from_ms:
             raise InvalidInput(["to: must be later than from"])
         known = self._fleet.tags
@@ -52,8 +52,8 @@ class History:
         if unknown:
             raise InvalidInput(unknown)
         if not (question.devices or question.tags):
-            return Wanted(from_ms=question.from_ms, to_ms=question.to_ms)
+            return IntervalSelection(from_ms=question.from_ms, to_ms=question.to_ms)
         names = set(question.devices)
         for tag in question.tags:
             names.update(self._fleet.ids[slot] for slot in known[tag])
-        return Wanted(from_ms=question.from_ms, to_ms=question.to_ms, devices=tuple(sorted(names)))
+        return IntervalSelection(from_ms=question.from_ms, to_ms=question.to_ms, devices=tuple(sorted(names)))

@@ -17,12 +17,12 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.intervals.records import Closes
+from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
 from gateway.domain.types import Ints, Slots
 from gateway.observability.metrics import Sample
 from gateway.ports.links import DeviceLink, Emit
-from gateway.services.telemetry.interval_config import Terms
+from gateway.services.telemetry.interval_config import IntervalConfigs
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 
@@ -44,7 +44,7 @@ class IntervalSink(Protocol):
     async def append(self, entries: Sequence[Unlogged]) -> int: ...
 
 
-Newest = Callable[[Slots, Ints], Awaitable[Closes]]
+Newest = Callable[[Slots, Ints], Awaitable[IntervalRecords]]
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Ingest:
         self._clock = clock
         self._on_acks = on_acks
         self._on_logged = on_logged
-        self._terms = Terms(fleet=fleet, recorder=recorder, clock=clock, lengths=lengths)
+        self._terms = IntervalConfigs(fleet=fleet, recorder=recorder, clock=clock, lengths=lengths)
         self._newest = newest
         self._links: list[DeviceLink] = []
         self._rows: list[EnergyBatch] = []

@@ -6,11 +6,11 @@ import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.services.telemetry.recorder import Recorder
 
 
-class Terms:
+class IntervalConfigs:
     """Keeps the recorder's terms those of the fleet. `lengths` in s by the tag of a program; a device with several has
     the shortest, one with none that of the rules."""
 
@@ -31,7 +31,7 @@ class Terms:
             members = self._fleet.tags.get(tag)
             if members:
                 length_s[list(members)] = seconds
-        agreed = Agreed(
+        agreed = AgreedConfig(
             slots=np.arange(n, dtype=np.int32),
             length_s=length_s,
             counter_step_wh=plate.counter_step_wh[:n].astype(np.float64),

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from gateway.domain.errors import StorageError
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine, Taken
-from gateway.domain.intervals.records import Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.records import IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Floats, Ints, Now, Slots
 from gateway.storage.checkpoint import Checkpoints, Columns, take
@@ -114,7 +114,7 @@ class Recorder:
         """Whether a repair may be recorded: it makes room where what is late leaves none."""
         return self.spool.room and self._rows < UNLOGGED_ROWS
 
-    def begin(self, rules: Rules, now: Now) -> int:
+    def begin(self, rules: IntervalRules, now: Now) -> int:
         """First step of a session: the rules from here on. Returns its record."""
         closes = self.engine.relength(rules)
         return self._append(Kind.RULES, rules_payload(now, rules, closes), closes)
@@ -133,7 +133,7 @@ class Recorder:
         record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
         return Recorded(record=record, taken=taken)
 
-    def agree(self, agreed: Agreed, now: Now) -> int:
+    def agree(self, agreed: AgreedConfig, now: Now) -> int:
         """Terms of some devices from here on. Returns the record. Raises StorageError without `room` in the spool,
         and then nothing has changed."""
         if not self.spool.room:
@@ -156,7 +156,7 @@ class Recorder:
             slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
         return slots, start_ms
 
-    def repair(self, slots: Slots, start_ms: Ints, bases: Closes, now: Now) -> int:
+    def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords, now: Now) -> int:
         """Make older intervals again, from their newest records; returns how many."""
         closes = self.engine.repair(slots, start_ms, bases)
         self._repaired = self._append(
@@ -222,7 +222,7 @@ class Recorder:
     async def _drop(self, checkpoints: Checkpoints) -> None:
         await self.spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
 
-    def _append(self, kind: Kind, parts: list[bytes], closes: Closes) -> int:
+    def _append(self, kind: Kind, parts: list[bytes], closes: IntervalRecords) -> int:
         record = self.spool.append(kind, parts)
         if len(closes):
             self._waiting.append(Unlogged(record=record, closes=closes, ids=self._ids))

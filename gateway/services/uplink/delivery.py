@@ -17,7 +17,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink
-from gateway.storage.interval_log.positions import START, Cursor, Parked, Standing
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
 log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ class IntervalReader(Protocol):
 
     async def end(self) -> Cursor: ...
 
-    async def standing(self, name: str) -> Standing: ...
+    async def standing(self, name: str) -> Position: ...
 
     async def save_standing(
-        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None: ...
 
-    async def backlog(self, standing: Standing) -> int: ...
+    async def backlog(self, standing: Position) -> int: ...
 
 
 class Finder(Protocol):
@@ -92,7 +92,7 @@ class _Outcome:
     refused: Mapping[int, str] = field(default_factory=dict)
 
 
-class Delivery:
+class SinkDelivery:
     """Delivers the log to one sink, at least once. `rate` bounds rows per second, so that a backlog does not flood the
     receiver; `gather_s`: how long to wait for more after a batch that was not full, for receivers that are better
     served with few large ones."""
@@ -113,7 +113,7 @@ class Delivery:
         self._resend = True
         self._batch_rows = sink.batch_rows
         self._failures = 0
-        self._standing = Standing()
+        self._standing = Position()
 
     def wake(self) -> None:
         """Something was appended to the log."""
@@ -125,7 +125,7 @@ class Delivery:
         self._news.set()
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> Position:
         """Where the sink is."""
         return self._standing
 
@@ -166,7 +166,7 @@ class Delivery:
                     return True
             else:
                 self.stats.backlog = len(rows)
-            await self._deliver(rows, Standing(live=after, backfill=here.backfill))
+            await self._deliver(rows, Position(live=after, backfill=here.backfill))
             return True
         if self._resend:
             # what is marked while this is asked must be asked for again
@@ -184,7 +184,7 @@ class Delivery:
             return True
         return False
 
-    async def _deliver(self, rows: Sequence[IntervalRecord], then: Standing, waiting: Sequence[Identity] = ()) -> None:
+    async def _deliver(self, rows: Sequence[IntervalRecord], then: Position, waiting: Sequence[Identity] = ()) -> None:
         """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` wait no more,
         whatever the receiver says to them."""
         began_ms = self._clock.mono_ms()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap.rows import STATES, Meter
+from gateway.sinks.leap.rows import STATES, LeapMeter
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,10 @@ PROBLEMS_MAX = 20
 _HEADERS = (["device", "meter_id"], ["device", "meter_id", "region"])
 
 
-def read_meters(text: str) -> dict[DeviceId, Meter]:
+def read_meters(text: str) -> dict[DeviceId, LeapMeter]:
     """The meters by device. Raises InvalidInput with the first faults, each with its line."""
     problems: list[str] = []
-    found: dict[DeviceId, Meter] = {}
+    found: dict[DeviceId, LeapMeter] = {}
     taken: dict[str, DeviceId] = {}
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -35,7 +35,7 @@ def read_meters(text: str) -> dict[DeviceId, Meter]:
             if not 2 <= len(fields) <= 3:
                 problems.append(f"line {lines.line_num}: not a device, a meter and perhaps a region")
                 continue
-            device, meter = DeviceId(fields[0]), Meter(id=fields[1], region=fields[2] if len(fields) == 3 else "")
+            device, meter = DeviceId(fields[0]), LeapMeter(id=fields[1], region=fields[2] if len(fields) == 3 else "")
             wrong = _wrong(device, meter)
             if wrong is None and (device in found or meter.id in taken):
                 wrong = f"{device if device in found else meter.id!r} was named before"
@@ -52,7 +52,7 @@ def read_meters(text: str) -> dict[DeviceId, Meter]:
     return found
 
 
-def _wrong(device: str, meter: Meter) -> str | None:
+def _wrong(device: str, meter: LeapMeter) -> str | None:
     if not device:
         return "no device"
     if not meter.id or not meter.id.isascii() or not meter.id.isprintable() or set(meter.id) & set(' ,"'):
@@ -68,7 +68,7 @@ class MeterFile:
     def __init__(self, path: Path) -> None:
         self.failing: str | None = None
         self._path = path
-        self._meters: Mapping[DeviceId, Meter] | None = None
+        self._meters: Mapping[DeviceId, LeapMeter] | None = None
         self._seen: tuple[int, int, int] | None = None
         self._look_ms: int | None = None
 
@@ -76,7 +76,7 @@ class MeterFile:
     def count(self) -> int:
         return 0 if self._meters is None else len(self._meters)
 
-    def current(self, mono_ms: int) -> Mapping[DeviceId, Meter] | None:
+    def current(self, mono_ms: int) -> Mapping[DeviceId, LeapMeter] | None:
         """The meters by device, None while there never was a good file. Looks at the file every few seconds."""
         if self._look_ms is None or mono_ms >= self._look_ms:
             self._look_ms = mono_ms + LOOK_MS

@@ -69,7 +69,7 @@ _FINALS_FINE = frozenset({"", "true", "false"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meter:
+class LeapMeter:
     """A meter of the aggregator. `region`: a US state, "" = not told."""
 
     id: str
@@ -110,7 +110,7 @@ class Document:
 def render(
     rows: Sequence[IntervalRecord],
     positions: Sequence[int],
-    meters: Mapping[DeviceId, Meter],
+    meters: Mapping[DeviceId, LeapMeter],
     *,
     final: bool | None = None,
 ) -> Document:

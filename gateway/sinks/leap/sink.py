@@ -32,7 +32,7 @@ from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Re
 from gateway.schemas.interval_rows import RowsPerS, rfc3339
 from gateway.sinks.leap.meters import MeterFile
 from gateway.sinks.leap.replies import DONE, JobReply, job_id_of, job_of, missing_of
-from gateway.sinks.leap.rows import FIRST_ROW_LINE, LENGTH_S, Document, Meter, render, validate
+from gateway.sinks.leap.rows import FIRST_ROW_LINE, LENGTH_S, Document, LeapMeter, render, validate
 from gateway.sinks.web import exchange, open_session
 
 UPLOAD = "/v1.1/interval-data"
@@ -188,7 +188,7 @@ class LeapCsvSink:
             asked["page_token"] = token
         return Keep(reason="too_many_pages")
 
-    def _meters(self) -> Mapping[DeviceId, Meter] | None:
+    def _meters(self) -> Mapping[DeviceId, LeapMeter] | None:
         return self._file.current(self._clock.mono_ms())
 
     async def _upload(self, prepared: _Prepared) -> dict[int, str] | Keep:
@@ -262,7 +262,7 @@ class LeapCsvSink:
 
 
 def _prepare(
-    rows: Sequence[IntervalRecord], meters: Mapping[DeviceId, Meter], settings: LeapCsvSinkSettings, now_ms: int
+    rows: Sequence[IntervalRecord], meters: Mapping[DeviceId, LeapMeter], settings: LeapCsvSinkSettings, now_ms: int
 ) -> _Prepared:
     """The newest revision of each meter and start, checked. The position of a row in the batch is its name."""
     refused: dict[int, str] = {}

@@ -25,7 +25,7 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
 from gateway.storage.interval_log.files import LogFile, connect, is_damage, open_file, size
 from gateway.storage.interval_log.pages import fetch
-from gateway.storage.interval_log.positions import START, Cursor, Parked, Range, Standing, Standings
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Positions, Range
 from gateway.storage.interval_log.rows import (
     SELECT_AFTER,
     SELECT_IDENTITY,
@@ -91,7 +91,7 @@ class IntervalLog:
         self._files: list[LogFile] = []
         self._newest: sqlite3.Connection | None = None
         self._older: tuple[int, sqlite3.Connection] | None = None
-        self._standings_open: Standings | None = None
+        self._standings_open: Positions | None = None
         self._position = 0
         self._largest = 0
 
@@ -146,21 +146,21 @@ class IntervalLog:
         """The place after the newest record."""
         return await self._run(self._end_of_log)
 
-    async def standing(self, name: str) -> Standing:
+    async def standing(self, name: str) -> Position:
         """Where the reader `name` is; the start for a new one."""
         return await self._run(lambda: self._standings.load(name))
 
     async def save_standing(
-        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None:
         """Durably remember where the reader `name` is, what its receiver refused and what is not parked any more."""
         await self._run(lambda: self._standings.save(name, standing, parked, taken))
 
-    async def ask(self, question: Callable[[Standings], T]) -> T:
+    async def ask(self, question: Callable[[Positions], T]) -> T:
         """Something else about the readers."""
         return await self._run(lambda: question(self._standings))
 
-    async def backlog(self, standing: Standing) -> int:
+    async def backlog(self, standing: Position) -> int:
         """Records that this reader has still to read."""
         return await self._run(lambda: self._backlog(standing))
 
@@ -228,14 +228,14 @@ class IntervalLog:
     def _open_standings(self) -> None:
         connection = connect(self.directory / CURSORS)
         try:
-            self._standings_open = Standings(connection)
+            self._standings_open = Positions(connection)
         except sqlite3.Error:
             connection.close()
             raise
         sync_directory(self.directory)
 
     @property
-    def _standings(self) -> Standings:
+    def _standings(self) -> Positions:
         if self._standings_open is None:
             raise StorageError("the interval log is not open")
         return self._standings_open
@@ -392,10 +392,10 @@ class IntervalLog:
     def _end_of_log(self) -> Cursor:
         return Cursor(self._files[-1].sequence, self._rows_in(self._files[-1])) if self._files else START
 
-    def _backlog(self, standing: Standing) -> int:
+    def _backlog(self, standing: Position) -> int:
         return sum(self._backlog_in(file, standing) for file in list(self._files))
 
-    def _backlog_in(self, file: LogFile, standing: Standing) -> int:
+    def _backlog_in(self, file: LogFile, standing: Position) -> int:
         """Records of a file that a reader has still to read."""
         if file.sequence < standing.oldest.file:
             return 0
@@ -438,7 +438,7 @@ class IntervalLog:
         aside = self.directory.glob(f"*{CORRUPT_SUFFIX}")
         return sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside)
 
-    def _make_room(self, standings: list[Standing], bytes_max: int) -> int:
+    def _make_room(self, standings: list[Position], bytes_max: int) -> int:
         aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
         excess = self._bytes() - bytes_max
         for path in aside:

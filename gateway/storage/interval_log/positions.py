@@ -39,7 +39,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Position:
     """Where one reader is."""
 
     live: Cursor = START
@@ -54,15 +54,15 @@ class Standing:
         """Whether the record at `place` has not been read yet."""
         return place > self.live or any(part.after < place <= part.until for part in self.backfill)
 
-    def left_behind(self, end: Cursor) -> "Standing":
+    def left_behind(self, end: Cursor) -> "Position":
         """Up to date at once: what is not read up to `end` is caught up on later."""
-        return Standing(live=end, backfill=(*self.backfill, Range(self.live, end)))
+        return Position(live=end, backfill=(*self.backfill, Range(self.live, end)))
 
-    def caught_up(self, place: Cursor) -> "Standing":
+    def caught_up(self, place: Cursor) -> "Position":
         """The oldest stretch has been read up to `place`."""
         first, *others = self.backfill
         rest = [] if place >= first.until else [replace(first, after=place)]
-        return Standing(live=self.live, backfill=(*rest, *others))
+        return Position(live=self.live, backfill=(*rest, *others))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ create table if not exists parked (
 _PARK = "insert into parked values (?, ?, ?, ?, ?, ?) on conflict do update set reason = excluded.reason"
 
 
-class Standings:
+class Positions:
     """The file's content; used from one thread. Every method raises sqlite3.Error."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -100,7 +100,7 @@ class Standings:
     def close(self) -> None:
         self._connection.close()
 
-    def load(self, name: str) -> Standing:
+    def load(self, name: str) -> Position:
         """The start for a new reader."""
         found = self._connection.execute("select file, row from cursor where name = ?", (name,)).fetchone()
         ranges = self._connection.execute(
@@ -108,13 +108,13 @@ class Standings:
             "order by after_file, after_row",
             (name,),
         )
-        return Standing(
+        return Position(
             live=Cursor(*found) if found else START,
             backfill=tuple(Range(Cursor(a, b), Cursor(c, d)) for a, b, c, d in ranges),
         )
 
     def save(
-        self, name: str, standing: Standing, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None:
         """Where a reader is now, what its receiver refused on the way and what is not parked any more."""
         do = self._connection

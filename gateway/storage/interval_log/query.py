@@ -90,7 +90,7 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class IntervalSelection:
     """Intervals that begin within `[from_ms, to_ms)`, of `devices` (sorted) or of all."""
 
     from_ms: int
@@ -99,7 +99,7 @@ class Wanted:
 
 
 def page(
-    connections: Iterable[sqlite3.Connection], wanted: Wanted, after: Place | None, limit: int
+    connections: Iterable[sqlite3.Connection], wanted: IntervalSelection, after: Place | None, limit: int
 ) -> tuple[list[IntervalRecord], Place | None]:
     """The next `limit` intervals after a place (None = from the beginning), each at its newest revision, and the place
     to go on from (None = there are no more). Damaged records are left out."""
@@ -120,7 +120,7 @@ def page(
     return [record_of(newest[place]) for place in places[:limit]], horizon
 
 
-def _question(wanted: Wanted, after: Place | None, most: int) -> tuple[str, dict[str, Any]]:
+def _question(wanted: IntervalSelection, after: Place | None, most: int) -> tuple[str, dict[str, Any]]:
     """A statement for the newest revision that one file has of each interval."""
     after_ms, after_device = after or (wanted.from_ms, "")
     values = {"after_ms": after_ms, "after_device": after_device, "to_ms": wanted.to_ms, "most": most}
@@ -183,7 +183,9 @@ class IntervalQueries:
         await asyncio.get_running_loop().run_in_executor(self._pool, self._close, ())
         self._pool.shutdown(wait=False)
 
-    async def page(self, wanted: Wanted, after: Place | None, limit: int) -> tuple[list[IntervalRecord], Place | None]:
+    async def page(
+        self, wanted: IntervalSelection, after: Place | None, limit: int
+    ) -> tuple[list[IntervalRecord], Place | None]:
         """See `page`. Raises StorageError if a file cannot be read: a part is never given for the whole."""
 
         return await self._run(lambda: page(self._connections(wanted.from_ms), wanted, after, limit))

@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.domain.intervals.late import DAMAGED
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
-from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes, sealed
+from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords, sealed
 from gateway.domain.types import DeviceId
 
 Row = tuple[Any, ...]
@@ -112,7 +112,7 @@ def insertions(columns: Columns, variables_max: int) -> Iterator[tuple[slice, st
         at = part.stop
 
 
-def columns_of(closes: Closes, ids: Sequence[str]) -> Columns:
+def columns_of(closes: IntervalRecords, ids: Sequence[str]) -> Columns:
     """Closes of slots without a name are left out. NaN becomes NULL on its way in."""
     known = len(ids)
     devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
@@ -133,7 +133,7 @@ def rows_of(columns: Columns, part: slice) -> list[Row]:
     return list(zip(*(column[part] for column in columns), strict=True))
 
 
-def closes_of(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> Closes:
+def records_of_rows(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> IntervalRecords:
     """Records as they were closed; those of devices without a slot are left out. The inverse of `rows_of`."""
     known = [record for record in records if record.device in slot_of]
     columns: dict[str, np.ndarray] = {}
@@ -141,7 +141,7 @@ def closes_of(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> 
         if name != "hash":
             values = [slot_of[r.device] if name == "slots" else getattr(r, name) for r in known]
             columns[name] = np.array(values, dtype=np.dtype(dtype).newbyteorder("="))
-    return sealed(Closes(**columns, hash=np.zeros(len(known), dtype=np.int64)))
+    return sealed(IntervalRecords(**columns, hash=np.zeros(len(known), dtype=np.int64)))
 
 
 def damaged_record(device: DeviceId, start_ms: int) -> IntervalRecord:

@@ -10,9 +10,9 @@ from typing import Any
 
 from gateway.domain.errors import invariant
 from gateway.domain.events.book import Answer, Outcome
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import UNLIMITED
 from gateway.ports.journal import EventDecided, Setting
 
@@ -46,7 +46,7 @@ def device_body(device: Device) -> dict[str, Any]:
     }
 
 
-def _connection_body(connection: Connection) -> dict[str, Any]:
+def _connection_body(connection: DeviceConnection) -> dict[str, Any]:
     return {
         "url": connection.url,
         "units": dict(connection.units),
@@ -56,9 +56,9 @@ def _connection_body(connection: Connection) -> dict[str, Any]:
     }
 
 
-def _connection(body: dict[str, Any]) -> Connection:
+def _connection(body: dict[str, Any]) -> DeviceConnection:
     units, parameters = tuple(body["units"].items()), tuple(body["parameters"].items())
-    return Connection(**(body | {"units": units, "parameters": parameters}))
+    return DeviceConnection(**(body | {"units": units, "parameters": parameters}))
 
 
 def read_device(body: dict[str, Any], reserve_pct: float | None) -> Device:
@@ -130,7 +130,7 @@ def read_event(body: dict[str, Any]) -> EventDecided:
     return EventDecided(request=EventRequest(**request), answer=Answer(**answer))
 
 
-def hold_body(hold: Hold) -> dict[str, Any]:
+def hold_body(hold: Exclusion) -> dict[str, Any]:
     """A hold as a body."""
     return {
         "id": hold.id,
@@ -143,9 +143,9 @@ def hold_body(hold: Hold) -> dict[str, Any]:
     }
 
 
-def read_hold(body: dict[str, Any]) -> Hold:
+def read_hold(body: dict[str, Any]) -> Exclusion:
     """The hold of a body."""
-    return Hold(**(body | {"group": _group(body["group"])}))
+    return Exclusion(**(body | {"group": _group(body["group"])}))
 
 
 def _group_body(group: TargetGroup) -> dict[str, Any]:

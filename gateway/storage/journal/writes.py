@@ -18,8 +18,8 @@ from gateway.ports.journal import (
     EventDecided,
     EventDelivered,
     EventMoved,
-    HoldLifted,
-    HoldSet,
+    ExclusionLifted,
+    ExclusionSet,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -133,7 +133,7 @@ def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], _now_ms: i
         )
 
 
-def _hold_set(db: sqlite3.Connection, changes: list[HoldSet], _now_ms: int) -> None:
+def _hold_set(db: sqlite3.Connection, changes: list[ExclusionSet], _now_ms: int) -> None:
     db.execute(
         "INSERT INTO holds SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -141,7 +141,7 @@ def _hold_set(db: sqlite3.Connection, changes: list[HoldSet], _now_ms: int) -> N
     )
 
 
-def _hold_lifted(db: sqlite3.Connection, changes: list[HoldLifted], _now_ms: int) -> None:
+def _hold_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _now_ms: int) -> None:
     rows = json_text([change.id for change in changes])
     db.execute("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?))", (rows,))
 
@@ -169,8 +169,8 @@ WRITE: dict[type, Any] = {
     StopAll: _stopped,
     EventMoved: _moved,
     EventDelivered: _delivered,
-    HoldSet: _hold_set,
-    HoldLifted: _hold_lifted,
+    ExclusionSet: _hold_set,
+    ExclusionLifted: _hold_lifted,
     Quarantined: _quarantined,
     Trusted: _trusted,
     PriorSaved: _prior_saved,
@@ -197,7 +197,7 @@ def _of_event(change: EventDecided) -> tuple[str, object]:
     return f"event_{change.answer.outcome.value}", body
 
 
-def _of_hold(change: HoldSet) -> tuple[str, object]:
+def _of_hold(change: ExclusionSet) -> tuple[str, object]:
     body = hold_body(change.hold)
     body["group"]["ids"] = _named(change.hold.group.ids)
     return "hold_set", body
@@ -220,8 +220,8 @@ _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
     ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),
     ReserveChanged: _of_reserves,
-    HoldSet: _of_hold,
-    HoldLifted: lambda c: ("hold_lifted", {"id": c.id}),
+    ExclusionSet: _of_hold,
+    ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
     Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
     Trusted: lambda c: ("trusted", _named(c.names)),
     StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),

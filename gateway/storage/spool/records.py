@@ -28,9 +28,9 @@ import numpy as np
 import orjson
 
 from gateway.domain.errors import CorruptState, NewerState
-from gateway.domain.intervals.config import Agreed
-from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.config import AgreedConfig
+from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Floats, Ints, Now, Slots
 
@@ -90,15 +90,15 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class SpoolStep:
     """What moved the engine, and the closes that it caused: a batch, new rules, new terms, a repair, or the timer."""
 
     now: Now
-    closes: Closes
+    closes: IntervalRecords
     batch: EnergyBatch | None = None
     rated_w: Floats | None = None
-    rules: Rules | None = None
-    terms: Agreed | None = None
+    rules: IntervalRules | None = None
+    terms: AgreedConfig | None = None
     repair: "Repair | None" = None
 
 
@@ -108,7 +108,7 @@ class Repair:
 
     slots: Slots
     start_ms: Ints
-    bases: Closes
+    bases: IntervalRecords
 
 
 def frame(kind: Kind, number: int, session: int, parts: Sequence[bytes]) -> bytes:
@@ -152,7 +152,7 @@ def read_names(payload: memoryview) -> tuple[int, list[str]]:
     return int(first), [str(name) for name in ids]
 
 
-def batch_payload(now: Now, batch: EnergyBatch, rated_w: Floats, closes: Closes) -> list[bytes]:
+def batch_payload(now: Now, batch: EnergyBatch, rated_w: Floats, closes: IntervalRecords) -> list[bytes]:
     """Rows taken and what they closed. `rated_w` is kept in single precision."""
     parts = [_BODY.pack(now.utc_ms, len(batch), len(closes))]
     parts += [_bytes(getattr(batch, name), dtype) for name, dtype in ROW_COLUMNS.items()]
@@ -160,32 +160,32 @@ def batch_payload(now: Now, batch: EnergyBatch, rated_w: Floats, closes: Closes)
     return parts + _closes_parts(closes)
 
 
-def timer_payload(now: Now, closes: Closes) -> list[bytes]:
+def timer_payload(now: Now, closes: IntervalRecords) -> list[bytes]:
     """What the timer closed."""
     return [_BODY.pack(now.utc_ms, 0, len(closes)), *_closes_parts(closes)]
 
 
-def rules_payload(now: Now, rules: Rules, closes: Closes) -> list[bytes]:
+def rules_payload(now: Now, rules: IntervalRules, closes: IntervalRecords) -> list[bytes]:
     """The rules from here on, and what changing them closed."""
     text = orjson.dumps(asdict(rules))
     return [_BODY.pack(now.utc_ms, len(text), len(closes)), text, *_closes_parts(closes)]
 
 
-def terms_payload(now: Now, agreed: Agreed, closes: Closes) -> list[bytes]:
+def terms_payload(now: Now, agreed: AgreedConfig, closes: IntervalRecords) -> list[bytes]:
     """Terms of some devices from here on, and what changing them closed."""
     parts = [_BODY.pack(now.utc_ms, len(agreed.slots), len(closes))]
     parts += [_bytes(getattr(agreed, name), dtype) for name, dtype in TERMS_COLUMNS.items()]
     return parts + _closes_parts(closes)
 
 
-def repair_payload(now: Now, repair: Repair, closes: Closes) -> list[bytes]:
+def repair_payload(now: Now, repair: Repair, closes: IntervalRecords) -> list[bytes]:
     """What was made again from what, and the outcome."""
     parts = [_BODY.pack(now.utc_ms, len(repair.slots), len(closes)), _COUNT.pack(len(repair.bases))]
     parts += [_bytes(getattr(repair, name), dtype) for name, dtype in KEY_COLUMNS.items()]
     return parts + _closes_parts(repair.bases) + _closes_parts(closes)
 
 
-def read_step(record: Record) -> Step:
+def read_step(record: Record) -> SpoolStep:
     """The inverse of the payloads above. Raises CorruptState if the lengths do not add up."""
     payload = record.payload
     if len(payload) < _BODY.size:
@@ -197,9 +197,9 @@ def read_step(record: Record) -> Step:
     found: dict[str, Any] = {}
     try:
         if record.kind is Kind.RULES:
-            found["rules"] = Rules(**orjson.loads(cut.take(size)))
+            found["rules"] = IntervalRules(**orjson.loads(cut.take(size)))
         elif record.kind is Kind.TERMS:
-            found["terms"] = Agreed(**cut.columns(size, TERMS_COLUMNS))
+            found["terms"] = AgreedConfig(**cut.columns(size, TERMS_COLUMNS))
         elif record.kind is Kind.REPAIR:
             (bases,) = _COUNT.unpack(cut.take(_COUNT.size))
             keys = cut.columns(size, KEY_COLUMNS)
@@ -212,7 +212,7 @@ def read_step(record: Record) -> Step:
         raise CorruptState(f"record {record.number} does not hold what it says") from wrong
     if cut.at != len(payload):
         raise CorruptState(f"record {record.number} has {len(payload) - cut.at} bytes too many")
-    return Step(now=now, closes=closes, **found)
+    return SpoolStep(now=now, closes=closes, **found)
 
 
 class _Cut:
@@ -240,16 +240,16 @@ class _Cut:
             out[name] = column.astype(column.dtype.newbyteorder("="))
         return out
 
-    def closes(self, n: int) -> Closes:
-        return Closes(**self.columns(n, CLOSE_COLUMNS)) if n else NO_CLOSES
+    def closes(self, n: int) -> IntervalRecords:
+        return IntervalRecords(**self.columns(n, CLOSE_COLUMNS)) if n else NO_CLOSES
 
 
-def same_closes(one: Closes, other: Closes) -> bool:
+def same_closes(one: IntervalRecords, other: IntervalRecords) -> bool:
     """Whether both are the same to the bit."""
     return len(one) == len(other) and _closes_parts(one) == _closes_parts(other)
 
 
-def _closes_parts(closes: Closes) -> list[bytes]:
+def _closes_parts(closes: IntervalRecords) -> list[bytes]:
     if not len(closes):
         return []
     return [_bytes(getattr(closes, name), dtype) for name, dtype in CLOSE_COLUMNS.items()]

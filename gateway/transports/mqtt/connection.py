@@ -13,11 +13,11 @@ import mqtt5
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation
-from gateway.transports.mqtt.session import Batch, OutMessage, PublishOutcome, Session, State
+from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
-from gateway.transports.mqtt.wire import ConnectionStats, OnMessages, Wire
+from gateway.transports.mqtt.wire import ConnectionStats, MqttWire, OnMessages
 
-__all__ = ["Connection", "ConnectionStats", "OnMessages", "OutMessage", "PublishOutcome"]
+__all__ = ["MqttConnection", "ConnectionStats", "OnMessages", "OutMessage", "PublishOutcome"]
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ SMALL_RECEIVE_MAX = 1_000
 REFUSED_RETRY_FACTOR = 8
 
 
-class Connection:
+class MqttConnection:
     """One client id at one broker. `generation` is the number of the newest attempt to connect; `on_messages` gets it
     with every read's messages, and an acknowledgement must bring it back."""
 
@@ -47,7 +47,7 @@ class Connection:
         self._subscriptions = list(subscriptions)
         self._on_messages = on_messages
         self._rng = rng or random.Random()
-        self._wire: Wire | None = None
+        self._wire: MqttWire | None = None
         self._up = asyncio.Event()
         self._holds = 0
 
@@ -83,7 +83,7 @@ class Connection:
         """One connection from socket to loss; always ends by raising."""
         # Every attempt has its own number: one may fail after it has handed over messages.
         self.generation += 1
-        wire = Wire(
+        wire = MqttWire(
             self.settings,
             self.stats,
             clock=self._clock,
@@ -101,7 +101,7 @@ class Connection:
             self.stats.lost["unreachable"] += 1
             raise LinkDown(f"{self.settings.url}: {error or 'timed out'}") from error
         finally:
-            if wire.session.state is not State.CONNECTED:
+            if wire.session.state is not MqttState.CONNECTED:
                 wire.abort()
         self.stats.connects += 1
         self._agreed(wire.session)
@@ -115,7 +115,7 @@ class Connection:
         await wire.lost
         raise LinkDown("the connection ended")
 
-    async def _open(self, wire: Wire) -> None:
+    async def _open(self, wire: MqttWire) -> None:
         s = self.settings
         loop = asyncio.get_running_loop()
         context = tls_context(s) if s.tls else None
@@ -137,11 +137,11 @@ class Connection:
                 self.stats.lost["refused"] += 1
                 raise PeerRefused(f"subscription refused: {wanted.pattern}: {code.name.lower()}")
 
-    def _accepted(self, wire: Wire) -> None:
+    def _accepted(self, wire: MqttWire) -> None:
         # The first messages may come in the same read as CONNACK, before the opener runs again.
         self._wire = wire
 
-    def _agreed(self, session: Session) -> None:
+    def _agreed(self, session: MqttSession) -> None:
         limit = session.limits.server_receive_max
         self.stats.broker_receive_max = limit
         if limit < SMALL_RECEIVE_MAX:
@@ -172,7 +172,7 @@ class Connection:
         wire = self._wire
         if not packet_ids:
             return 0
-        if wire is None or generation != wire.generation or wire.session.state is not State.CONNECTED:
+        if wire is None or generation != wire.generation or wire.session.state is not MqttState.CONNECTED:
             self.stats.acks_stale += len(packet_ids)
             return 0
         acks = wire.session.acknowledge(packet_ids)
@@ -221,10 +221,10 @@ class Connection:
             self.stats.published[outcome] += 1
         return list(batch.outcomes)
 
-    async def _pour(self, wire: Wire, messages: Sequence[OutMessage], batch: Batch) -> None:
+    async def _pour(self, wire: MqttWire, messages: Sequence[OutMessage], batch: Batch) -> None:
         """Write chunk by chunk, giving the loop a turn in between and waiting where window or socket are full."""
         sent = 0
-        while sent < len(messages) and wire.session.state is State.CONNECTED:
+        while sent < len(messages) and wire.session.state is MqttState.CONNECTED:
             room = min(wire.session.room, CHUNK, len(messages) - sent)
             if room <= 0 or wire.full:
                 await wire.wait_room()

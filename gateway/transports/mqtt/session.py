@@ -23,7 +23,7 @@ QOS_BITS = 0x06
 QOS_1 = 0x02
 
 
-class State(Enum):
+class MqttState(Enum):
     """Life of one connection."""
 
     NEW = auto()
@@ -32,17 +32,17 @@ class State(Enum):
     CLOSED = auto()
 
 
-ALLOWED: dict[State, tuple[type, ...]] = {
-    State.NEW: (),
-    State.CONNECTING: (mqtt5.ConnAckPacket,),
-    State.CONNECTED: (
+ALLOWED: dict[MqttState, tuple[type, ...]] = {
+    MqttState.NEW: (),
+    MqttState.CONNECTING: (mqtt5.ConnAckPacket,),
+    MqttState.CONNECTED: (
         mqtt5.PublishPacket,
         mqtt5.PubAckPacket,
         mqtt5.SubAckPacket,
         mqtt5.PingRespPacket,
         mqtt5.DisconnectPacket,
     ),
-    State.CLOSED: (),
+    MqttState.CLOSED: (),
 }
 """Which packets a broker may send in which state; anything else is a violation."""
 
@@ -88,7 +88,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Limits:
+class AgreedLimits:
     """What both sides agreed on in CONNECT and CONNACK."""
 
     in_flight_max: int = 0
@@ -98,14 +98,14 @@ class Limits:
     session_present: bool = False
 
 
-class Session:
+class MqttSession:
     """State of one connection; made anew for each. `rx_*`/`tx_*` count packets."""
 
     def __init__(self, settings: MqttSettings, *, will: mqtt5.Will | None = None) -> None:
         self._settings = settings
         self._will = will
-        self.state = State.NEW
-        self.limits = Limits()
+        self.state = MqttState.NEW
+        self.limits = AgreedLimits()
         self.closing: mqtt5.DisconnectPacket | None = None
         self.connack: mqtt5.ConnAckPacket | None = None
         self.suback: mqtt5.SubAckPacket | None = None
@@ -123,7 +123,7 @@ class Session:
     def connect(self) -> bytes:
         """CONNECT; the session of an earlier connection is resumed where the broker still has it."""
         s = self._settings
-        self.state = State.CONNECTING
+        self.state = MqttState.CONNECTING
         return mqtt5.ConnectPacket(
             s.client_id,
             username=s.username,
@@ -152,7 +152,7 @@ class Session:
         packet_ids: list[int] = []
         offset, end = 0, len(view)
         read = mqtt5.read
-        connected = self.state is State.CONNECTED
+        connected = self.state is MqttState.CONNECTED
         packet_max = self._settings.max_packet_bytes
         while offset < end:
             first = view[offset]
@@ -187,7 +187,7 @@ class Session:
                 messages.append(packet)
             else:
                 self._control(packet)
-                connected = self.state is State.CONNECTED
+                connected = self.state is MqttState.CONNECTED
         self.rx_packets += len(messages)
         if 0 in packet_ids:
             raise BrokerViolation("packet id 0")
@@ -221,18 +221,18 @@ class Session:
                 self.suback = packet
             case mqtt5.DisconnectPacket():
                 self.closing = packet
-                self.state = State.CLOSED
+                self.state = MqttState.CLOSED
             case _:
                 pass
 
     def _accepted(self, packet: mqtt5.ConnAckPacket) -> None:
         self.connack = packet
         if packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
-            self.state = State.CLOSED
+            self.state = MqttState.CLOSED
             return
-        self.state = State.CONNECTED
+        self.state = MqttState.CONNECTED
         s = self._settings
-        self.limits = Limits(
+        self.limits = AgreedLimits(
             in_flight_max=min(s.in_flight_max, packet.receive_max, MAX_PACKET_ID - 1),
             server_receive_max=packet.receive_max,
             server_packet_max=packet.max_packet_size if packet.max_packet_size is not None else 0,
@@ -336,12 +336,12 @@ class Session:
     # -- ending ----------------------------------------------------------------------------------------------
 
     def disconnect(self, reason: mqtt5.DisconnectReasonCode = mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION) -> bytes:
-        self.state = State.CLOSED
+        self.state = MqttState.CLOSED
         return mqtt5.DisconnectPacket(reason_code=reason).write()
 
     def lost(self) -> None:
         """The connection is gone: what was in flight stays UNKNOWN and is not sent again."""
-        self.state = State.CLOSED
+        self.state = MqttState.CLOSED
         batches = {id(batch): batch for batch, _ in self._in_flight.values()}
         self._in_flight.clear()
         for batch in batches.values():

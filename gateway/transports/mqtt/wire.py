@@ -10,7 +10,7 @@ import mqtt5
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, PeerRefused
-from gateway.transports.mqtt.session import PINGREQ, BrokerViolation, PublishOutcome, Session, State
+from gateway.transports.mqtt.session import PINGREQ, BrokerViolation, MqttSession, MqttState, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 
 LINGER_S = 1.0
@@ -48,7 +48,7 @@ class ConnectionStats:
     published: dict[PublishOutcome, int] = field(default_factory=lambda: dict.fromkeys(PublishOutcome, 0))
 
 
-class Wire(asyncio.BufferedProtocol):
+class MqttWire(asyncio.BufferedProtocol):
     """One connection, from socket to loss. `opened`, `subscribed` and `lost` tell how far it is and raise why it ended.
 
     `on_accepted` is called with the broker's CONNACK, before the first messages are handed to `on_messages`.
@@ -61,7 +61,7 @@ class Wire(asyncio.BufferedProtocol):
         *,
         clock: Clock,
         generation: int,
-        on_accepted: "Callable[[Wire], None]",
+        on_accepted: "Callable[[MqttWire], None]",
         on_messages: OnMessages,
     ) -> None:
         self.generation = generation
@@ -70,7 +70,7 @@ class Wire(asyncio.BufferedProtocol):
         self._clock = clock
         self._on_accepted = on_accepted
         self._on_messages = on_messages
-        self.session = Session(settings)
+        self.session = MqttSession(settings)
         loop = asyncio.get_running_loop()
         self._loop = loop
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -219,7 +219,7 @@ class Wire(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if not self._waiters:
             return
-        if self.session.state is not State.CONNECTED or (not self.full and self.session.room > 0):
+        if self.session.state is not MqttState.CONNECTED or (not self.full and self.session.room > 0):
             waiters, self._waiters = self._waiters, deque()
             for waiter in waiters:
                 if not waiter.done():
@@ -238,7 +238,7 @@ class Wire(asyncio.BufferedProtocol):
             self._end_with(LinkDown("nothing received for 1.25 keepalives"))
             self.abort()
             return
-        if self.session.state is State.CONNECTED and now - min(self._last_rx, self._last_tx) >= span // 2:
+        if self.session.state is MqttState.CONNECTED and now - min(self._last_rx, self._last_tx) >= span // 2:
             self.send([PINGREQ])
         self._timer = self._loop.call_later(keepalive / 4, self._watch)
 

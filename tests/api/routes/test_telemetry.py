@@ -12,13 +12,13 @@ from gateway.api.routes.telemetry import Telemetry
 from gateway.clock import Clock, ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
-from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries
@@ -39,7 +39,7 @@ class Street:
     rig: Rig
     log: IntervalLog
     sinks: list[ScriptedSink]
-    deliveries: list[Delivery]
+    deliveries: list[SinkDelivery]
 
     async def delivered(self) -> None:
         """All receivers are up to date."""
@@ -57,7 +57,7 @@ async def street(
     async with IntervalLog(directory, clock=clock) as log:
         rows = [(d, k, 1) for k in range(12) for d in range(3) if not (d == 1 and k in (4, 5))]
         await log.append([unlogged(1, rows), unlogged(2, [(2, 0, 2)])])
-        deliveries: list[Delivery] = []
+        deliveries: list[SinkDelivery] = []
 
         def upstream(fleet: Fleet, _clock: Clock, queries: IntervalQueries) -> Telemetry:
             for slot in range(3):
@@ -66,11 +66,12 @@ async def street(
                 fleet.slot_of[fleet.ids[slot]] = slot
             resend = Resend(log, queries, clock)
             deliveries.extend(
-                Delivery(sink, log_=log, finder=resend, clock=clock, rng=random.Random(1), rate=1e9) for sink in sinks
+                SinkDelivery(sink, log_=log, finder=resend, clock=clock, rng=random.Random(1), rate=1e9)
+                for sink in sinks
             )
             return Telemetry(
                 completeness=Completeness(
-                    queries=queries, log_=log, sinks=sinks, fleet=fleet, engine=Engine(Rules()), clock=clock
+                    queries=queries, log_=log, sinks=sinks, fleet=fleet, engine=Engine(IntervalRules()), clock=clock
                 ),
                 deliveries=deliveries, resend=resend, history=History(queries, fleet), log=log, fleet=fleet,
                 clock=clock, audits=audits,

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.control.compliance import Conduct, ResponseParams, deaf_for_s, keep_up, responsive
+from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive, unresponsive_for_s
 from gateway.domain.control.quarantine import LossParams, lost_products
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.types import Grid, Now
 from tests.builders.fleets import NOW, fleet_of
 
@@ -16,7 +16,7 @@ class Steered:
     """One device that is told something and looked at every second; it is read every `every_s`."""
 
     def __init__(self, *, every_s: int = 1, **columns: Any) -> None:
-        free = {"held": Held.FREE, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0, "delivery_s": 5, "settle_s": 30}
+        free = {"held": Authority.FREE, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0, "delivery_s": 5, "settle_s": 30}
         self.snapshot = fleet_of(1, **(free | columns))
         self.conduct = Conduct(1)
         self.now = NOW
@@ -33,7 +33,7 @@ class Steered:
     def told(self, setpoint_w: float, *, answers: bool = True) -> "Steered":
         control = self.snapshot.control
         self.told_mono_ms = self.now.mono_ms
-        control.held[:] = Held.CONTROLLED
+        control.held[:] = Authority.CONTROLLED
         control.setpoint_w[:] = setpoint_w
         control.cmd_sent[:] += 1
         control.sent_mono_ms[:] = control.changed_mono_ms[:] = self.now.mono_ms
@@ -123,7 +123,7 @@ def test_responsive_device_that_shows_our_command_has_answered_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("held", Held.FREE), ("idle", True), ("battery_w", np.nan), ("seen_mono_ms", 0)]
+    ("column", "value"), [("held", Authority.FREE), ("idle", True), ("battery_w", np.nan), ("seen_mono_ms", 0)]
 )
 def test_responsive_free_idle_stale_or_unknown_device_is_not_judged(column: str, value: float) -> None:
     device = Steered().told(3_000).does(0, s=30)
@@ -158,10 +158,10 @@ def test_deaf_counts_from_when_it_began_and_ends_with_the_first_reading_that_fol
     def at(s: int) -> Now:
         return Now(utc_ms=0, mono_ms=s * 1000)
 
-    assert deaf_for_s(conduct, both, at(100)).tolist() == [0, 0]
-    assert deaf_for_s(conduct, both, at(170)).tolist() == [70, 0]
-    assert deaf_for_s(conduct, one, at(171)).tolist() == [0, 0]
-    assert deaf_for_s(conduct, both, at(200)).tolist() == [0, 0]
+    assert unresponsive_for_s(conduct, both, at(100)).tolist() == [0, 0]
+    assert unresponsive_for_s(conduct, both, at(170)).tolist() == [70, 0]
+    assert unresponsive_for_s(conduct, one, at(171)).tolist() == [0, 0]
+    assert unresponsive_for_s(conduct, both, at(200)).tolist() == [0, 0]
 
 
 # -- F40: a product is lost -------------------------------------------------------------------------------------
@@ -186,7 +186,12 @@ class Fleet:
 
 @pytest.mark.parametrize(
     ("column", "gone", "here"),
-    [("online", 0, 1), ("faults", 4, 0), ("grid", Grid.ISLAND, Grid.ON), ("held", Held.LEFT, Held.CONTROLLED)],
+    [
+        ("online", 0, 1),
+        ("faults", 4, 0),
+        ("grid", Grid.ISLAND, Grid.ON),
+        ("held", Authority.LEFT, Authority.CONTROLLED),
+    ],
 )
 def test_lost_many_of_one_product_at_once_freeze_it_and_no_other_f40(column: str, gone: int, here: int) -> None:
     fleet = Fleet()

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain.control.compliance import Conduct, keep_up
 from gateway.domain.control.quarantine import EVIDENCE_S, HOMES_MIN, SUSTAINED_S, wrong_products, wrong_way
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import LimitParams
@@ -22,7 +22,7 @@ class Trial:
     """Devices that are told something and looked at every second; they are read every `every_s`."""
 
     def __init__(self, n: int = 1, /, *, every_s: int = 1, **columns: Any) -> None:
-        free = {"held": Held.FREE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
+        free = {"held": Authority.FREE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
         facts = {"delivery_s": DELIVERY_S, "settle_s": SETTLE_S}
         self.snapshot: Snapshot = fleet_of(n, **({"soc_pct": 60} | free | facts | columns))
         self.conduct = Conduct(n)
@@ -44,7 +44,7 @@ class Trial:
     def told(self, *setpoint_w: float, acked: bool = True) -> "Trial":
         control = self.snapshot.control
         self.told_mono_ms = self.now.mono_ms
-        control.held[:] = Held.CONTROLLED
+        control.held[:] = Authority.CONTROLLED
         control.setpoint_w[:] = setpoint_w
         control.cmd_sent[:] += 1
         control.sent_mono_ms[:] = self.now.mono_ms
@@ -187,7 +187,7 @@ def test_wrong_way_device_that_was_lost_begins_anew(column: str, away: int, back
 
 def test_wrong_way_taken_anew_begins_anew() -> None:
     trial = Trial().told(3_000).does(-3_000, s=FOUND_S - 2)
-    trial.snapshot.control.held[:] = Held.FREE
+    trial.snapshot.control.held[:] = Authority.FREE
     trial.does(-3_000, s=3)
     assert trial.told(3_000).does(-3_000, s=FOUND_S).does(3_000, s=10).proven == set()
 

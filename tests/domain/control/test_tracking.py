@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from gateway.domain.control.allocation import Shortfall
-from gateway.domain.control.tracking import Course, CourseParams, Progress, Steered, steer
+from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
 from gateway.domain.events.arbitration import claim
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Target, Want, power
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import keep_parts, power_of
 from gateway.domain.limits.envelope import envelope
@@ -22,7 +22,7 @@ from gateway.domain.types import Bools, Ints, Mode, Now
 from tests.builders.fleets import NOW, fleet_of
 from tests.domain.events.test_book import request
 
-STEEP = CourseParams(fleet_w_per_s=1e9, horizon_s=600)
+STEEP = TrackingParams(fleet_w_per_s=1e9, horizon_s=600)
 EXACT = LimitParams(site_margin_w=0, resume_pct=0)
 
 
@@ -32,8 +32,8 @@ class Scene:
     `part` of what it is told."""
 
     snapshot: Snapshot
-    params: CourseParams = STEEP
-    courses: Mapping[int, Course] = field(default_factory=dict)
+    params: TrackingParams = STEEP
+    courses: Mapping[int, Tracking] = field(default_factory=dict)
     events: list[tuple[ActiveEvent, list[int]]] = field(default_factory=list)
     now: Now = NOW
     deaf: tuple[int, ...] = ()
@@ -55,7 +55,7 @@ class Scene:
         self.events.append((event, list(members) or list(range(self.snapshot.n))))
         return self
 
-    def tick(self, *, stalled: bool = False) -> Steered:
+    def tick(self, *, stalled: bool = False) -> Tracked:
         events = sorted(self.events, key=lambda pair: pair[0].rank)
         groups = [np.array(members, dtype=np.int32) for _, members in events]
         active = [event for event, _ in events]
@@ -67,7 +67,7 @@ class Scene:
         power_ = power_of(self.snapshot, self.now, self.seen_ms)
         keep_parts(self.snapshot, power_.heard_s > 0)
         self.seen_ms = live.seen_mono_ms.copy()
-        found = steer(
+        found = track(
             active, claims, self.courses, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,
             stalled=stalled,
         )  # fmt: skip
@@ -78,22 +78,22 @@ class Scene:
         self.snapshot.control.lease_end_mono_ms[:] = self.now.mono_ms + 80_000
         return found
 
-    def obey(self, found: Steered) -> None:
+    def obey(self, found: Tracked) -> None:
         """Devices under control do as they are wanted to."""
         control, live = self.snapshot.control, self.snapshot.live
         control.before_w[:] = control.setpoint_w[:] = np.where(found.taking, found.wanted_w, 0)
-        control.held[:] = np.where(found.taking, Held.CONTROLLED, Held.FREE)
+        control.held[:] = np.where(found.taking, Authority.CONTROLLED, Authority.FREE)
         unread = np.isin(np.arange(self.snapshot.n), self.mute)
         live.battery_w[:] = np.where(unread, live.battery_w, control.setpoint_w * self.part)
 
 
 def scene(
-    n: int = 4, /, params: CourseParams = STEEP, deaf: tuple[int, ...] = (), part: float = 1.0, **columns: Any
+    n: int = 4, /, params: TrackingParams = STEEP, deaf: tuple[int, ...] = (), part: float = 1.0, **columns: Any
 ) -> Scene:
     return Scene(snapshot=fleet_of(n, **({"soc_pct": 80} | columns)), params=params, deaf=deaf, part=part)
 
 
-def progress(found: Steered, index: int = 0) -> Progress:
+def progress(found: Tracked, index: int = 0) -> Progress:
     return found.progress[index]
 
 
@@ -109,7 +109,7 @@ def test_course_group_power_is_shared_and_reported() -> None:
 
 
 def test_course_power_moves_no_faster_than_the_fleet_may_f23() -> None:
-    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     sums = []
     for _ in range(10):
         found = s.tick()
@@ -119,12 +119,12 @@ def test_course_power_moves_no_faster_than_the_fleet_may_f23() -> None:
 
 
 def test_course_events_share_what_the_fleet_may_move() -> None:
-    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000, 0, 1).ask(8_000, 2, 3)
+    s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000, 0, 1).ask(8_000, 2, 3)
     assert s.tick().wanted_w.sum() == 1_000
 
 
 def test_course_what_did_not_arrive_is_not_where_a_ramp_goes_on_from() -> None:
-    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     for _ in range(5):
         s.tick()
     assert s.tick(stalled=True).wanted_w.sum() == 1_000
@@ -150,13 +150,13 @@ def test_course_dry_run_is_worked_out_and_takes_nobody() -> None:
 
 
 def test_course_owner_who_left_is_not_counted_on() -> None:
-    found = scene(held=[Held.LEFT, 1, 1, 1]).ask(8_000).tick()
+    found = scene(held=[Authority.LEFT, 1, 1, 1]).ask(8_000).tick()
     assert not found.taking[0]
     assert found.wanted_w[1:].sum() == 8_000
 
 
 def test_course_members_start_each_at_a_time_of_their_own() -> None:
-    s = scene(100, held=Held.FREE, mode=Mode.SELF_CONSUMPTION).ask(100_000.0, start_spread_s=100.0)
+    s = scene(100, held=Authority.FREE, mode=Mode.SELF_CONSUMPTION).ask(100_000.0, start_spread_s=100.0)
     counts = []
     for _ in range(100):
         counts.append(int(s.tick().taking.sum()))
@@ -252,7 +252,9 @@ def test_course_what_nobody_can_be_given_and_what_is_assumed_is_never_more_than_
 
 
 def test_course_what_devices_that_nobody_reads_are_newly_given_is_not_served() -> None:
-    s = scene(held=[1, 1, Held.FREE, Held.FREE], mode=[Mode.REMOTE] * 2 + [Mode.SELF_CONSUMPTION] * 2).ask(8_000)
+    s = scene(held=[1, 1, Authority.FREE, Authority.FREE], mode=[Mode.REMOTE] * 2 + [Mode.SELF_CONSUMPTION] * 2).ask(
+        8_000
+    )
     s.snapshot.live.seen_mono_ms[2:] = NOW.mono_ms - 60_000
     told = progress(s.tick())
     assert (told.commanded_w, told.assumed_w, told.unserved_w) == (8_000, 0, 4_000)
@@ -283,7 +285,7 @@ def test_course_devices_that_did_not_follow_are_counted_as_they_were_read_while_
 
 def test_course_what_homes_did_by_themselves_is_still_made_up_for_while_nobody_reads_them() -> None:
     s = scene(
-        soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Held.FREE], battery_w=[0, 0, 0, -1_000],
+        soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Authority.FREE], battery_w=[0, 0, 0, -1_000],
         mode=[Mode.REMOTE, Mode.REMOTE, Mode.REMOTE, Mode.SELF_CONSUMPTION],
     )  # fmt: skip
     s.snapshot.live.seen_mono_ms[3] = NOW.mono_ms - 60_000
@@ -385,20 +387,20 @@ def test_course_members_given_nothing_are_idle_and_may_be_by_themselves_while_en
 
 def test_course_what_idle_members_do_by_themselves_is_made_up_for() -> None:
     # the last one is at its reserve and takes 1 kW of PV in its own mode
-    s = scene(soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Held.FREE], battery_w=[0, 0, 0, -1_000])
+    s = scene(soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Authority.FREE], battery_w=[0, 0, 0, -1_000])
     assert s.ask(8_000).tick().wanted_w.sum() == 9_000
 
 
 @pytest.mark.parametrize("asked_w", [9_000, 14_000, 18_000])
 def test_course_member_that_could_last_longer_is_not_left_out_for_what_it_does_by_itself(asked_w: float) -> None:
     # everybody begins as nobody's, taking PV; what each takes is not to keep it from its turn
-    s = scene(6, soc_pct=[80, 78, 76, 40, 38, 30], held=Held.FREE, battery_w=-1_000)
+    s = scene(6, soc_pct=[80, 78, 76, 40, 38, 30], held=Authority.FREE, battery_w=-1_000)
     s.ask(asked_w)
     control, live = s.snapshot.control, s.snapshot.live
     for _ in range(4):
         found = s.tick()
         on = found.taking & ~found.idle
-        control.held[:] = np.where(on, Held.CONTROLLED, Held.FREE)
+        control.held[:] = np.where(on, Authority.CONTROLLED, Authority.FREE)
         control.setpoint_w[:] = np.where(on, found.wanted_w, 0)
         live.battery_w[:] = np.where(on, found.wanted_w, -1_000)
     assert found.wanted_w.tolist() == sorted(found.wanted_w.tolist(), reverse=True)
@@ -406,7 +408,9 @@ def test_course_member_that_could_last_longer_is_not_left_out_for_what_it_does_b
 
 
 def test_course_event_that_charges_begins_where_homes_discharge_by_themselves() -> None:
-    s = scene(held=Held.FREE, battery_w=2_000, soc_pct=50, params=CourseParams(fleet_w_per_s=1_000, horizon_s=600))
+    s = scene(
+        held=Authority.FREE, battery_w=2_000, soc_pct=50, params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)
+    )
     # 8 kW by themselves; on the way down nobody is told to charge against the others
     assert s.ask(-8_000).tick().wanted_w.tolist() == [0, 0, 0, 0]
 
@@ -422,7 +426,7 @@ def test_course_power_of_each_device_is_cut_by_its_own_limits() -> None:
 
 
 def test_course_power_of_each_device_is_ramped_together() -> None:
-    s = scene(params=CourseParams(fleet_w_per_s=2_000, horizon_s=600)).ask(
+    s = scene(params=TrackingParams(fleet_w_per_s=2_000, horizon_s=600)).ask(
         Target(want=Want.DEVICE_POWER, power_w=-3_000)
     )
     sums = []
@@ -469,7 +473,7 @@ def test_course_follow_load_brings_every_meter_to_its_power() -> None:
 
 def test_course_follow_load_to_nothing_is_left_to_a_maker_whose_own_mode_does_that() -> None:
     s = scene(
-        2, held=Held.FREE, mode=[Mode.SELF_CONSUMPTION, Mode.BACKUP], load_w=3_000, battery_w=[3_000, 0]
+        2, held=Authority.FREE, mode=[Mode.SELF_CONSUMPTION, Mode.BACKUP], load_w=3_000, battery_w=[3_000, 0]
     ).ask(Target(want=Want.FOLLOW_LOAD, power_w=0))  # fmt: skip
     found = s.tick()
     assert found.taking.tolist() == [False, True]
@@ -502,7 +506,7 @@ def test_course_upkeep_charges_no_more_on_a_feeder_than_it_may() -> None:
 
 @pytest.mark.parametrize("target", [power(-8_000), power(0), Target(want=Want.IDLE)])
 def test_course_power_that_was_commanded_before_runs_down_no_faster_than_the_fleet_may_f23(target: Target) -> None:
-    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     for _ in range(9):
         s.obey(s.tick())
     assert s.snapshot.control.setpoint_w.sum() == 8_000
@@ -518,7 +522,7 @@ def test_course_power_that_was_commanded_before_runs_down_no_faster_than_the_fle
 
 
 def test_course_event_that_takes_devices_over_takes_over_what_they_carry_f23() -> None:
-    s = scene(params=CourseParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
+    s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     for _ in range(9):
         s.obey(s.tick())
     s.ask(-4_000, priority=1)

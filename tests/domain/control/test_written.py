@@ -16,9 +16,9 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive
 from gateway.domain.control.leases import rest
 from gateway.domain.control.planning import Plan, PlanParams, plan
-from gateway.domain.control.tracking import CourseParams
+from gateway.domain.control.tracking import TrackingParams
 from gateway.domain.events.request import Target, Want, power
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import LimitParams
 from gateway.domain.types import Grid, Mode
@@ -58,7 +58,9 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "site_export_w_max": maybe(st.sampled_from([0.0, 3_000.0, np.inf])),
     "site_import_w_max": maybe(st.sampled_from([4_000.0, np.inf])),
     "setpoint_w": POWER_W,
-    "held": st.sampled_from([Held.FREE, Held.CONTROLLED, Held.CONTROLLED, Held.RELEASING, Held.LEFT]),
+    "held": st.sampled_from(
+        [Authority.FREE, Authority.CONTROLLED, Authority.CONTROLLED, Authority.RELEASING, Authority.LEFT]
+    ),
     "age_s": st.sampled_from([0, 1, 30, 119, 121, 4_000]),
     "bms_out_w": st.one_of(st.integers(-100, 300), st.integers(0, 6_000)),
     "bms_in_w": st.one_of(st.integers(-100, 300), st.integers(0, 6_000)),
@@ -71,7 +73,7 @@ USUAL: dict[str, Any] = {
     "capacity_wh": 10_000.0, "battery_w": 0, "pv_w": 0, "load_w": 500, "grid_w": 500, "temp_c": 20, "faults": 0,
     "grid": Grid.ON, "mode": Mode.REMOTE, "online": 1, "site": -1, "export_allowed": True,
     "grid_charge_allowed": True, "fuse_protected": True, "site_export_w_max": np.inf, "site_import_w_max": np.inf,
-    "setpoint_w": 0, "held": Held.CONTROLLED, "age_s": 0, "bms_out_w": np.nan, "bms_in_w": np.nan, "lease_left_s": 80,
+    "setpoint_w": 0, "held": Authority.CONTROLLED, "age_s": 0, "bms_out_w": np.nan, "bms_in_w": np.nan, "lease_left_s": 80,
     "setpoint_w_min": 0, "feeder": -1,
 }  # fmt: skip
 """A healthy home; some columns of each are something else."""
@@ -130,7 +132,7 @@ def past(row: dict[str, Any], setpoint_w: int) -> str:
         "reading too old": row["age_s"] <= AGE_S_MAX,
         "offline": row["online"] == 1,
         "islanded": row["grid"] != Grid.ISLAND,
-        "left by its owner": row["held"] != Held.LEFT,
+        "left by its owner": row["held"] != Authority.LEFT,
         "past the rating": abs(setpoint_w) <= 5_000,
         "past the BMS": math.isnan(bms_w) or abs(setpoint_w) <= max(bms_w, 0),
         "faulty": row["faults"] == 0 or setpoint_w == 0,
@@ -181,7 +183,7 @@ def test_written_setpoint_lies_within_every_limit_whatever_is_read_and_asked_f24
     )  # fmt: skip
     snapshot.live.discharge_w_max[:] = bms_out_w
     snapshot.live.charge_w_max[:] = bms_in_w
-    scene = Scene(snapshot=snapshot, params=CourseParams(fleet_w_per_s=1e9, horizon_s=600))
+    scene = Scene(snapshot=snapshot, params=TrackingParams(fleet_w_per_s=1e9, horizon_s=600))
     scene.params = replace(scene.params, feeder_w=np.array([7_000.0]))
     for target in targets:
         scene.ask(target)

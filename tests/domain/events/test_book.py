@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, Refusal, members
-from gateway.domain.events.lifecycle import LIFE, ActiveEvent, EventState, Step
+from gateway.domain.events.lifecycle import LIFE, ActiveEvent, EventState, LifecycleStep
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
@@ -272,7 +272,7 @@ def test_active_event_tells_time_left_and_whether_it_actuates() -> None:
 def test_life_has_no_way_back_from_an_end_but_a_revision() -> None:
     for (state, step), after in LIFE.items():
         if state in (EventState.COMPLETED, EventState.CANCELLED, EventState.EXPIRED):
-            assert step is Step.REVISE or after is EventState.CANCELLED
+            assert step is LifecycleStep.REVISE or after is EventState.CANCELLED
 
 
 def test_life_reaches_every_state_from_receipt_and_leaves_every_one_by_a_cancellation() -> None:
@@ -280,7 +280,7 @@ def test_life_reaches_every_state_from_receipt_and_leaves_every_one_by_a_cancell
     for _ in EventState:
         reached |= {after for (state, _), after in LIFE.items() if state in reached}
     assert reached == set(EventState)
-    assert all((state, Step.CANCEL) in LIFE for state in EventState)
+    assert all((state, LifecycleStep.CANCEL) in LIFE for state in EventState)
 
 
 def state_of(book: Book, ms: int, name: str = "e1") -> str:

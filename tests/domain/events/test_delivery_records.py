@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain.commands import CommandResult
 from gateway.domain.events.delivery_records import STEPS, Failure, Records, Sight, Status
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import power_of
 from gateway.domain.limits.envelope import envelope
@@ -22,7 +22,7 @@ class Way:
     """Devices on their way through an event that asks 2 kW of each, a second at a time."""
 
     def __init__(self, n: int = 1, /, **columns: Any) -> None:
-        free = {"held": Held.FREE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
+        free = {"held": Authority.FREE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
         self.snapshot: Snapshot = fleet_of(n, **({"soc_pct": 60, "setpoint_w": 0} | free | columns))
         self.records = Records()
         self.records.include(np.arange(n, dtype=np.int32), n)
@@ -35,7 +35,7 @@ class Way:
 
     def sent(self, setpoint_w: int = 2_000) -> "Way":
         control, n = self.snapshot.control, self.snapshot.n
-        control.held[:] = Held.CONTROLLED
+        control.held[:] = Authority.CONTROLLED
         control.before_w[:] = control.setpoint_w
         control.setpoint_w[:] = setpoint_w
         control.cmd_sent[:] += 1
@@ -152,7 +152,7 @@ def test_record_owner_who_leaves_stays_out_and_may_come_back() -> None:
     assert way.look(battery_w=0).status()[0] is Status.OPTED_OUT
     way.left[:] = False
     assert way.look(battery_w=2_000).status()[0] is Status.DELIVERING
-    way.snapshot.control.held[:] = Held.LEFT
+    way.snapshot.control.held[:] = Authority.LEFT
     assert way.look(battery_w=0).status()[0] is Status.OPTED_OUT
     way.records.end(Status.COMPLETED, way.now)
     assert way.status()[0] is Status.OPTED_OUT

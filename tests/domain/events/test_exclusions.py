@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.domain.control.availability import availability
-from gateway.domain.events.exclusions import Hold, Holds
+from gateway.domain.events.exclusions import Exclusion, Exclusions
 from gateway.domain.events.request import TargetGroup
-from gateway.domain.fleet.columns import Bar
+from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import LimitParams
 from gateway.domain.types import DeviceId, EventId
@@ -19,24 +19,29 @@ from tests.builders.fleets import NOW, fleet_of
 from tests.domain.events.test_book import HOUR, T0, at, small_fleet
 
 
-def hold(name: str = "h", /, *ids: str, **other: object) -> Hold:
+def hold(name: str = "h", /, *ids: str, **other: object) -> Exclusion:
     group = TargetGroup(ids=tuple(map(DeviceId, ids))) if ids else TargetGroup(all=True)
     known: dict[str, object] = {
         "id": name, "reason": "opt_out", "group": group, "from_ms": T0, "until_ms": T0 + HOUR,
     }  # fmt: skip
-    return Hold(**(known | other))  # type: ignore[arg-type]
+    return Exclusion(**(known | other))  # type: ignore[arg-type]
 
 
 def test_holds_bar_their_devices_while_they_last() -> None:
-    holds = Holds([hold("h", "a", "c"), hold("s", "c", reason="storm")])
+    holds = Exclusions([hold("h", "a", "c"), hold("s", "c", reason="storm")])
     fleet = small_fleet()
     assert holds.bars(fleet, at(-1)).tolist() == [0, 0, 0, 0]
-    assert holds.bars(fleet, at(0)).tolist() == [Bar.OPTED_OUT, 0, Bar.OPTED_OUT | Bar.STORM, 0]
+    assert holds.bars(fleet, at(0)).tolist() == [
+        ExclusionReason.OPTED_OUT,
+        0,
+        ExclusionReason.OPTED_OUT | ExclusionReason.STORM,
+        0,
+    ]
     assert holds.bars(fleet, at(HOUR)).tolist() == [0, 0, 0, 0]
 
 
 def test_holds_end_by_themselves_or_are_lifted() -> None:
-    holds = Holds([hold("h"), hold("open", until_ms=None)])
+    holds = Exclusions([hold("h"), hold("open", until_ms=None)])
     assert holds.over(at(HOUR - 1)) == []
     assert holds.over(at(HOUR)) == ["h"]
     holds.lift("open")
@@ -45,18 +50,18 @@ def test_holds_end_by_themselves_or_are_lifted() -> None:
 
 
 def test_holds_opt_out_of_one_event_bars_nobody_from_the_others() -> None:
-    holds = Holds([hold("h", "a", event=EventId("e1")), hold("i", "b", event=EventId("e1")), hold("j", "d")])
+    holds = Exclusions([hold("h", "a", event=EventId("e1")), hold("i", "b", event=EventId("e1")), hold("j", "d")])
     fleet = small_fleet()
-    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, Bar.OPTED_OUT]
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
     found = holds.without(fleet, {EventId("e1"): 7, EventId("e2"): 8}, at(0))
     assert {index: slots.tolist() for index, slots in found.items()} == {7: [0, 1]}
 
 
 def test_holds_the_same_id_again_replaces() -> None:
-    holds = Holds([hold("h", "a")])
+    holds = Exclusions([hold("h", "a")])
     holds.set(hold("h", "b"))
     assert len(holds) == 1
-    assert holds.bars(small_fleet(), at(0)).tolist() == [0, Bar.OPTED_OUT, 0, 0]
+    assert holds.bars(small_fleet(), at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
 
 
 # -- availability -----------------------------------------------------------------------------------------------
@@ -83,12 +88,12 @@ def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None
 
 
 def test_holds_know_who_is_enrolled_later_and_what_replaced_them() -> None:
-    holds, fleet = Holds([hold("t", group=TargetGroup(tags=("late",)))]), small_fleet()
+    holds, fleet = Exclusions([hold("t", group=TargetGroup(tags=("late",)))]), small_fleet()
     assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, 0]
     fleet.enroll(replace(fleet.device(1), tags=("late",)), FACTS)
-    assert holds.bars(fleet, at(0)).tolist() == [0, Bar.OPTED_OUT, 0, 0]
+    assert holds.bars(fleet, at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
     holds.set(hold("t", "d"))
-    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, Bar.OPTED_OUT]
+    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
 
 
 @pytest.mark.parametrize("ceiling_kw", [0, -5, float("nan"), float("inf")])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.fleet.columns import Live, Nameplate
-from gateway.domain.fleet.estimation import STRETCH_MS, take
+from gateway.domain.fleet.columns import LiveColumns, Nameplate
+from gateway.domain.fleet.estimation import STRETCH_MS, observe
 from gateway.domain.fleet.reserve import SUSTAINED_S as CONFIRMED_S
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import NEVER_MS, Grid, Mode, Now, Unclear
@@ -21,7 +21,7 @@ class One:
     """One battery of 5 kW and 10 kWh that reports when told to; `late_s` after it happened."""
 
     def __init__(self, **plate: Any) -> None:
-        self.live, self.plate = Live(1), Nameplate(1)
+        self.live, self.plate = LiveColumns(1), Nameplate(1)
         values = {"discharge_w_max": 5000.0, "charge_w_max": 5000.0, "capacity_wh": CAPACITY_WH} | plate
         for name, value in values.items():
             self.plate.column(name)[:] = value
@@ -48,7 +48,7 @@ class One:
             device_t_ms=np.array([self.now.utc_ms - round(late_s * 1000)]),
             unclear=None if unclear is None else np.array([unclear], dtype=np.int16), **columns,
         )  # fmt: skip
-        self.dropped += take(self.live, self.plate, batch, self.now)
+        self.dropped += observe(self.live, self.plate, batch, self.now)
         return self
 
     def believed(self) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.fleet import reserve
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.fleet.reserve import SILENCE_S, SUSTAINED_S, TIMES
 from gateway.domain.readings import LiveBatch
@@ -268,7 +268,7 @@ def test_reserve_stated_by_enrolling_is_not_taken_back_to_what_was_before_a_rais
     assert told.owner_pct == 80
 
 
-@pytest.mark.parametrize("moved", [{"profile": "q"}, {"connection": Connection(url="modbus://10.0.0.9")}])
+@pytest.mark.parametrize("moved", [{"profile": "q"}, {"connection": DeviceConnection(url="modbus://10.0.0.9")}])
 def test_reserve_of_another_battery_at_the_same_home_is_no_choice_at_first(moved: dict[str, Any]) -> None:
     told = Home().goes_on(10, LONG_S - 10)
     told.fleet.enroll(home("home", reserve_pct=30.0, **moved), FACTS)

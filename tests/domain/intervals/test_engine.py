@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from gateway.domain.errors import InvariantBroken
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.late import DAMAGED
 from gateway.domain.intervals.record import EnergySource, Quality
-from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS
 from tests.builders.energy_batches import EVER_MS, T0, at, batch, row
 
@@ -21,16 +21,16 @@ LENGTH_S = 60
 
 
 def engine(**rules: float) -> Engine:
-    return Engine(Rules(length_s=LENGTH_S, **rules))  # type: ignore[arg-type]
+    return Engine(IntervalRules(length_s=LENGTH_S, **rules))  # type: ignore[arg-type]
 
 
-def take(e: Engine, *rows: dict[str, float], now: float | None = None, rated_w: float | None = None) -> Closes:
+def take(e: Engine, *rows: dict[str, float], now: float | None = None, rated_w: float | None = None) -> IntervalRecords:
     made = batch(rows)
     moment = at(now) if now is not None else at((int(made.t_ms.max()) - T0) / 1000)
     return e.take(made, moment, None if rated_w is None else np.full(len(made), rated_w)).closes
 
 
-def told(closes: Closes) -> list[tuple[Any, ...]]:
+def told(closes: IntervalRecords) -> list[tuple[Any, ...]]:
     """(slot, interval number, revision, charge, discharge, coverage, samples)"""
     return list(
         zip(
@@ -254,8 +254,8 @@ def coarse(step_wh: float, *, rated_w: float = 6000.0, length_s: int = LENGTH_S)
     return e
 
 
-def agreed(step_wh: float = 1.0, *, rated_w: float = 6000.0, length_s: int = LENGTH_S) -> Agreed:
-    return Agreed(
+def agreed(step_wh: float = 1.0, *, rated_w: float = 6000.0, length_s: int = LENGTH_S) -> AgreedConfig:
+    return AgreedConfig(
         slots=np.zeros(1, dtype=np.int32), length_s=np.array([length_s]), counter_step_wh=np.array([step_wh]),
         rated_w=np.array([rated_w]),
     )  # fmt: skip
@@ -313,9 +313,9 @@ def hour(i: float, counted: float) -> dict[str, float]:
     )  # fmt: skip
 
 
-def joined(*closes: Closes) -> Closes:
+def joined(*closes: IntervalRecords) -> IntervalRecords:
     """The newest of each interval."""
-    log = Closes(**{n: np.concatenate([getattr(c, n) for c in closes]) for n in CLOSE_COLUMNS})
+    log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in closes]) for n in CLOSE_COLUMNS})
     _, newest = np.unique(log.start_ms[::-1], return_index=True)
     return log.rows(len(log) - 1 - newest)
 
@@ -628,7 +628,7 @@ def test_engine_gateway_clock_that_jumps_makes_no_interval_twice_f11(seconds: in
         slots, starts = e.repairs_due(now, 2_000, EVER_MS)
         bases = [i for i, start in enumerate(log.start_ms.tolist()) if start in starts]
         steps.append(e.repair(slots, starts, log.rows(np.array(bases, dtype=np.int64))))
-        log = Closes(**{n: np.concatenate([getattr(c, n) for c in (log, *steps)]) for n in CLOSE_COLUMNS})
+        log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in (log, *steps)]) for n in CLOSE_COLUMNS})
         _, newest = np.unique(log.start_ms[::-1], return_index=True)
         log = log.rows(len(log) - 1 - newest)
         for closes in steps:
@@ -694,7 +694,7 @@ def test_engine_negative_numbers_are_malformed_and_not_counted_as_samples() -> N
 def test_engine_new_length_closes_what_is_open_and_never_overlaps() -> None:
     e = engine()
     take(e, row(seq=1, t=10, **both(0)), row(seq=2, t=20, **both(1)))
-    assert told(e.relength(Rules(length_s=90)))[0][:4] == (0, 0, 1, 1.0)
+    assert told(e.relength(IntervalRules(length_s=90)))[0][:4] == (0, 0, 1, 1.0)
     closes = take(e, row(seq=3, t=80, **both(2)), row(seq=4, t=100, **both(4)), row(seq=5, t=180, **both(8)), now=200)
     assert closes.start_ms.tolist() == [T0 + 90_000]
     assert closes.charge_wh.tolist() == [pytest.approx(5.0)]
@@ -703,8 +703,8 @@ def test_engine_new_length_closes_what_is_open_and_never_overlaps() -> None:
 
 def test_engine_length_that_does_not_divide_a_day_is_refused() -> None:
     with pytest.raises(InvariantBroken):
-        Engine(Rules(length_s=7))
-    assert Engine(Rules(length_s=900)).rules.length_ms == 900_000
+        Engine(IntervalRules(length_s=7))
+    assert Engine(IntervalRules(length_s=900)).rules.length_ms == 900_000
 
 
 def test_engine_renumbered_devices_keep_their_state() -> None:

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.records import CLOSE_COLUMNS, Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Now
 from tests.builders.energy_batches import EVER_MS, T0, at, batch, random_batch, row
 from tests.depth import deep
 
-RULES = Rules(length_s=60, counter_step_wh=10.0)
+RULES = IntervalRules(length_s=60, counter_step_wh=10.0)
 LENGTH = 60_000
 RATED_W = 5000
 
@@ -155,10 +155,10 @@ class Log:
     """Every record made, by identity; the newest of each interval is what a repair begins from."""
 
     def __init__(self) -> None:
-        self.newest: dict[tuple[int, int], tuple[Closes, int]] = {}
+        self.newest: dict[tuple[int, int], tuple[IntervalRecords, int]] = {}
         self.repaired: set[tuple[int, int]] = set()
 
-    def note(self, closes: Closes) -> None:
+    def note(self, closes: IntervalRecords) -> None:
         for i in range(len(closes)):
             key = (int(closes.slots[i]), int(closes.start_ms[i]))
             assert int(closes.revision[i]) == (self.revision(key) + 1)
@@ -172,7 +172,7 @@ class Log:
         slots, starts = engine.repairs_due(now, most, EVER_MS)
         keys = list(zip(slots.tolist(), starts.tolist(), strict=True))
         found = [self.newest[key] for key in keys if key in self.newest]
-        bases = Closes(**{name: np.array([getattr(c, name)[i] for c, i in found], dtype=dtype)
+        bases = IntervalRecords(**{name: np.array([getattr(c, name)[i] for c, i in found], dtype=dtype)
                           for name, dtype in CLOSE_COLUMNS.items()})  # fmt: skip
         self.note(engine.repair(slots, starts, bases))
         self.repaired |= set(keys)
@@ -275,7 +275,7 @@ def test_engine_integration_under_loss_has_the_energy_of_its_coarse_counter_day_
     period_s, day_s, days = 60, 86_400, 3
     engine, log = Engine(RULES), Log()
     engine.agree(
-        Agreed(
+        AgreedConfig(
             slots=np.zeros(1, dtype=np.int32),
             length_s=np.array([300]),
             counter_step_wh=np.array([step_wh]),

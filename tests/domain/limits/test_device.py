@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.fleet.columns import Bar
+from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import Envelope, LimitParams, Reason, unclear_reason
 from gateway.domain.types import Unclear
@@ -33,8 +33,8 @@ def into(found: Envelope) -> tuple[float, Reason]:
     ("columns", "reason"),
     [
         ({"locked": 1}, Reason.LOCKED),
-        ({"bars": Bar.QUARANTINED}, Reason.QUARANTINED),
-        ({"bars": Bar.FROZEN}, Reason.FROZEN),
+        ({"bars": ExclusionReason.QUARANTINED}, Reason.QUARANTINED),
+        ({"bars": ExclusionReason.FROZEN}, Reason.FROZEN),
     ],
 )
 def test_limits_locked_quarantined_or_frozen_device_is_not_written_at_all(
@@ -92,14 +92,14 @@ def test_limits_unclear_temperature_leaves_discharge_to_a_bms_that_says_its_limi
 
 
 def test_limits_owner_who_opted_out_gets_no_power_but_may_still_be_handed_back() -> None:
-    found = limits(setpoint_w=2000, bars=Bar.OPTED_OUT)
+    found = limits(setpoint_w=2000, bars=ExclusionReason.OPTED_OUT)
     assert (out(found), into(found)) == ((0, Reason.OPTED_OUT), (0, Reason.OPTED_OUT))
     assert found.controllable[0]
     assert found.must_narrow[0]
 
 
 def test_limits_storm_keeps_energy_but_takes_more() -> None:
-    found = limits(bars=Bar.STORM)
+    found = limits(bars=ExclusionReason.STORM)
     assert out(found) == (0, Reason.STORM)
     assert into(found)[0] == 5000
     assert out(limits(bars=0))[0] == 5000

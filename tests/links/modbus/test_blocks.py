@@ -5,14 +5,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.links.modbus.blocks import ADDRESSES, Block, Learned, Limits, Place, bundled, plan, split
+from gateway.links.modbus.blocks import ADDRESSES, Block, Learned, RegisterPlace, RequestLimits, bundled, plan, split
 
-WIDE = Limits(registers_max=125, gap_max=8)
+WIDE = RequestLimits(registers_max=125, gap_max=8)
 
 
-def at(address: int, words: int = 1, *, unit: int = 1, function: int = 3, by: Place | None = None) -> Place:
+def at(
+    address: int, words: int = 1, *, unit: int = 1, function: int = 3, by: RegisterPlace | None = None
+) -> RegisterPlace:
     """A place; `by` is where its scale factor lies."""
-    return Place(
+    return RegisterPlace(
         point=f"{unit}.{function}.{address}.{words}",
         unit=unit,
         function=function,
@@ -40,18 +42,18 @@ def test_plan_units_and_functions_are_never_mixed() -> None:
 
 
 def test_plan_more_registers_than_allowed_are_parted_between_points_f29() -> None:
-    limits = Limits(registers_max=5, gap_max=0)
+    limits = RequestLimits(registers_max=5, gap_max=0)
     assert spans(plan([at(0, 2), at(2, 2), at(4, 2), at(6, 2)], limits)) == [(0, 4), (4, 4)]
 
 
 def test_plan_split_begins_a_request_and_a_point_over_it_stays_whole_f29() -> None:
-    limits = Limits(registers_max=125, gap_max=8, split_at=(10,))
+    limits = RequestLimits(registers_max=125, gap_max=8, split_at=(10,))
     assert spans(plan([at(8, 2), at(10, 2)], limits)) == [(8, 2), (10, 2)]
     assert spans(plan([at(8), at(9, 2), at(11)], limits)) == [(8, 1), (9, 2), (11, 1)]
 
 
 def test_plan_forbidden_registers_are_never_touched() -> None:
-    limits = Limits(registers_max=125, gap_max=8, forbidden=((12, 13),))
+    limits = RequestLimits(registers_max=125, gap_max=8, forbidden=((12, 13),))
     assert spans(plan([at(10), at(11), at(14), at(13)], limits)) == [(10, 2), (14, 1)]
 
 
@@ -127,7 +129,7 @@ ranges = st.lists(st.tuples(st.integers(0, 310), st.integers(0, 5)).map(lambda r
     tuple
 )
 limits_drawn = st.builds(
-    Limits,
+    RequestLimits,
     registers_max=st.integers(1, 125),
     gap_max=st.integers(0, 30),
     split_at=st.lists(st.integers(0, 310), max_size=5).map(tuple),
@@ -140,7 +142,7 @@ learned_drawn = st.builds(
 )
 
 
-def scaled(drawn: list[Place], factors: int, chosen: list[int | None]) -> list[Place]:
+def scaled(drawn: list[RegisterPlace], factors: int, chosen: list[int | None]) -> list[RegisterPlace]:
     """Of `drawn`, the first are factors; of the others each has one of them or none, as `chosen`."""
     known, others = drawn[:factors], drawn[factors:]
     by = (known[number % len(known)] if known and number is not None else None for number in chosen)
@@ -156,7 +158,9 @@ scaled_places = st.builds(
 
 
 @given(scaled_places, limits_drawn, learned_drawn)
-def test_plan_any_places_keeps_every_promise(wanted: list[Place], limits: Limits, learned: Learned) -> None:
+def test_plan_any_places_keeps_every_promise(
+    wanted: list[RegisterPlace], limits: RequestLimits, learned: Learned
+) -> None:
     blocks = plan(wanted, limits, learned)
     covered = [place for block in blocks for place in block.places]
     bundles = bundled(wanted)
@@ -169,7 +173,7 @@ def test_plan_any_places_keeps_every_promise(wanted: list[Place], limits: Limits
 
 
 @given(scaled_places)
-def test_bundled_any_places_are_with_their_factor_or_nowhere(wanted: list[Place]) -> None:
+def test_bundled_any_places_are_with_their_factor_or_nowhere(wanted: list[RegisterPlace]) -> None:
     bundles = bundled(wanted)
     where = {place.point: bundle for bundle in bundles for place in bundle.places}
     known = {place.point: place for place in wanted}
@@ -184,7 +188,7 @@ def test_bundled_any_places_are_with_their_factor_or_nowhere(wanted: list[Place]
             assert place.point not in where
 
 
-def check_block(block: Block, limits: Limits, learned: Learned) -> None:
+def check_block(block: Block, limits: RequestLimits, learned: Learned) -> None:
     registers = set(range(block.address, block.address + block.count))
     assert block.count <= limits.registers_max
     assert max(registers) < ADDRESSES
@@ -209,7 +213,7 @@ def check_block(block: Block, limits: Limits, learned: Learned) -> None:
 
 
 @given(places)
-def test_split_any_refused_block_ends_at_single_places(wanted: list[Place]) -> None:
+def test_split_any_refused_block_ends_at_single_places(wanted: list[RegisterPlace]) -> None:
     """However the device refuses, the plan comes down to what it takes."""
     learned = Learned()
     for _ in range(len(wanted) + 1):

@@ -10,7 +10,7 @@ import pytest
 from gateway.domain.errors import LinkDown, PeerBusy, ProtocolViolation
 from gateway.links.modbus import connection as modbus_connection
 from gateway.links.modbus.link import ModbusLink
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from simulators.faces.plant import Trouble
 from tests.scenes.modbus_rig import CEILING_S, Asked, Bench, Device, Scripted, Served, framed, image, target, writes
 from tests.virtual.clock import loop_clock
@@ -67,7 +67,7 @@ async def reads() -> AsyncIterator[Reads]:
         yield Reads(group)
 
 
-def unit(peer: Scripted, number: int, **section: Any) -> Target:
+def unit(peer: Scripted, number: int, **section: Any) -> PointTarget:
     return target(peer.port, name=f"home-{number}", own_units=(("main", number),), **section)
 
 

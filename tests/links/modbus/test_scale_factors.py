@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLink
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Value
-from gateway.profiles.compiled.variant import Canonical, Program
+from gateway.profiles.compiled.variant import CanonicalReading, ProductVariant
 from gateway.profiles.loader import load_profiles
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.solaredge_storedge import SolarEdgeStorEdge
@@ -57,13 +57,13 @@ def der() -> Device:
 class Polled:
     """A device that is polled as a session does."""
 
-    def __init__(self, program: Program, link: ModbusLink, served: Served) -> None:
+    def __init__(self, program: ProductVariant, link: ModbusLink, served: Served) -> None:
         self.program = program
         self.link = link
         self.served = served
         self.values: dict[str, Value] = {}
 
-    async def poll(self, *groups: str) -> Canonical:
+    async def poll(self, *groups: str) -> CanonicalReading:
         names = [name for group in groups or ("live",) for name in self.program.groups[group]]  # type: ignore[index]
         self.program.decode(await self.link.read(names), self.values)
         return self.program.canonical(self.values)
@@ -76,9 +76,9 @@ async def polled(profile: str, device: Device) -> AsyncIterator[Polled]:
     assert codec.product is not None
     async with Bench() as bench, Served(device) as served:
         link = bench.links.link(
-            Target(
+            PointTarget(
                 device=DeviceId("home"),
-                connection=Connection(url=f"modbus://127.0.0.1:{served.port}"),
+                connection=DeviceConnection(url=f"modbus://127.0.0.1:{served.port}"),
                 secret="",
                 document=codec.document,
                 points=codec.product.base.points,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvariantBroken, ProtocolViolation
-from gateway.links.modbus.connection import Wire
-from gateway.links.modbus.pdu import Refusal, answer, read_request, write_request
+from gateway.links.modbus.connection import ModbusWire
+from gateway.links.modbus.pdu import ExceptionReply, answer, read_request, write_request
 from gateway.links.modbus.turns import Exchange, Turns
 from tests.scenes.modbus_rig import framed
 
@@ -31,7 +31,7 @@ def test_request_write_of_too_much_is_a_bug(function: int, count: int) -> None:
 
 def test_answer_right_reply_is_decoded() -> None:
     assert answer(READ, bytes.fromhex("03 06 0001 8000 ffff")) == (1, 0x8000, 0xFFFF)
-    assert answer(READ, bytes.fromhex("83 02")) == Refusal(2)
+    assert answer(READ, bytes.fromhex("83 02")) == ExceptionReply(2)
     assert answer(write_request(6, 1, (2,)), bytes.fromhex("06 0001 0002")) == ()
     assert answer(write_request(16, 1, (2, 3)), bytes.fromhex("10 0001 0002")) == ()
 
@@ -60,7 +60,7 @@ def test_answer_any_bytes_are_right_or_refused_f5(reply: bytes) -> None:
         found = answer(READ, reply)
     except ProtocolViolation:
         return
-    if isinstance(found, Refusal):
+    if isinstance(found, ExceptionReply):
         assert reply == bytes((0x83, found.code))
     else:
         assert reply == b"\x03\x06" + struct.pack(">3H", *found)
@@ -73,20 +73,20 @@ class Heard:
         self.frames: list[tuple[int, int, bytes]] = []
         self.garbage = 0
 
-    def on_reply(self, wire: Wire, transaction: int, unit: int, pdu: bytes) -> None:
+    def on_reply(self, wire: ModbusWire, transaction: int, unit: int, pdu: bytes) -> None:
         self.frames.append((transaction, unit, pdu))
 
-    def on_garbage(self, wire: Wire) -> None:
+    def on_garbage(self, wire: ModbusWire) -> None:
         self.garbage += 1
 
-    def on_lost(self, wire: Wire, why: str) -> None:
+    def on_lost(self, wire: ModbusWire, why: str) -> None:
         raise AssertionError(why)
 
 
 def hear(*chunks: bytes) -> Heard:
     async def play() -> Heard:
         heard = Heard()
-        wire = Wire(heard)  # type: ignore[arg-type]
+        wire = ModbusWire(heard)  # type: ignore[arg-type]
         for chunk in chunks:
             wire.data_received(chunk)
         return heard
@@ -156,7 +156,7 @@ def test_answer_known_malformed_confirmation_is_believed_where_the_profile_says_
 
 def test_answer_loose_writes_still_tell_a_refusal_and_another_function() -> None:
     request = write_request(16, 0x10, (1, 2))
-    assert answer(request, bytes.fromhex("90 03"), loose_writes=True) == Refusal(3)
+    assert answer(request, bytes.fromhex("90 03"), loose_writes=True) == ExceptionReply(3)
     with pytest.raises(ProtocolViolation):
         answer(request, bytes.fromhex("06 0010 0001"), loose_writes=True)
 

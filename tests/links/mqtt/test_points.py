@@ -11,15 +11,15 @@ import pytest
 
 from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
 from gateway.links.mqtt import points as mqtt_points
 from gateway.links.mqtt.points import MqttPointLink, MqttPointLinks
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile
-from gateway.transports.mqtt.connection import Connection as MqttConnection
+from gateway.transports.mqtt.connection import MqttConnection as MqttConnection
 from gateway.transports.mqtt.connection import OutMessage
 from simulators.broker import Broker, User
 from tests.scenes.brokers import KINDS, BrokerProcess, broker_process, mosquitto_process
@@ -60,12 +60,14 @@ HOME = "{broker: device, variables: [portal]}"
 KEPT = '{broker: %s, variables: [portal], keepalive: {topic: "R/{portal}/keepalive", every_s: 30, payload: again}}'
 
 
-def target(section: str = FLEET, *, portal: str = "p1", url: str = "", username: str = "", secret: str = "") -> Target:
+def target(
+    section: str = FLEET, *, portal: str = "p1", url: str = "", username: str = "", secret: str = ""
+) -> PointTarget:
     document = parse_profile(PROFILE.replace("SECTION", section), name="made-up")
     parameters = (("portal", portal),) if portal else ()
-    return Target(
+    return PointTarget(
         device=DeviceId(f"dev-{portal}"),
-        connection=Connection(url=url, username=username, parameters=parameters),
+        connection=DeviceConnection(url=url, username=username, parameters=parameters),
         secret=secret,
         document=document,
         points=document.points,
@@ -130,7 +132,7 @@ async def device(url: str, *patterns: str, client_id: str = "device") -> AsyncIt
         yield Device(connection, inbox)
 
 
-async def opened(links: MqttPointLinks, to: Target) -> MqttPointLink:
+async def opened(links: MqttPointLinks, to: PointTarget) -> MqttPointLink:
     link = links.link(to)
     await link.open()
     return link
@@ -413,7 +415,7 @@ async def test_open_links_that_never_run_is_down(monkeypatch: pytest.MonkeyPatch
         target(HOME, url="mqtt://127.0.0.1", portal="+"),
     ],
 )
-async def test_link_connection_that_cannot_be_is_invalid(to: Target) -> None:
+async def test_link_connection_that_cannot_be_is_invalid(to: PointTarget) -> None:
     with pytest.raises(InvalidInput):
         MqttPointLinks(loop_clock(), None).link(to)
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.domain.types import CLEAR, Grid, Unclear
 from gateway.profiles.compiled.points import Marker, Read, Unreadable, Values
-from gateway.profiles.compiled.variant import Program
+from gateway.profiles.compiled.variant import ProductVariant
 from tests.builders.profiles import HTTP, MODBUS, changed, compiled
 
 
@@ -46,13 +46,13 @@ GOOD: dict[str, Read] = {
 
 
 @pytest.fixture(scope="module")
-def program() -> Program:
+def program() -> ProductVariant:
     product = compiled(changed(HTTP, with_safety)).product
     assert product is not None
     return product.base
 
 
-def read(program: Program, **raws: Read) -> Unclear:
+def read(program: ProductVariant, **raws: Read) -> Unclear:
     """What is unclear after a good poll and one with `raws` in it; the rest of the reading stays."""
     values = Values()
     program.decode(GOOD, values)
@@ -101,7 +101,7 @@ def read(program: Program, **raws: Read) -> Unclear:
     ],
 )
 def test_program_point_about_safety_that_is_not_understood_is_named(
-    program: Program, raws: dict[str, Read], unclear: Unclear
+    program: ProductVariant, raws: dict[str, Read], unclear: Unclear
 ) -> None:
     assert read(program, **raws) == unclear
 
@@ -117,11 +117,11 @@ def test_program_point_about_safety_that_is_not_understood_is_named(
         {"limit": Marker.NULL},
     ],
 )
-def test_program_what_is_understood_or_absent_is_not_unclear(program: Program, raws: dict[str, Read]) -> None:
+def test_program_what_is_understood_or_absent_is_not_unclear(program: ProductVariant, raws: dict[str, Read]) -> None:
     assert read(program, **raws) == CLEAR
 
 
-def test_program_point_is_unclear_until_it_is_read_well(program: Program) -> None:
+def test_program_point_is_unclear_until_it_is_read_well(program: ProductVariant) -> None:
     values = Values()
     program.decode(GOOD | {"grid_state": "off", "lock": 3}, values)
     assert program.canonical(values).unclear == Unclear.GRID | Unclear.LOCKED

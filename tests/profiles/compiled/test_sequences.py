@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.domain.commands import CommandOp
 from gateway.profiles.compiled.points import Marker, PointCodec, Raw, Unwritable, Value
 from gateway.profiles.compiled.sequences import Quantities, Request, Wait, actions, shows
-from gateway.profiles.compiled.variant import PointProduct, Program
+from gateway.profiles.compiled.variant import PointProduct, ProductVariant
 from gateway.profiles.language.control import Step
 from gateway.profiles.language.points import Point
 from tests.builders.profiles import HTTP, MODBUS, changed, compiled
@@ -191,7 +191,7 @@ def test_sequence_any_setpoint_is_written_at_most_or_refused_f27(
 # -- a program -------------------------------------------------------------------------------------------------
 
 
-def program(text: str = MODBUS) -> Program:
+def program(text: str = MODBUS) -> ProductVariant:
     product = compiled(text).product
     assert isinstance(product, PointProduct)
     return product.base

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports.journal import Change, ControlEnded, ReserveChanged
-from gateway.services.control.authority import Custody
+from gateway.services.control.authority import DeviceAuthority
 from gateway.services.settings import ControlSettings
 
 FACTS = ProductFacts(
@@ -45,7 +45,7 @@ def later(now: Now, s: int) -> Now:
     return Now(utc_ms=now.utc_ms + 1_000 * s, mono_ms=now.mono_ms + 1_000 * s)
 
 
-def going_on(fleet: Fleet, custody: Custody, now: Now, *, reserve_pct: float) -> tuple[list[Change], Now]:
+def going_on(fleet: Fleet, custody: DeviceAuthority, now: Now, *, reserve_pct: float) -> tuple[list[Change], Now]:
     """The same reading every 10 s until it counts as confirmed; what is to be remembered, and the time by then."""
     changes: list[Change] = []
     for _ in range(round(SUSTAINED_S) // 10 + 1):
@@ -69,7 +69,7 @@ def fleet() -> Fleet:
 
 
 def test_custody_first_report_below_the_enrolled_reserve_is_no_choice(fleet: Fleet) -> None:
-    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=10)
     assert custody.settle(now) == []
@@ -77,7 +77,7 @@ def test_custody_first_report_below_the_enrolled_reserve_is_no_choice(fleet: Fle
 
 
 def test_custody_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet) -> None:
-    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=30)
     custody.settle(now)
@@ -97,7 +97,7 @@ def test_custody_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet)
 
 
 def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) -> None:
-    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=10)
     custody.settle(now)
@@ -110,7 +110,7 @@ def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) ->
 def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
     fleet: Fleet, written: float, kept: float, chosen: float
 ) -> None:
-    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     fleet.nameplate.owner_reserve_pct[0] = written
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=10)
@@ -127,7 +127,7 @@ def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
 
 
 def test_custody_device_that_tells_no_reserve_guarantees_none_and_is_not_written(fleet: Fleet) -> None:
-    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=np.nan)
     custody.settle(now)
@@ -137,25 +137,25 @@ def test_custody_device_that_tells_no_reserve_guarantees_none_and_is_not_written
 
 def test_custody_adopted_device_with_an_id_nobody_gave_out_has_confirmed_nothing(fleet: Fleet) -> None:
     start = Now(utc_ms=10**12, mono_ms=10**6)
-    custody, later = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12 + 1_000, mono_ms=10**6 + 1_000)
+    custody, later = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12 + 1_000, mono_ms=10**6 + 1_000)
     custody.adopt([DeviceId("home-1")], start, newest_cmd=500)
     reading(fleet, later, reserve_pct=30)
     fleet.live.mode[0], fleet.live.cmd[0] = Mode.REMOTE, 1 << 60
     custody.settle(later)
-    assert (fleet.control.held[0], fleet.control.cmd_applied[0]) == (Held.CONTROLLED, 0)
+    assert (fleet.control.held[0], fleet.control.cmd_applied[0]) == (Authority.CONTROLLED, 0)
 
 
 def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet) -> None:
-    custody, now = Custody(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     custody.adopt([], now)
     reading(fleet, now, reserve_pct=10)
     custody.settle(now)
     taking = np.ones(1, dtype=np.bool_)
     assert custody.reserves_due(taking).tolist() == [True]
     assert custody.reserves_due(~taking).tolist() == [False]
-    fleet.control.held[0] = Held.CONTROLLED
+    fleet.control.held[0] = Authority.CONTROLLED
     assert custody.reserves_due(taking).tolist() == [False]
-    fleet.control.held[0] = Held.FREE
+    fleet.control.held[0] = Authority.FREE
     fleet.control.written_reserve_pct[0] = 30
     assert custody.reserves_due(taking).tolist() == [False]
     assert custody.unguaranteed(1).tolist() == [True]
@@ -166,14 +166,14 @@ def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet
 def test_custody_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own_time_only(fleet: Fleet) -> None:
     before, start = Now(utc_ms=10**12, mono_ms=10**6), Now(utc_ms=10**12 + 3_000, mono_ms=10**6 + 3_000)
     reading(fleet, before, reserve_pct=30)
-    custody = Custody(ControlSettings(), fleet=fleet)
+    custody = DeviceAuthority(ControlSettings(), fleet=fleet)
     custody.adopt([DeviceId("home-1")], start)
     custody.settle(start)
     assert not custody.heard()
-    assert fleet.control.held[0] == Held.CONTROLLED
+    assert fleet.control.held[0] == Authority.CONTROLLED
     after = Now(utc_ms=start.utc_ms + 1_000, mono_ms=start.mono_ms + 1_000)
     reading(fleet, after, reserve_pct=30)
     assert custody.heard()
     # It is back in the maker's own mode by then: nothing to adopt, and the journal hears of it.
     assert custody.settle(after) == [ControlEnded(devices=(DeviceId("home-1"),), reason="released")]
-    assert fleet.control.held[0] == Held.FREE
+    assert fleet.control.held[0] == Authority.FREE

@@ -21,7 +21,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.fleet.fleet import Fleet
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
-from gateway.services.control.command_writer import Writer
+from gateway.services.control.command_writer import CommandWriter
 from gateway.services.settings import ControlSettings
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
@@ -86,7 +86,7 @@ class Way:
         self.start()
 
     def start(self) -> None:
-        self.writer = Writer(
+        self.writer = CommandWriter(
             ControlSettings(), fleet=self.fleet, journal=self.journal, link=self.link, clock=self.clock,
             epoch=self.journal.load().epoch, halted=lambda: False,
         )  # fmt: skip

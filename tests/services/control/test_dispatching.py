@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 
 from gateway.domain.commands import CommandOp
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import EventDelivered, EventMoved, HoldLifted
-from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings, UpkeepSettings
+from gateway.ports.journal import EventDelivered, EventMoved, ExclusionLifted
+from gateway.services.settings import ControlSettings, FeederSettings, MaintenanceSettings, ProgramSettings
 from tests.builders.fakes import FACTS, home
 from tests.scenes.world import SETTINGS, World, group, homes_of
 
 BLOCKS = replace(FACTS, blocks=True)
 
 
-def hold(world: World, name: str, *ids: str, reason: str = "opt_out", **other: object) -> Hold:
+def hold(world: World, name: str, *ids: str, reason: str = "opt_out", **other: object) -> Exclusion:
     known: dict[str, object] = {
         "id": name, "reason": reason, "group": group(*ids), "from_ms": world.clock.utc, "until_ms": None,
     }  # fmt: skip
-    return Hold(**(known | other))  # type: ignore[arg-type]
+    return Exclusion(**(known | other))  # type: ignore[arg-type]
 
 
 async def running(count: int = 4, *, target_w: float = 8_000.0, **other: Any) -> World:
@@ -202,7 +202,7 @@ async def test_dispatch_owners_leaving_one_event_all_at_once_are_no_step() -> No
 
 
 async def test_timekeeper_upkeep_that_waits_for_a_silent_device_does_not_keep_a_wrong_clock() -> None:
-    world = World(homes_of(2), settings=ControlSettings(upkeep=UpkeepSettings(full_charge_cycles=10)))
+    world = World(homes_of(2), settings=ControlSettings(upkeep=MaintenanceSettings(full_charge_cycles=10)))
     world.homes.silent.add(1)
     await world.go(30)
     world.clock.utc += 7_200_000
@@ -218,7 +218,7 @@ async def test_dispatch_opt_out_ends_by_itself_and_the_journal_forgets_it() -> N
     assert world.homes.battery_w[1] == 0
     await world.go(40)
     assert world.homes.battery_w[1] > 1_000
-    assert HoldLifted(id="short") in world.journal.kept
+    assert ExclusionLifted(id="short") in world.journal.kept
     assert world.journal.load().holds == ()
 
 
@@ -549,7 +549,7 @@ async def test_upkeep_outside_a_time_of_recovery_leaves_batteries_alone() -> Non
 
 
 async def test_upkeep_fills_what_was_not_full_for_long_and_any_event_comes_first() -> None:
-    settings = SETTINGS.model_copy(update={"upkeep": UpkeepSettings(full_charge_cycles=10)})
+    settings = SETTINGS.model_copy(update={"upkeep": MaintenanceSettings(full_charge_cycles=10)})
     world = World(homes_of(2), settings=settings)
     world.fleet.live.since_full_wh[:2] = [250_000, 10_000]
     await world.go(40)
@@ -563,7 +563,9 @@ async def test_upkeep_fills_what_was_not_full_for_long_and_any_event_comes_first
 async def test_upkeep_keeps_to_its_hours() -> None:
     hour = 1_800_000_000_000 // 3_600_000 % 24
     settings = SETTINGS.model_copy(
-        update={"upkeep": UpkeepSettings(full_charge_cycles=10, full_charge_hours=((hour + 1) % 24, (hour + 2) % 24))}
+        update={
+            "upkeep": MaintenanceSettings(full_charge_cycles=10, full_charge_hours=((hour + 1) % 24, (hour + 2) % 24))
+        }
     )
     world = World(homes_of(1), settings=settings)
     world.fleet.live.since_full_wh[:1] = 250_000

@@ -7,7 +7,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.events.request import power
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.fleet.reserve import SUSTAINED_S
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.ports.journal import ReserveChanged
 from gateway.services.checkpointing import fleet_columns, restore_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader
@@ -51,7 +51,7 @@ def restart(world: World, *, away_s: int) -> None:
     """The gateway dies; the next one finds the journal and a checkpoint of the moment before."""
     columns = fleet_columns(world.fleet, world.clock.now(), world.clock.boot)
     header = CheckpointHeader(
-        record=0, session=0, utc_ms=world.clock.utc, rules=Rules(length_s=300), ids=list(world.fleet.ids)
+        record=0, session=0, utc_ms=world.clock.utc, rules=IntervalRules(length_s=300), ids=list(world.fleet.ids)
     )
     found = Checkpoint(header=header, columns={name: column.copy() for name, column in columns.items()})
     for _ in range(away_s):

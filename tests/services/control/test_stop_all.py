@@ -11,11 +11,11 @@ from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.errors import StorageError
 from gateway.domain.types import EventId
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
-from gateway.services.settings import ControlSettings, FeederSettings, UpkeepSettings
+from gateway.services.settings import ControlSettings, FeederSettings, MaintenanceSettings
 from tests.builders.fakes import MemoryJournal, home
 from tests.scenes.world import SETTINGS, World, homes_of
 
-FULL = SETTINGS.model_copy(update={"upkeep": UpkeepSettings(full_charge_cycles=10)})
+FULL = SETTINGS.model_copy(update={"upkeep": MaintenanceSettings(full_charge_cycles=10)})
 OVERDUE_WH = 250_000
 
 

@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from gateway.domain.commands import CommandBatch, CommandOp, Delivery, WriteReport
+from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, WriteReport
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckToken
 from gateway.ports.links import Emit
-from gateway.services.devices.command_router import Router
+from gateway.services.devices.command_router import CommandRouter
 from tests.builders.fakes import FACTS, home
 
 
 class Link:
     """Takes everything with one answer and remembers whom it was told about."""
 
-    def __init__(self, answer: Delivery) -> None:
+    def __init__(self, answer: WriteOutcome) -> None:
         self.answer = answer
         self.slots: list[list[int]] = []
         self.held: list[bool] = []
@@ -49,24 +49,24 @@ def _batch(*slots: int) -> CommandBatch:
 
 
 async def test_write_mixed_batch_is_split_and_reports_keep_their_order() -> None:
-    fleet, main, other = _fleet(), Link(Delivery.ACCEPTED), Link(Delivery.NOT_SENT)
-    router = Router(fleet, main, [(frozenset({fleet.profiles.index("polled")}), other)])
+    fleet, main, other = _fleet(), Link(WriteOutcome.ACCEPTED), Link(WriteOutcome.NOT_SENT)
+    router = CommandRouter(fleet, main, [(frozenset({fleet.profiles.index("polled")}), other)])
     report = await router.write(_batch(3, 0, 1, 2), deadline_mono_ms=0)
     assert (main.slots, other.slots) == ([[0, 2]], [[3, 1]])
-    assert [Delivery(d) for d in report.delivery.tolist()] == [
-        Delivery.NOT_SENT, Delivery.ACCEPTED, Delivery.NOT_SENT, Delivery.ACCEPTED,
+    assert [WriteOutcome(d) for d in report.delivery.tolist()] == [
+        WriteOutcome.NOT_SENT, WriteOutcome.ACCEPTED, WriteOutcome.NOT_SENT, WriteOutcome.ACCEPTED,
     ]  # fmt: skip
 
 
 async def test_write_one_link_s_devices_only_the_other_is_left_alone() -> None:
-    fleet, main, other = _fleet(), Link(Delivery.ACCEPTED), Link(Delivery.ACCEPTED)
-    router = Router(fleet, main, [(frozenset({fleet.profiles.index("polled")}), other)])
+    fleet, main, other = _fleet(), Link(WriteOutcome.ACCEPTED), Link(WriteOutcome.ACCEPTED)
+    router = CommandRouter(fleet, main, [(frozenset({fleet.profiles.index("polled")}), other)])
     await router.write(_batch(1), deadline_mono_ms=0)
     await router.write(_batch(0, 2), deadline_mono_ms=0)
     assert (main.slots, other.slots) == ([[0, 2]], [[1]])
 
 
 async def test_hold_telemetry_reaches_every_link() -> None:
-    fleet, main, other = _fleet(), Link(Delivery.ACCEPTED), Link(Delivery.ACCEPTED)
-    Router(fleet, main, [(frozenset({1}), other)]).hold_telemetry(True)
+    fleet, main, other = _fleet(), Link(WriteOutcome.ACCEPTED), Link(WriteOutcome.ACCEPTED)
+    CommandRouter(fleet, main, [(frozenset({1}), other)]).hold_telemetry(True)
     assert main.held == other.held == [True]

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.profiles.compile import Codec
 from gateway.services.devices.import_rows import Parsed, parse_rows
-from gateway.services.devices.registry import Inventory
+from gateway.services.devices.registry import DeviceRegistry
 from tests.builders.fakes import MemoryJournal, message_product
 from tests.builders.profiles import HTTP, MODBUS, MQTT, changed, compiled
 
@@ -62,9 +62,9 @@ def test_connection_in_csv_cells_is_read_as_in_json() -> None:
     parsed = parse_rows(text, form="csv", profiles=CODECS)
     assert not parsed.bad
     assert [(d.connection, d.experimental) for d in parsed.devices] == [
-        (Connection(url="modbus://inverter.local:1502", units=(("main", 225), ("meter", 30))), False),
+        (DeviceConnection(url="modbus://inverter.local:1502", units=(("main", 225), ("meter", 30))), False),
         (
-            Connection(
+            DeviceConnection(
                 url="mqtts://[fe80::1]:8883", parameters=(("device", "x"), ("portal", "abc")), username="user",
                 secret="file:/run/secrets/b",
             ),
@@ -191,14 +191,14 @@ def test_connection_second_device_at_one_place_is_refused_with_both_names() -> N
         assert pair in bad.problem
 
 
-async def enrolled(*rows: dict[str, object]) -> tuple[Inventory, MemoryJournal]:
+async def enrolled(*rows: dict[str, object]) -> tuple[DeviceRegistry, MemoryJournal]:
     journal = MemoryJournal()
-    inventory = Inventory(fleet=Fleet(), journal=journal, codecs=CODECS)
+    inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
     assert await inventory.enroll(parse(*rows).devices) == len(rows)
     return inventory, journal
 
 
-def imported(inventory: Inventory, *rows: dict[str, object]) -> Parsed:
+def imported(inventory: DeviceRegistry, *rows: dict[str, object]) -> Parsed:
     text = "\n".join(map(json.dumps, rows))
     return parse_rows(text, form="jsonl", profiles=inventory.profiles, places=inventory.places)
 
@@ -215,7 +215,7 @@ async def test_connection_at_the_place_of_an_enrolled_device_is_refused_unless_t
         "a": "10.0.0.6:502",
         "b": "10.0.0.5:502",
     }
-    again = Inventory(fleet=Fleet(), journal=journal, codecs=CODECS)
+    again = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
     again.restore(journal.load().devices)
     assert again.places == inventory.places
     assert dict(again.devices) == dict(inventory.devices)
@@ -257,7 +257,7 @@ async def test_connection_experimental_product_is_read_only_until_its_operator_s
     parsed = parse(row("mqtt"), row("mqtt", "b", experimental=True, parameters={"portal": "other"}))
     assert [(note.line, "experimental" in note.note) for note in parsed.notes] == [(1, True)]
     fleet = Fleet()
-    inventory = Inventory(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
+    inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     assert await inventory.enroll(parsed.devices) == 2
     assert fleet.nameplate.steerable[:2].tolist() == [False, True]
     assert not parse(row("modbus")).notes

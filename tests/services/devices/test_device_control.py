@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import LinkDown, PeerRefused, StorageError
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Change, PriorRestored, PriorSaved
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Marker, Raw, Value
 from gateway.profiles.compiled.sequences import Request
-from gateway.profiles.compiled.variant import Program
+from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import parse_profile
-from gateway.services.devices.device_control import Command, Steering, SteeringStats
+from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats
 from tests.builders.fakes import MemoryJournal
 
 DEVICE = DeviceId("home")
@@ -119,15 +119,15 @@ class Bench:
         self.clock = ManualClock()
         self.device = Device()
         self.journal = Journal(self.device)
-        self.program: Program = _program(profile)
+        self.program: ProductVariant = _program(profile)
         self.values: dict[str, Value] = {}
         self.book: dict[DeviceId, Mapping[str, float | str | bool]] = {}
-        self.stats = SteeringStats()
+        self.stats = DeviceControlStats()
         self.cmd = 0
         self.steering = self.anew()
 
-    def anew(self) -> Steering:
-        self.steering = Steering(
+    def anew(self) -> DeviceControl:
+        self.steering = DeviceControl(
             DEVICE,
             values=self.values,
             prior=self.book,
@@ -142,7 +142,9 @@ class Bench:
         self.steering.read_mono_ms = self.clock.mono
         self.steering.look(self.program)
 
-    async def tell(self, op: CommandOp, setpoint_w: float = 0.0, **other: int) -> tuple[Delivery, CommandResult, str]:
+    async def tell(
+        self, op: CommandOp, setpoint_w: float = 0.0, **other: int
+    ) -> tuple[WriteOutcome, CommandResult, str]:
         self.cmd += 1
         command = Command(
             op=op, setpoint_w=setpoint_w, lease_s=60, reserve_pct=float("nan"), cmd=self.cmd,
@@ -154,7 +156,7 @@ class Bench:
         return done.delivery, done.result, done.why
 
 
-def _program(profile: str) -> Program:
+def _program(profile: str) -> ProductVariant:
     product = compile_profile(parse_profile(profile, name="made-up.yaml")).product
     assert product is not None
     return product.base
@@ -169,7 +171,7 @@ async def bench() -> Bench:
 
 async def test_obey_first_setpoint_saves_durably_before_the_first_write(bench: Bench) -> None:
     outcome = await bench.tell(CommandOp.SETPOINT, 1234)
-    assert outcome[:2] == (Delivery.ACCEPTED, CommandResult.APPLIED)
+    assert outcome[:2] == (WriteOutcome.ACCEPTED, CommandResult.APPLIED)
     assert bench.device.told == [
         "saved {'mode': 1.0, 'limit': 2500.0}", "mode=2", "limit=3000", "lease=60", "power=-1230", "enable=1",
     ]  # fmt: skip
@@ -178,7 +180,7 @@ async def test_obey_first_setpoint_saves_durably_before_the_first_write(bench: B
 async def test_obey_journal_fails_nothing_is_written(bench: Bench) -> None:
     bench.journal.broken = True
     delivery, result, why = await bench.tell(CommandOp.SETPOINT, 1000)
-    assert (delivery, result) == (Delivery.NOT_SENT, CommandResult.NONE)
+    assert (delivery, result) == (WriteOutcome.NOT_SENT, CommandResult.NONE)
     assert "disk full" in why
     assert bench.device.told == []
 
@@ -232,14 +234,14 @@ async def test_obey_need_not_met_is_refused_before_anything_is_read_or_written(b
     bench.device.registers["allowed"] = 0
     await bench.poll()
     delivery, result, why = await bench.tell(CommandOp.SETPOINT, 500)
-    assert (delivery, result) == (Delivery.REFUSED, CommandResult.REFUSED)
+    assert (delivery, result) == (WriteOutcome.REFUSED, CommandResult.REFUSED)
     assert "allowed" in why
     assert bench.device.told == []
 
 
 async def test_obey_out_of_range_is_refused_whole_before_the_wire(bench: Bench) -> None:
     delivery, result, why = await bench.tell(CommandOp.SETPOINT, 3010)
-    assert (delivery, result) == (Delivery.REFUSED, CommandResult.REFUSED)
+    assert (delivery, result) == (WriteOutcome.REFUSED, CommandResult.REFUSED)
     assert "power" in why
     assert [line for line in bench.device.told if not line.startswith("saved")] == []
 
@@ -274,7 +276,7 @@ async def test_lease_that_no_command_renews_ends_what_goes_on_by_itself(bench: B
 
 async def test_obey_refused_half_way_hands_the_device_back(bench: Bench) -> None:
     bench.device.refuses = {"power"}
-    assert (await bench.tell(CommandOp.SETPOINT, 500))[:2] == (Delivery.REFUSED, CommandResult.REFUSED)
+    assert (await bench.tell(CommandOp.SETPOINT, 500))[:2] == (WriteOutcome.REFUSED, CommandResult.REFUSED)
     assert bench.device.told[-4:] == ["enable=0", "mode=1", "limit=2500", "restored"]
     assert not bench.steering.running
 

@@ -8,7 +8,7 @@ from gateway.domain.commands import CommandOp, CommandResult
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Raw, Value
 from gateway.profiles.compiled.sequences import Request
-from gateway.profiles.compiled.variant import Program
+from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import parse_profile
 from tests.services.devices.test_device_control import PROFILE, START, Bench, Device
 
@@ -65,10 +65,10 @@ class ScaledBench(Bench):
         super().__init__()
         self.device: Scaled = Scaled()
         self.journal.device = self.device
-        self.program: Program = _program()
+        self.program: ProductVariant = _program()
 
 
-def _program() -> Program:
+def _program() -> ProductVariant:
     text = SCALED.replace("readings:\n", POINTS, 1)
     product = compile_profile(parse_profile(text, name="made-up.yaml")).product
     assert product is not None

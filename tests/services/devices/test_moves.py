@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from gateway.domain.commands import CommandBatch, CommandOp, WriteReport
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.fleet.columns import Held
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import Place
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.moves import who_goes_where
-from gateway.services.devices.registry import Imported, Inventory
+from gateway.services.devices.registry import DeviceRegistry, Imported
 from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
 from tests.builders.profiles import HTTP, MODBUS, MQTT, changed, compiled
 from tests.scenes.waiting import turns
@@ -65,14 +65,16 @@ class Desk:
     journal: Slow = field(default_factory=Slow)
     saved: dict[DeviceId, Mapping[str, float | str | bool]] = field(default_factory=dict)
     world: World = field(init=False)
-    inventory: Inventory = field(init=False)
+    inventory: DeviceRegistry = field(init=False)
 
     def __post_init__(self) -> None:
         self.world = World([able(made(**row_)) for row_ in self.rows], journal=self.journal)
         self.begin()
 
     def begin(self, controlled: Sequence[DeviceId] = ()) -> None:
-        self.inventory = Inventory(fleet=self.world.fleet, journal=self.journal, codecs=CODECS, saved=self.saved.keys())
+        self.inventory = DeviceRegistry(
+            fleet=self.world.fleet, journal=self.journal, codecs=CODECS, saved=self.saved.keys()
+        )
         self.inventory.restore(self.world.devices, controlled)
 
     async def take(self, *rows: Mapping[str, object]) -> Imported:
@@ -153,9 +155,9 @@ STAYS = [
 
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
-@pytest.mark.parametrize("held", [Held.CONTROLLED, Held.RELEASING])
+@pytest.mark.parametrize("held", [Authority.CONTROLLED, Authority.RELEASING])
 async def test_move_of_a_device_that_is_held_names_the_column_and_changes_nothing(
-    before: dict[str, object], after: dict[str, object], column: str, held: Held
+    before: dict[str, object], after: dict[str, object], column: str, held: Authority
 ) -> None:
     desk = Desk([before])
     known = desk.inventory.devices[DeviceId("a")]
@@ -171,9 +173,9 @@ async def test_move_of_a_device_that_is_held_names_the_column_and_changes_nothin
 
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
-@pytest.mark.parametrize("held", [Held.FREE, Held.LEFT])
+@pytest.mark.parametrize("held", [Authority.FREE, Authority.LEFT])
 async def test_move_of_a_device_that_is_not_held_is_taken(
-    before: dict[str, object], after: dict[str, object], column: str, held: Held
+    before: dict[str, object], after: dict[str, object], column: str, held: Authority
 ) -> None:
     desk = Desk([before])
     desk.world.fleet.control.held[0] = held
@@ -224,8 +226,8 @@ async def test_move_after_a_restart_waits_until_the_device_has_said_that_it_is_f
 
 async def test_move_of_an_orphan_waits_where_the_journal_has_a_release_plan() -> None:
     journal = MemoryJournal()
-    lost = [home(name, profile="gone", connection=Connection(url="modbus://10.0.0.5")) for name in ("a", "b")]
-    inventory = Inventory(fleet=World([]).fleet, journal=journal, codecs=CODECS)
+    lost = [home(name, profile="gone", connection=DeviceConnection(url="modbus://10.0.0.5")) for name in ("a", "b")]
+    inventory = DeviceRegistry(fleet=World([]).fleet, journal=journal, codecs=CODECS)
     assert inventory.restore(lost, [DeviceId("a")]) == ["a", "b"]
     text = "\n".join(json.dumps(row("modbus", name, address=f"modbus://{name}")) for name in ("a", "b"))
     done = await inventory.take(parse_rows(text, form="jsonl", profiles=CODECS))
@@ -252,7 +254,7 @@ async def test_move_of_a_free_device_leaves_nothing_of_it_in_the_journal() -> No
 
 async def test_rows_that_counted_on_the_place_of_one_that_stays_stay_too() -> None:
     desk = Desk([row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=1)])
-    desk.world.fleet.control.held[3] = Held.CONTROLLED
+    desk.world.fleet.control.held[3] = Authority.CONTROLLED
     shifted = [row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=2)]
     done = await desk.take(*shifted, row("p", "x"))
     assert ([bad.line for bad in done.bad], done.enrolled) == ([1, 2, 3, 4], 1)
@@ -261,7 +263,7 @@ async def test_rows_that_counted_on_the_place_of_one_that_stays_stay_too() -> No
     assert {holder: place[0] for place, holder in desk.inventory.places.items()} == {
         name: f"10.0.0.{i}:502" for i, name in enumerate("abcd", start=1)
     }
-    desk.world.fleet.control.held[3] = Held.FREE
+    desk.world.fleet.control.held[3] = Authority.FREE
     assert (await desk.take(*shifted)).enrolled == 4
 
 

@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.domain.commands import CommandBatch, CommandOp, Delivery
+from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Setting
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.loader import parse_profile
 from gateway.services.devices import polled as sessions_module
 from gateway.services.devices.import_rows import parse_rows
-from gateway.services.devices.polled import Sessions
-from gateway.services.devices.registry import Imported, Inventory
-from gateway.services.devices.session import State
+from gateway.services.devices.polled import PolledDevices
+from gateway.services.devices.registry import DeviceRegistry, Imported
+from gateway.services.devices.session import SessionPhase
 from gateway.services.runtime.supervisor import Supervisor
 from tests.builders.fakes import MemoryJournal, message_product
 from tests.scenes.waiting import service, turns, until
@@ -80,24 +80,24 @@ class Bench:
     clock: SystemClock = field(default_factory=SystemClock)
     heard: list[ReadingBatch] = field(default_factory=list)
     cmd: int = 0
-    inventory: Inventory = field(init=False)
-    sessions: Sessions = field(init=False)
+    inventory: DeviceRegistry = field(init=False)
+    sessions: PolledDevices = field(init=False)
     supervisor: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
         polled, spoken = compile_profile(parse_profile(POLLED, name="made-up.yaml")), message_product()
         other = compile_profile(parse_profile(POLLED.replace("made-up", "other"), name="other.yaml"))
         codecs: dict[str, Codec] = {codec.name: codec for codec in (polled, other, spoken)}
-        self.inventory = Inventory(fleet=self.fleet, journal=self.journal, codecs=codecs, saved=self.prior.keys())
+        self.inventory = DeviceRegistry(fleet=self.fleet, journal=self.journal, codecs=codecs, saved=self.prior.keys())
         for name in codecs:
             self.fleet.profiles.index(name)
         self.supervisor = Supervisor(rng=Prompt(), clock=self.clock)
-        self.sessions = Sessions(
+        self.sessions = PolledDevices(
             fleet=self.fleet, codecs=[polled, other], links={"modbus": self}, journal=self.journal, clock=self.clock,
             rng=Prompt(), supervisor=self.supervisor, secret_of=lambda _: "", boot=1, prior=self.prior,
         )  # fmt: skip
 
-    def link(self, target: Target) -> Home:
+    def link(self, target: PointTarget) -> Home:
         return self.homes[target.connection.url]
 
     async def close(self) -> None:
@@ -114,9 +114,9 @@ class Bench:
 
     async def ready(self, slot: int = 0) -> None:
         sessions = self.sessions.sessions
-        await until(lambda: slot in sessions and sessions[slot].state is State.READY, "a session that is ready")
+        await until(lambda: slot in sessions and sessions[slot].state is SessionPhase.READY, "a session that is ready")
 
-    async def tell(self, op: CommandOp, setpoint_w: int = 0) -> Delivery:
+    async def tell(self, op: CommandOp, setpoint_w: int = 0) -> WriteOutcome:
         self.cmd += 1
         batch = CommandBatch(
             slots=np.zeros(1, dtype=np.int32), op=np.array([int(op)], dtype=np.int8),
@@ -124,7 +124,7 @@ class Bench:
             cmd=np.array([self.cmd]), valid_until_ms=np.array([self.clock.now().utc_ms + 60_000]),
         )  # fmt: skip
         report = await self.sessions.write(batch, deadline_mono_ms=self.clock.mono_ms() + 60_000)
-        return Delivery(int(report.delivery[0]))
+        return WriteOutcome(int(report.delivery[0]))
 
     def lives(self) -> int:
         return sum(batch.live is not None for batch in self.heard)
@@ -149,7 +149,7 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
     async with bench(monkeypatch, reconcile_s=0.005) as b:
         old, new = b.homes[OLD], b.homes[NEW]
         new.registers["mode"] = 9
-        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.ACCEPTED
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.ACCEPTED
         await until(lambda: old.registers["enable"] == 1, "the setpoint at the old address")
         done = await b.enroll(address=NEW)
         assert [bad.line for bad in done.bad] == [1]
@@ -161,7 +161,7 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
         await until(lambda: new.reads > 0, "the new address asked")
         await b.ready()
         written = len(old.told)
-        assert await b.tell(CommandOp.RELEASE) is Delivery.ACCEPTED
+        assert await b.tell(CommandOp.RELEASE) is WriteOutcome.ACCEPTED
         await until(lambda: "enable=0" in new.told, "the release at the new address")
         assert (new.registers["mode"], len(old.told)) == (9, written)
 
@@ -172,7 +172,7 @@ async def test_command_after_a_move_never_goes_to_the_battery_of_before(
 ) -> None:
     async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
         assert (await b.enroll(**cells)).enrolled == 1
-        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.NOT_SENT
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.NOT_SENT
         await turns()
         assert b.homes[OLD].told == []
 
@@ -212,14 +212,14 @@ async def test_session_that_fails_is_told_beside_those_that_run(monkeypatch: pyt
         health = b.supervisor.health["device-session"]
         await until(lambda: len(health.down) == 2, "two sessions in trouble")
         assert health.failing == "ExceptionGroup and 1 more"
-        assert b.sessions.sessions[0].state is State.READY
+        assert b.sessions.sessions[0].state is SessionPhase.READY
         # Another session that begins says nothing of those that do not run.
         b.homes[OLD].down = True
         await b.enroll("d", address="modbus://10.0.0.3", profile="other", units={"main": 2})
         await until(lambda: health.restarts >= 3, "a session that was begun anew")
         assert health.failing is not None
         states = {b.sessions.sessions[slot].state for slot in (1, 2)}
-        assert State.READY not in states
+        assert SessionPhase.READY not in states
         b.homes[NEW].faulty = False
         await b.ready(1)
 
@@ -228,8 +228,8 @@ async def test_command_to_a_session_that_has_failed_is_not_sent(monkeypatch: pyt
     async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
         b.homes[OLD].faulty = True
         await until(lambda: bool(b.supervisor.health["device-session"].down), "a session that has failed")
-        assert b.sessions.sessions[0].state is State.DOWN
-        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.NOT_SENT
+        assert b.sessions.sessions[0].state is SessionPhase.DOWN
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.NOT_SENT
         b.homes[OLD].faulty = False
         await b.ready()
-        assert await b.tell(CommandOp.SETPOINT, 2_000) is Delivery.ACCEPTED
+        assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.ACCEPTED

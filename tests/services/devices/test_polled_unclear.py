@@ -9,17 +9,17 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.domain.errors import LinkDown, ProtocolViolation
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import unclear_names
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.language.product import Polling
 from gateway.profiles.loader import parse_profile
-from gateway.services.devices.polled import Sessions
+from gateway.services.devices.polled import PolledDevices
 from gateway.services.runtime.supervisor import Supervisor
 from tests.builders.fakes import MemoryJournal, home
 from tests.builders.profiles import HTTP, changed
@@ -37,7 +37,7 @@ class Wire:
     trouble: Exception | None = None
     heard_mono_ms: int | None = None
 
-    def link(self, target: Target) -> "Wire":
+    def link(self, target: PointTarget) -> "Wire":
         return self
 
     async def open(self) -> None:
@@ -63,8 +63,10 @@ class Rig:
         polling = Polling.model_construct(live_s=0.02, energy_s=0.04, slow_s=0.04)
         codec = compile_profile(document.model_copy(update={"polling": polling}))
         self.clock, self.wire, self.fleet = SystemClock(), Wire(), Fleet()
-        self.fleet.enroll(home("a", profile=PROFILE, connection=Connection(url="http://127.0.0.1:1")), codec.facts)
-        self.sessions = Sessions(
+        self.fleet.enroll(
+            home("a", profile=PROFILE, connection=DeviceConnection(url="http://127.0.0.1:1")), codec.facts
+        )
+        self.sessions = PolledDevices(
             fleet=self.fleet, codecs=[codec], links={"http": self.wire}, journal=MemoryJournal(), clock=self.clock,
             rng=random.Random(1), supervisor=Supervisor(rng=random.Random(1), clock=self.clock),
             secret_of=lambda _: "", boot=1, prior={},

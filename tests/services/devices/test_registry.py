@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.services.devices.import_rows import DeviceRow, parse_rows
-from gateway.services.devices.registry import Inventory
+from gateway.services.devices.registry import DeviceRegistry
 from tests.builders.fakes import MemoryJournal, home, message_product
 
 CODECS = {"p": message_product()}
@@ -125,7 +125,7 @@ def test_inventory_any_jsonl_names_every_bad_row(rows: list[str]) -> None:
 
 async def test_inventory_enrolls_what_is_new_or_changed_after_it_is_durable() -> None:
     fleet, journal = Fleet(), MemoryJournal()
-    inventory = Inventory(fleet=fleet, journal=journal, codecs=CODECS)
+    inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=CODECS)
     assert await inventory.enroll([home("a"), home("b")]) == 2
     assert await inventory.enroll([home("a"), home("b", reserve_pct=30.0)]) == 1
     assert (fleet.n, fleet.nameplate.owner_reserve_pct[:2].tolist()) == (2, [20.0, 30.0])
@@ -133,13 +133,13 @@ async def test_inventory_enrolls_what_is_new_or_changed_after_it_is_durable() ->
     with pytest.raises(StorageError):
         await inventory.enroll([home("c")])
     assert (fleet.n, set(inventory.devices)) == (2, {"a", "b"})
-    again = Inventory(fleet=Fleet(), journal=journal, codecs=CODECS)
+    again = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
     assert again.restore(journal.load().devices) == []
     assert dict(again.devices) == dict(inventory.devices)
 
 
 def test_inventory_device_whose_profile_is_gone_is_an_orphan() -> None:
     fleet = Fleet()
-    inventory = Inventory(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
+    inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     assert inventory.restore([home("a"), home("b", profile="gone")]) == ["b"]
     assert (fleet.ids, set(inventory.devices)) == (["a"], {"a", "b"})

@@ -5,20 +5,20 @@ import random
 from collections.abc import Mapping, Sequence
 
 from gateway.clock import ManualClock
-from gateway.domain.commands import CommandOp, CommandResult, Delivery
-from gateway.domain.fleet.device import Connection
+from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Now
-from gateway.ports.links import PointLink, Target
+from gateway.ports.links import PointLink, PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.compiled.sequences import Request
-from gateway.profiles.compiled.variant import Canonical
+from gateway.profiles.compiled.variant import CanonicalReading
 from gateway.profiles.loader import parse_profile
-from gateway.services.control.authority import Custody
-from gateway.services.devices.device_control import Command, SteeringStats
+from gateway.services.control.authority import DeviceAuthority
+from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.polled import live_batch
-from gateway.services.devices.session import Hearer, Session, SessionStats, State
+from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
 from gateway.services.settings import ControlSettings
 from tests.builders.fakes import FACTS, MemoryJournal, home
 from tests.scenes.waiting import turns
@@ -85,7 +85,7 @@ class Links:
     def __init__(self, device: Device) -> None:
         self.device = device
 
-    def link(self, target: Target) -> PointLink:
+    def link(self, target: PointTarget) -> PointLink:
         del target
         return self.device
 
@@ -98,7 +98,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.device = Device()
-        self.lives: list[Canonical] = []
+        self.lives: list[CanonicalReading] = []
         self.answers: list[tuple[int, CommandResult]] = []
         self.stats = SessionStats()
         self.cmd = 0
@@ -106,7 +106,7 @@ class Bench:
         assert product is not None
         self.product = product
 
-        def live(_slot: int, reading: Canonical, _now: Now, _cmd: int) -> None:
+        def live(_slot: int, reading: CanonicalReading, _now: Now, _cmd: int) -> None:
             self.lives.append(reading)
 
         hearer = Hearer(
@@ -114,21 +114,21 @@ class Bench:
             online=lambda *_: None, unread=lambda *_: None, trusted=lambda *_: None,
         )  # fmt: skip
         prior: dict[DeviceId, Mapping[str, float | str | bool]] = {}
-        target = Target(
-            device=DeviceId("home"), connection=Connection(url=""), secret="", document=product.document,
+        target = PointTarget(
+            device=DeviceId("home"), connection=DeviceConnection(url=""), secret="", document=product.document,
             points=product.base.points,
         )  # fmt: skip
-        self.session = Session(
+        self.session = DeviceSession(
             0, target, product, links=Links(self.device), journal=MemoryJournal(), clock=self.clock,
-            rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, steering_stats=SteeringStats(),
+            rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, steering_stats=DeviceControlStats(),
         )  # fmt: skip
 
     async def connected(self) -> "Bench":
         await self.session._connect()
-        assert self.session.state is State.READY
+        assert self.session.state is SessionPhase.READY
         return self
 
-    def tell(self, op: CommandOp, setpoint_w: float = 0.0) -> asyncio.Future[Delivery]:
+    def tell(self, op: CommandOp, setpoint_w: float = 0.0) -> asyncio.Future[WriteOutcome]:
         self.cmd += 1
         return self.session.command(
             Command(
@@ -146,10 +146,10 @@ async def test_session_release_takes_the_place_of_a_setpoint_that_waits_for_its_
         await turns()
         waiting = bench.tell(CommandOp.SETPOINT, 2_000)
         await turns()
-        assert (first.result(), waiting.done()) == (Delivery.ACCEPTED, False)
+        assert (first.result(), waiting.done()) == (WriteOutcome.ACCEPTED, False)
         release = bench.tell(CommandOp.RELEASE)
         await turns()
-        assert (waiting.result(), release.result()) == (Delivery.NOT_SENT, Delivery.ACCEPTED)
+        assert (waiting.result(), release.result()) == (WriteOutcome.NOT_SENT, WriteOutcome.ACCEPTED)
         obeying.cancel()
     assert bench.device.told == [-1_000, 0]
     assert bench.stats.superseded == 1
@@ -167,7 +167,7 @@ async def test_session_newest_setpoint_is_written_once_its_time_has_come() -> No
         bench.clock.advance(s=600)
         newest = bench.tell(CommandOp.SETPOINT, 3_000)
         await turns()
-        assert newest.result() is Delivery.ACCEPTED
+        assert newest.result() is WriteOutcome.ACCEPTED
         obeying.cancel()
     assert bench.device.told == [-1_000, -3_000]
 
@@ -190,7 +190,7 @@ async def test_session_reserve_that_was_misread_once_lowers_nobodys_while_its_re
     bench = await Bench().connected()
     fleet = Fleet()
     fleet.enroll(home("home"), FACTS)
-    custody = Custody(ControlSettings(), fleet=fleet)
+    custody = DeviceAuthority(ControlSettings(), fleet=fleet)
     custody.adopt([], bench.clock.now())
     program = bench.session.program
     live, slow = list(program.groups["live"]), list(program.groups["slow"])

@@ -13,18 +13,18 @@ import pytest
 from gateway.api.models import SessionState
 from gateway.api.views.fleet import FleetView
 from gateway.clock import ManualClock, SystemClock
-from gateway.domain.commands import CommandOp, Delivery
+from gateway.domain.commands import CommandOp, WriteOutcome
 from gateway.domain.errors import LinkDown
-from gateway.domain.fleet.device import Connection
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLinks
-from gateway.ports.links import Target
+from gateway.ports.links import PointTarget
 from gateway.profiles.loader import load_profiles
 from gateway.services.devices import session as session_module
-from gateway.services.devices.device_control import Command, SteeringStats
-from gateway.services.devices.registry import Inventory
-from gateway.services.devices.session import Hearer, Session, SessionStats, State
+from gateway.services.devices.device_control import Command, DeviceControlStats
+from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face
@@ -69,19 +69,19 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[Session, Heard]]:
+async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[DeviceSession, Heard]]:
     """A running session of `profile` whose device is `face`."""
     given = await face.start()
     codec, clock, heard = CODECS[profile], SystemClock(), Heard()
     assert codec.product is not None
-    target = Target(
-        device=DeviceId("home"), connection=Connection(url=given.url), secret="", document=codec.document,
+    target = PointTarget(
+        device=DeviceId("home"), connection=DeviceConnection(url=given.url), secret="", document=codec.document,
         points=codec.product.base.points,
     )  # fmt: skip
     links = ModbusLinks(clock)
-    session = Session(
+    session = DeviceSession(
         0, target, codec.product, links=links, journal=MemoryJournal(), clock=clock, rng=NoPause(),
-        hearer=heard.hearer(), prior={}, stats=SessionStats(), steering_stats=SteeringStats(),
+        hearer=heard.hearer(), prior={}, stats=SessionStats(), steering_stats=DeviceControlStats(),
     )  # fmt: skip
     try:
         async with asyncio.TaskGroup() as group:
@@ -105,10 +105,10 @@ def setpoint(w: float) -> Command:
     )
 
 
-def told_by_rest(session: Session) -> SessionState | None:
+def told_by_rest(session: DeviceSession) -> SessionState | None:
     fleet, journal = Fleet(), MemoryJournal()
     fleet.enroll(home("home"), FACTS)
-    inventory = Inventory(fleet=fleet, journal=journal, codecs={"p": message_product()})
+    inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs={"p": message_product()})
     inventory.restore([home("home")])
     nobody = cast("Any", None)
     view = FleetView(fleet=fleet, inventory=inventory, link=nobody, clock=ManualClock(), sessions={0: session})
@@ -126,10 +126,10 @@ async def test_session_model_that_only_begins_like_the_product_is_not_written_an
     face = FoxessH3(make_plant(), model="H1-5.0-E")
     async with session_with("foxess-h3", face) as (session, heard):
         await until(lambda: len(heard.trusted) >= 3)
-        assert session.state is State.QUARANTINED
+        assert session.state is SessionPhase.QUARANTINED
         assert session.why is not None
         assert "'H1-5.0-E', expected one of 'H3-5.0-E'" in session.why
-        assert await session.command(setpoint(1000)) is Delivery.NOT_SENT
+        assert await session.command(setpoint(1000)) is WriteOutcome.NOT_SENT
         assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
         assert refusals(caplog) == [session.why]
         assert told_by_rest(session) == SessionState(state="quarantined", why=session.why, variant="")
@@ -143,7 +143,7 @@ async def test_session_refused_device_that_is_lost_and_found_is_told_of_only_whe
         await until(lambda: bool(heard.trusted))
         opened, down = ModbusLinks.link, asyncio.Event()
 
-        def lost(links: ModbusLinks, target: Target) -> object:
+        def lost(links: ModbusLinks, target: PointTarget) -> object:
             down.set()
             raise LinkDown("nobody answers")
 
@@ -164,10 +164,10 @@ async def test_session_fronius_with_other_than_four_modules_is_not_written_and_t
     face = FroniusGen24(make_plant(), mppts=mppts)
     async with session_with("fronius-gen24", face) as (session, heard):
         await until(lambda: len(heard.trusted) >= 2)
-        assert session.state is State.QUARANTINED
+        assert session.state is SessionPhase.QUARANTINED
         length = 8 + 20 * (mppts + 2)
         assert session.why == (f"SunSpec model 160 is {length} words long ({mppts + 2} blocks), expected 88 (4 blocks)")
-        assert await session.command(setpoint(1000)) is Delivery.NOT_SENT
+        assert await session.command(setpoint(1000)) is WriteOutcome.NOT_SENT
         assert (heard.trusted.count(True), heard.lives, written(face)) == (0, 0, 0)
 
 
@@ -175,7 +175,7 @@ async def test_session_fronius_whose_length_and_number_of_modules_disagree_is_to
     face = FroniusGen24(make_plant())
     next(model for model in face.inverter.models if model.number == 160).set(N=3)
     async with session_with("fronius-gen24", face) as (session, _):
-        await until(lambda: session.state is State.QUARANTINED)
+        await until(lambda: session.state is SessionPhase.QUARANTINED)
         assert session.why == "modules is 3, expected 4"
 
 
@@ -184,7 +184,7 @@ async def test_session_the_product_itself_becomes_ready(
     profile: str, face: type[FoxessH3] | type[FroniusGen24]
 ) -> None:
     async with session_with(profile, face(make_plant())) as (session, heard):
-        await until(lambda: session.state is State.READY)
+        await until(lambda: session.state is SessionPhase.READY)
         await until(lambda: heard.lives > 0)
         assert (session.why, heard.trusted) == (None, [True])
 
@@ -192,6 +192,6 @@ async def test_session_the_product_itself_becomes_ready(
 async def test_session_refused_device_becomes_ready_once_it_says_what_it_is() -> None:
     face = FoxessH3(make_plant(), model="H1-5.0-E")
     async with session_with("foxess-h3", face) as (session, _):
-        await until(lambda: session.state is State.QUARANTINED)
+        await until(lambda: session.state is SessionPhase.QUARANTINED)
         face.model = "H3-6.0-E"
-        await until(lambda: session.state is State.READY)
+        await until(lambda: session.state is SessionPhase.READY)

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from gateway.clock import ManualClock, SystemClock, utc_struct
 from gateway.domain.errors import StorageError
-from gateway.domain.fleet.columns import Held
+from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS, Unclear
 from gateway.observability.logs import HumanLines, JsonLines
 from gateway.observability.metrics import Histogram, Metrics, Sample, registry
 from gateway.services.checkpointing import Checkpointer, fleet_columns, restore_columns
-from gateway.services.events.delivery_records import Ledger
+from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.runtime import supervisor as supervisor_module
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
@@ -33,15 +33,15 @@ from gateway.storage.checkpoint import Checkpoints
 from tests.builders.fakes import FACTS, Homes, home
 from tests.scenes.waiting import service, until
 
-RULES = Rules(length_s=60, grace_s=5)
+RULES = IntervalRules(length_s=60, grace_s=5)
 
 
 # -- supervisor ----------------------------------------------------------------------------------------------
 
 
-def silent(fleet: Fleet) -> Ledger:
+def silent(fleet: Fleet) -> DeliveryRecords:
     """Records of which nobody is told."""
-    return Ledger(fleet, telling=False)
+    return DeliveryRecords(fleet, telling=False)
 
 
 async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on_f41(
@@ -210,7 +210,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     homes.silent.add(2)
     homes.soc_pct[:] = (40, 50, 60)
     homes.report()
-    fleet.control.held[1] = Held.CONTROLLED
+    fleet.control.held[1] = Authority.CONTROLLED
     fleet.control.setpoint_w[1] = -1_500
     fleet.control.lease_end_mono_ms[1] = clock.mono + 90_000
     fleet.live.unclear[1] = Unclear.OPT_OUT
@@ -238,7 +238,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     assert again.live.soc_pct[2:4].tolist() == [50.0, 40.0]
     assert np.isnan(again.live.soc_pct[:2]).all()
     assert again.live.unclear[:4].tolist() == [0, 0, Unclear.OPT_OUT, 0]
-    assert (again.control.setpoint_w[2], again.control.held[2]) == (-1_500, Held.CONTROLLED)
+    assert (again.control.setpoint_w[2], again.control.held[2]) == (-1_500, Authority.CONTROLLED)
     assert again.control.lease_end_mono_ms[2] == later.mono
 
     # Another run of the machine, whose wall clock is behind, right, or ahead: nothing that was read is young.

@@ -10,8 +10,8 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.records import Closes
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.records import IntervalRecords
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckToken, ReadingBatch
 from gateway.domain.types import Ints, Slots
 from gateway.services.telemetry import ingest as module
@@ -21,13 +21,13 @@ from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START
 from gateway.storage.interval_log.query import IntervalQueries
-from gateway.storage.interval_log.rows import closes_of
+from gateway.storage.interval_log.rows import records_of_rows
 from gateway.storage.recovery import recover
 from tests.builders.energy_batches import T0, batch, row
 from tests.builders.fakes import FACTS, FakeLink, home
 from tests.scenes.waiting import service, until
 
-RULES = Rules(length_s=3600, grace_s=5)
+RULES = IntervalRules(length_s=3600, grace_s=5)
 MIDNIGHT_S = 86_400 - T0 // 1000 % 86_400
 
 
@@ -69,9 +69,9 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
         )  # fmt: skip
         assert found.stats.mismatches == 0
 
-        async def newest(slots: Slots, starts: Ints) -> Closes:
+        async def newest(slots: Slots, starts: Ints) -> IntervalRecords:
             places = [(start, fleet.ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
-            return closes_of((await queries.find(places))[0], fleet.slot_of)
+            return records_of_rows((await queries.find(places))[0], fleet.slot_of)
 
         recorder = Recorder(found.engine, ids=fleet.ids, unlogged=found.unlogged)
         ingest = Ingest(

@@ -11,11 +11,11 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
 from gateway.ports.links import Emit
 from gateway.services.telemetry.ingest import Ingest
-from gateway.services.telemetry.interval_config import Terms
+from gateway.services.telemetry.interval_config import IntervalConfigs
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool.spool import Spool
@@ -23,7 +23,7 @@ from tests.builders.energy_batches import T0, batch, row
 from tests.builders.fakes import FACTS, FakeLink, home, nothing_logged
 from tests.scenes.waiting import service, turns, until
 
-RULES = Rules(length_s=60, grace_s=5)
+RULES = IntervalRules(length_s=60, grace_s=5)
 
 
 class MemoryLog:
@@ -271,7 +271,7 @@ async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> N
 async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:
     async with rig(tmp_path, queue_bytes=2_000, running=False) as r:
         slot = r.ingest._fleet.enroll(home("d", tags=("daily",)), FACTS)
-        terms = Terms(fleet=r.ingest._fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
+        terms = IntervalConfigs(fleet=r.ingest._fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
         r.spool.gate.clear()
         while r.recorder.room:
             r.recorder.take(batch([row(seq=1)]), r.clock.now())

@@ -11,7 +11,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.services.uplink import delivery as module
-from gateway.services.uplink.delivery import Delivery, batch_id
+from gateway.services.uplink.delivery import SinkDelivery, batch_id
 from gateway.storage.interval_log.positions import RESEND, Cursor
 from gateway.storage.interval_log.rows import Identity
 from tests.builders.fakes import ScriptedSink
@@ -19,8 +19,8 @@ from tests.builders.interval_logs import MemoryReader, record
 from tests.scenes.waiting import service, turns, until
 
 
-def make(sink: ScriptedSink, log: MemoryReader) -> Delivery:
-    return Delivery(sink, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), rate=1e9)
+def make(sink: ScriptedSink, log: MemoryReader) -> SinkDelivery:
+    return SinkDelivery(sink, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), rate=1e9)
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ async def test_delivery_drains_no_faster_than_it_may_f7(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     sink, log = ScriptedSink(batch_rows=50), MemoryReader([record(i) for i in range(200)])
-    delivery = Delivery(sink, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), rate=20.0)
+    delivery = SinkDelivery(sink, log_=log, finder=log, clock=ManualClock(), rng=random.Random(1), rate=20.0)
     async with service(delivery.run):
         await asyncio.wait_for(log.idle.wait(), 30)
     assert [wait for wait in waits if wait > 0] == [2.5] * 4

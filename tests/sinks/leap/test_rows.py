@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap.rows import CODES, Meter, render, validate
+from gateway.sinks.leap.rows import CODES, LeapMeter, render, validate
 from simulators.aggregator_rules import judge
 from tests.builders.interval_logs import quarter
 from tests.builders.leap import METERS, NOW_MS, meter_id
@@ -73,7 +73,7 @@ def test_render_unknown_energy_is_empty_and_never_zero() -> None:
 
 
 def test_render_region_and_final_are_columns_only_where_they_are_told() -> None:
-    meters = {DeviceId("home-1"): Meter(id=A, region="CA"), DeviceId("home-2"): Meter(id=B)}
+    meters = {DeviceId("home-1"): LeapMeter(id=A, region="CA"), DeviceId("home-2"): LeapMeter(id=B)}
     document = render([quarter(1), quarter(2)], [0, 1], meters, final=True)
     assert document.header == f"{HEADER},region,final"
     assert [line.split(",")[5:] for line in document.lines] == [["CA", "true"], ["", "true"]]

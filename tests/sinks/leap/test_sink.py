@@ -19,12 +19,12 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
-from gateway.services.uplink.delivery import Delivery
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.sinks.leap import meters as leap_meters
 from gateway.sinks.leap import sink as leap_csv
 from gateway.sinks.leap.meters import read_meters
 from gateway.sinks.leap.replies import job_of, missing_of
-from gateway.sinks.leap.rows import Meter
+from gateway.sinks.leap.rows import LeapMeter
 from gateway.sinks.leap.sink import LeapCsvSink, LeapCsvSinkSettings
 from simulators import clock as simulated
 from simulators.aggregator import Aggregator, Answer, Operation, Trouble
@@ -388,7 +388,7 @@ async def test_leap_meters_that_have_not_changed_are_not_read_again(
 ) -> None:
     reads: list[str] = []
 
-    def read(text: str) -> dict[DeviceId, Meter]:
+    def read(text: str) -> dict[DeviceId, LeapMeter]:
         reads.append(text)
         return read_meters(text)
 
@@ -416,7 +416,7 @@ async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path:
         log = MemoryReader(
             [quarter(1), quarter(9), replace(quarter(2), length_s=300), quarter(3), quarter(4, coverage_pct=50.0)]
         )
-        delivery = Delivery(r.sink, log_=log, finder=log, clock=r.clock, rng=random.Random(1))
+        delivery = SinkDelivery(r.sink, log_=log, finder=log, clock=r.clock, rng=random.Random(1))
         async with service(delivery.run):
             await until(log.idle.is_set)
         assert set(r.taken) == {key(1)}
@@ -463,8 +463,8 @@ def test_meters_file_tells_all_faults_and_takes_any_line_ends() -> None:
         read_meters("device,meter_id\n,m1\na,\nb,m2\n")
     assert len(caught.value.problems) == 2
     assert read_meters("device,meter_id,region\r\na,m1,CA\r\nb,m2,\r\n") == {
-        "a": Meter(id="m1", region="CA"),
-        "b": Meter(id="m2"),
+        "a": LeapMeter(id="m1", region="CA"),
+        "b": LeapMeter(id="m2"),
     }
 
 

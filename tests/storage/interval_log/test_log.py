@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from gateway.clock import ManualClock
 from gateway.domain.errors import NewerState, StorageError
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
-from gateway.domain.intervals.records import Closes, sealed
+from gateway.domain.intervals.records import IntervalRecords, sealed
 from gateway.storage import disk_budget as room_module
-from gateway.storage.disk_budget import log_bytes
+from gateway.storage.disk_budget import log_budget_bytes
 from gateway.storage.interval_log import log as module
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.interval_log.positions import START, Cursor, Parked, Range, Standing
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Range
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.interval_log.rows import COLUMNS, insertions
 from gateway.storage.recovery import Unlogged
@@ -30,11 +30,11 @@ from tests.builders.energy_batches import T0
 DAY_S = 86_400
 
 
-def closes(numbers: Sequence[int], *, revision: int = 1, charge_wh: float = 1.5, slot: int = 0) -> Closes:
+def closes(numbers: Sequence[int], *, revision: int = 1, charge_wh: float = 1.5, slot: int = 0) -> IntervalRecords:
     n = len(numbers)
     unknown = np.full(n, np.nan)
     return sealed(
-        Closes(
+        IntervalRecords(
             slots=np.full(n, slot, dtype=np.int32),
             start_ms=T0 + np.array(numbers, dtype=np.int64) * 300_000,
             length_s=np.full(n, 300),
@@ -71,7 +71,7 @@ def files(directory: Path) -> list[Path]:
 
 
 PARKED = Parked(identity=(T0, "bat-0", 2), reason="refused", at_ms=T0 + 5)
-LEFT_BEHIND = Standing(live=Cursor(4, 1), backfill=(Range(Cursor(1, 2), Cursor(3, 9)),))
+LEFT_BEHIND = Position(live=Cursor(4, 1), backfill=(Range(Cursor(1, 2), Cursor(3, 9)),))
 
 
 async def test_log_record_reads_back_as_written(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_log_any_history_is_one_list_for_every_reader(
         seen: list[int] = []
         cursor = START
         for _ in range(len(written) + 2):
-            assert await log.backlog(Standing(live=cursor)) == len(written) - len(seen)
+            assert await log.backlog(Position(live=cursor)) == len(written) - len(seen)
             rows_read, after = await log.read(cursor, limit)
             assert after >= cursor
             seen, cursor = seen + numbers(rows_read), after
@@ -194,8 +194,8 @@ async def test_log_new_day_opens_a_file_and_a_clock_going_back_does_not(tmp_path
 async def test_log_cursors_survive_a_restart_and_damage_starts_over(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.standing("mqtt") == Standing()
-        await log.save_standing("mqtt", Standing(live=Cursor(3, 9)), [PARKED])
+        assert await log.standing("mqtt") == Position()
+        await log.save_standing("mqtt", Position(live=Cursor(3, 9)), [PARKED])
         await log.save_standing("mqtt", LEFT_BEHIND, taken=[(1, "other", 1)])
     async with IntervalLog(tmp_path, clock=clock) as log:
         assert await log.standing("mqtt") == LEFT_BEHIND
@@ -205,7 +205,7 @@ async def test_log_cursors_survive_a_restart_and_damage_starts_over(tmp_path: Pa
         assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == []
     (tmp_path / "cursors.sqlite").write_bytes(b"not a database at all" * 100)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.standing("mqtt") == Standing()
+        assert await log.standing("mqtt") == Position()
         assert log.stats.corrupt_files == 1
 
 
@@ -215,8 +215,8 @@ async def test_log_retention_drops_only_old_files_that_every_reader_has_passed(t
         for day in range(5):
             await log.append([entry(day + 1, day)])
             clock.advance(s=DAY_S)
-        await log.save_standing("fast", Standing(live=Cursor(5, 1)))
-        await log.save_standing("slow", Standing(live=Cursor(2, 1)))
+        await log.save_standing("fast", Position(live=Cursor(5, 1)))
+        await log.save_standing("slow", Position(live=Cursor(2, 1)))
         assert await log.retain(10, ["fast", "slow"]) == 0
         assert await log.retain(2, ["fast", "slow"]) == 2
         assert await log.retain(1, ["fast", "slow", "new"]) == 0
@@ -309,7 +309,7 @@ async def test_log_without_room_drops_what_every_reader_has_first_and_counts_wha
     async with IntervalLog(tmp_path, clock=clock) as log:
         (tmp_path / "00000000-2026-01-01.sqlite.corrupt").write_bytes(bytes(100_000))
         await days(log, clock, 5, 100)
-        await log.save_standing("late", Standing(live=Cursor(4, 100), backfill=(Range(Cursor(1, 30), Cursor(1, 50)),)))
+        await log.save_standing("late", Position(live=Cursor(4, 100), backfill=(Range(Cursor(1, 30), Cursor(1, 50)),)))
         await log.retain(1000, ["late"], lambda _: 1 << 40)
         whole = log.stats.bytes - 100_000
         assert await log.retain(1000, ["late"], lambda _: whole) == 0
@@ -333,7 +333,7 @@ async def test_log_reads_no_further_than_asked_and_counts_what_is_left_behind(tm
         await days(log, clock, 3, 10)
         end = await log.end()
         assert end == Cursor(3, 10)
-        behind = Standing(live=Cursor(1, 4)).left_behind(end)
+        behind = Position(live=Cursor(1, 4)).left_behind(end)
         assert await log.backlog(behind) == 26
         place, seen = Cursor(1, 4), []
         while behind.backfill:
@@ -358,7 +358,7 @@ def test_standing_lacks_what_lies_after_live_or_in_a_stretch(marks: list[int], p
 
     *pairs, live = marks if len(marks) % 2 else [*marks, marks[-1] + 1]
     stretches = tuple(Range(cursor(a), cursor(b)) for a, b in zip(pairs[::2], pairs[1::2], strict=True))
-    standing = Standing(live=cursor(live), backfill=stretches)
+    standing = Position(live=cursor(live), backfill=stretches)
     lacking = {p for p in range(1, per_file * files_ + 1) if p > live}
     lacking |= {p for a, b in zip(pairs[::2], pairs[1::2], strict=True) for p in range(a + 1, b + 1)}
     for position in range(1, per_file * files_ + 1):
@@ -473,10 +473,10 @@ async def test_log_that_fills_most_of_a_disk_is_kept_over_a_restart_f7(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(room_module, "KEPT_FREE_BYTES", 4 * taken)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.retain(1000, ["late"], partial(log_bytes, tmp_path, None)) == 0
+        assert await log.retain(1000, ["late"], partial(log_budget_bytes, tmp_path, None)) == 0
         assert log.stats.bytes == log.stats.bytes_max
         usage.free = 3.5 * taken
-        assert await log.retain(1000, [], partial(log_bytes, tmp_path, None)) == 2
+        assert await log.retain(1000, [], partial(log_budget_bytes, tmp_path, None)) == 2
     assert len(files(tmp_path)) == 2
 
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
-from gateway.domain.intervals.records import Closes, sealed
+from gateway.domain.intervals.records import IntervalRecords, sealed
 from gateway.storage.interval_log import query as interval_query
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.pages import fetch
-from gateway.storage.interval_log.query import IntervalQueries, Place, Wanted
+from gateway.storage.interval_log.query import IntervalQueries, IntervalSelection, Place
 from gateway.storage.interval_log.rows import create_sql
 from gateway.storage.recovery import Unlogged
 from tests.builders.energy_batches import T0
@@ -37,7 +37,7 @@ def unlogged(record: int, rows: Rows) -> Unlogged:
     n = len(rows)
     slot, number, revision = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     unknown = np.full(n, np.nan)
-    closes = sealed(Closes(
+    closes = sealed(IntervalRecords(
         slots=slot.astype(np.int32), start_ms=T0 + number * LENGTH_MS, length_s=np.full(n, 300),
         revision=revision.astype(np.int32), charge_wh=(10 * number + revision).astype(np.float64), discharge_wh=unknown,
         coverage_pct=np.full(n, 100.0), samples=np.full(n, 7, dtype=np.int32), soc_end_pct=unknown,
@@ -54,7 +54,7 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-async def told(queries: IntervalQueries, wanted: Wanted, limit: int) -> list[IntervalRecord]:
+async def told(queries: IntervalQueries, wanted: IntervalSelection, limit: int) -> list[IntervalRecord]:
     """All pages; each but the last is full, and none repeats or goes back."""
     found: list[IntervalRecord] = []
     after: Place | None = None
@@ -93,7 +93,7 @@ async def test_query_any_log_tells_the_newest_revision_of_each_interval_in_order
 ) -> None:
     clock = ManualClock(utc_ms=T0)
     model: dict[tuple[int, str], int] = {}
-    wanted = Wanted(
+    wanted = IntervalSelection(
         from_ms=T0 + stretch[0] * LENGTH_MS, to_ms=T0 + (stretch[0] + stretch[1]) * LENGTH_MS, devices=devices
     )
     async with IntervalLog(tmp_path_factory.mktemp("log"), clock=clock) as log:
@@ -121,7 +121,7 @@ async def test_query_late_record_of_an_older_day_is_found_in_the_file_of_its_com
         await log.append([unlogged(1, [(0, 0, 1)])])
         clock.advance(s=20 * DAY_S)
         await log.append([unlogged(2, [(0, 0, 2), (1, 0, 1)])])
-        found, _ = await queries.page(Wanted(from_ms=T0, to_ms=T0 + 1), None, 10)
+        found, _ = await queries.page(IntervalSelection(from_ms=T0, to_ms=T0 + 1), None, 10)
     assert [(row.device, row.revision) for row in found] == [("bat-0", 2), ("bat-1", 1)]
 
 
@@ -131,7 +131,7 @@ async def test_query_goes_on_while_old_files_are_dropped(tmp_path: Path) -> None
         for day in range(3):
             await log.append([unlogged(day + 1, [(0, day * 288, 1)])])
             clock.advance(s=DAY_S)
-        wanted = Wanted(from_ms=T0, to_ms=T0 + 3 * DAY_S * 1000)
+        wanted = IntervalSelection(from_ms=T0, to_ms=T0 + 3 * DAY_S * 1000)
         first, after = await queries.page(wanted, None, 1)
         assert await log.retain(2, []) == 1
         rest, end = await queries.page(wanted, after, 10)
@@ -143,7 +143,7 @@ async def test_query_file_that_is_gone_is_an_error_and_does_not_come_back_empty(
     gone = tmp_path / "00000001-2027-01-15.sqlite"
     async with IntervalQueries(lambda _: [gone], nothing_damaged) as queries:
         with pytest.raises(StorageError, match="interval log: unable to open"):
-            await queries.page(Wanted(from_ms=T0, to_ms=T0 + 1), None, 10)
+            await queries.page(IntervalSelection(from_ms=T0, to_ms=T0 + 1), None, 10)
     assert names(tmp_path) == []
 
 
@@ -155,7 +155,7 @@ async def test_query_damaged_file_is_an_error_and_not_a_part_of_the_answer(tmp_p
         await log.append([unlogged(2, [(0, 1, 1)])])
         log.files_from(T0)[0].write_bytes(b"not a database" * 1000)
         with pytest.raises(StorageError, match="interval log: "):
-            await queries.page(Wanted(from_ms=T0, to_ms=T0 + DAY_S * 1000), None, 10)
+            await queries.page(IntervalSelection(from_ms=T0, to_ms=T0 + DAY_S * 1000), None, 10)
 
 
 async def test_query_altered_records_are_left_out_however_many_there_are_together_f38(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ async def test_query_altered_records_are_left_out_however_many_there_are_togethe
         db.commit()
     for limit in (1, 5, 100):
         async with IntervalQueries(lambda _: [path], nothing_damaged) as queries:
-            found, after, wanted = [], None, Wanted(from_ms=T0, to_ms=T0 + DAY_S * 1000)
+            found, after, wanted = [], None, IntervalSelection(from_ms=T0, to_ms=T0 + DAY_S * 1000)
             while True:
                 rows, after = await queries.page(wanted, after, limit)
                 found += [(round((row.charge_wh or 0) // 10), row.device) for row in rows]

@@ -14,10 +14,10 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.errors import CorruptState, InvariantBroken, StorageError
 from gateway.domain.events.book import Answer, Outcome
-from gateway.domain.events.exclusions import Hold
+from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
-from gateway.domain.fleet.device import Connection, Device
+from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import (
     Change,
@@ -27,8 +27,8 @@ from gateway.ports.journal import (
     EventDecided,
     EventDelivered,
     EventMoved,
-    HoldLifted,
-    HoldSet,
+    ExclusionLifted,
+    ExclusionSet,
     Journal,
     JournalState,
     PriorRestored,
@@ -108,7 +108,7 @@ def device(name: str, *, reserve_pct: float = 20.0, **other: object) -> Device:
     return Device(**(known | other))  # type: ignore[arg-type]
 
 
-POLLED = Connection(
+POLLED = DeviceConnection(
     url="modbus://10.0.0.5:502",
     units=(("meter", 30), ("battery", 225)),
     parameters=(("portal", "c0619ab4"),),
@@ -168,7 +168,7 @@ async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) 
         DeviceEnrolled(device=device("a")),
         DeviceEnrolled(device=device("b")),
         DeviceEnrolled(device=device("c", connection=POLLED, experimental=True)),
-        DeviceEnrolled(device=device("d", connection=Connection(url=""))),
+        DeviceEnrolled(device=device("d", connection=DeviceConnection(url=""))),
         PriorSaved(device=DeviceId("b"), settings={"mode": 1.0}),
         PriorSaved(device=DeviceId("c"), settings=SETTINGS),
         PriorRestored(device=DeviceId("b")),
@@ -184,7 +184,7 @@ async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) 
         device("a"),
         device("b", reserve_pct=55.0),
         device("c", connection=POLLED, experimental=True),
-        device("d", connection=Connection(url="")),
+        device("d", connection=DeviceConnection(url="")),
     )
     assert state.prior == {DeviceId("c"): SETTINGS}
     assert {name: type(value) for name, value in state.prior[DeviceId("c")].items()} == {
@@ -422,7 +422,7 @@ def test_journal_of_version_2_is_brought_forward_with_its_events(shelf: Shelf) -
     assert not state.devices[0].fuse_protected
 
 
-HOLD = Hold(
+HOLD = Exclusion(
     id="h1", reason="opt_out", group=TargetGroup(ids=(DeviceId("a"),)), from_ms=5, until_ms=None, event=EventId("e1"),
     by="owner",
 )  # fmt: skip
@@ -453,7 +453,7 @@ async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: R
     journal, _ = place.open()
     await journal.commit([
         event(place.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE),
-        HoldSet(hold=HOLD), HoldSet(hold=replace(HOLD, id="h2")), HoldLifted(id="h2"),
+        ExclusionSet(hold=HOLD), ExclusionSet(hold=replace(HOLD, id="h2")), ExclusionLifted(id="h2"),
         Quarantined(names=("a", "product:p"), reason="wrong_sign"), Quarantined(names=("a",), reason="again"),
         Trusted(names=("product:p",)),
         delivered(place.clock, "e1", 2), delivered(place.clock, "e1", 1), delivered(place.clock, "e2", 1),

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gateway.domain.errors import NewerState
-from gateway.domain.intervals.config import Agreed
+from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.records import CLOSE_COLUMNS
-from gateway.domain.intervals.types import Rules
+from gateway.domain.intervals.types import IntervalRules
 from gateway.storage.spool.records import (
     MAGIC,
     ROW_COLUMNS,
@@ -42,7 +42,7 @@ def of_version(version: int, kind: Kind, parts: list[bytes]) -> memoryview:
 
 
 def test_record_of_the_first_version_is_read_with_what_it_lacks_unknown() -> None:
-    closes = Engine(Rules(length_s=60)).take(BATCH, at(120), RATED).closes
+    closes = Engine(IntervalRules(length_s=60)).take(BATCH, at(120), RATED).closes
     assert len(closes)
     parts = [struct.pack("<qII", at(120).utc_ms, len(BATCH), len(closes))]
     parts += [getattr(BATCH, n).astype(d).tobytes() for n, d in ROW_COLUMNS.items() if n not in SINCE_2]
@@ -66,10 +66,10 @@ def test_record_of_a_newer_version_is_refused_and_not_taken_for_damage(kind: int
 
 
 def test_record_of_a_repair_and_of_terms_comes_back_as_it_was() -> None:
-    engine = Engine(Rules(length_s=60))
+    engine = Engine(IntervalRules(length_s=60))
     closes = engine.take(BATCH, at(120), RATED).closes
     repair = Repair(slots=np.array([3, 4], dtype=np.int32), start_ms=np.array([60_000, 120_000]), bases=closes)
-    agreed = Agreed(
+    agreed = AgreedConfig(
         slots=np.array([0], dtype=np.int32), length_s=np.array([180]), counter_step_wh=np.array([np.nan]),
         rated_w=np.array([5000.0]),
     )  # fmt: skip

@@ -11,10 +11,10 @@ from gateway.transports.mqtt.session import (
     MAX_PACKET_ID,
     Batch,
     BrokerViolation,
+    MqttSession,
+    MqttState,
     OutMessage,
     PublishOutcome,
-    Session,
-    State,
 )
 from tests.scenes.mqtt_peers import make_settings, pubacks, publish_packet
 
@@ -26,14 +26,14 @@ Code = mqtt5.DisconnectReasonCode
 panics = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def connected(*, connack: bytes = CONNACK, **settings: int) -> Session:
-    session = Session(make_settings("mqtt://localhost", "test", **settings))
+def connected(*, connack: bytes = CONNACK, **settings: int) -> MqttSession:
+    session = MqttSession(make_settings("mqtt://localhost", "test", **settings))
     session.connect()
     session.receive(memoryview(connack))
     return session
 
 
-def publish(session: Session, *messages: OutMessage) -> tuple[Batch, list[int]]:
+def publish(session: MqttSession, *messages: OutMessage) -> tuple[Batch, list[int]]:
     """Publish all at once; the batch and the packet ids taken."""
     batch = Batch(len(messages), lambda: None)
     wires = session.publish(messages, 0, len(messages), batch)
@@ -41,7 +41,7 @@ def publish(session: Session, *messages: OutMessage) -> tuple[Batch, list[int]]:
     return batch, [p.packet_id or 0 for p in packets if isinstance(p, mqtt5.PublishPacket)]
 
 
-def feed(session: Session, stream: bytes, cuts: list[int]) -> tuple[list[bytes], list[int]]:
+def feed(session: MqttSession, stream: bytes, cuts: list[int]) -> tuple[list[bytes], list[int]]:
     """Give the session `stream` in pieces, keeping what it does not use; payloads and ids in the order they came."""
     payloads, ids, rest = [], [], b""
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
@@ -60,13 +60,13 @@ def feed(session: Session, stream: bytes, cuts: list[int]) -> tuple[list[bytes],
     st.lists(st.integers(min_value=0), max_size=30),
 )
 def test_receive_stream_cut_anywhere_gives_the_same_messages(sent: list[tuple[bytes, bool]], cuts: list[int]) -> None:
-    session = Session(make_settings("mqtt://localhost"))
+    session = MqttSession(make_settings("mqtt://localhost"))
     session.connect()
     packets = [publish_packet(i + 1 if qos else 0, payload) for i, (payload, qos) in enumerate(sent)]
     payloads, ids = feed(session, CONNACK + b"".join(packets), cuts)
     assert payloads == [payload for payload, _ in sent]
     assert ids == [i + 1 for i, (_, qos) in enumerate(sent) if qos]
-    assert session.state is State.CONNECTED
+    assert session.state is MqttState.CONNECTED
 
 
 @given(st.permutations(list(range(1, 13))), st.lists(st.integers(1, 12), max_size=12))
@@ -153,7 +153,7 @@ def test_lost_in_flight_stays_unknown_and_the_batch_is_told() -> None:
     session.lost()
     assert batch.outcomes == [PublishOutcome.UNKNOWN] * 2
     assert told == [True]
-    assert session.state is State.CLOSED
+    assert session.state is MqttState.CLOSED
 
 
 def test_connack_limits_are_taken_over() -> None:
@@ -194,7 +194,7 @@ def test_receive_broken_packet_is_a_violation(wire: bytes, code: mqtt5.Disconnec
 
 
 def test_receive_publish_before_connack_is_a_violation() -> None:
-    session = Session(make_settings("mqtt://localhost"))
+    session = MqttSession(make_settings("mqtt://localhost"))
     session.connect()
     with pytest.raises(BrokerViolation):
         session.receive(memoryview(publish_packet(1)))
