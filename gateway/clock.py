@@ -73,7 +73,7 @@ class SteadyClock:
     def cpu_ns(self) -> int:
         return self._source.cpu_ns()
 
-    def look(self, *, idle: bool) -> None:
+    def observe(self, *, idle: bool) -> None:
         """Compare with the source; to be called every few seconds. `idle`: a step may be taken over."""
         now = self._source.now()
         off_ms = now.utc_ms - now.mono_ms - self._offset_ms

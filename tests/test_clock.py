@@ -15,7 +15,7 @@ def passes(source: ManualClock, clock: SteadyClock, *, s: int, idle: bool, drift
     for _ in range(s):
         source.advance(s=1)
         source.utc += round(drift_ms_per_s)
-        clock.look(idle=idle)
+        clock.observe(idle=idle)
         seen.append(clock.now().utc_ms)
     return seen
 
@@ -71,7 +71,7 @@ def test_clock_drift_is_followed_and_never_backwards() -> None:
 def test_clock_of_the_machine_agrees_with_itself() -> None:
     source = SystemClock()
     clock = SteadyClock(source)
-    clock.look(idle=True)
+    clock.observe(idle=True)
     assert abs(clock.now().utc_ms - source.now().utc_ms) <= 5
     assert clock.step_ms == 0
     assert clock.cpu_ns() <= source.cpu_ns()

@@ -44,7 +44,7 @@ class DeliveryBody(Body):
     """The delivery record of one device within one event; `id` is the same from the grid's signal to the meter.
 
     `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
-    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | barred. `asked_w` what the
+    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | excluded. `asked_w` what the
     event wanted, `allowed_w` what its limits left of it and `limits` which, `written_w` the newest setpoint, `result`
     the device's answer, `measured_w` what it does, null while it is not measured, and `assumed_w` what it is taken to
     do then. Energies since it began: `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered,
@@ -242,7 +242,10 @@ class DeviceState(Body):
     setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as. `unclear`:
     members of its newest reading that are about its safety and are not understood; a word among them (`mode`, `grid`,
     `locked`, `opt_out`, `faults`, or the whole `message`) keeps it from being steered, a number the directions that
-    rest on it. `reserve_pct` is the reserve that the newest reading tells; the one in force is that of `device`."""
+    rest on it. `reserve_pct` is the reserve that the newest reading tells; the one in force is that of `device`.
+    `authority`: device (the maker's own mode) | controlled | releasing | owner (an owner or maker took it back in
+    mid-event) | no_profile. `held` is its former name, with free and left for device and owner; the next release drops
+    it."""
 
     device: DeviceFields
     steerable: bool | None
@@ -251,6 +254,7 @@ class DeviceState(Body):
     soc_pct: float | None
     battery_w: float | None
     reserve_pct: float | None
+    authority: str
     held: str
     setpoint_w: int | None
     unclear: list[str] = Field(default_factory=list)

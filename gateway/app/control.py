@@ -23,7 +23,7 @@ class ControlParts:
     """What takes events in, what carries them out and when, what is told of them."""
 
     clock: SteadyClock
-    timekeeper: ClockGuard
+    clock_guard: ClockGuard
     dispatcher: Dispatcher
     control: ControlLoop
     reports: Reports
@@ -33,19 +33,19 @@ class ControlParts:
         yield from control_samples(self.control)
         yield from dispatch_samples(self.dispatcher, self.control)
         yield from self.reports.samples()
-        yield from self.timekeeper.samples()
+        yield from self.clock_guard.samples()
 
     def reasons(self) -> list[str]:
         """Why steering is not in order."""
-        return self.control.reasons() + self.timekeeper.reasons()
+        return self.control.reasons() + self.clock_guard.reasons()
 
     async def tell(self, platform: PlatformSignal) -> None:
         """Tell the platform what becomes of events, and what the fleet can sustain."""
         await self.reports.run(
             platform.report,
-            records=self.view.deliveries_told,
-            events=self.view.events_told,
-            availability=self.view.availability_told,
+            records=self.view.delivery_reports,
+            events=self.view.event_reports,
+            availability=self.view.availability_report,
         )
 
 
@@ -59,15 +59,15 @@ def control_parts(
     clock: SteadyClock,
 ) -> ControlParts:
     dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
-    dispatcher.restore(remembered)
+    dispatcher.load(remembered)
     control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
         epoch=remembered.epoch, telling=settings.platform is not None,
     )  # fmt: skip
-    control.ledger.know(remembered.delivered)
-    reports = Reports(control.ledger, availability_s=settings.control.availability_s)
+    control.records.know(remembered.delivered)
+    reports = Reports(control.records, availability_s=settings.control.availability_s)
     view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
-    timekeeper = ClockGuard(clock, idle=control.idle)
+    clock_guard = ClockGuard(clock, idle=control.idle)
     return ControlParts(
-        clock=clock, timekeeper=timekeeper, dispatcher=dispatcher, control=control, reports=reports, view=view
+        clock=clock, clock_guard=clock_guard, dispatcher=dispatcher, control=control, reports=reports, view=view
     )

@@ -42,7 +42,7 @@ from gateway.ports.journal import JournalState
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
-from gateway.services.checkpointing import Checkpointer, restore_columns, restore_records
+from gateway.services.checkpointing import Checkpointer, load_columns, load_records
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import fleet_samples
 from gateway.services.devices.command_router import CommandRouter
@@ -129,7 +129,7 @@ def _tell(codecs: Mapping[str, Codec]) -> None:
 
 
 def _enroll(inventory: DeviceRegistry, remembered: JournalState) -> None:
-    orphans = inventory.restore(remembered.devices, remembered.controlled)
+    orphans = inventory.load(remembered.devices, remembered.controlled)
     if orphans:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
@@ -161,14 +161,14 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     rules = IntervalRules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)
     recovered = _recovered(settings, rules, checkpoints, upstream.log, steering, fleet)
-    control.restore(remembered)
+    control.load(remembered)
     recorder = Recorder(recovered.engine, ids=fleet.ids, unlogged=recovered.unlogged)
     ingest = Ingest(
         fleet=fleet,
         recorder=recorder,
         log_=upstream.log,
         clock=clock,
-        on_acks=control.take_acks,
+        on_acks=control.observe_acks,
         on_logged=upstream.wake,
         newest=upstream.newest,
         lengths={tag: program.length_s for tag, program in settings.intervals.programs.items()},
@@ -183,7 +183,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     await stack.enter_async_context(spool)
     recorder.begin(rules, clock.now())
     checkpointer = Checkpointer(
-        recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=control.ledger, clock=clock
+        recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=control.records, clock=clock
     )
     stack.push_async_callback(checkpointer.write)
 
@@ -235,7 +235,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         "control": control.run,
         "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
-        "timekeeper": steering.timekeeper.run,
+        "clock_guard": steering.clock_guard.run,
     }
     services |= upstream.services()
     if platform is not None:
@@ -259,8 +259,8 @@ def _recovered(
         logged_record=interval_log.position,
     )  # fmt: skip
     if recovered.checkpoint is not None:
-        restore_columns(fleet, recovered.checkpoint, steering.clock)
-        restore_records(steering.control.ledger, recovered.checkpoint, steering.dispatcher.entries(), fleet)
+        load_columns(fleet, recovered.checkpoint, steering.clock)
+        load_records(steering.control.records, recovered.checkpoint, steering.dispatcher.entries(), fleet)
     log.info("state recovered", extra=asdict(recovered.stats) | {"devices": fleet.n})
     return recovered
 

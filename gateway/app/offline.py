@@ -154,7 +154,7 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
         try:
             remembered = journal.load()
             inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
-            inventory.restore(remembered.devices, remembered.controlled)
+            inventory.load(remembered.devices, remembered.controlled)
             return await inventory.take(parse_rows(text, form=kind, profiles=codecs, places=inventory.places))
         finally:
             journal.close()

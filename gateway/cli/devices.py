@@ -35,7 +35,7 @@ def devices_list(
     if as_json:
         out.print_json(data=page)
         return
-    shown = ("steerable", "online", "reading_age_s", "soc_pct", "battery_w", "reserve_pct", "held", "setpoint_w")
+    shown = ("steerable", "online", "reading_age_s", "soc_pct", "battery_w", "reserve_pct", "authority", "setpoint_w")
     named = [
         {k: d["device"][k] for k in ("id", "profile", "address")} | {k: d[k] for k in shown} for d in page["devices"]
     ]

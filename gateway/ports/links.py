@@ -31,7 +31,7 @@ class DeviceLink(Protocol):
         """Tell the sender that the batch behind `token` is durable; without effect if the connection has changed."""
         ...
 
-    def hold_telemetry(self, on: bool) -> None:
+    def pause_telemetry(self, on: bool) -> None:
         """Stop (or go on) reading settlement telemetry: back-pressure, or priority for a dispatch."""
         ...
 

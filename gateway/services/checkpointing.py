@@ -14,6 +14,7 @@ from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Now
+from gateway.former_names import read, written
 from gateway.observability.metrics import Sample
 from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.telemetry.recorder import Recorder
@@ -31,7 +32,7 @@ CLOCKS, BOOT = "clocks/ms", "clocks/boot"
 def fleet_columns(fleet: Fleet, now: Now, boot: str) -> dict[str, NDArray[Any]]:
     """Live and control columns by name, and the clocks they were written by."""
     out: dict[str, NDArray[Any]] = {
-        f"{name}/{column}": table.column(column)[: fleet.n]
+        written(f"{name}/{column}"): table.column(column)[: fleet.n]
         for name, table in _tables(fleet).items()
         for column in table.SPEC
     }
@@ -39,7 +40,7 @@ def fleet_columns(fleet: Fleet, now: Now, boot: str) -> dict[str, NDArray[Any]]:
     return out | {CLOCKS: clocks, BOOT: np.frombuffer(boot.encode(), dtype=np.uint8)}
 
 
-def restore_columns(fleet: Fleet, checkpoint: Checkpoint, clock: Clock) -> int:
+def load_columns(fleet: Fleet, checkpoint: Checkpoint, clock: Clock) -> int:
     """Put a checkpoint's columns back, device by device; returns how many devices were found. Within one run of the
     machine readings keep their true ages. In another one they have none that a wall clock could be trusted with: a
     machine that starts with the wrong time would take them for young."""
@@ -51,7 +52,7 @@ def restore_columns(fleet: Fleet, checkpoint: Checkpoint, clock: Clock) -> int:
     shift = _Shift(checkpoint, clock)
     for name, table in _tables(fleet).items():
         for column in table.SPEC:
-            stored = checkpoint.columns.get(f"{name}/{column}")
+            stored = read(checkpoint.columns, f"{name}/{column}")
             if stored is None or len(stored) <= there.max():
                 continue
             values = stored[there]
@@ -81,14 +82,12 @@ class _Shift:
         return np.where(values == NEVER_MS, NEVER_MS, moved)
 
 
-def restore_records(
-    ledger: DeliveryRecords, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet
-) -> None:
+def load_records(ledger: DeliveryRecords, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
     """Put a checkpoint's delivery records back, event by event and device by device. The ledger knows by then what the
     journal has."""
     held = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
     slot_of = {i: fleet.slot_of[name] for i, name in enumerate(checkpoint.header.ids) if name in fleet.slot_of}
-    ledger.restore(held, entries, slot_of)
+    ledger.load(held, entries, slot_of)
 
 
 def _tables(fleet: Fleet) -> dict[str, Table]:
@@ -104,7 +103,7 @@ class Checkpointer:
         self._recorder = recorder
         self._checkpoints = checkpoints
         self._fleet = fleet
-        self._ledger = ledger
+        self._records = ledger
         self._clock = clock
 
     async def run(self) -> None:
@@ -117,7 +116,7 @@ class Checkpointer:
         now = self._clock.now()
         was_failing = self._checkpoints.stats.failing is not None
         try:
-            records = {RECORDS + name: column for name, column in self._ledger.columns().items()}
+            records = {RECORDS + name: column for name, column in self._records.columns().items()}
             await self._recorder.checkpoint(
                 self._checkpoints, now, fleet_columns(self._fleet, now, self._clock.boot) | records
             )

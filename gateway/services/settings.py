@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 
 class ProgramSettings(BaseModel):
@@ -59,7 +59,9 @@ class ControlSettings(BaseModel):
     availability_s: float = Field(default=60.0, ge=1, le=3600)
     programs: dict[str, ProgramSettings] = Field(default_factory=dict)
     feeders: FeederSettings = FeederSettings()
-    upkeep: MaintenanceSettings = MaintenanceSettings()
+    maintenance: MaintenanceSettings = Field(
+        default=MaintenanceSettings(), validation_alias=AliasChoices("maintenance", "upkeep")
+    )
 
     @property
     def step_w(self) -> float:

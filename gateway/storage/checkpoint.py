@@ -58,7 +58,7 @@ class Checkpoint:
         """The engine as it was."""
         engine = Engine(self.header.rules)
         mine = {k.removeprefix(ENGINE_PREFIX): v for k, v in self.columns.items() if k.startswith(ENGINE_PREFIX)}
-        engine.restore(mine)
+        engine.load(mine)
         return engine
 
 

@@ -17,7 +17,7 @@ from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
-from gateway.storage.spool.records import Kind, Record, SpoolStep, read_names, read_step, same_closes
+from gateway.storage.spool.records import Kind, Record, SpoolStep, read_names, read_step, same_records
 from gateway.storage.spool.spool import Scan
 
 log = logging.getLogger(__name__)
@@ -161,9 +161,9 @@ class Replay:
         elif step.repair is not None:
             closes = self.engine.repair(step.repair.slots, step.repair.start_ms, step.repair.bases)
         elif step.batch is not None:
-            closes = self.engine.take(step.batch, step.now, step.rated_w).closes
+            closes = self.engine.ingest(step.batch, step.now, step.rated_w).closes
         else:
             closes = self.engine.close_due(step.now)
-        if not same_closes(closes, step.closes):
+        if not same_records(closes, step.closes):
             self.stats.mismatches += 1
             self.engine.honour(step.closes)

@@ -76,7 +76,7 @@ async def rig(
     inventory = DeviceRegistry(
         fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
     )
-    inventory.restore(world.devices)
+    inventory.load(world.devices)
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []

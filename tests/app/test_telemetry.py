@@ -95,7 +95,7 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
         delivery = await r.to("platform", receive)
         await r.filled(0, 60)
         async with service(delivery.run):
-            await until(lambda: delivery.standing.live.row == 360)
+            await until(lambda: delivery.position.live.row == 360)
         parked = await r.log.ask(lambda readers: readers.parked("platform", 1_000))
     assert set(faults) == {"fine", "cut", "late 500", "500", "partial ack"}
     assert set(book.latest()) == {(f"bat-{d}", T0 + k * 300_000) for k in range(60) for d in range(5)}
@@ -144,9 +144,9 @@ async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most_f9(tm
                 await until(lambda: len(quick) == 360)
                 assert turns - before > 60
             assert (len(slow), held) == (0, 20)
-            assert await r.log.backlog(one.standing) == 360
+            assert await r.log.backlog(one.position) == 360
             go.set()
             one.wake()
-            await until(lambda: one.standing.live.row == 360)
-        assert await r.log.backlog(one.standing) == 0
+            await until(lambda: one.position.live.row == 360)
+        assert await r.log.backlog(one.position) == 0
     assert (slow.conflicting, slow.duplicates, slow.out_of_order) == (0, 0, 0)

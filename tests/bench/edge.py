@@ -61,7 +61,7 @@ def engine_alone(devices: int) -> tuple[float, float]:
     """Seconds for all slices, and for the longest."""
     engine = Engine(IntervalRules(length_s=LENGTH_S))
     for rows, now in batches(devices):
-        engine.take(rows, now, np.full(len(rows), RATED_W))
+        engine.ingest(rows, now, np.full(len(rows), RATED_W))
     now = Now(utc_ms=T0_MS + (LENGTH_S + 30) * 1000, mono_ms=0)
     closed, total, longest = 0, 0.0, 0.0
     while closed < devices:
@@ -103,7 +103,7 @@ async def through_the_service(devices: int) -> tuple[float, float]:
         recorder.begin(engine.rules, clock.now())
         rated_w = np.full(devices, RATED_W)
         for rows, now in batches(devices):
-            recorder.take(rows, now, rated_w)
+            recorder.ingest(rows, now, rated_w)
         await spool.wait_durable(spool.last_record)
         lateness = Lateness()
         async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:

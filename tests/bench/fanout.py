@@ -82,7 +82,7 @@ async def shoot(parts: Any, directory: Path, revision: int = 1) -> Shot:
     plain = session.receive, session.publish
     try:
         now = parts.clock.now()
-        parts.fleet.take_live(readings(parts.fleet, now), now)
+        parts.fleet.observe_live(readings(parts.fleet, now), now)
         acks = Acks(session)
         began = time.perf_counter()
         answer = await desk.dispatcher.submit(event(revision, n * SETPOINT_W, now))

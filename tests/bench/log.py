@@ -22,7 +22,7 @@ import numpy as np
 
 from gateway.clock import ManualClock
 from gateway.domain.intervals.record import EnergySource
-from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords, sealed
+from gateway.domain.intervals.records import RECORD_COLUMNS, IntervalRecords, sealed
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START
 from gateway.storage.interval_log.rows import COLUMNS, SELECT_AFTER, columns_of, create_sql
@@ -40,7 +40,7 @@ TURN = range(200)
 def closes_of(interval: int, rng: np.random.Generator) -> IntervalRecords:
     """One interval of every device, in the order of slots; some did not tell everything."""
     n = BATCH_ROWS
-    columns = {name: rng.uniform(0, 100, n).astype(dtype) for name, dtype in CLOSE_COLUMNS.items()}
+    columns = {name: rng.uniform(0, 100, n).astype(dtype) for name, dtype in RECORD_COLUMNS.items()}
     columns |= {
         "slots": np.arange(n, dtype=np.int32),
         "start_ms": np.full(n, T0_MS + interval * LENGTH_S * 1000, dtype=np.int64),

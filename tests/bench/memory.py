@@ -182,7 +182,7 @@ async def imported(inventory: DeviceRegistry, devices: int, profile: str) -> Non
         )  # fmt: skip
         parsed = parse_rows("\n".join(lines), form="jsonl", profiles=inventory.profiles)
         assert not parsed.bad, parsed.bad[0]
-        await inventory.enroll(parsed.devices)
+        await inventory.register(parsed.devices)
 
 
 async def said(

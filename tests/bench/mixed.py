@@ -35,7 +35,7 @@ async def ingested(parts: Wired, messages: int) -> None:
 async def drained(parts: Wired) -> tuple[int, int]:
     """Stop reading and wait until all that was read is acknowledged: (acknowledged, counted as new samples)."""
     stats = parts.link.telemetry.stats
-    parts.link.hold_telemetry(True)
+    parts.link.pause_telemetry(True)
     async with asyncio.timeout(TIMEOUT_S):
         while stats.acks_sent < stats.rx_messages:
             await asyncio.sleep(CHECK_S)
@@ -57,7 +57,7 @@ async def volley(t_ms: int, devices: int, rounds: int, *, loaded: bool) -> tuple
         for i in range(rounds):
             if loaded:
                 await ingested(parts, TELEMETRY // 3)
-            parts.fleet.control.held[:] = 0
+            parts.fleet.control.authority[:] = 0
             parts.fleet.control.setpoint_w[:] = 0
             shots.append(await shoot(parts, directory, i + 1))
         if not loaded:

@@ -27,7 +27,7 @@ import orjson
 from aiohttp import web
 
 from gateway.clock import ManualClock
-from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords, sealed
+from gateway.domain.intervals.records import RECORD_COLUMNS, IntervalRecords, sealed
 from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.sinks.http import HttpSink, HttpSinkSettings
@@ -51,7 +51,7 @@ def energy_wh(device: int, index: int) -> float:
 
 def closes_of(devices: int, index: int) -> IntervalRecords:
     """An edge: one interval of every device."""
-    columns = {name: np.zeros(devices, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()}
+    columns = {name: np.zeros(devices, dtype=dtype) for name, dtype in RECORD_COLUMNS.items()}
     columns["slots"] = np.arange(devices, dtype=np.int32)
     columns["start_ms"] = np.full(devices, T0_MS + index * LENGTH_S * 1000)
     columns["length_s"] = np.full(devices, LENGTH_S)
@@ -148,7 +148,7 @@ class Rig:
 
     async def drained(self) -> None:
         async with asyncio.timeout(DRAIN_S):
-            while self.delivery.standing.backfill or await self.log.backlog(self.delivery.standing):
+            while self.delivery.position.backfill or await self.log.backlog(self.delivery.position):
                 self.peak_kib = max(self.peak_kib, rss_kib())
                 await asyncio.sleep(CALM_S)
 
@@ -191,7 +191,7 @@ async def _measured(
     await silent(rig)
     silent_s = time.perf_counter() - began
     assert rig.index == BEFORE + edges
-    backlog = await rig.log.backlog(rig.delivery.standing)
+    backlog = await rig.log.backlog(rig.delivery.position)
     os.kill(pid, signal.SIGCONT)
     resumed = time.perf_counter()
     await rig.edge()

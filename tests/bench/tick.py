@@ -24,7 +24,7 @@ async def ticks_ms(devices: int, rounds: int) -> list[float]:
     took: list[float] = []
     for i in range(rounds + 2):
         now = clock.now()
-        fleet.take_live(readings(fleet, now), now)
+        fleet.observe_live(readings(fleet, now), now)
         await desk.dispatcher.submit(event(i + 1, devices * TARGETS_W[i % 2], now))
         before, began = link.written, time.perf_counter()
         await desk.control.tick()

@@ -4,8 +4,8 @@
 gain and noise in what each battery does. 5 % hear no command (and say so to nobody), 2 % drop out for a while. An event
 asks for a part of what the simulator knows the others can sustain; messages are JSON both ways, a tick comes every
 second of simulated time. `mean_error_pct`: worst 5-minute mean of gross AC battery power against the target, from 90 s
-after the start. What limits it: readings are a second old, batteries follow within two, and what a deaf home does by
-itself is known one tick later.
+after the start. What limits it: readings are a second old, batteries follow within two, and what an unresponsive home
+does by itself is known one tick later.
 """
 
 import time
@@ -45,11 +45,12 @@ class Noisy(Batteries):
 
 
 def planted(street: Street, rng: np.random.Generator, event_s: int) -> Bools:
-    """Who is deaf from the start, and who drops out some time for a while; returns those that count as capacity."""
+    """Who is unresponsive from the start, and who drops out some time for a while; returns those that count as
+    capacity."""
     n = len(street.homes)
     order = rng.permutation(n)
-    deaf, dropping = order[: round(n * DEAF)], order[round(n * DEAF) : round(n * (DEAF + DROPPING))]
-    for index in deaf.tolist():
+    unresponsive, dropping = order[: round(n * DEAF)], order[round(n * DEAF) : round(n * (DEAF + DROPPING))]
+    for index in unresponsive.tolist():
         street.inject(index, Fault(kind=FaultKind.DEAF, acks=False))
     for index in dropping.tolist():
         at_s = float(rng.uniform(0, event_s))

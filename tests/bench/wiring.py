@@ -89,7 +89,7 @@ def enroll(fleet: Fleet, devices: int, codec: Codec) -> None:
             site_export_w_max=12_000,
             site_phase_w_max=9_000,
         )
-        fleet.enroll(device, facts)
+        fleet.register(device, facts)
 
 
 def make_fleet(devices: int, codec: Codec) -> Fleet:
@@ -150,7 +150,7 @@ STEEP = ControlSettings(
 def readings(fleet: Fleet, now: Now) -> LiveBatch:
     """A fresh reading of every device that does as it was told. SoC differs, within what one event spreads over."""
     n, control = fleet.n, fleet.control
-    ours = control.held[:n] == Authority.CONTROLLED
+    ours = control.authority[:n] == Authority.CONTROLLED
     return LiveBatch(
         slots=np.arange(n, dtype=np.int32),
         fresh=np.ones(n, dtype=np.bool_),
@@ -206,7 +206,7 @@ class CountingLink:
 
     def acknowledge(self, token: AckToken) -> None: ...
 
-    def hold_telemetry(self, on: bool) -> None: ...
+    def pause_telemetry(self, on: bool) -> None: ...
 
     def start_over(self) -> None: ...
 

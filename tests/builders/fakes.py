@@ -16,7 +16,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
 from gateway.ports.journal import (
@@ -92,7 +92,7 @@ class FakeLink:
     def acknowledge(self, token: AckToken) -> None:
         self.acknowledged.append(token)
 
-    def hold_telemetry(self, on: bool) -> None:
+    def pause_telemetry(self, on: bool) -> None:
         self.holds.append(on)
 
     def start_over(self) -> None:
@@ -102,10 +102,10 @@ class FakeLink:
 class Homes:
     """Devices behind a link that follow their setpoints at once, revert when a lease ends, and report when told to.
 
-    `battery_w` is their power, `mode` who steers them; `deaf` devices hear no commands, `silent` ones say nothing,
-    `islanded` ones have lost the grid, `inverted` ones do the opposite of what they are told, `refusing` ones say no,
-    `unseen` ones answer commands and send no readings, `offline` ones have told so by their last will. `blocked` are
-    kept from discharging; their own mode does `own_w`; of a setpoint they do `part`.
+    `battery_w` is their power, `mode` who steers them; `unresponsive` devices hear no commands, `silent` ones say
+    nothing, `islanded` ones have lost the grid, `inverted` ones do the opposite of what they are told, `refusing` ones
+    say no, `unseen` ones answer commands and send no readings, `offline` ones have told so by their last will.
+    `blocked` are kept from discharging; their own mode does `own_w`; of a setpoint they do `part`.
     """
 
     def __init__(self, fleet: Fleet, clock: ManualClock, *, soc_pct: float = 60.0, load_w: float = 500.0) -> None:
@@ -120,7 +120,7 @@ class Homes:
         self.lease_end_ms = np.zeros(n, dtype=np.int64)
         self.cmd = np.zeros(n, dtype=np.int64)
         self.in_force = np.zeros(n, dtype=np.int64)
-        self.deaf: set[int] = set()
+        self.unresponsive: set[int] = set()
         self.silent: set[int] = set()
         self.unseen: set[int] = set()
         self.islanded: set[int] = set()
@@ -144,7 +144,7 @@ class Homes:
         for i, slot in enumerate(batch.slots.tolist()):
             op, cmd = CommandOp(int(batch.op[i])), int(batch.cmd[i])
             self.writes.append((slot, op, int(batch.setpoint_w[i]), int(batch.lease_s[i]), cmd))
-            if slot in self.deaf:
+            if slot in self.unresponsive:
                 continue
             result = self._obey(slot, op, cmd, batch, i)
             if slot not in self.silent:
@@ -185,7 +185,7 @@ class Homes:
     def acknowledge(self, token: AckToken) -> None:
         """Nothing here needs it."""
 
-    def hold_telemetry(self, on: bool) -> None:
+    def pause_telemetry(self, on: bool) -> None:
         """Nothing here needs it."""
 
     def start_over(self) -> None:
@@ -224,7 +224,7 @@ class Homes:
             faults=np.zeros(k, dtype=np.int64),
             cmd=self.in_force[loud].copy(),
         )
-        self.fleet.take_live(batch, self.clock.now())
+        self.fleet.observe_live(batch, self.clock.now())
         self.fleet.live.online[list(self.offline)] = 0
         said, self.answers = self.answers, []
         if answers and said and self.on_acks is not None:
@@ -371,7 +371,7 @@ class ScriptedSink:
 
 async def nothing_logged(_slots: Slots, _starts: Ints) -> IntervalRecords:
     """A log that has no record of any interval."""
-    return NO_CLOSES
+    return NO_RECORDS
 
 
 async def nothing_damaged() -> None:

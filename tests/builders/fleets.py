@@ -37,7 +37,7 @@ _HEALTHY: dict[str, float] = {
     "online": 1,
     "cmd": 7,
     "seen_mono_ms": NOW.mono_ms,
-    "held": Authority.CONTROLLED,
+    "authority": Authority.CONTROLLED,
     "cmd_sent": 7,
     "cmd_applied": 7,
     "sent_mono_ms": NOW.mono_ms - 20_000,

@@ -59,21 +59,21 @@ class MemoryReader:
     async def end(self) -> Cursor:
         return Cursor(1, len(self.rows))
 
-    async def standing(self, name: str) -> Position:
+    async def position_of(self, name: str) -> Position:
         return self.state
 
-    async def save_standing(
-        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    async def save_position(
+        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None:
-        self.state = standing
-        self.saved.append(standing.live.row)
+        self.state = position
+        self.saved.append(position.live.row)
         for one in taken:
             self.parked.pop(one, None)
         self.parked |= {one.identity: one.reason for one in parked}
 
-    async def backlog(self, standing: Position) -> int:
-        behind = sum(part.until.row - part.after.row for part in standing.backfill)
-        return len(self.rows) - standing.live.row + behind
+    async def backlog(self, position: Position) -> int:
+        behind = sum(part.until.row - part.after.row for part in position.backfill)
+        return len(self.rows) - position.live.row + behind
 
     async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
         waiting = [one for one, reason in self.parked.items() if reason == RESEND][:limit]

@@ -79,7 +79,7 @@ class Heard:
 
     def take(self, batch: ReadingBatch, fleet: Fleet, now: Now) -> None:
         if batch.live is not None:
-            fleet.take_live(batch.live, now)
+            fleet.observe_live(batch.live, now)
             self.live += _rows(batch.live)
         if batch.unclear is not None:
             fleet.take_unclear(batch.unclear)
@@ -162,7 +162,7 @@ class Station:
             capacity_wh=self.capacity_wh,
         )  # fmt: skip
         fleet.profiles.index(self.codec.name)
-        fleet.enroll(device, self.codec.facts)
+        fleet.register(device, self.codec.facts)
         sessions = self.sessions = PolledDevices(
             fleet=fleet, codecs=[self.codec], links={self.codec.document.transport: self.links},
             journal=self.journal, clock=self.clock, rng=random.Random(1),
@@ -170,18 +170,18 @@ class Station:
             secret_of=lambda _: self.secret, boot=remembered.epoch, prior=dict(remembered.prior),
         )  # fmt: skip
         desk = self.desk = Dispatcher(CONTROL, fleet=fleet, journal=self.journal, clock=self.clock)
-        desk.restore(remembered)
+        desk.load(remembered)
         loop = self.loop = ControlLoop(
             CONTROL, fleet=fleet, dispatcher=desk, journal=self.journal, link=sessions, clock=self.clock,
             epoch=remembered.epoch,
         )  # fmt: skip
-        loop.restore(remembered)
+        loop.load(remembered)
         heard = self.heard = Heard()
 
         def emit(batch: ReadingBatch) -> None:
             heard.take(batch, fleet, self.clock.now())
             if batch.acks is not None:
-                loop.take_acks(batch.acks)
+                loop.observe_acks(batch.acks)
 
         self._tasks.append(self._group.create_task(sessions.run(emit), name="sessions"))
 
@@ -269,8 +269,8 @@ class Station:
         assert holds(), what
 
     @property
-    def held(self) -> Authority:
-        return Authority(int(self.fleet.control.held[0]))
+    def authority(self) -> Authority:
+        return Authority(int(self.fleet.control.authority[0]))
 
     @property
     def prior(self) -> dict[str, Any]:

@@ -267,9 +267,11 @@ async def test_event_steers_the_product_and_its_end_releases_it(name: str) -> No
         before = rig.face.settings()
         await rig.dispatch(2000, s=3600)
         await rig.tick_until(lambda: abs(rig.plant.battery_w - 2000) < 150, "the power of the event")
-        assert rig.held is Authority.CONTROLLED
+        assert rig.authority is Authority.CONTROLLED
         await rig.cancel("event")
-        await rig.tick_until(lambda: rig.held is Authority.RELEASING or rig.held is Authority.FREE, "the release")
+        await rig.tick_until(
+            lambda: rig.authority is Authority.RELEASING or rig.authority is Authority.DEVICE, "the release"
+        )
         if rig.sequences.stop_only:
             await rig.go(rig.unlocked_s)
         await rig.tick_until(lambda: not rig.controlled(), "its own mode")
@@ -286,5 +288,5 @@ async def test_experimental_product_without_consent_is_never_steered(name: str) 
             await rig.fresh()
         assert rig.links.writes == []
         assert rig.writes_on_wire() == 0
-        assert rig.held is Authority.FREE
+        assert rig.authority is Authority.DEVICE
         assert not rig.controlled()

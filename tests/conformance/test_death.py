@@ -65,7 +65,7 @@ async def test_death_settings_are_restored_by_the_next_start(name: str) -> None:
         rig.attach()
         await rig.ready()
         await rig.go(1.5 * rig.watchdog.lease_s)
-        await rig.tick_until(lambda: rig.held is Authority.FREE and rig.prior == {}, "the end of control")
+        await rig.tick_until(lambda: rig.authority is Authority.DEVICE and rig.prior == {}, "the end of control")
         await rig.go(rig.unlocked_s)
         assert not rig.controlled()
         assert rig.face.settings() == before
@@ -99,7 +99,7 @@ async def test_death_where_nothing_reverts_the_next_start_releases(name: str) ->
         rig.attach()
         await rig.ready()
         await rig.tick_until(lambda: not rig.controlled(), "the release")
-        await rig.tick_until(lambda: rig.held is Authority.FREE, "the end of control")
+        await rig.tick_until(lambda: rig.authority is Authority.DEVICE, "the end of control")
         assert rig.face.settings() == before
         assert rig.prior == {}
         assert any(isinstance(change, ControlEnded) for change in rig.journal.kept)
@@ -127,7 +127,7 @@ async def test_death_twice_the_settings_are_those_from_before_the_first(name: st
             assert len(rig.links.writes) >= writes
             assert rig.prior == saved
         await rig.cancel("event")
-        await rig.tick_until(lambda: rig.held is Authority.FREE, "the end of control")
+        await rig.tick_until(lambda: rig.authority is Authority.DEVICE, "the end of control")
         assert not rig.controlled()
         assert rig.face.settings() == before
 
@@ -142,7 +142,7 @@ async def test_restart_in_mid_event_goes_on(name: str) -> None:
         await rig.ready()
         await rig.tick_until(
             lambda: (
-                rig.held is Authority.CONTROLLED
+                rig.authority is Authority.CONTROLLED
                 and (bool(rig.heard.answers) or rig.done[1] is CommandResult.NONE)
                 and abs(rig.plant.battery_w - 1500) < 150
             ),

@@ -100,12 +100,12 @@ async def attached(real: Real) -> AsyncIterator[Station]:
 async def test_device_is_what_its_profile_says(subject: Subject) -> None:
     session = subject.station.session
     assert session.state is SessionPhase.READY
-    assert session.program.not_this_product(session.values) == []
+    assert session.product_variant.not_this_product(session.values) == []
 
 
 async def test_device_points_decode_to_plausible_values(subject: Subject) -> None:
     station = subject.station
-    program, name = station.session.program, station.codec.name
+    program, name = station.session.product_variant, station.codec.name
     silent = {point for product, point in SILENT_POINTS if product == name}
     await station.until(lambda: bool(station.heard.energy), "every group", ceiling_s=2 * WITHIN_S)
     await station.fresh(ceiling_s=WITHIN_S)
@@ -122,7 +122,7 @@ async def test_device_is_steered_both_ways_and_released(subject: Subject) -> Non
     station, codec = subject.station, subject.station.codec
     if not codec.facts.steerable:
         pytest.skip(f"{codec.name} takes no setpoints")
-    unmet = station.session.program.unmet(station.session.values)
+    unmet = station.session.product_variant.unmet(station.session.values)
     assert unmet == []
     saves = station.sequences.saves
     before = {name: station.session.values.get(name) for name in saves}

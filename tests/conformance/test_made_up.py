@@ -165,7 +165,7 @@ async def test_made_up_product_is_read_dispatched_and_released(file: Path) -> No
             await rig.tick_until(_gives(rig, target_w), f"{target_w} W")
             assert (await rig.fresh())["mode"] == Mode.REMOTE
             await rig.cancel(f"event{target_w}")
-            await rig.tick_until(lambda: rig.held is Authority.FREE, "the end of control")
+            await rig.tick_until(lambda: rig.authority is Authority.DEVICE, "the end of control")
             assert not rig.controlled()
             assert rig.face.settings() == before
             assert rig.prior == {}

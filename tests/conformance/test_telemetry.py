@@ -80,7 +80,7 @@ async def test_readings_in_own_mode_are_the_truth(name: str, situation: str) -> 
 @pytest.mark.parametrize("name", PRODUCTS)
 async def test_points_each_have_a_value(name: str) -> None:
     async with bench(name, pv_peak_w=4_000.0) as rig:
-        program = rig.session.program
+        program = rig.session.product_variant
         expected = {n for n in program.reads if (name, n) not in SILENT_POINTS}
 
         def empty() -> set[str]:

@@ -21,10 +21,10 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     told: list[object] = [{"dispatch": DISPATCH_TOPIC, "answers": ANSWER_TOPIC, "intervals": INTERVAL_TOPIC}]
 
     def tell() -> None:
-        while (report := world.control.ledger.changed(PART)) is not None:
-            told.append({REPORT_TOPICS["deliveries"]: view.deliveries_told(report)})
-        told.extend({REPORT_TOPICS["events"]: body} for body in view.events_told())
-        told.extend({REPORT_TOPICS["availability"]: body} for body in view.availability_told())
+        while (report := world.control.records.changed(PART)) is not None:
+            told.append({REPORT_TOPICS["deliveries"]: view.delivery_reports(report)})
+        told.extend({REPORT_TOPICS["events"]: body} for body in view.event_reports())
+        told.extend({REPORT_TOPICS["availability"]: body} for body in view.availability_report())
 
     told.append({ANSWER_TOPIC: answer_body(await world.submit("evening", s=60, target_w=3_000))})
     out = Exclusion(id="out", reason="opt_out", group=group("home-01"), from_ms=world.clock.utc, until_ms=None,

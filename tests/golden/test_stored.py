@@ -82,12 +82,12 @@ async def test_telemetry_of_a_fixed_history_is_stored_as_in_the_golden_files(tmp
                  load_w=3) for s in (0, 1) for i in (1, 2, 3, 5)]  # fmt: skip
     counted = [row(slot=2, seq=i, t=60 * i, span=60, charge_counter_wh=100 * i, discharge_counter_wh=5) for i in (1, 2)]
     async with session(tmp_path, ids) as (recorder, checkpoints):
-        recorder.take(batch(first), at(101), np.full(2, 5_000.0))
+        recorder.ingest(batch(first), at(101), np.full(2, 5_000.0))
         ids.append("bat-2")
-        recorder.take(batch(counted), at(121))
+        recorder.ingest(batch(counted), at(121))
         while recorder.close_due(at(200)):
             pass
-        recorder.take(batch([row(slot=0, seq=4, t=10, span=5, discharge_wh=1)]), at(201))
+        recorder.ingest(batch([row(slot=0, seq=4, t=10, span=5, discharge_wh=1)]), at(201))
         recorder.agree(
             AgreedConfig(slots=np.array([1], dtype=np.int32), length_s=np.array([300]), counter_step_wh=np.array([1.0]),
                    rated_w=np.array([5_000.0])), at(202),
@@ -98,7 +98,7 @@ async def test_telemetry_of_a_fixed_history_is_stored_as_in_the_golden_files(tmp
             await log.append(found)
             recorder.logged(found[-1].record)
             place = Position(live=Cursor(1, 4), backfill=(Range(Cursor(1, 1), Cursor(1, 2)),))
-            await log.save_standing("platform", place, [Parked(identity=(T0, "bat-0", 1), reason="refused", at_ms=T0)])
+            await log.save_position("platform", place, [Parked(identity=(T0, "bat-0", 1), reason="refused", at_ms=T0)])
         await recorder.checkpoint(checkpoints, at(203), {})
     golden("spool.txt", masks.spool(masks.only(tmp_path / "spool", ".spool")))
     kept = masks.only(tmp_path / "checkpoints", ".checkpoint")
@@ -115,7 +115,7 @@ async def test_checkpoint_of_a_fleet_under_control_has_the_columns_of_the_golden
     async with session(tmp_path, list(world.fleet.ids)) as (recorder, _):
         checkpoints = Checkpoints(tmp_path)
         await Checkpointer(
-            recorder=recorder, checkpoints=checkpoints, fleet=world.fleet, ledger=world.control.ledger,
+            recorder=recorder, checkpoints=checkpoints, fleet=world.fleet, ledger=world.control.records,
             clock=world.clock,
         ).write()  # fmt: skip
         assert checkpoints.stats.written == 1

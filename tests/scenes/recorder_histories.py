@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
@@ -89,7 +89,7 @@ def step(
     if what < 0.75:
         rated = np.full(len(ids), 5000.0)
         batch = random_batch(rng, int(rng.integers(1, 20)), devices=len(ids), length_s=60, spread=5)
-        made.append(recorder.take(batch, at(seconds), rated).taken.closes)
+        made.append(recorder.ingest(batch, at(seconds), rated).taken.closes)
     elif what < 0.8:
         recorder.agree(
             AgreedConfig(
@@ -102,7 +102,7 @@ def step(
         slots, starts = recorder.engine.repairs_due(at(seconds), int(rng.integers(1, 20)), EVER_MS)
         wanted = set(zip(slots.tolist(), starts.tolist(), strict=True))
         bases = [c.rows(np.array([i])) for c in made for i in range(len(c)) if (c.slots[i], c.start_ms[i]) in wanted]
-        recorder.repair(slots, starts, bases[-1] if bases else NO_CLOSES, at(seconds))
+        recorder.repair(slots, starts, bases[-1] if bases else NO_RECORDS, at(seconds))
     else:
         recorder.close_due(at(seconds))
 

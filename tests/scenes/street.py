@@ -164,7 +164,7 @@ class Street:
         codec = reference()
         self.fleet = Fleet()
         for device in enrolled(self.homes):
-            self.fleet.enroll(device, codec.facts)
+            self.fleet.register(device, codec.facts)
         self.time = SteadyClock(self.clock)
         with patch("gateway.links.mqtt.messages.Connection", Wire):
             self.link = MqttLink(
@@ -174,13 +174,13 @@ class Street:
         self.wire: Wire = self.link.control  # type: ignore[assignment]
         self.wire.deliver = self._delivered
         self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=self.time)
-        self.dispatcher.restore(remembered)
+        self.dispatcher.load(remembered)
         self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.link,
             clock=self.time, epoch=remembered.epoch,
         )  # fmt: skip
-        self.control.restore(remembered)
-        self.timekeeper = ClockGuard(self.time, idle=self.control.idle)
+        self.control.load(remembered)
+        self.clock_guard = ClockGuard(self.time, idle=self.control.idle)
         self.link._emit = self._taken
 
     async def restart(self, *, away_s: float) -> None:
@@ -194,13 +194,13 @@ class Street:
 
     def _taken(self, batch: ReadingBatch) -> None:
         if batch.live is not None:
-            self.fleet.take_live(batch.live, self.time.now())
+            self.fleet.observe_live(batch.live, self.time.now())
         if batch.unclear is not None:
             self.fleet.take_unclear(batch.unclear)
         if batch.status is not None:
             self.fleet.live.online[batch.status.slots] = batch.status.online
         if batch.acks is not None:
-            self.control.take_acks(batch.acks)
+            self.control.observe_acks(batch.acks)
 
     def _delivered(self, topic: str, payload: bytes) -> None:
         answer = self.devices.take_command(self._index[topic], payload, self.now_ms)
@@ -221,7 +221,7 @@ class Street:
                 passed_s += step_s
                 self._live(step_s)
                 self._judge(step_s, gap_s)
-            self.timekeeper.look()
+            self.clock_guard.observe()
             await self.control.tick()
             self._judge_commands()
         return self
@@ -322,9 +322,9 @@ class Street:
         command since the two clocks are apart, it must be once the lease is."""
         since_s = self._since_s.setdefault(what, np.zeros(len(self.homes)))
         since_s[:] = np.where(bad, since_s + s, 0.0)
-        deaf = (self._silent_s < LEASE_S) | (self.now_ms < self._deaf_until_ms + 1_000 * LEASE_S)
-        deaf |= abs(self.time.now().utc_ms - self.now_ms) > APART_MS
-        most_s = REACTION_S + 2 * gap_s + np.where(deaf, LEASE_S, 0)
+        unresponsive = (self._silent_s < LEASE_S) | (self.now_ms < self._deaf_until_ms + 1_000 * LEASE_S)
+        unresponsive |= abs(self.time.now().utc_ms - self.now_ms) > APART_MS
+        most_s = REACTION_S + 2 * gap_s + np.where(unresponsive, LEASE_S, 0)
         for index in np.flatnonzero(since_s > most_s).tolist():
             self.problems.append(f"{self.homes.ids[index]} {what}, for {since_s[index]:g} s")
 

@@ -40,7 +40,7 @@ class World:
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     control: ControlLoop = field(init=False)
-    timekeeper: ClockGuard = field(init=False)
+    clock_guard: ClockGuard = field(init=False)
     trace: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -51,21 +51,21 @@ class World:
     def _begin(self) -> None:
         self.fleet = Fleet()
         for device in self.devices:
-            self.fleet.enroll(device, self.facts_of.get(device.id, self.facts))
+            self.fleet.register(device, self.facts_of.get(device.id, self.facts))
 
     def _attach(self) -> None:
         remembered = self.journal.load()
         steady = SteadyClock(self.clock)
         self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=steady)
-        self.dispatcher.restore(remembered)
+        self.dispatcher.load(remembered)
         self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
             clock=steady, epoch=remembered.epoch, telling=True,
         )  # fmt: skip
-        self.control.ledger.know(remembered.delivered)
-        self.control.restore(remembered)
-        self.timekeeper = ClockGuard(steady, idle=self.control.idle)
-        self.homes.on_acks = self.control.take_acks
+        self.control.records.know(remembered.delivered)
+        self.control.load(remembered)
+        self.clock_guard = ClockGuard(steady, idle=self.control.idle)
+        self.homes.on_acks = self.control.observe_acks
 
     def restart(self, *, away_s: int) -> None:
         """The gateway dies, the homes live on; a new process finds the journal and nothing else."""
@@ -82,7 +82,7 @@ class World:
         """Let `s` seconds pass."""
         for _ in range(s):
             self.homes.report()
-            self.timekeeper.look()
+            self.clock_guard.observe()
             await self.control.tick()
             self.trace.append(float(self.homes.battery_w.sum()))
             if each is not None:
@@ -107,7 +107,7 @@ class World:
         """The delivery records of an event that runs, or those of its occurrences that are over, by device."""
         entry = self.dispatcher.entry(name)
         assert entry is not None
-        _, found = self.control.ledger.page(entry, self.dispatcher.members(entry.index, entry.request), slice(None))
+        _, found = self.control.records.page(entry, self.dispatcher.members(entry.index, entry.request), slice(None))
         for change in self.journal.kept:
             if isinstance(change, EventDelivered) and change.event == name and not found:
                 found = bodies(change.event, change.devices, change.columns)
@@ -124,8 +124,8 @@ class World:
     async def submit(self, name: str = "e", *, s: float, target_w: float | None, **other: object) -> Answer:
         return await self.dispatcher.submit(self.event(name, s=s, target_w=target_w, **other))
 
-    def held(self) -> list[str]:
-        return [Authority(int(value)).name for value in self.fleet.control.held[: self.fleet.n]]
+    def authority(self) -> list[str]:
+        return [Authority(int(value)).name for value in self.fleet.control.authority[: self.fleet.n]]
 
     def ops(self, slot: int | None = None) -> list[CommandOp]:
         return [op for at, op, *_ in self.homes.writes if slot in (None, at)]

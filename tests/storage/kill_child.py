@@ -70,7 +70,7 @@ async def main(directory: Path) -> None:
                     sent_file, b"".join(json.dumps([r["slot"], r["seq"], r["seq"]]).encode() + b"\n" for r in rows)
                 )
                 if rows:
-                    waiting.append((recorder.take(batch(rows), at(newest * SPAN_S)).record, rows))
+                    waiting.append((recorder.ingest(batch(rows), at(newest * SPAN_S)).record, rows))
                     for r in rows:
                         first[int(r["slot"])] = max(first[int(r["slot"])], int(r["seq"]) + 1)
                 recorder.close_due(at(newest * SPAN_S))

@@ -84,7 +84,7 @@ async def made(directory: Path, seed: int = 1) -> list[str]:
                 await recorder.checkpoint(checkpoints, at(index), {})
                 clock.advance(s=86_400)
         await settle(recorder)
-        await log.save_standing("platform", Position(live=(await log.read(START, 7))[1]), [PARKED])
+        await log.save_position("platform", Position(live=(await log.read(START, 7))[1]), [PARKED])
     return ids
 
 
@@ -98,7 +98,7 @@ async def remembered(directory: Path, ids: list[str]) -> Memory:
         found = restarted(directory, ids, logged=log.position)
         unlogged = [content(f) for f in found.unlogged]
         assert (found.stats.mismatches, log.stats.corrupt_files) == (0, 0)
-        return state, state_of(found.engine), unlogged, rows, await log.standing("platform"), found.next_record
+        return state, state_of(found.engine), unlogged, rows, await log.position_of("platform"), found.next_record
 
 
 def empty(directory: Path) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.config import AgreedConfig
-from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool.spool import Scan, segments
@@ -113,11 +113,11 @@ async def test_recover_several_lives_with_devices_in_another_order_goes_on(tmp_p
     ids = ["a", "b"]
     async with session(tmp_path, ids) as (recorder, _):
         rows = [row(slot=slot, seq=1, t=10, charge_counter_wh=100 * slot) for slot in (0, 1)]
-        recorder.take(batch(rows), at(10))
+        recorder.ingest(batch(rows), at(10))
     ids = ["c", "b", "a"]
     async with session(tmp_path, ids) as (recorder, _):
         rows = [row(slot=slot, seq=2, t=20, charge_counter_wh=w) for slot, w in ((2, 1), (1, 102))]
-        taken = recorder.take(batch([*rows, row(slot=1, seq=1, t=10, charge_counter_wh=100)]), at(20)).taken
+        taken = recorder.ingest(batch([*rows, row(slot=1, seq=1, t=10, charge_counter_wh=100)]), at(20)).taken
         assert (taken.counts.new, taken.counts.duplicates) == (2, 1)
     ids = ["a", "b", "c", "d"]
     async with session(tmp_path, ids) as (recorder, checkpoints):
@@ -142,7 +142,7 @@ async def test_recover_devices_imported_into_a_gateway_without_any_keep_their_en
             ids.append(name)
             for seq in (count, count + 1):
                 rows = [row(slot=s, seq=seq, t=10 * seq, charge_counter_wh=10 * s + seq) for s in range(count)]
-                recorder.take(batch(rows), at(10 * seq))
+                recorder.ingest(batch(rows), at(10 * seq))
             if checkpointed:
                 await recorder.checkpoint(checkpoints, at(10 * count), {"live.soc_pct": np.arange(float(count))})
         state = state_of(recorder.engine)
@@ -160,13 +160,13 @@ async def test_recorder_names_that_a_full_queue_refused_are_written_before_the_f
     async with session(tmp_path, ids, queue_bytes=1_000) as (recorder, checkpoints):
         await settle(recorder)
         recorder.spool.gate.clear()
-        recorder.take(batch([row(seq=seq, t=10 * seq, charge_counter_wh=seq) for seq in range(1, 31)]), at(300))
+        recorder.ingest(batch([row(seq=seq, t=10 * seq, charge_counter_wh=seq) for seq in range(1, 31)]), at(300))
         ids.append("b")
         with pytest.raises(StorageError):
             await recorder.checkpoint(checkpoints, at(301), {})
         recorder.spool.gate.set()
         await settle(recorder)
-        recorder.take(batch([row(slot=1, seq=1, charge_counter_wh=7)]), at(302))
+        recorder.ingest(batch([row(slot=1, seq=1, charge_counter_wh=7)]), at(302))
         state = state_of(recorder.engine)
     found = restarted(tmp_path, ids)
     assert (state_of(found.engine), found.stats.nameless) == (state, 0)
@@ -178,7 +178,7 @@ async def test_recorder_terms_without_room_change_nothing(tmp_path: Path) -> Non
     async with session(tmp_path, ids, queue_bytes=600) as (recorder, _):
         recorder.spool.gate.clear()
         while recorder.spool.room:
-            recorder.take(batch([row(seq=1, charge_counter_wh=1)]), at(10))
+            recorder.ingest(batch([row(seq=1, charge_counter_wh=1)]), at(10))
         state = state_of(recorder.engine)
         with pytest.raises(StorageError):
             recorder.agree(terms([0]), at(11))
@@ -194,9 +194,9 @@ async def test_recover_devices_that_nothing_names_are_counted(tmp_path: Path) ->
     """A spool that lost its names says so, and gives nobody what may be another's."""
     ids = ["a"]
     async with session(tmp_path, ids) as (recorder, checkpoints):
-        recorder.take(batch([row(slot=s, seq=1, charge_counter_wh=1) for s in (0, 1)]), at(10))
+        recorder.ingest(batch([row(slot=s, seq=1, charge_counter_wh=1) for s in (0, 1)]), at(10))
         await recorder.checkpoint(checkpoints, at(11), {})
-        recorder.take(batch([row(slot=2, seq=1, charge_counter_wh=1)]), at(12))
+        recorder.ingest(batch([row(slot=2, seq=1, charge_counter_wh=1)]), at(12))
     found = restarted(tmp_path, ["a", "b", "c"])
     assert found.stats.nameless == 2
     assert found.engine.seen.high[:3].tolist() == [1, 0, 0]
@@ -211,7 +211,7 @@ async def test_recover_damaged_newest_checkpoint_uses_the_one_before(tmp_path: P
     ids = ["a"]
     async with session(tmp_path, ids, segment_bytes=1) as (recorder, checkpoints):
         for seq in range(1, 5):
-            recorder.take(batch([row(seq=seq, t=10 * seq, charge_counter_wh=seq)]), at(10 * seq))
+            recorder.ingest(batch([row(seq=seq, t=10 * seq, charge_counter_wh=seq)]), at(10 * seq))
             await recorder.checkpoint(checkpoints, at(seq), {"live.soc_pct": np.array([float(seq)])})
         state = state_of(recorder.engine)
     truncate_newest(tmp_path / "checkpoints")
@@ -225,7 +225,7 @@ async def test_recover_damaged_newest_checkpoint_uses_the_one_before(tmp_path: P
 async def test_recover_other_interval_length_closes_the_old_ones_durably(tmp_path: Path) -> None:
     ids = ["a"]
     async with session(tmp_path, ids) as (recorder, _):
-        recorder.take(batch([row(seq=s, t=10 * s, charge_counter_wh=s) for s in (1, 2)]), at(20))
+        recorder.ingest(batch([row(seq=s, t=10 * s, charge_counter_wh=s) for s in (1, 2)]), at(20))
     async with session(tmp_path, ids, rules=IntervalRules(length_s=120)) as (recorder, _):
         await settle(recorder)
         (found,) = recorder.unlogged()
@@ -238,7 +238,7 @@ async def test_recorder_checkpoint_drops_segments_only_when_logged_and_twice_che
     ids = ["a"]
     async with session(tmp_path, ids, segment_bytes=1) as (recorder, checkpoints):
         for seq in range(1, 9):
-            recorder.take(batch([row(seq=seq, t=60 * seq, charge_counter_wh=seq)]), at(60 * seq))
+            recorder.ingest(batch([row(seq=seq, t=60 * seq, charge_counter_wh=seq)]), at(60 * seq))
             await recorder.checkpoint(checkpoints, at(60 * seq), {})
         assert recorder.spool.stats.dropped_segments == 1
         first_close = recorder.unlogged()[0].record
@@ -257,7 +257,7 @@ async def test_recorder_closes_reach_the_log_only_once_durable(tmp_path: Path) -
     async with session(tmp_path, ids) as (recorder, _):
         await settle(recorder)
         recorder.spool.gate.clear()
-        recorder.take(batch([row(seq=s, t=60 * s, charge_counter_wh=s) for s in (1, 2)]), at(120))
+        recorder.ingest(batch([row(seq=s, t=60 * s, charge_counter_wh=s) for s in (1, 2)]), at(120))
         assert recorder.unlogged() == []
         recorder.spool.gate.set()
         await settle(recorder)
@@ -268,12 +268,12 @@ async def test_recorder_late_data_is_repaired_while_more_of_it_comes_all_the_tim
     """The log is always a little behind the spool; what it has all of is not kept waiting for the rest."""
     async with session(tmp_path, ["a", "b"]) as (recorder, _):
         newest = [row(seq=seq, t=60 * seq, span=10, charge_wh=1.0) for seq in (999, 1_000)]
-        recorder.take(batch(newest), at(60_000))
+        recorder.ingest(batch(newest), at(60_000))
         repaired: list[int] = []
         for seq in range(1, 41):
             now = at(60_000 + 60 * seq)
             late = row(boot=2, seq=seq, t=120 * seq + 30_000, span=10, charge_wh=1.0)
-            recorder.take(batch([late, row(slot=1, seq=seq, t=60_000 + 60 * seq, span=60, charge_wh=1.0)]), now)
+            recorder.ingest(batch([late, row(slot=1, seq=seq, t=60_000 + 60 * seq, span=60, charge_wh=1.0)]), now)
             await settle(recorder)
             behind = recorder.unlogged()[:-1]
             if behind:
@@ -281,7 +281,7 @@ async def test_recorder_late_data_is_repaired_while_more_of_it_comes_all_the_tim
             slots, starts = recorder.repairs_due(now)
             repaired += starts.tolist()
             if len(slots):
-                recorder.repair(slots, starts, NO_CLOSES, now)
+                recorder.repair(slots, starts, NO_RECORDS, now)
                 # the log has to have what was made before anything is made from it
                 assert not len(recorder.repairs_due(at(200_000))[0])
         assert repaired == [T0 + 1000 * (120 * seq + 30_000 - 60) for seq in range(1, 40)]

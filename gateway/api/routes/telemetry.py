@@ -99,9 +99,9 @@ class Telemetry:
             parked = await self.log.ask(lambda readers, name=name: readers.parked_counts(name))  # type: ignore[misc]
             out.append(
                 SinkState(
-                    name=name, accepted=stats.accepted, backlog=await self.log.backlog(delivery.standing),
+                    name=name, accepted=stats.accepted, backlog=await self.log.backlog(delivery.position),
                     oldest=None if stats.oldest_ms is None else rfc3339(stats.oldest_ms),
-                    backfills=len(delivery.standing.backfill), parked=dict(parked), failing=stats.failing,
+                    backfills=len(delivery.position.backfill), parked=dict(parked), failing=stats.failing,
                 )
             )  # fmt: skip
         return SinkList(sinks=out)

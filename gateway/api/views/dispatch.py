@@ -64,7 +64,7 @@ class DispatchView:
         total, rows = 0, list[Row]()
         if occurrence is None and entry.index >= 0:
             slots = self._dispatcher.members(entry.index, entry.request)
-            total, rows = self._control.ledger.page(entry, slots, page)
+            total, rows = self._control.records.page(entry, slots, page)
         chosen = [p for p in past if occurrence in (None, rfc3339(p.occurrence_ms))]
         if not total and chosen:
             total = len(chosen[-1].devices)
@@ -79,7 +79,7 @@ class DispatchView:
         progress = self._control.progress(entry) if entry.state in RUNS else None
         now = request.running(self._clock.now().utc_ms)
         target = now.target if now is not None else request.target
-        rebound = self._control.upkeep.rebounds.get(request.id)
+        rebound = self._control.maintenance.rebounds.get(request.id)
         return EventStatus(
             id=request.id,
             revision=request.revision,
@@ -126,7 +126,7 @@ class DispatchView:
         )
 
     def quarantine(self) -> Quarantine:
-        watch = self._control.watch
+        watch = self._control.quarantine
         return Quarantine(quarantined=dict(sorted(watch.quarantined.items())), frozen=watch.frozen)
 
     # -- availability ----------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class DispatchView:
 
     # -- the platform ----------------------------------------------------------------------------------------
 
-    def deliveries_told(self, report: StatusReport) -> dict[str, Any]:
+    def delivery_reports(self, report: StatusReport) -> dict[str, Any]:
         """Delivery records that have changed, as the platform is told of them."""
         return DeliveryReport(
             event=report.event,
@@ -157,7 +157,7 @@ class DispatchView:
             devices=[_delivery(row) for row in report.rows],
         ).model_dump()
 
-    def events_told(self) -> list[dict[str, Any]]:
+    def event_reports(self) -> list[dict[str, Any]]:
         """Events that run, some in each report."""
         found = [self._status(entry) for entry in self._dispatcher.entries() if entry.state in RUNS]
         return [
@@ -165,7 +165,7 @@ class DispatchView:
             for i in range(0, len(found), PART)
         ]
 
-    def availability_told(self) -> list[dict[str, Any]]:
+    def availability_report(self) -> list[dict[str, Any]]:
         """What can be sustained, some groups in each report; nothing before the first tick."""
         found = self.availability().groups
         return [

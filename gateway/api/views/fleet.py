@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from gateway import former_names
 from gateway.api.models import DeviceState, SessionState, Unenrolled
 from gateway.clock import Clock
 from gateway.domain.fleet.columns import Authority
@@ -91,10 +92,12 @@ class FleetView:
         if slot is None:
             return DeviceState(
                 device=device_fields(device), steerable=None, online=None, reading_age_s=None, soc_pct=None,
-                battery_w=None, reserve_pct=None, held="no_profile", setpoint_w=None,
+                battery_w=None, reserve_pct=None, authority="no_profile", held="no_profile",
+                setpoint_w=None,
             )  # fmt: skip
         live, control = self._fleet.live, self._fleet.control
-        seen, online, held = int(live.seen_mono_ms[slot]), int(live.online[slot]), Authority(int(control.held[slot]))
+        seen, online = int(live.seen_mono_ms[slot]), int(live.online[slot])
+        authority = Authority(int(control.authority[slot]))
         age_s = None if seen == NEVER_MS else (self._clock.mono_ms() - seen) / 1000
         return DeviceState(
             device=device_fields(device),
@@ -104,8 +107,9 @@ class FleetView:
             soc_pct=_known(live.soc_pct[slot]),
             battery_w=_known(live.battery_w[slot]),
             reserve_pct=_known(live.reserve_pct[slot]),
-            held=held.name.lower(),
-            setpoint_w=int(control.setpoint_w[slot]) if held is Authority.CONTROLLED else None,
+            authority=authority.name.lower(),
+            held=former_names.authority(authority.name.lower()),
+            setpoint_w=int(control.setpoint_w[slot]) if authority is Authority.CONTROLLED else None,
             unclear=unclear_names(int(live.unclear[slot])),
             session=self._session(slot),
         )

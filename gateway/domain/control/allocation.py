@@ -328,8 +328,8 @@ def _whole(share_w: Floats, cap_w: Floats, goal_w: int) -> Ints:
             lost = whole_w[rows] - share_w[rows]
         each = max(abs(rest_w) // max(len(rows), 1), 0)
         if each:
-            room_w = whole_w[rows] if rest_w < 0 else most_w[rows] - whole_w[rows]
-            whole_w[rows] += np.sign(rest_w) * np.minimum(each, room_w)
+            headroom_w = whole_w[rows] if rest_w < 0 else most_w[rows] - whole_w[rows]
+            whole_w[rows] += np.sign(rest_w) * np.minimum(each, headroom_w)
             continue
         chosen = rows[np.argpartition(lost, abs(rest_w) - 1)[: abs(rest_w)]]
         whole_w[chosen] += np.sign(rest_w)

@@ -1,4 +1,4 @@
-"""What devices make of what they are told: who follows, who is deaf, who was taken back by somebody else."""
+"""What devices make of what they are told: who follows, who is unresponsive, who was taken back by somebody else."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
     known = np.zeros(snapshot.n, dtype=np.bool_)
     known[: len(before)] = before
     ours = (live.mode == Mode.REMOTE) & (live.cmd == control.cmd_applied) & (live.cmd > 0)
-    result: Bools = (known | ours) & (control.held == Authority.CONTROLLED) & (live.online != 0)
+    result: Bools = (known | ours) & (control.authority == Authority.CONTROLLED) & (live.online != 0)
     return result
 
 
@@ -48,7 +48,7 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
     if not left.any():
         return left
     left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)
-    result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.held == Authority.CONTROLLED)
+    result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.authority == Authority.CONTROLLED)
     return result
 
 
@@ -61,7 +61,7 @@ class Conduct(Table):
     `ours_s`: since when nothing but our commands moves it. `judged_s` is the newest reading that was looked at for its
     way, `strikes` (counted up to `READINGS_MIN`) the readings in a row that went the wrong one, `wrong_s` the first of
     them. `verdict` is what was proven last: +1 it goes the way it is told, -1 the opposite, at `verdict_s`.
-    `deaf_s` since when it has not followed; `lost_s` when it was last lost, `up` whether it is there.
+    `unresponsive_s` since when it has not followed; `lost_s` when it was last lost, `up` whether it is there.
     """
 
     SPEC = {
@@ -83,7 +83,7 @@ class Conduct(Table):
         "verdict_s": (np.int32, NEVER_S),
         "owed_cmd": (np.int64, 0),
         "owed_s": (np.int32, NEVER_S),
-        "deaf_s": (np.int32, NEVER_S),
+        "unresponsive_s": (np.int32, NEVER_S),
         "lost_s": (np.int32, NEVER_S),
     }
     taken: Bools
@@ -104,7 +104,7 @@ class Conduct(Table):
     verdict_s: NDArray[np.int32]
     owed_cmd: Ints
     owed_s: NDArray[np.int32]
-    deaf_s: NDArray[np.int32]
+    unresponsive_s: NDArray[np.int32]
     lost_s: NDArray[np.int32]
 
     def acquit(self, slots: NDArray[np.integer]) -> None:
@@ -125,7 +125,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     taken, or told something else, gets its time anew. On a ramp there is a command in every tick: what counts is the
     oldest that is open."""
     control, kept, now_s = snapshot.control, conduct.view(snapshot.n), now.mono_ms // 1000
-    steered = (control.held == Authority.CONTROLLED) & ~control.idle
+    steered = (control.authority == Authority.CONTROLLED) & ~control.idle
     same = np.abs(control.setpoint_w - kept.told_w) <= CHANGED_PART * ratings_w(snapshot)
     anew = steered & ~(kept.taken & same)
     kept.taken[:] = steered
@@ -135,7 +135,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     _widen(kept, snapshot, anew, now)
     # a reading that is younger than the command by more than the latency, and the device has taken neither it nor a
     # later one
-    done = (answered(snapshot) >= kept.owed_cmd) | (control.held != Authority.CONTROLLED)
+    done = (answered(snapshot) >= kept.owed_cmd) | (control.authority != Authority.CONTROLLED)
     np.copyto(kept.owed_cmd, control.cmd_sent, where=done)
     np.copyto(kept.owed_s, now_s, where=done)
     due_s = kept.owed_s + snapshot.nameplate.delivery_s.astype(np.float64)
@@ -164,8 +164,8 @@ def answered(snapshot: Snapshot) -> Ints:
 
 
 def responsive(conduct: Conduct, snapshot: Snapshot, now: Now, params: ResponseParams) -> Bools:
-    """Which devices may be relied upon. Those under control whose power does not follow are deaf, once it must have
-    settled; corrections may still be under way. Who has not answered a command in time is given no time to settle.
+    """Which devices may be relied upon. Those under control whose power does not follow are unresponsive, once it must
+    have settled; corrections may still be under way. Who has not answered a command in time is given no time to settle.
     Devices not under control are not judged.
 
     What was read once the setpoint in force had settled stands however old it is: a device that did not follow then is
@@ -191,7 +191,7 @@ def ratings_w(snapshot: Snapshot) -> Floats:
 def unresponsive_for_s(conduct: Conduct, follows: Bools, now: Now) -> NDArray[np.int64]:
     """For how long each device has not followed, s; 0 while it does. `conduct` keeps since when."""
     n, now_s = len(follows), now.mono_ms // 1000
-    since = conduct.deaf_s[:n]
+    since = conduct.unresponsive_s[:n]
     since[follows] = NEVER_S
     since[~follows & (since == NEVER_S)] = now_s
     result: NDArray[np.int64] = np.where(follows, 0, now_s - since.astype(np.int64))

@@ -20,14 +20,14 @@ def device_target_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, m
     """W of each device (+ = discharge), before any limit; 0 outside `mask`."""
     target = event.target
     if target.want is Want.DEVICE_POWER:
-        wish = np.full(snapshot.n, target.power_w or 0.0)
+        target_w = np.full(snapshot.n, target.power_w or 0.0)
     elif target.want is Want.BACKUP:
-        wish = -snapshot.nameplate.charge_w_max
+        target_w = -snapshot.nameplate.charge_w_max
     elif target.want is Want.CHARGE_TO:
-        wish = -_charge_w(event, snapshot, allowed, now)
+        target_w = -_charge_w(event, snapshot, allowed, now)
     else:
         return _follow_w(target.power_w or 0.0, snapshot, allowed, mask)
-    return np.where(mask, wish, 0.0)
+    return np.where(mask, target_w, 0.0)
 
 
 def _charge_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, now: Now) -> Floats:
@@ -54,8 +54,8 @@ def _follow_w(grid_w: float, snapshot: Snapshot, allowed: Envelope, mask: Bools)
     total_w = homes.total(able_w)
     asked = np.maximum(homes.total(mask.astype(np.float64)), 1.0)
     part = np.where(total_w > 0, able_w / np.maximum(total_w, 1e-9), 1.0 / asked)
-    wish: Floats = np.where(mask, needed_w * part, 0.0)
-    unknown = np.isnan(wish)
+    target_w: Floats = np.where(mask, needed_w * part, 0.0)
+    unknown = np.isnan(target_w)
     if unknown.any():
-        wish = np.where(unknown, snapshot.control.setpoint_w, wish)
-    return wish
+        target_w = np.where(unknown, snapshot.control.setpoint_w, target_w)
+    return target_w

@@ -21,7 +21,7 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
     already, so that no second sees more of the fleet revert than it must, whenever the gateway dies."""
     control = snapshot.control
     granted = np.maximum(snapshot.nameplate.lease_s[slots].astype(np.int64), 1)
-    running = (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    running = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     running[slots] = False
     ends_s = (control.lease_end_mono_ms[running] - now.mono_ms) // 1000
     last_s = int(granted.max(initial=0))
@@ -41,8 +41,8 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         window_w = ending_w[first_s : most_s + 1]
         power_w = np.abs(setpoint_w[rows]) + HELD_W
         reached_w = np.cumsum(power_w)
-        room_w = np.cumsum(_filled_w(window_w, float(reached_w[-1])) - window_w)
-        until = np.searchsorted(reached_w - power_w / 2, room_w, side="right")
+        headroom_w = np.cumsum(_filled_w(window_w, float(reached_w[-1])) - window_w)
+        until = np.searchsorted(reached_w - power_w / 2, headroom_w, side="right")
         until[-1] = len(rows)
         result[rows] = np.repeat(np.arange(first_s, most_s + 1), np.diff(until, prepend=0))
         if most_s != classes[-1]:
@@ -91,6 +91,8 @@ def rest(snapshot: Snapshot, now: Now, *, idle: Bools, by_itself: Bools, guarant
     `after_s` first."""
     control = snapshot.control
     settled = now.mono_ms - control.changed_mono_ms >= 1000 * after_s
-    resting = idle & ((control.held != Authority.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & settled))
+    resting = idle & (
+        (control.authority != Authority.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & settled)
+    )
     blocked = resting & snapshot.nameplate.blocks
     return Rest(blocked=blocked, free=resting & ~snapshot.nameplate.blocks & by_itself & guaranteed)

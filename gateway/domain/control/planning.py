@@ -69,24 +69,24 @@ def plan(
     wanted_w: Ints,
     members: Bools,
     release: Bools,
-    deaf: Bools | None = None,
+    unresponsive: Bools | None = None,
     blocked: Bools | None = None,
 ) -> Plan:
     """What to write now.
 
     `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
-    `release` are handed back; devices that are neither keep their lease, narrowed if they must be. `deaf` devices are
-    rewritten at refresh only. The last thing is the paired check: what is wanted past the envelope is left out and
-    counted.
+    `release` are handed back; devices that are neither keep their lease, narrowed if they must be. `unresponsive`
+    devices are rewritten at refresh only. The last thing is the paired check: what is wanted past the envelope is left
+    out and counted.
     """
     control = snapshot.control
-    writable = envelope.controllable & (control.held != Authority.LEFT)
+    writable = envelope.controllable & (control.authority != Authority.OWNER)
     faulty = (envelope.reasons_discharge & np.uint64(Reason.FAULT)) != 0
     narrow = envelope.must_narrow & writable
     take = members & writable & ~faulty
     rests = control.idle & False if blocked is None else blocked & take
-    cause, off_w = _causes(snapshot, now, params, wanted_w, take, deaf, rests)
-    _fill_up(cause, off_w, wanted_w, take, deaf, params)
+    cause, off_w = _causes(snapshot, now, params, wanted_w, take, unresponsive, rests)
+    _fill_up(cause, off_w, wanted_w, take, unresponsive, params)
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
 
@@ -115,12 +115,18 @@ def plan(
 
 
 def _causes(
-    snapshot: Snapshot, now: Now, params: PlanParams, wanted_w: Ints, take: Bools, deaf: Bools | None, rests: Bools
+    snapshot: Snapshot,
+    now: Now,
+    params: PlanParams,
+    wanted_w: Ints,
+    take: Bools,
+    unresponsive: Bools | None,
+    rests: Bools,
 ) -> tuple[Small, Ints]:
     """Cause per slot (-1 = nothing to write) and how far each device under control is off what is wanted."""
     live, control = snapshot.live, snapshot.control
     cause = np.full(snapshot.n, -1, dtype=np.int8)
-    held = control.held == Authority.CONTROLLED
+    held = control.authority == Authority.CONTROLLED
     left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
     cause[take & held & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
@@ -135,17 +141,19 @@ def _causes(
     off_w = wanted_w - control.setpoint_w
     changed = (np.abs(off_w) > params.dead_band_w) | ((wanted_w == 0) != (control.setpoint_w == 0))
     changed |= rests != control.idle
-    changed = changed if deaf is None else changed & ~deaf
+    changed = changed if unresponsive is None else changed & ~unresponsive
     cause[take & (changed | ~held)] = Cause.CHANGE
     cause[take & held & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
     return cause, np.where(held, off_w, 0)
 
 
-def _fill_up(cause: Small, off_w: Ints, wanted_w: Ints, take: Bools, deaf: Bools | None, params: PlanParams) -> None:
+def _fill_up(
+    cause: Small, off_w: Ints, wanted_w: Ints, take: Bools, unresponsive: Bools | None, params: PlanParams
+) -> None:
     """Many small differences add up: write the largest of them until the rest is within the band of the sum."""
     quiet = take & (cause < 0)
-    if deaf is not None:
-        quiet &= ~deaf
+    if unresponsive is not None:
+        quiet &= ~unresponsive
     missing_w = int(off_w[quiet].sum())
     band_w = params.sum_band_part * abs(int(wanted_w[take].sum()))
     if abs(missing_w) <= band_w:
@@ -162,10 +170,10 @@ def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bool
         return release
     live, control = snapshot.live, snapshot.control
     ours = (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
-    unheard = (control.held == Authority.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
+    unheard = (control.authority == Authority.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
     unheard &= now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
     islanded = live.grid == Grid.ISLAND
-    due: Bools = release & ~islanded & ((control.held == Authority.CONTROLLED) | unheard)
+    due: Bools = release & ~islanded & ((control.authority == Authority.CONTROLLED) | unheard)
     return due
 
 

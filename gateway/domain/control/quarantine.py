@@ -168,7 +168,7 @@ def lost_products(
     somebody. `frozen` are those that were so before; `conduct` keeps who is there and who was lost when."""
     live, control, plate, n = snapshot.live, snapshot.control, snapshot.nameplate, snapshot.n
     up = (now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max) & (live.online != 0) & (live.faults == 0)
-    up &= (live.grid != Grid.ISLAND) & (control.held != Authority.LEFT) & plate.enrolled
+    up &= (live.grid != Grid.ISLAND) & (control.authority != Authority.OWNER) & plate.enrolled
     now_s = now.mono_ms // 1000
     conduct.lost_s[:n][conduct.up[:n] & ~up] = now_s
     conduct.lost_s[:n][up] = NEVER_S

@@ -1,4 +1,4 @@
-"""The course of running events: from what each wants now to what every device is wanted to do.
+"""The tracking of running events: from what each wants now to what every device is wanted to do.
 
 Events come in the order of their rank. Each gives its devices their power on top of what earlier ones that share them
 gave (the larger want counts), ramped by the governor and corrected by what is measured, as it is read. What cannot be
@@ -29,14 +29,14 @@ OWN_POWER_W = 50.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingParams:
     """`fleet_w_per_s` bounds how fast the power of all events together moves, `program_w` the power of all events of a
-    program, `feeder_w` that of a feeder (by its number; None = no bounds), `upkeep_feeder_w` what upkeep charges there.
-    `horizon_s`: see `allocation`."""
+    program, `feeder_w` that of a feeder (by its number; None = no bounds), `maintenance_feeder_w` what upkeep charges
+    there. `horizon_s`: see `allocation`."""
 
     fleet_w_per_s: float
     horizon_s: float
     program_w: Mapping[str, float] = field(default_factory=dict)
     feeder_w: Floats | None = None
-    upkeep_feeder_w: Floats | None = None
+    maintenance_feeder_w: Floats | None = None
     trim: TrimParams = field(default_factory=TrimParams)
 
 
@@ -54,7 +54,7 @@ class Progress:
     """How an event is doing, W (+ = discharge). `target_w`: what it asks for, as far as its program's ceiling, its
     nomination and (with no power of its own) its energy go; `delivered_w`: gross AC battery power of those of its
     devices that are measured, `assumed_w` what the others are taken to do; `devices`: those that count, `unmeasured`
-    those of them that are steered and not measured.
+    those of them that are tracked and not measured.
 
     `unserved_w`: what of the target nobody could be given, and what devices that are not measured were given or are
     taken to do: it is 0 only where all of the target rests on devices that are measured. `reason` says why,
@@ -105,7 +105,7 @@ def track(
     desk.share = max(1, sum(event.actuates for event in events))
     for event in events:
         desk.serve(event)
-    return desk.steered()
+    return desk.tracked()
 
 
 class _Tracker:
@@ -127,7 +127,7 @@ class _Tracker:
         n = snapshot.n
         live, control = snapshot.live, snapshot.control
         self._claims = claims
-        self._courses = courses
+        self._tracked = courses
         self._snapshot = snapshot
         self._allowed = allowed
         self._now = now
@@ -137,11 +137,11 @@ class _Tracker:
         self.share = 1
         self._power = power
         self._each_w = power.each_w
-        self._here = control.held != Authority.LEFT
+        self._here = control.authority != Authority.OWNER
         self._on_grid = live.grid != Grid.ISLAND
         faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
         self._reliable = allowed.controllable & follows & ~faulty
-        self._deaf = ~follows
+        self._unresponsive = ~follows
         self._taken_w = np.zeros(n, dtype=np.int64)
         self._asked_w = np.zeros(n, dtype=np.int64)
         self._wanted_w = np.zeros(n, dtype=np.int64)
@@ -152,12 +152,12 @@ class _Tracker:
         self._next: dict[int, Tracking] = {}
         self._progress: dict[int, Progress] = {}
 
-    def steered(self) -> Tracked:
-        deaf = self._taking & self._deaf
-        if deaf.any():
+    def tracked(self) -> Tracked:
+        unresponsive = self._taking & self._unresponsive
+        if unresponsive.any():
             # what does not follow goes on being told what it was told, as far as that is still allowed
-            self._wanted_w[deaf] = _kept_w(self._snapshot, self._allowed)[deaf]
-        idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._deaf
+            self._wanted_w[unresponsive] = _kept_w(self._snapshot, self._allowed)[unresponsive]
+        idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._unresponsive
         return Tracked(
             wanted_w=self._wanted_w,
             asked_w=self._asked_w,
@@ -174,7 +174,7 @@ class _Tracker:
         if want is Want.FOLLOW_LOAD and abs(event.target.power_w or 0.0) < 1.0:
             # the maker's own mode does that already, and better: it is nearer to the meter
             control, live = self._snapshot.control, self._snapshot.live
-            mine &= (control.held != Authority.FREE) | (live.mode != Mode.SELF_CONSUMPTION)
+            mine &= (control.authority != Authority.DEVICE) | (live.mode != Mode.SELF_CONSUMPTION)
         if want is Want.POWER:
             given_w, asked_w = self._group_power(event, mine)
         elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
@@ -203,7 +203,7 @@ class _Tracker:
         if since_s >= late_s or event.preparing:
             return np.ones(self._snapshot.n, dtype=np.bool_)
         own_s = late_s * spread(np.arange(self._snapshot.n), 3)
-        begun: Bools = (own_s <= since_s) | (self._snapshot.control.held == Authority.CONTROLLED)
+        begun: Bools = (own_s <= since_s) | (self._snapshot.control.authority == Authority.CONTROLLED)
         return begun
 
     # -- power of the group ----------------------------------------------------------------------------------
@@ -219,16 +219,16 @@ class _Tracker:
         if most is not None:
             wanted_w = sign * taken_w + most.allocated_w + others_w
         target_w, clipped = self._bounded(event, wanted_w)
-        course = self._courses.get(event.index)
+        tracking = self._tracked.get(event.index)
         done_w = float(self._each_w[mine & self._on_grid].sum())
-        course = Tracking(commanded_w=done_w) if course is None else course
-        desired_w = target_w + course.trim.offset_w
+        tracking = Tracking(commanded_w=done_w) if tracking is None else tracking
+        desired_w = target_w + tracking.trim.offset_w
         # what was commanded and did not arrive is not where a ramp goes on from: its return would be a step
-        before_w = done_w if self._stalled else course.commanded_w
+        before_w = done_w if self._stalled else tracking.commanded_w
         ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
         need_w = commanded_w - others_w - sign * taken_w
-        own_w = course.own_w
+        own_w = tracking.own_w
         back_w = self._turning(event, need_w, sign, reliable)
         if back_w is not None:
             given = back_w
@@ -236,8 +236,8 @@ class _Tracker:
             # every device at what it can keep up to the end
             given = most
         else:
-            given, own_w = self._made_up(event, need_w, sign, reliable, course.own_w)
-        trim = course.trim if event.target.power_w is not None else Trim()
+            given, own_w = self._made_up(event, need_w, sign, reliable, tracking.own_w)
+        trim = tracking.trim if event.target.power_w is not None else Trim()
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
             # only what was read since the last tick corrects anything, for the time that it stands for
             trim = trimmed(
@@ -257,7 +257,7 @@ class _Tracker:
         if sign * need_w >= 0:
             return None
         control = self._snapshot.control
-        carrying = reliable & (control.held == Authority.CONTROLLED) & (sign * control.setpoint_w < 0)
+        carrying = reliable & (control.authority == Authority.CONTROLLED) & (sign * control.setpoint_w < 0)
         carrying &= self._taken_w == 0
         if not carrying.any():
             return None
@@ -267,7 +267,7 @@ class _Tracker:
     def _run_down(self, mine: Bools) -> Ints:
         """What devices that are to do nothing still carry: no faster to 0 than the fleet may."""
         control = self._snapshot.control
-        carrying = mine & (control.held == Authority.CONTROLLED) & self._reliable
+        carrying = mine & (control.authority == Authority.CONTROLLED) & self._reliable
         now_w = np.where(carrying, control.setpoint_w, 0)
         low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
         now_w = np.clip(now_w, low_w, high_w)
@@ -286,7 +286,7 @@ class _Tracker:
 
         given = given_w(own_w, reliable)
         control = self._snapshot.control
-        running = reliable & (given.setpoint_w == 0) & ((control.held == Authority.FREE) | control.idle)
+        running = reliable & (given.setpoint_w == 0) & ((control.authority == Authority.DEVICE) | control.idle)
         running &= self._taken_w == 0
         now_w = float(self._each_w[running].sum())
         if abs(now_w - own_w) <= OWN_POWER_W:
@@ -359,7 +359,7 @@ class _Tracker:
         inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
         goal_w = self._carried(event, np.where(mine, inside_w, 0.0))
         control = self._snapshot.control
-        now_w = np.where(control.held == Authority.CONTROLLED, control.setpoint_w, self._each_w)
+        now_w = np.where(control.authority == Authority.CONTROLLED, control.setpoint_w, self._each_w)
         now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
         ahead_w = float(goal_w.sum())
         at_w = float(now_w.sum())
@@ -382,7 +382,7 @@ class _Tracker:
 
     def _carried(self, event: ActiveEvent, goal_w: Floats) -> Floats:
         """`goal_w` within what feeders still may carry beside what is taken, the devices of one alike."""
-        for feeder_w in (self._params.feeder_w, self._params.upkeep_feeder_w if event.index < NOBODY else None):
+        for feeder_w in (self._params.feeder_w, self._params.maintenance_feeder_w if event.index < NOBODY else None):
             if feeder_w is not None and len(feeder_w):
                 goal_w = self._within(goal_w, feeder_w)
         return goal_w

@@ -59,9 +59,9 @@ def _sufficient(chosen: Bools, able: Bools, cap_w: Floats, least_w: Floats, time
     # all but the last carry their cap; the last carries at least its minimum
     before_w = np.concatenate(([0.0], np.cumsum(cap_w[rows])[:-1])) if len(rows) else np.zeros(0)
     needed = before_w < missing_w
-    room_w = goal_w - float(np.where(chosen & able, least_w, 0.0).sum())
+    headroom_w = goal_w - float(np.where(chosen & able, least_w, 0.0).sum())
     result = chosen.copy()
-    result[rows[needed & (np.cumsum(least_w[rows]) <= room_w)]] = True
+    result[rows[needed & (np.cumsum(least_w[rows]) <= headroom_w)]] = True
     return result
 
 
@@ -85,7 +85,7 @@ def in_steps(share_w: Ints, step_w: Floats, least_w: Floats, cap_w: Floats) -> I
     cut_w[coarse & (cut_w < least_w)] = 0
     left_w = int(share_w.sum() - cut_w.sum())
     fine = np.flatnonzero(~coarse & (cut_w > 0))
-    room_w = np.floor(cap_w[fine]).astype(np.int64) - cut_w[fine]
-    filled_w = np.minimum(np.cumsum(room_w), left_w)
+    headroom_w = np.floor(cap_w[fine]).astype(np.int64) - cut_w[fine]
+    filled_w = np.minimum(np.cumsum(headroom_w), left_w)
     cut_w[fine] += np.diff(filled_w, prepend=0)
     return cut_w

@@ -34,21 +34,21 @@ def claim(
     addresses, `without` slots an event must leave alone (its index; owners who opted out of it). Dry runs have the
     devices they address and take none."""
     holder = np.full(n, NOBODY, dtype=np.int32)
-    course = np.zeros(n, dtype=np.int32)
+    way = np.zeros(n, dtype=np.int32)
     targets: list[Target] = []
     shares: dict[int, Bools] = {}
     lost: set[int] = set()
     for event, slots in zip(events, groups, strict=True):
         mine = np.zeros(n, dtype=np.bool_)
         mine[slots] = True
-        barred = (without or {}).get(event.index)
-        if barred is not None:
-            mine[barred] = False
+        excluded = (without or {}).get(event.index)
+        if excluded is not None:
+            mine[excluded] = False
         if event.actuates:
             number = _numbered(targets, event.target)
             asked = bool(mine.any())
-            mine &= (course == 0) | (course == number)
-            course[mine] = number
+            mine &= (way == 0) | (way == number)
+            way[mine] = number
             holder[mine & (holder == NOBODY)] = event.index
             if asked and not mine.any():
                 lost.add(event.index)

@@ -178,7 +178,7 @@ class Book:
         while len(self._rejected) > self.params.rejected_max:
             self._rejected.popitem(last=False)
 
-    def restore(
+    def load(
         self,
         decided: Iterable[tuple[EventRequest, Answer]],
         *,

@@ -51,7 +51,7 @@ class Failure(IntEnum):
     LIMIT = 3
     REFUSED = 4
     NO_RESPONSE = 5
-    BARRED = 6
+    EXCLUDED = 6
 
 
 _S = Status
@@ -181,7 +181,7 @@ class Records:
         rows.commands[at] += 1
         rows.sent_ms[found[rows.sent_ms[at] == 0]] = now.utc_ms
 
-    def look(
+    def observe(
         self, sight: Sight, shares: Bools, opted_out: Bools, now: Now, *, sign: int, part: slice = slice(None)
     ) -> Ints:
         """Bring some rows up to date while the event runs. `shares`: the devices it has part in, `opted_out` those that
@@ -269,16 +269,16 @@ def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: 
     unseen = ~sight.power.measured[slots]
     had_started = (before == Status.STARTED) | (before == Status.DELIVERING)
     status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
-    held = control.held[slots] == Authority.CONTROLLED
+    held = control.authority[slots] == Authority.CONTROLLED
     status[~held | control.idle[slots]] = Status.SCHEDULED
     status[failure != Failure.NONE] = Status.FAILED
     status[~mine] = Status.SUPERSEDED
-    status[left | (control.held[slots] == Authority.LEFT)] = Status.OPTED_OUT
+    status[left | (control.authority[slots] == Authority.OWNER)] = Status.OPTED_OUT
     return status
 
 
 _OFFLINE = np.uint64(Reason.OFFLINE | Reason.STALE | Reason.STUCK | Reason.ISLANDED)
-_BARRED = np.uint64(
+_EXCLUDED = np.uint64(
     Reason.QUARANTINED | Reason.FROZEN | Reason.LOCKED | Reason.NOT_STEERABLE | Reason.UNENROLLED | Reason.OPTED_OUT
     | UNCLEAR
 )  # fmt: skip
@@ -292,7 +292,7 @@ def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
     failure[nothing] = Failure.LIMIT
     failure[sight.silent[slots]] = Failure.NO_RESPONSE
     failure[refused | ((bits & np.uint64(Reason.REFUSED)) != 0)] = Failure.REFUSED
-    failure[(bits & _BARRED) != 0] = Failure.BARRED
+    failure[(bits & _EXCLUDED) != 0] = Failure.EXCLUDED
     failure[(bits & np.uint64(Reason.FAULT)) != 0] = Failure.FAULT
     failure[(bits & _OFFLINE) != 0] = Failure.OFFLINE
     return failure

@@ -18,7 +18,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 
 EXCLUSIONS_MAX = 50_000
-BAR_OF: Mapping[str, ExclusionReason] = {"opt_out": ExclusionReason.OPTED_OUT, "storm": ExclusionReason.STORM}
+REASON_OF: Mapping[str, ExclusionReason] = {"opt_out": ExclusionReason.OPTED_OUT, "storm": ExclusionReason.STORM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Exclusions:
         bits = np.zeros(fleet.n, dtype=np.uint8)
         for hold in self._holds.values():
             if hold.event is None and hold.holds(now):
-                bits[self._slots(fleet, hold)] |= np.uint8(BAR_OF[hold.reason])
+                bits[self._slots(fleet, hold)] |= np.uint8(REASON_OF[hold.reason])
         return bits
 
     def _slots(self, fleet: Fleet, hold: Exclusion) -> Slots:

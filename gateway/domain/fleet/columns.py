@@ -1,8 +1,8 @@
 """The columns a fleet is made of: one numpy array per quantity, indexed by slot.
 
-`Nameplate` is what does not change from tick to tick, `LiveColumns` what the devices say (and what a run of readings tells
-beyond the newest one, see `evidence`), `ControlColumns` what they were told. NaN is unknown, `NEVER_MS` a time that has not
-been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
+`Nameplate` is what does not change from tick to tick, `LiveColumns` what the devices say (and what a run of readings
+tells beyond the newest one, see `evidence`), `ControlColumns` what they were told. NaN is unknown, `NEVER_MS` a time
+that has not been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
 """
 
 from enum import IntEnum, IntFlag
@@ -15,13 +15,13 @@ from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Small
 
 
 class Authority(IntEnum):
-    """Who has the device: `FREE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the release
-    was sent and is not confirmed yet, `LEFT` = an owner or maker took it back in mid-event."""
+    """Who has the device: `DEVICE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the release
+    was sent and is not confirmed yet, `OWNER` = an owner or maker took it back in mid-event."""
 
-    FREE = 0
+    DEVICE = 0
     CONTROLLED = 1
     RELEASING = 2
-    LEFT = 3
+    OWNER = 3
 
 
 class ExclusionReason(IntFlag):
@@ -246,19 +246,19 @@ class LiveColumns(Table):
 class ControlColumns(Table):
     """What was last told to each device and what is known of it.
 
-    `setpoint_w` is the setpoint in force by our knowledge (0 when FREE), `before_w` the one it replaced, `done_part`
+    `setpoint_w` is the setpoint in force by our knowledge (0 when DEVICE), `before_w` the one it replaced, `done_part`
     the part of a setpoint that the device did when it was last measured and had settled (NaN unknown); `ran_high_w` and
     `ran_low_w` the largest and smallest setpoint that may have been in force since the newest reading;
     `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
     `idle`: under control it is kept from discharging only.
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
-    direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `bars` are `ExclusionReason`
-    bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
+    direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `exclusions` are
+    `ExclusionReason` bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
     """
 
     SPEC = {
-        "held": (np.int8, int(Authority.FREE)),
-        "bars": (np.uint8, 0),
+        "authority": (np.int8, int(Authority.DEVICE)),
+        "exclusions": (np.uint8, 0),
         "idle": (np.bool_, False),
         "refused": (np.int8, 0),
         "pays_export": (np.bool_, True),
@@ -279,8 +279,8 @@ class ControlColumns(Table):
         "release_mono_ms": (np.int64, NEVER_MS),
         "refused_mono_ms": (np.int64, NEVER_MS),
     }
-    held: Small
-    bars: NDArray[np.uint8]
+    authority: Small
+    exclusions: NDArray[np.uint8]
     idle: Bools
     refused: Small
     pays_export: Bools

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.errors import invariant
-from gateway.domain.fleet import estimation as evidence
-from gateway.domain.fleet import reserve
+from gateway.domain.fleet import estimation, reserve
 from gateway.domain.fleet.columns import SETTLE_S, ControlColumns, LiveColumns, Nameplate
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.readings import LiveBatch
@@ -133,7 +132,7 @@ class Fleet:
         self.live = LiveColumns()
         self.control = ControlColumns()
 
-    def enroll(self, device: Device, facts: ProductFacts) -> int:
+    def register(self, device: Device, facts: ProductFacts) -> int:
         """Give `device` a slot, or renew what is known of one that has it; returns the slot."""
         self.version += 1
         slot = self.slot_of.get(device.id)
@@ -244,9 +243,9 @@ class Fleet:
             control=self.control.view(self.n),
         )
 
-    def take_live(self, batch: LiveBatch, now: Now) -> None:
+    def observe_live(self, batch: LiveBatch, now: Now) -> None:
         """Fold readings in: see `evidence.take`."""
-        self.implausible += evidence.observe(self.live, self.nameplate, batch, now)
+        self.implausible += estimation.observe(self.live, self.nameplate, batch, now)
 
     def take_unclear(self, batch: UnclearBatch) -> None:
         """Devices said something that nobody understood: that bars them until their next reading."""

@@ -79,13 +79,13 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
     its lease that ends. One that was read in a mode of its own goes on with that for `OWN_AGE_S`."""
     live, control = snapshot.live, snapshot.control
     known = measured(live, snapshot.nameplate, now)
-    leased = (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    leased = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     if len(before_ms) < snapshot.n:
         before_ms = np.append(before_ms, np.full(snapshot.n - len(before_ms), NEVER_MS))
     gap_ms = np.clip(live.seen_mono_ms - before_ms, 0, round(1000 * HEARD_S_MAX)) * known
     each_w = live.battery_w
     if not known.all():
-        own = (control.held == Authority.FREE) & (live.mode != Mode.REMOTE)
+        own = (control.authority == Authority.DEVICE) & (live.mode != Mode.REMOTE)
         own &= now.mono_ms - live.seen_mono_ms <= 1000 * OWN_AGE_S
         kept = own | (leased & _settled(snapshot))
         part = np.where(np.isnan(control.done_part), 1.0, control.done_part)
@@ -100,7 +100,7 @@ def keep_parts(snapshot: Snapshot, heard: Bools) -> None:
     """Note in `done_part` what part of its setpoint each device does that has settled there; of those that were `heard`
     since the last tick."""
     control = snapshot.control
-    told = heard & (control.held == Authority.CONTROLLED) & ~control.idle & _settled(snapshot)
+    told = heard & (control.authority == Authority.CONTROLLED) & ~control.idle & _settled(snapshot)
     told &= np.abs(control.setpoint_w) >= PART_W_MIN
     part = np.divide(snapshot.live.battery_w, control.setpoint_w, where=told, out=np.zeros(snapshot.n))
     np.copyto(control.done_part, np.clip(part, 0.0, PART_MAX), where=told, casting="same_kind")

@@ -189,7 +189,7 @@ class DriftCorrection:
         """Everything, by name."""
         return self.days.columns()
 
-    def restore(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `columns` gave; without effect if there is nothing, or it was written in other words."""
         empty = no_days().columns()
         if empty.keys() <= columns.keys():

@@ -19,7 +19,7 @@ from gateway.domain.intervals.duplicates import by_slot, heads, second_last, sif
 from gateway.domain.intervals.energy import flow
 from gateway.domain.intervals.gaps import apportion
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.records import NO_CLOSES, IntervalRecords, records_of
+from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords, records_of
 from gateway.domain.intervals.state import DAY_S, EngineState
 from gateway.domain.intervals.types import RATING_MARGIN, CounterState, IntervalRules, SampleCounts, SampleRows
 from gateway.domain.readings import EnergyBatch
@@ -50,15 +50,15 @@ class _Opened:
 class Engine(EngineState):
     """Accumulates settlement samples of all devices into intervals; the one mutable copy, used from one thread."""
 
-    def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
+    def ingest(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
         """Count every row once and return what it closes. `rated_w` per row (W, NaN unknown) bounds what a counter
         may gain. Rows of one batch may come in any order; a device may have several, over several intervals."""
         counts = SampleCounts(rows=len(batch))
         if not len(batch):
-            return Taken(new=np.zeros(0, dtype=np.bool_), counts=counts, closes=NO_CLOSES)
+            return Taken(new=np.zeros(0, dtype=np.bool_), counts=counts, closes=NO_RECORDS)
         self.reserve(int(batch.slots.max()) + 1)
         new = self._sift(batch, counts)
-        closes = NO_CLOSES
+        closes = NO_RECORDS
         if counts.new:
             index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
             powers = self._powers(batch, index, rows, counts)
@@ -74,9 +74,9 @@ class Engine(EngineState):
             if rows.any_coarse:
                 for direction, (base, counter, _, _) in enumerate(directions):
                     found = charge if direction == CHARGE else discharge
-                    self.reconciliation.told(rows, found, direction)
-                    self.reconciliation.add(compare(rows, counter, found, direction, base, rules, counts))
-            slots, groups = gather(rows, charge, discharge, powers, self.terms.length_ms)
+                    self.drift.told(rows, found, direction)
+                    self.drift.add(compare(rows, counter, found, direction, base, rules, counts))
+            slots, groups = gather(rows, charge, discharge, powers, self.config.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
             self.newest.t_ms[touched] = np.maximum(self.newest.t_ms[touched], rows.t_ms[last])
@@ -96,7 +96,7 @@ class Engine(EngineState):
         silences; at most `close_slice` devices per call, so call again while it returns any."""
         counts = SampleCounts()
         ahead = self._come_back(now)
-        opened = self._settle_gaps(now, counts)
+        opened = self._apportion_gaps(now, counts)
         parts = (self.prev, self.cur)
         due = [self._due(part, now.utc_ms) for part in parts]
         slots = np.flatnonzero(due[0] | due[1])[: self.rules.close_slice].astype(np.int32)
@@ -110,7 +110,7 @@ class Engine(EngineState):
     @property
     def to_repair(self) -> int:
         """Older intervals that got late data, and days that are to be scaled to their counter."""
-        return len(self.late) + len(self.reconciliation)
+        return len(self.late) + len(self.drift)
 
     def repairs_due(self, now: Now, most: int, until_ms: int) -> tuple[Slots, Ints]:
         """Devices and starts of older intervals that are to be made again for what came until `until_ms`."""
@@ -123,9 +123,9 @@ class Engine(EngineState):
             return found
 
         slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
-        if len(self.reconciliation):
-            days = self.reconciliation.days
-            more = self.reconciliation.first(due(days.ready_ms), most, self.terms.length_ms)
+        if len(self.drift):
+            days = self.drift.days
+            more = self.drift.first(due(days.ready_ms), most, self.config.length_ms)
             slots, start_ms = np.concatenate((slots, more[0])), np.concatenate((start_ms, more[1]))
             order = np.lexsort((start_ms, slots))
             order = order[heads(slots[order], start_ms[order])]
@@ -136,9 +136,9 @@ class Engine(EngineState):
         """Make older intervals again. `bases`: their newest records, where there are any."""
         inside = slots < self.n
         slots, start_ms = slots[inside], start_ms[inside]
-        factors = self.reconciliation.take(slots, start_ms, self.terms.length_ms)
+        factors = self.drift.take(slots, start_ms, self.config.length_ms)
         by_counter = self._counted(self.charge), self._counted(self.discharge)
-        closes, lost = self.late.repair(slots, start_ms, bases, self.terms.length_ms, by_counter, factors)
+        closes, lost = self.late.repair(slots, start_ms, bases, self.config.length_ms, by_counter, factors)
         counts = SampleCounts(
             closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1))
         )
@@ -158,10 +158,10 @@ class Engine(EngineState):
         """Change the rules. Devices whose intervals had the length of the old ones get that of the new."""
         before, self.rules = self.rules, rules
         if rules.length_s == before.length_s:
-            return NO_CLOSES
-        slots = np.flatnonzero(self.terms.length_ms[: self.n] == before.length_ms).astype(np.int32)
+            return NO_RECORDS
+        slots = np.flatnonzero(self.config.length_ms[: self.n] == before.length_ms).astype(np.int32)
         closes = self._relength(slots, np.full(len(slots), rules.length_ms, dtype=np.int64))
-        self.terms.length_ms[self.n :] = rules.length_ms
+        self.config.length_ms[self.n :] = rules.length_ms
         return closes
 
     def agree(self, agreed: AgreedConfig) -> IntervalRecords:
@@ -171,14 +171,14 @@ class Engine(EngineState):
         invariant(bool(np.all(DAY_S % agreed.length_s == 0)), "an interval length divides a day")
         self.reserve(int(s.max(initial=-1)) + 1)
         length_ms = agreed.length_s * 1000
-        other = self.terms.length_ms[s] != length_ms
+        other = self.config.length_ms[s] != length_ms
         closes = self._relength(s[other], length_ms[other])
-        self.terms.counter_step_wh[s] = agreed.counter_step_wh
+        self.config.counter_step_wh[s] = agreed.counter_step_wh
         coarse = agreed.coarse
         # counters and integration are never mixed within an interval's history: a change begins a new baseline
-        changed = s[coarse != self.terms.coarse[s]]
-        self.terms.coarse[s] = coarse
-        self.any_coarse = bool(self.terms.coarse.any())
+        changed = s[coarse != self.config.coarse[s]]
+        self.config.coarse[s] = coarse
+        self.any_coarse = bool(self.config.coarse.any())
         for base in (self.charge, self.discharge):
             base.t_ms[changed], base.since_ms[changed], base.day_ms[changed] = NEVER_MS, 0, 0
         return closes
@@ -186,7 +186,7 @@ class Engine(EngineState):
     def differs(self, agreed: AgreedConfig) -> Bools:
         """Which of these terms are new."""
         self.reserve(int(agreed.slots.max(initial=-1)) + 1)
-        terms, s = self.terms.view(self.n), agreed.slots
+        terms, s = self.config.view(self.n), agreed.slots
         step, held = agreed.counter_step_wh, terms.counter_step_wh[s]
         other_step = (step != held) & ~(np.isnan(step) & np.isnan(held))
         other: Bools = (terms.length_ms[s] != agreed.length_s * 1000) | other_step | (terms.coarse[s] != agreed.coarse)
@@ -194,15 +194,15 @@ class Engine(EngineState):
 
     def _relength(self, slots: Slots, length_ms: Ints) -> IntervalRecords:
         if not len(slots):
-            return NO_CLOSES
+            return NO_RECORDS
         counts = SampleCounts()
         closes = self._closes(self._cut(slots), counts)
         started = self.cur.start_ms[slots] != NEVER_MS
         s, length = slots[started], length_ms[started]
-        end = self.cur.start_ms[s] + self.terms.length_ms[s]
-        self.terms.not_before_ms[s] = -(-end // length) * length
-        self.terms.length_ms[slots] = length_ms
-        self.reconciliation.drop(slots)
+        end = self.cur.start_ms[s] + self.config.length_ms[s]
+        self.config.not_before_ms[s] = -(-end // length) * length
+        self.config.length_ms[slots] = length_ms
+        self.drift.drop(slots)
         for base in (self.charge, self.discharge):
             base.day_ms[slots] = 0
         lost = self.late.drop(slots)
@@ -237,14 +237,14 @@ class Engine(EngineState):
         made = self._cut(slots)
         self._clear(slots)
         self.newest.t_ms[slots] = now.utc_ms
-        length_ms = self.terms.length_ms[slots]
-        self.terms.known_before_ms[slots] = (now.utc_ms // length_ms + 1) * length_ms
+        length_ms = self.config.length_ms[slots]
+        self.config.known_before_ms[slots] = (now.utc_ms // length_ms + 1) * length_ms
         for base in (self.charge, self.discharge):
             for column in (base.t_ms, base.to_ms, base.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
             base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = 0
             base.day_ms[slots] = 0
-        self.reconciliation.drop(slots, after_ms=now.utc_ms)
+        self.drift.drop(slots, after_ms=now.utc_ms)
         return made
 
     def _sift(self, batch: EnergyBatch, counts: SampleCounts) -> Bools:
@@ -278,10 +278,10 @@ class Engine(EngineState):
             t_ms=t,
             span_ms=batch.span_ms[index],
             rated_w=rated,
-            length_ms=self.terms.length_ms[slots],
-            step_wh=self.terms.counter_step_wh,
-            coarse=self.terms.coarse[slots],
-            any_coarse=self.any_coarse and bool(self.terms.coarse[slots].any()),
+            length_ms=self.config.length_ms[slots],
+            step_wh=self.config.counter_step_wh,
+            coarse=self.config.coarse[slots],
+            any_coarse=self.any_coarse and bool(self.config.coarse[slots].any()),
             quality=replaced.astype(np.int16) * _CLOCK,
         )
 
@@ -301,17 +301,17 @@ class Engine(EngineState):
 
     def _end_days(self, now_ms: int) -> None:
         """Days are whole once none of their intervals is at hand and no silence waits."""
-        if len(self.reconciliation):
-            days = self.reconciliation.days
+        if len(self.drift):
+            days = self.drift.days
             s = days.slots
             since = np.where(days.direction == CHARGE, self.charge.since_ms[s], self.discharge.since_ms[s])
-            past = self.prev.start_ms[s] + self.terms.length_ms[s] > days.to_ms
-            self.reconciliation.ready(past & (since <= 0), now_ms)
+            past = self.prev.start_ms[s] + self.config.length_ms[s] > days.to_ms
+            self.drift.ready(past & (since <= 0), now_ms)
 
     def _accumulate(self, slots: Slots, groups: Accumulators, now: Now, counts: SampleCounts) -> _Opened | None:
         cur, prev = self.cur, self.prev
-        floor = self.terms.not_before_ms[slots]
-        known = np.maximum(self.terms.known_before_ms[slots], floor)
+        floor = self.config.not_before_ms[slots]
+        known = np.maximum(self.config.known_before_ms[slots], floor)
         late = groups.start_ms < np.maximum(prev.start_ms[slots], known)
         if late.any():
             lost = groups.start_ms < floor
@@ -358,7 +358,7 @@ class Engine(EngineState):
 
     def _carry_on(self, slots: Slots, parts: Accumulators) -> None:
         """Like `_carry_soc`, among rows that are sorted by device and time."""
-        length_ms = self.terms.length_ms[slots[1:]]
+        length_ms = self.config.length_ms[slots[1:]]
         adjoining = (slots[1:] == slots[:-1]) & (parts.start_ms[:-1] + length_ms == parts.start_ms[1:])
         i = np.flatnonzero(adjoining & (parts.soc_t_ms[:-1] != NEVER_MS))
         parts.open_at(i + 1, parts.soc_t_ms[i], parts.soc_pct[i])
@@ -366,7 +366,7 @@ class Engine(EngineState):
     def _carry_soc(self, slots: Slots) -> None:
         """What an interval ended with is what the next one began with, if no sample is nearer to the edge."""
         prev, cur = self.prev, self.cur
-        adjoining = prev.start_ms[slots] + self.terms.length_ms[slots] == cur.start_ms[slots]
+        adjoining = prev.start_ms[slots] + self.config.length_ms[slots] == cur.start_ms[slots]
         s = slots[adjoining & (prev.soc_t_ms[slots] != NEVER_MS)]
         cur.open_at(s, prev.soc_t_ms[s], prev.soc_pct[s])
 
@@ -376,12 +376,12 @@ class Engine(EngineState):
         due = (since > 0) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
         return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
 
-    def _settle_gaps(self, now: Now, counts: SampleCounts) -> _Opened | None:
+    def _apportion_gaps(self, now: Now, counts: SampleCounts) -> _Opened | None:
         pieces = []
         for direction, base in (("charge", self.charge), ("discharge", self.discharge)):
             slots = self._held(base, now.utc_ms)
             if len(slots):
-                pieces.append(split(apportion(base, slots, counts), self.terms.length_ms, direction))
+                pieces.append(split(apportion(base, slots, counts), self.config.length_ms, direction))
         if not pieces:
             return None
         slots = np.concatenate([s for s, _ in pieces])
@@ -394,14 +394,14 @@ class Engine(EngineState):
     def _close_passed(self, touched: Slots, opened: _Opened | None, counts: SampleCounts) -> IntervalRecords:
         cur, prev = self.cur, self.prev
         passed = (cur.changed_ms[touched] != NEVER_MS) & (
-            cur.start_ms[touched] + self.terms.length_ms[touched] <= self.newest.t_ms[touched]
+            cur.start_ms[touched] + self.config.length_ms[touched] <= self.newest.t_ms[touched]
         )
         closing = passed & (cur.revision[touched] == 0)
         revised = prev.changed_ms[touched] != NEVER_MS
         if opened is not None:
             closing[np.searchsorted(touched, opened.slots)] = True
         if not closing.any():
-            return NO_CLOSES
+            return NO_RECORDS
         made = [self._record(prev, touched[revised & closing]), self._record(cur, touched[passed & closing])]
         if opened is not None and len(opened.out_slots):
             made.append(_fallen_out(opened))
@@ -411,7 +411,7 @@ class Engine(EngineState):
         changed = part.changed_ms[: self.n]
         age = now_ms - changed
         grace = self.rules.grace_ms
-        over = part.start_ms[: self.n] + (self.terms.length_ms[: self.n] + grace) <= now_ms
+        over = part.start_ms[: self.n] + (self.config.length_ms[: self.n] + grace) <= now_ms
         due: Bools = over & (changed != NEVER_MS) & ((age >= grace) | (age < 0))
         return due
 
@@ -425,12 +425,12 @@ class Engine(EngineState):
     def _closes(self, made: list[tuple[Slots, Accumulators]], counts: SampleCounts) -> IntervalRecords:
         slots = np.concatenate([s for s, _ in made])
         if not len(slots):
-            return NO_CLOSES
+            return NO_RECORDS
         rows = Accumulators.joined(*(part for _, part in made))
         order = np.lexsort((rows.start_ms, slots))
         slots, rows = slots[order], rows.rows(order)
         closes = records_of(
-            slots, rows, self.terms.length_ms[slots],
+            slots, rows, self.config.length_ms[slots],
             (self._counted(self.charge)[slots], self._counted(self.discharge)[slots]),
         )  # fmt: skip
         counts.closes += len(slots)
@@ -439,7 +439,7 @@ class Engine(EngineState):
 
     def _counted(self, base: CounterState) -> Bools:
         """Devices whose energy in this direction is that of their counter."""
-        counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.terms.coarse[: self.n]
+        counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.config.coarse[: self.n]
         return counted
 
 

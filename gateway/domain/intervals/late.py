@@ -102,7 +102,7 @@ class Late:
         """Everything, by name."""
         return {_SLOTS: self.slots} | {name: self.rows.column(name) for name in Accumulators.SPEC}
 
-    def restore(self, columns: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `columns` gave; without effect if there is nothing."""
         if _SLOTS in columns:
             self.slots = columns[_SLOTS].astype(np.int32)

@@ -46,10 +46,10 @@ class IntervalRecords:
         return len(self.slots)
 
     def rows(self, index: Ints | Slots | Bools) -> "IntervalRecords":
-        return IntervalRecords(**{name: getattr(self, name)[index] for name in CLOSE_COLUMNS})
+        return IntervalRecords(**{name: getattr(self, name)[index] for name in RECORD_COLUMNS})
 
 
-CLOSE_COLUMNS: Mapping[str, str] = {
+RECORD_COLUMNS: Mapping[str, str] = {
     "slots": "<i4",
     "start_ms": "<i8",
     "length_s": "<i8",
@@ -70,13 +70,13 @@ CLOSE_COLUMNS: Mapping[str, str] = {
     "load_w_mean": "<f8",
     "hash": "<i8",
 }
-HASHED = tuple(name for name in CLOSE_COLUMNS if name not in ("slots", "hash"))
-_FLOATS = tuple(name for name in HASHED if CLOSE_COLUMNS[name] == "<f8")
+HASHED = tuple(name for name in RECORD_COLUMNS if name not in ("slots", "hash"))
+_FLOATS = tuple(name for name in HASHED if RECORD_COLUMNS[name] == "<f8")
 _WHOLES = tuple(name for name in HASHED if name not in _FLOATS)
 # odd, so that a change of any one value changes the sum
 _WEIGHTS = np.random.default_rng(20_240_229).integers(1 << 62, size=(len(HASHED), 1), dtype=np.uint64) * 2 + 1
 
-NO_CLOSES = IntervalRecords(**{name: np.zeros(0, dtype=dtype) for name, dtype in CLOSE_COLUMNS.items()})
+NO_RECORDS = IntervalRecords(**{name: np.zeros(0, dtype=dtype) for name, dtype in RECORD_COLUMNS.items()})
 
 
 def hashes(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> Ints:

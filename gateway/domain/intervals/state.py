@@ -29,7 +29,7 @@ class EngineState:
         invariant(DAY_S % self.rules.length_s == 0, "the interval length divides a day")
         self.n = 0
         self.totals = SampleCounts()
-        self.terms = IntervalConfig()
+        self.config = IntervalConfig()
         self.clocks = Clocks()
         self.seen = Seen()
         self.charge = CounterState()
@@ -38,7 +38,7 @@ class EngineState:
         self.cur = Accumulators()
         self.prev = Accumulators()
         self.late = Late()
-        self.reconciliation = DriftCorrection()
+        self.drift = DriftCorrection()
         self.any_coarse = False
 
     def reserve(self, n: int) -> None:
@@ -50,7 +50,7 @@ class EngineState:
                 capacity = max(64, n, size + size // 4)
                 for table in self._tables().values():
                     table.grow(capacity)
-                self.terms.length_ms[size:] = self.rules.length_ms
+                self.config.length_ms[size:] = self.rules.length_ms
             self.n = n
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
@@ -61,29 +61,29 @@ class EngineState:
             for column in table.SPEC
         }
         late = {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
-        return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.reconciliation.columns().items()}
+        return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.drift.columns().items()}
 
-    def restore(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
+    def load(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over a state that `columns` gave; a column this version does not know of is left at its default."""
         invariant(self.n == 0, "only an empty engine is restored")
         self.reserve(len(columns.get("newest.t_ms", ())))
-        for prefix, held in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.reconciliation)):
-            held.restore({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
+        for prefix, held in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.drift)):
+            held.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
         for name, table in self._tables().items():
             for column in table.SPEC:
                 stored = columns.get(f"{name}.{column}")
                 if stored is not None:
                     table.load(column, stored)
-        self.any_coarse = bool(self.terms.coarse.any())
+        self.any_coarse = bool(self.config.coarse.any())
         self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
 
     def renumber(self, old_slots: Ints) -> None:
         """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
         for table in self._tables().values():
             table.renumber(old_slots)
-        self.terms.length_ms[old_slots < 0] = self.rules.length_ms
+        self.config.length_ms[old_slots < 0] = self.rules.length_ms
         self.late.renumber(old_slots)
-        self.reconciliation.renumber(old_slots)
+        self.drift.renumber(old_slots)
         self.n = len(old_slots)
 
     def _tables(self) -> dict[str, Table]:
@@ -92,7 +92,7 @@ class EngineState:
             "charge": self.charge,
             "discharge": self.discharge,
             "newest": self.newest,
-            "terms": self.terms,
+            "terms": self.config,
             "clocks": self.clocks,
             "cur": self.cur,
             "prev": self.prev,

@@ -50,7 +50,7 @@ def safety(out: Side, into: Side, plate: Nameplate, live: LiveColumns, setpoint_
 
 def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale: Bools) -> Bools:
     """Forbid what cannot be dispatched at all; returns the devices that must not even be written."""
-    plate, live, bars = snapshot.nameplate, snapshot.live, snapshot.control.bars
+    plate, live, bars = snapshot.nameplate, snapshot.live, snapshot.control.exclusions
     step_pct = np.where(live.soc_step_pct > 0, live.soc_step_pct, params.soc_step_pct)
     stuck = live.moved_wh > params.stuck_steps * step_pct * plate.capacity_wh / 100
     # a full battery that takes a trickle stays at 100 %
@@ -65,8 +65,8 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
         (live.locked != 0, Reason.LOCKED),
         (live.faults != 0, Reason.FAULT),
     )
-    barred = bars & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
-    if barred.any():
+    excluded = bars & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
+    if excluded.any():
         causes += (
             ((bars & np.uint8(ExclusionReason.QUARANTINED)) != 0, Reason.QUARANTINED),
             ((bars & np.uint8(ExclusionReason.FROZEN)) != 0, Reason.FROZEN),
@@ -173,11 +173,11 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
     if doubted.any():
         out.mark(doubted, Reason.SOC_DOUBT)
         into.mark(doubted, Reason.SOC_DOUBT)
-    if control.bars.any():
-        opted_out = (control.bars & np.uint8(ExclusionReason.OPTED_OUT)) != 0
+    if control.exclusions.any():
+        opted_out = (control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         out.forbid(opted_out, Reason.OPTED_OUT)
         into.forbid(opted_out, Reason.OPTED_OUT)
-        out.forbid((control.bars & np.uint8(ExclusionReason.STORM)) != 0, Reason.STORM)
+        out.forbid((control.exclusions & np.uint8(ExclusionReason.STORM)) != 0, Reason.STORM)
     if control.refused.any():
         recent = now.mono_ms - control.refused_mono_ms < 1000 * params.refusal_s
         out.forbid(recent & (control.refused > 0), Reason.REFUSED)

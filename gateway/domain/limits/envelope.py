@@ -39,10 +39,10 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     out, into = Side(plate.discharge_w_max), Side(plate.charge_w_max)
     setpoint_w = control.setpoint_w.astype(np.float64)
     device.safety(out, into, plate, live, setpoint_w, params)
-    blind = device.not_writable(out, into, snapshot, params, stale)
+    not_writable = device.not_writable(out, into, snapshot, params, stale)
     charge = device.charge(out, into, snapshot, setpoint_w, params)
     device.choices(out, into, snapshot, setpoint_w, now, params)
-    blind |= _home(out, into, snapshot, charge, setpoint_w, stale, blind, now, params)
+    not_writable |= _home(out, into, snapshot, charge, setpoint_w, stale, not_writable, now, params)
     past = _past(setpoint_w, out.power_w, params) | _past(-setpoint_w, into.power_w, params)
     past |= _lease_too_long(snapshot, charge, age_s, setpoint_w, now)
     sustain_discharge_w, sustain_charge_w = out.power_w.copy(), into.power_w.copy()
@@ -58,8 +58,8 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
         absorbable_wh=charge.absorbable_wh,
         floor_pct=charge.floor_pct,
         age_s=age_s,
-        controllable=~blind,
-        must_narrow=past & ~blind & (control.held == Authority.CONTROLLED),
+        controllable=~not_writable,
+        must_narrow=past & ~not_writable & (control.authority == Authority.CONTROLLED),
         reasons_discharge=out.reasons,
         reasons_charge=into.reasons,
     )
@@ -72,7 +72,7 @@ def _home(
     charge: device.Charge,
     setpoint_w: Floats,
     stale: Bools,
-    blind: Bools,
+    not_writable: Bools,
     now: Now,
     params: LimitParams,
 ) -> Bools:
@@ -80,13 +80,15 @@ def _home(
     they go rests on a missing reading: it is neither refreshed nor cut, and its running lease runs out."""
     plate, control = snapshot.nameplate, snapshot.control
     back = device.reconnecting(snapshot.live, now, params)
-    columns = _meter_columns(snapshot, charge, now, stale, blind, back, setpoint_w, out.power_w, into.power_w, params)
-    rooms = headroom_alone(columns, params.site_margin_w)
+    columns = _meter_columns(
+        snapshot, charge, now, stale, not_writable, back, setpoint_w, out.power_w, into.power_w, params
+    )
+    headroom = headroom_alone(columns, params.site_margin_w)
     together = crowded(plate.site)
     if len(together):
         shared = headroom_shared(taken(columns, together), Homes(plate.site[together]), params.site_margin_w)
         for f in fields(SiteHeadroom):
-            getattr(rooms, f.name)[together] = getattr(shared, f.name)
+            getattr(headroom, f.name)[together] = getattr(shared, f.name)
     export, may_charge, fused, pays = (
         plate.export_allowed,
         plate.grid_charge_allowed,
@@ -94,20 +96,20 @@ def _home(
         control.pays_export,
     )
     out.narrow(
-        rooms.out_w,
+        headroom.out_w,
         (Reason.SITE_EXPORT, export & pays),
         (Reason.EXPORT, ~export),
         (Reason.COMPENSATION, export & ~pays),
     )
     into.narrow(
-        rooms.into_w,
+        headroom.into_w,
         (Reason.RECONNECTING, back),
         (Reason.SITE_IMPORT, may_charge & fused & ~back),
         (Reason.GRID_CHARGE, ~(may_charge | back)),
         (Reason.FUSE, may_charge & ~(fused | back)),
     )
-    missing: Bools = ((out.unknown | rooms.unknown_out) & (setpoint_w > 0)) | (
-        (into.unknown | rooms.unknown_into) & (setpoint_w < 0)
+    missing: Bools = ((out.unknown | headroom.unknown_out) & (setpoint_w > 0)) | (
+        (into.unknown | headroom.unknown_into) & (setpoint_w < 0)
     )
     return missing
 
@@ -124,7 +126,7 @@ def _meter_columns(
     charge: device.Charge,
     now: Now,
     stale: Bools,
-    blind: Bools,
+    not_writable: Bools,
     reconnecting: Bools,
     setpoint_w: Floats,
     out_w: Floats,
@@ -139,7 +141,7 @@ def _meter_columns(
     any_stale = bool(stale.any())
     if any_stale:
         net_w, battery_w, grid_w = (np.where(stale, np.nan, column) for column in (net_w, battery_w, grid_w))
-    in_force = (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    in_force = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     running_w = setpoint_w * in_force
     phase_out_w = phase_into_w = np.broadcast_to(np.float64(np.inf), len(out_w))
     if not np.isnan(plate.site_phase_w_max).all():
@@ -163,7 +165,7 @@ def _meter_columns(
         into_w=np.maximum(into_w, -running_w),
         out_wh=charge.deliverable_wh,
         into_wh=charge.absorbable_wh,
-        fixed=blind,
+        fixed=not_writable,
         phase_out_w=phase_out_w,
         phase_into_w=phase_into_w,
     )
@@ -176,7 +178,9 @@ def _look_ahead(
     that may have flowed since the sample. What a device did while it was not ours is bounded by its rating alone."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     ours = (
-        (live.mode == Mode.REMOTE) & (control.held == Authority.CONTROLLED) & (control.lease_end_mono_ms >= now.mono_ms)
+        (live.mode == Mode.REMOTE)
+        & (control.authority == Authority.CONTROLLED)
+        & (control.lease_end_mono_ms >= now.mono_ms)
     )
     ours &= ~np.isnan(live.battery_w) & ~control.idle
     before_w = control.before_w.astype(np.float64)
@@ -188,8 +192,8 @@ def _look_ahead(
     left_ws = 3600 * charge.deliverable_wh - (drain_w + plate.standby_w) * since_s
     runs_s = plate.lease_s + plate.overrun_s
     out.narrow(np.maximum(left_ws / runs_s - plate.standby_w, 0), Reason.LOOKAHEAD)
-    room_ws = 3600 * charge.absorbable_wh - gain_w * since_s
-    into.narrow(np.maximum(room_ws / runs_s, 0), Reason.LOOKAHEAD)
+    headroom_ws = 3600 * charge.absorbable_wh - gain_w * since_s
+    into.narrow(np.maximum(headroom_ws / runs_s, 0), Reason.LOOKAHEAD)
 
 
 def _lease_too_long(snapshot: Snapshot, charge: device.Charge, age_s: Floats, setpoint_w: Floats, now: Now) -> Bools:

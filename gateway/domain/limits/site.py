@@ -156,26 +156,26 @@ def taken(columns: MeterColumns, rows: NDArray[np.intp]) -> MeterColumns:
 
 
 def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bools]:
-    room_w = np.fmax(limit_w + net_w - margin_w, 0)
+    headroom_w = np.fmax(limit_w + net_w - margin_w, 0)
     unknown = np.isnan(net_w)
     if unknown.any():
         unlimited = np.isinf(limit_w)
-        room_w[unlimited] = np.inf
+        headroom_w[unlimited] = np.inf
         unknown &= ~unlimited
-    return room_w, unknown
+    return headroom_w, unknown
 
 
-def _phase_w(room_w: Floats, power_w: Floats, more_w: Floats, unknown: Bools) -> Floats:
+def _phase_w(headroom_w: Floats, power_w: Floats, more_w: Floats, unknown: Bools) -> Floats:
     """The room, narrowed to what runs now and how much more the phases take; `unknown` is marked where a limit per
     phase stands and no phase is known."""
     limited = ~np.isinf(more_w)
     if not limited.any():
-        return room_w
+        return headroom_w
     left_w = np.maximum(power_w + more_w, 0)
-    blind = limited & np.isnan(left_w)
-    left_w[blind] = 0.0
-    unknown |= blind
-    narrowed_w: Floats = np.fmin(room_w, left_w)
+    not_writable = limited & np.isnan(left_w)
+    left_w[not_writable] = 0.0
+    unknown |= not_writable
+    narrowed_w: Floats = np.fmin(headroom_w, left_w)
     return narrowed_w
 
 
@@ -184,18 +184,18 @@ def _running_w(power_w: Floats, want_w: Floats) -> Floats:
     return np.where(want_w > 0, 0.0, np.fmax(power_w, 0.0))
 
 
-def _share_w(homes: Homes, room_w: Floats, want_w: Floats, energy_wh: Floats, fixed: Bools) -> Floats:
+def _share_w(homes: Homes, headroom_w: Floats, want_w: Floats, energy_wh: Floats, fixed: Bools) -> Floats:
     """The room of each home, shared; the room itself where everybody gets what it could use."""
-    tight = np.isfinite(room_w) & (homes.total(want_w) > room_w)
+    tight = np.isfinite(headroom_w) & (homes.total(want_w) > headroom_w)
     if not tight.any():
-        return room_w
-    whole_w, room_w = room_w, np.where(tight, room_w, 0.0)
+        return headroom_w
+    whole_w, headroom_w = headroom_w, np.where(tight, headroom_w, 0.0)
     first = fixed | (energy_wh <= 0)
     share_w = want_w * first
     fixed_w = homes.total(share_w)
-    share_w = share_w * np.minimum(room_w / np.maximum(fixed_w, 1e-9), 1.0)
+    share_w = share_w * np.minimum(headroom_w / np.maximum(fixed_w, 1e-9), 1.0)
     open_w = np.where(first, 0.0, want_w)
-    left_w = np.maximum(room_w - fixed_w, 0.0)
+    left_w = np.maximum(headroom_w - fixed_w, 0.0)
     for _ in range(SHARE_ROUNDS):
         weight = energy_wh * (open_w > 0)
         total = homes.total(weight)

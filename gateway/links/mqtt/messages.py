@@ -134,7 +134,7 @@ class MqttLink:
     def acknowledge(self, token: AckToken) -> None:
         self.telemetry.acknowledge(token.generation, token.packet_ids)
 
-    def hold_telemetry(self, on: bool) -> None:
+    def pause_telemetry(self, on: bool) -> None:
         if on:
             self.telemetry.pause_reading()
         else:

@@ -150,10 +150,10 @@ class MqttPointLinks:
                 self._schedule(hub, device, self._clock.mono_ms())
         device.users += 1
         self._idle.pop((hub_key, device_key), None)
-        self.look()
+        self.observe()
         return hub, device
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """There may be somebody to greet."""
         self._wake.set()
 
@@ -342,7 +342,7 @@ class MqttPointLink:
             if connection.stats.lost["refused"]:
                 raise PeerRefused(f"{self._settings.url}: the broker refuses us") from error
             raise LinkDown(f"{self._settings.url}: not connected") from error
-        self._links.look()
+        self._links.observe()
 
     async def close(self) -> None:
         if self._device is not None:

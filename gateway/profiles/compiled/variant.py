@@ -1,6 +1,6 @@
 """A product with values at addresses, compiled: what to poll, what it means, what to write.
 
-One program per firmware variant: the profile itself and each overlay laid over it.
+One variant per firmware variant: the profile itself and each overlay laid over it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -194,11 +194,11 @@ class PointProduct:
 
     @property
     def programs(self) -> list[ProductVariant]:
-        return [self.base, *(program for _, program in self._overlays)]
+        return [self.base, *(variant for _, variant in self._overlays)]
 
     def variant(self, values: Mapping[str, Value]) -> ProductVariant:
-        """The program for a device that has been identified: the first overlay whose rules hold, else the base."""
-        for when, program in self._overlays:
+        """The variant for a device that has been identified: the first overlay whose rules hold, else the base."""
+        for when, variant in self._overlays:
             if all(holds(match, values) for match in when):
-                return program
+                return variant
         return self.base

@@ -54,13 +54,13 @@ class DeviceAuthority:
         fleet = self._fleet
         control, plate = fleet.control, fleet.nameplate
         # Their event's index is a new one now: it is the one that has the device when it is first looked at.
-        self._left_event = dict.fromkeys(np.flatnonzero(control.held[: fleet.n] == Authority.LEFT).tolist())
+        self._left_event = dict.fromkeys(np.flatnonzero(control.authority[: fleet.n] == Authority.OWNER).tolist())
         held = np.zeros(fleet.n, dtype=np.bool_)
         held[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
-        control.held[: fleet.n] = np.where(held, Authority.CONTROLLED, Authority.FREE)
+        control.authority[: fleet.n] = np.where(held, Authority.CONTROLLED, Authority.DEVICE)
         for slot in [slot for slot in self._left_event if held[slot]]:
             del self._left_event[slot]
-        control.held[list(self._left_event)] = Authority.LEFT
+        control.authority[list(self._left_event)] = Authority.OWNER
         control.event[: fleet.n] = -1
         control.release_mono_ms[: fleet.n] = NEVER_MS
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
@@ -92,12 +92,12 @@ class DeviceAuthority:
         timed = fleet.nameplate.timed[:n]
         slack_ms = LEASE_MARGIN_MS + (1000 * fleet.nameplate.overrun_s[:n]).astype(np.int64)
         over = timed & (control.lease_end_mono_ms + slack_ms < now.mono_ms)
-        ended = (control.held == Authority.CONTROLLED) & over
+        ended = (control.authority == Authority.CONTROLLED) & over
         self.stats.leases_run_out += int(ended.sum())
         told = (control.cmd_applied >= control.cmd_sent) | (
             (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
         )
-        freed = ended | ((control.held == Authority.RELEASING) & (told | over))
+        freed = ended | ((control.authority == Authority.RELEASING) & (told | over))
         if freed.any():
             self._free(np.flatnonzero(freed))
             changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
@@ -110,7 +110,7 @@ class DeviceAuthority:
             for slot in slots.tolist():
                 self._left_event[slot] = int(control.event[slot])
             self._free(slots)
-            control.held[slots] = Authority.LEFT
+            control.authority[slots] = Authority.OWNER
             self.stats.overridden += len(slots)
             changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
             log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
@@ -133,7 +133,7 @@ class DeviceAuthority:
         control, live = self._fleet.control, self._fleet.live
         n = len(self._adopt)
         # What was written or handed back since the start is known better than by what is read.
-        self._adopt &= control.held[:n] == Authority.CONTROLLED
+        self._adopt &= control.authority[:n] == Authority.CONTROLLED
         # A reading from before the restart shows a power that a ramp has left behind.
         heard = self._adopt & (live.seen_mono_ms[:n] > self._began_mono_ms) & np.isfinite(live.battery_w[:n])
         # A product that does not tell who steers it may still be ours.
@@ -177,14 +177,14 @@ class DeviceAuthority:
         control, plate = self._fleet.control, self._fleet.nameplate
         tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= reserve.STEP_PCT
         told = np.isfinite(self._fleet.live.reserve_pct[:n])
-        result: Bools = taking & (control.held[:n] == Authority.FREE) & self.unguaranteed(n) & told & ~tried
+        result: Bools = taking & (control.authority[:n] == Authority.DEVICE) & self.unguaranteed(n) & told & ~tried
         if result.any():
             result &= ~reserve.unsure(self._fleet.live.view(n), plate.view(n), control.view(n))
         return result
 
     def _free(self, slots: NDArray[np.intp]) -> None:
         control = self._fleet.control
-        control.held[slots] = Authority.FREE
+        control.authority[slots] = Authority.DEVICE
         control.event[slots] = -1
         control.idle[slots] = False
         control.setpoint_w[slots] = 0
@@ -202,15 +202,15 @@ class DeviceAuthority:
             s for s, event in self._left_event.items() if s >= len(holder) or event is None or holder[s] != event
         ]:
             del self._left_event[slot]
-            self._fleet.control.held[slot] = Authority.FREE
-            snapshot.control.held[slot] = Authority.FREE
+            self._fleet.control.authority[slot] = Authority.DEVICE
+            snapshot.control.authority[slot] = Authority.DEVICE
 
     def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
         """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp. Those
         whose owners want it `at_once` go at once, as many as that is no step of the fleet."""
         control = self._fleet.control.view(snapshot.n)
         control.release_mono_ms[taking] = NEVER_MS
-        over = (snapshot.control.held == Authority.CONTROLLED) & ~taking
+        over = (snapshot.control.authority == Authority.CONTROLLED) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
             # The batteries of a home go together: one that is back covers the load the other is still feeding.
@@ -222,13 +222,13 @@ class DeviceAuthority:
         if wanting.any():
             power_w = snapshot.control.setpoint_w.astype(np.float64)
             due = (due & ~wanting) | in_turn(wanting, power_w, self._settings.step_w)
-        result: Bools = ~taking & (due | (snapshot.control.held == Authority.RELEASING))
+        result: Bools = ~taking & (due | (snapshot.control.authority == Authority.RELEASING))
         return result
 
     def unattended(self, snapshot: Snapshot, now: Now) -> Bools:
         """Devices without a timer of their own whose lease nobody renewed: they do not revert unless told to."""
         over = snapshot.control.lease_end_mono_ms < now.mono_ms
-        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.held == Authority.CONTROLLED)
+        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.authority == Authority.CONTROLLED)
         return result
 
     def spread_s(self, slots: NDArray[np.integer]) -> float:

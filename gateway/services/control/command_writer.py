@@ -23,7 +23,7 @@ from gateway.services.settings import ControlSettings
 log = logging.getLogger(__name__)
 
 EPOCH_BITS = 32
-HOLD_TELEMETRY_FROM = 500
+PAUSE_TELEMETRY_FROM = 500
 OWED_MAX = 10_000
 
 
@@ -75,7 +75,7 @@ class CommandWriter:
         into the same journal commit as the release plan. While the journal fails no device is newly taken; the rest
         goes on."""
         slots = todo.slots
-        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.held[run(slots)] == Authority.FREE)
+        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.authority[run(slots)] == Authority.DEVICE)
         owed = self._owed + changes
         changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
@@ -183,14 +183,14 @@ class CommandWriter:
     async def _send(self, batch: CommandBatch) -> WriteReport:
         """Write under one deadline; a large fan-out has the loop to itself."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.write_deadline_s * 1000)
-        large = len(batch) >= HOLD_TELEMETRY_FROM
+        large = len(batch) >= PAUSE_TELEMETRY_FROM
         if large:
-            self._link.hold_telemetry(True)
+            self._link.pause_telemetry(True)
         try:
             report = await self._link.write(batch, deadline_mono_ms=deadline_ms)
         finally:
             if large:
-                self._link.hold_telemetry(False)
+                self._link.pause_telemetry(False)
         counts = np.bincount(report.delivery, minlength=len(WriteOutcome)).tolist()
         for delivery in WriteOutcome:
             self.stats.deliveries[delivery] += counts[delivery]
@@ -201,7 +201,7 @@ class CommandWriter:
         released = batch.op == CommandOp.RELEASE
         control, sent_ms = self._fleet.control, self._clock.mono_ms()
         before_w = control.setpoint_w[at].copy()
-        moved = (batch.setpoint_w != before_w) | (control.held[at] == Authority.FREE)
+        moved = (batch.setpoint_w != before_w) | (control.authority[at] == Authority.DEVICE)
         control.before_w[at] = np.where(moved, before_w, control.before_w[at])
         control.changed_mono_ms[at] = np.where(moved, sent_ms, control.changed_mono_ms[at])
         control.ran_high_w[at] = np.maximum(control.ran_high_w[at], batch.setpoint_w)
@@ -213,11 +213,11 @@ class CommandWriter:
         control.idle[at] = batch.op == CommandOp.BLOCK
         if not released.any():
             control.event[at] = holder[at]
-            control.held[at] = Authority.CONTROLLED
+            control.authority[at] = Authority.CONTROLLED
             control.lease_end_mono_ms[at] = sent_ms + batch.lease_s * 1000
             return
         control.event[at] = np.where(released, control.event[at], holder[at])
-        control.held[at] = np.where(released, Authority.RELEASING, Authority.CONTROLLED)
+        control.authority[at] = np.where(released, Authority.RELEASING, Authority.CONTROLLED)
         control.lease_end_mono_ms[at] = np.where(
             released, control.lease_end_mono_ms[at], sent_ms + batch.lease_s * 1000
         )

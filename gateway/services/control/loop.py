@@ -1,8 +1,8 @@
 """The control loop: one tick a second, setpoints out. Holds state and awaits; the domain decides.
 
-A tick settles who has which device, asks `claims` which event may have it, `limits` what it may do, `course` what it is
-wanted to do, plans the writes, makes the release plan durable, writes, and notes what became of it. Nothing is written
-to a device from anywhere else.
+A tick settles who has which device, asks `claims` which event may have it, `limits` what it may do, `tracking` what it
+is wanted to do, plans the writes, makes the release plan durable, writes, and notes what became of it. Nothing is
+written to a device from anywhere else.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class _Seen:
     follows: Bools
     power: Power
     left: Mapping[int, Slots]
-    steered: Tracked
+    tracked: Tracked
 
 
 class ControlLoop:
@@ -114,8 +114,10 @@ class ControlLoop:
             settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, halted=self._halted
         )
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
-        self._custody = DeviceAuthority(settings, fleet=fleet)
-        self.upkeep = Maintenance(settings.upkeep, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000)
+        self._authority = DeviceAuthority(settings, fleet=fleet)
+        self.maintenance = Maintenance(
+            settings.maintenance, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000
+        )
         self._courses: Mapping[int, Tracking] = {}
         self._progress: Mapping[int, Progress] = {}
         self._attributed: Mapping[int, float] = {}
@@ -124,37 +126,37 @@ class ControlLoop:
         self._last_tick_ms: int | None = None
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._feeders_w: Floats = np.empty(0)
-        self.watch = QuarantineWatch(fleet)
+        self.quarantine = QuarantineWatch(fleet)
         self.stranded = Stranded(fleet)
         self._unclear = UnclearWatch(fleet)
-        self.ledger = DeliveryRecords(fleet, telling=telling)
+        self.records = DeliveryRecords(fleet, telling=telling)
         self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes = self._writer.stats
-        self.custody = self._custody.stats
+        self.authority_stats = self._authority.stats
         self.tick_seconds = Histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
         self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
         self.histograms = (self.tick_seconds, self.tick_lateness)
 
-    def restore(self, remembered: JournalState) -> None:
+    def load(self, remembered: JournalState) -> None:
         """Take over release plans and quarantines. Devices that were under control are so still, until their lease (at
         most the product's whole one) has run out; what they were told is read from what they do."""
-        self.watch.restore(remembered.quarantined)
-        self.stranded.restore(remembered)
-        self._custody.adopt(remembered.controlled, self._clock.now(), newest_cmd=self._writer.newest_cmd)
+        self.quarantine.load(remembered.quarantined)
+        self.stranded.load(remembered)
+        self._authority.adopt(remembered.controlled, self._clock.now(), newest_cmd=self._writer.newest_cmd)
 
     async def trust(self, name: str) -> bool:
         """Let a device or product out of quarantine, durably; whether it was in it. Raises StorageError."""
-        changes = self.watch.trust([name])
+        changes = self.quarantine.trust([name])
         if not changes:
             return False
         await self._journal.commit(changes)
-        self.watch.trusted([name])
+        self.quarantine.trusted([name])
         log.warning("a quarantine was lifted", extra={"of": name})
         return True
 
-    def take_acks(self, batch: AckBatch) -> None:
+    def observe_acks(self, batch: AckBatch) -> None:
         """Devices' answers to commands; older ones than the newest command are counted only."""
         control = self._fleet.control
         newest = batch.cmd == control.cmd_sent[batch.slots]
@@ -191,7 +193,7 @@ class ControlLoop:
     async def _warm_up(self) -> None:
         """After a restart in mid-event: wait a little for readings, so that the ramp starts from measured power."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.warm_up_s * 1000)
-        while self._clock.mono_ms() < deadline_ms and not self._custody.heard():
+        while self._clock.mono_ms() < deadline_ms and not self._authority.heard():
             await asyncio.sleep(0.1)
 
     async def tick(self) -> None:
@@ -200,39 +202,39 @@ class ControlLoop:
         dt_s = self._settings.tick_s if self._last_tick_ms is None else (now.mono_ms - self._last_tick_ms) / 1000
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
-        changes = self._custody.settle(now)
-        events = [] if self._halted() else [*self._dispatcher.active(now), *self.upkeep.events(now)]
-        claims = self._dispatcher.claims(events, now, self.upkeep.members)
+        changes = self._authority.settle(now)
+        events = [] if self._halted() else [*self._dispatcher.active(now), *self.maintenance.events(now)]
+        claims = self._dispatcher.claims(events, now, self.maintenance.members)
         snapshot = self._fleet.snapshot()
-        self._bar(events, claims, snapshot, now)
-        self._custody.return_left(claims.holder, snapshot)
-        self._unclear.look(snapshot, now)
+        self._exclude(events, claims, snapshot, now)
+        self._authority.return_left(claims.holder, snapshot)
+        self._unclear.observe(snapshot, now)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
-        follows = self.watch.follows(snapshot, now)
-        changes += self.watch.look(snapshot, allowed, follows, now)
+        follows = self.quarantine.follows(snapshot, now)
+        changes += self.quarantine.observe(snapshot, allowed, follows, now)
         power = power_of(snapshot, now, self._seen_mono_ms)
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
         keep_parts(snapshot, power.heard_s > 0)
-        steered = track(
+        tracked = track(
             events, claims, self._courses, snapshot, allowed, follows, power, now, dt_s, self._params(),
             stalled=self._writer.reach < REACH_MIN,
         )  # fmt: skip
-        self._courses, self._progress = steered.courses, steered.progress
+        self._courses, self._progress = tracked.courses, tracked.progress
         seen = _Seen(
             now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, power=power,
-            left=self._left(events, snapshot, now), steered=steered,
+            left=self._left(events, snapshot, now), tracked=tracked,
         )  # fmt: skip
         low, todo = self._plan(seen)
         changes += self._account(seen)
         names = self._names()
-        self.unmeasured.look(events, claims, power, names)
+        self.unmeasured.observe(events, claims, power, names)
         self._fleet.writing = low.copy()
         self._fleet.writing[todo.slots] = True
         if low.any():
             await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
         written = await self._writer.carry_out(todo, claims.holder, changes, now, names=names)
         self._fleet.writing = np.zeros(0, dtype=np.bool_)
-        self.ledger.written(written.slots, written.setpoint_w, written.cmd, now)
+        self.records.written(written.slots, written.setpoint_w, written.cmd, now)
 
     def _halted(self) -> bool:
         """Whether nobody is to be given power any more: devices are only handed back."""
@@ -245,7 +247,7 @@ class ControlLoop:
             horizon_s=settings.horizon_s,
             program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
             feeder_w=self._feeder_w(),
-            upkeep_feeder_w=self.upkeep.feeder_w(),
+            maintenance_feeder_w=self.maintenance.feeder_w(),
         )
 
     def _feeder_w(self) -> Floats | None:
@@ -259,40 +261,44 @@ class ControlLoop:
             self._feeders_w = np.array([feeders.ceilings_kw.get(name, default_kw) * 1000 for name in names])
         return self._feeders_w
 
-    def _bar(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
+    def _exclude(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
         """Write down who is kept out, and what the programs of each device ask of limits."""
         control = snapshot.control
         chosen = self._dispatcher.holds.bars(self._fleet, now)
         chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)
         # one home is held at once; a whole group that is held in one breath is no step either
-        stopping = (chosen & ~control.bars != 0) & (control.held == Authority.CONTROLLED) & (control.setpoint_w != 0)
+        stopping = (
+            (chosen & ~control.exclusions != 0)
+            & (control.authority == Authority.CONTROLLED)
+            & (control.setpoint_w != 0)
+        )
         if stopping.any():
             at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._settings.step_w)
-            chosen &= np.where(stopping & ~at_once, control.bars, chosen)
-        control.bars[:] = self.watch.bars() | chosen
-        control.bars[list(self._fleet.moving)] |= np.uint8(ExclusionReason.MOVING)
+            chosen &= np.where(stopping & ~at_once, control.exclusions, chosen)
+        control.exclusions[:] = self.quarantine.bars() | chosen
+        control.exclusions[list(self._fleet.moving)] |= np.uint8(ExclusionReason.MOVING)
         control.pays_export[:] = pays_export(events, claims)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 
     def _plan(self, seen: _Seen) -> tuple[Bools, Plan]:
         """Whose reserve is to be raised first, and what to write."""
-        now, snapshot, steered = seen.now, seen.snapshot, seen.steered
-        opted_out = (snapshot.control.bars & np.uint8(ExclusionReason.OPTED_OUT)) != 0
+        now, snapshot, tracked = seen.now, seen.snapshot, seen.tracked
+        opted_out = (snapshot.control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         # an owner's word that nobody understood may have been a no
         opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
-        taking = steered.taking & ~opted_out
-        unguaranteed = self._custody.unguaranteed(snapshot.n)
+        taking = tracked.taking & ~opted_out
+        unguaranteed = self._authority.unguaranteed(snapshot.n)
         resting = rest(
-            snapshot, now, idle=steered.idle, by_itself=steered.by_itself, guaranteed=~unguaranteed,
+            snapshot, now, idle=tracked.idle, by_itself=tracked.by_itself, guaranteed=~unguaranteed,
             after_s=self._settings.rest_after_s,
         )  # fmt: skip
         taking &= ~resting.free
-        stopped = taking & (snapshot.control.held == Authority.FREE) & (steered.wanted_w == 0)
+        stopped = taking & (snapshot.control.authority == Authority.DEVICE) & (tracked.wanted_w == 0)
         taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
         # who is not to be written is not told a reserve either
-        low = self._custody.reserves_due(taking & seen.allowed.controllable)
+        low = self._authority.reserves_due(taking & seen.allowed.controllable)
         taking &= ~low
-        taking &= ~self._custody.unattended(snapshot, now)
+        taking &= ~self._authority.unattended(snapshot, now)
         if self._releasing_untimed:
             taking &= snapshot.nameplate.timed
         # what an owner wants is not spread, whether for good or out of one event
@@ -300,12 +306,12 @@ class ControlLoop:
             opted_out[slots] = True
         # nor, while everything is handed back, what nobody has confirmed: the release overtakes what is on its way
         opted_out |= self._halted() & (snapshot.control.cmd_applied < snapshot.control.cmd_sent)
-        release = self._custody.turns(snapshot, taking, now, opted_out)
+        release = self._authority.turns(snapshot, taking, now, opted_out)
         # what must not go on as it does is given no other setpoint then: its turn has come
         release |= self._halted() & seen.allowed.must_narrow & ~taking
         todo = plan(
-            snapshot, seen.allowed, now, PlanParams(), wanted_w=steered.wanted_w, members=taking, release=release,
-            deaf=~seen.follows, blocked=resting.blocked,
+            snapshot, seen.allowed, now, PlanParams(), wanted_w=tracked.wanted_w, members=taking, release=release,
+            unresponsive=~seen.follows, blocked=resting.blocked,
         )  # fmt: skip
         self.stats.outside += todo.outside
         return low, todo
@@ -323,19 +329,19 @@ class ControlLoop:
             measured_w = np.where(seen.power.measured, live.battery_w, np.nan)
             self._attributed = attributed_w(running, claims, measured_w, net_w, wanted_w)
             sight = Sight(
-                snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.steered.asked_w,
-                wanted_w=seen.steered.wanted_w, silent=self.watch.silent,
+                snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.tracked.asked_w,
+                wanted_w=seen.tracked.wanted_w, silent=self.quarantine.silent,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
-            self.ledger.look(running, claims, groups, seen.left, sight, now)
+            self.records.observe(running, claims, groups, seen.left, sight, now)
         else:
             self._attributed = {}
-        self.upkeep.look(edges, self._dispatcher, snapshot, seen.power, now)
-        return changes + list(self.ledger.over(self._dispatcher.by_index(), now))
+        self.maintenance.observe(edges, self._dispatcher, snapshot, seen.power, now)
+        return changes + list(self.records.over(self._dispatcher.by_index(), now))
 
     def _left(self, events: Sequence[ActiveEvent], snapshot: Snapshot, now: Now) -> dict[int, Slots]:
         """Devices whose owners want no part, by event."""
-        everywhere = np.flatnonzero(snapshot.control.bars & np.uint8(ExclusionReason.OPTED_OUT)).astype(np.int32)
+        everywhere = np.flatnonzero(snapshot.control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)).astype(np.int32)
         out: dict[int, Slots] = {}
         for event in events:
             own = self._dispatcher.opted_out(event, now)
@@ -353,13 +359,13 @@ class ControlLoop:
         self._releasing_all = release
         control, plate, n = self._fleet.control, self._fleet.nameplate, self._fleet.n
         if not release:
-            if not (~plate.timed[:n] & (control.held[:n] == Authority.CONTROLLED)).any():
+            if not (~plate.timed[:n] & (control.authority[:n] == Authority.CONTROLLED)).any():
                 return
             self._releasing_untimed = True
-        bound_s = self._custody.spread_s(np.arange(n)) + RELEASE_SLACK_S
+        bound_s = self._authority.spread_s(np.arange(n)) + RELEASE_SLACK_S
         deadline_ms = self._clock.mono_ms() + round(bound_s * 1000)
         while self._clock.mono_ms() < deadline_ms:
-            waiting = np.isin(control.held[:n], (int(Authority.CONTROLLED), int(Authority.RELEASING)))
+            waiting = np.isin(control.authority[:n], (int(Authority.CONTROLLED), int(Authority.RELEASING)))
             if not (waiting if release else waiting & ~plate.timed[:n]).any():
                 return
             await asyncio.sleep(0.2)
@@ -380,12 +386,12 @@ class ControlLoop:
             out.append("control: no tick lately")
         if self._dispatcher.stopped:
             out.append("dispatch is stopped by an operator")
-        out += [f"product {name}: lost all at once, frozen" for name in self.watch.frozen]
+        out += [f"product {name}: lost all at once, frozen" for name in self.quarantine.frozen]
         return out + self.stranded.reasons() + self.unmeasured.reasons()
 
     def idle(self) -> bool:
         """Whether no program's event runs and nobody is under control."""
-        held = self._fleet.control.held[: self._fleet.n]
+        held = self._fleet.control.authority[: self._fleet.n]
         return (
             not any(index >= 0 for index in self._progress)
             and not np.isin(held, (int(Authority.CONTROLLED), int(Authority.RELEASING))).any()
@@ -401,7 +407,7 @@ class ControlLoop:
 
     def unguaranteed(self) -> int:
         """Devices whose reserve is ours to hold only while a lease runs: their own is lower than the owner's."""
-        return int(self._custody.unguaranteed(self._fleet.n).sum())
+        return int(self._authority.unguaranteed(self._fleet.n).sum())
 
     def availability(self) -> list[Availability]:
         """What each group can sustain from now on, by the newest tick."""

@@ -81,7 +81,7 @@ class Maintenance:
         """The devices of each, by index."""
         return self._members
 
-    def look(
+    def observe(
         self, edges: Iterable[Transition], dispatcher: Dispatcher, snapshot: Snapshot, power: Power, now: Now
     ) -> None:
         """After a tick: events that have ended begin a time of recovery; who needs what is looked up now and then."""
@@ -121,7 +121,7 @@ class Maintenance:
     def _may_charge(self, snapshot: Snapshot) -> Bools:
         plate = snapshot.nameplate
         may: Bools = plate.enrolled & plate.steerable & plate.grid_charge_allowed & plate.fuse_protected
-        may &= snapshot.control.bars == 0
+        may &= snapshot.control.exclusions == 0
         return may
 
     def _recovering(self, snapshot: Snapshot, now: Now) -> Slots:

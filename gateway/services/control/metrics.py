@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gateway import former_names
 from gateway.clock import Clock
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
@@ -38,10 +39,13 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
             value=int(np.count_nonzero(fleet.live.unclear[:n] & member)),
             labels=(("member", str(member.name).lower()),),
         )
-    for held in Authority:
-        count = int(np.count_nonzero(fleet.control.held[:n] == held))
-        label = (("held", held.name.lower()),)
-        yield Sample(name="gateway_devices_held", help="Devices by who has them.", value=count, labels=label)
+    for authority in Authority:
+        count, name = int(np.count_nonzero(fleet.control.authority[:n] == authority)), authority.name.lower()
+        label = (("authority", name),)
+        yield Sample(name="gateway_devices_authority", help="Devices by who has them.", value=count, labels=label)
+        former = (("held", former_names.authority(name)),)
+        text = "Former name of gateway_devices_authority."
+        yield Sample(name="gateway_devices_held", help=text, value=count, labels=former)
 
 
 def control_samples(control: ControlLoop) -> Iterable[Sample]:
@@ -63,8 +67,8 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         ("gateway_reserves_raised", "Reserves raised on devices to their owner's.", control.writes.reserves),
         ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
         ("gateway_journal_changes_lost", "Changes the journal never took.", control.writes.forgotten),
-        ("gateway_overrides", "Devices their owners took back.", control.custody.overridden),
-        ("gateway_leases_run_out", "Leases that ended without a refresh.", control.custody.leases_run_out),
+        ("gateway_overrides", "Devices their owners took back.", control.authority_stats.overridden),
+        ("gateway_leases_run_out", "Leases that ended without a refresh.", control.authority_stats.leases_run_out),
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
     yield Sample(
@@ -79,7 +83,7 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
     )
     yield Sample(
         name="gateway_silent_devices", help="Devices that have not followed their setpoints for a minute.",
-        value=int(control.watch.silent.sum()),
+        value=int(control.quarantine.silent.sum()),
     )  # fmt: skip
     yield Sample(
         name="gateway_measured_power_ratio", help="Part of steered power that is measured; 1 while nothing is steered.",
@@ -111,7 +115,7 @@ def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[S
     """What was decided, who is kept out, what upkeep does."""
     for outcome, count in dispatcher.outcomes.items():
         yield _counter("gateway_events_decided", "Events decided.", count, "outcome", outcome)
-    watch, upkeep = control.watch, control.upkeep
+    watch, upkeep = control.quarantine, control.maintenance
     for name, text, value, kind in (
         ("gateway_holds", "Holds that are set.", len(dispatcher.holds), "gauge"),
         ("gateway_quarantined", "Devices and products in quarantine.", len(watch.quarantined), "gauge"),

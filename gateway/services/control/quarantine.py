@@ -33,7 +33,7 @@ class QuarantineWatch:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._conduct = Conduct()
-        self._barred: Bools = np.zeros(0, dtype=np.bool_)
+        self._excluded: Bools = np.zeros(0, dtype=np.bool_)
         self._frozen: frozenset[int] = frozenset()
         self._looked_ms: int | None = None
         self._version = -1
@@ -42,7 +42,7 @@ class QuarantineWatch:
         self.proven = 0
         self.freezes = 0
 
-    def restore(self, quarantined: Mapping[str, str]) -> None:
+    def load(self, quarantined: Mapping[str, str]) -> None:
         self.quarantined = dict(quarantined)
         self._version = -1
 
@@ -85,15 +85,15 @@ class QuarantineWatch:
     def _quarantined(self) -> Bools:
         """Devices in quarantine, by their own doing or their product's."""
         fleet = self._fleet
-        if self._version != fleet.version or len(self._barred) != fleet.n:
+        if self._version != fleet.version or len(self._excluded) != fleet.n:
             self._version = fleet.version
-            barred = np.zeros(fleet.n, dtype=np.bool_)
-            barred[[fleet.slot_of[name] for name in self.quarantined if name in fleet.slot_of]] = True
+            excluded = np.zeros(fleet.n, dtype=np.bool_)
+            excluded[[fleet.slot_of[name] for name in self.quarantined if name in fleet.slot_of]] = True
             products = [name.removeprefix(PRODUCT) for name in self.quarantined if name.startswith(PRODUCT)]
             numbers = [fleet.profiles.index(name) for name in products]
-            barred |= np.isin(fleet.nameplate.profile[: fleet.n], numbers)
-            self._barred = barred
-        return self._barred
+            excluded |= np.isin(fleet.nameplate.profile[: fleet.n], numbers)
+            self._excluded = excluded
+        return self._excluded
 
     def follows(self, snapshot: Snapshot, now: Now) -> Bools:
         """Who does as it is told, or still has time to."""
@@ -102,7 +102,7 @@ class QuarantineWatch:
         keep_up(self._conduct, snapshot, now)
         return responsive(self._conduct, snapshot, now, ResponseParams())
 
-    def look(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
+    def observe(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
         """Judge what devices did since the last tick; what the journal should remember. It counts at once."""
         self.silent = unresponsive_for_s(self._conduct, follows, now) >= SILENT_S
         if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOSS_EVERY_MS:

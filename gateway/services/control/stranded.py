@@ -22,7 +22,7 @@ class Stranded:
         self._fleet = fleet
         self._profile_of: dict[str, str] = {}
 
-    def restore(self, remembered: JournalState) -> None:
+    def load(self, remembered: JournalState) -> None:
         """Find them once all devices that can be are enrolled."""
         kept = {name for name in (*remembered.controlled, *remembered.prior) if name not in self._fleet.slot_of}
         self._profile_of = dict.fromkeys(sorted(kept), "not enrolled")

@@ -22,7 +22,7 @@ class UnclearWatch:
         self._new: dict[int, int] = {}
         self._told_mono_ms: int | None = None
 
-    def look(self, snapshot: Snapshot, now: Now) -> None:
+    def observe(self, snapshot: Snapshot, now: Now) -> None:
         """Compare with the last tick."""
         unclear = snapshot.live.unclear
         if unclear.any() or self._before.any():

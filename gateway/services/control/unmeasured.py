@@ -28,7 +28,7 @@ class MeasurementGap:
     part: float = 0.0
     open: bool = False
 
-    def look(self, devices: int, part: float) -> bool:
+    def observe(self, devices: int, part: float) -> bool:
         """Take over what is so now; whether the gap has opened or closed."""
         was = self.open
         self.devices, self.part = devices, part
@@ -43,15 +43,17 @@ class Unmeasured:
         self.fleet = MeasurementGap()
         self._gaps: dict[int, MeasurementGap] = {}
 
-    def look(self, events: Sequence[ActiveEvent], claims: Claims, power: Power, names: Mapping[int, EventId]) -> None:
+    def observe(
+        self, events: Sequence[ActiveEvent], claims: Claims, power: Power, names: Mapping[int, EventId]
+    ) -> None:
         """After a tick. `names`: the events' ids by index."""
-        self.fleet.look(*power.unmeasured(np.ones(len(power.measured), dtype=np.bool_)))
+        self.fleet.observe(*power.unmeasured(np.ones(len(power.measured), dtype=np.bool_)))
         steering = [event for event in events if event.actuates]
         for index in self._gaps.keys() - {event.index for event in steering}:
             del self._gaps[index]
         for event in steering:
             gap = self._gaps.setdefault(event.index, MeasurementGap())
-            if gap.look(*power.unmeasured(claims.shares[event.index])):
+            if gap.observe(*power.unmeasured(claims.shares[event.index])):
                 _tell(gap, names.get(event.index, EventId("unknown")))
 
     def reasons(self) -> list[str]:

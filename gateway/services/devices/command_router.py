@@ -47,10 +47,10 @@ class CommandRouter:
     def acknowledge(self, token: AckToken) -> None:
         """Tokens go to the link they came from, never through here."""
 
-    def hold_telemetry(self, on: bool) -> None:
-        self._main.hold_telemetry(on)
+    def pause_telemetry(self, on: bool) -> None:
+        self._main.pause_telemetry(on)
         for _, link in self._others:
-            link.hold_telemetry(on)
+            link.pause_telemetry(on)
 
     def start_over(self) -> None:
         self._main.start_over()

@@ -130,62 +130,62 @@ class DeviceControl:
         """Whether somebody else has written what we had written."""
         return self._foreign >= FOREIGN_POLLS
 
-    async def obey(self, command: Command, program: ProductVariant, link: PointLink) -> Done:
+    async def obey(self, command: Command, variant: ProductVariant, link: PointLink) -> Done:
         """Carry out one command. Raises LinkDown, PeerBusy and ProtocolViolation: then its effect is unknown."""
         if command.valid_until_ms < self._clock.now().utc_ms:
             return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.EXPIRED)
         if command.cmd <= self._newest_cmd:
             return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.OLDER)
         self._newest_cmd = command.cmd
-        steps = program.sequence(command.op, command.setpoint_w)
-        stops = command.op is CommandOp.RELEASE and program.control is not None and program.control.stop_only
+        steps = variant.sequence(command.op, command.setpoint_w)
+        stops = command.op is CommandOp.RELEASE and variant.control is not None and variant.control.stop_only
         if not steps and not stops:
             return self._refuse(f"the product has no {command.op.name.lower()}")
         try:
             if command.op in (CommandOp.SETPOINT, CommandOp.HOLD, CommandOp.BLOCK):
-                return await self._power(command, steps, program, link)
+                return await self._power(command, steps, variant, link)
             if command.op is CommandOp.RELEASE:
-                return await self._release(steps, program, link)
-            todo = self._actions(steps, command, program)
-            return await self._confirmed(await self._send(todo, program, link), program, link)
+                return await self._release(steps, variant, link)
+            todo = self._actions(steps, command, variant)
+            return await self._confirmed(await self._send(todo, variant, link), variant, link)
         except Unwritable as error:
             self._stats.unwritable += 1
             return self._refuse(str(error))
         except PeerRefused as error:
             return self._refuse(str(error))
 
-    async def _power(self, command: Command, steps: tuple[Step, ...], program: ProductVariant, link: PointLink) -> Done:
-        unmet = program.unmet(self._values)
+    async def _power(self, command: Command, steps: tuple[Step, ...], variant: ProductVariant, link: PointLink) -> Done:
+        unmet = variant.unmet(self._values)
         if unmet:
             return self._refuse(unmet[0])
-        control = program.control
+        control = variant.control
         sequence = (*(() if self._engaged or control is None else control.begin), *steps)
         first = self._prior is None and control is not None
         if first and control is not None:
             # What cannot be written is refused before anything is remembered.
-            self._actions(sequence, command, program)
-            why = await self._save(control.saves, program, link)
+            self._actions(sequence, command, variant)
+            why = await self._save(control.saves, variant, link)
             if why:
                 return Done(delivery=WriteOutcome.NOT_SENT, result=CommandResult.NONE, why=why)
-        todo = self._actions(sequence, command, program)
+        todo = self._actions(sequence, command, variant)
         written: list[PointWrite] = []
         # The device's own timer may start with the first write.
         began_ms = self._clock.mono_ms()
         try:
-            await self._send(todo, program, link, written)
+            await self._send(todo, variant, link, written)
         except (PeerRefused, Unwritable) as error:
             if written:
-                await self._hand_back(program, link)
+                await self._hand_back(variant, link)
             elif first:
                 await self._forget()
             return self._refuse(str(error))
         self._engaged, self._refused_for = True, ""
         self._force(command, began_ms)
-        done = await self._confirmed(written, program, link)
+        done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
-            await self._hand_back(program, link)
-        elif program.control is not None:
-            self._watch(written, program)
+            await self._hand_back(variant, link)
+        elif variant.control is not None:
+            self._watch(written, variant)
             self._foreign = 0
         return done
 
@@ -193,13 +193,13 @@ class DeviceControl:
         self.in_force = command
         self._force_end_ms = from_ms + round(1000 * command.lease_s) if command else 0
 
-    async def _release(self, steps: tuple[Step, ...], program: ProductVariant, link: PointLink) -> Done:
+    async def _release(self, steps: tuple[Step, ...], variant: ProductVariant, link: PointLink) -> Done:
         self._force(None)
         self._watched = {}
-        saved = await self._still_ours(program, link)
-        todo = program.actions(steps, Quantities(), self._values, saved)
-        written = await self._send(todo, program, link)
-        done = await self._confirmed(written, program, link)
+        saved = await self._still_ours(variant, link)
+        todo = variant.actions(steps, Quantities(), self._values, saved)
+        written = await self._send(todo, variant, link)
+        done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
             return done
         if self._prior is not None:
@@ -208,11 +208,11 @@ class DeviceControl:
         self._engaged, self._touched, self._foreign = False, {}, 0
         return done
 
-    async def tidy(self, program: ProductVariant, link: PointLink) -> None:
+    async def tidy(self, variant: ProductVariant, link: PointLink) -> None:
         """Restore what an episode left behind that nobody ended: the device's timer did, or a crash of ours. Not before
         a whole lease has passed since the last command or the start: whoever goes on renews it in that time. A device
         that somebody else steers is left alone."""
-        control, watchdog = program.control, program.watchdog
+        control, watchdog = variant.control, variant.watchdog
         if not self.leaves or self.running or self.taken_over or control is None or watchdog is None:
             return
         if self._clock.mono_ms() - max(self._began_mono_ms, self._force_end_ms) < 1000 * watchdog.lease_s:
@@ -221,7 +221,7 @@ class DeviceControl:
             await self._forget()
             return
         try:
-            await self._release(control.release, program, link)
+            await self._release(control.release, variant, link)
         except (Unwritable, PeerRefused) as error:
             log.info("settings could not be restored", extra={"device": self._device, "why": str(error)})
 
@@ -235,28 +235,28 @@ class DeviceControl:
                 log.warning("a restored device is still on the list", extra={"device": self._device, "why": str(error)})
         self._book.pop(self._device, None)
 
-    async def _hand_back(self, program: ProductVariant, link: PointLink) -> None:
+    async def _hand_back(self, variant: ProductVariant, link: PointLink) -> None:
         """A sequence stopped half way: leave the device as it was, as far as it lets us."""
         self._stats.half_way += 1
-        control = program.control
+        control = variant.control
         try:
             if control is not None:
-                await self._release(control.release, program, link)
+                await self._release(control.release, variant, link)
         except GatewayError as error:
             log.warning("a device could not be handed back", extra={"device": self._device, "why": str(error)})
         self._force(None)
 
-    async def _save(self, names: tuple[str, ...], program: ProductVariant, link: PointLink) -> str:
+    async def _save(self, names: tuple[str, ...], variant: ProductVariant, link: PointLink) -> str:
         """Make durable what the settings are now; why not, or ""."""
         if names:
-            program.decode(await link.read(names), self._values)
-        given = {part.restore for step in self._release_steps(program) for part in (step.together or (step,))
+            variant.decode(await link.read(names), self._values)
+        given = {part.restore for step in self._release_steps(variant) for part in (step.together or (step,))
                  if part.or_value is not None}  # fmt: skip
         settings = {
             name: value
             for name in names
             if (value := self._values.get(name)) is not None
-            and not (name in given and self._is_ours(name, value, program))
+            and not (name in given and self._is_ours(name, value, variant))
         }
         unknown = [name for name in names if name not in settings and name not in given]
         if unknown:
@@ -270,58 +270,58 @@ class DeviceControl:
         return ""
 
     @staticmethod
-    def _is_ours(name: str, value: Value, program: ProductVariant) -> bool:
+    def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
         """Whether control itself puts a point to `value`: what is left of an episode, or still shown of it, is not what
         an owner had set."""
-        control = program.control
+        control = variant.control
         sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
         parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
         return any(part.write == name and part.value is not None and part.value == value for part in parts)
 
     @staticmethod
-    def _release_steps(program: ProductVariant) -> tuple[Step, ...]:
-        return program.control.release if program.control is not None else ()
+    def _release_steps(variant: ProductVariant) -> tuple[Step, ...]:
+        return variant.control.release if variant.control is not None else ()
 
-    async def _still_ours(self, program: ProductVariant, link: PointLink) -> dict[str, Value]:
+    async def _still_ours(self, variant: ProductVariant, link: PointLink) -> dict[str, Value]:
         """What to restore: settings that show something else than what we wrote are somebody's new choice and stay."""
         saved: dict[str, Value] = dict(self._prior or {})
-        touched = [name for name in saved if name in self._touched and program.points[name].readable]
+        touched = [name for name in saved if name in self._touched and variant.points[name].readable]
         if touched:
-            program.decode(await link.read(touched), self._values)
+            variant.decode(await link.read(touched), self._values)
         for name in touched:
             if self._values.get(name) is not None and not shows(
-                program.codecs[name], self._values, self._touched[name]
+                variant.codecs[name], self._values, self._touched[name]
             ):
                 saved[name] = self._values[name]
         return saved
 
     def _actions(
-        self, steps: Iterable[Step], command: Command, program: ProductVariant, *, left_s: float | None = None
+        self, steps: Iterable[Step], command: Command, variant: ProductVariant, *, left_s: float | None = None
     ) -> list[Action]:
         """What to do for a command, or for one that is in force already and has `left_s` of its lease."""
-        setpoint_w = program.quantised(command.setpoint_w) if command.op is CommandOp.SETPOINT else 0.0
+        setpoint_w = variant.quantised(command.setpoint_w) if command.op is CommandOp.SETPOINT else 0.0
         given = Quantities(
             setpoint_w=setpoint_w,
             lease_s=command.lease_s if left_s is None else left_s,
             renews=left_s is None,
             reserve_pct=command.reserve_pct,
-            **self._targets(setpoint_w, program),
+            **self._targets(setpoint_w, variant),
             count=self._beats,
         )
-        return program.actions(tuple(steps), given, self._values, self._prior or {})
+        return variant.actions(tuple(steps), given, self._values, self._prior or {})
 
-    def _targets(self, setpoint_w: float, program: ProductVariant) -> dict[str, float]:
+    def _targets(self, setpoint_w: float, variant: ProductVariant) -> dict[str, float]:
         """The grid power (+ = import) and the inverter's power (+ = out) at which the battery gives `setpoint_w`;
         nothing where the newest readings are too old, NaN where they are missing."""
         age_ms = self._clock.mono_ms() - self.read_mono_ms
-        if age_ms > 1000 * FOLLOW_AGE_PART * program.document.polling.live_s:
+        if age_ms > 1000 * FOLLOW_AGE_PART * variant.document.polling.live_s:
             return {}
-        now = program.canonical(self._values)
+        now = variant.canonical(self._values)
         grid_w, battery_w, pv_w = now.get("grid_w"), now.get("battery_w"), now.get("pv_w")
         return {"grid_target_w": grid_w + battery_w - setpoint_w, "inverter_target_w": setpoint_w + pv_w}
 
     async def _send(
-        self, todo: Iterable[Action], program: ProductVariant, link: PointLink, written: list[PointWrite] | None = None
+        self, todo: Iterable[Action], variant: ProductVariant, link: PointLink, written: list[PointWrite] | None = None
     ) -> list[PointWrite]:
         """Carry out actions in order; what was taken is added to `written`."""
         out: list[PointWrite] = [] if written is None else written
@@ -329,7 +329,7 @@ class DeviceControl:
             if isinstance(action, Wait):
                 await asyncio.sleep(action.s)
                 continue
-            self._spend(action, program)
+            self._spend(action, variant)
             self._stats.requests += 1
             await link.write(action)
             for write in action.writes:
@@ -339,11 +339,11 @@ class DeviceControl:
                     self._values[write.point] = write.value
         return out
 
-    def _spend(self, request: Request, program: ProductVariant) -> None:
+    def _spend(self, request: Request, variant: ProductVariant) -> None:
         """Count writes of what wears the device's memory. Raises Unwritable when a day's budget is used up."""
         today = self._clock.now().utc_ms // DAY_MS
         for write in request.writes:
-            most = program.points[write.point].writes_per_day_max
+            most = variant.points[write.point].writes_per_day_max
             if most is None:
                 continue
             day, count = self._written_today.get(write.point, (today, 0))
@@ -353,23 +353,23 @@ class DeviceControl:
                 raise Unwritable(f"{write.point}: {most} writes a day are used up")
             self._written_today[write.point] = (today, count + 1)
 
-    async def _confirmed(self, written: list[PointWrite], program: ProductVariant, link: PointLink) -> Done:
+    async def _confirmed(self, written: list[PointWrite], variant: ProductVariant, link: PointLink) -> Done:
         """Read back what the product shows."""
-        expected = {write.point: write for write in written if self._shown(write.point, program)}
+        expected = {write.point: write for write in written if self._shown(write.point, variant)}
         accepted = Done(delivery=WriteOutcome.ACCEPTED, result=CommandResult.APPLIED)
         if not expected:
             # A broker's acknowledgement is not the device's: what became of it is not known.
-            brokered = program.document.transport == "mqtt" and bool(written)
+            brokered = variant.document.transport == "mqtt" and bool(written)
             return Done(delivery=WriteOutcome.ACCEPTED, result=CommandResult.NONE) if brokered else accepted
-        settle_s = program.control.settle_s if program.control is not None else 0.0
-        lag_s = max(program.points[name].readback_s or 0.0 for name in expected)
+        settle_s = variant.control.settle_s if variant.control is not None else 0.0
+        lag_s = max(variant.points[name].readback_s or 0.0 for name in expected)
         late = ""
         # A product that shows what it was told after a while may take a little longer than it is known to.
         for _ in range(READBACKS_LATE if lag_s > 0 else 1):
             if max(settle_s, lag_s) > 0:
                 await asyncio.sleep(max(settle_s, lag_s))
-            program.decode(await link.read(list(expected)), self._values)
-            held = {n: shows(program.codecs[n], self._values, write) for n, write in expected.items()}
+            variant.decode(await link.read(list(expected)), self._values)
+            held = {n: shows(variant.codecs[n], self._values, write) for n, write in expected.items()}
             if all(held.values()):
                 return accepted
             late = next(name for name, holds in held.items() if not holds)
@@ -379,21 +379,21 @@ class DeviceControl:
         )
 
     @staticmethod
-    def _shown(name: str, program: ProductVariant) -> bool:
+    def _shown(name: str, variant: ProductVariant) -> bool:
         """Whether a read proves a write of the point: a timer that counts down does not."""
-        point, watchdog = program.points[name], program.watchdog
+        point, watchdog = variant.points[name], variant.watchdog
         counts = watchdog is not None and watchdog.kind == "countdown" and watchdog.point == name
         return point.readable and point.poll != "never" and point.readback_s is not None and not counts
 
-    def _watch(self, written: list[PointWrite], program: ProductVariant) -> None:
-        now_ms, live = self._clock.mono_ms(), set(program.groups["live"])
-        settle_s = program.control.settle_s if program.control is not None else 0.0
+    def _watch(self, written: list[PointWrite], variant: ProductVariant) -> None:
+        now_ms, live = self._clock.mono_ms(), set(variant.groups["live"])
+        settle_s = variant.control.settle_s if variant.control is not None else 0.0
         for write in written:
-            if write.point in live and self._shown(write.point, program):
-                lag_s = max(settle_s, program.points[write.point].readback_s or 0.0)
+            if write.point in live and self._shown(write.point, variant):
+                lag_s = max(settle_s, variant.points[write.point].readback_s or 0.0)
                 self._watched[write.point] = (write, now_ms + 1000 * lag_s)
 
-    def look(self, program: ProductVariant) -> None:
+    def observe(self, variant: ProductVariant) -> None:
         """After a poll: whether what we wrote still stands. One odd reading is none; two are somebody else."""
         if not self.running:
             self._watched = {}
@@ -401,7 +401,7 @@ class DeviceControl:
         differs = [
             name
             for name, (write, from_ms) in self._watched.items()
-            if self.read_mono_ms >= from_ms and not shows(program.codecs[name], self._values, write)
+            if self.read_mono_ms >= from_ms and not shows(variant.codecs[name], self._values, write)
         ]
         known = [name for name in differs if self._values.get(name) is not None]
         self._foreign = self._foreign + 1 if known else 0
@@ -409,52 +409,52 @@ class DeviceControl:
             self._stats.foreign += 1
             log.warning("somebody else writes to a device", extra={"device": self._device, "point": known[0]})
 
-    async def follow(self, program: ProductVariant, link: PointLink) -> None:
+    async def follow(self, variant: ProductVariant, link: PointLink) -> None:
         """Work the grid target out anew and write it, while a command is in force. Stale readings stop it: the lease
         then runs out."""
         command = self.in_force
-        if command is None or not self.running or self.taken_over or await self._written_over(program, link):
+        if command is None or not self.running or self.taken_over or await self._written_over(variant, link):
             return
         try:
-            if await self._again(program.sequence(command.op, command.setpoint_w), command, program, link):
+            if await self._again(variant.sequence(command.op, command.setpoint_w), command, variant, link):
                 self._foreign = 0
         except (Unwritable, PeerRefused, PeerBusy) as error:
             log.info("a grid target was not renewed", extra={"device": self._device, "why": str(error)})
 
-    async def _again(self, steps: tuple[Step, ...], command: Command, program: ProductVariant, link: PointLink) -> bool:
+    async def _again(self, steps: tuple[Step, ...], command: Command, variant: ProductVariant, link: PointLink) -> bool:
         """Write for a command that is in force already; whether anything was. Only a new command renews the lease: what
         is written here carries what is left of it, and nothing is once that is less than the product's timer takes."""
         left_s = (self._force_end_ms - self._clock.mono_ms()) / 1000
         if left_s < LEFT_S_MIN:
             return False
         try:
-            todo = self._actions(steps, command, program, left_s=left_s)
+            todo = self._actions(steps, command, variant, left_s=left_s)
         except LeaseOver:
             return False
         written: list[PointWrite] = []
         try:
-            await self._send((_expiring(action, left_s) for action in todo), program, link, written)
+            await self._send((_expiring(action, left_s) for action in todo), variant, link, written)
         finally:
-            self._watch(written, program)
+            self._watch(written, variant)
         return bool(written)
 
-    async def _written_over(self, program: ProductVariant, link: PointLink) -> bool:
+    async def _written_over(self, variant: ProductVariant, link: PointLink) -> bool:
         """Whether what we wrote does not stand any more, asked before it is written anew: between two polls an owner's
         choice would be undone before anybody had seen it. The lease then runs out, or a command renews it."""
         now_ms = self._clock.mono_ms()
         names = [name for name, (_, from_ms) in self._watched.items() if now_ms >= from_ms]
         if names:
-            program.decode(await link.read(names), self._values)
-        return not all(shows(program.codecs[name], self._values, self._watched[name][0]) for name in names)
+            variant.decode(await link.read(names), self._values)
+        return not all(shows(variant.codecs[name], self._values, self._watched[name][0]) for name in names)
 
-    async def beat(self, program: ProductVariant, link: PointLink) -> None:
+    async def beat(self, variant: ProductVariant, link: PointLink) -> None:
         """One heartbeat, while a command is in force."""
-        command, control = self.in_force, program.control
+        command, control = self.in_force, variant.control
         if command is None or not self.running or control is None or control.heartbeat is None or self.taken_over:
             return
         self._beats += 1
         try:
-            await self._again(control.heartbeat.steps, command, program, link)
+            await self._again(control.heartbeat.steps, command, variant, link)
         except (Unwritable, PeerRefused, PeerBusy) as error:
             log.info("a heartbeat was not taken", extra={"device": self._device, "why": str(error)})
 

@@ -35,7 +35,7 @@ class Ties:
         """What ties a device, "" = it is free."""
         slot = self._fleet.slot_of.get(device)
         if slot is not None:
-            held = HELD.get(Authority(int(self._fleet.control.held[slot])))
+            held = HELD.get(Authority(int(self._fleet.control.authority[slot])))
             if held is not None:
                 return held
             if slot < len(self._fleet.writing) and self._fleet.writing[slot]:

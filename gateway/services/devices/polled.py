@@ -28,7 +28,7 @@ from gateway.services.runtime.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
-RECONCILE_S = 1.0
+MATCH_S = 1.0
 _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "span_ms")
 SecretOf = Callable[[str], str]
 
@@ -87,15 +87,15 @@ class PolledDevices:
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    self._reconcile(group)
-                    await asyncio.sleep(RECONCILE_S)
+                    self._match_fleet(group)
+                    await asyncio.sleep(MATCH_S)
         finally:
             self._tasks.clear()
             self.sessions.clear()
             for links in self._links.values():
                 await links.close()
 
-    def _reconcile(self, group: asyncio.TaskGroup) -> None:
+    def _match_fleet(self, group: asyncio.TaskGroup) -> None:
         """Start sessions of new devices, start those anew whose connection has changed, stop those of devices that
         have become another product."""
         plate, n = self._fleet.nameplate, self._fleet.n
@@ -269,7 +269,7 @@ class PolledDevices:
     def acknowledge(self, token: AckToken) -> None:
         """Polled devices keep nothing that could be acknowledged."""
 
-    def hold_telemetry(self, on: bool) -> None:
+    def pause_telemetry(self, on: bool) -> None:
         self._held = on
 
     def start_over(self) -> None:

@@ -52,10 +52,10 @@ async def probe(
     raws: dict[str, Read] = {}
 
     @asynccontextmanager
-    async def opened(program: ProductVariant) -> AsyncIterator[PointLink]:
+    async def opened(variant: ProductVariant) -> AsyncIterator[PointLink]:
         link = links.link(
             PointTarget(
-                device=device, connection=connection, secret=secret, document=codec.document, points=program.points
+                device=device, connection=connection, secret=secret, document=codec.document, points=variant.points
             )
         )
         try:
@@ -64,39 +64,39 @@ async def probe(
         finally:
             await link.close()
 
-    async def read(link: PointLink, program: ProductVariant, names: tuple[str, ...]) -> None:
+    async def read(link: PointLink, variant: ProductVariant, names: tuple[str, ...]) -> None:
         found = await link.read(names)
         raws.update(found)
-        program.decode(found, values)
+        variant.decode(found, values)
 
     # The connection is shared, so it lasts through both: some products let nobody in for a while after one has left.
     async with opened(product.base) as base:
         await read(base, product.base, product.base.telling)
         problems = product.base.not_this_product(values)
-        program = product.base if problems else product.variant(values)
+        variant = product.base if problems else product.variant(values)
         try:
-            async with opened(program) as link:
-                await read(link, program, program.reads)
+            async with opened(variant) as link:
+                await read(link, variant, variant.reads)
         except NotThisProduct as error:
             problems.append(str(error))
     points = [
         ProbedPoint(name=name, raw=raws.get(name), value=values.get(name), unit=point.unit)
-        for name, point in program.points.items()
+        for name, point in variant.points.items()
         if point.readable
     ]
     return Probe(
         profile=codec.name,
-        variant=program.variant,
+        variant=variant.variant,
         problems=problems,
-        unmet=program.unmet(values),
+        unmet=variant.unmet(values),
         points=points,
-        readings=_named(program, values),
+        readings=_named(variant, values),
     )
 
 
-def _named(program: ProductVariant, values: Values) -> dict[str, float | str | None]:
+def _named(variant: ProductVariant, values: Values) -> dict[str, float | str | None]:
     out: dict[str, float | str | None] = {}
-    found = program.canonical(values)
+    found = variant.canonical(values)
     for name, number in found.quantities.items():
         members = READINGS[name].members
         if READINGS[name].unclear & found.unclear:

@@ -83,7 +83,7 @@ class DeviceRegistry:
         """Where enrolled devices answer, as it is now."""
         return dict(self._places)
 
-    def restore(self, devices: Sequence[Device], controlled: Collection[DeviceId] = ()) -> list[DeviceId]:
+    def load(self, devices: Sequence[Device], controlled: Collection[DeviceId] = ()) -> list[DeviceId]:
         """Enroll what the journal holds; returns the ids whose profile is no longer installed. `controlled` are its
         release plans: those devices are under control until control says otherwise."""
         self._fleet.reserve(len(devices))
@@ -92,17 +92,17 @@ class DeviceRegistry:
             if codec is None:
                 self.devices.orphans[device.id] = device
                 continue
-            self._fleet.enroll(device, codec.facts)
+            self._fleet.register(device, codec.facts)
             place = self._place(device)
             if place is not None:
                 self._places.setdefault(place, device.id)
         self._fleet.compact()
         slots = [self._fleet.slot_of[device] for device in controlled if device in self._fleet.slot_of]
-        self._fleet.control.held[slots] = Authority.CONTROLLED
+        self._fleet.control.authority[slots] = Authority.CONTROLLED
         self._ties.planned = frozenset(device for device in controlled if device not in self._fleet.slot_of)
         return list(self.devices.orphans)
 
-    async def enroll(self, devices: list[Device]) -> int:
+    async def register(self, devices: list[Device]) -> int:
         """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
         device is raised, never lowered: that is for its owner to do, on the device. Raises InvalidInput, and enrolls
         none, where a device answers at the place of another one, or would change its place or product while it is
@@ -172,7 +172,7 @@ class DeviceRegistry:
                 self.devices.orphans.pop(device.id, None)
                 # The owner may have raised the reserve while the journal was busy.
                 newest = _merged(device, self.devices.get(device.id)) or device
-                slot = self._fleet.enroll(newest, self._codecs[device.profile].facts)
+                slot = self._fleet.register(newest, self._codecs[device.profile].facts)
                 if slot in self._fleet.moving:
                     self._fleet.forget(slot)
                     self._fleet.moving.discard(slot)

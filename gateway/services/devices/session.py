@@ -108,7 +108,7 @@ class DeviceSession:
         self._rng = rng
         self._hearer = hearer
         self._stats = stats
-        self._program: ProductVariant = product.base
+        self._variant: ProductVariant = product.base
         self._link: PointLink | None = None
         polling = target.document.polling
         self._meter = EnergyIntegrator(1000 * INTEGRATE_GAP_PART * polling.live_s)
@@ -196,28 +196,28 @@ class DeviceSession:
         problems = self._product.base.not_this_product(self.values) + self._other_serial()
         if problems:
             raise NotThisProduct("; ".join(problems))
-        program = self._product.variant(self.values)
-        if program is not self._product.base:
+        variant = self._product.variant(self.values)
+        if variant is not self._product.base:
             # The connection is shared, so what was identified is what is spoken to.
-            base, link = link, await self._open(program)
+            base, link = link, await self._open(variant)
             await base.close()
-        self._program = program
-        program.decode(await link.read(program.reads), self.values)
+        self._variant = variant
+        variant.decode(await link.read(variant.reads), self.values)
         self._all_read = True
         self._stats.connects += 1
         self._steering.begin_anew()
         self.state, self.why, self._failures, self._told_online = SessionPhase.READY, None, 0, True
         self._refused_as = ""
         self._hearer.trusted(self.slot, True)
-        log.info("a device is connected", extra={"device": self.device, "variant": program.variant or "base"})
+        log.info("a device is connected", extra={"device": self.device, "variant": variant.variant or "base"})
 
-    async def _open(self, program: ProductVariant) -> PointLink:
+    async def _open(self, variant: ProductVariant) -> PointLink:
         target = PointTarget(
             device=self._target.device,
             connection=self._target.connection,
             secret=self._target.secret,
             document=self._target.document,
-            points=program.points,
+            points=variant.points,
         )
         self._link = self._links.link(target)
         await self._link.open()
@@ -240,7 +240,7 @@ class DeviceSession:
     async def _poll(self) -> None:
         """Poll until the link fails `FAILURES_TO_RECONNECT` times in a row. Every poll reads what is live: a reading is
         never made of values older than itself."""
-        polling = self._program.document.polling
+        polling = self._variant.document.polling
         live_ms = 1000 * polling.live_s
         period_s = {"live": polling.live_s, "energy": polling.energy_s, "slow": polling.slow_s}
         now_ms = self._clock.mono_ms()
@@ -251,7 +251,7 @@ class DeviceSession:
         while True:
             now = self._clock.now()
             groups = [group for group, due in due_ms.items() if group == "live" or due <= now.mono_ms]
-            names = [name for group in groups for name in self._program.groups[group]]
+            names = [name for group in groups for name in self._variant.groups[group]]
             try:
                 heard = await self._read(names, now)
                 failures = 0
@@ -288,15 +288,15 @@ class DeviceSession:
         link = self._link
         if link is None:
             raise LinkDown("not connected")
-        self._program.decode(await link.read(names), self.values)
+        self._variant.decode(await link.read(names), self.values)
         self._stats.polls += 1
         heard_ms = link.heard_mono_ms
         if heard_ms is not None and heard_ms < now.mono_ms:
             now = Now(utc_ms=now.utc_ms - (now.mono_ms - heard_ms), mono_ms=heard_ms)
         self._steering.read_mono_ms = now.mono_ms
-        self._steering.look(self._program)
-        reading = self._with_mode(self._program.canonical(self.values))
-        again = self._program.reserve_points.isdisjoint(names) and not self._all_read
+        self._steering.observe(self._variant)
+        reading = self._with_mode(self._variant.canonical(self.values))
+        again = self._variant.reserve_points.isdisjoint(names) and not self._all_read
         reading, self._all_read = replace(reading, reserve_again=again), False
         self._meter.add(now.mono_ms, reading.get("battery_w"), **{n: reading.get(n) for n in self._meter.site})
         force = self._steering.in_force
@@ -320,7 +320,7 @@ class DeviceSession:
         self._meter.gaps = 0
         if span_ms <= 0:
             return
-        reading = self._program.canonical(self.values)
+        reading = self._variant.canonical(self.values)
         self._hearer.energy(
             self.slot,
             EnergySample(
@@ -383,7 +383,7 @@ class DeviceSession:
 
     def _pause_s(self) -> float | None:
         """Until the next heartbeat or grid target, or a look at what is left over; None while there is nothing."""
-        control = self._program.control
+        control = self._variant.control
         if control is None or not (self._steering.running or self._steering.leaves):
             return None
         if not self._steering.running:
@@ -394,17 +394,17 @@ class DeviceSession:
 
     async def _keep_up(self) -> None:
         """What goes on while a command is in force, and what is left to do after it."""
-        link, control = self._link, self._program.control
+        link, control = self._link, self._variant.control
         if link is None or control is None or self.state is not SessionPhase.READY:
             return
         try:
             if not self._steering.running:
-                await self._steering.tidy(self._program, link)
+                await self._steering.tidy(self._variant, link)
                 return
             if control.heartbeat is not None:
-                await self._steering.beat(self._program, link)
+                await self._steering.beat(self._variant, link)
             if control.follow_s is not None:
-                await self._steering.follow(self._program, link)
+                await self._steering.follow(self._variant, link)
         except (LinkDown, ProtocolViolation, PeerBusy) as error:
             self._lost(error)
 
@@ -412,13 +412,13 @@ class DeviceSession:
         link = self._link
         if link is None or self.state is not SessionPhase.READY:
             return WriteOutcome.NOT_SENT
-        control = self._program.control
+        control = self._variant.control
         if control is not None and command.op is CommandOp.SETPOINT and control.interval_s_min:
             wait_s = control.interval_s_min - (self._clock.mono_ms() - self._written_ms) / 1000
             if wait_s > 0 and await self._superseded(wait_s):
                 return WriteOutcome.NOT_SENT
         try:
-            done = await self._steering.obey(command, self._program, link)
+            done = await self._steering.obey(command, self._variant, link)
         except PeerBusy as error:
             self._stats.busy += 1
             done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
@@ -447,12 +447,12 @@ class DeviceSession:
     @property
     def variant(self) -> str:
         """The product's variant that answers, "" = the profile itself."""
-        return self._program.variant
+        return self._variant.variant
 
     @property
-    def program(self) -> ProductVariant:
+    def product_variant(self) -> ProductVariant:
         """The variant of the product that answers."""
-        return self._program
+        return self._variant
 
     @property
     def written_today(self) -> dict[str, int]:

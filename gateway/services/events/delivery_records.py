@@ -84,7 +84,7 @@ class DeliveryRecords:
 
     # -- within a tick ---------------------------------------------------------------------------------------
 
-    def look(
+    def observe(
         self,
         events: Iterable[ActiveEvent],
         claims: Claims,
@@ -106,7 +106,7 @@ class DeliveryRecords:
             part = slice(kept.next_part, kept.next_part + PART_ROWS)
             kept.next_part = part.stop if part.stop < kept.records.n else 0
             kept.shares = claims.shares[event.index]
-            kept.mark(kept.records.look(sight, kept.shares, opted_out, now, sign=SIGN[event.target.way], part=part))
+            kept.mark(kept.records.observe(sight, kept.shares, opted_out, now, sign=SIGN[event.target.way], part=part))
 
     def _of(self, event: ActiveEvent, now: Now) -> _Kept:
         """The records of the occurrence that runs. One that ended without anybody looking is put away."""
@@ -228,7 +228,7 @@ class DeliveryRecords:
             for name in RecordRows.SPEC
         }
 
-    def restore(
+    def load(
         self,
         columns: Mapping[str, NDArray[Any]],
         entries: Iterable[BookEntry],

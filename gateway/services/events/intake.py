@@ -49,9 +49,9 @@ class Dispatcher:
         self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
-    def restore(self, remembered: JournalState) -> None:
+    def load(self, remembered: JournalState) -> None:
         """Take over what was decided in earlier runs."""
-        self._book.restore(
+        self._book.load(
             ((decided.request, decided.answer) for decided in remembered.events),
             stopped=remembered.stopped,
             states=remembered.states,

@@ -41,7 +41,7 @@ class Reports:
     """Tells what the ledger holds, and what it is asked to ask for."""
 
     def __init__(self, ledger: DeliveryRecords, *, availability_s: float) -> None:
-        self._ledger = ledger
+        self._records = ledger
         self._availability_s = availability_s
         self.stats = ReportStats()
 
@@ -65,14 +65,14 @@ class Reports:
 
     async def _tell_rows(self, publish: Publish, records: Callable[[StatusReport], Body]) -> None:
         while True:
-            report = self._ledger.changed(PART)
+            report = self._records.changed(PART)
             if report is None:
                 await asyncio.sleep(LOOK_S)
                 continue
             if self._taken("deliveries", await publish("deliveries", records(report))):
                 self.stats.rows += len(report.rows)
             else:
-                self._ledger.give_back(report)
+                self._records.give_back(report)
                 await asyncio.sleep(RETRY_S)
 
     def _taken(self, kind: str, taken: bool) -> bool:
@@ -104,10 +104,10 @@ class Reports:
             (
                 "gateway_report_rows_dropped",
                 "Delivery records never told, since nobody took them.",
-                self._ledger.dropped,
+                self._records.dropped,
             ),
         ):
             yield Sample(name=name, help=text, value=value, kind="counter")
         yield Sample(
-            name="gateway_report_rows_waiting", help="Delivery records to be told.", value=self._ledger.waiting
+            name="gateway_report_rows_waiting", help="Delivery records to be told.", value=self._records.waiting
         )

@@ -22,13 +22,13 @@ class ClockGuard:
     async def run(self) -> None:
         """Look every second, until cancelled."""
         while True:
-            self.look()
+            self.observe()
             await asyncio.sleep(EVERY_S)
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """Look once."""
         before_ms = self._clock.step_ms
-        self._clock.look(idle=self._idle())
+        self._clock.observe(idle=self._idle())
         step_ms = self._clock.step_ms
         if step_ms and step_ms != before_ms:
             log.error("the wall clock stepped; what runs goes on by the time before", extra={"step_s": step_ms / 1000})

@@ -1,4 +1,4 @@
-"""Reads the completeness ledger out of the log and the sinks' standings, a page of devices at a time."""
+"""Reads the completeness ledger out of the log and the sinks' positions, a page of devices at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class _Reader:
     """A sink, where it stands and what it refused, by identity."""
 
     sink: Sink
-    standing: Position
+    position: Position
     refused: dict[tuple[int, str, int], str]
 
     def fate(self, found: Found) -> str:
@@ -32,7 +32,7 @@ class _Reader:
         refused = self.refused.get((record.start_ms, record.device, record.revision))
         if refused is not None:
             return refused
-        return WAITING if self.standing.lacks(found.place) else ACCEPTED
+        return WAITING if self.position.lacks(found.place) else ACCEPTED
 
 
 class Completeness:
@@ -60,9 +60,9 @@ class Completeness:
         ]
 
     async def _reader(self, sink: Sink, day_ms: int) -> _Reader:
-        standing = await self._log.standing(sink.name)
+        position = await self._log.position_of(sink.name)
         parked = await self._log.ask(lambda all_: all_.parked_within(sink.name, day_ms, day_ms + DAY_MS))
-        return _Reader(sink=sink, standing=standing, refused={one.identity: one.reason for one in parked})
+        return _Reader(sink=sink, position=position, refused={one.identity: one.reason for one in parked})
 
     def _device_day(
         self,
@@ -75,7 +75,7 @@ class Completeness:
     ) -> DeviceDay:
         slot = self._fleet.slot_of.get(device)
         known = slot is not None and slot < self._engine.n
-        length_s = int(self._engine.terms.length_ms[slot]) // 1000 if known else self._engine.rules.length_s
+        length_s = int(self._engine.config.length_ms[slot]) // 1000 if known else self._engine.rules.length_s
         newest: dict[int, IntervalRecord] = {start: one.record for start, one in found.items()}
         fates = {
             reader.sink.name: {start: reader.fate(one) for start, one in found.items() if reader.sink.wants(one.record)}

@@ -109,7 +109,7 @@ class Ingest:
         def emit(batch: ReadingBatch) -> None:
             if batch.live is not None:
                 self.stats.live += len(batch.live.slots)
-                self._fleet.take_live(batch.live, self._clock.now())
+                self._fleet.observe_live(batch.live, self._clock.now())
             if batch.unclear is not None:
                 self._fleet.take_unclear(batch.unclear)
             if batch.status is not None:
@@ -159,7 +159,7 @@ class Ingest:
             self._terms.update()
             plate = self._fleet.nameplate
             rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
-            recorded = self._recorder.take(joined(rows), self._clock.now(), rated_w)
+            recorded = self._recorder.ingest(joined(rows), self._clock.now(), rated_w)
             number = recorded.record
             self.stats.rows += recorded.taken.counts.rows
             self.stats.batches += 1
@@ -177,7 +177,7 @@ class Ingest:
             self._holding = full
             self.stats.holds += full
             for link in self._links:
-                link.hold_telemetry(full)
+                link.pause_telemetry(full)
 
     def durable(self, record: int) -> None:
         """Records up to `record` are durable: acknowledge what they hold, let their closes go on."""

@@ -25,10 +25,10 @@ from gateway.storage.spool.records import (
     Kind,
     Repair,
     batch_payload,
+    config_payload,
     names_payload,
     repair_payload,
     rules_payload,
-    terms_payload,
     timer_payload,
 )
 from gateway.storage.spool.spool import Spool
@@ -119,7 +119,7 @@ class Recorder:
         closes = self.engine.relength(rules)
         return self._append(Kind.RULES, rules_payload(now, rules, closes), closes)
 
-    def take(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Recorded:
+    def ingest(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Recorded:
         """Take a batch. `rated_w` by slot (W, NaN unknown). Raises StorageError if the spool's queue is full, and
         then nothing has changed; look at `room` first."""
         spool = self.spool
@@ -129,7 +129,7 @@ class Recorder:
         slots = batch.slots
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
         rated = rated.astype(np.float32).astype(np.float64)
-        taken = self.engine.take(batch, now, rated)
+        taken = self.engine.ingest(batch, now, rated)
         record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
         return Recorded(record=record, taken=taken)
 
@@ -140,7 +140,7 @@ class Recorder:
             raise StorageError("the spool's queue is full")
         self._name_devices()
         closes = self.engine.agree(agreed)
-        return self._append(Kind.TERMS, terms_payload(now, agreed, closes), closes)
+        return self._append(Kind.TERMS, config_payload(now, agreed, closes), closes)
 
     def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
         """Older intervals that are to be made again, once the log holds the records of what changed them."""

@@ -1,4 +1,4 @@
-"""Carries interval records from the log to the sinks: one standing, one window and one back-off per sink.
+"""Carries interval records from the log to the sinks: one position, one window and one back-off per sink.
 
 What is new goes first. A sink that was away for long goes on with what is new at once and catches up on the rest
 meanwhile, oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent
@@ -39,13 +39,13 @@ class IntervalReader(Protocol):
 
     async def end(self) -> Cursor: ...
 
-    async def standing(self, name: str) -> Position: ...
+    async def position_of(self, name: str) -> Position: ...
 
-    async def save_standing(
-        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    async def save_position(
+        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None: ...
 
-    async def backlog(self, standing: Position) -> int: ...
+    async def backlog(self, position: Position) -> int: ...
 
 
 class Finder(Protocol):
@@ -113,7 +113,7 @@ class SinkDelivery:
         self._resend = True
         self._batch_rows = sink.batch_rows
         self._failures = 0
-        self._standing = Position()
+        self._position = Position()
 
     def wake(self) -> None:
         """Something was appended to the log."""
@@ -125,13 +125,13 @@ class SinkDelivery:
         self._news.set()
 
     @property
-    def standing(self) -> Position:
+    def position(self) -> Position:
         """Where the sink is."""
-        return self._standing
+        return self._position
 
     async def run(self) -> None:
-        """Serve until cancelled. A crash between the receiver's answer and the standing's step repeats one batch."""
-        self._standing = await self._log.standing(self.sink.name)
+        """Serve until cancelled. A crash between the receiver's answer and the position's step repeats one batch."""
+        self._position = await self._log.position_of(self.sink.name)
         self._failures = 0
         waiting = False
         while True:
@@ -155,14 +155,14 @@ class SinkDelivery:
 
     async def _step(self) -> bool:
         """One batch: of what is new, else of what is to be sent again, else of what was left behind."""
-        here = self._standing
+        here = self._position
         rows, after = await self._log.read(here.live, self._batch_rows)
         if rows:
             if len(rows) == self._batch_rows:
                 self.stats.backlog = await self._log.backlog(here)
                 if self.stats.backlog > BEHIND_BATCHES * self.sink.batch_rows and len(here.backfill) < BACKFILLS_MAX:
-                    self._standing = here.left_behind(await self._log.end())
-                    await self._log.save_standing(self.sink.name, self._standing)
+                    self._position = here.left_behind(await self._log.end())
+                    await self._log.save_position(self.sink.name, self._position)
                     return True
             else:
                 self.stats.backlog = len(rows)
@@ -200,8 +200,8 @@ class SinkDelivery:
         self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
         at_ms = self._clock.now().utc_ms
         parked = [Parked(identity=identity(wanted[i]), reason=why, at_ms=at_ms) for i, why in outcome.refused.items()]
-        await self._log.save_standing(self.sink.name, then, parked, waiting)
-        self._standing = then
+        await self._log.save_position(self.sink.name, then, parked, waiting)
+        self._position = then
         self.stats.resent += len(waiting)
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
@@ -239,7 +239,7 @@ class SinkDelivery:
             log.warning("a receiver does not take interval records", extra={"sink": self.sink.name, "reason": reason})
         self.stats.failing = reason
         if whole:
-            if len(rows) == 1 and (self.stats.accepted or self._standing.oldest > START):
+            if len(rows) == 1 and (self.stats.accepted or self._position.oldest > START):
                 # it has taken others: this record is what it cannot take
                 refused = {0: reason}
                 self._refused(rows, refused)

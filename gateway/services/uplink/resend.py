@@ -22,7 +22,7 @@ class Resend:
 
     async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
         """See `delivery.Finder`. What has a newer revision by now is sent as that."""
-        waiting = await self._log.ask(lambda standings: standings.parked(name, limit, RESEND))
+        waiting = await self._log.ask(lambda positions: positions.parked(name, limit, RESEND))
         places: list[Place] = [(one.identity[0], one.identity[1]) for one in waiting]
         records, _ = await self._queries.find(places)
         return records, [one.identity for one in waiting]
@@ -31,9 +31,9 @@ class Resend:
         """Have these records sent once more; returns how many."""
         at_ms = self._clock.now().utc_ms
         marks = [Parked(identity=(row.start_ms, row.device, row.revision), reason=RESEND, at_ms=at_ms) for row in rows]
-        await self._log.ask(lambda standings: standings.park(name, marks))
+        await self._log.ask(lambda positions: positions.park(name, marks))
         return len(marks)
 
     async def mark_parked(self, name: str, from_ms: int, to_ms: int) -> int:
         """Have what is parked of a stretch of time sent once more; returns how many."""
-        return await self._log.ask(lambda standings: standings.release(name, from_ms, to_ms))
+        return await self._log.ask(lambda positions: positions.release(name, from_ms, to_ms))

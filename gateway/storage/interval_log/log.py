@@ -50,7 +50,7 @@ T = TypeVar("T")
 SUFFIX = ".sqlite"
 CURSORS = "cursors.sqlite"
 DAY_MS = 86_400_000
-Room = Callable[[int], int]
+DiskBudget = Callable[[int], int]
 """How many bytes a log may take that takes so many now. Raises OSError."""
 
 ROW_MAX = (1 << 63) - 1
@@ -91,7 +91,7 @@ class IntervalLog:
         self._files: list[LogFile] = []
         self._newest: sqlite3.Connection | None = None
         self._older: tuple[int, sqlite3.Connection] | None = None
-        self._standings_open: Positions | None = None
+        self._positions_open: Positions | None = None
         self._position = 0
         self._largest = 0
 
@@ -146,25 +146,25 @@ class IntervalLog:
         """The place after the newest record."""
         return await self._run(self._end_of_log)
 
-    async def standing(self, name: str) -> Position:
+    async def position_of(self, name: str) -> Position:
         """Where the reader `name` is; the start for a new one."""
-        return await self._run(lambda: self._standings.load(name))
+        return await self._run(lambda: self._positions.load(name))
 
-    async def save_standing(
-        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+    async def save_position(
+        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None:
         """Durably remember where the reader `name` is, what its receiver refused and what is not parked any more."""
-        await self._run(lambda: self._standings.save(name, standing, parked, taken))
+        await self._run(lambda: self._positions.save(name, position, parked, taken))
 
     async def ask(self, question: Callable[[Positions], T]) -> T:
         """Something else about the readers."""
-        return await self._run(lambda: question(self._standings))
+        return await self._run(lambda: question(self._positions))
 
-    async def backlog(self, standing: Position) -> int:
+    async def backlog(self, position: Position) -> int:
         """Records that this reader has still to read."""
-        return await self._run(lambda: self._backlog(standing))
+        return await self._run(lambda: self._backlog(position))
 
-    async def retain(self, days: int, readers: Iterable[str], room: Room | None = None) -> int:
+    async def retain(self, days: int, readers: Iterable[str], room: DiskBudget | None = None) -> int:
         """Drop files of days more than `days` ago that every reader has read, and as many as it takes to come down to
         what `room` allows a log that takes so many bytes now: damaged ones that were set aside, then what every reader
         has read, oldest first, and only then what some reader has not (counted, and told as an error). Returns how
@@ -209,10 +209,10 @@ class IntervalLog:
         for file in self._files[:-1]:
             self._bring_up(file)
         try:
-            self._open_standings()
+            self._open_positions()
         except sqlite3.DatabaseError as error:
             self._set_aside(LogFile(0, date.min, self.directory / CURSORS), error)
-            self._open_standings()
+            self._open_positions()
 
     def _bring_up(self, file: LogFile) -> None:
         """Have an older file in the present schema, so that whoever reads it need not know others."""
@@ -225,27 +225,27 @@ class IntervalLog:
             self._set_aside(file, error)
             self._files.remove(file)
 
-    def _open_standings(self) -> None:
+    def _open_positions(self) -> None:
         connection = connect(self.directory / CURSORS)
         try:
-            self._standings_open = Positions(connection)
+            self._positions_open = Positions(connection)
         except sqlite3.Error:
             connection.close()
             raise
         sync_directory(self.directory)
 
     @property
-    def _standings(self) -> Positions:
-        if self._standings_open is None:
+    def _positions(self) -> Positions:
+        if self._positions_open is None:
             raise StorageError("the interval log is not open")
-        return self._standings_open
+        return self._positions_open
 
     def _end(self) -> None:
         for connection in (self._newest, self._older and self._older[1]):
             if connection is not None:
                 connection.close()
-        if self._standings_open is not None:
-            self._standings_open.close()
+        if self._positions_open is not None:
+            self._positions_open.close()
 
     def _set_aside(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
         if not is_damage(error):
@@ -392,12 +392,12 @@ class IntervalLog:
     def _end_of_log(self) -> Cursor:
         return Cursor(self._files[-1].sequence, self._rows_in(self._files[-1])) if self._files else START
 
-    def _backlog(self, standing: Position) -> int:
-        return sum(self._backlog_in(file, standing) for file in list(self._files))
+    def _backlog(self, position: Position) -> int:
+        return sum(self._backlog_in(file, position) for file in list(self._files))
 
-    def _backlog_in(self, file: LogFile, standing: Position) -> int:
+    def _backlog_in(self, file: LogFile, position: Position) -> int:
         """Records of a file that a reader has still to read."""
-        if file.sequence < standing.oldest.file:
+        if file.sequence < position.oldest.file:
             return 0
         try:
             rows = self._rows_in(file)
@@ -406,29 +406,29 @@ class IntervalLog:
             return 0
         return sum(
             max(min(part.until.within(file.sequence, rows), rows) - part.after.within(file.sequence, rows), 0)
-            for part in (*standing.backfill, Range(standing.live, Cursor(file.sequence + 1)))
+            for part in (*position.backfill, Range(position.live, Cursor(file.sequence + 1)))
         )
 
-    def _retain(self, oldest: date, readers: tuple[str, ...], room: Room | None) -> int:
-        standings = [self._standings.load(name) for name in readers]
+    def _retain(self, oldest: date, readers: tuple[str, ...], room: DiskBudget | None) -> int:
+        positions = [self._positions.load(name) for name in readers]
         dropped = 0
         self.stats.held_files = 0
         for file in self._files[:-1]:
             if file.day >= oldest:
                 break
-            if any(self._backlog_in(file, standing) for standing in standings):
+            if any(self._backlog_in(file, position) for position in positions):
                 self.stats.held_files += 1
                 continue
             self._drop(file)
             dropped += 1
         bytes_max = None if room is None else room(self._bytes())
         if bytes_max is not None:
-            dropped += self._make_room(standings, bytes_max)
+            dropped += self._make_room(positions, bytes_max)
         if dropped:
             sync_directory(self.directory)
             self.stats.dropped_files += dropped
             first = self._files[0].day if self._files else oldest
-            self._standings.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
+            self._positions.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
         self.stats.bytes = self._bytes()
         self.stats.bytes_max = bytes_max or 0
         return dropped
@@ -438,7 +438,7 @@ class IntervalLog:
         aside = self.directory.glob(f"*{CORRUPT_SUFFIX}")
         return sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside)
 
-    def _make_room(self, standings: list[Position], bytes_max: int) -> int:
+    def _make_room(self, positions: list[Position], bytes_max: int) -> int:
         aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
         excess = self._bytes() - bytes_max
         for path in aside:
@@ -446,7 +446,7 @@ class IntervalLog:
                 return 0
             excess -= path.stat().st_size
             path.unlink()
-        unsent = {file: max((self._backlog_in(file, s) for s in standings), default=0) for file in self._files[:-1]}
+        unsent = {file: max((self._backlog_in(file, s) for s in positions), default=0) for file in self._files[:-1]}
         dropped = 0
         for file in sorted(unsent, key=lambda file: (unsent[file] > 0, file.sequence)):
             if excess <= 0:

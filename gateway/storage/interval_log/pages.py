@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
-from gateway.domain.intervals.records import CLOSE_COLUMNS, hashes
+from gateway.domain.intervals.records import RECORD_COLUMNS, hashes
 from gateway.storage.interval_log.rows import COLUMNS, Row, record_of, with_device
 
 
 def _array(name: str) -> str:
-    if CLOSE_COLUMNS.get(name) != "<f8":
+    if RECORD_COLUMNS.get(name) != "<f8":
         return f"json_group_array({name})"
     # 17 digits tell every double from its neighbours; SQLite's own JSON has 15
     return f"'[' || group_concat(iif({name} is null, 'null', printf('%!.17g', {name}))) || ']'"

@@ -114,7 +114,7 @@ class Positions:
         )
 
     def save(
-        self, name: str, standing: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
     ) -> None:
         """Where a reader is now, what its receiver refused on the way and what is not parked any more."""
         do = self._connection
@@ -123,10 +123,10 @@ class Positions:
             do.execute(
                 "insert into cursor values (?, ?, ?) on conflict (name) do update set file = excluded.file, "
                 "row = excluded.row",
-                (name, standing.live.file, standing.live.row),
+                (name, position.live.file, position.live.row),
             )
             do.execute("delete from backfill where name = ?", (name,))
-            for part in standing.backfill:
+            for part in position.backfill:
                 place = (part.after.file, part.after.row, part.until.file, part.until.row)
                 do.execute("insert into backfill values (?, ?, ?, ?, ?)", (name, *place))
             do.executemany(

@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.domain.intervals.late import DAMAGED
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
-from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords, sealed
+from gateway.domain.intervals.records import RECORD_COLUMNS, IntervalRecords, sealed
 from gateway.domain.types import DeviceId
 
 Row = tuple[Any, ...]
@@ -137,7 +137,7 @@ def records_of_rows(records: Sequence[IntervalRecord], slot_of: Mapping[str, int
     """Records as they were closed; those of devices without a slot are left out. The inverse of `rows_of`."""
     known = [record for record in records if record.device in slot_of]
     columns: dict[str, np.ndarray] = {}
-    for name, dtype in CLOSE_COLUMNS.items():
+    for name, dtype in RECORD_COLUMNS.items():
         if name != "hash":
             values = [slot_of[r.device] if name == "slots" else getattr(r, name) for r in known]
             columns[name] = np.array(values, dtype=np.dtype(dtype).newbyteorder("="))

@@ -29,7 +29,7 @@ import orjson
 
 from gateway.domain.errors import CorruptState, NewerState
 from gateway.domain.intervals.config import AgreedConfig
-from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.records import NO_RECORDS, RECORD_COLUMNS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Floats, Ints, Now, Slots
@@ -58,7 +58,7 @@ ROW_COLUMNS: Mapping[str, str] = {
     "pv_w": "<f8",
     "load_w": "<f8",
 }
-TERMS_COLUMNS: Mapping[str, str] = {"slots": "<i4", "length_s": "<i8", "counter_step_wh": "<f8", "rated_w": "<f8"}
+CONFIG_COLUMNS: Mapping[str, str] = {"slots": "<i4", "length_s": "<i8", "counter_step_wh": "<f8", "rated_w": "<f8"}
 KEY_COLUMNS: Mapping[str, str] = {"slots": "<i4", "start_ms": "<i8"}
 SINCE_2 = frozenset(
     {"grid_w", "pv_w", "load_w", "soc_start_pct", "quality", "grid_w_mean", "pv_w_mean", "load_w_mean", "hash"}
@@ -157,32 +157,32 @@ def batch_payload(now: Now, batch: EnergyBatch, rated_w: Floats, closes: Interva
     parts = [_BODY.pack(now.utc_ms, len(batch), len(closes))]
     parts += [_bytes(getattr(batch, name), dtype) for name, dtype in ROW_COLUMNS.items()]
     parts.append(_bytes(rated_w, _RATED))
-    return parts + _closes_parts(closes)
+    return parts + _record_parts(closes)
 
 
 def timer_payload(now: Now, closes: IntervalRecords) -> list[bytes]:
     """What the timer closed."""
-    return [_BODY.pack(now.utc_ms, 0, len(closes)), *_closes_parts(closes)]
+    return [_BODY.pack(now.utc_ms, 0, len(closes)), *_record_parts(closes)]
 
 
 def rules_payload(now: Now, rules: IntervalRules, closes: IntervalRecords) -> list[bytes]:
     """The rules from here on, and what changing them closed."""
     text = orjson.dumps(asdict(rules))
-    return [_BODY.pack(now.utc_ms, len(text), len(closes)), text, *_closes_parts(closes)]
+    return [_BODY.pack(now.utc_ms, len(text), len(closes)), text, *_record_parts(closes)]
 
 
-def terms_payload(now: Now, agreed: AgreedConfig, closes: IntervalRecords) -> list[bytes]:
+def config_payload(now: Now, agreed: AgreedConfig, closes: IntervalRecords) -> list[bytes]:
     """Terms of some devices from here on, and what changing them closed."""
     parts = [_BODY.pack(now.utc_ms, len(agreed.slots), len(closes))]
-    parts += [_bytes(getattr(agreed, name), dtype) for name, dtype in TERMS_COLUMNS.items()]
-    return parts + _closes_parts(closes)
+    parts += [_bytes(getattr(agreed, name), dtype) for name, dtype in CONFIG_COLUMNS.items()]
+    return parts + _record_parts(closes)
 
 
 def repair_payload(now: Now, repair: Repair, closes: IntervalRecords) -> list[bytes]:
     """What was made again from what, and the outcome."""
     parts = [_BODY.pack(now.utc_ms, len(repair.slots), len(closes)), _COUNT.pack(len(repair.bases))]
     parts += [_bytes(getattr(repair, name), dtype) for name, dtype in KEY_COLUMNS.items()]
-    return parts + _closes_parts(repair.bases) + _closes_parts(closes)
+    return parts + _record_parts(repair.bases) + _record_parts(closes)
 
 
 def read_step(record: Record) -> SpoolStep:
@@ -199,7 +199,7 @@ def read_step(record: Record) -> SpoolStep:
         if record.kind is Kind.RULES:
             found["rules"] = IntervalRules(**orjson.loads(cut.take(size)))
         elif record.kind is Kind.TERMS:
-            found["terms"] = AgreedConfig(**cut.columns(size, TERMS_COLUMNS))
+            found["terms"] = AgreedConfig(**cut.columns(size, CONFIG_COLUMNS))
         elif record.kind is Kind.REPAIR:
             (bases,) = _COUNT.unpack(cut.take(_COUNT.size))
             keys = cut.columns(size, KEY_COLUMNS)
@@ -241,18 +241,18 @@ class _Cut:
         return out
 
     def closes(self, n: int) -> IntervalRecords:
-        return IntervalRecords(**self.columns(n, CLOSE_COLUMNS)) if n else NO_CLOSES
+        return IntervalRecords(**self.columns(n, RECORD_COLUMNS)) if n else NO_RECORDS
 
 
-def same_closes(one: IntervalRecords, other: IntervalRecords) -> bool:
+def same_records(one: IntervalRecords, other: IntervalRecords) -> bool:
     """Whether both are the same to the bit."""
-    return len(one) == len(other) and _closes_parts(one) == _closes_parts(other)
+    return len(one) == len(other) and _record_parts(one) == _record_parts(other)
 
 
-def _closes_parts(closes: IntervalRecords) -> list[bytes]:
+def _record_parts(closes: IntervalRecords) -> list[bytes]:
     if not len(closes):
         return []
-    return [_bytes(getattr(closes, name), dtype) for name, dtype in CLOSE_COLUMNS.items()]
+    return [_bytes(getattr(closes, name), dtype) for name, dtype in RECORD_COLUMNS.items()]
 
 
 def _bytes(column: np.ndarray, dtype: str) -> bytes:

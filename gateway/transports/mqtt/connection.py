@@ -17,7 +17,7 @@ from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMe
 from gateway.transports.mqtt.settings import MqttSettings
 from gateway.transports.mqtt.wire import ConnectionStats, MqttWire, OnMessages
 
-__all__ = ["MqttConnection", "ConnectionStats", "OnMessages", "OutMessage", "PublishOutcome"]
+__all__ = ["ConnectionStats", "MqttConnection", "OnMessages", "OutMessage", "PublishOutcome"]
 
 log = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ class Street:
         """All receivers are up to date."""
         for delivery in self.deliveries:
             async with service(delivery.run):
-                await until(lambda d=delivery: d.standing.live.row > 0 and d.stats.backlog == 0 and not d._resend)  # type: ignore[misc]
+                await until(lambda d=delivery: d.position.live.row > 0 and d.stats.backlog == 0 and not d._resend)  # type: ignore[misc]
 
 
 @asynccontextmanager
@@ -95,7 +95,7 @@ async def test_completeness_route_tells_what_is_there_what_is_missing_and_who_ha
     async with street(tmp_path, refusing, choosy, ScriptedSink("idle")) as s:
         for delivery in s.deliveries[:2]:
             async with service(delivery.run):
-                await until(lambda d=delivery: d.standing.live.row > 0)  # type: ignore[misc]
+                await until(lambda d=delivery: d.position.live.row > 0)  # type: ignore[misc]
         page = await s.rig.ask("GET", "/v1/completeness", params={"day": rfc3339(DAY_MS)[:10]})
         assert (page["total"], page["next"]) == (3, None)
         found = ledger(page)

@@ -16,24 +16,31 @@ class Steered:
     """One device that is told something and looked at every second; it is read every `every_s`."""
 
     def __init__(self, *, every_s: int = 1, **columns: Any) -> None:
-        free = {"held": Authority.FREE, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0, "delivery_s": 5, "settle_s": 30}
+        free = {
+            "authority": Authority.DEVICE,
+            "cmd": 0,
+            "cmd_sent": 0,
+            "cmd_applied": 0,
+            "delivery_s": 5,
+            "settle_s": 30,
+        }
         self.snapshot = fleet_of(1, **(free | columns))
         self.conduct = Conduct(1)
         self.now = NOW
         self.every_s = every_s
-        self.deaf_s: list[int] = []
+        self.unresponsive_s: list[int] = []
         self.told_mono_ms = NOW.mono_ms
-        self.look()
+        self.observe()
 
-    def look(self) -> None:
+    def observe(self) -> None:
         keep_up(self.conduct, self.snapshot, self.now)
         if not responsive(self.conduct, self.snapshot, self.now, ResponseParams())[0]:
-            self.deaf_s.append((self.now.mono_ms - self.told_mono_ms) // 1000)
+            self.unresponsive_s.append((self.now.mono_ms - self.told_mono_ms) // 1000)
 
     def told(self, setpoint_w: float, *, answers: bool = True) -> "Steered":
         control = self.snapshot.control
         self.told_mono_ms = self.now.mono_ms
-        control.held[:] = Authority.CONTROLLED
+        control.authority[:] = Authority.CONTROLLED
         control.setpoint_w[:] = setpoint_w
         control.cmd_sent[:] += 1
         control.sent_mono_ms[:] = control.changed_mono_ms[:] = self.now.mono_ms
@@ -47,7 +54,7 @@ class Steered:
             if (self.now.mono_ms - NOW.mono_ms) // 1000 % self.every_s == 0:
                 self.snapshot.live.battery_w[:] = battery_w
                 self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
-            self.look()
+            self.observe()
         return self
 
 
@@ -55,17 +62,17 @@ class Steered:
 
 
 def test_responsive_device_that_follows_is_relied_upon() -> None:
-    assert Steered().told(2_000).does(2_190, s=100).does(1_810, s=100).deaf_s == []
+    assert Steered().told(2_000).does(2_190, s=100).does(1_810, s=100).unresponsive_s == []
 
 
 def test_responsive_device_that_does_not_follow_is_deaf_once_it_must_have_settled_f22() -> None:
-    assert Steered().told(2_000).does(1_700, s=38).deaf_s == [36, 37, 38]
+    assert Steered().told(2_000).does(1_700, s=38).unresponsive_s == [36, 37, 38]
 
 
 @pytest.mark.parametrize("settle_s", [0, 30, 120])
 def test_responsive_each_product_has_its_own_time_f22(settle_s: int) -> None:
     device = Steered(settle_s=settle_s).told(2_000).does(500, s=settle_s + 6)
-    assert device.deaf_s == [settle_s + 6]
+    assert device.unresponsive_s == [settle_s + 6]
 
 
 def test_responsive_device_that_is_slow_on_a_ramp_is_not_judged_by_setpoints_it_cannot_have_reached() -> None:
@@ -74,34 +81,34 @@ def test_responsive_device_that_is_slow_on_a_ramp_is_not_judged_by_setpoints_it_
         device.told(100 * step).does(100 * max(step - 15, 0), s=1)
     for step in range(15, 31):
         device.does(100 * step, s=1)
-    assert device.does(3_000, s=60).deaf_s == []
+    assert device.does(3_000, s=60).unresponsive_s == []
 
 
 def test_responsive_corrections_leave_a_slow_device_its_time_and_a_deaf_one_none_f22() -> None:
-    slow, deaf = Steered().told(3_000).does(3_000, s=40), Steered().told(3_000).does(3_000, s=40)
+    slow, unresponsive = Steered().told(3_000).does(3_000, s=40), Steered().told(3_000).does(3_000, s=40)
     for correction in range(1, 30):
         slow.told(3_000 + 16 * correction).does(3_000 + 16 * max(correction - 3, 0), s=10)
-        deaf.told(3_000 + 16 * correction).does(2_000, s=10)
-    assert slow.deaf_s == []
-    assert deaf.deaf_s
+        unresponsive.told(3_000 + 16 * correction).does(2_000, s=10)
+    assert slow.unresponsive_s == []
+    assert unresponsive.unresponsive_s
 
 
 def test_responsive_correction_is_over_once_the_device_must_have_settled_f22() -> None:
     device = Steered().told(3_000).does(3_000, s=40).told(3_400).does(3_000, s=71)
-    assert device.deaf_s
-    assert min(device.deaf_s) >= 35
+    assert device.unresponsive_s
+    assert min(device.unresponsive_s) >= 35
 
 
 def test_responsive_command_that_is_not_answered_in_time_gives_no_time_to_settle_f22() -> None:
     # written in one tick, known in the next, and 5 s from there on
-    assert Steered().told(2_000, answers=False).does(500, s=8).deaf_s == [7, 8]
+    assert Steered().told(2_000, answers=False).does(500, s=8).unresponsive_s == [7, 8]
 
 
 def test_responsive_unanswered_commands_of_a_ramp_count_from_the_first_of_them_f22() -> None:
     device = Steered()
     for step in range(1, 11):
         device.told(500 * step, answers=False).does(0, s=1)
-    assert len(device.deaf_s) == 4
+    assert len(device.unresponsive_s) == 4
 
 
 def test_responsive_answers_that_are_late_but_come_leave_the_time_to_settle() -> None:
@@ -109,46 +116,46 @@ def test_responsive_answers_that_are_late_but_come_leave_the_time_to_settle() ->
     for step in range(1, 31):
         device.told(100 * step, answers=False).does(0, s=1)
         device.snapshot.control.cmd_applied[:] = max(step - 4, 0)
-    assert device.deaf_s == []
+    assert device.unresponsive_s == []
 
 
 def test_responsive_device_that_shows_our_command_has_answered_it() -> None:
     device = Steered().told(2_000, answers=False)
     device.snapshot.live.cmd[:] = device.snapshot.control.cmd_sent
-    assert device.does(500, s=30).deaf_s == []
+    assert device.does(500, s=30).unresponsive_s == []
     # an id that was never given out says nothing
     device.told(-2_000, answers=False)
     device.snapshot.live.cmd[:] = 1 << 60
-    assert device.does(500, s=7).deaf_s == [6, 7]
+    assert device.does(500, s=7).unresponsive_s == [6, 7]
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("held", Authority.FREE), ("idle", True), ("battery_w", np.nan), ("seen_mono_ms", 0)]
+    ("column", "value"), [("authority", Authority.DEVICE), ("idle", True), ("battery_w", np.nan), ("seen_mono_ms", 0)]
 )
 def test_responsive_free_idle_stale_or_unknown_device_is_not_judged(column: str, value: float) -> None:
     device = Steered().told(3_000).does(0, s=30)
     table = device.snapshot.live if column in device.snapshot.live.SPEC else device.snapshot.control
     device.every_s = 10**9
     table.column(column)[:] = value
-    assert device.does(0, s=60).deaf_s == []
+    assert device.does(0, s=60).unresponsive_s == []
 
 
 def test_responsive_reading_from_before_the_time_is_over_says_nothing_after_it() -> None:
     device = Steered().told(3_000).does(0, s=34)
     device.every_s = 10**9
-    assert device.does(0, s=20).deaf_s == []
+    assert device.does(0, s=20).unresponsive_s == []
 
 
 def test_responsive_device_that_did_not_follow_is_not_relied_upon_again_for_having_fallen_silent() -> None:
     device = Steered().told(3_000).does(0, s=36)
     device.every_s = 10**9
-    assert device.does(0, s=60).deaf_s[-1] == 96
+    assert device.does(0, s=60).unresponsive_s[-1] == 96
     # it was told something else since it was read
-    before = len(device.deaf_s)
-    assert len(device.told(-3_000).does(0, s=60).deaf_s) == before
+    before = len(device.unresponsive_s)
+    assert len(device.told(-3_000).does(0, s=60).unresponsive_s) == before
 
 
-# -- deaf -------------------------------------------------------------------------------------------------------
+# -- unresponsive -----------------------------------------------------------------------------------------------------
 
 
 def test_deaf_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows_f22() -> None:
@@ -175,9 +182,9 @@ class Fleet:
         self.conduct = Conduct(40)
         self.now = NOW
         self.frozen: frozenset[int] = frozenset()
-        self.look()
+        self.observe()
 
-    def look(self, s: int = 5) -> frozenset[int]:
+    def observe(self, s: int = 5) -> frozenset[int]:
         self.now = Now(utc_ms=self.now.utc_ms + s * 1000, mono_ms=self.now.mono_ms + s * 1000)
         self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
         self.frozen = lost_products(self.conduct, self.snapshot, self.frozen, self.now, LossParams())
@@ -190,21 +197,21 @@ class Fleet:
         ("online", 0, 1),
         ("faults", 4, 0),
         ("grid", Grid.ISLAND, Grid.ON),
-        ("held", Authority.LEFT, Authority.CONTROLLED),
+        ("authority", Authority.OWNER, Authority.CONTROLLED),
     ],
 )
 def test_lost_many_of_one_product_at_once_freeze_it_and_no_other_f40(column: str, gone: int, here: int) -> None:
     fleet = Fleet()
-    table = fleet.snapshot.control if column == "held" else fleet.snapshot.live
+    table = fleet.snapshot.control if column == "authority" else fleet.snapshot.live
     table.column(column)[:7] = gone
-    assert fleet.look() == frozenset()
+    assert fleet.observe() == frozenset()
     table.column(column)[7] = gone
-    assert fleet.look() == {0}
+    assert fleet.observe() == {0}
     # some are back, then all but one in ten
     table.column(column)[:5] = here
-    assert fleet.look() == {0}
+    assert fleet.observe() == {0}
     table.column(column)[:6] = here
-    assert fleet.look() == frozenset()
+    assert fleet.observe() == frozenset()
 
 
 def test_lost_silence_counts_once_readings_are_too_old_f40() -> None:
@@ -218,14 +225,14 @@ def test_lost_devices_one_after_the_other_over_an_hour_freeze_nothing() -> None:
     fleet = Fleet()
     for slot in range(12):
         fleet.snapshot.live.online[slot] = 0
-        assert fleet.look(s=300) == frozenset()
+        assert fleet.observe(s=300) == frozenset()
 
 
 def test_lost_few_devices_of_a_small_product_freeze_nothing() -> None:
     fleet = Fleet()
     fleet.snapshot.nameplate.profile[:] = np.arange(40) // 4
     fleet.snapshot.live.online[:4] = 0
-    assert fleet.look() == frozenset()
+    assert fleet.observe() == frozenset()
 
 
 def test_lost_devices_that_never_were_there_are_no_loss() -> None:

@@ -30,7 +30,7 @@ def planned(
     wanted_w: Any = 0,
     members: Any = True,
     release: Any = False,
-    deaf: Any = False,
+    unresponsive: Any = False,
     now: Now = NOW,
     params: PlanParams | None = None,
 ) -> Plan:
@@ -43,7 +43,7 @@ def planned(
         wanted_w=np.broadcast_to(np.asarray(wanted_w, dtype=np.int64), n).copy(),
         members=np.broadcast_to(np.asarray(members, dtype=np.bool_), n).copy(),
         release=np.broadcast_to(np.asarray(release, dtype=np.bool_), n).copy(),
-        deaf=np.broadcast_to(np.asarray(deaf, dtype=np.bool_), n).copy(),
+        unresponsive=np.broadcast_to(np.asarray(unresponsive, dtype=np.bool_), n).copy(),
     )
 
 
@@ -137,7 +137,7 @@ def test_overridden_device_that_never_obeyed_has_not_been_taken_back() -> None:
         {"grid": Grid.ISLAND},
         {"mode": Mode.UNKNOWN},
         {"cmd_sent": 8},
-        {"held": Authority.RELEASING},
+        {"authority": Authority.RELEASING},
     ],
 )
 def test_overridden_is_not_claimed_where_something_else_explains_it(columns: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def test_overridden_is_not_claimed_where_something_else_explains_it(columns: dic
 def test_obeyed_is_forgotten_when_the_device_was_away_or_was_never_ours() -> None:
     yes = np.ones(1, dtype=np.bool_)
     assert not obeyed(yes, fleet_of(1, online=0)).any()
-    assert not obeyed(yes, fleet_of(1, held=Authority.FREE)).any()
+    assert not obeyed(yes, fleet_of(1, authority=Authority.DEVICE)).any()
     assert not obeyed(~yes, fleet_of(1, mode=Mode.SELF_CONSUMPTION)).any()
     assert not obeyed(~yes, fleet_of(1, cmd=6)).any()
     assert obeyed(yes, fleet_of(1, mode=Mode.SELF_CONSUMPTION)).all()
@@ -158,7 +158,7 @@ def test_obeyed_is_forgotten_when_the_device_was_away_or_was_never_ours() -> Non
 
 
 def test_leases_given_together_end_spread_between_60_and_100_percent() -> None:
-    snapshot = fleet_of(10_000, held=Authority.FREE, lease_s=120)
+    snapshot = fleet_of(10_000, authority=Authority.DEVICE, lease_s=120)
     ends = leases_s(snapshot, NOW, np.arange(10_000), np.full(10_000, 3000))
     assert ends.min() == 72
     assert ends.max() == 120
@@ -194,14 +194,14 @@ def test_release_is_spread_evenly_from_the_end_on() -> None:
 
 
 def test_plan_new_member_is_taken_with_its_setpoint_and_lease() -> None:
-    snapshot = fleet_of(1, held=Authority.FREE, mode=Mode.SELF_CONSUMPTION, cmd=0, lease_end_mono_ms=NEVER_MS)
+    snapshot = fleet_of(1, authority=Authority.DEVICE, mode=Mode.SELF_CONSUMPTION, cmd=0, lease_end_mono_ms=NEVER_MS)
     found = planned(snapshot, wanted_w=1500)
     assert commands(found) == {0: (CommandOp.SETPOINT, 1500, Cause.CHANGE)}
     assert 60 <= found.lease_s[0] <= 100
 
 
 def test_plan_member_given_nothing_is_held() -> None:
-    snapshot = fleet_of(1, held=Authority.FREE, mode=Mode.SELF_CONSUMPTION, cmd=0, lease_end_mono_ms=NEVER_MS)
+    snapshot = fleet_of(1, authority=Authority.DEVICE, mode=Mode.SELF_CONSUMPTION, cmd=0, lease_end_mono_ms=NEVER_MS)
     assert commands(planned(snapshot)) == {0: (CommandOp.HOLD, 0, Cause.CHANGE)}
 
 
@@ -273,7 +273,7 @@ def test_plan_fault_is_held_once_and_not_taken_again() -> None:
         {"seen_mono_ms": NOW.mono_ms - 121_000},
         {"grid": Grid.ISLAND},
         {"online": 0},
-        {"held": Authority.LEFT},
+        {"authority": Authority.OWNER},
         {"enrolled": False},
     ],
 )
@@ -287,7 +287,7 @@ def test_plan_release_goes_to_devices_under_control_only() -> None:
         4,
         setpoint_w=2000,
         before_w=2000,
-        held=[Authority.CONTROLLED, Authority.FREE, Authority.LEFT, Authority.RELEASING],
+        authority=[Authority.CONTROLLED, Authority.DEVICE, Authority.OWNER, Authority.RELEASING],
     )
     found = planned(snapshot, members=False, release=True)
     assert commands(found) == {0: (CommandOp.RELEASE, 0, Cause.RELEASE)}
@@ -302,7 +302,7 @@ def test_plan_release_reaches_a_stale_device_but_not_an_islanded_one() -> None:
 @pytest.mark.parametrize("mode", [Mode.REMOTE, Mode.UNKNOWN])
 def test_plan_release_without_effect_is_repeated_after_a_while(mode: Mode) -> None:
     sent_mono_ms = NOW.mono_ms - np.array([14_000, 15_000])
-    snapshot = fleet_of(2, held=Authority.RELEASING, mode=mode, cmd_sent=8, sent_mono_ms=sent_mono_ms)
+    snapshot = fleet_of(2, authority=Authority.RELEASING, mode=mode, cmd_sent=8, sent_mono_ms=sent_mono_ms)
     assert sorted(commands(planned(snapshot, members=False, release=True))) == [1]
 
 
@@ -326,7 +326,7 @@ def test_plan_device_that_lost_its_command_is_told_again() -> None:
 def test_plan_deaf_device_is_rewritten_at_refresh_only() -> None:
     snapshot = fleet_of(2, setpoint_w=2000, before_w=2000)
     snapshot.control.lease_end_mono_ms[1] = NOW.mono_ms + 20_000
-    assert sorted(commands(planned(snapshot, wanted_w=3000, deaf=True))) == [1]
+    assert sorted(commands(planned(snapshot, wanted_w=3000, unresponsive=True))) == [1]
 
 
 def test_plan_most_urgent_comes_first() -> None:
@@ -357,7 +357,7 @@ def test_plan_no_devices_plans_nothing() -> None:
 
 column = st.fixed_dictionaries(
     {
-        "held": st.sampled_from(list(Authority)),
+        "authority": st.sampled_from(list(Authority)),
         "mode": st.sampled_from(list(Mode)),
         "grid": st.sampled_from(list(Grid)),
         "online": st.sampled_from([-1, 0, 1]),
@@ -384,7 +384,7 @@ def test_plan_any_state_writes_only_inside_the_envelope_and_once_per_device(rows
     found = planned(snapshot, wanted_w=wanted_w, members=member, release=release)
     assert len(set(found.slots.tolist())) == len(found)
     for slot, (op, setpoint_w, _) in commands(found).items():
-        assert snapshot.control.held[slot] != Authority.LEFT
+        assert snapshot.control.authority[slot] != Authority.OWNER
         assert snapshot.live.grid[slot] != Grid.ISLAND
         assert (op is CommandOp.SETPOINT) == (setpoint_w != 0)
         if op is not CommandOp.RELEASE:
@@ -401,7 +401,7 @@ class Loop:
         self.target_w = target_w
         self.snapshot = fleet_of(
             n,
-            held=Authority.FREE,
+            authority=Authority.DEVICE,
             mode=Mode.SELF_CONSUMPTION,
             cmd=0,
             cmd_sent=0,
@@ -449,7 +449,7 @@ class Loop:
         control.before_w[slots] = control.setpoint_w[slots]
         control.setpoint_w[slots] = found.setpoint_w
         control.lease_end_mono_ms[slots] = self.now.mono_ms + found.lease_s * 1000
-        control.held[slots] = Authority.CONTROLLED
+        control.authority[slots] = Authority.CONTROLLED
         control.sent_mono_ms[slots] = self.now.mono_ms
         control.cmd_sent[slots] += 1
         control.cmd_applied[slots] = control.cmd_sent[slots]

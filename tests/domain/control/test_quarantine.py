@@ -22,7 +22,7 @@ class Trial:
     """Devices that are told something and looked at every second; they are read every `every_s`."""
 
     def __init__(self, n: int = 1, /, *, every_s: int = 1, **columns: Any) -> None:
-        free = {"held": Authority.FREE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
+        free = {"authority": Authority.DEVICE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
         facts = {"delivery_s": DELIVERY_S, "settle_s": SETTLE_S}
         self.snapshot: Snapshot = fleet_of(n, **({"soc_pct": 60} | free | facts | columns))
         self.conduct = Conduct(n)
@@ -31,9 +31,9 @@ class Trial:
         self.proven: set[int] = set()
         self.found_s: int | None = None
         self.told_mono_ms = NOW.mono_ms
-        self.look()
+        self.observe()
 
-    def look(self) -> None:
+    def observe(self) -> None:
         allowed = envelope(self.snapshot, self.now, LimitParams())
         keep_up(self.conduct, self.snapshot, self.now)
         found = wrong_way(self.conduct, self.snapshot, allowed, self.now)
@@ -44,14 +44,14 @@ class Trial:
     def told(self, *setpoint_w: float, acked: bool = True) -> "Trial":
         control = self.snapshot.control
         self.told_mono_ms = self.now.mono_ms
-        control.held[:] = Authority.CONTROLLED
+        control.authority[:] = Authority.CONTROLLED
         control.setpoint_w[:] = setpoint_w
         control.cmd_sent[:] += 1
         control.sent_mono_ms[:] = self.now.mono_ms
         if acked:
             control.cmd_applied[:] = control.cmd_sent
             self.snapshot.live.mode[:] = Mode.REMOTE
-        self.look()
+        self.observe()
         return self
 
     def does(self, *battery_w: float, s: int) -> "Trial":
@@ -64,7 +64,7 @@ class Trial:
                 live.battery_w[:] = battery_w
                 live.grid_w[:] = live.load_w - live.pv_w - live.battery_w
                 live.seen_mono_ms[:] = self.now.mono_ms
-            self.look()
+            self.observe()
         return self
 
 
@@ -187,7 +187,7 @@ def test_wrong_way_device_that_was_lost_begins_anew(column: str, away: int, back
 
 def test_wrong_way_taken_anew_begins_anew() -> None:
     trial = Trial().told(3_000).does(-3_000, s=FOUND_S - 2)
-    trial.snapshot.control.held[:] = Authority.FREE
+    trial.snapshot.control.authority[:] = Authority.DEVICE
     trial.does(-3_000, s=3)
     assert trial.told(3_000).does(-3_000, s=FOUND_S).does(3_000, s=10).proven == set()
 

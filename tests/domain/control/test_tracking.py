@@ -36,7 +36,7 @@ class Scene:
     courses: Mapping[int, Tracking] = field(default_factory=dict)
     events: list[tuple[ActiveEvent, list[int]]] = field(default_factory=list)
     now: Now = NOW
-    deaf: tuple[int, ...] = ()
+    unresponsive: tuple[int, ...] = ()
     mute: tuple[int, ...] = ()
     part: float = 1.0
     seen_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -62,7 +62,7 @@ class Scene:
         claims = claim(active, groups, self.snapshot.n)
         allowed = envelope(self.snapshot, self.now, EXACT)
         follows: Bools = np.ones(self.snapshot.n, dtype=np.bool_)
-        follows[list(self.deaf)] = False
+        follows[list(self.unresponsive)] = False
         live = self.snapshot.live
         power_ = power_of(self.snapshot, self.now, self.seen_ms)
         keep_parts(self.snapshot, power_.heard_s > 0)
@@ -82,15 +82,17 @@ class Scene:
         """Devices under control do as they are wanted to."""
         control, live = self.snapshot.control, self.snapshot.live
         control.before_w[:] = control.setpoint_w[:] = np.where(found.taking, found.wanted_w, 0)
-        control.held[:] = np.where(found.taking, Authority.CONTROLLED, Authority.FREE)
+        control.authority[:] = np.where(found.taking, Authority.CONTROLLED, Authority.DEVICE)
         unread = np.isin(np.arange(self.snapshot.n), self.mute)
         live.battery_w[:] = np.where(unread, live.battery_w, control.setpoint_w * self.part)
 
 
 def scene(
-    n: int = 4, /, params: TrackingParams = STEEP, deaf: tuple[int, ...] = (), part: float = 1.0, **columns: Any
+    n: int = 4, /, params: TrackingParams = STEEP, unresponsive: tuple[int, ...] = (), part: float = 1.0, **columns: Any
 ) -> Scene:
-    return Scene(snapshot=fleet_of(n, **({"soc_pct": 80} | columns)), params=params, deaf=deaf, part=part)
+    return Scene(
+        snapshot=fleet_of(n, **({"soc_pct": 80} | columns)), params=params, unresponsive=unresponsive, part=part
+    )
 
 
 def progress(found: Tracked, index: int = 0) -> Progress:
@@ -131,7 +133,7 @@ def test_course_what_did_not_arrive_is_not_where_a_ramp_goes_on_from() -> None:
 
 
 def test_course_what_a_deaf_device_does_by_itself_counts_and_it_goes_on_being_told_the_same() -> None:
-    s = scene(deaf=(0,), battery_w=[1_500, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0])
+    s = scene(unresponsive=(0,), battery_w=[1_500, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0])
     found = s.ask(8_000).tick()
     assert found.wanted_w[0] == 2_000
     assert found.wanted_w[1:].sum() == 6_500
@@ -150,13 +152,13 @@ def test_course_dry_run_is_worked_out_and_takes_nobody() -> None:
 
 
 def test_course_owner_who_left_is_not_counted_on() -> None:
-    found = scene(held=[Authority.LEFT, 1, 1, 1]).ask(8_000).tick()
+    found = scene(authority=[Authority.OWNER, 1, 1, 1]).ask(8_000).tick()
     assert not found.taking[0]
     assert found.wanted_w[1:].sum() == 8_000
 
 
 def test_course_members_start_each_at_a_time_of_their_own() -> None:
-    s = scene(100, held=Authority.FREE, mode=Mode.SELF_CONSUMPTION).ask(100_000.0, start_spread_s=100.0)
+    s = scene(100, authority=Authority.DEVICE, mode=Mode.SELF_CONSUMPTION).ask(100_000.0, start_spread_s=100.0)
     counts = []
     for _ in range(100):
         counts.append(int(s.tick().taking.sum()))
@@ -252,9 +254,9 @@ def test_course_what_nobody_can_be_given_and_what_is_assumed_is_never_more_than_
 
 
 def test_course_what_devices_that_nobody_reads_are_newly_given_is_not_served() -> None:
-    s = scene(held=[1, 1, Authority.FREE, Authority.FREE], mode=[Mode.REMOTE] * 2 + [Mode.SELF_CONSUMPTION] * 2).ask(
-        8_000
-    )
+    s = scene(
+        authority=[1, 1, Authority.DEVICE, Authority.DEVICE], mode=[Mode.REMOTE] * 2 + [Mode.SELF_CONSUMPTION] * 2
+    ).ask(8_000)
     s.snapshot.live.seen_mono_ms[2:] = NOW.mono_ms - 60_000
     told = progress(s.tick())
     assert (told.commanded_w, told.assumed_w, told.unserved_w) == (8_000, 0, 4_000)
@@ -277,7 +279,9 @@ def test_course_dry_run_leaves_nothing_unserved_for_want_of_readings() -> None:
 
 
 def test_course_devices_that_did_not_follow_are_counted_as_they_were_read_while_nobody_reads_them() -> None:
-    s = scene(deaf=(0,), battery_w=[300, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0]).ask(8_000)
+    s = scene(unresponsive=(0,), battery_w=[300, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0]).ask(
+        8_000
+    )
     s.mute = (0,)
     s.snapshot.live.seen_mono_ms[0] = NOW.mono_ms - 40_000
     assert s.tick().wanted_w[1:].sum() == 7_700
@@ -285,7 +289,7 @@ def test_course_devices_that_did_not_follow_are_counted_as_they_were_read_while_
 
 def test_course_what_homes_did_by_themselves_is_still_made_up_for_while_nobody_reads_them() -> None:
     s = scene(
-        soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Authority.FREE], battery_w=[0, 0, 0, -1_000],
+        soc_pct=[80, 80, 80, 20], authority=[1, 1, 1, Authority.DEVICE], battery_w=[0, 0, 0, -1_000],
         mode=[Mode.REMOTE, Mode.REMOTE, Mode.REMOTE, Mode.SELF_CONSUMPTION],
     )  # fmt: skip
     s.snapshot.live.seen_mono_ms[3] = NOW.mono_ms - 60_000
@@ -387,20 +391,20 @@ def test_course_members_given_nothing_are_idle_and_may_be_by_themselves_while_en
 
 def test_course_what_idle_members_do_by_themselves_is_made_up_for() -> None:
     # the last one is at its reserve and takes 1 kW of PV in its own mode
-    s = scene(soc_pct=[80, 80, 80, 20], held=[1, 1, 1, Authority.FREE], battery_w=[0, 0, 0, -1_000])
+    s = scene(soc_pct=[80, 80, 80, 20], authority=[1, 1, 1, Authority.DEVICE], battery_w=[0, 0, 0, -1_000])
     assert s.ask(8_000).tick().wanted_w.sum() == 9_000
 
 
 @pytest.mark.parametrize("asked_w", [9_000, 14_000, 18_000])
 def test_course_member_that_could_last_longer_is_not_left_out_for_what_it_does_by_itself(asked_w: float) -> None:
     # everybody begins as nobody's, taking PV; what each takes is not to keep it from its turn
-    s = scene(6, soc_pct=[80, 78, 76, 40, 38, 30], held=Authority.FREE, battery_w=-1_000)
+    s = scene(6, soc_pct=[80, 78, 76, 40, 38, 30], authority=Authority.DEVICE, battery_w=-1_000)
     s.ask(asked_w)
     control, live = s.snapshot.control, s.snapshot.live
     for _ in range(4):
         found = s.tick()
         on = found.taking & ~found.idle
-        control.held[:] = np.where(on, Authority.CONTROLLED, Authority.FREE)
+        control.authority[:] = np.where(on, Authority.CONTROLLED, Authority.DEVICE)
         control.setpoint_w[:] = np.where(on, found.wanted_w, 0)
         live.battery_w[:] = np.where(on, found.wanted_w, -1_000)
     assert found.wanted_w.tolist() == sorted(found.wanted_w.tolist(), reverse=True)
@@ -409,7 +413,10 @@ def test_course_member_that_could_last_longer_is_not_left_out_for_what_it_does_b
 
 def test_course_event_that_charges_begins_where_homes_discharge_by_themselves() -> None:
     s = scene(
-        held=Authority.FREE, battery_w=2_000, soc_pct=50, params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)
+        authority=Authority.DEVICE,
+        battery_w=2_000,
+        soc_pct=50,
+        params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600),
     )
     # 8 kW by themselves; on the way down nobody is told to charge against the others
     assert s.ask(-8_000).tick().wanted_w.tolist() == [0, 0, 0, 0]
@@ -473,7 +480,7 @@ def test_course_follow_load_brings_every_meter_to_its_power() -> None:
 
 def test_course_follow_load_to_nothing_is_left_to_a_maker_whose_own_mode_does_that() -> None:
     s = scene(
-        2, held=Authority.FREE, mode=[Mode.SELF_CONSUMPTION, Mode.BACKUP], load_w=3_000, battery_w=[3_000, 0]
+        2, authority=Authority.DEVICE, mode=[Mode.SELF_CONSUMPTION, Mode.BACKUP], load_w=3_000, battery_w=[3_000, 0]
     ).ask(Target(want=Want.FOLLOW_LOAD, power_w=0))  # fmt: skip
     found = s.tick()
     assert found.taking.tolist() == [False, True]
@@ -492,7 +499,7 @@ def test_course_products_with_a_minimum_get_it_or_nothing_from_any_target() -> N
 
 
 def test_course_upkeep_charges_no_more_on_a_feeder_than_it_may() -> None:
-    s = scene(2, feeder=0, soc_pct=30, params=replace(STEEP, upkeep_feeder_w=np.array([3_000.0])))
+    s = scene(2, feeder=0, soc_pct=30, params=replace(STEEP, maintenance_feeder_w=np.array([3_000.0])))
     s.ask(Target(want=Want.BACKUP))
     event, members = s.events[0]
     s.events[0] = (replace(event, index=-2), members)

@@ -58,8 +58,8 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "site_export_w_max": maybe(st.sampled_from([0.0, 3_000.0, np.inf])),
     "site_import_w_max": maybe(st.sampled_from([4_000.0, np.inf])),
     "setpoint_w": POWER_W,
-    "held": st.sampled_from(
-        [Authority.FREE, Authority.CONTROLLED, Authority.CONTROLLED, Authority.RELEASING, Authority.LEFT]
+    "authority": st.sampled_from(
+        [Authority.DEVICE, Authority.CONTROLLED, Authority.CONTROLLED, Authority.RELEASING, Authority.OWNER]
     ),
     "age_s": st.sampled_from([0, 1, 30, 119, 121, 4_000]),
     "bms_out_w": st.one_of(st.integers(-100, 300), st.integers(0, 6_000)),
@@ -73,7 +73,8 @@ USUAL: dict[str, Any] = {
     "capacity_wh": 10_000.0, "battery_w": 0, "pv_w": 0, "load_w": 500, "grid_w": 500, "temp_c": 20, "faults": 0,
     "grid": Grid.ON, "mode": Mode.REMOTE, "online": 1, "site": -1, "export_allowed": True,
     "grid_charge_allowed": True, "fuse_protected": True, "site_export_w_max": np.inf, "site_import_w_max": np.inf,
-    "setpoint_w": 0, "held": Authority.CONTROLLED, "age_s": 0, "bms_out_w": np.nan, "bms_in_w": np.nan, "lease_left_s": 80,
+    "setpoint_w": 0, "authority": Authority.CONTROLLED,
+    "age_s": 0, "bms_out_w": np.nan, "bms_in_w": np.nan, "lease_left_s": 80,
     "setpoint_w_min": 0, "feeder": -1,
 }  # fmt: skip
 """A healthy home; some columns of each are something else."""
@@ -121,7 +122,7 @@ def written(scene: Scene) -> Plan:
     )  # fmt: skip
     return plan(
         snapshot, envelope(snapshot, NOW, LimitParams()), NOW, PlanParams(), wanted_w=found.wanted_w,
-        members=found.taking & ~resting.free, release=~found.taking, deaf=~follows, blocked=resting.blocked,
+        members=found.taking & ~resting.free, release=~found.taking, unresponsive=~follows, blocked=resting.blocked,
     )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def past(row: dict[str, Any], setpoint_w: int) -> str:
         "reading too old": row["age_s"] <= AGE_S_MAX,
         "offline": row["online"] == 1,
         "islanded": row["grid"] != Grid.ISLAND,
-        "left by its owner": row["held"] != Authority.LEFT,
+        "left by its owner": row["authority"] != Authority.OWNER,
         "past the rating": abs(setpoint_w) <= 5_000,
         "past the BMS": math.isnan(bms_w) or abs(setpoint_w) <= max(bms_w, 0),
         "faulty": row["faults"] == 0 or setpoint_w == 0,

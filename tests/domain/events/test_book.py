@@ -256,7 +256,7 @@ def test_book_restored_is_the_same_book() -> None:
     for asked in (request(), request("e1", 1, target_w=7.0), request("e2", cancelled=True)):
         decided.append((asked, submit(book, asked, at(0))))
     again = Book()
-    again.restore(decided, stopped=True)
+    again.load(decided, stopped=True)
     assert again.stopped
     assert again.entries(at(0)) == book.entries(at(0))
 
@@ -311,12 +311,12 @@ def test_book_restored_in_mid_event_completes_and_does_not_expire() -> None:
     asked = request()
     answer = submit(book, asked, at(0))
     again = Book()
-    again.restore([(asked, answer)], stopped=False, states={asked.id: (0, EventState.ACTIVE)})
+    again.load([(asked, answer)], stopped=False, states={asked.id: (0, EventState.ACTIVE)})
     again.advance(at(3 * HOUR))
     assert state_of(again, 3 * HOUR) == "completed"
     # what was remembered of an older revision says nothing of the newest
     newer = Book()
-    newer.restore([(asked, answer)], stopped=False, states={asked.id: (7, EventState.COMPLETED)})
+    newer.load([(asked, answer)], stopped=False, states={asked.id: (7, EventState.COMPLETED)})
     assert running(newer, HOUR) == ["e1"]
 
 
@@ -458,7 +458,7 @@ def small_fleet() -> Fleet:
     )
     fleet = Fleet()
     for name, tags in (("a", ("north",)), ("b", ("south",)), ("c", ("north", "pilot")), ("d", ())):
-        fleet.enroll(
+        fleet.register(
             Device(
                 id=DeviceId(name),
                 profile="p",
@@ -563,7 +563,7 @@ class BookModel(RuleBasedStateMachine):
     def restart(self) -> None:
         stopped, before = self.book.stopped, self.newest
         self.book = Book(self.params)
-        self.book.restore([(r, a) for r, a in self.log if before.get(r.id) == r], stopped=stopped)
+        self.book.load([(r, a) for r, a in self.log if before.get(r.id) == r], stopped=stopped)
         self.book.advance(at(self.ms))
 
     @invariant()

@@ -90,7 +90,7 @@ def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None
 def test_holds_know_who_is_enrolled_later_and_what_replaced_them() -> None:
     holds, fleet = Exclusions([hold("t", group=TargetGroup(tags=("late",)))]), small_fleet()
     assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, 0]
-    fleet.enroll(replace(fleet.device(1), tags=("late",)), FACTS)
+    fleet.register(replace(fleet.device(1), tags=("late",)), FACTS)
     assert holds.bars(fleet, at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
     holds.set(hold("t", "d"))
     assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]

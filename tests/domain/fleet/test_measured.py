@@ -76,7 +76,7 @@ def test_power_part_of_a_setpoint_that_nobody_has_measured_is_taken_for_all_of_i
         {"changed_mono_ms": NOW.mono_ms - 9_000},  # still on its way
         {"setpoint_w": 150, "battery_w": 40},  # too little to measure a part of
         {"idle": True},
-        {"held": Authority.FREE},
+        {"authority": Authority.DEVICE},
         {"seen_mono_ms": NOW.mono_ms - 31_000},  # not heard
         {"battery_w": np.nan},
     ],
@@ -98,7 +98,8 @@ def test_part_is_learnt_anew_with_each_reading_and_within_bounds() -> None:
 
 def test_power_device_in_a_mode_of_its_own_goes_on_with_that_for_a_while_and_one_that_was_let_go_does_not() -> None:
     snapshot = fleet_of(
-        3, held=[Authority.FREE, Authority.FREE, Authority.RELEASING], mode=[Mode.SELF_CONSUMPTION, Mode.REMOTE, Mode.REMOTE],
+        3, authority=[Authority.DEVICE, Authority.DEVICE, Authority.RELEASING],
+        mode=[Mode.SELF_CONSUMPTION, Mode.REMOTE, Mode.REMOTE],
         battery_w=[-700, 3_000, 3_000], setpoint_w=[0, 0, 3_000],
     )  # fmt: skip
     assert alone(power_of(snapshot, at(60), NOTHING_SEEN)) == [-700, 0, 0]
@@ -106,7 +107,7 @@ def test_power_device_in_a_mode_of_its_own_goes_on_with_that_for_a_while_and_one
 
 
 def test_power_unmeasured_part_is_by_what_is_steered_and_not_by_heads() -> None:
-    snapshot = fleet_of(4, setpoint_w=[3_000, -1_000, 0, 0], held=[1, 1, 1, Authority.FREE])
+    snapshot = fleet_of(4, setpoint_w=[3_000, -1_000, 0, 0], authority=[1, 1, 1, Authority.DEVICE])
     snapshot.live.seen_mono_ms[[0, 2, 3]] = NOW.mono_ms - 40_000
     found = power_of(snapshot, NOW, NOTHING_SEEN)
     assert found.unmeasured(everybody(4)) == (1, 0.75)

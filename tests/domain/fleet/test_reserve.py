@@ -24,7 +24,7 @@ class Home:
 
     def __init__(self, *, told_pct: float | None = 30.0) -> None:
         self.fleet = Fleet()
-        self.fleet.enroll(home("home", reserve_pct=30.0), FACTS)
+        self.fleet.register(home("home", reserve_pct=30.0), FACTS)
         self.now = Now(utc_ms=1_800_000_000_000, mono_ms=50_000_000)
         self.chosen: list[float] = []
         if told_pct is not None:
@@ -54,7 +54,7 @@ class Home:
         numbers |= {name: np.full(n, value, dtype=np.int8) for name, value in small.items()}
         numbers |= {name: np.zeros(n, dtype=np.int64) for name in ("faults", "cmd")}
         device_t_ms = np.full(n, self.now.utc_ms - round(late_s * 1000))
-        self.fleet.take_live(
+        self.fleet.observe_live(
             LiveBatch(
                 slots=np.zeros(n, dtype=np.int32), fresh=np.ones(n, dtype=np.bool_), device_t_ms=device_t_ms,
                 reserve_pct=np.array(reserve_pct, dtype=np.float64), reserve_again=np.full(n, again), **numbers,
@@ -263,7 +263,7 @@ def test_reserve_is_unsure_while_an_owner_may_be_lowering_it() -> None:
 
 def test_reserve_stated_by_enrolling_is_not_taken_back_to_what_was_before_a_raise() -> None:
     told = Home().tells(80)
-    told.fleet.enroll(home("home", reserve_pct=80.0), FACTS)
+    told.fleet.register(home("home", reserve_pct=80.0), FACTS)
     assert told.goes_on(30, LONG_S).chosen == [80]
     assert told.owner_pct == 80
 
@@ -271,13 +271,13 @@ def test_reserve_stated_by_enrolling_is_not_taken_back_to_what_was_before_a_rais
 @pytest.mark.parametrize("moved", [{"profile": "q"}, {"connection": DeviceConnection(url="modbus://10.0.0.9")}])
 def test_reserve_of_another_battery_at_the_same_home_is_no_choice_at_first(moved: dict[str, Any]) -> None:
     told = Home().goes_on(10, LONG_S - 10)
-    told.fleet.enroll(home("home", reserve_pct=30.0, **moved), FACTS)
+    told.fleet.register(home("home", reserve_pct=30.0, **moved), FACTS)
     assert (told.goes_on(10, 4 * LONG_S).chosen, told.owner_pct) == ([], 30)
 
 
 def test_reserve_of_a_battery_enrolled_again_as_it_was_may_still_be_lowered() -> None:
     told = Home().goes_on(10, LONG_S - 10)
-    told.fleet.enroll(home("home", reserve_pct=30.0, tags=("coast",)), FACTS)
+    told.fleet.register(home("home", reserve_pct=30.0, tags=("coast",)), FACTS)
     assert told.goes_on(10, 20).chosen == [10]
 
 

@@ -12,7 +12,7 @@ from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.late import DAMAGED
 from gateway.domain.intervals.record import EnergySource, Quality
-from gateway.domain.intervals.records import CLOSE_COLUMNS, NO_CLOSES, IntervalRecords
+from gateway.domain.intervals.records import NO_RECORDS, RECORD_COLUMNS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS
 from tests.builders.energy_batches import EVER_MS, T0, at, batch, row
@@ -27,7 +27,7 @@ def engine(**rules: float) -> Engine:
 def take(e: Engine, *rows: dict[str, float], now: float | None = None, rated_w: float | None = None) -> IntervalRecords:
     made = batch(rows)
     moment = at(now) if now is not None else at((int(made.t_ms.max()) - T0) / 1000)
-    return e.take(made, moment, None if rated_w is None else np.full(len(made), rated_w)).closes
+    return e.ingest(made, moment, None if rated_w is None else np.full(len(made), rated_w)).closes
 
 
 def told(closes: IntervalRecords) -> list[tuple[Any, ...]]:
@@ -185,7 +185,7 @@ def test_engine_row_older_than_two_intervals_waits_for_its_record_and_makes_a_re
     span = {"span": 10, "charge_wh": 1.5, "discharge_wh": 0.0}
     first = take(e, row(seq=1, t=20, soc_pct=40, battery_w=-540, **span), row(seq=3, t=70, **span))
     take(e, row(seq=4, t=130, **span), row(seq=5, t=190, **span))
-    taken = e.take(batch([row(seq=2, t=40, soc_pct=41, battery_w=-60, **span)]), at(200), None)
+    taken = e.ingest(batch([row(seq=2, t=40, soc_pct=41, battery_w=-60, **span)]), at(200), None)
     assert (taken.counts.late_rows, taken.counts.late_wh) == (1, 1.5)
     assert not len(e.close_due(at(215)))
     assert not len(e.repairs_due(at(229), 2_000, EVER_MS)[0])
@@ -204,7 +204,7 @@ def test_engine_interval_that_was_never_recorded_begins_with_its_late_data_f13()
     span = {"span": 60, "charge_wh": 1.0, "discharge_wh": 0.0}
     take(e, row(seq=1, t=60, **span), row(seq=9, t=540, **span), row(seq=10, t=600, **span))
     take(e, row(seq=4, t=240, **span), now=600)
-    assert told(e.repair(*e.repairs_due(at(700), 2_000, EVER_MS), NO_CLOSES)) == [(0, 3, 1, 1.0, 0.0, 100.0, 1)]
+    assert told(e.repair(*e.repairs_due(at(700), 2_000, EVER_MS), NO_RECORDS)) == [(0, 3, 1, 1.0, 0.0, 100.0, 1)]
 
 
 def test_engine_stored_samples_tell_what_happened_in_a_silence_f13() -> None:
@@ -315,7 +315,7 @@ def hour(i: float, counted: float) -> dict[str, float]:
 
 def joined(*closes: IntervalRecords) -> IntervalRecords:
     """The newest of each interval."""
-    log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in closes]) for n in CLOSE_COLUMNS})
+    log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in closes]) for n in RECORD_COLUMNS})
     _, newest = np.unique(log.start_ms[::-1], return_index=True)
     return log.rows(len(log) - 1 - newest)
 
@@ -507,7 +507,7 @@ def test_engine_state_of_other_words_is_taken_without_its_days() -> None:
     e = engine()
     columns = {name: column for name, column in e.columns().items() if name != "days.counted_wh"}
     again = engine()
-    again.restore(columns | {"days.factor": np.ones(0)})
+    again.load(columns | {"days.factor": np.ones(0)})
     assert again.to_repair == 0
 
 
@@ -516,7 +516,7 @@ def test_engine_restored_is_the_same_to_the_sign_of_nothing() -> None:
     take(e, row(seq=1, t=10, battery_w=-0.0, grid_w=-0.0))
     columns = {name: column.copy() for name, column in e.columns().items()}
     again = engine()
-    again.restore(columns)
+    again.load(columns)
     assert {name: column.tobytes() for name, column in again.columns().items()} == {
         name: column.tobytes() for name, column in columns.items()
     }
@@ -529,7 +529,7 @@ def test_engine_days_that_wait_go_with_their_device() -> None:
     for i in range(25):
         take(e, hour(i, 125.0 * i))
     e.renumber(np.array([-1, 0]))
-    assert e.reconciliation.days.slots.tolist() == [1]
+    assert e.drift.days.slots.tolist() == [1]
     e.renumber(np.array([-1]))
     assert e.to_repair == 0
 
@@ -586,7 +586,7 @@ def test_engine_new_terms_close_what_is_open_of_that_device_only() -> None:
     assert told(closes) == [(0, 0, 1, 1.0, 0.0, 50.0, 1)]
     assert closes.quality.tolist() == [Quality.CUT | Quality.GAP]
     assert closes.length_s.tolist() == [LENGTH_S]
-    taken = e.take(batch([row(slot=0, seq=2, t=200, span=30, charge_wh=3, discharge_wh=0)]), at(200), None)
+    taken = e.ingest(batch([row(slot=0, seq=2, t=200, span=30, charge_wh=3, discharge_wh=0)]), at(200), None)
     assert taken.counts.lost_rows == 0
     assert [c[:3] for c in told(e.close_due(at(400)))] == [(0, 3, 1), (1, 0, 1)]
 
@@ -619,7 +619,7 @@ def test_engine_gateway_clock_that_jumps_makes_no_interval_twice_f11(seconds: in
     """Back and forth: what is closed stays a partition of time, identities are given once."""
     e = engine()
     given: dict[tuple[int, int], int] = {}
-    log = NO_CLOSES
+    log = NO_RECORDS
     for i in range(1, 200):
         shift = -seconds if 60 < i < 90 else seconds if 120 < i < 150 else 0
         rows = [row(seq=i, t=10 * i, charge_counter_wh=i, discharge_counter_wh=0)]
@@ -628,7 +628,7 @@ def test_engine_gateway_clock_that_jumps_makes_no_interval_twice_f11(seconds: in
         slots, starts = e.repairs_due(now, 2_000, EVER_MS)
         bases = [i for i, start in enumerate(log.start_ms.tolist()) if start in starts]
         steps.append(e.repair(slots, starts, log.rows(np.array(bases, dtype=np.int64))))
-        log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in (log, *steps)]) for n in CLOSE_COLUMNS})
+        log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in (log, *steps)]) for n in RECORD_COLUMNS})
         _, newest = np.unique(log.start_ms[::-1], return_index=True)
         log = log.rows(len(log) - 1 - newest)
         for closes in steps:
@@ -661,7 +661,7 @@ def test_engine_backlog_of_several_intervals_closes_each_once_in_order() -> None
 
 def test_engine_implausible_device_time_is_replaced_and_counted_f12() -> None:
     e = engine()
-    taken = e.take(batch([row(seq=1, t=-T0 / 1000, **both(0)), row(seq=2, t=99_999, **both(0))]), at(30), None)
+    taken = e.ingest(batch([row(seq=1, t=-T0 / 1000, **both(0)), row(seq=2, t=99_999, **both(0))]), at(30), None)
     assert taken.counts.time_replaced == 2
     assert [c[1] for c in told(e.close_due(at(90)))] == [0]
 
@@ -687,7 +687,7 @@ def test_engine_power_and_soc_are_those_of_the_interval() -> None:
 
 
 def test_engine_negative_numbers_are_malformed_and_not_counted_as_samples() -> None:
-    taken = engine().take(batch([row(seq=-1, **both(0)), row(boot=-1), row(seq=1)]), at(10), None)
+    taken = engine().ingest(batch([row(seq=-1, **both(0)), row(boot=-1), row(seq=1)]), at(10), None)
     assert (taken.counts.malformed, taken.new.tolist()) == (2, [False, False, True])
 
 

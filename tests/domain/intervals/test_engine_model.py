@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.records import CLOSE_COLUMNS, IntervalRecords
+from gateway.domain.intervals.records import RECORD_COLUMNS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Now
@@ -54,7 +54,7 @@ class SlowDevice:
             return max(self.seen[boot]) - seq < 64 and seq not in self.seen[boot]
         return len(self.seen) < 2 or boot > min(self.seen)
 
-    def take(self, rows: list[Row]) -> None:
+    def ingest(self, rows: list[Row]) -> None:
         """Rows (boot, seq, t, span, counters, energies) of one batch."""
         fresh = {(r[0], r[1]): r for r in reversed(rows) if self.is_new(r[0], r[1])}
         for boot, seq in fresh:
@@ -173,7 +173,7 @@ class Log:
         keys = list(zip(slots.tolist(), starts.tolist(), strict=True))
         found = [self.newest[key] for key in keys if key in self.newest]
         bases = IntervalRecords(**{name: np.array([getattr(c, name)[i] for c, i in found], dtype=dtype)
-                          for name, dtype in CLOSE_COLUMNS.items()})  # fmt: skip
+                          for name, dtype in RECORD_COLUMNS.items()})  # fmt: skip
         self.note(engine.repair(slots, starts, bases))
         self.repaired |= set(keys)
 
@@ -190,9 +190,9 @@ def test_engine_random_history_agrees_with_the_exact_reference_f13(
     for index in range(batches):
         now = at(spread * 60 + index)
         b = random_batch(rng, rows, devices=devices, length_s=60, spread=spread)
-        log.note(engine.take(b, now, np.full(rows, float(RATED_W))).closes)
+        log.note(engine.ingest(b, now, np.full(rows, float(RATED_W))).closes)
         for slot in range(devices):
-            slow[slot].take(rows_of(b, slot, now))
+            slow[slot].ingest(rows_of(b, slot, now))
         if rng.random() < 0.3:
             log.repair(engine, at(spread * 60 + 400))
     for later in range(100_000, 100_100, 10):
@@ -251,7 +251,7 @@ def test_engine_counters_under_loss_and_disorder_lose_no_energy_f13(seed: int) -
             pv_w=np.full(len(part), np.nan),
             load_w=np.full(len(part), np.nan),
         )
-        closes = engine.take(b, Now(utc_ms=int(t[part].max()), mono_ms=0), np.full(len(part), 5000.0)).closes
+        closes = engine.ingest(b, Now(utc_ms=int(t[part].max()), mono_ms=0), np.full(len(part), 5000.0)).closes
         for start, wh, count in zip(closes.start_ms, closes.charge_wh, closes.samples, strict=True):
             total[int(start)], samples[int(start)] = float(np.nan_to_num(wh)), int(count)
     for later in (100_000, 100_010, 100_050):
@@ -297,14 +297,14 @@ def test_engine_integration_under_loss_has_the_energy_of_its_coarse_counter_day_
             for i in part
         ]  # fmt: skip
         now = at(int(t_s[part[-1]]))
-        log.note(engine.take(batch(rows), now, np.full(len(rows), 5000.0)).closes)
+        log.note(engine.ingest(batch(rows), now, np.full(len(rows), 5000.0)).closes)
         log.note(engine.close_due(now))
         if rng.random() < 0.2:
             log.repair(engine, now, most=int(rng.integers(1, 400)))
         if rng.random() < 0.2:
             columns = {name: column.copy() for name, column in engine.columns().items()}
             engine = Engine(RULES)
-            engine.restore(columns)
+            engine.load(columns)
     now = at(int(t_s[-1]) + 4000)
     while len(closes := engine.close_due(now)):
         log.note(closes)

@@ -33,8 +33,8 @@ def into(found: Envelope) -> tuple[float, Reason]:
     ("columns", "reason"),
     [
         ({"locked": 1}, Reason.LOCKED),
-        ({"bars": ExclusionReason.QUARANTINED}, Reason.QUARANTINED),
-        ({"bars": ExclusionReason.FROZEN}, Reason.FROZEN),
+        ({"exclusions": ExclusionReason.QUARANTINED}, Reason.QUARANTINED),
+        ({"exclusions": ExclusionReason.FROZEN}, Reason.FROZEN),
     ],
 )
 def test_limits_locked_quarantined_or_frozen_device_is_not_written_at_all(
@@ -92,17 +92,17 @@ def test_limits_unclear_temperature_leaves_discharge_to_a_bms_that_says_its_limi
 
 
 def test_limits_owner_who_opted_out_gets_no_power_but_may_still_be_handed_back() -> None:
-    found = limits(setpoint_w=2000, bars=ExclusionReason.OPTED_OUT)
+    found = limits(setpoint_w=2000, exclusions=ExclusionReason.OPTED_OUT)
     assert (out(found), into(found)) == ((0, Reason.OPTED_OUT), (0, Reason.OPTED_OUT))
     assert found.controllable[0]
     assert found.must_narrow[0]
 
 
 def test_limits_storm_keeps_energy_but_takes_more() -> None:
-    found = limits(bars=ExclusionReason.STORM)
+    found = limits(exclusions=ExclusionReason.STORM)
     assert out(found) == (0, Reason.STORM)
     assert into(found)[0] == 5000
-    assert out(limits(bars=0))[0] == 5000
+    assert out(limits(exclusions=0))[0] == 5000
 
 
 @pytest.mark.parametrize(("refused", "allowed"), [(1, (0, 5000)), (-1, (5000, 0)), (0, (5000, 5000))])

@@ -138,7 +138,9 @@ def test_limits_look_ahead_upwards_is_the_same_with_what_can_be_absorbed() -> No
     assert into(found)[1] is Reason.LOOKAHEAD
 
 
-@pytest.mark.parametrize("free", [{"mode": Mode.SELF_CONSUMPTION}, {"held": Authority.FREE}, {"battery_w": np.nan}])
+@pytest.mark.parametrize(
+    "free", [{"mode": Mode.SELF_CONSUMPTION}, {"authority": Authority.DEVICE}, {"battery_w": np.nan}]
+)
 def test_limits_look_ahead_before_we_held_the_device_counts_its_rating(free: dict[str, Any]) -> None:
     found = limits(soc_pct=21, **{"battery_w": 100, **free})
     assert out(found)[0] == pytest.approx((3600 * 100 - 5000 * 5) / 100)

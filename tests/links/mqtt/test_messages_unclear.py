@@ -27,8 +27,8 @@ class Rig:
         self.fleet = Fleet()
         codec = reference()
         for name in ("home-1", "home-2"):
-            self.fleet.enroll(home(name, profile="reference-mqtt"), codec.facts)
-        self.fleet.enroll(home("other", profile="another"), codec.facts)
+            self.fleet.register(home(name, profile="reference-mqtt"), codec.facts)
+        self.fleet.register(home("other", profile="another"), codec.facts)
         with patch("gateway.links.mqtt.messages.Connection", Wire):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
@@ -40,7 +40,7 @@ class Rig:
     def _take(self, batch: ReadingBatch) -> None:
         self.batches.append(batch)
         if batch.live is not None:
-            self.fleet.take_live(batch.live, self.clock.now())
+            self.fleet.observe_live(batch.live, self.clock.now())
         if batch.unclear is not None:
             self.fleet.take_unclear(batch.unclear)
 

@@ -19,8 +19,7 @@ from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable
 from gateway.profiles.compiled.sequences import PointWrite, Request
 from gateway.profiles.loader import parse_profile
-from gateway.transports.mqtt.connection import MqttConnection as MqttConnection
-from gateway.transports.mqtt.connection import OutMessage
+from gateway.transports.mqtt.connection import MqttConnection, OutMessage
 from simulators.broker import Broker, User
 from tests.scenes.brokers import KINDS, BrokerProcess, broker_process, mosquitto_process
 from tests.scenes.mqtt_peers import Inbox, make_connection, make_settings, running

@@ -26,7 +26,7 @@ def reading(fleet: Fleet, now: Now, *, reserve_pct: float) -> None:
     def column(value: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.array([value], dtype=np.float64)
 
-    fleet.take_live(
+    fleet.observe_live(
         LiveBatch(
             slots=one, fresh=np.ones(1, dtype=np.bool_), device_t_ms=np.array([now.utc_ms]),
             battery_w=column(0), soc_pct=column(60), soc_step_pct=column(1), temp_c=column(20),
@@ -45,20 +45,20 @@ def later(now: Now, s: int) -> Now:
     return Now(utc_ms=now.utc_ms + 1_000 * s, mono_ms=now.mono_ms + 1_000 * s)
 
 
-def going_on(fleet: Fleet, custody: DeviceAuthority, now: Now, *, reserve_pct: float) -> tuple[list[Change], Now]:
+def going_on(fleet: Fleet, authority: DeviceAuthority, now: Now, *, reserve_pct: float) -> tuple[list[Change], Now]:
     """The same reading every 10 s until it counts as confirmed; what is to be remembered, and the time by then."""
     changes: list[Change] = []
     for _ in range(round(SUSTAINED_S) // 10 + 1):
         now = later(now, 10)
         reading(fleet, now, reserve_pct=reserve_pct)
-        changes += custody.settle(now)
+        changes += authority.settle(now)
     return changes, now
 
 
 @pytest.fixture
 def fleet() -> Fleet:
     made = Fleet()
-    made.enroll(
+    made.register(
         Device(
             id=DeviceId("home-1"), profile="p", site="s", capacity_wh=10_000, discharge_w_max=5_000, charge_w_max=5_000,
             reserve_pct=30, export_allowed=True, grid_charge_allowed=True,
@@ -69,111 +69,114 @@ def fleet() -> Fleet:
 
 
 def test_custody_first_report_below_the_enrolled_reserve_is_no_choice(fleet: Fleet) -> None:
-    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
-    custody.adopt([], now)
+    authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    assert custody.settle(now) == []
+    assert authority.settle(now) == []
     assert fleet.nameplate.owner_reserve_pct[0] == 30
 
 
 def test_custody_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet) -> None:
-    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
-    custody.adopt([], now)
+    authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    authority.adopt([], now)
     reading(fleet, now, reserve_pct=30)
-    custody.settle(now)
+    authority.settle(now)
 
     def choice(pct: float) -> list[Change]:
         return [ReserveChanged(devices=(DeviceId("home-1"),), reserve_pct=(pct,), source="device")]
 
     now = later(now, 10)
     reading(fleet, now, reserve_pct=55)
-    assert custody.settle(now) == choice(55)
+    assert authority.settle(now) == choice(55)
     assert fleet.nameplate.owner_reserve_pct[0] == 55
-    assert custody.settle(now) == []
-    changes, now = going_on(fleet, custody, now, reserve_pct=20)
+    assert authority.settle(now) == []
+    changes, now = going_on(fleet, authority, now, reserve_pct=20)
     assert changes == choice(20)
     assert fleet.nameplate.owner_reserve_pct[0] == 20
-    assert going_on(fleet, custody, now, reserve_pct=20)[0] == []
+    assert going_on(fleet, authority, now, reserve_pct=20)[0] == []
 
 
 def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) -> None:
-    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
-    custody.adopt([], now)
+    authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    custody.settle(now)
+    authority.settle(now)
     fleet.control.written_reserve_pct[0] = 30
     reading(fleet, now, reserve_pct=30)
-    assert custody.settle(now) == []
+    assert authority.settle(now) == []
 
 
 @pytest.mark.parametrize(("written", "kept", "chosen"), [(33, 30, 28), (90, 80, 85.5), (90, 80, 15)])
 def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
     fleet: Fleet, written: float, kept: float, chosen: float
 ) -> None:
-    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     fleet.nameplate.owner_reserve_pct[0] = written
-    custody.adopt([], now)
+    authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    custody.settle(now)
+    authority.settle(now)
     fleet.control.written_reserve_pct[0] = written
-    changes, now = going_on(fleet, custody, now, reserve_pct=kept)
+    changes, now = going_on(fleet, authority, now, reserve_pct=kept)
     assert changes == []
     assert fleet.nameplate.owner_reserve_pct[0] == written
-    assert custody.unguaranteed(1).tolist() == [True]
+    assert authority.unguaranteed(1).tolist() == [True]
     lowered = chosen < kept
-    changes, now = going_on(fleet, custody, now, reserve_pct=chosen)
+    changes, now = going_on(fleet, authority, now, reserve_pct=chosen)
     assert len(changes) == lowered
     assert fleet.nameplate.owner_reserve_pct[0] == (chosen if lowered else written)
 
 
 def test_custody_device_that_tells_no_reserve_guarantees_none_and_is_not_written(fleet: Fleet) -> None:
-    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
-    custody.adopt([], now)
+    authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    authority.adopt([], now)
     reading(fleet, now, reserve_pct=np.nan)
-    custody.settle(now)
-    assert custody.unguaranteed(1).tolist() == [True]
-    assert custody.reserves_due(np.ones(1, dtype=np.bool_)).tolist() == [False]
+    authority.settle(now)
+    assert authority.unguaranteed(1).tolist() == [True]
+    assert authority.reserves_due(np.ones(1, dtype=np.bool_)).tolist() == [False]
 
 
 def test_custody_adopted_device_with_an_id_nobody_gave_out_has_confirmed_nothing(fleet: Fleet) -> None:
     start = Now(utc_ms=10**12, mono_ms=10**6)
-    custody, later = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12 + 1_000, mono_ms=10**6 + 1_000)
-    custody.adopt([DeviceId("home-1")], start, newest_cmd=500)
+    authority, later = (
+        DeviceAuthority(ControlSettings(), fleet=fleet),
+        Now(utc_ms=10**12 + 1_000, mono_ms=10**6 + 1_000),
+    )
+    authority.adopt([DeviceId("home-1")], start, newest_cmd=500)
     reading(fleet, later, reserve_pct=30)
     fleet.live.mode[0], fleet.live.cmd[0] = Mode.REMOTE, 1 << 60
-    custody.settle(later)
-    assert (fleet.control.held[0], fleet.control.cmd_applied[0]) == (Authority.CONTROLLED, 0)
+    authority.settle(later)
+    assert (fleet.control.authority[0], fleet.control.cmd_applied[0]) == (Authority.CONTROLLED, 0)
 
 
 def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet) -> None:
-    custody, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
-    custody.adopt([], now)
+    authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
+    authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    custody.settle(now)
+    authority.settle(now)
     taking = np.ones(1, dtype=np.bool_)
-    assert custody.reserves_due(taking).tolist() == [True]
-    assert custody.reserves_due(~taking).tolist() == [False]
-    fleet.control.held[0] = Authority.CONTROLLED
-    assert custody.reserves_due(taking).tolist() == [False]
-    fleet.control.held[0] = Authority.FREE
+    assert authority.reserves_due(taking).tolist() == [True]
+    assert authority.reserves_due(~taking).tolist() == [False]
+    fleet.control.authority[0] = Authority.CONTROLLED
+    assert authority.reserves_due(taking).tolist() == [False]
+    fleet.control.authority[0] = Authority.DEVICE
     fleet.control.written_reserve_pct[0] = 30
-    assert custody.reserves_due(taking).tolist() == [False]
-    assert custody.unguaranteed(1).tolist() == [True]
+    assert authority.reserves_due(taking).tolist() == [False]
+    assert authority.unguaranteed(1).tolist() == [True]
     reading(fleet, now, reserve_pct=30)
-    assert custody.unguaranteed(1).tolist() == [False]
+    assert authority.unguaranteed(1).tolist() == [False]
 
 
 def test_custody_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own_time_only(fleet: Fleet) -> None:
     before, start = Now(utc_ms=10**12, mono_ms=10**6), Now(utc_ms=10**12 + 3_000, mono_ms=10**6 + 3_000)
     reading(fleet, before, reserve_pct=30)
-    custody = DeviceAuthority(ControlSettings(), fleet=fleet)
-    custody.adopt([DeviceId("home-1")], start)
-    custody.settle(start)
-    assert not custody.heard()
-    assert fleet.control.held[0] == Authority.CONTROLLED
+    authority = DeviceAuthority(ControlSettings(), fleet=fleet)
+    authority.adopt([DeviceId("home-1")], start)
+    authority.settle(start)
+    assert not authority.heard()
+    assert fleet.control.authority[0] == Authority.CONTROLLED
     after = Now(utc_ms=start.utc_ms + 1_000, mono_ms=start.mono_ms + 1_000)
     reading(fleet, after, reserve_pct=30)
-    assert custody.heard()
+    assert authority.heard()
     # It is back in the maker's own mode by then: nothing to adopt, and the journal hears of it.
-    assert custody.settle(after) == [ControlEnded(devices=(DeviceId("home-1"),), reason="released")]
-    assert fleet.control.held[0] == Authority.FREE
+    assert authority.settle(after) == [ControlEnded(devices=(DeviceId("home-1"),), reason="released")]
+    assert fleet.control.authority[0] == Authority.DEVICE

@@ -72,7 +72,7 @@ class Way:
         self.fleet = Fleet()
         codec = reference()
         for device in ENROLLED:
-            self.fleet.enroll(device, codec.facts)
+            self.fleet.register(device, codec.facts)
         with patch("gateway.links.mqtt.messages.Connection", Road):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),

@@ -115,9 +115,9 @@ async def test_dispatch_event_that_repeats_hands_back_between_and_keeps_a_record
     leg = Leg(after_ms=0, until_ms=60_000, target=power(4_000.0))
     await world.submit(s=600, target_w=4_000, legs=(leg,), every_ms=180_000)
     await world.go(40)
-    assert world.held() == ["CONTROLLED"] * 2
+    assert world.authority() == ["CONTROLLED"] * 2
     await world.go(60)
-    assert world.held() == ["FREE"] * 2
+    assert world.authority() == ["DEVICE"] * 2
     assert world.state() == "scheduled"
     await world.go(110)
     assert world.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
@@ -186,8 +186,8 @@ async def test_dispatch_hold_of_a_whole_group_is_no_step(reason: str) -> None:
     await world.go(40)
     assert world.steps_w() < 6_000 * 1.1
     assert abs(world.trace[-1]) < 100
-    after = world.held()
-    assert after == (["FREE"] * 20 if reason == "opt_out" else after)
+    after = world.authority()
+    assert after == (["DEVICE"] * 20 if reason == "opt_out" else after)
 
 
 async def test_dispatch_owners_leaving_one_event_all_at_once_are_no_step() -> None:
@@ -198,7 +198,7 @@ async def test_dispatch_owners_leaving_one_event_all_at_once_are_no_step() -> No
     await world.dispatcher.hold(hold(world, "all", *world.fleet.ids, event=EventId("e")))
     await world.go(60)
     assert world.steps_w() < 6_000 * 1.1
-    assert world.held() == ["FREE"] * 20
+    assert world.authority() == ["DEVICE"] * 20
 
 
 async def test_timekeeper_upkeep_that_waits_for_a_silent_device_does_not_keep_a_wrong_clock() -> None:
@@ -208,7 +208,7 @@ async def test_timekeeper_upkeep_that_waits_for_a_silent_device_does_not_keep_a_
     world.clock.utc += 7_200_000
     await world.go(600)
     assert world.control.idle()
-    assert world.timekeeper._clock.step_ms == 0
+    assert world.clock_guard._clock.step_ms == 0
 
 
 async def test_dispatch_opt_out_ends_by_itself_and_the_journal_forgets_it() -> None:
@@ -258,7 +258,7 @@ async def test_dispatch_member_at_its_reserve_is_left_to_itself_where_the_device
     await world.submit(s=600, target_w=4_000)
     await world.go(30)
     assert world.ops(2) == []
-    assert world.held()[2] == "FREE"
+    assert world.authority()[2] == "DEVICE"
 
 
 async def test_dispatch_member_at_its_reserve_is_held_where_the_device_would_go_below() -> None:
@@ -298,7 +298,7 @@ async def test_dispatch_power_of_each_device_is_ramped_and_ends_with_the_event()
     assert world.homes.battery_w.tolist() == [-2_000] * 4
     assert world.steps_w() <= 1_000 * 1.01
     await world.go(80)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
 
 
 async def test_dispatch_idle_event_stops_discharge_of_everybody() -> None:
@@ -361,7 +361,7 @@ async def test_dispatch_records_tell_every_step_upstream_and_are_put_away_at_the
     told: list[tuple[str, str]] = []
 
     def hear() -> None:
-        while (report := world.control.ledger.changed(100)) is not None:
+        while (report := world.control.records.changed(100)) is not None:
             told.extend((row["device"], row["status"]) for row in report.rows)
 
     await world.go(100, each=hear)
@@ -378,7 +378,7 @@ async def test_dispatch_records_tell_every_step_upstream_and_are_put_away_at_the
 
 async def test_dispatch_record_that_nobody_took_is_told_again_as_it_is_by_then() -> None:
     world = await running()
-    ledger = world.control.ledger
+    ledger = world.control.records
     while (report := ledger.changed(2)) is not None:
         last = report
     assert ledger.waiting == 0
@@ -425,14 +425,14 @@ async def test_watch_inverted_device_is_quarantined_and_its_lease_runs_out_f21()
     await world.go(2)
     await world.submit(s=1_200, target_w=12_000)
     await world.go(30)
-    assert world.control.watch.quarantined == {}
+    assert world.control.quarantine.quarantined == {}
     await world.go(90)
-    assert world.control.watch.quarantined == {"home-02": "wrong_sign"}
+    assert world.control.quarantine.quarantined == {"home-02": "wrong_sign"}
     written = len(world.ops(2))
     await world.go(130)
     assert len(world.ops(2)) == written
     assert world.homes.battery_w[2] == 0
-    assert world.rows()["home-02"]["failure"] == "barred"
+    assert world.rows()["home-02"]["failure"] == "excluded"
     world.restart(away_s=1)
     await world.go(30)
     assert len(world.ops(2)) == written
@@ -451,7 +451,7 @@ async def test_watch_many_of_one_product_stop_the_product_and_no_other_f21() -> 
     await world.go(2)
     await world.submit(s=1_200, target_w=36_000)
     await world.go(150)
-    assert "product:p" in world.control.watch.quarantined
+    assert "product:p" in world.control.quarantine.quarantined
     await world.go(150)
     assert world.homes.battery_w[:14].tolist() == [0] * 14
     assert world.homes.battery_w[14:].sum() == pytest.approx(36_000, rel=0.02)
@@ -463,23 +463,23 @@ async def test_watch_product_that_is_trusted_again_is_not_condemned_by_what_was_
     await world.go(2)
     await world.submit(s=2_400, target_w=14_000)
     await world.go(130)
-    assert "product:p" in world.control.watch.quarantined
+    assert "product:p" in world.control.quarantine.quarantined
     world.homes.inverted -= set(range(11))
-    for name in list(world.control.watch.quarantined):
+    for name in list(world.control.quarantine.quarantined):
         assert await world.control.trust(name)
     await world.go(300)
-    assert world.control.watch.quarantined == {"home-11": "wrong_sign"}
+    assert world.control.quarantine.quarantined == {"home-11": "wrong_sign"}
     assert np.delete(world.homes.battery_w, 11).sum() == pytest.approx(14_000, rel=0.02)
 
 
 async def test_watch_deaf_devices_are_marked_and_made_up_for_f22() -> None:
     world = World(homes_of(10))
-    world.homes.deaf |= {0, 1, 2}
+    world.homes.unresponsive |= {0, 1, 2}
     await world.go(2)
     await world.submit(s=1_200, target_w=14_000)
     await world.go(100)
     assert world.homes.battery_w.sum() == pytest.approx(14_000, rel=0.02)
-    assert np.flatnonzero(world.control.watch.silent).tolist() == [0, 1, 2]
+    assert np.flatnonzero(world.control.quarantine.silent).tolist() == [0, 1, 2]
     assert {world.rows()[f"home-0{i}"]["failure"] for i in range(3)} == {"no_response"}
 
 
@@ -490,9 +490,9 @@ async def test_watch_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is
     await world.submit(s=1_200, target_w=40_000)
     await world.go(60)
     world.homes.offline |= set(range(6))
-    world.homes.deaf |= set(range(6))
+    world.homes.unresponsive |= set(range(6))
     await world.go(6)
-    assert world.control.watch.frozen == ["p"]
+    assert world.control.quarantine.frozen == ["p"]
     assert any("frozen" in reason for reason in world.control.reasons())
     written = {slot: len(world.ops(slot)) for slot in range(10)}
     await world.go(20)
@@ -502,9 +502,9 @@ async def test_watch_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is
     assert {slot: len(world.ops(slot)) for slot in range(10)} == written
     assert world.progress().unserved_w == pytest.approx(20_000, rel=0.02)
     world.homes.offline.clear()
-    world.homes.deaf.clear()
+    world.homes.unresponsive.clear()
     await world.go(120)
-    assert world.control.watch.frozen == []
+    assert world.control.quarantine.frozen == []
     assert world.homes.battery_w.sum() == pytest.approx(40_000, rel=0.02)
 
 
@@ -531,14 +531,14 @@ async def test_upkeep_charges_what_is_below_its_reserve_after_an_event_and_no_mo
     world.homes.soc_pct[:] = [15, 15, 60]
     await world.go(60)
     assert world.homes.battery_w.tolist() == pytest.approx([-750, -750, 0], abs=1)
-    assert world.control.upkeep.stats.recovering == 2
-    rebound = world.control.upkeep.rebounds[EventId("e")]
+    assert world.control.maintenance.stats.recovering == 2
+    rebound = world.control.maintenance.rebounds[EventId("e")]
     assert rebound.power_w == pytest.approx(1_500, abs=2)
     assert rebound.peak_w >= rebound.power_w
     world.homes.soc_pct[:2] = 30
     await world.go(40)
     assert world.homes.battery_w.tolist() == [0, 0, 0]
-    assert world.held() == ["FREE"] * 3
+    assert world.authority() == ["DEVICE"] * 3
 
 
 async def test_upkeep_outside_a_time_of_recovery_leaves_batteries_alone() -> None:
@@ -582,11 +582,11 @@ async def test_dispatch_event_ends_when_it_was_to_end_though_the_wall_clock_step
     world.clock.utc += step_s * 1_000
     await world.go(500)
     assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
-    assert any("wall clock" in reason for reason in world.timekeeper.reasons())
+    assert any("wall clock" in reason for reason in world.clock_guard.reasons())
     await world.go(120)
     assert world.state() == "completed"
-    assert world.held() == ["FREE"] * 4
-    assert world.timekeeper.reasons() == []
+    assert world.authority() == ["DEVICE"] * 4
+    assert world.clock_guard.reasons() == []
 
 
 async def test_dispatch_source_that_goes_silent_leaves_the_event_as_it_was_received_f19() -> None:
@@ -596,7 +596,7 @@ async def test_dispatch_source_that_goes_silent_leaves_the_event_as_it_was_recei
     # not a word more: it ends when it was to end, and leases are not renewed past it
     await world.go(15 + 20)
     assert world.state() == "completed"
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     assert not world.homes.lease_end_ms.any()
 
 
@@ -615,7 +615,7 @@ async def test_dispatch_thousands_of_homes_start_turn_and_stop_within_the_slope_
     assert world.homes.battery_w.sum() == pytest.approx(-2_000_000, rel=0.01)
     await world.dispatcher.cancel("e")
     await world.go(20)
-    assert world.held() == ["FREE"] * 2_000
+    assert world.authority() == ["DEVICE"] * 2_000
     assert world.steps_w() <= 500_000 * 1.1
 
 
@@ -651,7 +651,7 @@ async def test_control_exception_at_any_await_is_survived_by_everybody_f41(place
     assert world.homes.battery_w[3] == 0
     assert world.rows()["home-03"]["failure"] == "offline"
     await lives(380)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     assert not world.homes.lease_end_ms.any()
 
 
@@ -678,5 +678,5 @@ async def test_dispatch_event_that_passed_while_the_gateway_was_away_has_expired
 
 def test_settings_say_what_bounds_programs_feeders_and_upkeep() -> None:
     assert ControlSettings().feeders.ceiling_kw is None
-    assert ControlSettings().upkeep.full_charge_cycles is None
+    assert ControlSettings().maintenance.full_charge_cycles is None
     assert TargetGroup(ids=(DeviceId("a"),)) == group("a")

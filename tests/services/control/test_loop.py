@@ -64,7 +64,7 @@ async def test_control_release_at_the_end_is_staggered_and_journalled() -> None:
     await world.go(29)
     world.trace.clear()
     await world.go(30)
-    assert world.held() == ["FREE"] * 10
+    assert world.authority() == ["DEVICE"] * 10
     assert world.trace[-1] == 0
     assert world.steps_w() <= 2_500
     assert world.ops().count(CommandOp.RELEASE) == 10
@@ -183,7 +183,7 @@ async def test_control_reconnected_device_is_not_charged_from_the_grid_at_once()
 async def test_control_stale_devices_lease_runs_out_without_a_refresh() -> None:
     world = await settled()
     world.homes.silent.add(0)
-    world.homes.deaf.add(0)
+    world.homes.unresponsive.add(0)
     remote: list[bool] = []
     await world.go(121, each=lambda: remote.append(bool(world.homes.mode[0] == Mode.REMOTE)))
     written = len(world.ops(0))
@@ -191,7 +191,7 @@ async def test_control_stale_devices_lease_runs_out_without_a_refresh() -> None:
     # The newest reading counts for 120 s; after that nothing is written, and a lease later nothing is in force.
     assert len(world.ops(0)) == written
     assert max(s for s, there in enumerate(remote) if there) <= 240
-    assert world.held()[0] == "FREE"
+    assert world.authority()[0] == "DEVICE"
     assert world.trace[-1] == pytest.approx(8_000, rel=0.02)
 
 
@@ -200,7 +200,7 @@ async def test_control_owner_who_takes_the_device_back_leaves_the_event() -> Non
     world.homes.revert(3)
     await world.go(2)
     written = len(world.ops(3))
-    assert world.held()[3] == "LEFT"
+    assert world.authority()[3] == "OWNER"
     await world.go(100)
     assert len(world.ops(3)) == written
     ended = [change for change in world.journal.kept if isinstance(change, ControlEnded)]
@@ -208,15 +208,15 @@ async def test_control_owner_who_takes_the_device_back_leaves_the_event() -> Non
     assert world.trace[-1] == pytest.approx(8_000, rel=0.02)
     await world.dispatcher.cancel("e")
     await world.go(30)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     await world.submit("next", s=600, target_w=4_000)
     await world.go(20)
-    assert world.held() == ["CONTROLLED"] * 4
+    assert world.authority() == ["CONTROLLED"] * 4
 
 
 async def test_control_deaf_device_is_covered_by_the_others() -> None:
     world = World(homes_of(4))
-    world.homes.deaf.add(0)
+    world.homes.unresponsive.add(0)
     await world.go(2)
     await world.submit(s=600, target_w=8_000)
     await world.go(60)
@@ -230,21 +230,21 @@ async def test_control_restart_in_mid_event_goes_on_from_measured_power() -> Non
     world.trace.clear()
     written = len(world.homes.writes)
     world.restart(away_s=20)
-    assert world.held() == ["CONTROLLED"] * 4
+    assert world.authority() == ["CONTROLLED"] * 4
     await world.go(40)
     assert np.abs(np.array(world.trace) - 8_000).max() <= 0.02 * 8_000
     again = world.homes.writes[written:]
     assert {slot for slot, *_ in again} == {0, 1, 2, 3}
     assert min(cmd for *_, cmd in again) > largest
     assert CommandOp.RELEASE not in {op for _, op, *_ in again}
-    assert world.held() == ["CONTROLLED"] * 4
+    assert world.authority() == ["CONTROLLED"] * 4
 
 
 async def test_control_restart_after_the_event_releases_what_is_still_held() -> None:
     world = await settled(s=60)
     world.restart(away_s=40)
     await world.go(30)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     assert world.ops().count(CommandOp.RELEASE) == 4
     assert world.homes.battery_w.tolist() == [0, 0, 0, 0]
 
@@ -275,18 +275,18 @@ async def test_control_failing_journal_takes_no_device_newly_but_refreshes_the_r
     await world.submit("a", s=600, target_w=2_000, group=group("home-00", "home-01"))
     await world.submit("b", s=600, target_w=2_000, start_ms=world.clock.utc + 30_000, group=group("home-02", "home-03"))
     await world.go(20)
-    assert world.held() == ["CONTROLLED", "CONTROLLED", "FREE", "FREE"]
+    assert world.authority() == ["CONTROLLED", "CONTROLLED", "DEVICE", "DEVICE"]
     world.journal.failing = True
     world.homes.writes.clear()
     await world.go(200)
-    assert world.held() == ["CONTROLLED", "CONTROLLED", "FREE", "FREE"]
+    assert world.authority() == ["CONTROLLED", "CONTROLLED", "DEVICE", "DEVICE"]
     assert {slot for slot, *_ in world.homes.writes} == {0, 1}
     assert world.homes.battery_w.tolist() == [pytest.approx(1_000, abs=60)] * 2 + [0, 0]
     assert world.control.writes.journal_failures > 0
     assert world.control.reasons()[0].startswith("journal: ")
     world.journal.failing = False
     await world.go(20)
-    assert world.held() == ["CONTROLLED"] * 4
+    assert world.authority() == ["CONTROLLED"] * 4
     assert world.control.reasons() == []
 
 
@@ -305,10 +305,10 @@ async def test_control_hanging_journal_takes_no_device_newly_and_the_loop_goes_o
     with monkeypatch.context() as patched:
         patched.setattr(world.journal, "commit", hang)
         await world.go(10)
-        assert world.held() == ["CONTROLLED", "CONTROLLED", "FREE", "FREE"]
+        assert world.authority() == ["CONTROLLED", "CONTROLLED", "DEVICE", "DEVICE"]
         assert world.control.reasons() == ["journal: no answer in time"]
     await world.go(20)
-    assert world.held() == ["CONTROLLED"] * 4
+    assert world.authority() == ["CONTROLLED"] * 4
 
 
 async def test_control_release_plan_is_durable_before_the_first_setpoint() -> None:
@@ -350,7 +350,7 @@ async def test_control_dry_run_never_actuates() -> None:
     await world.submit(s=60, target_w=2_000, kind=EventKind.DRY_RUN)
     await world.go(70)
     assert world.homes.writes == []
-    assert world.held() == ["FREE"] * 2
+    assert world.authority() == ["DEVICE"] * 2
 
 
 async def test_control_lower_priority_number_wins_a_contested_device() -> None:
@@ -370,7 +370,7 @@ async def test_control_stop_all_releases_and_refuses_until_cleared() -> None:
     world = await settled()
     await world.dispatcher.stop_all(active=True, by="me")
     await world.go(30)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     assert (await world.submit("new", s=60, target_w=1_000)).reason == "stopped"
     assert "dispatch is stopped by an operator" in world.control.reasons()
     world.restart(away_s=1)
@@ -389,7 +389,7 @@ async def test_control_stop_all_asked_again_after_a_failing_journal_cancels_what
     with pytest.raises(StorageError):
         await world.dispatcher.stop_all(active=True, by="me")
     await world.go(30)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     world.journal.failing = False
     await world.submit("later", s=60, target_w=1_000)
     await world.dispatcher.stop_all(active=True, by="me")
@@ -397,7 +397,7 @@ async def test_control_stop_all_asked_again_after_a_failing_journal_cancels_what
     world.restart(away_s=1)
     await world.dispatcher.stop_all(active=False, by="me")
     await world.go(20)
-    assert (world.state(), world.held()) == ("cancelled", ["FREE"] * 4)
+    assert (world.state(), world.authority()) == ("cancelled", ["DEVICE"] * 4)
 
 
 async def shut(world: World, *, release: bool, each: Callable[[], None] | None = None) -> None:
@@ -417,13 +417,13 @@ async def test_control_shut_down_leaves_timed_leases_running() -> None:
     written = len(world.homes.writes)
     await world.control.shut_down(release=False)
     assert len(world.homes.writes) == written
-    assert world.held() == ["CONTROLLED"] * 4
+    assert world.authority() == ["CONTROLLED"] * 4
 
 
 async def test_control_shut_down_with_release_hands_everything_back() -> None:
     world = await settled()
     await shut(world, release=True)
-    assert world.held() == ["FREE"] * 4
+    assert world.authority() == ["DEVICE"] * 4
     assert world.homes.battery_w.tolist() == [0] * 4
 
 
@@ -434,7 +434,7 @@ async def test_control_shut_down_releases_only_products_without_a_timer() -> Non
     await world.go(30)
     await shut(world, release=False)
     await world.go(3)
-    assert world.held() == ["CONTROLLED", "CONTROLLED", "FREE", "CONTROLLED"]
+    assert world.authority() == ["CONTROLLED", "CONTROLLED", "DEVICE", "CONTROLLED"]
     assert world.ops(2)[-1] is CommandOp.RELEASE
     assert all(CommandOp.RELEASE not in world.ops(slot) for slot in (0, 1, 3))
 

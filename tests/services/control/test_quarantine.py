@@ -100,7 +100,7 @@ async def told(street: Street, *targets: tuple[int, float]) -> Street:
 @pytest.mark.parametrize(("dip_s", "response_s"), [(3, 1.0), (3, 2.0), (4, 2.0), (8, 2.0)])
 async def test_watch_home_that_passes_through_0_w_at_take_over_is_not_judged(dip_s: int, response_s: float) -> None:
     street = await told(Street(fleet(response_s=response_s), physics=through_zero(dip_s)), (0, 60_000))
-    assert street.control.watch.quarantined == {}
+    assert street.control.quarantine.quarantined == {}
     assert street.devices.batteries.battery_w.sum() == pytest.approx(60_000, rel=0.02)
 
 
@@ -110,7 +110,7 @@ async def test_watch_home_with_dead_time_is_not_judged_by_the_setpoint_before(
     dead_s: int, targets: tuple[tuple[int, float], ...]
 ) -> None:
     street = await told(Street(fleet(response_s=1.0), physics=late(dead_s)), *targets)
-    assert street.control.watch.quarantined == {}
+    assert street.control.quarantine.quarantined == {}
     assert street.devices.batteries.battery_w.sum() == pytest.approx(targets[-1][1], rel=0.02)
 
 
@@ -120,7 +120,7 @@ async def test_watch_home_that_takes_20_to_30_s_to_settle_is_not_judged(
     dead_s: int, response_s: float, targets: tuple[tuple[int, float], ...]
 ) -> None:
     street = await told(Street(fleet(response_s=response_s), physics=late(dead_s)), *targets)
-    assert street.control.watch.quarantined == {}
+    assert street.control.quarantine.quarantined == {}
     assert street.devices.batteries.battery_w.sum() == pytest.approx(-60_000, rel=0.05)
 
 
@@ -144,7 +144,7 @@ async def test_watch_home_that_runs_the_wrong_way_is_found_and_no_other_f21(powe
     await street.go(3)
     await street.submit(s=3_600, target=each(power_w))
     await street.go(FOUND_S)
-    assert street.control.watch.quarantined == {street.homes.ids[3]: "wrong_sign"}
+    assert street.control.quarantine.quarantined == {street.homes.ids[3]: "wrong_sign"}
     await street.go(130)
     assert street.devices.batteries.mode[3] != Mode.REMOTE
     others_w = np.delete(street.devices.batteries.battery_w, 3)
@@ -154,7 +154,7 @@ async def test_watch_home_that_runs_the_wrong_way_is_found_and_no_other_f21(powe
 async def test_watch_home_that_runs_the_wrong_way_for_a_group_s_power_is_found_and_made_up_for_f21() -> None:
     street = await told(Street(fleet(), physics=inverted(3)), (0, 60_000))
     await street.go(60)
-    assert street.control.watch.quarantined == {street.homes.ids[3]: "wrong_sign"}
+    assert street.control.quarantine.quarantined == {street.homes.ids[3]: "wrong_sign"}
     await street.go(60)
     assert np.delete(street.devices.batteries.battery_w, 3).sum() == pytest.approx(60_000, rel=0.05)
 
@@ -165,7 +165,7 @@ async def test_watch_few_homes_of_a_product_that_run_the_wrong_way_stop_themselv
     await street.go(3)
     await street.submit(s=3_600, target=each(2_500))
     await street.go(FOUND_S + 60)
-    assert sorted(street.control.watch.quarantined) == sorted(street.homes.ids[i] for i in wrong)
+    assert sorted(street.control.quarantine.quarantined) == sorted(street.homes.ids[i] for i in wrong)
     assert np.delete(street.devices.batteries.battery_w, wrong) == pytest.approx(np.full(11, 2_500), rel=0.02)
 
 
@@ -175,6 +175,6 @@ async def test_watch_product_that_runs_the_wrong_way_in_many_homes_is_quarantine
     await street.go(3)
     await street.submit(s=3_600, target=each(power_w))
     await street.go(FOUND_S)
-    assert street.control.watch.quarantined["product:reference-mqtt"] == "wrong_sign"
+    assert street.control.quarantine.quarantined["product:reference-mqtt"] == "wrong_sign"
     await street.go(150)
     assert not street.remote.any()

@@ -9,7 +9,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.intervals.types import IntervalRules
 from gateway.ports.journal import ReserveChanged
-from gateway.services.checkpointing import fleet_columns, restore_columns
+from gateway.services.checkpointing import fleet_columns, load_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader
 from tests.builders.fakes import MemoryJournal, home
 from tests.builders.homes import homes
@@ -58,7 +58,7 @@ def restart(world: World, *, away_s: int) -> None:
         world.clock.advance(s=1)
         world.homes.report(answers=False)
     world._begin()
-    restore_columns(world.fleet, found, world.clock)
+    load_columns(world.fleet, found, world.clock)
     world.homes.fleet, world.homes.answers = world.fleet, []
     world._attach()
 

@@ -58,8 +58,8 @@ async def test_stop_all_recovery_that_runs_is_released_and_begins_again_once_cle
     await world.go(60)
     assert powered(world, written) == []
     assert world.homes.battery_w.tolist() == [0, 0, 0]
-    assert world.held() == ["FREE"] * 3
-    assert world.control.upkeep.stats.recovering == 0
+    assert world.authority() == ["DEVICE"] * 3
+    assert world.control.maintenance.stats.recovering == 0
     await stop(world, active=False)
     await world.go(30)
     assert world.homes.battery_w.sum() == pytest.approx(-2_000, abs=2)
@@ -75,7 +75,7 @@ async def test_stop_all_recovery_of_what_it_cancelled_does_not_begin_before_it_i
     await stop(world)
     await world.go(120)
     assert powered(world, written) == []
-    assert world.held() == ["FREE"] * 3
+    assert world.authority() == ["DEVICE"] * 3
     await stop(world, active=False)
     await world.go(30)
     assert world.homes.battery_w[:2].max() < -1_000
@@ -89,8 +89,8 @@ async def test_stop_all_full_charge_that_runs_is_released_and_begins_again_once_
     await stop(world)
     await world.go(60)
     assert powered(world, written) == []
-    assert world.held() == ["FREE"] * 2
-    assert world.control.upkeep.stats.filling == 0
+    assert world.authority() == ["DEVICE"] * 2
+    assert world.control.maintenance.stats.filling == 0
     await stop(world, active=False)
     await world.go(40)
     assert world.homes.battery_w.max() < -1_000
@@ -114,7 +114,7 @@ async def test_stop_all_at_any_tick_of_a_beginning_full_charge_ends_it(ticks: in
     await stop(world)
     await world.go(40)
     assert powered(world, written) == []
-    assert world.held() == ["FREE"] * 2
+    assert world.authority() == ["DEVICE"] * 2
 
 
 async def test_stop_all_stands_over_a_restart_and_nothing_of_upkeep_begins() -> None:
@@ -127,7 +127,7 @@ async def test_stop_all_stands_over_a_restart_and_nothing_of_upkeep_begins() -> 
     await world.go(60)
     assert world.dispatcher.stopped
     assert powered(world, written) == []
-    assert world.held() == ["FREE"] * 2
+    assert world.authority() == ["DEVICE"] * 2
     await stop(world, active=False)
     await world.go(40)
     assert world.homes.battery_w.max() < -1_000
@@ -234,7 +234,7 @@ async def test_stop_all_setpoint_that_nobody_has_confirmed_is_called_back_at_onc
     await world.go(2)
     await world.submit(s=3_600, target_w=8_000)
     await world.go(20)
-    world.homes.deaf.add(3)
+    world.homes.unresponsive.add(3)
     await world.submit("e", s=3_600, target_w=12_000, revision=2)
     await world.go(2)
     assert world.ops(3)[-1] is CommandOp.SETPOINT
@@ -242,7 +242,7 @@ async def test_stop_all_setpoint_that_nobody_has_confirmed_is_called_back_at_onc
     await world.go(1)
     # The others have their turn; what is still on its way to the fourth is overtaken by a newer command.
     assert world.ops(3)[-1] is CommandOp.RELEASE
-    assert world.held().count("CONTROLLED") == 3
+    assert world.authority().count("CONTROLLED") == 3
 
 
 async def test_stop_all_many_unconfirmed_setpoints_are_called_back_no_faster_than_the_fleet_may_ramp() -> None:
@@ -256,7 +256,7 @@ async def test_stop_all_many_unconfirmed_setpoints_are_called_back_no_faster_tha
     await stop(world)
     await world.go(60)
     assert world.steps_w() < 6_000 * 1.1
-    assert world.held() == ["FREE"] * 20
+    assert world.authority() == ["DEVICE"] * 20
 
 
 async def test_stop_all_answers_that_come_late_change_nothing() -> None:
@@ -269,7 +269,7 @@ async def test_stop_all_answers_that_come_late_change_nothing() -> None:
     written = len(world.homes.writes)
     await world.go(20)
     assert world.ops()[written:] == []
-    assert world.held() == ["FREE"]
+    assert world.authority() == ["DEVICE"]
     assert EventId("upkeep:full-charge") not in world.control.totals()
     assert np.all(world.homes.battery_w == 0)
 

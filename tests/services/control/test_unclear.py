@@ -195,9 +195,9 @@ async def test_street_what_is_not_understood_is_named_in_records_and_metrics() -
     entry = world.dispatcher.entry("e")
     assert entry is not None
     members = world.dispatcher.members(entry.index, entry.request)
-    _, rows = world.control.ledger.page(entry, members, slice(None))
+    _, rows = world.control.records.page(entry, members, slice(None))
     record = next(row for row in rows if row["device"] == world.homes.ids[0])
-    assert (record["status"], record["failure"]) == ("failed", "barred")
+    assert (record["status"], record["failure"]) == ("failed", "excluded")
     assert "unclear_opt_out" in record["limits"]
     counted = {
         dict(sample.labels)["member"]: sample.value

@@ -185,7 +185,7 @@ async def test_unmeasured_rebound_is_not_counted() -> None:
     world = await tracking(2, part=1.0, target_w=2_000, s=140)
     world.homes.own_w[:] = -1_500
     await world.go(60)
-    rebound = next(iter(world.control.upkeep.rebounds.values()))
+    rebound = next(iter(world.control.maintenance.rebounds.values()))
     assert rebound.power_w == 3_000
     world.homes.unseen.add(0)
     await world.go(40)
@@ -197,7 +197,7 @@ async def test_unmeasured_rebound_is_not_counted() -> None:
 
 async def test_unmeasured_record_from_before_there_was_the_word_tells_nothing_of_it() -> None:
     world = await tracking(1, target_w=1_000)
-    rows = world.control.ledger.columns()
+    rows = world.control.records.columns()
     columns = {name.rpartition("/")[2]: values for name, values in rows.items()}
     for name in ("slot", "assumed_w", "unmeasured_wh"):
         del columns[name]

@@ -26,7 +26,7 @@ class Link:
 
     def acknowledge(self, token: AckToken) -> None: ...
 
-    def hold_telemetry(self, on: bool) -> None:
+    def pause_telemetry(self, on: bool) -> None:
         self.held.append(on)
 
     def start_over(self) -> None: ...
@@ -35,7 +35,7 @@ class Link:
 def _fleet() -> Fleet:
     fleet = Fleet()
     for i, profile in enumerate(("spoken", "polled", "spoken", "polled")):
-        fleet.enroll(home(f"home-{i}", profile=profile), FACTS)
+        fleet.register(home(f"home-{i}", profile=profile), FACTS)
     return fleet
 
 
@@ -68,5 +68,5 @@ async def test_write_one_link_s_devices_only_the_other_is_left_alone() -> None:
 
 async def test_hold_telemetry_reaches_every_link() -> None:
     fleet, main, other = _fleet(), Link(WriteOutcome.ACCEPTED), Link(WriteOutcome.ACCEPTED)
-    CommandRouter(fleet, main, [(frozenset({1}), other)]).hold_telemetry(True)
+    CommandRouter(fleet, main, [(frozenset({1}), other)]).pause_telemetry(True)
     assert main.held == other.held == [True]

@@ -194,7 +194,7 @@ def test_connection_second_device_at_one_place_is_refused_with_both_names() -> N
 async def enrolled(*rows: dict[str, object]) -> tuple[DeviceRegistry, MemoryJournal]:
     journal = MemoryJournal()
     inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
-    assert await inventory.enroll(parse(*rows).devices) == len(rows)
+    assert await inventory.register(parse(*rows).devices) == len(rows)
     return inventory, journal
 
 
@@ -210,13 +210,13 @@ async def test_connection_at_the_place_of_an_enrolled_device_is_refused_unless_t
     assert "'c' and 'a'" in parsed.bad[0].problem
     swapped = imported(inventory, row("modbus", "a", address="modbus://10.0.0.6"), row("modbus", "b"))
     assert not swapped.bad
-    assert await inventory.enroll(swapped.devices) == 2
+    assert await inventory.register(swapped.devices) == 2
     assert {holder: place[0] for place, holder in inventory.places.items()} == {
         "a": "10.0.0.6:502",
         "b": "10.0.0.5:502",
     }
     again = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
-    again.restore(journal.load().devices)
+    again.load(journal.load().devices)
     assert again.places == inventory.places
     assert dict(again.devices) == dict(inventory.devices)
 
@@ -239,15 +239,15 @@ async def test_connection_claimed_by_another_import_meanwhile_enrolls_nobody() -
     inventory, journal = await enrolled(row("modbus", "a"))
     kept = len(journal.kept)
     with pytest.raises(InvalidInput, match="'b' and 'a'"):
-        await inventory.enroll(parse(row("p", "x"), row("modbus", "b")).devices)
+        await inventory.register(parse(row("p", "x"), row("modbus", "b")).devices)
     assert (len(journal.kept), set(inventory.devices)) == (kept, {"a"})
     journal.failing = True
     elsewhere = row("modbus", "c", address="modbus://10.0.0.9")
     with pytest.raises(StorageError):
-        await inventory.enroll(parse(elsewhere).devices)
+        await inventory.register(parse(elsewhere).devices)
     journal.failing = False
     assert set(inventory.places.values()) == {"a"}
-    assert await inventory.enroll(parse(elsewhere | {"id": "d"}).devices) == 1
+    assert await inventory.register(parse(elsewhere | {"id": "d"}).devices) == 1
 
 
 # -- experimental
@@ -258,6 +258,6 @@ async def test_connection_experimental_product_is_read_only_until_its_operator_s
     assert [(note.line, "experimental" in note.note) for note in parsed.notes] == [(1, True)]
     fleet = Fleet()
     inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
-    assert await inventory.enroll(parsed.devices) == 2
+    assert await inventory.register(parsed.devices) == 2
     assert fleet.nameplate.steerable[:2].tolist() == [False, True]
     assert not parse(row("modbus")).notes

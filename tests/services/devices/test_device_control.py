@@ -119,7 +119,7 @@ class Bench:
         self.clock = ManualClock()
         self.device = Device()
         self.journal = Journal(self.device)
-        self.program: ProductVariant = _program(profile)
+        self.variant: ProductVariant = _program(profile)
         self.values: dict[str, Value] = {}
         self.book: dict[DeviceId, Mapping[str, float | str | bool]] = {}
         self.stats = DeviceControlStats()
@@ -138,9 +138,9 @@ class Bench:
         return self.steering
 
     async def poll(self) -> None:
-        self.program.decode(await self.device.read(self.program.reads), self.values)
+        self.variant.decode(await self.device.read(self.variant.reads), self.values)
         self.steering.read_mono_ms = self.clock.mono
-        self.steering.look(self.program)
+        self.steering.observe(self.variant)
 
     async def tell(
         self, op: CommandOp, setpoint_w: float = 0.0, **other: int
@@ -152,7 +152,7 @@ class Bench:
         )  # fmt: skip
         told = dataclasses.replace(command, cmd=other.get("cmd", command.cmd))
         told = dataclasses.replace(told, valid_until_ms=other.get("valid_until_ms", told.valid_until_ms))
-        done = await self.steering.obey(told, self.program, self.device)
+        done = await self.steering.obey(told, self.variant, self.device)
         return done.delivery, done.result, done.why
 
 
@@ -269,8 +269,8 @@ async def test_lease_that_no_command_renews_ends_what_goes_on_by_itself(bench: B
         seen.append(bench.steering.running)
     assert seen == [True, False]
     bench.device.told.clear()
-    await bench.steering.follow(bench.program, bench.device)
-    await bench.steering.beat(bench.program, bench.device)
+    await bench.steering.follow(bench.variant, bench.device)
+    await bench.steering.beat(bench.variant, bench.device)
     assert bench.device.told == []
 
 
@@ -332,9 +332,9 @@ async def test_look_somebody_else_writes_twice_in_a_row_it_is_taken_over(bench: 
 
 
 async def test_look_what_the_product_still_shows_before_it_has_settled_is_nobody_s_choice(bench: Bench) -> None:
-    control = bench.program.control
+    control = bench.variant.control
     assert control is not None
-    bench.program.control = control.model_copy(update={"settle_s": 0.01})
+    bench.variant.control = control.model_copy(update={"settle_s": 0.01})
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.device.registers["power"] = 77
     for _ in range(3):

@@ -65,7 +65,7 @@ class ScaledBench(Bench):
         super().__init__()
         self.device: Scaled = Scaled()
         self.journal.device = self.device
-        self.program: ProductVariant = _program()
+        self.variant: ProductVariant = _program()
 
 
 def _program() -> ProductVariant:

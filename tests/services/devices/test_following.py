@@ -80,7 +80,7 @@ async def made(profile: str, *, unit_s: float = 1.0, write_s: float = 0.0) -> tu
 
 async def follow(bench: Bench, s: float) -> list[str]:
     """Let time pass with nothing but what goes on by itself; what was written."""
-    control = bench.program.control
+    control = bench.variant.control
     assert control is not None
     bench.device.told.clear()
     end_ms = bench.clock.mono + round(1000 * s)
@@ -88,9 +88,9 @@ async def follow(bench: Bench, s: float) -> list[str]:
         bench.clock.advance(s=FOLLOW_S)
         await bench.poll()
         if bench.steering.running:
-            await bench.steering.beat(bench.program, bench.device)
+            await bench.steering.beat(bench.variant, bench.device)
             if control.follow_s is not None:
-                await bench.steering.follow(bench.program, bench.device)
+                await bench.steering.follow(bench.variant, bench.device)
     return bench.device.told
 
 
@@ -135,7 +135,7 @@ async def test_follow_in_minutes_rounds_down_and_stops_in_the_last_one() -> None
     bench, device = await made(minutes, unit_s=60)
     assert bench.steering.in_force is not None
     whole = dataclasses.replace(bench.steering.in_force, lease_s=170, cmd=bench.cmd + 1)
-    assert (await bench.steering.obey(whole, bench.program, device)).result is CommandResult.APPLIED
+    assert (await bench.steering.obey(whole, bench.variant, device)).result is CommandResult.APPLIED
     device.ends_ms.clear()
     began_ms = bench.clock.mono
     told = await follow(bench, 300)
@@ -169,7 +169,7 @@ async def test_follow_of_a_device_with_a_time_of_its_own_stops_with_the_lease() 
     assert [e for e in device.expires_s if e is not None] == [float(s) for s in range(55, 0, -5) for _ in range(2)]
     bench.clock.mono = last_ms - 500
     device.told.clear()
-    await bench.steering.follow(bench.program, device)
+    await bench.steering.follow(bench.variant, device)
     assert device.told == []
 
 

@@ -75,7 +75,7 @@ class Desk:
         self.inventory = DeviceRegistry(
             fleet=self.world.fleet, journal=self.journal, codecs=CODECS, saved=self.saved.keys()
         )
-        self.inventory.restore(self.world.devices, controlled)
+        self.inventory.load(self.world.devices, controlled)
 
     async def take(self, *rows: Mapping[str, object]) -> Imported:
         """Import rows the way a request does."""
@@ -87,12 +87,12 @@ class Desk:
         """Take everybody under control for as long as the event runs."""
         await self.world.submit(s=s, target_w=2_000)
         await self.world.go(3)
-        assert set(self.world.held()) == {"CONTROLLED"}
+        assert set(self.world.authority()) == {"CONTROLLED"}
 
     async def released(self) -> None:
         await self.world.dispatcher.cancel("e")
         await self.world.go(40)
-        assert set(self.world.held()) == {"FREE"}
+        assert set(self.world.authority()) == {"DEVICE"}
 
     def url(self, name: str = "a") -> str:
         connection = self.inventory.devices[DeviceId(name)].connection
@@ -162,23 +162,23 @@ async def test_move_of_a_device_that_is_held_names_the_column_and_changes_nothin
     desk = Desk([before])
     known = desk.inventory.devices[DeviceId("a")]
     kept = len(desk.journal.kept)
-    desk.world.fleet.control.held[0] = held
+    desk.world.fleet.control.authority[0] = held
     done = await desk.take(after)
     assert [bad.problem.partition(":")[0] for bad in done.bad] == [column]
     assert f" {column} from " in done.bad[0].problem
     assert (done.enrolled, done.notes) == (0, [])
     assert (desk.inventory.devices[DeviceId("a")], len(desk.journal.kept)) == (known, kept)
     with pytest.raises(InvalidInput, match="release it first"):
-        await desk.inventory.enroll([made(**after)])
+        await desk.inventory.register([made(**after)])
 
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
-@pytest.mark.parametrize("held", [Authority.FREE, Authority.LEFT])
+@pytest.mark.parametrize("held", [Authority.DEVICE, Authority.OWNER])
 async def test_move_of_a_device_that_is_not_held_is_taken(
     before: dict[str, object], after: dict[str, object], column: str, held: Authority
 ) -> None:
     desk = Desk([before])
-    desk.world.fleet.control.held[0] = held
+    desk.world.fleet.control.authority[0] = held
     done = await desk.take(after)
     assert (done.bad, done.enrolled) == ([], 1)
     found, wanted = desk.inventory.devices[DeviceId("a")], made(**after)
@@ -195,7 +195,7 @@ async def test_change_of_what_is_neither_place_nor_product_is_taken_under_contro
     done = await desk.take(after)
     assert (done.bad, done.enrolled) == ([], 1)
     await desk.world.go(3)
-    assert desk.world.held() == ["CONTROLLED"]
+    assert desk.world.authority() == ["CONTROLLED"]
 
 
 async def test_move_of_a_device_with_saved_settings_waits_until_they_are_restored() -> None:
@@ -228,7 +228,7 @@ async def test_move_of_an_orphan_waits_where_the_journal_has_a_release_plan() ->
     journal = MemoryJournal()
     lost = [home(name, profile="gone", connection=DeviceConnection(url="modbus://10.0.0.5")) for name in ("a", "b")]
     inventory = DeviceRegistry(fleet=World([]).fleet, journal=journal, codecs=CODECS)
-    assert inventory.restore(lost, [DeviceId("a")]) == ["a", "b"]
+    assert inventory.load(lost, [DeviceId("a")]) == ["a", "b"]
     text = "\n".join(json.dumps(row("modbus", name, address=f"modbus://{name}")) for name in ("a", "b"))
     done = await inventory.take(parse_rows(text, form="jsonl", profiles=CODECS))
     assert (done.enrolled, [bad.line for bad in done.bad]) == (1, [1])
@@ -254,7 +254,7 @@ async def test_move_of_a_free_device_leaves_nothing_of_it_in_the_journal() -> No
 
 async def test_rows_that_counted_on_the_place_of_one_that_stays_stay_too() -> None:
     desk = Desk([row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=1)])
-    desk.world.fleet.control.held[3] = Authority.CONTROLLED
+    desk.world.fleet.control.authority[3] = Authority.CONTROLLED
     shifted = [row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=2)]
     done = await desk.take(*shifted, row("p", "x"))
     assert ([bad.line for bad in done.bad], done.enrolled) == ([1, 2, 3, 4], 1)
@@ -263,7 +263,7 @@ async def test_rows_that_counted_on_the_place_of_one_that_stays_stay_too() -> No
     assert {holder: place[0] for place, holder in desk.inventory.places.items()} == {
         name: f"10.0.0.{i}:502" for i, name in enumerate("abcd", start=1)
     }
-    desk.world.fleet.control.held[3] = Authority.FREE
+    desk.world.fleet.control.authority[3] = Authority.DEVICE
     assert (await desk.take(*shifted)).enrolled == 4
 
 
@@ -310,10 +310,10 @@ async def test_device_that_moved_is_not_taken_before_it_has_been_heard_where_it_
     await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["x"]))
     await desk.world.submit(s=600, target_w=2_000)
     await desk.world.go(5)
-    assert desk.world.held() == ["FREE", "CONTROLLED"]
+    assert desk.world.authority() == ["DEVICE", "CONTROLLED"]
     desk.world.homes.silent = set()
     await desk.world.go(5)
-    assert desk.world.held() == ["CONTROLLED", "CONTROLLED"]
+    assert desk.world.authority() == ["CONTROLLED", "CONTROLLED"]
 
 
 @pytest.mark.parametrize("heard_at_once", [False, True])
@@ -375,14 +375,14 @@ async def test_device_is_not_taken_while_an_import_that_moves_it_waits_for_the_d
         await turns()
         await desk.world.submit(s=600, target_w=2_000)
         await desk.world.go(5)
-        assert desk.world.held() == ["FREE", "CONTROLLED"]
+        assert desk.world.authority() == ["DEVICE", "CONTROLLED"]
         assert desk.world.ops(0) == []
         assert desk.url() == "modbus://10.0.0.5"
         desk.journal.go.set()
     assert (importing.result().bad, desk.url()) == ([], "modbus://10.0.0.6")
     assert desk.world.fleet.moving == set()
     await desk.world.go(5)
-    assert desk.world.held() == ["CONTROLLED", "CONTROLLED"]
+    assert desk.world.authority() == ["CONTROLLED", "CONTROLLED"]
 
 
 async def test_device_is_dispatched_where_it_was_after_an_import_that_the_disk_refused() -> None:
@@ -417,7 +417,7 @@ async def test_import_is_refused_for_a_device_that_a_tick_is_about_to_take(low_f
         ticking = group.create_task(desk.world.control.tick())
         await turns()
         assert not ticking.done()
-        assert desk.world.held() == ["FREE", "FREE"]
+        assert desk.world.authority() == ["DEVICE", "DEVICE"]
         done = await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7",
                                                                  tags=["x"]))  # fmt: skip
         hung.set()
@@ -428,7 +428,7 @@ async def test_import_is_refused_for_a_device_that_a_tick_is_about_to_take(low_f
         assert desk.world.ops() == [CommandOp.RESERVE, CommandOp.RESERVE]
         assert (await desk.take(row("modbus", "a", **THERE))).enrolled == 1
     else:
-        assert desk.world.held() == ["CONTROLLED", "CONTROLLED"]
+        assert desk.world.authority() == ["CONTROLLED", "CONTROLLED"]
 
 
 async def test_imports_at_once_are_decided_one_after_the_other() -> None:

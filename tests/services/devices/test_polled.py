@@ -103,7 +103,7 @@ class Bench:
     async def close(self) -> None:
         """Nothing is shared."""
 
-    async def enroll(self, device: str = "a", /, **cells: object) -> Imported:
+    async def register(self, device: str = "a", /, **cells: object) -> Imported:
         row = {"id": device, "profile": "made-up", "site": "s", "capacity_wh": 10_000, "discharge_w_max": 5_000,
                "charge_w_max": 5_000, "reserve_pct": 20, "address": OLD}  # fmt: skip
         text = json.dumps({k: v for k, v in (row | cells).items() if v is not None})
@@ -134,9 +134,9 @@ class Bench:
 async def bench(monkeypatch: pytest.MonkeyPatch, *, reconcile_s: float) -> AsyncIterator[Bench]:
     """A device that is enrolled, its session ready; afterwards the sessions look at the inventory every so often."""
     monkeypatch.setattr(sessions_module, "FLUSH_S", 0.0)
-    monkeypatch.setattr(sessions_module, "RECONCILE_S", reconcile_s)
+    monkeypatch.setattr(sessions_module, "MATCH_S", reconcile_s)
     made = Bench()
-    await made.enroll()
+    await made.register()
     async with service(lambda: made.sessions.run(made.heard.append)):
         await made.ready()
         await until(lambda: made.lives() > 0, "a reading")
@@ -151,13 +151,13 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
         new.registers["mode"] = 9
         assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.ACCEPTED
         await until(lambda: old.registers["enable"] == 1, "the setpoint at the old address")
-        done = await b.enroll(address=NEW)
+        done = await b.register(address=NEW)
         assert [bad.line for bad in done.bad] == [1]
         assert "still without the settings it had before" in done.bad[0].problem
         await b.tell(CommandOp.RELEASE)
         await until(lambda: not b.prior, "the settings restored")
         assert (old.registers["enable"], old.registers["mode"], old.registers["limit"]) == (0, 1, 2500)
-        assert (await b.enroll(address=NEW)).bad == []
+        assert (await b.register(address=NEW)).bad == []
         await until(lambda: new.reads > 0, "the new address asked")
         await b.ready()
         written = len(old.told)
@@ -171,7 +171,7 @@ async def test_command_after_a_move_never_goes_to_the_battery_of_before(
     monkeypatch: pytest.MonkeyPatch, cells: dict[str, object]
 ) -> None:
     async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
-        assert (await b.enroll(**cells)).enrolled == 1
+        assert (await b.register(**cells)).enrolled == 1
         assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.NOT_SENT
         await turns()
         assert b.homes[OLD].told == []
@@ -180,7 +180,7 @@ async def test_command_after_a_move_never_goes_to_the_battery_of_before(
 async def test_readings_after_a_move_are_none_of_the_battery_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
         reads = b.homes[OLD].reads
-        await b.enroll(address=NEW)
+        await b.register(address=NEW)
         heard = len(b.heard)
         await until(lambda: b.homes[OLD].reads > reads + 1, "the old session polling on")
         assert len(b.heard) == heard
@@ -190,7 +190,7 @@ async def test_session_of_a_device_that_became_another_product_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bench(monkeypatch, reconcile_s=0.005) as b:
-        assert (await b.enroll(profile="p", address=None)).enrolled == 1
+        assert (await b.register(profile="p", address=None)).enrolled == 1
         await until(lambda: b.sessions.sessions == {}, "the session's end")
         reads, heard = b.homes[OLD].reads, len(b.heard)
         b.homes[OLD].down = True
@@ -199,7 +199,7 @@ async def test_session_of_a_device_that_became_another_product_ends(
         await turns()
         assert (b.homes[OLD].reads, len(b.heard)) == (reads, heard)
         # And back again.
-        assert (await b.enroll()).enrolled == 1
+        assert (await b.register()).enrolled == 1
         await b.ready()
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
@@ -208,14 +208,14 @@ async def test_session_that_fails_is_told_beside_those_that_run(monkeypatch: pyt
     async with bench(monkeypatch, reconcile_s=0.005) as b:
         for url, name in ((NEW, "b"), ("modbus://10.0.0.3", "c")):
             b.homes[url].faulty = True
-            await b.enroll(name, address=url)
+            await b.register(name, address=url)
         health = b.supervisor.health["device-session"]
         await until(lambda: len(health.down) == 2, "two sessions in trouble")
         assert health.failing == "ExceptionGroup and 1 more"
         assert b.sessions.sessions[0].state is SessionPhase.READY
         # Another session that begins says nothing of those that do not run.
         b.homes[OLD].down = True
-        await b.enroll("d", address="modbus://10.0.0.3", profile="other", units={"main": 2})
+        await b.register("d", address="modbus://10.0.0.3", profile="other", units={"main": 2})
         await until(lambda: health.restarts >= 3, "a session that was begun anew")
         assert health.failing is not None
         states = {b.sessions.sessions[slot].state for slot in (1, 2)}

@@ -1,5 +1,5 @@
-"""A polled device that answers what nobody can read, or says something of its safety that is not understood, is barred
-at once; its energy goes on."""
+"""A polled device that answers what nobody can read, or says something of its safety that is not understood, is
+excluded at once; its energy goes on."""
 
 import random
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Rig:
         polling = Polling.model_construct(live_s=0.02, energy_s=0.04, slow_s=0.04)
         codec = compile_profile(document.model_copy(update={"polling": polling}))
         self.clock, self.wire, self.fleet = SystemClock(), Wire(), Fleet()
-        self.fleet.enroll(
+        self.fleet.register(
             home("a", profile=PROFILE, connection=DeviceConnection(url="http://127.0.0.1:1")), codec.facts
         )
         self.sessions = PolledDevices(
@@ -75,7 +75,7 @@ class Rig:
 
     def emit(self, batch: ReadingBatch) -> None:
         if batch.live is not None:
-            self.fleet.take_live(batch.live, self.clock.now())
+            self.fleet.observe_live(batch.live, self.clock.now())
         if batch.unclear is not None:
             self.fleet.take_unclear(batch.unclear)
         self.energy += batch.energy is not None

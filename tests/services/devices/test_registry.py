@@ -126,20 +126,20 @@ def test_inventory_any_jsonl_names_every_bad_row(rows: list[str]) -> None:
 async def test_inventory_enrolls_what_is_new_or_changed_after_it_is_durable() -> None:
     fleet, journal = Fleet(), MemoryJournal()
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=CODECS)
-    assert await inventory.enroll([home("a"), home("b")]) == 2
-    assert await inventory.enroll([home("a"), home("b", reserve_pct=30.0)]) == 1
+    assert await inventory.register([home("a"), home("b")]) == 2
+    assert await inventory.register([home("a"), home("b", reserve_pct=30.0)]) == 1
     assert (fleet.n, fleet.nameplate.owner_reserve_pct[:2].tolist()) == (2, [20.0, 30.0])
     journal.failing = True
     with pytest.raises(StorageError):
-        await inventory.enroll([home("c")])
+        await inventory.register([home("c")])
     assert (fleet.n, set(inventory.devices)) == (2, {"a", "b"})
     again = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
-    assert again.restore(journal.load().devices) == []
+    assert again.load(journal.load().devices) == []
     assert dict(again.devices) == dict(inventory.devices)
 
 
 def test_inventory_device_whose_profile_is_gone_is_an_orphan() -> None:
     fleet = Fleet()
     inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
-    assert inventory.restore([home("a"), home("b", profile="gone")]) == ["b"]
+    assert inventory.load([home("a"), home("b", profile="gone")]) == ["b"]
     assert (fleet.ids, set(inventory.devices)) == (["a"], {"a", "b"})

@@ -174,8 +174,8 @@ async def test_session_newest_setpoint_is_written_once_its_time_has_come() -> No
 
 async def test_session_reserve_is_told_anew_only_when_its_point_was_read() -> None:
     bench = await Bench().connected()
-    program = bench.session.program
-    live, slow = list(program.groups["live"]), list(program.groups["slow"])
+    variant = bench.session.product_variant
+    live, slow = list(variant.groups["live"]), list(variant.groups["slow"])
     # Everything was read at the connect; then the reserve has its turn once in a while, and is said with every reading.
     for names in (live, live, [*live, *slow], live):
         await bench.session._read(names, bench.clock.now())
@@ -189,19 +189,19 @@ async def test_session_reserve_is_told_anew_only_when_its_point_was_read() -> No
 async def test_session_reserve_that_was_misread_once_lowers_nobodys_while_its_reading_is_repeated() -> None:
     bench = await Bench().connected()
     fleet = Fleet()
-    fleet.enroll(home("home"), FACTS)
-    custody = DeviceAuthority(ControlSettings(), fleet=fleet)
-    custody.adopt([], bench.clock.now())
-    program = bench.session.program
-    live, slow = list(program.groups["live"]), list(program.groups["slow"])
+    fleet.register(home("home"), FACTS)
+    authority = DeviceAuthority(ControlSettings(), fleet=fleet)
+    authority.adopt([], bench.clock.now())
+    variant = bench.session.product_variant
+    live, slow = list(variant.groups["live"]), list(variant.groups["slow"])
 
     async def poll(s: int, *, backup: int) -> float:
         """A slow poll, and live ones every 5 s after it; the reserve afterwards."""
         bench.device.registers["backup"] = backup
         for second in range(0, s, 5):
             await bench.session._read([*live, *slow] if second == 0 else live, bench.clock.now())
-            fleet.take_live(live_batch([(0, bench.lives[-1], bench.clock.now(), 0)]), bench.clock.now())
-            custody.settle(bench.clock.now())
+            fleet.observe_live(live_batch([(0, bench.lives[-1], bench.clock.now(), 0)]), bench.clock.now())
+            authority.settle(bench.clock.now())
             bench.clock.advance(s=5)
         return float(fleet.nameplate.owner_reserve_pct[0])
 

@@ -107,9 +107,9 @@ def setpoint(w: float) -> Command:
 
 def told_by_rest(session: DeviceSession) -> SessionState | None:
     fleet, journal = Fleet(), MemoryJournal()
-    fleet.enroll(home("home"), FACTS)
+    fleet.register(home("home"), FACTS)
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs={"p": message_product()})
-    inventory.restore([home("home")])
+    inventory.load([home("home")])
     nobody = cast("Any", None)
     view = FleetView(fleet=fleet, inventory=inventory, link=nobody, clock=ManualClock(), sessions={0: session})
     state = view.one("home")

@@ -56,12 +56,12 @@ async def told(world: World, peer: Peer, reports: Reports, found: int) -> None:
         await reports.run(peer.publish, records=body_of, events=lambda: (), availability=lambda: ())
 
     async with service(run):
-        await until(lambda: peer.offered >= found and (not peer.takes or world.control.ledger.waiting == 0))
+        await until(lambda: peer.offered >= found and (not peer.takes or world.control.records.waiting == 0))
 
 
 async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> None:
     world, peer = World(homes_of(7)), Peer()
-    reports = Reports(world.control.ledger, availability_s=60)
+    reports = Reports(world.control.records, availability_s=60)
     await world.submit(s=60, target_w=7_000)
     await world.go(20)
     await told(world, peer, reports, 3)
@@ -76,19 +76,19 @@ async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> 
 
 async def test_reports_what_nobody_takes_waits_and_is_told_as_it_is_by_then() -> None:
     world, peer = World(homes_of(4)), Peer()
-    reports = Reports(world.control.ledger, availability_s=60)
+    reports = Reports(world.control.records, availability_s=60)
     await world.submit(s=60, target_w=4_000)
     await world.go(5)
     peer.takes = False
     await told(world, peer, reports, 5)
-    assert (peer.told["deliveries"], reports.stats.rows, world.control.ledger.waiting) == ([], 0, 4)
+    assert (peer.told["deliveries"], reports.stats.rows, world.control.records.waiting) == ([], 0, 4)
     assert reports.stats.refused == peer.offered
     await world.go(80)  # it is over, and nobody has heard of it
     peer.takes = True
     await told(world, peer, reports, peer.offered + 2)
     assert {row["status"] for body in peer.told["deliveries"] for row in body["rows"]} == {"completed"}
     assert len(peer.newest()) == 4
-    assert world.control.ledger.dropped == 0
+    assert world.control.records.dropped == 0
 
 
 async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it() -> None:
@@ -96,15 +96,15 @@ async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it() -> 
     for number in range(10):
         await world.submit(f"e{number}", s=3, target_w=1_000)
         await world.go(5)
-    assert world.control.ledger.dropped == 2 * (10 - 8)
-    names = {sample.name: sample.value for sample in Reports(world.control.ledger, availability_s=60).samples()}
+    assert world.control.records.dropped == 2 * (10 - 8)
+    names = {sample.name: sample.value for sample in Reports(world.control.records, availability_s=60).samples()}
     assert names["gateway_report_rows_dropped"] == 4
     assert names["gateway_report_rows_waiting"] == 16
 
 
 async def test_reports_events_and_availability_are_told_again_and_again_and_not_without_words() -> None:
     world, peer = World(homes_of(1)), Peer()
-    reports = Reports(world.control.ledger, availability_s=0.001)
+    reports = Reports(world.control.records, availability_s=0.001)
     words: list[list[Body]] = [[], [{"n": 1}, {"n": 2}]]
 
     def events() -> list[Body]:
@@ -144,11 +144,11 @@ async def test_ledger_records_of_a_checkpoint_go_on_where_they_were() -> None:
     world = World(homes_of(3))
     await world.submit(s=600, target_w=3_000)
     await world.go(120)
-    before, columns = world.rows(), world.control.ledger.columns()
+    before, columns = world.rows(), world.control.records.columns()
     world.restart(away_s=5)
     # one device is gone, and the others have other slots by now
     slot_of = {world.fleet.slot_of["home-01"]: 0, world.fleet.slot_of["home-02"]: 2}
-    world.control.ledger.restore(columns, world.dispatcher.entries(), slot_of)
+    world.control.records.load(columns, world.dispatcher.entries(), slot_of)
     after = world.rows()
     assert sorted(after) == ["home-00", "home-02"]
     assert after["home-00"] == before["home-01"] | {"device": "home-00", "id": after["home-00"]["id"]}
@@ -198,19 +198,19 @@ async def test_ledger_old_checkpoint_neither_overwrites_a_record_nor_ends_it_lat
     world = World(homes_of(2))
     await world.submit(s=60, target_w=2_000)
     await world.go(50)
-    columns = world.control.ledger.columns()
+    columns = world.control.records.columns()
     old = {name: column.copy() for name, column in columns.items()}
     await world.go(20)
     before = await kept(world)
     world.restart(away_s=3_600)
-    world.control.ledger.restore(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    world.control.records.load(old, world.dispatcher.entries(), {0: 0, 1: 1})
     await world.go(3)
     (after,) = await kept(world)
     assert (wh(after), after.ended_ms) == (wh(before[0]), before[0].ended_ms)
     # the same, had it died before the end
     world.journal.kept = [c for c in world.journal.kept if not isinstance(c, EventDelivered)]
     world.restart(away_s=10)
-    world.control.ledger.restore(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    world.control.records.load(old, world.dispatcher.entries(), {0: 0, 1: 1})
     await world.go(3)
     (late,) = await kept(world)
     assert late.ended_ms - late.occurrence_ms == 60_000
@@ -232,7 +232,7 @@ async def test_ledger_commands_of_another_event_are_not_in_a_record() -> None:
 
 async def test_ledger_report_given_back_after_its_event_was_revised_is_told_of_the_old_one() -> None:
     world = World(homes_of(3))
-    ledger = world.control.ledger
+    ledger = world.control.records
     await world.submit(s=30, target_w=3_000)
     await world.go(40)
     report = ledger.changed(10)
@@ -256,7 +256,7 @@ async def test_upkeep_event_cancelled_in_the_middle_has_a_rebound_too() -> None:
     await world.go(60)
     await world.dispatcher.cancel("e")
     await world.go(30)
-    assert list(world.control.upkeep.rebounds) == ["e"]
+    assert list(world.control.maintenance.rebounds) == ["e"]
 
 
 async def test_writer_that_cannot_remember_everything_forgets_the_lesser_first(monkeypatch: pytest.MonkeyPatch) -> None:

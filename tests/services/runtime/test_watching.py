@@ -23,7 +23,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS, Unclear
 from gateway.observability.logs import HumanLines, JsonLines
 from gateway.observability.metrics import Histogram, Metrics, Sample, registry
-from gateway.services.checkpointing import Checkpointer, fleet_columns, restore_columns
+from gateway.services.checkpointing import Checkpointer, fleet_columns, load_columns
 from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.runtime import supervisor as supervisor_module
 from gateway.services.runtime.loop_lag import LoopLag
@@ -199,7 +199,7 @@ async def test_loop_lag_is_measured_in_its_own_histogram() -> None:
 def fleet_of(*names: str) -> Fleet:
     fleet = Fleet()
     for name in names:
-        fleet.enroll(home(name), FACTS)
+        fleet.register(home(name), FACTS)
     return fleet
 
 
@@ -210,7 +210,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     homes.silent.add(2)
     homes.soc_pct[:] = (40, 50, 60)
     homes.report()
-    fleet.control.held[1] = Authority.CONTROLLED
+    fleet.control.authority[1] = Authority.CONTROLLED
     fleet.control.setpoint_w[1] = -1_500
     fleet.control.lease_end_mono_ms[1] = clock.mono + 90_000
     fleet.live.unclear[1] = Unclear.OPT_OUT
@@ -231,14 +231,14 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     again = fleet_of("new", "c", "b", "a")
     found = Checkpoints(tmp_path).load()
     assert found is not None
-    assert restore_columns(again, found, later) == 3
+    assert load_columns(again, found, later) == 3
     age_s = (later.mono - again.live.seen_mono_ms[:4]) / 1000
     assert age_s[2:].tolist() == [90.0, 90.0]
     assert again.live.seen_mono_ms[:2].tolist() == [NEVER_MS, NEVER_MS]
     assert again.live.soc_pct[2:4].tolist() == [50.0, 40.0]
     assert np.isnan(again.live.soc_pct[:2]).all()
     assert again.live.unclear[:4].tolist() == [0, 0, Unclear.OPT_OUT, 0]
-    assert (again.control.setpoint_w[2], again.control.held[2]) == (-1_500, Authority.CONTROLLED)
+    assert (again.control.setpoint_w[2], again.control.authority[2]) == (-1_500, Authority.CONTROLLED)
     assert again.control.lease_end_mono_ms[2] == later.mono
 
     # Another run of the machine, whose wall clock is behind, right, or ahead: nothing that was read is young.
@@ -247,7 +247,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
         anew = fleet_of("a", "b", "c")
         anew.live.reconnected_mono_ms[:] = NEVER_MS
         found.columns["live/reconnected_mono_ms"][0] = clock.mono - 10_000
-        assert restore_columns(anew, found, rebooted) == 3
+        assert load_columns(anew, found, rebooted) == 3
         assert anew.live.seen_mono_ms[:3].tolist() == [NEVER_MS] * 3
         assert anew.live.reconnected_mono_ms[0] <= rebooted.mono
         assert anew.live.soc_pct[:2].tolist() == [40.0, 50.0]

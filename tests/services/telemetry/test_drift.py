@@ -58,7 +58,7 @@ class Life:
 @asynccontextmanager
 async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
     fleet = Fleet()
-    fleet.enroll(home("a"), replace(FACTS, counter_step_wh=100.0))
+    fleet.register(home("a"), replace(FACTS, counter_step_wh=100.0))
     async with (
         IntervalLog(directory / "log", clock=clock) as log,
         IntervalQueries(log.files_from, log.check) as queries,

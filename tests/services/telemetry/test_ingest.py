@@ -63,7 +63,7 @@ class Rig:
 async def rig(directory: Path, *, queue_bytes: int = 1 << 20, running: bool = True) -> AsyncIterator[Rig]:
     fleet, clock, log = Fleet(), ManualClock(utc_ms=T0), MemoryLog()
     for name in ("a", "b", "c"):
-        fleet.enroll(home(name), FACTS)
+        fleet.register(home(name), FACTS)
     recorder = Recorder(Engine(RULES), ids=fleet.ids)
     acks: list[AckBatch] = []
     logged: list[int] = []
@@ -270,11 +270,11 @@ async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> N
 
 async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:
     async with rig(tmp_path, queue_bytes=2_000, running=False) as r:
-        slot = r.ingest._fleet.enroll(home("d", tags=("daily",)), FACTS)
+        slot = r.ingest._fleet.register(home("d", tags=("daily",)), FACTS)
         terms = IntervalConfigs(fleet=r.ingest._fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
         r.spool.gate.clear()
         while r.recorder.room:
-            r.recorder.take(batch([row(seq=1)]), r.clock.now())
+            r.recorder.ingest(batch([row(seq=1)]), r.clock.now())
         full = r.spool.last_record
         terms.update()
         assert r.spool.last_record == full
@@ -282,7 +282,7 @@ async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> Non
         await until(lambda: r.spool.durable_record == full)
         terms.update()
         assert r.spool.last_record == full + 1
-        assert r.recorder.engine.terms.length_ms[slot] == 300_000
+        assert r.recorder.engine.config.length_ms[slot] == 300_000
 
 
 @pytest.mark.parametrize("name", ["gateway_settlement_rows", "gateway_duplicates", "gateway_spool_failing"])

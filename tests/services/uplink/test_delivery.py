@@ -108,11 +108,11 @@ async def test_delivery_crash_between_answer_and_cursor_repeats_one_batch_with_t
         raise Crash
 
     with pytest.raises(ExceptionGroup) as caught:
-        log.save_standing = crash  # type: ignore[method-assign,assignment]
+        log.save_position = crash  # type: ignore[method-assign,assignment]
         async with service(make(sink, log).run):
             await until(log.idle.is_set)
     assert caught.group_contains(Crash)
-    del log.save_standing
+    del log.save_position
     async with service(make(sink, log).run):
         await until(log.idle.is_set)
     assert len(sink.got) == 2
@@ -150,10 +150,10 @@ async def test_delivery_far_behind_goes_on_with_what_is_new_and_catches_up_oldes
     async with service(delivery.run):
         await until(lambda: len(sink.got) >= 50)
         stop_at.set()
-    assert delivery.standing.live.row == len(log.rows)
+    assert delivery.position.live.row == len(log.rows)
     again = make(sink, log)
     async with service(again.run):
-        await until(lambda: not again.standing.backfill and again.standing.live.row == len(log.rows))
+        await until(lambda: not again.position.backfill and again.position.live.row == len(log.rows))
     given = [row.start_ms for row in sink.rows]
     assert set(given) == {row.start_ms for row in log.rows}
     assert given.index(log.rows[1_000].start_ms) < 45

@@ -194,18 +194,18 @@ async def test_log_new_day_opens_a_file_and_a_clock_going_back_does_not(tmp_path
 async def test_log_cursors_survive_a_restart_and_damage_starts_over(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.standing("mqtt") == Position()
-        await log.save_standing("mqtt", Position(live=Cursor(3, 9)), [PARKED])
-        await log.save_standing("mqtt", LEFT_BEHIND, taken=[(1, "other", 1)])
+        assert await log.position_of("mqtt") == Position()
+        await log.save_position("mqtt", Position(live=Cursor(3, 9)), [PARKED])
+        await log.save_position("mqtt", LEFT_BEHIND, taken=[(1, "other", 1)])
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.standing("mqtt") == LEFT_BEHIND
+        assert await log.position_of("mqtt") == LEFT_BEHIND
         assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == [PARKED]
         assert await log.ask(lambda readers: readers.parked_counts("mqtt")) == {"refused": 1}
-        await log.save_standing("mqtt", LEFT_BEHIND, taken=[PARKED.identity])
+        await log.save_position("mqtt", LEFT_BEHIND, taken=[PARKED.identity])
         assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == []
     (tmp_path / "cursors.sqlite").write_bytes(b"not a database at all" * 100)
     async with IntervalLog(tmp_path, clock=clock) as log:
-        assert await log.standing("mqtt") == Position()
+        assert await log.position_of("mqtt") == Position()
         assert log.stats.corrupt_files == 1
 
 
@@ -215,13 +215,13 @@ async def test_log_retention_drops_only_old_files_that_every_reader_has_passed(t
         for day in range(5):
             await log.append([entry(day + 1, day)])
             clock.advance(s=DAY_S)
-        await log.save_standing("fast", Position(live=Cursor(5, 1)))
-        await log.save_standing("slow", Position(live=Cursor(2, 1)))
+        await log.save_position("fast", Position(live=Cursor(5, 1)))
+        await log.save_position("slow", Position(live=Cursor(2, 1)))
         assert await log.retain(10, ["fast", "slow"]) == 0
         assert await log.retain(2, ["fast", "slow"]) == 2
         assert await log.retain(1, ["fast", "slow", "new"]) == 0
         assert log.stats.held_files == 2
-        rows, _ = await log.read((await log.standing("slow")).live, 10)
+        rows, _ = await log.read((await log.position_of("slow")).live, 10)
         assert numbers(rows) == [2, 3, 4]
         assert await log.retain(0, ["fast"]) == 2
         rows, _ = await log.read(START, 10)
@@ -309,7 +309,7 @@ async def test_log_without_room_drops_what_every_reader_has_first_and_counts_wha
     async with IntervalLog(tmp_path, clock=clock) as log:
         (tmp_path / "00000000-2026-01-01.sqlite.corrupt").write_bytes(bytes(100_000))
         await days(log, clock, 5, 100)
-        await log.save_standing("late", Position(live=Cursor(4, 100), backfill=(Range(Cursor(1, 30), Cursor(1, 50)),)))
+        await log.save_position("late", Position(live=Cursor(4, 100), backfill=(Range(Cursor(1, 30), Cursor(1, 50)),)))
         await log.retain(1000, ["late"], lambda _: 1 << 40)
         whole = log.stats.bytes - 100_000
         assert await log.retain(1000, ["late"], lambda _: whole) == 0
@@ -358,12 +358,12 @@ def test_standing_lacks_what_lies_after_live_or_in_a_stretch(marks: list[int], p
 
     *pairs, live = marks if len(marks) % 2 else [*marks, marks[-1] + 1]
     stretches = tuple(Range(cursor(a), cursor(b)) for a, b in zip(pairs[::2], pairs[1::2], strict=True))
-    standing = Position(live=cursor(live), backfill=stretches)
+    where = Position(live=cursor(live), backfill=stretches)
     lacking = {p for p in range(1, per_file * files_ + 1) if p > live}
     lacking |= {p for a, b in zip(pairs[::2], pairs[1::2], strict=True) for p in range(a + 1, b + 1)}
     for position in range(1, per_file * files_ + 1):
-        assert standing.lacks(cursor(position)) == (position in lacking)
-        if cursor(position) <= standing.oldest:
+        assert where.lacks(cursor(position)) == (position in lacking)
+        if cursor(position) <= where.oldest:
             assert position not in lacking
 
 

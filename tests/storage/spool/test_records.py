@@ -9,7 +9,7 @@ import pytest
 from gateway.domain.errors import NewerState
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.records import CLOSE_COLUMNS
+from gateway.domain.intervals.records import RECORD_COLUMNS
 from gateway.domain.intervals.types import IntervalRules
 from gateway.storage.spool.records import (
     MAGIC,
@@ -19,12 +19,12 @@ from gateway.storage.spool.records import (
     Kind,
     Repair,
     batch_payload,
+    config_payload,
     frame,
     read_step,
     record_at,
     repair_payload,
-    same_closes,
-    terms_payload,
+    same_records,
 )
 from tests.builders.energy_batches import at, batch, row
 
@@ -42,12 +42,12 @@ def of_version(version: int, kind: Kind, parts: list[bytes]) -> memoryview:
 
 
 def test_record_of_the_first_version_is_read_with_what_it_lacks_unknown() -> None:
-    closes = Engine(IntervalRules(length_s=60)).take(BATCH, at(120), RATED).closes
+    closes = Engine(IntervalRules(length_s=60)).ingest(BATCH, at(120), RATED).closes
     assert len(closes)
     parts = [struct.pack("<qII", at(120).utc_ms, len(BATCH), len(closes))]
     parts += [getattr(BATCH, n).astype(d).tobytes() for n, d in ROW_COLUMNS.items() if n not in SINCE_2]
     parts.append(RATED.astype("<f4").tobytes())
-    parts += [getattr(closes, n).astype(d).tobytes() for n, d in CLOSE_COLUMNS.items() if n not in SINCE_2]
+    parts += [getattr(closes, n).astype(d).tobytes() for n, d in RECORD_COLUMNS.items() if n not in SINCE_2]
     record = record_at(of_version(1, Kind.BATCH, parts), 0)
     assert record is not None
     step = read_step(record)
@@ -67,7 +67,7 @@ def test_record_of_a_newer_version_is_refused_and_not_taken_for_damage(kind: int
 
 def test_record_of_a_repair_and_of_terms_comes_back_as_it_was() -> None:
     engine = Engine(IntervalRules(length_s=60))
-    closes = engine.take(BATCH, at(120), RATED).closes
+    closes = engine.ingest(BATCH, at(120), RATED).closes
     repair = Repair(slots=np.array([3, 4], dtype=np.int32), start_ms=np.array([60_000, 120_000]), bases=closes)
     agreed = AgreedConfig(
         slots=np.array([0], dtype=np.int32), length_s=np.array([180]), counter_step_wh=np.array([np.nan]),
@@ -75,16 +75,16 @@ def test_record_of_a_repair_and_of_terms_comes_back_as_it_was() -> None:
     )  # fmt: skip
     cut = engine.agree(agreed)
     for kind, parts in (
-        (Kind.REPAIR, repair_payload(at(1), repair, cut)), (Kind.TERMS, terms_payload(at(1), agreed, cut)),
+        (Kind.REPAIR, repair_payload(at(1), repair, cut)), (Kind.TERMS, config_payload(at(1), agreed, cut)),
         (Kind.BATCH, batch_payload(at(1), BATCH, RATED, cut)),
     ):  # fmt: skip
         record = record_at(memoryview(frame(kind, 1, 1, parts)), 0)
         assert record is not None
         step = read_step(record)
-        assert same_closes(step.closes, cut)
+        assert same_records(step.closes, cut)
         if step.repair is not None:
             assert step.repair.start_ms.tolist() == [60_000, 120_000]
-            assert same_closes(step.repair.bases, closes)
+            assert same_records(step.repair.bases, closes)
         if step.terms is not None:
             assert step.terms.length_s.tolist() == [180]
         assert (step.repair is not None, step.terms is not None, step.batch is not None) == (
