@@ -76,7 +76,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-9
         self._numbers = itertools.count()
         self.set_task_factory(self._numbered)
-        self._undo = others.install(self.network, self.time, self.holds)
+        self._undo = others.install(self, self.network, self.holds)
 
     def close(self) -> None:
         if not self.is_closed():

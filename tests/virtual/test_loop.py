@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -406,3 +407,26 @@ async def test_trace_names_every_byte_in_order() -> None:
     writer.close()
     server.close()
     await asyncio.sleep(0.001)
+
+
+def test_loops_that_close_in_another_order_than_they_were_made_leave_nothing_behind() -> None:
+    def clock() -> Callable[[], float]:
+        found: Callable[[], float] = vars(aiohttp.connector)["monotonic"]
+        return found
+
+    was = (random.Random, clock())
+
+    async def jitter() -> tuple[float, float]:
+        return random.Random().random(), clock()()
+
+    first, second = VirtualLoop(), VirtualLoop()
+    one = first.run_until_complete(jitter())
+    assert second.run_until_complete(jitter()) == one
+    assert one[1] == START_S
+    real = asyncio.new_event_loop()
+    assert real.run_until_complete(jitter())[1] != START_S
+    real.close()
+    first.close()
+    assert second.run_until_complete(jitter())[1] == START_S
+    second.close()
+    assert (random.Random, clock()) == was
