@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.clock import SystemClock
 from gateway.domain.errors import LinkDown, ProtocolViolation
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
@@ -25,6 +24,7 @@ from tests.builders.fakes import MemoryJournal, home
 from tests.builders.profiles import HTTP, changed
 from tests.profiles.compiled.test_points_unclear import GOOD, with_safety
 from tests.scenes.waiting import service, until
+from tests.virtual.clock import loop_clock
 
 PROFILE = "sample-http"
 
@@ -62,7 +62,7 @@ class Rig:
         document = parse_profile(changed(HTTP, with_safety), name="sample.yaml")
         polling = Polling.model_construct(live_s=0.02, energy_s=0.04, slow_s=0.04)
         codec = compile_profile(document.model_copy(update={"polling": polling}))
-        self.clock, self.wire, self.fleet = SystemClock(), Wire(), Fleet()
+        self.clock, self.wire, self.fleet = loop_clock(), Wire(), Fleet()
         self.fleet.register(
             home("a", profile=PROFILE, connection=DeviceConnection(url="http://127.0.0.1:1")), codec.facts
         )

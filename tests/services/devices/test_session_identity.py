@@ -12,7 +12,7 @@ import pytest
 
 from gateway.api.models import SessionState
 from gateway.api.views.fleet import FleetView
-from gateway.clock import ManualClock, SystemClock
+from gateway.clock import ManualClock
 from gateway.domain.commands import CommandOp, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.device import DeviceConnection
@@ -31,15 +31,9 @@ from simulators.faces.plant import Face
 from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
 from tests.scenes.register_faces import make_plant
 from tests.scenes.waiting import until
+from tests.virtual.clock import loop_clock
 
 CODECS = load_profiles(Path(__file__).parents[3] / "device_profiles")
-
-
-class NoPause(random.Random):
-    """Backs off by nothing."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return 0.0 * (a + b)
 
 
 class Heard:
@@ -64,15 +58,15 @@ class Heard:
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "QUARANTINE_S", 0.0)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "QUARANTINE_S", 1.0)
 
 
 @asynccontextmanager
 async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[DeviceSession, Heard]]:
     """A running session of `profile` whose device is `face`."""
     given = await face.start()
-    codec, clock, heard = CODECS[profile], SystemClock(), Heard()
+    codec, clock, heard = CODECS[profile], loop_clock(), Heard()
     assert codec.product is not None
     target = PointTarget(
         device=DeviceId("home"), connection=DeviceConnection(url=given.url), secret="", document=codec.document,
@@ -80,7 +74,7 @@ async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[DeviceSe
     )  # fmt: skip
     links = ModbusLinks(clock)
     session = DeviceSession(
-        0, target, codec.product, links=links, journal=MemoryJournal(), clock=clock, rng=NoPause(),
+        0, target, codec.product, links=links, journal=MemoryJournal(), clock=clock, rng=random.Random(1),
         hearer=heard.hearer(), prior={}, stats=SessionStats(), steering_stats=DeviceControlStats(),
     )  # fmt: skip
     try:
