@@ -13,8 +13,8 @@ utc_struct = time.gmtime
 
 
 class Clock(Protocol):
-    """Source of `Now`; injected everywhere so that tests can move it. `boot` names the run of the machine that
-    monotonic time belongs to; "" = not known, which is no other's."""
+    """Source of `Now`; injected everywhere so that tests can move it. `boot` identifies the run of the machine that
+    monotonic time belongs to; "" = unknown, which equals no other."""
 
     boot: str
 
@@ -28,7 +28,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks. Monotonic time is BOOTTIME where there is one: it goes on over a suspend."""
+    """The machine's clocks. Monotonic time is BOOTTIME where there is one: it goes on during a suspend."""
 
     def __init__(self) -> None:
         self._mono = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -47,8 +47,8 @@ class SystemClock:
 
 
 class SteadyClock:
-    """Wall time that does not jump. It follows its source's drift, slowly; a step is held back (`step_ms`) until it has
-    stood for a while and nothing runs that was begun on the time before it. So an event ends when it was to end."""
+    """Wall time that does not jump. It follows its source's drift slowly, and defers a step (`step_ms`) until the step
+    has lasted for a while and nothing runs that began on the time before it. So an event ends when it was to end."""
 
     STEP_MS = 2_000
     CONFIRM_MS = 60_000
@@ -59,7 +59,7 @@ class SteadyClock:
         self.boot = source.boot
         now = source.now()
         self._offset_ms: float = now.utc_ms - now.mono_ms
-        self._looked_ms = self._since_ms = now.mono_ms
+        self._observed_ms = self._since_ms = now.mono_ms
         self.step_ms = 0
         self.steps = 0
 
@@ -74,11 +74,11 @@ class SteadyClock:
         return self._source.cpu_ns()
 
     def observe(self, *, idle: bool) -> None:
-        """Compare with the source; to be called every few seconds. `idle`: a step may be taken over."""
+        """Compare with the source; call it every few seconds. `idle`: a step may be applied."""
         now = self._source.now()
         off_ms = now.utc_ms - now.mono_ms - self._offset_ms
-        most_ms = (now.mono_ms - self._looked_ms) * self.SLEW_PPM / 1e6
-        self._looked_ms = now.mono_ms
+        most_ms = (now.mono_ms - self._observed_ms) * self.SLEW_PPM / 1e6
+        self._observed_ms = now.mono_ms
         if abs(off_ms) < self.STEP_MS:
             self._offset_ms += min(max(off_ms, -most_ms), most_ms)
             self.step_ms = 0
@@ -91,7 +91,7 @@ class SteadyClock:
 
 
 class ManualClock:
-    """A clock that moves when told to; for tests and replay."""
+    """A clock that moves only by `advance`; for tests and replay."""
 
     def __init__(self, *, utc_ms: int = 1_800_000_000_000, mono_ms: int = 1_000_000, boot: str = "one") -> None:
         self.utc = utc_ms

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and names that last."""
+"""Writes files that exist whole or not at all, under durable names."""
 
 import os
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A private file, written beside (`.<name>.part`), that takes the name `path` durably once the block ends well.
-    Raises OSError; then, and after any other exception, what was at `path` is there still."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """A private file `.<name>.part`, durably renamed to `path` once the block ends well. Raises OSError; then, and
+    after any other exception, the old file at `path` is unchanged."""
+    partial = path.with_name(f".{path.name}.part")
+    partial.unlink(missing_ok=True)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
             yield file
             file.flush()
             os.fsync(fd)
-        part.replace(path)
+        partial.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)

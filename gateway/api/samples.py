@@ -30,13 +30,13 @@ def link_samples(link: MqttLink) -> Iterable[Sample]:
             labels=(("reason", reason),),
         )
     for name, text, value in (
-        ("gateway_unenrolled_messages", "Messages of devices that are not enrolled.", stats.unenrolled),
+        ("gateway_unenrolled_messages", "Messages of devices that are not enrolled.", stats.unregistered),
         ("gateway_live_stale", "Live readings of unknown age.", stats.stale_live),
         ("gateway_implausible_points", "Points made unknown.", link.implausible),
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
     yield Sample(
-        name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.", value=len(link.unenrolled)
+        name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.", value=len(link.unregistered)
     )
 
 
@@ -99,7 +99,7 @@ def log_samples(stats: LogStats) -> Iterable[Sample]:
     for metric, text, level in (
         ("gateway_interval_log_bytes", "Bytes of the interval log.", float(stats.bytes)),
         ("gateway_interval_log_bytes_max", "Bytes that it may take.", float(stats.bytes_max)),
-        ("gateway_interval_held_files", "Old log files that a sink still needs.", float(stats.held_files)),
+        ("gateway_interval_held_files", "Old log files that a sink still needs.", float(stats.kept_files)),
     ):
         yield Sample(name=metric, help=text, value=level)
 

@@ -1,1 +1,1 @@
-"""Towards the batteries."""
+"""Adapters towards the batteries."""

@@ -1,6 +1,6 @@
-"""JSON on the wire: pointers into documents on the way in, bodies and path segments on the way out.
+"""JSON on the wire: reads values by pointer from documents, writes bodies and path segments.
 
-Pointers are RFC 6901. A string that holds JSON is opened when the pointer goes on inside it.
+Pointers are RFC 6901. A string that contains JSON is parsed when the pointer goes on inside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ INTEGRAL_MAX = 2.0**53
 
 
 def parse_json(data: bytes) -> Json:
-    """The document in `data`; numbers that JSON does not have cost nothing but themselves. Raises ValueError."""
+    """The document in `data`. A number that JSON lacks (NaN) makes only its own value unknown. Raises ValueError."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -26,11 +26,11 @@ def parse_json(data: bytes) -> Json:
 
 def tokens_of(pointer: str) -> tuple[str, ...]:
     """The segments of a pointer; none = the whole document."""
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+    return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
 
 
 def value_at(document: Json, tokens: Sequence[str]) -> Json:
-    """What `tokens` lead to; MISSING where the way ends. JSON null is None."""
+    """The value at `tokens`; MISSING where the document has none. JSON null is None."""
     value = document
     for token in tokens:
         if isinstance(value, str):
@@ -48,7 +48,7 @@ def value_at(document: Json, tokens: Sequence[str]) -> Json:
 
 
 def raw_of(value: Json) -> Raw:
-    """A leaf as a raw value; an object or an array is none."""
+    """A leaf as a raw value; GARBLED for an object or an array."""
     if value is None:
         return Marker.NULL
     if isinstance(value, Marker | str | int | float):
@@ -103,12 +103,12 @@ def _plain(number: int | float) -> int | float:
     return number
 
 
-def holds(document: Json, tokens: Sequence[str]) -> bool:
-    """Whether a document has what `tokens` lead to, null included."""
+def has(document: Json, tokens: Sequence[str]) -> bool:
+    """Whether a document has a value at `tokens`, null included."""
     return value_at(document, tokens) is not Marker.MISSING
 
 
 def filled(fields: Mapping[str, str | bool], *, username: str, secret: str) -> bytes:
-    """The body of a login: constants, and `$username` and `$secret` as they are enrolled."""
+    """The body of a login: constants, and `$username` and `$secret` as registered for the device."""
     given = {"$username": username, "$secret": secret}
     return orjson.dumps({k: given.get(v, v) if isinstance(v, str) else v for k, v in fields.items()})

@@ -1,1 +1,1 @@
-"""Metrics from plain counters, structured logs."""
+"""Exports metrics from plain counters; formats structured logs."""

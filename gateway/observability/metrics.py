@@ -1,4 +1,4 @@
-"""Metrics from plain counters, made when they are asked for. Hot paths count in plain ints; this module reads them."""
+"""Builds metrics at each scrape from plain counters: hot paths count in plain ints, this module reads them."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-PART_SERIES = 50
+CHUNK_SERIES = 50
 
 HEADER_LINES = 2
 
@@ -64,9 +64,9 @@ Source = Callable[[], Iterable[Sample]]
 
 
 class Metrics:
-    """The text of a scrape, made in parts with a turn of the loop between them: dispatch does not wait for Prometheus.
+    """Writes the text of a scrape in chunks with turns of the loop between them: dispatch does not wait for Prometheus.
 
-    A source is read in one go, so that its values belong together; it should have a thousand series at most.
+    Reads each source in one go, so that its values belong together; a source should have a thousand series at most.
     """
 
     def __init__(self, sources: Sequence[Source], histograms: Sequence[Histogram]) -> None:
@@ -83,12 +83,12 @@ class Metrics:
         out: list[bytes] = []
         waiting = 0
         for samples in families.values():
-            for first in range(0, len(samples), PART_SERIES):
-                part = samples[first : first + PART_SERIES]
-                text = generate_latest(_Family(_family(part)))
+            for first in range(0, len(samples), CHUNK_SERIES):
+                chunk = samples[first : first + CHUNK_SERIES]
+                text = generate_latest(_Family(_family(chunk)))
                 out.append(text if first == 0 else text.split(b"\n", HEADER_LINES)[-1])
-                waiting += len(part)
-                if waiting >= PART_SERIES:
+                waiting += len(chunk)
+                if waiting >= CHUNK_SERIES:
                     waiting = 0
                     await asyncio.sleep(0)
         out += [generate_latest(_Family(histogram.family())) for histogram in self._histograms]
@@ -96,7 +96,7 @@ class Metrics:
 
 
 class _Family(Collector):
-    """One family, as the exposition wants it."""
+    """One family as a collector, for `generate_latest`."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -121,5 +121,5 @@ def build_info() -> Iterable[Sample]:
 
 
 def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> Metrics:
-    """The metrics of this gateway alone."""
+    """The metrics of this gateway, without those of the default registry."""
     return Metrics([build_info, *sources], histograms)

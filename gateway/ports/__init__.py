@@ -1,1 +1,1 @@
-"""The seams: what services ask of links, signals, sinks and the journal."""
+"""Protocols that services use links, signals, sinks and the journal by."""

@@ -1,4 +1,4 @@
-"""Durable decisions: what changes, and what a start finds."""
+"""The port of the journal: the changes services commit, and the state a start loads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from gateway.domain.types import DeviceId, EventId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceEnrolled:
-    """A device was enrolled or changed."""
+class DeviceRegistered:
+    """A device was registered or changed."""
 
     device: Device
 
@@ -31,7 +31,7 @@ class EventDecided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventMoved:
-    """An event came to another state of its life."""
+    """An event moved to another state."""
 
     event: EventId
     revision: int
@@ -51,21 +51,21 @@ class EventDelivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExclusionSet:
-    """Devices are kept out of dispatch by choice."""
+    """An owner or operator excludes devices from dispatch."""
 
-    hold: Exclusion
+    exclusion: Exclusion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExclusionLifted:
-    """A hold has ended."""
+    """An exclusion has ended."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """Devices (or products, `product:<profile>`) that are not written any more."""
+    """The gateway no longer writes to these devices (or products, `product:<profile>`)."""
 
     names: tuple[str, ...]
     reason: str
@@ -80,7 +80,7 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlTaken:
-    """Release plan, written before the first setpoint: these devices must be released, whatever happens."""
+    """The release plan, written before the first setpoint: these devices must be released, whatever happens."""
 
     devices: tuple[DeviceId, ...]
     event: EventId
@@ -96,7 +96,7 @@ class ControlEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReserveChanged:
-    """The owner's reserve as last chosen (percent), by device report or by operator."""
+    """The owner's newest reserve (percent); `source`: a device report or an operator."""
 
     devices: tuple[DeviceId, ...]
     reserve_pct: tuple[float, ...]
@@ -105,7 +105,7 @@ class ReserveChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAll:
-    """Dispatch is stopped (or allowed again) by an operator."""
+    """An operator stopped dispatch (or allowed it again)."""
 
     active: bool
     by: str
@@ -116,7 +116,7 @@ Setting = float | str | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorSaved:
-    """What a device's settings were before we touched them, durable before the first write; restored at release."""
+    """A device's settings from before we touched them, durable before the first write; written back at release."""
 
     device: DeviceId
     settings: Mapping[str, Setting]
@@ -124,13 +124,13 @@ class PriorSaved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorRestored:
-    """The device holds its own settings again; what was saved is forgotten."""
+    """The device has its own settings again; the journal forgets the saved ones."""
 
     device: DeviceId
 
 
 Change = (
-    DeviceEnrolled
+    DeviceRegistered
     | EventDecided
     | EventMoved
     | EventDelivered
@@ -149,9 +149,9 @@ Change = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
-    """What the journal remembers at start. `epoch` is larger at every start; it prefixes command ids. `states`: the
-    revision and state each event was last seen in; `quarantined`: why, by device or `product:<profile>`; `delivered`:
-    the occurrences whose delivery records are there."""
+    """What the journal remembers at start. `epoch` grows at every start and prefixes command ids. `states`: newest
+    revision and state by event; `quarantined`: the reason by device or `product:<profile>`; `delivered`: the
+    occurrences that have delivery records."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -160,7 +160,7 @@ class JournalState:
     stopped: bool
     prior: dict[DeviceId, Mapping[str, Setting]]
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
-    holds: tuple[Exclusion, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()
     quarantined: dict[str, str] = field(default_factory=dict)
     delivered: frozenset[tuple[EventId, int]] = frozenset()
 

@@ -1,4 +1,4 @@
-"""Towards batteries: what services ask of links. Adapters implement these structurally."""
+"""The ports towards batteries: what services ask of links. Adapters implement these structurally."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,26 +24,26 @@ class DeviceLink(Protocol):
         ...
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
-        """Write all commands concurrently under one deadline. Rejects what it cannot encode; adjusts nothing."""
+        """Write all commands concurrently under one deadline. Rejects commands it cannot encode; adjusts nothing."""
         ...
 
     def acknowledge(self, token: AckToken) -> None:
-        """Tell the sender that the batch behind `token` is durable; without effect if the connection has changed."""
+        """Acknowledge the batch behind `token` to its sender: it is durable. No effect after a reconnect."""
         ...
 
     def pause_telemetry(self, on: bool) -> None:
-        """Stop (or go on) reading settlement telemetry: back-pressure, or priority for a dispatch."""
+        """Stop (or go on) reading interval telemetry: back-pressure, or priority for a dispatch."""
         ...
 
     def start_over(self) -> None:
-        """Give up the telemetry session's connection, so that everything unacknowledged is sent again."""
+        """Drop the telemetry session's connection, so that the broker sends everything unacknowledged again."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointTarget:
-    """A device to connect to: its enrollment, the profile's document and the points of its variant. `secret` is the
-    secret itself, "" = none."""
+    """A device to connect to: its registered connection, the profile's document and the points of its variant.
+    `secret` is the secret itself, "" = none."""
 
     device: DeviceId
     connection: DeviceConnection
@@ -55,29 +55,31 @@ class PointTarget:
 class PointLink(Protocol):
     """The values of one device. Moves raw values; decides nothing and does not reconnect by itself.
 
-    `heard_mono_ms`: when the device last said something by itself; None for products that are asked.
+    `heard_mono_ms`: when the device last published by itself; None for polled products.
 
-    Every method but `close` raises LinkDown (not reached or no answer in time: what a write did is unknown), PeerBusy
-    (asked to come later), PeerRefused (the device said no) and ProtocolViolation (the answer was none).
+    Every method but `close` raises LinkDown (not reached or no answer in time: the effect of a write is unknown),
+    PeerBusy (the device asks to come later), PeerRefused (the device said no) and ProtocolViolation (a malformed
+    answer).
     """
 
     @property
     def heard_mono_ms(self) -> int | None: ...
 
     async def open(self) -> None:
-        """Connect, log in and find what addresses rest on (SunSpec). Raises NotThisProduct where that is not there."""
+        """Connect, log in and find the models that addresses depend on (SunSpec). Raises NotThisProduct if there are
+        none."""
         ...
 
     async def read(self, points: Sequence[str]) -> Mapping[str, Read]:
-        """Raw values of `points`; one that the device does not have is MISSING."""
+        """Raw values of `points`; MISSING for one that the device does not have."""
         ...
 
     async def write(self, request: Request) -> None:
-        """Write one request, before reads that wait; returns once the device has taken it."""
+        """Write one request, before waiting reads; returns once the device has accepted it."""
         ...
 
     async def close(self) -> None:
-        """Give up the connection (or the share in one); never raises."""
+        """Close the connection, or leave a shared one; never raises."""
         ...
 
 
@@ -89,5 +91,5 @@ class PointLinks(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give up everything shared."""
+        """Close everything shared."""
         ...

@@ -1,4 +1,4 @@
-"""From the grid: what takes dispatch events in."""
+"""The port of signals: sources of dispatch events from the grid."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -13,5 +13,5 @@ class Signal(Protocol):
     """A source of dispatch events."""
 
     async def run(self, submit: Submit) -> None:
-        """Serve until cancelled; each delivery is submitted once and answered after the decision is durable."""
+        """Serve until cancelled; submit each message once and answer it after the decision is durable."""
         ...

@@ -1,4 +1,4 @@
-"""Telemetry upstream: what carries interval records, and what a receiver answers."""
+"""The port of sinks: what carries interval records upstream, and what a receiver answers."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """Nothing is known to have arrived: keep the batch and try later (not before `after_s`). `whole`: it is this batch
-    that cannot be taken, so a smaller one may be."""
+    """Nothing is known to have arrived: keep the batch and try later (not before `after_s`). `whole`: the receiver
+    refuses this batch as a whole, but may accept a smaller one."""
 
     reason: str
     after_s: float = 0.0
@@ -36,7 +36,7 @@ SinkResult = Accept | Reject | Keep
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalBatch:
     """Interval records in log order. `id` is the same for the same content: an idempotency key. `again`: somebody wants
-    these sent once more, they are not the next of the log."""
+    these sent again; they are not the next of the log."""
 
     id: str
     rows: Sequence[IntervalRecord]
@@ -44,14 +44,14 @@ class IntervalBatch:
 
 
 class Sink(Protocol):
-    """A receiver of interval records. Passive: one batch, one answer; the cursor and the retries are not its job.
-    `batch_rows`: the most rows that a batch for it has."""
+    """A receiver of interval records. Passive: one batch, one answer; the uplink keeps the cursor and retries.
+    `batch_rows`: the most rows of a batch."""
 
     name: str
     batch_rows: int
 
     def wants(self, record: IntervalRecord) -> bool:
-        """Whether this record is for this receiver at all; what is not is passed over and counted nowhere."""
+        """Whether this record is for this receiver at all; the uplink skips others without counting them."""
         ...
 
     async def send(self, batch: IntervalBatch) -> SinkResult: ...
@@ -59,7 +59,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingInterval:
-    """A time that the aggregator waits for data of, ends in epoch ms. `device`: None = the meter is none of ours."""
+    """An interval that the aggregator waits for, ends in epoch ms. `device`: None = the meter is none of ours."""
 
     device: DeviceId | None
     meter_id: str
@@ -71,4 +71,4 @@ class MissingInterval:
 
 
 Audit = Callable[[int, int], Awaitable[Sequence[MissingInterval] | Keep]]
-"""Asks a receiver what it lacks between two times (UTC ms)."""
+"""Asks a receiver which intervals it lacks between two times (UTC ms)."""

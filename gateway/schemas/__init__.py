@@ -1,1 +1,1 @@
-"""Bodies on the wire that more than one door uses."""
+"""Bodies on the wire that more than one interface uses."""

@@ -1,4 +1,4 @@
-"""A dispatch event as the platform writes it: the JSON body shared by REST and MQTT."""
+"""Parses a dispatch event as the platform writes it: the JSON body shared by REST and MQTT."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ DAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
 def _rfc3339(value: object) -> object:
-    """Only RFC 3339 text: a bare number or year would otherwise pass for a time."""
+    """Accept only RFC 3339 text: a bare number or year would otherwise pass for a time."""
     if not (isinstance(value, str) and _RFC3339.match(value)):
         raise ValueError("a time is written in RFC 3339, like 2030-06-01T17:00:00-07:00")
     return value
@@ -52,7 +52,7 @@ YEARS = range(2000, 2200)
 
 
 def _in_range(value: datetime) -> datetime:
-    """What a calendar cannot count with (year 1 east of Greenwich) is nobody's time."""
+    """Refuse years that date arithmetic cannot handle (year 1 east of Greenwich)."""
     if value.year not in YEARS:
         raise ValueError(f"a year from {YEARS.start} to {YEARS.stop - 1}")
     return value
@@ -322,7 +322,7 @@ def parse_event(payload: bytes, *, source: str) -> EventRequest:
 
 
 def problems_of(error: ValidationError) -> list[str]:
-    """The faults of a body with their places; a place that a message names itself is not said twice."""
+    """The faults of a body with their places; where a message names its place itself, without a prefix."""
     found: list[str] = []
     for fault in error.errors()[:50]:
         place = ".".join(map(str, fault["loc"]))
@@ -332,7 +332,7 @@ def problems_of(error: ValidationError) -> list[str]:
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:
-    """What the platform is told about its request."""
+    """The answer to the platform's request, as JSON members."""
     return {
         "id": answer.id,
         "revision": answer.revision,

@@ -1,4 +1,4 @@
-"""An interval record as receivers see it: JSON with RFC 3339 times; identity is (device, start, revision, hash)."""
+"""Writes interval records as receivers see them: JSON with RFC 3339 times; identity (device, start, revision, hash)."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -8,17 +8,17 @@ from pydantic import Field
 from gateway.domain.intervals.record import IntervalRecord, Quality
 
 RowsPerS = Annotated[float, Field(gt=0, le=1_000_000)]
-"""The most records that a sink is given per second."""
+"""The most records per second that a sink is sent."""
 
 
 def rfc3339(ms: int) -> str:
-    """UTC epoch milliseconds as RFC 3339, to the second where it is whole."""
+    """UTC epoch milliseconds as RFC 3339, without a fraction for whole seconds."""
     moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
     return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def row_of(record: IntervalRecord) -> dict[str, Any]:
-    """Energy in Wh on the AC side, charge and discharge apart; null = unknown. `quality` names what to know of it."""
+    """A record as JSON: energy in Wh on the AC side, charge and discharge apart; null = unknown; `quality` by name."""
     return {
         "device": record.device,
         "start": rfc3339(record.start_ms),
@@ -43,7 +43,7 @@ def row_of(record: IntervalRecord) -> dict[str, Any]:
 
 
 def quality_names(quality: Quality) -> list[str]:
-    """What a reader should know of an interval, by name."""
+    """The names of an interval's quality flags."""
     return _NAMES[quality]
 
 

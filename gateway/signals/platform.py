@@ -1,10 +1,10 @@
-"""Dispatch from the central platform by MQTT, on the platform's own connection and on no other.
+"""Receives dispatch from the central platform by MQTT, on the platform's own connection and on no other.
 
-The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`; each is acknowledged after the decision is
-durable and answered on `gateway/v1/platform/dispatch/answers`. What becomes of events goes to `.../dispatch/deliveries`
-(records of devices that have changed) and `.../dispatch/events` (running events, every few seconds), what the fleet can
-sustain to `gateway/v1/platform/availability`; all QoS 1, never retained. Where asked for the newest readings go to
-`gateway/v1/platform/live`.
+The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`. The signal acknowledges each once its decision
+is durable and answers on `gateway/v1/platform/dispatch/answers`. The gateway publishes changed delivery records on
+`.../dispatch/deliveries`, running events every few seconds on `.../dispatch/events`, what the fleet can sustain on
+`gateway/v1/platform/availability`, and, where configured, the newest readings on `gateway/v1/platform/live`; all QoS 1,
+never retained.
 """
 
 import asyncio
@@ -40,20 +40,20 @@ RETRY_S = 1.0
 
 
 class PlatformSettings(BaseModel):
-    """The broker the platform talks to; its connection also carries interval records where an MQTT sink is set."""
+    """The platform's broker; its connection also carries interval records where an MQTT sink is configured."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     broker: MqttSettings
-    dispatch: bool = Field(default=True, description="take dispatch events from this connection")
+    dispatch: bool = Field(default=True, description="accept dispatch events from this connection")
     live_s: float = Field(
-        default=0.0, ge=0, le=3600, description="tell each device's newest reading so often, 0 = never"
+        default=0.0, ge=0, le=3600, description="how often to publish each device's newest reading, 0 = never"
     )
     live_devices_per_s: float = Field(default=2_000.0, gt=0, le=100_000)
 
 
 class PlatformSignal:
-    """The `Signal` of the platform's connection. `rejected` counts bodies that were no event."""
+    """The `Signal` on the platform's connection. `rejected` counts malformed events."""
 
     def __init__(self, settings: PlatformSettings, *, clock: Clock) -> None:
         self._clock = clock
@@ -91,30 +91,30 @@ class PlatformSignal:
             await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
 
     async def report(self, kind: str, body: dict[str, Any]) -> bool:
-        """Tell the platform one report; whether the broker took it."""
+        """Publish one report to the platform; returns whether the broker accepted it."""
         message = OutMessage(
             topic=REPORT_TOPICS[kind], payload=orjson.dumps(body), qos=1, retain=False,
             message_expiry_s=LIVE_EXPIRY_S if kind == "live" else REPORT_EXPIRY_S,
         )  # fmt: skip
         outcomes = await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
-        # Without a subscriber it has arrived as far as it can.
+        # Without a subscriber it has gone as far as it can.
         return outcomes[0] in (PublishOutcome.ACKED, PublishOutcome.NO_SUBSCRIBER)
 
     async def _answer(self, payload: bytes, submit: Submit) -> dict[str, Any]:
-        """Have an event decided. While the decision cannot be made durable it is tried again: unacknowledged, the
-        message would hold back every later one."""
+        """Submit an event, again while its decision cannot be made durable: an unacknowledged message would block the
+        acknowledgements of all later ones."""
         try:
             request = parse_event(payload, source="mqtt")
         except InvalidInput as error:
             self.rejected += 1
-            log.warning("a dispatch message was refused", extra={"problems": error.problems[:5]})
+            log.warning("refused a malformed dispatch message", extra={"problems": error.problems[:5]})
             return {"outcome": "rejected", "reason": "malformed", "problems": error.problems}
-        told = False
+        logged = False
         while True:
             try:
                 return answer_body(await submit(request))
             except StorageError as error:
-                if not told:
-                    log.warning("a dispatch event cannot be made durable", extra={"why": str(error)})
-                told = True
+                if not logged:
+                    log.warning("the decision of a dispatch event cannot be stored", extra={"error": str(error)})
+                logged = True
                 await asyncio.sleep(RETRY_S)

@@ -1,1 +1,1 @@
-"""Telemetry upstream, passive."""
+"""Adapters that send telemetry upstream: one batch, one answer."""

@@ -1,7 +1,7 @@
-"""Interval records as Arrow columns and Parquet files. pyarrow is an extra, needed only once something here is called.
+"""Writes interval records as Arrow columns and Parquet files. pyarrow is an extra, imported only on use.
 
 A column per field of the record: the start as a UTC timestamp in ms, enumerations by name, lower case, several
-qualities with bars between them, unknown = null.
+qualities separated by `|`, unknown = null.
 """
 
 import importlib.util

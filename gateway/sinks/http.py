@@ -1,8 +1,8 @@
-"""Interval records to an HTTP receiver: gzip JSON batches with an idempotency key.
+"""Sends interval records to an HTTP receiver: gzip JSON batches with an idempotency key.
 
 Body: `{"batch": id, "intervals": [row, ...]}`. 2xx with no `rejected` = all accepted; 2xx with `rejected:
-[{"row": i, ...}]` = those rows refused for good; 429 and 5xx = later (Retry-After honoured); 4xx else = the batch as
-a whole is refused, which is a fault of configuration, so it is kept and reported.
+[{"row": i, ...}]` = those rows refused for good; 429 and 5xx = later (Retry-After honoured); any other 4xx = the
+receiver refuses the whole batch, which is a fault of configuration, so the sink keeps and reports it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class HttpSinkSettings(BaseModel):
 
 
 class HttpSink:
-    """One receiver by HTTP. Made inside a running loop; closed with `close`."""
+    """One HTTP receiver. Create it inside a running loop; end it with `close`."""
 
     def __init__(self, settings: HttpSinkSettings) -> None:
         self.name = settings.name

@@ -1,4 +1,4 @@
-"""Interval records to the platform's broker: one message per record, QoS 1, on `gateway/v1/platform/intervals`."""
+"""Publishes interval records to the platform's broker: a QoS 1 message each on `gateway/v1/platform/intervals`."""
 
 from typing import Annotated, Literal
 

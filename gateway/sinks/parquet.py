@@ -1,12 +1,12 @@
-"""Interval records as Parquet files in a directory, for whoever analyses them.
+"""Writes interval records to Parquet files in a directory, for analysis.
 
 `<directory>/date=YYYY-MM-DD/<key>.parquet`: one file per batch and UTC day on which its intervals begin, partitioned as
-Hive does. The key is that of the batch's first record and not of the whole batch: what is sent again after a crash
-begins where it began before but may hold more, since the log has grown, and then takes the place of what is there. So a
-record stands in one file, and "at least once" becomes once, as long as the cursor is not lost. What somebody wants sent
-once more goes into a file of its own (`again-<id>.parquet`), where its rows stand a second time. A late revision is a
-row of its own: of rows with the same device and start the largest revision counts. Files are written beside (under
-names that begin with a dot, which readers pass over), synced and renamed.
+Hive does. The key is that of the batch's first record and not of the whole batch: a batch sent again after a crash
+begins with the same record but may have more rows, since the log has grown, and then replaces the file. So a record is
+in one file, and "at least once" becomes once, as long as the cursor is not lost. Records that somebody wants sent again
+go into a file of their own (`again-<id>.parquet`), so their rows exist twice. A late revision is a row of its own: of
+rows with the same device and start the largest revision counts. The sink writes each file under a name that begins with
+a dot, which readers ignore, syncs it and renames it.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ REASONS = {
     errno.ENOTDIR: "no_directory",
     errno.EEXIST: "no_directory",
 }
-"""What an error of the disk is called; any other is `disk_error`."""
+"""The reason for each error of the disk; any other is `disk_error`."""
 
 
 class ParquetSinkSettings(BaseModel):
     """Where to write; a relative directory is relative to the configuration file. `batch_rows`: the most rows of a
-    batch; `gather_s`: after a batch that was not full, so long is waited for more."""
+    batch; `gather_s`: how long to wait for more after a batch that was not full."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,7 +96,7 @@ class ParquetSink:
                 _make(directory)
             with replacing(path) as file:
                 write_parquet(some, file)
-        # a repetition that is shorter than the one before: batches have become smaller
+        # a repetition shorter than the first: the configured batches have become smaller
         for path in self._directory.glob(f"date=*/{name}"):
             if path.parent.name.removeprefix("date=") not in days:
                 path.unlink()
@@ -110,5 +110,5 @@ def _make(directory: Path) -> None:
 
 
 def _key(first: IntervalRecord) -> str:
-    """No two records of the log have the same."""
+    """A key that no two records of the log share."""
     return hashlib.sha256(repr((first.device, first.start_ms, first.revision)).encode()).hexdigest()[:32]

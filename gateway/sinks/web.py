@@ -1,4 +1,4 @@
-"""What HTTP sinks share: a session, one exchange with a capped answer, and what a status other than 2xx means."""
+"""Shared by HTTP sinks: a session, one exchange with a capped answer, and the meaning of a status other than 2xx."""
 
 import aiohttp
 
@@ -9,7 +9,7 @@ RETRY_AFTER_MAX_S = 3600.0
 
 
 def open_session(timeout_s: float) -> aiohttp.ClientSession:
-    """A session without cookies and with two connections. Made inside a running loop."""
+    """A session without cookies and with two connections. Call it inside a running loop."""
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         connector=aiohttp.TCPConnector(limit=2),
@@ -26,7 +26,7 @@ async def exchange(
     data: bytes | None = None,
     most_bytes: int = MAX_REPLY_BYTES,
 ) -> bytes | Keep:
-    """The body of a 2xx answer, else why to come later. Redirects are not followed: a token would go along."""
+    """The body of a 2xx answer, else a Keep with the reason. Follows no redirects: they would carry the token along."""
     try:
         async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as reply:
             body = await _body(reply, most_bytes)
@@ -38,7 +38,7 @@ async def exchange(
 
 
 async def _body(reply: aiohttp.ClientResponse, most_bytes: int) -> bytes:
-    """The whole body; of one that is too long a part, which no JSON parser takes."""
+    """The whole body; one that is too long is cut off, which no JSON parser accepts."""
     body = bytearray()
     async for chunk in reply.content.iter_any():
         body += chunk
@@ -51,6 +51,6 @@ async def _body(reply: aiohttp.ClientResponse, most_bytes: int) -> bytes:
 def _later(reply: aiohttp.ClientResponse, *, sent: bool) -> Keep:
     after = reply.headers.get("Retry-After", "")
     after_s = min(float(after), RETRY_AFTER_MAX_S) if after.isascii() and after.isdecimal() else 0.0
-    # what was sent is not understood, or too much at once
+    # the receiver does not understand the batch, or it is too large
     whole = sent and reply.status in (400, 413, 422)
     return Keep(reason=f"http_{reply.status}", after_s=after_s, whole=whole)

@@ -1,13 +1,13 @@
-"""A state directory as one file, and back: for backups and for moving a gateway to another machine.
+"""Exports a state directory to one file, and imports it: for backups and for moving a gateway to another machine.
 
 The archive is a gzip-compressed tar (GNU format, regular files only, readable with `tar`). Its first member is
 `manifest.json` (`Manifest`: versions, and path, size and sha256 of every file); then each file as `state/<path>`, in
-the manifest's order, and nothing else. SQLite files are taken after their WAL was written back into them. What one
-process needs only while it runs is left out: the lock, files half written, WAL and shared memory; what was set aside as
-damaged comes along on demand. Whoever calls holds the lock of the directory.
+the manifest's order, and nothing else. An export first writes the WAL of each SQLite file back into the file. It leaves
+out what a process needs only while it runs (lock, half-written files, WAL and shared memory); it includes files set
+aside as damaged on demand. The caller has the lock of the directory.
 
-An import trusts nothing: names, kinds, sizes and hashes must be those of the manifest, and no more is unpacked than it
-says. It goes into a directory beside, which takes the place of the old one in one step.
+An import trusts nothing: names, kinds, sizes and hashes must match the manifest, and it unpacks no more than that. It
+unpacks into a directory beside the old one and exchanges the two in one step.
 """
 
 import ctypes
@@ -45,14 +45,14 @@ MANIFEST = "manifest.json"
 PREFIX = "state/"
 LOCK = "lock"
 MANIFEST_BYTES = 16 << 20
-# What the tar format holds without members that say how long a name is.
+# The longest name that the tar format stores without extra members.
 NAME_BYTES = 100
 COMPRESSION = 1
 CHUNK = 1 << 20
 _ZEROS = bytes(tarfile.BLOCKSIZE)
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What is written and given up by one run of a process.
+# Files that one run of a process writes and abandons.
 _PASSING = (".new", ".part", "-wal", "-shm", "-journal")
 _EXCHANGE, _HERE = 2, -100
 
@@ -74,7 +74,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an archive holds. `created` in UTC (RFC 3339); `schemas`: the version of each kind of content."""
+    """The content of an archive. `created` in UTC (RFC 3339); `schemas`: the version of each kind of content."""
 
     format: int
     gateway: str
@@ -85,19 +85,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedState:
-    """What was taken in, and where the state of before is kept (None: there was none)."""
+    """What was imported, and where the previous state is kept (None: there was none)."""
 
     manifest: Manifest
     before: Path | None
 
 
 def export_archive(state_dir: Path, out: Path, *, version: str, now: Now, damaged: bool) -> Manifest:
-    """Write the archive of a state directory to `out`, whole or not at all; `damaged`: with what was set aside.
-    Raises InvalidInput for a place or a content that cannot be, StorageError if a disk refuses."""
+    """Write the archive of a state directory to `out`, whole or not at all; `damaged`: include files set aside as
+    damaged. Raises InvalidInput for a place or a content that cannot be archived, StorageError if a disk refuses."""
     if out.resolve().is_relative_to(state_dir.resolve()):
         raise InvalidInput([f"{out}: within the state directory"])
     try:
-        schemas = KNOWN | _settle(state_dir)
+        schemas = KNOWN | _truncate_wals(state_dir)
         files = [_entry(state_dir, path) for path in _files(state_dir, damaged=damaged)]
         created = datetime.fromtimestamp(now.utc_ms // 1000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         manifest = Manifest(format=FORMAT, gateway=version, created=created, schemas=schemas, files=files)
@@ -114,8 +114,8 @@ def export_archive(state_dir: Path, out: Path, *, version: str, now: Now, damage
 
 
 def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) -> ImportedState:
-    """Unpack an archive and put it in the place of `state_dir`, which must be there and locked; `replace`: even if
-    it is not empty. A kill at any time leaves the old state or the new. Raises InvalidInput, StorageError."""
+    """Unpack an archive and put it in the place of `state_dir`, which must exist and be locked; `replace`: even if it
+    is not empty. A kill at any time leaves the old state or the new. Raises InvalidInput, StorageError."""
     state_dir = state_dir.resolve()
     occupied = any(path.name != LOCK for path in state_dir.iterdir())
     if occupied and not replace:
@@ -145,8 +145,8 @@ def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) ->
     return ImportedState(manifest=manifest, before=before if occupied else None)
 
 
-def _settle(state_dir: Path) -> dict[str, int]:
-    """Bring every SQLite file into itself alone; returns the newest schema of each kind that is there."""
+def _truncate_wals(state_dir: Path) -> dict[str, int]:
+    """Write the WAL of every SQLite file back into the file; returns the newest schema of each kind found."""
     found: dict[str, int] = {}
     for path in sorted(state_dir.rglob("*.sqlite")):
         address = f"file:{quote(str(path.absolute()))}?mode=rw"
@@ -174,7 +174,7 @@ def _files(state_dir: Path, *, damaged: bool) -> Iterator[Path]:
         if name.endswith(CORRUPT_SUFFIX) and not damaged:
             continue
         if not _PATH.fullmatch(name) or len(PREFIX + name) > NAME_BYTES:
-            raise InvalidInput([f"{path}: not a name that an archive can hold"])
+            raise InvalidInput([f"{path}: an archive cannot store this name"])
         yield path
 
 
@@ -215,7 +215,7 @@ def _padding(size: int) -> bytes:
 
 
 class _Reader:
-    """Takes an archive apart, front to back; what is not as it must be is an InvalidInput."""
+    """Reads an archive front to back. Raises InvalidInput for anything that does not match its manifest."""
 
     def __init__(self, source: Path, file: BinaryIO) -> None:
         self._source = source
@@ -227,7 +227,7 @@ class _Reader:
         for entry in manifest.files:
             self._file(into, entry)
         if self._bytes(2 * tarfile.BLOCKSIZE) != 2 * _ZEROS or self._some(1):
-            self._refuse("holds more than its manifest names")
+            self._refuse("contains more than its manifest names")
         for directory in [into, *(path for path in into.rglob("*") if path.is_dir())]:
             sync_directory(directory)
         return manifest
@@ -249,23 +249,23 @@ class _Reader:
             if version > KNOWN.get(kind, 0):
                 known = f"than {KNOWN[kind]}, the newest known" if kind in KNOWN else "than this gateway"
                 self._refuse(f"{kind}: schema {version} is newer {known} (written by gateway {manifest.gateway})")
-        self._judge(manifest.files)
+        self._check(manifest.files)
         return manifest
 
-    def _judge(self, files: list[Entry]) -> None:
+    def _check(self, files: list[Entry]) -> None:
         names = [entry.path for entry in files]
         parents = {str(parent) for name in names for parent in Path(name).parents}
         for entry in files:
             fits = _PATH.fullmatch(entry.path) and len(PREFIX + entry.path) <= NAME_BYTES and entry.path != LOCK
             if not fits or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
-                self._refuse(f"{entry.path!r}: not a file that a state directory holds")
+                self._refuse(f"{entry.path!r}: not a file of a state directory")
         twice = [name for name, times in Counter(names).items() if times > 1 or name in parents]
         if twice:
             self._refuse(f"{twice[0]!r}: named twice")
 
     def _file(self, into: Path, entry: Entry) -> None:
         if self._member(PREFIX + entry.path) != entry.size:
-            self._refuse(f"{entry.path}: not of the size that the manifest says")
+            self._refuse(f"{entry.path}: its size does not match the manifest")
         path = into / entry.path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         digest, left = hashlib.sha256(), entry.size
@@ -278,7 +278,7 @@ class _Reader:
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != entry.sha256:
-            self._refuse(f"{entry.path}: not what the manifest says: damaged or tampered with")
+            self._refuse(f"{entry.path}: its hash does not match the manifest: damaged or tampered with")
         self._bytes(len(_padding(entry.size)))
 
     def _member(self, name: str) -> int:
@@ -288,7 +288,7 @@ class _Reader:
         except tarfile.HeaderError as error:
             raise InvalidInput([f"{self._source}: not an archive of a state directory"]) from error
         if member.name != name:
-            self._refuse(f"{member.name!r} where {name!r} was to come")
+            self._refuse(f"{member.name!r} where {name!r} was expected")
         if member.type != tarfile.REGTYPE or member.size < 0:
             self._refuse(f"{name}: not a plain file")
         return member.size
@@ -300,7 +300,7 @@ class _Reader:
         return data
 
     def _some(self, size: int) -> bytes:
-        """Up to `size` bytes; no more than that is ever unpacked."""
+        """Up to `size` bytes; the reader never unpacks more."""
         try:
             return self._packed.read(size)
         except EOFError as error:
@@ -308,18 +308,18 @@ class _Reader:
         except (gzip.BadGzipFile, zlib.error) as error:
             raise InvalidInput([f"{self._source}: not gzip, or damaged"]) from error
 
-    def _refuse(self, why: str) -> NoReturn:
-        raise InvalidInput([f"{self._source}: {why}"])
+    def _refuse(self, reason: str) -> NoReturn:
+        raise InvalidInput([f"{self._source}: {reason}"])
 
 
 class _Version(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a manifest is the same in every format."""
+    """The part of a manifest that is the same in every format."""
 
     format: int
 
 
 def _own(fresh: Path, like: Path) -> None:
-    """Unpacked by root, the files belong to whom the directory belongs."""
+    """Run by root, give the unpacked files to the owner of the old directory."""
     owner = like.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in (fresh, *fresh.rglob("*")):
@@ -327,7 +327,7 @@ def _own(fresh: Path, like: Path) -> None:
 
 
 def _swap(fresh: Path, state_dir: Path, before: Path) -> None:
-    """`fresh` becomes `state_dir`, and that becomes `before`: in one step where the file system can exchange names."""
+    """Rename `state_dir` to `before` and `fresh` to `state_dir`, in one step where the file system can swap names."""
     fresh.rename(before)
     try:
         if _exchange(before, state_dir):
@@ -345,7 +345,7 @@ def _swap(fresh: Path, state_dir: Path, before: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names at once; False where that cannot be done."""
+    """Swap two names at once; False where the file system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

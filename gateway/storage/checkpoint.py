@@ -1,8 +1,9 @@
-"""Checkpoints: the state of the interval engine (and of whoever adds columns) in one file, as of one spool record.
+"""Checkpoints: the state of the interval engine (and columns that callers add) in one file, as of one spool record.
 
 `<spool record number, 16 digits>.checkpoint`: 8 bytes `BFGCKP01`, u32 length of the header, u32 crc32 of all that
 follows, the header as JSON (`CheckpointHeader`), then each column contiguous, in the header's order, little endian.
-Written beside and renamed, so it is there whole or not at all; the one before is kept in case the newest is damaged.
+The file is written under another name and renamed, so it is there whole or not at all; the one before is kept in case
+the newest is damaged.
 """
 
 import asyncio
@@ -36,8 +37,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """`record` is the last spool record contained, `session` and `ids` the slot numbering, `utc_ms` when it was
-    taken; `columns` (name, dtype, length) follow the header in the file."""
+    """`record`: the last spool record contained; `session` and `ids`: the slot numbering; `utc_ms`: the time of the
+    copy; `columns` (name, dtype, length) follow the header in the file."""
 
     record: int
     session: int
@@ -62,8 +63,10 @@ class Checkpoint:
         return engine
 
 
-def take(engine: Engine, *, record: int, session: int, utc_ms: int, ids: Sequence[str], extra: Columns) -> Checkpoint:
-    """Copy the state as of spool record `record`; `extra` are the caller's columns, copied too."""
+def capture(
+    engine: Engine, *, record: int, session: int, utc_ms: int, ids: Sequence[str], extra: Columns
+) -> Checkpoint:
+    """Copy the state as of spool record `record`, and the caller's columns `extra`."""
     columns: dict[str, NDArray[Any]] = {ENGINE_PREFIX + k: v.copy() for k, v in engine.columns().items()}
     columns.update({name: column.copy() for name, column in extra.items()})
     header = CheckpointHeader(
@@ -78,7 +81,7 @@ def take(engine: Engine, *, record: int, session: int, utc_ms: int, ids: Sequenc
 
 @dataclass(slots=True)
 class CheckpointStats:
-    """Counters; `failing` is why the last one could not be written."""
+    """Counters; `failing`: the error of the last write, None if it succeeded."""
 
     written: int = 0
     failures: int = 0
@@ -94,10 +97,10 @@ class Checkpoints:
     directory: Path
     stats: CheckpointStats = field(default_factory=CheckpointStats)
     oldest_record: int = 0
-    """The record up to which even the oldest kept checkpoint goes; 0 until two are known to be there."""
+    """The last spool record in the oldest kept checkpoint; 0 until two checkpoints are known to exist."""
 
     async def save(self, checkpoint: Checkpoint) -> None:
-        """Make it durable, then remove all but the newest two. Raises StorageError; the ones before stay."""
+        """Write it durably, then remove all but the newest two. Raises StorageError; then the earlier ones stay."""
         try:
             await asyncio.to_thread(self.write, checkpoint)
         except OSError as error:
@@ -122,16 +125,16 @@ class Checkpoints:
         self.stats.bytes = sum(map(len, data))
 
     def load(self) -> Checkpoint | None:
-        """The newest intact checkpoint; damaged ones are set aside. None if there is none."""
+        """The newest intact checkpoint, None if there is none. Sets damaged ones aside."""
         for path in reversed(self._paths()):
             try:
                 found = decode(path.read_bytes())
                 if len(paths := self._paths()) >= KEPT:
                     self.oldest_record = int(paths[-KEPT].stem)
                 return found
-            except CorruptState as why:
+            except CorruptState as error:
                 self.stats.corrupt += 1
-                log.error("a checkpoint is damaged", extra={"file": path.name, "why": str(why)})
+                log.error("a checkpoint is damaged", extra={"file": path.name, "error": str(error)})
                 path.replace(path.with_suffix(CORRUPT_SUFFIX))
         return None
 
@@ -140,14 +143,14 @@ class Checkpoints:
 
 
 def encode(checkpoint: Checkpoint) -> list[bytes]:
-    """The file's content in parts."""
+    """The file's content, as buffers to write in order."""
     columns = {name: np.ascontiguousarray(c, dtype=c.dtype.newbyteorder("<")) for name, c in checkpoint.columns.items()}
     spec = [(name, column.dtype.str, len(column)) for name, column in columns.items()]
     header = msgspec.json.encode(msgspec.structs.replace(checkpoint.header, columns=spec))
     body = [header, *(column.tobytes() for column in columns.values())]
     crc = 0
-    for part in body:
-        crc = zlib.crc32(part, crc)
+    for data in body:
+        crc = zlib.crc32(data, crc)
     return [_HEAD.pack(MAGIC, len(header), crc), *body]
 
 

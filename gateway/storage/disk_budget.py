@@ -1,4 +1,4 @@
-"""How much of the disk storage may take: what is free, less what the machine needs to go on."""
+"""Computes how much of the disk storage may take: the free bytes, less what the machine needs to keep running."""
 
 import shutil
 from pathlib import Path
@@ -12,16 +12,16 @@ SPOOL_MAX_BYTES = 8 << 30
 SPOOL_MIN_BYTES = 256 << 20
 
 
-def log_budget_bytes(directory: Path, most: int | None, held: int) -> int:
-    """What the interval log may take, of which it takes `held` now. Raises OSError."""
+def log_budget_bytes(directory: Path, most: int | None, used: int) -> int:
+    """Bytes the interval log may take, `used` of them taken already. Raises OSError."""
     usage = shutil.disk_usage(directory)
     kept = min(max(KEPT_FREE_PART * usage.total, KEPT_FREE_BYTES), usage.total / 2)
-    room = max(held + usage.free - int(kept), 0)
-    return room if most is None else min(room, most)
+    budget = max(used + usage.free - int(kept), 0)
+    return budget if most is None else min(budget, most)
 
 
 def spool_budget_bytes(directory: Path) -> int:
-    """What the spool may take, as the disk is at start. Raises OSError."""
-    held = sum(path.stat().st_size for path in segments(directory))
+    """Bytes the spool may take, given the disk at start. Raises OSError."""
+    used = sum(path.stat().st_size for path in segments(directory))
     free = shutil.disk_usage(directory.parent).free
-    return max(min(SPOOL_MAX_BYTES, int(SPOOL_PART * (free + held))), SPOOL_MIN_BYTES)
+    return max(min(SPOOL_MAX_BYTES, int(SPOOL_PART * (free + used))), SPOOL_MIN_BYTES)

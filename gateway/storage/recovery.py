@@ -1,7 +1,7 @@
-"""Recovery: the newest checkpoint, then the spool's records replayed through the same engine code.
+"""Recovery: loads the newest checkpoint, then replays the spool's records through the same engine code.
 
-A close that is found in a record was made and may have been delivered, so the record wins over what replay computes;
-they differ only if something was damaged or the code has changed, and that is counted.
+An interval record found in the spool may have been sent already, so it wins over what replay computes. The two differ
+only if something was damaged or the code has changed; recovery counts that.
 """
 
 import logging
@@ -25,17 +25,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unlogged:
-    """Closes of one spool record that the interval log does not have yet; `ids` by slot, "" = not known."""
+    """Interval `records` of spool record number `record` that the interval log does not have yet; `ids` by slot, "" =
+    not known."""
 
     record: int
-    closes: IntervalRecords
+    records: IntervalRecords
     ids: Sequence[str]
 
 
 @dataclass(slots=True)
 class RecoveryStats:
-    """What recovery met. `nameless`: records of a session that nothing names, and devices whose state had to be left
-    behind because nothing names them."""
+    """What recovery met. `nameless`: records whose session has no device names, and devices whose state is lost because
+    nothing names them."""
 
     replayed: int = 0
     mismatches: int = 0
@@ -47,8 +48,8 @@ class RecoveryStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """The engine by the caller's slots, the number the next spool record gets, what the log still lacks, segments to
-    set aside, and the checkpoint it began from (for the caller's own columns, by `checkpoint.header.ids`)."""
+    """The engine by the caller's slots, the number of the next spool record, what the interval log still lacks, the
+    segments to set aside, and the checkpoint it began from (for the caller's columns, by `checkpoint.header.ids`)."""
 
     engine: Engine
     next_record: int
@@ -61,8 +62,9 @@ class Recovered:
 def recover(
     *, checkpoints: Checkpoints, spool: Path, rules: IntervalRules, ids: Sequence[str], logged_record: int
 ) -> Recovered:
-    """Rebuild the engine. `logged_record` is the last record whose closes the interval log holds; `ids` the slots
-    the devices have now. `rules` hold for a first start only: changed rules come with the recorder's first record."""
+    """Rebuild the engine. `logged_record`: the last spool record whose interval records are in the interval log; `ids`:
+    the devices' present slots. `rules` apply on a first start only: changed ones come with the recorder's first
+    record."""
     checkpoint = checkpoints.load()
     replay = Replay.begin(checkpoint, rules)
     scan = Scan(spool)
@@ -88,7 +90,7 @@ def recover(
 
 @dataclass(slots=True)
 class Replay:
-    """Applies spool records to an engine. `names` are the slot numberings met, by session."""
+    """Applies spool records to an engine. `names`: the slot numberings found, by session."""
 
     engine: Engine
     ids: list[str]
@@ -108,7 +110,7 @@ class Replay:
         )
 
     def apply(self, record: Record) -> Unlogged | None:
-        """Take one record; returns its closes, if it has any."""
+        """Apply one spool record; returns its interval records, if it has any."""
         try:
             if record.kind in (Kind.FLEET, Kind.NAMES):
                 self._name(record)
@@ -126,13 +128,13 @@ class Replay:
             self._replay(step)
             self.done = record.number
             self.stats.replayed += 1
-        return Unlogged(record=record.number, closes=step.closes, ids=names) if len(step.closes) else None
+        return Unlogged(record=record.number, records=step.records, ids=names) if len(step.records) else None
 
     def renumber(self, ids: Sequence[str]) -> None:
-        """Bring the engine to the slots of `ids`. What it holds of a slot without a name is lost, and counted."""
-        held = np.flatnonzero(self.engine.newest.t_ms[: self.engine.n] != NEVER_MS)
+        """Renumber the engine to the slots of `ids`. State of a slot without a name is lost, and counted."""
+        used = np.flatnonzero(self.engine.newest.t_ms[: self.engine.n] != NEVER_MS)
         named = np.array([bool(name) for name in self.ids], dtype=np.bool_)
-        self.stats.nameless += len(held) - int(np.count_nonzero(named[held[held < len(named)]]))
+        self.stats.nameless += len(used) - int(np.count_nonzero(named[used[used < len(named)]]))
         where = {name: slot for slot, name in enumerate(self.ids) if name}
         self.engine.renumber(np.array([where.get(name, -1) for name in ids], dtype=np.int64))
         self.ids = list(ids)
@@ -155,15 +157,15 @@ class Replay:
 
     def _replay(self, step: SpoolStep) -> None:
         if step.rules is not None:
-            closes = self.engine.relength(step.rules)
-        elif step.terms is not None:
-            closes = self.engine.agree(step.terms)
+            records = self.engine.relength(step.rules)
+        elif step.config is not None:
+            records = self.engine.agree(step.config)
         elif step.repair is not None:
-            closes = self.engine.repair(step.repair.slots, step.repair.start_ms, step.repair.bases)
+            records = self.engine.repair(step.repair.slots, step.repair.start_ms, step.repair.bases)
         elif step.batch is not None:
-            closes = self.engine.ingest(step.batch, step.now, step.rated_w).closes
+            records = self.engine.ingest(step.batch, step.now, step.rated_w).closes
         else:
-            closes = self.engine.close_due(step.now)
-        if not same_records(closes, step.closes):
+            records = self.engine.close_due(step.now)
+        if not same_records(records, step.records):
             self.stats.mismatches += 1
-            self.engine.honour(step.closes)
+            self.engine.honour(step.records)

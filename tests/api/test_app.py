@@ -444,7 +444,7 @@ async def test_unenrolled_route_lists_who_sends_without_being_enrolled() -> None
     async with rig() as r:
         assert await r.ask("GET", "/v1/unenrolled") == {"devices": [], "messages": 0}
         assert r.link is not None
-        r.link.unenrolled["stranger"] = 0
+        r.link.unregistered["stranger"] = 0
         found = await r.ask("GET", "/v1/unenrolled")
         assert found["devices"] == [{"device": "stranger", "seen": "1970-01-01T00:00:00Z"}]
 

@@ -55,7 +55,7 @@ def closes_of(interval: int, rng: np.random.Generator) -> IntervalRecords:
 def batches_of(n: int) -> list[Unlogged]:
     rng = np.random.default_rng(1)
     ids = [f"home-{slot:06d}" for slot in range(BATCH_ROWS)]
-    return [Unlogged(record=i + 1, closes=closes_of(i, rng), ids=ids) for i in range(n // BATCH_ROWS)]
+    return [Unlogged(record=i + 1, records=closes_of(i, rng), ids=ids) for i in range(n // BATCH_ROWS)]
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ def raw(batches: Sequence[Unlogged], directory: Path) -> dict[str, float]:
         db.executescript(create_sql(0))
         began = time.perf_counter()
         for batch in batches:
-            columns = columns_of(batch.closes, batch.ids)
+            columns = columns_of(batch.records, batch.ids)
             db.execute("begin immediate")
             db.executemany(insert, zip(*columns, strict=True))
             db.execute("update position set record = ?", (batch.record,))

@@ -139,7 +139,7 @@ class Rig:
 
     async def edge(self) -> None:
         await self.log.append(
-            [Unlogged(record=self.index + 1, closes=closes_of(self.devices, self.index), ids=self.ids)]
+            [Unlogged(record=self.index + 1, records=closes_of(self.devices, self.index), ids=self.ids)]
         )
         self.index += 1
         self.clock.advance(s=LENGTH_S)

@@ -46,7 +46,7 @@ class CountingLog:
         self.rows = 0
 
     async def append(self, entries: Sequence[Unlogged]) -> int:
-        added = sum(len(entry.closes) for entry in entries)
+        added = sum(len(entry.records) for entry in entries)
         self.rows += added
         return added
 

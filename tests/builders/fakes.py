@@ -23,7 +23,7 @@ from gateway.ports.journal import (
     Change,
     ControlEnded,
     ControlTaken,
-    DeviceEnrolled,
+    DeviceRegistered,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -254,7 +254,7 @@ class _Memory:
 
     def take(self, change: Change) -> None:
         match change:
-            case DeviceEnrolled(device=device):
+            case DeviceRegistered(device=device):
                 self.devices[device.id] = replace(
                     device, reserve_pct=max(device.reserve_pct, self.chosen_pct.get(device.id, 0.0))
                 )
@@ -288,7 +288,7 @@ class _Memory:
                 self.prior[name] = dict(settings)
             case PriorRestored(device=name):
                 self.prior.pop(name, None)
-            case ExclusionSet(hold=hold):
+            case ExclusionSet(exclusion=hold):
                 self.holds[hold.id] = hold
             case ExclusionLifted(id=hold_id):
                 self.holds.pop(hold_id, None)
@@ -324,7 +324,7 @@ class MemoryJournal:
             stopped=found.stopped,
             prior=found.prior,
             states=found.states,
-            holds=tuple(found.holds.values()),
+            exclusions=tuple(found.holds.values()),
             quarantined=found.quarantined,
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),
         )

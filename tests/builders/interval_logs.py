@@ -63,11 +63,11 @@ class MemoryReader:
         return self.state
 
     async def save_position(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
     ) -> None:
         self.state = position
         self.saved.append(position.live.row)
-        for one in taken:
+        for one in unparked:
             self.parked.pop(one, None)
         self.parked |= {one.identity: one.reason for one in parked}
 

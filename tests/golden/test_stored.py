@@ -13,7 +13,7 @@ from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import (
     ControlEnded,
     ControlTaken,
-    DeviceEnrolled,
+    DeviceRegistered,
     EventDelivered,
     EventMoved,
     ExclusionLifted,
@@ -49,9 +49,9 @@ async def test_journal_of_every_kind_of_change_is_that_of_the_golden_file(tmp_pa
     columns = {"asked_wh": np.array([1.5, 2.5]), "status": np.array([3, 4], dtype=np.int8)}
     await journal.commit(
         [
-            DeviceEnrolled(device=device("a")),
-            DeviceEnrolled(device=device("b", connection=POLLED, experimental=True, inverter_w_max=4_600.0)),
-            DeviceEnrolled(device=device("c", connection=DeviceConnection(url=""))),
+            DeviceRegistered(device=device("a")),
+            DeviceRegistered(device=device("b", connection=POLLED, experimental=True, inverter_w_max=4_600.0)),
+            DeviceRegistered(device=device("c", connection=DeviceConnection(url=""))),
             decided,
             event(clock, name="e2", revision=1, cancelled=True),
             EventMoved(event=decided.request.id, revision=0, state=EventState.ACTIVE),
@@ -61,9 +61,9 @@ async def test_journal_of_every_kind_of_change_is_that_of_the_golden_file(tmp_pa
             ControlTaken(devices=(A, B), event=decided.request.id),
             ControlEnded(devices=(A,), reason="released"),
             ReserveChanged(devices=(A,), reserve_pct=(55.0,), source="device"),
-            ExclusionSet(hold=storm),
-            ExclusionSet(hold=Exclusion(id="out", reason="opt_out", group=decided.request.group, from_ms=1, until_ms=2,
-                              event=EventId("e1"), by="owner")),
+            ExclusionSet(exclusion=storm),
+            ExclusionSet(exclusion=Exclusion(id="out", reason="opt_out", group=decided.request.group, from_ms=1,
+                                             until_ms=2, event=EventId("e1"), by="owner")),
             ExclusionLifted(id="out"),
             Quarantined(names=("a", "product:p"), reason="wrong_sign"),
             Trusted(names=("product:p",)),

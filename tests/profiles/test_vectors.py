@@ -148,7 +148,7 @@ def from_payloads(vector: Vector, program: ProductVariant) -> dict[str, tuple[Ra
     """By the cache of the MQTT link."""
     cache = DeviceCache(points_of(program.document), vector.levels, trust_retained=False)
     for topic, payload in vector.raw.mqtt.items():
-        assert cache.take(topic, payload.encode(), retained=False, now_ms=0), f"{topic}: the link refuses {payload!r}"
+        assert cache.ingest(topic, payload.encode(), retained=False, now_ms=0), f"{topic}: the link refuses {payload!r}"
     out: dict[str, tuple[Raw, str]] = {}
     for name, point in program.points.items():
         topic = topic_of(point.topic, vector.levels) if point.topic is not None else ""

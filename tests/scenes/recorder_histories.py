@@ -108,6 +108,6 @@ def step(
 
 
 def content(found: Unlogged) -> tuple[int, list[str], bytes]:
-    closes = found.closes
+    closes = found.records
     names = [found.ids[slot] for slot in closes.slots.tolist()]
     return found.record, names, b"".join(getattr(closes, c).tobytes() for c in ("start_ms", "revision", "charge_wh"))

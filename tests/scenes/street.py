@@ -166,7 +166,7 @@ class Street:
         for device in enrolled(self.homes):
             self.fleet.register(device, codec.facts)
         self.time = SteadyClock(self.clock)
-        with patch("gateway.links.mqtt.messages.Connection", Wire):
+        with patch("gateway.links.mqtt.messages.MqttConnection", Wire):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
                 codecs=[codec], fleet=self.fleet, clock=self.time,

@@ -23,7 +23,7 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.intervals.records import IntervalRecords
-from gateway.ports.journal import ControlTaken, DeviceEnrolled, JournalState
+from gateway.ports.journal import ControlTaken, DeviceRegistered, JournalState
 from gateway.storage import archive as module
 from gateway.storage.archive import (
     FORMAT,
@@ -63,7 +63,7 @@ async def made(directory: Path, seed: int = 1) -> list[str]:
     ids = [f"bat-{i}" for i in range(4)]
     journal = SqliteJournal(directory / "journal.sqlite", clock=ManualClock())
     journal.load()
-    await journal.commit([DeviceEnrolled(device=device(name)) for name in ids])
+    await journal.commit([DeviceRegistered(device=device(name)) for name in ids])
     await journal.commit(
         [event(ManualClock()), ControlTaken(devices=(device("bat-1").id,), event=event(ManualClock()).request.id)]
     )
@@ -206,7 +206,7 @@ async def test_archive_of_a_state_that_was_killed_holds_what_the_wal_held(tmp_pa
     state = empty(tmp_path / "state")
     journal = SqliteJournal(state / "journal.sqlite", clock=ManualClock())
     journal.load()
-    await journal.commit([DeviceEnrolled(device=device("a"))])
+    await journal.commit([DeviceRegistered(device=device("a"))])
     copy = tmp_path / "copy"
     shutil.copytree(state, copy)
     journal.close()
@@ -260,7 +260,7 @@ def test_archive_export_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     (state / "ä").touch()
     with pytest.raises(InvalidInput) as caught:
         exported(state, tmp_path / "out.tgz")
-    assert caught.value.problems == [f"{state}/ä: not a name that an archive can hold"]
+    assert caught.value.problems == [f"{state}/ä: an archive cannot store this name"]
     (state / "ä").unlink()
     (state / "journal.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(StorageError) as failed:
@@ -351,8 +351,8 @@ def test_import_tampered_byte_is_refused_wherever_it_is(tmp_path: Path) -> None:
     whole = source.read_bytes()
     plain = gzip.decompress(whole)
     for place, why in (
-        (plain.rindex(b"two"), "spool/1.spool: not what the manifest says: damaged or tampered with"),
-        (plain.index(b'"size":3') + 7, "a.checkpoint: not of the size that the manifest says"),
+        (plain.rindex(b"two"), "spool/1.spool: its hash does not match the manifest: damaged or tampered with"),
+        (plain.index(b'"size":3') + 7, "a.checkpoint: its size does not match the manifest"),
         (plain.index(b"state/a"), "not an archive of a state directory"),
     ):
         data = bytearray(plain)
@@ -395,7 +395,7 @@ def test_import_of_no_archive_is_refused(tmp_path: Path) -> None:
 )
 def test_import_path_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     source = forged(small(tmp_path), renamed(name))
-    assert refused(source, tmp_path / "state") == f"{name!r}: not a file that a state directory holds"
+    assert refused(source, tmp_path / "state") == f"{name!r}: not a file of a state directory"
     assert not (tmp_path / "evil").exists()
 
 
@@ -441,11 +441,11 @@ def test_import_members_other_than_the_manifests_are_refused(tmp_path: Path) -> 
     for change, why in (
         (twice, "'a.checkpoint': named twice"),
         (below, "'spool': named twice"),
-        (more, "holds more than its manifest names"),
-        (other, "'state/../../evil' where 'state/a.checkpoint' was to come"),
-        (longer, "a.checkpoint: not of the size that the manifest says"),
+        (more, "contains more than its manifest names"),
+        (other, "'state/../../evil' where 'state/a.checkpoint' was expected"),
+        (longer, "a.checkpoint: its size does not match the manifest"),
         (lambda members: members.pop(), "not an archive of a state directory"),
-        (lambda members: members.reverse(), "'state/spool/1.spool' where 'manifest.json' was to come"),
+        (lambda members: members.reverse(), "'state/spool/1.spool' where 'manifest.json' was expected"),
     ):
         assert refused(forged(source, change), state) == why
 
@@ -455,7 +455,7 @@ def test_import_unpacks_no_more_than_the_manifest_says(tmp_path: Path) -> None:
     source = small(tmp_path)
     bomb = gzip.compress(bytes(16 << 20)) * 64
     source.write_bytes(gzip.compress(gzip.decompress(source.read_bytes())[:-1024]) + bomb)
-    assert refused(source, tmp_path / "state") == "holds more than its manifest names"
+    assert refused(source, tmp_path / "state") == "contains more than its manifest names"
     header = tarfile.TarInfo(MANIFEST)
     header.size = 1 << 40
     source.write_bytes(gzip.compress(header.tobuf(tarfile.GNU_FORMAT)) + bomb)

@@ -126,8 +126,8 @@ async def test_recover_several_lives_with_devices_in_another_order_goes_on(tmp_p
         assert recorder.close_due(at(90)) == 2
         await settle(recorder)
         (found,) = recorder.unlogged()
-        assert [ids[slot] for slot in found.closes.slots] == ["a", "b"]
-        assert found.closes.charge_wh.tolist() == [1.0, 2.0]
+        assert [ids[slot] for slot in found.records.slots] == ["a", "b"]
+        assert found.records.charge_wh.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("segment_bytes", [1, 1 << 20])
@@ -229,7 +229,7 @@ async def test_recover_other_interval_length_closes_the_old_ones_durably(tmp_pat
     async with session(tmp_path, ids, rules=IntervalRules(length_s=120)) as (recorder, _):
         await settle(recorder)
         (found,) = recorder.unlogged()
-        assert (found.closes.length_s.tolist(), found.closes.charge_wh.tolist()) == ([60], [1.0])
+        assert (found.records.length_s.tolist(), found.records.charge_wh.tolist()) == ([60], [1.0])
         state = state_of(recorder.engine)
     assert state_of(restarted(tmp_path, ids).engine) == state
 

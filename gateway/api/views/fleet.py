@@ -84,8 +84,8 @@ class FleetView:
         return None if device is None else self._state(device)
 
     def unenrolled(self) -> Unenrolled:
-        seen = [{"device": name, "seen": rfc3339(ms)} for name, ms in self._link.unenrolled.items()]
-        return Unenrolled(devices=seen, messages=self._link.stats.unenrolled)
+        seen = [{"device": name, "seen": rfc3339(ms)} for name, ms in self._link.unregistered.items()]
+        return Unenrolled(devices=seen, messages=self._link.stats.unregistered)
 
     def _state(self, device: Device) -> DeviceState:
         slot = self._fleet.slot_of.get(device.id)

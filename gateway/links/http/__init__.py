@@ -1,1 +1,1 @@
-"""Batteries that speak JSON over HTTP."""
+"""Links to batteries that speak JSON over HTTP."""

@@ -1,4 +1,4 @@
-"""Who we say we are: a header, Basic, Digest, or a login whose token and cookies are shared by all requests."""
+"""Authenticates requests: a header, Basic, Digest, or a login whose token and cookies all requests share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ COOKIES_MAX = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a login gave."""
+    """The token and cookies of a login."""
 
     token: str
     cookies: dict[str, str] = field(default_factory=dict)
@@ -26,9 +26,9 @@ Login = Callable[[], Awaitable[Grant]]
 
 
 class Credentials:
-    """One account at one host. Many requests that find a login expired cause one; they share what becomes of it.
+    """One account at one host. Requests that find the login expired at once cause one new login and share its outcome.
 
-    A login that was refused is not tried again for `REFUSED_REST_MS`: makers lock accounts.
+    A refused login is not tried again for `REFUSED_REST_MS`: makers lock accounts.
     """
 
     def __init__(self, auth: Auth, *, username: str, secret: str, clock: Clock) -> None:
@@ -47,9 +47,9 @@ class Credentials:
     def _prepare(self) -> None:
         auth = self.auth
         if any(not character.isprintable() for character in self.username + self.secret):
-            raise InvalidInput(["secret: control characters do not belong into it"])
+            raise InvalidInput(["secret: must not contain control characters"])
         if auth.kind in ("basic", "digest") and ":" in self.username:
-            raise InvalidInput(["username: a colon does not belong into it"])
+            raise InvalidInput(["username: must not contain a colon"])
         if auth.kind == "header" and auth.name is not None:
             self._fixed = {auth.name: self.secret}
         elif auth.kind == "basic":
@@ -59,16 +59,16 @@ class Credentials:
 
     @property
     def renewable(self) -> bool:
-        """Whether a refusal may mean no more than that a login has run out."""
+        """Whether a refusal may only mean that the login has expired."""
         return self.auth.kind == "login"
 
     @property
     def wanting(self) -> bool:
-        """Whether there is a login to be done before anything else."""
+        """Whether a login must come before any request."""
         return self.renewable and self._grant is None
 
     def headers(self) -> dict[str, str]:
-        """Headers that prove it."""
+        """Headers that authenticate a request."""
         if self._grant is None:
             return self._fixed
         out = {"Authorization": f"Bearer {self._grant.token}"}
@@ -77,13 +77,13 @@ class Credentials:
         return out
 
     async def ready(self, login: Login) -> int:
-        """Log in where that has not been done; the generation of what `headers` gives. Raises what the login raises."""
+        """Log in if necessary; returns the generation of the credentials in `headers`. Raises what the login raises."""
         if self.wanting:
             await self.renew(self.generation, login)
         return self.generation
 
     async def renew(self, seen: int, login: Login) -> None:
-        """Make credentials newer than generation `seen`. Raises what the login raises."""
+        """Log in unless the credentials are newer than generation `seen`. Raises what the login raises."""
         if self.generation != seen and self._grant is not None:
             return
         if self._flight is not None:
@@ -112,6 +112,6 @@ class Credentials:
 
 
 def _seen(future: asyncio.Future[None]) -> None:
-    """Nobody may be waiting for it; that is no fault."""
+    """Mark the exception as retrieved: perhaps nobody waits for it, and that is no fault."""
     if not future.cancelled():
         future.exception()

@@ -1,7 +1,7 @@
-"""Who may send the next request to a host: commands first, so many at once, so far apart, and not while it is unwell.
+"""Paces the requests to a host: commands first, a bounded number at once, spaced, and none while the host fails.
 
-`Line` is a queue with two classes, `Gate` the turns of one host, `Quota` the requests of one maker's account, `Breaker`
-what a host's failures lead to.
+`Line` is a queue with two classes, `Gate` gives turns at one host, `Quota` limits the requests of one maker's account,
+`Breaker` pauses a host that fails.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ TIMER_S_MIN = 0.001
 
 
 class Line:
-    """Waiting requests, those that come `first` before the others, each class in the order of its arrival.
+    """Waiting requests: those marked `first` before the others, each class in the order of arrival.
 
-    `ready_in` says in how many seconds the next may go (None = when `advance` is called again), `take` takes the place
-    for it and `give_back` returns one that nobody wanted any more.
+    `ready_in` returns in how many seconds the next may go (None = when `advance` is called again), `acquire` occupies a
+    place for it and `give_back` frees the place of one that was cancelled.
     """
 
-    __slots__ = ("_first", "_give_back", "_others", "_ready_in", "_take", "_timer")
+    __slots__ = ("_acquire", "_first", "_give_back", "_others", "_ready_in", "_timer")
 
     def __init__(
-        self, *, ready_in: Callable[[], float | None], take: Callable[[], None], give_back: Callable[[], None]
+        self, *, ready_in: Callable[[], float | None], acquire: Callable[[], None], give_back: Callable[[], None]
     ) -> None:
         self._ready_in = ready_in
-        self._take = take
+        self._acquire = acquire
         self._give_back = give_back
         self._first: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, *, first: bool, at_most_s: float) -> None:
-        """Until it is our turn; TimeoutError when it does not come within `at_most_s`."""
+        """Wait for our turn. Raises TimeoutError when it does not come within `at_most_s`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line = self._first if first else self._others
         line.append(turn)
@@ -51,14 +51,14 @@ class Line:
                 self._give_back()
             else:
                 turn.cancel()
-                # Out of the middle of a queue: it is as long as there are devices behind one host.
+                # Removal from the middle is cheap: the queue is at most as long as there are devices behind one host.
                 with suppress(ValueError):
                     line.remove(turn)
             self.advance()
             raise
 
     def advance(self) -> None:
-        """Let go who may go now, and come back when the next may."""
+        """Start every request that may go now, and set a timer for the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -71,7 +71,7 @@ class Line:
                 return
             turn = (self._first or self._others).popleft()
             if not turn.done():
-                self._take()
+                self._acquire()
                 turn.set_result(None)
 
     def close(self) -> None:
@@ -98,14 +98,14 @@ class Gate:
         self._clock = clock
         self._active = 0
         self._next_ms = clock.mono_ms()
-        self._line = Line(ready_in=self._ready_in, take=self._take, give_back=self._leave)
+        self._line = Line(ready_in=self._ready_in, acquire=self._enter, give_back=self._leave)
 
     def _ready_in(self) -> float | None:
         if self._active >= self._concurrency:
             return None
         return max(0, self._next_ms - self._clock.mono_ms()) / 1000
 
-    def _take(self) -> None:
+    def _enter(self) -> None:
         self._active += 1
         self._next_ms = self._clock.mono_ms() + self._spacing_ms
 
@@ -114,7 +114,7 @@ class Gate:
 
     @asynccontextmanager
     async def turn(self, *, first: bool) -> AsyncIterator[None]:
-        """A place among those that talk to the host. Raises PeerBusy when there is none for long."""
+        """A place among the requests at the host. Raises PeerBusy when none is free for long."""
         try:
             await self._line.wait(first=first, at_most_s=self._queue_s)
         except TimeoutError as error:
@@ -126,7 +126,7 @@ class Gate:
             self._line.advance()
 
     async def again(self) -> None:
-        """The pause before one more request of the same turn."""
+        """Pause before one more request of the same turn."""
         wait_ms = self._next_ms - self._clock.mono_ms()
         self._next_ms = max(self._next_ms, self._clock.mono_ms()) + self._spacing_ms
         if wait_ms > 0:
@@ -139,8 +139,8 @@ class Gate:
 class Quota:
     """Requests of one account: never more than `per_min` in any minute, commands before polls.
 
-    A token bucket that holds a tenth and fills with the rest, so that polls cannot use up a whole minute and leave a
-    command to wait for the next.
+    A token bucket with the capacity of a tenth of `per_min`, refilled with the rest, so that polls cannot use up a
+    whole minute and make a command wait for the next.
     """
 
     __slots__ = ("_burst", "_clock", "_filled_ms", "_line", "_per_s", "_tokens")
@@ -151,7 +151,7 @@ class Quota:
         self._tokens = self._burst
         self._clock = clock
         self._filled_ms = clock.mono_ms()
-        self._line = Line(ready_in=self._ready_in, take=self.spend, give_back=self.give_back)
+        self._line = Line(ready_in=self._ready_in, acquire=self.spend, give_back=self.give_back)
 
     def _ready_in(self) -> float:
         now_ms = self._clock.mono_ms()
@@ -160,8 +160,8 @@ class Quota:
         missing = 1.0 - self._tokens
         return missing / self._per_s if missing > 1e-9 else 0.0
 
-    async def take(self, *, first: bool, at_most_s: float) -> None:
-        """Wait for a request. Raises PeerBusy when there is none within `at_most_s`."""
+    async def acquire(self, *, first: bool, at_most_s: float) -> None:
+        """Wait until a request may be sent. Raises PeerBusy when none may be within `at_most_s`."""
         try:
             await self._line.wait(first=first, at_most_s=at_most_s)
         except TimeoutError as error:
@@ -172,11 +172,11 @@ class Quota:
         self._tokens -= 1.0
 
     def give_back(self) -> None:
-        """A request that was not sent after all."""
+        """Take back the count of a request that was not sent after all."""
         self._tokens += 1.0
 
     def returned(self) -> None:
-        """Like `give_back`, and the next in line may have it."""
+        """Like `give_back`; then the next in line may send."""
         self.give_back()
         self._line.advance()
 
@@ -185,10 +185,8 @@ class Quota:
 
 
 class Breaker:
-    """Leaves a host alone: for `rest_s` after `failures_max` failures in a row, then one trial; and as long as it asks.
-
-    `opened` counts how often failures did it.
-    """
+    """Leaves a host alone: for `rest_s` after `failures_max` failures in a row, then until one trial request succeeds;
+    and for as long as the host asks."""
 
     __slots__ = ("_busy_until_ms", "_clock", "_failures", "_failures_max", "_open_until_ms", "_rest_ms", "_trial")
 
@@ -210,14 +208,14 @@ class Breaker:
             raise LinkDown(f"the host failed {self._failures} times in a row and is left alone")
 
     def begin(self) -> bool:
-        """A request is about to go out; whether it is the trial. Raises like `check`."""
+        """Begin a request; returns whether it is the trial. Raises like `check`."""
         self.check()
         if self._open_until_ms is not None:
             self._trial = True
         return self._trial
 
     def end(self, *, trial: bool) -> None:
-        """The request is over, whatever became of it."""
+        """End a request, whatever its outcome."""
         if trial:
             self._trial = False
 
@@ -226,7 +224,7 @@ class Breaker:
         self._open_until_ms = None
 
     def failed(self) -> bool:
-        """Count a failure; whether the host is left alone from now on."""
+        """Count a failure; returns whether the host is left alone from now on."""
         self._failures += 1
         if self._failures < self._failures_max:
             return False

@@ -1,4 +1,4 @@
-"""Batteries that speak JSON over HTTP: documents read, values written, logins, pacing and quotas shared per host."""
+"""Links batteries that speak JSON over HTTP: reads documents, writes values; logins, pacing and quotas are per host."""
 
 import hashlib
 import ipaddress
@@ -17,7 +17,7 @@ from gateway.links.http.wire import Call, HttpStats, HttpWire, Reply, new_sessio
 from gateway.links.json_values import (
     Json,
     filled,
-    holds,
+    has,
     json_body,
     parse_json,
     raw_of,
@@ -42,8 +42,8 @@ HostKey = tuple[str, str, str, str, str]
 
 @dataclass(slots=True)
 class _Host:
-    """What the links to one host with one account share. It outlives them for a while: a reconnect must not make a
-    failing host look well, nor log in again."""
+    """What the links to one host with one account share. It outlives them for a while, so that a reconnect neither
+    resets the failures of a host nor logs in again."""
 
     section: HttpSection
     origin: URL
@@ -57,7 +57,7 @@ class _Host:
 
 
 class _Turn:
-    """The requests that go out while one place at the host is held; the first has been paid for."""
+    """The requests sent during one turn at the host; the quota has counted the first one already."""
 
     __slots__ = ("_host", "used")
 
@@ -66,7 +66,7 @@ class _Turn:
         self.used = False
 
     async def pause(self) -> None:
-        """Before every request."""
+        """Wait before each request of the turn."""
         if not self.used:
             self.used = True
             return
@@ -88,7 +88,7 @@ class HttpLinks:
         self._sweep_at = SWEEP_STEP
 
     def link(self, target: PointTarget) -> "HttpLink":
-        """A link to one device. Raises InvalidInput when its connection cannot be what the profile needs."""
+        """A link to one device. Raises InvalidInput when its connection does not fit the profile."""
         section = target.document.http
         if section is None:
             raise InvalidInput([f"{target.device}: {target.document.profile} is not reached over HTTP"])
@@ -145,7 +145,7 @@ class HttpLinks:
         return host
 
     def _gate(self, key: tuple[str, str], section: HttpSection) -> tuple[Gate, Breaker]:
-        """Turns at a host are shared by all accounts there."""
+        """The gate and the breaker of a host; all accounts there share them."""
         found = self._gates.get(key)
         if found is None:
             gate = Gate(concurrency=section.concurrency, spacing_s=section.spacing_s, clock=self._clock)
@@ -161,7 +161,7 @@ class HttpLinks:
         return self._quotas[key]
 
     def _sweep(self) -> None:
-        """Forget hosts that nobody has used for an hour, now and then."""
+        """Forget hosts unused for an hour, once there are enough to look through."""
         if len(self._hosts) < self._sweep_at:
             return
         now_ms = self._clock.mono_ms()
@@ -190,11 +190,11 @@ class HttpLink:
         self._open = False
         wanted = section.auth.unauthorized_without
         self._proof = tokens_of(wanted) if wanted is not None else None
-        holders = {point.path for point in target.points.values() if wanted is not None and point.pointer == wanted}
-        self._proof_paths = frozenset(holders)
+        paths = {point.path for point in target.points.values() if wanted is not None and point.pointer == wanted}
+        self._proof_paths = frozenset(paths)
 
     async def open(self) -> None:
-        """Log in, where the product wants that; else nothing: the first request will tell."""
+        """Log in, where the product needs it; otherwise the first request shows whether the host answers."""
         if not self._open:
             self._open = True
             self._host.users += 1
@@ -209,7 +209,7 @@ class HttpLink:
             self._host.left_ms = self._clock.mono_ms()
 
     async def read(self, points: Sequence[str]) -> dict[str, Raw]:
-        """One GET per document; a document that is not there (404) makes its points MISSING."""
+        """Read with one GET per document; a missing document (404) makes its points MISSING."""
         by_path: dict[str, list[str]] = {}
         for name in points:
             by_path.setdefault(self._points[name].path or "", []).append(name)
@@ -221,7 +221,7 @@ class HttpLink:
         return out
 
     async def write(self, request: Request) -> None:
-        """Any 2xx but a web page means that it was taken; what the body says is not looked at."""
+        """Write one request. Any 2xx except a web page means success; the body is ignored."""
         writes = [(self._write_to(write.point), write.raw) for write in request.writes]
         if len({(to.method, to.path) for to, _ in writes}) != 1:
             raise Unwritable("the members of one request go to one place")
@@ -266,18 +266,18 @@ class HttpLink:
             raise Unwritable(f"{name}: is not written over HTTP")
         return to
 
-    def _refused(self, why: str) -> PeerRefused:
+    def _refused(self, message: str) -> PeerRefused:
         self._stats.failures["refused"] += 1
-        return PeerRefused(why)
+        return PeerRefused(message)
 
     # -- one request, with all that belongs to it ------------------------------------------------------------
 
     async def _in_turn(self, send: Callable[[_Turn], Awaitable[T]], *, write: bool) -> T:
-        """Run `send` when the host, its account's quota and its breaker allow it, and tell the breaker."""
+        """Run `send` when the host, its account's quota and its breaker allow it; the breaker counts the outcome."""
         host = self._host
         self._check(host.breaker.check)
         if host.quota is not None:
-            await host.quota.take(first=write, at_most_s=QUEUE_S_MAX if write else self._section.timeout_s)
+            await host.quota.acquire(first=write, at_most_s=QUEUE_S_MAX if write else self._section.timeout_s)
         turn = _Turn(host)
         try:
             async with host.gate.turn(first=write):
@@ -315,7 +315,7 @@ class HttpLink:
         return result
 
     async def _authorised(self, turn: _Turn, method: str, path: str, body: bytes | None) -> tuple[Reply, Json]:
-        """The answer to a request, logged in anew once where the product says that a login has run out."""
+        """Send a request and return the answer. If the product says that the login has expired, log in again once."""
         credentials = self._host.credentials
         generation = await credentials.ready(lambda: self._log_in(turn))
         reply, document = await self._send(turn, method, path, body)
@@ -342,14 +342,14 @@ class HttpLink:
         return reply, self._parsed(path, reply) if method == "GET" and reply.ok else None
 
     def _unauthorised(self, path: str, reply: Reply, document: Json) -> bool:
-        """By status, or by a document without what every document of an authorised request has."""
+        """Whether the answer means "not logged in": by its status, or by a document without the profile's proof."""
         if reply.status in self._section.auth.expired_status:
             return True
         if self._proof is None or not isinstance(document, dict):
             return False
         if not document:
             return True
-        return (not self._proof_paths or path in self._proof_paths) and not holds(document, self._proof)
+        return (not self._proof_paths or path in self._proof_paths) and not has(document, self._proof)
 
     def _parsed(self, path: str, reply: Reply) -> Json:
         try:
@@ -380,11 +380,11 @@ def _at(origin: URL, path: str) -> URL:
 def _origin(url: str, section: HttpSection) -> URL:
     """Scheme, host and port of a connection. Raises InvalidInput, also where a secret would go unprotected."""
     try:
-        parts = URL(url)
-        host, scheme = parts.host, parts.scheme
-        if scheme not in ("http", "https") or not host or parts.user is not None or parts.path not in ("", "/"):
+        given = URL(url)
+        host, scheme = given.host, given.scheme
+        if scheme not in ("http", "https") or not host or given.user is not None or given.path not in ("", "/"):
             raise ValueError
-        origin = parts.origin() if parts.explicit_port is not None else parts.with_port(section.port).origin()
+        origin = given.origin() if given.explicit_port is not None else given.with_port(section.port).origin()
     except ValueError as error:
         raise InvalidInput(["address: http(s)://host[:port] is expected"]) from error
     if scheme == "http" and section.tls != "none" and not _is_loopback(host):
@@ -400,7 +400,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tls(section: HttpSection, pin: str) -> aiohttp.Fingerprint | bool:
-    """How the certificate is looked at; a pinned one need not be signed by anybody."""
+    """How to verify the certificate; a pinned one needs no signature."""
     if pin:
         try:
             return aiohttp.Fingerprint(bytes.fromhex(pin.replace(":", "")))

@@ -1,4 +1,4 @@
-"""One HTTP request and what its answer means: bounded in time, size and redirects; errors in our own words."""
+"""Sends one HTTP request and classifies its answer: bounded in time, size and redirects; errors of our taxonomy."""
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -28,8 +28,7 @@ FAILURES = (
 @dataclass(slots=True)
 class HttpStats:
     """Counts over all hosts. `requests` on the wire (logins and redirects included), `failures` by reason,
-    `malformed`: bodies that were not the JSON they should be, `no_scalar`: points whose place holds an object or an
-    array."""
+    `malformed`: bodies that were not the expected JSON, `no_scalar`: points whose value is an object or an array."""
 
     requests: int = 0
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURES, 0))
@@ -66,8 +65,8 @@ class Reply:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """The one session of all hosts; made inside a running loop. Its limit only guards file descriptors: each host has
-    its own, and mute ones must not use up the others' share."""
+    """The one session of all hosts; call it inside a running loop. Its limit only guards file descriptors: each host
+    has its own limit, and hosts that do not answer must not use up the others' share."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=IDLE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -76,7 +75,7 @@ def new_session() -> aiohttp.ClientSession:
 
 
 class HttpWire:
-    """Requests to one host. `tls` is what aiohttp takes as `ssl`."""
+    """Requests to one host. `tls` is aiohttp's `ssl` argument."""
 
     def __init__(
         self,
@@ -100,8 +99,8 @@ class HttpWire:
     async def send(self, call: Call, *, pause: Callable[[], Awaitable[None]]) -> Reply:
         """Send `call`, following redirects on the same host; `pause` comes before each request.
 
-        Raises LinkDown (also for 5xx), PeerBusy (429, and 503 that says when), PeerRefused (redirects elsewhere, a
-        certificate that is not the right one) and ProtocolViolation (no HTTP, too long a body).
+        Raises LinkDown (also for 5xx), PeerBusy (429, and 503 with Retry-After), PeerRefused (redirects elsewhere, a
+        wrong certificate) and ProtocolViolation (no HTTP, too long a body).
         """
         for _ in range(REDIRECTS_MAX + 1):
             await pause()
@@ -126,7 +125,7 @@ class HttpWire:
         return reply
 
     def _onward(self, call: Call, reply: Reply) -> Call:
-        """The request a redirect leads to. A write stays what it is or is not repeated."""
+        """The request a redirect leads to. A write keeps its method or is not repeated."""
         try:
             url = call.url.join(URL(reply.headers.get("Location", ""), encoded=True))
             same = url.origin() == call.url.origin()
@@ -138,24 +137,25 @@ class HttpWire:
             method=call.method, url=url, headers=call.headers, body=call.body, middlewares=call.middlewares
         )  # fmt: skip
 
-    def _no_redirect(self, why: str) -> PeerRefused:
+    def _no_redirect(self, message: str) -> PeerRefused:
         self._stats.failures["redirect"] += 1
         self._stats.redirects_refused += 1
-        return PeerRefused(why)
+        return PeerRefused(message)
 
-    def malformed(self, why: str) -> ProtocolViolation:
+    def malformed(self, message: str) -> ProtocolViolation:
+        """Count a malformed answer and return the error to raise."""
         self._stats.failures["malformed"] += 1
         self._stats.malformed += 1
-        return ProtocolViolation(why)
+        return ProtocolViolation(message)
 
     async def _once(self, call: Call) -> Reply:
-        """One request on the wire, the whole answer read."""
+        """Send one request and read the whole answer."""
         self._stats.requests += 1
         headers = dict(call.headers)
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         async with (
-            self._told(call),
+            self._translated(call),
             self._session().request(
                 call.method,
                 call.url,
@@ -175,8 +175,8 @@ class HttpWire:
             )
 
     @asynccontextmanager
-    async def _told(self, call: Call) -> AsyncIterator[None]:
-        """aiohttp's errors as ours."""
+    async def _translated(self, call: Call) -> AsyncIterator[None]:
+        """Translate aiohttp's errors to ours."""
         path, failures = call.url.path, self._stats.failures
         try:
             yield
@@ -185,7 +185,7 @@ class HttpWire:
             raise LinkDown(f"{path}: no answer in time") from error
         except (aiohttp.ServerFingerprintMismatch, aiohttp.ClientConnectorCertificateError, ssl.CertificateError) as e:
             failures["certificate"] += 1
-            raise PeerRefused(f"{path}: the host's certificate is not the right one") from e
+            raise PeerRefused(f"{path}: the host's certificate is wrong") from e
         except (aiohttp.ClientConnectionError, OSError) as error:
             failures["unreachable"] += 1
             raise LinkDown(f"{path}: {type(error).__name__}") from error
@@ -206,7 +206,7 @@ class HttpWire:
         return bytes(body)
 
     def _retry_after_s(self, headers: Mapping[str, str]) -> float | None:
-        """Retry-After in s, by the host's own clock where it tells it; None = not said."""
+        """Retry-After in s, by the host's own clock where it sends one; None = no such header."""
         text = headers.get("Retry-After", "").strip()
         if text.isascii() and text.isdecimal():
             return min(float(text[:12]), RETRY_AFTER_S_MAX)

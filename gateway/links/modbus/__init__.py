@@ -1,1 +1,1 @@
-"""Batteries that speak Modbus TCP."""
+"""Links to batteries that speak Modbus TCP."""

@@ -1,6 +1,6 @@
-"""Which registers are read in one request. Pure: places and limits in, blocks out.
+"""Plans which registers each request reads. Pure: places and limits in, blocks out.
 
-A scale factor moves with the value that it scales, so what it scales is read together with it or not at all.
+A scale factor moves with the value that it scales, so the plan reads both in one request or neither.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -69,7 +69,8 @@ class Bundle:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
     """What one request may cover. Ranges are (first, last); `split_at` registers begin a new request, `forbidden` ones
-    are never touched, `holes` are not read along between places. `gap_max` and `split_at` part bundles, never one."""
+    are never read, `holes` are not read along between places. `gap_max` and `split_at` separate bundles, but never
+    split one."""
 
     registers_max: int
     gap_max: int
@@ -87,13 +88,13 @@ class RequestLimits:
         )
 
     def readable(self, bundle: Bundle) -> bool:
-        """Whether a request may hold the whole bundle."""
+        """Whether one request may cover the whole bundle."""
         fits = bundle.words <= self.registers_max and bundle.end <= ADDRESSES
         holed = any(_meet(self.holes, *gap) for gap in bundle.gaps())
         return fits and not holed and not _meet(self.forbidden, bundle.address, bundle.end)
 
     def joins(self, start: int, end: int, bundle: Bundle) -> bool:
-        """Whether a request for registers `start` to before `end` may be made longer to take in `bundle`."""
+        """Whether a request for registers `start` to before `end` may grow to cover `bundle`."""
         reach = max(end, bundle.end)
         return (
             bundle.address - end <= self.gap_max
@@ -152,8 +153,8 @@ NOTHING_LEARNED = Learned()
 
 
 def bundled(places: Iterable[RegisterPlace]) -> list[Bundle]:
-    """Every place in the bundle of its scale factor, or alone. What has a factor and comes without it is left out: its
-    value could not be told."""
+    """Every place in the bundle of its scale factor, or alone. Leaves out a place whose factor is missing: its value
+    would be unknown."""
     known = {place.point: place for place in places}
     scaled: dict[str, list[RegisterPlace]] = {place.factor: [] for place in known.values() if place.factor}
     bundles = []
@@ -218,8 +219,8 @@ def _block(run: list[Bundle], end: int) -> Block:
 
 
 def split(block: Block) -> Collection[int]:
-    """Where to part a block that was refused although each of its bundles was not: at its gaps, else in the middle,
-    else where one begins inside another."""
+    """Where to split a block that the device refused although it answered each of its bundles: at the gaps, else in the
+    middle, else where one bundle begins inside another."""
     starts: list[int] = []
     inner: list[int] = []
     over: list[int] = []

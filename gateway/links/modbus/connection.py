@@ -1,8 +1,8 @@
-"""One Modbus TCP connection, shared by the units behind it: turns, pacing, framing, time-outs.
+"""Keeps one Modbus TCP connection, shared by the units behind it: turns, pacing, framing, time-outs.
 
 Wire: transaction u16, protocol u16 = 0, length u16 (of what follows), unit u8, then the PDU; all big-endian.
 One request is in flight per connection: many products answer the second of two requests with the first one's words.
-A reply counts only for the transaction it carries, so that a late one is never taken for the answer to a later request.
+A reply counts only for the transaction it carries, so that a late one never answers a later request.
 Source: MODBUS Messaging on TCP/IP 1.0b.
 """
 
@@ -26,8 +26,8 @@ CLOSE_S = 1.0
 _HEADER = struct.Struct(">HHHB")
 
 
-class TimeoutWatch:
-    """Time-outs and idle connections of all channels, by one timer that runs only while there is something to watch."""
+class TimeoutSweeper:
+    """Checks time-outs and idle connections of all channels by one timer, which runs only while one may be due."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -68,12 +68,12 @@ class TimeoutWatch:
 class ModbusWire(asyncio.Protocol):
     """One TCP connection of a channel, from connect to loss: cuts the stream into frames."""
 
-    __slots__ = ("_buffer", "_channel", "_deaf", "closed", "transport")
+    __slots__ = ("_buffer", "_channel", "_discarding", "closed", "transport")
 
     def __init__(self, channel: "Channel") -> None:
         self._channel = channel
         self._buffer = b""
-        self._deaf = False
+        self._discarding = False
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -90,22 +90,22 @@ class ModbusWire(asyncio.Protocol):
             self.transport.abort()
 
     def send(self, exchange: Exchange) -> None:
-        if self._deaf:
-            # What came after the garbage was part of it.
-            self._deaf, self._buffer = False, b""
+        if self._discarding:
+            # Bytes that came after the garbage belong to it.
+            self._discarding, self._buffer = False, b""
         if self.transport is not None:
             head = _HEADER.pack(exchange.transaction, 0, len(exchange.pdu) + 1, exchange.unit)
             self.transport.write(head + exchange.pdu)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._discarding:
             return
         if self._buffer:
             data = self._buffer + data
         while len(data) >= _HEADER.size:
             transaction, protocol, length, unit = _HEADER.unpack_from(data)
             if protocol != 0 or not 2 < length <= PDU_MAX + 1:
-                self._deaf, self._buffer = True, b""
+                self._discarding, self._buffer = True, b""
                 self._channel.on_garbage(self)
                 return
             if len(data) < length + 6:
@@ -116,22 +116,22 @@ class ModbusWire(asyncio.Protocol):
 
 
 class Channel:
-    """The one connection to a host and port. `generation` counts connects: what was learned over an earlier one may
-    no longer hold, so users of an earlier generation are refused until they have looked anew.
+    """The one connection to a host and port. `generation` counts connects: another device may answer after a reconnect,
+    so the channel refuses users of an earlier generation until they have opened anew.
     """
 
     __slots__ = (
-        "_abandoned", "_connecting", "_current", "_errors", "_kept", "_last", "_pacing", "_resting", "_silences",
-        "_stats", "_transaction", "_turns", "_used_ms", "_watch", "_wire", "generation", "host", "port", "users",
+        "_abandoned", "_connecting", "_current", "_errors", "_kept", "_last", "_pacing", "_resting", "_stats",
+        "_sweeper", "_timeouts", "_transaction", "_turns", "_used_ms", "_wire", "generation", "host", "port", "users",
     )  # fmt: skip
 
-    def __init__(self, host: str, port: int, pacing: Pacing, *, watch: TimeoutWatch, stats: ModbusStats) -> None:
+    def __init__(self, host: str, port: int, pacing: Pacing, *, sweeper: TimeoutSweeper, stats: ModbusStats) -> None:
         self.host = host
         self.port = port
         self.generation = 0
         self.users = 0
         self._pacing = pacing
-        self._watch = watch
+        self._sweeper = sweeper
         self._stats = stats
         self._connecting = asyncio.Lock()
         self._wire: ModbusWire | None = None
@@ -141,7 +141,7 @@ class Channel:
         self._resting: asyncio.TimerHandle | None = None
         self._transaction = random.randrange(0xFFFF)
         self._abandoned: deque[int] = deque(maxlen=ABANDONED_MAX)
-        self._silences = 0
+        self._timeouts = 0
         self._errors = 0
         self._used_ms = 0
         self._kept: tuple[int, bytes, int] | None = None
@@ -161,7 +161,7 @@ class Channel:
             if self._wire is not None:
                 return
             if self._last is not None:
-                # Products that serve one client need the old connection gone before they take a new one.
+                # Products that serve one client need the old connection gone before they accept a new one.
                 await asyncio.wait([self._last.closed], timeout=timeout_s)
             wire = ModbusWire(self)
             try:
@@ -186,15 +186,15 @@ class Channel:
         self._stats.connections += 1
         self.generation += 1
         self._wire = self._last = wire
-        self._silences = self._errors = 0
+        self._timeouts = self._errors = 0
         self._abandoned.clear()
         self._kept = None
-        self._used_ms = self._watch.clock.mono_ms()
+        self._used_ms = self._sweeper.clock.mono_ms()
         if self._pacing.idle_ms is not None:
-            self._watch.keep(self)
+            self._sweeper.keep(self)
 
     async def leave(self) -> None:
-        """One user less; the last one closes the connection."""
+        """Remove one user; the last one closes the connection."""
         self.users -= 1
         if self.users <= 0:
             await self.close()
@@ -207,8 +207,8 @@ class Channel:
     def exchange(
         self, unit: int, pdu: bytes, *, timeout_ms: int, generation: int
     ) -> "asyncio.Future[Words | ExceptionReply]":
-        """Ask `unit` when its turn comes. Raises LinkDown where the connection of `generation` is gone, PeerBusy where
-        too many wait; the future fails with LinkDown or ProtocolViolation."""
+        """Send a request to `unit` when its turn comes. Raises LinkDown if the connection of `generation` is gone,
+        PeerBusy if too many wait; the future fails with LinkDown or ProtocolViolation."""
         if self._wire is None or generation != self.generation:
             raise LinkDown(f"{self.host}:{self.port}: the connection was lost and has to be opened anew")
         if self._turns.waiting >= WAITING_MAX:
@@ -226,7 +226,7 @@ class Channel:
         while self._wire is not None and self._current is None and self._resting is None and self._turns.waiting:
             if spacing_ms and not rested:
                 # Milliseconds are cut off on both sides, hence one more.
-                left_ms = self._used_ms + spacing_ms + 1 - self._watch.clock.mono_ms()
+                left_ms = self._used_ms + spacing_ms + 1 - self._sweeper.clock.mono_ms()
                 if left_ms > 0:
                     self._resting = asyncio.get_running_loop().call_later(left_ms / 1000, self._rested)
                     return
@@ -249,23 +249,23 @@ class Channel:
             self._used()
             exchange.done.set_result(())
             return
-        exchange.deadline_ms = self._watch.clock.mono_ms() + exchange.timeout_ms
+        exchange.deadline_ms = self._sweeper.clock.mono_ms() + exchange.timeout_ms
         self._current = exchange
-        self._watch.arm(self)
+        self._sweeper.arm(self)
 
     def _used(self) -> None:
         if self._pacing.spacing_ms or self._pacing.idle_ms is not None:
-            self._used_ms = self._watch.clock.mono_ms()
+            self._used_ms = self._sweeper.clock.mono_ms()
 
     def _landed(self) -> Exchange | None:
-        """Nothing is in flight any more; what was."""
+        """End the exchange in flight and return it."""
         exchange, self._current = self._current, None
-        self._watch.in_flight.discard(self)
+        self._sweeper.in_flight.discard(self)
         self._used()
         return exchange
 
     def on_reply(self, wire: ModbusWire, transaction: int, unit: int, pdu: bytes) -> None:
-        """A whole frame came."""
+        """Handle a whole frame."""
         if wire is not self._wire:
             return
         exchange = self._current
@@ -285,7 +285,7 @@ class Channel:
             exchange.fail(error)
             self._erred()
         else:
-            self._silences = self._errors = 0
+            self._timeouts = self._errors = 0
             if self._pacing.idle_ms is not None and words:
                 self._kept = (exchange.unit, exchange.pdu, exchange.timeout_ms)
             if not exchange.done.done():
@@ -294,20 +294,20 @@ class Channel:
             self._pump()
 
     def on_garbage(self, wire: ModbusWire) -> None:
-        """Bytes came that are no frame; the rest of what arrives before the next request is thrown away."""
+        """Handle bytes that are no frame. The wire discards everything that arrives before the next request."""
         if wire is not self._wire:
             return
         exchange = self._landed()
         if exchange is not None:
             self._abandoned.append(exchange.transaction)
-            exchange.fail(ProtocolViolation(f"{self.host}:{self.port}: what came is no Modbus frame"))
+            exchange.fail(ProtocolViolation(f"{self.host}:{self.port}: the reply is no Modbus frame"))
         self._erred()
         self._pump()
 
-    def on_lost(self, wire: ModbusWire, why: str) -> None:
+    def on_lost(self, wire: ModbusWire, reason: str) -> None:
         if wire is self._wire:
             self._stats.lost += 1
-            self._give_up(why)
+            self._give_up(reason)
 
     def _erred(self) -> None:
         self._stats.reply_errors += 1
@@ -319,21 +319,21 @@ class Channel:
         return self._current is not None and now_ms >= self._current.deadline_ms
 
     def expire(self) -> None:
-        """The request in flight was not answered in time."""
+        """Fail the request in flight: it was not answered in time."""
         exchange = self._landed()
         if exchange is None:
             return
         self._stats.timeouts += 1
-        self._silences += 1
+        self._timeouts += 1
         self._abandoned.append(exchange.transaction)
         waited_s = exchange.timeout_ms / 1000
         exchange.fail(LinkDown(f"{self.host}:{self.port} unit {exchange.unit}: no answer in {waited_s:g} s"))
-        if self._silences >= self._pacing.timeouts_to_reconnect:
-            self._give_up(f"the connection was given up after {self._silences} requests without an answer")
+        if self._timeouts >= self._pacing.timeouts_to_reconnect:
+            self._give_up(f"the connection was given up after {self._timeouts} requests without an answer")
         self._pump()
 
     def keep_alive(self, now_ms: int) -> None:
-        """Repeat the last good read if the connection has been silent for long."""
+        """Repeat the last good read if the connection has been idle for long."""
         idle_ms = self._pacing.idle_ms
         busy = self._current is not None or self._turns.waiting
         if idle_ms is None or busy or self._kept is None or now_ms - self._used_ms < idle_ms:
@@ -341,23 +341,23 @@ class Channel:
         unit, pdu, timeout_ms = self._kept
         self._stats.keepalives += 1
         kept = self.exchange(unit, pdu, timeout_ms=timeout_ms, generation=self.generation)
-        # Nobody waits for it: what became of it shows in the counters.
+        # Nobody waits for it: the counters show its outcome.
         kept.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _give_up(self, why: str) -> None:
-        """Drop the connection and fail all who wait."""
+    def _give_up(self, reason: str) -> None:
+        """Drop the connection and fail every waiting exchange."""
         wire, self._wire = self._wire, None
         if wire is None:
             return
         wire.abort()
         self._stats.connections -= 1
-        self._watch.idlers.discard(self)
+        self._sweeper.idlers.discard(self)
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        # Others may wait while nothing is in flight: what was has just been answered badly or not at all.
+        # Others may wait while nothing is in flight: the last request has just been answered badly or not at all.
         current = self._landed()
         if current is not None:
-            current.fail(LinkDown(f"{self.host}:{self.port}: {why}"))
+            current.fail(LinkDown(f"{self.host}:{self.port}: {reason}"))
         while (waiting := self._turns.next()) is not None:
-            waiting.fail(LinkDown(f"{self.host}:{self.port}: {why}"))
+            waiting.fail(LinkDown(f"{self.host}:{self.port}: {reason}"))

@@ -1,8 +1,8 @@
-"""Polled devices over Modbus TCP: their points at registers, in as few requests as their product allows.
+"""Links polled devices over Modbus TCP: reads points from registers in as few requests as the product allows.
 
-Devices behind one host and port share one connection (`modbus_connection`). A link that lost its connection says so
-until it is opened anew: what answers at an address after a reconnect may be another device, and finding that out is the
-session's task. A connection is kept from falling idle by repeating the last read before the product would close it.
+Devices behind one host and port share one connection (`connection`). A link that lost its connection raises LinkDown
+until the session opens it anew: another device may answer at the address after a reconnect, and the session checks
+that. The channel repeats the last read before the product would close an idle connection.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, NotThisProduct, PeerBusy, PeerRefused, invariant
 from gateway.links.modbus.blocks import NOTHING_LEARNED, Block, Bundle, RegisterPlace, RequestLimits, plan, split
-from gateway.links.modbus.connection import Channel, TimeoutWatch
+from gateway.links.modbus.connection import Channel, TimeoutSweeper
 from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, ExceptionReply, Words, read_request, write_request
 from gateway.links.modbus.sunspec import Chain, address_of, other_product, walk
 from gateway.links.modbus.turns import ModbusStats, Pacing
@@ -30,7 +30,7 @@ __all__ = ["ModbusLink", "ModbusLinks", "ModbusStats"]
 NOT_THERE = (1, 2, 3)
 SERVICE_ABSENT = (10, 11)
 PLANS_MAX = 32
-LOOK_AGAIN_MS = 60_000
+WALK_AGAIN_MS = 60_000
 SCHEME = "modbus"
 
 
@@ -43,19 +43,19 @@ class RequestRefused(PeerRefused):
 
 
 class ServiceAbsent(LinkDown):
-    """A gateway in between says that the unit behind it does not answer."""
+    """A Modbus gateway in between reports that the unit behind it does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
-    """A block as bytes, and which of its words belong to which point."""
+class _BlockRequest:
+    """The request for a block, and which of its words belong to which point."""
 
     block: Block
     pdu: bytes
     slices: tuple[tuple[str, int, int], ...]
 
     @classmethod
-    def of(cls, block: Block) -> "_Ask":
+    def of(cls, block: Block) -> "_BlockRequest":
         start = block.address
         return cls(
             block=block,
@@ -66,35 +66,35 @@ class _Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    asks: tuple[_Ask, ...]
+    requests: tuple[_BlockRequest, ...]
     missing: tuple[str, ...]
     points: int
 
 
 class ModbusLinks:
-    """Every device that is reached over Modbus TCP."""
+    """The `PointLinks` of every device reached over Modbus TCP."""
 
     def __init__(self, clock: Clock) -> None:
         self.stats = ModbusStats()
         self.clock = clock
-        self._watch = TimeoutWatch(clock)
+        self._sweeper = TimeoutSweeper(clock)
         self._channels: dict[tuple[str, int], Channel] = {}
 
     def link(self, target: PointTarget) -> "ModbusLink":
-        """A link to one device. Raises InvalidInput for an enrollment that leads nowhere."""
+        """A link to one device. Raises InvalidInput for a registered address or unit that cannot be used."""
         return ModbusLink(target, self)
 
     def channel(self, host: str, port: int, pacing: Pacing) -> Channel:
         """The one connection to `host` and `port`, for one more user."""
         channel = self._channels.get((host, port))
         if channel is None:
-            channel = Channel(host, port, pacing, watch=self._watch, stats=self.stats)
+            channel = Channel(host, port, pacing, sweeper=self._sweeper, stats=self.stats)
             self._channels[host, port] = channel
         channel.join(pacing)
         return channel
 
     async def leave(self, channel: Channel) -> None:
-        """One user less."""
+        """Remove one user; the last one closes the connection."""
         await channel.leave()
         if channel.users <= 0 and self._channels.get((channel.host, channel.port)) is channel:
             del self._channels[channel.host, channel.port]
@@ -125,14 +125,14 @@ class ModbusLink:
         self._channel: Channel | None = None
         self._generation = 0
         self._chains: dict[int, Chain] = {}
-        self._looked_ms = 0
+        self._walked_ms = 0
         self._places: dict[str, RegisterPlace] = {}
         self._absent: set[str] = set()
         self._learned = NOTHING_LEARNED
         self._plans: dict[tuple[str, ...], _Plan] = {}
 
     async def open(self) -> None:
-        """Connect and find where the points lie; what was learned before is forgotten."""
+        """Connect and find the points' registers; forget what an earlier connection taught."""
         if self._channel is None:
             self._channel = self._links.channel(self._host, self._port, Pacing.of(self._section))
         await self._channel.connect(self._section.timeout_s)
@@ -143,31 +143,31 @@ class ModbusLink:
         self._chains.clear()
         if self._section.sunspec is not None:
             await self._walk(self._modelled(), self._section.sunspec)
-        self._settle()
+        self._place_points()
 
     async def read(self, points: Sequence[str]) -> dict[str, Raw]:
         """Raw words of `points` and of the factors that scale them; MISSING where the device has none. A value and its
-        factor are of one request."""
+        factor come from one request."""
         key = tuple(points)
         known = self._plans.get(key) or self._planned(key)
-        if known.missing and await self._looked_again(known.missing):
+        if known.missing and await self._walked_again(known.missing):
             known = self._planned(key)
         raws: dict[str, Raw] = dict.fromkeys(known.missing, Marker.MISSING)
-        for ask in known.asks:
+        for request in known.requests:
             try:
-                words = await self._ask(ask.block.unit, ask.pdu)
+                words = await self._ask(request.block.unit, request.pdu)
             except RequestRefused as refused:
                 if refused.code not in NOT_THERE:
                     raise
-                await self._read_singly(ask.block, raws)
+                await self._read_singly(request.block, raws)
                 continue
-            for name, start, end in ask.slices:
+            for name, start, end in request.slices:
                 raws[name] = words[start:end]
         self._stats.points += known.points
         return raws
 
     async def write(self, request: Request) -> None:
-        """One request; to the broadcast unit without an answer."""
+        """Write one request; the broadcast unit does not answer."""
         places: list[tuple[RegisterPlace, Words]] = []
         for write in request.writes:
             place = self._places.get(write.point)
@@ -188,7 +188,7 @@ class ModbusLink:
         await self._ask(places[0][0].unit, pdu)
 
     async def close(self) -> None:
-        """Give up the share in the connection."""
+        """Leave the shared connection."""
         channel, self._channel = self._channel, None
         if channel is not None:
             await self._links.leave(channel)
@@ -202,12 +202,12 @@ class ModbusLink:
         names = dict.fromkeys([*points, *(name for name in factors if name is not None)])
         wanted = [self._places[name] for name in names if name in self._places and name not in self._absent]
         blocks = plan(wanted, self._limits, self._learned)
-        asks = tuple(_Ask.of(block) for block in blocks)
-        covered = {name for ask in asks for name, _, _ in ask.slices}
+        requests = tuple(_BlockRequest.of(block) for block in blocks)
+        covered = {name for request in requests for name, _, _ in request.slices}
         missing = tuple(name for name in names if name not in covered)
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
-        self._plans[points] = found = _Plan(asks=asks, missing=missing, points=len(covered))
+        self._plans[points] = found = _Plan(requests=requests, missing=missing, points=len(covered))
         return found
 
     async def _read_singly(self, block: Block, raws: dict[str, Raw]) -> None:
@@ -230,8 +230,8 @@ class ModbusLink:
         self._plans.clear()
 
     async def _lacking(self, bundle: Bundle) -> set[tuple[int, int, int, int]]:
-        """Why a bundle was refused: the places that the device does not have, as holes. Where it has all of them and
-        not in one request, what is scaled cannot be told."""
+        """Why a bundle was refused: the places that the device does not have, as holes. If it has all of them but not
+        in one request, the scaled values are unknown."""
         lone = len(bundle.places) == 1
         lacking = [place for place in bundle.places if lone or await self._tried(Bundle((place,))) is None]
         gone = lacking or [place for place in bundle.places if place.factor]
@@ -250,8 +250,8 @@ class ModbusLink:
 
     # -- addresses -------------------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Every point gets the place that the chains found give it."""
+    def _place_points(self) -> None:
+        """Place every point by the model chains found."""
         self._plans.clear()
         placed = {name: self._place(name, point) for name, point in self._points.items()}
         self._places = {name: place for name, place in placed.items() if place is not None}
@@ -280,7 +280,7 @@ class ModbusLink:
         """Find the models of `units`. The main unit must have a chain; another one may be an accessory that is not
         fitted, or sleeps."""
         main = self._units["main"]
-        self._looked_ms = self._links.clock.mono_ms()
+        self._walked_ms = self._links.clock.mono_ms()
         for unit in sorted(units) or [main]:
             try:
                 chain = await walk(partial(self._holding, unit), section)
@@ -295,16 +295,16 @@ class ModbusLink:
         if wrong:
             raise NotThisProduct("; ".join(wrong))
 
-    async def _looked_again(self, missing: Sequence[str]) -> bool:
-        """Look now and then for an accessory that does not have what is asked of it: whether it was looked for."""
+    async def _walked_again(self, missing: Sequence[str]) -> bool:
+        """Walk the accessories' chains again now and then, for missing points; returns whether it did."""
         section, main = self._section.sunspec, self._units["main"]
-        if section is None or self._links.clock.mono_ms() - self._looked_ms < LOOK_AGAIN_MS:
+        if section is None or self._links.clock.mono_ms() - self._walked_ms < WALK_AGAIN_MS:
             return False
         asked = [self._points[name] for name in missing if name not in self._places]
         units = {self._units[point.unit_id] for point in asked if point.model is not None} - {main}
         if units:
             await self._walk(units, section)
-            self._settle()
+            self._place_points()
         return bool(units)
 
     async def _holding(self, unit: int, address: int, count: int) -> Words:
@@ -313,8 +313,8 @@ class ModbusLink:
     # -- asking ----------------------------------------------------------------------------------------------
 
     async def _ask(self, unit: int, pdu: bytes) -> Words:
-        """One request, again while the device is busy. Raises Refused, ServiceAbsent, PeerBusy and what the channel
-        raises."""
+        """Send one request, again while the device is busy. Raises RequestRefused, ServiceAbsent, PeerBusy and what the
+        channel raises."""
         section = self._section
         code = 0
         for left in range(section.busy_retries, -1, -1):
@@ -347,17 +347,17 @@ class ModbusLink:
 def _address(target: PointTarget, port: int) -> tuple[str, int]:
     url = target.connection.url
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or port
+        split_url = urlsplit(url)
+        host, port = split_url.hostname, split_url.port or port
     except ValueError as error:
         raise InvalidInput([f"{target.device}: connection.url: {url!r}: {error}"]) from error
-    if parts.scheme != SCHEME or not host or parts.path.strip("/") or parts.query or parts.username:
+    if split_url.scheme != SCHEME or not host or split_url.path.strip("/") or split_url.query or split_url.username:
         raise InvalidInput([f"{target.device}: connection.url: {url!r} is not {SCHEME}://host[:port]"])
     return host, port
 
 
 def _units(target: PointTarget, section: ModbusSection) -> dict[str, int]:
-    """Unit ids by name: the profile's, with the enrollment's over them."""
+    """Unit ids by name: the profile's, overridden by the registered device's."""
     own = dict(target.connection.units)
     problems = [
         f"{target.device}: connection.units: the profile has no {name!r}" for name in own.keys() - section.units

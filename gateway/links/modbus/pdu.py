@@ -1,4 +1,4 @@
-"""Requests and their answers as bytes, by pymodbus' codec; an answer counts only if it answers its own request.
+"""Encodes requests and decodes their answers by pymodbus' codec; an answer counts only for its own request.
 
 A PDU is the function code and its data, without the MBAP header.
 """
@@ -49,26 +49,26 @@ def read_request(function: int, address: int, count: int) -> bytes:
 
 def write_request(function: int, address: int, words: Sequence[int]) -> bytes:
     """Write one register (6) or several (16)."""
-    invariant(1 <= len(words) <= (1 if function == WRITE_ONE else WORDS_MAX), "a request holds what its function can")
+    invariant(1 <= len(words) <= (1 if function == WRITE_ONE else WORDS_MAX), "a request has as many words as it may")
     kind = WriteSingleRegisterRequest if function == WRITE_ONE else WriteMultipleRegistersRequest
     return bytes((function,)) + kind(address=address, registers=list(words)).encode()
 
 
 def answer(request: bytes, reply: bytes, *, loose_writes: bool = False) -> Words | ExceptionReply:
-    """The words read (of a write: none), or the refusal. Raises ProtocolViolation for anything else. `loose_writes`: of
-    the confirmation of a write only its function is believed."""
+    """The words read (none for a write), or the refusal. Raises ProtocolViolation for anything else. `loose_writes`:
+    check only the function of a write's confirmation."""
     function = request[0]
     if loose_writes and function in WRITES and reply[:1] == request[:1]:
         return ()
     try:
         if reply[0] == function:
-            return _taken(request, reply) if function in WRITES else _words(request, reply)
+            return _confirmed(request, reply) if function in WRITES else _words(request, reply)
         if reply[0] == function | _EXCEPTION and len(reply) == 2:
             refused = ExceptionResponse(function)
             refused.decode(reply[1:])
             return ExceptionReply(refused.exception_code)
     except (ModbusException, struct.error, IndexError, ValueError) as error:
-        raise ProtocolViolation(f"function {function} was answered with what is no answer") from error
+        raise ProtocolViolation(f"function {function} was answered with a malformed reply") from error
     raise ProtocolViolation(f"function {function} was answered with function {reply[0]} in {len(reply)} bytes")
 
 
@@ -81,8 +81,8 @@ def _words(request: bytes, reply: bytes) -> Words:
     return tuple(response.registers)
 
 
-def _taken(request: bytes, reply: bytes) -> Words:
-    """Both writes are answered with the first five bytes of the request."""
+def _confirmed(request: bytes, reply: bytes) -> Words:
+    """Devices answer both writes with the first five bytes of the request."""
     response = WriteSingleRegisterResponse() if request[0] == WRITE_ONE else WriteMultipleRegistersResponse()
     response.decode(reply[1:])
     if reply != request[:_ECHO]:

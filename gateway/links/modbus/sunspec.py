@@ -1,4 +1,4 @@
-"""The SunSpec model chain: where the models of a device lie.
+"""Walks the SunSpec model chain of a device: finds where its models lie.
 
 Wire: "SunS" in two registers, then per model its id, its length L (without these two words) and L words; id 0xFFFF ends
 the chain. Some products end it with an exception instead.
@@ -63,8 +63,8 @@ async def _chain(read: ReadWords, address: int, models_max: int) -> Chain:
 
 
 def other_product(chains: Collection[Chain], section: SunSpec) -> list[str]:
-    """Why a device with these chains, one a unit, is not the product: models that are missing, and models whose length
-    is not that of the number of blocks the product has. Empty = it may be."""
+    """Why a device with these chains, one per unit, is not the product: missing models, and models whose length does
+    not match the product's number of blocks. Empty = it may be."""
     found = {number for chain in chains for number in chain}
     lacking = [str(number) for number in section.required if number not in found]
     wrong = [f"SunSpec models {', '.join(lacking)} are missing"] if lacking else []
@@ -86,7 +86,7 @@ def _other_blocks(chain: Chain, section: SunSpec) -> list[str]:
 
 
 def address_of(point: Point, chain: Chain, section: SunSpec) -> int | None:
-    """The register of a point of a model; None where the device's chain does not reach so far. In a repeating block
+    """The register of a point of a model; None where the device's chain does not reach that far. In a repeating block
     the offset counts from the block's first register."""
     model = chain.get(point.model or 0)
     if model is None or point.offset is None:

@@ -1,4 +1,4 @@
-"""Who may send next on a Modbus connection, and when; what is counted."""
+"""Orders the requests on a Modbus connection and paces them; defines its counters."""
 
 import asyncio
 from collections import deque
@@ -40,7 +40,7 @@ class ModbusStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pacing:
-    """What a connection keeps to; of several products behind one address the strictest counts."""
+    """The timing a connection keeps; of several products behind one address the strictest applies."""
 
     rest_s: float
     spacing_ms: int
@@ -91,7 +91,7 @@ class Exchange:
 
 
 class Turns:
-    """Who is next: writes before reads, and among either one unit after the other."""
+    """Waiting requests: writes before reads, and the units of either in turn."""
 
     __slots__ = ("_reads", "_writes", "waiting")
 
@@ -106,7 +106,7 @@ class Turns:
         self.waiting += 1
 
     def next(self) -> Exchange | None:
-        """The next that is still wanted."""
+        """The next request that somebody still waits for."""
         for units in (self._writes, self._reads):
             while units:
                 unit = next(iter(units))

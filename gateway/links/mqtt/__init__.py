@@ -1,1 +1,1 @@
-"""Batteries that speak MQTT: messages of the reference protocol, or values on topics."""
+"""Links to batteries that speak MQTT: messages of the reference protocol, or values on topics."""

@@ -1,4 +1,4 @@
-"""Which broker a device with values on topics is spoken to at: ours, or the product's own."""
+"""Chooses the broker for a device with values on topics: ours, or the product's own."""
 
 import hashlib
 import secrets
@@ -19,14 +19,14 @@ HOME = {
 
 
 def broker_of(target: PointTarget, section: MqttSection, fleet: MqttSettings | None) -> MqttSettings:
-    """Settings of the connection; its sessions begin clean: what was not heard is published again.
+    """Settings of the connection. Its sessions begin clean: devices publish again what the gateway did not hear.
 
-    Raises InvalidInput for an address that is none, and where our own broker is wanted and not set.
+    Raises InvalidInput for a malformed address, and where the profile needs our own broker and none is configured.
     """
     prefix = fleet.client_id if fleet is not None else "gateway"
     if section.broker == "fleet":
         if fleet is None:
-            raise InvalidInput([f"{target.device}: the device is a client of our broker, and none is set"])
+            raise InvalidInput([f"{target.device}: the device is a client of our broker, and none is configured"])
         mark = hashlib.sha256(target.document.profile.encode()).hexdigest()[:6]
         return fleet.model_copy(update={"client_id": f"{prefix[:40]}-p{mark}", "session_expiry_s": 0})
     connection = target.connection
@@ -35,7 +35,7 @@ def broker_of(target: PointTarget, section: MqttSection, fleet: MqttSettings | N
             HOME
             | {
                 "url": _with_port(connection.url, section),
-                # Two gateways with one name would throw each other out for ever.
+                # Two gateways with one client id would disconnect each other for ever.
                 "client_id": f"{prefix[:32]}-{secrets.token_hex(6)}",
                 "username": connection.username or None,
                 "password": SecretStr(target.secret) if target.secret else None,

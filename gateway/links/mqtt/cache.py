@@ -1,4 +1,4 @@
-"""What devices have said on MQTT topics, kept per device: the newest document of each topic, and when it came."""
+"""Keeps, per device, the newest document of each MQTT topic and the time it came."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ RARELY = ("once", "slow")
 
 @dataclass(slots=True)
 class PointMessageStats:
-    """Counts over all devices. `unknown_topics`: messages of devices that are not enrolled or not connected;
-    `retained`: messages the broker had kept, which say nothing of now; `no_scalar`: points whose place holds
-    an object or an array; `no_subscriber`: writes nobody listened to."""
+    """Counts over all devices. `unknown_topics`: messages of devices that are not registered or not connected;
+    `retained`: messages the broker had kept, which say nothing of now; `no_scalar`: points whose value is an object or
+    an array; `no_subscriber`: writes without a subscriber."""
 
     messages: int = 0
     malformed: int = 0
@@ -34,7 +34,7 @@ class PointMessageStats:
 
 
 def levels_of(document: ProfileDocument, device: DeviceId, parameters: Mapping[str, str]) -> dict[str, str]:
-    """The topic levels of one device by name. Raises InvalidInput for those that are missing or are no level."""
+    """The topic levels of one device by name. Raises InvalidInput for missing and malformed ones."""
     section = document.mqtt
     names = section.variables if section is not None else ()
     levels = {"device": parameters.get("device", str(device))}
@@ -56,7 +56,7 @@ def topic_of(pattern: str, levels: Mapping[str, str]) -> str:
 
 
 def filter_of(pattern: str) -> str:
-    """The subscription that takes a pattern's topics of all devices."""
+    """The subscription that matches a pattern's topics of all devices."""
     return "/".join("+" if level.startswith("{") else level for level in pattern.split("/"))
 
 
@@ -67,16 +67,16 @@ def points_of(document: ProfileDocument) -> list[Point]:
 
 
 class DeviceCache:
-    """One device. `heard_ms`: monotonic time of its newest message (kept ones do not count), None = never.
+    """One device. `heard_ms`: monotonic time of its newest message (retained ones do not count), None = never.
 
-    `settled`: whether waiting for first values has come to its end. `trust_retained`: what the broker kept is taken for
-    every point, not only for those that are rarely read.
+    `waited`: a read has waited for first values in vain once. `trust_retained`: retained messages count for every
+    point, not only for those that are rarely read.
     """
 
     def __init__(self, points: Iterable[Point], levels: Mapping[str, str], *, trust_retained: bool) -> None:
         self.levels = levels
         self.heard_ms: int | None = None
-        self.settled = False
+        self.waited = False
         self.users = 0
         self.left_ms = 0
         self.greeted = False
@@ -98,8 +98,8 @@ class DeviceCache:
     def topics(self) -> Iterable[str]:
         return self._bare
 
-    def take(self, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> bool:
-        """Keep a message; False if it is malformed. Then what the topic said before is not what it says now, and it is
+    def ingest(self, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> bool:
+        """Keep a message; False if it is malformed. A malformed one makes the topic's last document unreadable and is
         no sign of life."""
         if retained and topic in self._documents and topic not in self._kept:
             return True
@@ -131,14 +131,14 @@ class DeviceCache:
         return payload.decode() if self._text[topic] and not isinstance(document, str) else document
 
     def forget(self) -> None:
-        """A new connection on which everything is said again."""
+        """Drop every document: on a new connection the device publishes everything again."""
         self._documents.clear()
         self._unreadable.clear()
         self._kept.clear()
-        self.settled = False
+        self.waited = False
 
     def complete(self, points: Sequence[Point]) -> bool:
-        """Whether each of `points` has been heard of, and the device itself: kept messages are no sign of life."""
+        """Whether each of `points` and the device itself have been heard: retained messages are no sign of life."""
         return self.heard_ms is not None and all(
             self._known(point, topic_of(point.topic, self.levels)) for point in points if point.topic
         )
@@ -162,5 +162,5 @@ class DeviceCache:
         self._news = asyncio.Event()
 
     async def changed(self) -> None:
-        """Until the next message."""
+        """Wait for the next message."""
         await self._news.wait()

@@ -1,7 +1,7 @@
-"""Batteries whose firmware talks MQTT: routes topics to slots, decodes by profile, publishes commands.
+"""Links batteries whose firmware talks MQTT: routes topics to slots, decodes by profile, publishes commands.
 
 Two sessions on the devices' broker: `control` (state, presence, answers, commands; never paused) and `telemetry`
-(settlement energy; QoS 1, acknowledged by the caller once durable, paused for back-pressure or during a dispatch).
+(interval energy; QoS 1; the caller acknowledges it once durable and pauses it for back-pressure or during a dispatch).
 """
 
 import asyncio
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 LIVE_AGE_MS_MAX = 120_000
 LIVE_AHEAD_MS_MAX = 60_000
-UNENROLLED_MAX = 1_000
+UNREGISTERED_MAX = 1_000
 REJECTS = ("malformed", "schema", "identity", "topic", "profile")
 UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
 TELEMETRY_KINDS = ("energy",)
 
-_DELIVERY = {
+_OUTCOMES = {
     PublishOutcome.ACKED: WriteOutcome.ACCEPTED,
     PublishOutcome.NO_SUBSCRIBER: WriteOutcome.NO_SUBSCRIBER,
     PublishOutcome.REFUSED: WriteOutcome.REFUSED,
@@ -55,11 +55,11 @@ class MqttLinkSettings(BaseModel):
 
 @dataclass(slots=True)
 class LinkStats:
-    """Counts of what came in; every rejected message has a reason."""
+    """Counts of received messages; every rejected one has a reason."""
 
     messages: dict[str, int]
     rejects: dict[str, int]
-    unenrolled: int = 0
+    unregistered: int = 0
     stale_live: int = 0
 
 
@@ -74,16 +74,16 @@ class _Lane:
 
 
 class _Rows:
-    """Messages of one lane within one read. `unclear`: what of a row's safety was not understood, by its number;
-    `unread`: who sent what nobody can read, and how many rows there were by then."""
+    """Messages of one lane within one read. `unclear`: which safety members of a row were not understood, by its
+    number; `unread`: the slots of unreadable messages, each with the number of rows before it."""
 
-    __slots__ = ("lane", "rows", "settled", "slots", "unclear", "unread")
+    __slots__ = ("lane", "live", "rows", "slots", "unclear", "unread")
 
     def __init__(self, lane: _Lane) -> None:
         self.lane = lane
         self.slots: list[int] = []
         self.rows: list[Any] = []
-        self.settled: list[bool] = []
+        self.live: list[bool] = []
         self.unclear: dict[int, Unclear] = {}
         self.unread: list[tuple[int, int]] = []
 
@@ -98,7 +98,7 @@ class MqttLink:
         self.stats = LinkStats(
             messages=dict.fromkeys((*CONTROL_KINDS, *TELEMETRY_KINDS), 0), rejects=dict.fromkeys(REJECTS, 0)
         )
-        self.unenrolled: dict[str, int] = {}
+        self.unregistered: dict[str, int] = {}
         self._emit: Emit = _nowhere
         self.control = self._connection(settings.broker, "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
@@ -128,7 +128,7 @@ class MqttLink:
 
     @property
     def implausible(self) -> int:
-        """Points that were made unknown because they could not be true."""
+        """Points made unknown because their values are impossible."""
         return sum(decoder.implausible for codec in self._codecs.values() for decoder in codec.decoders.values())
 
     def acknowledge(self, token: AckToken) -> None:
@@ -144,7 +144,7 @@ class MqttLink:
         self.telemetry.drop()
 
     def _receiver(self, lanes: Sequence[_Lane]) -> OnMessages:
-        """A handler of one connection's reads; the lanes are few, so the first whose topic fits is found by trying."""
+        """A handler of one connection's reads. The lanes are few, so it tries them until a topic fits."""
         slot_of = self._fleet.slot_of.get
         shapes = [
             (x.route.prefix, x.route.suffix, len(x.route.prefix), -len(x.route.suffix) or None, x.decoder.fast)
@@ -180,7 +180,7 @@ class MqttLink:
                     add_slot(slot)
                     add_row(row)
                     if not telemetry:
-                        batch.settled.append(not packet.retain)
+                        batch.live.append(not packet.retain)
                     break
                 else:
                     self.stats.rejects["topic"] += 1
@@ -205,62 +205,62 @@ class MqttLink:
     def _columns(
         self, batch: _Rows
     ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], Columns, np.ndarray[Any, np.dtype[np.bool_]]]:
-        """Columns of the rows whose device is enrolled as this product; the rest is counted as `profile`."""
+        """Columns of the rows whose device is registered as this product; counts the others as `profile`."""
         slots = np.array(batch.slots, dtype=np.int32)
         columns = batch.lane.decoder.to_columns(batch.rows)
         if batch.unclear:
             columns["unclear"] = np.zeros(len(slots), dtype=np.int16)
             columns["unclear"][list(batch.unclear)] = list(batch.unclear.values())
-        settled = np.array(batch.settled, dtype=np.bool_)
+        live = np.array(batch.live, dtype=np.bool_)
         self.stats.messages[batch.lane.kind] += len(slots)
         own = self._fleet.nameplate.profile[slots] == batch.lane.profile
         if not own.all():
             self.stats.rejects["profile"] += int((~own).sum())
-            slots, settled = slots[own], settled[own]
+            slots, live = slots[own], live[own]
             columns = {name: column[own] for name, column in columns.items()}
-        return slots, columns, settled
+        return slots, columns, live
 
     def _energy(self, batch: _Rows) -> EnergyBatch:
         slots, columns, _ = self._columns(batch)
         return EnergyBatch(slots=slots, **columns)
 
     def _emit_control(self, batch: _Rows) -> None:
-        slots, columns, settled = self._columns(batch)
+        slots, columns, live = self._columns(batch)
         if batch.lane.kind == "live":
-            fresh = settled & self._plausible(columns["device_t_ms"], self._clock.now())
+            fresh = live & self._plausible(columns["device_t_ms"], self._clock.now())
             self.stats.stale_live += int((~fresh).sum())
-            live = LiveBatch(slots=slots, fresh=fresh, **columns)
-            doubts = self._doubts(batch, live, settled) if batch.unclear or batch.unread else None
-            self._emit(ReadingBatch(live=live, unclear=doubts))
+            readings = LiveBatch(slots=slots, fresh=fresh, **columns)
+            doubts = self._doubts(batch, readings, live) if batch.unclear or batch.unread else None
+            self._emit(ReadingBatch(live=readings, unclear=doubts))
         elif batch.lane.kind == "status":
             self._emit(ReadingBatch(status=StatusBatch(slots=slots, **columns)))
         else:
             self._emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
 
     def _doubts(
-        self, batch: _Rows, live: LiveBatch, settled: np.ndarray[Any, np.dtype[np.bool_]]
+        self, batch: _Rows, readings: LiveBatch, live: np.ndarray[Any, np.dtype[np.bool_]]
     ) -> UnclearBatch | None:
-        """Who said something of now that no row can tell, unless a fresh one of the same device came after it: what
-        nobody can read, and what is unclear in a row of unknown age."""
+        """Devices whose live message is unreadable, or unclear in a row of unknown age, unless a fresh row of the same
+        device came after it."""
         profile = self._fleet.nameplate.profile
         number = np.flatnonzero(profile[np.array(batch.slots, dtype=np.int32)] == batch.lane.profile)
         found = [(at, slot, Unclear.MESSAGE) for at, slot in batch.unread if profile[slot] == batch.lane.profile]
-        if live.unclear is not None:
-            aged = np.flatnonzero(settled & ~live.fresh & (live.unclear != 0))
-            found += [(int(number[i]) + 1, int(live.slots[i]), Unclear(int(live.unclear[i]))) for i in aged]
-        stands = [
+        if readings.unclear is not None:
+            aged = np.flatnonzero(live & ~readings.fresh & (readings.unclear != 0))
+            found += [(int(number[i]) + 1, int(readings.slots[i]), Unclear(int(readings.unclear[i]))) for i in aged]
+        doubts = [
             (slot, members)
             for at, slot, members in found
-            if not (live.fresh & (live.slots == slot) & (number >= at)).any()
+            if not (readings.fresh & (readings.slots == slot) & (number >= at)).any()
         ]
-        if not stands:
+        if not doubts:
             return None
-        slots, unclear = zip(*stands, strict=True)
+        slots, unclear = zip(*doubts, strict=True)
         return UnclearBatch(slots=np.array(slots, dtype=np.int32), unclear=np.array(unclear, dtype=np.int16))
 
     @staticmethod
     def _plausible(t_ms: np.ndarray[Any, np.dtype[np.int64]], now: Now) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """A reading without a plausible device time has unknown age: it may have lain in a queue."""
+        """A reading without a plausible device time has unknown age: it may have waited in a queue."""
         age = now.utc_ms - np.where(t_ms == NEVER_MS, now.utc_ms + 2 * LIVE_AHEAD_MS_MAX, t_ms)
         result: np.ndarray[Any, np.dtype[np.bool_]] = (age <= LIVE_AGE_MS_MAX) & (age >= -LIVE_AHEAD_MS_MAX)
         return result
@@ -270,15 +270,15 @@ class MqttLink:
         if device is None:
             self.stats.rejects["topic"] += 1
             return
-        self.stats.unenrolled += 1
-        if device in self.unenrolled or len(self.unenrolled) < UNENROLLED_MAX:
-            if device not in self.unenrolled:
-                log.warning("telemetry of a device that is not enrolled", extra={"device": device})
-            self.unenrolled[device] = self._clock.now().utc_ms
+        self.stats.unregistered += 1
+        if device in self.unregistered or len(self.unregistered) < UNREGISTERED_MAX:
+            if device not in self.unregistered:
+                log.warning("telemetry of a device that is not registered", extra={"device": device})
+            self.unregistered[device] = self._clock.now().utc_ms
 
     def _reread(self, packet: mqtt5.PublishPacket, device: str, slot: int, batch: _Rows) -> Any:
-        """What the fast decoder would not take, point by point; None if it is refused (and counted). What the broker
-        had kept says nothing of now."""
+        """Decode point by point what the fast decoder refused; None if this refuses it too (and counts it). A retained
+        message says nothing of now."""
         lane = batch.lane
         try:
             row, unclear = lane.decoder.reread(packet.payload, device)
@@ -294,25 +294,25 @@ class MqttLink:
     def _reject(self, reason: str, lane: _Lane) -> None:
         self.stats.rejects[reason] += 1
         if self.stats.rejects[reason] == 1:
-            log.warning("a message was refused", extra={"reason": reason, "kind": lane.kind})
+            log.warning("refused a device's message", extra={"reason": reason, "kind": lane.kind})
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         """Publish the commands; a product without the operation gives REFUSED."""
-        delivery = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
+        written = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
         encoders = self._encoders(batch)
-        delivery[encoders < 0] = int(WriteOutcome.REFUSED)
+        written[encoders < 0] = int(WriteOutcome.REFUSED)
         now_ms = self._clock.now().utc_ms
         index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
         messages = _Commands(self._fleet, self._codecs, batch, index, now_ms)
         outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
         if outcomes.count(PublishOutcome.ACKED) == len(outcomes):
-            delivery[index] = int(WriteOutcome.ACCEPTED)
+            written[index] = int(WriteOutcome.ACCEPTED)
         else:
-            delivery[index] = [_DELIVERY[outcome] for outcome in outcomes]
-        return WriteReport(delivery=delivery)
+            written[index] = [_OUTCOMES[outcome] for outcome in outcomes]
+        return WriteReport(delivery=written)
 
     def _encoders(self, batch: CommandBatch) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """Product of each command, -1 where it is not one of this link's or has no such operation."""
+        """Product of each command, -1 where this link does not serve it or it lacks the operation."""
         found = self._fleet.nameplate.profile[batch.slots]
         for profile in np.unique(found).tolist():
             codec = self._codecs.get(profile)
@@ -323,7 +323,7 @@ class MqttLink:
 
 
 class _Commands(Sequence[OutMessage]):
-    """Commands as messages, encoded when asked for: a large fan-out neither holds up the loop nor fills memory."""
+    """Commands as messages, encoded on access: a large fan-out neither delays the loop nor fills memory."""
 
     def __init__(
         self, fleet: Fleet, codecs: dict[int, Codec], batch: CommandBatch, index: np.ndarray[Any, Any], now_ms: int
@@ -368,4 +368,4 @@ class _Commands(Sequence[OutMessage]):
 
 
 def _nowhere(_batch: ReadingBatch) -> None:
-    """Readings before `run` go nowhere: no connection is open then."""
+    """Drops readings before `run`: no connection is open then."""

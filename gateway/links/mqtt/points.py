@@ -1,7 +1,7 @@
-"""Batteries with values on MQTT topics, on brokers of their own or on ours: kept values read, values published.
+"""Links batteries with values on MQTT topics, on brokers of their own or on ours: reads kept values, publishes writes.
 
-One connection per broker, account and profile, shared by its devices. Connections and the one task that publishes
-what keeps devices talking live in `run`.
+The devices of one broker, account and profile share a connection. `run` keeps the connections, and the one task that
+publishes the keepalives that make devices go on publishing.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class _Hub:
         for topic in device.topics:
             self.routes.setdefault(topic, []).append(device)
             if topic in self.kept:
-                device.take(topic, self.kept[topic], retained=True, now_ms=0)
+                device.ingest(topic, self.kept[topic], retained=True, now_ms=0)
 
     def remove(self, key: DeviceKey) -> None:
         device = self.devices.pop(key)
@@ -71,7 +71,7 @@ class _Hub:
 
 
 class MqttPointLinks:
-    """The `PointLinks` of every product with values on topics. `fleet_broker` None = there is no broker of ours."""
+    """The `PointLinks` of every product with values on topics. `fleet_broker` None = we have no broker."""
 
     def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
         self.stats = PointMessageStats()
@@ -86,7 +86,7 @@ class MqttPointLinks:
         self._wake = asyncio.Event()
 
     def link(self, target: PointTarget) -> "MqttPointLink":
-        """A link to one device. Raises InvalidInput when its connection cannot be what the profile needs."""
+        """A link to one device. Raises InvalidInput when its connection does not fit the profile."""
         document = target.document
         if document.mqtt is None:
             raise InvalidInput([f"{target.device}: {document.profile} has no values on topics"])
@@ -96,11 +96,11 @@ class MqttPointLinks:
 
     @property
     def connections(self) -> int:
-        """Brokers that are being connected to."""
+        """Number of broker connections kept."""
         return len(self._hubs)
 
     async def run(self) -> None:
-        """Keep the connections and what keeps devices talking, until cancelled."""
+        """Keep the connections and publish keepalives, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -132,12 +132,12 @@ class MqttPointLinks:
     async def join(
         self, hub_key: HubKey, device_key: DeviceKey, document: ProfileDocument, settings: MqttSettings
     ) -> tuple[_Hub, DeviceCache]:
-        """Share in a connection. Raises LinkDown while `run` does not run."""
+        """Join a shared connection. Raises LinkDown while `run` does not run."""
         with suppress(TimeoutError):
             async with asyncio.timeout(OPEN_S_MAX):
                 await self._running.wait()
         if self._group is None:
-            raise LinkDown("MQTT connections are not being kept")
+            raise LinkDown("MQTT connections are not running")
         hub = self._hubs.get(hub_key)
         if hub is None:
             hub = self._hubs[hub_key] = self._connect(self._group, document, settings)
@@ -154,11 +154,11 @@ class MqttPointLinks:
         return hub, device
 
     def observe(self) -> None:
-        """There may be somebody to greet."""
+        """Wake the keepalive task: a connection or a device may be new."""
         self._wake.set()
 
     def leave(self, hub_key: HubKey, device_key: DeviceKey, device: DeviceCache) -> None:
-        """Give up a share. The device is kept for a moment: a session opens a variant right after the base."""
+        """Leave a shared connection. The device stays for a moment: a session opens a variant right after the base."""
         device.users -= 1
         device.left_ms = self._clock.mono_ms()
         if device.users == 0:
@@ -170,7 +170,7 @@ class MqttPointLinks:
         kept: dict[str, bytes] = {}
 
         def on_messages(generation: int, packets: list[mqtt5.PublishPacket], packet_ids: list[int]) -> None:
-            self._take(routes, kept, packets)
+            self._ingest(routes, kept, packets)
             hub.connection.acknowledge(generation, packet_ids)
 
         connection = MqttConnection(
@@ -184,7 +184,7 @@ class MqttPointLinks:
         hub.task = group.create_task(connection.run(), name=f"mqtt-points-{settings.host}")
         return hub
 
-    def _take(
+    def _ingest(
         self, routes: dict[str, list[DeviceCache]], kept: dict[str, bytes], packets: Sequence[mqtt5.PublishPacket]
     ) -> None:
         now_ms, stats = self._clock.mono_ms(), self.stats
@@ -194,18 +194,18 @@ class MqttPointLinks:
             devices = routes.get(packet.topic)
             payload = bytes(packet.payload or b"")
             if packet.retain and len(kept) < KEPT_MAX:
-                # Said once per connection: a device that joins later needs it too.
+                # The broker sends it once per connection: a device that joins later needs it too.
                 kept[packet.topic] = payload
             if devices is None:
                 stats.unknown_topics += 1
                 continue
             for device in devices:
-                if not device.take(packet.topic, payload, retained=packet.retain, now_ms=now_ms):
+                if not device.ingest(packet.topic, payload, retained=packet.retain, now_ms=now_ms):
                     stats.malformed += 1
-                    # what changes rarely would not be said again by itself
+                    # the device would not publish a value that changes rarely again by itself
                     device.greeted = False
 
-    # -- the task that keeps devices talking -----------------------------------------------------------------
+    # -- the keepalive task ----------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
         while True:
@@ -218,7 +218,7 @@ class MqttPointLinks:
                     await self._wake.wait()
 
     def _greet_new(self) -> None:
-        """Connections that are new: their devices are asked for everything again."""
+        """Ask the devices of new connections for everything again."""
         now_ms = self._clock.mono_ms()
         for hub in self._hubs.values():
             connection = hub.connection
@@ -240,7 +240,7 @@ class MqttPointLinks:
         heapq.heappush(self._due, (due_ms, self._number, hub, device))
 
     def _reap(self) -> None:
-        """Give up devices, and connections without any, that nobody has come back for."""
+        """Remove devices that no link uses any more, and connections without devices."""
         now_ms = self._clock.mono_ms()
         for (hub_key, device_key), device in list(self._idle.items()):
             if now_ms - device.left_ms < LINGER_MS:
@@ -262,7 +262,7 @@ class MqttPointLinks:
             if device.due_ms == due_ms and not hub.gone:
                 due.setdefault(hub, []).append(device)
         if due:
-            # Side by side: a broker that takes nothing must not keep the others waiting.
+            # Side by side: a broker that accepts nothing must not keep the others waiting.
             async with asyncio.TaskGroup() as group:
                 for hub, devices in due.items():
                     group.create_task(self._publish_keepalives(hub, devices), name="mqtt-keepalives")
@@ -321,12 +321,12 @@ class MqttPointLink:
 
     @property
     def heard_mono_ms(self) -> int | None:
-        """When the device's newest message came; None = never."""
+        """Monotonic time of the device's newest message; None = never."""
         return self._device.heard_ms if self._device is not None else None
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is reached."""
+        """Whether the broker is connected."""
         return self._hub is not None and not self._hub.gone and self._hub.connection.connected
 
     async def open(self) -> None:
@@ -350,10 +350,10 @@ class MqttPointLink:
         self._hub = self._device = None
 
     async def read(self, points: Sequence[str]) -> dict[str, Read]:
-        """What the device has said, if it has been heard within the profile's `quiet_s`; else LinkDown."""
+        """The device's newest values. Raises LinkDown if it was not heard within the profile's `quiet_s`."""
         _, device = self._up()
         wanted = {name: self._target.points[name] for name in points}
-        if not device.settled and not device.complete(list(wanted.values())):
+        if not device.waited and not device.complete(list(wanted.values())):
             await self._first_values(device, list(wanted.values()))
             self._up()
         heard_ms = device.heard_ms
@@ -366,22 +366,22 @@ class MqttPointLink:
             said = raw.last if isinstance(raw, Unreadable) else raw
             self._stats.no_scalar += said is Marker.GARBLED
             if said is Marker.EMPTY and point.empty == "gone":
-                raise LinkDown(f"{name}: the device says that it has gone")
+                raise LinkDown(f"{name}: the device reports that it has gone")
             out[name] = raw
         return out
 
     @staticmethod
     async def _first_values(device: DeviceCache, points: Sequence[Point]) -> None:
-        """Until `points` have been said; who waited in vain once does not wait again."""
+        """Wait until the device has published `points`; a wait in vain is not repeated."""
         try:
             async with asyncio.timeout(FIRST_VALUES_S_MAX):
                 while not device.complete(points):
                     await device.changed()
         except TimeoutError:
-            device.settled = True
+            device.waited = True
 
     async def write(self, request: Request) -> None:
-        """Publish; several members of one request are one JSON object."""
+        """Publish the request; several members become one JSON object."""
         hub, _ = self._up()
         writes = [(self._write_to(write.point), write.raw) for write in request.writes]
         if len({to.topic for to, _ in writes}) != 1:
@@ -405,11 +405,11 @@ class MqttPointLink:
         if outcome is PublishOutcome.ACKED or (outcome is PublishOutcome.UNKNOWN and message.qos == 0):
             return
         if outcome is PublishOutcome.NO_SUBSCRIBER:
-            # A product's own broker may take writes in itself, without a subscriber.
+            # A product's own broker may handle writes itself, without a subscriber.
             if self._section.broker == "device":
                 return
             self._stats.no_subscriber += 1
-            raise LinkDown(f"{message.topic}: nobody listens")
+            raise LinkDown(f"{message.topic}: no subscriber")
         if outcome is PublishOutcome.REFUSED:
             raise PeerRefused(f"{message.topic}: the broker refused it")
         raise LinkDown(f"{message.topic}: {outcome.value}")

@@ -10,7 +10,7 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import Change, ControlEnded, DeviceEnrolled, Journal, PriorRestored
+from gateway.ports.journal import Change, ControlEnded, DeviceRegistered, Journal, PriorRestored
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import (
     Place,
@@ -158,7 +158,7 @@ class DeviceRegistry:
         slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
         self._fleet.moving |= slots
         try:
-            changes: list[Change] = [DeviceEnrolled(device=device) for device in asked.devices]
+            changes: list[Change] = [DeviceRegistered(device=device) for device in asked.devices]
             if asked.moved:
                 # They are free. If the journal could not be told so when it came to be, it would have a release, and
                 # settings, for what answers there from now on.

@@ -56,7 +56,7 @@ class Dispatcher:
             stopped=remembered.stopped,
             states=remembered.states,
         )
-        self._holds = Exclusions(remembered.holds)
+        self._holds = Exclusions(remembered.exclusions)
 
     # -- taking in -------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class Dispatcher:
         """Keep devices out of dispatch; the same id again replaces. Raises InvalidInput and StorageError."""
         if len(self._holds) >= EXCLUSIONS_MAX and self._holds.get(hold.id) is None:
             raise InvalidInput([f"there are {EXCLUSIONS_MAX} holds already"])
-        await self._journal.commit([ExclusionSet(hold=hold)])
+        await self._journal.commit([ExclusionSet(exclusion=hold)])
         self._holds.set(hold)
         log.info("a hold was set", extra={"hold": hold.id, "reason": hold.reason, "by": hold.by, "event": hold.event})
 

@@ -19,7 +19,7 @@ from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Floats, Ints, Now, Slots
-from gateway.storage.checkpoint import Checkpoints, Columns, take
+from gateway.storage.checkpoint import Checkpoints, Columns, capture
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool.records import (
     Kind,
@@ -59,7 +59,7 @@ class Recorder:
         self._spool: Spool | None = None
         self._waiting: deque[Unlogged] = deque()
         self._durable: deque[Unlogged] = deque(unlogged)
-        self._rows = sum(len(found.closes) for found in unlogged)
+        self._rows = sum(len(found.records) for found in unlogged)
         # the log holds all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
         self._logged_ms = NEVER_MS
         self._mark = (0, NEVER_MS)
@@ -178,16 +178,16 @@ class Recorder:
         """Durable closes for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""
         out: list[Unlogged] = []
         for found in self._durable:
-            if out and rows < len(found.closes):
+            if out and rows < len(found.records):
                 break
             out.append(found)
-            rows -= len(found.closes)
+            rows -= len(found.records)
         return out
 
     def logged(self, record: int) -> None:
         """The interval log durably holds the closes of all records up to `record`."""
         while self._durable and self._durable[0].record <= record:
-            self._rows -= len(self._durable.popleft().closes)
+            self._rows -= len(self._durable.popleft().records)
 
     def logged_record(self) -> int:
         """The record up to which the log lacks nothing."""
@@ -201,7 +201,7 @@ class Recorder:
         Raises StorageError when the spool is not durable up to here in time, or the file cannot be written."""
         spool = self.spool
         self._name_devices()
-        image = take(
+        image = capture(
             self.engine,
             record=spool.last_record,
             session=spool.session,
@@ -225,7 +225,7 @@ class Recorder:
     def _append(self, kind: Kind, parts: list[bytes], closes: IntervalRecords) -> int:
         record = self.spool.append(kind, parts)
         if len(closes):
-            self._waiting.append(Unlogged(record=record, closes=closes, ids=self._ids))
+            self._waiting.append(Unlogged(record=record, records=closes, ids=self._ids))
             self._rows += len(closes)
         return record
 

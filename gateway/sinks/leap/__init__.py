@@ -1,1 +1,1 @@
-"""Interval records to the Leap aggregator."""
+"""Sends interval records to the Leap aggregator."""

@@ -1,7 +1,7 @@
-"""Which meter of the aggregator a device is: a CSV file `device,meter_id[,region]`, read anew when it changes.
+"""Maps devices to the aggregator's meters: a CSV file `device,meter_id[,region]`, read again when it changes.
 
-UTF-8, a header, one line per device; a meter has one device and a device one meter. A file with any fault is not taken
-and the one before it stays in force. Put a new one in place by renaming it: half of a file can be without fault.
+UTF-8, a header, one line per device; a meter has one device and a device one meter. The reader refuses a file with any
+fault and keeps the one before in force. Put a new one in place by renaming it: half of a file can be without fault.
 """
 
 import csv
@@ -17,7 +17,7 @@ from gateway.sinks.leap.rows import STATES, LeapMeter
 log = logging.getLogger(__name__)
 
 FILE_BYTES_MAX = 32 << 20
-LOOK_MS = 5_000
+CHECK_MS = 5_000
 PROBLEMS_MAX = 20
 _HEADERS = (["device", "meter_id"], ["device", "meter_id", "region"])
 
@@ -26,7 +26,7 @@ def read_meters(text: str) -> dict[DeviceId, LeapMeter]:
     """The meters by device. Raises InvalidInput with the first faults, each with its line."""
     problems: list[str] = []
     found: dict[DeviceId, LeapMeter] = {}
-    taken: dict[str, DeviceId] = {}
+    device_of: dict[str, DeviceId] = {}
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if next(lines, None) not in _HEADERS:
@@ -37,12 +37,12 @@ def read_meters(text: str) -> dict[DeviceId, LeapMeter]:
                 continue
             device, meter = DeviceId(fields[0]), LeapMeter(id=fields[1], region=fields[2] if len(fields) == 3 else "")
             wrong = _wrong(device, meter)
-            if wrong is None and (device in found or meter.id in taken):
+            if wrong is None and (device in found or meter.id in device_of):
                 wrong = f"{device if device in found else meter.id!r} was named before"
             if wrong is not None:
                 problems.append(f"line {lines.line_num}: {wrong}")
             found[device] = meter
-            taken[meter.id] = device
+            device_of[meter.id] = device
     except csv.Error as error:
         problems.append(f"line {lines.line_num}: {error}")
     if not found and not problems:
@@ -70,20 +70,20 @@ class MeterFile:
         self._path = path
         self._meters: Mapping[DeviceId, LeapMeter] | None = None
         self._seen: tuple[int, int, int] | None = None
-        self._look_ms: int | None = None
+        self._check_ms: int | None = None
 
     @property
     def count(self) -> int:
         return 0 if self._meters is None else len(self._meters)
 
     def current(self, mono_ms: int) -> Mapping[DeviceId, LeapMeter] | None:
-        """The meters by device, None while there never was a good file. Looks at the file every few seconds."""
-        if self._look_ms is None or mono_ms >= self._look_ms:
-            self._look_ms = mono_ms + LOOK_MS
-            self._look()
+        """The meters by device, None if there was no good file yet. Checks the file every few seconds."""
+        if self._check_ms is None or mono_ms >= self._check_ms:
+            self._check_ms = mono_ms + CHECK_MS
+            self._check()
         return self._meters
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             stat = self._path.stat()
             seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
@@ -96,9 +96,9 @@ class MeterFile:
             self._fail(str(error))
             return
         self._seen, self.failing = seen, None
-        log.info("meters of the aggregator read", extra={"path": str(self._path), "meters": len(self._meters)})
+        log.info("read the aggregator's meters", extra={"path": str(self._path), "meters": len(self._meters)})
 
-    def _fail(self, why: str) -> None:
-        if self.failing != why:
-            log.error("meters of the aggregator cannot be read", extra={"path": str(self._path), "reason": why})
-        self.failing = why
+    def _fail(self, error: str) -> None:
+        if self.failing != error:
+            log.error("the aggregator's meters cannot be read", extra={"path": str(self._path), "error": error})
+        self.failing = error

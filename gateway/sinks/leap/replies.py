@@ -1,4 +1,4 @@
-"""What the aggregator answers, read with suspicion: unknown fields and states pass, what is missing is not guessed."""
+"""Parses the aggregator's answers with suspicion: ignores unknown fields and states, never guesses a missing value."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MISSING_STATUSES = ("OPEN", "PENDING", "PROCESSING")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReply:
-    """How an upload fares. `refused`: reason by line of the file; `unplaced`: some error has no such line."""
+    """The state of an upload. `refused`: reason by line of the file; `unplaced`: some error names no line of it."""
 
     status: str
     refused: dict[int, str]
@@ -27,7 +27,7 @@ class JobReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingReply:
-    """A time of a meter that the aggregator has no data for, ends in epoch ms. `deadline_ms`: None = not told."""
+    """An interval of a meter that the aggregator has no data for, ends in epoch ms. `deadline_ms`: None = not given."""
 
     meter_id: str
     start_ms: int
@@ -38,13 +38,13 @@ class MissingReply:
 
 
 def job_id_of(body: bytes) -> str | None:
-    """The id of the job that an upload became, None if the answer tells none."""
+    """The id of the job that an upload became, None if the answer has none."""
     found = _document(body).get("job_id")
     return found if isinstance(found, str) and _JOB_ID.fullmatch(found) else None
 
 
 def job_of(body: bytes, *, rows: int) -> JobReply | None:
-    """What is told of the job of a file with so many rows, None if it is no answer."""
+    """The state of the job of a file with `rows` rows, None if the body is no such answer."""
     answer = _document(body)
     status = answer.get("status")
     if not isinstance(status, str):
@@ -64,8 +64,8 @@ def job_of(body: bytes, *, rows: int) -> JobReply | None:
 
 
 def missing_of(body: bytes) -> tuple[list[MissingReply], int, str | None] | None:
-    """A page of missing intervals that wait for data, how many entries could not be read, and the next page's token.
-    None if it is no answer."""
+    """A page of intervals that wait for data, how many entries could not be read, and the next page's token. None if
+    the body is no such answer."""
     answer = _document(body)
     if not isinstance(answer.get("missing_intervals"), list):
         return None

@@ -1,4 +1,4 @@
-"""The CSV of 15-minute energy that the aggregator takes: written from interval records, and checked before it is sent.
+"""Writes interval records as the aggregator's CSV of 15-minute energy, and checks it before it is sent.
 
 One header, one line per meter and interval, sorted by both, LF at the end of each:
 
@@ -7,7 +7,7 @@ One header, one line per meter and interval, sorted by both, LF at the end of ea
 Times are `YYYY-MM-DDTHH:MM:SSZ` and nothing else. Generated = discharge, consumed = charge, both on the AC side in kWh
 with six decimals; an unknown energy is an empty field, never 0. The same rows are the same bytes in whatever order they
 came. Files of others may have the columns in any order, `energy_net_kwh` instead of the pair or beside it, quoted
-fields and CRLF; a field does not hold a line break.
+fields and CRLF; a field has no line break.
 
 The codes are the aggregator's; what each means is in `CODES`. That is our reading of their names, not documented and
 not verified with the aggregator, as is that the header is line 1.
@@ -45,7 +45,7 @@ CODES: Mapping[str, str] = {
     "CON_0003": "consumed energy is negative",
     "NET_0002": "net energy is not a number",
     "NRG_0001": "neither net energy nor the pair of generated and consumed, or half of the pair",
-    "NRG_0003": "energy is told twice: net contradicts the pair, or an earlier line has this meter and start",
+    "NRG_0003": "energy is given twice: net contradicts the pair, or an earlier line has this meter and start",
     "REG_0002": "the region is not two capital letters",
     "REG_0003": "the region is not a state of the US",
     "FNL_0002": "final is neither true nor false",
@@ -70,7 +70,7 @@ _FINALS_FINE = frozenset({"", "true", "false"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeapMeter:
-    """A meter of the aggregator. `region`: a US state, "" = not told."""
+    """A meter of the aggregator. `region`: a US state, "" = not given."""
 
     id: str
     region: str = ""
@@ -78,7 +78,7 @@ class LeapMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong with a line, as the aggregator tells it. `column` is "" where it is the whole line."""
+    """A fault of a line, in the aggregator's codes. `column` is "" where the whole line is wrong."""
 
     line: int
     column: str
@@ -88,7 +88,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A file to be sent. `lines[i]`, line `i + FIRST_ROW_LINE` of the file, is the row at `positions[i]`."""
+    """A file to send. `lines[i]`, line `i + FIRST_ROW_LINE` of the file, is the row at `positions[i]`."""
 
     header: str
     lines: Sequence[str]
@@ -127,7 +127,7 @@ def render(
         if when is None:
             when = times[span] = f",{rfc3339(row.start_ms)},{rfc3339(row.start_ms + row.length_s * 1000)},"
         discharge_wh, charge_wh = row.discharge_wh, row.charge_wh
-        # Adding 0.0 takes the sign off a zero.
+        # Adding 0.0 removes the sign of a zero.
         generated = "" if discharge_wh is None else f"{discharge_wh / 1000 + 0.0:.6f}"
         consumed = "" if charge_wh is None else f"{charge_wh / 1000 + 0.0:.6f}"
         region = f",{meter.region}" if regional else ""
@@ -140,11 +140,11 @@ def render(
 
 
 def validate(body: bytes, *, meters: Collection[str], now_ms: int, fast: bool = True) -> list[Fault]:
-    """Everything that is wrong with a file, by line and in the order of `CODES`; nothing = it can be sent.
+    """Every fault of a file, by line and in the order of `CODES`; none = it can be sent.
 
-    A line whose fields cannot be told apart has LIN_0001 and no other. Only a line that is right in itself takes its
-    meter and start; a later one with the same is a repetition. A fault of the header is the only one that is told.
-    `fast=False` takes the long way for every line; the verdict is the same.
+    A line that cannot be split into fields has LIN_0001 and no other fault. A faultless line claims its meter and
+    start; a later line with both is a repetition. A fault of the header is reported alone. `fast=False` checks every
+    line the slow way, with the same result.
     """
     lines = body.decode("utf-8", errors="surrogateescape").replace("\r\n", "\n").split("\n")
     if not lines[-1]:
@@ -167,7 +167,7 @@ def _fault(line: int, column: str, code: str) -> Fault:
 
 
 def _fields(line: str) -> list[str] | None:
-    """The fields of a line, None if it has none that can be told apart."""
+    """The fields of a line, None if it cannot be split into fields."""
     if not line or len(line) > LINE_CHARS_MAX or "\r" in line:
         return None
     try:
@@ -208,19 +208,19 @@ def _is_number(text: str) -> bool:
 
 
 class _RowCheck:
-    """The lines of one file, one after the other."""
+    """Checks the lines of one file in order."""
 
     def __init__(self, names: Sequence[str], meters: Collection[str], now_ms: int) -> None:
         self._names = names
         self._now_ms = now_ms
-        # A meter whose name would have to be quoted is none that a line without quotes can name.
+        # A line without quotes cannot name a meter whose id needs quotes.
         self._known = {meter: i for i, meter in enumerate(meters) if '"' not in meter}
-        self._taken: dict[str, tuple[str, set[int]]] = {}
+        self._claimed: dict[str, tuple[str, set[int]]] = {}
 
     def most_are_right(self, lines: Sequence[str]) -> list[Fault]:
-        """The same as `faults` of every line, for less. What is not plainly right (also the first line of each start)
-        takes the long way."""
-        names, known, taken = self._names, self._known, self._taken
+        """The same as `faults` of every line, but faster. A line that is not plainly right (also the first of each
+        start) goes through `faults`."""
+        names, known, claimed = self._names, self._known, self._claimed
         width = len(names)
         meter, start, end, generated, consumed = map(names.index, (METER, START, END, GENERATED, CONSUMED))
         region = names.index(REGION) if REGION in names else None
@@ -230,7 +230,7 @@ class _RowCheck:
             fields = line.split(",")
             if len(fields) == width and line.isascii() and len(line) <= LINE_CHARS_MAX:
                 which = known.get(fields[meter])
-                due = taken.get(fields[start])
+                due = claimed.get(fields[start])
                 if (
                     which is not None
                     and due is not None
@@ -247,7 +247,7 @@ class _RowCheck:
         return faults
 
     def faults(self, number: int, line: str) -> list[Fault]:
-        """What is wrong with one line."""
+        """The faults of one line."""
         fields = _fields(line)
         if fields is None or len(fields) != len(self._names):
             return [_fault(number, "", "LIN_0001")]
@@ -282,11 +282,11 @@ class _RowCheck:
         return found
 
     def _claim(self, row: Mapping[str, str]) -> list[tuple[str, str]]:
-        _, taken = self._taken.setdefault(row[START], (row[END], set()))
+        _, meters = self._claimed.setdefault(row[START], (row[END], set()))
         which = self._known[row[METER]]
-        if which in taken:
+        if which in meters:
             return [(START, "NRG_0003")]
-        taken.add(which)
+        meters.add(which)
         return []
 
 

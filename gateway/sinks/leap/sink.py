@@ -1,16 +1,16 @@
-"""Interval records to the aggregator: files of 15-minute energy, each an upload job that is followed to its end.
+"""Uploads interval records to the aggregator: files of 15-minute energy, each a job that the sink follows to its end.
 
-What is not known is not told: a row without energy or with too little coverage is withheld and refused, never filled
-in. What our own check finds is refused with its code before anything is sent, what the job finds afterwards; a file
-that FAILED goes up again at once without the rows it named. Refused rows can be sent later, alone.
+Unknown energy is never sent: the sink withholds and refuses a row without energy or with too little coverage. It
+refuses rows that fail its own check before it sends the file, and rows that the job names afterwards; a file that
+FAILED goes up again at once without the rows it named. Refused rows can be sent later, alone.
 
 The aggregator has no idempotency key and every upload is a job. That does no harm: the newest upload of a meter and
-start counts, and the same rows are the same bytes. Where an upload's answer is lost, the batch is kept and goes up
-again; where the job is known and only its end is not, the job is asked for again, for `job_timeout_s` at a time.
+start counts, and the same rows are the same bytes. If an upload's answer is lost, the sink keeps the batch and uploads
+it again; if the job is known and only its end is not, the sink asks for the job again, for `job_timeout_s` at a time.
 
-Not documented and assumed here: that COMPLETED with errors means that the other rows were taken; that the header is
-line 1 of the errors; the names of the search's request fields. Sent later, a refused row replaces what was taken of its
-meter and start since: whoever keeps refused rows drops those that a newer revision has overtaken.
+Not documented and assumed here: that COMPLETED with errors means that the other rows were accepted; that the header is
+line 1 of the errors; the names of the search's request fields. A refused row sent later replaces a newer row of its
+meter and start: whoever keeps refused rows drops those that a newer revision has overtaken.
 """
 
 import asyncio
@@ -46,9 +46,9 @@ WITHHELD_UNKNOWN, WITHHELD_COVERAGE, NO_METER = "withheld_unknown", "withheld_co
 
 
 class LeapCsvSinkSettings(BaseModel):
-    """The aggregator's account. `url`: scheme and host. `meters`: the file of `leap_meters`. `poll_s`: how often a job
-    is asked for; also the least time between two uploads. `final`: what that column says, None = no such column (what
-    it means is not documented)."""
+    """The aggregator's account. `url`: scheme and host. `meters`: the file that `meters` reads. `poll_s`: how often to
+    ask for a job; also the least time between two uploads. `final`: the value of that column, None = no such column
+    (its meaning is not documented)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,18 +68,18 @@ class LeapCsvSinkSettings(BaseModel):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError("url: https is required, since the token goes along")
+        url = urlsplit(self.url)
+        if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("url: https is required, because requests carry the token")
         if self.job_timeout_s <= self.poll_s:
-            raise ValueError("job_timeout_s: not longer than poll_s, so that no job is ever seen to end")
+            raise ValueError("job_timeout_s: must be longer than poll_s, or no job is ever seen to end")
         return self
 
 
 @dataclass(slots=True)
 class LeapStats:
-    """`other_length`: devices with a meter whose newest record is not of 15 minutes, which never goes up. The rest
-    counts rows, but `uploads` and `jobs_failed`; a batch that is tried again counts again."""
+    """`other_length`: devices with a meter whose newest record is not of 15 minutes and is never uploaded. `uploads`
+    and `jobs_failed` count jobs, the others rows; a batch that is tried again counts again."""
 
     other_length: int = 0
     uploads: int = 0
@@ -91,7 +91,7 @@ class LeapStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Prepared:
-    """A batch as a file, and what is not in it: refused with a reason, or replaced by a newer revision."""
+    """A batch as a file, and the rows it lacks: refused with a reason, or superseded by a newer revision."""
 
     document: Document
     refused: dict[int, str]
@@ -99,7 +99,7 @@ class _Prepared:
 
 
 class LeapCsvSink:
-    """The aggregator's interval data. Made inside a running loop; closed with `close`."""
+    """The aggregator as a sink. Create it inside a running loop; end it with `close`."""
 
     def __init__(self, settings: LeapCsvSinkSettings, *, clock: Clock) -> None:
         self.name = settings.name
@@ -128,7 +128,7 @@ class LeapCsvSink:
             self._session = None
 
     def wants(self, record: IntervalRecord) -> bool:
-        """15 minutes of a device that has a meter. While no meters are known every device may have one."""
+        """Whether the record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
         meters = self._meters()
         if meters is None:
             return record.length_s == LENGTH_S
@@ -159,7 +159,7 @@ class LeapCsvSink:
         return Reject(refused=refused) if refused else Accept()
 
     async def missing(self, from_ms: int, to_ms: int) -> list[MissingInterval] | Keep:
-        """What the aggregator still waits for between two times; Keep when it cannot be asked now."""
+        """The intervals that the aggregator still waits for between two times; Keep when it cannot be asked now."""
         devices = {meter.id: device for device, meter in (self._meters() or {}).items()}
         asked: dict[str, str | int] = {
             "start_date_time_utc": rfc3339(from_ms),
@@ -192,7 +192,7 @@ class LeapCsvSink:
         return self._file.current(self._clock.mono_ms())
 
     async def _upload(self, prepared: _Prepared) -> dict[int, str] | Keep:
-        """Bring the file up, without the rows that a job names where it has to be done again. All that is refused."""
+        """Upload the file, again without the rows that a failed job names. Returns the reason by refused position."""
         document, refused = prepared.document, dict(prepared.refused)
         for _ in range(ROUNDS_MAX):
             if not document.lines:
@@ -215,7 +215,8 @@ class LeapCsvSink:
         return Keep(reason="job_failed")
 
     async def _job(self, body: bytes, digest: str, *, rows: int) -> JobReply | Keep:
-        """The end of the job of this file. One that was begun before and not seen to end is gone on with."""
+        """Upload the file and follow its job to the end. Goes on with an earlier job of the same file that was not seen
+        to end."""
         if digest not in self._jobs:
             answer = await self._ask("POST", UPLOAD, body, "text/csv")
             if isinstance(answer, Keep):
@@ -264,7 +265,7 @@ class LeapCsvSink:
 def _prepare(
     rows: Sequence[IntervalRecord], meters: Mapping[DeviceId, LeapMeter], settings: LeapCsvSinkSettings, now_ms: int
 ) -> _Prepared:
-    """The newest revision of each meter and start, checked. The position of a row in the batch is its name."""
+    """The file of the newest revision of each meter and start, checked. A row's position in the batch identifies it."""
     refused: dict[int, str] = {}
     newest: dict[tuple[DeviceId, int], int] = {}
     superseded = 0
@@ -278,7 +279,7 @@ def _prepare(
             superseded += 1
             if rows[other].revision <= row.revision:
                 newest[key] = position
-    told: list[int] = []
+    known: list[int] = []
     for position in newest.values():
         row = rows[position]
         if row.charge_wh is None or row.discharge_wh is None:
@@ -286,8 +287,8 @@ def _prepare(
         elif not row.coverage_pct >= settings.min_coverage_pct:
             refused[position] = WITHHELD_COVERAGE
         else:
-            told.append(position)
-    document = render(rows, told, meters, final=settings.final)
+            known.append(position)
+    document = render(rows, known, meters, final=settings.final)
     faults = validate(document.body(), meters={meter.id for meter in meters.values()}, now_ms=now_ms)
     wrong: dict[int, str] = {}
     for fault in faults:

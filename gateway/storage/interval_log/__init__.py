@@ -1,1 +1,1 @@
-"""Every interval record, in one total order, read by cursors."""
+"""Stores every interval record in one total order; readers follow it by cursors."""

@@ -1,4 +1,4 @@
-"""One file of the interval log: its name, its schema, and what SQLite says when it is damaged."""
+"""One file of the interval log: its name, its schema, and how SQLite reports damage."""
 
 import logging
 import sqlite3
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, order=True)
 class LogFile:
-    """`sequence` orders files of one log, `day` is the UTC day of their commits."""
+    """`sequence` orders the files of one log; `day` is the UTC day of their commits."""
 
     sequence: int
     day: date
@@ -22,21 +22,21 @@ class LogFile:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite (or we) say that the file is not what was written, rather than that it cannot be used now."""
+    """Whether the error means that the file differs from what was written, not that it cannot be used now."""
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    # a table or column that is not there any more; other errors of this code are mistakes of ours
+    # a table or column has gone; other errors of this code are bugs of ours
     no_such = code == sqlite3.SQLITE_ERROR and str(error).startswith("no such")
     return no_such or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def size(path: Path) -> int:
-    """Bytes of a file and of what SQLite keeps beside it."""
+    """Bytes of a file and of its WAL."""
     names = (path, path.with_name(path.name + "-wal"))
     return sum(name.stat().st_size for name in names if name.exists())
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection by which a commit is durable once it returns; made if there is no such file."""
+    """A connection whose commits are durable once they return. Creates the file if there is none."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=16)
     try:
         connection.execute("pragma journal_mode = wal")
@@ -48,7 +48,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def open_file(path: Path) -> sqlite3.Connection | None:
-    """A log file, brought to the present schema, or None for one whose creation was cut short. Raises NewerState."""
+    """Open a log file and migrate it to the present schema; None if its creation was cut short. Raises NewerState."""
     connection = connect(path)
     try:
         version = connection.execute("pragma user_version").fetchone()[0]
@@ -56,7 +56,7 @@ def open_file(path: Path) -> sqlite3.Connection | None:
             raise NewerState(f"{path.name} was written by a newer version (schema {version}, known {SCHEMA_VERSION})")
         if version:
             for number in range(version + 1, SCHEMA_VERSION + 1):
-                log.info("an interval log file gets a newer schema", extra={"file": path.name, "schema": number})
+                log.info("migrating an interval log file", extra={"file": path.name, "schema": number})
                 connection.executescript(f"begin;{MIGRATIONS[number]}pragma user_version = {number};commit;")
             connection.execute("select max(id) from interval").fetchone()
             return connection

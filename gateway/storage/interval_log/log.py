@@ -1,10 +1,10 @@
-"""The interval log: every interval record ever closed, in one total order, read by cursors.
+"""The interval log: stores every interval record ever closed, in one total order; readers follow it by cursors.
 
 One SQLite file per UTC day of commit, `<sequence, 8 digits>-<yyyy-mm-dd>.sqlite`; the day never goes back, so a late
-revision goes into the current file. A cursor is (file sequence, row). Each file also holds the number of the last spool
-record whose closes it contains, moved in the same transaction, so that a restart neither loses nor repeats any.
-All SQLite work runs in one thread; a commit is a handful of multi-row statements, because every statement has to win
-the interpreter back from a busy loop.
+revision goes into the current file. A cursor is (file sequence, row). Each file also stores the number of the last
+spool record whose interval records it contains, updated in the same transaction, so that a restart neither loses nor
+repeats any. All SQLite work runs in one thread; a commit is a handful of multi-row statements, because every statement
+has to win the interpreter back from a busy loop.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ SUFFIX = ".sqlite"
 CURSORS = "cursors.sqlite"
 DAY_MS = 86_400_000
 DiskBudget = Callable[[int], int]
-"""How many bytes a log may take that takes so many now. Raises OSError."""
+"""How many bytes the log may take, given how many it takes now. Raises OSError."""
 
 ROW_MAX = (1 << 63) - 1
 READ_MAX = 50_000
@@ -60,9 +60,9 @@ READ_MAX = 50_000
 @dataclass(slots=True)
 class LogStats:
     """Counters. `repeated`: rows that were there already; `conflicting`: there already with different content (the
-    first one stays); `nameless`: rows whose device is not known any more. `held_files`: older than need be, because
-    a reader has not read them; `dropped_unsent`: rows that went before every reader had them, because there was no room
-    left. `bytes` is what the log takes, `bytes_max` what it may."""
+    first one stays); `nameless`: rows whose device is no longer known. `kept_files`: files past retention that stay
+    because a reader has not read them; `dropped_unsent`: rows dropped to meet the disk budget before every reader had
+    them. `bytes`: what the log takes; `bytes_max`: what it may take."""
 
     rows: int = 0
     commits: int = 0
@@ -74,7 +74,7 @@ class LogStats:
     corrupt_rows: int = 0
     dropped_files: int = 0
     dropped_unsent: int = 0
-    held_files: int = 0
+    kept_files: int = 0
     bytes: int = 0
     bytes_max: int = 0
     failing: str | None = None
@@ -111,24 +111,24 @@ class IntervalLog:
 
     @property
     def position(self) -> int:
-        """The last spool record whose closes are in the log."""
+        """The last spool record whose interval records are in the log."""
         return self._position
 
     def files_from(self, from_ms: int) -> list[Path]:
-        """Files that may hold intervals that begin at `from_ms` or later, in the order of commits. A device's clock may
-        be a little ahead; how late a record came is not bounded."""
+        """Files that may contain intervals that begin at `from_ms` or later, in the order of commits. A device's clock
+        may be a little ahead; a record may be late without a bound."""
         day = datetime.fromtimestamp(from_ms / 1000, tz=UTC).date() - timedelta(days=1)
         return [file.path for file in list(self._files) if file.day >= day]
 
     async def append(self, entries: Sequence[Unlogged]) -> int:
-        """Make the closes of these spool records durable in one transaction; returns how many rows are new. Entries
-        up to `position` are left out. Raises StorageError; then none of them is in the log."""
+        """Write the interval records of these spool records durably in one transaction; returns how many rows are new.
+        Skips entries up to `position`. Raises StorageError; then none of them is in the log."""
         day = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
         try:
             added = await self._run(lambda: self._append_or_begin_anew(entries, day))
         except StorageError as error:
             if self.stats.failing is None:
-                log.error("interval records cannot be stored", extra={"why": str(error)})
+                log.error("interval records cannot be stored", extra={"error": str(error)})
             self.stats.failing = str(error)
             raise
         if self.stats.failing is not None:
@@ -151,30 +151,31 @@ class IntervalLog:
         return await self._run(lambda: self._positions.load(name))
 
     async def save_position(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
     ) -> None:
-        """Durably remember where the reader `name` is, what its receiver refused and what is not parked any more."""
-        await self._run(lambda: self._positions.save(name, position, parked, taken))
+        """Store durably where the reader `name` is, what its receiver refused (`parked`), and what is no longer parked
+        (`unparked`)."""
+        await self._run(lambda: self._positions.save(name, position, parked, unparked))
 
     async def ask(self, question: Callable[[Positions], T]) -> T:
-        """Something else about the readers."""
+        """Run another query about the readers' positions on the log's thread."""
         return await self._run(lambda: question(self._positions))
 
     async def backlog(self, position: Position) -> int:
-        """Records that this reader has still to read."""
+        """How many records this reader has still to read."""
         return await self._run(lambda: self._backlog(position))
 
-    async def retain(self, days: int, readers: Iterable[str], room: DiskBudget | None = None) -> int:
-        """Drop files of days more than `days` ago that every reader has read, and as many as it takes to come down to
-        what `room` allows a log that takes so many bytes now: damaged ones that were set aside, then what every reader
-        has read, oldest first, and only then what some reader has not (counted, and told as an error). Returns how
-        many log files went; the newest stays."""
+    async def retain(self, days: int, readers: Iterable[str], disk_budget: DiskBudget | None = None) -> int:
+        """Drop files more than `days` old that every reader has read, then as many more as `disk_budget` requires:
+        first damaged files that were set aside, then files that every reader has read, oldest first, and only then
+        files that some reader has not read (counted, and logged as an error). Returns how many log files it dropped;
+        the newest stays."""
         today = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
         names = tuple(readers)
-        return await self._run(lambda: self._retain(today - timedelta(days=days), names, room))
+        return await self._run(lambda: self._retain(today - timedelta(days=days), names, disk_budget))
 
     async def check(self) -> None:
-        """Look every file over and go on without those that are damaged. Takes its time; for when one is."""
+        """Check the integrity of every file and set the damaged ones aside. Slow: call it once damage is found."""
         await self._run(self._check)
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -207,15 +208,15 @@ class IntervalLog:
                 self._newest = None
                 self._set_aside(self._files.pop(), error)
         for file in self._files[:-1]:
-            self._bring_up(file)
+            self._migrate(file)
         try:
             self._open_positions()
         except sqlite3.DatabaseError as error:
             self._set_aside(LogFile(0, date.min, self.directory / CURSORS), error)
             self._open_positions()
 
-    def _bring_up(self, file: LogFile) -> None:
-        """Have an older file in the present schema, so that whoever reads it need not know others."""
+    def _migrate(self, file: LogFile) -> None:
+        """Migrate an older file to the present schema, so that readers need to know only that one."""
         try:
             connection = open_file(file.path)
             if connection is None:
@@ -251,7 +252,7 @@ class IntervalLog:
         if not is_damage(error):
             raise error
         self.stats.corrupt_files += 1
-        log.error("an interval log file is damaged", extra={"file": file.path.name, "why": str(error)})
+        log.error("an interval log file is damaged", extra={"file": file.path.name, "error": str(error)})
         for path in (file.path, *(file.path.with_name(file.path.name + end) for end in ("-wal", "-shm"))):
             if path.exists():
                 path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
@@ -284,9 +285,9 @@ class IntervalLog:
         wanted = [entry for entry in entries if entry.record > self._position]
         if not wanted:
             return 0
-        parts = [columns_of(entry.closes, entry.ids) for entry in wanted]
-        columns = [list(itertools.chain.from_iterable(column)) for column in zip(*parts, strict=True)]
-        self.stats.nameless += sum(len(entry.closes) for entry in wanted) - len(columns[0])
+        each = [columns_of(entry.records, entry.ids) for entry in wanted]
+        columns = [list(itertools.chain.from_iterable(column)) for column in zip(*each, strict=True)]
+        self.stats.nameless += sum(len(entry.records) for entry in wanted) - len(columns[0])
         connection = self._current(day)
         connection.execute("begin immediate")
         try:
@@ -305,17 +306,17 @@ class IntervalLog:
     def _insert(self, connection: sqlite3.Connection, columns: Columns) -> int:
         added = 0
         variables_max = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-        for part, statement, values in insertions(columns, variables_max):
+        for chunk, statement, values in insertions(columns, variables_max):
             new = connection.execute(statement, values).rowcount
             added += new
-            if new < part.stop - part.start:
-                self._explain(connection, rows_of(columns, part), part.stop - part.start - new)
+            if new < chunk.stop - chunk.start:
+                self._count_repeated(connection, rows_of(columns, chunk), chunk.stop - chunk.start - new)
         return added
 
-    def _explain(self, connection: sqlite3.Connection, rows: list[Row], repeated: int) -> None:
-        """Some of `rows` were there already: the same, or with other content?"""
-        there = [connection.execute(SELECT_IDENTITY, identity(row)).fetchone() for row in rows]
-        conflicting = [row for row, found in zip(rows, there, strict=True) if found != as_stored(row)]
+    def _count_repeated(self, connection: sqlite3.Connection, rows: list[Row], repeated: int) -> None:
+        """Some of `rows` were in the log already: count those with the same content and those with other content."""
+        stored = [connection.execute(SELECT_IDENTITY, identity(row)).fetchone() for row in rows]
+        conflicting = [row for row, found in zip(rows, stored, strict=True) if found != as_stored(row)]
         self.stats.conflicting += len(conflicting)
         self.stats.repeated += repeated - len(conflicting)
         if conflicting:
@@ -344,7 +345,7 @@ class IntervalLog:
         return out, cursor
 
     def _damaged_rows(self, file: LogFile, rows: list[Row]) -> None:
-        """Records that do not say what was written go nowhere; the disk or the memory is to blame."""
+        """Records that differ from what was written go nowhere: disk or memory damaged them."""
         self.stats.corrupt_rows += len(rows)
         log.error(
             "interval records are damaged and left out",
@@ -365,7 +366,7 @@ class IntervalLog:
         return self._older[1]
 
     def _forget(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
-        """Go on without a file that is damaged; what is new goes into the next one."""
+        """Set a damaged file aside; new records go into the next one."""
         if file is self._files[-1] and self._newest is not None:
             if not is_damage(error):
                 raise error
@@ -396,7 +397,7 @@ class IntervalLog:
         return sum(self._backlog_in(file, position) for file in list(self._files))
 
     def _backlog_in(self, file: LogFile, position: Position) -> int:
-        """Records of a file that a reader has still to read."""
+        """How many records of a file a reader has still to read."""
         if file.sequence < position.oldest.file:
             return 0
         try:
@@ -405,25 +406,25 @@ class IntervalLog:
             self._forget(file, error)
             return 0
         return sum(
-            max(min(part.until.within(file.sequence, rows), rows) - part.after.within(file.sequence, rows), 0)
-            for part in (*position.backfill, Range(position.live, Cursor(file.sequence + 1)))
+            max(min(unread.until.within(file.sequence, rows), rows) - unread.after.within(file.sequence, rows), 0)
+            for unread in (*position.backfill, Range(position.live, Cursor(file.sequence + 1)))
         )
 
-    def _retain(self, oldest: date, readers: tuple[str, ...], room: DiskBudget | None) -> int:
+    def _retain(self, oldest: date, readers: tuple[str, ...], disk_budget: DiskBudget | None) -> int:
         positions = [self._positions.load(name) for name in readers]
         dropped = 0
-        self.stats.held_files = 0
+        self.stats.kept_files = 0
         for file in self._files[:-1]:
             if file.day >= oldest:
                 break
             if any(self._backlog_in(file, position) for position in positions):
-                self.stats.held_files += 1
+                self.stats.kept_files += 1
                 continue
             self._drop(file)
             dropped += 1
-        bytes_max = None if room is None else room(self._bytes())
+        bytes_max = None if disk_budget is None else disk_budget(self._bytes())
         if bytes_max is not None:
-            dropped += self._make_room(positions, bytes_max)
+            dropped += self._meet_budget(positions, bytes_max)
         if dropped:
             sync_directory(self.directory)
             self.stats.dropped_files += dropped
@@ -434,11 +435,11 @@ class IntervalLog:
         return dropped
 
     def _bytes(self) -> int:
-        """What the log takes, with what was set aside."""
+        """Bytes of the log, files set aside included."""
         aside = self.directory.glob(f"*{CORRUPT_SUFFIX}")
         return sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside)
 
-    def _make_room(self, positions: list[Position], bytes_max: int) -> int:
+    def _meet_budget(self, positions: list[Position], bytes_max: int) -> int:
         aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
         excess = self._bytes() - bytes_max
         for path in aside:
@@ -455,7 +456,7 @@ class IntervalLog:
             if unsent[file]:
                 self.stats.dropped_unsent += unsent[file]
                 log.error(
-                    "interval records were dropped before every receiver had them: no room is left",
+                    "interval records were dropped before every receiver had them: the disk budget is used up",
                     extra={"file": file.path.name, "rows": unsent[file], "bytes_max": bytes_max},
                 )
             self._drop(file)

@@ -1,9 +1,9 @@
-"""Where each reader of the interval log stands, durably: how far it is, what it left out to be up to date first, and
-what its receiver refused.
+"""Stores the position of each reader of the interval log: how far it has read, which stretches it skipped to be up to
+date first, and what its receiver refused.
 
-One SQLite file beside the log's. A reader goes on at `live`; each `Range` is a stretch of the log it has still to
-catch up on, oldest first. A parked record is one that the receiver does not take; it is kept by identity until
-somebody has it sent again or the record itself is gone.
+One SQLite file beside the log's. A reader goes on at `live`; each `Range` is a stretch of the log it has still to read,
+oldest first. A parked record is one that the receiver refused; the file keeps its identity until somebody has it sent
+again or the record itself is gone.
 """
 
 import sqlite3
@@ -32,7 +32,7 @@ START = Cursor()
 
 @dataclass(frozen=True, slots=True, order=True)
 class Range:
-    """What lies after `after`, up to `until` inclusive."""
+    """The records after `after`, up to `until` inclusive."""
 
     after: Cursor
     until: Cursor
@@ -40,7 +40,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where one reader is."""
+    """How far one reader has read."""
 
     live: Cursor = START
     backfill: tuple[Range, ...] = ()
@@ -48,18 +48,18 @@ class Position:
     @property
     def oldest(self) -> Cursor:
         """Everything up to here has been read."""
-        return min((self.live, *(part.after for part in self.backfill)))
+        return min((self.live, *(unread.after for unread in self.backfill)))
 
     def lacks(self, place: Cursor) -> bool:
         """Whether the record at `place` has not been read yet."""
-        return place > self.live or any(part.after < place <= part.until for part in self.backfill)
+        return place > self.live or any(unread.after < place <= unread.until for unread in self.backfill)
 
     def left_behind(self, end: Cursor) -> "Position":
-        """Up to date at once: what is not read up to `end` is caught up on later."""
+        """The position that jumps to `end` now and reads the skipped stretch later."""
         return Position(live=end, backfill=(*self.backfill, Range(self.live, end)))
 
     def caught_up(self, place: Cursor) -> "Position":
-        """The oldest stretch has been read up to `place`."""
+        """The position once the oldest stretch has been read up to `place`."""
         first, *others = self.backfill
         rest = [] if place >= first.until else [replace(first, after=place)]
         return Position(live=self.live, backfill=(*rest, *others))
@@ -67,7 +67,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """A record that is not sent for now: refused by the receiver, or waiting to be sent once more."""
+    """A record that is not sent for now: the receiver refused it, or it waits to be sent again."""
 
     identity: Identity
     reason: str
@@ -75,7 +75,7 @@ class Parked:
 
 
 RESEND = "resend"
-"""The reason of records that somebody wants sent once more."""
+"""The reason of records that somebody wants sent again."""
 
 _SCHEMA = """
 create table if not exists cursor (name text primary key, file integer not null, row integer not null);
@@ -91,7 +91,7 @@ _PARK = "insert into parked values (?, ?, ?, ?, ?, ?) on conflict do update set 
 
 
 class Positions:
-    """The file's content; used from one thread. Every method raises sqlite3.Error."""
+    """The content of the positions' file; used from one thread. Every method raises sqlite3.Error."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -101,7 +101,7 @@ class Positions:
         self._connection.close()
 
     def load(self, name: str) -> Position:
-        """The start for a new reader."""
+        """The position of reader `name`; the start for a new one."""
         found = self._connection.execute("select file, row from cursor where name = ?", (name,)).fetchone()
         ranges = self._connection.execute(
             "select after_file, after_row, until_file, until_row from backfill where name = ? "
@@ -114,9 +114,9 @@ class Positions:
         )
 
     def save(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), taken: Sequence[Identity] = ()
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
     ) -> None:
-        """Where a reader is now, what its receiver refused on the way and what is not parked any more."""
+        """Store where a reader is now, what its receiver refused (`parked`) and what is no longer parked."""
         do = self._connection
         do.execute("begin immediate")
         try:
@@ -126,12 +126,12 @@ class Positions:
                 (name, position.live.file, position.live.row),
             )
             do.execute("delete from backfill where name = ?", (name,))
-            for part in position.backfill:
-                place = (part.after.file, part.after.row, part.until.file, part.until.row)
+            for unread in position.backfill:
+                place = (unread.after.file, unread.after.row, unread.until.file, unread.until.row)
                 do.execute("insert into backfill values (?, ?, ?, ?, ?)", (name, *place))
             do.executemany(
                 "delete from parked where name = ? and start_ms = ? and device = ? and revision = ?",
-                [(name, *identity) for identity in taken],
+                [(name, *identity) for identity in unparked],
             )
             do.executemany(
                 _PARK,
@@ -144,13 +144,13 @@ class Positions:
             raise
 
     def parked(self, name: str, limit: int, reason: str | None = None) -> list[Parked]:
-        """Some of what is parked, by start."""
+        """Up to `limit` parked records, by start."""
         rows = self._connection.execute(
             "select start_ms, device, revision, reason, at_ms from parked where name = ? "
             "and (?2 is null or reason = ?2) order by start_ms limit ?3",
             (name, reason, limit),
         )
-        return [Parked(identity=(s, d, r), reason=why, at_ms=at) for s, d, r, why, at in rows]
+        return [Parked(identity=(s, d, r), reason=reason, at_ms=at) for s, d, r, reason, at in rows]
 
     def parked_counts(self, name: str) -> Mapping[str, int]:
         """How many records are parked, by reason."""
@@ -158,27 +158,27 @@ class Positions:
         return dict(rows.fetchall())
 
     def parked_within(self, name: str, from_ms: int, to_ms: int) -> list[Parked]:
-        """What is parked of intervals that begin within `[from_ms, to_ms)`."""
+        """The parked records of intervals that begin within `[from_ms, to_ms)`."""
         rows = self._connection.execute(
             "select start_ms, device, revision, reason, at_ms from parked where name = ? and start_ms >= ? "
             "and start_ms < ?",
             (name, from_ms, to_ms),
         )
-        return [Parked(identity=(s, d, r), reason=why, at_ms=at) for s, d, r, why, at in rows]
+        return [Parked(identity=(s, d, r), reason=reason, at_ms=at) for s, d, r, reason, at in rows]
 
     def park(self, name: str, parked: Sequence[Parked]) -> None:
-        """Keep these back."""
+        """Park these records."""
         self._connection.execute("begin immediate")
         self._connection.executemany(_PARK, [(name, *one.identity, one.reason, one.at_ms) for one in parked])
         self._connection.execute("commit")
 
     def release(self, name: str, from_ms: int, to_ms: int) -> int:
-        """Have parked records of intervals that begin within `[from_ms, to_ms)` sent once more; returns how many."""
+        """Mark parked records of intervals that begin within `[from_ms, to_ms)` to be sent again; returns how many."""
         return self._connection.execute(
             "update parked set reason = ? where name = ? and start_ms >= ? and start_ms < ? and reason != ?",
             (RESEND, name, from_ms, to_ms, RESEND),
         ).rowcount
 
     def forget_before(self, start_ms: int) -> int:
-        """Parked records whose intervals began before this are gone; returns how many."""
+        """Forget parked records whose intervals began before `start_ms`; returns how many."""
         return self._connection.execute("delete from parked where start_ms < ?", (start_ms,)).rowcount

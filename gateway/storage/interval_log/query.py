@@ -1,8 +1,8 @@
-"""Intervals by device and time: what stands about each now, read from several log files at once.
+"""Queries intervals by device and time: the newest revision of each, from several log files at once.
 
 Log files are in the order of commits; here the order is (start, device), and of several revisions the newest counts. A
-late revision stands in a later file than what it corrects, so every file that may hold any is asked and the answers are
-merged. A page ends where the next one goes on: at a `Place`, which stays valid while the log grows.
+late revision is in a later file than the record it corrects, so a query reads every file that may contain one and
+merges the answers. A page ends where the next one goes on: at a `Place`, which stays valid while the log grows.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NAMED_MAX = 64
-"""So many devices are looked up one by one; for more every row of the stretch is gone through."""
+"""Up to this many devices are looked up one by one; for more the query scans every row of the stretch."""
 
 Place = tuple[int, str]
-"""Start (UTC ms) and device of the last interval that was given."""
+"""Start (UTC ms) and device of the last interval returned."""
 
 _NAMES = ", ".join(f"i.{name} as {name}" for name in COLUMNS)
 _AFTER = "(i.start_ms, i.device) > (:after_ms, :after_device)"
-# Beside max() SQLite takes the other columns from the row that has it.
+# Beside max() SQLite reads the other columns from the row that has the maximum.
 _ALL = f"select i.id as id, {_NAMES}, max(i.revision) from interval i where {_AFTER} and i.start_ms < :to_ms"  # noqa: S608
 _ONCE = "group by i.start_ms, i.device order by i.start_ms, i.device limit :most"
 # The starts that occur, each found by one step in the index, and each device at each of them.
@@ -82,8 +82,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """What the log has of some devices and a stretch: the `newest` records by device and start, and the starts of which
-    it has a record of anybody."""
+    """Some devices and a stretch of time: the `newest` records by device and start, and the starts (`heard`) at which
+    the log has a record of any device."""
 
     newest: dict[DeviceId, dict[int, Found]]
     heard: frozenset[int]
@@ -111,7 +111,7 @@ def page(
         for row in rows:
             _keep_newest(newest, row)
         if len(rows) + len(bad) > limit:
-            # of what comes after its last one this file has told nothing
+            # this file may have more intervals after the last one read
             last = _last_place(rows or bad)
             horizon = last if horizon is None else min(horizon, last)
     places = sorted(place for place in newest if horizon is None or place <= horizon)
@@ -136,7 +136,7 @@ def _question(wanted: IntervalSelection, after: Place | None, most: int) -> tupl
 def _fetch(connection: sqlite3.Connection, select: str, values: dict[str, Any]) -> tuple[list[Row], list[Row]]:
     rows, bad = fetch(connection, select, values)
     if bad:
-        log.error("damaged interval records are left out of an answer", extra={"rows": len(bad), "first": repr(bad[0])})
+        log.error("interval query skipped damaged records", extra={"rows": len(bad), "first": repr(bad[0])})
     return rows, bad
 
 
@@ -152,7 +152,7 @@ def _last_place(rows: Iterable[Row]) -> Place:
 
 
 def _keyed(rows: Iterable[Row]) -> list[Row]:
-    """Rows that at least tell what they are of."""
+    """Rows whose identity can still be read."""
     kinds = (str, int, int, int)
     return [row for row in rows if all(isinstance(value, kind) for value, kind in zip(row[1:5], kinds, strict=True))]
 
@@ -164,9 +164,9 @@ def _keep_newest(newest: dict[Place, Row], row: Row) -> None:
 
 
 class IntervalQueries:
-    """Answers questions about a log from a thread and connections of its own: what is asked neither waits for commits
-    nor delays them. `files`: those that may hold intervals from a time (UTC ms) on; `on_damage` is called when one of
-    them is found damaged. Use as an async context manager."""
+    """Queries a log from a thread and connections of its own, so that queries neither wait for commits nor delay them.
+    `files`: those that may contain intervals from a time (UTC ms) on; `on_damage` is called when one is damaged. Use as
+    an async context manager."""
 
     def __init__(self, files: Callable[[int], Sequence[Path]], on_damage: Callable[[], Awaitable[None]]) -> None:
         self._files = files
@@ -186,13 +186,13 @@ class IntervalQueries:
     async def page(
         self, wanted: IntervalSelection, after: Place | None, limit: int
     ) -> tuple[list[IntervalRecord], Place | None]:
-        """See `page`. Raises StorageError if a file cannot be read: a part is never given for the whole."""
+        """See `page`. Raises StorageError if a file cannot be read: it never returns some intervals as if all."""
 
         return await self._run(lambda: page(self._connections(wanted.from_ms), wanted, after, limit))
 
     async def find(self, places: Sequence[Place]) -> tuple[list[IntervalRecord], list[Place]]:
-        """The newest records of these intervals, by start and device, and the intervals whose newest is damaged; those
-        that have none are left out. Raises StorageError."""
+        """The newest records of these intervals, by start and device, and the intervals whose newest record is damaged.
+        Skips intervals without a record. Raises StorageError."""
         if not places:
             return [], []
 
@@ -210,8 +210,7 @@ class IntervalQueries:
         return await self._run(work)
 
     async def day(self, from_ms: int, to_ms: int, devices: Sequence[DeviceId]) -> Day:
-        """What there is of intervals that begin within `[from_ms, to_ms)`, without what is damaged. Raises
-        StorageError."""
+        """The intervals that begin within `[from_ms, to_ms)`, without damaged records. Raises StorageError."""
 
         def work() -> Day:
             newest: dict[DeviceId, dict[int, Found]] = {device: {} for device in devices}
@@ -246,7 +245,7 @@ class IntervalQueries:
     def _connection(self, path: Path) -> sqlite3.Connection:
         found = self._open.get(path)
         if found is None:
-            # never made anew: a file that retention has just dropped must not come back empty
+            # `rw` never creates: a file that retention has just dropped must not come back empty
             address = f"file:{quote(str(path.absolute()))}?mode=rw"
             found = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
             self._open[path] = found

@@ -20,8 +20,8 @@ Columns = list[list[Any]]
 """Values by the order of `COLUMNS`, each column as long as the others."""
 
 SCHEMA_VERSION = 2
-# Statements of few sizes stay compiled. What is left over is padded with rows that the statement leaves out, which
-# costs twice as much per row, so only the smaller ones are.
+# Statements of few sizes stay compiled. The last rows are padded with rows that the statement skips; that costs twice
+# as much per row, so only small statements are padded.
 WHOLE_ROWS = (8192, 1024)
 PADDED_ROWS = (16, 128, 1024)
 
@@ -63,7 +63,7 @@ _PADDED = {
 
 
 def create_sql(position: int) -> str:
-    """A new log file, whole or not at all; `position` is the last spool record that earlier files hold."""
+    """Creates a log file, whole or not at all; `position`: the last spool record that earlier files contain."""
     return f"""
 begin;
 create table interval (
@@ -80,7 +80,7 @@ commit;
 """  # noqa: S608 an integer and own constants
 
 
-# What brings a file from the version before to this one; each is whole or not at all, and cheap however large it is.
+# Each migrates a file from the version before, whole or not at all, and cheaply however large the file is.
 MIGRATIONS: Mapping[int, str] = {
     2: """
 alter table interval add column soc_start_pct real;
@@ -94,47 +94,48 @@ alter table interval add column hash integer;
 
 
 def insertions(columns: Columns, variables_max: int) -> Iterator[tuple[slice, str, list[Any]]]:
-    """Few statements for all rows, each with the rows it is for and its parameters. `variables_max`: SQLite's limit."""
+    """Few statements for all rows: for each the slice of rows, its text and its parameters. `variables_max`: SQLite's
+    limit."""
     at, rows = 0, len(columns[0])
     wholes = [size for size in WHOLE_ROWS if size * len(COLUMNS) <= variables_max]
     while at < rows:
         size = next((size for size in wholes if size <= rows - at), None)
         if size is not None:
-            part, statement = slice(at, at + size), _WHOLE[size]
+            chunk, statement = slice(at, at + size), _WHOLE[size]
         else:
             paddeds = [size for size in PADDED_ROWS if size * len(COLUMNS) <= variables_max]
             size = next((size for size in paddeds if size >= rows - at), paddeds[-1])
-            part, statement = slice(at, min(at + size, rows)), _PADDED[size]
+            chunk, statement = slice(at, min(at + size, rows)), _PADDED[size]
         values: list[Any] = [None] * (size * len(COLUMNS))
         for place, column in enumerate(columns):
-            values[place : (part.stop - at) * len(COLUMNS) : len(COLUMNS)] = column[part]
-        yield part, statement, values
-        at = part.stop
+            values[place : (chunk.stop - at) * len(COLUMNS) : len(COLUMNS)] = column[chunk]
+        yield chunk, statement, values
+        at = chunk.stop
 
 
-def columns_of(closes: IntervalRecords, ids: Sequence[str]) -> Columns:
-    """Closes of slots without a name are left out. NaN becomes NULL on its way in."""
+def columns_of(records: IntervalRecords, ids: Sequence[str]) -> Columns:
+    """Columns of the records, without those of slots that have no name. SQLite stores NaN as NULL."""
     known = len(ids)
-    devices = [ids[slot] if slot < known else "" for slot in closes.slots.tolist()]
-    told = [with_device(one, device) for one, device in zip(closes.hash.tolist(), devices, strict=True)]
-    columns = [devices, *(getattr(closes, name).tolist() for name in COLUMNS[1:-1]), told]
+    devices = [ids[slot] if slot < known else "" for slot in records.slots.tolist()]
+    hashed = [with_device(one, device) for one, device in zip(records.hash.tolist(), devices, strict=True)]
+    columns = [devices, *(getattr(records, name).tolist() for name in COLUMNS[1:-1]), hashed]
     if all(devices):
         return columns
     return [list(itertools.compress(column, devices)) for column in columns]
 
 
 def with_device(content: int, device: str) -> int | None:
-    """The hash of a record: of its content and whose it is; None = it has none."""
+    """The hash of a record's content and its device; None = it has none."""
     return content ^ zlib.crc32(device.encode()) << 1 if content else None
 
 
-def rows_of(columns: Columns, part: slice) -> list[Row]:
-    """Some of the rows."""
-    return list(zip(*(column[part] for column in columns), strict=True))
+def rows_of(columns: Columns, chunk: slice) -> list[Row]:
+    """The rows of one slice."""
+    return list(zip(*(column[chunk] for column in columns), strict=True))
 
 
 def records_of_rows(records: Sequence[IntervalRecord], slot_of: Mapping[str, int]) -> IntervalRecords:
-    """Records as they were closed; those of devices without a slot are left out. The inverse of `rows_of`."""
+    """Records as columns by slot, without those of devices that have no slot. The inverse of `rows_of`."""
     known = [record for record in records if record.device in slot_of]
     columns: dict[str, np.ndarray] = {}
     for name, dtype in RECORD_COLUMNS.items():
@@ -145,7 +146,7 @@ def records_of_rows(records: Sequence[IntervalRecord], slot_of: Mapping[str, int
 
 
 def damaged_record(device: DeviceId, start_ms: int) -> IntervalRecord:
-    """Stands for a record that nobody can read any more: nothing is to be made from it."""
+    """Stands for a record that can no longer be read: nothing may be computed from it."""
     return IntervalRecord(
         device=device, start_ms=start_ms, length_s=1, revision=DAMAGED, charge_wh=None, discharge_wh=None,
         coverage_pct=0.0, samples=0, soc_end_pct=None, source=EnergySource.NONE,

@@ -1,4 +1,4 @@
-"""Bodies of the journal: devices, events and settings as JSON objects, and back.
+"""Converts devices, events, exclusions and settings to the journal's JSON bodies, and back.
 
 Members are those of the domain's types; an unlimited site limit is the text "unlimited". A device's `connection` is
 null or an object with `url`, `units`, `parameters`, `username` and `secret` (a reference, never the secret).
@@ -18,7 +18,7 @@ from gateway.ports.journal import EventDecided, Setting
 
 
 def device_body(device: Device) -> dict[str, Any]:
-    """An enrolled device as a body."""
+    """A registered device as a body."""
 
     def limit(value: float | None) -> float | str | None:
         return "unlimited" if value == UNLIMITED else value
@@ -62,12 +62,12 @@ def _connection(body: dict[str, Any]) -> DeviceConnection:
 
 
 def read_device(body: dict[str, Any], reserve_pct: float | None) -> Device:
-    """The device of a body, with its reserve as chosen since (None = not since)."""
+    """The device of a body. `reserve_pct`: the reserve chosen after registration (None = none was)."""
     for name in ("inverter_w_max", "site_import_w_max", "site_export_w_max"):
         if body[name] == "unlimited":
             body[name] = UNLIMITED
     body["tags"] = tuple(body["tags"])
-    # A device that was enrolled before version 2 has no connection: it comes to us.
+    # A device registered before version 2 has no connection: it connects to us.
     if body.get("connection") is not None:
         body["connection"] = _connection(body["connection"])
     if reserve_pct is not None:
@@ -117,7 +117,7 @@ def read_event(body: dict[str, Any]) -> EventDecided:
     """The event of a body."""
     request, answer = body["request"], body["answer"]
     if "target" not in request:
-        # as written before version 3: one power, in one direction
+        # written before version 3: one setpoint, in one direction
         request["target"] = {"want": "power", "power_w": request.pop("target_w"), "soc_pct": None,
                              "charge_when_max": request.pop("charge_when_max")}  # fmt: skip
     request["target"] = _target(request["target"])
@@ -130,21 +130,21 @@ def read_event(body: dict[str, Any]) -> EventDecided:
     return EventDecided(request=EventRequest(**request), answer=Answer(**answer))
 
 
-def hold_body(hold: Exclusion) -> dict[str, Any]:
-    """A hold as a body."""
+def exclusion_body(exclusion: Exclusion) -> dict[str, Any]:
+    """An exclusion as a body."""
     return {
-        "id": hold.id,
-        "reason": hold.reason,
-        "group": _group_body(hold.group),
-        "from_ms": hold.from_ms,
-        "until_ms": hold.until_ms,
-        "event": hold.event,
-        "by": hold.by,
+        "id": exclusion.id,
+        "reason": exclusion.reason,
+        "group": _group_body(exclusion.group),
+        "from_ms": exclusion.from_ms,
+        "until_ms": exclusion.until_ms,
+        "event": exclusion.event,
+        "by": exclusion.by,
     }
 
 
-def read_hold(body: dict[str, Any]) -> Exclusion:
-    """The hold of a body."""
+def read_exclusion(body: dict[str, Any]) -> Exclusion:
+    """The exclusion of a body."""
     return Exclusion(**(body | {"group": _group(body["group"])}))
 
 
@@ -170,7 +170,7 @@ def _target(body: dict[str, Any]) -> Target:
 
 
 def settings_body(settings: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Settings as a body. A number that is not finite was never read from a device: that is a bug."""
+    """Settings as a body. No device ever reported a number that is not finite: saving one is a bug."""
     numbers = [value for value in settings.values() if isinstance(value, float)]
-    invariant(all(map(math.isfinite, numbers)), "a setting that is saved is known")
+    invariant(all(map(math.isfinite, numbers)), "a saved setting is known")
     return dict(settings)

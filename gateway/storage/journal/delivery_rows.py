@@ -1,4 +1,4 @@
-"""Delivery records put away: u32 length of a header as JSON (`devices`, `columns`: name, dtype), then each column
+"""Stored delivery records: u32 length of a header as JSON (`devices`, `columns`: name, dtype), then each column
 contiguous in the header's order, little endian; all of it compressed with zlib."""
 
 import struct
@@ -17,7 +17,7 @@ LEVEL = 1
 
 
 def pack(devices: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> bytes:
-    """Columns of as many rows as `devices`."""
+    """Columns with one row per device."""
     little = {name: np.ascontiguousarray(c, dtype=c.dtype.newbyteorder("<")) for name, c in columns.items()}
     spec = {"devices": list(devices), "columns": [(name, column.dtype.str) for name, column in little.items()]}
     header = orjson.dumps(spec)

@@ -1,12 +1,12 @@
 """The journal: durable memory of decisions, release plans, inventory and stops, with an audit trail.
 
-One SQLite file (WAL, synchronous=FULL) written by one thread in the order of the commits. Tables: `meta` (key, value),
+One thread writes one SQLite file (WAL, synchronous=FULL) in the order of the commits. Tables: `meta` (key, value),
 `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision, end_ms, body, state),
-`controlled` (device, event), `prior` (device, body: settings as they were before we touched them), `holds` (id, body),
+`controlled` (device, event), `prior` (device, body: settings before we touched them), `holds` (exclusions: id, body),
 `quarantined` (name, reason), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body).
-Bodies are JSON objects, see `journal_bodies`. `PRAGMA user_version` is the schema's version; an older file is brought
-forward, one version after the other, in one transaction, and a newer one is refused. A transaction is a handful of
-statements however many devices it names: rows go in as one JSON array.
+Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
+file, one version after the other, in one transaction, and refuses a newer one. A transaction is a handful of statements
+however many devices it names: rows go in as one JSON array.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.ports.journal import Change, EventDecided, EventDelivered, JournalState
-from gateway.storage.journal.bodies import read_device, read_event, read_hold
+from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
 from gateway.storage.journal.delivery_rows import unpack
 from gateway.storage.journal.writes import WRITE, audit, json_text
 
@@ -34,7 +34,7 @@ AUDIT_ROWS_MAX = 200_000
 PENDING_MAX = 256
 EVENT_RETENTION_MS = 14 * 24 * 3600 * 1000
 
-# What brings a file from the version before; the first makes an empty one.
+# Each step migrates a file from the version before; the first makes an empty one.
 _STEPS = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -58,7 +58,7 @@ SCHEMA_VERSION = len(_STEPS)
 
 
 class SqliteJournal:
-    """Implements `gateway.ports.Journal`. `load` before the first commit, `close` at the end; both block.
+    """Implements `gateway.ports.Journal`. Call `load` before the first commit and `close` at the end; both block.
 
     `pending`, `commits` and `failures` count commits for the metrics.
     """
@@ -83,7 +83,7 @@ class SqliteJournal:
         self.failures = 0
 
     def load(self) -> JournalState:
-        """Open the file (made where there is none), read everything, begin a new epoch durably.
+        """Open the file (or create it), read everything, begin a new epoch durably.
 
         Raises CorruptState if the file is damaged or from a newer version, StorageError if the disk refuses.
         """
@@ -112,13 +112,13 @@ class SqliteJournal:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._delivered, event)
 
     def close(self) -> None:
-        """Finish what was committed and let go of the file; again without effect."""
+        """Finish the pending commits and close the file. A second call has no effect."""
         if not self._closed:
             self._closed = True
             self._thread.submit(self._close).result()
         self._thread.shutdown(wait=True)
 
-    # on the thread
+    # Below: the journal's thread.
 
     def _load(self) -> JournalState:
         try:
@@ -130,7 +130,7 @@ class SqliteJournal:
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self._path}: {error}") from error
         except (sqlite3.DatabaseError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CorruptState(f"{self._path}: not a journal that can be read: {error}") from error
+            raise CorruptState(f"{self._path}: not a readable journal: {error}") from error
         except OSError as error:
             raise StorageError(f"{self._path}: {error}") from error
 
@@ -249,7 +249,9 @@ def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:
         stopped=bool(meta["stopped"]),
         prior={DeviceId(device): dict(orjson.loads(body)) for device, body in prior},
         states={EventId(name): (revision, EventState(state)) for _, name, revision, state in events if state},
-        holds=tuple(read_hold(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")),
+        exclusions=tuple(
+            read_exclusion(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")
+        ),
         quarantined=dict(db.execute("SELECT name, reason FROM quarantined ORDER BY name")),
         delivered=frozenset((EventId(e), ms) for e, ms in db.execute("SELECT event, occurrence_ms FROM deliveries")),
     )

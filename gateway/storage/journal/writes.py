@@ -1,6 +1,6 @@
-"""What each kind of change does to the journal's tables, and what of it goes into the audit trail.
+"""Writes each kind of change to the journal's tables, and its audit row.
 
-A run of one kind is one statement however many devices it names: rows go in as one JSON array.
+Changes of one kind in a row are one statement however many devices they name: rows go in as one JSON array.
 """
 
 import sqlite3
@@ -14,7 +14,7 @@ from gateway.ports.journal import (
     Change,
     ControlEnded,
     ControlTaken,
-    DeviceEnrolled,
+    DeviceRegistered,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -27,7 +27,7 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
-from gateway.storage.journal.bodies import device_body, event_body, hold_body, settings_body
+from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
 from gateway.storage.journal.delivery_rows import pack
 
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
@@ -38,14 +38,14 @@ def json_text(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _enrolled(db: sqlite3.Connection, changes: list[DeviceEnrolled], _now_ms: int) -> None:
+def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _now_ms: int) -> None:
     rows = json_text([[change.device.id, device_body(change.device)] for change in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
         (rows,),
     )
-    # An enrollment states the reserve anew. It lowers none: a higher one was chosen after it had been made up.
+    # A registration states the reserve anew. It never lowers one: a higher one was chosen after that import was made.
     db.execute(
         "DELETE FROM reserves WHERE device IN (SELECT device FROM json_each(?) JOIN reserves AS chosen "
         "ON chosen.device = value ->> '$[0]' WHERE value ->> '$[1].reserve_pct' >= chosen.reserve_pct)",
@@ -55,7 +55,7 @@ def _enrolled(db: sqlite3.Connection, changes: list[DeviceEnrolled], _now_ms: in
 
 def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -> None:
     newest = {c.request.id: c for c in changes if c.answer.outcome is Outcome.ACCEPTED}
-    # the times of a cancellation are nobody's to check: its tombstone is kept for a while from now
+    # Nobody checks the times of a cancellation: its tombstone stays for a while from now.
     rows = [
         [
             c.request.id,
@@ -133,15 +133,15 @@ def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], _now_ms: i
         )
 
 
-def _hold_set(db: sqlite3.Connection, changes: list[ExclusionSet], _now_ms: int) -> None:
+def _exclusion_set(db: sqlite3.Connection, changes: list[ExclusionSet], _now_ms: int) -> None:
     db.execute(
         "INSERT INTO holds SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-        (json_text([[change.hold.id, hold_body(change.hold)] for change in changes]),),
+        (json_text([[change.exclusion.id, exclusion_body(change.exclusion)] for change in changes]),),
     )
 
 
-def _hold_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _now_ms: int) -> None:
+def _exclusion_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _now_ms: int) -> None:
     rows = json_text([change.id for change in changes])
     db.execute("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?))", (rows,))
 
@@ -161,7 +161,7 @@ def _trusted(db: sqlite3.Connection, changes: list[Trusted], _now_ms: int) -> No
 
 
 WRITE: dict[type, Any] = {
-    DeviceEnrolled: _enrolled,
+    DeviceRegistered: _registered,
     EventDecided: _decided,
     ControlTaken: _taken,
     ControlEnded: _ended,
@@ -169,8 +169,8 @@ WRITE: dict[type, Any] = {
     StopAll: _stopped,
     EventMoved: _moved,
     EventDelivered: _delivered,
-    ExclusionSet: _hold_set,
-    ExclusionLifted: _hold_lifted,
+    ExclusionSet: _exclusion_set,
+    ExclusionLifted: _exclusion_lifted,
     Quarantined: _quarantined,
     Trusted: _trusted,
     PriorSaved: _prior_saved,
@@ -179,7 +179,7 @@ WRITE: dict[type, Any] = {
 
 
 def audit(changes: Sequence[Change]) -> Iterator[tuple[str, object]]:
-    """Audit rows of a run of one kind: small whatever the number of devices."""
+    """Audit rows of changes of one kind: small however many devices they name."""
     kind, name = type(changes[0]), _TOGETHER.get(type(changes[0]))
     if name is not None:
         yield name, _named([_device_of(change) for change in changes])
@@ -188,7 +188,7 @@ def audit(changes: Sequence[Change]) -> Iterator[tuple[str, object]]:
 
 
 def _device_of(change: Any) -> str:
-    return str(change.device.id if isinstance(change, DeviceEnrolled) else change.device)
+    return str(change.device.id if isinstance(change, DeviceRegistered) else change.device)
 
 
 def _of_event(change: EventDecided) -> tuple[str, object]:
@@ -197,9 +197,9 @@ def _of_event(change: EventDecided) -> tuple[str, object]:
     return f"event_{change.answer.outcome.value}", body
 
 
-def _of_hold(change: ExclusionSet) -> tuple[str, object]:
-    body = hold_body(change.hold)
-    body["group"]["ids"] = _named(change.hold.group.ids)
+def _of_exclusion(change: ExclusionSet) -> tuple[str, object]:
+    body = exclusion_body(change.exclusion)
+    body["group"]["ids"] = _named(change.exclusion.group.ids)
     return "hold_set", body
 
 
@@ -209,7 +209,7 @@ def _of_reserves(change: ReserveChanged) -> tuple[str, object]:
 
 
 _TOGETHER: dict[type, str] = {
-    DeviceEnrolled: "device_enrolled",
+    DeviceRegistered: "device_enrolled",
     PriorSaved: "prior_saved",
     PriorRestored: "prior_restored",
 }
@@ -220,7 +220,7 @@ _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
     ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),
     ReserveChanged: _of_reserves,
-    ExclusionSet: _of_hold,
+    ExclusionSet: _of_exclusion,
     ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
     Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
     Trusted: lambda c: ("trusted", _named(c.names)),

@@ -1,1 +1,1 @@
-"""What was received and what it closed, durable before it is acknowledged."""
+"""Received telemetry and the interval records it causes, durable before the gateway acknowledges it."""

@@ -8,13 +8,14 @@ The crc covers the header without the crc itself, then the payload. `number` gro
 segments; `session` is the number of the first record of the process that wrote it, and names the slot numbering.
 
     FLEET, NAMES   JSON `[first slot, [device id, ...]]`; FLEET (first = 0, complete) begins every segment
-    BATCH, TIMER   i64 now (UTC ms)  u32 rows  u32 closes  row columns  close columns, each contiguous; TIMER: no rows
-    RULES          i64 now (UTC ms)  u32 length of JSON  u32 closes  JSON of the interval rules  close columns
-    TERMS          i64 now (UTC ms)  u32 devices  u32 closes  terms columns  close columns
-    REPAIR         i64 now (UTC ms)  u32 intervals  u32 closes  u32 bases  slots and starts  base columns (like closes)
-                   close columns
+    BATCH, TIMER   i64 now (UTC ms)  u32 rows  u32 n  row columns  n intervals, each column contiguous; TIMER: no rows
+    RULES          i64 now (UTC ms)  u32 length of JSON  u32 n  JSON of the interval rules  n intervals
+    TERMS          i64 now (UTC ms)  u32 devices  u32 n  config columns  n intervals
+    REPAIR         i64 now (UTC ms)  u32 repaired  u32 n  u32 bases  slots and starts  bases (columns like intervals)
+                   n intervals
 
-Version 1 had fewer columns; what it lacks is unknown. A record of a newer version is refused, never skipped.
+"Intervals" are the columns of the interval records that the step closed. Version 1 had fewer columns; the missing ones
+read as unknown. The reader refuses a record of a newer version; it never skips one.
 """
 
 import struct
@@ -67,7 +68,7 @@ _RATED = "<f4"
 
 
 class Kind(IntEnum):
-    """What a record holds."""
+    """Content of a record."""
 
     FLEET = 1
     NAMES = 2
@@ -91,20 +92,21 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolStep:
-    """What moved the engine, and the closes that it caused: a batch, new rules, new terms, a repair, or the timer."""
+    """One step of the engine (a batch, new rules, new config, a repair, or the timer) and the interval records that it
+    closed."""
 
     now: Now
-    closes: IntervalRecords
+    records: IntervalRecords
     batch: EnergyBatch | None = None
     rated_w: Floats | None = None
     rules: IntervalRules | None = None
-    terms: AgreedConfig | None = None
+    config: AgreedConfig | None = None
     repair: "Repair | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """Intervals to make again, and the newest records of those that have one."""
+    """Intervals to compute again, and the newest record of each that has one."""
 
     slots: Slots
     start_ms: Ints
@@ -112,7 +114,7 @@ class Repair:
 
 
 def frame(kind: Kind, number: int, session: int, parts: Sequence[bytes]) -> bytes:
-    """A whole record from the parts of its payload."""
+    """A whole record; `parts` together are its payload."""
     length = sum(map(len, parts))
     crc = zlib.crc32(_CHECKED.pack(MAGIC, kind, VERSION, 0, length, number, session))
     for part in parts:
@@ -121,8 +123,8 @@ def frame(kind: Kind, number: int, session: int, parts: Sequence[bytes]) -> byte
 
 
 def record_at(data: memoryview, offset: int) -> Record | None:
-    """The record that begins at `offset`, or None if no whole, intact one does. Raises NewerState for an intact one
-    that this version does not know."""
+    """The whole, intact record that begins at `offset`, or None. Raises NewerState for an intact one that this version
+    does not know."""
     if offset + HEADER_BYTES > len(data):
         return None
     magic, kind, version, zero, length, crc, number, session = _HEADER.unpack_from(data, offset)
@@ -152,37 +154,37 @@ def read_names(payload: memoryview) -> tuple[int, list[str]]:
     return int(first), [str(name) for name in ids]
 
 
-def batch_payload(now: Now, batch: EnergyBatch, rated_w: Floats, closes: IntervalRecords) -> list[bytes]:
-    """Rows taken and what they closed. `rated_w` is kept in single precision."""
-    parts = [_BODY.pack(now.utc_ms, len(batch), len(closes))]
+def batch_payload(now: Now, batch: EnergyBatch, rated_w: Floats, records: IntervalRecords) -> list[bytes]:
+    """The ingested rows, and the intervals that they closed. `rated_w` is stored in single precision."""
+    parts = [_BODY.pack(now.utc_ms, len(batch), len(records))]
     parts += [_bytes(getattr(batch, name), dtype) for name, dtype in ROW_COLUMNS.items()]
     parts.append(_bytes(rated_w, _RATED))
-    return parts + _record_parts(closes)
+    return parts + _columns(records)
 
 
-def timer_payload(now: Now, closes: IntervalRecords) -> list[bytes]:
-    """What the timer closed."""
-    return [_BODY.pack(now.utc_ms, 0, len(closes)), *_record_parts(closes)]
+def timer_payload(now: Now, records: IntervalRecords) -> list[bytes]:
+    """The intervals that the timer closed."""
+    return [_BODY.pack(now.utc_ms, 0, len(records)), *_columns(records)]
 
 
-def rules_payload(now: Now, rules: IntervalRules, closes: IntervalRecords) -> list[bytes]:
-    """The rules from here on, and what changing them closed."""
+def rules_payload(now: Now, rules: IntervalRules, records: IntervalRecords) -> list[bytes]:
+    """The rules from here on, and the intervals that the change closed."""
     text = orjson.dumps(asdict(rules))
-    return [_BODY.pack(now.utc_ms, len(text), len(closes)), text, *_record_parts(closes)]
+    return [_BODY.pack(now.utc_ms, len(text), len(records)), text, *_columns(records)]
 
 
-def config_payload(now: Now, agreed: AgreedConfig, closes: IntervalRecords) -> list[bytes]:
-    """Terms of some devices from here on, and what changing them closed."""
-    parts = [_BODY.pack(now.utc_ms, len(agreed.slots), len(closes))]
+def config_payload(now: Now, agreed: AgreedConfig, records: IntervalRecords) -> list[bytes]:
+    """Config of some devices from here on, and the intervals that the change closed."""
+    parts = [_BODY.pack(now.utc_ms, len(agreed.slots), len(records))]
     parts += [_bytes(getattr(agreed, name), dtype) for name, dtype in CONFIG_COLUMNS.items()]
-    return parts + _record_parts(closes)
+    return parts + _columns(records)
 
 
-def repair_payload(now: Now, repair: Repair, closes: IntervalRecords) -> list[bytes]:
-    """What was made again from what, and the outcome."""
-    parts = [_BODY.pack(now.utc_ms, len(repair.slots), len(closes)), _COUNT.pack(len(repair.bases))]
+def repair_payload(now: Now, repair: Repair, records: IntervalRecords) -> list[bytes]:
+    """The repaired intervals, their base records, and the new revisions."""
+    parts = [_BODY.pack(now.utc_ms, len(repair.slots), len(records)), _COUNT.pack(len(repair.bases))]
     parts += [_bytes(getattr(repair, name), dtype) for name, dtype in KEY_COLUMNS.items()]
-    return parts + _record_parts(repair.bases) + _record_parts(closes)
+    return parts + _columns(repair.bases) + _columns(records)
 
 
 def read_step(record: Record) -> SpoolStep:
@@ -190,32 +192,32 @@ def read_step(record: Record) -> SpoolStep:
     payload = record.payload
     if len(payload) < _BODY.size:
         raise CorruptState(f"record {record.number} is too short")
-    utc_ms, size, n_closes = _BODY.unpack_from(payload)
+    utc_ms, size, n_records = _BODY.unpack_from(payload)
     now = Now(utc_ms=utc_ms, mono_ms=0)
     at = _BODY.size
-    cut = _Cut(payload, at, record.version)
+    reader = _PayloadReader(payload, at, record.version)
     found: dict[str, Any] = {}
     try:
         if record.kind is Kind.RULES:
-            found["rules"] = IntervalRules(**orjson.loads(cut.take(size)))
+            found["rules"] = IntervalRules(**orjson.loads(reader.raw(size)))
         elif record.kind is Kind.TERMS:
-            found["terms"] = AgreedConfig(**cut.columns(size, CONFIG_COLUMNS))
+            found["config"] = AgreedConfig(**reader.columns(size, CONFIG_COLUMNS))
         elif record.kind is Kind.REPAIR:
-            (bases,) = _COUNT.unpack(cut.take(_COUNT.size))
-            keys = cut.columns(size, KEY_COLUMNS)
-            found["repair"] = Repair(**keys, bases=cut.closes(bases))
+            (bases,) = _COUNT.unpack(reader.raw(_COUNT.size))
+            keys = reader.columns(size, KEY_COLUMNS)
+            found["repair"] = Repair(**keys, bases=reader.records(bases))
         elif record.kind is Kind.BATCH:
-            found["batch"] = EnergyBatch(**cut.columns(size, ROW_COLUMNS))
-            found["rated_w"] = cut.columns(size, {"rated_w": _RATED})["rated_w"].astype(np.float64)
-        closes = cut.closes(n_closes)
+            found["batch"] = EnergyBatch(**reader.columns(size, ROW_COLUMNS))
+            found["rated_w"] = reader.columns(size, {"rated_w": _RATED})["rated_w"].astype(np.float64)
+        records = reader.records(n_records)
     except (ValueError, TypeError, struct.error) as wrong:
-        raise CorruptState(f"record {record.number} does not hold what it says") from wrong
-    if cut.at != len(payload):
-        raise CorruptState(f"record {record.number} has {len(payload) - cut.at} bytes too many")
-    return SpoolStep(now=now, closes=closes, **found)
+        raise CorruptState(f"record {record.number}: its content does not match its counts") from wrong
+    if reader.at != len(payload):
+        raise CorruptState(f"record {record.number} has {len(payload) - reader.at} bytes too many")
+    return SpoolStep(now=now, records=records, **found)
 
 
-class _Cut:
+class _PayloadReader:
     """Reads a payload from `at` on."""
 
     def __init__(self, payload: memoryview, at: int, version: int) -> None:
@@ -223,10 +225,10 @@ class _Cut:
         self._payload = payload
         self._version = version
 
-    def take(self, size: int) -> memoryview:
-        part = self._payload[self.at : self.at + size]
+    def raw(self, size: int) -> memoryview:
+        found = self._payload[self.at : self.at + size]
         self.at += size
-        return part
+        return found
 
     def columns(self, n: int, spec: Mapping[str, str]) -> dict[str, np.ndarray]:
         out = {}
@@ -240,19 +242,19 @@ class _Cut:
             out[name] = column.astype(column.dtype.newbyteorder("="))
         return out
 
-    def closes(self, n: int) -> IntervalRecords:
+    def records(self, n: int) -> IntervalRecords:
         return IntervalRecords(**self.columns(n, RECORD_COLUMNS)) if n else NO_RECORDS
 
 
 def same_records(one: IntervalRecords, other: IntervalRecords) -> bool:
     """Whether both are the same to the bit."""
-    return len(one) == len(other) and _record_parts(one) == _record_parts(other)
+    return len(one) == len(other) and _columns(one) == _columns(other)
 
 
-def _record_parts(closes: IntervalRecords) -> list[bytes]:
-    if not len(closes):
+def _columns(records: IntervalRecords) -> list[bytes]:
+    if not len(records):
         return []
-    return [_bytes(getattr(closes, name), dtype) for name, dtype in RECORD_COLUMNS.items()]
+    return [_bytes(getattr(records, name), dtype) for name, dtype in RECORD_COLUMNS.items()]
 
 
 def _bytes(column: np.ndarray, dtype: str) -> bytes:
@@ -260,7 +262,7 @@ def _bytes(column: np.ndarray, dtype: str) -> bytes:
 
 
 def records_in(data: memoryview, start: int) -> Iterator[tuple[int, Record]]:
-    """Every intact record from `start` on, with its offset; damaged stretches are searched for the next one."""
+    """Every intact record from `start` on, with its offset; past damage the search goes on to the next intact one."""
     at = start
     whole = bytes(data) if not isinstance(data.obj, bytes) else data.obj
     while at < len(data):

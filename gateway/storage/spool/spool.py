@@ -1,9 +1,9 @@
-"""The spool: what was received and what it closed, durable before it is acknowledged.
+"""The spool: received telemetry and the interval records it causes, durable before the gateway acknowledges it.
 
 A directory of append-only segments `<first record number, 16 digits>.spool`: 8 bytes `BFGSPL01`, then records (see
-`records`). Records are queued on the loop; one thread writes all that is queued, calls fdatasync once and reports the
-newest durable record to the loop. After a failed write the file is cut back to its last durable byte and the same
-records are written again, in order. A process never appends to the segments of an earlier one.
+`records`). The loop queues records; one thread writes all that is queued, calls fdatasync once and reports the newest
+durable record to the loop. After a failed write the thread cuts the file back to its last durable byte and writes the
+same records again, in order. A process never appends to the segments of an earlier one.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ SUFFIX = ".spool"
 CORRUPT_SUFFIX = ".corrupt"
 CORRUPT_KEPT = 4
 COMMIT_BYTES = 8 << 20
-HOLD_PART = 0.9
+PAUSE_PART = 0.9
 RETRY_S = (0.05, 0.2, 1.0, 5.0)
 STOP_S = 15.0
 
@@ -40,7 +40,7 @@ Preface = Callable[[], tuple[Kind, Sequence[bytes]]]
 
 @dataclass(slots=True)
 class SpoolStats:
-    """Counters of the writer. `failing` is the reason why nothing becomes durable at present, None if it does."""
+    """Counters of the writer. `failing`: the reason why records do not become durable now, None if they do."""
 
     records: int = 0
     bytes: int = 0
@@ -61,7 +61,7 @@ class _Item:
 
 
 class Spool:
-    """Appends records and says when they are durable. `gate` is set; clear it to hold commits back."""
+    """Appends records and reports when they are durable. `gate` is set; clear it to delay commits."""
 
     def __init__(
         self,
@@ -121,16 +121,16 @@ class Spool:
 
     @property
     def room(self) -> bool:
-        """Whether another batch may be appended; if not, hold the telemetry back. The last tenth of the size limit is
-        kept for the records that a checkpoint waits for: it is what makes room again."""
-        return self._queued_bytes < self._queue_limit and self.stats.segment_bytes < HOLD_PART * self._max_bytes
+        """Whether another batch may be appended; if not, pause telemetry. The last tenth of the size limit is kept for
+        the records that a checkpoint waits for, because a checkpoint is what frees segments."""
+        return self._queued_bytes < self._queue_limit and self.stats.segment_bytes < PAUSE_PART * self._max_bytes
 
     @property
     def queued_bytes(self) -> int:
         return self._queued_bytes
 
     def append(self, kind: Kind, parts: Sequence[bytes]) -> int:
-        """Queue a record; returns its number. Raises StorageError when twice the queue's bound is reached."""
+        """Queue a record; returns its number. Raises StorageError when the queue reaches twice its bound."""
         invariant(self._loop is not None and not self._stopping, "the spool is open")
         if self._queued_bytes >= 2 * self._queue_limit:
             raise StorageError("the spool's queue is full")
@@ -152,7 +152,7 @@ class Spool:
         return number
 
     async def wait_durable(self, number: int) -> None:
-        """Return once record `number` is durable. Bound the wait: while `failing` this takes for ever."""
+        """Return once record `number` is durable. The caller bounds the wait: while `failing` it never ends."""
         if number <= self.durable_record:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -160,7 +160,7 @@ class Spool:
         await waiter
 
     async def drop_before(self, number: int) -> int:
-        """Remove segments that hold only records below `number`; damaged ones are set aside. Returns how many."""
+        """Remove segments that contain only records below `number`; set damaged ones aside. Returns how many."""
         return await asyncio.to_thread(self._drop, number)
 
     def _durable(self, number: int) -> None:
@@ -296,7 +296,7 @@ class Spool:
         self.stats.segment_bytes = sum(self._segments.copy().values())
 
     def _drop(self, number: int) -> int:
-        """Runs on a helper thread; segments older than the open one are not the writer's any more."""
+        """Runs on another thread than the writer's, which no longer touches segments older than the open one."""
         firsts = sorted(self._segments.copy())
         dropped = 0
         for first, following in itertools.pairwise(firsts):
@@ -323,7 +323,7 @@ class Spool:
 
 @dataclass(slots=True)
 class Scan:
-    """Reads a spool in order. What it met is told by its fields once the iteration has ended."""
+    """Reads a spool in order. Its fields count what it met; they are complete once the iteration has ended."""
 
     directory: Path
     last_record: int = 0
@@ -333,7 +333,7 @@ class Scan:
     corrupt: list[Path] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Record]:
-        """Every intact record. A torn end is cut off; damage elsewhere marks the segment, and reading goes on."""
+        """Every intact record. Cuts off a torn end; damage elsewhere marks the segment, and reading goes on."""
         paths = segments(self.directory)
         for index, path in enumerate(paths):
             follows = int(paths[index + 1].name[: -len(SUFFIX)]) if index + 1 < len(paths) else None
@@ -362,7 +362,7 @@ class Scan:
             log.error("a spool segment is damaged", extra={"segment": path.name, "bytes": damaged + max(tail, 0)})
         elif tail:
             self.torn_bytes += max(tail, 0)
-            log.warning("the torn end of a spool segment was cut off", extra={"segment": path.name, "bytes": tail})
+            log.warning("cut off the torn end of a spool segment", extra={"segment": path.name, "bytes": tail})
             if found:
                 os.truncate(path, expected)
             else:

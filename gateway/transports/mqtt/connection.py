@@ -1,6 +1,7 @@
-"""A session kept on a socket: connects, reconnects with full jitter, resubscribes, publishes in batches.
+"""Keeps a session on a socket: connects, reconnects with full jitter, resubscribes, publishes in batches.
 
-Nothing here retries a message: what was in flight on a lost connection is reported UNKNOWN and the caller decides.
+The connection never retries a message: it reports messages in flight on a lost connection as UNKNOWN; the caller
+decides.
 """
 
 import asyncio
@@ -28,8 +29,8 @@ REFUSED_RETRY_FACTOR = 8
 
 
 class MqttConnection:
-    """One client id at one broker. `generation` is the number of the newest attempt to connect; `on_messages` gets it
-    with every read's messages, and an acknowledgement must bring it back."""
+    """One client id at one broker. `generation` numbers the attempts to connect; `on_messages` gets the newest with
+    every read's messages, and the caller passes it to `acknowledge`."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class MqttConnection:
         self._rng = rng or random.Random()
         self._wire: MqttWire | None = None
         self._up = asyncio.Event()
-        self._holds = 0
+        self._pauses = 0
 
     @property
     def connected(self) -> bool:
@@ -59,7 +60,7 @@ class MqttConnection:
         await self._up.wait()
 
     async def run(self) -> None:
-        """Keep the connection until cancelled; then say goodbye."""
+        """Keep the connection until cancelled; then disconnect."""
         failures = 0
         while True:
             try:
@@ -70,7 +71,7 @@ class MqttConnection:
                 failures = 0 if was_up else failures + 1
                 slow = REFUSED_RETRY_FACTOR if isinstance(error, PeerRefused) else 1
                 if failures <= 1:
-                    log.warning("MQTT connection lost", extra={"client": self.settings.client_id, "why": str(error)})
+                    log.warning("MQTT connection lost", extra={"client": self.settings.client_id, "error": str(error)})
                 ceiling = min(
                     self.settings.reconnect_cap_s, self.settings.reconnect_base_s * slow * 2.0 ** min(failures, 16)
                 )
@@ -80,8 +81,8 @@ class MqttConnection:
                 raise
 
     async def _serve(self) -> None:
-        """One connection from socket to loss; always ends by raising."""
-        # Every attempt has its own number: one may fail after it has handed over messages.
+        """Serve one connection from socket to loss; always ends by raising."""
+        # Every attempt has its own number: one may fail after its messages have gone to `on_messages`.
         self.generation += 1
         wire = MqttWire(
             self.settings,
@@ -105,8 +106,8 @@ class MqttConnection:
                 wire.abort()
         self.stats.connects += 1
         self._agreed(wire.session)
-        if self._holds:
-            wire.hold(True)
+        if self._pauses:
+            wire.pause(True)
         self._up.set()
         log.info(
             "MQTT connection up",
@@ -130,9 +131,9 @@ class MqttConnection:
     def _check_granted(self, codes: Sequence[mqtt5.SubAckReasonCode]) -> None:
         if len(codes) != len(self._subscriptions):
             self.stats.lost["violation"] += 1
-            raise ProtocolViolation("SUBACK answers another number of filters than was asked for")
+            raise ProtocolViolation("SUBACK answers another number of filters than SUBSCRIBE named")
         for wanted, code in zip(self._subscriptions, codes, strict=True):
-            # A lower QoS than asked for would lose messages without a word.
+            # A lower QoS than requested would lose messages silently.
             if int(code) >= 128 or int(code) < min(int(wanted.max_qos), int(mqtt5.QoS.AT_LEAST_ONCE)):
                 self.stats.lost["refused"] += 1
                 raise PeerRefused(f"subscription refused: {wanted.pattern}: {code.name.lower()}")
@@ -165,7 +166,7 @@ class MqttConnection:
     # -- the caller's side -----------------------------------------------------------------------------------
 
     def acknowledge(self, generation: int, packet_ids: Sequence[int]) -> int:
-        """Acknowledge messages of connection `generation`; of an older one it is without effect.
+        """Acknowledge messages of connection `generation`; no effect for an older one.
 
         Returns how many PUBACKs left: fewer if earlier messages are still to be acknowledged, more if they now are.
         """
@@ -182,26 +183,26 @@ class MqttConnection:
         return len(acks) // PUBACK_BYTES
 
     def drop(self) -> None:
-        """Give the connection up and make it anew: the broker sends again what was not acknowledged."""
+        """Drop the connection and reconnect: the broker sends unacknowledged messages again."""
         if self._wire is not None:
             self.stats.lost["closed"] += 1
             self._wire.abort()
 
     def pause_reading(self) -> None:
         """Stop reading from the socket until `resume_reading`; the two nest."""
-        self._holds += 1
+        self._pauses += 1
         if self._wire is not None:
-            self._wire.hold(True)
+            self._wire.pause(True)
 
     def resume_reading(self) -> None:
-        self._holds -= 1
-        if self._wire is not None and not self._holds:
-            self._wire.hold(False)
+        self._pauses -= 1
+        if self._wire is not None and not self._pauses:
+            self._wire.pause(False)
 
     async def publish(self, messages: Sequence[OutMessage], *, deadline_mono_ms: int) -> list[PublishOutcome]:
-        """Publish pipelined within the window; returns one outcome per message, at the latest at the deadline.
+        """Publish pipelined within the window; returns one outcome per message, at the deadline at the latest.
 
-        QoS 0 messages that were written stay UNKNOWN: nobody acknowledges them.
+        Written QoS 0 messages stay UNKNOWN: nobody acknowledges them.
         """
         finished = asyncio.Event()
         batch = Batch(len(messages), finished.set)
@@ -222,7 +223,7 @@ class MqttConnection:
         return list(batch.outcomes)
 
     async def _pour(self, wire: MqttWire, messages: Sequence[OutMessage], batch: Batch) -> None:
-        """Write chunk by chunk, giving the loop a turn in between and waiting where window or socket are full."""
+        """Write chunk by chunk, with a turn of the loop in between; wait while window or socket are full."""
         sent = 0
         while sent < len(messages) and wire.session.state is MqttState.CONNECTED:
             room = min(wire.session.room, CHUNK, len(messages) - sent)

@@ -1,7 +1,7 @@
 """One MQTT 5 connection as a sans-I/O state machine on the `mqtt5` codec: bytes in, messages and bytes out.
 
-Limits are refused from the fixed header, before a packet is buffered. QoS 0 and 1 only. The caller acknowledges;
-PUBACKs leave in the order the messages came (MQTT 5.0, 4.6), earlier ones holding later ones back.
+The session refuses an oversized packet by its fixed header, before it is buffered. QoS 0 and 1 only. The caller
+acknowledges; PUBACKs leave in the order the messages came (MQTT 5.0, 4.6), so a missing one delays all later ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ QOS_1 = 0x02
 
 
 class MqttState(Enum):
-    """Life of one connection."""
+    """States of one connection."""
 
     NEW = auto()
     CONNECTING = auto()
@@ -48,15 +48,17 @@ ALLOWED: dict[MqttState, tuple[type, ...]] = {
 
 
 class BrokerViolation(ProtocolViolation):
-    """The broker broke the protocol or a limit; `code` is what it is told in DISCONNECT."""
+    """The broker broke the protocol or a limit; `code` goes to it in DISCONNECT."""
 
-    def __init__(self, why: str, code: mqtt5.DisconnectReasonCode = mqtt5.DisconnectReasonCode.PROTOCOL_ERROR) -> None:
-        super().__init__(why)
+    def __init__(
+        self, message: str, code: mqtt5.DisconnectReasonCode = mqtt5.DisconnectReasonCode.PROTOCOL_ERROR
+    ) -> None:
+        super().__init__(message)
         self.code = code
 
 
 class PublishOutcome(Enum):
-    """What is known of a published message, worst first."""
+    """The known outcome of a published message, worst first."""
 
     REFUSED = "refused"
     NOT_SENT = "not_sent"
@@ -77,7 +79,7 @@ class OutMessage:
 
 
 class Batch:
-    """Outcomes of messages published together; `done` is called once, when none is open."""
+    """Outcomes of messages published together; the session calls `done` once, when none is open."""
 
     __slots__ = ("done", "open", "outcomes")
 
@@ -89,7 +91,7 @@ class Batch:
 
 @dataclass(slots=True)
 class AgreedLimits:
-    """What both sides agreed on in CONNECT and CONNACK."""
+    """The limits that both sides agreed on in CONNECT and CONNACK."""
 
     in_flight_max: int = 0
     server_receive_max: int = 0
@@ -99,7 +101,7 @@ class AgreedLimits:
 
 
 class MqttSession:
-    """State of one connection; made anew for each. `rx_*`/`tx_*` count packets."""
+    """State of one connection; each connection has a new one. `rx_*`/`tx_*` count packets."""
 
     def __init__(self, settings: MqttSettings, *, will: mqtt5.Will | None = None) -> None:
         self._settings = settings
@@ -121,7 +123,7 @@ class MqttSession:
     # -- opening ---------------------------------------------------------------------------------------------
 
     def connect(self) -> bytes:
-        """CONNECT; the session of an earlier connection is resumed where the broker still has it."""
+        """CONNECT; the broker resumes the session of an earlier connection if it still has it."""
         s = self._settings
         self.state = MqttState.CONNECTING
         return mqtt5.ConnectPacket(
@@ -137,14 +139,14 @@ class MqttSession:
         ).write()
 
     def subscribe(self, filters: Sequence[mqtt5.TopicFilter]) -> bytes:
-        self._subscribe_id = self._take_id()
+        self._subscribe_id = self._next_free_id()
         return mqtt5.SubscribePacket(self._subscribe_id, list(filters)).write()
 
     # -- receiving -------------------------------------------------------------------------------------------
 
     def receive(self, view: memoryview) -> tuple[int, list[mqtt5.PublishPacket], list[int]]:
-        """Take what is whole in `view`; returns the bytes used, the messages in it and the packet ids of those that
-        want an acknowledgement (QoS 1), in order.
+        """Parse the whole packets in `view`; returns the bytes used, the messages, and the packet ids of those that
+        need an acknowledgement (QoS 1), in order.
 
         Raises BrokerViolation when the broker breaks the protocol or a limit; the connection is then unusable.
         """
@@ -156,9 +158,9 @@ class MqttSession:
         packet_max = self._settings.max_packet_bytes
         while offset < end:
             first = view[offset]
-            # A plain PUBACK (4 bytes, reason success) is most of what answers a burst of commands: no codec for it.
+            # Most answers to a burst of commands are plain PUBACKs (4 bytes, reason success): parsed without the codec.
             if first == PUBACK and connected and end - offset >= 4 and view[offset + 1] == 2:
-                self._settle(view[offset + 2] << 8 | view[offset + 3], 0)
+                self._resolve(view[offset + 2] << 8 | view[offset + 3], 0)
                 offset += 4
                 continue
             try:
@@ -175,13 +177,13 @@ class MqttSession:
                 ) from error
             if used > packet_max:
                 raise oversized(used)
-            # The first byte tells a PUBLISH and its QoS without asking the codec's object.
+            # The first byte has a PUBLISH's kind and QoS: cheaper than the codec's object.
             offset += used
             if first & 0xF0 == PUBLISH and connected:
                 if first & QOS_BITS:
                     if first & QOS_BITS != QOS_1:
                         raise BrokerViolation(
-                            "a QoS 2 message was never asked for", mqtt5.DisconnectReasonCode.QOS_NOT_SUPPORTED
+                            "the broker sent a QoS 2 message", mqtt5.DisconnectReasonCode.QOS_NOT_SUPPORTED
                         )
                     packet_ids.append(packet.packet_id)
                 messages.append(packet)
@@ -211,7 +213,7 @@ class MqttSession:
             raise BrokerViolation(f"{type(packet).__name__} while {self.state.name.lower()}")
         match packet:
             case mqtt5.PubAckPacket():
-                self._settle(packet.packet_id, int(packet.reason_code))
+                self._resolve(packet.packet_id, int(packet.reason_code))
             case mqtt5.ConnAckPacket():
                 self._accepted(packet)
             case mqtt5.SubAckPacket():
@@ -243,8 +245,8 @@ class MqttSession:
     # -- acknowledging ---------------------------------------------------------------------------------------
 
     def acknowledge(self, packet_ids: Sequence[int]) -> bytes:
-        """PUBACKs for `packet_ids`; one that is out of order waits until those before it are acknowledged, one that
-        is not outstanding has no effect."""
+        """PUBACKs for `packet_ids`. An id out of order waits until those before it are acknowledged; one that is not
+        outstanding has no effect."""
         count, start = len(packet_ids), self._acked_to
         if not self._early and self._received[start : start + count] == packet_ids:
             ready = list(packet_ids)
@@ -265,8 +267,8 @@ class MqttSession:
 
     @property
     def overrun(self) -> bool:
-        """Whether the broker has sent more than our receive maximum allows. mosquitto 2.0 does with a backlog once
-        the first PUBACK is there; to break off then would never end, so the connection stops reading instead."""
+        """Whether the broker has sent more than our receive maximum allows. mosquitto 2.0 does so with a backlog after
+        the first PUBACK; a disconnect would repeat that for ever, so the connection stops reading instead."""
         return len(self._received) - self._acked_to > self._settings.receive_max
 
     # -- publishing ------------------------------------------------------------------------------------------
@@ -284,7 +286,7 @@ class MqttSession:
         packet_class, at_least_once, at_most_once = mqtt5.PublishPacket, mqtt5.QoS.AT_LEAST_ONCE, mqtt5.QoS.AT_MOST_ONCE
         for i in range(first, first + count):
             message = messages[i]
-            packet_id = self._take_id() if message.qos else None
+            packet_id = self._next_free_id() if message.qos else None
             try:
                 wire = packet_class(
                     message.topic,
@@ -310,7 +312,7 @@ class MqttSession:
             out.append(wire)
         return out
 
-    def _settle(self, packet_id: int, reason: int) -> None:
+    def _resolve(self, packet_id: int, reason: int) -> None:
         entry = self._in_flight.pop(packet_id, None)
         if entry is None:
             raise BrokerViolation(f"PUBACK for packet {packet_id}, which is not in flight")
@@ -326,7 +328,7 @@ class MqttSession:
         if not batch.open:
             batch.done()
 
-    def _take_id(self) -> int:
+    def _next_free_id(self) -> int:
         in_flight, packet_id = self._in_flight, self._next_id
         while packet_id in in_flight or packet_id == self._subscribe_id:
             packet_id = packet_id % MAX_PACKET_ID + 1
@@ -340,7 +342,7 @@ class MqttSession:
         return mqtt5.DisconnectPacket(reason_code=reason).write()
 
     def lost(self) -> None:
-        """The connection is gone: what was in flight stays UNKNOWN and is not sent again."""
+        """Handle the loss of the connection: messages in flight stay UNKNOWN and are not sent again."""
         self.state = MqttState.CLOSED
         batches = {id(batch): batch for batch, _ in self._in_flight.values()}
         self._in_flight.clear()
@@ -355,7 +357,7 @@ def oversized(length: int) -> BrokerViolation:
 
 
 def is_codec_panic(error: BaseException) -> bool:
-    """Whether the codec's native code gave up: it does on text that is not UTF-8. Its class is not importable."""
+    """Whether the codec's native code panicked: it does on text that is not UTF-8. Its class is not importable."""
     return type(error).__name__ == "PanicException"
 
 

@@ -1,4 +1,4 @@
-"""Settings of one MQTT connection."""
+"""Defines and checks the settings of one MQTT connection."""
 
 import ipaddress
 from pathlib import Path
@@ -11,10 +11,10 @@ DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class MqttSettings(BaseModel):
-    """Where the broker is and how it is spoken to. `mqtts` verifies the server against `ca_file` or the system's CAs.
+    """The broker's address and how to talk to it. `mqtts` verifies the server against `ca_file` or the system's CAs.
 
     `receive_max`: QoS 1 messages the broker may have unacknowledged towards us; `in_flight_max`: ours towards it;
-    `read_buffer_bytes`: most that is read at once; `read_budget_bytes`: most that is read per turn of the loop.
+    `read_buffer_bytes`: the most to read at once; `read_budget_bytes`: the most to read per turn of the loop.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,8 +44,8 @@ class MqttSettings(BaseModel):
 
     @property
     def port(self) -> int:
-        parts = urlsplit(self.url)
-        return parts.port or DEFAULT_PORTS[parts.scheme]
+        url = urlsplit(self.url)
+        return url.port or DEFAULT_PORTS[url.scheme]
 
     @property
     def tls(self) -> bool:
@@ -53,12 +53,12 @@ class MqttSettings(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> "MqttSettings":
-        parts = urlsplit(self.url)
+        url = urlsplit(self.url)
         try:
-            _ = parts.port
+            _ = url.port
         except ValueError as error:
             raise ValueError(f"url: {error}") from error
-        if parts.username or parts.password:
+        if url.username or url.password:
             raise ValueError("url: credentials do not belong here; use username and password")
         if not self.host:
             raise ValueError("url: no host")

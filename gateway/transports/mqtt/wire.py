@@ -1,4 +1,4 @@
-"""The socket side of one connection: bounded reads, a watch for half-open peers, writes that respect the socket."""
+"""The socket side of one connection: bounds reads, detects half-open peers, pauses writes when the socket is full."""
 
 import asyncio
 from collections import deque
@@ -28,7 +28,7 @@ _REFUSALS = frozenset(
 )
 
 OnMessages = Callable[[int, list[mqtt5.PublishPacket], list[int]], None]
-"""Generation, messages of one read, packet ids of those that want an acknowledgement (in order)."""
+"""Generation, messages of one read, packet ids of those that need an acknowledgement (in order)."""
 
 
 @dataclass(slots=True)
@@ -49,9 +49,10 @@ class ConnectionStats:
 
 
 class MqttWire(asyncio.BufferedProtocol):
-    """One connection, from socket to loss. `opened`, `subscribed` and `lost` tell how far it is and raise why it ended.
+    """One connection, from socket to loss. The futures `opened` and `subscribed` complete, or raise like `lost` the
+    error that ended the connection.
 
-    `on_accepted` is called with the broker's CONNACK, before the first messages are handed to `on_messages`.
+    It calls `on_accepted` on the broker's CONNACK, before the first `on_messages`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class MqttWire(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._end = 0
         self._turn_bytes = 0
-        self._held = False
+        self._paused = False
         self._resting = False
         self._overrun = False
         self.full = False
@@ -98,7 +99,7 @@ class MqttWire(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._last_rx = self._clock.mono_ms()
         self.send([self.session.connect()])
-        self._watch()
+        self._check_keepalive()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view[self._end : self._end + self._settings.read_buffer_bytes]
@@ -133,10 +134,12 @@ class MqttWire(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
             closing = self.session.closing
-            taken = closing is not None and closing.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
-            self._stats.lost["taken_over" if taken else "closed"] += 1
-            why = f"the broker said {closing.reason_code.name.lower()}" if closing is not None else str(exc or "closed")
-            self._end_with(PeerRefused(why) if taken else LinkDown(why))
+            taken_over = closing is not None and closing.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
+            self._stats.lost["taken_over" if taken_over else "closed"] += 1
+            text = (
+                f"the broker said {closing.reason_code.name.lower()}" if closing is not None else str(exc or "closed")
+            )
+            self._end_with(PeerRefused(text) if taken_over else LinkDown(text))
         self._finish()
 
     def pause_writing(self) -> None:
@@ -165,11 +168,11 @@ class MqttWire(asyncio.BufferedProtocol):
             self._close()
 
     def _rest(self, nbytes: int) -> None:
-        """Give the loop its turn: one ready socket may otherwise be read many times in a row."""
+        """Give the loop a turn: it may otherwise read one ready socket many times in a row."""
         if not self._turn_bytes:
             self._loop.call_soon(self._new_turn)
         self._turn_bytes += nbytes
-        if self._turn_bytes >= self._settings.read_budget_bytes and not self._resting and not self._held:
+        if self._turn_bytes >= self._settings.read_budget_bytes and not self._resting and not self._paused:
             self._resting = True
             self._set_reading()
 
@@ -179,13 +182,13 @@ class MqttWire(asyncio.BufferedProtocol):
             self._resting = False
             self._set_reading()
 
-    def hold(self, on: bool) -> None:
-        self._held = on
+    def pause(self, on: bool) -> None:
+        self._paused = on
         self._last_rx = self._clock.mono_ms()
         self._set_reading()
 
     def relieve(self) -> None:
-        """Read on after an overrun, once enough is acknowledged."""
+        """Resume reading after an overrun, once enough is acknowledged."""
         if self._overrun and not self.session.overrun:
             self._overrun = False
             self._last_rx = self._clock.mono_ms()
@@ -195,17 +198,17 @@ class MqttWire(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._held or self._resting or self._overrun:
+        if self._paused or self._resting or self._overrun:
             transport.pause_reading()
         else:
             transport.resume_reading()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
-    def send(self, parts: Sequence[bytes]) -> None:
-        if self._transport is not None and any(parts):
+    def send(self, packets: Sequence[bytes]) -> None:
+        if self._transport is not None and any(packets):
             self._last_tx = self._clock.mono_ms()
-            self._transport.write(b"".join(parts))
+            self._transport.write(b"".join(packets))
 
     async def wait_room(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -225,13 +228,13 @@ class MqttWire(asyncio.BufferedProtocol):
                 if not waiter.done():
                     waiter.set_result(None)
 
-    # -- watching --------------------------------------------------------------------------------------------
+    # -- keepalive -------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Every quarter keepalive: ping when idle for half of one, give up when nothing came for 1.25 of one."""
+    def _check_keepalive(self) -> None:
+        """Every quarter keepalive: ping when idle for half of one, abort when nothing came for 1.25 of one."""
         keepalive = self.session.limits.keepalive_s or self._settings.keepalive_s
         now, span = self._clock.mono_ms(), keepalive * 1000
-        if self._held or self._overrun:
+        if self._paused or self._overrun:
             self._last_rx = now
         if now - self._last_rx >= 1.25 * span:
             self._stats.lost["keepalive"] += 1
@@ -240,14 +243,14 @@ class MqttWire(asyncio.BufferedProtocol):
             return
         if self.session.state is MqttState.CONNECTED and now - min(self._last_rx, self._last_tx) >= span // 2:
             self.send([PINGREQ])
-        self._timer = self._loop.call_later(keepalive / 4, self._watch)
+        self._timer = self._loop.call_later(keepalive / 4, self._check_keepalive)
 
     # -- ending ----------------------------------------------------------------------------------------------
 
     def _violated(self, error: BrokerViolation) -> None:
         self._stats.lost["oversized" if error.code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE else "violation"] += 1
         self._end_with(error)
-        self._part(error.code)
+        self._disconnect(error.code)
 
     def _end_with(self, error: GatewayError) -> None:
         for future in (self.opened, self.subscribed, self.lost):
@@ -263,10 +266,10 @@ class MqttWire(asyncio.BufferedProtocol):
 
     def goodbye(self) -> None:
         self._end_with(LinkDown("closed here"))
-        self._part(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)
+        self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)
 
-    def _part(self, reason: mqtt5.DisconnectReasonCode) -> None:
-        """Tell the broker why and close."""
+    def _disconnect(self, reason: mqtt5.DisconnectReasonCode) -> None:
+        """Send DISCONNECT with the reason and close."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             self.send([self.session.disconnect(reason)])
@@ -274,7 +277,7 @@ class MqttWire(asyncio.BufferedProtocol):
         self._finish()
 
     def _close(self) -> None:
-        """Close when all is written; a broker that does not read is not waited for."""
+        """Close when all is written; do not wait for a broker that does not read."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.close()
@@ -289,6 +292,6 @@ class MqttWire(asyncio.BufferedProtocol):
 
 
 def _seen(future: "asyncio.Future[None]") -> None:
-    """Mark a future's exception as looked at: not every loss has somebody waiting."""
+    """Mark a future's exception as retrieved: perhaps nobody waits for this loss."""
     if not future.cancelled():
         future.exception()

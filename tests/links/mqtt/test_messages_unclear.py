@@ -29,7 +29,7 @@ class Rig:
         for name in ("home-1", "home-2"):
             self.fleet.register(home(name, profile="reference-mqtt"), codec.facts)
         self.fleet.register(home("other", profile="another"), codec.facts)
-        with patch("gateway.links.mqtt.messages.Connection", Wire):
+        with patch("gateway.links.mqtt.messages.MqttConnection", Wire):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
                 codecs=[codec], fleet=self.fleet, clock=self.clock,

@@ -73,7 +73,7 @@ class Way:
         codec = reference()
         for device in ENROLLED:
             self.fleet.register(device, codec.facts)
-        with patch("gateway.links.mqtt.messages.Connection", Road):
+        with patch("gateway.links.mqtt.messages.MqttConnection", Road):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),
                 codecs=[codec], fleet=self.fleet, clock=self.clock,

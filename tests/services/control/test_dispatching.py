@@ -219,7 +219,7 @@ async def test_dispatch_opt_out_ends_by_itself_and_the_journal_forgets_it() -> N
     await world.go(40)
     assert world.homes.battery_w[1] > 1_000
     assert ExclusionLifted(id="short") in world.journal.kept
-    assert world.journal.load().holds == ()
+    assert world.journal.load().exclusions == ()
 
 
 async def test_dispatch_storm_keeps_energy_and_lets_charging_go_on() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.domain.fleet.device import Device
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import ControlEnded, ControlTaken, DeviceEnrolled, PriorRestored, PriorSaved
+from gateway.ports.journal import ControlEnded, ControlTaken, DeviceRegistered, PriorRestored, PriorSaved
 from gateway.services.control.metrics import control_samples
 from tests.builders.fakes import MemoryJournal, home
 from tests.scenes.world import World
@@ -16,7 +16,7 @@ NOT_INSTALLED = "profile is not installed"
 
 async def journal_of(*devices: Device, controlled: tuple[str, ...] = (), saved: tuple[str, ...] = ()) -> MemoryJournal:
     journal = MemoryJournal()
-    await journal.commit([DeviceEnrolled(device=device) for device in devices])
+    await journal.commit([DeviceRegistered(device=device) for device in devices])
     await journal.commit([ControlTaken(devices=tuple(map(DeviceId, controlled)), event=EventId("e"))])
     await journal.commit([PriorSaved(device=DeviceId(name), settings={"mode": 1.0}) for name in saved])
     return journal

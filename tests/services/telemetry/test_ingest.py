@@ -38,7 +38,7 @@ class MemoryLog:
         if self.failing:
             raise StorageError("interval log: disk full")
         self.records += [entry.record for entry in entries]
-        self.closes += sum(len(entry.closes) for entry in entries)
+        self.closes += sum(len(entry.records) for entry in entries)
         return len(entries)
 
 

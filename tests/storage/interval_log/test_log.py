@@ -59,7 +59,7 @@ def closes(numbers: Sequence[int], *, revision: int = 1, charge_wh: float = 1.5,
 
 
 def entry(record: int, *numbers: int, ids: Sequence[str] = ("bat-0",), **more: float) -> Unlogged:
-    return Unlogged(record=record, closes=closes(numbers, **more), ids=ids)  # type: ignore[arg-type]
+    return Unlogged(record=record, records=closes(numbers, **more), ids=ids)  # type: ignore[arg-type]
 
 
 def numbers(rows: Sequence[IntervalRecord]) -> list[int]:
@@ -196,12 +196,12 @@ async def test_log_cursors_survive_a_restart_and_damage_starts_over(tmp_path: Pa
     async with IntervalLog(tmp_path, clock=clock) as log:
         assert await log.position_of("mqtt") == Position()
         await log.save_position("mqtt", Position(live=Cursor(3, 9)), [PARKED])
-        await log.save_position("mqtt", LEFT_BEHIND, taken=[(1, "other", 1)])
+        await log.save_position("mqtt", LEFT_BEHIND, unparked=[(1, "other", 1)])
     async with IntervalLog(tmp_path, clock=clock) as log:
         assert await log.position_of("mqtt") == LEFT_BEHIND
         assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == [PARKED]
         assert await log.ask(lambda readers: readers.parked_counts("mqtt")) == {"refused": 1}
-        await log.save_position("mqtt", LEFT_BEHIND, taken=[PARKED.identity])
+        await log.save_position("mqtt", LEFT_BEHIND, unparked=[PARKED.identity])
         assert await log.ask(lambda readers: readers.parked("mqtt", 10)) == []
     (tmp_path / "cursors.sqlite").write_bytes(b"not a database at all" * 100)
     async with IntervalLog(tmp_path, clock=clock) as log:
@@ -220,7 +220,7 @@ async def test_log_retention_drops_only_old_files_that_every_reader_has_passed(t
         assert await log.retain(10, ["fast", "slow"]) == 0
         assert await log.retain(2, ["fast", "slow"]) == 2
         assert await log.retain(1, ["fast", "slow", "new"]) == 0
-        assert log.stats.held_files == 2
+        assert log.stats.kept_files == 2
         rows, _ = await log.read((await log.position_of("slow")).live, 10)
         assert numbers(rows) == [2, 3, 4]
         assert await log.retain(0, ["fast"]) == 2
@@ -320,7 +320,7 @@ async def test_log_without_room_drops_what_every_reader_has_first_and_counts_wha
         assert await log.retain(1000, ["late"], lambda _: 1) == 3
         assert log.stats.dropped_unsent == 20
         assert [record.message for record in caplog.records] == [
-            "interval records were dropped before every receiver had them: no room is left"
+            "interval records were dropped before every receiver had them: the disk budget is used up"
         ]
         rows, _ = await log.read(START, 1000)
         assert numbers(rows) == list(range(400, 500))

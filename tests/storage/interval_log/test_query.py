@@ -47,7 +47,7 @@ def unlogged(record: int, rows: Rows) -> Unlogged:
         quality=np.zeros(n, dtype=np.int16),
         hash=np.zeros(n, dtype=np.int64),
     ))  # fmt: skip
-    return Unlogged(record=record, closes=closes, ids=IDS)
+    return Unlogged(record=record, records=closes, ids=IDS)
 
 
 def names(directory: Path) -> list[str]:

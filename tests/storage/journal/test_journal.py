@@ -23,7 +23,7 @@ from gateway.ports.journal import (
     Change,
     ControlEnded,
     ControlTaken,
-    DeviceEnrolled,
+    DeviceRegistered,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -165,10 +165,10 @@ async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) 
     journal, _ = place.open()
     decided = event(place.clock)
     changes: list[Change] = [
-        DeviceEnrolled(device=device("a")),
-        DeviceEnrolled(device=device("b")),
-        DeviceEnrolled(device=device("c", connection=POLLED, experimental=True)),
-        DeviceEnrolled(device=device("d", connection=DeviceConnection(url=""))),
+        DeviceRegistered(device=device("a")),
+        DeviceRegistered(device=device("b")),
+        DeviceRegistered(device=device("c", connection=POLLED, experimental=True)),
+        DeviceRegistered(device=device("d", connection=DeviceConnection(url=""))),
         PriorSaved(device=DeviceId("b"), settings={"mode": 1.0}),
         PriorSaved(device=DeviceId("c"), settings=SETTINGS),
         PriorRestored(device=DeviceId("b")),
@@ -197,13 +197,13 @@ async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) 
 
 async def test_journal_enrolled_again_states_the_reserve_anew_and_lowers_none(place: Reopened) -> None:
     journal, _ = place.open()
-    await journal.commit([DeviceEnrolled(device=device("a")), DeviceEnrolled(device=device("b"))])
+    await journal.commit([DeviceRegistered(device=device("a")), DeviceRegistered(device=device("b"))])
     await journal.commit(
         [ReserveChanged(devices=(DeviceId("a"), DeviceId("b")), reserve_pct=(50.0, 60.0), source="owner")]
     )
     # Made up before its owner raised the reserve on the device, and durable after that.
-    await journal.commit([DeviceEnrolled(device=device("a", reserve_pct=30.0))])
-    await journal.commit([DeviceEnrolled(device=device("b", reserve_pct=70.0))])
+    await journal.commit([DeviceRegistered(device=device("a", reserve_pct=30.0))])
+    await journal.commit([DeviceRegistered(device=device("b", reserve_pct=70.0))])
     assert [d.reserve_pct for d in place.open()[1].devices] == [50.0, 70.0]
     await place.open()[0].commit([ReserveChanged(devices=(DeviceId("b"),), reserve_pct=(10.0,), source="owner")])
     assert [d.reserve_pct for d in place.open()[1].devices] == [50.0, 10.0]
@@ -211,9 +211,9 @@ async def test_journal_enrolled_again_states_the_reserve_anew_and_lowers_none(pl
 
 async def test_journal_device_enrolled_anew_keeps_its_prior_settings(place: Reopened) -> None:
     journal, _ = place.open()
-    await journal.commit([DeviceEnrolled(device=device("a", connection=POLLED))])
+    await journal.commit([DeviceRegistered(device=device("a", connection=POLLED))])
     await journal.commit([PriorSaved(device=DeviceId("a"), settings=SETTINGS)])
-    await journal.commit([DeviceEnrolled(device=device("a"))])
+    await journal.commit([DeviceRegistered(device=device("a"))])
     _, state = place.open()
     assert (state.devices, state.prior) == ((device("a"),), {DeviceId("a"): SETTINGS})
 
@@ -273,8 +273,8 @@ async def test_journal_failed_transaction_leaves_nothing_behind(shelf: Shelf) ->
     other.execute("CREATE TRIGGER refuse BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END")
     other.close()
     with pytest.raises(StorageError):
-        await journal.commit([DeviceEnrolled(device=device("a")), StopAll(active=True, by="x")])
-    await journal.commit([DeviceEnrolled(device=device("b"))])
+        await journal.commit([DeviceRegistered(device=device("a")), StopAll(active=True, by="x")])
+    await journal.commit([DeviceRegistered(device=device("b"))])
     assert (journal.commits, journal.failures, journal.pending) == (1, 1, 0)
     other = sqlite3.connect(shelf.path)
     other.execute("DROP TRIGGER refuse")
@@ -323,7 +323,7 @@ async def test_journal_audit_names_few_of_many_devices(shelf: Shelf) -> None:
 async def test_journal_whole_fleet_goes_in_and_out_in_a_few_statements(shelf: Shelf) -> None:
     journal, _ = shelf.open()
     fleet = names(100_000)
-    await journal.commit([DeviceEnrolled(device=device(name)) for name in fleet[:10_000]])
+    await journal.commit([DeviceRegistered(device=device(name)) for name in fleet[:10_000]])
     await journal.commit([ControlTaken(devices=fleet, event=EventId("e1"))])
     journal, state = shelf.open()
     assert len(state.devices) == 10_000
@@ -389,7 +389,7 @@ async def test_journal_of_version_1_is_brought_forward_with_all_it_holds(shelf: 
         stopped=True, prior={},
     )  # fmt: skip
     await journal.commit([PriorSaved(device=DeviceId("a"), settings=SETTINGS)])
-    await journal.commit([DeviceEnrolled(device=device("a", connection=POLLED))])
+    await journal.commit([DeviceRegistered(device=device("a", connection=POLLED))])
     _, state = shelf.open()
     assert (state.epoch, state.prior) == (9, {DeviceId("a"): SETTINGS})
     assert state.devices == (device("a", connection=POLLED, reserve_pct=35.0),)
@@ -418,11 +418,11 @@ def test_journal_of_version_2_is_brought_forward_with_its_events(shelf: Shelf) -
     (event,) = state.events
     assert event.request.target == power(None, charge=True)
     assert (event.request.legs, event.request.voluntary, event.request.reserve_pct) == ((), True, 0.0)
-    assert (state.states, state.holds, state.quarantined) == ({}, (), {})
+    assert (state.states, state.exclusions, state.quarantined) == ({}, (), {})
     assert not state.devices[0].fuse_protected
 
 
-HOLD = Exclusion(
+STORM = Exclusion(
     id="h1", reason="opt_out", group=TargetGroup(ids=(DeviceId("a"),)), from_ms=5, until_ms=None, event=EventId("e1"),
     by="owner",
 )  # fmt: skip
@@ -453,14 +453,14 @@ async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: R
     journal, _ = place.open()
     await journal.commit([
         event(place.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE),
-        ExclusionSet(hold=HOLD), ExclusionSet(hold=replace(HOLD, id="h2")), ExclusionLifted(id="h2"),
+        ExclusionSet(exclusion=STORM), ExclusionSet(exclusion=replace(STORM, id="h2")), ExclusionLifted(id="h2"),
         Quarantined(names=("a", "product:p"), reason="wrong_sign"), Quarantined(names=("a",), reason="again"),
         Trusted(names=("product:p",)),
         delivered(place.clock, "e1", 2), delivered(place.clock, "e1", 1), delivered(place.clock, "e2", 1),
     ])  # fmt: skip
     journal, state = place.open()
     assert state.states == {EventId("e1"): (1, EventState.ACTIVE)}
-    assert state.holds == (HOLD,)
+    assert state.exclusions == (STORM,)
     assert state.quarantined == {"a": "wrong_sign"}
     past = await journal.delivered(EventId("e1"))
     assert [(found.occurrence_ms, found.devices, found.ended_ms) for found in past] == [

@@ -54,9 +54,9 @@ def test_record_of_the_first_version_is_read_with_what_it_lacks_unknown() -> Non
     assert step.batch is not None
     assert np.isnan(step.batch.grid_w).all()
     assert step.batch.charge_wh.tolist() == BATCH.charge_wh.tolist()
-    assert step.closes.charge_wh.tolist() == closes.charge_wh.tolist()
-    assert step.closes.quality.tolist() == [0] * len(closes)
-    assert np.isnan(step.closes.soc_start_pct).all()
+    assert step.records.charge_wh.tolist() == closes.charge_wh.tolist()
+    assert step.records.quality.tolist() == [0] * len(closes)
+    assert np.isnan(step.records.soc_start_pct).all()
 
 
 @pytest.mark.parametrize("kind", [Kind.BATCH, 99])
@@ -81,12 +81,12 @@ def test_record_of_a_repair_and_of_terms_comes_back_as_it_was() -> None:
         record = record_at(memoryview(frame(kind, 1, 1, parts)), 0)
         assert record is not None
         step = read_step(record)
-        assert same_records(step.closes, cut)
+        assert same_records(step.records, cut)
         if step.repair is not None:
             assert step.repair.start_ms.tolist() == [60_000, 120_000]
             assert same_records(step.repair.bases, closes)
-        if step.terms is not None:
-            assert step.terms.length_s.tolist() == [180]
-        assert (step.repair is not None, step.terms is not None, step.batch is not None) == (
+        if step.config is not None:
+            assert step.config.length_s.tolist() == [180]
+        assert (step.repair is not None, step.config is not None, step.batch is not None) == (
             kind is Kind.REPAIR, kind is Kind.TERMS, kind is Kind.BATCH,
         )  # fmt: skip

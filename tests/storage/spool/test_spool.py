@@ -194,7 +194,7 @@ async def main(directory):
     payloads = [bytes(r.payload) for r in scan if r.kind is Kind.NAMES]
     assert payloads == [b"%04d" % i * 250 for i in range(10)]
     assert not scan.torn_bytes and not scan.corrupt
-    print("authority")
+    print("held")
 
 asyncio.run(main(Path(sys.argv[1])))
 """
