@@ -41,8 +41,8 @@ def configuration(
             "fleet_w_per_s": round(fleet_w_per_s),
             "release_spread_s": release_spread_s,
             "availability_s": 15,
-            # whoever is below the reserve is charged, but not for as long as the verdict would have to wait
-            "upkeep": {"recovery_s": 20},
+            # batteries below the reserve charge up to it, but for a time that the verdict can wait for
+            "maintenance": {"recovery_s": 20},
         },
     }
     # YAML is a superset of JSON.

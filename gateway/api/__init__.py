@@ -1,1 +1,1 @@
-"""The HTTP surface: REST, metrics, health."""
+"""The HTTP interface: REST, metrics, health."""

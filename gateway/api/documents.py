@@ -25,7 +25,8 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
     schemas: dict[str, Any] = {}
     platform = {
         "platform.dispatch": {
-            "address": DISPATCH_TOPIC, "action": "receive", "summary": "A dispatch event, here only.",
+            "address": DISPATCH_TOPIC, "action": "receive",
+            "summary": "A dispatch event; events on other topics are ignored.",
             "payload": _payload(EventBody, schemas),
         },
         "platform.answers": {
@@ -37,11 +38,11 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         },
         "platform.deliveries": {
             "address": REPORT_TOPICS["deliveries"], "action": "send", "payload": _payload(DeliveryReport, schemas),
-            "summary": "Delivery records that have changed; the newest of an id counts.",
+            "summary": "Delivery records that changed; the newest record of an id counts.",
         },
         "platform.events": {
             "address": REPORT_TOPICS["events"], "action": "send", "payload": _payload(EventReport, schemas),
-            "summary": "Events that run, every few seconds.",
+            "summary": "Running events, every few seconds.",
         },
         "platform.availability": {
             "address": REPORT_TOPICS["availability"], "action": "send",
@@ -49,11 +50,11 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         },
         "platform.live": {
             "address": REPORT_TOPICS["live"], "action": "send", "payload": _payload(LiveReport, schemas),
-            "summary": "The newest readings, where they are asked for; expendable.",
+            "summary": "The newest readings, if configured; some may be lost.",
         },
         "platform.intervals": {
             "address": INTERVAL_TOPIC, "action": "send", "payload": _payload(IntervalBody, schemas),
-            "summary": "One interval record; identity is (device, start, revision).",
+            "summary": "One interval record, identified by (device, start, revision).",
         },
     }  # fmt: skip
     return {

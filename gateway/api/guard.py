@@ -23,8 +23,8 @@ BODY_KINDS: Mapping[str, tuple[str, ...]] = {"/v1/devices": tuple(IMPORT_FORMS)}
 
 
 def guard(token: SecretStr | None) -> Middleware:
-    """Refuse who may not ask, as an HTTPException with the reason. Without a token only requests that name loopback are
-    served (no DNS rebinding)."""
+    """Refuse a request that is not allowed, as an HTTPException with the reason. Without a token only requests that
+    name loopback are served (no DNS rebinding)."""
     wanted = None if token is None else _bytes(f"Bearer {token.get_secret_value()}")
 
     @web.middleware

@@ -9,10 +9,10 @@ from gateway.schemas.event import Identifier, Moment
 
 
 class IntervalBody(Body):
-    """An interval record; identity is (device, start, revision) and the `hash` of its content as it was closed, so that
-    the same identity with another hash is a mistake of somebody's; a higher revision replaces a lower one. Energy in
-    Wh on the AC side, charge and discharge apart; power in W, battery + = discharge, grid + = import; null = unknown,
-    never zero. `quality` names what to know: gap, clock, reset, jump, spread, late, disagrees, drift, cut."""
+    """An interval record. (device, start, revision) identify it and `hash` is that of its content when it closed, so
+    the same identity with another hash is an error; a higher revision replaces a lower one. Energy in Wh on the AC
+    side, charge and discharge apart; power in W, battery + = discharge, grid + = import; null = unknown, never zero.
+    `quality` lists what a reader should know: gap, clock, reset, jump, spread, late, disagrees, drift, cut."""
 
     device: str
     start: str
@@ -56,14 +56,15 @@ class LiveReport(Body):
 
 
 class IntervalList(Body):
-    """A page of intervals by start and device, each at its newest revision; `next` goes on, null at the end."""
+    """A page of intervals by start and device, each with its newest revision; `next` asks for the next page, null =
+    end."""
 
     intervals: list[IntervalBody]
     next: str | None
 
 
 class GapBody(Body):
-    """A run of intervals that are not there, or not whole."""
+    """A run of intervals that are missing or incomplete."""
 
     start: str
     end: str
@@ -72,7 +73,7 @@ class GapBody(Body):
 
 
 class SinkDayBody(Body):
-    """What a sink has of a device's day, by interval."""
+    """How many intervals of a device's day a sink was sent, accepted, refused (by reason) or waits for."""
 
     sent: int
     accepted: int
@@ -81,7 +82,7 @@ class SinkDayBody(Body):
 
 
 class DeviceDayBody(Body):
-    """One line of the completeness ledger; `missing` and `refused` by reason."""
+    """Completeness of one device's day, as counts of intervals; `missing` and `refused` are by reason."""
 
     device: str
     length_s: int
@@ -95,7 +96,7 @@ class DeviceDayBody(Body):
 
 
 class CompletenessList(Body):
-    """A page of the completeness ledger of one UTC day, as far as it is over."""
+    """A page of the completeness of one UTC day, as far as the day is over."""
 
     day: str
     total: int
@@ -104,7 +105,7 @@ class CompletenessList(Body):
 
 
 class SinkState(Body):
-    """A receiver: what it has, what waits, what is parked (by reason) and why it fails, if it does."""
+    """A receiver: records it accepted, records that wait, records parked (by reason), and why it fails, if it does."""
 
     name: str
     accepted: int
@@ -122,9 +123,9 @@ class SinkList(Body):
 
 
 class ResendBody(BaseModel):
-    """Intervals that begin within `[from, to)`, of `devices` and of those with one of `tags` (of all if neither is
-    given), to be sent once more; with `parked` only those that the receiver refused, with `missing` those that it says
-    it lacks, of all devices."""
+    """Intervals to send again: those that begin within `[from, to)`, of `devices` and of devices with one of `tags` (of
+    all devices if neither is given); with `parked` only those that the receiver refused, with `missing` those that it
+    says it lacks, of all devices."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -138,12 +139,12 @@ class ResendBody(BaseModel):
     @model_validator(mode="after")
     def _one_choice(self) -> "ResendBody":
         if sum((self.parked, self.missing, bool(self.devices or self.tags))) > 1:
-            raise ValueError("parked, missing, and devices or tags: one of them at most")
+            raise ValueError("parked, missing, and devices or tags: give at most one of them")
         return self
 
 
 class MissingBody(Body):
-    """What a receiver says it lacks. `device` null: a meter that no device has."""
+    """An interval that a receiver says it lacks; `device` is null for a meter that no device has."""
 
     device: str | None
     meter: str
@@ -155,12 +156,12 @@ class MissingBody(Body):
 
 
 class MissingList(Body):
-    """All that a receiver lacks of a stretch of time."""
+    """Everything that a receiver lacks within a stretch of time."""
 
     missing: list[MissingBody]
 
 
 class ResendReport(Body):
-    """How many records will be sent once more."""
+    """How many records will be sent again."""
 
     marked: int

@@ -9,13 +9,13 @@ from gateway.services.devices.import_rows import DeviceFields
 
 
 class Body(BaseModel):
-    """Unknown members are a bug."""
+    """A body; an unknown member is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Problem(Body):
-    """Why a request was refused: every fault with its place."""
+    """Why the gateway refused a request; `problems` lists every fault with its place."""
 
     error: str
     problems: list[str] = []
@@ -31,7 +31,7 @@ class AnswerBody(Body):
 
 
 class Times(Body):
-    """When a device came to what it is; null = never."""
+    """When a device reached each step; null = never."""
 
     status: str | None
     sent: str | None
@@ -44,12 +44,13 @@ class DeliveryBody(Body):
     """The delivery record of one device within one event; `id` is the same from the grid's signal to the meter.
 
     `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
-    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | excluded. `asked_w` what the
-    event wanted, `allowed_w` what its limits left of it and `limits` which, `written_w` the newest setpoint, `result`
-    the device's answer, `measured_w` what it does, null while it is not measured, and `assumed_w` what it is taken to
-    do then. Energies since it began: `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered,
-    `unmeasured_wh` the part of that which was asked while nobody measured and may have been delivered. Powers in W, + =
-    discharge; null = unknown.
+    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | barred (excluded, from the
+    next release on). `asked_w` is what the event wanted, `allowed_w` what its limits left of it and `limits` which
+    limits those were, `written_w` the newest setpoint, `result` the device's answer. `measured_w` is what the device
+    does, null while there is no reading; `assumed_w` is what it is assumed to do then. Energies since the occurrence
+    began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as delivered, `unmeasured_wh` is the
+    part of that which was asked while there were no readings and may have been delivered. Powers in W, + = discharge;
+    null = unknown.
     """
 
     id: str
@@ -73,7 +74,7 @@ class DeliveryBody(Body):
 
 
 class OccurrenceBody(Body):
-    """An occurrence of an event that is over, and how many devices it has records of."""
+    """An occurrence of an event that is over, and how many devices it has delivery records of."""
 
     start: str
     ended: str
@@ -81,7 +82,7 @@ class OccurrenceBody(Body):
 
 
 class ReboundBody(Body):
-    """What an event's devices take back after it: power (+ = charging) now and at its peak, W; energy, Wh."""
+    """What an event's devices charge again after it: power (+ = charging) now and at its peak, W; energy, Wh."""
 
     power_w: float
     peak_w: float
@@ -90,13 +91,14 @@ class ReboundBody(Body):
 
 class EventStatus(Body):
     """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
-    backup, that of now or of the first leg. `target_w` of now as far as ceilings and energy go, `delivered_w` measured
-    gross AC battery power of the group, `attributed_w` what the event is credited with of it. `assumed_w`: what devices
-    whose readings are missing are taken to give, `unmeasured` how many of them are steered. `unserved_w`: what of the
-    target nobody could be given, and what such devices were given or are taken to give; `shortfall` why, `unmeasured`
-    where nothing but that. `reason` of a rejection. Of one event alone: `members` are a page of its delivery records,
-    those of now or of the newest occurrence unless another is asked for, `next` where the next page begins,
-    `occurrences` those that are over."""
+    backup, as it is now or in the first leg. `target_w` is the target now, after ceilings and energy limits,
+    `delivered_w` the measured gross AC battery power of the group, `attributed_w` the part that is credited to this
+    event. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
+    under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
+    readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
+    cause). `reason` says why the event was rejected. Only the answer for one event has `members`, a page of its
+    delivery records (of now or of the newest occurrence, unless the request names another), `next`, the offset of the
+    next page, and `occurrences`, those that are over."""
 
     id: str
     revision: int
@@ -132,15 +134,15 @@ class EventList(Body):
 
 
 class StopBody(Body):
-    """Whether dispatch is stopped; `by` names who asks."""
+    """Whether dispatch is stopped; `by` names who asked for it."""
 
     active: bool
     by: str = "operator"
 
 
-class HoldBody(Body):
-    """Devices that are kept out of dispatch: `opt_out` by their owners (of one `event`, or of all), `storm` to keep
-    their energy for an outage. `from` absent = from now on, `until` absent = until it is lifted."""
+class ExclusionBody(Body):
+    """Keeps devices out of dispatch: `opt_out` by their owners (of one `event`, or of all), `storm` to keep energy for
+    an outage. `from` absent = from now on, `until` absent = until it is lifted."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -153,7 +155,7 @@ class HoldBody(Body):
     by: Annotated[str, Field(max_length=64)] = "operator"
 
     @model_validator(mode="after")
-    def _fits(self) -> "HoldBody":
+    def _fits(self) -> "ExclusionBody":
         if self.event is not None and self.reason != "opt_out":
             raise ValueError("event: belongs to opt_out")
         if self.since is not None and self.until is not None and self.until <= self.since:
@@ -161,8 +163,8 @@ class HoldBody(Body):
         return self
 
 
-class HoldState(Body):
-    """A hold and whether it holds now."""
+class ExclusionState(Body):
+    """An exclusion, how many devices it names and whether it is in force now."""
 
     id: str
     reason: str
@@ -174,22 +176,22 @@ class HoldState(Body):
     active: bool
 
 
-class HoldList(Body):
-    """Everything that is set."""
+class ExclusionList(Body):
+    """All exclusions."""
 
-    holds: list[HoldState]
+    exclusions: list[ExclusionState]
 
 
 class Quarantine(Body):
-    """Devices (or products, `product:<profile>`) that are not written since they cannot be trusted, and why; `frozen`
-    products of which many devices were lost at once."""
+    """Devices (or products, `product:<profile>`) that get no setpoints because they cannot be trusted, and why.
+    `frozen` are products of which many devices were lost at once."""
 
     quarantined: dict[str, str]
     frozen: list[str]
 
 
 class AvailabilityBody(Body):
-    """A power-duration curve: W that the devices of a group can keep up for `hours`, from now on."""
+    """A power-duration curve: W that the devices of a group can sustain for each of `hours`, from now on."""
 
     group: str
     devices: int
@@ -199,13 +201,13 @@ class AvailabilityBody(Body):
 
 
 class AvailabilityList(Body):
-    """The fleet and every tag."""
+    """The curves of the whole fleet and of every tag."""
 
     groups: list[AvailabilityBody]
 
 
 class DeliveryReport(Body):
-    """Delivery records of an event's `occurrence` (its start) that have changed; `at` when it is told."""
+    """Delivery records of an event's `occurrence` (its start) that changed; `at` is the time of the report."""
 
     event: str
     revision: int
@@ -215,7 +217,7 @@ class DeliveryReport(Body):
 
 
 class EventReport(Body):
-    """Events that run, as they are `at` that time; what is unknown is absent."""
+    """Running events, as they are `at` that time; unknown values are absent."""
 
     at: str
     events: list[EventStatus]
@@ -229,8 +231,8 @@ class AvailabilityReport(Body):
 
 
 class SessionState(Body):
-    """The gateway's connection to a device that it asks: down | connecting | ready | quarantined (what answers is not
-    what was enrolled, so nothing is written), why it is not ready, and the variant of the product that answers."""
+    """The gateway's connection to a device that it polls: down | connecting | ready | quarantined (what answers is not
+    what was registered, so nothing is written), why it is not ready, and the variant of the product that answers."""
 
     state: str
     why: str | None
@@ -238,14 +240,14 @@ class SessionState(Body):
 
 
 class DeviceState(Body):
-    """A device: its enrollment and, where known, its newest reading and what it may do now. `steerable`: it takes
-    setpoints from us; the product can, its operator has not ruled it out, and it is what it is enrolled as. `unclear`:
-    members of its newest reading that are about its safety and are not understood; a word among them (`mode`, `grid`,
-    `locked`, `opt_out`, `faults`, or the whole `message`) keeps it from being steered, a number the directions that
-    rest on it. `reserve_pct` is the reserve that the newest reading tells; the one in force is that of `device`.
-    `authority`: device (the maker's own mode) | controlled | releasing | owner (an owner or maker took it back in
-    mid-event) | no_profile. `held` is its former name, with free and left for device and owner; the next release drops
-    it."""
+    """A device: its registration and, where known, its newest reading and what it does now. `steerable`: it accepts
+    setpoints from the gateway, because the product can, its operator has not ruled it out, and it is what it is
+    registered as. `unclear` lists members of its newest reading that are about its safety and that the gateway does not
+    understand: a word among them (`mode`, `grid`, `locked`, `opt_out`, `faults`, or the whole `message`) keeps the
+    device from being controlled, a number stops the directions that rest on it. `reserve_pct` is the reserve in the
+    newest reading; the reserve in force is that of `device`. `authority` says who has the device: device (the maker's
+    own mode) | controlled | releasing | owner (an owner or maker took it back during an event) | no_profile. `held` is
+    its former name, with free and left for device and owner; the next release drops it."""
 
     device: DeviceFields
     steerable: bool | None
@@ -255,14 +257,14 @@ class DeviceState(Body):
     battery_w: float | None
     reserve_pct: float | None
     authority: str
-    held: str
+    held: Annotated[str, Field(json_schema_extra={"deprecated": True})]
     setpoint_w: int | None
     unclear: list[str] = Field(default_factory=list)
     session: SessionState | None = None
 
 
 class DeviceList(Body):
-    """A page of devices in order of enrollment; `next` is the offset of the next page, null at the end."""
+    """A page of devices in order of registration; `next` is the offset of the next page, null at the end."""
 
     total: int
     next: int | None
@@ -277,14 +279,14 @@ class BadRowBody(Body):
 
 
 class NoteBody(Body):
-    """A row that was imported, and what should be known about it."""
+    """A note about a row that was imported."""
 
     line: int
     note: str
 
 
 class ImportReport(Body):
-    """What an import did. `enrolled` counts devices that were new or changed."""
+    """What an import did; `enrolled` counts devices that were new or changed."""
 
     rows: int
     enrolled: int
@@ -293,15 +295,16 @@ class ImportReport(Body):
     notes: list[NoteBody]
 
 
-class Unenrolled(Body):
-    """Devices that send telemetry and are not enrolled; `seen` their last message."""
+class UnregisteredList(Body):
+    """Devices that send telemetry but are not registered; `seen` is the time of their last message, `messages` counts
+    all of them."""
 
     devices: list[dict[str, str]]
     messages: int
 
 
 class Readiness(Body):
-    """Whether the gateway does its job, and if not, why."""
+    """Whether the gateway is ready to dispatch and to store, and if not, why."""
 
     ready: bool
     reasons: list[str]

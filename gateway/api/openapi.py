@@ -1,7 +1,8 @@
-"""The OpenAPI document of the REST surface, made from the bodies."""
+"""The OpenAPI document of the REST interface, made from the bodies."""
 
 from typing import Any
 
+from gateway import former_names
 from gateway.api.interval_models import CompletenessList, IntervalList, MissingList, ResendBody, ResendReport, SinkList
 from gateway.api.models import (
     AnswerBody,
@@ -10,31 +11,34 @@ from gateway.api.models import (
     DeviceState,
     EventList,
     EventStatus,
-    HoldBody,
-    HoldList,
-    HoldState,
+    ExclusionBody,
+    ExclusionList,
+    ExclusionState,
     ImportReport,
     Problem,
     Quarantine,
     Readiness,
     StopBody,
-    Unenrolled,
+    UnregisteredList,
 )
 from gateway.schemas.event import EventBody
 from gateway.services.devices.import_rows import DeviceRow
 
 
 def openapi(version: str) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the REST surface."""
+    """The OpenAPI 3.1 document of the REST interface."""
     schemas: dict[str, Any] = {}
     for model in (
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
-        ImportReport, Unenrolled, Readiness, HoldBody, HoldState, HoldList, Quarantine, AvailabilityList,
-        IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
+        ImportReport, UnregisteredList, Readiness, ExclusionBody, ExclusionState, ExclusionList, Quarantine,
+        AvailabilityList, IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
+    paths = _changing(_paths())
+    schemas |= {former: _formerly(schemas[name]) for name, former in former_names.SCHEMAS.items()}
+    paths |= {former: _deprecated(name, paths[name]) for name, former in former_names.PATHS.items()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Battery fleet gateway", "version": version},
@@ -43,7 +47,7 @@ def openapi(version: str) -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": dict(sorted(schemas.items())),
         },
-        "paths": _changing(_paths()),
+        "paths": paths,
     }
 
 
@@ -53,26 +57,49 @@ def _ref(name: str) -> dict[str, Any]:
 
 def _answers(ok: str, *, status: str = "200", problems: tuple[str, ...] = ()) -> dict[str, Any]:
     texts = {
-        "400": "not understood",
-        "404": "not known",
+        "400": "the request is not valid; `problems` lists every fault",
+        "404": "no such thing",
         "409": "refused",
-        "502": "a receiver could not be asked",
-        "503": "not durable; try again",
+        "502": "the receiver did not answer the question; try again",
+        "503": "the disk did not make it durable; try again",
     }
     out: dict[str, Any] = {status: {"description": "done", "content": _ref(ok)}}
     out |= {code: {"description": texts[code], "content": _ref("Problem")} for code in problems}
-    out["401"] = {"description": "no or wrong token", "content": _ref("Problem")}
-    out["403"] = {"description": "a door for others: loopback only, or our own pages", "content": _ref("Problem")}
+    out["401"] = {"description": "the bearer token is missing or wrong", "content": _ref("Problem")}
+    out["403"] = {
+        "description": "not served: only loopback without a token, and no pages of other origins",
+        "content": _ref("Problem"),
+    }
     return out
 
 
+def _formerly(part: Any) -> Any:
+    """A part of the document in the former names of schemas and of members."""
+    if isinstance(part, dict):
+        return {former_names.MEMBERS.get(name, name): _formerly(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_formerly(value) for value in part]
+    if not isinstance(part, str):
+        return part
+    place, _, name = part.rpartition("/")
+    if place == "#/components/schemas":
+        return f"{place}/{former_names.SCHEMAS.get(name, name)}"
+    return former_names.SCHEMAS.get(part, former_names.MEMBERS.get(part, part))
+
+
+def _deprecated(path: str, methods: dict[str, Any]) -> dict[str, Any]:
+    """The operations of a former path."""
+    notice = {"deprecated": True, "description": f"Former path of {path}; the next release drops it."}
+    return {method: _formerly(operation) | notice for method, operation in methods.items()}
+
+
 def _changing(paths: dict[str, Any]) -> dict[str, Any]:
-    """What changes something says what its body is, see `guard`."""
+    """A request that changes something must name the media type of its body, see `guard`."""
     for methods in paths.values():
         for method, operation in methods.items():
             if method != "get":
                 operation["responses"]["415"] = {
-                    "description": "the body is of another media type", "content": _ref("Problem")
+                    "description": "the body has another media type", "content": _ref("Problem")
                 }  # fmt: skip
     return paths
 
@@ -98,7 +125,7 @@ def _paths() -> dict[str, Any]:
     return {
         "/v1/dispatch-events": {
             "post": {
-                "summary": "Take, update or cancel a dispatch event; idempotent by id and revision",
+                "summary": "Submit, update or cancel a dispatch event; idempotent by id and revision",
                 "requestBody": {"required": True, "content": _ref("EventBody")},
                 "responses": _answers("AnswerBody", problems=("400", "503"))
                 | {"409": {"description": "rejected, with the reason", "content": _ref("AnswerBody")}},
@@ -124,42 +151,48 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/dispatch/stop-all": {
             "post": {
-                "summary": "Release everything, ramped, and refuse events until cleared (active false)",
+                "summary": "Stop dispatch: release everything, ramped, and refuse events until cleared (active false)",
                 "requestBody": {"required": True, "content": _ref("StopBody")},
                 "responses": _answers("StopBody", problems=("400", "503")),
             }
         },
-        "/v1/holds": {
+        "/v1/exclusions": {
             "post": {
-                "summary": "Keep devices out of dispatch: an owner's opt-out, a storm; the same id again replaces",
-                "requestBody": {"required": True, "content": _ref("HoldBody")},
-                "responses": _answers("HoldState", problems=("400", "503")),
+                "summary": "Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
+                "requestBody": {"required": True, "content": _ref("ExclusionBody")},
+                "responses": _answers("ExclusionState", problems=("400", "503")),
             },
-            "get": {"summary": "List holds", "responses": _answers("HoldList")},
+            "get": {"summary": "List exclusions", "responses": _answers("ExclusionList")},
         },
-        "/v1/holds/{id}": {
+        "/v1/exclusions/{id}": {
             "delete": {
-                "summary": "End a hold",
+                "summary": "End an exclusion",
                 "parameters": event_id,
-                "responses": _answers("HoldList", problems=("404", "503")),
+                "responses": _answers("ExclusionList", problems=("404", "503")),
             }
         },
         "/v1/quarantine": {
-            "get": {"summary": "Devices and products that are not written", "responses": _answers("Quarantine")}
+            "get": {
+                "summary": "Devices and products that get no setpoints because they cannot be trusted",
+                "responses": _answers("Quarantine"),
+            }
         },
         "/v1/quarantine/{name}": {
             "delete": {
-                "summary": "Trust a device or a product again",
+                "summary": "Let a device or a product out of quarantine",
                 "parameters": [_parameter("name", "path", "string")],
                 "responses": _answers("Quarantine", problems=("404", "503")),
             }
         },
         "/v1/availability": {
-            "get": {"summary": "What each group can sustain for some hours", "responses": _answers("AvailabilityList")}
+            "get": {
+                "summary": "What each group can sustain, and for how many hours",
+                "responses": _answers("AvailabilityList"),
+            }
         },
         "/v1/intervals": {
             "get": {
-                "summary": "Intervals by device, group and time: a page, or everything as CSV or NDJSON",
+                "summary": "List intervals by device, group and time: a page, or everything as CSV or NDJSON",
                 "parameters": [
                     _parameter("from", "query", "string") | {"required": True},
                     _parameter("to", "query", "string") | {"required": True},
@@ -174,7 +207,7 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/completeness": {
             "get": {
-                "summary": "The completeness ledger of a day: expected, stored, accepted by each sink, missing and why",
+                "summary": "Completeness of a day: intervals expected, stored, accepted by each sink, missing and why",
                 "parameters": [
                     _parameter("day", "query", "string"),
                     _many("device"),
@@ -189,7 +222,7 @@ def _paths() -> dict[str, Any]:
         "/v1/sinks": {"get": {"summary": "List receivers of intervals", "responses": _answers("SinkList")}},
         "/v1/sinks/{name}/missing": {
             "get": {
-                "summary": "What a receiver says it lacks of a stretch of time",
+                "summary": "Ask a receiver what it lacks within a stretch of time",
                 "parameters": [
                     _parameter("name", "path", "string"),
                     _parameter("from", "query", "string") | {"required": True},
@@ -200,7 +233,7 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/sinks/{name}/resend": {
             "post": {
-                "summary": "Have intervals sent to a receiver once more",
+                "summary": "Send intervals to a receiver again",
                 "parameters": [_parameter("name", "path", "string")],
                 "requestBody": {"required": True, "content": _ref("ResendBody")},
                 "responses": _answers("ResendReport", problems=("400", "404", "502", "503")),
@@ -231,15 +264,15 @@ def _paths() -> dict[str, Any]:
                 "responses": _answers("DeviceState", problems=("404",)),
             }
         },
-        "/v1/unenrolled": {
+        "/v1/unregistered": {
             "get": {
-                "summary": "Devices that send telemetry without being enrolled",
-                "responses": _answers("Unenrolled"),
+                "summary": "List devices that send telemetry but are not registered",
+                "responses": _answers("UnregisteredList"),
             }
         },
         "/readyz": {
             "get": {
-                "summary": "Ready to dispatch and to store, or why not",
+                "summary": "Whether the gateway is ready to dispatch and to store, and if not, why",
                 "security": [],
                 "responses": {
                     "200": {"description": "ready", "content": _ref("Readiness")},
@@ -248,7 +281,11 @@ def _paths() -> dict[str, Any]:
             }
         },
         "/healthz": {
-            "get": {"summary": "The loop runs", "security": [], "responses": {"200": {"description": "alive"}}}
+            "get": {
+                "summary": "Whether the event loop runs",
+                "security": [],
+                "responses": {"200": {"description": "alive"}},
+            }
         },
         "/metrics": {
             "get": {"summary": "Prometheus metrics", "security": [], "responses": {"200": {"description": "metrics"}}}

@@ -1,4 +1,4 @@
-"""Metrics of parts that count but do not tell: links, connections, deliveries, the supervisor."""
+"""Prometheus samples for parts that keep counters but do not export them: links, connections, sinks, supervisor."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -105,10 +105,10 @@ def log_samples(stats: LogStats) -> Iterable[Sample]:
 
 
 def log_reasons(stats: LogStats) -> list[str]:
-    """What of the log somebody must look into."""
+    """Why the interval log needs somebody's attention."""
     if not stats.dropped_unsent:
         return []
-    return [f"interval log: {stats.dropped_unsent} records were dropped unsent for want of room"]
+    return [f"interval log: {stats.dropped_unsent} records were dropped unsent because the disk was full"]
 
 
 def delivery_samples(deliveries: Iterable[SinkDelivery], clock: Clock) -> Iterable[Sample]:
@@ -137,7 +137,7 @@ def delivery_samples(deliveries: Iterable[SinkDelivery], clock: Clock) -> Iterab
 
 
 def leap_samples(sinks: Iterable[LeapCsvSink]) -> Iterable[Sample]:
-    """What became of rows for the aggregator, and whether the file of its meters is in force."""
+    """Rows for the aggregator by outcome, and whether its newest file of meters is in force."""
     for sink in sinks:
         stats, label = sink.stats, (("sink", sink.name),)
         failing = 0.0 if sink.meters_failing is None else 1.0

@@ -1,4 +1,4 @@
-"""The part of the graph that takes events in, carries them out and reports what becomes of them."""
+"""The part of the graph that takes events in, carries them out and reports on them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from gateway.signals.platform import PlatformSignal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlParts:
-    """What takes events in, what carries them out and when, what is told of them."""
+    """Intake, control loop, clock guard and reports."""
 
     clock: SteadyClock
     clock_guard: ClockGuard
@@ -36,11 +36,11 @@ class ControlParts:
         yield from self.clock_guard.samples()
 
     def reasons(self) -> list[str]:
-        """Why steering is not in order."""
+        """Why control is not ready."""
         return self.control.reasons() + self.clock_guard.reasons()
 
-    async def tell(self, platform: PlatformSignal) -> None:
-        """Tell the platform what becomes of events, and what the fleet can sustain."""
+    async def report(self, platform: PlatformSignal) -> None:
+        """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""
         await self.reports.run(
             platform.report,
             records=self.view.delivery_reports,

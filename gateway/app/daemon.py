@@ -19,6 +19,7 @@ from typing import Any
 
 import uvloop
 
+from gateway import former_names
 from gateway.api.app import Parts
 from gateway.api.samples import (
     connection_samples,
@@ -113,22 +114,27 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(settings: Settings, *, clock: SteadyClock) -> AsyncIterator[Gateway]:
-    """Start everything, give the running gateway, stop everything."""
+    """Start everything, yield the running gateway, stop everything."""
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(settings.state_dir))
         graph = await _build(settings, clock, stack)
         yield graph
 
 
-def _tell(codecs: Mapping[str, Codec]) -> None:
-    """Which profiles the daemon runs with, and that they are the ones somebody checked."""
+def log_inputs(settings: Settings, codecs: Mapping[str, Codec]) -> None:
+    """Log which profiles the daemon runs with, by the hash that `gateway profiles check` prints, and every former key
+    in the configuration or a profile."""
+    for warning in settings.former:
+        log.warning("configuration uses a former key", extra={"key": warning})
     for codec in codecs.values():
         told = summary(codec)
         shown = {"profile": told.profile, "sha256": told.digest, "evidence": told.evidence, "control": told.control}
         log.info("profile loaded", extra=shown)
+        for warning in codec.former:
+            log.warning("profile uses a former key", extra={"key": warning})
 
 
-def _enroll(inventory: DeviceRegistry, remembered: JournalState) -> None:
+def _register(inventory: DeviceRegistry, remembered: JournalState) -> None:
     orphans = inventory.load(remembered.devices, remembered.controlled)
     if orphans:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
@@ -136,14 +142,14 @@ def _enroll(inventory: DeviceRegistry, remembered: JournalState) -> None:
 
 async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) -> Gateway:
     codecs = load_profiles(settings.profiles_dir)
-    _tell(codecs)
+    log_inputs(settings, codecs)
     fleet = Fleet()
     journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock)
     stack.callback(journal.close)
     remembered = journal.load()
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
-    _enroll(inventory, remembered)
+    _register(inventory, remembered)
     supervisor = Supervisor(rng=random.Random(), clock=clock)
     spoken = [codec for codec in codecs.values() if codec.product is None]
     link = MqttLink(settings.devices.mqtt, codecs=spoken, fleet=fleet, clock=clock)
@@ -153,14 +159,14 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
     router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
-    steering = control_parts(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
-    dispatcher, control = steering.dispatcher, steering.control
+    dispatch = control_parts(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
+    dispatcher, control = dispatch.dispatcher, dispatch.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
 
     rules = IntervalRules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)
-    recovered = _recovered(settings, rules, checkpoints, upstream.log, steering, fleet)
+    recovered = _recovered(settings, rules, checkpoints, upstream.log, dispatch, fleet)
     control.load(remembered)
     recorder = Recorder(recovered.engine, ids=fleet.ids, unlogged=recovered.unlogged)
     ingest = Ingest(
@@ -196,7 +202,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             ingest.samples,
             upstream.samples,
             lambda: fleet_samples(fleet, clock),
-            steering.samples,
+            dispatch.samples,
             checkpointer.samples,
             lambda: link_samples(link),
             sessions.samples,
@@ -209,12 +215,12 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
 
     def readiness() -> list[str]:
         reasons = [f"MQTT {name}: not connected" for name, c in connections.items() if not c.connected]
-        reasons += ingest.reasons() + steering.reasons() + upstream.reasons()
+        reasons += ingest.reasons() + dispatch.reasons() + upstream.reasons()
         return reasons + [f"service {n}: {h.failing}" for n, h in supervisor.health.items() if h.failing]
 
     parts = Parts(
         dispatcher=dispatcher,
-        events=steering.view,
+        events=dispatch.view,
         trust=control.trust,
         clock=clock,
         devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
@@ -235,12 +241,12 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         "control": control.run,
         "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
-        "clock_guard": steering.clock_guard.run,
+        former_names.SERVICES["clock_guard"]: dispatch.clock_guard.run,
     }
     services |= upstream.services()
     if platform is not None:
         services["platform"] = lambda: platform.run(dispatcher.submit)
-        services["reports"] = lambda: steering.tell(platform)
+        services["reports"] = lambda: dispatch.report(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor)
 
@@ -250,7 +256,7 @@ def _recovered(
     rules: IntervalRules,
     checkpoints: Checkpoints,
     interval_log: IntervalLog,
-    steering: ControlParts,
+    dispatch: ControlParts,
     fleet: Fleet,
 ) -> Recovered:
     """Readings, records and accumulators as they were."""
@@ -259,8 +265,8 @@ def _recovered(
         logged_record=interval_log.position,
     )  # fmt: skip
     if recovered.checkpoint is not None:
-        load_columns(fleet, recovered.checkpoint, steering.clock)
-        load_records(steering.control.records, recovered.checkpoint, steering.dispatcher.entries(), fleet)
+        load_columns(fleet, recovered.checkpoint, dispatch.clock)
+        load_records(dispatch.control.records, recovered.checkpoint, dispatch.dispatcher.entries(), fleet)
     log.info("state recovered", extra=asdict(recovered.stats) | {"devices": fleet.n})
     return recovered
 

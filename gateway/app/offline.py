@@ -1,4 +1,4 @@
-"""What is done without a running daemon, and what it shares with one: the lock, the links, import, probe, archives."""
+"""Work without a running daemon (import, probe, archives), and what it shares with one: the lock and the links."""
 
 import asyncio
 import fcntl
@@ -33,7 +33,8 @@ PROJECT = "battery-fleet-gateway"
 
 
 class Transports:
-    """The links of polled devices, by the name profiles use. `fleet_broker` is ours, for products that come to it."""
+    """The links of polled devices, by their name in profiles. `fleet_broker` is ours, for products that connect to
+    it."""
 
     def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
         self.topics = MqttPointLinks(clock, fleet_broker)
@@ -45,7 +46,7 @@ class Transports:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Serve what is shared for as long as the block runs."""
+        """Run the shared broker connection for as long as the block runs."""
         async with asyncio.TaskGroup() as group:
             shared = group.create_task(self.topics.run(), name="topics")
             try:
@@ -59,7 +60,7 @@ class Transports:
 async def probe_device(
     codec: Codec, address: str, *, units: Mapping[str, str], parameters: Mapping[str, str], username: str, secret: str
 ) -> Probe:
-    """Read one device without a daemon. Raises InvalidInput for what cannot be asked, and what links raise."""
+    """Read one device without a daemon. Raises InvalidInput for a device that cannot be asked, and what links raise."""
     product, document = codec.product, codec.document
     if product is None:
         raise InvalidInput([f"{codec.name}: devices of this profile connect to the gateway; there is nothing to ask"])
@@ -117,7 +118,7 @@ def _still(file: TextIO, path: Path) -> bool:
 
 
 def export_state(settings: Settings, file: Path, *, damaged: bool) -> dict[str, Any]:
-    """The whole state directory into an archive, while no daemon runs. Raises GatewayError."""
+    """Write the whole state directory to an archive while no daemon runs. Raises GatewayError."""
     state_dir = settings.state_dir
     if not state_dir.is_dir():
         raise InvalidInput([f"state_dir {state_dir}: does not exist"])
@@ -128,7 +129,7 @@ def export_state(settings: Settings, file: Path, *, damaged: bool) -> dict[str, 
 
 
 def import_state(settings: Settings, file: Path, *, replace: bool) -> dict[str, Any]:
-    """An archive into the state directory, while no daemon runs. Raises GatewayError."""
+    """Make an archive the state directory while no daemon runs. Raises GatewayError."""
     os.umask(0o077)
     with locked(settings.state_dir):
         found = import_archive(file, settings.state_dir, now=SystemClock().now(), replace=replace)

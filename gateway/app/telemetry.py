@@ -1,4 +1,4 @@
-"""The part of the graph that stands on the interval log: receivers, look-ups, the ledger, retention."""
+"""The part of the graph that reads the interval log: sinks, look-ups, completeness, retention."""
 
 import asyncio
 import logging
@@ -88,7 +88,7 @@ class Upstream:
         )  # fmt: skip
 
     def telemetry(self, engine: Engine) -> Telemetry:
-        """What REST asks of it."""
+        """What the REST routes ask."""
         return Telemetry(
             completeness=Completeness(
                 queries=self.queries, log_=self.log, sinks=[d.sink for d in self.deliveries], fleet=self.fleet,
@@ -100,7 +100,7 @@ class Upstream:
         )  # fmt: skip
 
     async def newest(self, slots: Slots, starts: Ints) -> IntervalRecords:
-        """What the log has of these intervals."""
+        """The newest records of these intervals in the log."""
         ids = self.fleet.ids
         places = [(start, ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
         records, damaged = await self.queries.find(places)
@@ -109,32 +109,32 @@ class Upstream:
         )
 
     def wake(self) -> None:
-        """The log has grown."""
+        """Tell the sinks that the log has grown."""
         for delivery in self.deliveries:
             delivery.wake()
 
     def services(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        """What runs for as long as the gateway does, by name."""
+        """Services that run as long as the gateway does, by name."""
         found = {f"delivery-{d.sink.name}": d.run for d in self.deliveries} | {"retention": self.retain}
         return found if self.live is None else found | {"live": self.live.run}
 
     async def retain(self) -> None:
-        """Keep the log within its days and its room."""
+        """Keep the log within its days and its disk budget."""
         keep = self.settings.intervals
         most = None if keep.keep_gib is None else round(keep.keep_gib * (1 << 30))
-        room, failing = partial(log_budget_bytes, self.log.directory, most), False
+        budget, failing = partial(log_budget_bytes, self.log.directory, most), False
         while True:
             try:
-                await self.log.retain(keep.keep_days, [d.sink.name for d in self.deliveries], room)
+                await self.log.retain(keep.keep_days, [d.sink.name for d in self.deliveries], budget)
                 failing = False
             except StorageError as error:
                 if not failing:
-                    log.warning("retention waits for the disk", extra={"why": str(error)})
+                    log.warning("retention failed and will be tried again", extra={"error": str(error)})
                 failing = True
             await asyncio.sleep(RETAIN_PERIOD_S)
 
     def samples(self) -> Iterable[Sample]:
-        """Metrics of the log and its receivers."""
+        """Metrics of the log and the sinks."""
         yield from log_samples(self.log.stats)
         yield from delivery_samples(self.deliveries, self.clock)
         if self.live is not None:
@@ -142,7 +142,7 @@ class Upstream:
         yield from leap_samples(d.sink for d in self.deliveries if isinstance(d.sink, LeapCsvSink))
 
     def reasons(self) -> list[str]:
-        """What of it is not in order."""
+        """Why the log or a sink is not ready."""
         return log_reasons(self.log.stats) + [
             f"sink {d.sink.name}: {d.stats.failing}" for d in self.deliveries if d.stats.failing
         ]
@@ -150,7 +150,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Live:
-    """The newest readings, to the platform."""
+    """The feed of newest readings to the platform."""
 
     feed: LiveFeed
     platform: PlatformSignal

@@ -1,4 +1,4 @@
-"""The command line's side of REST: one request, one JSON answer, faults in words."""
+"""The command line's side of REST: one request, one JSON answer, errors as text."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class DaemonError(Exception):
-    """The daemon cannot be reached or said no; `problems` in words."""
+    """The daemon cannot be reached or refused the request; `problems` says why."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -29,14 +29,14 @@ class Daemon:
         self._token = token
 
     def ask(self, method: str, path: str, *, body: bytes | None = None, content_type: str | None = None) -> Any:
-        """The JSON answer. What changes something is JSON unless `content_type` says otherwise. Raises DaemonError; a
-        rejected event (409) is an error with its reason."""
+        """Send a request and return the JSON answer. A body is JSON unless `content_type` says otherwise. Raises
+        DaemonError, also for a rejected event (409), with its reason."""
         with self._reply(method, path, body, content_type) as reply:
             return _checked(self._url, reply.status, self._read(reply, None))
 
     def fetch(self, path: str, file: Path) -> None:
-        """Write an answer of any length to `file`. Raises DaemonError, also for one that was cut short; an OSError is
-        the file's."""
+        """Write an answer of any length to `file`. Raises DaemonError, also for an answer that was cut short, and
+        OSError for the file."""
         with self._reply("GET", path, None, None) as reply, file.open("wb") as target:
             if reply.status != HTTPStatus.OK:
                 _checked(self._url, reply.status, self._read(reply, None))
@@ -83,7 +83,7 @@ class Daemon:
 
 
 def _checked(url: str, status: int, text: bytes) -> Any:
-    """The JSON of an answer that is good; raises DaemonError with the reasons of one that is not."""
+    """The JSON of a good answer; raises DaemonError with the reasons of a bad one."""
     try:
         answer = json.loads(text)
     except ValueError as error:

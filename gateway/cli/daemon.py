@@ -1,4 +1,4 @@
-"""Commands that need no running daemon, and the daemon itself."""
+"""The daemon itself, and commands that check or generate files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from gateway.cli.shared import (
     json_text,
     out,
     settings_of,
+    warn,
 )
 from gateway.config.settings import load_settings
 from gateway.domain.errors import GatewayError, InvalidInput
@@ -25,7 +26,7 @@ daemon = typer.Typer()
 @daemon.command()
 def run(
     config: ConfigFile,
-    release: Annotated[bool, typer.Option(help="on a stop, release every device, ramped, before leaving")] = False,
+    release: Annotated[bool, typer.Option(help="release every device, ramped, before stopping")] = False,
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
     settings = settings_of(config)
@@ -39,21 +40,19 @@ def run(
 
 @daemon.command()
 def validate(config: ConfigFile) -> None:
-    """Check a configuration and the profiles it names; every fault at once."""
-    problems: list[str] = []
+    """Check a configuration and the profiles it names, and print every fault."""
     try:
         settings = load_settings(config)
-        load_profiles(settings.profiles_dir)
+        codecs = load_profiles(settings.profiles_dir)
     except InvalidInput as error:
-        problems = error.problems
-    if problems:
-        fail(problems, code=2)
+        fail(error.problems, code=2)
+    warn([*settings.former, *(warning for codec in codecs.values() for warning in codec.former)])
     out.print(f"{config}: valid", markup=False, highlight=False)
 
 
 @daemon.command()
 def schema(
-    directory: Annotated[Path, typer.Option(help="where the documents lie")] = Path("deploy/api"),
+    directory: Annotated[Path, typer.Option(help="directory of the documents")] = Path("deploy/api"),
     profiles: Annotated[Path, typer.Option(help="directory of profiles")] = DEFAULT_PROFILES,
     check: Annotated[bool, typer.Option("--check", help="compare only; fail when out of date")] = False,
 ) -> None:

@@ -1,10 +1,11 @@
-"""Commands about enrolled devices."""
+"""Commands about registered devices."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gateway import former_names
 from gateway.app.offline import import_offline
 from gateway.cli.shared import (
     DEFAULT_URL,
@@ -20,7 +21,7 @@ from gateway.cli.shared import (
 )
 from gateway.domain.errors import GatewayError, InvalidInput
 
-devices = typer.Typer(no_args_is_help=True, help="Enrolled devices.")
+devices = typer.Typer(no_args_is_help=True, help="Registered devices.")
 
 
 @devices.command("list")
@@ -30,7 +31,7 @@ def devices_list(
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List enrolled devices."""
+    """List registered devices."""
     page = ask(url, "GET", f"/v1/devices?offset={offset}&limit={limit}")
     if as_json:
         out.print_json(data=page)
@@ -49,15 +50,18 @@ def devices_show(device: str, url: Url = DEFAULT_URL) -> None:
     out.print_json(data=ask(url, "GET", f"/v1/devices/{segment(device)}"))
 
 
-@devices.command("unenrolled")
-def devices_unenrolled(url: Url = DEFAULT_URL) -> None:
-    """List devices that send telemetry without being enrolled."""
-    out.print_json(data=ask(url, "GET", "/v1/unenrolled"))
+@devices.command("unregistered")
+@devices.command(
+    former_names.COMMANDS["unregistered"], help="Former name of `unregistered`.", hidden=True, deprecated=True
+)
+def devices_unregistered(url: Url = DEFAULT_URL) -> None:
+    """List devices that send telemetry but are not registered."""
+    out.print_json(data=ask(url, "GET", "/v1/unregistered"))
 
 
 @devices.command("quarantine")
 def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List devices and products that are not written, and why."""
+    """List devices and products that get no setpoints because they cannot be trusted, and why."""
     page = ask(url, "GET", "/v1/quarantine")
     if as_json:
         out.print_json(data=page)
@@ -68,7 +72,7 @@ def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 @devices.command("trust")
 def devices_trust(name: str, url: Url = DEFAULT_URL) -> None:
-    """Let a device (or a product, as `product:<profile>`) out of quarantine, once it is mended."""
+    """Let a device (or a product, as `product:<profile>`) out of quarantine after it has been repaired."""
     out.print_json(data=ask(url, "DELETE", f"/v1/quarantine/{segment(name)}"))
 
 
@@ -79,7 +83,7 @@ def devices_import(
     offline: Annotated[bool, typer.Option("--offline", help="write to the state directory; no daemon may run")] = False,
     config: Annotated[Path | None, typer.Option("--config", help="configuration file (with --offline)")] = None,
 ) -> None:
-    """Import devices from a .csv or .jsonl file. Good rows are taken, every bad row is named with its line."""
+    """Import devices from a .csv or .jsonl file. Good rows are imported; every bad row is reported with its line."""
     form = {".csv": "csv", ".jsonl": "jsonl"}.get(file.suffix)
     if form is None:
         fail([f"{file}: neither .csv nor .jsonl"], code=2)

@@ -22,7 +22,8 @@ dispatch = typer.Typer(no_args_is_help=True, help="Dispatch events.")
 
 @dispatch.command("send")
 def dispatch_send(
-    file: Annotated[str, typer.Argument(help="event as JSON; - reads standard input")], url: Url = DEFAULT_URL
+    file: Annotated[str, typer.Argument(help="file with the event as JSON; - reads standard input")],
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Send an event (or a new revision of one)."""
     out.print_json(data=ask(url, "POST", "/v1/dispatch-events", read_body(file), "application/json"))
@@ -62,7 +63,9 @@ def dispatch_show(
     url: Url = DEFAULT_URL,
     offset: Annotated[int, typer.Option(min=0)] = 0,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
-    occurrence: Annotated[str | None, typer.Option(help="of an occurrence that is over: its start, as shown")] = None,
+    occurrence: Annotated[
+        str | None, typer.Option(help="start of an occurrence that is over, as the event shows it")
+    ] = None,
 ) -> None:
     """Show one event with the delivery records of its devices."""
     query = f"offset={offset}&limit={limit}" + (f"&occurrence={segment(occurrence)}" if occurrence else "")
@@ -77,7 +80,7 @@ def dispatch_cancel(event: str, url: Url = DEFAULT_URL) -> None:
 
 @dispatch.command("availability")
 def dispatch_availability(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show what can be kept up from now on, kW, for how many hours."""
+    """Show the power in kW that each group can sustain from now on, by hours."""
     page = ask(url, "GET", "/v1/availability")
     if as_json:
         out.print_json(data=page)
@@ -96,6 +99,6 @@ def dispatch_availability(url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
 def dispatch_stop_all(
     url: Url = DEFAULT_URL, clear: Annotated[bool, typer.Option("--clear", help="allow dispatch again")] = False
 ) -> None:
-    """Release everything, ramped, and refuse new events until cleared."""
+    """Cancel running events, release every device, ramped, and refuse new events until cleared."""
     body = json.dumps({"active": not clear, "by": os.environ.get("USER", "operator")}).encode()
     out.print_json(data=ask(url, "POST", "/v1/dispatch/stop-all", body, "application/json"))

@@ -1,4 +1,4 @@
-"""Commands about intervals: what the log holds, and all of it as a file."""
+"""Commands about intervals: list them, check their completeness, export them."""
 
 import os
 from enum import StrEnum
@@ -8,11 +8,12 @@ from urllib.parse import urlencode
 
 import typer
 
+from gateway import former_names
 from gateway.cli.client import Daemon, DaemonError
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, fail, out, show
 from gateway.sinks.arrow import COMPRESSION, NEEDED, arrow_schema, available
 
-intervals = typer.Typer(no_args_is_help=True, help="Interval energy: look it up, take it out.")
+intervals = typer.Typer(no_args_is_help=True, help="Interval energy: list, check and export it.")
 
 From = Annotated[str, typer.Option("--from", help="begins at or after this time (RFC 3339)")]
 To = Annotated[str, typer.Option("--to", help="begins before this time (RFC 3339)")]
@@ -21,7 +22,7 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="of devices with t
 
 
 class Format(StrEnum):
-    """What a file may be written as."""
+    """Format of an exported file."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -45,7 +46,7 @@ def intervals_list(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """List intervals by start and device, each as it stands now."""
+    """List intervals by start and device, each with its newest revision."""
     more = {"limit": str(limit)} | ({} if after is None else {"after": after})
     page = ask(url, "GET", _path(since, to, device, tag, **more))
     if as_json:
@@ -56,19 +57,22 @@ def intervals_list(
         out.print(f"there are more: --after {page['next']}", markup=False, highlight=False)
 
 
-@intervals.command("ledger")
-def intervals_ledger(
+@intervals.command("completeness")
+@intervals.command(
+    former_names.COMMANDS["completeness"], help="Former name of `completeness`.", hidden=True, deprecated=True
+)
+def intervals_completeness(
     day: Annotated[str | None, typer.Option(help="UTC day, YYYY-MM-DD; yesterday unless given")] = None,
     device: Devices = None,
     tag: Tags = None,
-    incomplete: Annotated[bool, typer.Option("--incomplete", help="only devices that lack something")] = False,
-    gaps: Annotated[bool, typer.Option("--gaps", help="the gaps one by one")] = False,
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="list only devices that lack something")] = False,
+    gaps: Annotated[bool, typer.Option("--gaps", help="list the gaps one by one")] = False,
     offset: Annotated[int, typer.Option(min=0)] = 0,
     limit: Annotated[int, typer.Option(min=1, max=1_000)] = 100,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """What there should be of a day, what there is, what each receiver has, and what is missing why."""
+    """Show each device's intervals of a day: expected, stored, accepted by each receiver, missing and why."""
     given = [("limit", str(limit)), ("offset", str(offset)), ("incomplete", str(incomplete).lower())]
     given += [] if day is None else [("day", day)]
     given += [*(("device", name) for name in device or ()), *(("tag", tag) for tag in tag or ())]
@@ -79,12 +83,12 @@ def intervals_ledger(
     if gaps:
         show([{"device": d["device"], **gap} for d in page["devices"] for gap in d["gaps"]], as_json=False)
     else:
-        show([_ledger_line(d) for d in page["devices"]], as_json=False)
+        show([_completeness_line(d) for d in page["devices"]], as_json=False)
     if page["next"] is not None:
         out.print(f"there are more: --offset {page['next']}", markup=False, highlight=False)
 
 
-def _ledger_line(day: dict[str, Any]) -> dict[str, Any]:
+def _completeness_line(day: dict[str, Any]) -> dict[str, Any]:
     line = {name: day[name] for name in ("device", "expected", "stored", "complete", "revised")}
     line["missing"] = " ".join(f"{reason}={count}" for reason, count in day["missing"].items()) or None
     for name, sink in day["sinks"].items():
@@ -95,7 +99,7 @@ def _ledger_line(day: dict[str, Any]) -> dict[str, Any]:
 
 @intervals.command("export")
 def intervals_export(
-    file: Annotated[Path, typer.Argument(help="where to; only a whole export takes this name")],
+    file: Annotated[Path, typer.Argument(help="the file; it appears only when the export is complete")],
     since: From,
     to: To,
     device: Devices = None,
@@ -103,7 +107,7 @@ def intervals_export(
     form: Annotated[Format, typer.Option("--format")] = Format.CSV,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Write all intervals of a stretch of time to a file."""
+    """Export all intervals within a stretch of time to a file."""
     if form is Format.PARQUET and not available():
         fail([NEEDED], code=2)
     text, part = ("ndjson" if form is Format.NDJSON else "csv"), file.with_name(file.name + ".part")

@@ -17,6 +17,7 @@ from gateway.cli.shared import (
     json_text,
     out,
     show,
+    warn,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.profiles.language.json_schema import profile_schema
@@ -43,19 +44,22 @@ def profiles_list(
 @profiles.command("check")
 def profiles_check(
     paths: Annotated[list[Path] | None, typer.Argument(help="profile files or directories")] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="what is checked when nothing is named")] = DEFAULT_PROFILES,
+    directory: Annotated[
+        Path, typer.Option("--dir", help="directory to check when no path is given")
+    ] = DEFAULT_PROFILES,
     as_json: AsJson = False,
 ) -> None:
-    """Check profiles; every fault with file, line and place."""
+    """Check profiles and print every fault with file, line and path."""
     problems: list[str] = []
     good: list[dict[str, Any]] = []
     for path in paths or [directory]:
         try:
-            codecs = load_profiles(path).values() if path.is_dir() else [load_profile(path)]
+            codecs = [*load_profiles(path).values()] if path.is_dir() else [load_profile(path)]
         except InvalidInput as error:
             problems += error.problems
         else:
             good += [asdict(summary(codec)) for codec in codecs]
+            warn(warning for codec in codecs for warning in codec.former)
     if as_json:
         out.print_json(data={"good": good, "problems": problems})
     else:
@@ -68,7 +72,7 @@ def profiles_check(
 
 @profiles.command("schema")
 def profiles_schema(
-    file: Annotated[Path | None, typer.Option("--out", help="where to write it; default: standard output")] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="file to write; standard output unless given")] = None,
 ) -> None:
     """Write the JSON Schema of a profile, for editors."""
     text = json_text(profile_schema())
@@ -86,13 +90,17 @@ def profiles_probe(
     profile: Annotated[str, typer.Argument(help="name of an installed profile")],
     address: Annotated[str, typer.Argument(help="modbus://host[:port], http://host, mqtt://host")],
     directory: Annotated[Path, typer.Option("--dir")] = DEFAULT_PROFILES,
-    unit: Annotated[list[str] | None, typer.Option(help="NAME=ID, a Modbus unit id that differs")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("--param", help="NAME=VALUE, as enrollment gives it")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(help="NAME=ID, a Modbus unit id that differs from the profile's")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--param", help="NAME=VALUE, as the device's registration would give it")
+    ] = None,
     username: Annotated[str, typer.Option()] = "",
     secret: Annotated[str, typer.Option(help="env:NAME or file:/path")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Ask one device what it is and read every point of it; nothing is written. Exit 1 if it is something else."""
+    """Identify one device and read every point; nothing is written. Exits with 1 if it is another product."""
     try:
         codec = load_profiles(directory).get(profile)
         if codec is None:

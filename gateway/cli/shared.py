@@ -1,8 +1,9 @@
-"""What every command shares: output, failures, asking the daemon."""
+"""Shared by every command: output, failures, requests to the daemon."""
 
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -27,14 +28,20 @@ DEFAULT_PROFILES = Path("device_profiles")
 
 
 def fail(problems: list[str], *, code: int) -> NoReturn:
-    """Say every problem and leave with `code`."""
+    """Print every problem and exit with `code`."""
     for problem in problems:
         err.print(problem, markup=False, highlight=False)
     raise typer.Exit(code)
 
 
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings; they do not change the exit code."""
+    for warning in warnings:
+        err.print(f"warning: {warning}", markup=False, highlight=False)
+
+
 def settings_of(path: Path) -> Settings:
-    """The configuration; leaves with 2 if it is faulty."""
+    """The configuration; exits with 2 if it has faults."""
     try:
         return load_settings(path)
     except InvalidInput as error:
@@ -49,7 +56,7 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str |
 
 
 def read_body(file: str) -> bytes:
-    """A file, or standard input for `-`; leaves with 2 if it cannot be read."""
+    """A file, or standard input for `-`; exits with 2 if it cannot be read."""
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:

@@ -8,12 +8,14 @@ import typer
 
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, segment, show
 
-sinks = typer.Typer(no_args_is_help=True, help="Receivers of interval records: where they stand, what they refused.")
+sinks = typer.Typer(
+    no_args_is_help=True, help="Receivers of interval records: their progress, what they refused, sending again."
+)
 
 
 @sinks.command("list")
 def sinks_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List receivers: what they have, what waits, what is parked by reason."""
+    """List receivers: records they accepted, records that wait, records parked by reason."""
     show(ask(url, "GET", "/v1/sinks")["sinks"], as_json=as_json)
 
 
@@ -25,7 +27,7 @@ def sinks_missing(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """What a receiver says it lacks (the aggregator can be asked)."""
+    """Ask a receiver what it lacks (the aggregator can say)."""
     path = f"/v1/sinks/{segment(sink)}/missing?{urlencode({'from': since, 'to': to})}"
     show(ask(url, "GET", path)["missing"], as_json=as_json)
 
@@ -37,11 +39,11 @@ def sinks_resend(
     to: Annotated[str, typer.Option("--to", help="begins before this time (RFC 3339)")],
     device: Annotated[list[str] | None, typer.Option("--device", help="may be given several times")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="may be given several times")] = None,
-    parked: Annotated[bool, typer.Option("--parked", help="only what the receiver refused")] = False,
-    missing: Annotated[bool, typer.Option("--missing", help="only what the receiver says it lacks")] = False,
+    parked: Annotated[bool, typer.Option("--parked", help="only records that the receiver refused")] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="only records that the receiver says it lacks")] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Have intervals sent to a receiver once more, as they stand now."""
+    """Send intervals to a receiver again, each with its newest revision."""
     body = {"from": since, "to": to, "devices": device or [], "tags": tag or [], "parked": parked}
     body["missing"] = missing
     path = f"/v1/sinks/{segment(sink)}/resend"

@@ -1,4 +1,4 @@
-"""Commands about the state directory as a whole: into an archive and back. No daemon may run meanwhile."""
+"""Commands about the whole state directory: to an archive and back, while no daemon runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,19 @@ from gateway.app.offline import export_state, import_state
 from gateway.cli.shared import AsJson, ConfigFile, fail, out, settings_of
 from gateway.domain.errors import GatewayError, InvalidInput
 
-state = typer.Typer(no_args_is_help=True, help="The state directory as a whole: for backups and moves.")
+state = typer.Typer(no_args_is_help=True, help="The whole state directory, for backups and moves.")
 
 
 @state.command("export")
 def state_export(
     config: ConfigFile,
-    file: Annotated[Path, typer.Option("--out", help="the archive; only a whole one takes this name")],
-    damaged: Annotated[bool, typer.Option("--damaged", help="with the files that were set aside as damaged")] = False,
+    file: Annotated[Path, typer.Option("--out", help="the archive; it appears only when it is complete")],
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="include the files that were set aside as damaged")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the state directory to an archive. It holds what customers did: keep it as safe as the original."""
+    """Write the state directory to an archive. It contains customers' data: keep it as safe as the original."""
     settings = settings_of(config)
     told = _done(lambda: export_state(settings, file, damaged=damaged))
     _tell(told, f"{file}: {told['files']} files, {told['bytes']} bytes in {told['archive_bytes']}", as_json=as_json)
@@ -31,11 +33,11 @@ def state_import(
     config: ConfigFile,
     file: Annotated[Path, typer.Option("--in", help="the archive")],
     replace: Annotated[
-        bool, typer.Option("--replace", help="where there is a state already, keep it as <state_dir>.before-<time>")
+        bool, typer.Option("--replace", help="if there is a state already, keep it as <state_dir>.before-<time>")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make an archive the state directory. The gateway that it came from must not run any more."""
+    """Make an archive the state directory. The gateway that it came from must not run again."""
     settings = settings_of(config)
     told = _done(lambda: import_state(settings, file, replace=replace))
     text = f"{told['state_dir']}: {told['files']} files, {told['bytes']} bytes, as of {told['created']}"

@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
+from gateway import former_names
 from gateway.domain.errors import InvalidInput
 from gateway.links.mqtt.messages import MqttLinkSettings
 from gateway.services.settings import ControlSettings
@@ -30,7 +41,7 @@ SECRET_KEYS = frozenset({"token", "password"})
 
 
 def duration_s(value: object) -> object:
-    """`30s` as seconds; anything but such a text is left for the model to refuse."""
+    """`30s` as seconds; anything else is left for the model to refuse."""
     if isinstance(value, str):
         found = _DURATION.fullmatch(value.strip())
         if found:
@@ -45,7 +56,7 @@ class StrictSettings(BaseModel):
 
 
 class HttpSettings(StrictSettings):
-    """The REST surface. A token is required unless it listens on loopback only."""
+    """The REST interface. A token is required unless it listens on loopback only."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -84,9 +95,9 @@ class ProgramIntervals(StrictSettings):
 
 
 class IntervalSettings(StrictSettings):
-    """Clock-aligned UTC intervals; the length is a divisor of a day. Devices with the tag of one of `programs` have its
-    length (of several the shortest). Records are kept for `keep_days`, longer than late data may come, and at most
-    `keep_gib`; None = as much as the disk has room for."""
+    """Clock-aligned UTC intervals; the length divides a day. Devices with the tag of one of `programs` have its length
+    (of several the shortest). Records are kept for `keep_days`, longer than late data may come, and up to `keep_gib`;
+    None = as much as the disk allows."""
 
     length_s: Annotated[int, Field(ge=1, le=86_400), AfterValidator(divides_a_day)] = 300
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30
@@ -100,7 +111,7 @@ SecretPrefix = Annotated[str, Field(pattern=r"^(env:[A-Za-z0-9_]+|file:/.+/)$")]
 
 class DeviceSettings(StrictSettings):
     """Links towards the batteries. `secrets`: what the reference of a device's secret may begin with, since whoever
-    enrolls a device also says where its secret is sent."""
+    registers a device also says where its secret is sent."""
 
     mqtt: MqttLinkSettings
     secrets: tuple[SecretPrefix, ...] = ("env:DEVICE_", "file:/run/credentials/")
@@ -120,7 +131,7 @@ SinkSettings = Annotated[
 
 
 class Settings(StrictSettings):
-    """The whole configuration."""
+    """The whole configuration. `former`: a warning for each former key in the file."""
 
     state_dir: Path
     profiles_dir: Path
@@ -131,6 +142,11 @@ class Settings(StrictSettings):
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
+    _former: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        return self._former
 
     @model_validator(mode="after")
     def _composed(self) -> "Settings":
@@ -141,7 +157,7 @@ class Settings(StrictSettings):
             raise ValueError("sinks: kind mqtt needs `platform`")
         lengths = {self.intervals.length_s, *(program.length_s for program in self.intervals.programs.values())}
         if 900 not in lengths and any(sink.kind == "leap_csv" for sink in self.sinks):
-            raise ValueError("sinks: kind leap_csv takes nothing but 15 minutes, and intervals has no such length")
+            raise ValueError("sinks: kind leap_csv needs intervals of 15 minutes, and no length in intervals is 15min")
         places = [sink.directory for sink in self.sinks if sink.kind == "parquet"]
         if len(set(places)) != len(places):
             raise ValueError("sinks: two of them write to the same directory")
@@ -168,10 +184,13 @@ def load_settings(path: Path) -> Settings:
     try:
         settings = Settings.model_validate(resolved)
     except ValidationError as error:
-        problems += [f"{'.'.join(str(part) for part in e['loc']) or '(document)'}: {e['msg']}" for e in error.errors()]
+        problems += [_fault(found) for found in error.errors()]
         raise InvalidInput([f"{path}: {problem}" for problem in problems]) from error
     if problems:
         raise InvalidInput([f"{path}: {problem}" for problem in problems])
+    settings._former = tuple(
+        f"{path}: {'.'.join(loc)}: {words}" for loc, words in former_names.used(raw, former_names.CONFIGURATION)
+    )
     base = path.resolve().parent
     return settings.model_copy(
         update={
@@ -180,6 +199,12 @@ def load_settings(path: Path) -> Settings:
             "sinks": [_based(sink, base) for sink in settings.sinks],
         }
     )
+
+
+def _fault(found: ErrorDetails) -> str:
+    """A fault in words, with the path that the file gives."""
+    words = former_names.refusal(found["loc"], found["type"], former_names.CONFIGURATION) or found["msg"]
+    return f"{'.'.join(str(part) for part in found['loc']) or '(document)'}: {words}"
 
 
 def _based(sink: SinkSettings, base: Path) -> SinkSettings:

@@ -16,7 +16,7 @@ UNSTEERED_LEASE_S = 120.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """A compiled profile: either message decoders, routes and an encoder, or a `product` with points. `digest`: the
-    first characters of the file's SHA-256, "" = from no file."""
+    first characters of the file's SHA-256, "" = from no file. `former`: a warning for each former key in the file."""
 
     document: ProfileDocument
     decoders: dict[str, Decoder]
@@ -25,6 +25,7 @@ class Codec:
     product: PointProduct | None
     facts: ProductFacts = field(repr=False)
     digest: str = ""
+    former: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     return ProductFacts(
         lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
         overrun_s=_overrun_s(watchdog, control) if watchdog is not None else 0.0,
-        delivery_s=facts.delivery_s,
+        command_latency_s=facts.command_latency_s,
         settle_s=facts.settle_s,
         timed=watchdog is None or watchdog.kind != "none",
         blocks=blocks or (control is not None and bool(control.block)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gateway import former_names
 from gateway.domain.errors import InvalidInput
 from gateway.profiles.checks.product import faults_of
 from gateway.profiles.compile import Codec, compile_profile
@@ -39,11 +40,15 @@ def load_profile(path: Path) -> Codec:
         raise InvalidInput([f"{name}:{line}: (document): not UTF-8"]) from error
     except OSError as error:
         raise InvalidInput([f"{name}:1: (document): cannot be read: {error}"]) from error
-    document, place = _parse(text, name=name)
+    document, place, former = _parse(text, name=name)
     if document.profile != path.stem:
         line = place.line_of(("profile",))
         raise InvalidInput([f"{name}:{line}: profile: says {document.profile!r}, the file is named {path.stem!r}"])
-    return replace(compile_profile(document), digest=hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH])
+    return replace(
+        compile_profile(document),
+        digest=hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH],
+        former=tuple(_fault(name, place.line_of(loc), ".".join(loc), words) for loc, words in former),
+    )
 
 
 def load_profiles(directory: Path) -> dict[str, Codec]:
@@ -62,7 +67,8 @@ def load_profiles(directory: Path) -> dict[str, Codec]:
     return codecs
 
 
-def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place]:
+def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place, list[tuple[tuple[str, ...], str]]]:
+    """The document, the place of each value and the former keys that the text uses."""
     try:
         raw, place = read_yaml(text)
     except NotStrict as error:
@@ -75,13 +81,14 @@ def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place]:
     faults = [_fault(name, line, path, words) for line, path, words in found]
     if faults:
         raise InvalidInput(_bounded(name, iter(faults)))
-    return document, place
+    return document, place, list(former_names.used(raw, former_names.PROFILE))
 
 
 def _schema_faults(error: ValidationError, name: str, place: Place) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         path = ".".join(str(part) for part in fault["loc"]) or "(document)"
-        yield _fault(name, place.line_of(fault["loc"]), path, fault["msg"])
+        words = former_names.refusal(fault["loc"], fault["type"], former_names.PROFILE) or fault["msg"]
+        yield _fault(name, place.line_of(fault["loc"]), path, words)
 
 
 def _split(fault: str, place: Place) -> tuple[int, str, str]:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from gateway import former_names
+
 
 class ProgramSettings(BaseModel):
     """Bounds of one grid program: `ceiling_mw` on the power of all its events together."""
@@ -60,7 +62,8 @@ class ControlSettings(BaseModel):
     programs: dict[str, ProgramSettings] = Field(default_factory=dict)
     feeders: FeederSettings = FeederSettings()
     maintenance: MaintenanceSettings = Field(
-        default=MaintenanceSettings(), validation_alias=AliasChoices("maintenance", "upkeep")
+        default=MaintenanceSettings(),
+        validation_alias=AliasChoices("maintenance", former_names.CONFIGURATION["control", "maintenance"]),
     )
 
     @property

@@ -15,7 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.api.app import PAGE_MAX, Parts, make_app
+from gateway.api.app import Parts, make_app
+from gateway.api.exchange import PAGE_MAX
 from gateway.api.openapi import openapi
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
@@ -296,6 +297,16 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         await r.ask("DELETE", f"{path}/none", status=404)
 
 
+async def test_events_route_names_a_quarantined_members_failure_as_the_release_before_did() -> None:
+    async with rig(devices=6) as r:
+        r.world.homes.inverted.add(2)
+        await r.world.go(2)
+        await r.world.submit("e", s=1_200, target_w=12_000)
+        await r.world.go(250)
+        shown = await r.ask("GET", "/v1/dispatch-events/e")
+        assert [(m["device"], m["failure"]) for m in shown["members"] if m["failure"]] == [("home-02", "barred")]
+
+
 async def test_events_route_tells_what_is_assumed_apart_from_what_is_delivered() -> None:
     async with rig() as r:
         await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
@@ -440,13 +451,42 @@ async def test_import_route_leaves_a_device_under_control_what_it_is() -> None:
         assert (await r.ask("GET", "/v1/devices/home-00"))["device"]["profile"] == "p"
 
 
-async def test_unenrolled_route_lists_who_sends_without_being_enrolled() -> None:
+@pytest.mark.parametrize("path", ["/v1/unregistered", "/v1/unenrolled"])
+async def test_unregistered_route_lists_who_sends_without_being_registered_on_both_paths(path: str) -> None:
     async with rig() as r:
-        assert await r.ask("GET", "/v1/unenrolled") == {"devices": [], "messages": 0}
+        assert await r.ask("GET", path) == {"devices": [], "messages": 0}
         assert r.link is not None
         r.link.unregistered["stranger"] = 0
-        found = await r.ask("GET", "/v1/unenrolled")
+        found = await r.ask("GET", path)
         assert found["devices"] == [{"device": "stranger", "seen": "1970-01-01T00:00:00Z"}]
+
+
+STORM = {"id": "storm-7", "reason": "storm", "group": {"all": True}, "until": "2099-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(("path", "member"), [("/v1/exclusions", "exclusions"), ("/v1/holds", "holds")])
+async def test_exclusions_route_sets_lists_and_lifts_under_both_names(path: str, member: str) -> None:
+    async with rig() as r:
+        assert await r.ask("GET", path) == {member: []}
+        state = await r.ask("POST", path, json=STORM)
+        assert (state["id"], state["until"], state["devices"]) == ("storm-7", STORM["until"], 3)
+        assert await r.ask("GET", path) == {member: [state]}
+        await r.ask("POST", path, json=STORM | {"id": "no", "event": "e"}, status=400)
+        assert await r.ask("DELETE", f"{path}/storm-7") == {member: []}
+        await r.ask("DELETE", f"{path}/storm-7", status=404)
+
+
+async def test_exclusion_set_on_the_former_path_is_there_on_the_new_one_byte_for_byte() -> None:
+    async with rig() as r:
+        await r.ask("POST", "/v1/holds", json=STORM)
+        bodies = []
+        for path in ("/v1/exclusions", "/v1/holds"):
+            async with r.client.get(path) as reply:
+                assert (reply.status, reply.content_type) == (200, "application/json")
+                bodies.append(await reply.read())
+        assert bodies[1] == bodies[0].replace(b'"exclusions":', b'"holds":')
+        await r.ask("DELETE", "/v1/exclusions/storm-7")
+        assert await r.ask("GET", "/v1/holds") == {"holds": []}
 
 
 async def test_readyz_route_says_why_not() -> None:

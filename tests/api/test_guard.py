@@ -103,7 +103,8 @@ async def test_change_from_a_page_of_another_origin_is_refused(origin: str) -> N
         body = await r.ask("POST", STOP, json={"active": True}, headers=headers, status=403)
         assert body == {"error": "pages of other origins change nothing here", "problems": []}
         await r.ask("POST", "/v1/devices", data=ROWS, headers=headers | {"Content-Type": "text/csv"}, status=403)
-        await r.ask("DELETE", "/v1/holds/x", headers=headers, status=403)
+        for path in ("/v1/exclusions/x", "/v1/holds/x"):
+            await r.ask("DELETE", path, headers=headers, status=403)
         assert r.world.dispatcher.stopped is False
         assert (await r.ask("GET", "/v1/devices", headers=headers))["total"] == 3
 

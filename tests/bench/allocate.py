@@ -125,8 +125,8 @@ def left_wh(case: Case, target_w: Floats, policy: Policy) -> float:
     """Energy that goes unserved when the policy is asked step by step, through the gateway's own limits."""
     energy_wh, missing_wh = case.energy_wh.copy(), 0.0
     snapshot = fleet_of(
-        case.n, site=case.site, load_w=0.0, pv_w=0.0, grid_w=0.0, owner_reserve_pct=0.0, delivery_s=0.0, standby_w=0.0,
-        lease_s=max(case.lease_s, 1.0), discharge_w_max=case.power_w, capacity_wh=case.energy_wh,
+        case.n, site=case.site, load_w=0.0, pv_w=0.0, grid_w=0.0, owner_reserve_pct=0.0, command_latency_s=0.0,
+        standby_w=0.0, lease_s=max(case.lease_s, 1.0), discharge_w_max=case.power_w, capacity_wh=case.energy_wh,
         site_export_w_max=case.site_w[case.site], setpoint_w_min=case.least_w, setpoint_step_w=case.step_w,
     )  # fmt: skip
     snapshot.live.discharge_w_max[:] = np.nan

@@ -99,7 +99,7 @@ def document() -> ProfileDocument:
     points["p0"] |= {"unit": "W"}
     points["p1"] |= {"unit": "%"}
     battery = {"sign": "discharge_positive", "measured_at": "battery_ac", "range": [-9000, 9000]}
-    facts = {"delivery_s": 5, "standby_w": 30, "soc_uncertainty_pct": 5}
+    facts = {"command_latency_s": 5, "standby_w": 30, "soc_uncertainty_pct": 5}
     text = yaml.safe_dump(
         {
             "language": 1,

@@ -45,7 +45,7 @@ from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
 
 FACTS = ProductFacts(
-    lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
+    lease_s=120, command_latency_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
     soc_uncertainty_pct=5,
 )  # fmt: skip
 PROFILES = Path(__file__).parents[2] / "device_profiles"

@@ -24,7 +24,7 @@ _HEALTHY: dict[str, float] = {
     "site_import_w_max": np.inf,
     "site_export_w_max": np.inf,
     "lease_s": 100,
-    "delivery_s": 5,
+    "command_latency_s": 5,
     "battery_w": 0,
     "soc_pct": 60,
     "soc_step_pct": 1,

@@ -9,7 +9,8 @@ from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.loader import parse_profile
 
 FACTS = """
-facts: {delivery_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 30, soc_uncertainty_pct: 5}
+facts:
+  {command_latency_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 30, soc_uncertainty_pct: 5}
 """
 
 MODBUS = f"""

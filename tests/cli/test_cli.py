@@ -112,6 +112,31 @@ def test_validate_and_run_tell_every_fault_and_exit_2(tmp_path: Path) -> None:
     assert run("validate", "--config", config(tmp_path, profiles_dir=str(tmp_path / "none"))).exit_code == 2
 
 
+def test_validate_warns_of_former_keys_of_configuration_and_profiles_and_is_valid(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    text = MODBUS.replace("command_latency_s", "delivery_s")
+    (profiles / "sample-modbus.yaml").write_text(text, encoding="utf-8")
+    line = next(n for n, words in enumerate(text.splitlines(), 1) if "delivery_s" in words)
+    file = config(tmp_path, profiles_dir=str(profiles), control={"upkeep": {"recovery_s": "1h"}})
+    result = run("validate", "--config", file)
+    assert (result.exit_code, result.stdout.strip()) == (0, f"{file}: valid")
+    of_profile = (
+        f"sample-modbus.yaml:{line}: facts.delivery_s: the next release knows this key only as command_latency_s"
+    )
+    assert result.stderr.splitlines() == [
+        f"warning: {file}: control.upkeep: the next release knows this key only as maintenance",
+        f"warning: {of_profile}",
+    ]
+    result = run("profiles", "check", str(profiles))
+    assert (result.exit_code, result.stderr.splitlines()) == (0, [f"warning: {of_profile}"])
+    told = run("profiles", "check", str(profiles), "--json")
+    assert json.loads(told.stdout)["problems"] == []
+    (profiles / "sample-modbus.yaml").write_text(MODBUS, encoding="utf-8")
+    file = config(tmp_path, profiles_dir=str(profiles), control={"maintenance": {"recovery_s": "1h"}})
+    assert run("validate", "--config", file).stderr == ""
+
+
 def test_profiles_list_and_check_know_what_is_installed(tmp_path: Path) -> None:
     listed = json.loads(run("profiles", "list", "--dir", str(PROFILES), "--json").output)
     assert {row["profile"] for row in listed} == {path.stem for path in PROFILES.glob("*.yaml")}
@@ -295,7 +320,7 @@ def test_devices_import_over_rest_sends_the_file_with_its_kind(tmp_path: Path, d
     ("args", "kind"),
     [(("dispatch", "send", "-"), "application/json"), (("dispatch", "cancel", "e"), "application/json"),
      (("dispatch", "stop-all"), "application/json"), (("dispatch", "stop-all", "--clear"), "application/json"),
-     (("holds", "set", "-"), "application/json"), (("devices", "trust", "a"), "application/json"),
+     (("exclusions", "set", "-"), "application/json"), (("devices", "trust", "a"), "application/json"),
      (("sinks", "resend", "leap", "--from", "2027-01-15T08:00:00Z", "--to", "2027-01-15T09:00:00Z"),
       "application/json"),
      (("devices", "import", "fleet.csv"), "text/csv"), (("devices", "import", "fleet.jsonl"), "application/x-ndjson"),
@@ -345,45 +370,83 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     assert run("dispatch", "send", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
 
 
-def test_holds_and_quarantine_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> None:
-    hold = {"id": "h", "reason": "storm", "event": None, "since": "s", "until": None, "by": "me", "devices": 2,
-            "active": True}  # fmt: skip
-    daemon.says({"holds": [hold]})
-    listed = run("holds", "list", "--url", daemon.url)
-    assert (listed.exit_code, "storm" in listed.output) == (0, True)
-    assert json.loads(run("holds", "list", "--url", daemon.url, "--json").output) == {"holds": [hold]}
-    assert run("holds", "lift", "a/b", "--url", daemon.url).exit_code == 0
-    daemon.says(hold)
-    assert run("holds", "set", "-", "--url", daemon.url, stdin='{"id": "h"}').exit_code == 0
-    assert run("holds", "set", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
+@pytest.mark.parametrize("name", ["exclusions", "holds"])
+def test_exclusions_commands_ask_the_daemon_under_both_names(name: str, tmp_path: Path, daemon: Script) -> None:
+    storm = {"id": "h", "reason": "storm", "event": None, "since": "s", "until": None, "by": "me", "devices": 2,
+             "active": True}  # fmt: skip
+    daemon.says({name: [storm]})
+    listed = run(name, "list", "--url", daemon.url)
+    assert (listed.exit_code, "storm" in listed.stdout) == (0, True)
+    assert json.loads(run(name, "list", "--url", daemon.url, "--json").stdout) == {name: [storm]}
+    assert run(name, "lift", "a/b", "--url", daemon.url).exit_code == 0
+    daemon.says(storm)
+    assert run(name, "set", "-", "--url", daemon.url, stdin='{"id": "h"}').exit_code == 0
+    assert run(name, "set", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
+    assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
+        ("GET", f"/v1/{name}", b""),
+        ("GET", f"/v1/{name}", b""),
+        ("DELETE", f"/v1/{name}/a%2Fb", b""),
+        ("POST", f"/v1/{name}", b'{"id": "h"}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "command", "former"),
+    [((), "exclusions", "holds"), (("intervals",), "completeness", "ledger"),
+     (("devices",), "unregistered", "unenrolled")],
+)  # fmt: skip
+def test_command_former_name_is_hidden_and_says_that_it_is_deprecated(
+    group: tuple[str, ...], command: str, former: str, daemon: Script
+) -> None:
+    daemon.says({former: [], "day": "d", "total": 0, "next": None, "devices": [], "messages": 0})
+    names = {line.split()[1] for line in run(*group, "--help").stdout.splitlines() if line.startswith("│ ")}
+    assert command in names
+    assert former not in names
+    ask = ("list",) if not group else ()
+    told = run(*group, former, *ask, "--url", daemon.url)
+    assert (told.exit_code, "deprecated" in told.stderr, "deprecated" in told.stdout) == (0, True, False)
+    daemon.says({command: [], "day": "d", "total": 0, "next": None, "devices": [], "messages": 0})
+    told = run(*group, command, *ask, "--url", daemon.url)
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert f"Former name of `{command}`" in run(*group, former, "--help").stdout
+
+
+def test_unregistered_command_asks_the_daemon_under_both_names(daemon: Script) -> None:
+    daemon.says({"devices": [{"device": "stranger", "seen": "s"}], "messages": 4})
+    shown = [run("devices", name, "--url", daemon.url).stdout for name in ("unregistered", "unenrolled")]
+    assert shown[0] == shown[1]
+    assert json.loads(shown[0])["messages"] == 4
+    assert [path for _, path, _, _ in daemon.asked] == ["/v1/unregistered"] * 2
+
+
+def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
     daemon.says({"quarantined": {"home-1": "wrong_sign"}, "frozen": ["acme"]})
     shown = run("devices", "quarantine", "--url", daemon.url).output
     assert re.search(r"home-1 +wrong_sign", shown)
     assert re.search(r"product:acme +lost all at once", shown)
     assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
     assert run("devices", "trust", "product:acme", "--url", daemon.url).exit_code == 0
-    assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
-        ("DELETE", "/v1/holds/a%2Fb", b""),
-        ("POST", "/v1/holds", b'{"id": "h"}'),
+    assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
         ("GET", "/v1/quarantine", b""),
         ("GET", "/v1/quarantine", b""),
         ("DELETE", "/v1/quarantine/product%3Aacme", b""),
     ]
 
 
-def test_ledger_and_sinks_commands_ask_the_daemon_and_show_it(daemon: Script) -> None:
+@pytest.mark.parametrize("name", ["completeness", "ledger"])
+def test_completeness_and_sinks_commands_ask_the_daemon_and_show_it(name: str, daemon: Script) -> None:
     gap = {"start": "2027-01-15T08:20:00Z", "end": "2027-01-15T08:30:00Z", "intervals": 2, "reason": "silent"}
     sink = {"sent": 9, "accepted": 8, "waiting": 1, "refused": {"mtr_0003": 1}}
     day = {"device": "bat-1", "length_s": 300, "expected": 12, "stored": 10, "complete": 10, "revised": 1,
            "missing": {"silent": 2}, "sinks": {"leap": sink}, "gaps": [gap]}  # fmt: skip
     daemon.says({"day": "2027-01-15", "total": 200, "next": 100, "devices": [day]})
     wanted = ("--day", "2027-01-15", "--tag", "a b", "--incomplete", "--url", daemon.url)
-    shown = run("intervals", "ledger", *wanted).output
+    shown = run("intervals", name, *wanted).output
     assert re.search(r"bat-1 +12 +10 +10 +1 +silent=2 +8/9 waiting=1 mtr_0003=1", shown)
     assert "--offset 100" in shown
-    gaps = run("intervals", "ledger", "--gaps", "--url", daemon.url).output
+    gaps = run("intervals", name, "--gaps", "--url", daemon.url).output
     assert re.search(r"bat-1 +2027-01-15T08:20:00Z +2027-01-15T08:30:00Z +2 +silent", gaps)
-    assert json.loads(run("intervals", "ledger", "--json", "--url", daemon.url).output)["devices"] == [day]
+    assert json.loads(run("intervals", name, "--json", "--url", daemon.url).stdout)["devices"] == [day]
     state = {"name": "leap", "accepted": 8, "backlog": 1, "oldest": None, "backfills": 0, "parked": {"bad": 2},
              "failing": "http_503"}  # fmt: skip
     daemon.says({"sinks": [state]})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.config.settings import Settings, duration_s, load_settings
 from gateway.domain.errors import InvalidInput
+from gateway.services.settings import MaintenanceSettings
 from gateway.sinks.leap.sink import LeapCsvSinkSettings
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,39 @@ def test_config_every_fault_is_told_at_once_with_its_path(tmp_path: Path) -> Non
     for path in ("http.port", "http.hots", "intervals", "sinks.0", "sinks.1", "control.tick_s", "devices.mqtt.broker"):
         assert any(problem.startswith(path) for problem in found), path
     assert len(found) == 8
+
+
+def test_config_example_uses_no_former_key() -> None:
+    assert load_settings(ROOT / "config" / "gateway.example.yaml").former == ()
+
+
+@pytest.mark.parametrize("name", ["maintenance", "upkeep"])
+def test_config_maintenance_is_taken_under_both_names(tmp_path: Path, name: str) -> None:
+    settings = load(tmp_path, control={name: {"recovery_s": "10min", "full_charge_cycles": 7}})
+    assert settings.control.maintenance == MaintenanceSettings(recovery_s=600, full_charge_cycles=7)
+
+
+def test_config_former_key_is_warned_about_and_the_new_one_is_not(tmp_path: Path) -> None:
+    assert load(tmp_path, control={"maintenance": {}}).former == ()
+    assert load(tmp_path, control={"upkeep": {}}).former == (
+        f"{tmp_path / 'gateway.yaml'}: control.upkeep: the next release knows this key only as maintenance",
+    )
+
+
+def test_config_maintenance_under_both_names_at_once_is_refused_with_both(tmp_path: Path) -> None:
+    assert faults(tmp_path, control={"upkeep": {}, "maintenance": {"recovery_s": "1h"}}) == [
+        "control.upkeep: the former name of maintenance, which is given too; keep maintenance alone"
+    ]
+
+
+@pytest.mark.parametrize("name", ["maintenance", "upkeep"])
+def test_config_fault_inside_maintenance_has_the_path_that_the_file_gives(tmp_path: Path, name: str) -> None:
+    found = faults(tmp_path, control={name: {"recovery_s": -1, "recover": 1}})
+    assert [problem.split(": ")[0] for problem in found] == [f"control.{name}.recovery_s", f"control.{name}.recover"]
+
+
+def test_config_former_key_elsewhere_is_unknown(tmp_path: Path) -> None:
+    assert faults(tmp_path, upkeep={}) == ["upkeep: Extra inputs are not permitted"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +188,7 @@ def test_config_aggregator_needs_quarters_and_its_meters_are_relative_to_the_fil
         "kind": "leap_csv", "name": "leap", "url": "https://api.leap.example", "token": "env:TEST_TOKEN",
         "meters": "meters/leap.csv", "poll_s": "1min", "job_timeout_s": "1h",
     }  # fmt: skip
-    assert "kind leap_csv takes nothing but 15 minutes" in faults(tmp_path, sinks=[leap])[0]
+    assert "kind leap_csv needs intervals of 15 minutes" in faults(tmp_path, sinks=[leap])[0]
     quarters = {"length_s": "15min"}
     (sink,) = load(tmp_path, sinks=[leap], intervals=quarters).sinks
     assert isinstance(sink, LeapCsvSinkSettings)

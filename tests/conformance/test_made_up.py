@@ -25,7 +25,8 @@ maker: Acme
 product: Brick
 evidence: {tag: documented, source: "Acme Brick manual, page 7"}
 transport: modbus
-facts: {delivery_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 20, soc_uncertainty_pct: 5}
+facts:
+  {command_latency_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 20, soc_uncertainty_pct: 5}
 modbus: {units: {main: 9}, word_order: little}
 polling: {live_s: 2}
 identity: {serial: serial, rules: [{point: name, begins: [BRICK]}]}

@@ -35,7 +35,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     shown = {
         "event": (await running_event(view)),
         "events": [body.model_dump() for body in view.all()],
-        "holds": view.holds().model_dump(),
+        "exclusions": view.exclusions().model_dump(),
         "quarantine": view.quarantine().model_dump(),
         "availability": view.availability().model_dump(),
     }

@@ -27,7 +27,7 @@ maker: Nobody
 product: A battery for tests
 evidence: {tag: verified, source: made up for tests}
 transport: http
-facts: {delivery_s: 2, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 5, soc_uncertainty_pct: 2}
+facts: {command_latency_s: 2, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 5, soc_uncertainty_pct: 2}
 http: SECTION
 identity: {rules: [{point: power, above: -100000}]}
 points:

@@ -50,7 +50,7 @@ def target(
             "evidence": {"tag": "documented", "source": "made up"},
             "transport": "modbus",
             "facts": {
-                "delivery_s": 5,
+                "command_latency_s": 5,
                 "efficiency_discharge": 0.95,
                 "efficiency_charge": 0.95,
                 "standby_w": 30,

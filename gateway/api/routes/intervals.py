@@ -91,7 +91,7 @@ async def _stream(request: web.Request, history: History, query: IntervalQuery) 
     except StorageError as error:
         if not begun:
             raise
-        log.error("a stream of intervals was cut short", extra={"why": str(error)})
+        log.error("a stream of intervals was cut short", extra={"error": str(error)})
         # without the end mark of a chunked answer nobody takes it for the whole
         if request.transport is not None:
             request.transport.abort()

@@ -1,4 +1,4 @@
-"""What settlement asks: the completeness ledger, where receivers stand, what one lacks, and to send it once more."""
+"""Intervals, completeness of a day, how far each receiver is, what one lacks, and sending intervals again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,6 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.api.exchange import PAGE_MAX, json_answer, problem, read_body
 from gateway.api.interval_models import (
     CompletenessList,
     DeviceDayBody,
@@ -20,6 +21,7 @@ from gateway.api.interval_models import (
     SinkList,
     SinkState,
 )
+from gateway.api.routes import intervals
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet.fleet import Fleet
@@ -33,8 +35,6 @@ from gateway.services.telemetry.history import History, Question
 from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
-
-PAGE_MAX = 1_000
 
 
 class _CompletenessQuery(BaseModel):
@@ -50,7 +50,7 @@ class _CompletenessQuery(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """What these routes stand on."""
+    """The services that these routes ask."""
 
     completeness: Completeness
     deliveries: Sequence[SinkDelivery]
@@ -61,9 +61,9 @@ class Telemetry:
     clock: Clock
     audits: Mapping[str, Audit] = field(default_factory=dict)
 
-    async def ledger(self, request: web.Request) -> CompletenessList:
-        """A page of the completeness ledger; of yesterday unless a day is asked for. With `incomplete` only devices of
-        the page that lack something here or at a sink."""
+    async def day(self, request: web.Request) -> CompletenessList:
+        """A page of the completeness of a day, yesterday unless the request names one. `incomplete` leaves only the
+        devices of the page that lack something here or at a sink. Raises InvalidInput."""
         query = _parsed(request)
         now_ms = self.clock.now().utc_ms
         day = query.day or date.fromisoformat(rfc3339(now_ms - DAY_MS)[:10])
@@ -84,7 +84,7 @@ class Telemetry:
     def _named(self, devices: Sequence[str], tags: Sequence[str]) -> Sequence[DeviceId]:
         if not (devices or tags):
             return self.fleet.ids
-        unknown = [f"device: {name}: not enrolled" for name in devices if name not in self.fleet.slot_of]
+        unknown = [f"device: {name}: not registered" for name in devices if name not in self.fleet.slot_of]
         unknown += [f"tag: {tag}: no device has it" for tag in tags if tag not in self.fleet.tags]
         if unknown:
             raise InvalidInput(unknown)
@@ -107,7 +107,7 @@ class Telemetry:
         return SinkList(sinks=out)
 
     async def send_again(self, name: str, body: ResendBody) -> ResendReport | None:
-        """Have records sent once more; None = there is no such sink."""
+        """Mark records to be sent again; None = there is no such sink."""
         delivery = next((one for one in self.deliveries if one.sink.name == name), None)
         if delivery is None:
             return None
@@ -135,7 +135,7 @@ class Telemetry:
         return marked
 
     async def missing(self, name: str, request: web.Request) -> MissingList | None:
-        """What a receiver says it lacks; None = there is no such sink, or it cannot be asked that."""
+        """What a receiver says it lacks; None = there is no such sink, or it cannot be asked. Raises PeerBusy."""
         stretch = _stretch(request)
         found = await self._lacking(name, *stretch)
         if found is None:
@@ -159,6 +159,41 @@ class Telemetry:
         if isinstance(found, Keep):
             raise PeerBusy(f"{name} could not be asked: {found.reason}", after_s=found.after_s)
         return found
+
+
+class TelemetryRoutes:
+    """The routes of intervals and sinks."""
+
+    def __init__(self, telemetry: Telemetry, history: History) -> None:
+        self._telemetry = telemetry
+        self._history = history
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/intervals", self.intervals),
+            web.get("/v1/completeness", self.completeness),
+            web.get("/v1/sinks", self.sinks),
+            web.get("/v1/sinks/{name}/missing", self.missing),
+            web.post("/v1/sinks/{name}/resend", self.resend),
+        ]
+
+    async def intervals(self, request: web.Request) -> web.StreamResponse:
+        return await intervals.answer(request, self._history)
+
+    async def completeness(self, request: web.Request) -> web.StreamResponse:
+        return json_answer(await self._telemetry.day(request))
+
+    async def sinks(self, _request: web.Request) -> web.StreamResponse:
+        return json_answer(await self._telemetry.sinks())
+
+    async def missing(self, request: web.Request) -> web.StreamResponse:
+        found = await self._telemetry.missing(request.match_info["name"], request)
+        return json_answer(found) if found is not None else problem(404, "no such sink, or one that cannot be asked")
+
+    async def resend(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, ResendBody)
+        report = await self._telemetry.send_again(request.match_info["name"], body)
+        return json_answer(report) if report is not None else problem(404, "no such sink")
 
 
 class _Stretch(BaseModel):

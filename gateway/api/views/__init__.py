@@ -1,1 +1,1 @@
-"""What REST and the platform are shown, made from what services hold."""
+"""Bodies for REST and the platform, made from the state of services."""

@@ -1,7 +1,8 @@
-"""What REST and the platform are shown of dispatch: events, delivery records, holds, quarantine, availability."""
+"""What REST and the platform see of dispatch: events, delivery records, exclusions, quarantine, availability."""
 
 from typing import Any
 
+from gateway import former_names
 from gateway.api.models import (
     AvailabilityBody,
     AvailabilityList,
@@ -10,8 +11,8 @@ from gateway.api.models import (
     DeliveryReport,
     EventReport,
     EventStatus,
-    HoldList,
-    HoldState,
+    ExclusionList,
+    ExclusionState,
     OccurrenceBody,
     Quarantine,
     ReboundBody,
@@ -108,21 +109,21 @@ class DispatchView:
             else None,
         )
 
-    # -- holds and quarantine --------------------------------------------------------------------------------
+    # -- exclusions and quarantine ---------------------------------------------------------------------------
 
-    def holds(self) -> HoldList:
-        return HoldList(holds=[self.hold(hold) for hold in self._dispatcher.holds.all()])
+    def exclusions(self) -> ExclusionList:
+        return ExclusionList(exclusions=[self.exclusion(one) for one in self._dispatcher.holds.all()])
 
-    def hold(self, hold: Exclusion) -> HoldState:
-        return HoldState(
-            id=hold.id,
-            reason=hold.reason,
-            event=hold.event,
-            since=rfc3339(hold.from_ms),
-            until=None if hold.until_ms is None else rfc3339(hold.until_ms),
-            by=hold.by,
-            devices=len(members(self._fleet, hold.group)),
-            active=hold.holds(self._clock.now()),
+    def exclusion(self, exclusion: Exclusion) -> ExclusionState:
+        return ExclusionState(
+            id=exclusion.id,
+            reason=exclusion.reason,
+            event=exclusion.event,
+            since=rfc3339(exclusion.from_ms),
+            until=None if exclusion.until_ms is None else rfc3339(exclusion.until_ms),
+            by=exclusion.by,
+            devices=len(members(self._fleet, exclusion.group)),
+            active=exclusion.holds(self._clock.now()),
         )
 
     def quarantine(self) -> Quarantine:
@@ -148,7 +149,7 @@ class DispatchView:
     # -- the platform ----------------------------------------------------------------------------------------
 
     def delivery_reports(self, report: StatusReport) -> dict[str, Any]:
-        """Delivery records that have changed, as the platform is told of them."""
+        """Changed delivery records, as the body of a report to the platform."""
         return DeliveryReport(
             event=report.event,
             revision=report.revision,
@@ -158,7 +159,7 @@ class DispatchView:
         ).model_dump()
 
     def event_reports(self) -> list[dict[str, Any]]:
-        """Events that run, some in each report."""
+        """Running events, a part of them in each report."""
         found = [self._status(entry) for entry in self._dispatcher.entries() if entry.state in RUNS]
         return [
             EventReport(at=self._now(), events=found[i : i + PART]).model_dump(exclude_none=True)
@@ -166,7 +167,7 @@ class DispatchView:
         ]
 
     def availability_report(self) -> list[dict[str, Any]]:
-        """What can be sustained, some groups in each report; nothing before the first tick."""
+        """What each group can sustain, a part of the groups in each report; nothing before the first tick."""
         found = self.availability().groups
         return [
             AvailabilityReport(at=self._now(), groups=found[i : i + PART]).model_dump()
@@ -183,4 +184,5 @@ def _watts(value: float | None) -> float | None:
 
 def _delivery(row: Row) -> DeliveryBody:
     when = {name: None if ms is None else rfc3339(ms) for name, ms in row["times_ms"].items()}
-    return DeliveryBody(**{name: value for name, value in row.items() if name != "times_ms"}, times=Times(**when))
+    shown = {name: value for name, value in row.items() if name != "times_ms"}
+    return DeliveryBody(**shown | {"failure": former_names.failure(row["failure"])}, times=Times(**when))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from gateway import former_names
-from gateway.api.models import DeviceState, SessionState, Unenrolled
+from gateway.api.models import DeviceState, SessionState, UnregisteredList
 from gateway.clock import Clock
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
@@ -57,7 +57,7 @@ def device_fields(device: Device) -> DeviceFields:
 
 
 class FleetView:
-    """Devices, enrolled and not."""
+    """Devices, registered and not."""
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class FleetView:
         device = self._inventory.devices.get(DeviceId(device_id))
         return None if device is None else self._state(device)
 
-    def unenrolled(self) -> Unenrolled:
+    def unregistered(self) -> UnregisteredList:
         seen = [{"device": name, "seen": rfc3339(ms)} for name, ms in self._link.unregistered.items()]
-        return Unenrolled(devices=seen, messages=self._link.stats.unregistered)
+        return UnregisteredList(devices=seen, messages=self._link.stats.unregistered)
 
     def _state(self, device: Device) -> DeviceState:
         slot = self._fleet.slot_of.get(device.id)

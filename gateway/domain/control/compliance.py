@@ -116,7 +116,7 @@ class Conduct(Table):
 def settling_s(snapshot: Snapshot) -> Floats:
     """How long each device may take from a command until its power stands: its product's latency and settling."""
     plate = snapshot.nameplate
-    result: Floats = plate.delivery_s.astype(np.float64) + plate.settle_s
+    result: Floats = plate.command_latency_s.astype(np.float64) + plate.settle_s
     return result
 
 
@@ -138,7 +138,7 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     done = (answered(snapshot) >= kept.owed_cmd) | (control.authority != Authority.CONTROLLED)
     np.copyto(kept.owed_cmd, control.cmd_sent, where=done)
     np.copyto(kept.owed_s, now_s, where=done)
-    due_s = kept.owed_s + snapshot.nameplate.delivery_s.astype(np.float64)
+    due_s = kept.owed_s + snapshot.nameplate.command_latency_s.astype(np.float64)
     kept.late[:] = ~done & (snapshot.live.seen_mono_ms > 1000 * due_s)
 
 

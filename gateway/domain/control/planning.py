@@ -134,7 +134,7 @@ def _causes(
     unseen = (control.cmd_applied < control.cmd_sent) | (
         (live.mode != Mode.REMOTE)
         & (live.mode != Mode.UNKNOWN)
-        & (live.seen_mono_ms - control.sent_mono_ms > 1000 * snapshot.nameplate.delivery_s)
+        & (live.seen_mono_ms - control.sent_mono_ms > 1000 * snapshot.nameplate.command_latency_s)
     )
     cause[take & held & waited & unseen & (live.cmd < control.cmd_sent)] = Cause.RETRY
 

@@ -57,7 +57,7 @@ class ProductFacts:
 
     lease_s: float
     overrun_s: float = 0.0
-    delivery_s: float
+    command_latency_s: float
     settle_s: float = SETTLE_S
     timed: bool
     blocks: bool = False
@@ -90,7 +90,7 @@ _MAY_BE_UNKNOWN = ("site_import_w_max", "site_export_w_max", "site_phase_w_max")
 _OF_THE_PRODUCT = (
     "lease_s",
     "overrun_s",
-    "delivery_s",
+    "command_latency_s",
     "settle_s",
     "timed",
     "blocks",

@@ -188,7 +188,7 @@ def _look_ahead(
     lowest_w = np.fmin(np.minimum(np.minimum(setpoint_w, before_w), control.ran_low_w), live.battery_w)
     drain_w = np.maximum(np.fmax(plate.discharge_w_max * ~ours, highest_w), 0)
     gain_w = np.maximum(np.fmax(plate.charge_w_max * ~ours, -lowest_w), 0)
-    since_s = age_s + plate.delivery_s
+    since_s = age_s + plate.command_latency_s
     left_ws = 3600 * charge.deliverable_wh - (drain_w + plate.standby_w) * since_s
     runs_s = plate.lease_s + plate.overrun_s
     out.narrow(np.maximum(left_ws / runs_s - plate.standby_w, 0), Reason.LOOKAHEAD)

@@ -4,10 +4,11 @@ Two ways to speak. `messages` and `commands`: firmware that sends whole readings
 `points`, `readings` and `control`: values at addresses (Modbus registers, JSON over HTTP, MQTT topics).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
+from gateway import former_names
 from gateway.domain.fleet.columns import SETTLE_S
 from gateway.profiles.language.base import Evidence, Name, StrictModel
 from gateway.profiles.language.control import Control, Watchdog
@@ -15,16 +16,29 @@ from gateway.profiles.language.messages import Commands, Message
 from gateway.profiles.language.points import Identity, Match, Point, Reading
 from gateway.profiles.language.transport import HttpSection, ModbusSection, MqttSection
 
+COMMAND_LATENCY_S = AliasChoices("command_latency_s", former_names.PROFILE["facts", "command_latency_s"])
+
+
+def _either_name(schema: dict[str, Any]) -> None:
+    """Let editors take the former name too, marked as deprecated; exactly one of the two is required."""
+    new, former = map(str, COMMAND_LATENCY_S.choices)
+    properties = schema["properties"]
+    properties[former] = {**properties[new], "deprecated": True, "description": f"former name of {new}"}
+    schema["required"].remove(new)
+    schema["oneOf"] = [{"required": [new]}, {"required": [former]}]
+
 
 class Facts(StrictModel):
-    """Facts of every device of the product. `delivery_s`: the longest a command may take to act, `settle_s`: how
+    """Facts of every device of the product. `command_latency_s`: the longest a command may take to act, `settle_s`: how
     much longer its power may take to stand at the setpoint, 0 W passed through and ramps included; efficiencies are
     one-way, AC side. `soc_uncertainty_pct`: the most the SoC may be wrong by; with `drift_pct_per_cycle` it is less
     after a full charge and grows from there. `soc_min_pct`: below it the product refuses to discharge, `soc_max_pct`:
     it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents. `counter_step_wh`: how
     finely the energy counters count, where the scale of their registers does not tell."""
 
-    delivery_s: float = Field(gt=0, le=60)
+    model_config = ConfigDict(json_schema_extra=_either_name)
+
+    command_latency_s: float = Field(gt=0, le=60, validation_alias=COMMAND_LATENCY_S)
     settle_s: float = Field(default=SETTLE_S, ge=0, le=300)
     efficiency_discharge: float = Field(gt=0.5, le=1)
     efficiency_charge: float = Field(gt=0.5, le=1)

@@ -85,7 +85,7 @@ class DeviceAuthority:
         changes = self._adopt_restored(now)
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
         control.before_w[confirmed] = control.setpoint_w[confirmed]
-        in_force_ms = control.changed_mono_ms + (1000 * fleet.nameplate.delivery_s[:n]).astype(np.int64)
+        in_force_ms = control.changed_mono_ms + (1000 * fleet.nameplate.command_latency_s[:n]).astype(np.int64)
         read = confirmed | (live.seen_mono_ms >= in_force_ms)
         for ran_w in (control.ran_high_w, control.ran_low_w):
             np.copyto(ran_w, control.setpoint_w, where=read, casting="same_kind")

@@ -132,7 +132,7 @@ async def test_completeness_route_refuses_what_it_cannot_tell(tmp_path: Path) ->
             found: list[str] = answer["problems"]
             return found
 
-        assert await problems(device="bat-9", tag="x") == ["device: bat-9: not enrolled", "tag: x: no device has it"]
+        assert await problems(device="bat-9", tag="x") == ["device: bat-9: not registered", "tag: x: no device has it"]
         assert await problems(day="2099-01-01") == ["day: 2099-01-01 has not begun"]
         assert "day" in (await problems(day="yesterday"))[0]
         assert "colour" in (await problems(colour="red"))[0]

@@ -114,7 +114,7 @@ def test_allocate_home_gives_all_it_may_for_as_long_as_its_batteries_can() -> No
     energy_wh = np.array([500.0, 10_000.0])
     snapshot = fleet_of(
         2, site=0, load_w=0, grid_w=0, site_export_w_max=6_000, capacity_wh=[1_000, 20_000], owner_reserve_pct=0,
-        standby_w=0, delivery_s=0, lease_s=1,
+        standby_w=0, command_latency_s=0, lease_s=1,
     )  # fmt: skip
     given_w = []
     for _ in range(40):

@@ -21,7 +21,7 @@ class Steered:
             "cmd": 0,
             "cmd_sent": 0,
             "cmd_applied": 0,
-            "delivery_s": 5,
+            "command_latency_s": 5,
             "settle_s": 30,
         }
         self.snapshot = fleet_of(1, **(free | columns))

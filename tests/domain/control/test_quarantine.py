@@ -14,8 +14,8 @@ from gateway.domain.limits.types import LimitParams
 from gateway.domain.types import Grid, Mode, Now
 from tests.builders.fleets import NOW, fleet_of
 
-DELIVERY_S, SETTLE_S = 5, 30
-FOUND_S = DELIVERY_S + SETTLE_S + SUSTAINED_S
+COMMAND_LATENCY_S, SETTLE_S = 5, 30
+FOUND_S = COMMAND_LATENCY_S + SETTLE_S + SUSTAINED_S
 
 
 class Trial:
@@ -23,7 +23,7 @@ class Trial:
 
     def __init__(self, n: int = 1, /, *, every_s: int = 1, **columns: Any) -> None:
         free = {"authority": Authority.DEVICE, "mode": Mode.SELF_CONSUMPTION, "cmd": 0, "cmd_sent": 0, "cmd_applied": 0}
-        facts = {"delivery_s": DELIVERY_S, "settle_s": SETTLE_S}
+        facts = {"command_latency_s": COMMAND_LATENCY_S, "settle_s": SETTLE_S}
         self.snapshot: Snapshot = fleet_of(n, **({"soc_pct": 60} | free | facts | columns))
         self.conduct = Conduct(n)
         self.now = NOW
@@ -143,7 +143,7 @@ def test_wrong_way_dead_time_and_a_pass_through_0_w_are_no_proof(own_w: float, z
 
 @pytest.mark.parametrize("settle_s", [0, 30, 120])
 def test_wrong_way_each_product_has_its_own_time(settle_s: int) -> None:
-    trial = Trial(settle_s=settle_s).told(3_000).does(-3_000, s=DELIVERY_S + settle_s + SUSTAINED_S)
+    trial = Trial(settle_s=settle_s).told(3_000).does(-3_000, s=COMMAND_LATENCY_S + settle_s + SUSTAINED_S)
     assert trial.proven == set()
     assert trial.does(-3_000, s=2).proven == {0}
 
@@ -197,7 +197,7 @@ def test_wrong_way_device_that_was_not_reached_is_deaf_and_not_wrong() -> None:
     assert trial.told(-3_000, acked=False).does(3_000, s=300).proven == set()
     # the command arrives after all: its time to settle begins then
     trial.snapshot.control.cmd_applied[:] = trial.snapshot.control.cmd_sent
-    assert trial.does(3_000, s=DELIVERY_S + SETTLE_S).does(-3_000, s=100).proven == set()
+    assert trial.does(3_000, s=COMMAND_LATENCY_S + SETTLE_S).does(-3_000, s=100).proven == set()
 
 
 def test_wrong_way_refresh_that_is_not_answered_yet_changes_nothing_f21() -> None:

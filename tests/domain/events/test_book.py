@@ -449,7 +449,7 @@ def test_book_cancelled_event_prepares_nobody() -> None:
 def small_fleet() -> Fleet:
     facts = ProductFacts(
         lease_s=120,
-        delivery_s=5,
+        command_latency_s=5,
         timed=True,
         efficiency_discharge=0.95,
         efficiency_charge=0.95,

@@ -14,7 +14,7 @@ from gateway.services.control.authority import DeviceAuthority
 from gateway.services.settings import ControlSettings
 
 FACTS = ProductFacts(
-    lease_s=120, delivery_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
+    lease_s=120, command_latency_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
     soc_uncertainty_pct=5,
 )  # fmt: skip
 

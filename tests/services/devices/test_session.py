@@ -30,7 +30,8 @@ maker: Made
 product: Up
 evidence: {tag: documented, source: this test}
 transport: modbus
-facts: {delivery_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 30, soc_uncertainty_pct: 5}
+facts:
+  {command_latency_s: 5, efficiency_discharge: 0.95, efficiency_charge: 0.95, standby_w: 30, soc_uncertainty_pct: 5}
 modbus: {units: {main: 1}}
 polling: {live_s: 600}
 identity: {rules: [{point: model_code, equals: [7]}]}

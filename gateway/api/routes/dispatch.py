@@ -1,0 +1,128 @@
+"""Events, stops, exclusions, quarantine and availability."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from gateway import former_names
+from gateway.api.exchange import PAGE_MAX, json_answer, number, problem, read_body
+from gateway.api.models import AnswerBody, EventList, ExclusionBody, ExclusionList, StopBody
+from gateway.api.views.dispatch import DispatchView
+from gateway.clock import Clock
+from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.types import EventId
+from gateway.schemas.event import MAX_BODY_BYTES, answer_body, parse_event
+from gateway.services.events.intake import Dispatcher
+
+
+class DispatchRoutes:
+    """The routes of dispatch. `trust` lets a device or product out of quarantine; False = it is not in there."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, events: DispatchView, trust: Callable[[str], Awaitable[bool]], clock: Clock
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._events = events
+        self._trust = trust
+        self._clock = clock
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v1/dispatch-events", self.submit),
+            web.get("/v1/dispatch-events", self.events),
+            web.get("/v1/dispatch-events/{id}", self.event),
+            web.delete("/v1/dispatch-events/{id}", self.cancel),
+            web.post("/v1/dispatch/stop-all", self.stop_all),
+            web.post("/v1/exclusions", self.set_exclusion),
+            web.get("/v1/exclusions", self.exclusions),
+            web.delete("/v1/exclusions/{id}", self.lift_exclusion),
+            web.post(former_names.PATHS["/v1/exclusions"], self.set_exclusion),
+            web.get(former_names.PATHS["/v1/exclusions"], self.exclusions_formerly),
+            web.delete(former_names.PATHS["/v1/exclusions/{id}"], self.lift_exclusion_formerly),
+            web.get("/v1/quarantine", self.quarantine),
+            web.delete("/v1/quarantine/{name}", self.trust),
+            web.get("/v1/availability", self.availability),
+        ]
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            return problem(413, f"larger than {MAX_BODY_BYTES} bytes")
+        answer = await self._dispatcher.submit(parse_event(await request.read(), source="rest"))
+        return _answer(answer)
+
+    async def events(self, _request: web.Request) -> web.StreamResponse:
+        dispatcher = self._dispatcher
+        return json_answer(EventList(events=self._events.all(), stopped=dispatcher.stopped))
+
+    async def event(self, request: web.Request) -> web.StreamResponse:
+        found = await self._events.one(
+            request.match_info["id"],
+            occurrence=request.query.get("occurrence"),
+            offset=number(request, "offset", 0, 10**9),
+            limit=number(request, "limit", PAGE_MAX, PAGE_MAX),
+        )
+        return json_answer(found) if found is not None else problem(404, "no such event")
+
+    async def cancel(self, request: web.Request) -> web.StreamResponse:
+        answer = await self._dispatcher.cancel(request.match_info["id"])
+        return _answer(answer) if answer is not None else problem(404, "no such event")
+
+    async def stop_all(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, StopBody)
+        await self._dispatcher.stop_all(active=body.active, by=body.by)
+        return json_answer(body)
+
+    async def set_exclusion(self, request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, ExclusionBody)
+        now_ms = self._clock.now().utc_ms
+        exclusion = Exclusion(
+            id=body.id,
+            reason=body.reason,
+            group=body.group.group(),
+            from_ms=now_ms if body.since is None else round(body.since.timestamp() * 1000),
+            until_ms=None if body.until is None else round(body.until.timestamp() * 1000),
+            event=None if body.event is None else EventId(body.event),
+            by=body.by,
+        )
+        await self._dispatcher.hold(exclusion)
+        return json_answer(self._events.exclusion(exclusion))
+
+    async def exclusions(self, _request: web.Request) -> web.StreamResponse:
+        return json_answer(self._events.exclusions())
+
+    async def exclusions_formerly(self, _request: web.Request) -> web.StreamResponse:
+        return _formerly(self._events.exclusions())
+
+    async def lift_exclusion(self, request: web.Request) -> web.StreamResponse:
+        if not await self._dispatcher.lift(request.match_info["id"]):
+            return problem(404, "no such exclusion")
+        return json_answer(self._events.exclusions())
+
+    async def lift_exclusion_formerly(self, request: web.Request) -> web.StreamResponse:
+        if not await self._dispatcher.lift(request.match_info["id"]):
+            return problem(404, "no such hold")
+        return _formerly(self._events.exclusions())
+
+    async def quarantine(self, _request: web.Request) -> web.StreamResponse:
+        return json_answer(self._events.quarantine())
+
+    async def trust(self, request: web.Request) -> web.StreamResponse:
+        if not await self._trust(request.match_info["name"]):
+            return problem(404, "not in quarantine")
+        return json_answer(self._events.quarantine())
+
+    async def availability(self, _request: web.Request) -> web.StreamResponse:
+        return json_answer(self._events.availability())
+
+
+def _answer(answer: Answer) -> web.Response:
+    body = AnswerBody.model_validate(answer_body(answer))
+    return json_answer(body, status=409 if answer.outcome in (Outcome.REJECTED, Outcome.SUPERSEDED) else 200)
+
+
+def _formerly(body: ExclusionList) -> web.Response:
+    """The answer with the members that a former path has."""
+    members = {former_names.MEMBERS.get(name, name): value for name, value in body.model_dump().items()}
+    return web.Response(body=to_json(members), content_type="application/json")

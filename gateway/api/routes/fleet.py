@@ -1,0 +1,82 @@
+"""Devices: lists, one device, imports, and devices that are not registered."""
+
+import asyncio
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway import former_names
+from gateway.api.exchange import PAGE_MAX, json_answer, number, problem
+from gateway.api.guard import IMPORT_FORMS
+from gateway.api.models import BadRowBody, DeviceList, DeviceState, ImportReport, NoteBody, UnregisteredList
+from gateway.domain.errors import InvalidInput
+from gateway.services.devices.import_rows import MAX_REPORTED, parse_rows
+from gateway.services.devices.registry import DeviceRegistry
+
+
+class DeviceView(Protocol):
+    """What the API asks of the fleet."""
+
+    def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]: ...
+
+    def one(self, device_id: str) -> DeviceState | None: ...
+
+    def unregistered(self) -> UnregisteredList: ...
+
+
+class FleetRoutes:
+    """The routes of devices."""
+
+    def __init__(self, devices: DeviceView, inventory: DeviceRegistry) -> None:
+        self._devices = devices
+        self._inventory = inventory
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/devices", self.devices),
+            web.post("/v1/devices", self.import_devices),
+            web.get("/v1/devices/{id}", self.device),
+            web.get("/v1/unregistered", self.unregistered),
+            web.get(former_names.PATHS["/v1/unregistered"], self.unregistered),
+        ]
+
+    async def devices(self, request: web.Request) -> web.StreamResponse:
+        offset, limit = number(request, "offset", 0, 10**9), number(request, "limit", 100, PAGE_MAX)
+        total, page = self._devices.page(offset, limit)
+        following = offset + len(page)
+        return json_answer(
+            DeviceList(total=total, next=following if following < total and page else None, devices=page)
+        )
+
+    async def device(self, request: web.Request) -> web.StreamResponse:
+        found = self._devices.one(request.match_info["id"])
+        return json_answer(found) if found is not None else problem(404, "no such device")
+
+    async def import_devices(self, request: web.Request) -> web.StreamResponse:
+        form = IMPORT_FORMS[request.content_type]
+        raw = await request.read()
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidInput([f"not UTF-8 at byte {error.start}"]) from error
+        inventory = self._inventory
+        parsed = await asyncio.to_thread(
+            parse_rows,
+            text,
+            form="csv" if form == "csv" else "jsonl",
+            profiles=inventory.profiles,
+            places=inventory.places,
+        )
+        done = await inventory.take(parsed)
+        return json_answer(
+            ImportReport(
+                rows=done.rows,
+                enrolled=done.enrolled,
+                rejected=[BadRowBody(line=row.line, problem=row.problem) for row in done.bad[:MAX_REPORTED]],
+                rejected_total=len(done.bad),
+                notes=[NoteBody(line=note.line, note=note.note) for note in done.notes[:MAX_REPORTED]],
+            )
+        )
+
+    async def unregistered(self, _request: web.Request) -> web.StreamResponse:
+        return json_answer(self._devices.unregistered())

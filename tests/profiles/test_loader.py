@@ -1,0 +1,65 @@
+"""Reading profiles from files: keys that had other names before."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.domain.errors import InvalidInput
+from gateway.profiles.compile import compile_profile
+from gateway.profiles.loader import load_profile, load_profiles, parse_profile
+from tests.builders.profiles import MODBUS
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("command_latency_s", "delivery_s")
+BEFORE = MODBUS[: MODBUS.index("facts:")].count("\n")
+FACTS = "  efficiency_discharge: 0.95\n  efficiency_charge: 0.95\n  standby_w: 30\n  soc_uncertainty_pct: 5\n"
+
+
+def profile(*latency: str) -> str:
+    """The sample with these lines of `facts` first; the first of them stands on line `BEFORE + 2`."""
+    head, _, tail = MODBUS.partition("facts:\n")
+    return head + "facts:\n" + "".join(f"  {line}\n" for line in latency) + FACTS + tail.split("\n", maxsplit=1)[1]
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(InvalidInput) as caught:
+        parse_profile(text, name="p.yaml")
+    return caught.value.problems
+
+
+def test_profiles_that_ship_use_no_former_key() -> None:
+    codecs = load_profiles(ROOT / "device_profiles")
+    assert {name: codec.former for name, codec in codecs.items() if codec.former} == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_command_latency_is_taken_under_both_names(name: str) -> None:
+    document = parse_profile(profile(f"{name}: 7"), name="p.yaml")
+    assert compile_profile(document).facts.command_latency_s == 7
+
+
+def test_profile_former_key_is_warned_about_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "sample-modbus.yaml"
+    for name, former in (("command_latency_s", ()), ("delivery_s", (
+        f"sample-modbus.yaml:{BEFORE + 2}: facts.delivery_s: the next release knows this key only as command_latency_s",
+    ))):  # fmt: skip
+        file.write_text(profile(f"{name}: 7"), encoding="utf-8")
+        assert load_profile(file).former == former
+
+
+def test_profile_command_latency_under_both_names_or_none_is_refused_with_its_line() -> None:
+    both = "the former name of command_latency_s, which is given too; keep command_latency_s alone"
+    for lines, at in (((f"{NAMES[0]}: 7", f"{NAMES[1]}: 7"), 3), ((f"{NAMES[1]}: 7", f"{NAMES[0]}: 7"), 2)):
+        assert faults(profile(*lines)) == [f"p.yaml:{BEFORE + at}: facts.delivery_s: {both}"]
+    assert faults(profile()) == [f"p.yaml:{BEFORE + 1}: facts.command_latency_s: Field required"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["0", "61", "soon", "null", ".5e9"])
+def test_profile_command_latency_out_of_bounds_is_refused_by_the_name_in_the_file(name: str, value: str) -> None:
+    (fault,) = faults(profile(f"{name}: {value}"))
+    assert fault.startswith(f"p.yaml:{BEFORE + 2}: facts.{name}: ")
+
+
+def test_profile_former_key_elsewhere_is_unknown() -> None:
+    assert faults(MODBUS + "delivery_s: 5\n")[0].endswith("delivery_s: Extra inputs are not permitted")

@@ -1,0 +1,41 @@
+"""The README's table of folders and its import chain are those of the code; the changelog names tests that exist."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| (?:`(?P<folder>[a-z_/]+)/`|top) \| (?P<modules>.+) \|$", re.MULTILINE)
+
+
+def test_readme_names_every_module_in_the_row_of_its_folder() -> None:
+    named = {row["folder"] or ".": set(re.findall(r"`([a-z0-9_]+)`", row["modules"])) for row in ROW.finditer(README)}
+    missing = []
+    for path in sorted((ROOT / "gateway").rglob("*.py")):
+        folder, name = path.parent.relative_to(ROOT / "gateway").as_posix(), path.stem
+        if not name.startswith("__") and name not in named.get(folder, ()):
+            missing.append(f"{folder}/{name}")
+    assert missing == []
+
+
+def test_readme_names_no_folder_that_is_not_there() -> None:
+    folders = [row["folder"] for row in ROW.finditer(README) if row["folder"]]
+    assert [folder for folder in folders if not (ROOT / "gateway" / folder).is_dir()] == []
+
+
+def test_readme_import_chain_is_the_one_that_is_proven() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = {contract["name"]: contract.get("layers") for contract in contracts}
+    for name in ("layers point down only", "inside the services", "inside the domain"):
+        assert f"`{' > '.join(layers[name])}`" in README.replace("\n", " ")
+
+
+def test_changelog_names_tests_that_are_there() -> None:
+    named = re.findall(r"`(tests/[a-z_/0-9]+\.py)(?:::(\w+))?`", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    for file, name in named:
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name
