@@ -1,9 +1,9 @@
-"""Text to data and lines: the part of YAML 1.2 a profile needs, and nothing that can surprise.
+"""Reads strict YAML with line numbers: the part of YAML 1.2 that configuration and profiles need.
 
 One document of mappings, sequences and plain values (null, true and false, numbers, texts). Keys are texts. A few
-aliases are allowed; what they stand for counts as if it were written out. Refused: tags, merge keys, a key that stands
-twice, an alias inside of what it stands for, depth and size beyond bounds. Nothing is constructed but plain values;
-every fault comes with its line (1 = first).
+aliases are allowed; an aliased value counts as if it were written out. Refused: tags, merge keys, a repeated key, an
+alias inside the value it refers to, depth and size beyond bounds. Only plain values are constructed; every fault comes
+with its line (1 = first).
 """
 
 import re
@@ -29,7 +29,7 @@ Loc = tuple[int | str, ...]
 
 
 class NotStrict(Exception):
-    """The text is not what this module reads; `line` is where."""
+    """The text is not YAML that this module reads; `line` says where."""
 
     def __init__(self, line: int, why: str) -> None:
         super().__init__(why)
@@ -38,8 +38,8 @@ class NotStrict(Exception):
 
 @dataclass(slots=True)
 class Place:
-    """Where a value stands: its line (that of its key where it has one) and what is inside of it; `size` values in
-    all, `height` of them inside of each other."""
+    """Position of a value: its line (that of its key where it has one) and the places inside it; `size` values in all,
+    nested `height` deep."""
 
     line: int
     inside: dict[int | str, "Place"] = field(default_factory=dict)
@@ -47,8 +47,8 @@ class Place:
     height: int = 1
 
     def line_of(self, path: Loc) -> int:
-        """The line of what `path` leads to, or of the last thing on the way that is there. Parts of a path that are
-        nowhere (a validator's own words) are passed over."""
+        """The line at `path`, or of the last part of it that exists. Unknown parts (a validator's own words) are
+        skipped."""
         here = self
         for part in path:
             here = here.inside.get(part, here.inside.get(str(part), here))
@@ -56,7 +56,7 @@ class Place:
 
 
 def read_yaml(text: str) -> tuple[Plain, Place]:
-    """The data of `text` and where each value stands. Raises NotStrict."""
+    """The data of `text` and the place of each value. Raises NotStrict."""
     if len(text) > BYTES_MAX or len(text.encode("utf-8", "replace")) > BYTES_MAX:
         raise NotStrict(1, f"larger than {BYTES_MAX} bytes")
     try:
@@ -67,12 +67,12 @@ def read_yaml(text: str) -> tuple[Plain, Place]:
         words = f"{error.context or ''} {error.problem or ''}".strip()
         raise NotStrict(mark.line + 1 if mark else 1, f"not YAML: {words}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # Beside its own errors the parser lets those of impossible escapes and characters through.
+        # The parser also raises other errors, for impossible escapes and characters.
         raise NotStrict(1, f"not YAML: {' '.join(str(error).split())}") from error
 
 
 class _Reader:
-    """Builds values from the events of the parser, which does not recurse; what recurses here is bounded."""
+    """Builds values from the parser's events; the parser does not recurse, and recursion here is bounded."""
 
     def __init__(self, events: Iterator[yaml.Event]) -> None:
         self._events = events

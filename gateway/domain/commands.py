@@ -1,4 +1,4 @@
-"""What a device is told, and what is known of it. Batches are columns of equal length; `slots` index the fleet."""
+"""Commands to devices and their outcomes. Batches are columns of equal length; `slots` index the fleet."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -7,8 +7,8 @@ from gateway.domain.types import Floats, Ints, Slots, Small
 
 
 class CommandOp(IntEnum):
-    """What a device is told. `HOLD` is 0 W for a lease; `RELEASE` hands it back to the maker's own mode; `BLOCK` leaves
-    it in that mode for a lease, but for discharging."""
+    """Operation of a command. `HOLD` is 0 W for a lease; `RELEASE` returns the device to the maker's own mode; `BLOCK`
+    leaves it in that mode for a lease, without discharging."""
 
     SETPOINT = 1
     HOLD = 2
@@ -28,7 +28,7 @@ class CommandResult(IntEnum):
 
 
 class WriteOutcome(IntEnum):
-    """What is known of a command's way to the broker or device (not yet the device's answer)."""
+    """How far a command got to the broker or device (not yet the device's answer)."""
 
     NOT_SENT = 0
     ACCEPTED = 1

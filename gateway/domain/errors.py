@@ -30,7 +30,7 @@ class PeerRefused(GatewayError):
 
 
 class PeerBusy(GatewayError):
-    """The peer asks to come later (`after_s`, 0 = no time said); nothing was done."""
+    """The peer asks to try again later (`after_s`, 0 = no time given); nothing was done."""
 
     retry = Retry.LATER
 
@@ -40,7 +40,7 @@ class PeerBusy(GatewayError):
 
 
 class NotThisProduct(GatewayError):
-    """What answers is not the product it was enrolled as: it is read at most, never written."""
+    """What answers is not the product it was registered as: it is read at most, never written."""
 
     retry = Retry.AFTER_CHANGE
 
@@ -58,7 +58,7 @@ class StorageError(GatewayError):
 
 
 class CorruptState(GatewayError):
-    """A file on disk does not hold what it should; it is set aside, never guessed at."""
+    """The content of a file on disk is not valid; the file is set aside, never guessed at."""
 
 
 class NewerState(GatewayError):

@@ -1,4 +1,4 @@
-"""What devices say. Batches are columns of equal length; `slots` index the fleet."""
+"""What devices report. Batches are columns of equal length; `slots` index the fleet."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from gateway.domain.types import Bools, Flags, Floats, Ints, Slots, Small, Uncle
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveBatch:
     """Newest state of some devices for control. `fresh` False = age unknown (retained, backlog): never refreshes.
-    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or not said. `unclear`
-    holds `Unclear` bits, None = everything that was said was understood. `reserve_again`: the reserve is the one that
-    was read before, it was not asked for anew (None = of nobody)."""
+    `grid_l1_w` to `grid_l3_w` per phase at the meter; `locked` and `opt_out` 1 = yes, 0 = no or not reported. `unclear`
+    holds `Unclear` bits, None = everything was understood. `reserve_again`: the reserve repeats an earlier read and was
+    not read anew (None = for no row)."""
 
     slots: Slots
     fresh: Bools
@@ -40,7 +40,7 @@ class LiveBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyBatch:
-    """Settlement samples. `t_ms` is the end of a span of `span_ms`; counters are lifetime AC counters, `*_wh` the
+    """Energy samples. `t_ms` is the end of a span of `span_ms`; counters are lifetime AC counters, `*_wh` the
     energy within the span of a product without (fine) counters, `*_w` mean power over it. Several rows may belong to
     one device."""
 
@@ -65,7 +65,7 @@ class EnergyBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusBatch:
-    """Presence of devices as they or their last will tell it."""
+    """Presence of devices as they or their last will report it."""
 
     slots: Slots
     online: Bools
@@ -90,8 +90,8 @@ class AckToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingBatch:
-    """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable. `unclear` came
-    after what `live` holds of the same device."""
+    """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable. `unclear` is
+    later than the row of the same device in `live`."""
 
     live: LiveBatch | None = None
     unclear: UnclearBatch | None = None

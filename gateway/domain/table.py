@@ -1,4 +1,4 @@
-"""Columns of one length that grow together: the shape of everything that is kept per device."""
+"""Columns of one length that grow together, one row per device."""
 
 import mmap
 from collections.abc import Collection, Mapping
@@ -15,8 +15,8 @@ MAPPED_BYTES = 1 << 16
 
 
 def _blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
-    """A column of `fill`. Large ones are mapped: a page of zeros that nobody writes to takes no memory, and columns
-    that were outgrown go back to the system at once, whatever else lies on the heap."""
+    """A column of `fill`. Large ones are mapped: a page of zeros takes no memory until it is written, and outgrown
+    columns go back to the system at once, whatever else lies on the heap."""
     size = n * np.dtype(dtype).itemsize
     memory = (
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if size >= MAPPED_BYTES else bytearray(size)
@@ -28,21 +28,21 @@ def _blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.gen
 
 
 def _write(column: NDArray[np.generic], at: slice | Bools, values: NDArray[np.generic]) -> None:
-    """Write to a new column, but not zeros to zeros: that would take memory. Minus nothing is not zero."""
+    """Write to a new column, but not zeros to zeros: that would take memory. -0.0 does not count as zero."""
     if np.ascontiguousarray(values).view(np.uint8).any() or column[at].any():
         column[at] = values
 
 
 def run(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:
-    """The same rows as a slice where they are a run of ascending numbers: many times faster to read and write by."""
+    """The same rows as a slice where they are consecutive: many times faster to read and write by."""
     if len(rows) > 1 and rows[-1] - rows[0] == len(rows) - 1 and bool((rows[1:] > rows[:-1]).all()):
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
 
 
 class Table:
-    """Columns of one length that grow together. Subclasses name them in `SPEC` as (dtype, value of a new slot). What
-    few devices need begins at zero: that takes no memory before something else is written to it."""
+    """Columns of one length that grow together. Subclasses name them in `SPEC` as (dtype, value of a new slot). Columns
+    that few devices need are filled with zero: they take no memory until written."""
 
     SPEC: ClassVar[Mapping[str, tuple[DTypeLike, float | int | bool]]] = {}
 
@@ -61,17 +61,17 @@ class Table:
             setattr(self, name, new)
 
     def blank(self, slot: int, *, but: Collection[str] = ()) -> None:
-        """Make a slot what a new one is, in all columns `but` these."""
+        """Reset a slot to the values of a new one, in all columns `but` these."""
         for name, (_, fill) in self.SPEC.items():
             if name not in but:
                 self.column(name)[slot] = fill
 
     def load(self, name: str, values: NDArray[np.generic]) -> None:
-        """Give the first slots of a column these values."""
+        """Load values into the first slots of a column."""
         _write(self.column(name), slice(len(values)), values)
 
     def renumber(self, old_slots: Ints) -> None:
-        """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
+        """Give devices new slots: `old_slots[new]` is the old slot of each, -1 for a new device."""
         known = old_slots >= 0
         for name, (dtype, fill) in self.SPEC.items():
             moved = _blank(len(old_slots), dtype, fill)

@@ -1,4 +1,4 @@
-"""The words that every layer shares: ids, time, array types, who steers a device and whether it has grid.
+"""Types that every layer shares: ids, time, array types, operating mode and grid state of a device.
 
 Power in W, + = discharge (grid power: + = import); energy in Wh on the AC side; SoC and reserve in percent of usable
 capacity; time in UTC epoch milliseconds. NaN (columns) and None (scalars) mean unknown, never 0.
@@ -52,7 +52,7 @@ class Now:
 
 
 class Mode(IntEnum):
-    """Who steers the battery, as the device reports it."""
+    """Who controls the battery, as the device reports it."""
 
     UNKNOWN = 0
     SELF_CONSUMPTION = 1
@@ -70,8 +70,8 @@ class Grid(IntEnum):
 
 
 class Unclear(IntFlag):
-    """Members of a live reading that a device said and nobody understood; `GRID_PHASES` any of the three, `MESSAGE` the
-    whole of it. A member that is not there is not unclear."""
+    """Members of a live reading that were sent and not understood; `GRID_PHASES` any of the three, `MESSAGE` the whole
+    message. A missing member is not unclear."""
 
     MODE = 1
     GRID = 2
@@ -96,8 +96,8 @@ def unclear_names(bits: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnclearBatch:
-    """Devices that said something of now that cannot be folded into their newest reading: a message nobody can read,
-    or one of unknown age with members nobody understands. `unclear` holds `Unclear` bits."""
+    """Devices with a present message that cannot be folded into their newest reading: an unreadable one, or one of
+    unknown age with unclear members. `unclear` holds `Unclear` bits."""
 
     slots: Slots
     unclear: Flags

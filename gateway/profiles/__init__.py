@@ -1,1 +1,1 @@
-"""The device language: what a product says and how it is told."""
+"""The device language: how a product reports and how it is commanded."""

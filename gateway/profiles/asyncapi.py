@@ -68,7 +68,8 @@ def _operation(key: str, action: str, qos: int, *, retain: bool) -> dict[str, An
 def _message_schema(kind: str, message: Message) -> dict[str, Any]:
     properties: dict[str, Any] = {message.identity: {"type": "string", "pattern": ID_PATTERN}}
     for name, point in message.points.items():
-        properties[point.key] = _point_schema(point, nullable=not point.required and not CATALOGUE[kind][name].barring)
+        nullable = not point.required and not CATALOGUE[kind][name].excluding
+        properties[point.key] = _point_schema(point, nullable=nullable)
     required = [message.identity, *(point.key for point in message.points.values() if point.required)]
     return {"type": "object", "properties": properties, "required": required}
 

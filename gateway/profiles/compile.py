@@ -1,4 +1,4 @@
-"""A compiled profile: what the rest of the gateway knows of a product."""
+"""Compiles a profile into the codec and facts that the rest of the gateway uses."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from gateway.profiles.compiled.variant import PointProduct
 from gateway.profiles.language.control import Control, Watchdog
 from gateway.profiles.language.product import ProfileDocument
 
-UNSTEERED_LEASE_S = 120.0
+UNCONTROLLED_LEASE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     facts, watchdog, control = document.facts, document.watchdog, document.control
     blocks = document.commands is not None and "block" in document.commands.forms
     return ProductFacts(
-        lease_s=watchdog.lease_s if watchdog is not None else UNSTEERED_LEASE_S,
+        lease_s=watchdog.lease_s if watchdog is not None else UNCONTROLLED_LEASE_S,
         overrun_s=_overrun_s(watchdog, control) if watchdog is not None else 0.0,
         command_latency_s=facts.command_latency_s,
         settle_s=facts.settle_s,
@@ -58,8 +58,8 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
         blocks=blocks or (control is not None and bool(control.block)),
         setpoint_w_min=control.setpoint_w_min if control is not None else 0.0,
         setpoint_step_w=control.step_w if control is not None else 1.0,
-        steerable=product.base.steers if product is not None else document.commands is not None,
-        experimental=product is not None and any(program.experimental for program in product.programs),
+        steerable=product.base.takes_setpoints if product is not None else document.commands is not None,
+        experimental=product is not None and any(variant.experimental for variant in product.variants),
         efficiency_discharge=facts.efficiency_discharge,
         efficiency_charge=facts.efficiency_charge,
         standby_w=facts.standby_w,
@@ -74,9 +74,9 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
 
 
 def _overrun_s(watchdog: Watchdog, control: Control | None) -> float:
-    """How much longer than its lease a device may act. What is written again within a lease carries what is left of
-    it; where that cannot be told (a time of the device's own, or one that a constant sets), the last such write
-    starts the whole time anew."""
+    """How much longer than its lease a device may act. Writes repeated within a lease carry the time left of it; where
+    they cannot (a fixed time of the device's own, or one that a constant sets), the last such write starts the whole
+    time anew."""
     reverts_s = watchdog.reverts_within_s or 0.0
     goes_on = control is not None and (control.follow_s is not None or control.heartbeat is not None)
     if goes_on and control is not None and not _carries_lease(watchdog, control):
@@ -85,7 +85,7 @@ def _overrun_s(watchdog: Watchdog, control: Control | None) -> float:
 
 
 def _carries_lease(watchdog: Watchdog, control: Control) -> bool:
-    """Whether what is repeated tells the device's timer how long it still is."""
+    """Whether repeated writes set the device's timer to the time left."""
     if watchdog.kind in ("in_command", "none"):
         return True
     repeated = [step for name, steps in control.sequences().items() if name in CYCLIC for step in steps]

@@ -23,13 +23,13 @@ WORD = re.compile(r"[\w-]+")
 
 
 def parse_profile(text: str, *, name: str) -> ProfileDocument:
-    """Read one profile from YAML; `name` stands for the file in messages. Raises InvalidInput with every fault, up to
+    """Read one profile from YAML; `name` is the file's name in messages. Raises InvalidInput with every fault, up to
     a bound, as `file:line: path: what is wrong`."""
     return _parse(text, name=name)[0]
 
 
 def load_profile(path: Path) -> Codec:
-    """Read and compile one file, which is named for its profile. Raises InvalidInput with every fault."""
+    """Read and compile one file, which is named after its profile. Raises InvalidInput with every fault."""
     name = path.name
     try:
         with path.open("rb") as file:
@@ -92,18 +92,18 @@ def _schema_faults(error: ValidationError, name: str, place: Place) -> Iterator[
 
 
 def _split(fault: str, place: Place) -> tuple[int, str, str]:
-    """A fault of the checks, `path: what is wrong` or `path.what is wrong`: its line, path and words. Where a key has a
-    dot in it, the longest one that is there is meant."""
+    """Split a fault of the checks, `path: what is wrong` or `path.what is wrong`, into line, path and words. Of keys
+    with dots in them, the longest existing one counts."""
     path, _, words = fault.partition(": ")
     parts = path.split(".")
     loc: Loc = ()
     here = place
     while parts:
-        taken = next((n for n in range(len(parts), 0, -1) if _key(here, parts[:n]) is not None), 0)
-        key = _key(here, parts[:taken])
+        used = next((n for n in range(len(parts), 0, -1) if _key(here, parts[:n]) is not None), 0)
+        key = _key(here, parts[:used])
         if key is None:
             break
-        loc, here, parts = (*loc, key), here.inside[key], parts[taken:]
+        loc, here, parts = (*loc, key), here.inside[key], parts[used:]
     absent = list(takewhile(WORD.fullmatch, parts))
     said = ".".join(parts[len(absent) :])
     shown = ".".join([*map(str, loc), *absent]) or "(document)"
@@ -128,6 +128,6 @@ def _fault(name: str, line: int, path: str, words: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text from a file as it may be printed: one line, nothing that steers a terminal, not endless."""
+    """Text from a file made safe to print: one line, no control characters, bounded length."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return plain if len(plain) <= WORDS_MAX else f"{plain[:WORDS_MAX]}..."

@@ -1,4 +1,4 @@
-"""A product in a few words: what it is, what it can be told, what ends its control, what that knowledge rests on."""
+"""Summary of a product: identity, control, watchdog, evidence."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ MESSAGE_DOMAIN = "battery_ac"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`control`: where the setpoint acts, or `reserve only`, or `telemetry only`; `watchdog` its kind, "" = nothing to
-    watch. `points`, `readings` and `sequences` are numbers of them; overlays are not counted."""
+    """`control`: where the setpoint acts, or `reserve only`, or `telemetry only`; `watchdog` its kind, "" = none.
+    `points`, `readings` and `sequences` are numbers of them; overlays are not counted."""
 
     profile: str
     maker: str
@@ -30,7 +30,7 @@ class Summary:
 
 
 def summary(codec: Codec) -> Summary:
-    """What a compiled profile comes to."""
+    """Summarise a compiled profile."""
     document, control = codec.document, _control(codec.document)
     watchdog = document.watchdog
     return Summary(

@@ -163,9 +163,9 @@ class Replay:
         elif step.repair is not None:
             records = self.engine.repair(step.repair.slots, step.repair.start_ms, step.repair.bases)
         elif step.batch is not None:
-            records = self.engine.ingest(step.batch, step.now, step.rated_w).closes
+            records = self.engine.ingest(step.batch, step.now, step.rated_w).records
         else:
             records = self.engine.close_due(step.now)
         if not same_records(records, step.records):
             self.stats.mismatches += 1
-            self.engine.honour(step.records)
+            self.engine.raise_revisions(step.records)

@@ -1,4 +1,4 @@
-"""Builds settlement batches for tests: rows as keyword dictionaries, unknown unless said."""
+"""Builds energy batches for tests: rows as keyword dictionaries, unknown unless said."""
 
 from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ from gateway.domain.types import Grid, Mode, Now
 NOW = Now(utc_ms=1_800_000_000_000, mono_ms=50_000_000)
 
 _HEALTHY: dict[str, float] = {
-    "enrolled": True,
+    "registered": True,
     "discharge_w_max": 5000,
     "charge_w_max": 5000,
     "capacity_wh": 10_000,

@@ -82,7 +82,7 @@ class Heard:
             fleet.observe_live(batch.live, now)
             self.live += _rows(batch.live)
         if batch.unclear is not None:
-            fleet.take_unclear(batch.unclear)
+            fleet.observe_unclear(batch.unclear)
         if batch.energy is not None:
             self.energy += _rows(batch.energy)
         if batch.acks is not None:

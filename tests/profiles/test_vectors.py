@@ -90,14 +90,14 @@ def register_image(sample: Sample) -> dict[Where, int]:
     return image
 
 
-def from_registers(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
+def from_registers(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """Raw values of the points whose words are all there, and the entry of the sample that holds each."""
-    section = program.document.modbus
+    section = variant.document.modbus
     assert section is not None
     image = register_image(vector.raw)
     units = section.units | vector.units
     out: dict[str, tuple[Raw, str]] = {}
-    for name, point in program.points.items():
+    for name, point in variant.points.items():
         if point.address is None or not point.readable:
             continue
         for unit in (units[point.unit_id], None):
@@ -116,14 +116,14 @@ def entry_of(sample: Sample, where: Where) -> str:
     raise AssertionError(f"{where} is in no entry")
 
 
-def from_models(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
+def from_models(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """As `from_registers`; places come from the link's own arithmetic, for models that begin at register 0."""
-    section = program.document.modbus
+    section = variant.document.modbus
     assert section is not None
     out: dict[str, tuple[Raw, str]] = {}
     for entry in vector.raw.sunspec:
         chain = {entry.model: Model(address=0, length=0xFFFF)}
-        for name, point in program.points.items():
+        for name, point in variant.points.items():
             assert section.sunspec is not None
             at = address_of(point, chain, section.sunspec) if point.readable else None
             if at is None:
@@ -134,23 +134,23 @@ def from_models(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw,
     return out
 
 
-def from_documents(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
+def from_documents(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """As the HTTP link: what no pointer leads to is missing."""
     out: dict[str, tuple[Raw, str]] = {}
-    for name, point in program.points.items():
+    for name, point in variant.points.items():
         if point.path in vector.raw.http:
             raw = raw_of(value_at(vector.raw.http[point.path], tokens_of(point.pointer)))
             out[name] = Marker.MISSING if raw is None else raw, point.path
     return out
 
 
-def from_payloads(vector: Vector, program: ProductVariant) -> dict[str, tuple[Raw, str]]:
+def from_payloads(vector: Vector, variant: ProductVariant) -> dict[str, tuple[Raw, str]]:
     """By the cache of the MQTT link."""
-    cache = DeviceCache(points_of(program.document), vector.levels, trust_retained=False)
+    cache = DeviceCache(points_of(variant.document), vector.levels, trust_retained=False)
     for topic, payload in vector.raw.mqtt.items():
         assert cache.ingest(topic, payload.encode(), retained=False, now_ms=0), f"{topic}: the link refuses {payload!r}"
     out: dict[str, tuple[Raw, str]] = {}
-    for name, point in program.points.items():
+    for name, point in variant.points.items():
         topic = topic_of(point.topic, vector.levels) if point.topic is not None else ""
         if topic in vector.raw.mqtt:
             raw = cache.raw(point)
@@ -159,16 +159,16 @@ def from_payloads(vector: Vector, program: ProductVariant) -> dict[str, tuple[Ra
     return out
 
 
-def sample_of(vector: Vector, program: ProductVariant) -> tuple[dict[str, tuple[Raw, str]], set[str]]:
+def sample_of(vector: Vector, variant: ProductVariant) -> tuple[dict[str, tuple[Raw, str]], set[str]]:
     """Raw values of all points that the sample has with the entries they came from, and every entry."""
     sample = vector.raw
     if sample.registers:
-        return from_registers(vector, program), set(sample.registers)
+        return from_registers(vector, variant), set(sample.registers)
     if sample.sunspec:
-        return from_models(vector, program), {f"{entry.model}+{entry.offset}" for entry in sample.sunspec}
+        return from_models(vector, variant), {f"{entry.model}+{entry.offset}" for entry in sample.sunspec}
     if sample.http:
-        return from_documents(vector, program), set(sample.http)
-    return from_payloads(vector, program), set(sample.mqtt)
+        return from_documents(vector, variant), set(sample.http)
+    return from_payloads(vector, variant), set(sample.mqtt)
 
 
 def same(found: Value, wanted: bool | int | float | str | None) -> bool:
@@ -187,41 +187,41 @@ def number_of(reading: str, wanted: bool | int | float | str | None) -> Value:
 
 def disagreements(vector: Vector, product: PointProduct) -> list[str]:
     """What the profile makes of the sample other than expected, and what is wrong with the vector itself."""
-    program = next((program for program in product.programs if program.variant == vector.variant), None)
-    if program is None:
+    variant = next((variant for variant in product.variants if variant.variant == vector.variant), None)
+    if variant is None:
         return [f"variant: the profile has no {vector.variant!r}"]
-    unknown = [f"points: no {name}" for name in (*vector.points, *vector.identity) if name not in program.points]
-    unknown += [f"readings: no {name}" for name in vector.readings if name not in program.readings]
+    unknown = [f"points: no {name}" for name in (*vector.points, *vector.identity) if name not in variant.points]
+    unknown += [f"readings: no {name}" for name in vector.readings if name not in variant.readings]
     if unknown:
         return unknown
     if not vector.points:
         return ["points: nothing is expected"]
-    sample, entries = sample_of(vector, program)
+    sample, entries = sample_of(vector, variant)
     values = Values()
-    program.decode({name: raw for name, (raw, _) in sample.items()}, values)
+    variant.decode({name: raw for name, (raw, _) in sample.items()}, values)
     faults = [f"points: the sample has no {name}" for name in vector.points if name not in sample]
-    faults += _unused(vector, program, sample, entries)
+    faults += _unused(vector, variant, sample, entries)
     for name, wanted in vector.points.items():
         if name in sample and not same(values[name], wanted):
             faults.append(f"points: {name} is {values[name]!r}, expected {wanted!r}")
-    canonical = program.canonical(values)
+    canonical = variant.canonical(values)
     for name, wanted in vector.readings.items():
         found, number = canonical.get(name), number_of(name, wanted)
         if not (same(found, number) or (isinstance(number, float) and math.isnan(number) and math.isnan(found))):
             faults.append(f"readings: {name} is {found!r}, expected {wanted!r}")
     if canonical.unclear:
         faults.append(f"readings: {', '.join(unclear_names(canonical.unclear))} of a real product is not understood")
-    identity = program.document.identity
+    identity = variant.document.identity
     rules = [rule for rule in identity.rules if rule.point in vector.identity] if identity is not None else []
     faults += [f"identity: {rule.point} is {values.get(rule.point)!r}" for rule in rules if not holds(rule, values)]
     return faults + [f"identity: no rule for {n}" for n in vector.identity if n not in {rule.point for rule in rules}]
 
 
 def _unused(
-    vector: Vector, program: ProductVariant, sample: dict[str, tuple[Raw, str]], entries: set[str]
+    vector: Vector, variant: ProductVariant, sample: dict[str, tuple[Raw, str]], entries: set[str]
 ) -> list[str]:
     """Entries nothing is expected of."""
-    factors = {program.points[name].scale_factor for name in vector.points}
+    factors = {variant.points[name].scale_factor for name in vector.points}
     used = {entry for name, (_, entry) in sample.items() if name in vector.points or name in factors}
     return [f"raw: nothing is expected of {entry}" for entry in sorted(entries - used)]
 

@@ -89,7 +89,7 @@ def step(
     if what < 0.75:
         rated = np.full(len(ids), 5000.0)
         batch = random_batch(rng, int(rng.integers(1, 20)), devices=len(ids), length_s=60, spread=5)
-        made.append(recorder.ingest(batch, at(seconds), rated).taken.closes)
+        made.append(recorder.ingest(batch, at(seconds), rated).taken.records)
     elif what < 0.8:
         recorder.agree(
             AgreedConfig(

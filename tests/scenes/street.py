@@ -196,7 +196,7 @@ class Street:
         if batch.live is not None:
             self.fleet.observe_live(batch.live, self.time.now())
         if batch.unclear is not None:
-            self.fleet.take_unclear(batch.unclear)
+            self.fleet.observe_unclear(batch.unclear)
         if batch.status is not None:
             self.fleet.live.online[batch.status.slots] = batch.status.online
         if batch.acks is not None:

@@ -123,7 +123,7 @@ class DispatchView:
             until=None if exclusion.until_ms is None else rfc3339(exclusion.until_ms),
             by=exclusion.by,
             devices=len(members(self._fleet, exclusion.group)),
-            active=exclusion.holds(self._clock.now()),
+            active=exclusion.applies(self._clock.now()),
         )
 
     def quarantine(self) -> Quarantine:

@@ -1,1 +1,1 @@
-"""From what events want to what is written to each device."""
+"""Turns the targets of running events into setpoints and commands for each device."""

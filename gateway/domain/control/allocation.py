@@ -1,11 +1,11 @@
-"""Who delivers how much of a target: the time-to-go policy (Evans, Tindemans, Angeli 2018).
+"""Splits a target over devices by the time-to-go policy (Evans, Tindemans, Angeli 2018).
 
 Every device has a time-to-go, the time its energy lasts at full power. Those with the longest go first: power is
-`p * clip((x - z) / horizon, 0, 1)`, the level z chosen so that the sum meets the target. Homes come first: `limits` has
-shared the room at each meter among its batteries so that they last equally long, and with those shares as their full
-power one level for all is what a level over homes, and then one within each, should give. A feeder that would carry
-more than it may gets what it may, and the rest goes to the others. Device limits are part of the search, so that the
-sum is exact whenever the envelope allows it.
+`p * clip((x - z) / horizon, 0, 1)`, the level z chosen so that the sum meets the target. Homes come first: `limits`
+splits the headroom of each meter among its batteries so that they last equally long; with those shares as full power,
+one level for all devices gives the result of a level over homes and then one within each. A feeder is cut to what it
+may carry, and the rest goes to the other devices. Device limits are part of the search, so that the sum is exact
+whenever the envelope allows it.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ _SUM_PART = 1e-9
 
 
 class Shortfall(Enum):
-    """Why less was allocated than asked. `MINIMA`: what is left is less than any product can carry. `CEILING`: the
-    program's ceiling or the nomination bounds what is asked. `UNMEASURED`: all was given, but part of it to devices of
-    which nobody knows whether they deliver."""
+    """Why less was allocated than asked. `MINIMA`: the rest is less than any product can carry. `CEILING`: the
+    program's ceiling or the nomination bounds the request. `UNMEASURED`: all was allocated, but part of it to devices
+    that are not measured."""
 
     NONE = "none"
     NO_MEMBERS = "no_members"
@@ -51,9 +51,9 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What is asked of whom. `target_w` + = discharge, None = the most that can be sustained for `seconds_to_end`,
+    """A request to allocate. `target_w` + = discharge, None = the most that can be sustained for `seconds_to_end`,
     charging if `charge`. `mask`: who may be asked. `horizon_s` > 0 smooths: the larger, the more devices share and the
-    less a setpoint moves. `taken_w`: what each device carries already in this direction, as a magnitude. `feeder_w`:
+    less a setpoint moves. `taken_w`: what each device already carries in this direction, as a magnitude. `feeder_w`:
     the most each feeder (by its number) may carry, inf = any."""
 
     target_w: float | None
@@ -71,9 +71,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Offer:
-    """What the devices that can serve one direction offer: `cap_w` whole W now beside `taken_w`, `power_w` sustained,
-    `energy_ws`; `least_w` and `step_w` of their products, `on` those that go this way already, `feeder_w` what feeders
-    still may carry."""
+    """Devices that can serve one direction: `cap_w` whole W now beside `taken_w`, `power_w` sustained, `energy_ws`;
+    `least_w` and `step_w` of their products, `on` those that go this way already, `feeder_w` what feeders still may
+    carry."""
 
     slots: NDArray[np.intp]
     cap_w: Floats
@@ -134,12 +134,12 @@ def _by_feeder(feeder: NDArray[np.intp], power_w: Floats, count: int) -> tuple[f
 
 
 def _committed(offer: _Offer, wanted_w: Floats, goal_w: float) -> Floats:
-    """What products with a minimum can carry of it, and no feeder more than it may."""
+    """Shares that products with a minimum can carry, and no feeder more than it may."""
     time_s = offer.energy_ws / offer.power_w
     carried_w = commit(wanted_w, offer.cap_w, offer.least_w, time_s, offer.on, goal_w)
     if offer.feeder_w is None:
         return carried_w
-    # what a minimum brings on top of a full feeder goes: there the shortest-lasting first
+    # where minima overload a feeder, its shortest-lasting devices are dropped first
     rows = np.flatnonzero((offer.feeder >= 0) & (carried_w > 0))
     rows = rows[np.lexsort((-time_s[rows], offer.feeder[rows]))]
     feeder = offer.feeder[rows]
@@ -220,9 +220,9 @@ def _shares(offer: _Offer, goal_w: float, horizon_s: float) -> Floats:
 
 
 def _level(units: _Units, goal_w: float, horizon_s: float, feeder_w: Floats | None) -> Floats:
-    """One level for all, but for feeders that would carry more than they may: those get what they may and a level of
-    their own, and the others one for the rest. (Bounds on disjoint groups: what is over its bound in the relaxed
-    solution is at its bound in the true one.)"""
+    """One level for all devices, except those on a feeder that would carry too much: these get a level of their own
+    that meets the feeder's limit, and the others one for the rest. (Bounds on disjoint groups: what is over its bound
+    in the relaxed solution is at its bound in the true one.)"""
     share_w = _level_all(units, goal_w, horizon_s)
     if feeder_w is None:
         return share_w

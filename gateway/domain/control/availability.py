@@ -25,8 +25,8 @@ class Availability:
 def availability(
     groups: Mapping[str, Slots], allowed: Envelope, plate: Nameplate, hours: Sequence[int] = HOURS
 ) -> list[Availability]:
-    """The curve of each group. A device counts with what it may do now, as long as its energy lasts: standby is taken
-    off what it can deliver. Devices that may not be written count as nothing."""
+    """The curve of each group. A device counts with its present envelope for as long as its energy lasts, standby
+    subtracted. Devices that may not be written count as 0."""
     n = len(allowed.discharge_w)
     standby_w = plate.standby_w[:n].astype(np.float64)
     out_w = [_lasting_w(allowed.sustain_discharge_w, allowed.deliverable_wh, standby_w, h) for h in hours]

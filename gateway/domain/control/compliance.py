@@ -1,4 +1,4 @@
-"""What devices make of what they are told: who follows, who is unresponsive, who was taken back by somebody else."""
+"""Which devices follow their commands, which are unresponsive, and which an owner or maker took back."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ NEVER_S = -(1 << 31)
 
 CHANGED_PART = 0.1
 """A setpoint that has moved by more than this part of the rating is a new one, and the device gets its time again.
-What is less is the fleet's correction, which comes every few seconds: it would put every verdict off for ever."""
+Smaller moves are the fleet's corrections every few seconds; they would put every verdict off for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class ResponseParams:
 
 
 def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
-    """Which devices have been seen in remote mode under our newest confirmed command since they were taken and since
-    they were last away. `before` is the last tick's answer (shorter if devices were added)."""
+    """Devices seen in remote mode under our newest confirmed command since control began and since they were last
+    offline. `before` is the last tick's result (shorter if devices were added)."""
     live, control = snapshot.live, snapshot.control
     known = np.zeros(snapshot.n, dtype=np.bool_)
     known[: len(before)] = before
@@ -53,25 +53,24 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
 
 
 class Conduct(Table):
-    """What is held for or against a device. Times in whole monotonic seconds, `NEVER_S` = never.
+    """How each device has followed its commands. Times in whole monotonic seconds, `NEVER_S` = never.
 
-    `taken`: it was steered in the last tick; `told_w` the setpoint that it has had since `told_s`, but for corrections:
-    `low_w` to `high_w` is where they were since `stretch_s`, `low_1_w` to `high_1_w` in the stretch before. `owed_cmd`
-    is the oldest command that it has not answered, known since `owed_s`; `late`: for longer than one may take to act.
-    `ours_s`: since when nothing but our commands moves it. `judged_s` is the newest reading that was looked at for its
-    way, `strikes` (counted up to `READINGS_MIN`) the readings in a row that went the wrong one, `wrong_s` the first of
-    them. `verdict` is what was proven last: +1 it goes the way it is told, -1 the opposite, at `verdict_s`.
-    `unresponsive_s` since when it has not followed; `lost_s` when it was last lost, `up` whether it is there.
-    """
+    `controlled`: it had a setpoint in the last tick; `commanded_w` the setpoint since `commanded_s`, corrections apart:
+    these lay between `low_w` and `high_w` since `stretch_s`, between `low_1_w` and `high_1_w` in the stretch before.
+    `owed_cmd` is the oldest unanswered command, known since `owed_s`; `late`: for longer than a command may take to
+    act. `ours_s`: since when only our commands move it. `judged_s` is the newest reading whose direction was checked,
+    `strikes` (counted up to `READINGS_MIN`) the readings in a row with the wrong one, `wrong_s` the first of them.
+    `verdict` is what was proven last, at `verdict_s`: +1 it goes the way it is commanded, -1 the opposite.
+    `unresponsive_s`: since when it has not followed; `lost_s` when it was last lost, `up` whether it is there."""
 
     SPEC = {
-        "taken": (np.bool_, False),
+        "controlled": (np.bool_, False),
         "late": (np.bool_, False),
         "up": (np.bool_, False),
         "strikes": (np.int8, 0),
         "verdict": (np.int8, 0),
-        "told_w": (np.float32, 0.0),
-        "told_s": (np.int32, NEVER_S),
+        "commanded_w": (np.float32, 0.0),
+        "commanded_s": (np.int32, NEVER_S),
         "low_w": (np.float32, 0.0),
         "high_w": (np.float32, 0.0),
         "low_1_w": (np.float32, 0.0),
@@ -86,13 +85,13 @@ class Conduct(Table):
         "unresponsive_s": (np.int32, NEVER_S),
         "lost_s": (np.int32, NEVER_S),
     }
-    taken: Bools
+    controlled: Bools
     late: Bools
     up: Bools
     strikes: Small
     verdict: Small
-    told_w: Singles
-    told_s: NDArray[np.int32]
+    commanded_w: Singles
+    commanded_s: NDArray[np.int32]
     low_w: Singles
     high_w: Singles
     low_1_w: Singles
@@ -107,8 +106,8 @@ class Conduct(Table):
     unresponsive_s: NDArray[np.int32]
     lost_s: NDArray[np.int32]
 
-    def acquit(self, slots: NDArray[np.integer]) -> None:
-        """Forget what was proven of some devices: somebody vouches for them."""
+    def clear(self, slots: NDArray[np.integer]) -> None:
+        """Forget what was proven of some devices: an operator trusts them again."""
         self.strikes[slots] = 0
         self.verdict[slots] = 0
 
@@ -120,21 +119,21 @@ def settling_s(snapshot: Snapshot) -> Floats:
     return result
 
 
-def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
-    """Take down what devices were told and have not answered; once a tick, before they are judged by it. Who was just
-    taken, or told something else, gets its time anew. On a ramp there is a command in every tick: what counts is the
-    oldest that is open."""
+def update_conduct(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
+    """Note the setpoints and unanswered commands of this tick; once a tick, before the checks that use them. A device
+    new under control, or with a new setpoint, gets its time to settle anew. A ramp sends a command in every tick: the
+    oldest unanswered one counts."""
     control, kept, now_s = snapshot.control, conduct.view(snapshot.n), now.mono_ms // 1000
-    steered = (control.authority == Authority.CONTROLLED) & ~control.idle
-    same = np.abs(control.setpoint_w - kept.told_w) <= CHANGED_PART * ratings_w(snapshot)
-    anew = steered & ~(kept.taken & same)
-    kept.taken[:] = steered
-    np.copyto(kept.told_w, control.setpoint_w, where=anew, casting="same_kind")
-    np.copyto(kept.told_s, now_s, where=anew)
+    controlled = (control.authority == Authority.CONTROLLED) & ~control.idle
+    same = np.abs(control.setpoint_w - kept.commanded_w) <= CHANGED_PART * ratings_w(snapshot)
+    anew = controlled & ~(kept.controlled & same)
+    kept.controlled[:] = controlled
+    np.copyto(kept.commanded_w, control.setpoint_w, where=anew, casting="same_kind")
+    np.copyto(kept.commanded_s, now_s, where=anew)
     kept.strikes *= ~anew
     _widen(kept, snapshot, anew, now)
-    # a reading that is younger than the command by more than the latency, and the device has taken neither it nor a
-    # later one
+    # late: a reading is younger than the command by more than the latency, and the device has applied neither that
+    # command nor a later one
     done = (answered(snapshot) >= kept.owed_cmd) | (control.authority != Authority.CONTROLLED)
     np.copyto(kept.owed_cmd, control.cmd_sent, where=done)
     np.copyto(kept.owed_s, now_s, where=done)
@@ -143,8 +142,8 @@ def keep_up(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
 
 
 def _widen(kept: Conduct, snapshot: Snapshot, anew: Bools, now: Now) -> None:
-    """Take a correction into the band of setpoints that readings may still show. A stretch of time ends with a reading
-    by which the device must have settled since its beginning; the band is that of the newest two."""
+    """Widen the band of setpoints that readings may still show by this tick's correction. A stretch ends with a reading
+    by which the device must have settled since its beginning; the band covers the newest two stretches."""
     setpoint_w = snapshot.control.setpoint_w
     over = snapshot.live.seen_mono_ms >= 1000 * (kept.stretch_s + settling_s(snapshot))
     begun = over | anew
@@ -157,28 +156,28 @@ def _widen(kept: Conduct, snapshot: Snapshot, anew: Bools, now: Now) -> None:
 
 
 def answered(snapshot: Snapshot) -> Ints:
-    """The newest command of ours that each device is known to have taken."""
+    """The newest of our commands that each device is known to have applied."""
     live, control = snapshot.live, snapshot.control
     result: Ints = np.maximum(control.cmd_applied, np.where(live.cmd <= control.cmd_sent, live.cmd, 0))
     return result
 
 
 def responsive(conduct: Conduct, snapshot: Snapshot, now: Now, params: ResponseParams) -> Bools:
-    """Which devices may be relied upon. Those under control whose power does not follow are unresponsive, once it must
-    have settled; corrections may still be under way. Who has not answered a command in time is given no time to settle.
-    Devices not under control are not judged.
+    """Devices that may be relied upon. A device under control is unresponsive if its power does not follow once it must
+    have settled; corrections may still be under way. One that has not answered a command in time gets no time to
+    settle. Devices not under control count as responsive.
 
-    What was read once the setpoint in force had settled stands however old it is: a device that did not follow then is
-    not to be relied upon again for having fallen silent."""
+    A reading made after the setpoint had settled counts however old it is: a device that did not follow then does not
+    become reliable by falling silent."""
     live, setpoint_w = snapshot.live, snapshot.control.setpoint_w.astype(np.float64)
     kept = conduct.view(snapshot.n)
-    settled = live.seen_mono_ms >= 1000 * (kept.told_s + settling_s(snapshot))
+    settled = live.seen_mono_ms >= 1000 * (kept.commanded_s + settling_s(snapshot))
     slack_w = np.maximum(params.tolerance_w, params.tolerance_part * np.abs(setpoint_w))
     low_w = np.where(kept.late, setpoint_w, np.minimum(kept.low_w, kept.low_1_w)) - slack_w
     high_w = np.where(kept.late, setpoint_w, np.maximum(kept.high_w, kept.high_1_w)) + slack_w
     follows = (live.battery_w >= low_w) & (live.battery_w <= high_w)
     fresh = now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max
-    result: Bools = follows | ~(kept.taken & (settled | (kept.late & fresh)) & ~np.isnan(live.battery_w))
+    result: Bools = follows | ~(kept.controlled & (settled | (kept.late & fresh)) & ~np.isnan(live.battery_w))
     return result
 
 
@@ -189,7 +188,7 @@ def ratings_w(snapshot: Snapshot) -> Floats:
 
 
 def unresponsive_for_s(conduct: Conduct, follows: Bools, now: Now) -> NDArray[np.int64]:
-    """For how long each device has not followed, s; 0 while it does. `conduct` keeps since when."""
+    """For how long each device has not followed, s; 0 while it does. `conduct` keeps the start."""
     n, now_s = len(follows), now.mono_ms // 1000
     since = conduct.unresponsive_s[:n]
     since[follows] = NEVER_S

@@ -1,4 +1,4 @@
-"""What a target that is no group power asks of each device: its own power, a SoC by a time, a power at its meter."""
+"""Device targets for events without a group power: power of each device, SoC by a time, power at each meter."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ RESERVE_AND_PCT = 1.0
 
 
 def device_target_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, mask: Bools, now: Now) -> Floats:
-    """W of each device (+ = discharge), before any limit; 0 outside `mask`."""
+    """Target of each device in W (+ = discharge), before any limit; 0 outside `mask`."""
     target = event.target
     if target.want is Want.DEVICE_POWER:
         target_w = np.full(snapshot.n, target.power_w or 0.0)
@@ -31,7 +31,7 @@ def device_target_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, m
 
 
 def _charge_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, now: Now) -> Floats:
-    """Power that brings each device to its SoC by the end, and no more than that."""
+    """Power that brings each device to its SoC just by the end."""
     plate, live = snapshot.nameplate, snapshot.live
     soc_pct = allowed.floor_pct + RESERVE_AND_PCT if event.target.soc_pct is None else event.target.soc_pct
     missing_wh = np.fmax(soc_pct - live.soc_high_pct, 0.0) * plate.capacity_wh / 100 / plate.efficiency_charge
@@ -42,7 +42,8 @@ def _charge_w(event: ActiveEvent, snapshot: Snapshot, allowed: Envelope, now: No
 
 def _follow_w(grid_w: float, snapshot: Snapshot, allowed: Envelope, mask: Bools) -> Floats:
     """Power that brings the meter of each home to `grid_w` (+ = import): what the home draws without its batteries less
-    that, shared by the batteries that are asked in proportion to what they may. Unknown load: what runs goes on."""
+    that, split among the batteries in `mask` in proportion to their envelopes. Unknown load: the setpoint in force
+    stays."""
     live, plate = snapshot.live, snapshot.nameplate
     homes = Homes(plate.site)
     net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)

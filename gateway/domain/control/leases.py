@@ -1,4 +1,4 @@
-"""How long a command holds, when a device is released, and which devices need not be held any more."""
+"""How long each command's lease is, when a device is released, and what devices without power to give do."""
 
 import math
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from gateway.domain.types import Bools, Floats, Ints, Now
 
 LEASE_PART_MIN = 0.6
 
-HELD_W = 100
+REVERTING_W = 100
 
 
 def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: Ints) -> Ints:
-    """Leases for commands given now, whole s, 60 to 100 % of each product's: ends go where the least power ends
-    already, so that no second sees more of the fleet revert than it must, whenever the gateway dies."""
+    """Leases for commands given now, whole s, 60 to 100 % of each product's. Ends go to the seconds in which the least
+    power ends already, so that as little of the fleet as possible reverts at once if the gateway dies."""
     control = snapshot.control
     granted = np.maximum(snapshot.nameplate.lease_s[slots].astype(np.int64), 1)
     running = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
     running[slots] = False
     ends_s = (control.lease_end_mono_ms[running] - now.mono_ms) // 1000
     last_s = int(granted.max(initial=0))
-    # what a held device does by itself afterwards is not known: it counts a little
+    # what a device at 0 W does once its lease ends is unknown: it counts a little
     ending_w = np.bincount(
-        np.minimum(ends_s, last_s), weights=np.abs(control.setpoint_w[running]) + HELD_W, minlength=last_s + 1
+        np.minimum(ends_s, last_s), weights=np.abs(control.setpoint_w[running]) + REVERTING_W, minlength=last_s + 1
     ).astype(np.float64, copy=False)
     result = granted.copy()
     classes = np.flatnonzero(np.bincount(granted)).tolist()
@@ -39,7 +39,7 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
             rows = rows[_mixed(len(rows))]
         first_s = max(1, math.ceil(LEASE_PART_MIN * most_s))
         window_w = ending_w[first_s : most_s + 1]
-        power_w = np.abs(setpoint_w[rows]) + HELD_W
+        power_w = np.abs(setpoint_w[rows]) + REVERTING_W
         reached_w = np.cumsum(power_w)
         headroom_w = np.cumsum(_filled_w(window_w, float(reached_w[-1])) - window_w)
         until = np.searchsorted(reached_w - power_w / 2, headroom_w, side="right")
@@ -51,7 +51,7 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
 
 
 def _mixed(count: int) -> NDArray[np.int64]:
-    """Numbers below `count`, each once, neighbours far apart: an even mix of whatever they number."""
+    """Numbers below `count`, each once, neighbours far apart."""
     step = max(1, round(0.618 * count))
     while math.gcd(step, count) != 1:
         step += 1
@@ -70,29 +70,27 @@ def _filled_w(window_w: Floats, more_w: float) -> Floats:
 
 
 def release_at(slots: NDArray[np.integer], end_ms: int, spread_s: float) -> Ints:
-    """When each device is handed back (same clock as `end_ms`): from the end on, spread over `spread_s`."""
+    """When each device is released (same clock as `end_ms`): from the end on, spread over `spread_s`."""
     result: Ints = end_ms + (1000 * spread_s * spread(slots, 2)).astype(np.int64)
     return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """What devices that are given nothing do: `blocked` are only kept from discharging, `free` left to their maker's
-    own mode; the others are held at 0 W."""
+    """What members without power to give do: `blocked` are only kept from discharging, `free` are left to their maker's
+    own mode, the others hold 0 W."""
 
     blocked: Bools
     free: Bools
 
 
 def rest(snapshot: Snapshot, now: Now, *, idle: Bools, by_itself: Bools, guaranteed: Bools, after_s: float) -> Rest:
-    """Members given nothing (`idle`) are kept from discharging and free to charge from PV where the product can; else,
-    where they may be left `by_itself` and the device itself keeps its reserve (`guaranteed`), they are left to their
-    maker's own mode; else they are held. What was given something a moment ago may be so again: it is held for
-    `after_s` first."""
+    """Members given nothing (`idle`) are kept from discharging and free to charge from PV where the product can do
+    that; else they are left to their maker's own mode where they may be left `by_itself` and the device itself keeps
+    its reserve (`guaranteed`); else they hold 0 W. A member that had power holds 0 W for `after_s` first, since it may
+    get power again."""
     control = snapshot.control
-    settled = now.mono_ms - control.changed_mono_ms >= 1000 * after_s
-    resting = idle & (
-        (control.authority != Authority.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & settled)
-    )
+    waited = now.mono_ms - control.changed_mono_ms >= 1000 * after_s
+    resting = idle & ((control.authority != Authority.CONTROLLED) | control.idle | ((control.setpoint_w == 0) & waited))
     blocked = resting & snapshot.nameplate.blocks
     return Rest(blocked=blocked, free=resting & ~snapshot.nameplate.blocks & by_itself & guaranteed)

@@ -1,7 +1,7 @@
-"""From what is wanted to what is written: leases, rest, and the plan of one control tick.
+"""Plans the commands of one control tick from the setpoints that tracking wants.
 
-Everything here is pure: state goes in and comes out as values. A device is written when its setpoint changes beyond the
-dead band, when its lease is half over, and at once when it must be narrowed; never when it must not be touched.
+A device is written when its setpoint changes beyond the dead band, when its lease is half over, and at once when it
+must be narrowed; never when it must not be touched.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from gateway.domain.types import Bools, Grid, Ints, Mode, Now, Slots, Small
 
 
 class Cause(IntEnum):
-    """Why a command is written; the smaller, the more urgent."""
+    """Why a command is written; smaller is more urgent."""
 
     NARROW = 0
     RELEASE = 1
@@ -32,8 +32,8 @@ class Cause(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanParams:
-    """`dead_band_w` a setpoint may be off before it is rewritten; the sum of what is left off stays within
-    `sum_band_part` of what is wanted. A lease is renewed once `refresh_left_part` of the product's is left (half of
+    """A setpoint is rewritten once it is off by `dead_band_w`; the sum of smaller differences stays within
+    `sum_band_part` of the wanted sum. A lease is renewed once `refresh_left_part` of the product's is left (half of
     it has passed, on average), urgently at `expiring_left_part`; an unanswered command is repeated after `retry_s`.
     """
 
@@ -46,8 +46,8 @@ class PlanParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Commands of one tick, at most one per device, most urgent first. `lease_s` 0 for a release. `outside` were wanted
-    past the envelope and are not written."""
+    """Commands of one tick, at most one per device, most urgent first. `lease_s` 0 for a release. `outside` counts
+    setpoints past the envelope, which are not written."""
 
     slots: Slots
     op: Small
@@ -75,18 +75,17 @@ def plan(
     """What to write now.
 
     `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
-    `release` are handed back; devices that are neither keep their lease, narrowed if they must be. `unresponsive`
-    devices are rewritten at refresh only. The last thing is the paired check: what is wanted past the envelope is left
-    out and counted.
+    `release` are released; other devices keep their lease, narrowed if they must be. `unresponsive` devices are
+    rewritten at refresh only. The paired check comes last: setpoints past the envelope are left out and counted.
     """
     control = snapshot.control
     writable = envelope.controllable & (control.authority != Authority.OWNER)
     faulty = (envelope.reasons_discharge & np.uint64(Reason.FAULT)) != 0
     narrow = envelope.must_narrow & writable
-    take = members & writable & ~faulty
-    rests = control.idle & False if blocked is None else blocked & take
-    cause, off_w = _causes(snapshot, now, params, wanted_w, take, unresponsive, rests)
-    _fill_up(cause, off_w, wanted_w, take, unresponsive, params)
+    active = members & writable & ~faulty
+    rests = control.idle & False if blocked is None else blocked & active
+    cause, off_w = _causes(snapshot, now, params, wanted_w, active, unresponsive, rests)
+    _fill_up(cause, off_w, wanted_w, active, unresponsive, params)
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
 
@@ -95,7 +94,7 @@ def plan(
     at = run(slots)
     releasing = cause[at] == Cause.RELEASE
     setpoint_w = wanted_w[at].copy()
-    kept = np.flatnonzero(~take[at])
+    kept = np.flatnonzero(~active[at])
     setpoint_w[kept] = _inside(control.setpoint_w[slots[kept]], envelope, slots[kept])
     setpoint_w *= ~releasing
     inside = check(setpoint_w, at, envelope) | releasing
@@ -119,16 +118,16 @@ def _causes(
     now: Now,
     params: PlanParams,
     wanted_w: Ints,
-    take: Bools,
+    active: Bools,
     unresponsive: Bools | None,
     rests: Bools,
 ) -> tuple[Small, Ints]:
-    """Cause per slot (-1 = nothing to write) and how far each device under control is off what is wanted."""
+    """Cause per slot (-1 = nothing to write) and how far each device under control is off its wanted setpoint."""
     live, control = snapshot.live, snapshot.control
     cause = np.full(snapshot.n, -1, dtype=np.int8)
-    held = control.authority == Authority.CONTROLLED
+    controlled = control.authority == Authority.CONTROLLED
     left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
-    cause[take & held & (left_part <= params.refresh_left_part)] = Cause.REFRESH
+    cause[active & controlled & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
     waited = now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
     unseen = (control.cmd_applied < control.cmd_sent) | (
@@ -136,26 +135,26 @@ def _causes(
         & (live.mode != Mode.UNKNOWN)
         & (live.seen_mono_ms - control.sent_mono_ms > 1000 * snapshot.nameplate.command_latency_s)
     )
-    cause[take & held & waited & unseen & (live.cmd < control.cmd_sent)] = Cause.RETRY
+    cause[active & controlled & waited & unseen & (live.cmd < control.cmd_sent)] = Cause.RETRY
 
     off_w = wanted_w - control.setpoint_w
     changed = (np.abs(off_w) > params.dead_band_w) | ((wanted_w == 0) != (control.setpoint_w == 0))
     changed |= rests != control.idle
     changed = changed if unresponsive is None else changed & ~unresponsive
-    cause[take & (changed | ~held)] = Cause.CHANGE
-    cause[take & held & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
-    return cause, np.where(held, off_w, 0)
+    cause[active & (changed | ~controlled)] = Cause.CHANGE
+    cause[active & controlled & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
+    return cause, np.where(controlled, off_w, 0)
 
 
 def _fill_up(
-    cause: Small, off_w: Ints, wanted_w: Ints, take: Bools, unresponsive: Bools | None, params: PlanParams
+    cause: Small, off_w: Ints, wanted_w: Ints, active: Bools, unresponsive: Bools | None, params: PlanParams
 ) -> None:
-    """Many small differences add up: write the largest of them until the rest is within the band of the sum."""
-    quiet = take & (cause < 0)
+    """Write the largest of many small differences until the sum of the rest is within its band."""
+    quiet = active & (cause < 0)
     if unresponsive is not None:
         quiet &= ~unresponsive
     missing_w = int(off_w[quiet].sum())
-    band_w = params.sum_band_part * abs(int(wanted_w[take].sum()))
+    band_w = params.sum_band_part * abs(int(wanted_w[active].sum()))
     if abs(missing_w) <= band_w:
         return
     rows = np.flatnonzero(quiet & (off_w * np.sign(missing_w) > 0))
@@ -165,7 +164,7 @@ def _fill_up(
 
 
 def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bools) -> Bools:
-    """Devices to hand back now: those under control, and those whose release has had no effect for a while."""
+    """Devices to release now: those under control, and those whose release has had no effect for a while."""
     if not release.any():
         return release
     live, control = snapshot.live, snapshot.control

@@ -1,4 +1,5 @@
-"""Who cannot be trusted: devices that do the opposite of what they are told, products that were lost all at once."""
+"""Finds devices that do the opposite of their setpoint, products that do so in many homes, and products lost at
+once."""
 
 from dataclasses import dataclass
 
@@ -12,63 +13,63 @@ from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
 
 ASKED_PART = 0.2
-"""Setpoints below this part of the rating are not judged by: standby, losses and a meter's offset are of that size."""
+"""Setpoints below this part of the rating prove nothing: standby, losses and a meter's offset are of that size."""
 
 WRONG_PART = 0.5
 """The opposite of a setpoint is all of it on the other side of 0, or as much as the battery can there. Half of that is
 far more than a bad meter or gain makes of it."""
 
 SUSTAINED_S = 60
-"""So long must every reading be wrong, after the product's own latency and settling: twice what the slowest known
+"""How long every reading must be wrong, after the product's own latency and settling: twice what the slowest known
 product takes to settle. A battery of 5 kW that is really inverted moves 0.1 kWh by then."""
 
 READINGS_MIN = 3
 """Two readings far apart may both fall into something short; a third between them does not."""
 
 CLEAR_PCT = 3.0
-"""So near to a bound of its charge a BMS may charge or discharge as it likes."""
+"""This near to a bound of its charge a BMS may charge or discharge as it likes."""
 
 OWN_W = 200.0
 
 OWN_PART = 0.05
-"""What is so near to what the home needs (W, or part of the rating if that is more) is the maker's own mode: the rest
-is conversion loss and standby. A load that has just changed is off for a reading or two: one that fits is enough."""
+"""Power this near to what the home needs (W, or part of the rating if that is more) is the maker's own mode; the
+difference is conversion loss and standby. After a change of load a reading or two are off: one that fits is enough."""
 
 HOMES_MIN = 10
-"""So many homes of a product must run the wrong way before it is the product: more than one installer wires wrongly
-within an hour. Each of them is in quarantine for itself before that."""
+"""This many homes of a product must run the wrong way before the product is quarantined: more than one installer
+wires wrongly within an hour. Each of these homes is in quarantine by itself before that."""
 
 HOMES_PART = 0.5
-"""And such a part of its homes that have answered: an inverted product is so nearly everywhere, a wiring fault is
+"""And this part of its homes that have answered: an inverted product is wrong nearly everywhere, a wiring fault is
 not."""
 
-EVIDENCE_S = 3600
-"""How long what a home has answered speaks for or against its product."""
+VERDICT_S = 3600
+"""How long the verdict on a home counts for or against its product."""
 
 
 def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now) -> Bools:
-    """Devices that have just been proven to do the opposite of what they are told: after the time to settle (see
-    `keep_up`) every reading of `SUSTAINED_S` shows much of the setpoint on the other side of 0.
+    """Devices now proven to do the opposite of their setpoint: after the time to settle (see `update_conduct`) every
+    reading of `SUSTAINED_S` shows much of the setpoint on the other side of 0.
 
-    Each reading is judged once. Not judged: what a limit of the BMS or of the charge may have done, what an unconfirmed
-    command may not have reached, and what the home itself needs just now, as its maker's own mode would do it.
-    `conduct` keeps what devices are judged by."""
+    Each reading counts once. Ignored are readings that a limit of the BMS or of the charge may explain, those under an
+    unconfirmed command, and those at which the maker's own mode would do the same for the home. `conduct` keeps the
+    counts."""
     live, control, n = snapshot.live, snapshot.control, snapshot.n
     kept, now_s, seen_s = conduct.view(n), now.mono_ms // 1000, live.seen_mono_ms // 1000
-    disturbed = np.flatnonzero(kept.taken & (kept.late | ~_ours(snapshot, now)))
+    disturbed = np.flatnonzero(kept.controlled & (kept.late | ~_ours(snapshot, now)))
     kept.ours_s[disturbed] = now_s
     kept.strikes[disturbed] = 0
     rated_w = ratings_w(snapshot)
-    due = kept.taken & (seen_s > kept.judged_s) & (np.abs(control.setpoint_w) >= ASKED_PART * rated_w)
-    due &= seen_s - np.maximum(kept.told_s, kept.ours_s) > settling_s(snapshot)
+    due = kept.controlled & (seen_s > kept.judged_s) & (np.abs(control.setpoint_w) >= ASKED_PART * rated_w)
+    due &= seen_s - np.maximum(kept.commanded_s, kept.ours_s) > settling_s(snapshot)
     due &= answered(snapshot) >= control.cmd_sent
     proven = np.zeros(n, dtype=np.bool_)
-    # of those that go the way they are told, and have shown it of late, there is nothing to find out
+    # devices that recently went the right way need no further proof
     due &= (
         (live.battery_w * control.setpoint_w < 0)
         | (kept.strikes > 0)
         | (kept.verdict != 1)
-        | (kept.verdict_s < now_s - EVIDENCE_S // 2)
+        | (kept.verdict_s < now_s - VERDICT_S // 2)
     )
     rows = np.flatnonzero(due & ~np.isnan(live.battery_w))
     if not len(rows):
@@ -97,7 +98,7 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now)
 
 
 def _ours(snapshot: Snapshot, now: Now) -> Bools:
-    """Devices that nothing but our commands moves, as far as is known."""
+    """Devices that only our commands move, as far as is known."""
     live = snapshot.live
     ours = ((live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)) & (live.online != 0)
     ours &= (live.grid != Grid.ISLAND) & (live.faults == 0)
@@ -106,7 +107,7 @@ def _ours(snapshot: Snapshot, now: Now) -> Bools:
 
 
 def _most_w(snapshot: Snapshot, *, charge: bool) -> Floats:
-    """The most each battery can do one way, as far as is known."""
+    """The most power each battery can give (or take), as far as is known."""
     plate, live = snapshot.nameplate, snapshot.live
     if charge:
         return np.fmin(plate.charge_w_max, live.charge_w_max)
@@ -115,8 +116,8 @@ def _most_w(snapshot: Snapshot, *, charge: bool) -> Floats:
 
 def _by_itself(snapshot: Snapshot) -> Bools:
     """Devices that do what their maker's own mode would: charge no more than the PV surplus of the home, or bring its
-    meter to 0 W as far as they can. Where neither the device tells who steers it nor anybody what the home needs, that
-    cannot be ruled out."""
+    meter to 0 W as far as they can. It cannot be ruled out where neither the mode of the device nor the need of the
+    home is known; such devices are included."""
     live, plate = snapshot.live, snapshot.nameplate
     battery_w = live.battery_w
     homes = Homes(plate.site)
@@ -135,10 +136,10 @@ def _by_itself(snapshot: Snapshot) -> Bools:
 
 
 def wrong_products(conduct: Conduct, snapshot: Snapshot, now: Now) -> Ints:
-    """Numbers of the profiles of which so many homes go the wrong way, and such a part of those that have answered of
-    late, that it is the profile that is wrong. A home with several batteries of a product counts once."""
+    """Numbers of the profiles that are wrong: at least `HOMES_MIN` homes, and `HOMES_PART` of those that answered
+    within `VERDICT_S`, go the wrong way. A home with several batteries of a product counts once."""
     plate, n = snapshot.nameplate, snapshot.n
-    late = conduct.verdict_s[:n] >= now.mono_ms // 1000 - EVIDENCE_S
+    late = conduct.verdict_s[:n] >= now.mono_ms // 1000 - VERDICT_S
     rows = np.flatnonzero((conduct.verdict[:n] != 0) & late & (plate.profile >= 0))
     homes = Homes(plate.site)
     homes_of = plate.profile[rows].astype(np.int64) * homes.count + homes.index[rows]
@@ -151,8 +152,8 @@ def wrong_products(conduct: Conduct, snapshot: Snapshot, now: Now) -> Ints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossParams:
-    """A product is frozen when `share` of its devices, and at least `devices_min`, were lost within `within_s`, and let
-    go again once all but `back_share` are there."""
+    """A product is frozen when `share` of its devices, and at least `devices_min`, were lost within `within_s`, and
+    unfrozen once all but `back_share` are back."""
 
     share: float = 0.4
     devices_min: int = 5
@@ -164,11 +165,11 @@ class LossParams:
 def lost_products(
     conduct: Conduct, snapshot: Snapshot, frozen: frozenset[int], now: Now, params: LossParams
 ) -> frozenset[int]:
-    """Numbers of the profiles that lost many devices at once: silent, offline, islanded, faulty, or taken back by
-    somebody. `frozen` are those that were so before; `conduct` keeps who is there and who was lost when."""
+    """Numbers of the profiles that lost many devices at once: silent, offline, islanded, faulty, or taken back by their
+    owner or maker. `frozen` are those of the last tick; `conduct` keeps who is there and when others were lost."""
     live, control, plate, n = snapshot.live, snapshot.control, snapshot.nameplate, snapshot.n
     up = (now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max) & (live.online != 0) & (live.faults == 0)
-    up &= (live.grid != Grid.ISLAND) & (control.authority != Authority.OWNER) & plate.enrolled
+    up &= (live.grid != Grid.ISLAND) & (control.authority != Authority.OWNER) & plate.registered
     now_s = now.mono_ms // 1000
     conduct.lost_s[:n][conduct.up[:n] & ~up] = now_s
     conduct.lost_s[:n][up] = NEVER_S

@@ -1,4 +1,4 @@
-"""How fast commanded power may move, and how it is corrected by what is measured."""
+"""Bounds how fast commanded power moves, and corrects it by measured power."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,8 +24,8 @@ class Governor:
 
 
 def in_turn(joining: Bools, own_w: Floats, most_w: float) -> Bools:
-    """Who of those `joining` is stopped from what it does by itself now: no more than `most_w` of their power together
-    (but one at least), so that an event that begins is no step."""
+    """Choose which `joining` devices stop what they do by themselves in this tick: at most `most_w` of their own power
+    together, but at least one device, so that the start of an event is no step."""
     rows = np.flatnonzero(joining)
     late = rows[1:][np.cumsum(np.abs(own_w[rows]))[1:] > most_w]
     now = joining.copy()
@@ -53,8 +53,8 @@ class Trim:
 def trimmed(
     trim: Trim, *, target_w: float, delivered_w: float, dt_s: float, unserved_w: float, params: TrimParams
 ) -> Trim:
-    """Integrate target less measured power. `unserved_w` (sign of the target) tells that the envelope is used up: then
-    nothing is wound up in that direction. Unknown measured power holds the correction."""
+    """Integrate target less measured power. `unserved_w` (sign of the target) says that the envelope is used up: then
+    the correction does not grow in that direction. Unknown measured power keeps the correction as it is."""
     most_w = params.part_max * abs(target_w)
     offset_w = trim.offset_w
     error_w = target_w - delivered_w

@@ -1,8 +1,9 @@
-"""The tracking of running events: from what each wants now to what every device is wanted to do.
+"""Tracks the targets of running events: turns them into a wanted setpoint for every device.
 
-Events come in the order of their rank. Each gives its devices their power on top of what earlier ones that share them
-gave (the larger want counts), ramped by the governor and corrected by what is measured, as it is read. What cannot be
-relied upon counts with what it does, or is taken to do while it is not measured, and the rest makes up for it.
+Events are served in the order of their rank. Each allocates its power to its devices on top of what earlier events that
+share them allocated (the larger setpoint counts), ramped by the governor and corrected by measured power. Unreliable
+devices count with their measured power, or with assumed power while they are not measured; the others make up for
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +24,14 @@ from gateway.domain.limits.types import Envelope, Reason, spread
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
 
 OWN_POWER_W = 50.0
-"""What devices that are given nothing do by themselves is made up for from here on."""
+"""Own power of devices that are given nothing is compensated from here on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingParams:
     """`fleet_w_per_s` bounds how fast the power of all events together moves, `program_w` the power of all events of a
-    program, `feeder_w` that of a feeder (by its number; None = no bounds), `maintenance_feeder_w` what upkeep charges
-    there. `horizon_s`: see `allocation`."""
+    program, `feeder_w` that of a feeder (by its number; None = no bounds), `maintenance_feeder_w` what
+    maintenance may charge there. `horizon_s`: see `allocation`."""
 
     fleet_w_per_s: float
     horizon_s: float
@@ -42,7 +43,7 @@ class TrackingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracking:
-    """What a running event carries from tick to tick, W. `own_w`: what those given nothing do by themselves."""
+    """What a running event keeps from tick to tick, W. `own_w`: own power of devices that are given nothing."""
 
     commanded_w: float
     own_w: float = 0.0
@@ -51,14 +52,14 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How an event is doing, W (+ = discharge). `target_w`: what it asks for, as far as its program's ceiling, its
-    nomination and (with no power of its own) its energy go; `delivered_w`: gross AC battery power of those of its
-    devices that are measured, `assumed_w` what the others are taken to do; `devices`: those that count, `unmeasured`
-    those of them that are tracked and not measured.
+    """Progress of an event, W (+ = discharge). `target_w`: what it asks for, bounded by its program's ceiling, its
+    nomination and (without a power of its own) its energy; `delivered_w`: gross AC battery power of its measured
+    devices, `assumed_w` of the others; `devices`: those that count, `unmeasured` those of them that have a setpoint and
+    are not measured.
 
-    `unserved_w`: what of the target nobody could be given, and what devices that are not measured were given or are
-    taken to do: it is 0 only where all of the target rests on devices that are measured. `reason` says why,
-    `UNMEASURED` where nothing else does."""
+    `unserved_w`: the part of the target that could not be allocated, plus what rests on devices that are not measured:
+    it is 0 only where the whole target rests on measured devices. `reason` says why, `UNMEASURED` where nothing else
+    does."""
 
     target_w: float
     commanded_w: float
@@ -72,23 +73,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracked:
-    """What every device is wanted to do. `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's own
-    limits; `taking`: under an event that steers it; of those `idle` are given nothing and need not be held at 0 W,
-    `by_itself` may be left to their maker's own mode for it."""
+    """The wanted setpoint of every device: `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's
+    own limits. `taking`: devices to be under control; of those `idle` are given nothing and need not hold 0 W, and
+    `by_itself` may then be left to their maker's own mode. `tracking` by event index, for the next tick."""
 
     wanted_w: Ints
     asked_w: Ints
     taking: Bools
     idle: Bools
     by_itself: Bools
-    courses: Mapping[int, Tracking]
+    tracking: Mapping[int, Tracking]
     progress: Mapping[int, Progress]
 
 
 def track(
     events: Sequence[ActiveEvent],
     claims: Claims,
-    courses: Mapping[int, Tracking],
+    tracking: Mapping[int, Tracking],
     snapshot: Snapshot,
     allowed: Envelope,
     follows: Bools,
@@ -99,22 +100,22 @@ def track(
     *,
     stalled: bool = False,
 ) -> Tracked:
-    """One tick of all `events`. `courses` is what the last tick returned, `follows` who does as told, `power` what each
-    does; `stalled`: what was commanded last did not arrive, so that ramps go on from what is done."""
-    desk = _Tracker(claims, courses, snapshot, allowed, follows, power, now, dt_s, params, stalled)
-    desk.share = max(1, sum(event.actuates for event in events))
+    """One tick of all `events`. `tracking` is what the last tick returned, `follows` the responsive devices, `power`
+    the power of each; `stalled`: the last commands did not arrive, so ramps start from present power."""
+    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, stalled)
+    tracker.share = max(1, sum(event.actuates for event in events))
     for event in events:
-        desk.serve(event)
-    return desk.tracked()
+        tracker.serve(event)
+    return tracker.tracked()
 
 
 class _Tracker:
-    """Events served one after the other; what they leave is in the columns."""
+    """Serves events one after the other and adds their allocations up in columns."""
 
     def __init__(
         self,
         claims: Claims,
-        courses: Mapping[int, Tracking],
+        tracking: Mapping[int, Tracking],
         snapshot: Snapshot,
         allowed: Envelope,
         follows: Bools,
@@ -127,7 +128,7 @@ class _Tracker:
         n = snapshot.n
         live, control = snapshot.live, snapshot.control
         self._claims = claims
-        self._tracked = courses
+        self._tracked = tracking
         self._snapshot = snapshot
         self._allowed = allowed
         self._now = now
@@ -155,7 +156,7 @@ class _Tracker:
     def tracked(self) -> Tracked:
         unresponsive = self._taking & self._unresponsive
         if unresponsive.any():
-            # what does not follow goes on being told what it was told, as far as that is still allowed
+            # unresponsive devices keep the setpoint in force, as far as it is still allowed
             self._wanted_w[unresponsive] = _kept_w(self._snapshot, self._allowed)[unresponsive]
         idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._unresponsive
         return Tracked(
@@ -164,7 +165,7 @@ class _Tracker:
             taking=self._taking,
             idle=idle,
             by_itself=idle & self._by_itself,
-            courses=self._next,
+            tracking=self._next,
             progress=self._progress,
         )
 
@@ -193,7 +194,7 @@ class _Tracker:
         self._wanted_w += given_w
         self._asked_w = np.where(np.abs(asked_w) > np.abs(self._asked_w), asked_w, self._asked_w)
         self._idle |= mine & (want is not Want.FOLLOW_LOAD)
-        # energy is wanted out: what a home takes by itself is no loss
+        # the event wants energy out: what a home draws from its battery by itself is no loss
         self._by_itself[mine] = event.target.way is Way.OUT
 
     def _begun(self, event: ActiveEvent) -> Bools:
@@ -209,7 +210,7 @@ class _Tracker:
     # -- power of the group ----------------------------------------------------------------------------------
 
     def _group_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
-        """What an event's devices add to what earlier events gave them."""
+        """What an event's devices add to the power that earlier events gave them."""
         reliable = mine & self._reliable
         others_w = float(self._each_w[mine & self._on_grid & ~reliable].sum())
         taken_w = float((self._taken_w * mine).sum()) if event.actuates else 0.0
@@ -223,7 +224,7 @@ class _Tracker:
         done_w = float(self._each_w[mine & self._on_grid].sum())
         tracking = Tracking(commanded_w=done_w) if tracking is None else tracking
         desired_w = target_w + tracking.trim.offset_w
-        # what was commanded and did not arrive is not where a ramp goes on from: its return would be a step
+        # a ramp does not start from commands that did not arrive: their return would be a step
         before_w = done_w if self._stalled else tracking.commanded_w
         ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
@@ -233,13 +234,13 @@ class _Tracker:
         if back_w is not None:
             given = back_w
         elif most is not None and sign * need_w >= abs(most.allocated_w) - 1:
-            # every device at what it can keep up to the end
+            # every device at what it can sustain to the end
             given = most
         else:
             given, own_w = self._made_up(event, need_w, sign, reliable, tracking.own_w)
         trim = tracking.trim if event.target.power_w is not None else Trim()
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
-            # only what was read since the last tick corrects anything, for the time that it stands for
+            # only readings since the last tick drive the correction, for the time they cover
             trim = trimmed(
                 trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
                 unserved_w=given.unserved_w, params=self._params.trim,
@@ -252,8 +253,8 @@ class _Tracker:
         return given.setpoint_w, given.setpoint_w
 
     def _turning(self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools) -> Allocation | None:
-        """While power that was commanded the other way runs down: what those that carry it go on with; None when none
-        does."""
+        """While power commanded in the other direction ramps down: the setpoints of the devices that still carry it;
+        None when none does."""
         if sign * need_w >= 0:
             return None
         control = self._snapshot.control
@@ -265,7 +266,7 @@ class _Tracker:
         return self._allocate(event, -sign * min(abs(need_w), most_w), carrying)
 
     def _run_down(self, mine: Bools) -> Ints:
-        """What devices that are to do nothing still carry: no faster to 0 than the fleet may."""
+        """Setpoints of devices on their way to 0, no faster than the governor allows."""
         control = self._snapshot.control
         carrying = mine & (control.authority == Authority.CONTROLLED) & self._reliable
         now_w = np.where(carrying, control.setpoint_w, 0)
@@ -278,8 +279,8 @@ class _Tracker:
     def _made_up(
         self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools, own_w: float
     ) -> tuple[Allocation, float]:
-        """Allocate `need_w`, counting what those that are given nothing do by themselves: `own_w` in the last tick, and
-        returned as it is now."""
+        """Allocate `need_w`, less the own power of devices that are given nothing: `own_w` of the last tick; returns
+        that of this one too."""
 
         def given_w(other_w: float, mask: Bools) -> Allocation:
             return self._preferred(event, max(sign * (need_w - other_w), 0.0) * sign, mask)
@@ -295,7 +296,7 @@ class _Tracker:
         return (again if again.unserved_w == 0 else given_w(0.0, reliable)), now_w
 
     def _preferred(self, event: ActiveEvent, need_w: float, mask: Bools) -> Allocation:
-        """Devices that serve no earlier event first: what they give counts for this one only."""
+        """Allocate to devices that serve no earlier event first: their power counts for this event only."""
         shared = mask & (self._taken_w > 0) if event.actuates else np.zeros_like(mask)
         if not shared.any():
             return self._allocate(event, need_w, mask)
@@ -322,7 +323,7 @@ class _Tracker:
         return allocate(ask, self._allowed, self._snapshot)
 
     def _feeders_left_w(self, mask: Bools) -> Floats | None:
-        """What feeders still may carry beside devices that are not asked now."""
+        """What feeders still may carry beside devices outside `mask`."""
         feeder_w = self._params.feeder_w
         if feeder_w is None:
             return None
@@ -332,8 +333,7 @@ class _Tracker:
         return np.maximum(feeder_w - used_w, 0.0)
 
     def _bounded(self, event: ActiveEvent, wanted_w: float) -> tuple[float, bool]:
-        """The target within the nomination where no more is paid, and within what its program has left of its
-        ceiling."""
+        """The target bounded by the nomination where no more is paid, and by the rest of its program's ceiling."""
         request = event.request
         most_w = np.inf
         if request.compensation is Compensation.NOMINATION and request.nomination_w is not None:
@@ -353,7 +353,7 @@ class _Tracker:
     # -- power of each device --------------------------------------------------------------------------------
 
     def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
-        """What each device is wanted to do for itself or its home, moved no faster than the fleet may."""
+        """Setpoints for a target of each device or home, moved no faster than the governor allows."""
         mine = mine & self._reliable
         asked_w = device_target_w(event, self._snapshot, self._allowed, mine, self._now)
         inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
@@ -381,7 +381,7 @@ class _Tracker:
         return sign * extra_w, np.where(mine, np.trunc(asked_w), 0).astype(np.int64)
 
     def _carried(self, event: ActiveEvent, goal_w: Floats) -> Floats:
-        """`goal_w` within what feeders still may carry beside what is taken, the devices of one alike."""
+        """`goal_w` cut to what feeders still may carry; devices of one feeder are cut in proportion."""
         for feeder_w in (self._params.feeder_w, self._params.maintenance_feeder_w if event.index < NOBODY else None):
             if feeder_w is not None and len(feeder_w):
                 goal_w = self._within(goal_w, feeder_w)
@@ -437,7 +437,7 @@ class _Tracker:
 
 
 def _unseen_w(target_w: float, unserved_w: float, given_w: Ints, assumed_w: Floats) -> float:
-    """What of the target rests on devices that are not measured, beside what nobody could be given."""
+    """The part of the target that rests on devices that are not measured, beside what could not be allocated."""
     sign = -1.0 if target_w < 0 else 1.0
     left_w = max(abs(target_w) - max(sign * unserved_w, 0.0), 0.0)
     rests_w = float(np.maximum(np.maximum(sign * given_w, sign * assumed_w), 0.0).sum())

@@ -1,8 +1,8 @@
-"""Which units run at all: products that cannot give a little give nothing or at least their minimum.
+"""Decides which units run: a product with a minimum power gives nothing or at least that minimum.
 
-The shares of a target that the time-to-go policy wants are made ones that every product can carry: 0, or between its
-minimum and its cap. A request below the sum of the minima is served by switching units off. The sum is never more than
-asked, and less only by what no unit can carry.
+The shares of the time-to-go policy become shares that every product can carry: 0, or between its minimum and its cap.
+A request below the sum of the minima is served by switching units off. The sum is never more than asked, and less only
+by what no unit can carry.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from gateway.domain.types import Bools, Floats, Ints
 
 ENTER_PART = 1.25
-"""A unit that is off is switched on for a share of this many of its minimum; one that is on stays for any share."""
+"""A unit that is off is switched on for a share of this many times its minimum; one that is on stays for any share."""
 
 
 def commit(share_w: Floats, cap_w: Floats, least_w: Floats, time_s: Floats, on: Bools, goal_w: float) -> Floats:
@@ -38,8 +38,8 @@ def commit(share_w: Floats, cap_w: Floats, least_w: Floats, time_s: Floats, on: 
 
 
 def _affordable(chosen: Bools, bound: Bools, least_w: Floats, time_s: Floats, on: Bools, goal_w: float) -> Bools:
-    """Without those whose minima would make more than is asked: the shortest-lasting go first, and of two alike the one
-    that is off."""
+    """Drop units whose minima would exceed the request: the shortest-lasting first, of two alike the one that is
+    off."""
     rows = np.flatnonzero(chosen & bound)
     if float(least_w[rows].sum()) <= goal_w:
         return chosen
@@ -50,7 +50,7 @@ def _affordable(chosen: Bools, bound: Bools, least_w: Floats, time_s: Floats, on
 
 
 def _sufficient(chosen: Bools, able: Bools, cap_w: Floats, least_w: Floats, time_s: Floats, goal_w: float) -> Bools:
-    """With more of those that are off, the longest-lasting first, where the others cannot carry what is asked."""
+    """Add units that are off, the longest-lasting first, where the others cannot carry the request."""
     missing_w = goal_w - float(cap_w[chosen].sum())
     if missing_w <= 0:
         return chosen
@@ -77,7 +77,7 @@ def _fitted(wanted_w: Floats, low_w: Floats, high_w: Floats, goal_w: float) -> F
 
 
 def in_steps(share_w: Ints, step_w: Floats, least_w: Floats, cap_w: Floats) -> Ints:
-    """Shares cut to the product's steps (towards 0), and what that leaves given to units that take any watt."""
+    """Cut shares to the product's steps (towards 0) and give the rest to units without steps."""
     coarse = step_w > 1
     if not coarse.any():
         return share_w

@@ -1,7 +1,7 @@
-"""Who gets which device: events by rank, what can share a battery, and who is credited with what it delivered.
+"""Assigns devices to events by rank.
 
-The first event of a device says which way it goes. Later ones that go the same way share it; the others lose it for as
-long as that lasts and have it back afterwards.
+The highest-ranked event of a device decides its direction. Lower-ranked events in the same direction share the device;
+others lose it for as long as that lasts and get it back afterwards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ NOBODY = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """`holder`: index of the event that has each device, `NOBODY` for none; `shares`: the devices each event has part
-    in (by its index, a mask); `lost`: indices of events that are left without any."""
+    """`holder`: index of the first event of each device, `NOBODY` for none; `shares`: the devices of each event (by its
+    index, a mask); `lost`: indices of events that are left without any."""
 
     holder: NDArray[np.int32]
     shares: Mapping[int, Bools]
@@ -30,9 +30,9 @@ class Claims:
 def claim(
     events: Sequence[ActiveEvent], groups: Sequence[Slots], n: int, without: Mapping[int, Slots] | None = None
 ) -> Claims:
-    """Give every device to the events that may have it. `events` in the order of their rank, `groups` the slots each
-    addresses, `without` slots an event must leave alone (its index; owners who opted out of it). Dry runs have the
-    devices they address and take none."""
+    """Assign every device to its events. `events` in the order of their rank, `groups` the slots that each addresses,
+    `without` slots that an event must leave alone (by its index; owners who opted out of it). Dry runs get the devices
+    they address and take none from others."""
     holder = np.full(n, NOBODY, dtype=np.int32)
     way = np.zeros(n, dtype=np.int32)
     targets: list[Target] = []

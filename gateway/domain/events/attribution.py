@@ -1,4 +1,4 @@
-"""Who is credited with what a device delivers, and what a claim asks of its devices beyond power."""
+"""Credits events with delivered power, and derives reserves and permissions from claims."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,8 +11,7 @@ from gateway.domain.types import Bools, Floats
 
 
 def pays_export(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
-    """Devices of which some program pays for what leaves the home, or that serve none: there compensation narrows
-    nothing."""
+    """Devices for which some program pays exports, or that serve no event: there compensation narrows nothing."""
     paid: Bools = claims.holder == NOBODY
     for event in events:
         if event.actuates and event.request.compensation is not Compensation.SITE_LOAD:
@@ -21,7 +20,7 @@ def pays_export(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
 
 
 def program_reserve_pct(events: Sequence[ActiveEvent], claims: Claims, n: int) -> Floats:
-    """The largest reserve of the programs each device serves."""
+    """The largest reserve among the programs that each device serves, percent."""
     reserve_pct = np.zeros(n)
     for event in events:
         if event.actuates and event.request.reserve_pct > 0:
@@ -35,9 +34,9 @@ def attributed_w(
 ) -> dict[int, float]:
     """Power each event is credited with (W, + = discharge): every watt to one event at most, in the order of rank.
 
-    `measured_w` per device, `load_w` what its home draws without it (NaN = unknown: nothing of it is credited to a
-    program that pays up to the site's load), `wanted_w` what an event asks for now (none = all there is). A nomination
-    bounds what its program is credited with.
+    `measured_w` per device, `load_w` what its home draws without it (NaN = unknown: a program that pays up to the
+    site's load is credited with nothing), `wanted_w` what an event asks for now (missing = everything). A
+    nomination bounds what its program is credited with.
     """
     left_w = measured_w.astype(np.float64)
     left_w[np.isnan(left_w)] = 0.0

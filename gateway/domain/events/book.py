@@ -1,8 +1,8 @@
-"""Dispatch events: what is asked, what was decided, where each stands in its life.
+"""The book of dispatch events: requests, decisions, states.
 
 A request is anchored and decided (pure), made durable by the caller, then applied. Identity is id + revision; the
 highest revision wins, whatever the order of arrival; a cancellation is a revision like any other and stays as a
-tombstone. Who gets which device is for `claims`.
+tombstone. `arbitration` assigns the devices.
 """
 
 import math
@@ -22,7 +22,7 @@ from gateway.domain.types import EventId, Now, Slots
 IDLE = Target(want=Want.IDLE)
 
 FILL = Target(want=Want.BACKUP)
-"""What members are wanted to do before an event that prepares them."""
+"""The target of members before an event with `precharge`."""
 
 
 class Outcome(Enum):
@@ -64,8 +64,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookParams:
-    """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same for some programs,
-    `length_s_max` of an occurrence, `repeats_s_max` of all of them, `retention_s` an ended event is remembered."""
+    """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same by program, `length_s_max` of
+    an occurrence, `repeats_s_max` of all of them; an ended event is kept for `retention_s`."""
 
     ceiling_w: float = 100e6
     program_w: Mapping[str, float] = field(default_factory=dict)
@@ -92,8 +92,8 @@ class Book:
         return len(self._entries)
 
     def anchor(self, request: EventRequest, now: Now) -> EventRequest:
-        """A request that says "now" gets its time: that of its first receipt, also when it comes again or is changed,
-        unless its length is another one."""
+        """Set the start of a request that says "now" to its first receipt; a repetition or revision keeps that start
+        unless its length changes."""
         if not request.anchored:
             return request
         known = self._entries.get(request.id)
@@ -105,7 +105,7 @@ class Book:
         return replace(request, start_ms=start_ms, end_ms=request.end_ms + by_ms, starts_ms=moved)
 
     def decide(self, request: EventRequest, now: Now) -> Answer:
-        """Judge an anchored request; changes nothing. The same request at the same time gives the same answer."""
+        """Decide on an anchored request; changes nothing. The same request at the same time gives the same answer."""
         known = self._entries.get(request.id)
         if known is not None and request.revision < known.request.revision:
             return _answer(request, Outcome.SUPERSEDED, now)
@@ -143,8 +143,7 @@ class Book:
         return next((refusal for applies, refusal in checks if applies), None)
 
     def apply(self, request: EventRequest, answer: Answer, state: EventState | None = None) -> None:
-        """Take over a decided request; an older revision changes nothing. `state`: where it stood when it was last
-        remembered."""
+        """Apply a decided request; an older revision changes nothing. `state`: its last journalled state."""
         known = self._entries.get(request.id)
         if answer.outcome is Outcome.REJECTED and known is None:
             self._reject(request, answer)
@@ -185,20 +184,20 @@ class Book:
         stopped: bool,
         states: Mapping[EventId, tuple[int, EventState]] | None = None,
     ) -> None:
-        """Take over what was remembered from an earlier run. `states`: revision and state an event was last seen in."""
+        """Load the decisions of earlier runs. `states`: the last journalled revision and state of events."""
         self.stopped = stopped
         for request, answer in decided:
             revision, state = (states or {}).get(request.id, (-1, None))
             self.apply(request, answer, state if revision == request.revision else None)
 
     def stop(self, *, active: bool) -> None:
-        """While stopped nothing is active and new events are refused; cancellations are still taken."""
+        """While stopped nothing is active and new events are refused; cancellations are still accepted."""
         self.stopped = active
 
     def advance(self, now: Now, without: Iterable[int] = ()) -> list[Transition]:
-        """Move every event on to where the time has brought it, forget those past retention; returns the edges, those
-        of events that were cancelled while they ran among them.
-        `without`: events that run and hold no device, since others have all of them."""
+        """Bring every event to its state at `now` and forget those past retention. Returns the transitions, including
+        those of events that were cancelled while they ran. `without`: running events whose devices all belong to other
+        events."""
         edges, self._edges = self._edges, []
         lost = frozenset(without)
         for entry in list(self._entries.values()):
@@ -213,8 +212,8 @@ class Book:
         return edges
 
     def active(self, now: Now) -> list[ActiveEvent]:
-        """Events whose devices are wanted at `now`, dry runs and preparations included, in the order of their rank;
-        none while stopped."""
+        """Events that have a target at `now`, dry runs and preparations included, in the order of their rank; none
+        while stopped."""
         return [] if self.stopped else self.wanting(now)
 
     def wanting(self, now: Now) -> list[ActiveEvent]:
@@ -224,18 +223,18 @@ class Book:
         return found
 
     def entries(self, now: Now) -> list[BookEntry]:
-        """Everything remembered, newest start first, with the state at `now`."""
+        """All known events, newest start first, with the state at `now`."""
         known = [_moved(entry, now) for entry in self._entries.values()]
         found = known + [entry for name, entry in self._rejected.items() if name not in self._entries]
         found.sort(key=lambda entry: (-entry.request.start_ms, entry.request.id))
         return found
 
     def by_index(self) -> dict[int, BookEntry]:
-        """Everything accepted, by index, as it stood at the last `advance`."""
+        """All accepted events by index, with their state at the last `advance`."""
         return {entry.index: entry for entry in self._entries.values()}
 
     def entry(self, event_id: str, now: Now) -> BookEntry | None:
-        """What is remembered of one event, with its state at `now`."""
+        """One event with its state at `now`."""
         entry = self._entries.get(EventId(event_id))
         return self._rejected.get(EventId(event_id)) if entry is None else _moved(entry, now)
 
@@ -267,7 +266,7 @@ def _in_order(request: EventRequest) -> bool:
 
 
 def _overlap(request: EventRequest) -> bool:
-    """Occurrences that would begin before the one before them is over, or do not begin with the start."""
+    """Whether an occurrence begins before the one before it is over, or the first not with the start."""
     if request.every_ms is not None:
         return request.every_ms < request.length_ms or bool(request.starts_ms)
     starts_ms = request.starts_ms
@@ -277,7 +276,7 @@ def _overlap(request: EventRequest) -> bool:
 
 
 def _moved(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
-    """The entry at `now`. `lost`: whether others have all of its devices; None = nobody asked."""
+    """The entry at `now`. `lost`: whether other events have all of its devices; None = unknown."""
     request, state, ran = entry.request, entry.state, entry.ran
     if state is EventState.CANCELLED:
         # a tombstone's times were never checked
@@ -321,7 +320,7 @@ def _wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
 
 
 def _preparation(request: EventRequest, now: Now) -> Running | None:
-    """What members do shortly before the next occurrence."""
+    """The target of members shortly before the next occurrence."""
     next_ms = request.next_ms(now.utc_ms)
     if next_ms is None or now.utc_ms < next_ms - request.prepare_s * 1000:
         return None
@@ -331,12 +330,12 @@ def _preparation(request: EventRequest, now: Now) -> Running | None:
 
 
 def members(fleet: Fleet, group: TargetGroup) -> Slots:
-    """Slots of the enrolled devices a group addresses, ascending; names nobody carries address nobody."""
+    """Slots of the registered devices that a group addresses, ascending; unknown names address no device."""
     if group.all:
-        return np.flatnonzero(fleet.nameplate.enrolled[: fleet.n]).astype(np.int32)
+        return np.flatnonzero(fleet.nameplate.registered[: fleet.n]).astype(np.int32)
     chosen = np.zeros(fleet.n, dtype=np.bool_)
     named = [slot for slot in map(fleet.slot_of.get, group.ids) if slot is not None]
     chosen[named] = True
     for tag in group.tags:
         chosen[list(fleet.tags.get(tag, ()))] = True
-    return np.flatnonzero(chosen & fleet.nameplate.enrolled[: fleet.n]).astype(np.int32)
+    return np.flatnonzero(chosen & fleet.nameplate.registered[: fleet.n]).astype(np.int32)

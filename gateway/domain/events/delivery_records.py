@@ -1,8 +1,7 @@
-"""The delivery record: what one event asked of one device, what became of it, and when. One row per device and event.
+"""Delivery records: what one event asked of one device, what the device did, and when. One row per device and event.
 
-The id of a row is `<event>/<device>`, the same from the grid's signal to the meter, over revisions and restarts. What
-is reported upstream is this and nothing else.
-"""
+The id of a row is `<event>/<device>`, the same from the grid's signal to the meter, over revisions and restarts.
+Reports upstream rest on these rows alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,8 +68,8 @@ STEPS: Mapping[Status, tuple[Status, ...]] = {
     _S.COMPLETED: (_S.CANCELLED,),
     _S.CANCELLED: (),
 }
-"""Where a device may go from each status; what is not listed leaves it where it is. A new setpoint does not send one
-that has started back down the ladder; an event that is revised after its end begins records of their own."""
+"""The statuses that may follow each status; others leave it as it is. A new setpoint does not return a started device
+to `SENT`; an event that is revised after its end gets new records."""
 
 _MAY = np.zeros((len(Status), len(Status)), dtype=np.bool_)
 for _from, _to in STEPS.items():
@@ -81,11 +80,11 @@ ENDED = (int(Status.COMPLETED), int(Status.CANCELLED))
 
 class RecordRows(Table):
     """Devices of one event. Powers W (+ = discharge), energies Wh with the sign of what was asked, times UTC ms (0 =
-    never). `asked_w` what the event wanted, `allowed_w` what was left of it by `limits` (`Reason` bits, 0 = none),
-    `written_w` the newest setpoint, `measured_w` what the device does (NaN while it is not measured), `assumed_w` what
-    it is taken to do then (NaN while it is). `delivered_wh` is measured, `shortfall_wh` asked and not measured as
-    delivered, `unmeasured_wh` the part of that which was asked while the device was not measured: it may have been
-    delivered. No energy is booked from what is assumed."""
+    never). `asked_w` what the event wanted, `allowed_w` the part that `limits` allowed (`Reason` bits, 0 = none),
+    `written_w` the newest setpoint, `measured_w` measured power (NaN while not measured), `assumed_w` the power assumed
+    then (NaN while measured). `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered,
+    `unmeasured_wh` the part of the shortfall asked while the device was not measured: it may have been delivered.
+    Assumed power adds no energy."""
 
     SPEC = {
         "slot": (np.int32, -1),
@@ -137,19 +136,19 @@ class RecordRows(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What a tick knows of every device, for the records: `power` what it does, `asked_w` and `wanted_w` before and
-    after limits, `silent` those that have not followed for long."""
+    """State of every device in a tick, for the records: its `power`, `asked_w` and `wanted_w` before and after limits,
+    `unresponsive` devices that have not followed for long."""
 
     snapshot: Snapshot
     allowed: Envelope
     power: Power
     asked_w: Ints
     wanted_w: Ints
-    silent: Bools
+    unresponsive: Bools
 
 
 class Records:
-    """The records of one occurrence of an event; rows come as devices do, and stay."""
+    """The records of one occurrence of an event; a row is added with its device and stays."""
 
     def __init__(self) -> None:
         self.rows = RecordRows()
@@ -157,7 +156,7 @@ class Records:
         self._row_of: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
 
     def include(self, slots: Slots, n: int) -> None:
-        """Have a row for each of `slots`; `n` devices in the fleet."""
+        """Add the missing rows of `slots`; `n` devices in the fleet."""
         if len(self._row_of) < n:
             self._row_of = np.concatenate((self._row_of, np.full(n - len(self._row_of), -1, dtype=np.int32)))
         new = slots[self._row_of[slots] < 0]
@@ -170,7 +169,7 @@ class Records:
         self.n += len(new)
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
-        """Setpoints that were sent to some of the devices."""
+        """Note setpoints sent to some of the devices."""
         found = self._row_of[slots]
         known = found >= 0
         if not known.all():
@@ -184,9 +183,9 @@ class Records:
     def observe(
         self, sight: Sight, shares: Bools, opted_out: Bools, now: Now, *, sign: int, part: slice = slice(None)
     ) -> Ints:
-        """Bring some rows up to date while the event runs. `shares`: the devices it has part in, `opted_out` those that
-        left it; `sign` +1 if it discharges, -1 if it charges, 0 if it asks for neither. Returns the rows whose status
-        has changed."""
+        """Update some rows while the event runs. `shares`: the devices of the event, `opted_out` those that left it;
+        `sign` +1 if it discharges, -1 if it charges, 0 if it asks for neither. Returns the rows whose status has
+        changed."""
         at = np.arange(self.n)[part]
         rows, slots = self.rows, self.rows.slot[at]
         control, power = sight.snapshot.control, sight.power
@@ -225,8 +224,8 @@ class Records:
         return self._move(at, status, failure, now)
 
     def end(self, status: Status, now: Now) -> Ints:
-        """The event is over: `COMPLETED` or `CANCELLED`. What failed or opted out stays what it is when it completes.
-        Returns the rows whose status has changed."""
+        """End the event as `COMPLETED` or `CANCELLED`. Rows that failed or opted out keep their status when it
+        completes. Returns the rows whose status has changed."""
         at = np.arange(self.n)
         stays = np.isin(self.rows.status[at], (int(Status.FAILED), int(Status.OPTED_OUT)))
         if status is Status.COMPLETED:
@@ -252,8 +251,8 @@ class Records:
 
 
 def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
-    """Where each device stands now; `before`: where it stood. Only what is measured goes up to started and delivering,
-    and a device that has started and is not measured any more is not said to deliver."""
+    """Status of each device now; `before`: its last status. Only a measured device becomes started or delivering, and a
+    started device that is no longer measured is not reported as delivering."""
     live, control = sight.snapshot.live, sight.snapshot.control
     setpoint_w = control.setpoint_w[slots].astype(np.float64)
     measured_w, before_w = live.battery_w[slots], control.before_w[slots]
@@ -269,8 +268,8 @@ def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: 
     unseen = ~sight.power.measured[slots]
     had_started = (before == Status.STARTED) | (before == Status.DELIVERING)
     status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
-    held = control.authority[slots] == Authority.CONTROLLED
-    status[~held | control.idle[slots]] = Status.SCHEDULED
+    controlled = control.authority[slots] == Authority.CONTROLLED
+    status[~controlled | control.idle[slots]] = Status.SCHEDULED
     status[failure != Failure.NONE] = Status.FAILED
     status[~mine] = Status.SUPERSEDED
     status[left | (control.authority[slots] == Authority.OWNER)] = Status.OPTED_OUT
@@ -285,12 +284,12 @@ _EXCLUDED = np.uint64(
 
 
 def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
-    """Why nothing can be expected of each device; the strongest cause. `bits` narrow the direction that is asked,
-    `nothing` is left of it."""
+    """Why each device cannot deliver; the strongest cause. `bits`: the reasons in the direction asked; `nothing`:
+    devices that may give nothing in it."""
     refused = sight.snapshot.control.result[slots] == CommandResult.REFUSED
     failure = np.zeros(len(slots), dtype=np.int8)
     failure[nothing] = Failure.LIMIT
-    failure[sight.silent[slots]] = Failure.NO_RESPONSE
+    failure[sight.unresponsive[slots]] = Failure.NO_RESPONSE
     failure[refused | ((bits & np.uint64(Reason.REFUSED)) != 0)] = Failure.REFUSED
     failure[(bits & _EXCLUDED) != 0] = Failure.EXCLUDED
     failure[(bits & np.uint64(Reason.FAULT)) != 0] = Failure.FAULT

@@ -1,7 +1,7 @@
-"""Who is kept out of dispatch by choice: owners who opted out, groups that keep their energy for a storm.
+"""Exclusions from dispatch by choice: owners who opted out, groups that keep their energy for a storm.
 
-A hold names devices, a time and a reason. An opt-out may be for one event only; it then survives every update of that
-event. Holds are decided by whoever sets them and durable before they count; they end by themselves or are lifted.
+An exclusion names devices, a time and a reason. An opt-out may be for one event only; it then survives every update of
+that event. An exclusion is durable before it counts; it ends by itself or is lifted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,8 +23,8 @@ REASON_OF: Mapping[str, ExclusionReason] = {"opt_out": ExclusionReason.OPTED_OUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """`group` is held from `from_ms` until `until_ms` (UTC; None = until it is lifted). `event`: for this event only,
-    which belongs to opt-outs. `by` names who set it."""
+    """`group` is excluded from `from_ms` until `until_ms` (UTC; None = until it is lifted). `event`: for this event
+    only, which belongs to opt-outs. `by` names who set it."""
 
     id: str
     reason: Literal["opt_out", "storm"]
@@ -37,64 +37,64 @@ class Exclusion:
     def over(self, now: Now) -> bool:
         return self.until_ms is not None and now.utc_ms >= self.until_ms
 
-    def holds(self, now: Now) -> bool:
+    def applies(self, now: Now) -> bool:
         return now.utc_ms >= self.from_ms and not self.over(now)
 
 
 class Exclusions:
-    """All holds, by id."""
+    """All exclusions, by id."""
 
-    def __init__(self, holds: Iterable[Exclusion] = ()) -> None:
-        self._holds: dict[str, Exclusion] = {hold.id: hold for hold in holds}
+    def __init__(self, exclusions: Iterable[Exclusion] = ()) -> None:
+        self._exclusions: dict[str, Exclusion] = {one.id: one for one in exclusions}
         self._members: dict[str, Slots] = {}
         self._version = -1
 
     def __len__(self) -> int:
-        return len(self._holds)
+        return len(self._exclusions)
 
-    def set(self, hold: Exclusion) -> None:
-        self._holds[hold.id] = hold
-        self._members.pop(hold.id, None)
+    def set(self, exclusion: Exclusion) -> None:
+        self._exclusions[exclusion.id] = exclusion
+        self._members.pop(exclusion.id, None)
 
-    def lift(self, hold_id: str) -> None:
-        self._holds.pop(hold_id, None)
-        self._members.pop(hold_id, None)
+    def lift(self, exclusion_id: str) -> None:
+        self._exclusions.pop(exclusion_id, None)
+        self._members.pop(exclusion_id, None)
 
-    def get(self, hold_id: str) -> Exclusion | None:
-        return self._holds.get(hold_id)
+    def get(self, exclusion_id: str) -> Exclusion | None:
+        return self._exclusions.get(exclusion_id)
 
     def all(self) -> list[Exclusion]:
-        """Everything that is set, by id."""
-        return [self._holds[name] for name in sorted(self._holds)]
+        """All exclusions in the order of their ids."""
+        return [self._exclusions[name] for name in sorted(self._exclusions)]
 
     def over(self, now: Now) -> list[str]:
         """Ids of those that have ended by themselves."""
-        return [hold.id for hold in self._holds.values() if hold.over(now)]
+        return [one.id for one in self._exclusions.values() if one.over(now)]
 
-    def bars(self, fleet: Fleet, now: Now) -> NDArray[np.uint8]:
-        """`ExclusionReason` bits of every device by holds that are for no event alone."""
+    def bits(self, fleet: Fleet, now: Now) -> NDArray[np.uint8]:
+        """`ExclusionReason` bits of every device, from exclusions that are not for one event only."""
         bits = np.zeros(fleet.n, dtype=np.uint8)
-        for hold in self._holds.values():
-            if hold.event is None and hold.holds(now):
-                bits[self._slots(fleet, hold)] |= np.uint8(REASON_OF[hold.reason])
+        for exclusion in self._exclusions.values():
+            if exclusion.event is None and exclusion.applies(now):
+                bits[self._slots(fleet, exclusion)] |= np.uint8(REASON_OF[exclusion.reason])
         return bits
 
-    def _slots(self, fleet: Fleet, hold: Exclusion) -> Slots:
-        """Devices of a hold, looked up once as long as nobody is enrolled."""
-        if hold.group.all:
-            return members(fleet, hold.group)
+    def _slots(self, fleet: Fleet, exclusion: Exclusion) -> Slots:
+        """Devices of an exclusion, cached until a device is registered."""
+        if exclusion.group.all:
+            return members(fleet, exclusion.group)
         if fleet.version != self._version:
             self._members, self._version = {}, fleet.version
-        found = self._members.get(hold.id)
+        found = self._members.get(exclusion.id)
         if found is None:
-            found = self._members[hold.id] = members(fleet, hold.group)
+            found = self._members[exclusion.id] = members(fleet, exclusion.group)
         return found
 
     def without(self, fleet: Fleet, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
         """Slots that opted out of one event, by the event's index."""
         found: dict[int, list[Slots]] = {}
-        for hold in self._holds.values():
-            index = index_of.get(hold.event) if hold.event is not None else None
-            if index is not None and hold.holds(now):
-                found.setdefault(index, []).append(self._slots(fleet, hold))
+        for exclusion in self._exclusions.values():
+            index = index_of.get(exclusion.event) if exclusion.event is not None else None
+            if index is not None and exclusion.applies(now):
+                found.setdefault(index, []).append(self._slots(fleet, exclusion))
         return {index: np.unique(np.concatenate(parts)).astype(np.int32) for index, parts in found.items()}

@@ -1,4 +1,4 @@
-"""An event's life: its states, the steps between them as one table, what stands of it in the book."""
+"""Lifecycle of an event: its states, the steps between them as one table, its entry in the book."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from gateway.domain.types import EventId, Now
 
 
 class EventState(Enum):
-    """Where an event stands. `RECEIVED` lasts as long as the decision; `SUPERSEDED`: it runs, and others have all of
-    its devices; `EXPIRED`: its time passed without it ever having run here."""
+    """Where an event stands. `RECEIVED` lasts until the decision; `SUPERSEDED`: it runs, and other events have all of
+    its devices; `EXPIRED`: its time passed and it never ran here."""
 
     RECEIVED = "received"
     REJECTED = "rejected"
@@ -23,7 +23,7 @@ class EventState(Enum):
 
 
 class LifecycleStep(Enum):
-    """What moves an event on. `PAUSE`: an occurrence is over and another one will come."""
+    """What changes an event's state. `PAUSE`: an occurrence is over and another one follows."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -65,7 +65,8 @@ LIFE: Mapping[tuple[EventState, LifecycleStep], EventState] = {
     (_S.CANCELLED, LifecycleStep.CANCEL): _S.CANCELLED,
     (_S.CANCELLED, LifecycleStep.REVISE): _S.SCHEDULED,
 }
-"""An event's life. A step that is not listed leaves the state as it is; a revision is weighed by its times anew."""
+"""The next state by state and step. A step that is not listed leaves the state as it is; a revised event starts as
+scheduled and its new times decide."""
 
 RUNS = frozenset({EventState.ACTIVE, EventState.SUPERSEDED})
 
@@ -73,7 +74,7 @@ RUNS = frozenset({EventState.ACTIVE, EventState.SUPERSEDED})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookEntry:
     """The newest accepted revision of an event, or a request that was rejected (`reason`). `index` names the event in
-    columns and is never reused (-1: rejected); `ran`: some of it has run here."""
+    columns and is never reused (-1: rejected); `ran`: it has run here for some time."""
 
     index: int
     request: EventRequest
@@ -85,8 +86,8 @@ class BookEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveEvent:
-    """An event whose devices are wanted to do something now. `preparing`: it has not begun, and this is what its
-    members do before."""
+    """An event that has a target for its devices now. `preparing`: it has not begun, and `running` is what its members
+    do before."""
 
     index: int
     request: EventRequest
@@ -103,20 +104,20 @@ class ActiveEvent:
         return self.running.target
 
     def seconds_to_end(self, now: Now) -> float:
-        """Time for which the target must be kept up, s, at least 0."""
+        """Time for which the target must be sustained, s, at least 0."""
         return max(0, self.running.sustained_until_ms - now.utc_ms) / 1000
 
     @property
     def rank(self) -> tuple[bool, int, bool, int, EventId]:
-        """Who comes first where two want the same device: what runs before what prepares, lower priority number,
-        commitment before voluntary, later decision."""
+        """Sort key where two events want the same device: running before preparing, lower priority number, commitment
+        before voluntary, later decision."""
         request = self.request
         return (self.preparing, request.priority, request.voluntary, -self.decided_ms, request.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """An event came to another state."""
+    """An event changed its state."""
 
     entry: BookEntry
     before: EventState

@@ -1,7 +1,7 @@
-"""What the grid asks: targets, when they hold, whom they address.
+"""Event requests: what the grid asks of which devices, and when.
 
-A target is wanted of a group of devices for a span of time. An event is one span, several with a target each, or such
-spans that repeat. Everything here is what was asked, never what became of it; see `dispatch` for that.
+A target is for a group of devices and a span of time. An event is one span, several with a target each, or such spans
+that repeat. Everything here is the request, never its outcome; see `book` and `delivery_records` for that.
 """
 
 from bisect import bisect_right
@@ -43,7 +43,7 @@ class Way(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is wanted. `power_w`: W, battery + = discharge (of the group or of each device), at the meter + = import;
+    """What is asked. `power_w`: W, battery + = discharge (of the group or of each device), at the meter + = import;
     None with `POWER` = the most that can be sustained to the end, charging if `charge_when_max`. `soc_pct` belongs to
     `CHARGE_TO`."""
 
@@ -63,7 +63,7 @@ class Target:
         return Way.OUT if self.power_w > 0 else Way.INTO if self.power_w < 0 else Way.NEITHER
 
     def shares_with(self, other: "Target") -> bool:
-        """Whether one setpoint can serve both: they go the same way, or ask for the very same."""
+        """Whether one setpoint can serve both: they go the same way, or are equal."""
         return (self.way is other.way and self.way is not Way.NEITHER) or self == other
 
 
@@ -100,8 +100,8 @@ class Leg:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """The target that holds at a moment, since when and until when. `sustained_until_ms`: the end of the run of targets
-    without a power of their own (`POWER`, None), for which energy must last."""
+    """The target at a moment, with its start and end. `sustained_until_ms`: the end of the run of equal targets, for
+    which energy must last."""
 
     target: Target
     since_ms: int
@@ -114,12 +114,12 @@ class EventRequest:
     """What the grid asks of `group` from `start_ms` to `end_ms` (UTC, half open).
 
     One target, or `legs` with a target each. An event that repeats has legs: `starts_ms` are its occurrences by the
-    calendar, `every_ms` the period of one that simply goes on until `end_ms`. `anchored`: its start was "now" and has
-    been made a time when it was first received. `revision` grows with each change; `cancelled` withdraws.
+    calendar, `every_ms` the period of one that repeats until `end_ms`. `anchored`: its start was "now" and became the
+    time when it was first received. `revision` grows with each change; `cancelled` withdraws.
 
     Lower `priority` wins, then commitment over `voluntary`. `compensation` and `nomination_w` bound what is paid.
-    `reserve_pct`: SoC the program leaves in every device. Members start within `start_spread_s`, each at a time of its
-    own. For `prepare_s` before the start they are kept from discharging, and with `precharge` charged from the grid
+    `reserve_pct`: SoC that the program leaves in every device. Members start within `start_spread_s`, each at its own
+    time. For `prepare_s` before the start they are kept from discharging, and with `precharge` charged from the grid
     where that is permitted.
     """
 
@@ -157,7 +157,7 @@ class EventRequest:
 
     @property
     def target_w(self) -> float | None:
-        """Power of the group where that is what is wanted, W; None = the most, or another kind of target."""
+        """Power of the group where that is the target, W; None = the most, or another kind of target."""
         return self.target.power_w if self.target.want is Want.POWER else None
 
     @property
@@ -188,7 +188,7 @@ class EventRequest:
         return self.starts_ms[at] if at < len(self.starts_ms) else None
 
     def running(self, utc_ms: int) -> Running | None:
-        """What is wanted at `utc_ms`; None outside, and between legs and occurrences."""
+        """The target at `utc_ms`; None outside, and between legs and occurrences."""
         began_ms = self.occurrence_ms(utc_ms)
         if began_ms is None or utc_ms >= self.end_ms:
             return None

@@ -1,1 +1,1 @@
-"""Every device by slot: who it is, what it says, what it was told."""
+"""Every device by slot: its nameplate, readings and control state."""

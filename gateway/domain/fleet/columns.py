@@ -1,8 +1,8 @@
 """The columns a fleet is made of: one numpy array per quantity, indexed by slot.
 
-`Nameplate` is what does not change from tick to tick, `LiveColumns` what the devices say (and what a run of readings
-tells beyond the newest one, see `evidence`), `ControlColumns` what they were told. NaN is unknown, `NEVER_MS` a time
-that has not been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
+`Nameplate` does not change from tick to tick, `LiveColumns` holds what devices report (and what `estimation` derives
+from a run of readings), `ControlColumns` the commands and what is known of them. NaN is unknown, `NEVER_MS` a time that
+has not been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
 """
 
 from enum import IntEnum, IntFlag
@@ -15,8 +15,8 @@ from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Small
 
 
 class Authority(IntEnum):
-    """Who has the device: `DEVICE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the release
-    was sent and is not confirmed yet, `OWNER` = an owner or maker took it back in mid-event."""
+    """Who controls the device: `DEVICE` = the maker's own mode, `CONTROLLED` = under our lease, `RELEASING` = the
+    release was sent and is not confirmed yet, `OWNER` = an owner or maker took it back in mid-event."""
 
     DEVICE = 0
     CONTROLLED = 1
@@ -25,9 +25,9 @@ class Authority(IntEnum):
 
 
 class ExclusionReason(IntFlag):
-    """What keeps a device out of dispatch, besides what it reports itself. `OPTED_OUT`: its owner wants no part.
-    `STORM`: energy is kept for an outage that is expected. `QUARANTINED`: it did the opposite of what it was told.
-    `FROZEN`: many of its product were lost at once. `MOVING`: it is about to be enrolled elsewhere."""
+    """Why a device is excluded from dispatch, besides what it reports itself. `OPTED_OUT`: its owner opted out.
+    `STORM`: energy is kept for an expected outage. `QUARANTINED`: it did the opposite of its setpoint. `FROZEN`: many
+    of its product were lost at once. `MOVING`: an import is about to register it at another place."""
 
     OPTED_OUT = 1
     STORM = 2
@@ -37,8 +37,8 @@ class ExclusionReason(IntFlag):
 
 
 SETTLE_S = 30.0
-"""How long the power of a battery may take to stand where nothing is known of its product: real ones take 20 to 30 s
-to pass through 0 W, ramp and stand."""
+"""How long a battery's power may take to settle where its product says nothing: real ones take 20 to 30 s to pass
+through 0 W, ramp and settle."""
 
 
 class Nameplate(Table):
@@ -60,7 +60,7 @@ class Nameplate(Table):
     """
 
     SPEC = {
-        "enrolled": (np.bool_, False),
+        "registered": (np.bool_, False),
         "discharge_w_max": (np.float64, 0.0),
         "charge_w_max": (np.float64, 0.0),
         "inverter_w_max": (np.float64, np.inf),
@@ -96,7 +96,7 @@ class Nameplate(Table):
         "counter_step_wh": (np.float32, np.nan),
         "report_s": (np.float32, np.nan),
     }
-    enrolled: Bools
+    registered: Bools
     discharge_w_max: Floats
     charge_w_max: Floats
     inverter_w_max: Floats
@@ -134,24 +134,22 @@ class Nameplate(Table):
 
 
 class LiveColumns(Table):
-    """The newest reading of each device and what those before it tell. `seen_mono_ms` is when a reading of known age
-    arrived; `locked` = its maker or somebody on the spot keeps it from being steered, `opt_out` = its owner said no;
-    either stays until no reading has said so for a while: `lock_gone_s`, `opt_out_gone_s` of it have passed.
+    """The newest reading of each device and what earlier ones add. `seen_mono_ms` is when a reading of known age
+    arrived; `locked` = its maker or somebody on the spot forbids control, `opt_out` = its owner opted out; either stays
+    until no reading has said so for a while: `lock_gone_s`, `opt_out_gone_s` is the time so far.
 
-    `soc_told_pct` is the newest SoC that any reading told. `soc_low_pct` and `soc_high_pct` are what the charge may be
-    believed to be: both the reported one unless that has jumped, and `soc_doubt` more readings are wanted before it
-    counts. `moved_wh` is the energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN =
-    none was seen), `cycled_wh` what the day's cycles are used up by (a bucket that leaks as fast as the warranty
-    allows).
-    `reserve_pct` is the reserve that the newest reading told. `reserve_told_pct` has been told `reserve_times` times in
-    a row, over `reserve_told_s`, while it is to be confirmed (0 times: nothing is); `reported_reserve_pct` was reported
-    before and a change is measured from it, `raised_from_pct` is the owner's reserve before a raise that is not
-    confirmed (NaN none): see `reserve`.
-    `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the newest since
-    `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the most export.
-    `reconnected_mono_ms` the end of the last islanding. `unclear`: `Unclear` bits of what the device said last and
-    nobody understood; of `mode`, `grid`, `locked`, `opt_out` and `faults` the last word that was understood stands.
-    """
+    `soc_told_pct` is the newest SoC of any reading. `soc_low_pct` and `soc_high_pct` bound the charge: both are the
+    reported SoC unless that has jumped; then `soc_doubt` more readings must agree before it counts. `moved_wh` is the
+    energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN = none was seen),
+    `cycled_wh` what is used of the day's cycles (a bucket that leaks as fast as the warranty allows). `reserve_pct` is
+    the reserve in the newest reading. `reserve_told_pct` was reported `reserve_times` times in a row, over
+    `reserve_told_s`, while it is being confirmed (0 times: nothing is); `reported_reserve_pct` was reported before, and
+    a change is measured from it; `raised_from_pct` is the owner's reserve before a raise that is not confirmed (NaN
+    none): see `reserve`. `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the
+    newest since `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the
+    most export. `reconnected_mono_ms` the end of the last islanding. `unclear`: `Unclear` bits of members in the newest
+    reading that were not understood; `mode`, `grid`, `locked`, `opt_out` and `faults` then keep the last value
+    understood."""
 
     SPEC = {
         "battery_w": (np.float64, np.nan),
@@ -244,14 +242,14 @@ class LiveColumns(Table):
 
 
 class ControlColumns(Table):
-    """What was last told to each device and what is known of it.
+    """The last command to each device and what is known of it.
 
     `setpoint_w` is the setpoint in force by our knowledge (0 when DEVICE), `before_w` the one it replaced, `done_part`
     the part of a setpoint that the device did when it was last measured and had settled (NaN unknown); `ran_high_w` and
     `ran_low_w` the largest and smallest setpoint that may have been in force since the newest reading;
-    `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that holds the device (-1 none);
+    `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that controls the device (-1 none);
     `idle`: under control it is kept from discharging only.
-    `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last said no, `refused` to which
+    `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last refused one, `refused` in which
     direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `exclusions` are
     `ExclusionReason` bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
     """

@@ -1,4 +1,4 @@
-"""One battery as enrolled, and how it is reached."""
+"""One battery as registered, and how it is reached."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,13 @@ class DeviceConnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One battery as enrolled: identity, ratings, permissions. `inverter_w_max` None = no inverter shared with PV.
+    """One battery as registered: identity, ratings, permissions. `inverter_w_max` None = no inverter shared with PV.
 
     Site limits: None = unknown = not allowed; `math.inf` = unlimited. `site_phase_w_max` the most one phase of the
     meter may carry (None = no such limit is known), `phases` those the battery feeds. `fuse_protected`: a device in the
     home keeps its main fuse from being overloaded; without one it is not charged from the grid.
-    `connection` None = the device comes to us.
-    `experimental`: its operator lets control rest on facts of the profile that nobody has verified or documented.
+    `connection` None = the device connects to us.
+    `experimental`: its operator allows control by facts of the profile that are neither verified nor documented.
     """
 
     id: DeviceId

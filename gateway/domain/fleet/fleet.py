@@ -1,7 +1,7 @@
-"""The fleet: every device by slot, in columns; enrollment, names, readings.
+"""The fleet: every device by slot, in columns; registration, names, readings.
 
-A slot is given once per device and never reused within a process. `Fleet` owns the columns and grows them; `Snapshot`
-is what a control tick works on: views of the columns, good as long as nothing else runs.
+A device gets one slot, which is never reused within a process. `Fleet` owns the columns and grows them; a control tick
+works on a `Snapshot`: views of the columns, valid until the next await.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gateway.domain.types import Bools, DeviceId, Now, UnclearBatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The fleet at one instant: `n` slots of the columns themselves. Whoever awaits looks again."""
+    """The fleet at one instant: `n` slots of the columns themselves. Take a new one after an await."""
 
     n: int
     nameplate: Nameplate
@@ -28,8 +28,8 @@ class Snapshot:
 
 
 class Names:
-    """Texts numbered in order of appearance: sites, feeders, profiles. The way back from a text to its number is only
-    needed while devices are enrolled; `compact` lets go of it, the next use makes it anew."""
+    """Texts numbered in order of appearance: sites, feeders, profiles. The index from text to number is only needed
+    while devices are registered; `compact` drops it, the next use rebuilds it."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -53,7 +53,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductFacts:
-    """What a profile says of every device of the product (see `Nameplate` for units)."""
+    """Facts of a profile for every device of the product (see `Nameplate` for units)."""
 
     lease_s: float
     overrun_s: float = 0.0
@@ -77,7 +77,7 @@ class ProductFacts:
     report_s: float | None = None
 
 
-_AS_ENROLLED = (
+_AS_REGISTERED = (
     "discharge_w_max",
     "charge_w_max",
     "capacity_wh",
@@ -107,12 +107,11 @@ _OF_THE_PRODUCT = (
 
 class Fleet:
     """All devices by slot; the one mutable copy of fleet state, written on the loop only. `version` grows with each
-    enrollment, `implausible` counts powers that could not be true.
+    registration, `implausible` counts implausible powers.
 
-    A device stays where and what it is while somebody writes to it. `moving` are the slots of which an import is about
-    to change that: nobody takes them. `writing` are those that a tick is writing to, from its plan until it is noted
-    what has become of it: nobody moves them.
-    """
+    A device keeps its address and product while it is being written. `moving` are slots whose address or product an
+    import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
+    until the outcome is noted: no import moves them."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -133,7 +132,7 @@ class Fleet:
         self.control = ControlColumns()
 
     def register(self, device: Device, facts: ProductFacts) -> int:
-        """Give `device` a slot, or renew what is known of one that has it; returns the slot."""
+        """Give `device` a slot, or update the one it has; returns the slot."""
         self.version += 1
         slot = self.slot_of.get(device.id)
         if slot is None:
@@ -151,13 +150,13 @@ class Fleet:
         if device.experimental:
             self.experimental.add(slot)
         plate = self.nameplate
-        plate.enrolled[slot] = True
+        plate.registered[slot] = True
         plate.inverter_w_max[slot] = np.inf if device.inverter_w_max is None else device.inverter_w_max
         plate.owner_reserve_pct[slot] = device.reserve_pct
         plate.site[slot] = self.sites.index(device.site)
         plate.feeder[slot] = self.feeders.index(device.feeder)
         plate.profile[slot] = self.profiles.index(device.profile)
-        for name in _AS_ENROLLED:
+        for name in _AS_REGISTERED:
             plate.column(name)[slot] = getattr(device, name)
         for name in _MAY_BE_UNKNOWN:
             value = getattr(device, name)
@@ -173,15 +172,15 @@ class Fleet:
         return slot
 
     def forget(self, slot: int) -> None:
-        """Another battery answers for a device from now on: what was heard of the one before, and written to it, says
-        nothing of this one. What was used up of its cycles stays, for all that is known it is the same battery."""
+        """Forget readings and writes of a slot where another battery answers from now on. The used cycles stay, since
+        it may be the same battery after all."""
         self.live.blank(slot, but=("cycled_wh", "reconnected_mono_ms"))
         control = self.control
         control.written_reserve_pct[slot] = np.nan
         control.refused[slot] = 0
 
     def device(self, slot: int) -> Device:
-        """A device as it is enrolled, with the reserve its owner has chosen since."""
+        """A device as registered, with the reserve that its owner has chosen since."""
         plate = self.nameplate
 
         def known(value: float) -> float | None:
@@ -212,13 +211,13 @@ class Fleet:
         )
 
     def reserve(self, n: int) -> None:
-        """Have room for `n` slots, exactly: for a fleet whose size is known beforehand."""
+        """Grow the columns to exactly `n` slots, for a fleet whose size is known beforehand."""
         if n > len(self.live.soc_pct):
             for table in (self.nameplate, self.live, self.control):
                 table.grow(n)
 
     def compact(self) -> None:
-        """After an enrollment: let go of what only that needed."""
+        """Drop indexes that only registration needs."""
         self.sites.compact()
 
     def _new_slot(self, device_id: DeviceId) -> int:
@@ -244,9 +243,9 @@ class Fleet:
         )
 
     def observe_live(self, batch: LiveBatch, now: Now) -> None:
-        """Fold readings in: see `evidence.take`."""
+        """Fold readings in: see `estimation.observe`."""
         self.implausible += estimation.observe(self.live, self.nameplate, batch, now)
 
-    def take_unclear(self, batch: UnclearBatch) -> None:
-        """Devices said something that nobody understood: that bars them until their next reading."""
+    def observe_unclear(self, batch: UnclearBatch) -> None:
+        """Note unclear messages: they exclude their devices until the next reading."""
         np.bitwise_or.at(self.live.unclear, batch.slots, batch.unclear)

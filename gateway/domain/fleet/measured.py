@@ -1,8 +1,8 @@
-"""Whose power is measured, and what the others are taken to do meanwhile.
+"""Decides which devices are measured, and assumes a power for the others.
 
-A reading stands for its device's power until a few more should have come. After that the device is taken to go on as it
-was read last, in proportion to its setpoint. That is good enough to share out the rest by; it is never told as
-delivered, and nothing is corrected by it.
+A reading counts as its device's power until several more should have come. After that the device is assumed to go on as
+in its last reading, in proportion to its setpoint. Assumed power is good enough to allocate the rest of a target; it is
+never reported as delivered, and it drives no correction.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Mode, Now
 
 AGE_S = 30.0
 PERIODS = 5.0
-"""A reading counts for so long, or for so many of the periods in which its product is declared to be read."""
+"""A reading counts for `AGE_S`, or for `PERIODS` of its product's declared reading periods."""
 
 OWN_AGE_S = 120.0
-"""For so long a device that nobody steers is taken to go on as it did."""
+"""How long a device in its own mode is assumed to go on as it was read."""
 
 STOOD_S = 10.0
-"""A setpoint that stood for so long before a reading is one the reading says something about."""
+"""A reading applies to a setpoint that was in force for this long before it."""
 
 HEARD_S_MAX = 5.0
 PART_W_MIN = 200.0
@@ -32,37 +32,37 @@ PART_MAX = 1.25
 class Power:
     """Power of every device, W (+ = discharge): `each_w` as read where `measured`, elsewhere assumed. `heard_s`: for
     devices that were read since the last tick, the time since the reading before (at most `HEARD_S_MAX`), else 0.
-    `steered_w` the size of the setpoints in force."""
+    `controlled_w` the size of the setpoints in force."""
 
     each_w: Floats
     measured: Bools
     heard_s: Floats
-    steered_w: Floats
+    controlled_w: Floats
 
     def measured_w(self, mask: Bools) -> float:
         """Measured power of some devices together."""
         return float(self.each_w[mask & self.measured].sum())
 
     def assumed_w(self, mask: Bools) -> float:
-        """What those of them that are not measured are taken to do."""
+        """Assumed power of those of them that are not measured, together."""
         return float(self.each_w[mask & ~self.measured].sum())
 
     def unmeasured(self, mask: Bools) -> tuple[int, float]:
-        """How many of them are steered unmeasured, and what part of their steered power that is."""
-        total_w = float(self.steered_w[mask].sum())
-        rows = mask & ~self.measured & (self.steered_w > 0)
-        return int(np.count_nonzero(rows)), float(self.steered_w[rows].sum()) / max(total_w, 1.0)
+        """How many of them have a setpoint and are not measured, and their part of the setpoints."""
+        total_w = float(self.controlled_w[mask].sum())
+        rows = mask & ~self.measured & (self.controlled_w > 0)
+        return int(np.count_nonzero(rows)), float(self.controlled_w[rows].sum()) / max(total_w, 1.0)
 
     def heard(self, mask: Bools) -> float:
-        """For how long the power of some devices was measured since the last tick, s: each counts by its setpoint. It
-        is 0 when none of them was heard, however young their readings still are."""
-        weight = np.where(mask, self.steered_w + 1.0, 0.0)
+        """For how long the power of some devices was measured since the last tick, s: weighted by setpoint. 0
+        when none of them was read, however young their readings still are."""
+        weight = np.where(mask, self.controlled_w + 1.0, 0.0)
         total = float(weight.sum())
         return float((weight * self.heard_s).sum()) / total if total > 0 else 0.0
 
 
 def measured(live: LiveColumns, plate: Nameplate, now: Now) -> Bools:
-    """Whose power is measured now. A product that is read slowly, as it is declared to be, is so between readings."""
+    """Devices whose power is measured now. A product with a long declared period stays measured between readings."""
     age_ms = now.mono_ms - live.seen_mono_ms
     young: Bools = age_ms <= 1000 * AGE_S
     rows = np.flatnonzero(~young)
@@ -71,12 +71,11 @@ def measured(live: LiveColumns, plate: Nameplate, now: Now) -> Bools:
 
 
 def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
-    """Power of every device. `before_ms`: the times of the readings that the last tick knew (shorter if devices were
-    added).
+    """Power of every device. `before_ms`: reading times as of the last tick (shorter if devices were added).
 
-    Not measured: a device under control goes on as it was read, if it had settled at the setpoint that is still in
-    force; else it does the part of its setpoint that it did before (`done_part`, all of it where that is unknown); with
-    its lease that ends. One that was read in a mode of its own goes on with that for `OWN_AGE_S`."""
+    Without a measurement a device under control is assumed to go on as read, if it had settled at the setpoint still in
+    force; else to do the same part of its setpoint as before (`done_part`, all of it if unknown), until its lease ends.
+    A device read in its own mode is assumed to go on for `OWN_AGE_S`."""
     live, control = snapshot.live, snapshot.control
     known = measured(live, snapshot.nameplate, now)
     leased = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
@@ -92,21 +91,21 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
         last_w = np.where(np.isnan(live.battery_w), part * control.setpoint_w, live.battery_w)
         assumed_w = np.where(kept, last_w, part * control.setpoint_w * leased)
         each_w = np.where(known, live.battery_w, assumed_w)
-    steered_w = np.abs(control.setpoint_w) * leased.astype(np.float64)
-    return Power(each_w=each_w, measured=known, heard_s=gap_ms * 0.001, steered_w=steered_w)
+    controlled_w = np.abs(control.setpoint_w) * leased.astype(np.float64)
+    return Power(each_w=each_w, measured=known, heard_s=gap_ms * 0.001, controlled_w=controlled_w)
 
 
 def keep_parts(snapshot: Snapshot, heard: Bools) -> None:
-    """Note in `done_part` what part of its setpoint each device does that has settled there; of those that were `heard`
-    since the last tick."""
+    """Store in `done_part` what part of its setpoint each settled device does, for those `heard` since the last
+    tick."""
     control = snapshot.control
-    told = heard & (control.authority == Authority.CONTROLLED) & ~control.idle & _settled(snapshot)
-    told &= np.abs(control.setpoint_w) >= PART_W_MIN
-    part = np.divide(snapshot.live.battery_w, control.setpoint_w, where=told, out=np.zeros(snapshot.n))
-    np.copyto(control.done_part, np.clip(part, 0.0, PART_MAX), where=told, casting="same_kind")
+    rows = heard & (control.authority == Authority.CONTROLLED) & ~control.idle & _settled(snapshot)
+    rows &= np.abs(control.setpoint_w) >= PART_W_MIN
+    part = np.divide(snapshot.live.battery_w, control.setpoint_w, where=rows, out=np.zeros(snapshot.n))
+    np.copyto(control.done_part, np.clip(part, 0.0, PART_MAX), where=rows, casting="same_kind")
 
 
 def _settled(snapshot: Snapshot) -> Bools:
-    """Devices that had the time to come to the setpoint in force before they were read last."""
+    """Devices that had time to reach the setpoint in force before their last reading."""
     settled: Bools = snapshot.live.seen_mono_ms >= snapshot.control.changed_mono_ms + round(1000 * STOOD_S)
     return settled

@@ -1,11 +1,11 @@
-"""Whose reserve holds. What a device reports as higher than its owner's is the owner's new choice at once; what it
-reports as lower is once it has been confirmed.
+"""Decides whose reserve applies. A reported reserve above the owner's is the owner's new choice at once; a lower one is
+once it is confirmed.
 
-Confirmed is one value that a run of readings tells, `TIMES` of them and over `SUSTAINED_S`, and nothing else between
-them. A choice is a change from what the device reported before, `reported_reserve_pct`: what it reports first is none,
-nor is what lies on the way to the value that was written to it, since it has rounded that or keeps no more.
-A raise counts before it is confirmed, so it may have been an odd reading: `raised_from_pct` is then the reserve to come
-back to, if the device goes on telling what it told before.
+A value is confirmed when `TIMES` readings over at least `SUSTAINED_S` report it and no other value comes between them.
+A choice is a change from the value reported before, `reported_reserve_pct`: the first report is no choice, and neither
+is a value between that and the one written to the device, which has rounded it or keeps no more.
+A raise counts before it is confirmed, so it may have been an odd reading: `raised_from_pct` is then the reserve to
+return to, if the device goes on reporting what it reported before.
 """
 
 import numpy as np
@@ -15,48 +15,48 @@ from gateway.domain.fleet.columns import ControlColumns, LiveColumns, Nameplate
 from gateway.domain.types import Bools, Floats, Slots
 
 STEP_PCT = 0.05
-"""Two reserves that are no further apart are the same."""
+"""Reserves no further apart than this are equal."""
 
 TIMES = 3
 SUSTAINED_S = 300.0
-"""A register that was torn, or read while it was written, is right again when it is read the next time. A controller
-that restarts tells defaults until it has its settings and everything behind it answers again, which takes minutes."""
+"""A register that was torn, or read while it was written, is right at the next reading. A restarting controller reports
+defaults until it has its settings and everything behind it answers again, which takes minutes."""
 
-SILENCE_S = 120.0
-"""A device may have told anything while it was not heard: no more of a silence counts, as a reading counts no longer
-for its power either. A reading that is older when it comes confirms nothing."""
+GAP_S_MAX = 120.0
+"""Between two readings a device may have reported anything: at most this much of the gap counts. A reading that is
+older than this when it arrives confirms nothing."""
 
 
 def unknown(reserve_pct: Floats, soc_pct: Floats, owner_reserve_pct: Floats) -> Bools:
-    """Reserves that are not known though they look so: a device that does not know its charge, or tells 0 for that too,
-    tells 0 of everything it has not read yet. Where the owner's is 0 anyway it is believed."""
+    """Reserves that look known but are not: a device that does not know its charge, or reports 0 for it, reports 0 for
+    everything it has not read yet. Where the owner's reserve is 0 anyway, 0 counts."""
     result: Bools = np.isnan(reserve_pct) | ((reserve_pct == 0) & ~(soc_pct > 0) & (owner_reserve_pct > 0))
     return result
 
 
-def hear(live: LiveColumns, plate: Nameplate, slots: Slots, reserve_pct: Floats, told: Bools, gap_s: Floats) -> None:
-    """Follow what devices tell of their reserve, in the order they told it (a slot may come several times). `told`:
-    whether it was read anew and is not old; `gap_s` since the reading before. What is not known says nothing."""
-    settled, known = _settled(live, plate, slots, reserve_pct), ~np.isnan(reserve_pct)
-    rows = np.flatnonzero((known & ~settled) | (live.reserve_times[slots] > 0))
+def observe(live: LiveColumns, plate: Nameplate, slots: Slots, reserve_pct: Floats, anew: Bools, gap_s: Floats) -> None:
+    """Count repetitions of reported reserves, in the order of the reports (a slot may come several times). `anew`:
+    whether it was read anew and is not old; `gap_s` since the reading before. Unknown reserves are ignored."""
+    unchanged, known = _unchanged(live, plate, slots, reserve_pct), ~np.isnan(reserve_pct)
+    rows = np.flatnonzero((known & ~unchanged) | (live.reserve_times[slots] > 0))
     if not len(rows):
         return
-    at, settled, known = slots[rows], settled[rows], known[rows]
+    at, unchanged, known = slots[rows], unchanged[rows], known[rows]
     times, before_pct = live.reserve_times[at], live.reserve_told_pct[at]
-    pct, told = np.where(known, reserve_pct[rows], before_pct), told[rows] & known
+    pct, anew = np.where(known, reserve_pct[rows], before_pct), anew[rows] & known
     same = (times > 0) & (np.abs(pct - before_pct) <= STEP_PCT)
-    for_s = np.where(same, live.reserve_told_s[at] + np.minimum(gap_s[rows], SILENCE_S), 0.0)
-    # the last time is that of a reading, not of the time that has passed
-    times = np.minimum(np.where(same, times, 0) + told, np.where(for_s >= SUSTAINED_S, TIMES, TIMES - 1))
+    for_s = np.where(same, live.reserve_told_s[at] + np.minimum(gap_s[rows], GAP_S_MAX), 0.0)
+    # the last repetition needs a reading, not only time
+    times = np.minimum(np.where(same, times, 0) + anew, np.where(for_s >= SUSTAINED_S, TIMES, TIMES - 1))
     live.reserve_told_pct[at] = pct
     live.reserve_told_s[at] = for_s
-    live.reserve_times[at] = np.where(settled, 0, times)
+    live.reserve_times[at] = np.where(unchanged, 0, times)
     other = np.abs(pct - live.reserve_told_pct[at]) > STEP_PCT
     live.reserve_times[at[other]] = 0
 
 
-def _settled(live: LiveColumns, plate: Nameplate, slots: Slots | slice, reserve_pct: Floats) -> Bools:
-    """Reports that say nothing new: the owner's reserve, as before."""
+def _unchanged(live: LiveColumns, plate: Nameplate, slots: Slots | slice, reserve_pct: Floats) -> Bools:
+    """Reports that change nothing: the owner's reserve, as before."""
     same = np.abs(reserve_pct - plate.owner_reserve_pct[slots]) <= STEP_PCT
     same &= ~(np.abs(reserve_pct - live.reported_reserve_pct[slots]) > STEP_PCT)
     result: Bools = same & np.isnan(live.raised_from_pct[slots])
@@ -64,28 +64,28 @@ def _settled(live: LiveColumns, plate: Nameplate, slots: Slots | slice, reserve_
 
 
 def choose(live: LiveColumns, plate: Nameplate, control: ControlColumns) -> tuple[NDArray[np.intp], Floats]:
-    """Take over what owners have chosen by now; returns whose reserve is another one, and which. `live`, `plate` and
-    `control` are columns of as many devices."""
-    told = live.reserve_pct.astype(np.float64)
-    settled = _settled(live, plate, slice(None), told)
-    first = settled & np.isnan(live.reported_reserve_pct)
-    live.reported_reserve_pct[first] = told[first]
-    rows = np.flatnonzero(~np.isnan(told) & ~settled)
+    """Apply the owners' choices; returns the rows whose reserve changed and their new values. `live`, `plate` and
+    `control` are columns of equal length."""
+    reported = live.reserve_pct.astype(np.float64)
+    unchanged = _unchanged(live, plate, slice(None), reported)
+    first = unchanged & np.isnan(live.reported_reserve_pct)
+    live.reported_reserve_pct[first] = reported[first]
+    rows = np.flatnonzero(~np.isnan(reported) & ~unchanged)
     if not len(rows):
-        return rows, told[rows]
-    told = told[rows]
+        return rows, reported[rows]
+    reported = reported[rows]
     owner_pct, before_pct = plate.owner_reserve_pct[rows], live.reported_reserve_pct[rows]
     raised_from_pct, first = live.raised_from_pct[rows], np.isnan(before_pct)
     sure = _confirmed(live)[rows]
-    higher, lower = told > owner_pct + STEP_PCT, told < owner_pct - STEP_PCT
-    again = np.abs(told - before_pct) <= STEP_PCT
+    higher, lower = reported > owner_pct + STEP_PCT, reported < owner_pct - STEP_PCT
+    again = np.abs(reported - before_pct) <= STEP_PCT
     lowered = sure & lower & ~first & ~again & ~_ours(live, control)[rows]
     back = sure & lower & (first | again) & ~np.isnan(raised_from_pct)
     live.raised_from_pct[rows] = np.where(
         higher & np.isnan(raised_from_pct), owner_pct, np.where(sure & ~higher, np.nan, raised_from_pct)
     )
-    live.reported_reserve_pct[rows] = np.where(sure & ~higher, told, before_pct)
-    pct = np.where(back, np.maximum(raised_from_pct, told), told)
+    live.reported_reserve_pct[rows] = np.where(sure & ~higher, reported, before_pct)
+    pct = np.where(back, np.maximum(raised_from_pct, reported), reported)
     chosen = higher | lowered | back
     slots, pct = rows[chosen], pct[chosen]
     plate.owner_reserve_pct[slots] = pct
@@ -94,22 +94,22 @@ def choose(live: LiveColumns, plate: Nameplate, control: ControlColumns) -> tupl
 
 
 def unsure(live: LiveColumns, plate: Nameplate, control: ControlColumns) -> Bools:
-    """Devices whose owner may be lowering the reserve: it is not known yet."""
-    told = live.reserve_pct
-    lower = (told < plate.owner_reserve_pct - STEP_PCT) & ~_confirmed(live)
-    changed = (np.abs(told - live.reported_reserve_pct) > STEP_PCT) & ~_ours(live, control)
+    """Devices whose owner may be lowering the reserve, not confirmed yet."""
+    reported = live.reserve_pct
+    lower = (reported < plate.owner_reserve_pct - STEP_PCT) & ~_confirmed(live)
+    changed = (np.abs(reported - live.reported_reserve_pct) > STEP_PCT) & ~_ours(live, control)
     result: Bools = lower & (changed | ~np.isnan(live.raised_from_pct))
     return result
 
 
 def begin_anew(live: LiveColumns) -> None:
-    """What was not confirmed is to be told from the beginning: nobody knows what was told meanwhile."""
+    """Start unconfirmed reports over: what devices reported meanwhile is unknown."""
     live.reserve_times[np.flatnonzero(live.reserve_times)] = 0
 
 
 def state(live: LiveColumns, slot: int, *, moved: bool) -> None:
-    """A reserve was stated anew by enrolling the device: there is no other one to come back to. With `moved` another
-    battery may answer from now on, whose first report is no choice."""
+    """Registration stated the reserve anew, so there is no other one to return to. With `moved` another battery may
+    answer from now on, whose first report is no choice."""
     live.raised_from_pct[slot] = np.nan
     if moved:
         live.reported_reserve_pct[slot] = np.nan
@@ -118,15 +118,15 @@ def state(live: LiveColumns, slot: int, *, moved: bool) -> None:
 
 
 def _confirmed(live: LiveColumns) -> Bools:
-    """Devices that tell the same long enough, and tell it now."""
+    """Devices that have reported the same for long enough, and report it now."""
     now = np.abs(live.reserve_pct - live.reserve_told_pct) <= STEP_PCT
     result: Bools = now & (live.reserve_times >= TIMES)
     return result
 
 
 def _ours(live: LiveColumns, control: ControlColumns) -> Bools:
-    """Reports of what we wrote, or of what the device made of it."""
-    told, written = live.reserve_pct, control.written_reserve_pct
-    result: Bools = np.abs(told - written) <= STEP_PCT
-    result |= (told > live.reported_reserve_pct) & (told < written)
+    """Reports of the value we wrote, or of what the device made of it."""
+    reported, written = live.reserve_pct, control.written_reserve_pct
+    result: Bools = np.abs(reported - written) <= STEP_PCT
+    result |= (reported > live.reported_reserve_pct) & (reported < written)
     return result

@@ -1,1 +1,1 @@
-"""Settlement samples in, clock-aligned energy intervals out."""
+"""Energy samples in, clock-aligned energy intervals out."""

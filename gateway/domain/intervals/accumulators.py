@@ -1,4 +1,4 @@
-"""Columns that gather the samples of an interval, and the step from rows to one sum per device and interval."""
+"""Columns that sum up the samples of an interval, and the function that sums a batch by device and interval."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ SITE_SUMS = tuple((f"{name}_wms", f"{name}_ms") for name in SITE)
 
 
 class Accumulators(Table):
-    """One interval of each device. `start_ms` = `NEVER_MS`: none. `revision` counts the records made of it;
-    `changed_ms` is when it first changed since the last record (`NEVER_MS`: not). `*_ms` beside `*_wh` is the time
-    that energy covers; `*_wms` the sum of power times span, `*_ms` beside it of spans. `soc_*` is the newest sample,
+    """The sums of one interval of each device. `start_ms` = `NEVER_MS`: none. `revision` counts its records;
+    `changed_ms` is when it first changed since the newest record (`NEVER_MS`: it did not). `*_ms` beside `*_wh` is the
+    time that energy covers; `*_wms` sums power times span, `*_ms` beside it the spans. `soc_*` is the newest sample,
     `first_soc_*` the one nearest to the start, which may be of the interval before (`LATER_MS`: there is none)."""
 
     SPEC = {
@@ -114,20 +114,20 @@ class Accumulators(Table):
         self.changed_ms[index] = np.where(changed == NEVER_MS, now_ms, changed)
 
     def open_at(self, index: Slots | Ints, t_ms: Ints, soc_pct: Floats) -> None:
-        """Take a SoC for the start of the intervals at `index` where it is nearer to it than what is there."""
-        start, held = self.start_ms[index], self.first_soc_t_ms[index]
+        """Set the SoC at the start of the intervals at `index` where `t_ms` is nearer to it than the known one."""
+        start, known = self.start_ms[index], self.first_soc_t_ms[index]
         nearer = (t_ms != LATER_MS) & (
-            (held == LATER_MS) | (np.abs(t_ms - start) < np.abs(np.where(held == LATER_MS, start, held) - start))
+            (known == LATER_MS) | (np.abs(t_ms - start) < np.abs(np.where(known == LATER_MS, start, known) - start))
         )
         if nearer.any():
-            self.first_soc_t_ms[index] = np.where(nearer, t_ms, held)
+            self.first_soc_t_ms[index] = np.where(nearer, t_ms, known)
             self.first_soc_pct[index] = np.where(nearer, soc_pct, self.first_soc_pct[index])
 
     @classmethod
-    def joined(cls, *parts: Self) -> Self:
+    def joined(cls, *tables: Self) -> Self:
         out = cls.__new__(cls)
         for name in cls.SPEC:
-            setattr(out, name, np.concatenate([part.column(name) for part in parts]))
+            setattr(out, name, np.concatenate([table.column(name) for table in tables]))
         return out
 
 
@@ -145,8 +145,8 @@ class Powers:
 def gather(
     rows: SampleRows, charge: Flow, discharge: Flow, powers: Powers, length_ms: Ints
 ) -> tuple[Slots, Accumulators]:
-    """One row per device and interval, sorted by both: the sums of what `rows` bring. Energy over an edge is shared
-    in proportion to time. `length_ms` by slot."""
+    """Sum `rows` to one row per device and interval, sorted by both. Energy across an edge is split in proportion to
+    time. `length_ms` by slot."""
     t = rows.t_ms
     start = (t - 1) // rows.length_ms * rows.length_ms
     span = np.maximum(rows.span_ms, 1)
@@ -177,7 +177,7 @@ def gather(
         more.append(_over_edges(slots, pieces, crossing, charge, discharge, rows.length_ms))
     if more:
         slots = np.concatenate([slots, *(s for s, _ in more)])
-        pieces = _joined_pieces([pieces, *(part for _, part in more)])
+        pieces = _joined_pieces([pieces, *(piece for _, piece in more)])
         order = np.lexsort((pieces.start_ms, slots))
         slots, pieces = slots[order], _picked(pieces, order)
     return summed(slots, pieces)
@@ -194,24 +194,25 @@ def _weighed(power_w: Floats, span_ms: Ints) -> tuple[Floats, Ints]:
 _OWN = tuple(name for name in Accumulators.SPEC if name not in ("revision", "changed_ms"))
 
 
-def _joined_pieces(parts: Sequence[Accumulators]) -> Accumulators:
+def _joined_pieces(tables: Sequence[Accumulators]) -> Accumulators:
     out = Accumulators.__new__(Accumulators)
     for name in _OWN:
-        setattr(out, name, np.concatenate([part.column(name) for part in parts]))
+        setattr(out, name, np.concatenate([table.column(name) for table in tables]))
     return out
 
 
-def _picked(part: Accumulators, index: Ints) -> Accumulators:
+def _picked(pieces: Accumulators, index: Ints) -> Accumulators:
     out = Accumulators.__new__(Accumulators)
     for name in _OWN:
-        setattr(out, name, part.column(name)[index])
+        setattr(out, name, pieces.column(name)[index])
     return out
 
 
 def _over_edges(
     slots: Slots, pieces: Accumulators, crossing: Ints, charge: Flow, discharge: Flow, length_ms: Ints
 ) -> tuple[Slots, Accumulators]:
-    """Takes from `pieces` what belongs to the intervals before theirs; no row's energy is longer than an interval."""
+    """Move energy from before each crossing row's interval out of `pieces`; no row covers more than one interval's
+    length."""
     early = Accumulators(len(crossing))
     edge = pieces.start_ms[crossing]
     early.start_ms = edge - length_ms[crossing]
@@ -229,7 +230,7 @@ def _over_edges(
 
 
 def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots, Accumulators]:
-    """The intervals that stretches lie in, each with its share by time. `length_ms` by slot."""
+    """Split stretches at the edges of intervals; each interval gets its share by time. `length_ms` by slot."""
     length = length_ms[stretches.slots]
     first = stretches.from_ms // length
     n = np.where(stretches.to_ms > stretches.from_ms, (stretches.to_ms - 1) // length - first + 1, 0)
@@ -246,7 +247,7 @@ def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots,
 
 
 def summed(slots: Slots, pieces: Accumulators) -> tuple[Slots, Accumulators]:
-    """One row per device and interval of rows that are sorted by both."""
+    """Sum rows that are sorted by device and interval to one row each."""
     at = np.flatnonzero(heads(slots, pieces.start_ms))
     if len(at) == len(slots):
         pieces.revision = np.zeros(len(at), dtype=np.int32)

@@ -1,8 +1,8 @@
-"""The completeness ledger: of the intervals that a day should have, which are there, which went on, and why not.
+"""Completeness: which of a day's intervals are stored, which the sinks accepted, and why others are missing.
 
-An interval is `stored` once it has a record, `complete` if that covers all of it with known energy both ways. One that
-is not stored is missing, `SILENT` if others were heard then, else `NOBODY`: the gateway was not there, or cut off from
-all. Towards a sink the newest record of each counts: it is accepted, waits, or was refused with a reason.
+An interval is `stored` once it has a record, `complete` if that record covers all of it with known energy both ways.
+One that is not stored is missing: `SILENT` if other devices sent something then, else `NOBODY`: the gateway was down or
+cut off from all. A sink is judged by the newest record of each interval: accepted, waiting, or refused with a reason.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ WAITING = "waiting"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A run of intervals that are not stored, or not complete (then `reason` says what is known of it)."""
+    """A run of intervals that are not stored, or not complete (then `reason` says why)."""
 
     from_ms: int
     to_ms: int
@@ -30,7 +30,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkDay:
-    """What a sink has of a device's day, by interval: `sent` = offered and answered, `refused` by reason."""
+    """Intervals of a device's day at one sink: `sent` = offered and answered, `refused` by reason."""
 
     sent: int
     accepted: int
@@ -63,8 +63,9 @@ def device_day(
     heard: Collection[int],
     fates: Mapping[str, Mapping[int, str]],
 ) -> DeviceDay:
-    """`newest` records by start within `[from_ms, to_ms)`, of which only what has ended by `to_ms` is expected; `heard`
-    the starts of which anybody has a record; `fates` by sink and start (`ACCEPTED`, `WAITING`, else why refused)."""
+    """Compare a day with its records. `newest`: records by start within `[from_ms, to_ms)`; only intervals that end by
+    `to_ms` are expected. `heard`: the starts for which any device has a record; `fates` by
+    sink and start (`ACCEPTED`, `WAITING`, else why refused)."""
     lengths = Counter(record.length_s for record in newest.values())
     length_s = lengths.most_common(1)[0][0] if lengths else length_s
     length_ms = length_s * 1000
@@ -108,6 +109,6 @@ def _runs(reasons: Sequence[tuple[int, str]], length_ms: int) -> Iterator[Gap]:
 
 
 def _sink_day(fates: Mapping[int, str], stored: Sequence[int]) -> SinkDay:
-    told = Counter(fates[start] for start in stored if start in fates)
-    accepted, waiting = told.pop(ACCEPTED, 0), told.pop(WAITING, 0)
-    return SinkDay(sent=accepted + sum(told.values()), accepted=accepted, waiting=waiting, refused=dict(told))
+    counts = Counter(fates[start] for start in stored if start in fates)
+    accepted, waiting = counts.pop(ACCEPTED, 0), counts.pop(WAITING, 0)
+    return SinkDay(sent=accepted + sum(counts.values()), accepted=accepted, waiting=waiting, refused=dict(counts))

@@ -1,4 +1,4 @@
-"""What each device's intervals are: their length, and whether its counters are fine enough for them."""
+"""Interval length of each device, and whether its counters are fine enough for it."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ class Newest(Table):
 
 
 class IntervalConfig(Table):
-    """What each device's intervals are: `length_ms`; none begins before `not_before_ms` (there they had another
-    length), and those that begin before `known_before_ms` may have been recorded. `counter_step_wh` is the step of its
-    counters, NaN = not known; `coarse`: too large for its intervals."""
+    """Interval configuration of each device: `length_ms`; none begins before `not_before_ms` (before that the length
+    was another), and those that begin before `known_before_ms` may have records already. `counter_step_wh`: step of its
+    counters, NaN = unknown; `coarse`: the step is too large for its intervals."""
 
     SPEC = {
         "length_ms": (np.int64, 300_000),
@@ -39,8 +39,8 @@ class IntervalConfig(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreedConfig:
-    """Terms for some devices: length in s (a divisor of a day), counter step in Wh (NaN unknown) and rated power in W
-    (NaN unknown), by which a step is fine enough or not."""
+    """Configuration agreed for some devices: length in s (divides a day), counter step in Wh (NaN unknown) and rated
+    power in W (NaN unknown), which decide whether a step is fine enough."""
 
     slots: Slots
     length_s: Ints

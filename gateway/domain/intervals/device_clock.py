@@ -1,10 +1,10 @@
-"""Device time or time of receipt: whose clock a settlement sample goes by.
+"""Chooses device time or receipt time for each energy sample.
 
-A device's time counts if it is plausible: not before `past_ms`, not more than `future_ms` ahead. A sample of long ago
-may have been stored; but a clock that is wrong by hours (local time, daylight saving) also looks like that. The two
-are told apart by pace: what was stored comes faster than it was measured, so its age shrinks; the age that a wrong
-clock shows stays the same. After `STEADY` such samples in a row, each some seconds after the one before, the clock is
-taken for wrong until it is right again. What those first samples brought stays where they said.
+Device time is used if it is plausible: at most `past_ms` old and at most `future_ms` ahead. An old sample may come from
+the device's buffer, or from a clock that is wrong by hours (local time, daylight saving). Buffered samples arrive
+faster than they were measured, so their age shrinks; the age under a wrong clock stays constant. After `STEADY` samples
+of constant age in a row, each some seconds after the one before, the clock counts as wrong and receipt time is used
+until the clock is right again. Those first samples keep their device time.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ PACED_MS = 4_000
 
 class Clocks(Table):
     """`age_ms` of the newest sample when it was received, `heard_ms` when that was; `steady` how many samples in a row
-    had that same age; `wrong`: the clock is not believed. `doubted`: something of it may be set."""
+    had that same age; `wrong`: receipt time is used instead. `doubted`: `steady` or `wrong` may be set."""
 
     SPEC = {
         "age_ms": (np.int64, 0),
@@ -39,7 +39,7 @@ class Clocks(Table):
 def times(
     clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: IntervalRules, counts: SampleCounts
 ) -> tuple[Ints, Bools]:
-    """The time each sample goes by, and whether it is that of receipt. `slots` sorted, device time within."""
+    """Return the time of each sample, and whether it is the receipt time. Sorted by slot, then device time."""
     now_ms = now.utc_ms
     wrong = (t_ms < now_ms - rules.past_ms) | (t_ms > now_ms + rules.future_ms)
     last = tails(slots)

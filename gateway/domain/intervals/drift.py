@@ -1,7 +1,8 @@
-"""Days over which integration was off its coarse counter, until their intervals have been made again.
+"""Corrects integrated energy by the coarse counter, a day at a time.
 
-Every interval of such a day is multiplied by the same factor, so that the day has the energy of the counter. Once all
-of it is in the interval log somebody brings the records, the oldest of a day first.
+Every interval of a day that drifted is multiplied by the same factor, so that the day has the energy of the counter.
+Once the whole day is in the interval log, the caller passes the records in, the oldest of a day first, and gets their
+next revisions.
 """
 
 from collections.abc import Mapping
@@ -26,8 +27,8 @@ DRIFT_FACTOR_MAX = 2.0
 
 @dataclass(slots=True, kw_only=True)
 class Days:
-    """Rows of `(from_ms, to_ms]`, of which the counter says `counted_wh` and integration `integrated_wh` in one
-    `direction`. `ready_ms`: when the last of it was recorded, 0 = not yet."""
+    """One row per day `(from_ms, to_ms]` and `direction`: energy by counter and by integration. `ready_ms`: when its
+    last interval was recorded, 0 = not yet."""
 
     slots: Slots
     direction: Small
@@ -45,7 +46,7 @@ class Days:
 
 
 def no_days(n: int = 0) -> Days:
-    """Rows that say nothing yet."""
+    """`n` rows to fill in."""
     whole = np.zeros(n, dtype=np.int64)
     return Days(
         slots=np.zeros(n, dtype=np.int32), direction=np.zeros(n, dtype=np.int8), from_ms=whole, to_ms=whole.copy(),
@@ -58,30 +59,30 @@ def compare(
     counter_wh: Floats,
     flow: Flow,
     direction: int,
-    base: CounterState,
+    state: CounterState,
     rules: IntervalRules,
     counts: SampleCounts,
 ) -> Days:
-    """Integration against a coarse counter, from the first reading of a UTC day to that of a later one. What is off by
-    more than its tolerance is to be scaled, unless it is off by so much that one of the two must be wrong. Where a
-    counter began anew or jumped, so does the comparison."""
+    """Compare integration with a coarse counter, from the first reading of a UTC day to that of a later one. Returns
+    days off by more than the tolerance, to be scaled; not those off by so much that one of the two must be wrong. The
+    comparison starts over where a counter was reset or jumped."""
     broken = np.flatnonzero(rows.coarse & flow.broken)
     if len(broken):
         broken = broken[tails(rows.slots[broken])]
         s = rows.slots[broken]
-        base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = rows.t_ms[broken], counter_wh[broken], 0.0
-    k = np.flatnonzero(rows.coarse & (rows.t_ms > base.day_ms[rows.slots]))
+        state.day_ms[s], state.day_wh[s], state.day_integrated_wh[s] = rows.t_ms[broken], counter_wh[broken], 0.0
+    k = np.flatnonzero(rows.coarse & (rows.t_ms > state.day_ms[rows.slots]))
     moved, s, t = flow.wh[k] + flow.filled_wh[k], rows.slots[k], rows.t_ms[k]
-    i = np.flatnonzero(np.isfinite(counter_wh[k]) & (counter_wh[k] >= 0) & (t // DAY_MS > base.day_ms[s] // DAY_MS))
+    i = np.flatnonzero(np.isfinite(counter_wh[k]) & (counter_wh[k] >= 0) & (t // DAY_MS > state.day_ms[s] // DAY_MS))
     i = i[heads(s[i])]
     if not len(i):
-        np.add.at(base.day_integrated_wh, s, moved)
+        np.add.at(state.day_integrated_wh, s, moved)
         return no_days()
     at = np.minimum(np.searchsorted(s[i], s), len(i) - 1)
     after = (s[i][at] == s) & (t > t[i][at])
-    np.add.at(base.day_integrated_wh, s[~after], moved[~after])
-    days = _ended(rows, counter_wh, k[i], direction, base, rules, counts)
-    np.add.at(base.day_integrated_wh, s[after], moved[after])
+    np.add.at(state.day_integrated_wh, s[~after], moved[~after])
+    days = _ended(rows, counter_wh, k[i], direction, state, rules, counts)
+    np.add.at(state.day_integrated_wh, s[after], moved[after])
     return days
 
 
@@ -90,16 +91,16 @@ def _ended(
     counter_wh: Floats,
     k: Ints,
     direction: int,
-    base: CounterState,
+    state: CounterState,
     rules: IntervalRules,
     counts: SampleCounts,
 ) -> Days:
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
-    counted, integrated = v - base.day_wh[s], base.day_integrated_wh[s]
+    counted, integrated = v - state.day_wh[s], state.day_integrated_wh[s]
     off = np.abs(counted - integrated)
     step = rows.step_wh[s]
     step = np.where(np.isfinite(step), step, rules.counter_step_wh)
-    begun = (base.day_ms[s] > 0) & (counted >= 0)
+    begun = (state.day_ms[s] > 0) & (counted >= 0)
     drifted = begun & (off > np.maximum(DRIFT_STEPS * step, DRIFT_PART * counted))
     counts.days_compared += int(np.count_nonzero(begun))
     counts.days_drifted += int(np.count_nonzero(drifted))
@@ -109,15 +110,15 @@ def _ended(
     days = no_days(len(s))
     length_ms = rows.length_ms[k]
     days.slots, days.direction[:] = s, direction
-    days.from_ms, days.to_ms = base.day_ms[s] // length_ms * length_ms, t
+    days.from_ms, days.to_ms = state.day_ms[s] // length_ms * length_ms, t
     believed &= t - days.from_ms >= length_ms
     days.counted_wh, days.integrated_wh = counted, integrated.copy()
-    base.day_ms[s], base.day_wh[s], base.day_integrated_wh[s] = t, v, 0.0
+    state.day_ms[s], state.day_wh[s], state.day_integrated_wh[s] = t, v, 0.0
     return days.rows(believed)
 
 
 class DriftCorrection:
-    """Days that wait, in the order of the comparisons. Starts and lengths of intervals are in ms."""
+    """Days that wait for their correction, in the order of the comparisons. Interval starts and lengths are in ms."""
 
     def __init__(self) -> None:
         self.days = no_days()
@@ -128,11 +129,11 @@ class DriftCorrection:
     def add(self, days: Days) -> None:
         """Days of at least one interval; `from_ms` is the start of the first."""
         if len(days.slots):
-            held = self.days.columns()
-            self.days = Days(**{name: np.concatenate((held[name], new)) for name, new in days.columns().items()})
+            old = self.days.columns()
+            self.days = Days(**{name: np.concatenate((old[name], new)) for name, new in days.columns().items()})
 
-    def told(self, rows: SampleRows, flow: Flow, direction: int) -> None:
-        """What comes of a day after the comparison was not missing."""
+    def add_late(self, rows: SampleRows, flow: Flow, direction: int) -> None:
+        """Add energy that arrived after the day's comparison to what was integrated."""
         days = self.days
         order = np.flatnonzero(days.direction == direction)
         order = order[np.argsort(days.slots[order], kind="stable")]
@@ -145,20 +146,20 @@ class DriftCorrection:
         np.add.at(days.integrated_wh, at[within], (flow.wh + flow.filled_wh)[within])
 
     def ready(self, days: Bools, now_ms: int) -> None:
-        """All that some of the days will have has been recorded or is late."""
+        """Mark days whose intervals have all been recorded."""
         self.days.ready_ms[days & (self.days.ready_ms == 0)] = now_ms
 
     def first(self, days: Bools, most: int, length_ms: Ints) -> tuple[Slots, Ints]:
-        """Devices and starts of up to `most` intervals of some of the days. Lengths by slot."""
+        """Devices and starts of up to `most` intervals of the chosen days. Lengths by slot."""
         index = np.flatnonzero(days & (self.days.ready_ms > 0))
         before = np.cumsum(self._intervals(index, length_ms)) - self._intervals(index, length_ms)
         of, start_ms, _ = self._spread(index[before < most], length_ms)
         return self.days.slots[of[:most]], start_ms[:most]
 
-    def take(self, slots: Slots, start_ms: Ints, length_ms: Ints) -> NDArray[np.float64]:
-        """The factors for charge and discharge of these intervals (1 = nothing to do), which wait no more. Of a day
-        only the oldest that wait are taken, without a gap between them: what was asked for on another account is not
-        scaled twice."""
+    def pop(self, slots: Slots, start_ms: Ints, length_ms: Ints) -> NDArray[np.float64]:
+        """Return the factors for charge and discharge of these intervals (1 = unchanged) and remove them. Of a day only
+        the oldest waiting intervals are removed, without a gap between them, so that an interval repaired for another
+        cause is not scaled twice."""
         out = np.ones((len(slots), 2))
         index = np.flatnonzero((self.days.ready_ms > 0) & np.isin(self.days.slots, slots))
         if not len(index):
@@ -169,19 +170,19 @@ class DriftCorrection:
         reached = np.minimum.reduceat(np.where(there, 1 << 40, number), begins)
         intervals = self._intervals(index, length_ms)
         reached = np.minimum(reached, intervals)
-        taken = number < np.repeat(reached, intervals)
+        popped = number < np.repeat(reached, intervals)
         factor = self._factors()
-        np.multiply.at(out, (at[taken], self.days.direction[of[taken]]), factor[of[taken]])
+        np.multiply.at(out, (at[popped], self.days.direction[of[popped]]), factor[of[popped]])
         self.days.from_ms[index] += reached * length_ms[self.days.slots[index]]
         self.days = self.days.rows(self.days.to_ms - self.days.from_ms >= length_ms[self.days.slots])
         return out
 
     def drop(self, slots: Slots, *, after_ms: int = NEVER_MS) -> None:
-        """Leave days of these devices that end after a time as they are."""
+        """Forget days of these devices that end after `after_ms`; their intervals stay uncorrected."""
         self.days = self.days.rows(~np.isin(self.days.slots, slots) | (self.days.to_ms <= after_ms))
 
     def renumber(self, old_slots: Ints) -> None:
-        """See `Engine.renumber`; what waits for a device that is not there any more is gone."""
+        """See `Engine.renumber`; days of devices that are gone are dropped."""
         self.days.slots = new_slots(self.days.slots, old_slots)
         self.days = self.days.rows(self.days.slots >= 0)
 
@@ -190,25 +191,25 @@ class DriftCorrection:
         return self.days.columns()
 
     def load(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `columns` gave; without effect if there is nothing, or it was written in other words."""
+        """Load what `columns` returned; without effect if columns are missing."""
         empty = no_days().columns()
         if empty.keys() <= columns.keys():
             self.days = Days(**{name: columns[name].astype(column.dtype) for name, column in empty.items()})
 
     def _factors(self) -> Floats:
-        """What each day is to be multiplied by; 1 where what came after the comparison explains the difference."""
+        """The factor of each day; 1 where energy that arrived after the comparison explains the difference."""
         counted, integrated = self.days.counted_wh, self.days.integrated_wh
-        left = np.abs(counted - integrated) <= DRIFT_PART * counted
-        left |= (counted > DRIFT_FACTOR_MAX * integrated) | (integrated > DRIFT_FACTOR_MAX * counted)
-        return np.where(left, 1.0, counted / np.where(left, 1.0, integrated))
+        unscaled = np.abs(counted - integrated) <= DRIFT_PART * counted
+        unscaled |= (counted > DRIFT_FACTOR_MAX * integrated) | (integrated > DRIFT_FACTOR_MAX * counted)
+        return np.where(unscaled, 1.0, counted / np.where(unscaled, 1.0, integrated))
 
     def _intervals(self, index: Ints, length_ms: Ints) -> Ints:
-        """How many intervals of each day wait; that of the comparison belongs to the next."""
+        """How many intervals of each day wait; the one that holds the comparison belongs to the next day."""
         n: Ints = (self.days.to_ms[index] - self.days.from_ms[index]) // length_ms[self.days.slots[index]]
         return n
 
     def _spread(self, index: Ints, length_ms: Ints) -> tuple[Ints, Ints, Ints]:
-        """The intervals of some days: which day, start, number within it."""
+        """List the intervals of some days: row of the day, start, number within it."""
         n = self._intervals(index, length_ms)
         of = np.repeat(index, n)
         number = np.arange(len(of)) - np.repeat(np.cumsum(n) - n, n)

@@ -1,8 +1,8 @@
-"""Tells new settlement messages from repeated ones, a whole batch at a time.
+"""Separates new energy messages from repeated ones, a whole batch at a time.
 
-Per device the current boot and the one before it are remembered, each as (highest seq, 64-bit window); bit `i` of a
-window says that `highest - i` has been seen. A batch is judged against the state before it, so its inner order does
-not matter; of equal rows within a batch the first one counts.
+The table keeps the current boot and the one before it per device, each as (highest seq, 64-bit window); bit `i` of a
+window says that `highest - i` has been seen. A batch is compared with the state before it, so its inner order does
+not matter; of equal rows within a batch the first counts.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Seen(Table):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sifted:
     """`new` marks, in the batch's order, the rows never seen before. `too_old`: beyond the window, hence treated as
-    repeated. `gaps`: sequence numbers skipped by the rows that advanced (some may still come)."""
+    repeated. `gaps`: sequence numbers that rows skipped (some may still come)."""
 
     new: Bools
     duplicates: int
@@ -84,7 +84,7 @@ def second_last(last: Bools) -> Bools:
 
 
 def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
-    """Judge every row and remember the new ones. `boot` and `seq` must not be negative."""
+    """Mark the rows not seen before and remember them. `boot` and `seq` must not be negative."""
     n = len(slots)
     if not n:
         return Sifted(new=np.zeros(0, dtype=np.bool_), duplicates=0, too_old=0, gaps=0)
@@ -134,8 +134,8 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
 
 
 def _in_order(seen: Seen, s: Slots, boot: Ints, seq: Ints) -> int | None:
-    """What a batch mostly is, in a tenth of the operations: a row of each device, in its newest boot and beyond all
-    that was seen. Remembers them and returns the gaps; None = it is not so."""
+    """The common batch in a tenth of the operations: one row per device, of its newest boot, with a sequence number
+    higher than any seen. Remembers the rows and returns the gaps; None = not such a batch."""
     high = seen.high[s]
     ahead = seq - high
     if not ((ahead > 0) & (boot == seen.boot[s])).all():

@@ -1,10 +1,10 @@
-"""Turns settlement samples into energy over a stretch of time, one direction (charge or discharge) at a time.
+"""Turns energy samples into energy over a stretch of time, one direction (charge or discharge) at a time.
 
 Counters are preferred: the energy between two samples is their difference. A device that ever sent a counter for a
 direction never falls back to the energy of spans there, unless its counter is too coarse for its intervals: then spans
-are integrated and the counter only checks them, once a day, and fills silences. What a counter gained over a silence
-longer than an interval is kept apart for a while, because the device may still send what it has stored; what is not
-told by then is shared by time. What cannot be placed in time is not placed: it is counted.
+are integrated, and the counter only checks them once a day and fills gaps. The gain of a counter over a gap longer than
+an interval waits for a while, because the device may still send stored samples; the rest is then shared by time. Energy
+that cannot be placed in time is left out and counted.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from gateway.domain.intervals.types import (
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints
 
 MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
-"""Where counters begin anew, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
+"""Where counters roll over, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
 
 
 def flow(
@@ -33,15 +33,15 @@ def flow(
     counter_wh: Floats,
     span_wh: Floats,
     power_w: Floats,
-    base: CounterState,
+    state: CounterState,
     rules: IntervalRules,
     counts: SampleCounts,
     now_ms: int,
 ) -> Flow:
-    """Energy each row brings; moves the baselines. `power_w` is the mean power of the span into this direction (what is
-    negative went the other way); it stands in for the energy of spans that a device does not tell. A counter row that
-    is not newer than its baseline brings none (the differences contain it already) unless it lies within a silence;
-    resets, jumps and silences longer than an interval restart the baseline."""
+    """Return the energy of each row and advance the counter states. `power_w` is the mean power of the span in this
+    direction (negative = the other way); it replaces the energy of spans that a device does not report. A counter row
+    that is not newer than the state adds none (the differences contain it already) unless it lies within a gap; after a
+    reset, a jump or a gap longer than an interval the difference starts over from that row."""
     n = len(rows.t_ms)
     out = Flow(
         wh=np.zeros(n),
@@ -58,15 +58,15 @@ def flow(
         spanned &= np.isfinite(span_wh)
     k = np.flatnonzero(with_counter)
     if len(k):
-        ahead = rows.t_ms[k] > base.t_ms[rows.slots[k]]
+        ahead = rows.t_ms[k] > state.t_ms[rows.slots[k]]
         if not ahead.all():
-            refine(rows, counter_wh, span_wh, base, k[~ahead], rules, out, now_ms)
+            refine(rows, counter_wh, span_wh, state, k[~ahead], rules, out, now_ms)
             k = k[ahead]
         k = last_of_equal_times(rows, k)
     if len(k):
-        _differences(rows, counter_wh, span_wh, base, k, rules, counts, out, now_ms)
+        _differences(rows, counter_wh, span_wh, state, k, rules, counts, out, now_ms)
     if spanned.any():
-        _spans(rows, span_wh, np.flatnonzero(spanned), base, rules, counts, out)
+        _spans(rows, span_wh, np.flatnonzero(spanned), state, rules, counts, out)
     return out
 
 
@@ -74,7 +74,7 @@ def _differences(
     rows: SampleRows,
     counter_wh: Floats,
     span_wh: Floats,
-    base: CounterState,
+    state: CounterState,
     k: Ints,
     rules: IntervalRules,
     counts: SampleCounts,
@@ -82,9 +82,9 @@ def _differences(
     now_ms: int,
 ) -> None:
     s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
-    before_t, before_v = before(s, t, v, base.t_ms, base.wh)
+    before_t, before_v = before(s, t, v, state.t_ms, state.wh)
     tail = tails(s)
-    base.t_ms[s[tail]], base.wh[s[tail]] = t[tail], v[tail]
+    state.t_ms[s[tail]], state.wh[s[tail]] = t[tail], v[tail]
 
     started = before_t != NEVER_MS
     lasted = t - before_t
@@ -95,8 +95,8 @@ def _differences(
         counts.counter_resets += int(np.count_nonzero(reset))
         rows.quality[k[reset]] |= Quality.RESET
     jump = started & implausible(grown, lasted, rows.rated_w[k], np.fmax(rows.step_wh[s], rules.counter_step_wh))
-    silent = started & ~reset & ~jump & (lasted > rows.length_ms[k])
-    good = started & ~reset & ~jump & ~silent
+    gap = started & ~reset & ~jump & (lasted > rows.length_ms[k])
+    good = started & ~reset & ~jump & ~gap
     if jump.any():
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(grown[jump].sum())
@@ -105,9 +105,9 @@ def _differences(
     placed = good & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
-    if silent.any():
-        i = np.flatnonzero(silent)
-        open_gaps(rows, span_wh, base, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
+    if gap.any():
+        i = np.flatnonzero(gap)
+        open_gaps(rows, span_wh, state, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
 
 
 def _roll_over(
@@ -120,7 +120,7 @@ def _roll_over(
     rules: IntervalRules,
     counts: SampleCounts,
 ) -> None:
-    """A counter that began anew at the end of its register went on counting: `grown` becomes what it gained."""
+    """Where a counter rolled over at the end of its register, `grown` becomes what it gained."""
     i = np.flatnonzero(reset)
     step = rows.step_wh[rows.slots[k[i]]]
     step = np.where(np.isfinite(step), step, 1.0)
@@ -141,12 +141,12 @@ def _spans(
     rows: SampleRows,
     span_wh: Floats,
     k: Ints,
-    base: CounterState,
+    state: CounterState,
     rules: IntervalRules,
     counts: SampleCounts,
     out: Flow,
 ) -> None:
-    beside = (base.t_ms[rows.slots[k]] != NEVER_MS) & ~rows.coarse[k]
+    beside = (state.t_ms[rows.slots[k]] != NEVER_MS) & ~rows.coarse[k]
     if beside.any():
         counts.spans_beside_counter += int(np.count_nonzero(beside))
         k = k[~beside]

@@ -1,9 +1,9 @@
-"""The interval engine: settlement samples in, closed clock-aligned energy intervals out.
+"""The interval engine: energy samples in, records of clock-aligned energy intervals out.
 
-State is columnar, indexed by slot: what has been received (duplicates), counter baselines, and the accumulators of
-each device's two newest intervals; what comes later than those waits in `late`. The engine reads no clock and keeps no
-order of its own: the same sequence of batches and `now`s gives the same bits, which is what recovery by replay rests
-on. Intervals are half open in time, but a sample that ends exactly on an edge belongs to the interval it completes.
+State is columnar, indexed by slot: what has been received (duplicates), counter states, and the accumulators of each
+device's two newest intervals; samples of older intervals wait in `late`. The engine reads no clock and keeps no order
+of its own: the same sequence of batches and `now`s gives the same bits, and recovery by replay rests on that. Intervals
+are half open in time, but a sample that ends exactly on an edge belongs to the interval it completes.
 """
 
 from dataclasses import dataclass
@@ -30,17 +30,17 @@ _CLOCK = np.int16(Quality.CLOCK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Ingested:
     """Outcome of one batch. `new` marks, in the batch's order, the rows that counted as samples."""
 
     new: Bools
     counts: SampleCounts
-    closes: IntervalRecords
+    records: IntervalRecords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
-    """Devices that got a new interval, and what fell out of their newest two."""
+    """Devices that got a new interval, and the intervals that are no longer among their newest two."""
 
     slots: Slots
     out_slots: Slots
@@ -48,17 +48,17 @@ class _Opened:
 
 
 class Engine(EngineState):
-    """Accumulates settlement samples of all devices into intervals; the one mutable copy, used from one thread."""
+    """Accumulates energy samples of all devices into intervals; mutable, used from one thread."""
 
-    def ingest(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Taken:
-        """Count every row once and return what it closes. `rated_w` per row (W, NaN unknown) bounds what a counter
-        may gain. Rows of one batch may come in any order; a device may have several, over several intervals."""
+    def ingest(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Ingested:
+        """Count every row once and return the records of intervals that it records. `rated_w` per row (W, NaN unknown)
+        bounds what a counter may gain. Rows may come in any order, several per device, over several intervals."""
         counts = SampleCounts(rows=len(batch))
         if not len(batch):
-            return Taken(new=np.zeros(0, dtype=np.bool_), counts=counts, closes=NO_RECORDS)
+            return Ingested(new=np.zeros(0, dtype=np.bool_), counts=counts, records=NO_RECORDS)
         self.reserve(int(batch.slots.max()) + 1)
         new = self._sift(batch, counts)
-        closes = NO_RECORDS
+        records = NO_RECORDS
         if counts.new:
             index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
             powers = self._powers(batch, index, rows, counts)
@@ -68,55 +68,55 @@ class Engine(EngineState):
                 (self.discharge, batch.discharge_counter_wh[index], batch.discharge_wh[index], power),
             )
             charge, discharge = (
-                flow(rows, counter, span, into_w, base, rules, counts, now_ms)
-                for base, counter, span, into_w in directions
+                flow(rows, counter, span, into_w, state, rules, counts, now_ms)
+                for state, counter, span, into_w in directions
             )
             if rows.any_coarse:
-                for direction, (base, counter, _, _) in enumerate(directions):
+                for direction, (state, counter, _, _) in enumerate(directions):
                     found = charge if direction == CHARGE else discharge
-                    self.drift.told(rows, found, direction)
-                    self.drift.add(compare(rows, counter, found, direction, base, rules, counts))
+                    self.drift.add_late(rows, found, direction)
+                    self.drift.add(compare(rows, counter, found, direction, state, rules, counts))
             slots, groups = gather(rows, charge, discharge, powers, self.config.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
             self.newest.t_ms[touched] = np.maximum(self.newest.t_ms[touched], rows.t_ms[last])
             opened = self._accumulate(slots, groups, now, counts)
-            closes = self._close_passed(touched, opened, counts)
+            records = self._close_passed(touched, opened, counts)
             self._end_days(now_ms)
         self.totals.add(counts)
-        return Taken(new=new, counts=counts, closes=closes)
+        return Ingested(new=new, counts=counts, records=records)
 
-    def unsettled(self, now: Now) -> bool:
-        """Whether `close_due` would change something even if it closes nothing."""
-        held = any(len(self._held(base, now.utc_ms)) for base in (self.charge, self.discharge))
-        return held or bool(len(self._ahead(now)))
+    def pending(self, now: Now) -> bool:
+        """Whether `close_due` would change the state even if it returns no record."""
+        gaps = any(len(self._gaps_due(state, now.utc_ms)) for state in (self.charge, self.discharge))
+        return gaps or bool(len(self._ahead(now)))
 
     def close_due(self, now: Now) -> IntervalRecords:
-        """Close what is past its edge and the grace, revise what changed a grace ago and share what nobody explained of
-        silences; at most `close_slice` devices per call, so call again while it returns any."""
+        """Close intervals past their edge and grace, revise those that changed a grace ago, and share by time the gaps
+        that waited long enough; at most `close_slice` devices per call, so call again while it returns any."""
         counts = SampleCounts()
         ahead = self._come_back(now)
         opened = self._apportion_gaps(now, counts)
-        parts = (self.prev, self.cur)
-        due = [self._due(part, now.utc_ms) for part in parts]
+        tables = (self.prev, self.cur)
+        due = [self._due(table, now.utc_ms) for table in tables]
         slots = np.flatnonzero(due[0] | due[1])[: self.rules.close_slice].astype(np.int32)
-        made = ahead + [self._record(part, slots[mask[slots]]) for part, mask in zip(parts, due, strict=True)]
+        made = ahead + [self._record(table, slots[mask[slots]]) for table, mask in zip(tables, due, strict=True)]
         if opened is not None:
             made.append(_fallen_out(opened))
-        closes = self._closes(made, counts)
+        records = self._records(made, counts)
         self.totals.add(counts)
-        return closes
+        return records
 
     @property
     def to_repair(self) -> int:
-        """Older intervals that got late data, and days that are to be scaled to their counter."""
+        """Number of older intervals with late data, and of days to be scaled to their counter."""
         return len(self.late) + len(self.drift)
 
     def repairs_due(self, now: Now, most: int, until_ms: int) -> tuple[Slots, Ints]:
-        """Devices and starts of older intervals that are to be made again for what came until `until_ms`."""
+        """Devices and starts of older intervals to be revised for data that arrived until `until_ms`."""
 
         def due(changed_ms: Ints) -> Bools:
-            # What is of a time to come was there before the clock went back.
+            # A time in the future was set before the clock went back.
             grace_ms = self.rules.grace_ms
             ahead = (changed_ms > now.utc_ms + grace_ms) & (until_ms != NEVER_MS)
             found: Bools = ahead | (changed_ms <= min(until_ms, now.utc_ms - grace_ms))
@@ -133,91 +133,92 @@ class Engine(EngineState):
         return slots, start_ms
 
     def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords) -> IntervalRecords:
-        """Make older intervals again. `bases`: their newest records, where there are any."""
+        """Revise older intervals. `bases`: their newest records, where there are any."""
         inside = slots < self.n
         slots, start_ms = slots[inside], start_ms[inside]
-        factors = self.drift.take(slots, start_ms, self.config.length_ms)
+        factors = self.drift.pop(slots, start_ms, self.config.length_ms)
         by_counter = self._counted(self.charge), self._counted(self.discharge)
-        closes, lost = self.late.repair(slots, start_ms, bases, self.config.length_ms, by_counter, factors)
+        records, lost = self.late.repair(slots, start_ms, bases, self.config.length_ms, by_counter, factors)
         counts = SampleCounts(
-            closes=len(closes), repairs=len(closes), revisions=int(np.count_nonzero(closes.revision > 1))
+            records=len(records), repairs=len(records), revisions=int(np.count_nonzero(records.revision > 1))
         )
         _count_lost(lost, counts)
         self.totals.add(counts)
-        return closes
+        return records
 
-    def honour(self, closes: IntervalRecords) -> None:
-        """Raise revisions to those of records that are known to have been made, so that none is given twice."""
-        for part in (self.cur, self.prev):
-            held = closes.slots < self.n
-            s, revision = closes.slots[held], closes.revision[held]
-            same = part.start_ms[s] == closes.start_ms[held]
-            np.maximum.at(part.revision, s[same], revision[same])
+    def raise_revisions(self, records: IntervalRecords) -> None:
+        """Raise revisions to those of records that exist already, so that none is used twice."""
+        for table in (self.cur, self.prev):
+            known = records.slots < self.n
+            s, revision = records.slots[known], records.revision[known]
+            same = table.start_ms[s] == records.start_ms[known]
+            np.maximum.at(table.revision, s[same], revision[same])
 
     def relength(self, rules: IntervalRules) -> IntervalRecords:
-        """Change the rules. Devices whose intervals had the length of the old ones get that of the new."""
+        """Change the rules. Devices whose intervals had the old rules' length get the new one."""
         before, self.rules = self.rules, rules
         if rules.length_s == before.length_s:
             return NO_RECORDS
         slots = np.flatnonzero(self.config.length_ms[: self.n] == before.length_ms).astype(np.int32)
-        closes = self._relength(slots, np.full(len(slots), rules.length_ms, dtype=np.int64))
+        records = self._relength(slots, np.full(len(slots), rules.length_ms, dtype=np.int64))
         self.config.length_ms[self.n :] = rules.length_ms
-        return closes
+        return records
 
     def agree(self, agreed: AgreedConfig) -> IntervalRecords:
-        """Change the terms of some devices. With another length, what is open is closed as it stands, and intervals of
-        the new length begin after the newest one of the old, so that no energy is recorded twice."""
+        """Change the configuration of some devices. Where the length changes, open intervals close as they stand, and
+        those of the new length begin after the newest of the old, so that no energy is recorded twice."""
         s = agreed.slots
         invariant(bool(np.all(DAY_S % agreed.length_s == 0)), "an interval length divides a day")
         self.reserve(int(s.max(initial=-1)) + 1)
         length_ms = agreed.length_s * 1000
         other = self.config.length_ms[s] != length_ms
-        closes = self._relength(s[other], length_ms[other])
+        records = self._relength(s[other], length_ms[other])
         self.config.counter_step_wh[s] = agreed.counter_step_wh
         coarse = agreed.coarse
-        # counters and integration are never mixed within an interval's history: a change begins a new baseline
+        # counters and integration are never mixed within an interval's history: a change starts the counter state anew
         changed = s[coarse != self.config.coarse[s]]
         self.config.coarse[s] = coarse
         self.any_coarse = bool(self.config.coarse.any())
-        for base in (self.charge, self.discharge):
-            base.t_ms[changed], base.since_ms[changed], base.day_ms[changed] = NEVER_MS, 0, 0
-        return closes
+        for state in (self.charge, self.discharge):
+            state.t_ms[changed], state.since_ms[changed], state.day_ms[changed] = NEVER_MS, 0, 0
+        return records
 
     def differs(self, agreed: AgreedConfig) -> Bools:
-        """Which of these terms are new."""
+        """Which of these configurations differ from the present one."""
         self.reserve(int(agreed.slots.max(initial=-1)) + 1)
-        terms, s = self.config.view(self.n), agreed.slots
-        step, held = agreed.counter_step_wh, terms.counter_step_wh[s]
-        other_step = (step != held) & ~(np.isnan(step) & np.isnan(held))
-        other: Bools = (terms.length_ms[s] != agreed.length_s * 1000) | other_step | (terms.coarse[s] != agreed.coarse)
+        config, s = self.config.view(self.n), agreed.slots
+        step, known = agreed.counter_step_wh, config.counter_step_wh[s]
+        other_step = (step != known) & ~(np.isnan(step) & np.isnan(known))
+        other_length = config.length_ms[s] != agreed.length_s * 1000
+        other: Bools = other_length | other_step | (config.coarse[s] != agreed.coarse)
         return other
 
     def _relength(self, slots: Slots, length_ms: Ints) -> IntervalRecords:
         if not len(slots):
             return NO_RECORDS
         counts = SampleCounts()
-        closes = self._closes(self._cut(slots), counts)
+        records = self._records(self._cut(slots), counts)
         started = self.cur.start_ms[slots] != NEVER_MS
         s, length = slots[started], length_ms[started]
         end = self.cur.start_ms[s] + self.config.length_ms[s]
         self.config.not_before_ms[s] = -(-end // length) * length
         self.config.length_ms[slots] = length_ms
         self.drift.drop(slots)
-        for base in (self.charge, self.discharge):
-            base.day_ms[slots] = 0
+        for state in (self.charge, self.discharge):
+            state.day_ms[slots] = 0
         lost = self.late.drop(slots)
         _count_lost(lost, counts)
         self._clear(slots)
         self.totals.add(counts)
-        return closes
+        return records
 
     def _cut(self, slots: Slots) -> list[tuple[Slots, Accumulators]]:
-        """Records of what is open, as it stands."""
+        """Records of open intervals, as they stand."""
         made = []
-        for part in (self.prev, self.cur):
-            open_ = slots[part.changed_ms[slots] != NEVER_MS]
-            part.quality[open_] |= Quality.CUT
-            made.append(self._record(part, open_))
+        for table in (self.prev, self.cur):
+            open_ = slots[table.changed_ms[slots] != NEVER_MS]
+            table.quality[open_] |= Quality.CUT
+            made.append(self._record(table, open_))
         return made
 
     def _clear(self, slots: Slots) -> None:
@@ -226,11 +227,11 @@ class Engine(EngineState):
         self.prev.put(slots, empty)
 
     def _ahead(self, now: Now) -> Slots:
-        """Devices whose newest sample is of a time that is yet to come: the gateway's clock has gone back."""
+        """Devices whose newest sample lies in the future: the gateway's clock has gone back."""
         return np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
 
     def _come_back(self, now: Now) -> list[tuple[Slots, Accumulators]]:
-        """Leave the future: what was recorded there stands, and counters go on from where they are."""
+        """After the clock went back: records from the future stay, and counters go on from where they are."""
         slots = self._ahead(now)
         if not len(slots):
             return []
@@ -239,11 +240,11 @@ class Engine(EngineState):
         self.newest.t_ms[slots] = now.utc_ms
         length_ms = self.config.length_ms[slots]
         self.config.known_before_ms[slots] = (now.utc_ms // length_ms + 1) * length_ms
-        for base in (self.charge, self.discharge):
-            for column in (base.t_ms, base.to_ms, base.since_ms):
+        for state in (self.charge, self.discharge):
+            for column in (state.t_ms, state.to_ms, state.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
-            base.since_ms[slots[base.from_ms[slots] >= now.utc_ms]] = 0
-            base.day_ms[slots] = 0
+            state.since_ms[slots[state.from_ms[slots] >= now.utc_ms]] = 0
+            state.day_ms[slots] = 0
         self.drift.drop(slots, after_ms=now.utc_ms)
         return made
 
@@ -265,7 +266,7 @@ class Engine(EngineState):
     def _rows(
         self, batch: EnergyBatch, kept: Ints, now: Now, rated_w: Floats | None, counts: SampleCounts
     ) -> tuple[Ints, SampleRows]:
-        """The new rows by device and time, and where they stand in the batch."""
+        """The new rows by device and time, and their positions in the batch."""
         index = kept[by_slot(batch.slots[kept])]
         slots = batch.slots[index]
         t, replaced = times(self.clocks, slots, batch.t_ms[index], now, self.rules, counts)
@@ -287,7 +288,7 @@ class Engine(EngineState):
 
     @staticmethod
     def _powers(batch: EnergyBatch, index: Ints, rows: SampleRows, counts: SampleCounts) -> Powers:
-        """What the rows say of power; more than the battery can is not believed."""
+        """The powers that the rows report; battery power beyond the rating becomes unknown."""
         battery = batch.battery_w[index]
         wild = np.abs(battery) > RATING_MARGIN * rows.rated_w + RATING_W
         if wild.any():
@@ -300,7 +301,7 @@ class Engine(EngineState):
         )  # fmt: skip
 
     def _end_days(self, now_ms: int) -> None:
-        """Days are whole once none of their intervals is at hand and no silence waits."""
+        """Mark days as ready once none of their intervals is among the newest two and no gap waits."""
         if len(self.drift):
             days = self.drift.days
             s = days.slots
@@ -325,30 +326,30 @@ class Engine(EngineState):
             cur.add(slots, groups, now.utc_ms)
             return None
         at_prev = groups.start_ms == prev.start_ms[slots]
-        for part, mask in ((cur, at_cur), (prev, at_prev)):
+        for table, mask in ((cur, at_cur), (prev, at_prev)):
             if mask.any():
-                part.add(slots[mask], groups.rows(mask), now.utc_ms)
+                table.add(slots[mask], groups.rows(mask), now.utc_ms)
         opening = ~(at_cur | at_prev)
         return self._open(slots[opening], groups.rows(opening), now) if opening.any() else None
 
     def _open(self, slots: Slots, groups: Accumulators, now: Now) -> _Opened:
-        """Sort new intervals in with the kept ones; the newest two of each device stay."""
+        """Merge new intervals with the present two of each device; the newest two stay."""
         cur, prev = self.cur, self.prev
         groups.changed_ms[:] = now.utc_ms
         touched = slots[tails(slots)]
         with_cur = touched[cur.start_ms[touched] != NEVER_MS]
         with_prev = touched[prev.start_ms[touched] != NEVER_MS]
         s = np.concatenate((with_prev, with_cur, slots))
-        parts = Accumulators.joined(prev.rows(with_prev), cur.rows(with_cur), groups)
-        order = np.lexsort((parts.start_ms, s))
-        s, parts = s[order], parts.rows(order)
+        rows = Accumulators.joined(prev.rows(with_prev), cur.rows(with_cur), groups)
+        order = np.lexsort((rows.start_ms, s))
+        s, rows = s[order], rows.rows(order)
         last = tails(s)
         second = second_last(last)
-        self._carry_on(s, parts)
+        self._carry_on(s, rows)
         out = ~(last | second)
-        cur.put(s[last], parts.rows(last))
-        prev.put(s[second], parts.rows(second))
-        return _Opened(slots=touched, out_slots=s[out], out=parts.rows(out))
+        cur.put(s[last], rows.rows(last))
+        prev.put(s[second], rows.rows(second))
+        return _Opened(slots=touched, out_slots=s[out], out=rows.rows(out))
 
     def _set_late(self, slots: Slots, groups: Accumulators, now: Now, counts: SampleCounts) -> None:
         if len(slots):
@@ -356,36 +357,36 @@ class Engine(EngineState):
             counts.late_wh += float(groups.charge_wh.sum() + groups.discharge_wh.sum())
             self.late.add(slots, groups, now.utc_ms)
 
-    def _carry_on(self, slots: Slots, parts: Accumulators) -> None:
-        """Like `_carry_soc`, among rows that are sorted by device and time."""
+    def _carry_on(self, slots: Slots, rows: Accumulators) -> None:
+        """Like `_carry_soc`, within rows sorted by device and time."""
         length_ms = self.config.length_ms[slots[1:]]
-        adjoining = (slots[1:] == slots[:-1]) & (parts.start_ms[:-1] + length_ms == parts.start_ms[1:])
-        i = np.flatnonzero(adjoining & (parts.soc_t_ms[:-1] != NEVER_MS))
-        parts.open_at(i + 1, parts.soc_t_ms[i], parts.soc_pct[i])
+        adjoining = (slots[1:] == slots[:-1]) & (rows.start_ms[:-1] + length_ms == rows.start_ms[1:])
+        i = np.flatnonzero(adjoining & (rows.soc_t_ms[:-1] != NEVER_MS))
+        rows.open_at(i + 1, rows.soc_t_ms[i], rows.soc_pct[i])
 
     def _carry_soc(self, slots: Slots) -> None:
-        """What an interval ended with is what the next one began with, if no sample is nearer to the edge."""
+        """The SoC at the end of an interval is that at the start of the next, unless a sample is nearer to the edge."""
         prev, cur = self.prev, self.cur
         adjoining = prev.start_ms[slots] + self.config.length_ms[slots] == cur.start_ms[slots]
         s = slots[adjoining & (prev.soc_t_ms[slots] != NEVER_MS)]
         cur.open_at(s, prev.soc_t_ms[s], prev.soc_pct[s])
 
-    def _held(self, base: CounterState, now_ms: int) -> Slots:
-        since = base.since_ms[: self.n]
+    def _gaps_due(self, state: CounterState, now_ms: int) -> Slots:
+        since = state.since_ms[: self.n]
         age = now_ms - since
         due = (since > 0) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
         return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
 
     def _apportion_gaps(self, now: Now, counts: SampleCounts) -> _Opened | None:
         pieces = []
-        for direction, base in (("charge", self.charge), ("discharge", self.discharge)):
-            slots = self._held(base, now.utc_ms)
+        for direction, state in (("charge", self.charge), ("discharge", self.discharge)):
+            slots = self._gaps_due(state, now.utc_ms)
             if len(slots):
-                pieces.append(split(apportion(base, slots, counts), self.config.length_ms, direction))
+                pieces.append(split(apportion(state, slots, counts), self.config.length_ms, direction))
         if not pieces:
             return None
         slots = np.concatenate([s for s, _ in pieces])
-        rows = Accumulators.joined(*(part for _, part in pieces))
+        rows = Accumulators.joined(*(piece for _, piece in pieces))
         order = np.lexsort((rows.start_ms, slots))
         opened = self._accumulate(*summed(slots[order], rows.rows(order)), now, counts)
         self._end_days(now.utc_ms)
@@ -405,51 +406,51 @@ class Engine(EngineState):
         made = [self._record(prev, touched[revised & closing]), self._record(cur, touched[passed & closing])]
         if opened is not None and len(opened.out_slots):
             made.append(_fallen_out(opened))
-        return self._closes(made, counts)
+        return self._records(made, counts)
 
-    def _due(self, part: Accumulators, now_ms: int) -> Bools:
-        changed = part.changed_ms[: self.n]
+    def _due(self, table: Accumulators, now_ms: int) -> Bools:
+        changed = table.changed_ms[: self.n]
         age = now_ms - changed
         grace = self.rules.grace_ms
-        over = part.start_ms[: self.n] + (self.config.length_ms[: self.n] + grace) <= now_ms
+        over = table.start_ms[: self.n] + (self.config.length_ms[: self.n] + grace) <= now_ms
         due: Bools = over & (changed != NEVER_MS) & ((age >= grace) | (age < 0))
         return due
 
-    def _record(self, part: Accumulators, slots: Slots) -> tuple[Slots, Accumulators]:
-        if part is self.cur:
+    def _record(self, table: Accumulators, slots: Slots) -> tuple[Slots, Accumulators]:
+        if table is self.cur:
             self._carry_soc(slots)
-        part.revision[slots] += 1
-        part.changed_ms[slots] = NEVER_MS
-        return slots, part.rows(slots)
+        table.revision[slots] += 1
+        table.changed_ms[slots] = NEVER_MS
+        return slots, table.rows(slots)
 
-    def _closes(self, made: list[tuple[Slots, Accumulators]], counts: SampleCounts) -> IntervalRecords:
+    def _records(self, made: list[tuple[Slots, Accumulators]], counts: SampleCounts) -> IntervalRecords:
         slots = np.concatenate([s for s, _ in made])
         if not len(slots):
             return NO_RECORDS
-        rows = Accumulators.joined(*(part for _, part in made))
+        rows = Accumulators.joined(*(sums for _, sums in made))
         order = np.lexsort((rows.start_ms, slots))
         slots, rows = slots[order], rows.rows(order)
-        closes = records_of(
+        records = records_of(
             slots, rows, self.config.length_ms[slots],
             (self._counted(self.charge)[slots], self._counted(self.discharge)[slots]),
         )  # fmt: skip
-        counts.closes += len(slots)
+        counts.records += len(slots)
         counts.revisions += int(np.count_nonzero(rows.revision > 1))
-        return closes
+        return records
 
-    def _counted(self, base: CounterState) -> Bools:
-        """Devices whose energy in this direction is that of their counter."""
-        counted: Bools = (base.t_ms[: self.n] != NEVER_MS) & ~self.config.coarse[: self.n]
+    def _counted(self, state: CounterState) -> Bools:
+        """Devices whose energy in this direction comes from their counter."""
+        counted: Bools = (state.t_ms[: self.n] != NEVER_MS) & ~self.config.coarse[: self.n]
         return counted
 
 
-def _count_lost(part: Accumulators, counts: SampleCounts) -> None:
-    counts.lost_rows += int(part.samples.sum())
-    counts.lost_wh += float(part.charge_wh.sum() + part.discharge_wh.sum())
+def _count_lost(lost: Accumulators, counts: SampleCounts) -> None:
+    counts.lost_rows += int(lost.samples.sum())
+    counts.lost_wh += float(lost.charge_wh.sum() + lost.discharge_wh.sum())
 
 
 def _fallen_out(opened: _Opened) -> tuple[Slots, Accumulators]:
-    """Last records of what is not among its device's two newest intervals any more."""
+    """Final records of intervals that are no longer among their device's newest two."""
     changed = opened.out.changed_ms != NEVER_MS
     out = opened.out.rows(changed)
     out.revision += 1

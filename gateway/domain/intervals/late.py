@@ -1,7 +1,7 @@
-"""What came too late for a device's two newest intervals, until the records it belongs to have been made again.
+"""Late data: samples older than a device's two newest intervals, until their records have been revised.
 
-Older intervals are not kept in memory; their records are in the interval log. What is late waits here, summed per
-device and interval, until somebody brings the newest record of each; then it becomes the next revision.
+Older intervals are not kept in memory; their records are in the interval log. Late data waits here, summed per device
+and interval, until the caller passes in the newest record of each; then it becomes the next revision.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from gateway.domain.intervals.accumulators import Accumulators
 from gateway.domain.intervals.record import EnergySource, Quality
-from gateway.domain.intervals.records import IntervalRecords, part_of, records_of
+from gateway.domain.intervals.records import IntervalRecords, accumulators_of, records_of
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots
 
 _SLOTS = "slots"
 DAMAGED = -1
-"""The revision of a base that cannot be read any more."""
+"""The revision of a base record that cannot be read."""
 
 
 class Late:
@@ -45,7 +45,7 @@ class Late:
             self.slots, self.rows = slots[order], rows.rows(order)
 
     def first(self, rows: Bools, most: int) -> tuple[Slots, Ints]:
-        """Devices and starts of up to `most` intervals of some of the rows."""
+        """Devices and starts of up to `most` intervals of the chosen rows."""
         index = np.flatnonzero(rows)[:most]
         return self.slots[index], self.rows.start_ms[index]
 
@@ -58,10 +58,10 @@ class Late:
         by_counter: tuple[Bools, Bools],
         factors: Floats,
     ) -> tuple[IntervalRecords, Accumulators]:
-        """The next revisions of these intervals, which wait no more, and what of them is lost. `bases`: their newest
-        records, where there are any (in any order); an interval without one becomes its first, of one that is `DAMAGED`
-        nothing is made. `length_ms` and `by_counter` are by slot, `factors` what charge and discharge of each record
-        are to be multiplied by, with what is late (1 = nothing to do)."""
+        """Return the next revisions of these intervals and the late data that is lost, and remove both. `bases`: their
+        newest records, where there are any (in any order); without one the late data becomes the first record, with one
+        that is `DAMAGED` it is lost. `length_ms` and `by_counter` by slot; `factors` multiply charge and discharge of
+        each record, late data included (1 = unchanged)."""
         at, there = self._find(slots, start_ms)
         base_at, known = positions(slots, start_ms, bases.slots, bases.start_ms)
         lost = known & (bases.revision[base_at] == DAMAGED) if known.any() else known
@@ -79,7 +79,7 @@ class Late:
         counted = [by[s] for by in by_counter]
         if known.any():
             kept = bases.rows(base_at[known])
-            whole.put(np.flatnonzero(known).astype(np.int32), part_of(kept))
+            whole.put(np.flatnonzero(known).astype(np.int32), accumulators_of(kept))
             for by in counted:
                 by[known] &= kept.source != EnergySource.INTEGRATED
         whole.add(np.flatnonzero(there), self.rows.rows(at), NEVER_MS + 1)
@@ -92,7 +92,7 @@ class Late:
         return records_of(s, whole, length_ms[s], (counted[0], counted[1])), out
 
     def drop(self, slots: Slots) -> Accumulators:
-        """Give up what waits for these devices; returns it."""
+        """Remove and return the late data of these devices."""
         gone = np.isin(self.slots, slots)
         out = self.rows.rows(gone)
         self.slots, self.rows = self.slots[~gone], self.rows.rows(~gone)
@@ -103,7 +103,7 @@ class Late:
         return {_SLOTS: self.slots} | {name: self.rows.column(name) for name in Accumulators.SPEC}
 
     def load(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `columns` gave; without effect if there is nothing."""
+        """Load what `columns` returned; without effect if it is empty."""
         if _SLOTS in columns:
             self.slots = columns[_SLOTS].astype(np.int32)
             self.rows = Accumulators(len(self.slots))
@@ -112,7 +112,7 @@ class Late:
                     self.rows.column(name)[:] = columns[name]
 
     def renumber(self, old_slots: Ints) -> None:
-        """See `Engine.renumber`; what waits for a device that is not there any more is gone."""
+        """See `Engine.renumber`; late data of devices that are gone is dropped."""
         slots = new_slots(self.slots, old_slots)
         kept = slots >= 0
         slots, rows = slots[kept], self.rows.rows(kept)
@@ -124,7 +124,7 @@ class Late:
 
 
 def new_slots(slots: Slots, old_slots: Ints) -> Slots:
-    """Where devices are once they have new slots (see `Engine.renumber`), -1 for those that are not there any more."""
+    """The new slots of devices (see `Engine.renumber`), -1 for those that are gone."""
     new_of = np.full(int(max(slots.max(initial=-1), old_slots.max(initial=-1))) + 1, -1, dtype=np.int32)
     known = old_slots >= 0
     new_of[old_slots[known]] = np.flatnonzero(known)
@@ -132,14 +132,14 @@ def new_slots(slots: Slots, old_slots: Ints) -> Slots:
 
 
 def positions(slots: Slots, start_ms: Ints, in_slots: Slots, in_start_ms: Ints) -> tuple[Ints, Bools]:
-    """Where each (slot, start) stands in the other list (which repeats none), and whether it does."""
+    """Index of each (slot, start) in the other list (which repeats none), and whether it is in it."""
     n = len(in_slots)
     if not n:
         return np.zeros(len(slots), dtype=np.int64), np.zeros(len(slots), dtype=np.bool_)
     order = np.lexsort((in_start_ms, in_slots))
-    held, wanted = _keys(in_slots[order], in_start_ms[order]), _keys(slots, start_ms)
-    at = np.minimum(np.searchsorted(held, wanted), n - 1)
-    return order[at], held[at] == wanted
+    known, wanted = _keys(in_slots[order], in_start_ms[order]), _keys(slots, start_ms)
+    at = np.minimum(np.searchsorted(known, wanted), n - 1)
+    return order[at], known[at] == wanted
 
 
 def _keys(slots: Slots, start_ms: Ints) -> Ints:

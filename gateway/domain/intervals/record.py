@@ -1,4 +1,4 @@
-"""The interval record: energy of one device over one clock-aligned stretch, and what a reader should know of it."""
+"""The interval record: energy of one device over one clock-aligned interval, and its quality."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
@@ -16,12 +16,11 @@ class EnergySource(IntEnum):
 
 
 class Quality(IntFlag):
-    """What a reader should know of an interval. `GAP`: not all of it is covered. `CLOCK`: a device's time could not be
-    used, the time of receipt stands for it. `RESET`, `JUMP`: a counter began anew or moved more than the battery could;
-    that energy is left out. `SPREAD`: exact over a silence, shared by time within it. `LATE`: made again with data that
-    came late. `DISAGREES`: counter and mean power tell different energies. `DRIFT`: integration was off its coarse
-    counter that day and is scaled to it, or was off by so much that it is left as it was. `CUT`: closed early, because
-    the rules changed."""
+    """What a reader should know of an interval. `GAP`: samples do not cover it all. `CLOCK`: device time could not be
+    used, receipt time stands for it. `RESET`, `JUMP`: a counter was reset or moved more than the battery can; that
+    energy is left out. `SPREAD`: exact over a gap between samples, shared by time within it. `LATE`: revised with late
+    data. `DISAGREES`: counter and mean power give different energies. `DRIFT`: integration was off its coarse counter
+    that day and is scaled to it, or was off by too much to scale. `CUT`: closed early, because the rules changed."""
 
     GAP = 1
     CLOCK = 2
@@ -41,7 +40,7 @@ FINE = Quality(0)
 class IntervalRecord:
     """Energy of one device in one clock-aligned, half-open interval; identity is (device, start_ms, revision). SoC is
     that of the sample nearest to each edge; mean powers are over the time for which they are known. `hash` of all this
-    as it was closed, in hexadecimal; "" = from before there were any."""
+    when the interval closed, in hexadecimal; "" = written by a version without hashes."""
 
     device: DeviceId
     start_ms: int

@@ -1,4 +1,4 @@
-"""Records of intervals: what an interval's sums say once it closes."""
+"""Turns the accumulators of an interval into its record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,13 +80,12 @@ NO_RECORDS = IntervalRecords(**{name: np.zeros(0, dtype=dtype) for name, dtype i
 
 
 def hashes(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> Ints:
-    """63 bits of what each record says (`HASHED`, without the device): a weighted sum modulo 2^64 of the bits of its
-    values; unknown is unknown, whatever NaN it is. Never 0, which means that there is none. Against damage and
-    mistakes, not against somebody who wants to deceive. Few operations on purpose: beside a busy thread each costs a
-    turn."""
+    """Hash the content of each record (`HASHED`, without the device) to 63 bits: a weighted sum modulo 2^64 of the bits
+    of its values; all NaNs are equal. Never 0, which means that there is none. It finds damage and mistakes, not a
+    forger. Few operations on purpose: beside a busy thread each waits for the GIL."""
     floats = np.array([columns[name] for name in _FLOATS], dtype=np.float64)
     floats[np.isnan(floats)] = np.nan
-    # minus nothing is nothing
+    # -0.0 equals 0.0
     floats += 0.0
     wholes = np.array([columns[name] for name in _WHOLES], dtype=np.int64)
     bits = np.concatenate((floats.view(np.uint64), wholes.view(np.uint64)))
@@ -95,9 +94,9 @@ def hashes(columns: Mapping[str, Sequence[Any] | np.ndarray]) -> Ints:
     return found
 
 
-def sealed(closes: IntervalRecords) -> IntervalRecords:
+def sealed(records: IntervalRecords) -> IntervalRecords:
     """The same records with their hashes."""
-    return replace(closes, hash=hashes({name: getattr(closes, name) for name in HASHED}))
+    return replace(records, hash=hashes({name: getattr(records, name) for name in HASHED}))
 
 
 def records_of(slots: Slots, rows: Accumulators, length_ms: Ints, by_counter: tuple[Bools, Bools]) -> IntervalRecords:
@@ -144,27 +143,27 @@ def records_of(slots: Slots, rows: Accumulators, length_ms: Ints, by_counter: tu
     )
 
 
-def part_of(closes: IntervalRecords) -> Accumulators:
-    """The sums behind records, as far as these tell: everything known covers the same share of the interval, SoC is
-    that of the edges. What was left out at an edge stays nearest to it."""
-    out = Accumulators(len(closes))
-    length_ms = closes.length_s * 1000
-    covered = np.rint(closes.coverage_pct / 100.0 * length_ms).astype(np.int64)
-    out.start_ms, out.revision, out.samples = closes.start_ms.copy(), closes.revision.copy(), closes.samples.copy()
+def accumulators_of(records: IntervalRecords) -> Accumulators:
+    """Rebuild accumulators from records, as far as these go: every known value covers the same share of the interval,
+    and SoC counts as read at the edges."""
+    out = Accumulators(len(records))
+    length_ms = records.length_s * 1000
+    covered = np.rint(records.coverage_pct / 100.0 * length_ms).astype(np.int64)
+    out.start_ms, out.revision, out.samples = records.start_ms.copy(), records.revision.copy(), records.samples.copy()
     for name in ("charge", "discharge"):
-        wh = getattr(closes, f"{name}_wh")
+        wh = getattr(records, f"{name}_wh")
         setattr(out, f"{name}_wh", np.nan_to_num(wh))
         setattr(out, f"{name}_ms", np.where(np.isnan(wh), 0, covered))
-    for name, mean in (("power", closes.battery_w_mean), *((n, getattr(closes, f"{n}_w_mean")) for n in SITE)):
+    for name, mean in (("power", records.battery_w_mean), *((n, getattr(records, f"{n}_w_mean")) for n in SITE)):
         ms = np.where(np.isnan(mean), 0, np.maximum(covered, 1))
         setattr(out, f"{name}_ms", ms)
         setattr(out, f"{name}_wms", np.nan_to_num(mean) * ms)
-    out.power_w_min, out.power_w_max = closes.battery_w_min.copy(), closes.battery_w_max.copy()
-    out.soc_pct, out.first_soc_pct = closes.soc_end_pct.copy(), closes.soc_start_pct.copy()
-    out.soc_t_ms = np.where(np.isnan(out.soc_pct), out.soc_t_ms, closes.start_ms + length_ms)
-    out.first_soc_t_ms = np.where(np.isnan(out.first_soc_pct), LATER_MS, closes.start_ms)
-    # a gap may be closed by what comes; the rest stays true
-    out.quality = closes.quality & ~np.int16(Quality.GAP | Quality.DISAGREES)
+    out.power_w_min, out.power_w_max = records.battery_w_min.copy(), records.battery_w_max.copy()
+    out.soc_pct, out.first_soc_pct = records.soc_end_pct.copy(), records.soc_start_pct.copy()
+    out.soc_t_ms = np.where(np.isnan(out.soc_pct), out.soc_t_ms, records.start_ms + length_ms)
+    out.first_soc_t_ms = np.where(np.isnan(out.first_soc_pct), LATER_MS, records.start_ms)
+    # late data may fill a gap; the other bits stay
+    out.quality = records.quality & ~np.int16(Quality.GAP | Quality.DISAGREES)
     return out
 
 

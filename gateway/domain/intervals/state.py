@@ -1,4 +1,4 @@
-"""What the interval engine remembers: tables indexed by slot, what is late, and days that wait for their counter."""
+"""State of the interval engine: tables indexed by slot, late data, and days that wait for drift correction."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ LATE_PREFIX, DAYS_PREFIX = "late.", "days."
 
 
 class EngineState:
-    """All of it, from nothing or from `columns`; whoever has it changes it, from one thread."""
+    """The whole state, empty or loaded from `columns`; changed from one thread."""
 
     def __init__(self, rules: IntervalRules | None = None) -> None:
         self.rules = rules or IntervalRules()
@@ -54,7 +54,7 @@ class EngineState:
             self.n = n
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
-        """Views of the whole state by name, each `n` long but for what is late; copy before the next change."""
+        """Views of the whole state by name, each `n` long except late data and days; copy before the next change."""
         own = {
             f"{name}.{column}": table.column(column)[: self.n]
             for name, table in self._tables().items()
@@ -64,11 +64,11 @@ class EngineState:
         return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.drift.columns().items()}
 
     def load(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take over a state that `columns` gave; a column this version does not know of is left at its default."""
-        invariant(self.n == 0, "only an empty engine is restored")
+        """Load a state that `columns` returned; a column missing from it keeps its default."""
+        invariant(self.n == 0, "only an empty engine loads a state")
         self.reserve(len(columns.get("newest.t_ms", ())))
-        for prefix, held in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.drift)):
-            held.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
+        for prefix, waiting in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.drift)):
+            waiting.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
         for name, table in self._tables().items():
             for column in table.SPEC:
                 stored = columns.get(f"{name}.{column}")
@@ -78,7 +78,7 @@ class EngineState:
         self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
 
     def renumber(self, old_slots: Ints) -> None:
-        """Give devices new slots: `old_slots[new]` is where each was, -1 for one that was not there."""
+        """Give devices new slots: `old_slots[new]` is the old slot of each, -1 for a new device."""
         for table in self._tables().values():
             table.renumber(old_slots)
         self.config.length_ms[old_slots < 0] = self.rules.length_ms

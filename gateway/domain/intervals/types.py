@@ -1,4 +1,4 @@
-"""Words of the way from samples to energy: the rules, counts, what is kept per counter, rows and what they bring."""
+"""Types on the way from samples to energy: rules, counts, counter states, sample rows and their energy."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ RATING_MARGIN = 1.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalRules:
-    """What the interval engine goes by. `length_s` divides a day and holds for devices without terms of their own;
-    `counter_step_wh` is the coarsest step a counter may have on top of what rated power explains; device time counts
-    within `past_ms` and `future_ms` of now, a constant difference only within `skew_ms`. What a counter gained over a
-    silence waits `gap_hold_s` for the device's stored samples, late samples wait a grace for more of them."""
+    """Rules of the interval engine. `length_s` divides a day and holds for devices without a length of their own;
+    `counter_step_wh` is the coarsest step a counter may have on top of what rated power explains; device time is used
+    within `past_ms` and `future_ms` of now, a constant offset only within `skew_ms`. The energy of a gap waits
+    `gap_hold_s` for the device's stored samples, late samples wait a grace for more of them."""
 
     length_s: int = 300
     grace_s: int = 30
@@ -38,7 +38,7 @@ class IntervalRules:
 
 @dataclass(slots=True)
 class SampleCounts:
-    """What happened to settlement samples: rows, energy in Wh, intervals."""
+    """Counts of what happened to energy samples: rows, energy in Wh, intervals."""
 
     rows: int = 0
     new: int = 0
@@ -52,7 +52,7 @@ class SampleCounts:
     jumps: int = 0
     jump_wh: float = 0.0
     power_refused: int = 0
-    silent_segments: int = 0
+    counter_gaps: int = 0
     spread_wh: float = 0.0
     unattributed_wh: float = 0.0
     spans_refused: int = 0
@@ -64,7 +64,7 @@ class SampleCounts:
     late_wh: float = 0.0
     lost_rows: int = 0
     lost_wh: float = 0.0
-    closes: int = 0
+    records: int = 0
     revisions: int = 0
     repairs: int = 0
 
@@ -75,8 +75,8 @@ class SampleCounts:
 
 class CounterState(Table):
     """The counter of each device in one direction. `t_ms`, `wh`: its newest reading (`NEVER_MS`: it never had one).
-    `from_*` and `to_*`: its readings around a silence whose energy is not placed yet, `since_ms` the last time that
-    something of it became known (0 or less: there is none). Coarse counters only: `day_*` the first reading of the
+    `from_*` and `to_*`: its readings around a gap not placed in time yet, `since_ms` when a sample last narrowed that
+    gap (0 or less: there is none). Coarse counters only: `day_*` the first reading of the
     day (0 or less: there was none) and `day_integrated_wh` what has been integrated since."""
 
     SPEC = {
@@ -106,8 +106,8 @@ class CounterState(Table):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRows:
     """New samples sorted by device and time. `rated_w` NaN = rating unknown, no plausibility check; `step_wh` (by slot)
-    the counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` gathers, per
-    row, what was found out about it."""
+    the counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` collects
+    the bits of each row."""
 
     slots: Slots
     t_ms: Ints
@@ -122,7 +122,7 @@ class SampleRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretches:
-    """Energy over `(from_ms, to_ms]`, as long as it may be, sorted by nothing in particular."""
+    """Energy over `(from_ms, to_ms]` of any length, in no order."""
 
     slots: Slots
     from_ms: Ints
@@ -137,9 +137,9 @@ class Stretches:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known. `stretches`:
-    what is longer than an interval or ends elsewhere than at a row. `filled_wh`: what else of a row counts as
-    integrated: what a coarse counter tells of a silence that it ended, less what rows within it tell, and spans of over
-    an interval. `broken` marks rows over which a counter says nothing: it began anew or jumped."""
+    energy over more than an interval, or that does not end at a row. `filled_wh`: other energy that counts as
+    integrated: a coarse counter's gain over a gap, less what rows within it report, and spans longer than an interval.
+    `broken` marks rows where the counter was reset or jumped, so that its difference is unknown."""
 
     wh: Floats
     from_ms: Ints

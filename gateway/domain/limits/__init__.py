@@ -1,1 +1,1 @@
-"""What a device may do now: the one place that narrows power."""
+"""The envelope of every device: the one place that narrows power."""

@@ -1,6 +1,6 @@
-"""What a device by itself may do: its own safety, its charge, its owner's choices, its warranty.
+"""Limits of a device by itself: its safety, its charge, its owner's choices, its warranty.
 
-Each rule narrows both sides it concerns and leaves its reason; see `limits` for their order.
+Each rule narrows the directions it concerns and sets its reason bit; see `envelope` for their order.
 """
 
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def safety(out: Side, into: Side, plate: Nameplate, live: LiveColumns, setpoint_
 
 
 def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams, stale: Bools) -> Bools:
-    """Forbid what cannot be dispatched at all; returns the devices that must not even be written."""
-    plate, live, bars = snapshot.nameplate, snapshot.live, snapshot.control.exclusions
+    """Forbid both directions where a device cannot be dispatched; returns the devices that must not be written."""
+    plate, live, exclusions = snapshot.nameplate, snapshot.live, snapshot.control.exclusions
     step_pct = np.where(live.soc_step_pct > 0, live.soc_step_pct, params.soc_step_pct)
     stuck = live.moved_wh > params.stuck_steps * step_pct * plate.capacity_wh / 100
     # a full battery that takes a trickle stays at 100 %
@@ -60,17 +60,17 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
         (stuck, Reason.STUCK),
         (live.online == 0, Reason.OFFLINE),
         (live.grid == Grid.ISLAND, Reason.ISLANDED),
-        (~plate.enrolled, Reason.UNENROLLED),
+        (~plate.registered, Reason.UNENROLLED),
         (~plate.steerable, Reason.NOT_STEERABLE),
         (live.locked != 0, Reason.LOCKED),
         (live.faults != 0, Reason.FAULT),
     )
-    excluded = bars & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
+    excluded = exclusions & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
     if excluded.any():
         causes += (
-            ((bars & np.uint8(ExclusionReason.QUARANTINED)) != 0, Reason.QUARANTINED),
-            ((bars & np.uint8(ExclusionReason.FROZEN)) != 0, Reason.FROZEN),
-            ((bars & np.uint8(ExclusionReason.MOVING)) != 0, Reason.UNENROLLED),
+            ((exclusions & np.uint8(ExclusionReason.QUARANTINED)) != 0, Reason.QUARANTINED),
+            ((exclusions & np.uint8(ExclusionReason.FROZEN)) != 0, Reason.FROZEN),
+            ((exclusions & np.uint8(ExclusionReason.MOVING)) != 0, Reason.UNENROLLED),
         )
     if live.unclear.any():
         causes += _unclear(out, into, plate, live)
@@ -86,8 +86,8 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
 
 
 def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> tuple[tuple[Bools, Reason], ...]:
-    """What devices said of their safety and nobody understood: each word that bars them. A number only stops the
-    directions that rest on it; what runs in one of them is not renewed."""
+    """Unclear members about safety: return each word that excludes the device. A number only forbids the directions
+    that rest on it, and a setpoint that runs in such a direction is not renewed."""
     everywhere: Bools = np.ones(len(live.unclear), dtype=np.bool_)
     bounded = np.isfinite(plate.site_phase_w_max)
     for member, side, rests in (
@@ -102,13 +102,13 @@ def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> tupl
         where = ((live.unclear & member) != 0) & rests
         side.forbid(where, unclear_reason(member))
         side.unknown |= where
-    told = [member for member in Unclear if unclear_reason(member) in UNCLEAR]
-    return tuple(((live.unclear & member) != 0, unclear_reason(member)) for member in told)
+    words = [member for member in Unclear if unclear_reason(member) in UNCLEAR]
+    return tuple(((live.unclear & member) != 0, unclear_reason(member)) for member in words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """The bounds of a device's charge in percent, and the AC energy between them and what it holds, Wh."""
+    """Floor and ceiling of a device's charge in percent, and the AC energy to each in Wh."""
 
     floor_pct: Floats
     ceiling_pct: Floats
@@ -117,8 +117,8 @@ class Charge:
 
 
 def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, params: LimitParams) -> Charge:
-    """Floor, ceiling and the energy left to each; nothing where there is none. Once held back at a bound, a device
-    comes back only with some energy in hand: no chatter."""
+    """Floor, ceiling and the energy left to each; forbid a direction without energy. A device stopped at a bound
+    resumes only with some energy in hand, which avoids chatter."""
     plate, live = snapshot.nameplate, snapshot.live
     unsure_pct = _uncertainty_pct(plate, live)
     floor_pct = _floor_pct(out, snapshot, unsure_pct)
@@ -138,9 +138,9 @@ def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, params
 
 
 def _floor_pct(out: Side, snapshot: Snapshot, unsure_pct: Floats) -> Floats:
-    """SoC below which nothing is discharged: the largest of the owner's reserve, the one the device holds and the
-    programs', plus what the product's SoC may be wrong by, at most 100; and what the product itself refuses below,
-    which is its own judgement of its own SoC."""
+    """SoC below which nothing is discharged: the largest of the owner's reserve, the reported reserve and the programs'
+    reserve, plus the SoC uncertainty, at most 100; or the product's own minimum if that is higher. The minimum gets no
+    uncertainty, since the product applies it to its own SoC."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     reserve_pct = np.fmax(plate.owner_reserve_pct, live.reserve_pct)
     wanted_pct = reserve_pct
@@ -156,8 +156,8 @@ def _floor_pct(out: Side, snapshot: Snapshot, unsure_pct: Floats) -> Floats:
 
 
 def _uncertainty_pct(plate: Nameplate, live: LiveColumns) -> Floats:
-    """What the SoC may be wrong by: the product's most, or its resolution and its drift since the last full charge
-    where both are known."""
+    """SoC uncertainty: the product's maximum, or its resolution plus its drift since the last full charge where both
+    are known."""
     most_pct: Floats = plate.soc_uncertainty_pct.astype(np.float64)
     if np.isnan(plate.drift_pct_per_cycle).all():
         return most_pct
@@ -167,7 +167,7 @@ def _uncertainty_pct(plate: Nameplate, live: LiveColumns) -> Floats:
 
 
 def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: Now, params: LimitParams) -> None:
-    """What owners, the device itself, and the warranty say, where anybody says anything."""
+    """Apply SoC doubt, exclusions, refused directions and the warranty's cycles."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     doubted = live.soc_doubt > 0
     if doubted.any():
@@ -189,7 +189,7 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
 
 
 def reconnecting(live: LiveColumns, now: Now, params: LimitParams) -> Bools:
-    """Devices whose grid came back a short while ago; how short differs from device to device."""
+    """Devices whose grid came back a short while ago; the wait is spread over devices."""
     back: Bools = live.reconnected_mono_ms != NEVER_MS
     if not back.any():
         return back

@@ -1,9 +1,9 @@
-"""What every device may do now: the only place that narrows power.
+"""Computes the envelope of every device: the only place that narrows power.
 
 One vectorised pass over the fleet. Precedence, strongest first: device safety, grid connection, backup reserve and
-owner's choices, program rules, warranty. A limit leaves its bit where it narrowed. Unknown input never widens: what is
-stale or stuck is not written at all, so that the running lease (sized for exactly this) runs out; what is known to be
-wrong is narrowed at once.
+owner's choices, program rules, warranty. A limit sets its reason bit where it narrowed. Unknown input never widens: a
+stale or stuck device is not written at all, so that the running lease (sized for exactly this) runs out; a known
+violation is narrowed at once.
 """
 
 from dataclasses import fields
@@ -29,7 +29,7 @@ from gateway.domain.types import Bools, Floats, Mode, Now
 
 
 def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
-    """Power every device may be given for one lease from `now`. Sources: design decisions 3 to 8.
+    """Power that every device may be given for one lease from `now`.
 
     Pure and order-free: each row depends on its own device and on the devices of its own home.
     """
@@ -76,8 +76,8 @@ def _home(
     now: Now,
     params: LimitParams,
 ) -> Bools:
-    """Narrow to what the meter of each home leaves. Returns the devices that must not be written, since the direction
-    they go rests on a missing reading: it is neither refreshed nor cut, and its running lease runs out."""
+    """Narrow to the headroom at the meter of each home. Returns devices that must not be written, since their direction
+    rests on a missing reading: the setpoint is neither refreshed nor cut, and its lease runs out."""
     plate, control = snapshot.nameplate, snapshot.control
     back = device.reconnecting(snapshot.live, now, params)
     columns = _meter_columns(
@@ -115,7 +115,7 @@ def _home(
 
 
 def _past(setpoint_w: Floats, allowed_w: Floats, params: LimitParams) -> Bools:
-    """Setpoints in force that are past what is allowed now, by more than the band where anything is allowed."""
+    """Setpoints in force past the limit; by more than the band where any power is allowed."""
     over_w = setpoint_w - allowed_w
     result: Bools = (over_w > params.narrow_band_w) | ((over_w > 0) & (allowed_w <= 0))
     return result
@@ -174,8 +174,9 @@ def _meter_columns(
 def _look_ahead(
     out: Side, into: Side, snapshot: Snapshot, charge: device.Charge, age_s: Floats, setpoint_w: Floats, now: Now
 ) -> None:
-    """Allow only what the energy above the floor (below the ceiling) carries through a whole lease, after the most
-    that may have flowed since the sample. What a device did while it was not ours is bounded by its rating alone."""
+    """Allow only power that the energy above the floor (below the ceiling) sustains through a whole lease, after the
+    most that may have flowed since the sample. While a device was not under our control, only its rating bounds that
+    flow."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     ours = (
         (live.mode == Mode.REMOTE)

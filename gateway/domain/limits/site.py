@@ -1,4 +1,4 @@
-"""What the meter of a home leaves to the batteries behind it: permissions, limits, load, and everyone's share."""
+"""Headroom at the meter of each home for the batteries behind it: permissions, limits, load, and each one's share."""
 
 from dataclasses import dataclass, fields
 
@@ -9,7 +9,7 @@ from gateway.domain.table import Singles
 from gateway.domain.types import Bools, Floats, Small
 
 SHARE_ROUNDS = 8
-"""A home has a few batteries; each round gives at least one of them all it could use."""
+"""A home has few batteries; each round serves at least one of them in full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class SiteHeadroom:
 
 
 class Homes:
-    """Devices grouped by what they stand behind. A device without a site is a home of its own."""
+    """Devices grouped by site. A device without a site is a home of its own."""
 
     def __init__(self, site: NDArray[np.int32]) -> None:
         index = site.astype(np.int64)
@@ -78,7 +78,7 @@ def permitted_w(limit_w: Floats, allowed: Bools) -> Floats:
 
 
 def headroom_alone(columns: MeterColumns, margin_w: float) -> SiteHeadroom:
-    """Rooms as if every device were the only battery of its home."""
+    """Headroom as if every device were the only battery of its home."""
     net_w = columns.net_w
     if np.isnan(net_w).any():
         net_w = np.where(np.isnan(net_w), columns.battery_w + columns.grid_w, net_w)
@@ -91,9 +91,9 @@ def headroom_alone(columns: MeterColumns, margin_w: float) -> SiteHeadroom:
 
 
 def headroom_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> SiteHeadroom:
-    """Rooms of devices that share a home: the strictest limit and the worst load any of them reports. What goes on by
-    itself comes first; the others share the rest in proportion to their energy, so that they last equally long. A
-    home's shares never add up to more than its room."""
+    """Headroom of devices that share a home: the strictest limit and the worst load that any of them reports. Devices
+    that will not be written come first; the others share the rest in proportion to their energy, so that they last
+    equally long. A home's shares never add up to more than its headroom."""
     low_w, high_w = _worst(columns.net_w, columns.low_w, np.fmin), _worst(columns.net_w, columns.high_w, np.fmax)
     least_w, most_w = homes.least(low_w), -homes.least(-high_w)
     unknown = np.isnan(least_w)
@@ -118,7 +118,7 @@ def headroom_shared(columns: MeterColumns, homes: Homes, margin_w: float) -> Sit
 
 
 def _worst(now_w: Floats, of_late_w: Floats, worse: np.ufunc) -> Floats:
-    """The worst of late, which stands only beside a reading of now."""
+    """The worst of present and recent values; unknown without a present one."""
     worst_w: Floats = worse(now_w, of_late_w)
     unknown = np.isnan(now_w)
     if unknown.any():
@@ -166,8 +166,8 @@ def _left_w(limit_w: Floats, net_w: Floats, margin_w: float) -> tuple[Floats, Bo
 
 
 def _phase_w(headroom_w: Floats, power_w: Floats, more_w: Floats, unknown: Bools) -> Floats:
-    """The room, narrowed to what runs now and how much more the phases take; `unknown` is marked where a limit per
-    phase stands and no phase is known."""
+    """Headroom narrowed to present power plus what the phases still take; sets `unknown` where a limit per phase
+    applies and no phase is known."""
     limited = ~np.isinf(more_w)
     if not limited.any():
         return headroom_w
@@ -185,7 +185,7 @@ def _running_w(power_w: Floats, want_w: Floats) -> Floats:
 
 
 def _share_w(homes: Homes, headroom_w: Floats, want_w: Floats, energy_wh: Floats, fixed: Bools) -> Floats:
-    """The room of each home, shared; the room itself where everybody gets what it could use."""
+    """Split the headroom of each home; unchanged where it covers what all devices could use."""
     tight = np.isfinite(headroom_w) & (homes.total(want_w) > headroom_w)
     if not tight.any():
         return headroom_w

@@ -1,4 +1,4 @@
-"""What may be said of a device's power: the causes that narrow it, the bounds of the fleet, the envelope they leave."""
+"""Reasons that narrow a device's power, parameters of the fleet, and the envelope."""
 
 from dataclasses import dataclass
 from enum import IntFlag
@@ -12,8 +12,8 @@ Bits = NDArray[np.uint64]
 
 
 class Reason(IntFlag):
-    """Named causes that narrow a device's power; `RATING` where nothing but the nameplate does. `UNCLEAR_*`: the device
-    said that member, and nobody understood it."""
+    """Named causes that narrow a device's power; `RATING` where only the nameplate does. `UNCLEAR_*`: the device sent
+    that member, and it could not be understood."""
 
     RATING = 1 << 0
     BMS = 1 << 1
@@ -60,14 +60,14 @@ class Reason(IntFlag):
 
 
 def unclear_reason(members: Unclear) -> Reason:
-    """The reasons that name members which were not understood."""
+    """The reasons for members that were not understood."""
     return Reason(members << 31)
 
 
 UNCLEAR = unclear_reason(
     Unclear.MODE | Unclear.GRID | Unclear.LOCKED | Unclear.OPT_OUT | Unclear.FAULTS | Unclear.MESSAGE
 )
-"""Words that may have said anything: who says one of them and is not understood is left alone altogether."""
+"""Words that may have meant anything: a device with one of them not understood is not written at all."""
 
 
 def reason_names(bits: int) -> list[str]:
@@ -77,14 +77,14 @@ def reason_names(bits: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitParams:
-    """Bounds that hold for the whole fleet.
+    """Parameters for the whole fleet.
 
     `site_margin_w` is kept free at every finite grid-connection limit; a setpoint in force may be past a limit by
-    `narrow_band_w` before it is rewritten for that. A device held back at its reserve discharges again `resume_pct`
+    `narrow_band_w` before it is rewritten for that. A device stopped at its reserve discharges again `resume_pct`
     above it, one at its ceiling charges again as far below it, one that was too cold `resume_c` above the bound, one
     whose cycles are used up once `resume_part` of the day's is free again. `stuck_steps` resolution steps of energy
     moved without a change of SoC mean it is stuck (`soc_step_pct` where the product does not state its resolution). A
-    direction the device refused is not asked for again for `refusal_s`.
+    direction that the device refused is not used again for `refusal_s`.
     """
 
     reading_age_s_max: float = 120.0
@@ -128,7 +128,7 @@ class Envelope:
 
 
 class Side:
-    """Power allowed in one direction while it is narrowed, why, and where a reading it rests on is missing."""
+    """Allowed power in one direction while it is narrowed, the reasons, and where a reading it rests on is missing."""
 
     def __init__(self, rating_w: Floats) -> None:
         self.power_w = rating_w.copy()
@@ -169,7 +169,7 @@ def check(setpoint_w: Ints, slots: NDArray[np.integer] | slice, allowed: Envelop
 
 
 def spread(slots: NDArray[np.integer], salt: int) -> Floats:
-    """A number in [0, 1) per slot, always the same, evenly spread over any run of slots; salts are independent."""
+    """A constant number in [0, 1) per slot, evenly spread over any run of slots; salts are independent."""
     step = (0.6180339887498949, 0.4142135623730951, 0.7320508075688772, 0.2360679774997898)[salt % 4]
     part: Floats = np.mod(slots * step + 0.37 * salt, 1.0)
     return part

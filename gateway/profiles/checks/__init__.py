@@ -1,1 +1,1 @@
-"""What the schema alone cannot see in a profile."""
+"""Checks of a profile that go beyond its schema."""

@@ -1,4 +1,4 @@
-"""Scale factors move with the values they scale: whether each can be read in the same request as what it scales."""
+"""Checks that each scale factor can be read in the same request as the values it scales."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -7,7 +7,7 @@ from gateway.profiles.language.points import Point, PointType
 from gateway.profiles.language.transport import ModbusSection
 
 Span = tuple[int, int]
-"""Registers from one to before another, counted from the id word where they lie in a model."""
+"""First register and the one after the last, counted from the id word inside a model."""
 
 
 def factor_faults(points: dict[str, Point], section: ModbusSection | None) -> Iterator[str]:
@@ -43,7 +43,7 @@ def _fault(point: Point, factor: Point) -> str:
 
 
 def _span(point: Point, section: ModbusSection) -> Span | None:
-    """Where a point lies; None where that is another fault's matter."""
+    """The registers of a point; None where another check reports the fault."""
     start = point.address if point.model is None else point.offset
     if start is None:
         return None
@@ -56,7 +56,7 @@ def _span(point: Point, section: ModbusSection) -> Span | None:
 
 
 def _bundle_faults(spans: list[Span], section: ModbusSection, modelled: bool) -> Iterator[str]:
-    """`spans` of a factor and of all it scales, in order. Inside a model a request may go over any gap."""
+    """Faults of the `spans` of a factor and all it scales, in order. Inside a model a request may cross any gap."""
     first, end = spans[0][0], max(end for _, end in spans)
     if end - first > section.registers_max:
         yield f"with what it scales it spans {end - first} registers, registers_max is {section.registers_max}"

@@ -1,4 +1,4 @@
-"""What the schema alone cannot see in a product that speaks in messages: names, units, signs, keys used twice."""
+"""Checks of a product with messages beyond its schema: names, units, signs, repeated keys."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from gateway.profiles.language.quantities import CATALOGUE, CanonicalQuantity
 
 
 def message_faults(document: ProfileDocument) -> list[str]:
-    """What the schema alone cannot see: names that are not canonical, missing points, values that map nowhere."""
+    """Every fault of messages and commands: names that are not canonical, missing points, values that map nowhere."""
     faults: list[str] = []
     for kind, message in document.messages.items():
         catalogue = CATALOGUE[kind]

@@ -1,4 +1,4 @@
-"""What the schema alone cannot see: every name leads somewhere, powers say their sign, control is safe to repeat."""
+"""Checks of a product with points beyond its schema: names resolve, powers have a sign, control is safe to repeat."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def faults_of(document: ProfileDocument) -> list[str]:
-    """Every fault of a document that is well formed, each with its path."""
+    """Every fault of a well-formed document, each with its path."""
     if document.messages:
         return message_faults(document)
     faults = [*_section_faults(document), *_variant_faults(document, None)]
@@ -207,7 +207,7 @@ def _control_faults(control: Control, points: dict[str, Point]) -> Iterator[str]
 
 
 def _restore_faults(control: Control, points: dict[str, Point]) -> Iterator[str]:
-    """What is saved can be saved and is given back; what is given back was saved."""
+    """Saved points can be saved and are restored; restored points were saved."""
     restored = {name for step in control.release for name in _restored(step)}
     for name in control.saves:
         if name not in points or points[name].access != "rw":
@@ -219,7 +219,7 @@ def _restore_faults(control: Control, points: dict[str, Point]) -> Iterator[str]
 
 
 def _watchdog_faults(watchdog: Watchdog, control: Control, points: dict[str, Point]) -> Iterator[str]:
-    """Whatever is repeated while the device is under control must wind its timer up again."""
+    """Sequences repeated under control must restart the device's timer."""
     if watchdog.point is None:
         return
     if watchdog.point not in points:
@@ -265,7 +265,7 @@ def _write_faults(part: Step, sequence: str, points: dict[str, Point]) -> Iterat
 
 
 def _constant_faults(step: Step, points: dict[str, Point]) -> Iterator[str]:
-    """Constants that the point cannot hold, as far as that does not rest on what the device says."""
+    """Constants that the point cannot hold, where no scale factor of the device decides that."""
     name = step.write or step.restore or step.keep or ""
     point = points.get(name)
     constant = step.value if step.restore is None else step.or_value

@@ -1,1 +1,1 @@
-"""A profile at work: decoders, encoders, sequences."""
+"""Compiled profiles: decoders, encoders, sequences."""

@@ -1,7 +1,7 @@
 """JSON from devices: strict and fast, and once more with the numbers that JSON does not have.
 
-Firmware writes NaN, Infinity and numbers of any length. A document is not thrown away because of one of them: it is
-read with these as numbers, and whoever uses the value judges it.
+Firmware writes NaN, Infinity and numbers of any length. A document is not refused because of one of them: they
+are read as numbers, and the range of each point decides.
 """
 
 import json
@@ -20,5 +20,5 @@ def tolerant_json(data: bytes) -> object:
 
 
 def _whole(digits: str) -> int | float:
-    """A whole number; infinite where it has more digits than any number has."""
+    """A whole number; infinite beyond `DIGITS_MAX` digits."""
     return int(digits) if len(digits) <= DIGITS_MAX else float(digits)

@@ -2,8 +2,8 @@
 
 The fast path is one msgspec struct per message with the profile's ranges as constraints. A payload that fails it is
 read again point by point: an implausible or mistyped optional point becomes unknown and is counted, a missing or bad
-required point or a wrong identity refuses the whole message. The codec rejects, it never clamps. A point about safety
-that is there and is not understood is named: unknown would be less than the device has said.
+required point or a wrong identity refuses the whole message. The codec rejects, it never clamps. A safety point
+that is present and not understood is reported as unclear, since "unknown" would hide that the device sent something.
 """
 
 import math
@@ -40,7 +40,7 @@ _FORM_OF = {
 
 
 class MessageRefused(msgspec.DecodeError):
-    """A message that cannot be used at all; `reason` is one of a small, fixed set fit for a metric label."""
+    """A message that cannot be used at all; `reason` is one of a small, fixed set for metric labels."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class MessageRefused(msgspec.DecodeError):
 
 @dataclass(slots=True)
 class _Column:
-    """How one point becomes one column: the struct attribute, and what makes raw values canonical."""
+    """How one point becomes one column: the struct attribute, and the conversion to canonical values."""
 
     name: str
     dtype: Any
@@ -80,13 +80,13 @@ def _annotation(point: Member, canonical: CanonicalQuantity) -> Any:
         return Annotated[int, msgspec.Meta(ge=int(max(low, -MAX_INTEGER)), le=int(min(high, MAX_INTEGER)))]
     if point.type is MemberType.BOOLEAN:
         return bool
-    if canonical.barring and point.values:
+    if canonical.excluding and point.values:
         return Literal[tuple(point.values)]
     return str
 
 
 def _read(payload: bytes) -> object:
-    """A document as plain values. Raises Refused: malformed."""
+    """A document as plain values. Raises MessageRefused: malformed."""
     try:
         found: object = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -98,7 +98,7 @@ def _read(payload: bytes) -> object:
 
 
 def _integral(value: object) -> object:
-    """A whole number that was written with a decimal point is a whole number in JSON."""
+    """Convert a whole number written with a decimal point to an integer."""
     if isinstance(value, float) and abs(value) <= MAX_INTEGER and value.is_integer():
         return int(value)
     return value
@@ -164,11 +164,11 @@ class Decoder:
         return {raw: canonical.members[name] for raw, name in point.values.items()}
 
     def decode(self, payload: bytes, device: str) -> Any:
-        """One message of `device` as a struct. Raises Refused: malformed | schema | identity."""
+        """One message of `device` as a struct. Raises MessageRefused: malformed | schema | identity."""
         return self.reread(payload, device)[0]
 
     def reread(self, payload: bytes, device: str) -> tuple[Any, Unclear]:
-        """One message of `device` as a struct, and what of its safety it says without being understood. Raises Refused
+        """One message of `device` as a struct, and its safety members that were not understood. Raises MessageRefused
         like `decode`."""
         unclear = CLEAR
         try:
@@ -194,7 +194,7 @@ class Decoder:
                     raise MessageRefused("schema") from None
                 values[name] = self._default(point, canonical)
                 self.implausible += value is not None
-                if value is not None or (canonical.barring and point.key in raw):
+                if value is not None or (canonical.excluding and point.key in raw):
                     unclear |= canonical.unclear
         return self._struct(**values), unclear
 
@@ -213,10 +213,10 @@ class Decoder:
 
     def to_columns(self, rows: Sequence[Any]) -> Columns:
         """Rows as canonical columns: scaled, signs canonical, enumerations as numbers, unknown as NaN or sentinel."""
-        told = dict(zip(self._fields, zip(*map(astuple, rows), strict=True), strict=True)) if rows else {}
+        by_field = dict(zip(self._fields, zip(*map(astuple, rows), strict=True), strict=True)) if rows else {}
         out: Columns = {}
         for column in self.columns:
-            values: Any = told.get(column.name)
+            values: Any = by_field.get(column.name)
             if values is None or (values[0] is None and values.count(None) == len(values)):
                 # A point that the product does not have: no need to convert every None.
                 out[column.name] = np.full(len(rows), column.unknown, dtype=column.dtype)
@@ -232,7 +232,7 @@ class Decoder:
 
 
 class Route:
-    """Topic <-> device id for one `{device}` topic: the only place where a topic is built or taken apart."""
+    """Topic <-> device id for one `{device}` topic: the only place where a topic is built or parsed."""
 
     def __init__(self, pattern: str) -> None:
         self.prefix, self.suffix = pattern.split("{device}")
@@ -288,7 +288,7 @@ class Encoder:
 
 
 def _picker(arguments: tuple[str, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Takes the values a form wants, in its order, out of (setpoint_w, lease_s, reserve_pct)."""
+    """Returns a function that picks a form's values, in its order, from (setpoint_w, lease_s, reserve_pct)."""
     places = [("setpoint_w", "lease_s", "reserve_pct").index(name) for name in arguments]
     if len(places) > 1:
         return itemgetter(*places)

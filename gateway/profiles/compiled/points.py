@@ -1,4 +1,4 @@
-"""Raw <-> value of one point: registers or JSON scalars on one side, plain numbers and texts on the other.
+"""Converts raw values of a point (registers, JSON scalars) to plain numbers and texts, and back.
 
 A raw value is a tuple of 16-bit words (registers), a JSON scalar, or one of the markers below. A value is a float,
 a text, a bool, or None = unknown. Numbers that are not finite are unknown; nothing is clamped on the way in. On the way
@@ -35,8 +35,8 @@ _UNIMPLEMENTED = {
 
 
 class Marker(Enum):
-    """Raw facts that are no value: `NULL` JSON null, `MISSING` no such member, `EMPTY` a payload of no bytes, `GARBLED`
-    something else where a value belongs: an object, an array, a payload nobody can read."""
+    """Raw facts without a value: `NULL` JSON null, `MISSING` no such member, `EMPTY` a payload of no bytes, `GARBLED`
+    something else in place of a value: an object, an array, an unreadable payload."""
 
     NULL = "null"
     MISSING = "missing"
@@ -49,7 +49,7 @@ Raw = Words | str | int | float | bool | Marker
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What came last for a point is nothing that anybody can read; `last` is what it said before."""
+    """The newest raw value of a point is unreadable; `last` is the one before it."""
 
     last: Raw
 
@@ -58,12 +58,12 @@ Read = Raw | Unreadable
 
 
 class Unwritable(GatewayError):
-    """A value cannot be written to a point as the product wants it; `reason` names point and cause."""
+    """A value cannot be written to a point; the text names point and cause."""
 
 
 @dataclass(slots=True)
 class DecodeCounts:
-    """What was made unknown, and why."""
+    """Counts of values made unknown, by cause."""
 
     sentinel: int = 0
     implausible: int = 0
@@ -71,14 +71,14 @@ class DecodeCounts:
 
     @property
     def not_understood(self) -> int:
-        """Values that were there and were none; a sentinel is a value that says there is none."""
+        """Values that were present and invalid; a sentinel is a valid way to say that there is none."""
         return self.implausible + self.malformed
 
 
 class Values(dict[str, Value]):
-    """What was read of one device, by point. `unclear`: points whose newest raw value was none that they may have (the
-    value is unknown, or the one before it where nobody can read what came); `null`: points that were null, where the
-    profile does not say what null means."""
+    """Values read of one device, by point. `unclear`: points whose newest raw value was invalid (the value is unknown,
+    or the one before it where the newest is unreadable); `null`: points that were null, where the profile does not say
+    what null means."""
 
     __slots__ = ("null", "unclear")
 
@@ -93,7 +93,7 @@ class Values(dict[str, Value]):
         self.null.clear()
 
     def note(self, name: str, *, unclear: bool, null: bool) -> None:
-        """How the newest raw value of a point was."""
+        """Note whether the newest raw value of a point was unclear or null."""
         for names, is_so in ((self.unclear, unclear), (self.null, null)):
             if is_so:
                 names.add(name)
@@ -111,10 +111,10 @@ class PointCodec:
         self._format = _FORMATS.get(point.type, "")
         known = _UNIMPLEMENTED.get(point.type, ()) if unimplemented else ()
         counter = (0,) if point.type in (PointType.ACC32, PointType.ACC64) else ()
-        # In registers a sentinel is its bits, however its sign is written.
+        # In registers a sentinel is compared by its bits, whatever its sign in the profile.
         bits = 16 * REGISTERS.get(point.type, 0)
-        told = (s + (1 << bits) if s < 0 and bits else s for s in point.sentinels)
-        self._sentinels = frozenset((*told, *known, *counter))
+        sentinels = (s + (1 << bits) if s < 0 and bits else s for s in point.sentinels)
+        self._sentinels = frozenset((*sentinels, *known, *counter))
         self.flip = -1.0 if point.sign in FLIPPED else 1.0
 
     def decode(self, raw: Read | None, values: Mapping[str, Value], counts: DecodeCounts) -> Value:
@@ -194,7 +194,7 @@ class PointCodec:
         return float(10.0 ** int(exponent))
 
     def encode(self, value: Value, values: Mapping[str, Value]) -> Raw:
-        """`value` as the product wants it; a signed power comes with + = discharge (grid: import) and leaves with the
+        """Encode `value` for the product; a signed power comes with + = discharge (grid: import) and leaves with the
         product's sign. Raises Unwritable."""
         point = self.point
         if value is None or (value is False and point.null == "off"):
@@ -248,7 +248,7 @@ def _ascii(data: bytes) -> str:
 
 
 def _whole(raw: float, zero: float) -> int:
-    """Towards `zero`, the raw value of 0; what binary fractions make of a whole number counts as that number."""
+    """Round towards `zero`, the raw value of 0; a number within rounding error of a whole one counts as whole."""
     nearest = round(raw)
     if abs(raw - nearest) <= _blur(raw, zero):
         return nearest
@@ -256,7 +256,7 @@ def _whole(raw: float, zero: float) -> int:
 
 
 def _blur(raw: float, zero: float) -> float:
-    """How far off `raw` may be by the arithmetic that led to it."""
+    """Rounding error that `raw` may carry."""
     return 1e-9 + 1e-14 * max(abs(raw), abs(zero))
 
 
@@ -271,8 +271,8 @@ def _not_beyond(data: bytes, raw: float, zero: float) -> bytes:
 def decode_all(
     codecs: Sequence[PointCodec], raws: Mapping[str, Read], values: dict[str, Value], counts: DecodeCounts
 ) -> None:
-    """Decode what was read into `values`; `codecs` come with scale factors first. A value whose scale factor was not
-    read with it is unknown: the factor known from before may be that of another value."""
+    """Decode raw values into `values`; `codecs` are in order, scale factors first. A value whose scale factor was not
+    read with it is unknown: the earlier factor may belong to another value."""
     for codec in codecs:
         if codec.name not in raws:
             continue

@@ -1,4 +1,4 @@
-"""What values mean: points become canonical readings. Unknown stays unknown; one unknown term makes a sum unknown."""
+"""Turns point values into canonical readings. Unknown stays unknown; one unknown term makes a sum unknown."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -31,7 +31,8 @@ def holds(match: Match, values: Mapping[str, Value]) -> bool | None:
 
 
 def mismatch(match: Match, values: Mapping[str, Value], *, excluded: bool = False) -> str:
-    """What a point says that `match` does not take, and what was expected, as text. `excluded`: anything else was."""
+    """The value of a point that fails `match`, and the expected one, as text. `excluded`: anything else was
+    expected."""
     value = values.get(match.point)
     said = f"{match.point} is unknown" if value is None else f"{match.point} is {_text(value)}"
     return f"{said}, expected {'anything but ' if excluded else ''}{_expected(match)}"
@@ -56,7 +57,7 @@ def _text(value: str | float | bool) -> str:
 
 
 def _has_bits(match: Match, value: Value) -> bool | None:
-    """Whether the bits are set; None where the number has no bits, or is too large to have kept its low ones."""
+    """Whether the bits are set; None where the number is not whole, or too large to have kept its low bits."""
     if not isinstance(value, float):
         return False
     if not value.is_integer() or abs(value) > EXACT_MAX:
@@ -99,9 +100,9 @@ def compile_reading(name: str, reading: Reading) -> Get:
 
 
 def compile_doubt(name: str, reading: Reading) -> Doubt | None:
-    """A function that says whether the reading rests on what was read and not understood: a value that its point may
-    not have, null where a word belongs, an enumeration without a match, a number out of its range. `None` for readings
-    that are safe where they are unknown."""
+    """A function that says whether the reading rests on values that were read and not understood: a value invalid for
+    its point, null in place of a word, an enumeration without a match, a number out of range. `None` for readings that
+    are safe while unknown."""
     canonical = READINGS[name]
     if not canonical.unclear:
         return None
@@ -120,7 +121,7 @@ def compile_doubt(name: str, reading: Reading) -> Doubt | None:
 
 
 def _doubtful(match: Match, values: Values) -> bool:
-    """Whether a match cannot be judged though its point said something."""
+    """Whether a match is undecided although its point has a value."""
     if match.point in values.unclear or match.point in values.null:
         return True
     return values.get(match.point) is not None and holds(match, values) is None

@@ -1,7 +1,7 @@
-"""Commands as ordered writes: a sequence of a profile, with the quantities of one command, becomes requests and waits.
+"""Turns a sequence of a profile and the quantities of one command into requests and waits.
 
-Everything is encoded before the first request goes out, so that a value that cannot be written stops the whole
-sequence, never half of it.
+Everything is encoded before the first request goes out, so that an unwritable value stops the whole sequence, never
+half of it.
 """
 
 import math
@@ -14,8 +14,8 @@ from gateway.profiles.language.control import Step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantities:
-    """What a command carries: powers in W (+ = discharge and out; `grid_target_w` + = import). `renews`: the lease is a
-    new one, rounded up to the timer's unit; else it is what is left of one, rounded down."""
+    """Values of a command: powers in W (+ = discharge and out; `grid_target_w` + = import). `renews`: `lease_s` is
+    a new lease, rounded up to the timer's unit; else the time left of one, rounded down."""
 
     setpoint_w: float = 0.0
     lease_s: float = 0.0
@@ -28,8 +28,8 @@ class Quantities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointWrite:
-    """One point of a request: `raw` goes out, `value` is what a read should then show, in the product's sign. `factor`:
-    10^scale factor that `raw` was made by."""
+    """One point of a request: `raw` goes out, `value` is the value that a read should then show, in the product's sign.
+    `factor`: 10^scale factor used for `raw`."""
 
     point: str
     raw: Raw
@@ -39,8 +39,8 @@ class PointWrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Writes that go out as one request. `expires_s`: how long a link that stores messages may keep it before it is
-    thrown away; None = as long as the link decides."""
+    """Writes that go out as one request. `expires_s`: how long a link that stores messages may keep it before
+    discarding it; None = as the link decides."""
 
     writes: tuple[PointWrite, ...]
     expires_s: float | None = None
@@ -57,7 +57,7 @@ Action = Request | Wait
 
 
 class LeaseOver(Unwritable):
-    """What is left of a lease is less than the product's timer can be given."""
+    """The time left of a lease is shorter than the product's timer can express."""
 
 
 def actions(
@@ -68,8 +68,8 @@ def actions(
     values: Mapping[str, Value],
     saved: Mapping[str, Value],
 ) -> list[Action]:
-    """What to do for `steps`. `values` are the newest known of the device, `saved` those from before we touched it.
-    Raises Unwritable: nothing has been sent then."""
+    """The requests and waits of `steps`. `values` are the newest known of the device, `saved` those from before our
+    first write. Raises Unwritable; nothing has been sent then."""
     out: list[Action] = []
     for step in steps:
         if step.wait_s is not None:
@@ -81,7 +81,7 @@ def actions(
             raise Unwritable(
                 f"{', '.join(step.touched())}: only some of them could be written, and they belong together"
             )
-        # What goes out as one request goes out whole, so it is left out whole only.
+        # One request is sent whole or left out whole.
         known = (part.if_changed and shows(codecs[w.point], values, w) for part, w in zip(parts, writes, strict=False))
         if writes and not all(known):
             out.append(Request(writes=tuple(writes)))
@@ -123,13 +123,13 @@ def _written(codec: PointCodec, value: Value, raw: Raw, values: Mapping[str, Val
     factor = codec.factor(values)
     if factor is None or codec.point.scale_factor is None:
         return PointWrite(point=codec.name, raw=raw, value=value)
-    # The factor cuts what was asked for: the words are what a read by another factor is compared with.
+    # The factor rounds the value: a read under another factor is compared with the value of the words.
     return PointWrite(point=codec.name, raw=raw, value=codec.decode(raw, values, DecodeCounts()), factor=factor)
 
 
 def shows(codec: PointCodec, values: Mapping[str, Value], write: PointWrite) -> bool:
-    """Whether the point is known to hold what was written. By another scale factor the same number has other words,
-    rounded to the step of the coarser one, and the same words are another number."""
+    """Whether the point is known to hold the written value. Under another scale factor the same number has other words,
+    rounded to the step of the coarser factor, and the same words are another number."""
     value, factor = values.get(codec.name), codec.factor(values)
     if value is None or factor is None:
         return False
@@ -148,7 +148,7 @@ def _plain(value: str | float | bool | None) -> Value:
 
 
 def _wire(codec: PointCodec, value: Value) -> Value:
-    """Constants and saved values are in the product's own sign; the codec flips what it is given."""
+    """Constants and saved values are in the product's own sign; the codec flips its input."""
     return value * codec.flip if isinstance(value, float) else value
 
 

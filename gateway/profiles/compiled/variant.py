@@ -1,6 +1,6 @@
-"""A product with values at addresses, compiled: what to poll, what it means, what to write.
+"""Compiles a product with values at addresses: what to poll, what values mean, what to write.
 
-One variant per firmware variant: the profile itself and each overlay laid over it.
+A product has one variant per firmware variant: the profile itself, and the profile under each overlay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +26,8 @@ GROUPS: tuple[Group, ...] = ("live", "energy", "slow", "once")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanonicalReading:
-    """One reading of a device in canonical words; NaN = unknown, enumerations as numbers. `reserve_again`: its reserve
-    was not read for it, it is the one read before. `unclear`: what it says of its safety and is not understood."""
+    """One reading of a device in canonical quantities; NaN = unknown, enumerations as numbers. `reserve_again`: its
+    reserve repeats an earlier read. `unclear`: safety members that were not understood."""
 
     quantities: dict[str, float]
     reserve_again: bool = False
@@ -77,21 +77,21 @@ class ProductVariant:
         self.counts = DecodeCounts()
 
     @property
-    def steers(self) -> bool:
+    def takes_setpoints(self) -> bool:
         """Whether the product takes setpoints."""
         return self.control is not None and bool(self.control.discharge)
 
     @property
     def counter_step_wh(self) -> float | None:
-        """How finely the coarsest of the energy counters counts, by the scale of its register; None = it does not
-        tell (a scale factor of the device's own, a number in JSON)."""
+        """Step of the coarsest energy counter in Wh, by the scale of its register; None = unknown (a scale factor of
+        the device's own, a number in JSON)."""
         whole = [(p, times) for p, times in self._counter_points if p.register_count and p.scale_factor is None]
         whole = [(p, times) for p, times in whole if not p.type.value.startswith("f")]
         return max((abs(p.scale * times) for p, times in whole), default=None)
 
     @property
     def experimental(self) -> bool:
-        """Whether control rests on facts nobody has verified or documented."""
+        """Whether control rests on facts that are neither verified nor documented."""
         if self.control is None:
             return False
         touched = set(
@@ -108,19 +108,19 @@ class ProductVariant:
         return tuple(chain.from_iterable(self.groups.values()))
 
     @property
-    def telling(self) -> tuple[str, ...]:
-        """What is read to find out what a device is: points polled once, and what identity and overlays ask for."""
+    def identifying(self) -> tuple[str, ...]:
+        """Points read to identify a device: those polled once, and those that identity and overlays test."""
         identity = self.document.identity
         rules = (*identity.rules, *identity.excludes) if identity is not None else ()
         asked = [rule.point for rule in (*rules, *chain.from_iterable(o.when for o in self.document.overlays))]
         return tuple(dict.fromkeys((*self.groups["once"], *(name for name in asked if name in self.points))))
 
     def decode(self, raws: Mapping[str, Read], values: dict[str, Value]) -> None:
-        """Fold what was read into `values`."""
+        """Decode raw values into `values`."""
         decode_all(self._order, raws, values, self.counts)
 
     def canonical(self, values: Mapping[str, Value]) -> CanonicalReading:
-        """What the values mean. Only `Values` know what of them was not understood."""
+        """The canonical reading of the values. Only `Values` record what was not understood."""
         quantities = {name: get(values) for name, get in self.readings.items()}
         unclear = CLEAR
         if isinstance(values, Values):
@@ -130,8 +130,8 @@ class ProductVariant:
         return CanonicalReading(quantities=quantities, unclear=unclear)
 
     def not_this_product(self, values: Mapping[str, Value]) -> list[str]:
-        """Identity rules that do not hold, and products excluded that it is or may be, as text; empty = it is what the
-        profile says."""
+        """Identity rules that do not hold, and excluded products that the device is or may be, as text; empty = it is
+        the product of the profile."""
         identity = self.document.identity
         invariant(identity is not None, "a product with points has an identity")
         if identity is None:
@@ -142,13 +142,13 @@ class ProductVariant:
         return [mismatch(rule, values) for rule in identity.rules if not holds(rule, values)] + others
 
     def unmet(self, values: Mapping[str, Value]) -> list[str]:
-        """What control needs and the device does not give."""
+        """Needs of control that the device does not meet, as text."""
         needs = self.control.needs if self.control is not None else ()
         return [mismatch(need, values) for need in needs if not holds(need, values)]
 
     def sequence(self, op: CommandOp, setpoint_w: float) -> tuple[Step, ...]:
-        """The steps of an operation, empty if the product has none. What is below the product's smallest setpoint, or
-        less than a step, is a hold."""
+        """The steps of an operation, empty if the product has none. A setpoint below the product's smallest one, or
+        below one step, is a hold."""
         control = self.control
         if control is None:
             return ()
@@ -167,7 +167,7 @@ class ProductVariant:
         control = self.control
         if control is None:
             return 0.0
-        # A little is added because binary fractions make less than a step of a whole one.
+        # A little is added because binary fractions can fall just below a whole step.
         magnitude_w = (abs(setpoint_w) / control.step_w + 1e-9) // 1 * control.step_w
         if magnitude_w < control.setpoint_w_min:
             return 0.0
@@ -193,7 +193,7 @@ class PointProduct:
         self._overlays = [(overlay.when, ProductVariant(document, overlay)) for overlay in document.overlays]
 
     @property
-    def programs(self) -> list[ProductVariant]:
+    def variants(self) -> list[ProductVariant]:
         return [self.base, *(variant for _, variant in self._overlays)]
 
     def variant(self, values: Mapping[str, Value]) -> ProductVariant:

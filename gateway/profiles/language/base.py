@@ -1,4 +1,4 @@
-"""Words that every part of the device language uses."""
+"""Types that every part of the device language uses."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,7 +12,7 @@ Source = Annotated[str, StringConstraints(min_length=3, max_length=300)]
 
 
 class StrictModel(BaseModel):
-    """Unknown keys are faults, and so is a number that is none."""
+    """Unknown keys are faults, and so are numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
 

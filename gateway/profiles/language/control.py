@@ -1,4 +1,4 @@
-"""Control: ordered writes for each command, what they need, what they touch, what happens when nobody comes back."""
+"""Control: ordered writes for each command, their needs, and the watchdog that ends control."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ class Step(StrictModel):
     `write` a point: `value` (a constant), `null` (JSON null), or `from` a quantity of the command: `setpoint_w` (+ =
     discharge; the point's `sign` makes it the product's), `magnitude_w`, `grid_target_w` (the grid power, + = import,
     that gives the wanted battery power), `inverter_target_w` (+ = out: the setpoint plus the PV behind the same
-    inverter), `lease` (in the point's `unit`, s or min, rounded up; what is left of it, rounded down, in what is
+    inverter), `lease` (in the point's `unit`, s or min, rounded up; the time left, rounded down, in writes
     repeated until the next command), `reserve_pct`, `count` (grows by one per heartbeat). `percent_of`: as percent of
     the value of that point. `times` multiplies. `if_changed`: left out when the point is known to hold the value.
     `together`: one request, consecutive registers or members of one body. `restore`: the value saved before the first
@@ -68,18 +68,17 @@ class Heartbeat(StrictModel):
 
 
 class Control(StrictModel):
-    """How the product is steered.
+    """How the product is controlled.
 
     `domain`: where the setpoint acts. grid_connection = the meter, inverter_ac = behind PV: there the gateway closes
     the loop, and every `follow_s` the target is worked out anew from load and PV, which does not renew the lease.
     `needs`: what must hold before any write. `saves`: settings read and made durable before the first write of a
     control episode. `begin` once per episode, then `discharge`, `charge`, `hold` or `block` (no discharge, charging
-    left to the product's own mode); each is repeated whole as refresh. `release` hands back (`stop_only`: by writing no
-    more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
-    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before what was written
-    is read back or looked at: shorter than `follow_s`, else it would be written anew before anybody had looked. (How
-    long the battery's power takes is in `facts`.)
-    """
+    left to the product's own mode); each is repeated whole as refresh. `release` ends control (`stop_only`: by writing
+    no more). `reserve` sets the backup reserve. `step_w`: setpoints are cut to whole steps towards 0; below
+    `setpoint_w_min` it is a hold. `apart`: points that must never share a request. `settle_s` before a write is read
+    back: shorter than `follow_s`, else it would be written anew before it was read. (How long the battery's power takes
+    is in `facts`.)"""
 
     domain: Literal["battery_ac", "battery_dc", "inverter_ac", "grid_connection"]
     needs: tuple[Match, ...] = ()
@@ -130,7 +129,7 @@ class Control(StrictModel):
 
 
 class Watchdog(StrictModel):
-    """What ends control when nobody refreshes it, and what the device falls back to.
+    """What ends control when it is not refreshed, and what the device falls back to.
 
     `in_command`: each command carries its lease. `device_timer`: `point` holds the time-out (0 means `zero_means`;
     `sticky` = what anybody wrote last stays, so it is written before every use). `countdown`: `point` counts down and
@@ -138,7 +137,7 @@ class Watchdog(StrictModel):
     device may go unattended, and the gateway's release plan ends control.
     `lease_s` is the longest lease the gateway gives; it refreshes before half of it. `reverts_within_s`: the longest
     the device may take after its last refresh, its timer's inexactness included; counted from the end of the lease
-    where what is repeated within it starts a time anew that the gateway cannot set.
+    where writes repeated within it restart a time that the gateway cannot set.
     """
 
     kind: Literal["in_command", "device_timer", "countdown", "implicit", "none"]

@@ -1,7 +1,7 @@
 """The message language: products whose firmware sends whole readings as JSON messages and takes JSON commands.
 
 A message is a JSON object on a topic; its points map the product's keys to canonical names. Canonical units and
-signs are those of `domain/model`: battery power + = discharge, grid power + = import, percent of usable capacity.
+signs are those of `domain.types`: battery power + = discharge, grid power + = import, percent of usable capacity.
 """
 
 from enum import StrEnum

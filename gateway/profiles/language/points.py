@@ -1,4 +1,4 @@
-"""Points: what is on the wire and where. Readings: what it means in canonical words.
+"""Points: what is on the wire and where. Readings: what it means in canonical quantities.
 
 `value = raw * scale * 10^scale_factor + offset`, then the sign of a written power is made the product's. A raw value
 that is a sentinel, or a value outside `range`, is unknown; nothing is clamped.
@@ -203,10 +203,9 @@ class Reading(StrictModel):
     """One canonical quantity, made of points: one `point`, a `sum`, `cases` for an enumeration, or for faults and
     flags `any` of these matches (of faults the first is bit 0).
 
-    `negative_when`: the point is a magnitude, and this tells the negative direction (before `sign`). `at_least`: what
-    lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point of a
-    power. `range` is plausible canonical values; outside is unknown.
-    """
+    `negative_when`: the point is a magnitude, and this match means the negative direction (before `sign`). `at_least`:
+    what lies below is this much (a PV inverter's own use is no production). `measured_at` names the measurement point
+    of a power. `range` is plausible canonical values; outside is unknown."""
 
     point: Name | None = None
     sum: tuple[Term, ...] = ()
@@ -239,7 +238,7 @@ class Reading(StrictModel):
 
 class Identity(StrictModel):
     """What a device says it is. All `rules` must hold at every connect, and none of `excludes`: products that answer
-    like this one and mean something else. Else it is asked again now and then, never believed and never written."""
+    like this one and mean something else. Else it is identified again now and then, and never used or written."""
 
     serial: Name | None = None
     product: Name | None = None

@@ -33,8 +33,8 @@ class Facts(StrictModel):
     much longer its power may take to stand at the setpoint, 0 W passed through and ramps included; efficiencies are
     one-way, AC side. `soc_uncertainty_pct`: the most the SoC may be wrong by; with `drift_pct_per_cycle` it is less
     after a full charge and grows from there. `soc_min_pct`: below it the product refuses to discharge, `soc_max_pct`:
-    it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents. `counter_step_wh`: how
-    finely the energy counters count, where the scale of their registers does not tell."""
+    it is not charged beyond. `cycles_per_day_max`: what the warranty allows, full equivalents. `counter_step_wh`: step
+    of the energy counters, where the scale of their registers does not say it."""
 
     model_config = ConfigDict(json_schema_extra=_either_name)
 
@@ -52,7 +52,7 @@ class Facts(StrictModel):
 
 
 class Polling(StrictModel):
-    """Periods of the poll groups, s. `energy` samples go to settlement, `slow` points are read now and then."""
+    """Periods of the poll groups, s. `energy` samples make intervals, `slow` points are read rarely."""
 
     live_s: Annotated[float, Field(ge=0.5, le=600)] = 5.0
     energy_s: Annotated[float, Field(ge=1, le=900)] = 30.0

@@ -1,4 +1,4 @@
-"""The canonical quantities: name, column type, unit. What messages and readings of a profile may map to."""
+"""The canonical quantities: name, column type, unit. Messages and readings of a profile map to these."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from gateway.domain.types import CLEAR, NEVER_MS, Grid, Mode, Unclear
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanonicalQuantity:
     """A column: `dtype`, the value that means unknown, and for enumerations the member names. A `flag` is 1 or 0, a
-    `word` a field of 64 bits. `unclear`: a device that says this and is not understood is not steered by what is left;
+    `word` a field of 64 bits. `unclear`: the bit of a quantity that stops control where it was sent and not understood;
     nothing (0) where unknown is safe by itself."""
 
     dtype: DTypeLike
@@ -26,9 +26,9 @@ class CanonicalQuantity:
     unclear: Unclear = CLEAR
 
     @property
-    def barring(self) -> bool:
-        """Whether it is a word about safety, for which null says as little as anything else that is not understood. A
-        number that is null is unknown."""
+    def excluding(self) -> bool:
+        """Whether it is a word about safety: then null is not understood either and excludes the device. A number that
+        is null is unknown."""
         return bool(self.unclear) and self.dtype is not np.float64
 
 
@@ -97,7 +97,7 @@ ACK: dict[str, CanonicalQuantity] = {
 }
 CATALOGUE: dict[str, dict[str, CanonicalQuantity]] = {"live": LIVE, "energy": ENERGY, "status": STATUS, "ack": ACK}
 
-# What a product with values at addresses may read: live state, and lifetime counters for settlement.
+# What a product with values at addresses may read: live state, and lifetime counters for intervals.
 COUNTERS = ("charge_counter_wh", "discharge_counter_wh")
 READINGS: dict[str, CanonicalQuantity] = {
     **{name: canonical for name, canonical in LIVE.items() if name not in ("device_t_ms", "cmd")},

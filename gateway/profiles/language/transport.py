@@ -31,12 +31,12 @@ class SunSpec(StrictModel):
 
 
 class ModbusSection(StrictModel):
-    """Modbus TCP. `units`: unit ids by name (`main` is the default of every point); a device's enrollment may override
-    them. Reads are merged up to `registers_max` over gaps of at most `gap_max` registers and never across a register
-    in `split_at`; `forbidden` ranges (first, last) are never touched. `spacing_s` between requests, `rest_s` after a
-    connect, `idle_s_max` the longest silence the device keeps the connection through.
-    `write_answer` malformed: the device confirms writes with bytes that are not what the protocol says (the function
-    alone is believed). `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`)."""
+    """Modbus TCP. `units`: unit ids by name (`main` is the default of every point); a device's registration may
+    override them. Reads are merged up to `registers_max` over gaps of at most `gap_max` registers and never across a
+    register in `split_at`; `forbidden` ranges (first, last) are never touched. `spacing_s` between requests, `rest_s`
+    after a connect, `idle_s_max` the longest silence the device keeps the connection through. `write_answer` malformed:
+    the device confirms writes with bytes that are not what the protocol says (the function alone is believed).
+    `busy_codes` are exceptions that mean "try later" (`busy_retries` times after `busy_wait_s`)."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     units: dict[Name, UnitId]
@@ -67,7 +67,7 @@ class ModbusSection(StrictModel):
 
 
 class Auth(StrictModel):
-    """How requests prove who we are; the secret itself belongs to the device's enrollment, by reference.
+    """How requests prove who we are; the secret itself is registered with the device, by reference.
 
     `header`: the secret as header `name`. `basic`, `digest`: user name and secret. `login`: POST the `fields` (their
     values: constants, or `$username` / `$secret`) to `path`; the token at `token` is sent as a bearer and the cookies
@@ -93,7 +93,7 @@ class Auth(StrictModel):
 
 
 class HttpSection(StrictModel):
-    """HTTP with JSON. `tls` none | verify | unverified (a self-signed certificate on the home network; enrollment may
+    """HTTP with JSON. `tls` none | verify | unverified (a self-signed certificate on the home network; registration may
     pin its fingerprint). At most `concurrency` requests at once per host and `spacing_s` between them. After `breaker`
     failures in a row the host is left alone for `breaker_s`; a 429 without Retry-After for `cool_down_s`.
     `account`: hosts that share a maker's cloud quota of `account_per_min` requests; commands come first."""
@@ -112,8 +112,8 @@ class HttpSection(StrictModel):
 
 
 class MqttKeepalive(StrictModel):
-    """What must be published so that the device goes on publishing: `first` (payload after a connect) and `payload`,
-    every `every_s`."""
+    """What the gateway publishes so that the device goes on publishing: `first` (payload after a connect) and
+    `payload`, every `every_s`."""
 
     topic: TopicPattern
     every_s: Annotated[float, Field(gt=0, le=3600)]
@@ -123,7 +123,7 @@ class MqttKeepalive(StrictModel):
 
 class MqttSection(StrictModel):
     """Values on MQTT topics. `broker` device = the device has its own broker, fleet = the device is a client of ours.
-    `variables` are topic levels, as `{name}`, that enrollment gives per device. `quiet_s`: silence after which the
+    `variables` are topic levels, as `{name}`, registered per device. `quiet_s`: silence after which the
     device counts as lost."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 1883

@@ -167,7 +167,7 @@ class DeviceAuthority:
         """Devices of which it is not known that they keep the owner's reserve by themselves: after a lease nothing of
         ours would."""
         kept = self._fleet.live.reserve_pct[:n] >= self._fleet.nameplate.owner_reserve_pct[:n] - reserve.STEP_PCT
-        result: Bools = ~kept & self._fleet.nameplate.enrolled[:n]
+        result: Bools = ~kept & self._fleet.nameplate.registered[:n]
         return result
 
     def reserves_due(self, taking: Bools) -> Bools:

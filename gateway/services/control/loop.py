@@ -219,7 +219,7 @@ class ControlLoop:
             events, claims, self._courses, snapshot, allowed, follows, power, now, dt_s, self._params(),
             stalled=self._writer.reach < REACH_MIN,
         )  # fmt: skip
-        self._courses, self._progress = tracked.courses, tracked.progress
+        self._courses, self._progress = tracked.tracking, tracked.progress
         seen = _Seen(
             now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, power=power,
             left=self._left(events, snapshot, now), tracked=tracked,
@@ -264,7 +264,7 @@ class ControlLoop:
     def _exclude(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
         """Write down who is kept out, and what the programs of each device ask of limits."""
         control = snapshot.control
-        chosen = self._dispatcher.holds.bars(self._fleet, now)
+        chosen = self._dispatcher.holds.bits(self._fleet, now)
         chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)
         # one home is held at once; a whole group that is held in one breath is no step either
         stopping = (
@@ -330,7 +330,7 @@ class ControlLoop:
             self._attributed = attributed_w(running, claims, measured_w, net_w, wanted_w)
             sight = Sight(
                 snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.tracked.asked_w,
-                wanted_w=seen.tracked.wanted_w, silent=self.quarantine.silent,
+                wanted_w=seen.tracked.wanted_w, unresponsive=self.quarantine.silent,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
             self.records.observe(running, claims, groups, seen.left, sight, now)

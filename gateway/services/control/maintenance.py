@@ -120,7 +120,7 @@ class Maintenance:
 
     def _may_charge(self, snapshot: Snapshot) -> Bools:
         plate = snapshot.nameplate
-        may: Bools = plate.enrolled & plate.steerable & plate.grid_charge_allowed & plate.fuse_protected
+        may: Bools = plate.registered & plate.steerable & plate.grid_charge_allowed & plate.fuse_protected
         may &= snapshot.control.exclusions == 0
         return may
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive, unresponsive_for_s
+from gateway.domain.control.compliance import Conduct, ResponseParams, responsive, unresponsive_for_s, update_conduct
 from gateway.domain.control.quarantine import LossParams, lost_products, wrong_products, wrong_way
 from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
@@ -61,12 +61,12 @@ class QuarantineWatch:
         either."""
         for name in names:
             self.quarantined.pop(name, None)
-            self._conduct.acquit(self._slots(name))
+            self._conduct.clear(self._slots(name))
         self._version = -1
 
     def _slots(self, name: str) -> NDArray[np.intp]:
         """Slots that `name`, of a device or behind `product:` of a profile, stands for and that have been looked at."""
-        fleet, n = self._fleet, len(self._conduct.taken)
+        fleet, n = self._fleet, len(self._conduct.controlled)
         if name.startswith(PRODUCT):
             number = fleet.profiles.index(name.removeprefix(PRODUCT))
             return np.flatnonzero(fleet.nameplate.profile[: min(n, fleet.n)] == number)
@@ -97,9 +97,9 @@ class QuarantineWatch:
 
     def follows(self, snapshot: Snapshot, now: Now) -> Bools:
         """Who does as it is told, or still has time to."""
-        if len(self._conduct.taken) < snapshot.n:
+        if len(self._conduct.controlled) < snapshot.n:
             self._conduct.grow(snapshot.n)
-        keep_up(self._conduct, snapshot, now)
+        update_conduct(self._conduct, snapshot, now)
         return responsive(self._conduct, snapshot, now, ResponseParams())
 
     def observe(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:

@@ -99,7 +99,7 @@ class PolledDevices:
         """Start sessions of new devices, start those anew whose connection has changed, stop those of devices that
         have become another product."""
         plate, n = self._fleet.nameplate, self._fleet.n
-        mine = np.flatnonzero(np.isin(plate.profile[:n], list(self._codecs)) & plate.enrolled[:n]).tolist()
+        mine = np.flatnonzero(np.isin(plate.profile[:n], list(self._codecs)) & plate.registered[:n]).tolist()
         for slot in self._tasks.keys() - set(mine):
             self._stop(slot)
         for slot in mine:

@@ -71,7 +71,7 @@ async def probe(
 
     # The connection is shared, so it lasts through both: some products let nobody in for a while after one has left.
     async with opened(product.base) as base:
-        await read(base, product.base, product.base.telling)
+        await read(base, product.base, product.base.identifying)
         problems = product.base.not_this_product(values)
         variant = product.base if problems else product.variant(values)
         try:

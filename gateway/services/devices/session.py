@@ -191,7 +191,7 @@ class DeviceSession:
         self._broken.clear()
         self.values.clear()
         link = await self._open(self._product.base)
-        found = await link.read(self._product.base.telling)
+        found = await link.read(self._product.base.identifying)
         self._product.base.decode(found, self.values)
         problems = self._product.base.not_this_product(self.values) + self._other_serial()
         if problems:

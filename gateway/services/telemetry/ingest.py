@@ -111,7 +111,7 @@ class Ingest:
                 self.stats.live += len(batch.live.slots)
                 self._fleet.observe_live(batch.live, self._clock.now())
             if batch.unclear is not None:
-                self._fleet.take_unclear(batch.unclear)
+                self._fleet.observe_unclear(batch.unclear)
             if batch.status is not None:
                 self._fleet.live.online[batch.status.slots] = batch.status.online
             if batch.acks is not None:
@@ -268,7 +268,7 @@ class Ingest:
             ("gateway_energy_resets", "Energy counters that began anew.", totals.counter_resets),
             ("gateway_energy_rollovers", "Energy counters that went past their end.", totals.rollovers),
             ("gateway_energy_jumps", "Energies beyond what a battery could move, left out.", totals.jumps),
-            ("gateway_energy_silences", "Silences longer than an interval, by counter.", totals.silent_segments),
+            ("gateway_energy_silences", "Silences longer than an interval, by counter.", totals.counter_gaps),
             ("gateway_energy_spread_wh", "Energy of silences that was shared by time.", totals.spread_wh),
             ("gateway_energy_unattributed_wh", "Energy that no interval has.", totals.unattributed_wh),
             (

@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.config import AgreedConfig
-from gateway.domain.intervals.engine import Engine, Taken
+from gateway.domain.intervals.engine import Engine, Ingested
 from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
@@ -46,7 +46,7 @@ class Recorded:
     """A batch on its way to the disk: durable, and so to be acknowledged, once the spool reports `record`."""
 
     record: int
-    taken: Taken
+    taken: Ingested
 
 
 class Recorder:
@@ -130,7 +130,7 @@ class Recorder:
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
         rated = rated.astype(np.float32).astype(np.float64)
         taken = self.engine.ingest(batch, now, rated)
-        record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.closes), taken.closes)
+        record = self._append(Kind.BATCH, batch_payload(now, batch, rated, taken.records), taken.records)
         return Recorded(record=record, taken=taken)
 
     def agree(self, agreed: AgreedConfig, now: Now) -> int:
@@ -168,9 +168,9 @@ class Recorder:
         """Close what is due by the clock, one slice; returns how many, call again while there are any."""
         if not self.room:
             return 0
-        unsettled = self.engine.unsettled(now)
+        pending = self.engine.pending(now)
         closes = self.engine.close_due(now)
-        if len(closes) or unsettled:
+        if len(closes) or pending:
             self._append(Kind.TIMER, timer_payload(now, closes), closes)
         return len(closes)
 

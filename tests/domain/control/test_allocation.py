@@ -179,7 +179,7 @@ device = st.tuples(st.integers(-1, 4), st.floats(0, 6000), st.floats(1, 1.5), st
 
 
 @given(st.lists(device, min_size=1, max_size=12), st.floats(-60_000, 60_000), st.floats(1, 7200))
-def test_allocate_any_fleet_is_exact_inside_and_blind_to_order(
+def test_allocate_any_fleet_is_exact_inside_and_independent_of_order(
     devices: list[tuple[int, float, float, float, bool]], target_w: float, horizon_s: float
 ) -> None:
     site, cap_w, above, energy_wh, member = map(np.array, zip(*devices, strict=True))

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive, unresponsive_for_s
+from gateway.domain.control.compliance import Conduct, ResponseParams, responsive, unresponsive_for_s, update_conduct
 from gateway.domain.control.quarantine import LossParams, lost_products
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.types import Grid, Now
 from tests.builders.fleets import NOW, fleet_of
 
 
-class Steered:
-    """One device that is told something and looked at every second; it is read every `every_s`."""
+class Controlled:
+    """One device that gets setpoints and is checked every second; it is read every `every_s`."""
 
     def __init__(self, *, every_s: int = 1, **columns: Any) -> None:
         free = {
@@ -33,11 +33,11 @@ class Steered:
         self.observe()
 
     def observe(self) -> None:
-        keep_up(self.conduct, self.snapshot, self.now)
+        update_conduct(self.conduct, self.snapshot, self.now)
         if not responsive(self.conduct, self.snapshot, self.now, ResponseParams())[0]:
             self.unresponsive_s.append((self.now.mono_ms - self.told_mono_ms) // 1000)
 
-    def told(self, setpoint_w: float, *, answers: bool = True) -> "Steered":
+    def commanded(self, setpoint_w: float, *, answers: bool = True) -> "Controlled":
         control = self.snapshot.control
         self.told_mono_ms = self.now.mono_ms
         control.authority[:] = Authority.CONTROLLED
@@ -48,7 +48,7 @@ class Steered:
             control.cmd_applied[:] = control.cmd_sent
         return self
 
-    def does(self, battery_w: float, *, s: int) -> "Steered":
+    def does(self, battery_w: float, *, s: int) -> "Controlled":
         for _ in range(s):
             self.now = Now(utc_ms=self.now.utc_ms + 1_000, mono_ms=self.now.mono_ms + 1_000)
             if (self.now.mono_ms - NOW.mono_ms) // 1000 % self.every_s == 0:
@@ -62,69 +62,72 @@ class Steered:
 
 
 def test_responsive_device_that_follows_is_relied_upon() -> None:
-    assert Steered().told(2_000).does(2_190, s=100).does(1_810, s=100).unresponsive_s == []
+    assert Controlled().commanded(2_000).does(2_190, s=100).does(1_810, s=100).unresponsive_s == []
 
 
-def test_responsive_device_that_does_not_follow_is_deaf_once_it_must_have_settled_f22() -> None:
-    assert Steered().told(2_000).does(1_700, s=38).unresponsive_s == [36, 37, 38]
+def test_responsive_device_that_does_not_follow_is_unresponsive_once_it_must_have_settled_f22() -> None:
+    assert Controlled().commanded(2_000).does(1_700, s=38).unresponsive_s == [36, 37, 38]
 
 
 @pytest.mark.parametrize("settle_s", [0, 30, 120])
 def test_responsive_each_product_has_its_own_time_f22(settle_s: int) -> None:
-    device = Steered(settle_s=settle_s).told(2_000).does(500, s=settle_s + 6)
+    device = Controlled(settle_s=settle_s).commanded(2_000).does(500, s=settle_s + 6)
     assert device.unresponsive_s == [settle_s + 6]
 
 
 def test_responsive_device_that_is_slow_on_a_ramp_is_not_judged_by_setpoints_it_cannot_have_reached() -> None:
-    device = Steered(every_s=5)
+    device = Controlled(every_s=5)
     for step in range(1, 31):
-        device.told(100 * step).does(100 * max(step - 15, 0), s=1)
+        device.commanded(100 * step).does(100 * max(step - 15, 0), s=1)
     for step in range(15, 31):
         device.does(100 * step, s=1)
     assert device.does(3_000, s=60).unresponsive_s == []
 
 
-def test_responsive_corrections_leave_a_slow_device_its_time_and_a_deaf_one_none_f22() -> None:
-    slow, unresponsive = Steered().told(3_000).does(3_000, s=40), Steered().told(3_000).does(3_000, s=40)
+def test_responsive_corrections_leave_a_slow_device_its_time_and_an_unresponsive_one_none_f22() -> None:
+    slow, unresponsive = (
+        Controlled().commanded(3_000).does(3_000, s=40),
+        Controlled().commanded(3_000).does(3_000, s=40),
+    )
     for correction in range(1, 30):
-        slow.told(3_000 + 16 * correction).does(3_000 + 16 * max(correction - 3, 0), s=10)
-        unresponsive.told(3_000 + 16 * correction).does(2_000, s=10)
+        slow.commanded(3_000 + 16 * correction).does(3_000 + 16 * max(correction - 3, 0), s=10)
+        unresponsive.commanded(3_000 + 16 * correction).does(2_000, s=10)
     assert slow.unresponsive_s == []
     assert unresponsive.unresponsive_s
 
 
 def test_responsive_correction_is_over_once_the_device_must_have_settled_f22() -> None:
-    device = Steered().told(3_000).does(3_000, s=40).told(3_400).does(3_000, s=71)
+    device = Controlled().commanded(3_000).does(3_000, s=40).commanded(3_400).does(3_000, s=71)
     assert device.unresponsive_s
     assert min(device.unresponsive_s) >= 35
 
 
 def test_responsive_command_that_is_not_answered_in_time_gives_no_time_to_settle_f22() -> None:
     # written in one tick, known in the next, and 5 s from there on
-    assert Steered().told(2_000, answers=False).does(500, s=8).unresponsive_s == [7, 8]
+    assert Controlled().commanded(2_000, answers=False).does(500, s=8).unresponsive_s == [7, 8]
 
 
 def test_responsive_unanswered_commands_of_a_ramp_count_from_the_first_of_them_f22() -> None:
-    device = Steered()
+    device = Controlled()
     for step in range(1, 11):
-        device.told(500 * step, answers=False).does(0, s=1)
+        device.commanded(500 * step, answers=False).does(0, s=1)
     assert len(device.unresponsive_s) == 4
 
 
 def test_responsive_answers_that_are_late_but_come_leave_the_time_to_settle() -> None:
-    device = Steered()
+    device = Controlled()
     for step in range(1, 31):
-        device.told(100 * step, answers=False).does(0, s=1)
+        device.commanded(100 * step, answers=False).does(0, s=1)
         device.snapshot.control.cmd_applied[:] = max(step - 4, 0)
     assert device.unresponsive_s == []
 
 
 def test_responsive_device_that_shows_our_command_has_answered_it() -> None:
-    device = Steered().told(2_000, answers=False)
+    device = Controlled().commanded(2_000, answers=False)
     device.snapshot.live.cmd[:] = device.snapshot.control.cmd_sent
     assert device.does(500, s=30).unresponsive_s == []
     # an id that was never given out says nothing
-    device.told(-2_000, answers=False)
+    device.commanded(-2_000, answers=False)
     device.snapshot.live.cmd[:] = 1 << 60
     assert device.does(500, s=7).unresponsive_s == [6, 7]
 
@@ -133,7 +136,7 @@ def test_responsive_device_that_shows_our_command_has_answered_it() -> None:
     ("column", "value"), [("authority", Authority.DEVICE), ("idle", True), ("battery_w", np.nan), ("seen_mono_ms", 0)]
 )
 def test_responsive_free_idle_stale_or_unknown_device_is_not_judged(column: str, value: float) -> None:
-    device = Steered().told(3_000).does(0, s=30)
+    device = Controlled().commanded(3_000).does(0, s=30)
     table = device.snapshot.live if column in device.snapshot.live.SPEC else device.snapshot.control
     device.every_s = 10**9
     table.column(column)[:] = value
@@ -141,24 +144,24 @@ def test_responsive_free_idle_stale_or_unknown_device_is_not_judged(column: str,
 
 
 def test_responsive_reading_from_before_the_time_is_over_says_nothing_after_it() -> None:
-    device = Steered().told(3_000).does(0, s=34)
+    device = Controlled().commanded(3_000).does(0, s=34)
     device.every_s = 10**9
     assert device.does(0, s=20).unresponsive_s == []
 
 
 def test_responsive_device_that_did_not_follow_is_not_relied_upon_again_for_having_fallen_silent() -> None:
-    device = Steered().told(3_000).does(0, s=36)
+    device = Controlled().commanded(3_000).does(0, s=36)
     device.every_s = 10**9
     assert device.does(0, s=60).unresponsive_s[-1] == 96
-    # it was told something else since it was read
+    # it got another setpoint since it was read
     before = len(device.unresponsive_s)
-    assert len(device.told(-3_000).does(0, s=60).unresponsive_s) == before
+    assert len(device.commanded(-3_000).does(0, s=60).unresponsive_s) == before
 
 
 # -- unresponsive -----------------------------------------------------------------------------------------------------
 
 
-def test_deaf_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows_f22() -> None:
+def test_unresponsive_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows_f22() -> None:
     conduct = Conduct(2)
     both, one = np.array([False, True]), np.array([True, True])
 

@@ -274,7 +274,7 @@ def test_plan_fault_is_held_once_and_not_taken_again() -> None:
         {"grid": Grid.ISLAND},
         {"online": 0},
         {"authority": Authority.OWNER},
-        {"enrolled": False},
+        {"registered": False},
     ],
 )
 def test_plan_device_that_must_not_be_touched_is_not_written(columns: dict[str, Any]) -> None:
@@ -323,7 +323,7 @@ def test_plan_device_that_lost_its_command_is_told_again() -> None:
     assert commands(planned(snapshot, wanted_w=2000)) == {0: (CommandOp.SETPOINT, 2000, Cause.RETRY)}
 
 
-def test_plan_deaf_device_is_rewritten_at_refresh_only() -> None:
+def test_plan_unresponsive_device_is_rewritten_at_refresh_only() -> None:
     snapshot = fleet_of(2, setpoint_w=2000, before_w=2000)
     snapshot.control.lease_end_mono_ms[1] = NOW.mono_ms + 20_000
     assert sorted(commands(planned(snapshot, wanted_w=3000, unresponsive=True))) == [1]

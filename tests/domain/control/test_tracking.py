@@ -33,7 +33,7 @@ class Scene:
 
     snapshot: Snapshot
     params: TrackingParams = STEEP
-    courses: Mapping[int, Tracking] = field(default_factory=dict)
+    tracking: Mapping[int, Tracking] = field(default_factory=dict)
     events: list[tuple[ActiveEvent, list[int]]] = field(default_factory=list)
     now: Now = NOW
     unresponsive: tuple[int, ...] = ()
@@ -68,10 +68,10 @@ class Scene:
         keep_parts(self.snapshot, power_.heard_s > 0)
         self.seen_ms = live.seen_mono_ms.copy()
         found = track(
-            active, claims, self.courses, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,
+            active, claims, self.tracking, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,
             stalled=stalled,
         )  # fmt: skip
-        self.courses = found.courses
+        self.tracking = found.tracking
         self.now = Now(utc_ms=self.now.utc_ms + 1000, mono_ms=self.now.mono_ms + 1000)
         heard = [slot for slot in range(self.snapshot.n) if slot not in self.mute]
         live.seen_mono_ms[heard] = self.now.mono_ms
@@ -185,7 +185,7 @@ def told_w(s: Scene, seconds: int) -> list[float]:
 
 def off_w(s: Scene) -> float:
     """The correction in force."""
-    return s.courses[0].trim.offset_w
+    return s.tracking[0].trim.offset_w
 
 
 def test_course_what_is_measured_corrects_what_is_commanded() -> None:
@@ -327,7 +327,7 @@ def test_course_stacked_programs_hold_the_target_over_time() -> None:
         found = s.tick()
         s.obey(found)
     assert found.wanted_w.sum() == pytest.approx(9_000, rel=0.002)
-    assert s.courses[0].trim.offset_w == 0
+    assert s.tracking[0].trim.offset_w == 0
 
 
 # -- ceilings ---------------------------------------------------------------------------------------------------

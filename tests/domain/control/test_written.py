@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.commands import CommandOp
-from gateway.domain.control.compliance import Conduct, ResponseParams, keep_up, responsive
+from gateway.domain.control.compliance import Conduct, ResponseParams, responsive, update_conduct
 from gateway.domain.control.leases import rest
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.tracking import TrackingParams
@@ -113,8 +113,8 @@ def written(scene: Scene) -> Plan:
     found = scene.tick()
     snapshot.live.seen_mono_ms[:] = seen_mono_ms  # a tick of the scene lets everybody report
     conduct = Conduct(snapshot.n)
-    keep_up(conduct, snapshot, NOW)
-    conduct.told_s[:] = 0  # told long ago
+    update_conduct(conduct, snapshot, NOW)
+    conduct.commanded_s[:] = 0  # commanded long ago
     follows = responsive(conduct, snapshot, NOW, ResponseParams())
     resting = rest(
         snapshot, NOW, idle=found.idle, by_itself=found.by_itself, guaranteed=np.ones(snapshot.n, dtype=np.bool_),
@@ -190,12 +190,12 @@ def test_written_setpoint_lies_within_every_limit_whatever_is_read_and_asked_f24
         scene.ask(target)
     todo = written(scene)
     assert len(set(todo.slots.tolist())) == len(todo)
-    told = dict(zip(todo.slots.tolist(), zip(todo.op.tolist(), todo.setpoint_w.tolist(), strict=True), strict=True))
-    for slot, (op, setpoint_w) in told.items():
+    commands = dict(zip(todo.slots.tolist(), zip(todo.op.tolist(), todo.setpoint_w.tolist(), strict=True), strict=True))
+    for slot, (op, setpoint_w) in commands.items():
         if op in (CommandOp.SETPOINT, CommandOp.HOLD):
             assert past(rows[slot], setpoint_w) == "", f"{setpoint_w} {rows[slot]}"
             assert (op == CommandOp.HOLD) == (setpoint_w == 0)
     for site in {row["site"] for row in rows if row["site"] >= 0}:
         inside = [slot for slot, row in enumerate(rows) if row["site"] == site]
-        setpoints_w = [told[slot][1] if slot in told else 0 for slot in inside]
+        setpoints_w = [commands[slot][1] if slot in commands else 0 for slot in inside]
         assert home_past([rows[slot] for slot in inside], setpoints_w) == ""

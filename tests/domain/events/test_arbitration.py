@@ -41,7 +41,7 @@ def test_claim_events_that_go_the_same_way_share_a_device() -> None:
     assert found.holder.tolist() == [0, 0, 1, -1]
 
 
-def test_claim_events_that_go_other_ways_are_settled_device_by_device_f18() -> None:
+def test_claim_events_that_go_other_ways_are_decided_device_by_device_f18() -> None:
     _, found = claims((request("a", priority=1, **INTO), slots(0, 1)), (request("b", **OUT), slots(1, 2)))
     assert (shares(found, 0), shares(found, 1)) == ([0, 1], [2])
     assert found.lost == frozenset()

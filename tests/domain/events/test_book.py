@@ -261,7 +261,7 @@ def test_book_restored_is_the_same_book() -> None:
     assert again.entries(at(0)) == book.entries(at(0))
 
 
-def test_active_event_tells_time_left_and_whether_it_actuates() -> None:
+def test_active_event_has_time_left_and_whether_it_actuates() -> None:
     event = active(request())
     assert event.seconds_to_end(at(HOUR)) == 3600
     assert event.seconds_to_end(at(3 * HOUR)) == 0

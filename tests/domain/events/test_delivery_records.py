@@ -30,7 +30,7 @@ class Way:
         self.asked_w = np.full(n, 2_000)
         self.mine = np.ones(n, dtype=np.bool_)
         self.left = np.zeros(n, dtype=np.bool_)
-        self.silent = np.zeros(n, dtype=np.bool_)
+        self.unresponsive = np.zeros(n, dtype=np.bool_)
         self.moved: list[int] = []
 
     def sent(self, setpoint_w: int = 2_000) -> "Way":
@@ -60,7 +60,7 @@ class Way:
         inside = np.minimum(self.asked_w, np.floor(allowed.discharge_w)).astype(np.int64)
         sight = Sight(
             snapshot=self.snapshot, allowed=allowed, power=power_of(self.snapshot, self.now, NOTHING_SEEN),
-            asked_w=self.asked_w, wanted_w=inside, silent=self.silent,
+            asked_w=self.asked_w, wanted_w=inside, unresponsive=self.unresponsive,
         )  # fmt: skip
         self.moved = self.records.observe(sight, self.mine, self.left, self.now, sign=sign).tolist()
         return self
@@ -92,7 +92,7 @@ def test_record_goes_up_the_ladder_with_a_time_for_each_step() -> None:
     assert way.records.rows.commands[0] == 1
 
 
-def test_record_tells_only_what_has_changed() -> None:
+def test_record_reports_only_what_has_changed() -> None:
     way = Way().sent().answered()
     assert way.observe(battery_w=2_000).moved == [0]
     assert way.observe(battery_w=1_990).moved == []
@@ -130,7 +130,7 @@ def test_record_refusal_and_silence_are_failures_of_their_own() -> None:
     way = Way().sent().answered(CommandResult.REFUSED).observe(battery_w=0)
     assert way.status() == (Status.FAILED, Failure.REFUSED)
     way = Way().sent().answered()
-    way.silent[:] = True
+    way.unresponsive[:] = True
     assert way.observe(battery_w=0).status() == (Status.FAILED, Failure.NO_RESPONSE)
 
 
@@ -247,7 +247,7 @@ def test_record_device_that_is_not_measured_any_more_is_not_said_to_deliver() ->
     way = Way().sent().answered().observe(battery_w=2_000)
     assert way.status()[0] is Status.DELIVERING
     assert way.observe(s=40).status()[0] is Status.STARTED
-    way.sent(2_100)  # not even once it is told something else
+    way.sent(2_100)  # not even once it gets another setpoint
     assert way.observe().status()[0] is Status.STARTED
     way.answered()
     assert way.observe(battery_w=2_050).status()[0] is Status.DELIVERING
@@ -273,7 +273,7 @@ def test_record_large_event_is_brought_up_to_date_in_parts() -> None:
     allowed = envelope(way.snapshot, way.now, LimitParams())
     sight = Sight(
         snapshot=way.snapshot, allowed=allowed, power=power_of(way.snapshot, way.now, NOTHING_SEEN),
-        asked_w=way.asked_w, wanted_w=way.asked_w, silent=way.silent,
+        asked_w=way.asked_w, wanted_w=way.asked_w, unresponsive=way.unresponsive,
     )  # fmt: skip
     first = way.records.observe(sight, way.mine, way.left, way.now, sign=1, part=slice(0, 4))
     assert first.tolist() == [0, 1, 2, 3]

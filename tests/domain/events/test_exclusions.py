@@ -19,7 +19,7 @@ from tests.builders.fleets import NOW, fleet_of
 from tests.domain.events.test_book import HOUR, T0, at, small_fleet
 
 
-def hold(name: str = "h", /, *ids: str, **other: object) -> Exclusion:
+def exclusion(name: str = "h", /, *ids: str, **other: object) -> Exclusion:
     group = TargetGroup(ids=tuple(map(DeviceId, ids))) if ids else TargetGroup(all=True)
     known: dict[str, object] = {
         "id": name, "reason": "opt_out", "group": group, "from_ms": T0, "until_ms": T0 + HOUR,
@@ -27,41 +27,43 @@ def hold(name: str = "h", /, *ids: str, **other: object) -> Exclusion:
     return Exclusion(**(known | other))  # type: ignore[arg-type]
 
 
-def test_holds_bar_their_devices_while_they_last() -> None:
-    holds = Exclusions([hold("h", "a", "c"), hold("s", "c", reason="storm")])
+def test_exclusions_bar_their_devices_while_they_last() -> None:
+    exclusions = Exclusions([exclusion("h", "a", "c"), exclusion("s", "c", reason="storm")])
     fleet = small_fleet()
-    assert holds.bars(fleet, at(-1)).tolist() == [0, 0, 0, 0]
-    assert holds.bars(fleet, at(0)).tolist() == [
+    assert exclusions.bits(fleet, at(-1)).tolist() == [0, 0, 0, 0]
+    assert exclusions.bits(fleet, at(0)).tolist() == [
         ExclusionReason.OPTED_OUT,
         0,
         ExclusionReason.OPTED_OUT | ExclusionReason.STORM,
         0,
     ]
-    assert holds.bars(fleet, at(HOUR)).tolist() == [0, 0, 0, 0]
+    assert exclusions.bits(fleet, at(HOUR)).tolist() == [0, 0, 0, 0]
 
 
-def test_holds_end_by_themselves_or_are_lifted() -> None:
-    holds = Exclusions([hold("h"), hold("open", until_ms=None)])
-    assert holds.over(at(HOUR - 1)) == []
-    assert holds.over(at(HOUR)) == ["h"]
-    holds.lift("open")
-    holds.lift("never was")
-    assert [h.id for h in holds.all()] == ["h"]
+def test_exclusions_end_by_themselves_or_are_lifted() -> None:
+    exclusions = Exclusions([exclusion("h"), exclusion("open", until_ms=None)])
+    assert exclusions.over(at(HOUR - 1)) == []
+    assert exclusions.over(at(HOUR)) == ["h"]
+    exclusions.lift("open")
+    exclusions.lift("never was")
+    assert [h.id for h in exclusions.all()] == ["h"]
 
 
-def test_holds_opt_out_of_one_event_bars_nobody_from_the_others() -> None:
-    holds = Exclusions([hold("h", "a", event=EventId("e1")), hold("i", "b", event=EventId("e1")), hold("j", "d")])
+def test_exclusions_opt_out_of_one_event_excludes_nobody_from_the_others() -> None:
+    exclusions = Exclusions(
+        [exclusion("h", "a", event=EventId("e1")), exclusion("i", "b", event=EventId("e1")), exclusion("j", "d")]
+    )
     fleet = small_fleet()
-    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
-    found = holds.without(fleet, {EventId("e1"): 7, EventId("e2"): 8}, at(0))
+    assert exclusions.bits(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
+    found = exclusions.without(fleet, {EventId("e1"): 7, EventId("e2"): 8}, at(0))
     assert {index: slots.tolist() for index, slots in found.items()} == {7: [0, 1]}
 
 
-def test_holds_the_same_id_again_replaces() -> None:
-    holds = Exclusions([hold("h", "a")])
-    holds.set(hold("h", "b"))
-    assert len(holds) == 1
-    assert holds.bars(small_fleet(), at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
+def test_exclusions_the_same_id_again_replaces() -> None:
+    exclusions = Exclusions([exclusion("h", "a")])
+    exclusions.set(exclusion("h", "b"))
+    assert len(exclusions) == 1
+    assert exclusions.bits(small_fleet(), at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
 
 
 # -- availability -----------------------------------------------------------------------------------------------
@@ -87,13 +89,13 @@ def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None
     assert list(found.discharge_w) == pytest.approx([1_900, 400], abs=1)
 
 
-def test_holds_know_who_is_enrolled_later_and_what_replaced_them() -> None:
-    holds, fleet = Exclusions([hold("t", group=TargetGroup(tags=("late",)))]), small_fleet()
-    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, 0]
+def test_exclusions_know_who_is_registered_later_and_what_replaced_them() -> None:
+    exclusions, fleet = Exclusions([exclusion("t", group=TargetGroup(tags=("late",)))]), small_fleet()
+    assert exclusions.bits(fleet, at(0)).tolist() == [0, 0, 0, 0]
     fleet.register(replace(fleet.device(1), tags=("late",)), FACTS)
-    assert holds.bars(fleet, at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
-    holds.set(hold("t", "d"))
-    assert holds.bars(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
+    assert exclusions.bits(fleet, at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
+    exclusions.set(exclusion("t", "d"))
+    assert exclusions.bits(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
 
 
 @pytest.mark.parametrize("ceiling_kw", [0, -5, float("nan"), float("inf")])

@@ -55,23 +55,23 @@ class One:
         return round(float(self.live.soc_low_pct[0]), 2), round(float(self.live.soc_high_pct[0]), 2)
 
 
-def test_evidence_reading_keeps_the_age_it_has() -> None:
+def test_observe_reading_keeps_the_age_it_has() -> None:
     one = One().says(late_s=7)
     assert one.live.seen_mono_ms[0] == one.now.mono_ms - 7_000
     assert One().says(late_s=-30).live.seen_mono_ms[0] == 50_001_000
 
 
-def test_evidence_reading_older_than_the_newest_updates_nothing_f13() -> None:
+def test_observe_reading_older_than_the_newest_updates_nothing_f13() -> None:
     one = One().says(soc_pct=50).says(late_s=5, soc_pct=70)
     assert one.live.soc_pct[0] == 50
     assert one.says(late_s=0.5, soc_pct=50.5).live.soc_pct[0] == 50.5
 
 
-def test_evidence_reading_of_unknown_age_updates_nothing() -> None:
+def test_observe_reading_of_unknown_age_updates_nothing() -> None:
     assert One().says(fresh=False).live.seen_mono_ms[0] == NEVER_MS
 
 
-def test_evidence_reading_after_the_clock_was_set_back_is_still_the_newest() -> None:
+def test_observe_reading_after_the_clock_was_set_back_is_still_the_newest() -> None:
     one = One().says()
     one.live.seen_mono_ms[:] += 3 * 3600 * 1000
     assert one.says(soc_pct=40).live.soc_pct[0] == 40
@@ -80,7 +80,7 @@ def test_evidence_reading_after_the_clock_was_set_back_is_still_the_newest() -> 
 # -- what is not understood --------------------------------------------------------------------------------------
 
 
-def test_evidence_unclear_word_leaves_the_last_one_that_was_understood() -> None:
+def test_observe_unclear_word_leaves_the_last_one_that_was_understood() -> None:
     one = One().says(grid=Grid.ISLAND, opt_out=1, faults=4)
     one.says(unclear=Unclear.GRID | Unclear.OPT_OUT | Unclear.FAULTS | Unclear.TEMP_C, temp_c=np.nan)
     live = one.live
@@ -94,7 +94,7 @@ def test_evidence_unclear_word_leaves_the_last_one_that_was_understood() -> None
     assert live.reconnected_mono_ms[0] == one.now.mono_ms
 
 
-def test_evidence_unclear_reading_that_does_not_count_changes_nothing() -> None:
+def test_observe_unclear_reading_that_does_not_count_changes_nothing() -> None:
     one = One().says(unclear=Unclear.GRID).says(fresh=False)
     assert one.live.unclear[0] == Unclear.GRID
     assert one.says(late_s=30).live.unclear[0] == Unclear.GRID
@@ -104,7 +104,7 @@ def test_evidence_unclear_reading_that_does_not_count_changes_nothing() -> None:
 # -- F30: jumps -------------------------------------------------------------------------------------------------
 
 
-def test_evidence_soc_that_falls_at_once_is_believed_for_discharge_only_f30() -> None:
+def test_observe_soc_that_falls_at_once_counts_for_discharge_only_f30() -> None:
     one = One().says(soc_pct=80).says(soc_pct=3)
     assert one.believed() == (3, 80)
     # the next two readings agree: it is true
@@ -112,19 +112,19 @@ def test_evidence_soc_that_falls_at_once_is_believed_for_discharge_only_f30() ->
     assert one.says(soc_pct=3).believed() == (3, 3)
 
 
-def test_evidence_soc_that_rises_at_once_is_believed_for_charging_only_f30() -> None:
+def test_observe_soc_that_rises_at_once_counts_for_charging_only_f30() -> None:
     one = One().says(soc_pct=40).says(soc_pct=90)
     assert one.believed() == (40, 90)
     assert one.says(soc_pct=90).says(soc_pct=90).believed() == (90, 90)
 
 
-def test_evidence_single_torn_value_narrows_and_passes_f30() -> None:
+def test_observe_single_torn_value_narrows_and_passes_f30() -> None:
     one = One().says(soc_pct=80).says(soc_pct=3).says(soc_pct=80)
     assert one.believed() == (3, 80)
     assert one.says(soc_pct=80).says(soc_pct=80).believed() == (80, 80)
 
 
-def test_evidence_readings_without_a_soc_neither_hide_a_jump_nor_confirm_it_f30() -> None:
+def test_observe_readings_without_a_soc_neither_hide_a_jump_nor_confirm_it_f30() -> None:
     one = One().says(soc_pct=30).says(soc_pct=np.nan)
     assert one.believed() == (30, 30)
     assert one.says(soc_pct=90).believed() == (30, 90)
@@ -134,38 +134,38 @@ def test_evidence_readings_without_a_soc_neither_hide_a_jump_nor_confirm_it_f30(
     assert one.says(soc_pct=90).says(soc_pct=90).believed() == (90, 90)
 
 
-def test_evidence_value_that_stays_behind_readings_without_one_is_stuck_all_the_same() -> None:
+def test_observe_value_that_stays_behind_readings_without_one_is_stuck_all_the_same() -> None:
     one = One()
     for _ in range(10):
         one.says(after_s=60, battery_w=4_000.0).says(after_s=60, battery_w=4_000.0, soc_pct=np.nan)
     assert one.live.moved_wh[0] > 1_000
 
 
-def test_evidence_value_that_keeps_jumping_is_never_believed() -> None:
+def test_observe_value_that_keeps_jumping_never_counts() -> None:
     one = One().says(soc_pct=80)
     for soc_pct in (3, 80, 3, 80, 3, 80):
         one.says(soc_pct=soc_pct)
         assert one.believed() == (3, 80)
 
 
-def test_evidence_change_that_the_energy_explains_is_no_jump() -> None:
+def test_observe_change_that_the_energy_explains_is_no_jump() -> None:
     one = One().says(soc_pct=60, battery_w=5000)
     assert one.says(after_s=30, soc_pct=59, battery_w=5000).believed() == (59, 59)
     assert one.says(after_s=30, soc_pct=57, battery_w=5000).believed() == (57, 57)
 
 
-def test_evidence_change_within_the_resolution_is_no_jump() -> None:
+def test_observe_change_within_the_resolution_is_no_jump() -> None:
     assert One().says(soc_pct=60, soc_step_pct=5).says(soc_pct=65, soc_step_pct=5).believed() == (65, 65)
 
 
-def test_evidence_change_over_a_gap_may_be_what_the_rating_allows() -> None:
+def test_observe_change_over_a_gap_may_be_what_the_rating_allows() -> None:
     one = One().says(soc_pct=60)
     # an hour away: 5 kWh of 10 may have moved
     assert one.says(after_s=3600, soc_pct=20).believed() == (20, 20)
     assert one.says(after_s=90, soc_pct=60).believed() == (20, 60)
 
 
-def test_evidence_while_in_doubt_what_is_believed_moves_with_the_energy() -> None:
+def test_observe_while_in_doubt_bounds_move_with_the_energy() -> None:
     one = One().says(soc_pct=40, battery_w=4000).says(soc_pct=90, battery_w=4000)
     one.says(after_s=30, soc_pct=90, battery_w=4000)
     low, high = one.believed()
@@ -174,7 +174,7 @@ def test_evidence_while_in_doubt_what_is_believed_moves_with_the_energy() -> Non
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(-5000, 5000), st.floats(0.5, 300)), min_size=2, max_size=12))
-def test_evidence_believed_span_always_holds_what_is_reported(rows: list[tuple[float, float, float]]) -> None:
+def test_observe_bounds_always_contain_the_reported_soc(rows: list[tuple[float, float, float]]) -> None:
     one = One()
     for soc_pct, battery_w, after_s in rows:
         one.says(after_s=after_s, soc_pct=soc_pct, battery_w=battery_w)
@@ -187,7 +187,7 @@ def test_evidence_believed_span_always_holds_what_is_reported(rows: list[tuple[f
     assert one.believed() == (round(soc_pct, 2), round(soc_pct, 2)) or abs(one.believed()[0] - soc_pct) < 0.01
 
 
-def test_evidence_power_no_battery_of_this_size_has_is_none_f30() -> None:
+def test_observe_power_no_battery_of_this_size_has_is_none_f30() -> None:
     one = One().says(battery_w=50_000)
     assert np.isnan(one.live.battery_w[0])
     assert one.dropped == 1
@@ -198,7 +198,7 @@ def test_evidence_power_no_battery_of_this_size_has_is_none_f30() -> None:
 # -- F25: stuck -------------------------------------------------------------------------------------------------
 
 
-def test_evidence_energy_that_no_soc_shows_adds_up_until_it_moves_f25() -> None:
+def test_observe_energy_that_no_soc_shows_adds_up_until_it_moves_f25() -> None:
     one = One().says(battery_w=3600)
     for _ in range(10):
         one.says(after_s=10, battery_w=3600)
@@ -206,7 +206,7 @@ def test_evidence_energy_that_no_soc_shows_adds_up_until_it_moves_f25() -> None:
     assert one.says(after_s=10, battery_w=3600, soc_pct=59).live.moved_wh[0] == 0
 
 
-def test_evidence_trickle_is_not_counted_as_movement() -> None:
+def test_observe_trickle_is_not_counted_as_movement() -> None:
     one = One().says(battery_w=90).says(after_s=3600, battery_w=90)
     assert one.live.moved_wh[0] == 0
 
@@ -219,7 +219,7 @@ def no(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["opt_out", "locked"])
-def test_evidence_owners_no_counts_at_once_and_ends_once_it_is_sustained(name: str) -> None:
+def test_observe_owners_no_counts_at_once_and_ends_once_it_is_sustained(name: str) -> None:
     one = One().says(**no(name))
     assert one.live.column(name)[0] != 0
     for _ in range(SUSTAINED_S // 10):
@@ -230,7 +230,7 @@ def test_evidence_owners_no_counts_at_once_and_ends_once_it_is_sustained(name: s
 
 
 @pytest.mark.parametrize("name", ["opt_out", "locked"])
-def test_evidence_owners_no_that_is_said_now_and_then_never_ends(name: str) -> None:
+def test_observe_owners_no_that_is_said_now_and_then_never_ends(name: str) -> None:
     one = One().says(**no(name))
     for _ in range(20):
         one.says(after_s=100).says(after_s=100).says(after_s=50, **no(name))
@@ -238,7 +238,7 @@ def test_evidence_owners_no_that_is_said_now_and_then_never_ends(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["opt_out", "locked"])
-def test_evidence_owners_no_of_a_device_that_was_away_does_not_end_with_its_first_reading(name: str) -> None:
+def test_observe_owners_no_of_a_device_that_was_away_does_not_end_with_its_first_reading(name: str) -> None:
     one = One().says(**no(name)).says(after_s=86_400)
     assert one.live.column(name)[0] != 0
     assert One().says().live.column(name)[0] == 0
@@ -247,7 +247,7 @@ def test_evidence_owners_no_of_a_device_that_was_away_does_not_end_with_its_firs
 # -- wear -------------------------------------------------------------------------------------------------------
 
 
-def test_evidence_throughput_counts_from_the_last_full_charge() -> None:
+def test_observe_throughput_counts_from_the_last_full_charge() -> None:
     one = One().says(battery_w=3600)
     assert np.isnan(one.says(after_s=100, battery_w=3600).live.since_full_wh[0])
     for _ in range(3):
@@ -259,12 +259,12 @@ def test_evidence_throughput_counts_from_the_last_full_charge() -> None:
     assert one.live.since_full_wh[0] == pytest.approx(200, abs=1)
 
 
-def test_evidence_full_while_it_discharges_is_not_a_full_charge() -> None:
+def test_observe_full_while_it_discharges_is_not_a_full_charge() -> None:
     one = One().says(soc_pct=100, battery_w=500).says(soc_pct=100, battery_w=500)
     assert np.isnan(one.live.since_full_wh[0])
 
 
-def test_evidence_one_odd_reading_of_full_is_not_a_full_charge() -> None:
+def test_observe_one_odd_reading_of_full_is_not_a_full_charge() -> None:
     one = One().says(soc_pct=60, battery_w=-3600)
     one.live.since_full_wh[:] = 90_000
     one.says(soc_pct=100, battery_w=-3600).says(soc_pct=60).says(soc_pct=60).says(soc_pct=60)
@@ -273,7 +273,7 @@ def test_evidence_one_odd_reading_of_full_is_not_a_full_charge() -> None:
     assert np.isnan(first.live.since_full_wh[0])
 
 
-def test_evidence_battery_that_charges_up_to_full_is_full_with_its_second_reading() -> None:
+def test_observe_battery_that_charges_up_to_full_is_full_with_its_second_reading() -> None:
     one = One().says(soc_pct=99, battery_w=-3600)
     one.live.since_full_wh[:] = 90_000
     one.says(after_s=30, soc_pct=100, battery_w=-500)
@@ -281,7 +281,7 @@ def test_evidence_battery_that_charges_up_to_full_is_full_with_its_second_readin
     assert one.says(after_s=30, soc_pct=100, battery_w=0).live.since_full_wh[0] == 0
 
 
-def test_evidence_cycles_of_the_day_fill_with_discharge_and_leak_with_time() -> None:
+def test_observe_cycles_of_the_day_fill_with_discharge_and_leak_with_time() -> None:
     one = One(cycles_per_day_max=1).says(battery_w=3600)
     one.says(after_s=100, battery_w=0)
     assert one.live.cycled_wh[0] == pytest.approx(100 - CAPACITY_WH * 100 / 86_400, abs=0.5)
@@ -291,7 +291,7 @@ def test_evidence_cycles_of_the_day_fill_with_discharge_and_leak_with_time() -> 
     assert charging.live.cycled_wh[0] == 0
 
 
-def test_evidence_product_without_a_bound_on_cycles_counts_none() -> None:
+def test_observe_product_without_a_bound_on_cycles_counts_none() -> None:
     assert One().says(battery_w=3600).says(after_s=1000).live.cycled_wh[0] == 0
 
 
@@ -305,7 +305,7 @@ def worst(one: One) -> tuple[float, float]:
     return float(np.nanmin(lows)), float(np.nanmax(highs))
 
 
-def test_evidence_worst_load_is_kept_for_a_quarter_of_an_hour_and_then_let_go() -> None:
+def test_observe_worst_load_is_kept_for_a_quarter_of_an_hour_and_then_let_go() -> None:
     one = One().says(load_w=500)
     one.says(load_w=6000, pv_w=0)
     one.says(load_w=300, pv_w=2000)
@@ -318,18 +318,18 @@ def test_evidence_worst_load_is_kept_for_a_quarter_of_an_hour_and_then_let_go() 
     assert worst(one) == (1000, 1000)
 
 
-def test_evidence_worst_load_after_a_long_silence_is_not_lost_too_early() -> None:
+def test_observe_worst_load_after_a_long_silence_is_not_lost_too_early() -> None:
     one = One().says(load_w=6000)
     one.says(after_s=STRETCH_MS / 1000 * 5, load_w=800)
     # the stretches follow what was said, not the clock: older is kept longer, which narrows
     assert worst(one) == (800, 6000)
 
 
-def test_evidence_load_unknown_is_what_meter_and_battery_say() -> None:
+def test_observe_load_unknown_is_what_meter_and_battery_say() -> None:
     assert worst(One().says(load_w=np.nan, grid_w=1200, battery_w=300)) == (1500, 1500)
 
 
-def test_evidence_phases_are_the_fullest_and_the_emptiest() -> None:
+def test_observe_phases_are_the_fullest_and_the_emptiest() -> None:
     one = One().says(grid_l1_w=900, grid_l2_w=-400, grid_l3_w=100)
     assert (one.live.phase_w_max[0], one.live.phase_w_min[0]) == (900, -400)
     one.says(grid_l1_w=700)
@@ -338,7 +338,7 @@ def test_evidence_phases_are_the_fullest_and_the_emptiest() -> None:
     assert np.isnan(one.live.phase_w_max[0])
 
 
-def test_evidence_grid_that_comes_back_is_remembered() -> None:
+def test_observe_grid_that_comes_back_is_remembered() -> None:
     one = One().says(grid=Grid.ISLAND)
     assert one.live.reconnected_mono_ms[0] == NEVER_MS
     assert one.says().live.reconnected_mono_ms[0] == one.now.mono_ms

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.domain.fleet import reserve
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.fleet.reserve import SILENCE_S, SUSTAINED_S, TIMES
+from gateway.domain.fleet.reserve import GAP_S_MAX, SUSTAINED_S, TIMES
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import Grid, Mode, Now
 from tests.builders.fakes import FACTS, home
@@ -97,7 +97,7 @@ class Home:
 def test_reserve_lower_value_is_confirmed_by_time_and_by_readings(every_s: int) -> None:
     told = Home()
     # of a silence no more than this counts
-    needed = max(TIMES - 1, -(-LONG_S // min(every_s, round(SILENCE_S))))
+    needed = max(TIMES - 1, -(-LONG_S // min(every_s, round(GAP_S_MAX))))
     told.goes_on(10, (needed - 1) * every_s, every_s=every_s)
     assert (told.owner_pct, told.chosen) == (30, [])
     told.tells(10, after_s=every_s)
@@ -140,7 +140,7 @@ def test_reserve_of_nothing_from_a_device_that_does_not_know_its_charge_is_unkno
     assert told.goes_on(0, LONG_S).chosen == [0]
 
 
-def test_reserve_of_nothing_at_an_empty_battery_is_believed_where_the_owner_wants_none() -> None:
+def test_reserve_of_nothing_at_an_empty_battery_counts_where_the_owner_wants_none() -> None:
     told = Home().goes_on(0, LONG_S)
     assert told.chosen == [0]
     assert told.tells(0, soc_pct=0).fleet.live.reserve_pct[0] == 0
@@ -160,10 +160,10 @@ def test_reserve_reading_of_the_same_moment_again_confirms_nothing() -> None:
 
 
 def test_reserve_readings_that_are_old_when_they_come_confirm_nothing() -> None:
-    told = Home(told_pct=None).tells(30, late_s=SILENCE_S + 10)
-    told.goes_on(10, 4 * LONG_S, late_s=SILENCE_S + 5)
+    told = Home(told_pct=None).tells(30, late_s=GAP_S_MAX + 10)
+    told.goes_on(10, 4 * LONG_S, late_s=GAP_S_MAX + 5)
     assert told.chosen == []
-    assert told.goes_on(10, LONG_S, late_s=SILENCE_S - 5).chosen == [10]
+    assert told.goes_on(10, LONG_S, late_s=GAP_S_MAX - 5).chosen == [10]
 
 
 def test_reserve_after_a_restart_is_told_from_the_beginning() -> None:

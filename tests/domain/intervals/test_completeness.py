@@ -55,7 +55,7 @@ def test_device_day_of_today_expects_only_what_is_over() -> None:
     assert (found.expected, found.stored, found.complete, found.gaps) == (10, 10, 10, ())
 
 
-def test_device_day_says_what_each_sink_has() -> None:
+def test_device_day_counts_what_each_sink_has() -> None:
     starts = [DAY_MS + i * LENGTH_MS for i in range(N)]
     fates = {
         "all": dict.fromkeys(starts, ACCEPTED),

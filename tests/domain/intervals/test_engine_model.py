@@ -35,7 +35,7 @@ Row = tuple[int, int, int, int, list[float], list[float]]
 
 
 @dataclass
-class Silence:
+class Gap:
     since: tuple[int, Fraction]
     until: tuple[int, Fraction]
 
@@ -45,8 +45,8 @@ class SlowDevice:
     """One device. Directions: 0 charge, 1 discharge."""
 
     seen: dict[int, set[int]] = field(default_factory=dict)
-    base: list[tuple[int, Fraction] | None] = field(default_factory=lambda: [None, None])
-    silence: list[Silence | None] = field(default_factory=lambda: [None, None])
+    state: list[tuple[int, Fraction] | None] = field(default_factory=lambda: [None, None])
+    gap: list[Gap | None] = field(default_factory=lambda: [None, None])
     sums: dict[int, Sums] = field(default_factory=dict)
 
     def is_new(self, boot: int, seq: int) -> bool:
@@ -65,18 +65,18 @@ class SlowDevice:
             self._at((each[2] - 1) // LENGTH * LENGTH).samples += 1
         for direction in (0, 1):
             self._counters([r for r in ordered if math.isfinite(r[4][direction]) and r[4][direction] >= 0], direction)
-            if self.base[direction] is None:
+            if self.state[direction] is None:
                 for r in ordered:
                     energy, span = r[5][direction], r[3]
                     if math.isfinite(energy) and 0 <= energy <= ceiling(span) and span > 0:
                         self._place(direction, r[2] - span, r[2], Fraction(energy))
 
     def give_up(self) -> None:
-        """Nothing more is heard of the silences."""
-        for direction, silence in enumerate(self.silence):
-            if silence is not None:
-                self._place(direction, silence.since[0], silence.until[0], silence.until[1] - silence.since[1])
-                self.silence[direction] = None
+        """No more samples will narrow the gaps."""
+        for direction, gap in enumerate(self.gap):
+            if gap is not None:
+                self._place(direction, gap.since[0], gap.until[0], gap.until[1] - gap.since[1])
+                self.gap[direction] = None
 
     def _at(self, start: int) -> Sums:
         return self.sums.setdefault(start, Sums())
@@ -91,43 +91,43 @@ class SlowDevice:
             start += LENGTH
 
     def _counters(self, rows: list[Row], direction: int) -> None:
-        base = self.base[direction]
-        ahead = [r for r in rows if base is None or r[2] > base[0]]
+        state = self.state[direction]
+        ahead = [r for r in rows if state is None or r[2] > state[0]]
         self._within(rows[: len(rows) - len(ahead)], direction)
         newest_at = {r[2]: r for r in ahead}
-        silences = []
+        gaps = []
         for r in ahead:
             if newest_at[r[2]] is not r:
                 continue
             here = (r[2], Fraction(r[4][direction]))
-            if base is not None and 0 <= here[1] - base[1] <= ceiling(here[0] - base[0]):
-                if here[0] - base[0] <= LENGTH:
-                    self._place(direction, base[0], here[0], here[1] - base[1])
+            if state is not None and 0 <= here[1] - state[1] <= ceiling(here[0] - state[0]):
+                if here[0] - state[0] <= LENGTH:
+                    self._place(direction, state[0], here[0], here[1] - state[1])
                 else:
-                    silences.append(Silence(base, here))
-            base = here
-        self.base[direction] = base
-        if silences:
-            for silence in (self.silence[direction], *silences[:-1]):
-                if silence is not None:
-                    self._place(direction, silence.since[0], silence.until[0], silence.until[1] - silence.since[1])
-            self.silence[direction] = silences[-1]
+                    gaps.append(Gap(state, here))
+            state = here
+        self.state[direction] = state
+        if gaps:
+            for gap in (self.gap[direction], *gaps[:-1]):
+                if gap is not None:
+                    self._place(direction, gap.since[0], gap.until[0], gap.until[1] - gap.since[1])
+            self.gap[direction] = gaps[-1]
 
     def _within(self, rows: list[Row], direction: int) -> None:
-        silence = self.silence[direction]
-        if silence is None:
+        gap = self.gap[direction]
+        if gap is None:
             return
         told = {r[2]: Fraction(r[4][direction]) for r in rows
-                if silence.since[0] < r[2] < silence.until[0]
-                and silence.since[1] <= Fraction(r[4][direction]) <= silence.until[1]}  # fmt: skip
+                if gap.since[0] < r[2] < gap.until[0]
+                and gap.since[1] <= Fraction(r[4][direction]) <= gap.until[1]}  # fmt: skip
         if not told or list(told.values()) != sorted(told.values()):
             return
         for here in told.items():
-            self._place(direction, silence.since[0], here[0], here[1] - silence.since[1])
-            silence.since = here
-        if silence.until[0] - silence.since[0] <= LENGTH:
-            self._place(direction, silence.since[0], silence.until[0], silence.until[1] - silence.since[1])
-            self.silence[direction] = None
+            self._place(direction, gap.since[0], here[0], here[1] - gap.since[1])
+            gap.since = here
+        if gap.until[0] - gap.since[0] <= LENGTH:
+            self._place(direction, gap.since[0], gap.until[0], gap.until[1] - gap.since[1])
+            self.gap[direction] = None
 
 
 def ceiling(ms: int) -> float:
@@ -158,15 +158,15 @@ class Log:
         self.newest: dict[tuple[int, int], tuple[IntervalRecords, int]] = {}
         self.repaired: set[tuple[int, int]] = set()
 
-    def note(self, closes: IntervalRecords) -> None:
-        for i in range(len(closes)):
-            key = (int(closes.slots[i]), int(closes.start_ms[i]))
-            assert int(closes.revision[i]) == (self.revision(key) + 1)
-            self.newest[key] = (closes, i)
+    def note(self, records: IntervalRecords) -> None:
+        for i in range(len(records)):
+            key = (int(records.slots[i]), int(records.start_ms[i]))
+            assert int(records.revision[i]) == (self.revision(key) + 1)
+            self.newest[key] = (records, i)
 
     def revision(self, key: tuple[int, int]) -> int:
-        closes, i = self.newest.get(key, (None, 0))
-        return 0 if closes is None else int(closes.revision[i])
+        records, i = self.newest.get(key, (None, 0))
+        return 0 if records is None else int(records.revision[i])
 
     def repair(self, engine: Engine, now: Now, *, most: int = 2_000) -> None:
         slots, starts = engine.repairs_due(now, most, EVER_MS)
@@ -190,7 +190,7 @@ def test_engine_random_history_agrees_with_the_exact_reference_f13(
     for index in range(batches):
         now = at(spread * 60 + index)
         b = random_batch(rng, rows, devices=devices, length_s=60, spread=spread)
-        log.note(engine.ingest(b, now, np.full(rows, float(RATED_W))).closes)
+        log.note(engine.ingest(b, now, np.full(rows, float(RATED_W))).records)
         for slot in range(devices):
             slow[slot].ingest(rows_of(b, slot, now))
         if rng.random() < 0.3:
@@ -198,7 +198,7 @@ def test_engine_random_history_agrees_with_the_exact_reference_f13(
     for later in range(100_000, 100_100, 10):
         log.note(engine.close_due(at(later)))
     log.repair(engine, at(200_000))
-    assert not engine.unsettled(at(300_000))
+    assert not engine.pending(at(300_000))
     assert not len(engine.close_due(at(300_000)))
     assert not len(engine.late)
     for device in slow:
@@ -207,9 +207,9 @@ def test_engine_random_history_agrees_with_the_exact_reference_f13(
     expected = {(slot, start): sums for slot in range(devices) for start, sums in slow[slot].sums.items()}
     assert log.newest.keys() == expected.keys()
     for key, sums in expected.items():
-        closes, i = log.newest[key]
-        assert closes.samples[i] == sums.samples
-        for told, direction in ((closes.charge_wh[i], 0), (closes.discharge_wh[i], 1)):
+        records, i = log.newest[key]
+        assert records.samples[i] == sums.samples
+        for told, direction in ((records.charge_wh[i], 0), (records.discharge_wh[i], 1)):
             if sums.ms[direction]:
                 assert told == pytest.approx(float(sums.wh[direction]), rel=1e-9, abs=1e-9)
             else:
@@ -217,7 +217,7 @@ def test_engine_random_history_agrees_with_the_exact_reference_f13(
         known = [min(ms, LENGTH) for ms in sums.ms if ms]
         covered = pytest.approx(100 * min(known, default=0) / LENGTH)
         # what is made again from its record knows the lesser coverage of the two directions only
-        assert closes.coverage_pct[i] == covered if key not in log.repaired else closes.coverage_pct[i] <= 100
+        assert records.coverage_pct[i] == covered if key not in log.repaired else records.coverage_pct[i] <= 100
 
 
 @given(seed=st.integers(0, 2**32))
@@ -251,12 +251,12 @@ def test_engine_counters_under_loss_and_disorder_lose_no_energy_f13(seed: int) -
             pv_w=np.full(len(part), np.nan),
             load_w=np.full(len(part), np.nan),
         )
-        closes = engine.ingest(b, Now(utc_ms=int(t[part].max()), mono_ms=0), np.full(len(part), 5000.0)).closes
-        for start, wh, count in zip(closes.start_ms, closes.charge_wh, closes.samples, strict=True):
+        records = engine.ingest(b, Now(utc_ms=int(t[part].max()), mono_ms=0), np.full(len(part), 5000.0)).records
+        for start, wh, count in zip(records.start_ms, records.charge_wh, records.samples, strict=True):
             total[int(start)], samples[int(start)] = float(np.nan_to_num(wh)), int(count)
     for later in (100_000, 100_010, 100_050):
-        closes = engine.close_due(at(later))
-        for start, wh, count in zip(closes.start_ms, closes.charge_wh, closes.samples, strict=True):
+        records = engine.close_due(at(later))
+        for start, wh, count in zip(records.start_ms, records.charge_wh, records.samples, strict=True):
             total[int(start)], samples[int(start)] = float(np.nan_to_num(wh)), int(count)
     late = engine.late.rows
     first_taken = counter[int(order[: len(np.array_split(order, 40)[0])].min())]
@@ -297,7 +297,7 @@ def test_engine_integration_under_loss_has_the_energy_of_its_coarse_counter_day_
             for i in part
         ]  # fmt: skip
         now = at(int(t_s[part[-1]]))
-        log.note(engine.ingest(batch(rows), now, np.full(len(rows), 5000.0)).closes)
+        log.note(engine.ingest(batch(rows), now, np.full(len(rows), 5000.0)).records)
         log.note(engine.close_due(now))
         if rng.random() < 0.2:
             log.repair(engine, now, most=int(rng.integers(1, 400)))
@@ -306,8 +306,8 @@ def test_engine_integration_under_loss_has_the_energy_of_its_coarse_counter_day_
             engine = Engine(RULES)
             engine.load(columns)
     now = at(int(t_s[-1]) + 4000)
-    while len(closes := engine.close_due(now)):
-        log.note(closes)
+    while len(records := engine.close_due(now)):
+        log.note(records)
     for _ in range(100):
         log.repair(engine, at(int(t_s[-1]) + 5000), most=100)
     assert not engine.to_repair
@@ -315,13 +315,13 @@ def test_engine_integration_under_loss_has_the_energy_of_its_coarse_counter_day_
     compared = np.searchsorted(t_s[kept], begin_s + 3600 + day_s * np.arange(days + 1), side="left")
     for a, b in zip(kept[compared[:-1]], kept[compared[1:]], strict=True):
         first, last = (int(T0 + 1000 * t_s[i]) // 300_000 * 300_000 for i in (a, b))
-        days_rows = [(closes, i) for (_, start), (closes, i) in log.newest.items() if first <= start < last]
+        days_rows = [(records, i) for (_, start), (records, i) in log.newest.items() if first <= start < last]
         for direction, name in enumerate(("charge_wh", "discharge_wh")):
-            told = sum(float(getattr(closes, name)[i]) for closes, i in days_rows)
+            told = sum(float(getattr(records, name)[i]) for records, i in days_rows)
             counted = counters[direction, b] - counters[direction, a]
             # the interval of a comparison belongs to the day that begins
             shared = [(T0 + 1000 * t_s > start) & (np.arange(len(t_s)) <= i) for start, i in ((first, a), (last, b))]
             slack = sum(made[direction, part].sum() for part in shared)
             assert abs(told - counted) <= max(2 * step_wh, 0.005 * counted) + slack
             if loss == 0.2:
-                assert any(closes.quality[i] & Quality.DRIFT for closes, i in days_rows)
+                assert any(records.quality[i] & Quality.DRIFT for records, i in days_rows)

@@ -162,7 +162,7 @@ def test_limits_stale_reading_is_not_written_and_not_cut_f25() -> None:
         ({"soc_pct": np.nan}, Reason.STALE),
         ({"online": 0}, Reason.OFFLINE),
         ({"grid": Grid.ISLAND}, Reason.ISLANDED),
-        ({"enrolled": False}, Reason.UNENROLLED),
+        ({"registered": False}, Reason.UNENROLLED),
         ({"moved_wh": 301}, Reason.STUCK),
     ],
 )
@@ -280,7 +280,7 @@ def test_limits_battery_that_has_nothing_leaves_the_room_to_the_other() -> None:
     assert found.discharge_w.tolist() == [0, pytest.approx(1500)]
 
 
-def test_limits_shared_home_believes_the_worst_load_any_battery_reports() -> None:
+def test_limits_shared_home_uses_the_worst_load_any_battery_reports() -> None:
     found = limits(2, site=0, export_allowed=False, site_import_w_max=3000, load_w=[1000, 1600])
     assert found.discharge_w.sum() == pytest.approx(1000)
     assert found.charge_w.sum() == pytest.approx(1400)

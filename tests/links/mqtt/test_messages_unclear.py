@@ -42,7 +42,7 @@ class Rig:
         if batch.live is not None:
             self.fleet.observe_live(batch.live, self.clock.now())
         if batch.unclear is not None:
-            self.fleet.take_unclear(batch.unclear)
+            self.fleet.observe_unclear(batch.unclear)
 
     def hear(self, *payloads: bytes, device: str = "home-1", kind: str = "live", retain: bool = False) -> "Rig":
         """One read of the connection."""

@@ -188,10 +188,10 @@ def test_sequence_any_setpoint_is_written_at_most_or_refused_f27(
         assert shown * whole <= abs(setpoint_w * times) * (1 + 1e-9) + 1e-6
 
 
-# -- a program -------------------------------------------------------------------------------------------------
+# -- a variant -------------------------------------------------------------------------------------------------
 
 
-def program(text: str = MODBUS) -> ProductVariant:
+def variant(text: str = MODBUS) -> ProductVariant:
     product = compiled(text).product
     assert isinstance(product, PointProduct)
     return product.base
@@ -210,8 +210,8 @@ def program(text: str = MODBUS) -> ProductVariant:
         (CommandOp.RESERVE, 500.0, "reserve"),
     ],
 )
-def test_program_operation_takes_its_sequence(op: CommandOp, setpoint_w: float, name: str) -> None:
-    found = program(changed(MODBUS, lambda raw: raw["control"].update(setpoint_w_min=100)))
+def test_variant_operation_takes_its_sequence(op: CommandOp, setpoint_w: float, name: str) -> None:
+    found = variant(changed(MODBUS, lambda raw: raw["control"].update(setpoint_w_min=100)))
     assert found.control is not None
     assert found.sequence(op, setpoint_w) == found.control.sequences()[name]
 
@@ -227,15 +227,15 @@ def test_program_operation_takes_its_sequence(op: CommandOp, setpoint_w: float, 
         (10, 9.0, 0.0),
     ],
 )
-def test_program_setpoint_is_cut_to_whole_steps_towards_zero(
+def test_variant_setpoint_is_cut_to_whole_steps_towards_zero(
     step_w: float, setpoint_w: float, quantised: float
 ) -> None:
-    found = program(changed(MODBUS, lambda raw: raw["control"].update(step_w=step_w)))
+    found = variant(changed(MODBUS, lambda raw: raw["control"].update(step_w=step_w)))
     assert found.quantised(setpoint_w) == pytest.approx(quantised)
 
 
-def test_program_commands_reach_the_wire_and_readings_come_back() -> None:
-    found = program()
+def test_variant_commands_reach_the_wire_and_readings_come_back() -> None:
+    found = variant()
     steps = found.sequence(CommandOp.SETPOINT, 1000.0)
     (request,) = found.actions(steps, Quantities(setpoint_w=1000.0, lease_s=120.0), {}, {})
     assert isinstance(request, Request)
@@ -250,9 +250,9 @@ def test_program_commands_reach_the_wire_and_readings_come_back() -> None:
     assert math.isnan(canonical.get("load_w"))
 
 
-def test_program_value_that_comes_without_its_factor_is_unknown_and_counted() -> None:
+def test_variant_value_that_comes_without_its_factor_is_unknown_and_counted() -> None:
     """A factor of another request may be that of another value."""
-    found = program()
+    found = variant()
     values: dict[str, Value] = {}
 
     def decoded(**raws: Raw) -> tuple[Value, Value]:
@@ -266,15 +266,15 @@ def test_program_value_that_comes_without_its_factor_is_unknown_and_counted() ->
     assert decoded(battery_power=(700,), power_sf=(0,), soc=(580,)) == (700.0, 58.0)
 
 
-def test_program_identity_and_needs_are_told_as_text_and_unknown_does_not_hold() -> None:
-    found = program()
+def test_variant_identity_and_needs_are_told_as_text_and_unknown_does_not_hold() -> None:
+    found = variant()
     assert found.not_this_product({"serial": "SM123"}) == []
     for serial in ("XX", None):
         (told,) = found.not_this_product({"serial": serial})
         assert "serial" in told
 
 
-def test_program_overlay_is_taken_when_all_of_it_holds() -> None:
+def test_variant_overlay_is_taken_when_all_of_it_holds() -> None:
     overlay = {"name": "new", "when": [{"point": "soc", "above": 50}, {"point": "serial", "begins": ["SM"]}],
                "readings": {"soc_pct": {"point": "soc", "range": [0, 60]}}}  # fmt: skip
     product = compiled(changed(MODBUS, lambda raw: raw.update(overlays=[overlay]))).product
@@ -285,14 +285,14 @@ def test_program_overlay_is_taken_when_all_of_it_holds() -> None:
         assert product.variant(values) is product.base
 
 
-def test_program_that_steers_nothing_has_no_sequences_for_it() -> None:
-    found = program(HTTP)
-    assert (found.steers, found.sequence(CommandOp.SETPOINT, 500.0)) == (False, ())
+def test_variant_that_steers_nothing_has_no_sequences_for_it() -> None:
+    found = variant(HTTP)
+    assert (found.takes_setpoints, found.sequence(CommandOp.SETPOINT, 500.0)) == (False, ())
     assert found.sequence(CommandOp.RESERVE, 0.0)
 
 
 @pytest.mark.parametrize(("point", "experimental"), [("setpoint", True), ("work_mode", True), ("soc", False)])
-def test_program_is_experimental_where_what_it_writes_is(point: str, experimental: bool) -> None:
+def test_variant_is_experimental_where_what_it_writes_is(point: str, experimental: bool) -> None:
     found = changed(MODBUS, lambda raw: raw["points"][point].update(evidence="experimental"))
-    assert program(found).experimental is experimental
+    assert variant(found).experimental is experimental
     assert compiled(found).facts.experimental is experimental

@@ -77,7 +77,7 @@ class Rig:
         if batch.live is not None:
             self.fleet.observe_live(batch.live, self.clock.now())
         if batch.unclear is not None:
-            self.fleet.take_unclear(batch.unclear)
+            self.fleet.observe_unclear(batch.unclear)
         self.energy += batch.energy is not None
 
     @property

@@ -199,7 +199,7 @@ async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> 
         r.spool.gate.clear()
         r.clock.advance(s=70)
         say(emit, 2, t=65)
-        await until(lambda: r.recorder.engine.totals.closes == 1)
+        await until(lambda: r.recorder.engine.totals.records == 1)
         await turns(200)
         assert r.log.closes == 0
         r.spool.gate.set()

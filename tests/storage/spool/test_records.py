@@ -42,7 +42,7 @@ def of_version(version: int, kind: Kind, parts: list[bytes]) -> memoryview:
 
 
 def test_record_of_the_first_version_is_read_with_what_it_lacks_unknown() -> None:
-    closes = Engine(IntervalRules(length_s=60)).ingest(BATCH, at(120), RATED).closes
+    closes = Engine(IntervalRules(length_s=60)).ingest(BATCH, at(120), RATED).records
     assert len(closes)
     parts = [struct.pack("<qII", at(120).utc_ms, len(BATCH), len(closes))]
     parts += [getattr(BATCH, n).astype(d).tobytes() for n, d in ROW_COLUMNS.items() if n not in SINCE_2]
@@ -67,7 +67,7 @@ def test_record_of_a_newer_version_is_refused_and_not_taken_for_damage(kind: int
 
 def test_record_of_a_repair_and_of_terms_comes_back_as_it_was() -> None:
     engine = Engine(IntervalRules(length_s=60))
-    closes = engine.ingest(BATCH, at(120), RATED).closes
+    closes = engine.ingest(BATCH, at(120), RATED).records
     repair = Repair(slots=np.array([3, 4], dtype=np.int32), start_ms=np.array([60_000, 120_000]), bases=closes)
     agreed = AgreedConfig(
         slots=np.array([0], dtype=np.int32), length_s=np.array([180]), counter_step_wh=np.array([np.nan]),
