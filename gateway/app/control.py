@@ -62,7 +62,7 @@ def control_parts(
     dispatcher.load(remembered)
     control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
-        epoch=remembered.epoch, telling=settings.platform is not None,
+        epoch=remembered.epoch, publishing=settings.platform is not None,
     )  # fmt: skip
     control.records.know(remembered.delivered)
     reports = Reports(control.records, availability_s=settings.control.availability_s)

@@ -189,7 +189,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     await stack.enter_async_context(spool)
     recorder.begin(rules, clock.now())
     checkpointer = Checkpointer(
-        recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=control.records, clock=clock
+        recorder=recorder, checkpoints=checkpoints, fleet=fleet, records=control.records, clock=clock
     )
     stack.push_async_callback(checkpointer.write)
 

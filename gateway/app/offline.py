@@ -156,7 +156,7 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
             remembered = journal.load()
             inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
             inventory.load(remembered.devices, remembered.controlled)
-            return await inventory.take(parse_rows(text, form=kind, profiles=codecs, places=inventory.places))
+            return await inventory.register_rows(parse_rows(text, form=kind, profiles=codecs, places=inventory.places))
         finally:
             journal.close()
 
@@ -165,7 +165,7 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
         done = asyncio.run(commit())
     return {
         "rows": done.rows,
-        "enrolled": done.enrolled,
+        "enrolled": done.registered,
         "rejected": [asdict(row) for row in done.bad],
         "rejected_total": len(done.bad),
         "notes": [asdict(note) for note in done.notes],

@@ -1,4 +1,4 @@
-"""Every few seconds: what a restart needs beside the journal, in one durable file; and the way back."""
+"""Writes what a restart needs beside the journal into one durable file every few seconds, and loads it back."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ CLOCKS, BOOT = "clocks/ms", "clocks/boot"
 
 
 def fleet_columns(fleet: Fleet, now: Now, boot: str) -> dict[str, NDArray[Any]]:
-    """Live and control columns by name, and the clocks they were written by."""
+    """Live and control columns by name, and the clocks at that time."""
     out: dict[str, NDArray[Any]] = {
         written(f"{name}/{column}"): table.column(column)[: fleet.n]
         for name, table in _tables(fleet).items()
@@ -41,9 +41,9 @@ def fleet_columns(fleet: Fleet, now: Now, boot: str) -> dict[str, NDArray[Any]]:
 
 
 def load_columns(fleet: Fleet, checkpoint: Checkpoint, clock: Clock) -> int:
-    """Put a checkpoint's columns back, device by device; returns how many devices were found. Within one run of the
-    machine readings keep their true ages. In another one they have none that a wall clock could be trusted with: a
-    machine that starts with the wrong time would take them for young."""
+    """Load a checkpoint's columns, device by device; returns how many devices were found. Within one run of the machine
+    readings keep their true ages. After a reboot their age is unknown: on a machine that starts with the wrong time the
+    wall clock would make them look young."""
     slot_of = fleet.slot_of
     pairs = [(slot_of[name], i) for i, name in enumerate(checkpoint.header.ids) if name in slot_of]
     if not pairs:
@@ -63,7 +63,7 @@ def load_columns(fleet: Fleet, checkpoint: Checkpoint, clock: Clock) -> int:
 
 
 class _Shift:
-    """Brings monotonic times of a checkpoint into those of now."""
+    """Converts monotonic times of a checkpoint into those of this run."""
 
     def __init__(self, checkpoint: Checkpoint, clock: Clock) -> None:
         stored = checkpoint.columns.get(BOOT)
@@ -77,17 +77,17 @@ class _Shift:
             return values
         if column == SEEN:
             return np.full(len(values), NEVER_MS)
-        # of what is only waited for, no more is taken for over than that it has begun
+        # no time lies ahead of now: where the wall clock went back, a wait counts as just begun
         moved = np.minimum(values + self._by_ms, self._now.mono_ms)
         return np.where(values == NEVER_MS, NEVER_MS, moved)
 
 
-def load_records(ledger: DeliveryRecords, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
-    """Put a checkpoint's delivery records back, event by event and device by device. The ledger knows by then what the
+def load_records(records: DeliveryRecords, checkpoint: Checkpoint, entries: Iterable[BookEntry], fleet: Fleet) -> None:
+    """Load a checkpoint's delivery records, event by event and device by device. Call it once `records` knows what the
     journal has."""
-    held = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
+    columns = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
     slot_of = {i: fleet.slot_of[name] for i, name in enumerate(checkpoint.header.ids) if name in fleet.slot_of}
-    ledger.load(held, entries, slot_of)
+    records.load(columns, entries, slot_of)
 
 
 def _tables(fleet: Fleet) -> dict[str, Table]:
@@ -95,15 +95,15 @@ def _tables(fleet: Fleet) -> dict[str, Table]:
 
 
 class Checkpointer:
-    """Writes checkpoints until cancelled, and once more on the way out."""
+    """Writes checkpoints until cancelled; the composition root asks for one more at the end."""
 
     def __init__(
-        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, ledger: DeliveryRecords, clock: Clock
+        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, records: DeliveryRecords, clock: Clock
     ) -> None:
         self._recorder = recorder
         self._checkpoints = checkpoints
         self._fleet = fleet
-        self._records = ledger
+        self._records = records
         self._clock = clock
 
     async def run(self) -> None:
@@ -112,7 +112,7 @@ class Checkpointer:
             await self.write()
 
     async def write(self) -> None:
-        """One checkpoint; a failure is counted and told once, the one before stays."""
+        """Write one checkpoint. A failure is counted and logged once; the checkpoint before stays."""
         now = self._clock.now()
         was_failing = self._checkpoints.stats.failing is not None
         try:
@@ -122,7 +122,7 @@ class Checkpointer:
             )
         except StorageError as error:
             if not was_failing:
-                log.warning("a checkpoint could not be written", extra={"why": str(error)})
+                log.warning("a checkpoint could not be written", extra={"error": str(error)})
 
     def samples(self) -> Iterable[Sample]:
         stats = self._checkpoints.stats

@@ -16,8 +16,8 @@ class ProgramSettings(BaseModel):
 
 
 class FeederSettings(BaseModel):
-    """Bounds of feeders, by the name devices are enrolled with. `ceiling_kw` on what events move on any of them,
-    `ceilings_kw` on some; `recharge_kw` on what upkeep charges from the grid."""
+    """Bounds of feeders, by the name devices are registered with. `ceiling_kw` bounds what events move on any of them,
+    `ceilings_kw` on some; `recharge_kw` bounds what maintenance charges from the grid."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,11 +39,11 @@ class MaintenanceSettings(BaseModel):
 
 
 class ControlSettings(BaseModel):
-    """How the fleet is steered. `fleet_w_per_s` bounds how fast commanded power moves, both ways; `ceiling_mw` the
+    """How the fleet is controlled. `fleet_w_per_s` bounds how fast commanded power moves, both ways; `ceiling_mw` the
     magnitude of a target; `horizon_s` smooths the allocation; releases are spread over `release_spread_s`; a command
     has no effect `command_valid_s` after it was made; `warm_up_s` is the longest wait for readings after a restart. A
-    member that is given nothing for `rest_after_s` need not be held at 0 W any more; what can be sustained is told
-    upstream every `availability_s`."""
+    member that is given nothing for `rest_after_s` need not be held at 0 W any more; what can be sustained is
+    published upstream every `availability_s`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -142,9 +142,9 @@ async def test_setpoint_outside_the_profile_is_refused_before_the_wire(rig: Rig,
     beyond_w = sign * (1.5 * most * rig.plant.discharge_w_max / 100 if percent else 1.5 * most)
     settings, on_wire, asked = rig.face.settings(), rig.writes_on_wire(), len(rig.links.writes)
     assert rig.sessions is not None
-    requests = rig.sessions.steering.requests
+    requests = rig.sessions.control_stats.requests
     assert await rig.power(beyond_w) == REFUSED
-    assert rig.sessions.steering.requests == requests
+    assert rig.sessions.control_stats.requests == requests
     assert len(rig.links.writes) == asked
     assert rig.writes_on_wire() == on_wire
     assert not rig.controlled()

@@ -347,7 +347,7 @@ async def test_daemon_without_the_profile_of_a_device_under_control_says_that_no
     await journal.commit([ControlTaken(devices=(DeviceId("a"),), event=EventId("evening"))])
     journal.close()
     (profiles / "mine.yaml").rename(away)
-    why = "1 device may still be under control and nobody can release it, its profile is not installed: a (mine)"
+    why = "1 device may still be under control and cannot be released, its profile is not installed: a (mine)"
     async with running(daemon):
         reply = await daemon.until("/readyz", lambda r: r.body["reasons"] == [why], "the one reason")
         assert reply.status == 503
@@ -355,7 +355,7 @@ async def test_daemon_without_the_profile_of_a_device_under_control_says_that_no
         reply = await daemon.ask("POST", "/v1/devices", body=inventory_csv(["a", "b"]).encode(), kind="text/csv")
         assert (reply.body["enrolled"], [row["line"] for row in reply.body["rejected"]]) == (1, [2])
         assert "under control since before the gateway started" in reply.body["rejected"][0]["problem"]
-    assert [line["count"] for line in daemon.log_lines() if "nobody can release" in line["message"]] == [1]
+    assert [line["count"] for line in daemon.log_lines() if "cannot be released" in line["message"]] == [1]
     away.rename(profiles / "mine.yaml")
     async with running(daemon):
         await daemon.ready()

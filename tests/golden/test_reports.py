@@ -29,7 +29,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     told.append({ANSWER_TOPIC: answer_body(await world.submit("evening", s=60, target_w=3_000))})
     out = Exclusion(id="out", reason="opt_out", group=group("home-01"), from_ms=world.clock.utc, until_ms=None,
                event=EventId("evening"), by="owner")  # fmt: skip
-    await world.dispatcher.hold(out)
+    await world.dispatcher.exclude(out)
     await world.go(20)
     tell()
     shown = {

@@ -115,7 +115,7 @@ async def test_checkpoint_of_a_fleet_under_control_has_the_columns_of_the_golden
     async with session(tmp_path, list(world.fleet.ids)) as (recorder, _):
         checkpoints = Checkpoints(tmp_path)
         await Checkpointer(
-            recorder=recorder, checkpoints=checkpoints, fleet=world.fleet, ledger=world.control.records,
+            recorder=recorder, checkpoints=checkpoints, fleet=world.fleet, records=world.control.records,
             clock=world.clock,
         ).write()  # fmt: skip
         assert checkpoints.stats.written == 1

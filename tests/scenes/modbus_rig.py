@@ -37,7 +37,7 @@ def target(
     url: str | None = None,
     **section: Any,
 ) -> PointTarget:
-    """A device of a made-up product at `port`, enrolled with `own_units`; `section` lies over its modbus section."""
+    """A device of a made-up product at `port`, registered with `own_units`; `section` lies over its modbus section."""
     made = POINTS if points is None else points
     needed = {"power": POINTS["power"], "soc": POINTS["soc"]}
     modbus = {"units": {"main": 1}, "timeout_s": 1, "busy_wait_s": 0.01, "gap_max": 0} | section

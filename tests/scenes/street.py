@@ -40,7 +40,7 @@ from tests.builders.homes import START_MS
 
 PROFILE = Path(__file__).parents[2] / "device_profiles" / "reference-mqtt.yaml"
 SETTINGS = ControlSettings(
-    fleet_w_per_s=20_000.0, release_spread_s=4.0, rest_after_s=10.0, upkeep=MaintenanceSettings(recovery_s=0)
+    fleet_w_per_s=20_000.0, release_spread_s=4.0, rest_after_s=10.0, maintenance=MaintenanceSettings(recovery_s=0)
 )
 STEP_S_MAX = 1.0
 LEASE_S = 120
@@ -96,7 +96,7 @@ class Wire:
         """Here either."""
 
 
-def enrolled(homes: Homes) -> list[Device]:
+def registered(homes: Homes) -> list[Device]:
     """The homes as the gateway knows them."""
 
     def known(value: float) -> float | None:
@@ -151,7 +151,7 @@ class Street:
         self._newest = np.zeros(n, dtype=np.int64)
         self._heard_ms = np.full(n, START_MS, dtype=np.int64)
         self._silent_s = np.full(n, 1e6)
-        self._deaf_until_ms = np.zeros(n)
+        self._unresponsive_until_ms = np.zeros(n)
         self._since_s: dict[str, Floats] = {}
         self._may_ms = START_MS
         self.start()
@@ -163,7 +163,7 @@ class Street:
         remembered = self.journal.load()
         codec = reference()
         self.fleet = Fleet()
-        for device in enrolled(self.homes):
+        for device in registered(self.homes):
             self.fleet.register(device, codec.facts)
         self.time = SteadyClock(self.clock)
         with patch("gateway.links.mqtt.messages.MqttConnection", Wire):
@@ -242,7 +242,7 @@ class Street:
         """Plant a fault; it begins with the next second."""
         self.lagging |= fault.kind is FaultKind.LAG
         if fault.kind is FaultKind.DEAF:
-            self._deaf_until_ms[index] = self.now_ms + 1_000 * ((fault.at_s or 0.0) + fault.for_s)
+            self._unresponsive_until_ms[index] = self.now_ms + 1_000 * ((fault.at_s or 0.0) + fault.for_s)
         self.devices.inject(index, fault, self.now_ms)
 
     # -- what the platform and owners do ---------------------------------------------------------------------
@@ -276,7 +276,7 @@ class Street:
     async def opt_out(self, index: int) -> None:
         """The owner of one home wants no part any more."""
         name = f"out-{index}"
-        await self.dispatcher.hold(
+        await self.dispatcher.exclude(
             Exclusion(id=name, reason="opt_out", group=TargetGroup(ids=(DeviceId(self.homes.ids[index]),)),
                  from_ms=self.time.now().utc_ms, until_ms=None)
         )  # fmt: skip
@@ -290,7 +290,7 @@ class Street:
 
     @property
     def remote(self) -> Bools:
-        """Who is steered from outside."""
+        """Who is under control from outside."""
         remote: Bools = self.devices.batteries.mode == Mode.REMOTE
         return remote
 
@@ -322,7 +322,7 @@ class Street:
         command since the two clocks are apart, it must be once the lease is."""
         since_s = self._since_s.setdefault(what, np.zeros(len(self.homes)))
         since_s[:] = np.where(bad, since_s + s, 0.0)
-        unresponsive = (self._silent_s < LEASE_S) | (self.now_ms < self._deaf_until_ms + 1_000 * LEASE_S)
+        unresponsive = (self._silent_s < LEASE_S) | (self.now_ms < self._unresponsive_until_ms + 1_000 * LEASE_S)
         unresponsive |= abs(self.time.now().utc_ms - self.now_ms) > APART_MS
         most_s = REACTION_S + 2 * gap_s + np.where(unresponsive, LEASE_S, 0)
         for index in np.flatnonzero(since_s > most_s).tolist():

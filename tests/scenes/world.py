@@ -60,7 +60,7 @@ class World:
         self.dispatcher.load(remembered)
         self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
-            clock=steady, epoch=remembered.epoch, telling=True,
+            clock=steady, epoch=remembered.epoch, publishing=True,
         )  # fmt: skip
         self.control.records.know(remembered.delivered)
         self.control.load(remembered)

@@ -86,7 +86,7 @@ class DispatchRoutes:
             event=None if body.event is None else EventId(body.event),
             by=body.by,
         )
-        await self._dispatcher.hold(exclusion)
+        await self._dispatcher.exclude(exclusion)
         return json_answer(self._events.exclusion(exclusion))
 
     async def exclusions(self, _request: web.Request) -> web.StreamResponse:

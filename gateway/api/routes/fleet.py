@@ -67,11 +67,11 @@ class FleetRoutes:
             profiles=inventory.profiles,
             places=inventory.places,
         )
-        done = await inventory.take(parsed)
+        done = await inventory.register_rows(parsed)
         return json_answer(
             ImportReport(
                 rows=done.rows,
-                enrolled=done.enrolled,
+                enrolled=done.registered,
                 rejected=[BadRowBody(line=row.line, problem=row.problem) for row in done.bad[:MAX_REPORTED]],
                 rejected_total=len(done.bad),
                 notes=[NoteBody(line=note.line, note=note.note) for note in done.notes[:MAX_REPORTED]],

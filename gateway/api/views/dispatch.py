@@ -112,7 +112,7 @@ class DispatchView:
     # -- exclusions and quarantine ---------------------------------------------------------------------------
 
     def exclusions(self) -> ExclusionList:
-        return ExclusionList(exclusions=[self.exclusion(one) for one in self._dispatcher.holds.all()])
+        return ExclusionList(exclusions=[self.exclusion(one) for one in self._dispatcher.exclusions.all()])
 
     def exclusion(self, exclusion: Exclusion) -> ExclusionState:
         return ExclusionState(

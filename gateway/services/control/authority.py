@@ -1,4 +1,4 @@
-"""Who has each device: taken, released, run out, taken back by its owner, held over from before a restart."""
+"""Who has each device: under control, released, run out, taken back by its owner, still ours after a restart."""
 
 import logging
 from collections.abc import Iterable
@@ -27,14 +27,14 @@ RENEW_PART = 0.25
 
 @dataclass(slots=True)
 class AuthorityStats:
-    """Counts of devices that left our hands by themselves."""
+    """Counts of devices that left control by themselves."""
 
     overridden: int = 0
     leases_run_out: int = 0
 
 
 class DeviceAuthority:
-    """Keeps the control columns true to what the devices report; says what the journal should remember."""
+    """Updates the control columns from what the devices report, and returns what the journal should remember."""
 
     def __init__(self, settings: ControlSettings, *, fleet: Fleet) -> None:
         self._settings = settings
@@ -48,41 +48,40 @@ class DeviceAuthority:
         self.stats = AuthorityStats()
 
     def adopt(self, controlled: Iterable[DeviceId], now: Now, *, newest_cmd: int = 0) -> None:
-        """Devices that were under control before a restart are so still, until their lease (at most the product's
-        whole one) has run out; what they were told is read from what they do. `newest_cmd`: no command was given a
-        larger id."""
+        """Mark `controlled` as still under control after a restart, until their lease (at most the product's whole one)
+        has run out; their setpoint is read from what they do. `newest_cmd`: no command was given a larger id."""
         fleet = self._fleet
         control, plate = fleet.control, fleet.nameplate
-        # Their event's index is a new one now: it is the one that has the device when it is first looked at.
+        # Their event has a new index now: that of the event which claims the device in the first tick.
         self._left_event = dict.fromkeys(np.flatnonzero(control.authority[: fleet.n] == Authority.OWNER).tolist())
-        held = np.zeros(fleet.n, dtype=np.bool_)
-        held[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
-        control.authority[: fleet.n] = np.where(held, Authority.CONTROLLED, Authority.DEVICE)
-        for slot in [slot for slot in self._left_event if held[slot]]:
+        ours = np.zeros(fleet.n, dtype=np.bool_)
+        ours[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
+        control.authority[: fleet.n] = np.where(ours, Authority.CONTROLLED, Authority.DEVICE)
+        for slot in [slot for slot in self._left_event if ours[slot]]:
             del self._left_event[slot]
         control.authority[list(self._left_event)] = Authority.OWNER
         control.event[: fleet.n] = -1
         control.release_mono_ms[: fleet.n] = NEVER_MS
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
-        control.lease_end_mono_ms[: fleet.n] = np.where(held, whole, NEVER_MS)
-        control.setpoint_w[: fleet.n][~held] = 0
-        self._adopt, self._began_mono_ms, self._newest_cmd = held, now.mono_ms, newest_cmd
+        control.lease_end_mono_ms[: fleet.n] = np.where(ours, whole, NEVER_MS)
+        control.setpoint_w[: fleet.n][~ours] = 0
+        self._adopt, self._began_mono_ms, self._newest_cmd = ours, now.mono_ms, newest_cmd
         reserve.begin_anew(fleet.live)
-        if held.any():
-            log.info("devices are still under control from before the start", extra={"count": int(held.sum())})
+        if ours.any():
+            log.info("devices are still under control from before the start", extra={"count": int(ours.sum())})
 
     def heard(self) -> bool:
-        """Whether the devices held over from before a restart have been heard since, all but a few."""
+        """Whether the devices still under control after a restart have been heard since, all but a few."""
         if not self._adopt.any():
             return True
         seen = self._fleet.live.seen_mono_ms[: len(self._adopt)][self._adopt]
         return float((seen > self._began_mono_ms).mean()) > HEARD_SHARE
 
-    def settle(self, now: Now) -> list[Change]:
-        """Bring what is known of the devices up to date before a snapshot is taken; returns what to remember."""
+    def update(self, now: Now) -> list[Change]:
+        """Update the control columns before a snapshot is taken; returns what the journal should remember."""
         fleet, n = self._fleet, self._fleet.n
         control, live = fleet.control.view(n), fleet.live.view(n)
-        changes = self._adopt_restored(now)
+        changes = self._adopt_controlled(now)
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
         control.before_w[confirmed] = control.setpoint_w[confirmed]
         in_force_ms = control.changed_mono_ms + (1000 * fleet.nameplate.command_latency_s[:n]).astype(np.int64)
@@ -94,10 +93,10 @@ class DeviceAuthority:
         over = timed & (control.lease_end_mono_ms + slack_ms < now.mono_ms)
         ended = (control.authority == Authority.CONTROLLED) & over
         self.stats.leases_run_out += int(ended.sum())
-        told = (control.cmd_applied >= control.cmd_sent) | (
+        confirmed_release = (control.cmd_applied >= control.cmd_sent) | (
             (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
         )
-        freed = ended | ((control.authority == Authority.RELEASING) & (told | over))
+        freed = ended | ((control.authority == Authority.RELEASING) & (confirmed_release | over))
         if freed.any():
             self._free(np.flatnonzero(freed))
             changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
@@ -117,8 +116,8 @@ class DeviceAuthority:
         return changes
 
     def _undisturbed(self) -> Bools:
-        """Who had obeyed and has been heard without a gap since: a device that was away, islanded or faulty may have
-        left our mode by itself, which is nobody's choice."""
+        """Devices that obeyed and have been heard without a gap since. A device that was away, islanded or faulty may
+        have left remote control by itself, which is not its owner's choice."""
         n = len(self._obeying)
         live = self._fleet.live
         gap = live.seen_mono_ms[:n] - self._seen_mono_ms[:n] > GAP_MS
@@ -126,26 +125,26 @@ class DeviceAuthority:
         result: Bools = self._obeying & ~gap & (live.grid[:n] != Grid.ISLAND) & (live.faults[:n] == 0)
         return result
 
-    def _adopt_restored(self, now: Now) -> list[Change]:
-        """Devices held over from before a restart: what they do is what they were told."""
+    def _adopt_controlled(self, now: Now) -> list[Change]:
+        """Read the setpoints of devices still under control after a restart from what they do."""
         if not self._adopt.any():
             return []
         control, live = self._fleet.control, self._fleet.live
         n = len(self._adopt)
-        # What was written or handed back since the start is known better than by what is read.
+        # What was written or handed back since the start is known; it needs no reading.
         self._adopt &= control.authority[:n] == Authority.CONTROLLED
         # A reading from before the restart shows a power that a ramp has left behind.
         heard = self._adopt & (live.seen_mono_ms[:n] > self._began_mono_ms) & np.isfinite(live.battery_w[:n])
-        # A product that does not tell who steers it may still be ours.
+        # A product that does not report its mode may still be under control.
         ours = heard & ((live.mode[:n] == Mode.REMOTE) | (live.mode[:n] == Mode.UNKNOWN))
         slots = np.flatnonzero(ours)
-        # How much of the lease is left is not known: it is renewed at once, with what is wanted by then.
+        # How much of the lease is left is unknown: it is renewed soon, with the setpoint wanted by then.
         soon_ms = (1000 * RENEW_PART * self._fleet.nameplate.lease_s[slots]).astype(np.int64)
         control.lease_end_mono_ms[slots] = now.mono_ms + soon_ms
         control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
         control.before_w[slots] = control.setpoint_w[slots]
         control.ran_high_w[slots] = control.ran_low_w[slots] = control.setpoint_w[slots]
-        # an id that was never given out says nothing, however large
+        # an id that was never given out proves nothing, however large
         cmd = np.where(live.cmd[slots] <= self._newest_cmd, live.cmd[slots], 0)
         control.cmd_sent[slots] = control.cmd_applied[slots] = cmd
         found_free = np.flatnonzero(heard & ~ours)
@@ -154,7 +153,7 @@ class DeviceAuthority:
         return [ControlEnded(devices=self._fleet.names(found_free), reason="released")] if len(found_free) else []
 
     def _owners_choice(self) -> list[Change]:
-        """What owners have set on their devices: see `reserve`."""
+        """Record the reserves that owners have set on their devices: see `reserve`."""
         seen = self._fleet.snapshot()
         slots, chosen_pct = reserve.choose(seen.live, seen.nameplate, seen.control)
         if not len(slots):
@@ -164,20 +163,19 @@ class DeviceAuthority:
         return [ReserveChanged(devices=self._fleet.names(slots), reserve_pct=chosen, source="device")]
 
     def unguaranteed(self, n: int) -> Bools:
-        """Devices of which it is not known that they keep the owner's reserve by themselves: after a lease nothing of
-        ours would."""
+        """Devices not known to keep the owner's reserve by themselves: after a lease nothing else would."""
         kept = self._fleet.live.reserve_pct[:n] >= self._fleet.nameplate.owner_reserve_pct[:n] - reserve.STEP_PCT
         result: Bools = ~kept & self._fleet.nameplate.registered[:n]
         return result
 
     def reserves_due(self, taking: Bools) -> Bools:
-        """Devices whose reserve is to be raised to the owner's before they are controlled; each value is tried once.
-        What an owner may be lowering just now is not written over."""
+        """Devices whose reserve is raised to the owner's before they are controlled; each value is tried once. A
+        reserve that the owner may be lowering just now is not overwritten."""
         n = len(taking)
         control, plate = self._fleet.control, self._fleet.nameplate
         tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= reserve.STEP_PCT
-        told = np.isfinite(self._fleet.live.reserve_pct[:n])
-        result: Bools = taking & (control.authority[:n] == Authority.DEVICE) & self.unguaranteed(n) & told & ~tried
+        reported = np.isfinite(self._fleet.live.reserve_pct[:n])
+        result: Bools = taking & (control.authority[:n] == Authority.DEVICE) & self.unguaranteed(n) & reported & ~tried
         if result.any():
             result &= ~reserve.unsure(self._fleet.live.view(n), plate.view(n), control.view(n))
         return result
@@ -194,7 +192,7 @@ class DeviceAuthority:
         control.release_mono_ms[slots] = NEVER_MS
 
     def return_left(self, holder: NDArray[np.int32], snapshot: Snapshot) -> None:
-        """An owner's choice holds for the event the device was in; after it the device may be dispatched again."""
+        """Return devices their owners took back once the event they were in is over: they may be dispatched again."""
         for slot, event in self._left_event.items():
             if event is None and slot < len(holder):
                 self._left_event[slot] = int(holder[slot]) if holder[slot] >= 0 else None
@@ -206,14 +204,14 @@ class DeviceAuthority:
             snapshot.control.authority[slot] = Authority.DEVICE
 
     def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
-        """Devices whose turn it is to be handed back. Turns are spread, and no faster than the fleet may ramp. Those
-        whose owners want it `at_once` go at once, as many as that is no step of the fleet."""
+        """Devices to hand back in this tick. Releases are spread, no faster than the fleet may ramp. Those in `at_once`
+        (their owners want it) go at once, as many as make no step of the fleet."""
         control = self._fleet.control.view(snapshot.n)
         control.release_mono_ms[taking] = NEVER_MS
         over = (snapshot.control.authority == Authority.CONTROLLED) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
-            # The batteries of a home go together: one that is back covers the load the other is still feeding.
+            # The batteries of a home go together: one that is back would cover the load the other still feeds.
             site = snapshot.nameplate.site[fresh]
             home = np.where(site >= 0, site, fresh)
             control.release_mono_ms[fresh] = release_at(home, now.mono_ms, self.spread_s(fresh))
@@ -226,12 +224,12 @@ class DeviceAuthority:
         return result
 
     def unattended(self, snapshot: Snapshot, now: Now) -> Bools:
-        """Devices without a timer of their own whose lease nobody renewed: they do not revert unless told to."""
+        """Devices without a timer whose lease was not renewed: they do not revert until they are released."""
         over = snapshot.control.lease_end_mono_ms < now.mono_ms
         result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.authority == Authority.CONTROLLED)
         return result
 
     def spread_s(self, slots: NDArray[np.integer]) -> float:
-        """How long handing `slots` back takes: as set, and no faster than the fleet may ramp."""
+        """How long handing `slots` back takes: as configured, and no faster than the fleet may ramp."""
         power_w = abs(float(self._fleet.control.setpoint_w[slots].sum()))
         return max(self._settings.release_spread_s, power_w / self._settings.fleet_w_per_s)

@@ -1,4 +1,4 @@
-"""Carries out a tick's plan: the release plan durable first, then the writes, then what is now in force."""
+"""Carries out a tick's plan: journals the release plan, then writes, then records what is in force."""
 
 import asyncio
 import logging
@@ -29,20 +29,20 @@ OWED_MAX = 10_000
 
 @dataclass(slots=True)
 class CommandWriterStats:
-    """Counts of commands; `forgotten`: changes the journal never took and that were too many to keep."""
+    """Counts of commands. `forgotten`: changes that the journal could not commit and that were too many to keep."""
 
     journal_failures: int = 0
     forgotten: int = 0
     reserves: int = 0
     writes: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
-    deliveries: dict[WriteOutcome, int] = field(default_factory=lambda: dict.fromkeys(WriteOutcome, 0))
+    outcomes: dict[WriteOutcome, int] = field(default_factory=lambda: dict.fromkeys(WriteOutcome, 0))
 
 
 class CommandWriter:
     """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part.
 
-    `reach` is the share of the newest commands that the broker or device took, 1 where there were none. `halted`:
-    whether nobody is to be given power any more, asked last before a write.
+    `reach` is the share of the newest commands that the broker or device accepted, 1 where there were none. `halted`:
+    whether devices are only handed back; asked last before a write.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class CommandWriter:
     async def carry_out(
         self, todo: Plan, holder: NDArray[np.int32], changes: list[Change], now: Now, *, names: Mapping[int, EventId]
     ) -> CommandBatch:
-        """Write a plan; returns what got out. `holder` is the event of each slot, `names` the events' ids, `changes` go
-        into the same journal commit as the release plan. While the journal fails no device is newly taken; the rest
-        goes on."""
+        """Write a plan; returns what may have arrived. `holder` is the event of each slot, `names` the events' ids,
+        `changes` go into the same journal commit as the release plan. While the journal fails no device newly comes
+        under control; the rest goes on."""
         slots = todo.slots
         taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.authority[run(slots)] == Authority.DEVICE)
         owed = self._owed + changes
@@ -82,14 +82,17 @@ class CommandWriter:
         if changes:
             self._owed = self._kept(owed)
             try:
-                # A disk that hangs must not keep leases from being refreshed.
+                # a disk that hangs must not stop the refresh of leases
                 async with asyncio.timeout(self._settings.write_deadline_s):
                     await self._journal.commit(changes)
                 self.failing, self._owed = None, []
             except (StorageError, TimeoutError) as error:
                 self.stats.journal_failures += 1
                 if self.failing is None:
-                    log.warning("the journal cannot be written; no device is newly taken", extra={"why": str(error)})
+                    log.warning(
+                        "the journal cannot be written; no device newly comes under control",
+                        extra={"error": str(error)},
+                    )
                 self.failing = str(error) or "no answer in time"
                 keep = ~taken
         if self._halted():
@@ -104,8 +107,8 @@ class CommandWriter:
         return await self._write(batch, holder)
 
     def _only_releases(self, todo: Plan, keep: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """What is left of a plan that was made before everything was stopped. Devices that it was about to take were
-        remembered as taken: they are not."""
+        """The releases of a plan that was made before everything was stopped. The journal has its new devices as under
+        control: the next commit corrects that."""
         never = todo.slots[keep & taken]
         if len(never):
             self._owed.append(ControlEnded(devices=self._fleet.names(never), reason="stopped"))
@@ -113,7 +116,7 @@ class CommandWriter:
         return left
 
     def _kept(self, owed: list[Change]) -> list[Change]:
-        """What is still to be remembered when the journal takes it again; what ended and was delivered before all."""
+        """Changes to journal once it can be written again; ends of control and delivery records are never dropped."""
         too_many = len(owed) - OWED_MAX
         if too_many <= 0:
             return owed
@@ -128,7 +131,7 @@ class CommandWriter:
         return self._cmd
 
     async def raise_reserves(self, slots: Slots, now: Now) -> None:
-        """Have devices keep at least their owner's reserve by themselves, also when no lease of ours runs."""
+        """Make devices keep at least their owner's reserve by themselves, also while no lease runs."""
         n = len(slots)
         reserve_pct = self._fleet.nameplate.owner_reserve_pct[slots]
         first = self._cmd + 1
@@ -144,7 +147,7 @@ class CommandWriter:
         )
         self._fleet.control.written_reserve_pct[slots] = reserve_pct
         report = await self._send(batch)
-        # It did not get there: it is tried again. A product that cannot be told (REFUSED) is controlled all the same.
+        # What did not arrive is tried again. A product that refuses a reserve is controlled all the same.
         absent = (report.delivery != WriteOutcome.ACCEPTED) & (report.delivery != WriteOutcome.REFUSED)
         self._fleet.control.written_reserve_pct[slots[absent]] = np.nan
         self.stats.reserves += int(np.count_nonzero(report.delivery == WriteOutcome.ACCEPTED))
@@ -171,17 +174,17 @@ class CommandWriter:
         )
 
     async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> CommandBatch:
-        """Write, and note what is in force now: whatever may have arrived, which is returned."""
+        """Write, then record as in force, and return, whatever may have arrived."""
         report = await self._send(batch)
         self.reach = float(np.mean(report.delivery == WriteOutcome.ACCEPTED))
         reached = (report.delivery == WriteOutcome.ACCEPTED) | (report.delivery == WriteOutcome.UNKNOWN)
         if not reached.all():
             batch = CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
-        self._note(batch, holder)
+        self._record(batch, holder)
         return batch
 
     async def _send(self, batch: CommandBatch) -> WriteReport:
-        """Write under one deadline; a large fan-out has the loop to itself."""
+        """Write under one deadline; telemetry pauses during a large fan-out."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.write_deadline_s * 1000)
         large = len(batch) >= PAUSE_TELEMETRY_FROM
         if large:
@@ -192,11 +195,11 @@ class CommandWriter:
             if large:
                 self._link.pause_telemetry(False)
         counts = np.bincount(report.delivery, minlength=len(WriteOutcome)).tolist()
-        for delivery in WriteOutcome:
-            self.stats.deliveries[delivery] += counts[delivery]
+        for outcome in WriteOutcome:
+            self.stats.outcomes[outcome] += counts[outcome]
         return report
 
-    def _note(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
+    def _record(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
         at = run(batch.slots)
         released = batch.op == CommandOp.RELEASE
         control, sent_ms = self._fleet.control, self._clock.mono_ms()

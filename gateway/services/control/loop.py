@@ -1,8 +1,8 @@
 """The control loop: one tick a second, setpoints out. Holds state and awaits; the domain decides.
 
-A tick settles who has which device, asks `claims` which event may have it, `limits` what it may do, `tracking` what it
-is wanted to do, plans the writes, makes the release plan durable, writes, and notes what became of it. Nothing is
-written to a device from anywhere else.
+A tick updates who has which device, asks `claims` which event may have it, `limits` what it may do and `tracking` what
+it should do; then it plans the writes, makes the release plan durable, writes, and records the outcome. Nothing else
+writes to a device.
 """
 
 import asyncio
@@ -76,8 +76,8 @@ class ControlStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a tick has found out and decided before it writes. `follows` who does as it is told, `power` what everybody
-    does; `left` the devices whose owners want no part, by event."""
+    """What a tick has found out and decided before it writes. `follows`: the devices that obey; `power`: what each
+    device does; `left`: the devices whose owners opted out, by event."""
 
     now: Now
     events: Sequence[ActiveEvent]
@@ -91,7 +91,7 @@ class _Seen:
 
 
 class ControlLoop:
-    """The one writer of setpoints. `telling`: somebody asks the ledger for what has changed."""
+    """The one writer of setpoints. `publishing`: a reader asks the delivery records for what has changed."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ControlLoop:
         link: DeviceLink,
         clock: Clock,
         epoch: int,
-        telling: bool = False,
+        publishing: bool = False,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -118,7 +118,7 @@ class ControlLoop:
         self.maintenance = Maintenance(
             settings.maintenance, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000
         )
-        self._courses: Mapping[int, Tracking] = {}
+        self._trackings: Mapping[int, Tracking] = {}
         self._progress: Mapping[int, Progress] = {}
         self._attributed: Mapping[int, float] = {}
         self._releasing_all = False
@@ -129,7 +129,7 @@ class ControlLoop:
         self.quarantine = QuarantineWatch(fleet)
         self.stranded = Stranded(fleet)
         self._unclear = UnclearWatch(fleet)
-        self.records = DeliveryRecords(fleet, telling=telling)
+        self.records = DeliveryRecords(fleet, publishing=publishing)
         self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
@@ -140,14 +140,14 @@ class ControlLoop:
         self.histograms = (self.tick_seconds, self.tick_lateness)
 
     def load(self, remembered: JournalState) -> None:
-        """Take over release plans and quarantines. Devices that were under control are so still, until their lease (at
-        most the product's whole one) has run out; what they were told is read from what they do."""
+        """Load release plans and quarantines. Devices that were under control stay so until their lease (at most the
+        product's whole one) has run out; their setpoint is read from what they do."""
         self.quarantine.load(remembered.quarantined)
         self.stranded.load(remembered)
         self._authority.adopt(remembered.controlled, self._clock.now(), newest_cmd=self._writer.newest_cmd)
 
     async def trust(self, name: str) -> bool:
-        """Let a device or product out of quarantine, durably; whether it was in it. Raises StorageError."""
+        """Release a device or product from quarantine, durably; returns whether it was in it. Raises StorageError."""
         changes = self.quarantine.trust([name])
         if not changes:
             return False
@@ -157,7 +157,7 @@ class ControlLoop:
         return True
 
     def observe_acks(self, batch: AckBatch) -> None:
-        """Devices' answers to commands; older ones than the newest command are counted only."""
+        """Record devices' answers to their newest commands; answers to older ones are only counted."""
         control = self._fleet.control
         newest = batch.cmd == control.cmd_sent[batch.slots]
         slots = batch.slots[newest]
@@ -165,7 +165,7 @@ class ControlLoop:
         refused = slots[batch.result[newest] == CommandResult.REFUSED]
         control.refused[refused] = np.sign(control.setpoint_w[refused])
         control.refused_mono_ms[refused] = self._clock.mono_ms()
-        # An id that was never given out says nothing, however large.
+        # an id that was never given out proves nothing, however large
         applied = (batch.result == CommandResult.APPLIED) & (batch.cmd <= self._writer.newest_cmd)
         slots = batch.slots[applied]
         np.maximum.at(control.cmd_applied, slots, batch.cmd[applied])
@@ -175,7 +175,7 @@ class ControlLoop:
     # -- the loop --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Tick until cancelled; a tick that comes late is not made up for."""
+        """Tick until cancelled; missed ticks are not caught up."""
         await self._warm_up()
         tick_ms = round(self._settings.tick_s * 1000)
         due_ms = self._clock.mono_ms()
@@ -191,7 +191,7 @@ class ControlLoop:
             await asyncio.sleep((due_ms - now_ms) / 1000)
 
     async def _warm_up(self) -> None:
-        """After a restart in mid-event: wait a little for readings, so that the ramp starts from measured power."""
+        """After a restart in mid-event: wait briefly for readings, so that the ramp starts from measured power."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.warm_up_s * 1000)
         while self._clock.mono_ms() < deadline_ms and not self._authority.heard():
             await asyncio.sleep(0.1)
@@ -202,7 +202,7 @@ class ControlLoop:
         dt_s = self._settings.tick_s if self._last_tick_ms is None else (now.mono_ms - self._last_tick_ms) / 1000
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
-        changes = self._authority.settle(now)
+        changes = self._authority.update(now)
         events = [] if self._halted() else [*self._dispatcher.active(now), *self.maintenance.events(now)]
         claims = self._dispatcher.claims(events, now, self.maintenance.members)
         snapshot = self._fleet.snapshot()
@@ -216,10 +216,10 @@ class ControlLoop:
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
         keep_parts(snapshot, power.heard_s > 0)
         tracked = track(
-            events, claims, self._courses, snapshot, allowed, follows, power, now, dt_s, self._params(),
+            events, claims, self._trackings, snapshot, allowed, follows, power, now, dt_s, self._params(),
             stalled=self._writer.reach < REACH_MIN,
         )  # fmt: skip
-        self._courses, self._progress = tracked.tracking, tracked.progress
+        self._trackings, self._progress = tracked.tracking, tracked.progress
         seen = _Seen(
             now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, power=power,
             left=self._left(events, snapshot, now), tracked=tracked,
@@ -237,7 +237,7 @@ class ControlLoop:
         self.records.written(written.slots, written.setpoint_w, written.cmd, now)
 
     def _halted(self) -> bool:
-        """Whether nobody is to be given power any more: devices are only handed back."""
+        """Whether devices are only handed back: no device is given power any more."""
         return self._releasing_all or self._dispatcher.stopped
 
     def _params(self) -> TrackingParams:
@@ -262,11 +262,11 @@ class ControlLoop:
         return self._feeders_w
 
     def _exclude(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
-        """Write down who is kept out, and what the programs of each device ask of limits."""
+        """Set each device's exclusions, and what its programs ask of limits."""
         control = snapshot.control
-        chosen = self._dispatcher.holds.bits(self._fleet, now)
+        chosen = self._dispatcher.exclusions.bits(self._fleet, now)
         chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)
-        # one home is held at once; a whole group that is held in one breath is no step either
+        # one home is excluded at once; a whole group excluded together must be no step of the fleet either
         stopping = (
             (chosen & ~control.exclusions != 0)
             & (control.authority == Authority.CONTROLLED)
@@ -275,16 +275,16 @@ class ControlLoop:
         if stopping.any():
             at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._settings.step_w)
             chosen &= np.where(stopping & ~at_once, control.exclusions, chosen)
-        control.exclusions[:] = self.quarantine.bars() | chosen
+        control.exclusions[:] = self.quarantine.exclusions() | chosen
         control.exclusions[list(self._fleet.moving)] |= np.uint8(ExclusionReason.MOVING)
         control.pays_export[:] = pays_export(events, claims)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 
     def _plan(self, seen: _Seen) -> tuple[Bools, Plan]:
-        """Whose reserve is to be raised first, and what to write."""
+        """Decide whose reserve to raise first, and what to write."""
         now, snapshot, tracked = seen.now, seen.snapshot, seen.tracked
         opted_out = (snapshot.control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
-        # an owner's word that nobody understood may have been a no
+        # an owner's report that was not understood may have been an opt-out
         opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
         taking = tracked.taking & ~opted_out
         unguaranteed = self._authority.unguaranteed(snapshot.n)
@@ -295,19 +295,19 @@ class ControlLoop:
         taking &= ~resting.free
         stopped = taking & (snapshot.control.authority == Authority.DEVICE) & (tracked.wanted_w == 0)
         taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
-        # who is not to be written is not told a reserve either
+        # a device that must not be written gets no reserve either
         low = self._authority.reserves_due(taking & seen.allowed.controllable)
         taking &= ~low
         taking &= ~self._authority.unattended(snapshot, now)
         if self._releasing_untimed:
             taking &= snapshot.nameplate.timed
-        # what an owner wants is not spread, whether for good or out of one event
+        # an owner's opt-out is not spread over time, whether from everything or from one event
         for slots in seen.left.values():
             opted_out[slots] = True
-        # nor, while everything is handed back, what nobody has confirmed: the release overtakes what is on its way
+        # nor, while everything is handed back, is an unconfirmed command: the release overtakes it
         opted_out |= self._halted() & (snapshot.control.cmd_applied < snapshot.control.cmd_sent)
         release = self._authority.turns(snapshot, taking, now, opted_out)
-        # what must not go on as it does is given no other setpoint then: its turn has come
+        # a device that must be narrowed gets no other setpoint then: it is handed back now
         release |= self._halted() & seen.allowed.must_narrow & ~taking
         todo = plan(
             snapshot, seen.allowed, now, PlanParams(), wanted_w=tracked.wanted_w, members=taking, release=release,
@@ -317,7 +317,7 @@ class ControlLoop:
         return low, todo
 
     def _account(self, seen: _Seen) -> list[Change]:
-        """What events deliver, to whom it is credited, what their records say; what the journal should remember."""
+        """Credit what events deliver and update their delivery records; returns what the journal should remember."""
         now, snapshot, claims = seen.now, seen.snapshot, seen.claims
         live = snapshot.live
         edges, changes = self._dispatcher.advance(now, claims.lost)
@@ -340,7 +340,7 @@ class ControlLoop:
         return changes + list(self.records.over(self._dispatcher.by_index(), now))
 
     def _left(self, events: Sequence[ActiveEvent], snapshot: Snapshot, now: Now) -> dict[int, Slots]:
-        """Devices whose owners want no part, by event."""
+        """Devices whose owners opted out, by event."""
         everywhere = np.flatnonzero(snapshot.control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)).astype(np.int32)
         out: dict[int, Slots] = {}
         for event in events:
@@ -354,8 +354,8 @@ class ControlLoop:
         return {index: entry.request.id for index, entry in self._dispatcher.by_index().items()} | dict(NAMES)
 
     async def shut_down(self, *, release: bool) -> None:
-        """Before the links go. With `release` every device is handed back, ramped, within a bound; without it leases
-        run on and only devices that would not revert by themselves are released."""
+        """Call before the links close. With `release` every device is handed back, ramped, within a bound; without it
+        leases run on, and only devices that would not revert by themselves are released."""
         self._releasing_all = release
         control, plate, n = self._fleet.control, self._fleet.nameplate, self._fleet.n
         if not release:
@@ -371,7 +371,7 @@ class ControlLoop:
             await asyncio.sleep(0.2)
         log.warning("not every device confirmed its release", extra={"count": int(waiting.sum())})
 
-    # -- watching --------------------------------------------------------------------------------------------
+    # -- queries ---------------------------------------------------------------------------------------------
 
     def reasons_of(self, slot: int) -> int:
         """Why a device may not discharge more, as `Reason` bits of the newest tick."""
@@ -390,11 +390,11 @@ class ControlLoop:
         return out + self.stranded.reasons() + self.unmeasured.reasons()
 
     def idle(self) -> bool:
-        """Whether no program's event runs and nobody is under control."""
-        held = self._fleet.control.authority[: self._fleet.n]
+        """Whether no program's event runs and no device is under control."""
+        authority = self._fleet.control.authority[: self._fleet.n]
         return (
             not any(index >= 0 for index in self._progress)
-            and not np.isin(held, (int(Authority.CONTROLLED), int(Authority.RELEASING))).any()
+            and not np.isin(authority, (int(Authority.CONTROLLED), int(Authority.RELEASING))).any()
         )
 
     def progress(self, entry: BookEntry) -> Progress | None:
@@ -406,11 +406,11 @@ class ControlLoop:
         return self._attributed.get(entry.index)
 
     def unguaranteed(self) -> int:
-        """Devices whose reserve is ours to hold only while a lease runs: their own is lower than the owner's."""
+        """Devices whose own reserve is below their owner's: only a lease of the gateway keeps the owner's."""
         return int(self._authority.unguaranteed(self._fleet.n).sum())
 
     def availability(self) -> list[Availability]:
-        """What each group can sustain from now on, by the newest tick."""
+        """What each group can sustain from now on, as of the newest tick."""
         allowed = self.envelope
         if allowed is None:
             return []

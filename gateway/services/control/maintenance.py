@@ -1,8 +1,8 @@
-"""What is done for batteries that no event has: up to their reserve after an event, full where that is overdue.
+"""Charges batteries that no event has: up to their reserve after an event, and full where that is overdue.
 
-Both are events of our own with the last word of all: any other takes its devices. What they charge from the grid is
-bounded per feeder, reserves first. While dispatch is stopped neither runs nor begins. What a fleet takes back after an
-event is watched and told.
+Both are events of the gateway itself with the lowest priority of all: any other event claims its devices first. What
+they charge from the grid is bounded per feeder, reserves first. While dispatch is stopped neither runs nor begins.
+Rebound (what a fleet takes back after an event) is measured here too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ LAST = 1_000_000
 
 AHEAD_MS = 900_000
 
-LOOK_MS = 10_000
+CHECK_EVERY_MS = 10_000
 
 HEARD_MS = 300_000
 
@@ -42,27 +42,27 @@ OVER = (EventState.COMPLETED, EventState.CANCELLED, EventState.SCHEDULED)
 
 @dataclass(slots=True)
 class MaintenanceStats:
-    """Devices charged now up to their reserve, and full."""
+    """Devices being charged now: up to their reserve, and full."""
 
     recovering: int = 0
     filling: int = 0
 
 
 class Maintenance:
-    """Keeps who is to be charged, and what comes back after events."""
+    """Keeps which devices to charge, and the rebound after events."""
 
     def __init__(self, settings: MaintenanceSettings, *, fleet: Fleet, recharge_w: float) -> None:
         self._settings = settings
         self._recharge_w = recharge_w
         self._fleet = fleet
         self._members: dict[int, Slots] = {}
-        self._looked_ms: int | None = None
+        self._checked_ms: int | None = None
         self._tick_ms: int | None = None
         self.rebounds: dict[EventId, Rebound] = {}
         self.stats = MaintenanceStats()
 
     def events(self, now: Now) -> list[ActiveEvent]:
-        """What is to be done now, as events that come after all others; whoever asks knows that nothing is stopped."""
+        """What to charge now, as events that rank below all others. Called only while dispatch is not stopped."""
         until_ms = now.utc_ms + AHEAD_MS
         return [
             ActiveEvent(
@@ -84,7 +84,7 @@ class Maintenance:
     def observe(
         self, edges: Iterable[Transition], dispatcher: Dispatcher, snapshot: Snapshot, power: Power, now: Now
     ) -> None:
-        """After a tick: events that have ended begin a time of recovery; who needs what is looked up now and then."""
+        """Observe a tick: an event that ended starts its recovery time; now and then the members are chosen anew."""
         for edge in edges:
             request = edge.entry.request
             if edge.entry.state in OVER and edge.entry.ran and request.kind is not EventKind.DRY_RUN:
@@ -94,13 +94,13 @@ class Maintenance:
         self._rebound(power, now)
         if dispatcher.stopped:
             self._charge({}, None)
-        elif self._looked_ms is None or now.mono_ms - self._looked_ms >= LOOK_MS:
+        elif self._checked_ms is None or now.mono_ms - self._checked_ms >= CHECK_EVERY_MS:
             charged = {RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}
             self._charge(charged, now.mono_ms)
 
-    def _charge(self, members: dict[int, Slots], looked_ms: int | None) -> None:
-        """Who is charged from now on, as it was looked up at `looked_ms` (None: it is to be looked up anew)."""
-        self._members, self._looked_ms = members, looked_ms
+    def _charge(self, members: dict[int, Slots], checked_ms: int | None) -> None:
+        """Set which devices are charged from now on, as of `checked_ms` (None: choose anew in the next tick)."""
+        self._members, self._checked_ms = members, checked_ms
         self.stats.recovering, self.stats.filling = len(members.get(RECOVERY, ())), len(members.get(FULL, ()))
 
     def _rebound(self, power: Power, now: Now) -> None:
@@ -108,7 +108,7 @@ class Maintenance:
         self._tick_ms = now.mono_ms
         for rebound in self.rebounds.values():
             if now.utc_ms < rebound.until_ms:
-                # what is not measured is not known to be taken back
+                # unmeasured power is not counted as rebound
                 charging_w = np.maximum(-power.each_w[rebound.slots], 0.0) * power.measured[rebound.slots]
                 rebound.power_w = float(charging_w.sum())
                 rebound.peak_w = max(rebound.peak_w, rebound.power_w)
@@ -125,7 +125,7 @@ class Maintenance:
         return may
 
     def _recovering(self, snapshot: Snapshot, now: Now) -> Slots:
-        """Devices of events that ended a while ago that are below their reserve, until they are clear of it."""
+        """Devices of recently ended events that are below their reserve, until they are clear of it."""
         plate, live = snapshot.nameplate, snapshot.live
         after = np.zeros(snapshot.n, dtype=np.bool_)
         for rebound in self.rebounds.values():
@@ -138,7 +138,7 @@ class Maintenance:
         return np.flatnonzero(after & below & self._may_charge(snapshot)).astype(np.int32)
 
     def _filling(self, snapshot: Snapshot, now: Now) -> Slots:
-        """Devices that were not full for too many cycles, in the hours for it."""
+        """Devices that were not full for too many cycles, within the configured hours."""
         cycles, (first, last) = self._settings.full_charge_cycles, self._settings.full_charge_hours
         hour = now.utc_ms // 3_600_000 % 24
         inside = first <= hour < last if first <= last else hour >= first or hour < last
@@ -150,7 +150,7 @@ class Maintenance:
         return np.flatnonzero(overdue & heard & self._may_charge(snapshot)).astype(np.int32)
 
     def feeder_w(self) -> Floats:
-        """The most upkeep may charge on each feeder, W."""
+        """The most that maintenance may charge on each feeder, W."""
         return np.full(len(self._fleet.feeders.texts), self._recharge_w)
 
 

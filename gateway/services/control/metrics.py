@@ -1,4 +1,4 @@
-"""Metrics of control and of the fleet, computed from the newest tick when they are asked for."""
+"""Metrics of control and of the fleet, computed from the newest tick on request."""
 
 from collections.abc import Iterable
 
@@ -49,13 +49,13 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
 
 
 def control_samples(control: ControlLoop) -> Iterable[Sample]:
-    """What narrows, what is written, what devices answer, what events deliver."""
+    """What narrows devices, what is written, what devices answer, what events deliver."""
     yield from _reasons(control)
     for cause, count in control.writes.writes.items():
         yield _counter("gateway_setpoints", "Commands written.", count, "cause", cause.name)
-    for delivery, count in control.writes.deliveries.items():
+    for outcome, count in control.writes.outcomes.items():
         yield _counter(
-            "gateway_command_deliveries", "Commands by what the broker said.", count, "outcome", delivery.name
+            "gateway_command_deliveries", "Commands by what the broker said.", count, "outcome", outcome.name
         )
     for result, count in control.stats.results.items():
         yield _counter("gateway_command_results", "Commands by what the device said.", count, "result", result.name)
@@ -87,7 +87,7 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
     )  # fmt: skip
     yield Sample(
         name="gateway_measured_power_ratio", help="Part of steered power that is measured; 1 while nothing is steered.",
-        value=1 - control.unmeasured.fleet.part,
+        value=1 - control.unmeasured.fleet.share,
     )  # fmt: skip
     yield Sample(
         name="gateway_unmeasured_devices", help="Devices that are steered and of which readings are missing.",
@@ -112,21 +112,21 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
 
 
 def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[Sample]:
-    """What was decided, who is kept out, what upkeep does."""
+    """What was decided, which devices are excluded, what maintenance does."""
     for outcome, count in dispatcher.outcomes.items():
         yield _counter("gateway_events_decided", "Events decided.", count, "outcome", outcome)
-    watch, upkeep = control.quarantine, control.maintenance
+    quarantine, maintenance = control.quarantine, control.maintenance
     for name, text, value, kind in (
-        ("gateway_holds", "Holds that are set.", len(dispatcher.holds), "gauge"),
-        ("gateway_quarantined", "Devices and products in quarantine.", len(watch.quarantined), "gauge"),
-        ("gateway_wrong_sign_devices", "Devices proven to do the opposite.", watch.proven, "counter"),
-        ("gateway_frozen_products", "Products frozen now.", len(watch.frozen), "gauge"),
-        ("gateway_product_freezes", "Times a product was frozen.", watch.freezes, "counter"),
-        ("gateway_recovering_devices", "Devices charged up to their reserve.", upkeep.stats.recovering, "gauge"),
-        ("gateway_filling_devices", "Devices charged full since that is overdue.", upkeep.stats.filling, "gauge"),
+        ("gateway_holds", "Holds that are set.", len(dispatcher.exclusions), "gauge"),
+        ("gateway_quarantined", "Devices and products in quarantine.", len(quarantine.quarantined), "gauge"),
+        ("gateway_wrong_sign_devices", "Devices proven to do the opposite.", quarantine.proven, "counter"),
+        ("gateway_frozen_products", "Products frozen now.", len(quarantine.frozen), "gauge"),
+        ("gateway_product_freezes", "Times a product was frozen.", quarantine.freezes, "counter"),
+        ("gateway_recovering_devices", "Devices charged up to their reserve.", maintenance.stats.recovering, "gauge"),
+        ("gateway_filling_devices", "Devices charged full since that is overdue.", maintenance.stats.filling, "gauge"),
     ):
         yield Sample(name=name, help=text, value=value, kind=kind)
-    now_w = sum(rebound.power_w for rebound in upkeep.rebounds.values())
+    now_w = sum(rebound.power_w for rebound in maintenance.rebounds.values())
     yield Sample(name="gateway_rebound_watts", help="Power taken back after events.", value=now_w)
 
 

@@ -1,8 +1,8 @@
-"""Who cannot be trusted: devices that keep doing the opposite of what they are told, products that do so in many
-homes, products that were lost all at once.
+"""Quarantine: devices that keep doing the opposite of their commands, products that do so in many homes, and products
+lost all at once, which are frozen.
 
-Quarantine is durable and ends when an operator says so; a frozen product is let go when its devices are back. Neither
-is written to: what runs expires.
+Quarantine is durable and ends when an operator lifts it; a frozen product is freed when its devices are back. Neither
+is written to: running leases expire.
 """
 
 import logging
@@ -28,14 +28,14 @@ SILENT_S = 60
 
 
 class QuarantineWatch:
-    """Keeps what is held against devices. `quarantined`: why, by device or, behind `product:`, by profile."""
+    """Keeps which devices and products are not trusted. `quarantined`: the reason by device or `product:` profile."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._conduct = Conduct()
         self._excluded: Bools = np.zeros(0, dtype=np.bool_)
         self._frozen: frozenset[int] = frozenset()
-        self._looked_ms: int | None = None
+        self._checked_ms: int | None = None
         self._version = -1
         self.quarantined: dict[str, str] = {}
         self.silent: Bools = np.zeros(0, dtype=np.bool_)
@@ -52,12 +52,12 @@ class QuarantineWatch:
         return sorted(self._fleet.profiles.texts[number] for number in self._frozen)
 
     def trust(self, names: Iterable[str]) -> list[Change]:
-        """Lift quarantines; what the journal should remember, nothing where there was none."""
+        """Return what the journal should remember to lift quarantines: nothing where there is none."""
         known = tuple(name for name in names if name in self.quarantined)
         return [Trusted(names=known)] if known else []
 
     def trusted(self, names: Iterable[str]) -> None:
-        """Lift them, once that is durable. What was proven before counts for nothing then, not for the product
+        """Lift quarantines, once that is durable. What was proven before no longer counts, not for the product
         either."""
         for name in names:
             self.quarantined.pop(name, None)
@@ -65,14 +65,14 @@ class QuarantineWatch:
         self._version = -1
 
     def _slots(self, name: str) -> NDArray[np.intp]:
-        """Slots that `name`, of a device or behind `product:` of a profile, stands for and that have been looked at."""
+        """Observed slots of `name`: a device, or a profile behind `product:`."""
         fleet, n = self._fleet, len(self._conduct.controlled)
         if name.startswith(PRODUCT):
             number = fleet.profiles.index(name.removeprefix(PRODUCT))
             return np.flatnonzero(fleet.nameplate.profile[: min(n, fleet.n)] == number)
         return np.array([slot for slot in (fleet.slot_of.get(name),) if slot is not None and slot < n], dtype=np.intp)
 
-    def bars(self) -> NDArray[np.uint8]:
+    def exclusions(self) -> NDArray[np.uint8]:
         """`ExclusionReason` bits of every device."""
         n, profile = self._fleet.n, self._fleet.nameplate.profile[: self._fleet.n]
         bits = np.zeros(n, dtype=np.uint8)
@@ -83,7 +83,7 @@ class QuarantineWatch:
         return bits
 
     def _quarantined(self) -> Bools:
-        """Devices in quarantine, by their own doing or their product's."""
+        """Devices in quarantine, by themselves or with their product."""
         fleet = self._fleet
         if self._version != fleet.version or len(self._excluded) != fleet.n:
             self._version = fleet.version
@@ -96,25 +96,25 @@ class QuarantineWatch:
         return self._excluded
 
     def follows(self, snapshot: Snapshot, now: Now) -> Bools:
-        """Who does as it is told, or still has time to."""
+        """Devices that obey, or still have time to."""
         if len(self._conduct.controlled) < snapshot.n:
             self._conduct.grow(snapshot.n)
         update_conduct(self._conduct, snapshot, now)
         return responsive(self._conduct, snapshot, now, ResponseParams())
 
     def observe(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
-        """Judge what devices did since the last tick; what the journal should remember. It counts at once."""
+        """Judge what devices did since the last tick; a quarantine takes effect at once. Returns what to journal."""
         self.silent = unresponsive_for_s(self._conduct, follows, now) >= SILENT_S
-        if self._looked_ms is None or now.mono_ms - self._looked_ms >= LOSS_EVERY_MS:
-            self._looked_ms = now.mono_ms
-            self._look_for_losses(snapshot, now)
+        if self._checked_ms is None or now.mono_ms - self._checked_ms >= LOSS_EVERY_MS:
+            self._checked_ms = now.mono_ms
+            self._observe_losses(snapshot, now)
         wrong = wrong_way(self._conduct, snapshot, allowed, now) & ~self._quarantined()
         if not wrong.any():
             return []
         names = self._fleet.names(np.flatnonzero(wrong))
         self.proven += len(names)
         log.error(
-            "devices do the opposite of what they are told; they are not written any more",
+            "devices do the opposite of their commands; they are quarantined",
             extra={"count": len(names), "first": names[0]},
         )
         return self._quarantine(names) + self._products(snapshot, now)
@@ -126,15 +126,15 @@ class QuarantineWatch:
         return [Quarantined(names=new, reason=WRONG_SIGN)] if new else []
 
     def _products(self, snapshot: Snapshot, now: Now) -> list[Change]:
-        """Products that go the wrong way in so many homes that none of them is written any more."""
+        """Quarantine products that do the opposite in so many homes that no device of them is written any more."""
         texts = self._fleet.profiles.texts
         wrong = [PRODUCT + texts[number] for number in wrong_products(self._conduct, snapshot, now)]
         new = [name for name in wrong if name not in self.quarantined]
         if new:
-            log.critical("a product does the opposite of what it is told; none of it is written", extra={"names": new})
+            log.critical("products do the opposite of their commands; they are quarantined", extra={"names": new})
         return self._quarantine(new)
 
-    def _look_for_losses(self, snapshot: Snapshot, now: Now) -> None:
+    def _observe_losses(self, snapshot: Snapshot, now: Now) -> None:
         before = self._frozen
         self._frozen = lost_products(self._conduct, snapshot, before, now, LossParams())
         texts = self._fleet.profiles.texts

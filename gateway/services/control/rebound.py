@@ -1,4 +1,4 @@
-"""What a fleet takes back after an event."""
+"""Rebound: what a fleet takes back after an event."""
 
 from dataclasses import dataclass
 

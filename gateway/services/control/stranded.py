@@ -1,7 +1,7 @@
-"""Devices that the journal says may be under control, and that nobody can release: their profile is not installed.
+"""Devices that may be under control by the journal, and that cannot be released: their profile is not installed.
 
-A product without a timer of its own stays as it was told for ever, and which product it was nobody can say without its
-profile. So each of them counts, until the profile is installed again and the next start releases them.
+A product without a timer keeps its last setpoint for ever, and without the profile the product is unknown. So each of
+them counts until the profile is installed again and the next start releases them.
 """
 
 import logging
@@ -16,20 +16,20 @@ TEXT_MAX = 100
 
 
 class Stranded:
-    """Release plans, and settings to be restored, of devices that have no slot."""
+    """Release plans, and saved settings, of devices that have no slot."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._profile_of: dict[str, str] = {}
 
     def load(self, remembered: JournalState) -> None:
-        """Find them once all devices that can be are enrolled."""
+        """Find them, once every device whose profile is installed has its slot."""
         kept = {name for name in (*remembered.controlled, *remembered.prior) if name not in self._fleet.slot_of}
-        self._profile_of = dict.fromkeys(sorted(kept), "not enrolled")
+        self._profile_of = dict.fromkeys(sorted(kept), "not registered")
         self._profile_of |= {device.id: device.profile for device in remembered.devices if device.id in kept}
         if kept:
             log.error(
-                "devices may still be under control and nobody can release them; their profile is not installed",
+                "devices may still be under control and cannot be released: their profiles are not installed",
                 extra={"count": len(kept), "first": self._named(next(iter(self._profile_of)))},
             )
 
@@ -42,14 +42,12 @@ class Stranded:
         return [name for name in self._profile_of if name not in self._fleet.slot_of]
 
     def reasons(self) -> list[str]:
-        """Why control is not in order."""
+        """Why control is not ready."""
         names = self.devices
         if not names:
             return []
-        told = ", ".join(map(self._named, names[:NAMED]))
+        first = ", ".join(map(self._named, names[:NAMED]))
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        who, whom, whose = ("device", "it", "its") if len(names) == 1 else ("devices", "them", "their")
-        return [
-            f"{len(names)} {who} may still be under control and nobody can release {whom}, {whose} profile is not "
-            f"installed: {told}{more}"
-        ]
+        subject = "1 device" if len(names) == 1 else f"{len(names)} devices"
+        whose = "its profile is" if len(names) == 1 else "their profiles are"
+        return [f"{subject} may still be under control and cannot be released, {whose} not installed: {first}{more}"]

@@ -1,4 +1,4 @@
-"""Says when events are steered without readings: a warning on the edge, a reason for not being ready meanwhile."""
+"""Warns once when devices under control send no readings, and gives the reason for not being ready meanwhile."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,31 @@ from gateway.domain.types import EventId
 
 log = logging.getLogger(__name__)
 
-MISSING_PART = 0.1
-"""Readings are missing when more than this part of steered power is not measured."""
+MISSING_SHARE = 0.1
+"""Readings are missing when more than this share of the power under control is not measured."""
 
-BACK_PART = 0.05
-"""They are back when no more than this is."""
+BACK_SHARE = 0.05
+"""They are back when no more than this share is unmeasured."""
 
 
 @dataclass(slots=True)
 class MeasurementGap:
-    """What is steered unmeasured now: `devices`, and the `part` of steered power that they carry."""
+    """Unmeasured `devices` under control, and the `share` of the power under control that they carry."""
 
     devices: int = 0
-    part: float = 0.0
+    share: float = 0.0
     open: bool = False
 
-    def observe(self, devices: int, part: float) -> bool:
-        """Take over what is so now; whether the gap has opened or closed."""
+    def observe(self, devices: int, share: float) -> bool:
+        """Store the newest values; returns whether the gap has opened or closed."""
         was = self.open
-        self.devices, self.part = devices, part
-        self.open = part > (BACK_PART if was else MISSING_PART)
+        self.devices, self.share = devices, share
+        self.open = share > (BACK_SHARE if was else MISSING_SHARE)
         return self.open is not was
 
 
 class Unmeasured:
-    """Keeps, of the fleet and of each running event, what is steered without readings."""
+    """Keeps what is under control without readings, of the fleet and of each running event."""
 
     def __init__(self) -> None:
         self.fleet = MeasurementGap()
@@ -46,27 +46,27 @@ class Unmeasured:
     def observe(
         self, events: Sequence[ActiveEvent], claims: Claims, power: Power, names: Mapping[int, EventId]
     ) -> None:
-        """After a tick. `names`: the events' ids by index."""
+        """Observe a tick. `names`: the events' ids by index."""
         self.fleet.observe(*power.unmeasured(np.ones(len(power.measured), dtype=np.bool_)))
-        steering = [event for event in events if event.actuates]
-        for index in self._gaps.keys() - {event.index for event in steering}:
+        actuating = [event for event in events if event.actuates]
+        for index in self._gaps.keys() - {event.index for event in actuating}:
             del self._gaps[index]
-        for event in steering:
+        for event in actuating:
             gap = self._gaps.setdefault(event.index, MeasurementGap())
             if gap.observe(*power.unmeasured(claims.shares[event.index])):
-                _tell(gap, names.get(event.index, EventId("unknown")))
+                _log(gap, names.get(event.index, EventId("unknown")))
 
     def reasons(self) -> list[str]:
-        """Why steering is not in order."""
+        """Why control is not ready."""
         if not self.fleet.open:
             return []
-        part = f"{100 * self.fleet.part:.0f} % of steered power"
-        return [f"control: no readings of {self.fleet.devices} steered devices ({part}), what they do is assumed"]
+        share = f"{100 * self.fleet.share:.0f} % of the power"
+        return [f"control: no readings of {self.fleet.devices} devices under control ({share}), theirs is assumed"]
 
 
-def _tell(gap: MeasurementGap, event: EventId) -> None:
-    told = {"event": event, "count": gap.devices, "part_pct": round(100 * gap.part, 1)}
+def _log(gap: MeasurementGap, event: EventId) -> None:
+    fields = {"event": event, "count": gap.devices, "share_pct": round(100 * gap.share, 1)}
     if gap.open:
-        log.warning("readings are missing of devices that are steered; what they do is assumed", extra=told)
+        log.warning("devices under control send no readings; their power is assumed", extra=fields)
     else:
-        log.info("readings of steered devices are back", extra=told)
+        log.info("devices under control send readings again", extra=fields)

@@ -1,1 +1,1 @@
-"""Devices by connection: enrollment rows, polled sessions, commands on their way."""
+"""Devices: import rows and the registry, polled sessions, commands on their way."""

@@ -20,10 +20,10 @@ class CommandRouter:
         self._others = others
 
     async def run(self, emit: Emit) -> None:
-        """The links are run by themselves: each is a service of its own."""
+        """Do nothing: each link runs as a service of its own."""
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
-        """Split a batch by link, write the parts at once, and put the reports together in the batch's order."""
+        """Split a batch by link, write the parts concurrently, and merge the reports in the batch's order."""
         profile = self._fleet.nameplate.profile[batch.slots]
         rest = np.ones(len(batch), dtype=np.bool_)
         parts: list[tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], DeviceLink]] = []
@@ -45,7 +45,7 @@ class CommandRouter:
         return WriteReport(delivery=delivery)
 
     def acknowledge(self, token: AckToken) -> None:
-        """Tokens go to the link they came from, never through here."""
+        """Do nothing: tokens go back to the link they came from."""
 
     def pause_telemetry(self, on: bool) -> None:
         self._main.pause_telemetry(on)

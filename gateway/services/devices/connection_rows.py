@@ -1,4 +1,4 @@
-"""Connections as an inventory names them: the cells of a row, whether they fit the profile, and who shares a place."""
+"""Connections in an inventory: parses a row's cells, checks them against the profile, and finds its place."""
 
 import ipaddress
 import re
@@ -94,7 +94,7 @@ SecretReference = Annotated[str, AfterValidator(_line), AfterValidator(_secret)]
 
 
 def connection_faults(document: ProfileDocument, connection: DeviceConnection | None) -> Iterator[str]:
-    """What of a row's connection does not fit its profile, each with the column."""
+    """What does not fit the profile in a row's connection, each with the column."""
     if document.messages:
         if connection is not None:
             yield "address: the device comes to us; a connection cannot be given"
@@ -136,7 +136,7 @@ def _unit_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator
 
 
 def _parameter_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
-    """Exactly the variables of the topics; besides, what says more surely which device it is."""
+    """Requires exactly the variables of the topics; allows what identifies the device more surely."""
     wanted = document.mqtt.variables if document.mqtt is not None else ()
     optional = {"device"} if document.mqtt is not None else set()
     if document.identity is not None and document.identity.serial is not None:
@@ -168,7 +168,8 @@ def _access_faults(document: ProfileDocument, given: DeviceConnection) -> Iterat
 
 
 def place_of(document: ProfileDocument, device: Device) -> Place | None:
-    """Where a device answers: two devices at one place would be one battery steered twice. None = it comes to us.
+    """Where a device answers: two devices at one place would be one battery controlled twice. None = it connects to the
+    gateway.
 
     Host and port, the unit `main`, and on a broker the levels that name the device."""
     connection = device.connection or DeviceConnection(url="")

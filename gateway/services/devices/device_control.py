@@ -1,8 +1,8 @@
-"""Control of one polled device: what is saved before it is touched, written, read back, kept alive and restored.
+"""Controls one polled device: saves its settings, writes, reads back, renews, and restores the settings.
 
-An episode begins with the first setpoint and ends with the release. Settings it touches are read and durable in the
-journal before the first write. A command is encoded whole before anything is sent; a refusal half way hands the device
-back. What was written is read back where the product shows it, and watched for as long as the episode lasts.
+An episode begins with the first setpoint and ends with the release. The settings it touches are read and made durable
+in the journal before the first write. A command is encoded whole before anything is sent; a refusal half way hands the
+device back. What was written is read back where the product shows it, and compared in every poll of the episode.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class DeviceControlStats:
     refused: int = 0
     unwritable: int = 0
     over_budget: int = 0
-    not_held: int = 0
+    not_shown: int = 0
     foreign: int = 0
     half_way: int = 0
     restored: int = 0
@@ -59,7 +59,7 @@ class DeviceControlStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of a command: its way to the device, and the answer (NONE = not known)."""
+    """The outcome of a command: whether it reached the device, and the answer (NONE = not known)."""
 
     delivery: WriteOutcome
     result: CommandResult
@@ -67,8 +67,8 @@ class Done:
 
 
 class DeviceControl:
-    """One device's control episode. `values` is the session's: the newest known value of each point; `prior` what the
-    journal holds of settings saved, by device, kept true here."""
+    """One device's control episode. `values` is the session's: the newest known value of each point; `prior`: the saved
+    settings in the journal, by device, kept up to date here."""
 
     def __init__(
         self,
@@ -82,13 +82,13 @@ class DeviceControl:
     ) -> None:
         self._device = device
         self._values = values
-        self._book = prior
+        self._saved_of = prior
         self._journal = journal
         self._clock = clock
         self._stats = stats
         self._engaged = False
         self._touched: dict[str, PointWrite] = {}
-        self._watched: dict[str, tuple[PointWrite, float]] = {}
+        self._expected: dict[str, tuple[PointWrite, float]] = {}
         self._foreign = 0
         self._written_today: dict[str, tuple[int, int]] = {}
         self._newest_cmd = 0
@@ -102,12 +102,12 @@ class DeviceControl:
     @property
     def _prior(self) -> Mapping[str, Setting] | None:
         """Settings from before the episode; None while there is none."""
-        return self._book.get(self._device)
+        return self._saved_of.get(self._device)
 
     def begin_anew(self) -> None:
-        """The device was away: what is volatile may be gone, so the next command starts its sequence from the top."""
+        """Call after the device was away: volatile settings may be gone, so the next command begins from the start."""
         self._engaged = False
-        self._watched = {}
+        self._expected = {}
         self._foreign = 0
 
     @property
@@ -117,7 +117,7 @@ class DeviceControl:
 
     @property
     def running(self) -> bool:
-        """Whether a command of ours is in force."""
+        """Whether a command of the gateway is in force."""
         return self.in_force is not None and self._clock.mono_ms() < self._force_end_ms
 
     @property
@@ -127,7 +127,7 @@ class DeviceControl:
 
     @property
     def taken_over(self) -> bool:
-        """Whether somebody else has written what we had written."""
+        """Whether somebody else has overwritten what the gateway wrote."""
         return self._foreign >= FOREIGN_POLLS
 
     async def obey(self, command: Command, variant: ProductVariant, link: PointLink) -> Done:
@@ -162,7 +162,7 @@ class DeviceControl:
         sequence = (*(() if self._engaged or control is None else control.begin), *steps)
         first = self._prior is None and control is not None
         if first and control is not None:
-            # What cannot be written is refused before anything is remembered.
+            # What cannot be written is refused before anything is journalled.
             self._actions(sequence, command, variant)
             why = await self._save(control.saves, variant, link)
             if why:
@@ -185,7 +185,7 @@ class DeviceControl:
         if done.result is CommandResult.REFUSED:
             await self._hand_back(variant, link)
         elif variant.control is not None:
-            self._watch(written, variant)
+            self._expect(written, variant)
             self._foreign = 0
         return done
 
@@ -195,7 +195,7 @@ class DeviceControl:
 
     async def _release(self, steps: tuple[Step, ...], variant: ProductVariant, link: PointLink) -> Done:
         self._force(None)
-        self._watched = {}
+        self._expected = {}
         saved = await self._still_ours(variant, link)
         todo = variant.actions(steps, Quantities(), self._values, saved)
         written = await self._send(todo, variant, link)
@@ -209,9 +209,9 @@ class DeviceControl:
         return done
 
     async def tidy(self, variant: ProductVariant, link: PointLink) -> None:
-        """Restore what an episode left behind that nobody ended: the device's timer did, or a crash of ours. Not before
-        a whole lease has passed since the last command or the start: whoever goes on renews it in that time. A device
-        that somebody else steers is left alone."""
+        """Restore the settings of an episode that ended without a release: by the device's timer, or by a crash of the
+        gateway. Waits a whole lease after the last command or the start: an event that goes on renews it in that time.
+        A device that somebody else controls is left alone."""
         control, watchdog = variant.control, variant.watchdog
         if not self.leaves or self.running or self.taken_over or control is None or watchdog is None:
             return
@@ -223,31 +223,34 @@ class DeviceControl:
         try:
             await self._release(control.release, variant, link)
         except (Unwritable, PeerRefused) as error:
-            log.info("settings could not be restored", extra={"device": self._device, "why": str(error)})
+            log.info("settings could not be restored", extra={"device": self._device, "error": str(error)})
 
     async def _forget(self) -> None:
-        """The device holds its own settings: what was saved of them is of no use any more."""
+        """Clear the saved settings: the device has its own again."""
         if self._prior is not None:
             try:
                 await self._journal.commit([PriorRestored(device=self._device)])
             except StorageError as error:
                 # Restoring the same once more after a restart does no harm.
-                log.warning("a restored device is still on the list", extra={"device": self._device, "why": str(error)})
-        self._book.pop(self._device, None)
+                log.warning(
+                    "saved settings could not be cleared from the journal",
+                    extra={"device": self._device, "error": str(error)},
+                )
+        self._saved_of.pop(self._device, None)
 
     async def _hand_back(self, variant: ProductVariant, link: PointLink) -> None:
-        """A sequence stopped half way: leave the device as it was, as far as it lets us."""
+        """Release after a sequence that stopped half way: leave the device as it was, as far as it allows."""
         self._stats.half_way += 1
         control = variant.control
         try:
             if control is not None:
                 await self._release(control.release, variant, link)
         except GatewayError as error:
-            log.warning("a device could not be handed back", extra={"device": self._device, "why": str(error)})
+            log.warning("a device could not be handed back", extra={"device": self._device, "error": str(error)})
         self._force(None)
 
     async def _save(self, names: tuple[str, ...], variant: ProductVariant, link: PointLink) -> str:
-        """Make durable what the settings are now; why not, or ""."""
+        """Save the present settings in the journal; returns "" or the reason why it cannot."""
         if names:
             variant.decode(await link.read(names), self._values)
         given = {part.restore for step in self._release_steps(variant) for part in (step.together or (step,))
@@ -266,13 +269,13 @@ class DeviceControl:
         except StorageError as error:
             return f"the journal: {error}"
         self._stats.saved += 1
-        self._book[self._device] = settings
+        self._saved_of[self._device] = settings
         return ""
 
     @staticmethod
     def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
-        """Whether control itself puts a point to `value`: what is left of an episode, or still shown of it, is not what
-        an owner had set."""
+        """Whether control itself sets a point to `value`: what an episode left, or the device still shows of it, is not
+        an owner's setting."""
         control = variant.control
         sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
         parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
@@ -283,7 +286,7 @@ class DeviceControl:
         return variant.control.release if variant.control is not None else ()
 
     async def _still_ours(self, variant: ProductVariant, link: PointLink) -> dict[str, Value]:
-        """What to restore: settings that show something else than what we wrote are somebody's new choice and stay."""
+        """What to restore: a setting that no longer shows what was written is somebody's new choice and stays."""
         saved: dict[str, Value] = dict(self._prior or {})
         touched = [name for name in saved if name in self._touched and variant.points[name].readable]
         if touched:
@@ -298,7 +301,7 @@ class DeviceControl:
     def _actions(
         self, steps: Iterable[Step], command: Command, variant: ProductVariant, *, left_s: float | None = None
     ) -> list[Action]:
-        """What to do for a command, or for one that is in force already and has `left_s` of its lease."""
+        """The actions of a command, or of one in force that has `left_s` of its lease."""
         setpoint_w = variant.quantised(command.setpoint_w) if command.op is CommandOp.SETPOINT else 0.0
         given = Quantities(
             setpoint_w=setpoint_w,
@@ -323,7 +326,7 @@ class DeviceControl:
     async def _send(
         self, todo: Iterable[Action], variant: ProductVariant, link: PointLink, written: list[PointWrite] | None = None
     ) -> list[PointWrite]:
-        """Carry out actions in order; what was taken is added to `written`."""
+        """Carry out actions in order; what the device accepted is added to `written`."""
         out: list[PointWrite] = [] if written is None else written
         for action in todo:
             if isinstance(action, Wait):
@@ -340,7 +343,7 @@ class DeviceControl:
         return out
 
     def _spend(self, request: Request, variant: ProductVariant) -> None:
-        """Count writes of what wears the device's memory. Raises Unwritable when a day's budget is used up."""
+        """Count writes that wear the device's memory. Raises Unwritable when a day's budget is used up."""
         today = self._clock.now().utc_ms // DAY_MS
         for write in request.writes:
             most = variant.points[write.point].writes_per_day_max
@@ -354,28 +357,28 @@ class DeviceControl:
             self._written_today[write.point] = (today, count + 1)
 
     async def _confirmed(self, written: list[PointWrite], variant: ProductVariant, link: PointLink) -> Done:
-        """Read back what the product shows."""
+        """Read back the points that the product shows."""
         expected = {write.point: write for write in written if self._shown(write.point, variant)}
         accepted = Done(delivery=WriteOutcome.ACCEPTED, result=CommandResult.APPLIED)
         if not expected:
-            # A broker's acknowledgement is not the device's: what became of it is not known.
+            # A broker's acknowledgement is not the device's: the outcome is not known.
             brokered = variant.document.transport == "mqtt" and bool(written)
             return Done(delivery=WriteOutcome.ACCEPTED, result=CommandResult.NONE) if brokered else accepted
         settle_s = variant.control.settle_s if variant.control is not None else 0.0
         lag_s = max(variant.points[name].readback_s or 0.0 for name in expected)
         late = ""
-        # A product that shows what it was told after a while may take a little longer than it is known to.
+        # A product that shows a write only after a while may take a little longer than its profile says.
         for _ in range(READBACKS_LATE if lag_s > 0 else 1):
             if max(settle_s, lag_s) > 0:
                 await asyncio.sleep(max(settle_s, lag_s))
             variant.decode(await link.read(list(expected)), self._values)
-            held = {n: shows(variant.codecs[n], self._values, write) for n, write in expected.items()}
-            if all(held.values()):
+            shown = {n: shows(variant.codecs[n], self._values, write) for n, write in expected.items()}
+            if all(shown.values()):
                 return accepted
-            late = next(name for name, holds in held.items() if not holds)
-        self._stats.not_held += 1
+            late = next(name for name, as_written in shown.items() if not as_written)
+        self._stats.not_shown += 1
         return Done(
-            delivery=WriteOutcome.ACCEPTED, result=CommandResult.REFUSED, why=f"{late} does not hold what was written"
+            delivery=WriteOutcome.ACCEPTED, result=CommandResult.REFUSED, why=f"{late} does not show what was written"
         )
 
     @staticmethod
@@ -385,22 +388,22 @@ class DeviceControl:
         counts = watchdog is not None and watchdog.kind == "countdown" and watchdog.point == name
         return point.readable and point.poll != "never" and point.readback_s is not None and not counts
 
-    def _watch(self, written: list[PointWrite], variant: ProductVariant) -> None:
+    def _expect(self, written: list[PointWrite], variant: ProductVariant) -> None:
         now_ms, live = self._clock.mono_ms(), set(variant.groups["live"])
         settle_s = variant.control.settle_s if variant.control is not None else 0.0
         for write in written:
             if write.point in live and self._shown(write.point, variant):
                 lag_s = max(settle_s, variant.points[write.point].readback_s or 0.0)
-                self._watched[write.point] = (write, now_ms + 1000 * lag_s)
+                self._expected[write.point] = (write, now_ms + 1000 * lag_s)
 
     def observe(self, variant: ProductVariant) -> None:
-        """After a poll: whether what we wrote still stands. One odd reading is none; two are somebody else."""
+        """After a poll: compare with what was written. One odd reading is no proof; two are somebody else's write."""
         if not self.running:
-            self._watched = {}
+            self._expected = {}
             return
         differs = [
             name
-            for name, (write, from_ms) in self._watched.items()
+            for name, (write, from_ms) in self._expected.items()
             if self.read_mono_ms >= from_ms and not shows(variant.codecs[name], self._values, write)
         ]
         known = [name for name in differs if self._values.get(name) is not None]
@@ -410,7 +413,7 @@ class DeviceControl:
             log.warning("somebody else writes to a device", extra={"device": self._device, "point": known[0]})
 
     async def follow(self, variant: ProductVariant, link: PointLink) -> None:
-        """Work the grid target out anew and write it, while a command is in force. Stale readings stop it: the lease
+        """Compute the grid target again and write it, while a command is in force. Stale readings stop it: the lease
         then runs out."""
         command = self.in_force
         if command is None or not self.running or self.taken_over or await self._written_over(variant, link):
@@ -419,11 +422,11 @@ class DeviceControl:
             if await self._again(variant.sequence(command.op, command.setpoint_w), command, variant, link):
                 self._foreign = 0
         except (Unwritable, PeerRefused, PeerBusy) as error:
-            log.info("a grid target was not renewed", extra={"device": self._device, "why": str(error)})
+            log.info("a grid target was not renewed", extra={"device": self._device, "error": str(error)})
 
     async def _again(self, steps: tuple[Step, ...], command: Command, variant: ProductVariant, link: PointLink) -> bool:
-        """Write for a command that is in force already; whether anything was. Only a new command renews the lease: what
-        is written here carries what is left of it, and nothing is once that is less than the product's timer takes."""
+        """Write for a command in force; returns whether anything was written. Only a new command renews the lease: a
+        write here carries what is left of it, and there is none once that is below the shortest the timer accepts."""
         left_s = (self._force_end_ms - self._clock.mono_ms()) / 1000
         if left_s < LEFT_S_MIN:
             return False
@@ -435,20 +438,20 @@ class DeviceControl:
         try:
             await self._send((_expiring(action, left_s) for action in todo), variant, link, written)
         finally:
-            self._watch(written, variant)
+            self._expect(written, variant)
         return bool(written)
 
     async def _written_over(self, variant: ProductVariant, link: PointLink) -> bool:
-        """Whether what we wrote does not stand any more, asked before it is written anew: between two polls an owner's
-        choice would be undone before anybody had seen it. The lease then runs out, or a command renews it."""
+        """Whether somebody changed what was written. Asked before each renewal, which would otherwise undo an owner's
+        choice between two polls, unseen. The lease then runs out, or a command renews it."""
         now_ms = self._clock.mono_ms()
-        names = [name for name, (_, from_ms) in self._watched.items() if now_ms >= from_ms]
+        names = [name for name, (_, from_ms) in self._expected.items() if now_ms >= from_ms]
         if names:
             variant.decode(await link.read(names), self._values)
-        return not all(shows(variant.codecs[name], self._values, self._watched[name][0]) for name in names)
+        return not all(shows(variant.codecs[name], self._values, self._expected[name][0]) for name in names)
 
     async def beat(self, variant: ProductVariant, link: PointLink) -> None:
-        """One heartbeat, while a command is in force."""
+        """Send one heartbeat, while a command is in force."""
         command, control = self.in_force, variant.control
         if command is None or not self.running or control is None or control.heartbeat is None or self.taken_over:
             return
@@ -456,13 +459,13 @@ class DeviceControl:
         try:
             await self._again(control.heartbeat.steps, command, variant, link)
         except (Unwritable, PeerRefused, PeerBusy) as error:
-            log.info("a heartbeat was not taken", extra={"device": self._device, "why": str(error)})
+            log.info("a heartbeat was refused", extra={"device": self._device, "error": str(error)})
 
     def _refuse(self, why: str) -> Done:
         self._stats.refused += 1
         if why != self._refused_for:
             self._refused_for = why
-            log.warning("a command was refused", extra={"device": self._device, "why": why})
+            log.warning("a command was refused", extra={"device": self._device, "error": why})
         return Done(delivery=WriteOutcome.REFUSED, result=CommandResult.REFUSED, why=why)
 
 

@@ -21,7 +21,7 @@ class EnergySample:
 
 
 class Mean:
-    """A power of which only the mean matters; what lies between an unknown and a known value is unknown."""
+    """The mean of a power (W); between an unknown and a known value it is unknown."""
 
     def __init__(self) -> None:
         self._before = math.nan
@@ -29,22 +29,22 @@ class Mean:
         self._s = 0.0
 
     def add(self, s: float, power_w: float) -> None:
-        """A value `s` after the one before; 0 = nothing came before."""
+        """Add a value, `s` after the one before; 0 = it is the first."""
         mean_w = (self._before + power_w) / 2
         if s > 0 and not math.isnan(mean_w):
             self._ws += mean_w * s
             self._s += s
         self._before = power_w
 
-    def take(self) -> float:
-        """The mean since the last take, NaN = unknown."""
+    def collect(self) -> float:
+        """Return the mean since the last call and start again, NaN = unknown."""
         mean_w = self._ws / self._s if self._s > 0 else math.nan
         self._ws = self._s = 0.0
         return mean_w
 
 
 class EnergyIntegrator:
-    """Energy of one device between two samples, from its power; a silence longer than `gap_ms` is a gap."""
+    """Energy of one device between two samples, from its power; more than `gap_ms` without a reading is a gap."""
 
     def __init__(self, gap_ms: float) -> None:
         self._gap_ms = gap_ms
@@ -56,7 +56,7 @@ class EnergyIntegrator:
         self.site = {"grid_w": Mean(), "pv_w": Mean(), "load_w": Mean()}
 
     def add(self, mono_ms: int, battery_w: float, **site_w: float) -> None:
-        """A reading; between two of them power goes in a straight line."""
+        """Add a reading; between two of them power is taken as a straight line."""
         if math.isnan(battery_w):
             return
         if self._before is not None and mono_ms - self._before[0] > self._gap_ms:
@@ -64,8 +64,8 @@ class EnergyIntegrator:
             self.charge_wh = self.discharge_wh = 0.0
             self.gaps += 1
             for mean in self.site.values():
-                mean.take()
-        # after a gap the first value is one that nothing came before
+                mean.collect()
+        # after a gap the first value has no predecessor
         lasted_s = 0.0 if self._before is None else (mono_ms - self._before[0]) / 1000
         for name, mean in self.site.items():
             mean.add(lasted_s, site_w.get(name, math.nan))
@@ -78,8 +78,8 @@ class EnergyIntegrator:
                 self.charge_wh += max(-power_w, 0.0) * hours / 2
         self._before = (mono_ms, battery_w)
 
-    def take(self) -> tuple[int, float, float]:
-        """(span in ms, charged Wh, discharged Wh) since the last take; span 0 = nothing is known."""
+    def collect(self) -> tuple[int, float, float]:
+        """(span in ms, charged Wh, discharged Wh) since the last call; span 0 = nothing is known."""
         if self._before is None or self._began_ms is None:
             return 0, 0.0, 0.0
         out = (self._before[0] - self._began_ms, self.charge_wh, self.discharge_wh)

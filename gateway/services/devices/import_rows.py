@@ -1,4 +1,4 @@
-"""Rows of an import, from CSV or JSON: what each says, and what is wrong with it, by line."""
+"""Reads the rows of an import, from CSV or JSON, and names what is wrong with each, by line."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ MAX_REPORTED = 1_000
 
 MAY_HOLD_SECRETS = ("address", "parameters", "secret", "username")
 
-NOT_STEERED = "control of this product is experimental; telemetry only, until the row says experimental"
+NOT_CONTROLLED = "control of this product is experimental; telemetry only, until the row says experimental"
 
 
 def _blank_is_none(value: object) -> object:
@@ -175,7 +175,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """A row that was imported, and what should be known about it."""
+    """A row that was imported, and a note about it."""
 
     line: int
     note: str
@@ -183,7 +183,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """What an import holds: good devices with their lines, every bad row, and what should be known about good ones."""
+    """The content of an import: good devices with their lines, every bad row, and notes about good ones."""
 
     devices: list[Device]
     bad: list[BadRow]
@@ -198,8 +198,8 @@ def parse_rows(
     profiles: Mapping[str, Codec],
     places: Mapping[Place, DeviceId] | None = None,
 ) -> Parsed:
-    """Read an inventory. Good rows are kept, every bad one is named with its line. `places` are taken already. Raises
-    InvalidInput if it is no inventory at all (too large, no header, unknown columns)."""
+    """Read an inventory. Good rows are kept, every bad one is named with its line. `places` are occupied already.
+    Raises InvalidInput if it is no inventory at all (too large, no header, unknown columns)."""
     if len(text) > MAX_IMPORT_BYTES:
         raise InvalidInput([f"the inventory is larger than {MAX_IMPORT_BYTES} bytes"])
     rows = _Rows(profiles)
@@ -208,12 +208,12 @@ def parse_rows(
     for number, (line, row) in enumerate(source):
         if number >= MAX_IMPORT_ROWS:
             raise InvalidInput([f"line {line}: more than {MAX_IMPORT_ROWS} rows"])
-        problems = [row] if isinstance(row, str) else rows.take(line, row)
+        problems = [row] if isinstance(row, str) else rows.add(line, row)
         if problems:
             bad.append(BadRow(line=line, problem="; ".join(problems)))
-    bad += rows.give_up(places or {})
+    bad += rows.drop_occupied(places or {})
     good = rows.good.values()
-    notes = [Note(line=row.line, note=f"{row.device.id}: {NOT_STEERED}") for row in good if row.unsteered]
+    notes = [Note(line=row.line, note=f"{row.device.id}: {NOT_CONTROLLED}") for row in good if row.uncontrolled]
     return Parsed(
         devices=[row.device for row in good],
         bad=sorted(bad, key=lambda row: row.line),
@@ -224,12 +224,12 @@ def parse_rows(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Good:
-    """A row that was taken: its device, where that answers, whether it is read only."""
+    """A good row: its device, where that answers, whether it is read only."""
 
     line: int
     device: Device
     place: Place | None
-    unsteered: bool
+    uncontrolled: bool
 
 
 class _Rows:
@@ -240,8 +240,8 @@ class _Rows:
         self._profiles = profiles
         self._places: dict[Place, DeviceId] = {}
 
-    def take(self, line: int, row: dict[str, Any]) -> list[str]:
-        """Take a row, or say what is wrong with it."""
+    def add(self, line: int, row: dict[str, Any]) -> list[str]:
+        """Add a row; returns what is wrong with it."""
         try:
             parsed = DeviceRow.model_validate(row)
         except ValidationError as error:
@@ -258,17 +258,17 @@ class _Rows:
         place = place_of(codec.document, device)
         if place is not None and self._places.setdefault(place, device.id) != device.id:
             return [twice(device.id, self._places[place])]
-        unsteered = codec.facts.experimental and not device.experimental
-        self.good[device.id] = _Good(line=line, device=device, place=place, unsteered=unsteered)
+        uncontrolled = codec.facts.experimental and not device.experimental
+        self.good[device.id] = _Good(line=line, device=device, place=place, uncontrolled=uncontrolled)
         return []
 
-    def give_up(self, taken: Mapping[Place, DeviceId]) -> Iterator[BadRow]:
-        """Rows at the place of an enrolled device that does not move away itself. Who stays may keep others out."""
+    def drop_occupied(self, occupied: Mapping[Place, DeviceId]) -> Iterator[BadRow]:
+        """Drop rows at the place of a registered device that does not move, and those that these keep out in turn."""
         lost = True
         while lost:
             lost = False
             for row in list(self.good.values()):
-                holder = taken.get(row.place) if row.place is not None else None
+                holder = occupied.get(row.place) if row.place is not None else None
                 if holder is not None and holder not in self.good:
                     lost = True
                     del self.good[row.device.id]

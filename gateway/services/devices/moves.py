@@ -1,8 +1,8 @@
-"""Moves: what an import would change of where a device is and of which battery it is, and what that has to wait for.
+"""Moves: what an import would change of a device's place and product, and what the change must wait for.
 
-A battery is handed back where it was taken, as the product it was taken as. A release that goes to another address
-leaves the old battery forced for ever, and gives another one settings that were never its own. So a device that is not
-free stays where and what it is until it is.
+A battery is handed back at the address, and as the product, that came under control. A release that goes to another
+address leaves the old battery forced for ever, and gives another one settings that were never its own. So a device that
+is not free keeps its place and product until it is.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,39 +14,39 @@ from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import Place, place_of
 
-HELD = {Authority.CONTROLLED: "under control", Authority.RELEASING: "being released"}
+TIED_BY = {Authority.CONTROLLED: "under control", Authority.RELEASING: "being released"}
 FIRST = (
-    "release it first: with the gateway running and the device enrolled as it is now, cancel its event or stop all "
+    "release it first: with the gateway running and the device registered as it is now, cancel its event or stop all "
     "dispatch and wait until it is free; a battery that was exchanged for another one gets a row with an id of its own"
 )
 
 
 class Ties:
-    """Why devices are not free. `saved` are those whose settings from before control are still to be restored, kept
-    true by who restores them."""
+    """Why devices are not free. `saved`: those whose settings from before control are still to be restored; whoever
+    restores them keeps it up to date."""
 
     def __init__(self, fleet: Fleet, saved: Collection[DeviceId]) -> None:
         self._fleet = fleet
         self._saved = saved
         self.planned: frozenset[DeviceId] = frozenset()
-        """Release plans of devices without a slot: nobody in this process can carry them out."""
+        """Release plans of devices without a slot: this process cannot carry them out."""
 
     def of(self, device: DeviceId) -> str:
         """What ties a device, "" = it is free."""
         slot = self._fleet.slot_of.get(device)
         if slot is not None:
-            held = HELD.get(Authority(int(self._fleet.control.authority[slot])))
-            if held is not None:
-                return held
+            tie = TIED_BY.get(Authority(int(self._fleet.control.authority[slot])))
+            if tie is not None:
+                return tie
             if slot < len(self._fleet.writing) and self._fleet.writing[slot]:
-                return "being taken under control"
+                return "coming under control"
         if device in self.planned:
             return "under control since before the gateway started"
         return "still without the settings it had before it was controlled" if device in self._saved else ""
 
 
 def moves(known: Device, wanted: Device, codecs: Mapping[str, Codec]) -> dict[str, str]:
-    """What would change of where a device is and of what it is, by column, in words."""
+    """What would change of a device's place and product: by column, in words."""
     if known.profile != wanted.profile:
         return {"profile": f"{known.profile!r} to {wanted.profile!r}"}
     codec = codecs.get(known.profile)
@@ -62,7 +62,7 @@ def moves(known: Device, wanted: Device, codecs: Mapping[str, Codec]) -> dict[st
             out["units"] = f"main={old[1]} to main={new[1]}"
         if old[2] != new[2]:
             out["parameters"] = f"{_pairs(old[2])} to {_pairs(new[2])}"
-    # An address that is said to have another device behind it is another place.
+    # The same address with another serial number is another place.
     serial, other = (dict(c.parameters).get("serial", "") for c in (before, after))
     if serial and serial != other and "parameters" not in out:
         out["parameters"] = f"serial={serial} to serial={other}"
@@ -74,21 +74,22 @@ def _pairs(levels: tuple[tuple[str, str], ...]) -> str:
 
 
 def tied(device: str, why: str, changes: Mapping[str, str]) -> str:
-    """The problem of a row that has to wait."""
-    told = ", ".join(f"{column} from {text}" for column, text in changes.items())
-    return f"{next(iter(changes))}: {device!r} is {why} and cannot change {told}; {FIRST}"
+    """The problem of a row that must wait."""
+    listed = ", ".join(f"{column} from {text}" for column, text in changes.items())
+    return f"{next(iter(changes))}: {device!r} is {why} and cannot change {listed}; {FIRST}"
 
 
 def twice(device: str, holder: str) -> str:
-    """The problem of a row at a place that is somebody's already."""
+    """The problem of a row at a place that another device has."""
     return f"address: {device!r} and {holder!r} are one and the same (address, unit main)"
 
 
 def who_goes_where(
     wanted: Mapping[DeviceId, Place | None], places: Mapping[Place, DeviceId], problems: dict[DeviceId, str]
 ) -> dict[Place, DeviceId]:
-    """Who answers where once the rows without a problem are enrolled. Who stays, because its row has one or there is
-    none, keeps out the row that counted on its place, which then stays too: those come to `problems`."""
+    """Which device answers where once the rows without a problem are registered. A device that stays, because its row
+    has a problem or it has no row, keeps out the row that wants its place, which then stays too: those are added to
+    `problems`."""
     at = {device: place for place, device in places.items() if device in wanted}
     claims: dict[Place, DeviceId] = {}
     for device, place in wanted.items():

@@ -66,11 +66,11 @@ class PolledDevices:
         self._energies: list[tuple[int, EnergySample, Now]] = []
         self._answers: list[tuple[int, int, CommandResult]] = []
         self._flush_due = False
-        self._held = False
+        self._paused = False
         self._seq: dict[int, int] = {}
         self.sessions: dict[int, DeviceSession] = {}
         self.stats = SessionStats()
-        self.steering = DeviceControlStats()
+        self.control_stats = DeviceControlStats()
         self._hearer = Hearer(
             live=self._live, energy=self._energy, answer=self._answer, online=self._online, trusted=self._trusted,
             unread=self._unread,
@@ -82,7 +82,7 @@ class PolledDevices:
         return frozenset(self._codecs)
 
     async def run(self, emit: Emit) -> None:
-        """Keep a session for every enrolled device of these products until cancelled."""
+        """Keep a session for every registered device of these products until cancelled."""
         self._emit = emit
         try:
             async with asyncio.TaskGroup() as group:
@@ -96,8 +96,8 @@ class PolledDevices:
                 await links.close()
 
     def _match_fleet(self, group: asyncio.TaskGroup) -> None:
-        """Start sessions of new devices, start those anew whose connection has changed, stop those of devices that
-        have become another product."""
+        """Start sessions of new devices, restart those whose connection has changed, stop those of devices that have
+        become another product."""
         plate, n = self._fleet.nameplate, self._fleet.n
         mine = np.flatnonzero(np.isin(plate.profile[:n], list(self._codecs)) & plate.registered[:n]).tolist()
         for slot in self._tasks.keys() - set(mine):
@@ -122,12 +122,12 @@ class PolledDevices:
         self.sessions.pop(slot, None)
 
     def _wanted(self, slot: int) -> object:
-        """What a session of this device has to be like: its product and how that is reached."""
+        """What the session of this device must fit: its product and how that is reached."""
         return self._fleet.connections.get(slot), int(self._fleet.nameplate.profile[slot])
 
     def _current(self, slot: int) -> bool:
-        """Whether a device's session is that of the device as it is enrolled now. One that is not has a little time to
-        live: what it says is of another battery, and what it is told would go to one."""
+        """Whether a device's session fits the device as it is registered now. Until one that does not is stopped, its
+        readings are those of another battery, and its commands would go there."""
         running = self._tasks.get(slot)
         return running is not None and running[0] == self._wanted(slot)
 
@@ -139,7 +139,7 @@ class PolledDevices:
         try:
             secret = self._secret_of(connection.secret) if connection.secret else ""
         except GatewayError as error:
-            log.error("a device's secret cannot be read", extra={"device": device, "why": str(error)})
+            log.error("a device's secret cannot be read", extra={"device": device, "error": str(error)})
             return None
         target = PointTarget(
             device=device, connection=connection, secret=secret, document=codec.document, points=product.base.points
@@ -155,7 +155,7 @@ class PolledDevices:
             hearer=self._hearer,
             prior=self._prior,
             stats=self.stats,
-            steering_stats=self.steering,
+            control_stats=self.control_stats,
         )
 
     # -- readings --------------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ class PolledDevices:
     def _energy(self, slot: int, sample: EnergySample, now: Now) -> None:
         if not self._current(slot):
             return
-        if self._held:
-            # Counters lose nothing by a sample left out; what was integrated is part of a gap.
+        if self._paused:
+            # Counters lose nothing by a missing sample; the integrated energy is part of a gap.
             self.stats.energy_gaps += 1
             return
         self._energies.append((slot, sample, now))
@@ -190,7 +190,7 @@ class PolledDevices:
     def _unread(self, slot: int) -> None:
         if not self._current(slot):
             return
-        # what was read before comes before it
+        # readings from before must come first
         self._flush()
         doubt = UnclearBatch(
             slots=np.array([slot], dtype=np.int32), unclear=np.array([Unclear.MESSAGE], dtype=np.int16)
@@ -211,7 +211,7 @@ class PolledDevices:
             asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
     def _flush(self) -> None:
-        """Readings of many sessions go on as one batch."""
+        """Emit the readings of many sessions as one batch."""
         self._flush_due = False
         lives, self._lives = self._lives, []
         energies, self._energies = self._energies, []
@@ -246,8 +246,8 @@ class PolledDevices:
     # -- the device link -------------------------------------------------------------------------------------
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
-        """Hand every command to its session, as a broker takes a message: ACCEPTED = a connected session has it. What
-        the device makes of it comes as an answer; a slow device holds up nobody's tick."""
+        """Queue every command in its session, as a broker does with a message: ACCEPTED = a connected session has it.
+        The device's result comes later as an answer; a slow device does not delay the tick."""
         delivery = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
         for row, slot in enumerate(batch.slots.tolist()):
             session = self.sessions.get(slot)
@@ -267,15 +267,15 @@ class PolledDevices:
         return WriteReport(delivery=delivery)
 
     def acknowledge(self, token: AckToken) -> None:
-        """Polled devices keep nothing that could be acknowledged."""
+        """Do nothing: polled devices keep nothing that could be acknowledged."""
 
     def pause_telemetry(self, on: bool) -> None:
-        self._held = on
+        self._paused = on
 
     def start_over(self) -> None:
-        """What was not recorded is gone: the next samples of counters hold it, integrated energy is a gap."""
+        """Do nothing: the next counter samples cover what was not recorded; integrated energy becomes a gap."""
 
-    # -- watching --------------------------------------------------------------------------------------------
+    # -- metrics ---------------------------------------------------------------------------------------------
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of polled devices."""
@@ -286,7 +286,7 @@ class PolledDevices:
             yield Sample(
                 name="gateway_sessions", help="Polled devices, by state.", value=count, labels=(("state", state.value),)
             )
-        stats, steering = self.stats, self.steering
+        stats, control = self.stats, self.control_stats
         counts = [codec.product.base.counts for codec in self._codecs.values() if codec.product is not None]
         for name, text, value in (
             ("gateway_session_connects", "Sessions that got ready.", stats.connects),
@@ -295,15 +295,15 @@ class PolledDevices:
             ("gateway_session_busy", "Times a device asked to come later.", stats.busy),
             ("gateway_session_quarantined", "Devices that were not what they were enrolled as.", stats.quarantined),
             ("gateway_session_energy_gaps", "Gaps in the energy of polled devices.", stats.energy_gaps),
-            ("gateway_device_writes", "Requests that write to polled devices.", steering.requests),
-            ("gateway_device_refusals", "Commands refused by device, profile or guard.", steering.refused),
-            ("gateway_device_unwritable", "Values that a product cannot take.", steering.unwritable),
-            ("gateway_device_over_budget", "Writes held back to spare a device's memory.", steering.over_budget),
-            ("gateway_device_not_held", "Read-backs that did not show what was written.", steering.not_held),
-            ("gateway_device_foreign_writes", "Devices somebody else wrote to during a lease.", steering.foreign),
-            ("gateway_device_handed_back", "Write sequences given up half way.", steering.half_way),
-            ("gateway_device_settings_saved", "Episodes whose settings were saved.", steering.saved),
-            ("gateway_device_settings_restored", "Episodes whose settings were restored.", steering.restored),
+            ("gateway_device_writes", "Requests that write to polled devices.", control.requests),
+            ("gateway_device_refusals", "Commands refused by device, profile or guard.", control.refused),
+            ("gateway_device_unwritable", "Values that a product cannot take.", control.unwritable),
+            ("gateway_device_over_budget", "Writes held back to spare a device's memory.", control.over_budget),
+            ("gateway_device_not_held", "Read-backs that did not show what was written.", control.not_shown),
+            ("gateway_device_foreign_writes", "Devices somebody else wrote to during a lease.", control.foreign),
+            ("gateway_device_handed_back", "Write sequences given up half way.", control.half_way),
+            ("gateway_device_settings_saved", "Episodes whose settings were saved.", control.saved),
+            ("gateway_device_settings_restored", "Episodes whose settings were restored.", control.restored),
             ("gateway_point_sentinels", "Points that said: no value.", sum(c.sentinel for c in counts)),
             ("gateway_point_implausible", "Points outside their range.", sum(c.implausible for c in counts)),
             ("gateway_point_malformed", "Points of the wrong kind.", sum(c.malformed for c in counts)),
@@ -334,4 +334,4 @@ def live_batch(rows: Sequence[tuple[int, CanonicalReading, Now, int]]) -> LiveBa
 
 
 def _nowhere(_batch: ReadingBatch) -> None:
-    """Readings before `run` go nowhere: no session is running then."""
+    """Drop readings before `run`: no session is running then."""

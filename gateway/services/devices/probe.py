@@ -1,4 +1,4 @@
-"""Ask one device what it is and everything its profile can read of it; nothing is written."""
+"""Identifies one device and reads every point of its profile; writes nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from gateway.profiles.language.quantities import READINGS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedPoint:
-    """One point: what came over the wire (None = not asked for), and what it means."""
+    """One point: what came over the wire (None = not read), and what it means."""
 
     name: str
     raw: Read | None
@@ -26,7 +26,7 @@ class ProbedPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What a device is and says. `problems`: why it is not what the profile describes; `unmet`: why it could not be
+    """What a device is and reports. `problems`: why it is not what the profile describes; `unmet`: why it could not be
     controlled now; `readings` in canonical words, None = unknown, members of an enumeration by name, "unclear" = about
     safety and not understood."""
 
@@ -69,7 +69,7 @@ async def probe(
         raws.update(found)
         variant.decode(found, values)
 
-    # The connection is shared, so it lasts through both: some products let nobody in for a while after one has left.
+    # One connection serves both: some products refuse a new connection for a while after the last one closed.
     async with opened(product.base) as base:
         await read(base, product.base, product.base.identifying)
         problems = product.base.not_this_product(values)

@@ -1,4 +1,4 @@
-"""Enrollment: rows from a file or a request become devices, are journalled, then get a slot in the fleet."""
+"""Registers devices: rows from a file or a request are journalled, then get a slot in the fleet."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,22 +19,22 @@ from gateway.services.devices.connection_rows import (
 from gateway.services.devices.import_rows import BadRow, Note, Parsed
 from gateway.services.devices.moves import Ties, moves, tied, who_goes_where
 
-ENROLL_SLICE = 1_000
+REGISTER_SLICE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What became of an import. `enrolled` counts devices that were new or changed."""
+    """The result of an import. `registered` counts devices that were new or changed."""
 
     rows: int
-    enrolled: int
+    registered: int
     bad: list[BadRow]
     notes: list[Note]
 
 
-class Enrolled(Mapping[DeviceId, Device]):
-    """Devices as they are enrolled, read back from the fleet's columns: one object per device would cost memory and
-    collections. `orphans` are those whose profile is not installed."""
+class RegisteredDevices(Mapping[DeviceId, Device]):
+    """Registered devices, read back from the fleet's columns: one object per device would cost memory and garbage
+    collection. `orphans` are those whose profile is not installed."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -54,13 +54,13 @@ class Enrolled(Mapping[DeviceId, Device]):
         return self._fleet.n + len(self.orphans)
 
     def page(self, offset: int, limit: int) -> list[DeviceId]:
-        """`limit` ids from `offset` on, in order of enrollment."""
+        """`limit` ids from `offset` on, in order of registration."""
         return list(islice(self, offset, offset + limit))
 
 
 class DeviceRegistry:
-    """The devices of this gateway: journalled first, then given a slot. `saved` are the devices whose settings from
-    before control are still to be restored, kept true by who restores them."""
+    """The devices of this gateway: journalled first, then given a slot. `saved`: the devices whose settings from before
+    control are still to be restored; whoever restores them keeps it up to date."""
 
     def __init__(
         self, *, fleet: Fleet, journal: Journal, codecs: Mapping[str, Codec], saved: Collection[DeviceId] = ()
@@ -71,7 +71,7 @@ class DeviceRegistry:
         self._places: dict[Place, DeviceId] = {}
         self._ties = Ties(fleet, saved)
         self._one_at_a_time = asyncio.Lock()
-        self.devices = Enrolled(fleet)
+        self.devices = RegisteredDevices(fleet)
 
     @property
     def profiles(self) -> Mapping[str, Codec]:
@@ -80,12 +80,12 @@ class DeviceRegistry:
 
     @property
     def places(self) -> dict[Place, DeviceId]:
-        """Where enrolled devices answer, as it is now."""
+        """Where registered devices answer now."""
         return dict(self._places)
 
     def load(self, devices: Sequence[Device], controlled: Collection[DeviceId] = ()) -> list[DeviceId]:
-        """Enroll what the journal holds; returns the ids whose profile is no longer installed. `controlled` are its
-        release plans: those devices are under control until control says otherwise."""
+        """Register the journal's devices; returns the ids whose profile is no longer installed. `controlled` are its
+        release plans: those devices are under control until control finds otherwise."""
         self._fleet.reserve(len(devices))
         for device in devices:
             codec = self._codecs.get(device.profile)
@@ -104,32 +104,32 @@ class DeviceRegistry:
 
     async def register(self, devices: list[Device]) -> int:
         """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
-        device is raised, never lowered: that is for its owner to do, on the device. Raises InvalidInput, and enrolls
+        device is raised, never lowered: only its owner does that, on the device. Raises InvalidInput, and registers
         none, where a device answers at the place of another one, or would change its place or product while it is
         not free."""
         async with self._one_at_a_time:
             asked = self._asked(devices)
             if asked.problems:
                 raise InvalidInput(list(asked.problems.values()))
-            return await self._take(asked)
+            return await self._apply(asked)
 
-    async def take(self, parsed: Parsed) -> Imported:
-        """Make the good rows of an import durable and part of the fleet, as `enroll` does, but row by row: one that
-        cannot be taken is named with its line, the others are taken."""
+    async def register_rows(self, parsed: Parsed) -> Imported:
+        """Make the good rows of an import durable and part of the fleet, as `register` does, but row by row: one that
+        cannot be registered is named with its line, the others are registered."""
         async with self._one_at_a_time:
             asked = self._asked(parsed.devices)
-            enrolled = await self._take(asked)
+            registered = await self._apply(asked)
         lines = {parsed.lines[device]: problem for device, problem in asked.problems.items()}
         bad = parsed.bad + [BadRow(line=line, problem=problem) for line, problem in lines.items()]
         return Imported(
             rows=len(parsed.devices) + len(parsed.bad),
-            enrolled=enrolled,
+            registered=registered,
             bad=sorted(bad, key=lambda row: row.line),
             notes=[note for note in parsed.notes if note.line not in lines],
         )
 
     def _asked(self, devices: Sequence[Device]) -> "_Asked":
-        """What an import asks for, and what of it cannot be. Nothing is awaited between this and `Fleet.moving`."""
+        """What an import asks for, and which of it is not possible. Await nothing between this and `Fleet.moving`."""
         wanted: dict[DeviceId, Device] = {}
         moved: list[DeviceId] = []
         problems: dict[DeviceId, str] = {}
@@ -153,15 +153,15 @@ class DeviceRegistry:
             problems=problems,
         )
 
-    async def _take(self, asked: "_Asked") -> int:
-        """Durable first, then part of the fleet. Meanwhile nobody takes a device that moves."""
+    async def _apply(self, asked: "_Asked") -> int:
+        """Journal first, then change the fleet. Meanwhile a device that moves does not come under control."""
         slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
         self._fleet.moving |= slots
         try:
             changes: list[Change] = [DeviceRegistered(device=device) for device in asked.devices]
             if asked.moved:
-                # They are free. If the journal could not be told so when it came to be, it would have a release, and
-                # settings, for what answers there from now on.
+                # They are free. Where the journal missed that, it would still have a release plan and settings, for
+                # whatever answers there from now on.
                 restored = [PriorRestored(device=device) for device in asked.moved]
                 changes = [ControlEnded(devices=tuple(asked.moved), reason="moved"), *restored, *changes]
             if changes:
@@ -176,7 +176,7 @@ class DeviceRegistry:
                 if slot in self._fleet.moving:
                     self._fleet.forget(slot)
                     self._fleet.moving.discard(slot)
-                if count % ENROLL_SLICE == ENROLL_SLICE - 1:
+                if count % REGISTER_SLICE == REGISTER_SLICE - 1:
                     await asyncio.sleep(0)
         finally:
             self._fleet.moving -= slots
@@ -190,8 +190,8 @@ class DeviceRegistry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What is to be enrolled of an import: devices that are new or changed, those of them that move, who answers where
-    afterwards; and what cannot be, by device."""
+    """What to register of an import: devices that are new or changed, those of them that move, which device answers
+    where afterwards; and the problems of the others, by device."""
 
     devices: list[Device]
     moved: list[DeviceId]
@@ -200,7 +200,7 @@ class _Asked:
 
 
 def _merged(device: Device, known: Device | None) -> Device | None:
-    """`device` as it is to be enrolled, None if nothing changes."""
+    """`device` as it should be registered, None if nothing changes."""
     if known is None:
         return device
     device = replace(device, reserve_pct=max(device.reserve_pct, known.reserve_pct))

@@ -1,4 +1,4 @@
-"""One polled device: connect, make sure what it is, poll, carry out commands, back off. Retry of devices lives here."""
+"""One polled device: connect, identify it, poll, carry out commands, back off. Retries of devices live here."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ RETRY_S = 1.0
 
 
 class SessionPhase(Enum):
-    """Where a session stands. `QUARANTINED`: what answers is not what was enrolled, so nothing is written."""
+    """State of a session. `QUARANTINED`: what answers is not what was registered, so nothing is written."""
 
     DOWN = "down"
     CONNECTING = "connecting"
@@ -41,9 +41,9 @@ class SessionPhase(Enum):
 
 
 class Hearer:
-    """What a session tells: `live` a reading (with the command in force), `energy` a settlement sample, `answer` what
-    became of a command, `online` whether the device can be reached, `trusted` whether it may be steered, `unread` that
-    it answered and nobody can read what."""
+    """Callbacks of a session: `live` a reading (with the command in force), `energy` a settlement sample, `answer` the
+    result of a command, `online` whether the device can be reached, `trusted` whether it may be controlled, `unread`:
+    it answered and the answer cannot be read."""
 
     __slots__ = ("answer", "energy", "live", "online", "trusted", "unread")
 
@@ -94,7 +94,7 @@ class DeviceSession:
         hearer: Hearer,
         prior: MutableMapping[DeviceId, Mapping[str, Setting]],
         stats: SessionStats,
-        steering_stats: DeviceControlStats,
+        control_stats: DeviceControlStats,
     ) -> None:
         self.slot = slot
         self.device: DeviceId = target.device
@@ -112,14 +112,14 @@ class DeviceSession:
         self._link: PointLink | None = None
         polling = target.document.polling
         self._meter = EnergyIntegrator(1000 * INTEGRATE_GAP_PART * polling.live_s)
-        self._steering = DeviceControl(
-            target.device, values=self.values, prior=prior, journal=journal, clock=clock, stats=steering_stats
+        self._control = DeviceControl(
+            target.device, values=self.values, prior=prior, journal=journal, clock=clock, stats=control_stats
         )
         self._mail: tuple[Command, asyncio.Future[WriteOutcome]] | None = None
         self._news = asyncio.Event()
         self._broken = asyncio.Event()
         self._failures = 0
-        self._told_online = True
+        self._reported_online = True
         self._all_read = False
         self._refused_as = ""
         self._written_ms = -(1 << 62)
@@ -131,7 +131,7 @@ class DeviceSession:
                 group.create_task(self._live(), name=f"poll-{self.device}")
                 group.create_task(self._obey(), name=f"command-{self.device}")
         finally:
-            # Nobody is there any more to carry out a command.
+            # no task is left that could carry out a command
             if self.state is not SessionPhase.QUARANTINED:
                 self.state, self.why = SessionPhase.DOWN, "not running"
             self._drop_mail(WriteOutcome.NOT_SENT)
@@ -139,7 +139,7 @@ class DeviceSession:
     # -- reading ---------------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        # Devices that were enrolled together must not be polled together for ever.
+        # Devices that were registered together must not be polled together for ever.
         await asyncio.sleep(self._rng.uniform(0, self._target.document.polling.live_s))
         while True:
             pause_s = 0.0
@@ -166,26 +166,27 @@ class DeviceSession:
     def _failed(self, error: GatewayError) -> None:
         self._failures += 1
         if self.state is not SessionPhase.DOWN or self._failures == 1:
-            log.warning("a device was lost", extra={"device": self.device, "why": str(error)})
+            log.warning("a device was lost", extra={"device": self.device, "error": str(error)})
         self.state, self.why = SessionPhase.DOWN, str(error)
-        if self._failures >= FAILURES_TO_OFFLINE and self._told_online:
-            self._told_online = False
+        if self._failures >= FAILURES_TO_OFFLINE and self._reported_online:
+            self._reported_online = False
             self._hearer.online(self.slot, False)
 
     def _quarantine(self, why: str) -> None:
         if self.state is not SessionPhase.QUARANTINED:
             self._stats.quarantined += 1
-        # A link that is lost and found in between makes the same refusal no news.
+        # The same refusal is logged once, also where the link was lost in between.
         if why != self._refused_as:
             self._refused_as = why
             log.error(
-                "a device is not what it is enrolled as; it is not written", extra={"device": self.device, "why": why}
+                "a device is not what it is registered as; it is not written",
+                extra={"device": self.device, "error": why},
             )
         self.state, self.why = SessionPhase.QUARANTINED, why
         self._hearer.trusted(self.slot, False)
 
     async def _connect(self) -> None:
-        """Connect and find out what answers; afterwards everything has been read once."""
+        """Connect and identify what answers, then read everything once."""
         if self.state is not SessionPhase.QUARANTINED:
             self.state = SessionPhase.CONNECTING
         self._broken.clear()
@@ -198,15 +199,15 @@ class DeviceSession:
             raise NotThisProduct("; ".join(problems))
         variant = self._product.variant(self.values)
         if variant is not self._product.base:
-            # The connection is shared, so what was identified is what is spoken to.
+            # The connection is shared: the device that was identified is the one that is opened.
             base, link = link, await self._open(variant)
             await base.close()
         self._variant = variant
         variant.decode(await link.read(variant.reads), self.values)
         self._all_read = True
         self._stats.connects += 1
-        self._steering.begin_anew()
-        self.state, self.why, self._failures, self._told_online = SessionPhase.READY, None, 0, True
+        self._control.begin_anew()
+        self.state, self.why, self._failures, self._reported_online = SessionPhase.READY, None, 0, True
         self._refused_as = ""
         self._hearer.trusted(self.slot, True)
         log.info("a device is connected", extra={"device": self.device, "variant": variant.variant or "base"})
@@ -224,7 +225,7 @@ class DeviceSession:
         return self._link
 
     def _other_serial(self) -> list[str]:
-        """Another device of the same product at this address is not the one that was enrolled."""
+        """Another device of the same product at this address is not the one that was registered."""
         wanted = dict(self._target.connection.parameters).get("serial")
         identity = self._target.document.identity
         if wanted is None or identity is None or identity.serial is None:
@@ -238,13 +239,13 @@ class DeviceSession:
             self._link = None
 
     async def _poll(self) -> None:
-        """Poll until the link fails `FAILURES_TO_RECONNECT` times in a row. Every poll reads what is live: a reading is
-        never made of values older than itself."""
+        """Poll until the link fails `FAILURES_TO_RECONNECT` times in a row. Every poll reads all live points: a
+        reading is never made of values older than itself."""
         polling = self._variant.document.polling
         live_ms = 1000 * polling.live_s
         period_s = {"live": polling.live_s, "energy": polling.energy_s, "slow": polling.slow_s}
         now_ms = self._clock.mono_ms()
-        # The first sample follows at once: after an outage the counters' difference closes the gap.
+        # The first sample follows at once: after an outage the counters' difference fills the gap.
         slow_ms = now_ms + 1000 * polling.slow_s
         due_ms: dict[Group, float] = {"live": now_ms, "energy": now_ms + live_ms, "slow": slow_ms}
         failures = 0
@@ -262,12 +263,12 @@ class DeviceSession:
                     self._hearer.unread(self.slot)
                 if failures >= FAILURES_TO_RECONNECT or self._broken.is_set():
                     raise
-                log.debug("a poll failed", extra={"device": self.device, "why": str(error)})
+                log.debug("a poll failed", extra={"device": self.device, "error": str(error)})
                 if await self._waited(min(RETRY_S, polling.live_s)):
                     raise LinkDown("the connection broke during a command") from error
                 continue
             if "energy" in groups:
-                self._settle(heard)
+                self._emit_energy(heard)
             for group in groups:
                 due_ms[group] = max(due_ms[group] + 1000 * period_s[group], now.mono_ms + 1)
             pause_s = (due_ms["live"] - self._clock.mono_ms()) / 1000
@@ -293,29 +294,29 @@ class DeviceSession:
         heard_ms = link.heard_mono_ms
         if heard_ms is not None and heard_ms < now.mono_ms:
             now = Now(utc_ms=now.utc_ms - (now.mono_ms - heard_ms), mono_ms=heard_ms)
-        self._steering.read_mono_ms = now.mono_ms
-        self._steering.observe(self._variant)
+        self._control.read_mono_ms = now.mono_ms
+        self._control.observe(self._variant)
         reading = self._with_mode(self._variant.canonical(self.values))
         again = self._variant.reserve_points.isdisjoint(names) and not self._all_read
         reading, self._all_read = replace(reading, reserve_again=again), False
         self._meter.add(now.mono_ms, reading.get("battery_w"), **{n: reading.get(n) for n in self._meter.site})
-        force = self._steering.in_force
-        self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._steering.running else 0)
-        self._told_online = True
+        force = self._control.in_force
+        self._hearer.live(self.slot, reading, now, force.cmd if force is not None and self._control.running else 0)
+        self._reported_online = True
         return now
 
     def _with_mode(self, reading: CanonicalReading) -> CanonicalReading:
-        """A product that does not say who steers it is ours while our command runs; one that somebody else writes to
-        is not, whatever it says."""
-        if self._steering.taken_over:
+        """A product that does not report its mode is under our control while our command runs; one that somebody else
+        writes to is not, whatever it reports."""
+        if self._control.taken_over:
             return replace(reading, quantities=reading.quantities | {"mode": float(Mode.OTHER)})
-        if "mode" not in reading.quantities and self._steering.running:
+        if "mode" not in reading.quantities and self._control.running:
             return replace(reading, quantities=reading.quantities | {"mode": float(Mode.REMOTE)})
         return reading
 
-    def _settle(self, now: Now) -> None:
-        """Hand over an energy sample."""
-        span_ms, charge_wh, discharge_wh = self._meter.take()
+    def _emit_energy(self, now: Now) -> None:
+        """Emit an energy sample."""
+        span_ms, charge_wh, discharge_wh = self._meter.collect()
         self._stats.energy_gaps += self._meter.gaps
         self._meter.gaps = 0
         if span_ms <= 0:
@@ -331,7 +332,7 @@ class DeviceSession:
                 discharge_wh=discharge_wh,
                 battery_w=(discharge_wh - charge_wh) * 3_600_000 / span_ms,
                 soc_pct=reading.get("soc_pct"),
-                **{name: mean.take() for name, mean in self._meter.site.items()},
+                **{name: mean.collect() for name, mean in self._meter.site.items()},
             ),
             now,
         )
@@ -339,7 +340,7 @@ class DeviceSession:
     # -- commands --------------------------------------------------------------------------------------------
 
     def command(self, command: Command) -> asyncio.Future[WriteOutcome]:
-        """Hand in a command; the future tells how it got to the device. One that waits is replaced by a newer one."""
+        """Queue a command; the future gets its outcome. A waiting command is replaced by a newer one."""
         done: asyncio.Future[WriteOutcome] = asyncio.get_running_loop().create_future()
         if self.state is not SessionPhase.READY:
             done.set_result(WriteOutcome.NOT_SENT)
@@ -351,12 +352,12 @@ class DeviceSession:
         self._news.set()
         return done
 
-    def _drop_mail(self, delivery: WriteOutcome) -> None:
+    def _drop_mail(self, outcome: WriteOutcome) -> None:
         if self._mail is not None:
             _, done = self._mail
             self._mail = None
             if not done.done():
-                done.set_result(delivery)
+                done.set_result(outcome)
 
     async def _obey(self) -> None:
         while True:
@@ -373,38 +374,38 @@ class DeviceSession:
                 continue
             command, done = mail
             try:
-                delivery = await self._carry_out(command)
+                outcome = await self._carry_out(command)
             except asyncio.CancelledError:
                 if not done.done():
                     done.set_result(WriteOutcome.UNKNOWN)
                 raise
             if not done.done():
-                done.set_result(delivery)
+                done.set_result(outcome)
 
     def _pause_s(self) -> float | None:
-        """Until the next heartbeat or grid target, or a look at what is left over; None while there is nothing."""
+        """Time until the next heartbeat, grid target or check for settings to restore; None while there is nothing."""
         control = self._variant.control
-        if control is None or not (self._steering.running or self._steering.leaves):
+        if control is None or not (self._control.running or self._control.leaves):
             return None
-        if not self._steering.running:
+        if not self._control.running:
             return TIDY_S
         periods = [control.heartbeat.every_s] if control.heartbeat else []
         periods += [control.follow_s] if control.follow_s else []
         return min(periods, default=TIDY_S)
 
     async def _keep_up(self) -> None:
-        """What goes on while a command is in force, and what is left to do after it."""
+        """Renew what a command in force needs, or restore settings after it."""
         link, control = self._link, self._variant.control
         if link is None or control is None or self.state is not SessionPhase.READY:
             return
         try:
-            if not self._steering.running:
-                await self._steering.tidy(self._variant, link)
+            if not self._control.running:
+                await self._control.tidy(self._variant, link)
                 return
             if control.heartbeat is not None:
-                await self._steering.beat(self._variant, link)
+                await self._control.beat(self._variant, link)
             if control.follow_s is not None:
-                await self._steering.follow(self._variant, link)
+                await self._control.follow(self._variant, link)
         except (LinkDown, ProtocolViolation, PeerBusy) as error:
             self._lost(error)
 
@@ -418,7 +419,7 @@ class DeviceSession:
             if wait_s > 0 and await self._superseded(wait_s):
                 return WriteOutcome.NOT_SENT
         try:
-            done = await self._steering.obey(command, self._variant, link)
+            done = await self._control.obey(command, self._variant, link)
         except PeerBusy as error:
             self._stats.busy += 1
             done = Done(delivery=WriteOutcome.UNKNOWN, result=CommandResult.NONE, why=str(error))
@@ -431,7 +432,7 @@ class DeviceSession:
         return done.delivery
 
     async def _superseded(self, wait_s: float) -> bool:
-        """Whether a newer command came before `wait_s` were over: a release waits for no setpoint."""
+        """Whether a newer command came within `wait_s`: a release does not wait behind a setpoint."""
         try:
             async with asyncio.timeout(wait_s):
                 await self._news.wait()
@@ -441,7 +442,7 @@ class DeviceSession:
         return True
 
     def _lost(self, error: GatewayError) -> None:
-        log.info("the link broke during a command", extra={"device": self.device, "why": str(error)})
+        log.info("the link broke during a command", extra={"device": self.device, "error": str(error)})
         self._broken.set()
 
     @property
@@ -451,10 +452,10 @@ class DeviceSession:
 
     @property
     def product_variant(self) -> ProductVariant:
-        """The variant of the product that answers."""
+        """The product variant that answers."""
         return self._variant
 
     @property
     def written_today(self) -> dict[str, int]:
         """Writes of points that wear the device's memory, since midnight UTC."""
-        return self._steering.written_today
+        return self._control.written_today

@@ -1,6 +1,6 @@
-"""Keeps the delivery records of running events, says what has changed in them, and puts them away when they are over.
+"""Keeps the delivery records of running events, reports their changes, and closes them when the events are over.
 
-Rows stay columns: bodies are made when somebody reads them, a few hundred at a time, never within a tick.
+Rows stay columns: bodies are made when a reader asks, a few hundred at a time, never within a tick.
 """
 
 import math
@@ -23,13 +23,13 @@ from gateway.domain.types import Bools, EventId, Ints, Now, Slots
 from gateway.ports.journal import EventDelivered
 
 PART_ROWS = 16_384
-"""Rows of one event that are brought up to date in a tick; the rest follows in the next ones."""
+"""Rows of one event that are updated in a tick; the rest follows in the next ones."""
 
 OVER_MAX = 8
-"""Events that are over and not told yet; more would be a peer that takes nothing, and the oldest goes."""
+"""Ended events that are not published yet; more means a peer that accepts nothing, and the oldest is dropped."""
 
 KNOWN_MAX = 100_000
-"""Occurrences of which it is remembered that the journal has their records."""
+"""Occurrences known to have their records in the journal."""
 
 SHOWN = tuple(name for name in RecordRows.SPEC if name != "slot")
 SIGN = {Way.OUT: 1, Way.INTO: -1, Way.NEITHER: 0}
@@ -38,9 +38,9 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class _Kept:
-    """The records of an event's occurrence, and which rows have changed since they were told. `occurrence_ms` names
-    it: its start, or when it was begun anew; `start_ms` and `until_ms` when it was to begin and to end; `shares` the
-    devices it has part in."""
+    """The records of an event's occurrence, and which rows have changed since they were published. `occurrence_ms`
+    names it: its start, or when it began again; `start_ms` and `until_ms`: when it should begin and end; `shares`: the
+    devices it shares."""
 
     event: EventId
     revision: int
@@ -61,7 +61,7 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
-    """Delivery records of one event that have changed, as bodies; `at` are their rows."""
+    """Changed delivery records of one event, as bodies; `at` are their rows."""
 
     event: EventId
     revision: int
@@ -71,11 +71,11 @@ class StatusReport:
 
 
 class DeliveryRecords:
-    """The records of all events that run. `telling`: somebody asks for what has changed."""
+    """The records of all running events. `publishing`: a reader asks for what has changed."""
 
-    def __init__(self, fleet: Fleet, *, telling: bool) -> None:
+    def __init__(self, fleet: Fleet, *, publishing: bool) -> None:
         self._fleet = fleet
-        self._telling = telling
+        self._publishing = publishing
         self._kept: dict[int, _Kept] = {}
         self._over: list[_Kept] = []
         self._ended: list[EventDelivered] = []
@@ -93,7 +93,7 @@ class DeliveryRecords:
         sight: Sight,
         now: Now,
     ) -> None:
-        """Bring records up to date. `groups`: the slots each event addresses, `left` those whose owners opted out."""
+        """Update records. `groups`: the slots each event addresses; `left`: those whose owners opted out."""
         for event in events:
             if not event.actuates or event.preparing:
                 continue
@@ -109,12 +109,12 @@ class DeliveryRecords:
             kept.mark(kept.records.observe(sight, kept.shares, opted_out, now, sign=SIGN[event.target.way], part=part))
 
     def _of(self, event: ActiveEvent, now: Now) -> _Kept:
-        """The records of the occurrence that runs. One that ended without anybody looking is put away."""
+        """The records of the running occurrence. An earlier one that ended between two ticks is closed."""
         request = event.request
         start_ms = request.occurrence_ms(now.utc_ms)
         kept = self._kept.get(event.index)
         if kept is not None and request.repeats and start_ms is not None and start_ms != kept.start_ms:
-            self._put_away(event.index, Status.COMPLETED, now)
+            self._close(event.index, Status.COMPLETED, now)
             kept = None
         if kept is None:
             start_ms = request.start_ms if start_ms is None else start_ms
@@ -127,7 +127,7 @@ class DeliveryRecords:
         return kept
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
-        """Setpoints that were sent: each belongs to the events that have part in its device."""
+        """Record setpoints that were sent: each belongs to the events that share its device."""
         at, last = run(slots), int(slots.max(initial=-1))
         for kept in self._kept.values():
             if last >= len(kept.shares):
@@ -139,20 +139,20 @@ class DeliveryRecords:
                 kept.records.written(slots[mine], setpoint_w[mine], cmd[mine], now)
 
     def over(self, entries: Mapping[int, BookEntry], now: Now) -> list[EventDelivered]:
-        """Close the records of events (or occurrences) that do not run any more; what the journal should keep of them.
-        `entries` by index."""
+        """Close the records of events (or occurrences) that no longer run; returns what the journal should keep of
+        them. `entries` by index."""
         for index in list(self._kept):
             entry = entries.get(index)
             if entry is None or entry.state not in RUNS:
                 cancelled = entry is not None and entry.state is EventState.CANCELLED
-                self._put_away(index, Status.CANCELLED if cancelled else Status.COMPLETED, now)
+                self._close(index, Status.CANCELLED if cancelled else Status.COMPLETED, now)
         while len(self._over) > OVER_MAX:
             self.dropped += int(self._over.pop(0).changed.sum())
         ended, self._ended = self._ended, []
         return ended
 
-    def _put_away(self, index: int, status: Status, now: Now) -> None:
-        """End an occurrence: now, or when it was to end, if that is longer ago."""
+    def _close(self, index: int, status: Status, now: Now) -> None:
+        """End an occurrence: now, or at its planned end if that is earlier."""
         kept = self._kept.pop(index)
         at = now
         if status is Status.COMPLETED and kept.until_ms < now.utc_ms:
@@ -160,7 +160,7 @@ class DeliveryRecords:
         kept.mark(kept.records.end(status, at))
         self._ended.append(self._delivered(kept, at))
         self.know([(kept.event, kept.occurrence_ms)])
-        if self._telling:
+        if self._publishing:
             self._over.append(kept)
 
     def _delivered(self, kept: _Kept, now: Now) -> EventDelivered:
@@ -173,10 +173,10 @@ class DeliveryRecords:
             columns={name: rows.column(name)[:n] for name in SHOWN},
         )
 
-    # -- telling ---------------------------------------------------------------------------------------------
+    # -- publishing ------------------------------------------------------------------------------------------
 
     def changed(self, most: int) -> StatusReport | None:
-        """Some rows that have changed since they were told; they count as told until they are given back."""
+        """At most `most` rows changed since they were published; they count as published until they are given back."""
         for kept in (*self._over, *self._kept.values()):
             at = np.flatnonzero(kept.changed)[:most]
             if len(at):
@@ -190,18 +190,18 @@ class DeliveryRecords:
         return None
 
     def give_back(self, report: StatusReport) -> None:
-        """Nobody took them: they are to be told again, as they are by then."""
+        """Publish these rows again, as they are by then: the peer did not accept them."""
         for kept in (*self._over, *self._kept.values()):
             if (kept.event, kept.occurrence_ms) == (report.event, report.occurrence_ms):
                 kept.mark(report.at)
 
     @property
     def waiting(self) -> int:
-        """Rows to be told."""
+        """Rows that wait to be published."""
         return sum(int(kept.changed.sum()) for kept in (*self._over, *self._kept.values()))
 
     def page(self, entry: BookEntry, members: Slots, part: slice) -> tuple[int, list[Row]]:
-        """How many records there are of an event that runs, or that its `members` will have once it does; and some."""
+        """The number of records of a running event (of a scheduled one: of its `members`), and those in `part`."""
         kept = self._kept.get(entry.index)
         if kept is None:
             if entry.state is not EventState.SCHEDULED:
@@ -215,13 +215,13 @@ class DeliveryRecords:
     # -- over restarts ---------------------------------------------------------------------------------------
 
     def know(self, occurrences: Iterable[tuple[EventId, int]]) -> None:
-        """The journal has the records of these."""
+        """Note that the journal has the records of these."""
         self._known.update(dict.fromkeys(occurrences))
         while len(self._known) > KNOWN_MAX:
             del self._known[next(iter(self._known))]
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Everything as columns for a checkpoint."""
+        """All records as columns for a checkpoint."""
         return {
             f"{kept.event}/{kept.occurrence_ms}/{name}": kept.records.rows.column(name)[: kept.records.n]
             for kept in self._kept.values()
@@ -234,14 +234,14 @@ class DeliveryRecords:
         entries: Iterable[BookEntry],
         slot_of: Mapping[int, int],
     ) -> None:
-        """Take over what a checkpoint holds, but what the journal has already. `slot_of`: the slot of each device by
-        what it was then."""
+        """Load the records of a checkpoint that the journal does not have. `slot_of`: the slot of each device by its
+        slot then."""
         by_event = {entry.request.id: entry for entry in entries if entry.index >= 0}
         for event, occurrence in sorted({(name.split("/")[0], name.split("/")[1]) for name in columns}):
             name, occurrence_ms = EventId(event), int(occurrence)
             entry = by_event.get(name)
-            held = {column: columns.get(f"{event}/{occurrence}/{column}") for column in RecordRows.SPEC}
-            slots = held.pop("slot")
+            stored = {column: columns.get(f"{event}/{occurrence}/{column}") for column in RecordRows.SPEC}
+            slots = stored.pop("slot")
             if entry is None or slots is None or (name, occurrence_ms) in self._known:
                 continue
             request = entry.request
@@ -253,14 +253,14 @@ class DeliveryRecords:
             there = np.array([int(slot) in slot_of for slot in slots], dtype=np.bool_)
             at = np.array([slot_of[int(slot)] for slot in slots[there]], dtype=np.int32)
             kept.records.include(at, self._fleet.n)
-            for column, values in held.items():
+            for column, values in stored.items():
                 if values is not None:
                     kept.records.rows.column(column)[: len(at)] = values[there]
             self._kept[entry.index] = kept
 
 
 def bodies(event: str, devices: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> list[Row]:
-    """Rows as bodies: unknown is null, and so is what records that were put away by an older gateway do not tell."""
+    """Rows as bodies. Null is unknown, also where the record of an older gateway lacks the column."""
     lists = {name: _listed(columns[name]) if name in columns else [None] * len(devices) for name in SHOWN}
     return [
         _body(event, device, {name: values[i] for name, values in lists.items()}) for i, device in enumerate(devices)

@@ -1,4 +1,4 @@
-"""Events and holds: the one place where they are taken in. Durable first, then in force, then answered."""
+"""The one place that accepts events and exclusions: makes them durable, then applies them, then answers."""
 
 import asyncio
 import logging
@@ -42,23 +42,23 @@ class Dispatcher:
                 program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
             )
         )
-        self._holds = Exclusions()
+        self._exclusions = Exclusions()
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
-        self._stops_asked = 0
+        self._stop_requests = 0
         self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
     def load(self, remembered: JournalState) -> None:
-        """Take over what was decided in earlier runs."""
+        """Load what was decided in earlier runs."""
         self._book.load(
             ((decided.request, decided.answer) for decided in remembered.events),
             stopped=remembered.stopped,
             states=remembered.states,
         )
-        self._holds = Exclusions(remembered.exclusions)
+        self._exclusions = Exclusions(remembered.exclusions)
 
-    # -- taking in -------------------------------------------------------------------------------------------
+    # -- decisions -------------------------------------------------------------------------------------------
 
     async def submit(self, request: EventRequest) -> Answer:
         """Anchor, decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
@@ -86,27 +86,27 @@ class Dispatcher:
         return await self.submit(_cancelled(entry))
 
     async def stop_all(self, *, active: bool, by: str) -> None:
-        """Release everything, ramped, and refuse events until cleared. What was running is cancelled for good, in the
-        same commit. Raises StorageError: then it is stopped all the same, and has to be asked for again."""
+        """Release everything, ramped, and refuse events until cleared. Running events are cancelled for good in the
+        same commit. Raises StorageError: then dispatch is stopped all the same, and the request must be repeated."""
         now = self._clock.now()
         first = active and not self._book.stopped
         if active:
-            # Stopping does not wait for a disk; only what is told to be durable does.
-            self._stops_asked += 1
+            # Stopping does not wait for the disk; only the answer that it is durable does.
+            self._stop_requests += 1
             self._book.stop(active=True)
         if first:
             self._doomed = self._wanting(now)
             log.warning("dispatch stopped", extra={"by": by})
-        asked = self._stops_asked
+        requested = self._stop_requests
         async with self._submitting:
             if first:
-                # An event that was being made durable meanwhile runs by now.
+                # An event whose commit was under way runs by now.
                 self._doomed |= self._wanting(now)
             requests = [_cancelled(entry) for name in sorted(self._doomed) if (entry := self._book.entry(name, now))]
             decided = [EventDecided(request=request, answer=self._book.decide(request, now)) for request in requests]
             await self._journal.commit([StopAll(active=active, by=by), *decided])
-            # Who asks to stop while it is being cleared wants it stopped, whatever became durable first.
-            cleared = not active and self._stops_asked == asked
+            # A stop requested while an earlier one is being cleared wins, whichever became durable first.
+            cleared = not active and self._stop_requests == requested
             self._book.stop(active=not cleared)
             for decision in decided:
                 self._book.apply(decision.request, decision.answer)
@@ -121,31 +121,34 @@ class Dispatcher:
     def stopped(self) -> bool:
         return self._book.stopped
 
-    async def hold(self, hold: Exclusion) -> None:
-        """Keep devices out of dispatch; the same id again replaces. Raises InvalidInput and StorageError."""
-        if len(self._holds) >= EXCLUSIONS_MAX and self._holds.get(hold.id) is None:
-            raise InvalidInput([f"there are {EXCLUSIONS_MAX} holds already"])
-        await self._journal.commit([ExclusionSet(exclusion=hold)])
-        self._holds.set(hold)
-        log.info("a hold was set", extra={"hold": hold.id, "reason": hold.reason, "by": hold.by, "event": hold.event})
+    async def exclude(self, exclusion: Exclusion) -> None:
+        """Exclude devices from dispatch; the same id replaces. Raises InvalidInput and StorageError."""
+        if len(self._exclusions) >= EXCLUSIONS_MAX and self._exclusions.get(exclusion.id) is None:
+            raise InvalidInput([f"there are {EXCLUSIONS_MAX} exclusions already"])
+        await self._journal.commit([ExclusionSet(exclusion=exclusion)])
+        self._exclusions.set(exclusion)
+        log.info(
+            "exclusion set",
+            extra={"exclusion": exclusion.id, "reason": exclusion.reason, "by": exclusion.by, "event": exclusion.event},
+        )
 
-    async def lift(self, hold_id: str) -> bool:
-        """End a hold; whether there was one."""
-        if self._holds.get(hold_id) is None:
+    async def lift(self, exclusion_id: str) -> bool:
+        """End an exclusion; returns whether there was one."""
+        if self._exclusions.get(exclusion_id) is None:
             return False
-        await self._journal.commit([ExclusionLifted(id=hold_id)])
-        self._holds.lift(hold_id)
-        log.info("a hold was lifted", extra={"hold": hold_id})
+        await self._journal.commit([ExclusionLifted(id=exclusion_id)])
+        self._exclusions.lift(exclusion_id)
+        log.info("exclusion lifted", extra={"exclusion": exclusion_id})
         return True
 
     @property
-    def holds(self) -> Exclusions:
-        return self._holds
+    def exclusions(self) -> Exclusions:
+        return self._exclusions
 
     # -- for the tick ----------------------------------------------------------------------------------------
 
     def advance(self, now: Now, without: Iterable[int]) -> tuple[list[Transition], list[Change]]:
-        """Move events on; the edges, and what the journal should remember of them and of holds that have ended."""
+        """Move events on; returns the edges, and what to journal of them and of exclusions that have ended."""
         edges = self._book.advance(now, without)
         changes: list[Change] = []
         for edge in edges:
@@ -155,18 +158,18 @@ class Dispatcher:
                 "event changed state",
                 extra={"event": request.id, "from": edge.before.value, "to": edge.entry.state.value},
             )
-        for hold_id in self._holds.over(now):
-            self._holds.lift(hold_id)
-            changes.append(ExclusionLifted(id=hold_id))
+        for exclusion_id in self._exclusions.over(now):
+            self._exclusions.lift(exclusion_id)
+            changes.append(ExclusionLifted(id=exclusion_id))
         return edges, changes
 
     def active(self, now: Now) -> list[ActiveEvent]:
         return self._book.active(now)
 
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
-        """Who gets which device now. `own`: the devices of events that are not in the book, by index."""
+        """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
         index_of: dict[EventId, int] = {event.request.id: event.index for event in events}
-        without = self._holds.without(self._fleet, index_of, now)
+        without = self._exclusions.without(self._fleet, index_of, now)
         groups = [
             own[event.index] if event.index in own else self.members(event.index, event.request) for event in events
         ]
@@ -177,23 +180,23 @@ class Dispatcher:
         return self._book.by_index()
 
     def opted_out(self, event: ActiveEvent, now: Now) -> Slots | None:
-        """Slots whose owners want no part in this event."""
-        return self._holds.without(self._fleet, {event.request.id: event.index}, now).get(event.index)
+        """Slots whose owners opted out of this event."""
+        return self._exclusions.without(self._fleet, {event.request.id: event.index}, now).get(event.index)
 
     def members(self, index: int, request: EventRequest) -> Slots:
-        """Slots an event addresses; looked up anew when the event or the fleet has changed."""
+        """Slots that an event addresses; found again when the event or the fleet has changed."""
         known = self._members.get(index)
         if known is None or known[0] is not request or known[1] != self._fleet.version:
             known = self._members[index] = (request, self._fleet.version, members(self._fleet, request.group))
         return known[2]
 
     def forget(self, running: Iterable[int]) -> None:
-        """Keep looked-up members of these events only."""
+        """Keep the cached members of these events only."""
         keep = frozenset(running)
         for index in [index for index in self._members if index not in keep]:
             del self._members[index]
 
-    # -- watching --------------------------------------------------------------------------------------------
+    # -- queries ---------------------------------------------------------------------------------------------
 
     def entry(self, event_id: str) -> BookEntry | None:
         return self._book.entry(event_id, self._clock.now())

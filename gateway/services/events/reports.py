@@ -1,6 +1,6 @@
-"""What is told upstream of dispatch: delivery records as they change, events as they go, what can be sustained.
+"""Publishes dispatch upstream: changed delivery records, plus periodic event and availability reports.
 
-The newest of each counts: nothing queues behind what nobody takes; a record that waits is told as it is by then.
+Only the newest state is sent; an unsent record is replaced, not queued.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 PART = 32
 """Records, events or groups in one report: with the longest names and every limit they fit a packet of 64 KiB."""
 
-LOOK_S = 0.5
+POLL_S = 0.5
 RETRY_S = 1.0
 EVENTS_EVERY_S = 10.0
 
 Body = dict[str, Any]
 Publish = Callable[[str, Body], Awaitable[bool]]
-"""Tell one report of a kind (`deliveries`, `events`, `availability`); whether it was taken."""
+"""Publish one report of a kind (`deliveries`, `events`, `availability`); returns whether the peer accepted it."""
 
 
 @dataclass(slots=True)
 class ReportStats:
-    """Counts: delivery records told, reports on events and availability told, reports that nobody took; `failing`: the
-    kinds that are not taken now."""
+    """Counts: delivery records published, reports on events and availability published, reports rejected; `failing`:
+    the kinds that are being rejected now."""
 
     rows: int = 0
     reports: int = 0
@@ -38,10 +38,10 @@ class ReportStats:
 
 
 class Reports:
-    """Tells what the ledger holds, and what it is asked to ask for."""
+    """Publishes changed delivery records, plus periodic event and availability reports."""
 
-    def __init__(self, ledger: DeliveryRecords, *, availability_s: float) -> None:
-        self._records = ledger
+    def __init__(self, records: DeliveryRecords, *, availability_s: float) -> None:
+        self._records = records
         self._availability_s = availability_s
         self.stats = ReportStats()
 
@@ -53,48 +53,48 @@ class Reports:
         events: Callable[[], Sequence[Body]],
         availability: Callable[[], Sequence[Body]],
     ) -> None:
-        """Tell until cancelled. `records` puts rows into words, `events` and `availability` are asked for what is so
-        now, in parts."""
+        """Publish until cancelled. `records` makes a body of rows; `events` and `availability` return the present state
+        as several bodies."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_rows(publish, records), name="report-deliveries")
-            group.create_task(self._tell_often(publish, "events", events, EVENTS_EVERY_S), name="report-events")
+            group.create_task(self._publish_records(publish, records), name="report-deliveries")
+            group.create_task(self._publish_often(publish, "events", events, EVENTS_EVERY_S), name="report-events")
             group.create_task(
-                self._tell_often(publish, "availability", availability, self._availability_s),
+                self._publish_often(publish, "availability", availability, self._availability_s),
                 name="report-availability",
             )
 
-    async def _tell_rows(self, publish: Publish, records: Callable[[StatusReport], Body]) -> None:
+    async def _publish_records(self, publish: Publish, records: Callable[[StatusReport], Body]) -> None:
         while True:
             report = self._records.changed(PART)
             if report is None:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
                 continue
-            if self._taken("deliveries", await publish("deliveries", records(report))):
+            if self._accepted("deliveries", await publish("deliveries", records(report))):
                 self.stats.rows += len(report.rows)
             else:
                 self._records.give_back(report)
                 await asyncio.sleep(RETRY_S)
 
-    def _taken(self, kind: str, taken: bool) -> bool:
-        """Count and, where it begins and ends, tell that reports of a kind are not taken."""
+    def _accepted(self, kind: str, accepted: bool) -> bool:
+        """Count rejected reports; log when a kind begins and ends to be rejected."""
         stats = self.stats
-        if taken and kind in stats.failing:
+        if accepted and kind in stats.failing:
             stats.failing.discard(kind)
-            log.info("reports are taken again", extra={"kind": kind})
-        elif not taken:
+            log.info("platform accepts reports again", extra={"kind": kind})
+        elif not accepted:
             stats.refused += 1
             if kind not in stats.failing:
                 stats.failing.add(kind)
-                log.warning("reports are not taken", extra={"kind": kind})
-        return taken
+                log.warning("platform rejected reports", extra={"kind": kind})
+        return accepted
 
-    async def _tell_often(
-        self, publish: Publish, kind: str, told: Callable[[], Sequence[Body]], period_s: float
+    async def _publish_often(
+        self, publish: Publish, kind: str, bodies: Callable[[], Sequence[Body]], period_s: float
     ) -> None:
         while True:
             await asyncio.sleep(period_s)
-            for body in told():
-                self.stats.reports += self._taken(kind, await publish(kind, body))
+            for body in bodies():
+                self.stats.reports += self._accepted(kind, await publish(kind, body))
 
     def samples(self) -> Iterable[Sample]:
         for name, text, value in (

@@ -1,1 +1,1 @@
-"""What every service runs on: restarts, the guarded clock, the lag of the loop."""
+"""What every service runs on: restarts, the guarded clock, the lag of the event loop."""

@@ -1,4 +1,4 @@
-"""Keeps the clock steady: what the machine's wall clock does while events run is told, and not followed."""
+"""Keeps the clock steady: a step of the wall clock while events run is reported, not followed."""
 
 import asyncio
 import logging
@@ -13,30 +13,32 @@ EVERY_S = 1.0
 
 
 class ClockGuard:
-    """Looks at the wall clock. `idle` says whether nothing runs, so that a step may be taken over."""
+    """Observes the wall clock. `idle` says whether nothing runs, so that a step may be followed."""
 
     def __init__(self, clock: SteadyClock, *, idle: Callable[[], bool]) -> None:
         self._clock = clock
         self._idle = idle
 
     async def run(self) -> None:
-        """Look every second, until cancelled."""
+        """Observe every second, until cancelled."""
         while True:
             self.observe()
             await asyncio.sleep(EVERY_S)
 
     def observe(self) -> None:
-        """Look once."""
+        """Compare once, and log a change."""
         before_ms = self._clock.step_ms
         self._clock.observe(idle=self._idle())
         step_ms = self._clock.step_ms
         if step_ms and step_ms != before_ms:
-            log.error("the wall clock stepped; what runs goes on by the time before", extra={"step_s": step_ms / 1000})
+            log.error(
+                "the wall clock stepped; running events go on by the time before", extra={"step_s": step_ms / 1000}
+            )
         elif before_ms and not step_ms:
             log.warning("the wall clock is followed again", extra={"step_s": before_ms / 1000})
 
     def reasons(self) -> list[str]:
-        """Why time is not in order."""
+        """Why time is not ready."""
         step_ms = self._clock.step_ms
         return [f"clock: the wall clock stepped by {step_ms / 1000:+.0f} s, not followed"] if step_ms else []
 

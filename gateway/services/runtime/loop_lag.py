@@ -1,4 +1,4 @@
-"""How late the event loop is, measured by a timer of its own."""
+"""Measures how late the event loop is, by a timer of its own."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ LAG_PERIOD_S = 0.25
 
 
 class LoopLag:
-    """How late the loop runs what is due: the first sign of a blocking call."""
+    """Lateness of the event loop: the first sign of a blocking call."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

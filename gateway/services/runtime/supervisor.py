@@ -1,4 +1,4 @@
-"""Keeps the services running: each in a named task, restarted with back-off when it fails, its health told."""
+"""Keeps the services running: each in a named task, restarted with back-off when it fails, its health reported."""
 
 import asyncio
 import logging
@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 10.0
-SETTLED_MS = 60_000
+STABLE_MS = 60_000
 
 
 @dataclass(slots=True)
 class Health:
-    """State of the services of one name: how often one failed, and those that are not running now, with why."""
+    """State of the services of one name: how often one failed, and which are not running now, with the reason."""
 
     restarts: int = 0
     down: dict[object, str] = field(default_factory=dict)
@@ -25,12 +25,12 @@ class Health:
     @property
     def failing(self) -> str | None:
         """Why a service of this name is not running now; None = all of them run."""
-        why = next(iter(self.down.values()), None)
-        return why if why is None or len(self.down) == 1 else f"{why} and {len(self.down) - 1} more"
+        reason = next(iter(self.down.values()), None)
+        return reason if reason is None or len(self.down) == 1 else f"{reason} and {len(self.down) - 1} more"
 
 
 class Supervisor:
-    """Runs services until cancelled. One that fails is logged and started again; the others go on."""
+    """Runs services until cancelled. One that fails is logged and restarted; the others go on."""
 
     def __init__(self, *, rng: random.Random, clock: Clock) -> None:
         self._rng = rng
@@ -51,8 +51,8 @@ class Supervisor:
                 except Exception as error:
                     health.restarts += 1
                     health.down[this] = type(error).__name__
-                    log.exception("a service failed and is started again", extra={"service": name})
-                if self._clock.mono_ms() - began_ms > SETTLED_MS:
+                    log.exception("a service failed and is restarted", extra={"service": name})
+                if self._clock.mono_ms() - began_ms > STABLE_MS:
                     failures = 0
                 failures += 1
                 ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures, 8))

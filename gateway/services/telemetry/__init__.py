@@ -1,1 +1,1 @@
-"""Readings in, intervals recorded, looked up and accounted for."""
+"""Ingests readings, records intervals, answers queries and reports completeness."""

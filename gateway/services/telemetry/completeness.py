@@ -1,4 +1,4 @@
-"""Reads the completeness ledger out of the log and the sinks' positions, a page of devices at a time."""
+"""Computes completeness from the log and the sinks' positions, a page of devices at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from gateway.storage.interval_log.positions import Position
 from gateway.storage.interval_log.query import Found, IntervalQueries
 
 DAY_MS = 86_400_000
-SETTLED_MS = 60_000
-"""An interval may take so long after its end to be closed and stored."""
+STORED_AFTER_MS = 60_000
+"""An interval is closed and stored at most this long after its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """A sink, where it stands and what it refused, by identity."""
+    """A sink, its position and what it refused, by identity."""
 
     sink: Sink
     position: Position
@@ -36,7 +36,7 @@ class _Reader:
 
 
 class Completeness:
-    """What is there of a day, what went on, and why not."""
+    """What is stored of a day, what each sink has, and the reason for what is missing."""
 
     def __init__(
         self, *, queries: IntervalQueries, log_: IntervalLog, sinks: Sequence[Sink], fleet: Fleet, engine: Engine,
@@ -51,7 +51,7 @@ class Completeness:
 
     async def day(self, day_ms: int, devices: Sequence[DeviceId]) -> list[DeviceDay]:
         """The UTC day that begins at `day_ms`, as far as it is over, of some devices. Raises StorageError."""
-        to_ms = min(day_ms + DAY_MS, self._clock.now().utc_ms - SETTLED_MS)
+        to_ms = min(day_ms + DAY_MS, self._clock.now().utc_ms - STORED_AFTER_MS)
         found = await self._queries.day(day_ms, day_ms + DAY_MS, devices)
         readers = [await self._reader(sink, day_ms) for sink in self._sinks]
         return [

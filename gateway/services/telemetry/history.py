@@ -1,4 +1,4 @@
-"""What the log holds of some devices and a stretch of time, page by page, for people and their programs."""
+"""Reads intervals of some devices and a stretch of time from the log, page by page."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class History:
         return await self._queries.page(self._wanted(question), after, limit)
 
     async def all(self, question: Question) -> AsyncIterator[Sequence[IntervalRecord]]:
-        """Everything, some thousand at a time; what comes in meanwhile may be part of it."""
+        """Yield all of them, some thousand at a time; may include intervals that are stored meanwhile."""
         wanted, after = self._wanted(question), None
         while True:
             rows, after = await self._queries.page(wanted, after, STREAM_ROWS)

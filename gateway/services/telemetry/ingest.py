@@ -1,8 +1,8 @@
-"""Readings in: live state into the fleet at once, settlement data through engine and spool, acknowledged when durable.
+"""Ingests readings: live state goes to the fleet at once, settlement data through engine and spool; then acknowledges.
 
-Settlement batches of many reads are processed together: the engine counts every row once and says what closes, one
-spool record holds both, and when that record is durable the messages are acknowledged and the closes go to the
-interval log. The engine may be ahead of the disk; what leaves the gateway never is.
+Settlement batches of many reads are processed together: the engine counts every row once and returns the interval
+records it closes, one spool record holds both, and when that is durable the messages are acknowledged and the interval
+records go to the interval log. The engine may be ahead of the disk; what leaves the gateway never is.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH_ROWS = 4096
 BATCH_DELAY_S = 0.010
-HELD_RETRY_S = 0.05
+PAUSED_RETRY_S = 0.05
 CLOSE_PERIOD_S = 1.0
 LOG_RETRY_S = 1.0
 REPAIR_PERIOD_S = 5.0
@@ -39,7 +39,7 @@ ENERGY_COLUMNS = tuple(EnergyBatch.__dataclass_fields__)
 
 
 class IntervalSink(Protocol):
-    """Where closes go once they are durable in the spool; repeating a record is without effect."""
+    """Where interval records go once they are durable in the spool; repeating one has no effect."""
 
     async def append(self, entries: Sequence[Unlogged]) -> int: ...
 
@@ -49,13 +49,13 @@ Newest = Callable[[Slots, Ints], Awaitable[IntervalRecords]]
 
 @dataclass(slots=True)
 class IngestStats:
-    """Counts of what was taken in."""
+    """Counts of what was ingested."""
 
     live: int = 0
     rows: int = 0
     batches: int = 0
     log_failures: int = 0
-    holds: int = 0
+    pauses: int = 0
 
 
 def joined(batches: list[EnergyBatch]) -> EnergyBatch:
@@ -67,8 +67,8 @@ def joined(batches: list[EnergyBatch]) -> EnergyBatch:
 
 class Ingest:
     """The telemetry path of all links. `on_acks` gets devices' answers to commands, `on_logged` is called when the
-    interval log has grown; `newest` finds what the log has of some intervals; `lengths` of intervals in s by the tag of
-    a program."""
+    interval log has grown; `newest` finds the newest records of some intervals in the log; `lengths` of intervals in s
+    by the tag of a program."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Ingest:
         self._clock = clock
         self._on_acks = on_acks
         self._on_logged = on_logged
-        self._terms = IntervalConfigs(fleet=fleet, recorder=recorder, clock=clock, lengths=lengths)
+        self._configs = IntervalConfigs(fleet=fleet, recorder=recorder, clock=clock, lengths=lengths)
         self._newest = newest
         self._links: list[DeviceLink] = []
         self._rows: list[EnergyBatch] = []
@@ -96,7 +96,7 @@ class Ingest:
         self._tokens: list[tuple[DeviceLink, AckToken]] = []
         self._unacknowledged: deque[tuple[int, list[tuple[DeviceLink, AckToken]]]] = deque()
         self._news = asyncio.Event()
-        self._holding = False
+        self._paused = False
         self._log_work = asyncio.Event()
         self.failing: str | None = None
         self.stats = IngestStats()
@@ -126,8 +126,8 @@ class Ingest:
         return emit
 
     async def _process(self) -> None:
-        """Take batches as they fill or grow old, so that many reads share one commit. A fault here is the service's:
-        what was taken and not recorded must come again, so the links' sessions start anew."""
+        """Process batches as they fill or grow old, so that many reads share one commit. After a fault here what was
+        received and not recorded must be sent again, so the links' sessions start over."""
         whole = True
         try:
             while True:
@@ -136,9 +136,9 @@ class Ingest:
                     await asyncio.sleep(BATCH_DELAY_S)
                 self._news.clear()
                 while not self._recorder.room:
-                    # Links are held; a read or two may still have been on the way. They wait, unacknowledged.
+                    # Links are paused; a read or two may still have been on the way. They wait, unacknowledged.
                     self._press()
-                    await asyncio.sleep(HELD_RETRY_S)
+                    await asyncio.sleep(PAUSED_RETRY_S)
                 whole = False
                 self._flush()
                 whole = True
@@ -150,13 +150,13 @@ class Ingest:
                     link.start_over()
 
     def _flush(self) -> None:
-        """Process what has come in since the last time."""
+        """Process what has arrived since the last call."""
         tokens, self._tokens = self._tokens, []
         rows, self._rows, self._row_count = self._rows, [], 0
         spool = self._recorder.spool
         number = spool.last_record
         if rows:
-            self._terms.update()
+            self._configs.update()
             plate = self._fleet.nameplate
             rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
             recorded = self._recorder.ingest(joined(rows), self._clock.now(), rated_w)
@@ -171,16 +171,16 @@ class Ingest:
         self._press()
 
     def _press(self) -> None:
-        """Back-pressure: telemetry is read only while there is room for it; control goes on."""
+        """Apply back-pressure: telemetry is read only while there is room for it; control goes on."""
         full = not self._recorder.room
-        if full != self._holding:
-            self._holding = full
-            self.stats.holds += full
+        if full != self._paused:
+            self._paused = full
+            self.stats.pauses += full
             for link in self._links:
                 link.pause_telemetry(full)
 
     def durable(self, record: int) -> None:
-        """Records up to `record` are durable: acknowledge what they hold, let their closes go on."""
+        """Call once spool records up to `record` are durable: acknowledges their messages, forwards their intervals."""
         waiting = self._unacknowledged
         while waiting and waiting[0][0] <= record:
             for link, token in waiting.popleft()[1]:
@@ -189,10 +189,10 @@ class Ingest:
         self._press()
 
     async def run(self) -> None:
-        """Take batches, close intervals by time and carry durable closes to the log, until cancelled."""
+        """Process batches, close intervals by time and carry durable interval records to the log, until cancelled."""
         self._log_work.set()
         self._news.set()
-        self._terms.update()
+        self._configs.update()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._process(), name="ingest-batches")
             group.create_task(self._close_by_time(), name="interval-closer")
@@ -200,7 +200,7 @@ class Ingest:
             group.create_task(self._repair(), name="interval-repair")
 
     async def _repair(self) -> None:
-        """Make intervals again for which data came late, from what the log has of them."""
+        """Revise intervals for which data came late, from their newest records in the log."""
         waiting = False
         while True:
             await asyncio.sleep(REPAIR_PERIOD_S)
@@ -213,7 +213,7 @@ class Ingest:
                 except StorageError as error:
                     self.stats.log_failures += 1
                     if not waiting:
-                        log.warning("late data waits for the interval log", extra={"why": str(error)})
+                        log.warning("late data waits for the interval log", extra={"error": str(error)})
                     waiting = True
                     break
                 waiting = False
@@ -226,7 +226,7 @@ class Ingest:
         while True:
             await asyncio.sleep(CLOSE_PERIOD_S)
             while self._recorder.close_due(self._clock.now()):
-                # An edge closes the whole fleet in slices; the loop gets its turn between them.
+                # An edge closes the whole fleet in slices; other tasks run between them.
                 await asyncio.sleep(0)
 
     async def _carry(self) -> None:
@@ -239,7 +239,7 @@ class Ingest:
                 except StorageError as error:
                     self.stats.log_failures += 1
                     if self.failing is None:
-                        log.warning("closed intervals cannot be logged", extra={"why": str(error)})
+                        log.warning("closed intervals cannot be logged", extra={"error": str(error)})
                     self.failing = str(error)
                     await asyncio.sleep(LOG_RETRY_S)
                     continue
@@ -277,7 +277,7 @@ class Ingest:
                 totals.days_compared,
             ),
             ("gateway_energy_drifts", "Days on which integration was off its counter.", totals.days_drifted),
-            ("gateway_telemetry_holds", "Times that telemetry was held back.", self.stats.holds),
+            ("gateway_telemetry_holds", "Times that telemetry was held back.", self.stats.pauses),
             ("gateway_interval_log_failures", "Failed appends to the interval log.", self.stats.log_failures),
             ("gateway_spool_commits", "Commits of the spool.", spool.stats.commits),
             ("gateway_spool_failures", "Failed commits of the spool.", spool.stats.failures),
@@ -292,12 +292,12 @@ class Ingest:
             yield Sample(name=name, help=text, value=level)
 
     def reasons(self) -> list[str]:
-        """Why telemetry is not in order."""
+        """Why telemetry is not ready."""
         out: list[str] = []
         if self._recorder.spool.stats.failing:
             out.append(f"spool: {self._recorder.spool.stats.failing}")
         if self.failing is not None:
             out.append(f"interval log: {self.failing}")
-        if self._holding:
-            out.append("telemetry is held back until the disk has caught up")
+        if self._paused:
+            out.append("telemetry is paused until the disk has caught up")
         return out

@@ -1,4 +1,4 @@
-"""What the intervals of each device are: its programs say how long, its product how fine its counters are."""
+"""Configures the intervals of each device: its programs give the length, its product the step of its counters."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ from gateway.services.telemetry.recorder import Recorder
 
 
 class IntervalConfigs:
-    """Keeps the recorder's terms those of the fleet. `lengths` in s by the tag of a program; a device with several has
-    the shortest, one with none that of the rules."""
+    """Keeps the recorder's interval config that of the fleet. `lengths` in s by the tag of a program; a device with
+    several has the shortest, one with none that of the rules."""
 
     def __init__(self, *, fleet: Fleet, recorder: Recorder, clock: Clock, lengths: Mapping[str, int]) -> None:
         self._fleet = fleet
@@ -22,7 +22,7 @@ class IntervalConfigs:
         self._version = -1
 
     def update(self) -> None:
-        """Agree on what has changed since the last time; where the recorder has no room for it, at the next call."""
+        """Agree on what has changed since the last call; where the recorder has no room for it, at the next one."""
         if self._version == self._fleet.version or not self._recorder.room:
             return
         n, plate = self._fleet.n, self._fleet.nameplate

@@ -1,7 +1,7 @@
-"""The newest reading of each device, told upstream at a bounded rate: a stream to look at, not one to settle by.
+"""Publishes the newest reading of each device upstream at a bounded rate: for display, not for settlement.
 
-Nothing of it is stored and nothing waits: a reading that could not be told in its turn is counted and gone, the next
-one tells more. The log of intervals and its sinks are not touched by it.
+Nothing is stored and nothing waits: a reading that could not be published in its turn is counted and dropped, a newer
+one follows. The interval log and its sinks are not involved.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ QUANTITIES = ("battery_w", "soc_pct", "grid_w", "pv_w", "load_w")
 
 @dataclass(slots=True)
 class LiveStats:
-    """Readings told, and those that were dropped because nobody took them."""
+    """Readings published, and those dropped because the platform did not accept them."""
 
-    told: int = 0
+    published: int = 0
     dropped: int = 0
 
 
 class LiveFeed:
-    """Tells what is new of each device at most every `period_s`, all together at most `per_s` devices per second."""
+    """Publishes each device's new reading at most every `period_s`, all together at most `per_s` devices per second."""
 
     def __init__(self, fleet: Fleet, clock: Clock, *, period_s: float, per_s: float) -> None:
         self.stats = LiveStats()
@@ -40,32 +40,32 @@ class LiveFeed:
         self._clock = clock
         self._period_s = period_s
         self._pause_s = PART / per_s
-        self._told_ms = np.zeros(0, dtype=np.int64)
+        self._published_ms = np.zeros(0, dtype=np.int64)
 
     async def run(self, publish: Publish) -> None:
-        """Tell until cancelled."""
+        """Publish until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
             new = self._new()
             for at in range(0, len(new), PART):
                 slots = new[at : at + PART]
                 if await publish("live", self._body(slots)):
-                    self.stats.told += len(slots)
+                    self.stats.published += len(slots)
                 else:
                     self.stats.dropped += len(slots)
                 await asyncio.sleep(self._pause_s)
 
     def _new(self) -> Slots:
-        """Devices that were heard since they were told last."""
+        """Devices that were heard since they were last published."""
         n, seen = self._fleet.n, self._fleet.live.seen_mono_ms
-        if len(self._told_ms) < n:
-            self._told_ms = np.concatenate((self._told_ms, np.full(n - len(self._told_ms), NEVER_MS)))
-        return np.flatnonzero(seen[:n] > self._told_ms[:n]).astype(np.int32)
+        if len(self._published_ms) < n:
+            self._published_ms = np.concatenate((self._published_ms, np.full(n - len(self._published_ms), NEVER_MS)))
+        return np.flatnonzero(seen[:n] > self._published_ms[:n]).astype(np.int32)
 
     def _body(self, slots: Slots) -> dict[str, Any]:
         live, now = self._fleet.live, self._clock.now()
         seen = live.seen_mono_ms[slots]
-        self._told_ms[slots] = seen
+        self._published_ms[slots] = seen
         columns = {name: live.column(name)[slots].astype(np.float64).tolist() for name in QUANTITIES}
         online = [None if up < 0 else bool(up) for up in live.online[slots].tolist()]
         ages_s = ((now.mono_ms - seen) / 1000).tolist()
@@ -79,7 +79,7 @@ class LiveFeed:
     def samples(self) -> Iterable[Sample]:
         """Metrics of the stream."""
         for name, text, value in (
-            ("gateway_live_told", "Live readings told upstream.", self.stats.told),
+            ("gateway_live_told", "Live readings told upstream.", self.stats.published),
             ("gateway_live_dropped", "Live readings that nobody took in their turn.", self.stats.dropped),
         ):
             yield Sample(name=name, help=text, value=value, kind="counter")

@@ -1,7 +1,7 @@
-"""One step for settlement telemetry: through the interval engine and into the spool, in the same order.
+"""Passes settlement telemetry through the interval engine and into the spool, in the same order.
 
-What a step closed travels in the same spool record as the rows that caused it, and is handed to the interval log only
-after that record is durable. The recorder lives on the loop; nothing here blocks.
+The interval records that a step closed share a spool record with the rows that caused them, and go to the interval log
+only after that is durable. The recorder runs on the event loop; nothing here blocks.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ DURABLE_WAIT_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """A batch on its way to the disk: durable, and so to be acknowledged, once the spool reports `record`."""
+    """A batch on its way to the disk: durable, and so acknowledged, once the spool reports `record`."""
 
     record: int
     taken: Ingested
@@ -60,7 +60,7 @@ class Recorder:
         self._waiting: deque[Unlogged] = deque()
         self._durable: deque[Unlogged] = deque(unlogged)
         self._rows = sum(len(found.records) for found in unlogged)
-        # the log holds all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
+        # the log has all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
         self._logged_ms = NEVER_MS
         self._mark = (0, NEVER_MS)
         self._asked_ms = NEVER_MS
@@ -77,8 +77,8 @@ class Recorder:
         queue_bytes: int = 32 << 20,
         on_durable: DurableHook | None = None,
     ) -> Spool:
-        """The spool this recorder appends to; enter it, then call `begin`. `on_durable(record)` runs on the loop
-        once per commit, after the recorder has taken note."""
+        """Make the spool this recorder appends to; enter it, then call `begin`. `on_durable(record)` runs on the loop
+        once per commit, after the recorder has noted it."""
 
         def durable(record: int) -> None:
             while self._waiting and self._waiting[0].record <= record:
@@ -106,22 +106,22 @@ class Recorder:
 
     @property
     def room(self) -> bool:
-        """Whether to take another batch; if not, hold the telemetry back: the disk or the log is behind."""
+        """Whether another batch may be ingested; if not, pause telemetry: the disk or the log is behind."""
         return self.spool.room and self._rows < UNLOGGED_ROWS and len(self.engine.late) < LATE_ROWS
 
     @property
     def room_for_repair(self) -> bool:
-        """Whether a repair may be recorded: it makes room where what is late leaves none."""
+        """Whether a repair may be recorded: it makes room where late data leaves none."""
         return self.spool.room and self._rows < UNLOGGED_ROWS
 
     def begin(self, rules: IntervalRules, now: Now) -> int:
-        """First step of a session: the rules from here on. Returns its record."""
-        closes = self.engine.relength(rules)
-        return self._append(Kind.RULES, rules_payload(now, rules, closes), closes)
+        """Record the rules from here on, the first step of a session. Returns its record."""
+        records = self.engine.relength(rules)
+        return self._append(Kind.RULES, rules_payload(now, rules, records), records)
 
     def ingest(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Recorded:
-        """Take a batch. `rated_w` by slot (W, NaN unknown). Raises StorageError if the spool's queue is full, and
-        then nothing has changed; look at `room` first."""
+        """Ingest a batch. `rated_w` by slot (W, NaN unknown). Raises StorageError if the spool's queue is full, and
+        then nothing has changed; check `room` first."""
         spool = self.spool
         if not spool.room:
             raise StorageError("the spool's queue is full")
@@ -134,16 +134,16 @@ class Recorder:
         return Recorded(record=record, taken=taken)
 
     def agree(self, agreed: AgreedConfig, now: Now) -> int:
-        """Terms of some devices from here on. Returns the record. Raises StorageError without `room` in the spool,
-        and then nothing has changed."""
+        """Apply the config of some devices from here on. Returns the record. Raises StorageError without `room` in the
+        spool, and then nothing has changed."""
         if not self.spool.room:
             raise StorageError("the spool's queue is full")
         self._name_devices()
-        closes = self.engine.agree(agreed)
-        return self._append(Kind.TERMS, config_payload(now, agreed, closes), closes)
+        records = self.engine.agree(agreed)
+        return self._append(Kind.TERMS, config_payload(now, agreed, records), records)
 
     def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
-        """Older intervals that are to be made again, once the log holds the records of what changed them."""
+        """Older intervals that are due for a revision, once the log has the records of what changed them."""
         if now.utc_ms < self._asked_ms:
             self._logged_ms, self._mark = NEVER_MS, (self.spool.last_record, now.utc_ms)
         self._asked_ms = now.utc_ms
@@ -151,31 +151,31 @@ class Recorder:
         most = REPAIR_ROWS if logged >= self._repaired else 0
         slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
         if most and not len(slots) and self.engine.to_repair and logged >= self._mark[0]:
-            # What has changed by now is in records up to here; it is given when the log has come as far.
+            # What has changed by now is in records up to here; it is due when the log has come as far.
             self._logged_ms, self._mark = self._mark[1], (self.spool.last_record, now.utc_ms)
             slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
         return slots, start_ms
 
     def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords, now: Now) -> int:
-        """Make older intervals again, from their newest records; returns how many."""
-        closes = self.engine.repair(slots, start_ms, bases)
+        """Revise older intervals from their newest records; returns how many."""
+        records = self.engine.repair(slots, start_ms, bases)
         self._repaired = self._append(
-            Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), closes), closes
+            Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), records), records
         )
-        return len(closes)
+        return len(records)
 
     def close_due(self, now: Now) -> int:
-        """Close what is due by the clock, one slice; returns how many, call again while there are any."""
+        """Close intervals that are due by the clock, one slice; returns how many. Call again while there are any."""
         if not self.room:
             return 0
         pending = self.engine.pending(now)
-        closes = self.engine.close_due(now)
-        if len(closes) or pending:
-            self._append(Kind.TIMER, timer_payload(now, closes), closes)
-        return len(closes)
+        records = self.engine.close_due(now)
+        if len(records) or pending:
+            self._append(Kind.TIMER, timer_payload(now, records), records)
+        return len(records)
 
     def unlogged(self, rows: int = 20_000) -> list[Unlogged]:
-        """Durable closes for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""
+        """Durable interval records for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""
         out: list[Unlogged] = []
         for found in self._durable:
             if out and rows < len(found.records):
@@ -185,19 +185,19 @@ class Recorder:
         return out
 
     def logged(self, record: int) -> None:
-        """The interval log durably holds the closes of all records up to `record`."""
+        """Call once the interval log durably has the interval records of all spool records up to `record`."""
         while self._durable and self._durable[0].record <= record:
             self._rows -= len(self._durable.popleft().records)
 
     def logged_record(self) -> int:
-        """The record up to which the log lacks nothing."""
+        """The spool record up to which the log lacks nothing."""
         for queue in (self._durable, self._waiting):
             if queue:
                 return queue[0].record - 1
         return self.spool.durable_record
 
     async def checkpoint(self, checkpoints: Checkpoints, now: Now, extra: Columns) -> None:
-        """Write a checkpoint as of now and drop the segments nobody needs. `extra`: the caller's columns by slot.
+        """Write a checkpoint as of now and drop the segments no longer needed. `extra`: the caller's columns by slot.
         Raises StorageError when the spool is not durable up to here in time, or the file cannot be written."""
         spool = self.spool
         self._name_devices()
@@ -213,7 +213,7 @@ class Recorder:
             async with asyncio.timeout(DURABLE_WAIT_S):
                 await spool.wait_durable(image.header.record)
         except TimeoutError as late:
-            # The spool may be full of what the log has taken since: only room lets it become durable again.
+            # The spool may be full of what the log has stored since: only room lets it become durable again.
             await self._drop(checkpoints)
             raise StorageError("the spool is not durable up to the checkpoint") from late
         await checkpoints.save(image)
@@ -222,11 +222,11 @@ class Recorder:
     async def _drop(self, checkpoints: Checkpoints) -> None:
         await self.spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
 
-    def _append(self, kind: Kind, parts: list[bytes], closes: IntervalRecords) -> int:
+    def _append(self, kind: Kind, parts: list[bytes], records: IntervalRecords) -> int:
         record = self.spool.append(kind, parts)
-        if len(closes):
-            self._waiting.append(Unlogged(record=record, records=closes, ids=self._ids))
-            self._rows += len(closes)
+        if len(records):
+            self._waiting.append(Unlogged(record=record, records=records, ids=self._ids))
+            self._rows += len(records)
         return record
 
     def _fleet(self) -> tuple[Kind, list[bytes]]:
@@ -235,8 +235,8 @@ class Recorder:
         return Kind.FLEET, names_payload(0, self._ids)
 
     def _name_devices(self) -> None:
-        """Devices enrolled since the last record get their names into the spool before their first row, the first one
-        of a fleet that began with nobody too. They count as named only once the spool has taken the record."""
+        """Write the names of devices registered since the last record into the spool before their first row, also of
+        the first device of an empty fleet. They count as named only once the spool has accepted the record."""
         first, n = self._named, len(self._ids)
         if first < n:
             self.spool.append(Kind.NAMES, names_payload(first, self._ids[first:]))

@@ -1,1 +1,1 @@
-"""Interval records to the sinks, once and once more."""
+"""Delivers interval records to the sinks, and again where asked for."""

@@ -1,8 +1,8 @@
 """Carries interval records from the log to the sinks: one position, one window and one back-off per sink.
 
-What is new goes first. A sink that was away for long goes on with what is new at once and catches up on the rest
-meanwhile, oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent
-once more; a batch that a receiver cannot take as a whole is halved until the record that it cannot take is found.
+New records go first. A sink that was away for long gets new records at once and catches up on the rest meanwhile,
+oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent again; a batch
+that a receiver cannot accept as a whole is halved until the record that it cannot accept is found.
 """
 
 import asyncio
@@ -49,16 +49,16 @@ class IntervalReader(Protocol):
 
 
 class Finder(Protocol):
-    """Finds what is to be sent once more."""
+    """Finds records that are marked to be sent again."""
 
     async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
-        """Records as they are now, and the identities by which they wait (also of those that are gone)."""
+        """The records as they are now, and the identities that wait (also of those that are gone)."""
         ...
 
 
 @dataclass(slots=True)
 class SinkStats:
-    """What a sink has been given. `oldest_ms`: start of the oldest record it does not have, None = none waiting;
+    """Counts of one sink. `oldest_ms`: start of the oldest record it does not have, None = none waiting;
     `refused` by reason."""
 
     accepted: int = 0
@@ -77,7 +77,7 @@ def identity(record: IntervalRecord) -> Identity:
 
 
 def batch_id(rows: Sequence[IntervalRecord]) -> str:
-    """The same for the same rows in the same order: a receiver can tell a repetition."""
+    """The same for the same rows in the same order, so that a receiver can recognise a repetition."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr((row.device, row.start_ms, row.revision, row.hash)).encode())
@@ -86,7 +86,7 @@ def batch_id(rows: Sequence[IntervalRecord]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    """What became of a batch: `wait_s` None = the sink is done with it but for `refused` (by position)."""
+    """The outcome of a batch. `wait_s` None = the sink is done with it, except for `refused` (by position)."""
 
     wait_s: float | None = None
     refused: Mapping[int, str] = field(default_factory=dict)
@@ -94,8 +94,8 @@ class _Outcome:
 
 class SinkDelivery:
     """Delivers the log to one sink, at least once. `rate` bounds rows per second, so that a backlog does not flood the
-    receiver; `gather_s`: how long to wait for more after a batch that was not full, for receivers that are better
-    served with few large ones."""
+    receiver; `gather_s`: how long to wait for more rows once all are sent, for receivers that prefer few large
+    batches."""
 
     def __init__(
         self, sink: Sink, *, log_: IntervalReader, finder: Finder, clock: Clock, rng: random.Random,
@@ -116,21 +116,21 @@ class SinkDelivery:
         self._position = Position()
 
     def wake(self) -> None:
-        """Something was appended to the log."""
+        """Call after an append to the log."""
         self._news.set()
 
     def resend(self) -> None:
-        """Something was marked to be sent once more."""
+        """Call after records were marked to be sent again."""
         self._resend = True
         self._news.set()
 
     @property
     def position(self) -> Position:
-        """Where the sink is."""
+        """The sink's position in the log."""
         return self._position
 
     async def run(self) -> None:
-        """Serve until cancelled. A crash between the receiver's answer and the position's step repeats one batch."""
+        """Serve until cancelled. A crash between the receiver's answer and the saved position repeats one batch."""
         self._position = await self._log.position_of(self.sink.name)
         self._failures = 0
         waiting = False
@@ -139,10 +139,12 @@ class SinkDelivery:
             try:
                 worked = await self._step()
             except StorageError as error:
-                # what was asked for may not have been found
+                # records that wait to be sent again may not have been read
                 self._resend = True
                 if not waiting:
-                    log.warning("a sink waits for the interval log", extra={"sink": self.sink.name, "why": str(error)})
+                    log.warning(
+                        "a sink waits for the interval log", extra={"sink": self.sink.name, "error": str(error)}
+                    )
                 waiting = True
                 await asyncio.sleep(READ_RETRY_S)
                 continue
@@ -154,7 +156,7 @@ class SinkDelivery:
                     await asyncio.sleep(self._gather_s)
 
     async def _step(self) -> bool:
-        """One batch: of what is new, else of what is to be sent again, else of what was left behind."""
+        """Deliver one batch: new records, else marked ones, else the backlog. Returns whether there was one."""
         here = self._position
         rows, after = await self._log.read(here.live, self._batch_rows)
         if rows:
@@ -169,7 +171,7 @@ class SinkDelivery:
             await self._deliver(rows, Position(live=after, backfill=here.backfill))
             return True
         if self._resend:
-            # what is marked while this is asked must be asked for again
+            # records marked during the query must be queried again
             self._resend = False
             rows, waiting = await self._finder.again(self.sink.name, self._batch_rows)
             if waiting:
@@ -185,8 +187,8 @@ class SinkDelivery:
         return False
 
     async def _deliver(self, rows: Sequence[IntervalRecord], then: Position, waiting: Sequence[Identity] = ()) -> None:
-        """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` wait no more,
-        whatever the receiver says to them."""
+        """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` identities
+        are cleared, whatever the receiver answers."""
         began_ms = self._clock.mono_ms()
         if rows:
             self.stats.oldest_ms = rows[0].start_ms
@@ -199,7 +201,9 @@ class SinkDelivery:
         self._failures = 0
         self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
         at_ms = self._clock.now().utc_ms
-        parked = [Parked(identity=identity(wanted[i]), reason=why, at_ms=at_ms) for i, why in outcome.refused.items()]
+        parked = [
+            Parked(identity=identity(wanted[i]), reason=reason, at_ms=at_ms) for i, reason in outcome.refused.items()
+        ]
         await self._log.save_position(self.sink.name, then, parked, waiting)
         self._position = then
         self.stats.resent += len(waiting)
@@ -207,7 +211,7 @@ class SinkDelivery:
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 
     async def _wanted(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        """What is for this sink; a large batch is gone through in parts, the loop gets its turn between them."""
+        """The rows for this sink; a large batch is filtered in parts, other tasks run between them."""
         wanted: list[IntervalRecord] = []
         for at in range(0, len(rows), PART_ROWS):
             wanted += filter(self.sink.wants, rows[at : at + PART_ROWS])
@@ -236,11 +240,11 @@ class SinkDelivery:
     def _kept(self, rows: Sequence[IntervalRecord], reason: str, after_s: float, *, whole: bool) -> _Outcome:
         self.stats.kept += 1
         if self.stats.failing != reason:
-            log.warning("a receiver does not take interval records", extra={"sink": self.sink.name, "reason": reason})
+            log.warning("receiver does not accept interval records", extra={"sink": self.sink.name, "reason": reason})
         self.stats.failing = reason
         if whole:
             if len(rows) == 1 and (self.stats.accepted or self._position.oldest > START):
-                # it has taken others: this record is what it cannot take
+                # it has accepted others: this record is the one it cannot accept
                 refused = {0: reason}
                 self._refused(rows, refused)
                 return _Outcome(refused=refused)
@@ -255,11 +259,11 @@ class SinkDelivery:
             self.stats.refused[known] = self.stats.refused.get(known, 0) + 1
         first, reason = min(refused.items())
         log.error(
-            "a receiver refused interval records; they are parked",
-            extra={"sink": self.sink.name, "rows": len(refused), "reason": reason, "first": repr(rows[first])},
+            "receiver refused interval records; they are parked",
+            extra={"sink": self.sink.name, "count": len(refused), "reason": reason, "first": repr(rows[first])},
         )
 
     def _recovered(self) -> None:
         if self.stats.failing is not None:
-            log.info("a receiver takes interval records again", extra={"sink": self.sink.name})
+            log.info("receiver accepts interval records again", extra={"sink": self.sink.name})
         self.stats.failing = None

@@ -1,4 +1,4 @@
-"""What is sent to a sink once more: parked records that somebody has looked into, or a whole stretch of time."""
+"""Sends records to a sink again: parked records that an operator has dealt with, or a whole stretch of time."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ MARKED_AT_ONCE = 50_000
 
 
 class Resend:
-    """Marks records to be sent once more, and finds them for delivery."""
+    """Marks records to be sent again, and finds them for delivery."""
 
     def __init__(self, log_: IntervalLog, queries: IntervalQueries, clock: Clock) -> None:
         self._log = log_
@@ -21,19 +21,19 @@ class Resend:
         self._clock = clock
 
     async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
-        """See `delivery.Finder`. What has a newer revision by now is sent as that."""
+        """See `delivery.Finder`. A record with a newer revision by now is sent as that."""
         waiting = await self._log.ask(lambda positions: positions.parked(name, limit, RESEND))
         places: list[Place] = [(one.identity[0], one.identity[1]) for one in waiting]
         records, _ = await self._queries.find(places)
         return records, [one.identity for one in waiting]
 
     async def mark(self, name: str, rows: Sequence[IntervalRecord]) -> int:
-        """Have these records sent once more; returns how many."""
+        """Mark these records to be sent again; returns how many."""
         at_ms = self._clock.now().utc_ms
         marks = [Parked(identity=(row.start_ms, row.device, row.revision), reason=RESEND, at_ms=at_ms) for row in rows]
         await self._log.ask(lambda positions: positions.park(name, marks))
         return len(marks)
 
     async def mark_parked(self, name: str, from_ms: int, to_ms: int) -> int:
-        """Have what is parked of a stretch of time sent once more; returns how many."""
+        """Mark the parked records of a stretch of time to be sent again; returns how many."""
         return await self._log.ask(lambda positions: positions.release(name, from_ms, to_ms))

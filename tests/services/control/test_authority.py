@@ -51,7 +51,7 @@ def going_on(fleet: Fleet, authority: DeviceAuthority, now: Now, *, reserve_pct:
     for _ in range(round(SUSTAINED_S) // 10 + 1):
         now = later(now, 10)
         reading(fleet, now, reserve_pct=reserve_pct)
-        changes += authority.settle(now)
+        changes += authority.update(now)
     return changes, now
 
 
@@ -68,53 +68,53 @@ def fleet() -> Fleet:
     return made
 
 
-def test_custody_first_report_below_the_enrolled_reserve_is_no_choice(fleet: Fleet) -> None:
+def test_authority_first_report_below_the_registered_reserve_is_no_choice(fleet: Fleet) -> None:
     authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    assert authority.settle(now) == []
+    assert authority.update(now) == []
     assert fleet.nameplate.owner_reserve_pct[0] == 30
 
 
-def test_custody_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet) -> None:
+def test_authority_changed_report_is_the_owners_new_choice_both_ways(fleet: Fleet) -> None:
     authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=30)
-    authority.settle(now)
+    authority.update(now)
 
     def choice(pct: float) -> list[Change]:
         return [ReserveChanged(devices=(DeviceId("home-1"),), reserve_pct=(pct,), source="device")]
 
     now = later(now, 10)
     reading(fleet, now, reserve_pct=55)
-    assert authority.settle(now) == choice(55)
+    assert authority.update(now) == choice(55)
     assert fleet.nameplate.owner_reserve_pct[0] == 55
-    assert authority.settle(now) == []
+    assert authority.update(now) == []
     changes, now = going_on(fleet, authority, now, reserve_pct=20)
     assert changes == choice(20)
     assert fleet.nameplate.owner_reserve_pct[0] == 20
     assert going_on(fleet, authority, now, reserve_pct=20)[0] == []
 
 
-def test_custody_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) -> None:
+def test_authority_reserve_that_we_wrote_is_not_the_owners_choice(fleet: Fleet) -> None:
     authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    authority.settle(now)
+    authority.update(now)
     fleet.control.written_reserve_pct[0] = 30
     reading(fleet, now, reserve_pct=30)
-    assert authority.settle(now) == []
+    assert authority.update(now) == []
 
 
 @pytest.mark.parametrize(("written", "kept", "chosen"), [(33, 30, 28), (90, 80, 85.5), (90, 80, 15)])
-def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
+def test_authority_device_that_rounds_or_caps_our_value_has_not_chosen_another(
     fleet: Fleet, written: float, kept: float, chosen: float
 ) -> None:
     authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     fleet.nameplate.owner_reserve_pct[0] = written
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    authority.settle(now)
+    authority.update(now)
     fleet.control.written_reserve_pct[0] = written
     changes, now = going_on(fleet, authority, now, reserve_pct=kept)
     assert changes == []
@@ -126,16 +126,16 @@ def test_custody_device_that_rounds_or_caps_our_value_has_not_chosen_another(
     assert fleet.nameplate.owner_reserve_pct[0] == (chosen if lowered else written)
 
 
-def test_custody_device_that_tells_no_reserve_guarantees_none_and_is_not_written(fleet: Fleet) -> None:
+def test_authority_device_that_reports_no_reserve_guarantees_none_and_is_not_written(fleet: Fleet) -> None:
     authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=np.nan)
-    authority.settle(now)
+    authority.update(now)
     assert authority.unguaranteed(1).tolist() == [True]
     assert authority.reserves_due(np.ones(1, dtype=np.bool_)).tolist() == [False]
 
 
-def test_custody_adopted_device_with_an_id_nobody_gave_out_has_confirmed_nothing(fleet: Fleet) -> None:
+def test_authority_adopted_device_with_an_id_never_given_out_has_confirmed_nothing(fleet: Fleet) -> None:
     start = Now(utc_ms=10**12, mono_ms=10**6)
     authority, later = (
         DeviceAuthority(ControlSettings(), fleet=fleet),
@@ -144,15 +144,15 @@ def test_custody_adopted_device_with_an_id_nobody_gave_out_has_confirmed_nothing
     authority.adopt([DeviceId("home-1")], start, newest_cmd=500)
     reading(fleet, later, reserve_pct=30)
     fleet.live.mode[0], fleet.live.cmd[0] = Mode.REMOTE, 1 << 60
-    authority.settle(later)
+    authority.update(later)
     assert (fleet.control.authority[0], fleet.control.cmd_applied[0]) == (Authority.CONTROLLED, 0)
 
 
-def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet) -> None:
+def test_authority_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet) -> None:
     authority, now = DeviceAuthority(ControlSettings(), fleet=fleet), Now(utc_ms=10**12, mono_ms=10**6)
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=10)
-    authority.settle(now)
+    authority.update(now)
     taking = np.ones(1, dtype=np.bool_)
     assert authority.reserves_due(taking).tolist() == [True]
     assert authority.reserves_due(~taking).tolist() == [False]
@@ -166,17 +166,17 @@ def test_custody_low_reserve_is_raised_once_and_only_before_control(fleet: Fleet
     assert authority.unguaranteed(1).tolist() == [False]
 
 
-def test_custody_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own_time_only(fleet: Fleet) -> None:
+def test_authority_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own_time_only(fleet: Fleet) -> None:
     before, start = Now(utc_ms=10**12, mono_ms=10**6), Now(utc_ms=10**12 + 3_000, mono_ms=10**6 + 3_000)
     reading(fleet, before, reserve_pct=30)
     authority = DeviceAuthority(ControlSettings(), fleet=fleet)
     authority.adopt([DeviceId("home-1")], start)
-    authority.settle(start)
+    authority.update(start)
     assert not authority.heard()
     assert fleet.control.authority[0] == Authority.CONTROLLED
     after = Now(utc_ms=start.utc_ms + 1_000, mono_ms=start.mono_ms + 1_000)
     reading(fleet, after, reserve_pct=30)
     assert authority.heard()
     # It is back in the maker's own mode by then: nothing to adopt, and the journal hears of it.
-    assert authority.settle(after) == [ControlEnded(devices=(DeviceId("home-1"),), reason="released")]
+    assert authority.update(after) == [ControlEnded(devices=(DeviceId("home-1"),), reason="released")]
     assert fleet.control.authority[0] == Authority.DEVICE

@@ -31,11 +31,11 @@ from simulators.device import Devices
 from tests.builders.fakes import MemoryJournal
 from tests.builders.homes import START_MS, homes
 from tests.depth import deep
-from tests.scenes.street import Wire, enrolled, reference
+from tests.scenes.street import Wire, reference, registered
 
 COUNT = 2
 HOMES = homes(COUNT, discharge_w_max=5_000.0, charge_w_max=5_000.0)
-ENROLLED = enrolled(HOMES)
+REGISTERED = registered(HOMES)
 MASK = st.sampled_from([(0,), (1,), (0, 1)])
 ACTIONS = st.one_of(
     st.tuples(st.just("write"), MASK, st.sampled_from([3_000, -3_000, 0]), st.sampled_from([60, 120])),
@@ -71,7 +71,7 @@ class Way:
         self.journal = MemoryJournal()
         self.fleet = Fleet()
         codec = reference()
-        for device in ENROLLED:
+        for device in REGISTERED:
             self.fleet.register(device, codec.facts)
         with patch("gateway.links.mqtt.messages.MqttConnection", Road):
             self.link = MqttLink(

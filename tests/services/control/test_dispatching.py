@@ -19,7 +19,7 @@ from tests.scenes.world import SETTINGS, World, group, homes_of
 BLOCKS = replace(FACTS, blocks=True)
 
 
-def hold(world: World, name: str, *ids: str, reason: str = "opt_out", **other: object) -> Exclusion:
+def exclusion(world: World, name: str, *ids: str, reason: str = "opt_out", **other: object) -> Exclusion:
     known: dict[str, object] = {
         "id": name, "reason": reason, "group": group(*ids), "from_ms": world.clock.utc, "until_ms": None,
     }  # fmt: skip
@@ -131,7 +131,7 @@ async def test_dispatch_event_that_repeats_hands_back_between_and_keeps_a_record
 
 async def test_dispatch_owner_who_opts_out_is_handed_back_within_a_tick_and_others_take_over() -> None:
     world = await running()
-    await world.dispatcher.hold(hold(world, "no-thanks", "home-01"))
+    await world.dispatcher.exclude(exclusion(world, "no-thanks", "home-01"))
     await world.go(1)
     assert world.ops(1)[-1] is CommandOp.RELEASE
     assert world.homes.battery_w[1] == 0
@@ -142,7 +142,7 @@ async def test_dispatch_owner_who_opts_out_is_handed_back_within_a_tick_and_othe
 
 async def test_dispatch_opt_out_of_one_event_survives_its_updates_and_not_the_next_event() -> None:
     world = await running()
-    await world.dispatcher.hold(hold(world, "not-this-one", "home-01", event=EventId("e")))
+    await world.dispatcher.exclude(exclusion(world, "not-this-one", "home-01", event=EventId("e")))
     await world.go(2)
     written = len(world.ops(1))
     for revision in (2, 3):
@@ -174,13 +174,13 @@ async def test_dispatch_owner_who_opts_out_on_the_device_is_handed_back_within_a
 
 
 @pytest.mark.parametrize("reason", ["opt_out", "storm"])
-async def test_dispatch_hold_of_a_whole_group_is_no_step(reason: str) -> None:
+async def test_dispatch_exclusion_of_a_whole_group_is_no_step(reason: str) -> None:
     world = World(homes_of(20), settings=ControlSettings(fleet_w_per_s=6_000.0, release_spread_s=10.0))
     await world.submit(s=3_600, target_w=40_000)
     await world.go(30)
     world.trace.clear()
-    held = hold(world, "all", *world.fleet.ids, reason=reason)
-    await world.dispatcher.hold(held)
+    everybody = exclusion(world, "all", *world.fleet.ids, reason=reason)
+    await world.dispatcher.exclude(everybody)
     await world.go(3)
     assert world.trace[0] == pytest.approx(40_000, rel=0.03)
     await world.go(40)
@@ -195,14 +195,14 @@ async def test_dispatch_owners_leaving_one_event_all_at_once_are_no_step() -> No
     await world.submit(s=3_600, target_w=40_000)
     await world.go(30)
     world.trace.clear()
-    await world.dispatcher.hold(hold(world, "all", *world.fleet.ids, event=EventId("e")))
+    await world.dispatcher.exclude(exclusion(world, "all", *world.fleet.ids, event=EventId("e")))
     await world.go(60)
     assert world.steps_w() < 6_000 * 1.1
     assert world.authority() == ["DEVICE"] * 20
 
 
-async def test_timekeeper_upkeep_that_waits_for_a_silent_device_does_not_keep_a_wrong_clock() -> None:
-    world = World(homes_of(2), settings=ControlSettings(upkeep=MaintenanceSettings(full_charge_cycles=10)))
+async def test_clock_guard_maintenance_that_waits_for_a_silent_device_does_not_keep_a_wrong_clock() -> None:
+    world = World(homes_of(2), settings=ControlSettings(maintenance=MaintenanceSettings(full_charge_cycles=10)))
     world.homes.silent.add(1)
     await world.go(30)
     world.clock.utc += 7_200_000
@@ -213,7 +213,7 @@ async def test_timekeeper_upkeep_that_waits_for_a_silent_device_does_not_keep_a_
 
 async def test_dispatch_opt_out_ends_by_itself_and_the_journal_forgets_it() -> None:
     world = await running()
-    await world.dispatcher.hold(hold(world, "short", "home-01", until_ms=world.clock.utc + 20_000))
+    await world.dispatcher.exclude(exclusion(world, "short", "home-01", until_ms=world.clock.utc + 20_000))
     await world.go(15)
     assert world.homes.battery_w[1] == 0
     await world.go(40)
@@ -224,7 +224,7 @@ async def test_dispatch_opt_out_ends_by_itself_and_the_journal_forgets_it() -> N
 
 async def test_dispatch_storm_keeps_energy_and_lets_charging_go_on() -> None:
     world = await running()
-    await world.dispatcher.hold(hold(world, "storm", "home-00", "home-01", reason="storm"))
+    await world.dispatcher.exclude(exclusion(world, "storm", "home-00", "home-01", reason="storm"))
     await world.go(2)
     assert (world.homes.battery_w[:2] <= 0).all()
     await world.dispatcher.cancel("e")
@@ -266,7 +266,7 @@ async def test_dispatch_member_at_its_reserve_is_held_where_the_device_would_go_
     world.homes.soc_pct[2] = 20
     world.homes.reserve_pct[2] = 5
     await world.go(2)
-    # the owner's 20 % are enrolled, the device keeps 5 % and cannot be told
+    # the owner's 20 % are registered, the device keeps 5 % and refuses another
     world.fleet.control.written_reserve_pct[2] = 20
     await world.submit(s=600, target_w=4_000)
     await world.go(30)
@@ -376,15 +376,15 @@ async def test_dispatch_records_tell_every_step_upstream_and_are_put_away_at_the
     assert [c.state.value for c in world.journal.kept if isinstance(c, EventMoved)] == ["active", "completed"]
 
 
-async def test_dispatch_record_that_nobody_took_is_told_again_as_it_is_by_then() -> None:
+async def test_dispatch_record_that_the_peer_rejected_is_published_again_as_it_is_by_then() -> None:
     world = await running()
-    ledger = world.control.records
-    while (report := ledger.changed(2)) is not None:
+    records = world.control.records
+    while (report := records.changed(2)) is not None:
         last = report
-    assert ledger.waiting == 0
-    ledger.give_back(last)
-    assert ledger.waiting == 2
-    again = ledger.changed(100)
+    assert records.waiting == 0
+    records.give_back(last)
+    assert records.waiting == 2
+    again = records.changed(100)
     assert again is not None
     assert [row["id"] for row in again.rows] == [row["id"] for row in last.rows]
 
@@ -419,7 +419,7 @@ async def test_dispatch_same_event_ten_times_has_one_effect_f14() -> None:
 # -- what cannot be trusted -------------------------------------------------------------------------------------
 
 
-async def test_watch_inverted_device_is_quarantined_and_its_lease_runs_out_f21() -> None:
+async def test_quarantine_inverted_device_is_quarantined_and_its_lease_runs_out_f21() -> None:
     world = World(homes_of(6))
     world.homes.inverted.add(2)
     await world.go(2)
@@ -444,7 +444,7 @@ async def test_watch_inverted_device_is_quarantined_and_its_lease_runs_out_f21()
     assert world.journal.load().quarantined == {}
 
 
-async def test_watch_many_of_one_product_stop_the_product_and_no_other_f21() -> None:
+async def test_quarantine_many_of_one_product_stop_the_product_and_no_other_f21() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 14 else "q") for i in range(24)]
     world = World(devices)
     world.homes.inverted |= set(range(12))
@@ -457,7 +457,7 @@ async def test_watch_many_of_one_product_stop_the_product_and_no_other_f21() -> 
     assert world.homes.battery_w[14:].sum() == pytest.approx(36_000, rel=0.02)
 
 
-async def test_watch_product_that_is_trusted_again_is_not_condemned_by_what_was_proven_before() -> None:
+async def test_quarantine_product_that_is_trusted_again_is_not_condemned_by_what_was_proven_before() -> None:
     world = World([home(f"home-{i:02d}", profile="p") for i in range(14)])
     world.homes.inverted |= set(range(12))
     await world.go(2)
@@ -472,7 +472,7 @@ async def test_watch_product_that_is_trusted_again_is_not_condemned_by_what_was_
     assert np.delete(world.homes.battery_w, 11).sum() == pytest.approx(14_000, rel=0.02)
 
 
-async def test_watch_deaf_devices_are_marked_and_made_up_for_f22() -> None:
+async def test_quarantine_unresponsive_devices_are_marked_and_made_up_for_f22() -> None:
     world = World(homes_of(10))
     world.homes.unresponsive |= {0, 1, 2}
     await world.go(2)
@@ -483,7 +483,7 @@ async def test_watch_deaf_devices_are_marked_and_made_up_for_f22() -> None:
     assert {world.rows()[f"home-0{i}"]["failure"] for i in range(3)} == {"no_response"}
 
 
-async def test_watch_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_told_f40() -> None:
+async def test_quarantine_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_reported_f40() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 10 else "q") for i in range(14)]
     world = World(devices)
     await world.go(8)
@@ -522,7 +522,7 @@ async def test_control_refusing_device_is_not_asked_every_second() -> None:
 # -- after the event --------------------------------------------------------------------------------------------
 
 
-async def test_upkeep_charges_what_is_below_its_reserve_after_an_event_and_no_more_than_a_feeder_may() -> None:
+async def test_maintenance_charges_what_is_below_its_reserve_after_an_event_and_no_more_than_a_feeder_may() -> None:
     settings = SETTINGS.model_copy(update={"feeders": FeederSettings(recharge_kw=1.5)})
     world = World([home(f"home-{i:02d}", feeder="f") for i in range(3)], settings=settings)
     await world.go(2)
@@ -541,15 +541,15 @@ async def test_upkeep_charges_what_is_below_its_reserve_after_an_event_and_no_mo
     assert world.authority() == ["DEVICE"] * 3
 
 
-async def test_upkeep_outside_a_time_of_recovery_leaves_batteries_alone() -> None:
+async def test_maintenance_outside_a_time_of_recovery_leaves_batteries_alone() -> None:
     world = World(homes_of(1))
     world.homes.soc_pct[:] = 15
     await world.go(40)
     assert world.ops() == []
 
 
-async def test_upkeep_fills_what_was_not_full_for_long_and_any_event_comes_first() -> None:
-    settings = SETTINGS.model_copy(update={"upkeep": MaintenanceSettings(full_charge_cycles=10)})
+async def test_maintenance_fills_what_was_not_full_for_long_and_any_event_comes_first() -> None:
+    settings = SETTINGS.model_copy(update={"maintenance": MaintenanceSettings(full_charge_cycles=10)})
     world = World(homes_of(2), settings=settings)
     world.fleet.live.since_full_wh[:2] = [250_000, 10_000]
     await world.go(40)
@@ -560,11 +560,13 @@ async def test_upkeep_fills_what_was_not_full_for_long_and_any_event_comes_first
     assert world.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
 
 
-async def test_upkeep_keeps_to_its_hours() -> None:
+async def test_maintenance_keeps_to_its_hours() -> None:
     hour = 1_800_000_000_000 // 3_600_000 % 24
     settings = SETTINGS.model_copy(
         update={
-            "upkeep": MaintenanceSettings(full_charge_cycles=10, full_charge_hours=((hour + 1) % 24, (hour + 2) % 24))
+            "maintenance": MaintenanceSettings(
+                full_charge_cycles=10, full_charge_hours=((hour + 1) % 24, (hour + 2) % 24)
+            )
         }
     )
     world = World(homes_of(1), settings=settings)
@@ -676,7 +678,7 @@ async def test_dispatch_event_that_passed_while_the_gateway_was_away_has_expired
     assert world.ops() == []
 
 
-def test_settings_say_what_bounds_programs_feeders_and_upkeep() -> None:
+def test_settings_say_what_bounds_programs_feeders_and_maintenance() -> None:
     assert ControlSettings().feeders.ceiling_kw is None
     assert ControlSettings().maintenance.full_charge_cycles is None
     assert TargetGroup(ids=(DeviceId("a"),)) == group("a")

@@ -214,7 +214,7 @@ async def test_control_owner_who_takes_the_device_back_leaves_the_event() -> Non
     assert world.authority() == ["CONTROLLED"] * 4
 
 
-async def test_control_deaf_device_is_covered_by_the_others() -> None:
+async def test_control_unresponsive_device_is_covered_by_the_others() -> None:
     world = World(homes_of(4))
     world.homes.unresponsive.add(0)
     await world.go(2)
@@ -240,7 +240,7 @@ async def test_control_restart_in_mid_event_goes_on_from_measured_power() -> Non
     assert world.authority() == ["CONTROLLED"] * 4
 
 
-async def test_control_restart_after_the_event_releases_what_is_still_held() -> None:
+async def test_control_restart_after_the_event_releases_what_is_still_under_control() -> None:
     world = await settled(s=60)
     world.restart(away_s=40)
     await world.go(30)

@@ -1,4 +1,4 @@
-"""Who is quarantined for doing the opposite of what it is told, judged on simulated homes: not those that are slow,
+"""Who is quarantined for doing the opposite of its commands, judged on simulated homes: not those that are slow,
 pass through 0 W or act late; those that really run the wrong way, and a product that does so in many homes."""
 
 from collections import deque
@@ -58,7 +58,7 @@ def through_zero(dip_s: float) -> type[Batteries]:
 
 
 def inverted(*indices: int) -> type[Batteries]:
-    """Batteries of which some do the opposite of what they are told."""
+    """Batteries of which some do the opposite of their commands."""
 
     class Inverted(Batteries):
         def step(self, dt_s: float) -> None:
@@ -85,7 +85,7 @@ def each(power_w: float) -> Target:
 
 
 async def told(street: Street, *targets: tuple[int, float]) -> Street:
-    """Steer the fleet to each power from its second on, and on for two minutes after the last."""
+    """Set the fleet to each power from its second on, and on for two minutes after the last."""
     await street.go(3)
     start_ms, passed_s = street.time.now().utc_ms, 0
     for revision, (at_s, target_w) in enumerate(targets, 1):
@@ -98,7 +98,9 @@ async def told(street: Street, *targets: tuple[int, float]) -> Street:
 
 
 @pytest.mark.parametrize(("dip_s", "response_s"), [(3, 1.0), (3, 2.0), (4, 2.0), (8, 2.0)])
-async def test_watch_home_that_passes_through_0_w_at_take_over_is_not_judged(dip_s: int, response_s: float) -> None:
+async def test_quarantine_home_that_passes_through_0_w_at_take_over_is_not_judged(
+    dip_s: int, response_s: float
+) -> None:
     street = await told(Street(fleet(response_s=response_s), physics=through_zero(dip_s)), (0, 60_000))
     assert street.control.quarantine.quarantined == {}
     assert street.devices.batteries.battery_w.sum() == pytest.approx(60_000, rel=0.02)
@@ -106,7 +108,7 @@ async def test_watch_home_that_passes_through_0_w_at_take_over_is_not_judged(dip
 
 @pytest.mark.parametrize("dead_s", [2, 3, 4])
 @pytest.mark.parametrize("targets", [((0, 80_000), (4, 10_000)), ((0, 60_000), (30, -60_000), (34, 60_000))])
-async def test_watch_home_with_dead_time_is_not_judged_by_the_setpoint_before(
+async def test_quarantine_home_with_dead_time_is_not_judged_by_the_setpoint_before(
     dead_s: int, targets: tuple[tuple[int, float], ...]
 ) -> None:
     street = await told(Street(fleet(response_s=1.0), physics=late(dead_s)), *targets)
@@ -116,7 +118,7 @@ async def test_watch_home_with_dead_time_is_not_judged_by_the_setpoint_before(
 
 @pytest.mark.parametrize(("dead_s", "response_s"), [(0, 10.0), (20, 2.0), (30, 1.0), (10, 7.0)])
 @pytest.mark.parametrize("targets", [((0, 60_000), (60, -60_000)), ((0, -60_000), (45, 60_000), (60, -60_000))])
-async def test_watch_home_that_takes_20_to_30_s_to_settle_is_not_judged(
+async def test_quarantine_home_that_takes_20_to_30_s_to_settle_is_not_judged(
     dead_s: int, response_s: float, targets: tuple[tuple[int, float], ...]
 ) -> None:
     street = await told(Street(fleet(response_s=response_s), physics=late(dead_s)), *targets)
@@ -139,7 +141,7 @@ async def test_control_fleet_that_acts_late_and_is_read_seldom_is_no_reason_to_m
 
 
 @pytest.mark.parametrize("power_w", [5_000, 3_000, -4_500, -5_000])
-async def test_watch_home_that_runs_the_wrong_way_is_found_and_no_other_f21(power_w: float) -> None:
+async def test_quarantine_home_that_runs_the_wrong_way_is_found_and_no_other_f21(power_w: float) -> None:
     street = Street(fleet(), physics=inverted(3))
     await street.go(3)
     await street.submit(s=3_600, target=each(power_w))
@@ -151,7 +153,7 @@ async def test_watch_home_that_runs_the_wrong_way_is_found_and_no_other_f21(powe
     assert others_w == pytest.approx(np.full(19, power_w), rel=0.02)
 
 
-async def test_watch_home_that_runs_the_wrong_way_for_a_group_s_power_is_found_and_made_up_for_f21() -> None:
+async def test_quarantine_home_that_runs_the_wrong_way_for_a_group_s_power_is_found_and_made_up_for_f21() -> None:
     street = await told(Street(fleet(), physics=inverted(3)), (0, 60_000))
     await street.go(60)
     assert street.control.quarantine.quarantined == {street.homes.ids[3]: "wrong_sign"}
@@ -159,7 +161,7 @@ async def test_watch_home_that_runs_the_wrong_way_for_a_group_s_power_is_found_a
     assert np.delete(street.devices.batteries.battery_w, 3).sum() == pytest.approx(60_000, rel=0.05)
 
 
-async def test_watch_few_homes_of_a_product_that_run_the_wrong_way_stop_themselves_only_f21() -> None:
+async def test_quarantine_few_homes_of_a_product_that_run_the_wrong_way_stop_themselves_only_f21() -> None:
     wrong = (1, 4, 6, 9, 12, 14, 15, 17, 18)
     street = Street(fleet(), physics=inverted(*wrong))
     await street.go(3)
@@ -170,7 +172,7 @@ async def test_watch_few_homes_of_a_product_that_run_the_wrong_way_stop_themselv
 
 
 @pytest.mark.parametrize("power_w", [3_000, -4_500])
-async def test_watch_product_that_runs_the_wrong_way_in_many_homes_is_quarantined_f21(power_w: float) -> None:
+async def test_quarantine_product_that_runs_the_wrong_way_in_many_homes_is_quarantined_f21(power_w: float) -> None:
     street = Street(fleet(), physics=inverted(*range(2, 20)))
     await street.go(3)
     await street.submit(s=3_600, target=each(power_w))

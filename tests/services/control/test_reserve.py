@@ -31,9 +31,9 @@ def chosen(journal: MemoryJournal) -> list[tuple[str, float]]:
 
 def in_force(fleet: Fleet) -> list[float]:
     """The reserve of every device: in the columns, and as REST and an import see it."""
-    held: list[float] = fleet.nameplate.owner_reserve_pct[: fleet.n].tolist()
-    assert [fleet.device(slot).reserve_pct for slot in range(fleet.n)] == held
-    return held
+    kept: list[float] = fleet.nameplate.owner_reserve_pct[: fleet.n].tolist()
+    assert [fleet.device(slot).reserve_pct for slot in range(fleet.n)] == kept
+    return kept
 
 
 async def at_the_floor() -> World:
@@ -184,7 +184,7 @@ async def test_reserve_that_an_owner_may_be_lowering_is_not_written_back() -> No
     await world.go(5)
     await world.submit(s=7_200, target_w=3_000)
     await world.go(30)
-    # Steered by the old reserve, which nobody is told to hold by itself.
+    # Controlled by the old reserve, which no device is asked to keep by itself.
     assert CommandOp.RESERVE not in world.ops()
     assert world.homes.battery_w[0] > 1_000
     assert in_force(world.fleet) == [20]
@@ -192,7 +192,7 @@ async def test_reserve_that_an_owner_may_be_lowering_is_not_written_back() -> No
     assert (in_force(world.fleet), float(world.homes.reserve_pct[0])) == ([10], 10)
 
 
-async def test_reserve_below_the_enrolled_one_from_the_first_is_raised_before_control() -> None:
+async def test_reserve_below_the_registered_one_from_the_first_is_raised_before_control() -> None:
     world = World([home("a", reserve_pct=30.0)])
     world.homes.reserve_pct[0] = 10
     await world.go(5)

@@ -1,4 +1,4 @@
-"""While everything is stopped nobody is given power: not by an event, not by the gateway's own upkeep, not by a tick
+"""While everything is stopped no device is given power: not by an event, not by own maintenance, not by a tick
 that was under way, not by what still waits on its way to a device."""
 
 import asyncio
@@ -15,7 +15,7 @@ from gateway.services.settings import ControlSettings, FeederSettings, Maintenan
 from tests.builders.fakes import MemoryJournal, home
 from tests.scenes.world import SETTINGS, World, homes_of
 
-FULL = SETTINGS.model_copy(update={"upkeep": MaintenanceSettings(full_charge_cycles=10)})
+FULL = SETTINGS.model_copy(update={"maintenance": MaintenanceSettings(full_charge_cycles=10)})
 OVERDUE_WH = 250_000
 
 
@@ -48,7 +48,7 @@ async def filling(count: int = 2) -> World:
     return world
 
 
-# -- the gateway's own upkeep -----------------------------------------------------------------------------------
+# -- the gateway's own maintenance -----------------------------------------------------------------------------------
 
 
 async def test_stop_all_recovery_that_runs_is_released_and_begins_again_once_cleared() -> None:
@@ -117,7 +117,7 @@ async def test_stop_all_at_any_tick_of_a_beginning_full_charge_ends_it(ticks: in
     assert world.authority() == ["DEVICE"] * 2
 
 
-async def test_stop_all_stands_over_a_restart_and_nothing_of_upkeep_begins() -> None:
+async def test_stop_all_stands_over_a_restart_and_no_maintenance_begins() -> None:
     world = await filling()
     await world.go(40)
     written = len(world.homes.writes)
@@ -149,7 +149,7 @@ class Slow(MemoryJournal):
         await super().commit(changes)
 
 
-@pytest.mark.parametrize("what", ["event", "upkeep"])
+@pytest.mark.parametrize("what", ["event", "maintenance"])
 async def test_stop_all_during_a_tick_that_takes_devices_gives_them_nothing(what: str) -> None:
     journal = Slow()
     world = World(homes_of(2), journal=journal, settings=FULL)
@@ -228,7 +228,7 @@ async def test_stop_all_device_that_must_be_narrowed_is_handed_back_and_given_no
     assert powered(world, written) == []
 
 
-async def test_stop_all_setpoint_that_nobody_has_confirmed_is_called_back_at_once() -> None:
+async def test_stop_all_setpoint_without_a_confirmation_is_called_back_at_once() -> None:
     settings = SETTINGS.model_copy(update={"release_spread_s": 600.0, "fleet_w_per_s": 100_000.0})
     world = World(homes_of(4), settings=settings)
     await world.go(2)

@@ -1,4 +1,4 @@
-"""Devices that may be under control and that nobody can release, since their profile is missing: never silent."""
+"""Devices that may be under control and that cannot be released, since their profile is missing: never silent."""
 
 import logging
 
@@ -42,7 +42,7 @@ async def test_device_under_control_without_its_profile_is_told_until_it_is_back
     world = World([home("b")], journal=journal)
     await world.go(400)
     assert told(world) == [
-        "1 device may still be under control and nobody can release it, its profile is not installed: a (gone)"
+        "1 device may still be under control and cannot be released, its profile is not installed: a (gone)"
     ]
     assert counted(world) == 1
     lines = [record for record in caplog.records if NOT_INSTALLED in record.getMessage()]
@@ -70,7 +70,7 @@ async def test_reason_names_some_of_many_and_stays_short() -> None:
     journal = await journal_of(*lost, controlled=tuple(device.id for device in lost))
     world = World([home("b")], journal=journal)
     (reason,) = told(world)
-    assert reason.startswith("3000 devices may still be under control and nobody can release them, their profile is")
+    assert reason.startswith("3000 devices may still be under control and cannot be released, their profiles are")
     assert reason.endswith(" and 2995 more")
     assert len(reason) < 600
     assert counted(world) == 3_000

@@ -1,4 +1,4 @@
-"""A device that says of its safety what nobody understands is not steered, by name, until it says what is understood.
+"""A device whose report about its safety is not understood is not controlled, by name, until it is understood.
 
 Firmware's JSON goes through the gateway's MQTT link; what is judged are the commands that reach the device."""
 
@@ -105,7 +105,7 @@ async def test_street_device_that_is_not_understood_is_sent_nothing_until_it_is(
     [("opt_out", "false"), ("locked", "false"), ("faults", "0"), ("faults", "0.0"), ("grid", '"on"'),
      ("mode", '"self_consumption"')],
 )  # fmt: skip
-async def test_street_device_that_says_it_well_or_not_at_all_is_steered(member: str, text: str) -> None:
+async def test_street_device_that_says_it_well_or_not_at_all_is_controlled(member: str, text: str) -> None:
     for change in (says(member, text), without(member)):
         world = street()
         world.change = change

@@ -17,8 +17,8 @@ from tests.builders.homes import homes
 from tests.scenes.street import Street
 from tests.scenes.world import SETTINGS, World, group, homes_of
 
-MISSING = "readings are missing of devices that are steered; what they do is assumed"
-BACK = "readings of steered devices are back"
+MISSING = "devices under control send no readings; their power is assumed"
+BACK = "devices under control send readings again"
 
 
 async def tracking(count: int = 8, *, part: float = 0.96, target_w: float = 15_000.0, s: float = 1_800) -> World:
@@ -58,10 +58,10 @@ async def test_unmeasured_fleet_goes_on_with_what_it_was_told_though_a_part_of_i
 
 async def test_unmeasured_fleet_is_not_corrected_and_goes_on_where_it_was_when_readings_are_back() -> None:
     world = await tracking()
-    before_w, offset_w = told_w(world), world.control._courses[0].trim.offset_w
+    before_w, offset_w = told_w(world), world.control._trackings[0].trim.offset_w
     world.homes.unseen |= set(range(8))
     await world.go(100)
-    assert world.control._courses[0].trim.offset_w == offset_w
+    assert world.control._trackings[0].trim.offset_w == offset_w
     assert told_w(world) == pytest.approx(before_w, rel=0.005)
     world.homes.unseen.clear()
     world.trace.clear()
@@ -81,7 +81,7 @@ async def test_unmeasured_part_stands_still_and_the_measured_part_is_still_corre
     world.homes.part[4:] = 0.92
     await world.go(55)
     believed_w = world.progress().delivered_w + world.progress().assumed_w
-    assert world.control._courses[0].trim.offset_w > 15_000 * (1 / 0.96 - 1)
+    assert world.control._trackings[0].trim.offset_w > 15_000 * (1 / 0.96 - 1)
     assert world.trace[-1] == pytest.approx(believed_w, rel=0.002)
     assert 14_700 < world.trace[-1] < 15_000
 
@@ -208,12 +208,12 @@ async def test_unmeasured_record_from_before_there_was_the_word_tells_nothing_of
 # -- products that are read slowly -------------------------------------------------------------------------------
 
 
-def every(world: World, seconds: int, watched: list[float]) -> Callable[[], None]:
+def every(world: World, seconds: int, seen_w: list[float]) -> Callable[[], None]:
     """Homes are read every so many seconds; what is assumed of them after each second."""
 
     def each() -> None:
-        watched.append(world.progress().assumed_w)
-        read = len(watched) % seconds == 0
+        seen_w.append(world.progress().assumed_w)
+        read = len(seen_w) % seconds == 0
         world.homes.unseen = set() if read else set(range(world.fleet.n))
 
     return each
@@ -227,9 +227,9 @@ async def test_unmeasured_is_not_what_a_product_is_between_the_readings_it_is_de
     await world.go(2)
     await world.submit(s=1_200, target_w=4_000)
     await world.go(60)
-    watched: list[float] = []
-    await world.go(300, each=every(world, 45, watched))
-    assert (max(watched) > 0) is assumed
+    seen_w: list[float] = []
+    await world.go(300, each=every(world, 45, seen_w))
+    assert (max(seen_w) > 0) is assumed
     assert world.trace[-1] == pytest.approx(4_000, rel=0.01)
 
 
@@ -244,7 +244,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, int]]:
     ]
 
 
-async def test_unmeasured_steering_is_logged_on_its_edges_and_is_a_reason_meanwhile(
+async def test_unmeasured_control_is_logged_on_its_edges_and_is_a_reason_meanwhile(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -256,7 +256,7 @@ async def test_unmeasured_steering_is_logged_on_its_edges_and_is_a_reason_meanwh
     await world.go(60)
     assert lines(caplog) == [("WARNING", "e", 3)]
     (reason,) = world.control.reasons()
-    assert reason.startswith("control: no readings of 3 steered devices (3")
+    assert reason.startswith("control: no readings of 3 devices under control (3")
     world.homes.unseen.clear()
     await world.go(5)
     assert lines(caplog) == [("WARNING", "e", 3), ("INFO", "e", 0)]
@@ -284,7 +284,7 @@ async def test_unmeasured_event_is_named_though_the_fleet_as_a_whole_is_read(cap
     assert world.control.reasons() == []
 
 
-async def test_unmeasured_homes_that_nobody_steers_are_missed_by_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unmeasured_homes_outside_control_are_not_missed(caplog: pytest.LogCaptureFixture) -> None:
     world = World(homes_of(4))
     await world.go(5)
     world.homes.unseen |= set(range(4))

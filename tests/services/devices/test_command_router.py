@@ -16,7 +16,7 @@ class Link:
     def __init__(self, answer: WriteOutcome) -> None:
         self.answer = answer
         self.slots: list[list[int]] = []
-        self.held: list[bool] = []
+        self.paused: list[bool] = []
 
     async def run(self, emit: Emit) -> None: ...
 
@@ -27,7 +27,7 @@ class Link:
     def acknowledge(self, token: AckToken) -> None: ...
 
     def pause_telemetry(self, on: bool) -> None:
-        self.held.append(on)
+        self.paused.append(on)
 
     def start_over(self) -> None: ...
 
@@ -66,7 +66,7 @@ async def test_write_one_link_s_devices_only_the_other_is_left_alone() -> None:
     assert (main.slots, other.slots) == ([[0, 2]], [[1]])
 
 
-async def test_hold_telemetry_reaches_every_link() -> None:
+async def test_pause_telemetry_reaches_every_link() -> None:
     fleet, main, other = _fleet(), Link(WriteOutcome.ACCEPTED), Link(WriteOutcome.ACCEPTED)
     CommandRouter(fleet, main, [(frozenset({1}), other)]).pause_telemetry(True)
-    assert main.held == other.held == [True]
+    assert main.paused == other.paused == [True]

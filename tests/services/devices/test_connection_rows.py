@@ -191,7 +191,7 @@ def test_connection_second_device_at_one_place_is_refused_with_both_names() -> N
         assert pair in bad.problem
 
 
-async def enrolled(*rows: dict[str, object]) -> tuple[DeviceRegistry, MemoryJournal]:
+async def registered(*rows: dict[str, object]) -> tuple[DeviceRegistry, MemoryJournal]:
     journal = MemoryJournal()
     inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
     assert await inventory.register(parse(*rows).devices) == len(rows)
@@ -203,8 +203,8 @@ def imported(inventory: DeviceRegistry, *rows: dict[str, object]) -> Parsed:
     return parse_rows(text, form="jsonl", profiles=inventory.profiles, places=inventory.places)
 
 
-async def test_connection_at_the_place_of_an_enrolled_device_is_refused_unless_that_one_moves() -> None:
-    inventory, journal = await enrolled(row("modbus", "a"), row("modbus", "b", address="modbus://10.0.0.6"))
+async def test_connection_at_the_place_of_a_registered_device_is_refused_unless_that_one_moves() -> None:
+    inventory, journal = await registered(row("modbus", "a"), row("modbus", "b", address="modbus://10.0.0.6"))
     parsed = imported(inventory, row("modbus", "c"), row("p", "d"))
     assert [device.id for device in parsed.devices] == ["d"]
     assert "'c' and 'a'" in parsed.bad[0].problem
@@ -222,7 +222,7 @@ async def test_connection_at_the_place_of_an_enrolled_device_is_refused_unless_t
 
 
 async def test_connection_row_that_stays_keeps_out_those_who_counted_on_its_move() -> None:
-    inventory, _ = await enrolled(
+    inventory, _ = await registered(
         row("modbus", "a"), row("modbus", "b", address="modbus://10.0.0.6"),
         row("modbus", "c", address="modbus://10.0.0.7"),
     )  # fmt: skip
@@ -235,8 +235,8 @@ async def test_connection_row_that_stays_keeps_out_those_who_counted_on_its_move
     assert [bad.line for bad in parsed.bad] == [1, 2]
 
 
-async def test_connection_claimed_by_another_import_meanwhile_enrolls_nobody() -> None:
-    inventory, journal = await enrolled(row("modbus", "a"))
+async def test_connection_claimed_by_another_import_meanwhile_registers_nothing() -> None:
+    inventory, journal = await registered(row("modbus", "a"))
     kept = len(journal.kept)
     with pytest.raises(InvalidInput, match="'b' and 'a'"):
         await inventory.register(parse(row("p", "x"), row("modbus", "b")).devices)

@@ -125,10 +125,10 @@ class Bench:
         self.book: dict[DeviceId, Mapping[str, float | str | bool]] = {}
         self.stats = DeviceControlStats()
         self.cmd = 0
-        self.steering = self.anew()
+        self.control = self.anew()
 
     def anew(self) -> DeviceControl:
-        self.steering = DeviceControl(
+        self.control = DeviceControl(
             DEVICE,
             values=self.values,
             prior=self.book,
@@ -136,12 +136,12 @@ class Bench:
             clock=self.clock,
             stats=self.stats,
         )
-        return self.steering
+        return self.control
 
     async def poll(self) -> None:
         self.variant.decode(await self.device.read(self.variant.reads), self.values)
-        self.steering.read_mono_ms = self.clock.mono
-        self.steering.observe(self.variant)
+        self.control.read_mono_ms = self.clock.mono
+        self.control.observe(self.variant)
 
     async def tell(
         self, op: CommandOp, setpoint_w: float = 0.0, **other: int
@@ -153,7 +153,7 @@ class Bench:
         )  # fmt: skip
         told = dataclasses.replace(command, cmd=other.get("cmd", command.cmd))
         told = dataclasses.replace(told, valid_until_ms=other.get("valid_until_ms", told.valid_until_ms))
-        done = await self.steering.obey(told, self.variant, self.device)
+        done = await self.control.obey(told, self.variant, self.device)
         return done.delivery, done.result, done.why
 
 
@@ -255,11 +255,11 @@ async def test_obey_step_and_minimum_cut_towards_zero(bench: Bench, wanted_w: fl
 
 async def test_release_that_the_device_refuses_ends_what_goes_on_by_itself_all_the_same(bench: Bench) -> None:
     await bench.tell(CommandOp.SETPOINT, 500)
-    seen = [bench.steering.running]
+    seen = [bench.control.running]
     bench.device.refuses = {"enable"}
     assert (await bench.tell(CommandOp.RELEASE))[1] is CommandResult.REFUSED
-    assert [*seen, bench.steering.running] == [True, False]
-    assert bench.steering.in_force is None
+    assert [*seen, bench.control.running] == [True, False]
+    assert bench.control.in_force is None
 
 
 async def test_lease_that_no_command_renews_ends_what_goes_on_by_itself(bench: Bench) -> None:
@@ -267,11 +267,11 @@ async def test_lease_that_no_command_renews_ends_what_goes_on_by_itself(bench: B
     seen = []
     for s in (59, 1):
         bench.clock.advance(s=s)
-        seen.append(bench.steering.running)
+        seen.append(bench.control.running)
     assert seen == [True, False]
     bench.device.told.clear()
-    await bench.steering.follow(bench.variant, bench.device)
-    await bench.steering.beat(bench.variant, bench.device)
+    await bench.control.follow(bench.variant, bench.device)
+    await bench.control.beat(bench.variant, bench.device)
     assert bench.device.told == []
 
 
@@ -279,7 +279,7 @@ async def test_obey_refused_half_way_hands_the_device_back(bench: Bench) -> None
     bench.device.refuses = {"power"}
     assert (await bench.tell(CommandOp.SETPOINT, 500))[:2] == (WriteOutcome.REFUSED, CommandResult.REFUSED)
     assert bench.device.told[-4:] == ["enable=0", "mode=1", "limit=2500", "restored"]
-    assert not bench.steering.running
+    assert not bench.control.running
 
 
 async def test_obey_link_lost_half_way_raises_and_keeps_what_was_saved(bench: Bench) -> None:
@@ -289,7 +289,7 @@ async def test_obey_link_lost_half_way_raises_and_keeps_what_was_saved(bench: Be
     assert bench.journal.load().prior == {DEVICE: {"mode": 1.0, "limit": 2500.0}}
 
 
-async def test_obey_device_does_not_hold_what_was_written_is_refused_and_handed_back(bench: Bench) -> None:
+async def test_obey_device_that_does_not_show_what_was_written_is_refused_and_handed_back(bench: Bench) -> None:
     original = bench.device.read
 
     async def read(points: Sequence[str]) -> dict[str, Raw]:
@@ -297,7 +297,7 @@ async def test_obey_device_does_not_hold_what_was_written_is_refused_and_handed_
 
     bench.device.read = read  # type: ignore[method-assign]
     assert (await bench.tell(CommandOp.SETPOINT, 500))[1] is CommandResult.REFUSED
-    assert bench.stats.not_held == 1
+    assert bench.stats.not_shown == 1
     assert bench.device.registers["enable"] == 0
 
 
@@ -320,19 +320,19 @@ async def test_send_a_day_s_budget_is_used_up_refuses_until_tomorrow(bench: Benc
     assert bench.device.registers["mode"] == 1
 
 
-async def test_look_somebody_else_writes_twice_in_a_row_it_is_taken_over(bench: Bench) -> None:
+async def test_observe_somebody_else_writes_twice_in_a_row_it_is_taken_over(bench: Bench) -> None:
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.device.registers["power"] = 77
     seen = []
     for _ in range(2):
         await bench.poll()
-        seen.append(bench.steering.taken_over)
+        seen.append(bench.control.taken_over)
     await bench.tell(CommandOp.SETPOINT, 500)
     await bench.poll()
-    assert [*seen, bench.steering.taken_over] == [False, True, False]
+    assert [*seen, bench.control.taken_over] == [False, True, False]
 
 
-async def test_look_what_the_product_still_shows_before_it_has_settled_is_nobody_s_choice(bench: Bench) -> None:
+async def test_observe_what_the_product_still_shows_before_it_has_settled_is_nobody_s_choice(bench: Bench) -> None:
     control = bench.variant.control
     assert control is not None
     bench.variant.control = control.model_copy(update={"settle_s": 0.01})
@@ -340,17 +340,17 @@ async def test_look_what_the_product_still_shows_before_it_has_settled_is_nobody
     bench.device.registers["power"] = 77
     for _ in range(3):
         await bench.poll()
-    assert not bench.steering.taken_over
+    assert not bench.control.taken_over
     bench.clock.advance(s=0.01)
     await bench.poll()
     await bench.poll()
-    assert bench.steering.taken_over
+    assert bench.control.taken_over
 
 
-async def test_look_after_the_lease_a_change_is_nobody_s_business(bench: Bench) -> None:
+async def test_observe_after_the_lease_a_change_is_nobody_s_business(bench: Bench) -> None:
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.clock.advance(s=61)
     bench.device.registers["power"] = 77
     await bench.poll()
     await bench.poll()
-    assert not bench.steering.taken_over
+    assert not bench.control.taken_over

@@ -110,7 +110,7 @@ async def test_obey_factor_moves_before_the_read_back_what_was_written_still_hol
 ) -> None:
     bench.device.moves_after = {"power": factor}
     assert (await bench.tell(CommandOp.SETPOINT, 1230))[1] is CommandResult.APPLIED
-    assert bench.stats.not_held == 0
+    assert bench.stats.not_shown == 0
 
 
 @pytest.mark.parametrize("factor", [-1, 1])
@@ -121,7 +121,7 @@ async def test_obey_factor_moves_under_a_word_that_stays_is_refused_and_handed_b
     bench.device.keeps_words = True
     bench.device.moves_after = {"power": factor}
     assert (await bench.tell(CommandOp.SETPOINT, 1230))[1] is CommandResult.REFUSED
-    assert bench.stats.not_held == 1
+    assert bench.stats.not_shown == 1
     assert bench.device.registers["enable"] == 0
 
 
@@ -132,35 +132,35 @@ async def test_obey_factor_moves_between_the_newest_read_and_the_write_is_refuse
     """What went out was made by a factor that was no longer valid: the read-back finds it."""
     bench.device.moves_after = {"lease": factor}
     assert (await bench.tell(CommandOp.SETPOINT, 1230))[1] is CommandResult.REFUSED
-    assert (bench.stats.not_held, bench.device.registers["enable"]) == (1, 0)
+    assert (bench.stats.not_shown, bench.device.registers["enable"]) == (1, 0)
     bench.device.moves_after = {}
     assert (await bench.tell(CommandOp.SETPOINT, 1230))[1] is CommandResult.APPLIED
     assert bench.device.held["power"] == -1230.0
 
 
-async def test_look_factor_that_moves_with_every_poll_is_nobody_s_write(bench: ScaledBench) -> None:
+async def test_observe_factor_that_moves_with_every_poll_is_nobody_s_write(bench: ScaledBench) -> None:
     await bench.tell(CommandOp.SETPOINT, 1230)
     for factor in (-1, 0, 1, 2, -1):
         bench.device.move(power=factor, limit=factor)
         await bench.poll()
-        assert not bench.steering.taken_over
+        assert not bench.control.taken_over
     assert bench.stats.foreign == 0
 
 
-async def test_look_somebody_else_writes_while_the_factor_moves_it_is_taken_over(bench: ScaledBench) -> None:
+async def test_observe_somebody_else_writes_while_the_factor_moves_it_is_taken_over(bench: ScaledBench) -> None:
     await bench.tell(CommandOp.SETPOINT, 1230)
     bench.device.held["power"] = -1000.0
     for factor in (1, 2):
         bench.device.move(power=factor)
         await bench.poll()
-    assert bench.steering.taken_over
+    assert bench.control.taken_over
 
 
 async def test_obey_stored_value_shown_by_another_factor_is_not_written_again(bench: ScaledBench) -> None:
     await bench.tell(CommandOp.SETPOINT, 1230)
     bench.device.move(limit=2)
     await bench.poll()
-    bench.steering.begin_anew()
+    bench.control.begin_anew()
     bench.device.told.clear()
     await bench.tell(CommandOp.SETPOINT, 1230)
     assert [line for line in bench.device.told if line.startswith("limit")] == []

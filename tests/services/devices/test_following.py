@@ -87,10 +87,10 @@ async def follow(bench: Bench, s: float) -> list[str]:
     while bench.clock.mono < end_ms:
         bench.clock.advance(s=FOLLOW_S)
         await bench.poll()
-        if bench.steering.running:
-            await bench.steering.beat(bench.variant, bench.device)
+        if bench.control.running:
+            await bench.control.beat(bench.variant, bench.device)
             if control.follow_s is not None:
-                await bench.steering.follow(bench.variant, bench.device)
+                await bench.control.follow(bench.variant, bench.device)
     return bench.device.told
 
 
@@ -133,9 +133,9 @@ async def test_follow_of_a_slow_device_counts_the_lease_from_before_its_writes()
 async def test_follow_in_minutes_rounds_down_and_stops_in_the_last_one() -> None:
     minutes = changed(timer("unit: min"), ("lease_s: 60", "lease_s: 180"), ("within_s: 66", "within_s: 190"))
     bench, device = await made(minutes, unit_s=60)
-    assert bench.steering.in_force is not None
-    whole = dataclasses.replace(bench.steering.in_force, lease_s=170, cmd=bench.cmd + 1)
-    assert (await bench.steering.obey(whole, bench.variant, device)).result is CommandResult.APPLIED
+    assert bench.control.in_force is not None
+    whole = dataclasses.replace(bench.control.in_force, lease_s=170, cmd=bench.cmd + 1)
+    assert (await bench.control.obey(whole, bench.variant, device)).result is CommandResult.APPLIED
     device.ends_ms.clear()
     began_ms = bench.clock.mono
     told = await follow(bench, 300)
@@ -169,7 +169,7 @@ async def test_follow_of_a_device_with_a_time_of_its_own_stops_with_the_lease() 
     assert [e for e in device.expires_s if e is not None] == [float(s) for s in range(55, 0, -5) for _ in range(2)]
     bench.clock.mono = last_ms - 500
     device.told.clear()
-    await bench.steering.follow(bench.variant, device)
+    await bench.control.follow(bench.variant, device)
     assert device.told == []
 
 

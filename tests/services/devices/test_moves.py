@@ -58,8 +58,8 @@ def made(**row_: object) -> Device:
 
 
 @dataclass
-class Desk:
-    """A fleet under control and the inventory that it is enrolled by. `saved` as the sessions keep it."""
+class ImportBench:
+    """A fleet under control and the registry that it was registered by. `saved` as the sessions keep it."""
 
     rows: Sequence[Mapping[str, object]]
     journal: Slow = field(default_factory=Slow)
@@ -77,11 +77,11 @@ class Desk:
         )
         self.inventory.load(self.world.devices, controlled)
 
-    async def take(self, *rows: Mapping[str, object]) -> Imported:
+    async def register(self, *rows: Mapping[str, object]) -> Imported:
         """Import rows the way a request does."""
         text = "\n".join(json.dumps(dict(each)) for each in rows)
         parsed = parse_rows(text, form="jsonl", profiles=self.inventory.profiles, places=self.inventory.places)
-        return await self.inventory.take(parsed)
+        return await self.inventory.register_rows(parsed)
 
     async def controlled(self, s: int = 30) -> None:
         """Take everybody under control for as long as the event runs."""
@@ -109,22 +109,22 @@ def able(device: Device) -> Device:
 
 
 async def test_row_of_a_device_under_control_that_moves_is_refused_in_words_and_the_others_are_taken() -> None:
-    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
-    await desk.controlled()
-    done = await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["new"]),
-                           row("p", "c"))  # fmt: skip
-    assert (done.rows, done.enrolled, [bad.line for bad in done.bad]) == (3, 2, [1])
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await bench.controlled()
+    tagged = row("modbus", "b", address="modbus://10.0.0.7", tags=["new"])
+    done = await bench.register(row("modbus", "a", **THERE), tagged, row("p", "c"))
+    assert (done.rows, done.registered, [bad.line for bad in done.bad]) == (3, 2, [1])
     problem = done.bad[0].problem
     assert problem.startswith("address: 'a' is under control and cannot change address from ")
     assert "from modbus://10.0.0.5 to modbus://10.0.0.6" in problem
     assert "release it first" in problem
-    assert (desk.url(), desk.inventory.devices[DeviceId("b")].tags) == ("modbus://10.0.0.5", ("new",))
-    assert desk.journal.load().devices[-1].id == "c"
-    assert "10.0.0.6" not in str(desk.journal.kept)
-    desk.world.homes.silent = {2}
-    await desk.released()
-    assert (await desk.take(row("modbus", "a", **THERE))).bad == []
-    assert desk.url() == "modbus://10.0.0.6"
+    assert (bench.url(), bench.inventory.devices[DeviceId("b")].tags) == ("modbus://10.0.0.5", ("new",))
+    assert bench.journal.load().devices[-1].id == "c"
+    assert "10.0.0.6" not in str(bench.journal.kept)
+    bench.world.homes.silent = {2}
+    await bench.released()
+    assert (await bench.register(row("modbus", "a", **THERE))).bad == []
+    assert bench.url() == "modbus://10.0.0.6"
 
 
 MOVES = [
@@ -155,73 +155,73 @@ STAYS = [
 
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
-@pytest.mark.parametrize("held", [Authority.CONTROLLED, Authority.RELEASING])
+@pytest.mark.parametrize("authority", [Authority.CONTROLLED, Authority.RELEASING])
 async def test_move_of_a_device_that_is_held_names_the_column_and_changes_nothing(
-    before: dict[str, object], after: dict[str, object], column: str, held: Authority
+    before: dict[str, object], after: dict[str, object], column: str, authority: Authority
 ) -> None:
-    desk = Desk([before])
-    known = desk.inventory.devices[DeviceId("a")]
-    kept = len(desk.journal.kept)
-    desk.world.fleet.control.authority[0] = held
-    done = await desk.take(after)
+    bench = ImportBench([before])
+    known = bench.inventory.devices[DeviceId("a")]
+    kept = len(bench.journal.kept)
+    bench.world.fleet.control.authority[0] = authority
+    done = await bench.register(after)
     assert [bad.problem.partition(":")[0] for bad in done.bad] == [column]
     assert f" {column} from " in done.bad[0].problem
-    assert (done.enrolled, done.notes) == (0, [])
-    assert (desk.inventory.devices[DeviceId("a")], len(desk.journal.kept)) == (known, kept)
+    assert (done.registered, done.notes) == (0, [])
+    assert (bench.inventory.devices[DeviceId("a")], len(bench.journal.kept)) == (known, kept)
     with pytest.raises(InvalidInput, match="release it first"):
-        await desk.inventory.register([made(**after)])
+        await bench.inventory.register([made(**after)])
 
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
-@pytest.mark.parametrize("held", [Authority.DEVICE, Authority.OWNER])
+@pytest.mark.parametrize("authority", [Authority.DEVICE, Authority.OWNER])
 async def test_move_of_a_device_that_is_not_held_is_taken(
-    before: dict[str, object], after: dict[str, object], column: str, held: Authority
+    before: dict[str, object], after: dict[str, object], column: str, authority: Authority
 ) -> None:
-    desk = Desk([before])
-    desk.world.fleet.control.authority[0] = held
-    done = await desk.take(after)
-    assert (done.bad, done.enrolled) == ([], 1)
-    found, wanted = desk.inventory.devices[DeviceId("a")], made(**after)
+    bench = ImportBench([before])
+    bench.world.fleet.control.authority[0] = authority
+    done = await bench.register(after)
+    assert (done.bad, done.registered) == ([], 1)
+    found, wanted = bench.inventory.devices[DeviceId("a")], made(**after)
     assert (found.profile, found.connection) == (wanted.profile, wanted.connection)
-    assert desk.world.fleet.moving == set()
+    assert bench.world.fleet.moving == set()
 
 
 @pytest.mark.parametrize(("before", "after"), STAYS)
 async def test_change_of_what_is_neither_place_nor_product_is_taken_under_control(
     before: dict[str, object], after: dict[str, object]
 ) -> None:
-    desk = Desk([before])
-    await desk.controlled()
-    done = await desk.take(after)
-    assert (done.bad, done.enrolled) == ([], 1)
-    await desk.world.go(3)
-    assert desk.world.authority() == ["CONTROLLED"]
+    bench = ImportBench([before])
+    await bench.controlled()
+    done = await bench.register(after)
+    assert (done.bad, done.registered) == ([], 1)
+    await bench.world.go(3)
+    assert bench.world.authority() == ["CONTROLLED"]
 
 
 async def test_move_of_a_device_with_saved_settings_waits_until_they_are_restored() -> None:
-    desk = Desk([row("modbus", "a", **HERE)])
-    desk.saved[DeviceId("a")] = {"work_mode": 2.0}
-    done = await desk.take(row("modbus", "a", **THERE))
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.saved[DeviceId("a")] = {"work_mode": 2.0}
+    done = await bench.register(row("modbus", "a", **THERE))
     assert "'a' is still without the settings it had before" in done.bad[0].problem
-    assert (await desk.take(row("modbus", "a", **HERE, tags=["x"]))).enrolled == 1
-    desk.saved.clear()
-    assert (await desk.take(row("modbus", "a", **THERE))).enrolled == 1
+    assert (await bench.register(row("modbus", "a", **HERE, tags=["x"]))).registered == 1
+    bench.saved.clear()
+    assert (await bench.register(row("modbus", "a", **THERE))).registered == 1
 
 
 async def test_move_after_a_restart_waits_until_the_device_has_said_that_it_is_free() -> None:
-    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
-    await desk.controlled(s=600)
-    desk.world.restart(away_s=1)
-    desk.world.homes.silent = {0}
-    desk.begin(list(desk.journal.load().controlled))
-    desk.world.homes.revert(1)
-    await desk.world.dispatcher.cancel("e")
-    done = await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await bench.controlled(s=600)
+    bench.world.restart(away_s=1)
+    bench.world.homes.silent = {0}
+    bench.begin(list(bench.journal.load().controlled))
+    bench.world.homes.revert(1)
+    await bench.world.dispatcher.cancel("e")
+    done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
     assert [bad.problem[:24] for bad in done.bad] == ["address: 'a' is under co", "address: 'b' is under co"]
-    await desk.world.go(2)
-    done = await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
-    assert ([bad.line for bad in done.bad], done.enrolled) == ([1], 1)
-    assert (desk.url("a"), desk.url("b")) == ("modbus://10.0.0.5", "modbus://10.0.0.8")
+    await bench.world.go(2)
+    done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
+    assert ([bad.line for bad in done.bad], done.registered) == ([1], 1)
+    assert (bench.url("a"), bench.url("b")) == ("modbus://10.0.0.5", "modbus://10.0.0.8")
 
 
 async def test_move_of_an_orphan_waits_where_the_journal_has_a_release_plan() -> None:
@@ -230,8 +230,8 @@ async def test_move_of_an_orphan_waits_where_the_journal_has_a_release_plan() ->
     inventory = DeviceRegistry(fleet=World([]).fleet, journal=journal, codecs=CODECS)
     assert inventory.load(lost, [DeviceId("a")]) == ["a", "b"]
     text = "\n".join(json.dumps(row("modbus", name, address=f"modbus://{name}")) for name in ("a", "b"))
-    done = await inventory.take(parse_rows(text, form="jsonl", profiles=CODECS))
-    assert (done.enrolled, [bad.line for bad in done.bad]) == (1, [1])
+    done = await inventory.register_rows(parse_rows(text, form="jsonl", profiles=CODECS))
+    assert (done.registered, [bad.line for bad in done.bad]) == (1, [1])
     assert done.bad[0].problem.startswith(
         "profile: 'a' is under control since before the gateway started and cannot change profile from 'gone' to"
     )
@@ -239,13 +239,13 @@ async def test_move_of_an_orphan_waits_where_the_journal_has_a_release_plan() ->
 
 
 async def test_move_of_a_free_device_leaves_nothing_of_it_in_the_journal() -> None:
-    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
     # The journal could not be told that they are free: it is owed that, or has lost it.
     plan = ControlTaken(devices=(DeviceId("a"), DeviceId("b")), event=EventId("e"))
     settings = [PriorSaved(device=DeviceId(name), settings={"work_mode": 2.0}) for name in ("a", "b")]
-    await desk.journal.commit([plan, *settings])
-    await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["x"]))
-    left = desk.journal.load()
+    await bench.journal.commit([plan, *settings])
+    await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["x"]))
+    left = bench.journal.load()
     assert (set(left.controlled), set(left.prior)) == ({"b"}, {"b"})
 
 
@@ -253,18 +253,18 @@ async def test_move_of_a_free_device_leaves_nothing_of_it_in_the_journal() -> No
 
 
 async def test_rows_that_counted_on_the_place_of_one_that_stays_stay_too() -> None:
-    desk = Desk([row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=1)])
-    desk.world.fleet.control.authority[3] = Authority.CONTROLLED
+    bench = ImportBench([row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=1)])
+    bench.world.fleet.control.authority[3] = Authority.CONTROLLED
     shifted = [row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=2)]
-    done = await desk.take(*shifted, row("p", "x"))
-    assert ([bad.line for bad in done.bad], done.enrolled) == ([1, 2, 3, 4], 1)
+    done = await bench.register(*shifted, row("p", "x"))
+    assert ([bad.line for bad in done.bad], done.registered) == ([1, 2, 3, 4], 1)
     assert "'c' and 'd' are one and the same" in done.bad[2].problem
     assert "'a' and 'b' are one and the same" in done.bad[0].problem
-    assert {holder: place[0] for place, holder in desk.inventory.places.items()} == {
+    assert {holder: place[0] for place, holder in bench.inventory.places.items()} == {
         name: f"10.0.0.{i}:502" for i, name in enumerate("abcd", start=1)
     }
-    desk.world.fleet.control.authority[3] = Authority.DEVICE
-    assert (await desk.take(*shifted)).enrolled == 4
+    bench.world.fleet.control.authority[3] = Authority.DEVICE
+    assert (await bench.register(*shifted)).registered == 4
 
 
 def place(number: int) -> Place:
@@ -280,19 +280,19 @@ def place(number: int) -> Place:
 def test_who_goes_where_gives_no_place_twice_and_none_away_that_is_kept(
     at: list[int], to: list[int | None], asked: set[int], stuck: set[int]
 ) -> None:
-    """Devices 0 to 5 are enrolled at `at`, 6 and 7 are new; those `asked` want to go `to`, those `stuck` may not."""
+    """Devices 0 to 5 are registered at `at`, 6 and 7 are new; those `asked` want to go `to`, those `stuck` may not."""
     before = {place(number): DeviceId(str(i)) for i, number in enumerate(at)}
     wanted = {DeviceId(str(i)): None if (n := to[i]) is None else place(n) for i in sorted(asked)}
     problems = {DeviceId(str(i)): "tied" for i in stuck & asked}
     after = who_goes_where(wanted, before, problems)
-    held = {device: where for where, device in after.items()}
-    assert len(held) == len(after)
+    at_place = {device: where for where, device in after.items()}
+    assert len(at_place) == len(after)
     for where, device in before.items():
         moved = device in wanted and device not in problems
-        assert held.get(device) == (wanted[device] if moved else where)
+        assert at_place.get(device) == (wanted[device] if moved else where)
     for device, goal in wanted.items():
         if device not in problems:
-            assert held.get(device) == goal
+            assert at_place.get(device) == goal
     # Nobody is refused for nothing: whoever is has somebody at the place it wants, or wants it as well.
     rivals = [(d, w) for d, w in wanted.items() if w is not None]
     for device in problems.keys() - {DeviceId(str(i)) for i in stuck}:
@@ -304,156 +304,156 @@ def test_who_goes_where_gives_no_place_twice_and_none_away_that_is_kept(
 
 
 async def test_device_that_moved_is_not_taken_before_it_has_been_heard_where_it_is_now() -> None:
-    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
-    await desk.world.go(2)
-    desk.world.homes.silent = {0}
-    await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["x"]))
-    await desk.world.submit(s=600, target_w=2_000)
-    await desk.world.go(5)
-    assert desk.world.authority() == ["DEVICE", "CONTROLLED"]
-    desk.world.homes.silent = set()
-    await desk.world.go(5)
-    assert desk.world.authority() == ["CONTROLLED", "CONTROLLED"]
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await bench.world.go(2)
+    bench.world.homes.silent = {0}
+    await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7", tags=["x"]))
+    await bench.world.submit(s=600, target_w=2_000)
+    await bench.world.go(5)
+    assert bench.world.authority() == ["DEVICE", "CONTROLLED"]
+    bench.world.homes.silent = set()
+    await bench.world.go(5)
+    assert bench.world.authority() == ["CONTROLLED", "CONTROLLED"]
 
 
 @pytest.mark.parametrize("heard_at_once", [False, True])
 async def test_reserve_that_another_battery_holds_is_no_choice_of_the_owner(heard_at_once: bool) -> None:
-    desk = Desk([row("modbus", "a", **HERE, reserve_pct=30)])
-    desk.world.homes.reserve_pct[:] = 30.0
-    await desk.world.go(2)
-    chosen = desk.journal.of(ReserveChanged)
-    await desk.take(row("modbus", "a", **THERE, reserve_pct=30))
-    desk.world.homes.reserve_pct[:] = 10.0
+    bench = ImportBench([row("modbus", "a", **HERE, reserve_pct=30)])
+    bench.world.homes.reserve_pct[:] = 30.0
+    await bench.world.go(2)
+    chosen = bench.journal.of(ReserveChanged)
+    await bench.register(row("modbus", "a", **THERE, reserve_pct=30))
+    bench.world.homes.reserve_pct[:] = 10.0
     if not heard_at_once:
-        await desk.world.control.tick()
-    await desk.world.go(3)
-    plate = desk.world.fleet.nameplate
+        await bench.world.control.tick()
+    await bench.world.go(3)
+    plate = bench.world.fleet.nameplate
     assert plate.owner_reserve_pct[0] == 30.0
-    assert desk.journal.of(ReserveChanged) == chosen
+    assert bench.journal.of(ReserveChanged) == chosen
     # It is brought up to what the owner wants kept before it is controlled, as the one before was.
-    await desk.world.submit(s=600, target_w=2_000)
-    await desk.world.go(5)
-    assert desk.world.ops()[:2] == [CommandOp.RESERVE, CommandOp.SETPOINT]
-    assert desk.world.homes.reserve_pct[0] == 30.0
+    await bench.world.submit(s=600, target_w=2_000)
+    await bench.world.go(5)
+    assert bench.world.ops()[:2] == [CommandOp.RESERVE, CommandOp.SETPOINT]
+    assert bench.world.homes.reserve_pct[0] == 30.0
     # What it says from then on is the owner's.
-    desk.world.homes.reserve_pct[:] = 40.0
-    await desk.world.go(3)
+    bench.world.homes.reserve_pct[:] = 40.0
+    await bench.world.go(3)
     assert plate.owner_reserve_pct[0] == 40.0
 
 
 async def test_reserve_written_to_the_battery_of_before_is_written_to_the_next_one_too() -> None:
-    desk = Desk([row("modbus", "a", **HERE, reserve_pct=30)])
-    desk.world.homes.reserve_pct[:] = 10.0
-    await desk.controlled()
-    await desk.released()
-    assert desk.world.ops().count(CommandOp.RESERVE) == 1
-    await desk.take(row("modbus", "a", **THERE, reserve_pct=30))
-    desk.world.homes.reserve_pct[:] = 10.0
-    await desk.world.submit("f", s=600, target_w=2_000)
-    await desk.world.go(5)
-    assert desk.world.ops().count(CommandOp.RESERVE) == 2
+    bench = ImportBench([row("modbus", "a", **HERE, reserve_pct=30)])
+    bench.world.homes.reserve_pct[:] = 10.0
+    await bench.controlled()
+    await bench.released()
+    assert bench.world.ops().count(CommandOp.RESERVE) == 1
+    await bench.register(row("modbus", "a", **THERE, reserve_pct=30))
+    bench.world.homes.reserve_pct[:] = 10.0
+    await bench.world.submit("f", s=600, target_w=2_000)
+    await bench.world.go(5)
+    assert bench.world.ops().count(CommandOp.RESERVE) == 2
 
 
 async def test_change_that_is_no_move_forgets_nothing() -> None:
-    desk = Desk([row("modbus", "a", **HERE)])
-    await desk.world.go(2)
-    seen = desk.world.fleet.live.seen_mono_ms[0]
-    await desk.take(row("modbus", "a", **HERE, tags=["x"]))
-    assert desk.world.fleet.live.seen_mono_ms[0] == seen
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    await bench.world.go(2)
+    seen = bench.world.fleet.live.seen_mono_ms[0]
+    await bench.register(row("modbus", "a", **HERE, tags=["x"]))
+    assert bench.world.fleet.live.seen_mono_ms[0] == seen
 
 
 # -- what a tick and an import do to each other --------------------------------------------------------------
 
 
 async def test_device_is_not_taken_while_an_import_that_moves_it_waits_for_the_disk() -> None:
-    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
-    await desk.world.go(2)
-    desk.journal.hangs = (PriorRestored,)
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await bench.world.go(2)
+    bench.journal.hangs = (PriorRestored,)
     tagged = row("modbus", "b", address="modbus://10.0.0.7", tags=["x"])
     async with asyncio.TaskGroup() as group:
-        importing = group.create_task(desk.take(row("modbus", "a", **THERE), tagged))
+        importing = group.create_task(bench.register(row("modbus", "a", **THERE), tagged))
         await turns()
-        await desk.world.submit(s=600, target_w=2_000)
-        await desk.world.go(5)
-        assert desk.world.authority() == ["DEVICE", "CONTROLLED"]
-        assert desk.world.ops(0) == []
-        assert desk.url() == "modbus://10.0.0.5"
-        desk.journal.go.set()
-    assert (importing.result().bad, desk.url()) == ([], "modbus://10.0.0.6")
-    assert desk.world.fleet.moving == set()
-    await desk.world.go(5)
-    assert desk.world.authority() == ["CONTROLLED", "CONTROLLED"]
+        await bench.world.submit(s=600, target_w=2_000)
+        await bench.world.go(5)
+        assert bench.world.authority() == ["DEVICE", "CONTROLLED"]
+        assert bench.world.ops(0) == []
+        assert bench.url() == "modbus://10.0.0.5"
+        bench.journal.go.set()
+    assert (importing.result().bad, bench.url()) == ([], "modbus://10.0.0.6")
+    assert bench.world.fleet.moving == set()
+    await bench.world.go(5)
+    assert bench.world.authority() == ["CONTROLLED", "CONTROLLED"]
 
 
 async def test_device_is_dispatched_where_it_was_after_an_import_that_the_disk_refused() -> None:
-    desk = Desk([row("modbus", "a", **HERE)])
-    await desk.world.go(2)
-    desk.journal.failing = True
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    await bench.world.go(2)
+    bench.journal.failing = True
     with pytest.raises(StorageError):
-        await desk.take(row("modbus", "a", **THERE))
-    desk.journal.failing = False
-    assert desk.url() == "modbus://10.0.0.5"
-    assert list(desk.inventory.places) == [("10.0.0.5:502", 1, ())]
-    await desk.controlled()
+        await bench.register(row("modbus", "a", **THERE))
+    bench.journal.failing = False
+    assert bench.url() == "modbus://10.0.0.5"
+    assert list(bench.inventory.places) == [("10.0.0.5:502", 1, ())]
+    await bench.controlled()
 
 
 @pytest.mark.parametrize("low_first", [False, True])
 async def test_import_is_refused_for_a_device_that_a_tick_is_about_to_take(low_first: bool) -> None:
-    desk = Desk([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
     if low_first:
         # The devices hold less than their owners want kept: that is raised first, and it is this write that hangs.
-        desk.world.homes.reserve_pct[:] = 10.0
-    await desk.world.go(2)
-    await desk.world.submit(s=600, target_w=2_000)
+        bench.world.homes.reserve_pct[:] = 10.0
+    await bench.world.go(2)
+    await bench.world.submit(s=600, target_w=2_000)
     hung = asyncio.Event()
-    write = desk.world.homes.write
+    write = bench.world.homes.write
 
     async def slow(batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         await hung.wait()
         return await write(batch, deadline_mono_ms=deadline_mono_ms)
 
-    desk.world.homes.write = slow  # type: ignore[method-assign]
+    bench.world.homes.write = slow  # type: ignore[method-assign]
     async with asyncio.TaskGroup() as group:
-        ticking = group.create_task(desk.world.control.tick())
+        ticking = group.create_task(bench.world.control.tick())
         await turns()
         assert not ticking.done()
-        assert desk.world.authority() == ["DEVICE", "DEVICE"]
-        done = await desk.take(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7",
+        assert bench.world.authority() == ["DEVICE", "DEVICE"]
+        done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7",
                                                                  tags=["x"]))  # fmt: skip
         hung.set()
-    assert ([bad.line for bad in done.bad], done.enrolled) == ([1], 1)
-    assert "'a' is being taken under control" in done.bad[0].problem
-    assert desk.url() == "modbus://10.0.0.5"
+    assert ([bad.line for bad in done.bad], done.registered) == ([1], 1)
+    assert "'a' is coming under control" in done.bad[0].problem
+    assert bench.url() == "modbus://10.0.0.5"
     if low_first:
-        assert desk.world.ops() == [CommandOp.RESERVE, CommandOp.RESERVE]
-        assert (await desk.take(row("modbus", "a", **THERE))).enrolled == 1
+        assert bench.world.ops() == [CommandOp.RESERVE, CommandOp.RESERVE]
+        assert (await bench.register(row("modbus", "a", **THERE))).registered == 1
     else:
-        assert desk.world.authority() == ["CONTROLLED", "CONTROLLED"]
+        assert bench.world.authority() == ["CONTROLLED", "CONTROLLED"]
 
 
 async def test_imports_at_once_are_decided_one_after_the_other() -> None:
-    desk = Desk([row("modbus", "a", **HERE)])
-    desk.journal.hangs = (PriorRestored,)
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.journal.hangs = (PriorRestored,)
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(desk.take(row("modbus", "a", **THERE)))
+        first = group.create_task(bench.register(row("modbus", "a", **THERE)))
         await turns()
         second = group.create_task(
-            desk.take(row("modbus", "a", address="modbus://10.0.0.9"), row("modbus", "b", **HERE))
+            bench.register(row("modbus", "a", address="modbus://10.0.0.9"), row("modbus", "b", **HERE))
         )
         await turns()
-        desk.journal.go.set()
+        bench.journal.go.set()
     assert (first.result().bad, second.result().bad) == ([], [])
-    known = {device.id: device for device in desk.journal.load().devices}
-    assert known == dict(desk.inventory.devices)
-    assert (desk.url("a"), desk.url("b")) == ("modbus://10.0.0.9", "modbus://10.0.0.5")
+    known = {device.id: device for device in bench.journal.load().devices}
+    assert known == dict(bench.inventory.devices)
+    assert (bench.url("a"), bench.url("b")) == ("modbus://10.0.0.9", "modbus://10.0.0.5")
 
 
 async def test_release_of_what_was_taken_goes_on_beside_imports() -> None:
     """The release plan in the journal of a device that only changed a tag is the release plan it had."""
-    desk = Desk([row("modbus", "a", **HERE)])
-    await desk.controlled()
-    await desk.take(row("modbus", "a", **HERE, tags=["x"]))
-    assert set(desk.journal.load().controlled) == {"a"}
-    await desk.released()
-    assert desk.journal.load().controlled == {}
-    assert [change.reason for change in desk.journal.kept if isinstance(change, ControlEnded)] == ["released"]
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    await bench.controlled()
+    await bench.register(row("modbus", "a", **HERE, tags=["x"]))
+    assert set(bench.journal.load().controlled) == {"a"}
+    await bench.released()
+    assert bench.journal.load().controlled == {}
+    assert [change.reason for change in bench.journal.kept if isinstance(change, ControlEnded)] == ["released"]

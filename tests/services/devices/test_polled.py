@@ -1,5 +1,5 @@
-"""Sessions of polled devices against what is enrolled: a device that is enrolled elsewhere, or as another product, is
-heard and told as what it is now, and nobody else is."""
+"""Sessions of polled devices follow the registry: a device that is registered elsewhere, or as another product, is
+read and written as what it is now, and no other device is."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ class Home(Device):
 
 @dataclass
 class Bench:
-    """Sessions over made-up batteries by address, and the inventory that they are enrolled by."""
+    """Sessions over made-up batteries by address, and the registry that they are registered by."""
 
     homes: dict[str, Home] = field(default_factory=lambda: {url: Home() for url in (OLD, NEW, "modbus://10.0.0.3")})
     journal: MemoryJournal = field(default_factory=MemoryJournal)
@@ -108,7 +108,7 @@ class Bench:
                "charge_w_max": 5_000, "reserve_pct": 20, "address": OLD}  # fmt: skip
         text = json.dumps({k: v for k, v in (row | cells).items() if v is not None})
         inventory = self.inventory
-        return await inventory.take(
+        return await inventory.register_rows(
             parse_rows(text, form="jsonl", profiles=inventory.profiles, places=inventory.places)
         )
 
@@ -131,10 +131,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(monkeypatch: pytest.MonkeyPatch, *, reconcile_s: float) -> AsyncIterator[Bench]:
-    """A device that is enrolled, its session ready; afterwards the sessions look at the inventory every so often."""
+async def bench(monkeypatch: pytest.MonkeyPatch, *, match_s: float) -> AsyncIterator[Bench]:
+    """A registered device, its session ready; afterwards the sessions compare themselves with the registry."""
     monkeypatch.setattr(sessions_module, "FLUSH_S", 0.0)
-    monkeypatch.setattr(sessions_module, "MATCH_S", reconcile_s)
+    monkeypatch.setattr(sessions_module, "MATCH_S", match_s)
     made = Bench()
     await made.register()
     async with service(lambda: made.sessions.run(made.heard.append)):
@@ -146,7 +146,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch, *, reconcile_s: float) -> Async
 async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_may_move(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with bench(monkeypatch, reconcile_s=0.005) as b:
+    async with bench(monkeypatch, match_s=0.005) as b:
         old, new = b.homes[OLD], b.homes[NEW]
         new.registers["mode"] = 9
         assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.ACCEPTED
@@ -170,15 +170,15 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
 async def test_command_after_a_move_never_goes_to_the_battery_of_before(
     monkeypatch: pytest.MonkeyPatch, cells: dict[str, object]
 ) -> None:
-    async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
-        assert (await b.register(**cells)).enrolled == 1
+    async with bench(monkeypatch, match_s=NEVER_S) as b:
+        assert (await b.register(**cells)).registered == 1
         assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.NOT_SENT
         await turns()
         assert b.homes[OLD].told == []
 
 
 async def test_readings_after_a_move_are_none_of_the_battery_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
+    async with bench(monkeypatch, match_s=NEVER_S) as b:
         reads = b.homes[OLD].reads
         await b.register(address=NEW)
         heard = len(b.heard)
@@ -189,8 +189,8 @@ async def test_readings_after_a_move_are_none_of_the_battery_of_before(monkeypat
 async def test_session_of_a_device_that_became_another_product_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with bench(monkeypatch, reconcile_s=0.005) as b:
-        assert (await b.register(profile="p", address=None)).enrolled == 1
+    async with bench(monkeypatch, match_s=0.005) as b:
+        assert (await b.register(profile="p", address=None)).registered == 1
         await until(lambda: b.sessions.sessions == {}, "the session's end")
         reads, heard = b.homes[OLD].reads, len(b.heard)
         b.homes[OLD].down = True
@@ -199,13 +199,13 @@ async def test_session_of_a_device_that_became_another_product_ends(
         await turns()
         assert (b.homes[OLD].reads, len(b.heard)) == (reads, heard)
         # And back again.
-        assert (await b.register()).enrolled == 1
+        assert (await b.register()).registered == 1
         await b.ready()
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_session_that_fails_is_told_beside_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with bench(monkeypatch, reconcile_s=0.005) as b:
+    async with bench(monkeypatch, match_s=0.005) as b:
         for url, name in ((NEW, "b"), ("modbus://10.0.0.3", "c")):
             b.homes[url].faulty = True
             await b.register(name, address=url)
@@ -225,7 +225,7 @@ async def test_session_that_fails_is_told_beside_those_that_run(monkeypatch: pyt
 
 
 async def test_command_to_a_session_that_has_failed_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with bench(monkeypatch, reconcile_s=NEVER_S) as b:
+    async with bench(monkeypatch, match_s=NEVER_S) as b:
         b.homes[OLD].faulty = True
         await until(lambda: bool(b.supervisor.health["device-session"].down), "a session that has failed")
         assert b.sessions.sessions[0].state is SessionPhase.DOWN

@@ -1,4 +1,4 @@
-"""A polled device that answers what nobody can read, or says something of its safety that is not understood, is
+"""A polled device that answers what cannot be read, or reports something about its safety that is not understood, is
 excluded at once; its energy goes on."""
 
 import random
@@ -99,7 +99,7 @@ class Polls:
         return self.rig.sessions.stats.polls >= self.count
 
 
-async def test_session_answer_that_nobody_can_read_bars_at_once_and_until_the_next_one() -> None:
+async def test_session_answer_that_cannot_be_read_excludes_at_once_and_until_the_next_one() -> None:
     rig = Rig()
     async with service(lambda: rig.sessions.run(rig.emit)):
         await until(rig.polls())
@@ -110,7 +110,7 @@ async def test_session_answer_that_nobody_can_read_bars_at_once_and_until_the_ne
         await until(lambda: rig.unclear == [])
 
 
-async def test_session_answer_that_did_not_come_bars_nobody_by_itself() -> None:
+async def test_session_answer_that_did_not_come_excludes_no_device_by_itself() -> None:
     rig = Rig()
     async with service(lambda: rig.sessions.run(rig.emit)):
         await until(rig.polls())

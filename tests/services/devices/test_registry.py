@@ -123,7 +123,7 @@ def test_inventory_any_jsonl_names_every_bad_row(rows: list[str]) -> None:
     assert {row.line for row in parsed.bad} <= set(filled)
 
 
-async def test_inventory_enrolls_what_is_new_or_changed_after_it_is_durable() -> None:
+async def test_registry_registers_what_is_new_or_changed_after_it_is_durable() -> None:
     fleet, journal = Fleet(), MemoryJournal()
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=CODECS)
     assert await inventory.register([home("a"), home("b")]) == 2

@@ -121,7 +121,7 @@ class Bench:
         )  # fmt: skip
         self.session = DeviceSession(
             0, target, product, links=Links(self.device), journal=MemoryJournal(), clock=self.clock,
-            rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, steering_stats=DeviceControlStats(),
+            rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, control_stats=DeviceControlStats(),
         )  # fmt: skip
 
     async def connected(self) -> "Bench":
@@ -202,7 +202,7 @@ async def test_session_reserve_that_was_misread_once_lowers_nobodys_while_its_re
         for second in range(0, s, 5):
             await bench.session._read([*live, *slow] if second == 0 else live, bench.clock.now())
             fleet.observe_live(live_batch([(0, bench.lives[-1], bench.clock.now(), 0)]), bench.clock.now())
-            authority.settle(bench.clock.now())
+            authority.update(bench.clock.now())
             bench.clock.advance(s=5)
         return float(fleet.nameplate.owner_reserve_pct[0])
 

@@ -1,4 +1,4 @@
-"""A session and what answers: what only resembles the enrolled product is never written, and its reason is told."""
+"""A session and what answers: what only resembles the registered product is never written, and the reason is shown."""
 
 import asyncio
 import logging
@@ -75,7 +75,7 @@ async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[DeviceSe
     links = ModbusLinks(clock)
     session = DeviceSession(
         0, target, codec.product, links=links, journal=MemoryJournal(), clock=clock, rng=random.Random(1),
-        hearer=heard.hearer(), prior={}, stats=SessionStats(), steering_stats=DeviceControlStats(),
+        hearer=heard.hearer(), prior={}, stats=SessionStats(), control_stats=DeviceControlStats(),
     )  # fmt: skip
     try:
         async with asyncio.TaskGroup() as group:
@@ -111,7 +111,7 @@ def told_by_rest(session: DeviceSession) -> SessionState | None:
 
 
 def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [getattr(r, "why", "") for r in caplog.records if r.levelno == logging.ERROR and hasattr(r, "device")]
+    return [getattr(r, "error", "") for r in caplog.records if r.levelno == logging.ERROR and hasattr(r, "device")]
 
 
 async def test_session_model_that_only_begins_like_the_product_is_not_written_and_told_once(

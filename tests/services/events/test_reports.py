@@ -40,7 +40,7 @@ class Peer:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOOK_S", "RETRY_S", "EVENTS_EVERY_S"):
+    for name in ("POLL_S", "RETRY_S", "EVENTS_EVERY_S"):
         monkeypatch.setattr(module, name, 0.001)
     monkeypatch.setattr(module, "PART", 3)
 
@@ -74,7 +74,7 @@ async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> 
     assert reports.stats.rows == sum(len(body["rows"]) for body in peer.told["deliveries"])
 
 
-async def test_reports_what_nobody_takes_waits_and_is_told_as_it_is_by_then() -> None:
+async def test_reports_what_the_peer_rejects_waits_and_is_published_as_it_is_by_then() -> None:
     world, peer = World(homes_of(4)), Peer()
     reports = Reports(world.control.records, availability_s=60)
     await world.submit(s=60, target_w=4_000)
@@ -140,7 +140,7 @@ def test_reports_longest_of_all_fit_a_packet() -> None:
     assert all(len(body.model_dump_json()) < 64_000 for body in told)
 
 
-async def test_ledger_records_of_a_checkpoint_go_on_where_they_were() -> None:
+async def test_records_records_of_a_checkpoint_go_on_where_they_were() -> None:
     world = World(homes_of(3))
     await world.submit(s=600, target_w=3_000)
     await world.go(120)
@@ -169,7 +169,7 @@ def wh(record: EventDelivered) -> float:
     return round(float(record.columns["delivered_wh"].sum()), 2)
 
 
-async def test_ledger_event_revised_after_its_end_has_records_of_both() -> None:
+async def test_records_event_revised_after_its_end_has_records_of_both() -> None:
     world = World(homes_of(2))
     await world.submit(s=60, target_w=2_000)
     await world.go(70)
@@ -182,7 +182,7 @@ async def test_ledger_event_revised_after_its_end_has_records_of_both() -> None:
     assert 0 < wh(after) < wh(first)
 
 
-async def test_ledger_occurrences_that_follow_at_once_have_a_record_each() -> None:
+async def test_records_occurrences_that_follow_at_once_have_a_record_each() -> None:
     world = World(homes_of(2))
     legs = (Leg(after_ms=0, until_ms=60_000, target=power(2_000)),)
     await world.submit(s=180, target_w=2_000, legs=legs, every_ms=60_000)
@@ -194,7 +194,7 @@ async def test_ledger_occurrences_that_follow_at_once_have_a_record_each() -> No
     assert [wh(record) > 20 for record in found] == [True] * 3
 
 
-async def test_ledger_old_checkpoint_neither_overwrites_a_record_nor_ends_it_late() -> None:
+async def test_records_old_checkpoint_neither_overwrites_a_record_nor_ends_it_late() -> None:
     world = World(homes_of(2))
     await world.submit(s=60, target_w=2_000)
     await world.go(50)
@@ -216,7 +216,7 @@ async def test_ledger_old_checkpoint_neither_overwrites_a_record_nor_ends_it_lat
     assert late.ended_ms - late.occurrence_ms == 60_000
 
 
-async def test_ledger_commands_of_another_event_are_not_in_a_record() -> None:
+async def test_records_commands_of_another_event_are_not_in_a_record() -> None:
     world = World(homes_of(2))
     await world.submit("low", s=60, target_w=2_000, priority=50)
     await world.go(20)
@@ -230,19 +230,19 @@ async def test_ledger_commands_of_another_event_are_not_in_a_record() -> None:
     assert {row["status"] for row in after.values()} == {"superseded"}
 
 
-async def test_ledger_report_given_back_after_its_event_was_revised_is_told_of_the_old_one() -> None:
+async def test_records_report_given_back_after_its_event_was_revised_is_published_for_the_old_one() -> None:
     world = World(homes_of(3))
-    ledger = world.control.records
+    records = world.control.records
     await world.submit(s=30, target_w=3_000)
     await world.go(40)
-    report = ledger.changed(10)
+    report = records.changed(10)
     assert report is not None
     (first,) = await kept(world)
     again = replace(world.event(s=60, target_w=1_000), revision=2, start_ms=first.occurrence_ms, group=group("home-00"))
     await world.dispatcher.submit(again)
     await world.go(5)
-    ledger.give_back(report)
-    told = ledger.changed(10)
+    records.give_back(report)
+    told = records.changed(10)
     assert told is not None
     assert (told.occurrence_ms, len(told.rows)) == (first.occurrence_ms, 3)
 
@@ -250,7 +250,7 @@ async def test_ledger_report_given_back_after_its_event_was_revised_is_told_of_t
 # -- what else an end brings --------------------------------------------------------------------------------------
 
 
-async def test_upkeep_event_cancelled_in_the_middle_has_a_rebound_too() -> None:
+async def test_maintenance_event_cancelled_in_the_middle_has_a_rebound_too() -> None:
     world = World(homes_of(2))
     await world.submit(s=600, target_w=2_000)
     await world.go(60)

@@ -40,8 +40,8 @@ RULES = IntervalRules(length_s=60, grace_s=5)
 
 
 def silent(fleet: Fleet) -> DeliveryRecords:
-    """Records of which nobody is told."""
-    return DeliveryRecords(fleet, telling=False)
+    """Records that are not published."""
+    return DeliveryRecords(fleet, publishing=False)
 
 
 async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on_f41(
@@ -221,12 +221,12 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     async with spool:
         recorder.begin(RULES, clock.now())
         checkpointer = Checkpointer(
-            recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=silent(fleet), clock=clock
+            recorder=recorder, checkpoints=checkpoints, fleet=fleet, records=silent(fleet), clock=clock
         )
         await checkpointer.write()
     assert checkpoints.stats.written == 1
 
-    # A minute later the wall clock is wrong; devices are enrolled in another order, one of them new.
+    # A minute later the wall clock is wrong; devices are registered in another order, one of them new.
     later = ManualClock(utc_ms=clock.utc - 3_600_000, mono_ms=clock.mono + 60_000)
     again = fleet_of("new", "c", "b", "a")
     found = Checkpoints(tmp_path).load()
@@ -271,7 +271,7 @@ async def test_checkpoint_that_cannot_be_written_is_counted_and_told_once(
     async with recorder.open_spool(tmp_path / "spool", first_record=1):
         recorder.begin(RULES, clock.now())
         checkpointer = Checkpointer(
-            recorder=recorder, checkpoints=checkpoints, fleet=fleet, ledger=silent(fleet), clock=clock
+            recorder=recorder, checkpoints=checkpoints, fleet=fleet, records=silent(fleet), clock=clock
         )
         directory.rmdir()
         directory.write_text("a file where a directory should be", encoding="utf-8")

@@ -177,7 +177,7 @@ async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there
             say(emit, seq)
             await until(lambda: r.ingest.stats.rows == seq or bool(link.holds))  # noqa: B023
         assert link.holds == [True]
-        assert r.ingest.reasons()[-1] == "telemetry is held back until the disk has caught up"
+        assert r.ingest.reasons()[-1] == "telemetry is paused until the disk has caught up"
         say(emit, seq + 1)
         await turns(200)
         taken = r.ingest.stats.rows
@@ -188,7 +188,7 @@ async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there
         await until(lambda: link.holds == [True, False])
         await until(lambda: len(link.acknowledged) == seq + 1)
         assert [t.packet_ids[0] for t in link.acknowledged] == list(range(1, seq + 2))
-        assert (r.ingest.stats.holds, r.ingest.reasons()) == (1, [])
+        assert (r.ingest.stats.pauses, r.ingest.reasons()) == (1, [])
 
 
 async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_
                 say(emit, 1)
                 await until(lambda: r.ingest.stats.rows == 1)
                 with monkeypatch.context() as patch:
-                    patch.setattr(r.recorder, "take", refuse)
+                    patch.setattr(r.recorder, "ingest", refuse)
                     say(emit, 2)
                     await until(lambda: link.starts == 1)
         assert caught.group_contains(StorageError, match="queue is full")

@@ -80,13 +80,13 @@ async def test_live_tells_only_what_was_heard_since_in_parts_at_a_rate(monkeypat
     assert [(r["battery_w"], r["online"]) for r in told.bodies[0]["devices"]] == [(100.1, True), (None, False)]
     assert told.bodies[1]["devices"][0]["online"] is None
     assert waits == [30.0, 0.5, 0.5, 30.0, 0.5, 30.0, 30.0]
-    assert (feed.stats.told, feed.stats.dropped) == (4, 0)
+    assert (feed.stats.published, feed.stats.dropped) == (4, 0)
 
 
-async def test_live_that_nobody_takes_is_gone_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_live_that_the_peer_rejects_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world, told = World(homes_of(3)), Told(takes=0)
     world.fleet.live.seen_mono_ms[:3] = np.iinfo(np.int64).min // 2
     feed = LiveFeed(world.fleet, world.clock, period_s=30.0, per_s=1e6)
     await rounds(feed, told, monkeypatch, lambda: heard(world.fleet, world.clock, 0, 2), lambda: None)
     assert len(told.bodies) == 1
-    assert (feed.stats.told, feed.stats.dropped) == (0, 2)
+    assert (feed.stats.published, feed.stats.dropped) == (0, 2)
