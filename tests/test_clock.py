@@ -20,8 +20,9 @@ def passes(source: ManualClock, clock: SteadyClock, *, s: int, idle: bool, drift
     return seen
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize("step_ms", [-3 * HOUR_MS, 48 * HOUR_MS, 3_000, -3_000])
-def test_clock_step_is_held_while_something_runs_f11(step_ms: int) -> None:
+def test_clock_step_is_held_while_something_runs(step_ms: int) -> None:
     source = ManualClock()
     clock = SteadyClock(source)
     before_ms = clock.now().utc_ms
@@ -32,7 +33,8 @@ def test_clock_step_is_held_while_something_runs_f11(step_ms: int) -> None:
     assert clock.steps == 1
 
 
-def test_clock_step_that_has_stood_for_a_minute_is_followed_once_nothing_runs_f11() -> None:
+@pytest.mark.fault("F11")
+def test_clock_step_that_has_stood_for_a_minute_is_followed_once_nothing_runs() -> None:
     source = ManualClock()
     clock = SteadyClock(source)
     source.utc -= 3 * HOUR_MS
@@ -43,7 +45,8 @@ def test_clock_step_that_has_stood_for_a_minute_is_followed_once_nothing_runs_f1
     assert clock.step_ms == 0
 
 
-def test_clock_step_that_goes_back_is_forgotten_and_one_that_moves_on_waits_anew_f11() -> None:
+@pytest.mark.fault("F11")
+def test_clock_step_that_goes_back_is_forgotten_and_one_that_moves_on_waits_anew() -> None:
     source = ManualClock()
     clock = SteadyClock(source)
     source.utc += HOUR_MS

@@ -71,7 +71,8 @@ async def road(directory: Path) -> AsyncIterator[Road]:
         yield Road(log, Resend(log, queries, clock), clock, stack)
 
 
-async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_once_f8(tmp_path: Path) -> None:
+@pytest.mark.fault("F8")
+async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_once(tmp_path: Path) -> None:
     """Answers get lost after and before it has stored, with an error or without one; some rows it never takes."""
     book, rng = Ledger(), random.Random(7)
     faults: dict[str, int] = {}
@@ -104,8 +105,9 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
     assert len(parked) == 60
 
 
+@pytest.mark.fault("F9")
 @pytest.mark.real_time
-async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most_f9(tmp_path: Path) -> None:
+async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most(tmp_path: Path) -> None:
     """It takes a batch and does not answer for as long as the test wants; the log grows, the other receiver has it."""
     slow, quick, go, held = Ledger(), Ledger(), asyncio.Event(), 0
 

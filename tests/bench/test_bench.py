@@ -104,7 +104,8 @@ async def test_edge_few_devices_closes_all_through_the_service() -> None:
     assert min(size["close_s"], size["seconds"], size["late_ms"]) > 0
 
 
-async def test_outage_silent_receiver_loses_nothing_and_has_nothing_twice_different_f7() -> None:
+@pytest.mark.fault("F7")
+async def test_outage_silent_receiver_loses_nothing_and_has_nothing_twice_different() -> None:
     """The receiver is stopped, not closed; what it has afterwards it says itself."""
     aims = {"lost", "different", "memory_mib"}
     sizes = check(await outage.run(quick=True, devices=50, silent_s=1.0, week=30), "outage", set(), aims)

@@ -242,8 +242,9 @@ async def consistent(rig: Rig, allowed_w: list[float]) -> bool:
     return not rig.controlled() or any(abs(rig.plant.battery_w - w) < 120 for w in allowed_w)
 
 
+@pytest.mark.fault("F32")
 @pytest.mark.parametrize("name", STEERED)
-async def test_reboot_after_every_write_leaves_the_old_or_the_whole_setpoint_f32(name: str) -> None:
+async def test_reboot_after_every_write_leaves_the_old_or_the_whole_setpoint(name: str) -> None:
     """F32: at every step of the sequence, then consistent within the declared time, and the next command works."""
     await together({passage: partial(_reboots_on, name, passage) for passage in PASSAGES})
 
@@ -311,8 +312,9 @@ async def test_overwrite_by_owner_or_cloud_is_seen_in_the_mode(name: str) -> Non
 # -- another product ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F28")
 @pytest.mark.parametrize("name", PRODUCTS)
-async def test_other_products_at_the_address_are_never_written_f28(name: str) -> None:
+async def test_other_products_at_the_address_are_never_written(name: str) -> None:
     """F28: whatever answers instead, it does not get ready, and nothing is written to it."""
     others = [other for other in PRODUCTS if other != name and transport(other) == transport(name)]
 

@@ -89,7 +89,8 @@ async def test_command_that_arrives_after_its_time_and_the_events_end_has_no_eff
     assert s.daemon.faults_logged() == []
 
 
-async def test_sigterm_in_mid_event_leaves_leases_running_and_release_hands_all_back_f42(tmp_path: Path) -> None:
+@pytest.mark.fault("F42")
+async def test_sigterm_in_mid_event_leaves_leases_running_and_release_hands_all_back(tmp_path: Path) -> None:
     async with street(tmp_path) as s:
         async with running(s.daemon):
             await s.enroll()
@@ -121,9 +122,10 @@ async def test_sigterm_in_mid_event_leaves_leases_running_and_release_hands_all_
     assert again.faults_logged() == []
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed (Debian: apt-get install faketime)")
 @pytest.mark.parametrize("step", ["-3h", "+2d"])
-async def test_dispatch_wall_clock_of_the_machine_steps_in_mid_event_f11(tmp_path: Path, step: str) -> None:
+async def test_dispatch_wall_clock_of_the_machine_steps_in_mid_event(tmp_path: Path, step: str) -> None:
     async with street(tmp_path) as s:
         # the gateway's wall clock is in this file
         moved = tmp_path / "time"

@@ -192,7 +192,8 @@ def judge(s: Scene) -> None:
     assert problems == []
 
 
-async def test_gateway_killed_twenty_times_under_load_counts_every_message_once_f37(tmp_path: Path) -> None:
+@pytest.mark.fault("F37")
+async def test_gateway_killed_twenty_times_under_load_counts_every_message_once(tmp_path: Path) -> None:
     rng = random.Random(11)
     async with mosquitto_process(tmp_path) as broker, Tap(broker.port) as tap:
         async with scene(tmp_path, tap.port, broker.port, lambda: tap.acknowledged) as s:

@@ -39,6 +39,7 @@ def test_body_null_target_is_the_most_and_not_zero() -> None:
     assert request.target.charge_when_max
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize(
     ("change", "place"),
     [
@@ -62,16 +63,17 @@ def test_body_null_target_is_the_most_and_not_zero() -> None:
         ({"extra": 1}, "extra"),
     ],
 )
-def test_body_fault_is_named_with_its_place_f20(change: dict[str, object], place: str) -> None:
+def test_body_fault_is_named_with_its_place(change: dict[str, object], place: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse(**change)
     assert any(problem.startswith(place) for problem in refused.value.problems)
 
 
+@pytest.mark.fault("F20")
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b"null", b'{"target_w": NaN}', b'{"target_w": 1e999}', b"\xff\xfe", b"[" * 50_000]
 )
-def test_body_that_is_no_event_is_refused_f20(raw: bytes) -> None:
+def test_body_that_is_no_event_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidInput):
         parse_event(raw, source="test")
 
@@ -81,8 +83,9 @@ def test_body_over_the_limit_is_refused_unread() -> None:
         parse_event(b" " * (MAX_BODY_BYTES + 1), source="test")
 
 
+@pytest.mark.fault("F20")
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), st.none() | st.integers() | st.text(max_size=20) | st.floats()))
-def test_body_anything_else_raises_nothing_but_invalid_input_f20(changes: dict[str, object]) -> None:
+def test_body_anything_else_raises_nothing_but_invalid_input(changes: dict[str, object]) -> None:
     try:
         raw = orjson.dumps(GOOD | changes, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:

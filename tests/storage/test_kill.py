@@ -108,7 +108,8 @@ async def rounds(directory: Path, n: int, seed: int) -> None:
     assert acked > 0
 
 
-async def test_storage_killed_at_random_keeps_what_was_acknowledged_once_f37(tmp_path: Path) -> None:
+@pytest.mark.fault("F37")
+async def test_storage_killed_at_random_keeps_what_was_acknowledged_once(tmp_path: Path) -> None:
     await rounds(tmp_path, 4, seed=1)
 
 

@@ -65,12 +65,14 @@ def test_responsive_device_that_follows_is_relied_upon() -> None:
     assert Controlled().commanded(2_000).does(2_190, s=100).does(1_810, s=100).unresponsive_s == []
 
 
-def test_responsive_device_that_does_not_follow_is_unresponsive_once_it_must_have_settled_f22() -> None:
+@pytest.mark.fault("F22")
+def test_responsive_device_that_does_not_follow_is_unresponsive_once_it_must_have_settled() -> None:
     assert Controlled().commanded(2_000).does(1_700, s=38).unresponsive_s == [36, 37, 38]
 
 
+@pytest.mark.fault("F22")
 @pytest.mark.parametrize("settle_s", [0, 30, 120])
-def test_responsive_each_product_has_its_own_time_f22(settle_s: int) -> None:
+def test_responsive_each_product_has_its_own_time(settle_s: int) -> None:
     device = Controlled(settle_s=settle_s).commanded(2_000).does(500, s=settle_s + 6)
     assert device.unresponsive_s == [settle_s + 6]
 
@@ -84,7 +86,8 @@ def test_responsive_device_that_is_slow_on_a_ramp_is_not_judged_by_setpoints_it_
     assert device.does(3_000, s=60).unresponsive_s == []
 
 
-def test_responsive_corrections_leave_a_slow_device_its_time_and_an_unresponsive_one_none_f22() -> None:
+@pytest.mark.fault("F22")
+def test_responsive_corrections_leave_a_slow_device_its_time_and_an_unresponsive_one_none() -> None:
     slow, unresponsive = (
         Controlled().commanded(3_000).does(3_000, s=40),
         Controlled().commanded(3_000).does(3_000, s=40),
@@ -96,18 +99,21 @@ def test_responsive_corrections_leave_a_slow_device_its_time_and_an_unresponsive
     assert unresponsive.unresponsive_s
 
 
-def test_responsive_correction_is_over_once_the_device_must_have_settled_f22() -> None:
+@pytest.mark.fault("F22")
+def test_responsive_correction_is_over_once_the_device_must_have_settled() -> None:
     device = Controlled().commanded(3_000).does(3_000, s=40).commanded(3_400).does(3_000, s=71)
     assert device.unresponsive_s
     assert min(device.unresponsive_s) >= 35
 
 
-def test_responsive_command_that_is_not_answered_in_time_gives_no_time_to_settle_f22() -> None:
+@pytest.mark.fault("F22")
+def test_responsive_command_that_is_not_answered_in_time_gives_no_time_to_settle() -> None:
     # written in one tick, known in the next, and 5 s from there on
     assert Controlled().commanded(2_000, answers=False).does(500, s=8).unresponsive_s == [7, 8]
 
 
-def test_responsive_unanswered_commands_of_a_ramp_count_from_the_first_of_them_f22() -> None:
+@pytest.mark.fault("F22")
+def test_responsive_unanswered_commands_of_a_ramp_count_from_the_first_of_them() -> None:
     device = Controlled()
     for step in range(1, 11):
         device.commanded(500 * step, answers=False).does(0, s=1)
@@ -161,7 +167,8 @@ def test_responsive_device_that_did_not_follow_is_not_relied_upon_again_for_havi
 # -- unresponsive -----------------------------------------------------------------------------------------------------
 
 
-def test_unresponsive_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows_f22() -> None:
+@pytest.mark.fault("F22")
+def test_unresponsive_counts_from_when_it_began_and_ends_with_the_first_reading_that_follows() -> None:
     conduct = Conduct(2)
     both, one = np.array([False, True]), np.array([True, True])
 
@@ -194,6 +201,7 @@ class Fleet:
         return self.frozen
 
 
+@pytest.mark.fault("F40")
 @pytest.mark.parametrize(
     ("column", "gone", "here"),
     [
@@ -203,7 +211,7 @@ class Fleet:
         ("authority", Authority.OWNER, Authority.CONTROLLED),
     ],
 )
-def test_lost_many_of_one_product_at_once_freeze_it_and_no_other_f40(column: str, gone: int, here: int) -> None:
+def test_lost_many_of_one_product_at_once_freeze_it_and_no_other(column: str, gone: int, here: int) -> None:
     fleet = Fleet()
     table = fleet.snapshot.control if column == "authority" else fleet.snapshot.live
     table.column(column)[:7] = gone
@@ -217,7 +225,8 @@ def test_lost_many_of_one_product_at_once_freeze_it_and_no_other_f40(column: str
     assert fleet.observe() == frozenset()
 
 
-def test_lost_silence_counts_once_readings_are_too_old_f40() -> None:
+@pytest.mark.fault("F40")
+def test_lost_silence_counts_once_readings_are_too_old() -> None:
     fleet = Fleet()
     fleet.snapshot.live.seen_mono_ms[:10] = fleet.now.mono_ms - 121_000
     fleet.frozen = lost_products(fleet.conduct, fleet.snapshot, fleet.frozen, fleet.now, LossParams())

@@ -71,58 +71,67 @@ class Trial:
 # -- the guilty ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("setpoint_w", [5_000, 3_000, 1_000, -1_000, -2_000, -5_000])
-def test_wrong_way_all_of_the_setpoint_on_the_other_side_is_found_in_time_and_not_before_f21(setpoint_w: float) -> None:
+def test_wrong_way_all_of_the_setpoint_on_the_other_side_is_found_in_time_and_not_before(setpoint_w: float) -> None:
     trial = Trial(load_w=100).commanded(setpoint_w).does(-setpoint_w, s=FOUND_S)
     assert trial.proven == set()
     trial.does(-setpoint_w, s=2)
     assert (trial.proven, trial.found_s) == ({0}, FOUND_S + 1)
 
 
-def test_wrong_way_device_that_follows_at_first_and_turns_later_is_found_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_device_that_follows_at_first_and_turns_later_is_found() -> None:
     trial = Trial().commanded(3_000).does(3_000, s=600).does(-3_000, s=SUSTAINED_S)
     assert trial.proven == set()
     assert trial.does(-3_000, s=1).proven == {0}
 
 
-def test_wrong_way_after_a_ramp_is_found_as_soon_as_after_a_step_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_after_a_ramp_is_found_as_soon_as_after_a_step() -> None:
     trial = Trial()
     for step in range(1, 11):
         trial.commanded(500 * step).does(-500 * step, s=2)
     assert trial.does(-5_000, s=FOUND_S).proven == {0}
 
 
-def test_wrong_way_corrections_of_a_setpoint_do_not_put_the_verdict_off_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_corrections_of_a_setpoint_do_not_put_the_verdict_off() -> None:
     trial = Trial().commanded(3_000)
     for correction_w in range(0, 300, 20):
         trial.does(-3_000 - correction_w, s=7).commanded(3_000 + correction_w)
     assert trial.proven == {0}
 
 
-def test_wrong_way_battery_that_can_do_less_the_other_way_is_found_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_battery_that_can_do_less_the_other_way_is_found() -> None:
     assert Trial(charge_w_max=1_800).commanded(5_000).does(-1_800, s=FOUND_S + 2).proven == {0}
     assert Trial(charge_w_max=1_800).commanded(5_000).does(-800, s=300).proven == set()
 
 
-def test_wrong_way_only_the_guilty_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_only_the_guilty() -> None:
     trial = Trial(4).commanded(3_000, 3_000, 3_000, -3_000).does(3_000, -3_000, 2_900, -2_900, s=FOUND_S + 2)
     assert trial.proven == {1}
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("every_s", [5, 12, 30])
-def test_wrong_way_device_that_is_polled_slowly_is_judged_by_its_readings_f21(every_s: int) -> None:
+def test_wrong_way_device_that_is_polled_slowly_is_judged_by_its_readings(every_s: int) -> None:
     trial = Trial(every_s=every_s).commanded(3_000).does(-3_000, s=FOUND_S - 1)
     assert trial.proven == set()
     assert trial.does(-3_000, s=2 * every_s + 2).proven == {0}
 
 
-def test_wrong_way_two_readings_are_no_proof_however_far_apart_they_are_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_two_readings_are_no_proof_however_far_apart_they_are() -> None:
     trial = Trial(every_s=120).commanded(3_000).does(-3_000, s=355)
     assert (trial.conduct.strikes[0], trial.proven) == (2, set())
     assert trial.does(-3_000, s=10).proven == {0}
 
 
-def test_wrong_way_one_reading_is_judged_once_however_often_it_is_looked_at_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_one_reading_is_judged_once_however_often_it_is_looked_at() -> None:
     trial = Trial(every_s=300).commanded(3_000).does(-3_000, s=599)
     assert (trial.conduct.strikes[0], trial.proven) == (1, set())
 
@@ -200,7 +209,8 @@ def test_wrong_way_device_that_was_not_reached_is_unresponsive_and_not_wrong() -
     assert trial.does(3_000, s=COMMAND_LATENCY_S + SETTLE_S).does(-3_000, s=100).proven == set()
 
 
-def test_wrong_way_refresh_that_is_not_answered_yet_changes_nothing_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_refresh_that_is_not_answered_yet_changes_nothing() -> None:
     trial = Trial().commanded(3_000)
     for _ in range(6):
         trial.does(-3_000, s=16).commanded(3_000, acked=False).does(-3_000, s=3)
@@ -285,7 +295,8 @@ def test_wrong_way_home_without_a_meter_is_judged_where_the_device_tells_who_ste
     assert untold.does(-3_000, s=300).proven == set()
 
 
-def test_wrong_way_power_that_is_read_with_the_wrong_sign_makes_up_no_surplus_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_way_power_that_is_read_with_the_wrong_sign_makes_up_no_surplus() -> None:
     # it discharges 3 kW into a load of 500 W and says that it charges; the load is worked out from that
     trial = Trial(load_w=-5_500, pv_w=0).commanded(3_000)
     assert trial.does(-3_000, s=FOUND_S + 2).proven == {0}
@@ -310,7 +321,8 @@ class Answers:
         return [int(number) for number in wrong_products(self.conduct, self.snapshot, now)]
 
 
-def test_wrong_products_many_homes_condemn_theirs_and_no_other_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_products_many_homes_condemn_theirs_and_no_other() -> None:
     assert Answers(right=0, wrong=HOMES_MIN, others=HOMES_MIN - 1).condemned() == [0]
     assert Answers(right=HOMES_MIN, wrong=HOMES_MIN).condemned() == [0]
 
@@ -343,7 +355,8 @@ def test_wrong_products_home_that_somebody_vouches_for_says_nothing() -> None:
     assert answers.condemned() == []
 
 
-def test_wrong_products_only_homes_that_were_asked_much_have_answered_f21() -> None:
+@pytest.mark.fault("F21")
+def test_wrong_products_only_homes_that_were_asked_much_have_answered() -> None:
     n = 3 * HOMES_MIN
     wrong, right, little = np.arange(n) < HOMES_MIN, np.arange(n) >= 2 * HOMES_MIN, np.arange(n) >= HOMES_MIN
     little &= ~right

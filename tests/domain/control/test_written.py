@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,9 +170,10 @@ def home_past(rows: list[dict[str, Any]], setpoints_w: list[int]) -> str:
     return ""
 
 
+@pytest.mark.fault("F24")
 @settings(max_examples=deep(100_000, else_=300))
 @given(DEVICES, EVENTS)
-def test_written_setpoint_lies_within_every_limit_whatever_is_read_and_asked_f24(
+def test_written_setpoint_lies_within_every_limit_whatever_is_read_and_asked(
     rows: list[dict[str, Any]], targets: list[Target]
 ) -> None:
     given_ = {name: np.array([row[name] for row in rows]) for name in rows[0]}

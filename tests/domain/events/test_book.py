@@ -105,8 +105,9 @@ def test_book_higher_revision_replaces_and_lower_is_superseded() -> None:
     assert (entry.index, entry.request.target_w) == (0, 2000)
 
 
+@pytest.mark.fault("F15")
 @pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_book_revisions_in_any_order_end_in_one_state_f15(order: tuple[int, ...]) -> None:
+def test_book_revisions_in_any_order_end_in_one_state(order: tuple[int, ...]) -> None:
     revisions = [request(), request("e1", 1, target_w=1.0), request("e1", 2, cancelled=True), request("e1", 3)]
     book = Book()
     for i in order:
@@ -115,8 +116,9 @@ def test_book_revisions_in_any_order_end_in_one_state_f15(order: tuple[int, ...]
     assert running(book, HOUR) == ["e1"]
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_book_cancel_before_during_or_after_create_never_runs_f17(order: tuple[int, ...]) -> None:
+def test_book_cancel_before_during_or_after_create_never_runs(order: tuple[int, ...]) -> None:
     asked = [request(), request("e1", 1, target_w=1.0), request("e1", 2, cancelled=True)]
     book = Book()
     for i in order:
@@ -133,7 +135,8 @@ def test_book_cancel_in_mid_event_ends_it_at_once() -> None:
     assert running(book, HOUR + 5) == []
 
 
-def test_book_late_start_joins_and_after_the_end_never_runs_f16() -> None:
+@pytest.mark.fault("F16")
+def test_book_late_start_joins_and_after_the_end_never_runs() -> None:
     assert outcome(Book(), request(), at(HOUR + 1000)) is Outcome.ACCEPTED
     assert outcome(Book(), request(), at(2 * HOUR - 1)) is Outcome.ACCEPTED
     assert outcome(Book(), request(), at(2 * HOUR)) == Refusal.EXPIRED

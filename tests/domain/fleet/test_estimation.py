@@ -61,7 +61,8 @@ def test_observe_reading_keeps_the_age_it_has() -> None:
     assert One().says(late_s=-30).live.seen_mono_ms[0] == 50_001_000
 
 
-def test_observe_reading_older_than_the_newest_updates_nothing_f13() -> None:
+@pytest.mark.fault("F13")
+def test_observe_reading_older_than_the_newest_updates_nothing() -> None:
     one = One().says(soc_pct=50).says(late_s=5, soc_pct=70)
     assert one.live.soc_pct[0] == 50
     assert one.says(late_s=0.5, soc_pct=50.5).live.soc_pct[0] == 50.5
@@ -104,7 +105,8 @@ def test_observe_unclear_reading_that_does_not_count_changes_nothing() -> None:
 # -- F30: jumps -------------------------------------------------------------------------------------------------
 
 
-def test_observe_soc_that_falls_at_once_counts_for_discharge_only_f30() -> None:
+@pytest.mark.fault("F30")
+def test_observe_soc_that_falls_at_once_counts_for_discharge_only() -> None:
     one = One().says(soc_pct=80).says(soc_pct=3)
     assert one.believed() == (3, 80)
     # the next two readings agree: it is true
@@ -112,19 +114,22 @@ def test_observe_soc_that_falls_at_once_counts_for_discharge_only_f30() -> None:
     assert one.says(soc_pct=3).believed() == (3, 3)
 
 
-def test_observe_soc_that_rises_at_once_counts_for_charging_only_f30() -> None:
+@pytest.mark.fault("F30")
+def test_observe_soc_that_rises_at_once_counts_for_charging_only() -> None:
     one = One().says(soc_pct=40).says(soc_pct=90)
     assert one.believed() == (40, 90)
     assert one.says(soc_pct=90).says(soc_pct=90).believed() == (90, 90)
 
 
-def test_observe_single_torn_value_narrows_and_passes_f30() -> None:
+@pytest.mark.fault("F30")
+def test_observe_single_torn_value_narrows_and_passes() -> None:
     one = One().says(soc_pct=80).says(soc_pct=3).says(soc_pct=80)
     assert one.believed() == (3, 80)
     assert one.says(soc_pct=80).says(soc_pct=80).believed() == (80, 80)
 
 
-def test_observe_readings_without_a_soc_neither_hide_a_jump_nor_confirm_it_f30() -> None:
+@pytest.mark.fault("F30")
+def test_observe_readings_without_a_soc_neither_hide_a_jump_nor_confirm_it() -> None:
     one = One().says(soc_pct=30).says(soc_pct=np.nan)
     assert one.believed() == (30, 30)
     assert one.says(soc_pct=90).believed() == (30, 90)
@@ -187,7 +192,8 @@ def test_observe_bounds_always_contain_the_reported_soc(rows: list[tuple[float, 
     assert one.believed() == (round(soc_pct, 2), round(soc_pct, 2)) or abs(one.believed()[0] - soc_pct) < 0.01
 
 
-def test_observe_power_no_battery_of_this_size_has_is_none_f30() -> None:
+@pytest.mark.fault("F30")
+def test_observe_power_no_battery_of_this_size_has_is_none() -> None:
     one = One().says(battery_w=50_000)
     assert np.isnan(one.live.battery_w[0])
     assert one.dropped == 1
@@ -198,7 +204,8 @@ def test_observe_power_no_battery_of_this_size_has_is_none_f30() -> None:
 # -- F25: stuck -------------------------------------------------------------------------------------------------
 
 
-def test_observe_energy_that_no_soc_shows_adds_up_until_it_moves_f25() -> None:
+@pytest.mark.fault("F25")
+def test_observe_energy_that_no_soc_shows_adds_up_until_it_moves() -> None:
     one = One().says(battery_w=3600)
     for _ in range(10):
         one.says(after_s=10, battery_w=3600)

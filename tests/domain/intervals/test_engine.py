@@ -67,7 +67,8 @@ def test_engine_sample_on_the_edge_completes_its_interval_and_closes_it() -> Non
     assert content(ingest(e, row(seq=2, t=60, **both(3)))) == [(0, 0, 1, 3.0, 6.0, 50.0, 2)]
 
 
-def test_engine_counter_going_down_is_a_gap_f31() -> None:
+@pytest.mark.fault("F31")
+def test_engine_counter_going_down_is_a_gap() -> None:
     e = engine()
     ingest(e, row(seq=1, t=10, **both(1000)), row(seq=2, t=20, **both(1001)))
     ingest(e, row(boot=2, seq=1, t=30, **both(0)), row(boot=2, seq=2, t=40, **both(2)))
@@ -188,7 +189,8 @@ def test_engine_late_row_makes_a_revision_after_a_grace_without_another_close() 
     assert [(c[1], c[2], c[3]) for c in content(e.close_due(at(130)))] == [(0, 2, 2.0)]
 
 
-def test_engine_row_older_than_two_intervals_waits_for_its_record_and_makes_a_revision_f13() -> None:
+@pytest.mark.fault("F13")
+def test_engine_row_older_than_two_intervals_waits_for_its_record_and_makes_a_revision() -> None:
     e = engine()
     span = {"span": 10, "charge_wh": 1.5, "discharge_wh": 0.0}
     first = ingest(e, row(seq=1, t=20, soc_pct=40, battery_w=-540, **span), row(seq=3, t=70, **span))
@@ -207,7 +209,8 @@ def test_engine_row_older_than_two_intervals_waits_for_its_record_and_makes_a_re
     assert not len(e.repairs_due(at(1000), 2_000, EVER_MS)[0])
 
 
-def test_engine_interval_that_was_never_recorded_begins_with_its_late_data_f13() -> None:
+@pytest.mark.fault("F13")
+def test_engine_interval_that_was_never_recorded_begins_with_its_late_data() -> None:
     e = engine()
     span = {"span": 60, "charge_wh": 1.0, "discharge_wh": 0.0}
     ingest(e, row(seq=1, t=60, **span), row(seq=9, t=540, **span), row(seq=10, t=600, **span))
@@ -215,7 +218,8 @@ def test_engine_interval_that_was_never_recorded_begins_with_its_late_data_f13()
     assert content(e.repair(*e.repairs_due(at(700), 2_000, EVER_MS), NO_RECORDS)) == [(0, 3, 1, 1.0, 0.0, 100.0, 1)]
 
 
-def test_engine_stored_samples_place_the_energy_of_a_gap_f13() -> None:
+@pytest.mark.fault("F13")
+def test_engine_stored_samples_place_the_energy_of_a_gap() -> None:
     e = engine()
     records = ingest(e, row(seq=1, t=60, **both(0)), row(seq=2, t=120, **both(6)))
     assert records.charge_wh.tolist()[1:] == [6.0]
@@ -239,7 +243,8 @@ def test_engine_gap_longer_than_two_days_is_not_spread_and_counted() -> None:
     assert not len(e.close_due(at(60 + 51 * 3600)).charge_wh[1:])
 
 
-def test_engine_counter_that_rolls_over_goes_on_f31() -> None:
+@pytest.mark.fault("F31")
+def test_engine_counter_that_rolls_over_goes_on() -> None:
     e = engine()
     ingest(e, row(seq=1, t=10, charge_counter_wh=65_530), row(seq=2, t=20, charge_counter_wh=4), rated_w=3600)
     records = ingest(e, row(seq=3, t=60, charge_counter_wh=14), rated_w=3600)
@@ -247,7 +252,8 @@ def test_engine_counter_that_rolls_over_goes_on_f31() -> None:
     assert (e.totals.rollovers, e.totals.counter_resets) == (1, 0)
 
 
-def test_engine_counter_reset_far_from_its_end_is_no_rollover_f31() -> None:
+@pytest.mark.fault("F31")
+def test_engine_counter_reset_far_from_its_end_is_no_rollover() -> None:
     e = engine()
     ingest(e, row(seq=1, t=10, charge_counter_wh=60_000), row(seq=2, t=20, charge_counter_wh=4), rated_w=3600)
     records = ingest(e, row(seq=3, t=60, charge_counter_wh=14), rated_w=3600)
@@ -383,8 +389,9 @@ def counted_hours(*, over: dict[int, float]) -> list[float]:
     return list(itertools.accumulate(over.get(i, 0.0 if i == 0 else 100.0) for i in range(27)))
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("over", [{12: 2_100.0}, {4: -300.0}], ids=["jump", "reset"])
-def test_engine_day_is_compared_anew_from_where_its_counter_broke_f31(over: dict[int, float]) -> None:
+def test_engine_day_is_compared_anew_from_where_its_counter_broke(over: dict[int, float]) -> None:
     """What was left out on purpose does not come back with the day."""
     e = coarse(100.0, length_s=3600, rated_w=600)
     for i, counted in enumerate(counted_hours(over=over)):
@@ -468,7 +475,8 @@ def test_engine_clock_that_went_back_repairs_nothing_before_the_log_is_known() -
     assert len(e.repairs_due(at(600), 100, T0)[0]) == 1
 
 
-def test_engine_damaged_record_is_not_revised_f38() -> None:
+@pytest.mark.fault("F38")
+def test_engine_damaged_record_is_not_revised() -> None:
     e = engine()
     span = {"span": 10, "charge_wh": 1.0, "discharge_wh": 0.0}
     log = joined(ingest(e, *(row(seq=i, t=60 * i, **span) for i in range(1, 6))))
@@ -500,7 +508,8 @@ def test_engine_stored_rows_of_a_coarse_gap_are_counted_once(by_power: bool) -> 
     assert e.to_repair == 0
 
 
-def test_engine_day_that_a_clock_ahead_has_ended_is_forgotten_f11() -> None:
+@pytest.mark.fault("F11")
+def test_engine_day_that_a_clock_ahead_has_ended_is_forgotten() -> None:
     e = coarse(100.0, length_s=3600)
     for i in range(13):
         ingest(e, hour(i, 125.0 * i))
@@ -559,7 +568,8 @@ def test_engine_site_powers_are_means_over_the_time_they_are_known() -> None:
     assert np.isnan(records.load_w_mean).all()
 
 
-def test_engine_power_beyond_the_rating_is_unknown_f30() -> None:
+@pytest.mark.fault("F30")
+def test_engine_power_beyond_the_rating_is_unknown() -> None:
     e = engine()
     ingest(e, row(seq=1, t=30, span=30, battery_w=50_000), rated_w=5000)
     records = ingest(e, row(seq=2, t=60, span=30, battery_w=4000), rated_w=5000)
@@ -568,7 +578,8 @@ def test_engine_power_beyond_the_rating_is_unknown_f30() -> None:
     assert e.totals.power_refused == 1
 
 
-def test_engine_counter_and_power_that_disagree_are_marked_f29() -> None:
+@pytest.mark.fault("F29")
+def test_engine_counter_and_power_that_disagree_are_marked() -> None:
     e = engine()
     ingest(e, row(seq=1, t=0, **both(0)))
     agreeing = ingest(e, row(seq=2, t=60, span=60, battery_w=600, **both(10)))
@@ -604,8 +615,9 @@ def test_engine_new_config_closes_open_intervals_of_that_device_only() -> None:
     assert [c[:3] for c in content(e.close_due(at(400)))] == [(0, 3, 1), (1, 0, 1)]
 
 
+@pytest.mark.fault("F12")
 @pytest.mark.parametrize("offset_s", [-7 * 3600, -8 * 3600, -420, -1800])
-def test_engine_clock_that_is_always_off_by_the_same_is_replaced_f12(offset_s: int) -> None:
+def test_engine_clock_that_is_always_off_by_the_same_is_replaced(offset_s: int) -> None:
     """Local time, daylight saving, skew: after three samples the time of receipt counts."""
     e = engine()
     records: list[tuple[Any, ...]] = []
@@ -619,7 +631,8 @@ def test_engine_clock_that_is_always_off_by_the_same_is_replaced_f12(offset_s: i
     assert not e.clocks.wrong[0]
 
 
-def test_engine_backlog_is_old_but_its_time_is_used_f12() -> None:
+@pytest.mark.fault("F12")
+def test_engine_backlog_is_old_but_its_time_is_used() -> None:
     e = engine()
     rows = [row(seq=i, t=10 * i, charge_wh=1, discharge_wh=0) for i in range(1, 61)]
     for i, part in enumerate(np.array_split(np.arange(60), 12)):
@@ -627,8 +640,9 @@ def test_engine_backlog_is_old_but_its_time_is_used_f12() -> None:
     assert e.totals.time_replaced == 0
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize("seconds", [3 * 3600, 2 * 86_400])
-def test_engine_gateway_clock_that_jumps_makes_no_interval_twice_f11(seconds: int) -> None:
+def test_engine_gateway_clock_that_jumps_makes_no_interval_twice(seconds: int) -> None:
     """Back and forth: what is closed stays a partition of time, identities are given once."""
     e = engine()
     given: dict[tuple[int, int], int] = {}
@@ -672,7 +686,8 @@ def test_engine_backlog_of_several_intervals_closes_each_once_in_order() -> None
     assert records.coverage_pct[1:].tolist() == [100.0] * 4
 
 
-def test_engine_implausible_device_time_is_replaced_and_counted_f12() -> None:
+@pytest.mark.fault("F12")
+def test_engine_implausible_device_time_is_replaced_and_counted() -> None:
     e = engine()
     taken = e.ingest(batch([row(seq=1, t=-T0 / 1000, **both(0)), row(seq=2, t=99_999, **both(0))]), at(30), None)
     assert taken.counts.time_replaced == 2

@@ -146,7 +146,8 @@ def test_limits_look_ahead_before_we_held_the_device_counts_its_rating(free: dic
     assert out(found)[0] == pytest.approx((3600 * 100 - 5000 * 5) / 100)
 
 
-def test_limits_stale_reading_is_not_written_and_not_cut_f25() -> None:
+@pytest.mark.fault("F25")
+def test_limits_stale_reading_is_not_written_and_not_cut() -> None:
     found = limits(seen_mono_ms=LONG_AGO, setpoint_w=3000)
     assert Reason.STALE in out(found)[1]
     assert out(found)[0] == into(found)[0] == 0
@@ -308,7 +309,8 @@ def test_limits_grid_back_waits_differ_between_devices() -> None:
     assert all(40 <= before - after <= 60 for before, after in pairwise(waiting))
 
 
-def test_limits_reserve_raised_under_a_running_lease_narrows_within_the_tick_f24() -> None:
+@pytest.mark.fault("F24")
+def test_limits_reserve_raised_under_a_running_lease_narrows_within_the_tick() -> None:
     running: dict[str, Any] = {"soc_pct": 40, "setpoint_w": 3000, "before_w": 3000, "battery_w": 3000}
     assert not limits(owner_reserve_pct=20, **running).must_narrow[0]
     assert limits(owner_reserve_pct=39.5, **running).must_narrow[0]

@@ -89,7 +89,8 @@ async def test_write_without_key_is_the_last_segment_and_has_no_body(raw: Raw, s
         assert peer.seen[0].body is None
 
 
-async def test_write_answered_by_a_web_page_is_no_answer_f6() -> None:
+@pytest.mark.fault("F6")
+async def test_write_answered_by_a_web_page_is_no_answer() -> None:
     """A portal or a proxy in between answers 200 to everything."""
     async with battery() as peer, http_links() as links:
         page = "  <!doctype html><html>log in</html>"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,12 +42,14 @@ def test_plan_units_and_functions_are_never_mixed() -> None:
     assert len(plan([at(1), at(2, unit=2), at(3, function=4)], WIDE)) == 3
 
 
-def test_plan_more_registers_than_allowed_are_parted_between_points_f29() -> None:
+@pytest.mark.fault("F29")
+def test_plan_more_registers_than_allowed_are_parted_between_points() -> None:
     limits = RequestLimits(registers_max=5, gap_max=0)
     assert spans(plan([at(0, 2), at(2, 2), at(4, 2), at(6, 2)], limits)) == [(0, 4), (4, 4)]
 
 
-def test_plan_split_begins_a_request_and_a_point_over_it_stays_whole_f29() -> None:
+@pytest.mark.fault("F29")
+def test_plan_split_begins_a_request_and_a_point_over_it_stays_whole() -> None:
     limits = RequestLimits(registers_max=125, gap_max=8, split_at=(10,))
     assert spans(plan([at(8, 2), at(10, 2)], limits)) == [(8, 2), (10, 2)]
     assert spans(plan([at(8), at(9, 2), at(11)], limits)) == [(8, 1), (9, 2), (11, 1)]

@@ -71,7 +71,8 @@ def unit(peer: Scripted, number: int, **section: Any) -> PointTarget:
     return target(peer.port, name=f"home-{number}", own_units=(("main", number),), **section)
 
 
-async def test_frozen_peer_times_out_and_is_connected_anew_f3(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F3")
+async def test_frozen_peer_times_out_and_is_connected_anew(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F3: each request has its own time-out; after so many in a row the connection is given up."""
     link = await bench.open(target(peer.port, timeouts_to_reconnect=2))
     for _ in range(2):
@@ -90,7 +91,8 @@ async def test_frozen_peer_times_out_and_is_connected_anew_f3(bench: Bench, peer
     assert (bench.stats.reconnects, peer.connects) == (1, 2)
 
 
-async def test_one_silence_keeps_the_connection_f3(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F3")
+async def test_one_silence_keeps_the_connection(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F3: an answer in between starts the count anew."""
     link = await bench.open(target(peer.port, timeouts_to_reconnect=2))
     for _ in range(3):
@@ -104,7 +106,8 @@ async def test_one_silence_keeps_the_connection_f3(bench: Bench, peer: Scripted,
     assert peer.connects == 1
 
 
-async def test_write_without_an_answer_is_not_sent_twice_f3(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F3")
+async def test_write_without_an_answer_is_not_sent_twice(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F3: what a write did is unknown, so only the session may repeat it."""
     link = await bench.open(target(peer.port))
     write = reads.write(link, mode=(1,))
@@ -115,7 +118,8 @@ async def test_write_without_an_answer_is_not_sent_twice_f3(bench: Bench, peer: 
     assert bench.stats.requests == 1
 
 
-async def test_late_reply_is_never_paired_with_a_later_request_f5(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F5")
+async def test_late_reply_is_never_paired_with_a_later_request(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F5: the answer to the first read comes while the second waits, and has the right unit, function and length."""
     link = await bench.open(target(peer.port))
     first = reads.start(link, "soc")
@@ -131,7 +135,8 @@ async def test_late_reply_is_never_paired_with_a_later_request_f5(bench: Bench, 
     assert (bench.stats.late_replies, bench.stats.reply_errors, peer.connects) == (1, 0, 1)
 
 
-async def test_late_reply_in_two_parts_does_not_break_the_next_f5(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F5")
+async def test_late_reply_in_two_parts_does_not_break_the_next(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F5: half of the late answer is there before the next request goes out, half after it."""
     link = await bench.open(target(peer.port))
     first = reads.start(link, "soc")
@@ -149,7 +154,8 @@ async def test_late_reply_in_two_parts_does_not_break_the_next_f5(bench: Bench, 
     assert bench.stats.late_replies == 1
 
 
-async def test_face_that_answers_late_is_never_mispaired_f5(live: Bench) -> None:
+@pytest.mark.fault("F5")
+async def test_face_that_answers_late_is_never_mispaired(live: Bench) -> None:
     """F5: a device that answers every request after the time-out; what is read after it recovered is its own."""
     device = Device(image())
     async with Served(device) as served:
@@ -184,8 +190,9 @@ WRONG: dict[str, Callable[[Asked], bytes]] = {
 }
 
 
+@pytest.mark.fault("F5")
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_wrong_reply_is_never_decoded_and_three_reconnect_f5(
+async def test_wrong_reply_is_never_decoded_and_three_reconnect(
     bench: Bench, peer: Scripted, reads: Reads, wrong: str
 ) -> None:
     """F5: each is a violation at once; a right one in between counts from zero; three in a row end the connection."""
@@ -204,7 +211,8 @@ async def test_wrong_reply_is_never_decoded_and_three_reconnect_f5(
     assert await read == {"soc": (101,)}
 
 
-async def test_foreign_transactions_are_dropped_and_the_right_one_counts_f5(
+@pytest.mark.fault("F5")
+async def test_foreign_transactions_are_dropped_and_the_right_one_counts(
     bench: Bench, peer: Scripted, reads: Reads
 ) -> None:
     """F5: also transaction 0, which some libraries take for anything."""
@@ -223,7 +231,8 @@ async def test_foreign_transactions_are_dropped_and_the_right_one_counts_f5(
     assert bench.stats.connections == 0
 
 
-async def test_answer_that_nobody_asked_for_is_counted_f5(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F5")
+async def test_answer_that_nobody_asked_for_is_counted(bench: Bench, peer: Scripted, reads: Reads) -> None:
     link = await bench.open(target(peer.port))
     read = reads.start(link, "soc")
     asked = await peer.next()
@@ -235,7 +244,8 @@ async def test_answer_that_nobody_asked_for_is_counted_f5(bench: Bench, peer: Sc
     assert bench.stats.reply_errors == 1
 
 
-async def test_reply_byte_by_byte_is_put_together_f4(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F4")
+async def test_reply_byte_by_byte_is_put_together(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F4: and a dribble that never ends is a time-out like any other: bytes do not move the deadline."""
     link = await bench.open(target(peer.port))
     read = reads.start(link, "soc")
@@ -253,7 +263,8 @@ async def test_reply_byte_by_byte_is_put_together_f4(bench: Bench, peer: Scripte
     assert bench.stats.timeouts == 1
 
 
-async def test_mute_unit_does_not_keep_others_from_their_turn_f4(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F4")
+async def test_mute_unit_does_not_keep_others_from_their_turn(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F4: one request per connection is in flight; a mute unit costs one time-out a turn and never the connection."""
     links = [await bench.open(unit(peer, n, timeouts_to_reconnect=2)) for n in (1, 2, 3)]
     for _ in range(3):
@@ -271,7 +282,8 @@ async def test_mute_unit_does_not_keep_others_from_their_turn_f4(bench: Bench, p
     assert (peer.connects, bench.stats.timeouts) == (1, 3)
 
 
-async def test_units_are_served_in_turn_and_writes_first_f4(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F4")
+async def test_units_are_served_in_turn_and_writes_first(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F4: a long poll of one unit lets others in between its requests; a write waits for one request at most."""
     long, short = await bench.open(unit(peer, 1)), await bench.open(unit(peer, 2))
     reads.start(long, "power", "limit")
@@ -290,7 +302,8 @@ async def test_units_are_served_in_turn_and_writes_first_f4(bench: Bench, peer: 
     assert await write is None
 
 
-async def test_lost_connection_fails_everyone_at_once_and_needs_a_new_look_f28(
+@pytest.mark.fault("F28")
+async def test_lost_connection_fails_everyone_at_once_and_needs_a_new_look(
     bench: Bench, peer: Scripted, reads: Reads
 ) -> None:
     """F28: what answers after a reconnect may be another device. Every link has to be opened anew, also when a
@@ -311,7 +324,8 @@ async def test_lost_connection_fails_everyone_at_once_and_needs_a_new_look_f28(
     assert (peer.connects, bench.stats.connections, bench.stats.lost) == (2, 1, 1)
 
 
-async def test_cancelled_read_leaves_its_answer_to_nobody_f5(bench: Bench, peer: Scripted, reads: Reads) -> None:
+@pytest.mark.fault("F5")
+async def test_cancelled_read_leaves_its_answer_to_nobody(bench: Bench, peer: Scripted, reads: Reads) -> None:
     """F5: the request stays in flight until it is answered or timed out; the next one goes out after that."""
     link = await bench.open(target(peer.port))
     given_up = reads.start(link, "soc")

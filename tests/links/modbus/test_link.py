@@ -163,7 +163,8 @@ async def test_read_device_that_gives_value_and_factor_apart_only_tells_no_value
         assert bench.stats.missing == 2
 
 
-async def test_read_wide_value_that_changes_all_the_time_is_never_torn_f29(bench: Bench) -> None:
+@pytest.mark.fault("F29")
+async def test_read_wide_value_that_changes_all_the_time_is_never_torn(bench: Bench) -> None:
     """F29: a counter of four words goes on with every request; its words always belong together."""
     points = {f"c{i}": {"register": 4 * i, "type": "u64"} for i in range(8)}
     device = Device(dict.fromkeys(range(32), 0))
@@ -240,7 +241,8 @@ async def test_stats_unheard_of_codes_share_one_count(bench: Bench) -> None:
         assert bench.stats.exceptions == {0: 3}
 
 
-async def test_busy_device_is_asked_again_f5(bench: Bench) -> None:
+@pytest.mark.fault("F5")
+async def test_busy_device_is_asked_again(bench: Bench) -> None:
     """F5: exception 6 is no failure; the same request goes out again after the profile's pause."""
     device = Device(image())
     async with Served(device) as served:
@@ -255,7 +257,8 @@ async def test_busy_device_is_asked_again_f5(bench: Bench) -> None:
         assert device.images[1][112] == 112
 
 
-async def test_unit_behind_a_gateway_is_absent_f5(bench: Bench) -> None:
+@pytest.mark.fault("F5")
+async def test_unit_behind_a_gateway_is_absent(bench: Bench) -> None:
     device = Device(image())
     async with Served(device) as served:
         link = await opened(bench, served)

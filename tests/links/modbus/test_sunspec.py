@@ -76,14 +76,16 @@ async def test_read_models_side_by_side_share_requests(bench: Bench) -> None:
         assert len(served.asked()) == 1
 
 
-async def test_open_no_marker_is_not_this_product_f28(bench: Bench) -> None:
+@pytest.mark.fault("F28")
+async def test_open_no_marker_is_not_this_product(bench: Bench) -> None:
     """F28: registers are there, and what they hold is something else."""
     async with Served(Device({at: 7 for base in (0, 40_000, 50_000) for at in range(base, base + 9)})) as served:
         with pytest.raises(NotThisProduct, match="no SunSpec marker"):
             await opened(bench, served)
 
 
-async def test_open_required_model_missing_is_not_this_product_f28(bench: Bench) -> None:
+@pytest.mark.fault("F28")
+async def test_open_required_model_missing_is_not_this_product(bench: Bench) -> None:
     async with Served(Device(chain(40_000, (1, 10), (101, 4)))) as served:
         with pytest.raises(NotThisProduct, match="103"):
             await opened(bench, served)
@@ -100,7 +102,8 @@ async def test_open_other_number_of_blocks_is_not_this_product(bench: Bench, len
     assert str(refused.value) == f"SunSpec model 160 is {length} words long ({told}), expected 11 (3 blocks)"
 
 
-async def test_open_changed_map_is_resolved_anew_f28(bench: Bench) -> None:
+@pytest.mark.fault("F28")
+async def test_open_changed_map_is_resolved_anew(bench: Bench) -> None:
     """F28: the firmware moved its models; the same link, opened again, finds them."""
     device = Device(chain(40_000, *FULL))
     async with Served(device) as served:

@@ -36,6 +36,7 @@ def test_answer_right_reply_is_decoded() -> None:
     assert answer(write_request(16, 1, (2, 3)), bytes.fromhex("10 0001 0002")) == ()
 
 
+@pytest.mark.fault("F5")
 @pytest.mark.parametrize(
     "reply",
     [
@@ -43,19 +44,21 @@ def test_answer_right_reply_is_decoded() -> None:
         "04 06 0001 0002 0003", "83", "83 02 00", "84 02", "06 0064 0003", "00",
     ],
 )  # fmt: skip
-def test_answer_wrong_reply_is_never_decoded_f5(reply: str) -> None:
+def test_answer_wrong_reply_is_never_decoded(reply: str) -> None:
     with pytest.raises(ProtocolViolation):
         answer(READ, bytes.fromhex(reply))
 
 
+@pytest.mark.fault("F5")
 @pytest.mark.parametrize("reply", ["06 0001 0003", "06 0002 0002", "06 0001", "10 0001 0002", "03 02 0001"])
-def test_answer_echo_of_another_write_is_refused_f5(reply: str) -> None:
+def test_answer_echo_of_another_write_is_refused(reply: str) -> None:
     with pytest.raises(ProtocolViolation):
         answer(write_request(6, 1, (2,)), bytes.fromhex(reply))
 
 
+@pytest.mark.fault("F5")
 @given(st.binary(max_size=20))
-def test_answer_any_bytes_are_right_or_refused_f5(reply: bytes) -> None:
+def test_answer_any_bytes_are_right_or_refused(reply: bytes) -> None:
     try:
         found = answer(READ, reply)
     except ProtocolViolation:
@@ -99,8 +102,9 @@ frames_drawn = st.lists(
 )
 
 
+@pytest.mark.fault("F4")
 @given(frames_drawn, st.lists(st.integers(1, 400), max_size=12))
-def test_wire_any_chunks_give_the_same_frames_f4(frames: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+def test_wire_any_chunks_give_the_same_frames(frames: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
     stream = b"".join(framed(*frame) for frame in frames)
     chunks, at = [], 0
     for cut in cuts:
@@ -111,6 +115,7 @@ def test_wire_any_chunks_give_the_same_frames_f4(frames: list[tuple[int, int, by
     assert heard.garbage == 0
 
 
+@pytest.mark.fault("F5")
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -121,7 +126,7 @@ def test_wire_any_chunks_give_the_same_frames_f4(frames: list[tuple[int, int, by
         b"\xde\xad" * 9,
     ],
 )
-def test_wire_garbage_is_told_once_and_what_follows_is_thrown_away_f5(garbage: bytes) -> None:
+def test_wire_garbage_is_told_once_and_what_follows_is_thrown_away(garbage: bytes) -> None:
     heard = hear(garbage, framed(2, 1, b"\x03\x02\0\1"))
     assert (heard.garbage, heard.frames) == (1, [])
 
@@ -142,7 +147,8 @@ def queued(*wanted: tuple[int, bytes]) -> list[tuple[int, int]]:
     return asyncio.run(play())
 
 
-def test_turns_units_are_served_in_turn_f4() -> None:
+@pytest.mark.fault("F4")
+def test_turns_units_are_served_in_turn() -> None:
     assert queued((1, READ), (1, READ), (1, READ), (2, READ), (3, READ)) == [(1, 3), (2, 3), (3, 3), (1, 3), (1, 3)]
 
 

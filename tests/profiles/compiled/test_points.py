@@ -44,43 +44,48 @@ F32_BITS = [0x7FC00000, 0xFFC00000, 0x7F800001, 0x7F800000, 0xFF800000]
 F64_BITS = [0x7FF8000000000000, 0xFFF8000000000000, 0x7FF0000000000000, 0xFFF0000000000000]
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize(
     ("kind", "bits"),
     [("u16", 0xFFFF), ("i16", 0x8000), ("u32", 0xFFFFFFFF), ("i32", 0x80000000), ("u64", 2**64 - 1), ("i64", 2**63),
      ("acc32", 0), ("acc64", 0), *(("f32", bits) for bits in F32_BITS), *(("f64", bits) for bits in F64_BITS)],
 )  # fmt: skip
 @pytest.mark.parametrize("order", ["big", "little"])
-def test_point_sentinel_of_its_type_is_unknown_f26(kind: str, bits: int, order: str) -> None:
+def test_point_sentinel_of_its_type_is_unknown(kind: str, bits: int, order: str) -> None:
     raw = words(kind, bits)
     found = codec(kind, order=order, unimplemented=True)
     assert decoded(found, raw[::-1] if order == "little" else raw) == (None, "sentinel")
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize(
     ("kind", "bits", "value"),
     [("u16", 0xFFFF, 65535.0), ("i16", 0x8000, -32768.0), ("u32", 0xFFFFFFFF, 4294967295.0),
      ("i32", 0x80000000, -2147483648.0), ("u16", 0x8000, 32768.0), ("i16", 0xFFFF, -1.0), ("u16", 0, 0.0)],
 )  # fmt: skip
-def test_point_sentinel_of_other_rules_is_a_value_f26(kind: str, bits: int, value: float) -> None:
+def test_point_sentinel_of_other_rules_is_a_value(kind: str, bits: int, value: float) -> None:
     assert decoded(codec(kind), words(kind, bits)) == (value, "")
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("told", [-32768, 0x8000])
-def test_point_sentinel_is_its_bits_however_its_sign_is_written_f26(told: int) -> None:
+def test_point_sentinel_is_its_bits_however_its_sign_is_written(told: int) -> None:
     assert decoded(codec("i16", sentinels=[told]), (0x8000,)) == (None, "sentinel")
     assert decoded(codec("i16", sentinels=[told]), (0x7FFF,)) == (32767.0, "")
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("factor", [None, -11.0, 11.0, 20.0, -20.0, -32768.0, 0.5, math.nan, math.inf, "1", True])
-def test_point_scale_factor_that_is_absurd_makes_the_value_unknown_f26(factor: Value) -> None:
+def test_point_scale_factor_that_is_absurd_makes_the_value_unknown(factor: Value) -> None:
     found = codec("i16", scale_factor="sf", access="rw", storage="volatile")
     assert decoded(found, (5,), sf=factor) == (None, "sentinel")
     with pytest.raises(Unwritable, match="scale factor"):
         found.encode(5.0, {"sf": factor})
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("factor", range(-10, 11))
-def test_point_scale_factor_within_bounds_scales_both_ways_f26(factor: int) -> None:
+def test_point_scale_factor_within_bounds_scales_both_ways(factor: int) -> None:
     found = codec("i16", scale_factor="sf", access="rw", storage="volatile")
     value, _ = decoded(found, (123,), sf=float(factor))
     assert value == pytest.approx(123 * 10.0**factor, rel=1e-12)
@@ -88,7 +93,8 @@ def test_point_scale_factor_within_bounds_scales_both_ways_f26(factor: int) -> N
     assert decoded(found, (123,))[0] is None
 
 
-def test_point_out_of_range_is_unknown_and_never_clamped_f26() -> None:
+@pytest.mark.fault("F26")
+def test_point_out_of_range_is_unknown_and_never_clamped() -> None:
     found = codec("i16", scale=0.1, range=[0, 100])
     assert [decoded(found, (raw,)) for raw in (0, 1000, 1001, 0xFFFF)] == [
         (0.0, ""), (100.0, ""), (None, "implausible"), (None, "implausible"),
@@ -96,6 +102,7 @@ def test_point_out_of_range_is_unknown_and_never_clamped_f26() -> None:
     assert decoded(codec("f64", scale=1e300), words("f64", 0x7FE0000000000000)) == (None, "implausible")
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize(
     ("raw", "value", "count"),
     [(1, 1.0, ""), (1.5, 1.5, ""), ("1", None, "malformed"), (True, None, "malformed"), (math.nan, None, "malformed"),
@@ -103,15 +110,16 @@ def test_point_out_of_range_is_unknown_and_never_clamped_f26() -> None:
      (None, None, ""), (Marker.NULL, None, ""), (Marker.MISSING, None, ""), (Marker.EMPTY, None, ""),
      (Marker.GARBLED, None, "malformed")],
 )  # fmt: skip
-def test_point_json_number_that_is_none_is_unknown_f26(raw: Raw | None, value: Value, count: str) -> None:
+def test_point_json_number_that_is_none_is_unknown(raw: Raw | None, value: Value, count: str) -> None:
     assert decoded(codec("number", sentinels=[-1]), raw) == (value, count)
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize(
     ("raw", "value"),
     [("12.5", 12.5), (" 3 ", 3.0), ("nan", None), ("inf", None), ("1e999", None), ("", None), ("x", None), (4, 4.0)],
 )
-def test_point_number_in_text_is_read_or_unknown_f26(raw: Raw, value: Value) -> None:
+def test_point_number_in_text_is_read_or_unknown(raw: Raw, value: Value) -> None:
     assert decoded(codec("number", as_text=True), raw)[0] == value
 
 
@@ -138,13 +146,14 @@ def test_point_of_another_length_is_malformed(kind: str) -> None:
     assert decoded(codec(kind), ()) == (None, "malformed")
 
 
+@pytest.mark.fault("F26")
 @given(
     kind=st.sampled_from([kind.value for kind in REGISTERS]),
     scale=st.sampled_from([1.0, 0.1, -0.01, 10.0]),
     unimplemented=st.booleans(),
     data=st.data(),
 )
-def test_point_any_registers_are_a_finite_number_or_unknown_f26(
+def test_point_any_registers_are_a_finite_number_or_unknown(
     kind: str, scale: float, unimplemented: bool, data: st.DataObject
 ) -> None:
     size = REGISTERS[PointType(kind)]
@@ -170,6 +179,7 @@ def written(found: PointCodec, value: float, **values: Value) -> float | None:
     return shown * found.flip
 
 
+@pytest.mark.fault("F27")
 @given(
     kind=st.sampled_from(WHOLE),
     value=MAGNITUDES,
@@ -178,7 +188,7 @@ def written(found: PointCodec, value: float, **values: Value) -> float | None:
     sign=st.sampled_from([None, "charge_positive", "discharge_positive"]),
     order=st.sampled_from(["big", "little"]),
 )
-def test_point_written_value_never_exceeds_and_is_less_than_a_step_off_f27(
+def test_point_written_value_never_exceeds_and_is_less_than_a_step_off(
     kind: str, value: float, scale: float, factor: float | None, sign: str | None, order: str
 ) -> None:
     values: dict[str, Value] = {} if factor is None else {"sf": factor}
@@ -196,8 +206,9 @@ def test_point_written_value_never_exceeds_and_is_less_than_a_step_off_f27(
     assert shown * value >= 0
 
 
+@pytest.mark.fault("F27")
 @given(value=st.floats(-20_000, 20_000), shift=st.sampled_from([-10_000.0, -32_000.0, 5_000.0]))
-def test_point_with_a_shift_is_rounded_towards_no_power_f27(value: float, shift: float) -> None:
+def test_point_with_a_shift_is_rounded_towards_no_power(value: float, shift: float) -> None:
     shown = written(codec("u16", shift=shift), value)
     assume(shown is not None)
     assert shown is not None
@@ -205,8 +216,9 @@ def test_point_with_a_shift_is_rounded_towards_no_power_f27(value: float, shift:
     assert abs(shown - value) < 1 + 1e-9
 
 
+@pytest.mark.fault("F27")
 @given(value=st.floats(-1e30, 1e30), scale=st.sampled_from([1.0, 0.1, 1000.0]))
-def test_point_of_floating_type_never_exceeds_f27(value: float, scale: float) -> None:
+def test_point_of_floating_type_never_exceeds(value: float, scale: float) -> None:
     for kind, step in (("f32", 2.0**-22), ("f64", 2.0**-50)):
         shown = written(codec(kind, scale=scale), value)
         assert shown is not None
@@ -214,16 +226,18 @@ def test_point_of_floating_type_never_exceeds_f27(value: float, scale: float) ->
         assert abs(shown - value) <= abs(value) * step + 1e-38
 
 
+@pytest.mark.fault("F27")
 @given(value=MAGNITUDES, scale=st.sampled_from([1.0, 0.1, 1000.0]), kind=st.sampled_from(["number", "integer"]))
-def test_point_in_json_never_exceeds_f27(value: float, scale: float, kind: str) -> None:
+def test_point_in_json_never_exceeds(value: float, scale: float, kind: str) -> None:
     shown = written(codec(kind, scale=scale), value)
     assert shown is not None
     assert abs(shown) <= abs(value) * (1 + 1e-9) + 1e-9
     assert abs(shown - value) < scale
 
 
+@pytest.mark.fault("F27")
 @given(kind=st.sampled_from([*WHOLE, "f32", "f64"]), scale=st.sampled_from([1.0, 0.1, 0.01, 10.0]), data=st.data())
-def test_point_read_and_written_back_is_the_same_f27(kind: str, scale: float, data: st.DataObject) -> None:
+def test_point_read_and_written_back_is_the_same(kind: str, scale: float, data: st.DataObject) -> None:
     """What is restored is what was saved, to the bit."""
     size = min(2, REGISTERS[PointType(kind)])
     pad = (0,) * (REGISTERS[PointType(kind)] - size)
@@ -238,13 +252,14 @@ def test_point_read_and_written_back_is_the_same_f27(kind: str, scale: float, da
         assert found.encode(value, {}) == raw
 
 
+@pytest.mark.fault("F27")
 @pytest.mark.parametrize(
     ("kind", "value"),
     [("u16", -1.0), ("u16", 65536.0), ("i16", 32768.0), ("i16", -32769.0), ("u32", 2.0**32), ("i32", -(2.0**31) - 1),
      ("u64", 2.0**64), ("i64", 2.0**63), ("f32", 1e39), ("u16", math.nan), ("u16", math.inf), ("f32", math.nan),
      ("f64", -math.inf), ("u16", True), ("u16", "5"), ("i16", "x")],
 )  # fmt: skip
-def test_point_value_the_type_cannot_hold_is_refused_f27(kind: str, value: Value) -> None:
+def test_point_value_the_type_cannot_hold_is_refused(kind: str, value: Value) -> None:
     with pytest.raises(Unwritable, match=r"^p: "):
         codec(kind).encode(value, {})
 
@@ -265,7 +280,8 @@ def test_point_text_in_registers_is_never_written() -> None:
             codec("text", words=2).encode(value, {})
 
 
-def test_point_outside_its_range_or_at_a_sentinel_is_refused_and_within_written_f27() -> None:
+@pytest.mark.fault("F27")
+def test_point_outside_its_range_or_at_a_sentinel_is_refused_and_within_written() -> None:
     found = codec("i16", range=[-5000, 4000], sign="charge_positive")
     assert found.encode(5000.0, {}) == (65536 - 5000,)
     assert found.encode(-4000.0, {}) == (4000,)
@@ -277,7 +293,8 @@ def test_point_outside_its_range_or_at_a_sentinel_is_refused_and_within_written_
     assert codec("u16", sentinels=[65535]).encode(65534.0, {}) == (65534,)
 
 
-def test_point_of_large_numbers_is_still_cut_towards_zero_f27() -> None:
+@pytest.mark.fault("F27")
+def test_point_of_large_numbers_is_still_cut_towards_zero() -> None:
     assert written(codec("u32"), 4_000_000_000.9) == 4_000_000_000.0
     assert written(codec("i64"), -(2.0**40) - 0.75) == -(2.0**40)
 

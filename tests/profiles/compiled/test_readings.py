@@ -24,8 +24,9 @@ def test_reading_sign_is_made_canonical() -> None:
         assert read("grid_w", {"point": "p", "sign": sign}, p=-200.0) == factor * -200.0
 
 
+@pytest.mark.fault("F26")
 @pytest.mark.parametrize("value", [None, "5", True])
-def test_reading_of_a_point_that_is_no_number_is_unknown_f26(value: Value) -> None:
+def test_reading_of_a_point_that_is_no_number_is_unknown(value: Value) -> None:
     assert math.isnan(read("soc_pct", {"point": "p"}, p=value))
     assert math.isnan(read("soc_pct", {"point": "p"}))
 
@@ -36,7 +37,8 @@ def test_reading_out_of_range_is_unknown_and_its_ends_are_in() -> None:
     assert all(math.isnan(read("battery_w", reading, p=p)) for p in (100.5, -50.5))
 
 
-def test_reading_sum_with_one_unknown_term_is_unknown_f26() -> None:
+@pytest.mark.fault("F26")
+def test_reading_sum_with_one_unknown_term_is_unknown() -> None:
     reading = {"sum": [{"point": "a"}, {"point": "b", "times": -1}]}
     assert read("battery_w", reading, a=500.0, b=200.0) == 300.0
     assert read("battery_w", reading, a=500.0, b=0.0) == 500.0
@@ -142,8 +144,9 @@ def test_mismatch_of_an_excluded_product_says_so() -> None:
 NUMBERS = st.floats(-1e9, 1e9) | st.none()
 
 
+@pytest.mark.fault("F26")
 @given(a=NUMBERS, b=NUMBERS, times=st.sampled_from([1.0, -1.0, 0.5]), flipped=st.booleans())
-def test_reading_any_sum_is_within_its_range_or_unknown_f26(
+def test_reading_any_sum_is_within_its_range_or_unknown(
     a: float | None, b: float | None, times: float, flipped: bool
 ) -> None:
     reading = {"sum": [{"point": "a"}, {"point": "b", "times": times}], "range": [-5e8, 5e8],

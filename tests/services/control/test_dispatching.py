@@ -36,7 +36,8 @@ async def running(count: int = 4, *, target_w: float = 8_000.0, **other: Any) ->
 # -- overlaps ---------------------------------------------------------------------------------------------------
 
 
-async def test_dispatch_loser_of_a_device_resumes_when_the_winner_is_over_f18() -> None:
+@pytest.mark.fault("F18")
+async def test_dispatch_loser_of_a_device_resumes_when_the_winner_is_over() -> None:
     world = await running()
     await world.submit("other", s=60, target_w=-3_000, priority=1, group=group("home-00", "home-01"))
     await world.go(40)
@@ -273,7 +274,8 @@ async def test_dispatch_member_at_its_reserve_is_held_where_the_device_would_go_
     assert set(world.ops(2)) == {CommandOp.HOLD}
 
 
-async def test_dispatch_event_that_begins_while_homes_run_by_themselves_is_no_step_f23() -> None:
+@pytest.mark.fault("F23")
+async def test_dispatch_event_that_begins_while_homes_run_by_themselves_is_no_step() -> None:
     world = World(homes_of(12), facts=BLOCKS)
     world.homes.own_w[:] = 1_500
     for slot in range(12):
@@ -405,7 +407,8 @@ async def test_dispatch_rejected_event_is_shown_with_its_reason() -> None:
     assert (entry.state.value, entry.reason) == ("rejected", "end_before_start")
 
 
-async def test_dispatch_same_event_ten_times_has_one_effect_f14() -> None:
+@pytest.mark.fault("F14")
+async def test_dispatch_same_event_ten_times_has_one_effect() -> None:
     world = World(homes_of(2))
     await world.go(2)
     asked = world.event(s=600, target_w=2_000)
@@ -419,7 +422,8 @@ async def test_dispatch_same_event_ten_times_has_one_effect_f14() -> None:
 # -- what cannot be trusted -------------------------------------------------------------------------------------
 
 
-async def test_quarantine_inverted_device_is_quarantined_and_its_lease_runs_out_f21() -> None:
+@pytest.mark.fault("F21")
+async def test_quarantine_inverted_device_is_quarantined_and_its_lease_runs_out() -> None:
     world = World(homes_of(6))
     world.homes.inverted.add(2)
     await world.go(2)
@@ -444,7 +448,8 @@ async def test_quarantine_inverted_device_is_quarantined_and_its_lease_runs_out_
     assert world.journal.load().quarantined == {}
 
 
-async def test_quarantine_many_of_one_product_stop_the_product_and_no_other_f21() -> None:
+@pytest.mark.fault("F21")
+async def test_quarantine_many_of_one_product_stop_the_product_and_no_other() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 14 else "q") for i in range(24)]
     world = World(devices)
     world.homes.inverted |= set(range(12))
@@ -472,7 +477,8 @@ async def test_quarantine_product_that_is_trusted_again_is_not_condemned_by_what
     assert np.delete(world.homes.battery_w, 11).sum() == pytest.approx(14_000, rel=0.02)
 
 
-async def test_quarantine_unresponsive_devices_are_marked_and_made_up_for_f22() -> None:
+@pytest.mark.fault("F22")
+async def test_quarantine_unresponsive_devices_are_marked_and_made_up_for() -> None:
     world = World(homes_of(10))
     world.homes.unresponsive |= {0, 1, 2}
     await world.go(2)
@@ -483,7 +489,8 @@ async def test_quarantine_unresponsive_devices_are_marked_and_made_up_for_f22() 
     assert {world.rows()[f"home-0{i}"]["failure"] for i in range(3)} == {"no_response"}
 
 
-async def test_quarantine_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_reported_f40() -> None:
+@pytest.mark.fault("F40")
+async def test_quarantine_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_reported() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 10 else "q") for i in range(14)]
     world = World(devices)
     await world.go(8)
@@ -578,8 +585,9 @@ async def test_maintenance_keeps_to_its_hours() -> None:
 # -- time -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F11")
 @pytest.mark.parametrize("step_s", [-3 * 3_600, 2 * 86_400])
-async def test_dispatch_event_ends_when_it_was_to_end_though_the_wall_clock_steps_f11(step_s: int) -> None:
+async def test_dispatch_event_ends_when_it_was_to_end_though_the_wall_clock_steps(step_s: int) -> None:
     world = await running()
     world.clock.utc += step_s * 1_000
     await world.go(500)
@@ -591,7 +599,8 @@ async def test_dispatch_event_ends_when_it_was_to_end_though_the_wall_clock_step
     assert world.clock_guard.reasons() == []
 
 
-async def test_dispatch_source_that_goes_silent_leaves_the_event_as_it_was_received_f19() -> None:
+@pytest.mark.fault("F19")
+async def test_dispatch_source_that_goes_silent_leaves_the_event_as_it_was_received() -> None:
     world = await running()
     await world.go(560)
     assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
@@ -605,7 +614,8 @@ async def test_dispatch_source_that_goes_silent_leaves_the_event_as_it_was_recei
 # -- herds and faults -------------------------------------------------------------------------------------------
 
 
-async def test_dispatch_thousands_of_homes_start_turn_and_stop_within_the_slope_f23() -> None:
+@pytest.mark.fault("F23")
+async def test_dispatch_thousands_of_homes_start_turn_and_stop_within_the_slope() -> None:
     settings = SETTINGS.model_copy(update={"fleet_w_per_s": 500_000.0})
     world = World([home(f"home-{i:04d}") for i in range(2_000)], settings=settings)
     await world.go(2)
@@ -621,9 +631,10 @@ async def test_dispatch_thousands_of_homes_start_turn_and_stop_within_the_slope_
     assert world.steps_w() <= 500_000 * 1.1
 
 
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("place", ["write", "commit"])
 @pytest.mark.parametrize("nth", range(1, 9))
-async def test_control_exception_at_any_await_is_survived_by_everybody_f41(place: str, nth: int) -> None:
+async def test_control_exception_at_any_await_is_survived_by_everybody(place: str, nth: int) -> None:
     world = World(homes_of(4))
     await world.go(2)
     await world.submit(s=600, target_w=8_000)

@@ -140,8 +140,9 @@ async def test_control_fleet_that_acts_late_and_is_read_seldom_is_no_reason_to_m
     assert total_w[60:] == pytest.approx([60_000] * 180, rel=0.05)
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("power_w", [5_000, 3_000, -4_500, -5_000])
-async def test_quarantine_home_that_runs_the_wrong_way_is_found_and_no_other_f21(power_w: float) -> None:
+async def test_quarantine_home_that_runs_the_wrong_way_is_found_and_no_other(power_w: float) -> None:
     street = Street(fleet(), physics=inverted(3))
     await street.go(3)
     await street.submit(s=3_600, target=each(power_w))
@@ -153,7 +154,8 @@ async def test_quarantine_home_that_runs_the_wrong_way_is_found_and_no_other_f21
     assert others_w == pytest.approx(np.full(19, power_w), rel=0.02)
 
 
-async def test_quarantine_home_that_runs_the_wrong_way_for_a_group_s_power_is_found_and_made_up_for_f21() -> None:
+@pytest.mark.fault("F21")
+async def test_quarantine_home_that_runs_the_wrong_way_for_a_group_s_power_is_found_and_made_up_for() -> None:
     street = await told(Street(fleet(), physics=inverted(3)), (0, 60_000))
     await street.go(60)
     assert street.control.quarantine.quarantined == {street.homes.ids[3]: "wrong_sign"}
@@ -161,7 +163,8 @@ async def test_quarantine_home_that_runs_the_wrong_way_for_a_group_s_power_is_fo
     assert np.delete(street.devices.batteries.battery_w, 3).sum() == pytest.approx(60_000, rel=0.05)
 
 
-async def test_quarantine_few_homes_of_a_product_that_run_the_wrong_way_stop_themselves_only_f21() -> None:
+@pytest.mark.fault("F21")
+async def test_quarantine_few_homes_of_a_product_that_run_the_wrong_way_stop_themselves_only() -> None:
     wrong = (1, 4, 6, 9, 12, 14, 15, 17, 18)
     street = Street(fleet(), physics=inverted(*wrong))
     await street.go(3)
@@ -171,8 +174,9 @@ async def test_quarantine_few_homes_of_a_product_that_run_the_wrong_way_stop_the
     assert np.delete(street.devices.batteries.battery_w, wrong) == pytest.approx(np.full(11, 2_500), rel=0.02)
 
 
+@pytest.mark.fault("F21")
 @pytest.mark.parametrize("power_w", [3_000, -4_500])
-async def test_quarantine_product_that_runs_the_wrong_way_in_many_homes_is_quarantined_f21(power_w: float) -> None:
+async def test_quarantine_product_that_runs_the_wrong_way_in_many_homes_is_quarantined(power_w: float) -> None:
     street = Street(fleet(), physics=inverted(*range(2, 20)))
     await street.go(3)
     await street.submit(s=3_600, target=each(power_w))

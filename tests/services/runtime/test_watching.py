@@ -44,7 +44,8 @@ def silent(fleet: Fleet) -> DeliveryRecords:
     return DeliveryRecords(fleet, publishing=False)
 
 
-async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on_f41(
+@pytest.mark.fault("F41")
+async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor_module, "BACKOFF_BASE_S", 0.001)

@@ -85,8 +85,9 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
                 yield Life(ingest, recorder, log, clock, FakeLink())
 
 
+@pytest.mark.fault("F13")
 @pytest.mark.parametrize("restart_at", [None, 24, 26])
-async def test_day_off_its_counter_is_in_the_log_as_the_counter_has_it_f13(
+async def test_day_off_its_counter_is_in_the_log_as_the_counter_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart_at: int | None
 ) -> None:
     monkeypatch.setattr(module, "REPAIR_PERIOD_S", 0.02)

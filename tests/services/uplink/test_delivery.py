@@ -141,7 +141,8 @@ def test_batch_id_is_the_contents_own() -> None:
     assert batch_id(rows) != batch_id([record(1), record(2, revision=2)])
 
 
-async def test_delivery_far_behind_goes_on_with_what_is_new_and_catches_up_oldest_first_f7() -> None:
+@pytest.mark.fault("F7")
+async def test_delivery_far_behind_goes_on_with_what_is_new_and_catches_up_oldest_first() -> None:
     """Also over a restart in between."""
     sink, log = ScriptedSink(batch_rows=10), MemoryReader([record(i) for i in range(1_000)])
     delivery = make(sink, log)
@@ -162,7 +163,8 @@ async def test_delivery_far_behind_goes_on_with_what_is_new_and_catches_up_oldes
     assert again.stats.backlog == 0
 
 
-async def test_delivery_batch_that_cannot_be_taken_is_halved_until_the_poison_is_found_f8() -> None:
+@pytest.mark.fault("F8")
+async def test_delivery_batch_that_cannot_be_taken_is_halved_until_the_poison_is_found() -> None:
     poison = record(37)
 
     def judge(batch: IntervalBatch) -> SinkResult:
@@ -202,7 +204,8 @@ async def test_delivery_what_is_marked_is_sent_once_more_and_may_be_refused_agai
     assert (delivery.stats.resent, log.state.live.row) == (3, 5)
 
 
-async def test_delivery_drains_no_faster_than_it_may_f7(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("F7")
+async def test_delivery_drains_no_faster_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     real = asyncio.sleep
 

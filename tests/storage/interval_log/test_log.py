@@ -228,7 +228,8 @@ async def test_log_retention_drops_only_old_files_that_every_reader_has_passed(t
         assert numbers(rows) == [4]
 
 
-async def test_log_damaged_newest_file_is_set_aside_and_numbers_go_on_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_log_damaged_newest_file_is_set_aside_and_numbers_go_on(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([entry(1, 1)])
@@ -243,7 +244,8 @@ async def test_log_damaged_newest_file_is_set_aside_and_numbers_go_on_f38(tmp_pa
         assert numbers(rows) == [1, 2]
 
 
-async def test_log_damaged_older_file_is_passed_over_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_log_damaged_older_file_is_passed_over(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([entry(1, 1)])
@@ -278,7 +280,8 @@ async def test_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await IntervalLog(tmp_path, clock=clock).__aenter__()
 
 
-async def test_log_that_cannot_be_written_says_so_and_keeps_its_position_f36(tmp_path: Path) -> None:
+@pytest.mark.fault("F36")
+async def test_log_that_cannot_be_written_says_so_and_keeps_its_position(tmp_path: Path) -> None:
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         await log.append([entry(1, 1)])
         await log._run(lambda: log._newest and log._newest.execute("pragma max_page_count = 1"))
@@ -302,7 +305,8 @@ async def days(log: IntervalLog, clock: ManualClock, count: int, rows: int) -> N
         clock.advance(s=DAY_S)
 
 
-async def test_log_without_room_drops_what_every_reader_has_first_and_counts_what_was_not_sent_f7(
+@pytest.mark.fault("F7")
+async def test_log_without_room_drops_what_every_reader_has_first_and_counts_what_was_not_sent(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ManualClock(utc_ms=T0)
@@ -397,7 +401,8 @@ async def test_log_files_of_the_first_schema_are_brought_up_and_read_on(tmp_path
         assert numbers((await queries.find([(T0, "bat-0"), (T0 + 300_000, "bat-0"), (T0, "bat-9")]))[0]) == [0, 1]
 
 
-async def test_log_record_that_was_altered_is_left_out_and_counted_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_log_record_that_was_altered_is_left_out_and_counted(tmp_path: Path) -> None:
     """SQLite does not notice; the record's own hash does."""
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
@@ -414,9 +419,10 @@ async def test_log_record_that_was_altered_is_left_out_and_counted_f38(tmp_path:
         assert (place, log.stats.corrupt_rows) == (Cursor(1, 20), 4)
 
 
+@pytest.mark.fault("F38")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(-1, 7), which=st.integers(0, 2))
-async def test_log_flipped_or_torn_anywhere_gives_nothing_that_was_not_written_and_never_keeps_it_down_f38(
+async def test_log_flipped_or_torn_anywhere_gives_nothing_that_was_not_written_and_never_keeps_it_down(
     tmp_path_factory: pytest.TempPathFactory, where: float, bit: int, which: int
 ) -> None:
     """A bit flipped, or (-1) the end torn off, in the newest file or an older one; what is read is what was written,
@@ -451,7 +457,8 @@ async def test_log_flipped_or_torn_anywhere_gives_nothing_that_was_not_written_a
         await log.__aexit__(None, None, None)
 
 
-async def test_log_older_file_that_is_empty_is_set_aside_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_log_older_file_that_is_empty_is_set_aside(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await days(log, clock, 2, 5)
@@ -461,7 +468,8 @@ async def test_log_older_file_that_is_empty_is_set_aside_f38(tmp_path: Path) -> 
         assert (numbers(rows), log.stats.corrupt_files) == ([5, 6, 7, 8, 9], 1)
 
 
-async def test_log_that_fills_most_of_a_disk_is_kept_over_a_restart_f7(
+@pytest.mark.fault("F7")
+async def test_log_that_fills_most_of_a_disk_is_kept_over_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the log takes itself is room it has, from the first look on."""
@@ -480,7 +488,8 @@ async def test_log_that_fills_most_of_a_disk_is_kept_over_a_restart_f7(
     assert len(files(tmp_path)) == 2
 
 
-async def test_log_damage_that_a_question_meets_is_set_aside_and_the_next_one_is_answered_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_log_damage_that_a_question_meets_is_set_aside_and_the_next_one_is_answered(tmp_path: Path) -> None:
     """A page that no reader of the log comes to any more must not keep late data waiting for ever."""
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:

@@ -158,7 +158,8 @@ async def test_query_damaged_file_is_an_error_and_not_a_part_of_the_answer(tmp_p
             await queries.page(IntervalSelection(from_ms=T0, to_ms=T0 + DAY_S * 1000), None, 10)
 
 
-async def test_query_altered_records_are_left_out_however_many_there_are_together_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_query_altered_records_are_left_out_however_many_there_are_together(tmp_path: Path) -> None:
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         await log.append([unlogged(1, [(d, k, 1) for k in range(12) for d in range(6)])])
         path = log.files_from(T0)[0]
@@ -177,7 +178,8 @@ async def test_query_altered_records_are_left_out_however_many_there_are_togethe
             assert found == [(k, IDS[d]) for k in (0, 10, 11) for d in range(6) if (k, d) != (10, 1)]
 
 
-async def test_query_interval_whose_newest_record_is_damaged_has_no_older_one_instead_f38(tmp_path: Path) -> None:
+@pytest.mark.fault("F38")
+async def test_query_interval_whose_newest_record_is_damaged_has_no_older_one_instead(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([unlogged(1, [(0, 0, 1), (1, 0, 1), (2, 0, 1)])])

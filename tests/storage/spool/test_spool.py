@@ -200,7 +200,8 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def test_spool_file_that_cannot_grow_reports_nothing_durable_and_recovers_in_order_f36(tmp_path: Path) -> None:
+@pytest.mark.fault("F36")
+def test_spool_file_that_cannot_grow_reports_nothing_durable_and_recovers_in_order(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "spool")],
         capture_output=True,
