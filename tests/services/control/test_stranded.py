@@ -11,7 +11,7 @@ from gateway.services.control.metrics import control_samples
 from tests.builders.fakes import MemoryJournal, home
 from tests.scenes.world import World
 
-NOT_INSTALLED = "profile is not installed"
+NOT_INSTALLED = "not installed"
 
 
 async def journal_of(*devices: Device, controlled: tuple[str, ...] = (), saved: tuple[str, ...] = ()) -> MemoryJournal:
