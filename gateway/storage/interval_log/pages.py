@@ -53,6 +53,8 @@ def _damaged(rows: Sequence[Row]) -> list[bool]:
 
 
 def _is_damaged(row: Row) -> bool:
+    if not isinstance(row[1], str):
+        return True
     try:
         record_of(row)
         return _damaged([row])[0]
