@@ -34,7 +34,7 @@ class JsonLines(logging.Formatter):
         }
         line |= {key: _short(value) for key, value in _fields(record).items()}
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=repr)
 
 

@@ -180,7 +180,7 @@ class Daemon:
 
     def faults_logged(self) -> list[dict[str, Any]]:
         """Lines that carry a traceback, or that are errors."""
-        return [line for line in self.log_lines() if "error" in line or line["level"] in ("error", "critical")]
+        return [line for line in self.log_lines() if "traceback" in line or line["level"] in ("error", "critical")]
 
 
 async def run_cli(*args: str, env: Mapping[str, str] | None = None, stdin: bytes | None = None) -> tuple[int, str]:

@@ -188,7 +188,9 @@ def judge(s: Scene) -> None:
     ledger = s.platform.by_http
     assert (ledger.conflicting, ledger.rejected) == (0, {})
     assert (s.platform.stats.keys_reused, s.platform.stats.bad_requests) == (0, 0)
-    problems = [line for line in s.daemon.log_lines() if line["message"] == "recovery met damage" or "error" in line]
+    problems = [
+        line for line in s.daemon.log_lines() if line["message"] == "recovery met damage" or "traceback" in line
+    ]
     assert problems == []
 
 

@@ -106,14 +106,14 @@ async def test_supervisor_cancelled_stops_the_service() -> None:
 # -- logs ----------------------------------------------------------------------------------------------------
 
 
-def logged(formatter: logging.Formatter, message: str, **extra: object) -> str:
+def logged(formatter: logging.Formatter, message: str, *, failure: Exception | None = None, **extra: object) -> str:
     formatter.converter = utc_struct
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     logger = logging.Logger("gateway.test")
     logger.addHandler(handler)
-    logger.info(message, extra=extra)
+    logger.info(message, extra=extra, exc_info=failure)
     return stream.getvalue()
 
 
@@ -124,6 +124,13 @@ def test_json_lines_carry_time_level_and_fields() -> None:
         "level": "info", "logger": "gateway.test", "message": "event decided", "event": "e-1", "target_w": 5.5,
         "cancelled": False, "why": None,
     }  # fmt: skip
+
+
+def test_json_lines_failure_carries_its_traceback_and_the_text_of_an_exception() -> None:
+    failure = ValueError("broken")
+    line = json.loads(logged(JsonLines(), "a service failed", failure=failure, error=str(failure)))
+    assert line["error"] == "broken"
+    assert line["traceback"].endswith("ValueError: broken")
 
 
 @given(text=st.text(max_size=2_000))
