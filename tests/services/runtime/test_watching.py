@@ -7,6 +7,7 @@ import logging
 import random
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,17 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     assert again.live.unclear[:4].tolist() == [0, 0, Unclear.OPT_OUT, 0]
     assert (again.control.setpoint_w[2], again.control.authority[2]) == (-1_500, Authority.CONTROLLED)
     assert again.control.lease_end_mono_ms[2] == later.mono
+
+    # The file calls columns as the release before did; as the next one will call them they are read too.
+    assert {"control/held", "control/bars"} <= set(found.columns)
+    assert not {"control/authority", "control/exclusions"} & set(found.columns)
+    names = {"control/held": "control/authority", "control/bars": "control/exclusions"}
+    next_one = replace(found, columns={names.get(name, name): column for name, column in found.columns.items()})
+    same = fleet_of("new", "c", "b", "a")
+    assert load_columns(same, next_one, later) == 3
+    for name in ("authority", "exclusions"):
+        assert same.control.column(name)[:4].tolist() == again.control.column(name)[:4].tolist()
+    assert same.control.authority[2] == Authority.CONTROLLED
 
     # Another run of the machine, whose wall clock is behind, right, or ahead: nothing that was read is young.
     for behind_ms in (3_600_000, -60_000, -(10**9)):
