@@ -1,0 +1,85 @@
+"""A strict stand-in for the aggregator's interval-data service: HTTP, and the folder behind its SFTP server.
+
+Written from the published contract alone. It refuses what the contract refuses and records what it was asked; points
+that no public text settles are marked [?] where they are decided, and are switches where a test needs both readings.
+"""
+
+from simulators.aggregator.contract import Body, OffContract, check
+from simulators.aggregator.csv_rules import Code, Judgement, LineError, Row, Rules, judge
+from simulators.aggregator.intervals import Intervals, Job, Schema, Status, Upload, Version
+from simulators.aggregator.server import Access, Aggregator, Environment, Permission, Seen
+from simulators.aggregator.sftp import Fault, FaultKind, SftpFolder
+from simulators.aggregator.switches import (
+    AT_ONCE,
+    EMPTY_ANSWER,
+    FAILED_WITHOUT_ERRORS,
+    FAILED_WITHOUT_LINE,
+    HTML_PAGE,
+    NEVER,
+    Fate,
+    Mischief,
+    Mishap,
+    OpenPoints,
+    Operation,
+    Order,
+    Pace,
+    Rerun,
+    SearchNames,
+    Trouble,
+    Wait,
+    WindowRule,
+    answer,
+    cut,
+    half,
+    hang,
+    stall,
+)
+
+__all__ = [
+    "AT_ONCE",
+    "EMPTY_ANSWER",
+    "FAILED_WITHOUT_ERRORS",
+    "FAILED_WITHOUT_LINE",
+    "HTML_PAGE",
+    "NEVER",
+    "Access",
+    "Aggregator",
+    "Body",
+    "Code",
+    "Environment",
+    "Fate",
+    "Fault",
+    "FaultKind",
+    "Intervals",
+    "Job",
+    "Judgement",
+    "LineError",
+    "Mischief",
+    "Mishap",
+    "OffContract",
+    "OpenPoints",
+    "Operation",
+    "Order",
+    "Pace",
+    "Permission",
+    "Rerun",
+    "Row",
+    "Rules",
+    "Schema",
+    "SearchNames",
+    "Seen",
+    "SftpFolder",
+    "Status",
+    "Trouble",
+    "Upload",
+    "Version",
+    "Wait",
+    "WindowRule",
+    "answer",
+    "check",
+    "cut",
+    "half",
+    "hang",
+    "judge",
+    "stall",
+]
