@@ -30,7 +30,18 @@ class Keep:
     whole: bool = False
 
 
-SinkResult = Accept | Reject | Keep
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Nothing arrived, and a person must act first: the key, the request or the account is wrong, so the same rows
+    would be refused again. `detail`: the receiver's words, cut short. `retry_s`: how long until one more try, in case
+    it was mended at the other end; None = only when somebody asks for it."""
+
+    reason: str
+    detail: str = ""
+    retry_s: float | None = None
+
+
+SinkResult = Accept | Reject | Keep | Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,10 @@ class Sink(Protocol):
 
     async def send(self, batch: IntervalBatch) -> SinkResult: ...
 
+    async def settled(self, batch: IntervalBatch) -> None:
+        """The uplink has made the answer to this batch durable, and will not offer it again of its own accord."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingInterval:
@@ -70,5 +85,5 @@ class MissingInterval:
     deadline_ms: int | None
 
 
-Audit = Callable[[int, int], Awaitable[Sequence[MissingInterval] | Keep]]
+Audit = Callable[[int, int], Awaitable[Sequence[MissingInterval] | Keep | Stop]]
 """Asks a receiver which intervals it lacks between two times (UTC ms)."""

@@ -1,24 +1,49 @@
 """Sends interval records to an HTTP receiver: gzip JSON batches with an idempotency key.
 
-Body: `{"batch": id, "intervals": [row, ...]}`. 2xx with no `rejected` = all accepted; 2xx with `rejected:
-[{"row": i, ...}]` = those rows refused for good; 429 and 5xx = later (Retry-After honoured); any other 4xx = the
-receiver refuses the whole batch, which is a fault of configuration, so the sink keeps and reports it.
+Body: `{"batch": id, "intervals": [row, ...]}`. The receiver accounts for every row in a 2xx answer:
+
+    {"batch": id, "accepted": 998, "rejected": [{"row": 3, "reason": "no such home"}, {"row": 7}]}
+
+The batch is the one sent, and `accepted` and the rejected rows (each once, refused for good) make up all of it; an
+answer that says less or something else has accepted nothing. 401 and 403 stop the sink: a person must act. 429 and 5xx
+= later (Retry-After honoured); 400, 413 and 422 = the batch is tried in halves; any other 4xx is kept and reported.
 """
 
 import asyncio
 import gzip
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Literal
 
 import aiohttp
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
-from gateway.sinks.web import exchange, open_session
+from gateway.sinks.web import ask, body_of, open_session
 
 BATCH_ROWS = 1_000
+REASON_MAX = 48
+
+
+class _Rejected(BaseModel):
+    """A row that the receiver refuses, by its place in the batch."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    row: Annotated[int, Field(ge=0)]
+    reason: str = ""
+
+
+class _Answer(BaseModel):
+    """What the receiver says of a batch; other members are its own."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    batch: str
+    accepted: Annotated[int, Field(ge=0)]
+    rejected: list[_Rejected] = []
 
 
 class HttpSinkSettings(BaseModel):
@@ -62,18 +87,33 @@ class HttpSink:
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "Idempotency-Key": batch.id}
         if self._settings.token is not None:
             headers["Authorization"] = f"Bearer {self._settings.token.get_secret_value()}"
-        answer = await exchange(self._open(), "POST", self._settings.url, headers=headers, data=packed)
-        return answer if isinstance(answer, Keep) else _judge(answer, rows=len(batch.rows))
+        reply = await ask(self._open(), "POST", self._settings.url, headers=headers, data=packed)
+        answer = reply if isinstance(reply, Keep) else body_of(reply, sent=True)
+        return _judge(answer, batch) if isinstance(answer, bytes) else answer
+
+    async def settled(self, _batch: IntervalBatch) -> None:
+        """Nothing is remembered between batches."""
 
 
-def _judge(body: bytes, *, rows: int) -> SinkResult:
-    if not body.strip():
-        return Accept()
+def _judge(body: bytes, batch: IntervalBatch) -> SinkResult:
     try:
-        answer: Any = orjson.loads(body)
-        rejected = sorted({int(item["row"]) for item in answer.get("rejected", [])})
-    except (orjson.JSONDecodeError, AttributeError, TypeError, KeyError, ValueError):
+        answer = _Answer.model_validate_json(body)
+    except ValidationError:
         return Keep(reason="reply_malformed")
-    if any(not 0 <= index < rows for index in rejected):
-        return Keep(reason="reply_malformed")
-    return Reject(refused=dict.fromkeys(rejected, "refused_by_receiver")) if rejected else Accept()
+    refused = {one.row: _reason(one.reason) for one in answer.rejected}
+    rows = len(batch.rows)
+    if answer.batch != batch.id:
+        return Keep(reason="reply_of_another_batch")
+    if (
+        len(refused) != len(answer.rejected)
+        or answer.accepted + len(refused) != rows
+        or max(refused, default=0) >= rows
+    ):
+        return Keep(reason="reply_does_not_account_for_every_row")
+    return Reject(refused=refused) if refused else Accept()
+
+
+def _reason(text: str) -> str:
+    """The receiver's reason as a name; reasons stay few and short, whatever it says."""
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower())[:REASON_MAX].strip("_")
+    return name or "refused_by_receiver"

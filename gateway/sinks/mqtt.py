@@ -55,3 +55,6 @@ class MqttSink:
         # A broker without a subscriber has dropped the record: the platform does not have it.
         worst = next(o for o in PublishOutcome if o in outcomes and o is not PublishOutcome.ACKED)
         return Keep(reason=worst.name.lower())
+
+    async def settled(self, _batch: IntervalBatch) -> None:
+        """Nothing is remembered between batches."""

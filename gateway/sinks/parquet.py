@@ -81,6 +81,9 @@ class ParquetSink:
             return Keep(reason=REASONS.get(error.errno or 0, "disk_error"))
         return Accept()
 
+    async def settled(self, _batch: IntervalBatch) -> None:
+        """Nothing is remembered between batches: a file that comes again replaces itself."""
+
     def _in_turn(self, batch: IntervalBatch) -> None:
         with self._turn:
             self._write(batch.rows, f"again-{batch.id}" if batch.again else _key(batch.rows[0]))

@@ -1,11 +1,17 @@
-"""Shared by HTTP sinks: a session, one exchange with a capped answer, and the meaning of a status other than 2xx."""
+"""Shared by HTTP sinks: a session, one question with a capped answer, and the meaning of a status other than 2xx."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import aiohttp
 
-from gateway.ports.sinks import Keep
+from gateway.ports.sinks import Keep, Stop
 
 MAX_REPLY_BYTES = 4 << 20
 RETRY_AFTER_MAX_S = 3600.0
+REFUSED_RETRY_S = 3600.0
+"""A key that is refused may be allowed at the other end: one more try after this time."""
+WORDS_MAX = 200
 
 
 def open_session(timeout_s: float) -> aiohttp.ClientSession:
@@ -17,24 +23,61 @@ def open_session(timeout_s: float) -> aiohttp.ClientSession:
     )
 
 
-async def exchange(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebAnswer:
+    """An answer; `after_s`: how long the receiver asks to be left alone, 0 = not told."""
+
+    status: int
+    body: bytes
+    after_s: float
+
+    @property
+    def fine(self) -> bool:
+        return 200 <= self.status < 300
+
+
+async def ask(
     session: aiohttp.ClientSession,
     method: str,
     url: str,
     *,
     headers: dict[str, str],
     data: bytes | None = None,
+    params: Mapping[str, str] | None = None,
     most_bytes: int = MAX_REPLY_BYTES,
-) -> bytes | Keep:
-    """The body of a 2xx answer, else a Keep with the reason. Follows no redirects: they would carry the token along."""
+) -> WebAnswer | Keep:
+    """The answer, whatever its status; Keep where there was none. Follows no redirects: they would carry the token
+    along."""
     try:
-        async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as reply:
+        async with session.request(
+            method, url, data=data, headers=headers, params=params, allow_redirects=False
+        ) as reply:
             body = await _body(reply, most_bytes)
-            return body if 200 <= reply.status < 300 else _later(reply, sent=data is not None)
+            after = reply.headers.get("Retry-After", "")
+            after_s = min(float(after), RETRY_AFTER_MAX_S) if after.isascii() and after.isdecimal() else 0.0
+            return WebAnswer(status=reply.status, body=body, after_s=after_s)
     except TimeoutError:
         return Keep(reason="timeout")
     except aiohttp.ClientError as error:
         return Keep(reason=type(error).__name__)
+
+
+def body_of(reply: WebAnswer, *, sent: bool) -> bytes | Keep | Stop:
+    """The body of a 2xx answer, else what its status means for a batch that was `sent`."""
+    if reply.fine:
+        return reply.body
+    reason = f"http_{reply.status}"
+    if reply.status in (401, 403):
+        return Stop(reason=reason, detail=words(reply.body), retry_s=REFUSED_RETRY_S)
+    # the receiver does not understand the batch, or it is too large
+    whole = sent and reply.status in (400, 413, 422)
+    return Keep(reason=reason, after_s=reply.after_s, whole=whole)
+
+
+def words(body: bytes) -> str:
+    """What a receiver said, as one line that is short enough for a log."""
+    text = " ".join(body[: 4 * WORDS_MAX].decode("utf-8", errors="replace").split())
+    return "".join(c for c in text if c.isprintable())[:WORDS_MAX]
 
 
 async def _body(reply: aiohttp.ClientResponse, most_bytes: int) -> bytes:
@@ -46,11 +89,3 @@ async def _body(reply: aiohttp.ClientResponse, most_bytes: int) -> bytes:
             reply.close()
             break
     return bytes(body[:most_bytes])
-
-
-def _later(reply: aiohttp.ClientResponse, *, sent: bool) -> Keep:
-    after = reply.headers.get("Retry-After", "")
-    after_s = min(float(after), RETRY_AFTER_MAX_S) if after.isascii() and after.isdecimal() else 0.0
-    # the receiver does not understand the batch, or it is too large
-    whole = sent and reply.status in (400, 413, 422)
-    return Keep(reason=f"http_{reply.status}", after_s=after_s, whole=whole)

@@ -78,7 +78,8 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
     faults: dict[str, int] = {}
 
     async def receive(request: web.Request) -> web.StreamResponse:
-        rows: list[Any] = orjson.loads(await request.read())["intervals"]
+        batch = orjson.loads(await request.read())
+        rows: list[Any] = batch["intervals"]
         fault = rng.choice(("fine", "cut", "late 500", "500", "partial ack"))
         faults[fault] = faults.get(fault, 0) + 1
         if fault == "500":
@@ -90,7 +91,12 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
             return web.Response(status=500)
         if fault == "cut" and request.transport is not None:
             request.transport.abort()
-        return web.json_response({"rejected": [{"row": i} for i in refused]})
+        return web.json_response(
+            {
+                "batch": batch["batch"], "accepted": len(rows) - len(refused),
+                "rejected": [{"row": i, "reason": "Never heard of it!"} for i in refused],
+            }
+        )  # fmt: skip
 
     async with road(tmp_path) as r:
         delivery = await r.to("platform", receive)
@@ -101,7 +107,7 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
     assert set(faults) == {"fine", "cut", "late 500", "500", "partial ack"}
     assert set(book.latest()) == {(f"bat-{d}", T0 + k * 300_000) for k in range(60) for d in range(5)}
     assert (book.conflicting, book.duplicates > 0) == (0, True)
-    assert {(one.identity[1], one.reason) for one in parked} == {("bat-5", "refused_by_receiver")}
+    assert {(one.identity[1], one.reason) for one in parked} == {("bat-5", "never_heard_of_it")}
     assert len(parked) == 60
 
 
@@ -114,12 +120,13 @@ async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most(tmp_p
     def into(book: Ledger, wait: asyncio.Event | None) -> Handler:
         async def receive(request: web.Request) -> web.StreamResponse:
             nonlocal held
-            rows = orjson.loads(await request.read())["intervals"]
+            batch = orjson.loads(await request.read())
+            rows = batch["intervals"]
             if wait is not None:
                 held = max(held, len(rows))
                 await wait.wait()
             book.take_all(rows)
-            return web.json_response({})
+            return web.json_response({"batch": batch["batch"], "accepted": len(rows)})
 
         return receive
 

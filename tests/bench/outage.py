@@ -79,7 +79,7 @@ class Book:
             self.seen[device, index] += self.seen[device, index] < 255
             self.wrong += row["charge_wh"] != energy_wh(device, index) or row["revision"] != 1
             self.newest = max(self.newest, index)
-        return web.Response(body=b"{}")
+        return web.json_response({"batch": body["batch"], "accepted": len(body["intervals"])})
 
     async def tell(self, _request: web.Request) -> web.Response:
         return web.json_response(

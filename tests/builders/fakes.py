@@ -344,7 +344,8 @@ class MemoryJournal:
 
 @dataclass(slots=True)
 class ScriptedSink:
-    """A receiver that answers as scripted, then accepts; `got` are the batches in order."""
+    """A receiver that answers as scripted, then accepts; `got` are the batches in order, `settled_ids` those whose end
+    is durable."""
 
     name: str = "scripted"
     script: list[SinkResult] = field(default_factory=list)
@@ -353,9 +354,13 @@ class ScriptedSink:
     batch_rows: int = 1_000
     wanted: Callable[[IntervalRecord], bool] = lambda _record: True
     judge: Callable[[IntervalBatch], SinkResult] | None = None
+    settled_ids: list[str] = field(default_factory=list)
 
     def wants(self, record: IntervalRecord) -> bool:
         return self.wanted(record)
+
+    async def settled(self, batch: IntervalBatch) -> None:
+        self.settled_ids.append(batch.id)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         self.got.append(batch)

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339, row_of
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
@@ -25,6 +25,7 @@ from tests.scenes.waiting import service, until
 from tests.virtual.clock import loop_clock
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+UNACCOUNTED = "reply_does_not_account_for_every_row"
 BATCH = IntervalBatch(id="abc", rows=[record(1), record(2), record(3)])
 
 
@@ -65,7 +66,7 @@ async def test_http_sink_sends_a_gzip_batch_with_its_key_and_token() -> None:
 
     async def answer(request: web.Request) -> web.Response:
         seen.append((dict(request.headers), await request.read()))
-        return web.Response()
+        return web.json_response({"batch": "abc", "accepted": 3, "rejected": []})
 
     assert await sent(answer, token="0123456789abcdef") == Accept()
     headers, body = seen[0]
@@ -90,16 +91,26 @@ async def test_http_sink_repeated_batch_is_the_same_to_the_byte() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "headers", "expected"),
     [
-        (200, b"", {}, Accept()),
-        (204, b"", {}, Accept()),
-        (200, b'{"accepted": 3}', {}, Accept()),
-        (200, b'{"accepted": 3, "rejected": []}', {}, Accept()),
-        (200, b'{"rejected": [{"row": 2}, {"row": 0}, {"row": 2}]}', {},
-         Reject(refused={0: "refused_by_receiver", 2: "refused_by_receiver"})),
-        (200, b'{"rejected": [{"row": 3}]}', {}, Keep(reason="reply_malformed")),
-        (200, b'{"rejected": [{"row": -1}]}', {}, Keep(reason="reply_malformed")),
-        (200, b'{"rejected": [{}]}', {}, Keep(reason="reply_malformed")),
-        (200, b'{"rejected": 7}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"batch": "abc", "accepted": 3}', {}, Accept()),
+        (201, b'{"batch": "abc", "accepted": 3, "rejected": [], "more": 1}', {}, Accept()),
+        (200, b'{"batch": "abc", "accepted": 1, "rejected": [{"row": 2, "reason": "No such home!"}, {"row": 0}]}', {},
+         Reject(refused={0: "refused_by_receiver", 2: "no_such_home"})),
+        (200, b'{"batch": "abc", "accepted": 0, "rejected": [{"row": 0}, {"row": 1}, {"row": 2}]}', {},
+         Reject(refused=dict.fromkeys(range(3), "refused_by_receiver"))),
+        (200, b'{"batch": "abd", "accepted": 3}', {}, Keep(reason="reply_of_another_batch")),
+        (200, b'{"batch": "abc", "accepted": 2}', {}, Keep(reason=UNACCOUNTED)),
+        (200, b'{"batch": "abc", "accepted": 4}', {}, Keep(reason=UNACCOUNTED)),
+        (200, b'{"batch": "abc", "accepted": 3, "rejected": [{"row": 1}]}', {}, Keep(reason=UNACCOUNTED)),
+        (200, b'{"batch": "abc", "accepted": 2, "rejected": [{"row": 3}]}', {}, Keep(reason=UNACCOUNTED)),
+        (200, b'{"batch": "abc", "accepted": 1, "rejected": [{"row": 1}, {"row": 1}]}', {}, Keep(reason=UNACCOUNTED)),
+        (200, b"", {}, Keep(reason="reply_malformed")),
+        (204, b"", {}, Keep(reason="reply_malformed")),
+        (200, b'{"accepted": 3}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"batch": "abc"}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"batch": "abc", "accepted": "3"}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"batch": "abc", "accepted": 2, "rejected": [{"row": -1}]}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"batch": "abc", "accepted": 2, "rejected": [{}]}', {}, Keep(reason="reply_malformed")),
+        (200, b'{"batch": "abc", "accepted": 2, "rejected": 7}', {}, Keep(reason="reply_malformed")),
         (200, b"[]", {}, Keep(reason="reply_malformed")),
         (200, b"<html>", {}, Keep(reason="reply_malformed")),
         (200, b"\xff\xfe", {}, Keep(reason="reply_malformed")),
@@ -109,7 +120,9 @@ async def test_http_sink_repeated_batch_is_the_same_to_the_byte() -> None:
         (500, b"oops", {}, Keep(reason="http_500")),
         (400, b"", {}, Keep(reason="http_400", whole=True)),
         (413, b"", {}, Keep(reason="http_413", whole=True)),
-        (401, b"", {}, Keep(reason="http_401")),
+        (401, b"", {}, Stop(reason="http_401", retry_s=3600.0)),
+        (403, b'{"title":\n"wrong\x00 key"}', {},
+         Stop(reason="http_403", detail='{"title": "wrong key"}', retry_s=3600.0)),
         (302, b"", {"Location": "http://127.0.0.1:1/"}, Keep(reason="http_302")),
     ],
 )  # fmt: skip
@@ -123,7 +136,7 @@ async def test_http_sink_answer_in_pieces_is_read_whole() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         reply = web.StreamResponse()
         await reply.prepare(request)
-        for piece in (b'{"rejected": ', b'[{"row"', b": 1}]}"):
+        for piece in (b'{"batch": "abc", "accepted": 2, "rejected": ', b'[{"row"', b": 1}]}"):
             await reply.write(piece)
             await asyncio.sleep(0.02)
         await reply.write_eof()

@@ -6,6 +6,7 @@ that a receiver cannot accept as a whole is halved until the record that it cann
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import random
@@ -16,7 +17,7 @@ from typing import Protocol, assert_never
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink, SinkResult, Stop
 from gateway.storage.interval_log.positions import START, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
@@ -58,14 +59,17 @@ class Finder(Protocol):
 
 @dataclass(slots=True)
 class SinkStats:
-    """Counts of one sink. `oldest_ms`: start of the oldest record it does not have, None = none waiting;
-    `refused` by reason."""
+    """Counts of one sink. `failing`: why it has not taken the last batch; `stopped`: a person must act before it goes
+    on; `detail`: what the receiver said then. `oldest_ms`: start of the oldest record it does not have, None = none
+    waiting; `refused` by reason."""
 
     accepted: int = 0
     rejected: int = 0
     kept: int = 0
     resent: int = 0
     failing: str | None = None
+    stopped: bool = False
+    detail: str = ""
     backlog: int = 0
     oldest_ms: int | None = None
     refused: dict[str, int] = field(default_factory=dict)
@@ -86,8 +90,10 @@ def batch_id(rows: Sequence[IntervalRecord]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    """The outcome of a batch. `wait_s` None = the sink is done with it, except for `refused` (by position)."""
+    """The outcome of a batch: whether the sink is `done` with it, except for `refused` (by position); else how long to
+    wait, None = until somebody asks for another try."""
 
+    done: bool = True
     wait_s: float | None = None
     refused: Mapping[int, str] = field(default_factory=dict)
 
@@ -110,6 +116,7 @@ class SinkDelivery:
         self._rate = rate
         self._gather_s = gather_s
         self._news = asyncio.Event()
+        self._retry = asyncio.Event()
         self._resend = True
         self._batch_rows = sink.batch_rows
         self._failures = 0
@@ -123,6 +130,10 @@ class SinkDelivery:
         """Call after records were marked to be sent again."""
         self._resend = True
         self._news.set()
+
+    def retry(self) -> None:
+        """Try again now what waits: somebody has mended what kept it."""
+        self._retry.set()
 
     @property
     def position(self) -> Position:
@@ -193,10 +204,14 @@ class SinkDelivery:
         if rows:
             self.stats.oldest_ms = rows[0].start_ms
         wanted = await self._wanted(rows)
-        outcome = await self._offer(wanted, again=bool(waiting)) if wanted else _Outcome()
-        if outcome.wait_s is not None:
+        batch: IntervalBatch | None = None
+        outcome = _Outcome()
+        if wanted:
+            batch = IntervalBatch(id=await asyncio.to_thread(batch_id, wanted), rows=wanted, again=bool(waiting))
+            outcome = self._judge(batch, await self.sink.send(batch))
+        if not outcome.done:
             self._failures += 1
-            await asyncio.sleep(outcome.wait_s)
+            await self._pause(outcome.wait_s)
             return
         self._failures = 0
         self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
@@ -206,6 +221,8 @@ class SinkDelivery:
         ]
         await self._log.save_position(self.sink.name, then, parked, waiting)
         self._position = then
+        if batch is not None:
+            await self.sink.settled(batch)
         self.stats.resent += len(waiting)
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
@@ -219,9 +236,14 @@ class SinkDelivery:
                 await asyncio.sleep(0)
         return wanted
 
-    async def _offer(self, rows: Sequence[IntervalRecord], *, again: bool) -> _Outcome:
-        batch = IntervalBatch(id=await asyncio.to_thread(batch_id, rows), rows=rows, again=again)
-        result = await self.sink.send(batch)
+    async def _pause(self, wait_s: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._retry.wait()
+        self._retry.clear()
+
+    def _judge(self, batch: IntervalBatch, result: SinkResult) -> _Outcome:
+        rows = batch.rows
         match result:
             case Accept():
                 self.stats.accepted += len(rows)
@@ -234,14 +256,26 @@ class SinkDelivery:
                 return _Outcome(refused=refused)
             case Keep(reason=reason, after_s=after_s, whole=whole):
                 return self._kept(rows, reason, after_s, whole=whole)
+            case Stop():
+                return self._stopped(result)
             case _:
                 assert_never(result)
+
+    def _stopped(self, stop: Stop) -> _Outcome:
+        self.stats.kept += 1
+        if not self.stats.stopped or self.stats.failing != stop.reason:
+            log.error(
+                "a sink stopped and needs somebody to act; then `gateway sinks retry` or a restart lets it go on",
+                extra={"sink": self.sink.name, "reason": stop.reason, "detail": stop.detail},
+            )
+        self.stats.failing, self.stats.detail, self.stats.stopped = stop.reason, stop.detail, True
+        return _Outcome(done=False, wait_s=stop.retry_s)
 
     def _kept(self, rows: Sequence[IntervalRecord], reason: str, after_s: float, *, whole: bool) -> _Outcome:
         self.stats.kept += 1
         if self.stats.failing != reason:
             log.warning("receiver does not accept interval records", extra={"sink": self.sink.name, "reason": reason})
-        self.stats.failing = reason
+        self.stats.failing, self.stats.detail, self.stats.stopped = reason, "", False
         if whole:
             if len(rows) == 1 and (self.stats.accepted or self._position.oldest > START):
                 # it has accepted others: this record is the one it cannot accept
@@ -250,7 +284,7 @@ class SinkDelivery:
                 return _Outcome(refused=refused)
             self._batch_rows = max(1, min(self._batch_rows, len(rows)) // 2)
         ceiling = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** min(self._failures, 10))
-        return _Outcome(wait_s=float(max(after_s, self._rng.uniform(0.1, 1.0) * ceiling)))
+        return _Outcome(done=False, wait_s=float(max(after_s, self._rng.uniform(0.1, 1.0) * ceiling)))
 
     def _refused(self, rows: Sequence[IntervalRecord], refused: Mapping[int, str]) -> None:
         self.stats.rejected += len(refused)
@@ -266,4 +300,4 @@ class SinkDelivery:
     def _recovered(self) -> None:
         if self.stats.failing is not None:
             log.info("receiver accepts interval records again", extra={"sink": self.sink.name})
-        self.stats.failing = None
+        self.stats.failing, self.stats.detail, self.stats.stopped = None, "", False

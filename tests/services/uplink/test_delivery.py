@@ -9,7 +9,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
 from gateway.services.uplink import delivery as module
 from gateway.services.uplink.delivery import SinkDelivery, batch_id
 from gateway.storage.interval_log.positions import RESEND, Cursor
@@ -58,19 +58,62 @@ async def test_delivery_kept_repeats_the_same_batch_until_it_is_taken() -> None:
     assert (log.saved, delivery.stats.kept, delivery.stats.failing) == ([2], 3, None)
 
 
-async def test_delivery_kept_with_a_time_is_not_tried_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    real = asyncio.sleep
-
-    async def sleep(s: float) -> None:
-        waits.append(s)
-        await real(0)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+async def test_delivery_kept_with_a_time_is_not_tried_before() -> None:
+    at_s: list[float] = []
     sink, log = ScriptedSink(script=[Keep(reason="http_429", after_s=7.0)]), MemoryReader([record(1)])
+    sink.on_batch = lambda: at_s.append(asyncio.get_running_loop().time())
     async with service(make(sink, log).run):
         await asyncio.wait_for(log.idle.wait(), 30)
-    assert waits[0] == 7.0
+    assert at_s[1] - at_s[0] == pytest.approx(7.0, abs=0.01)
+
+
+async def test_delivery_stopped_sink_is_told_once_and_left_alone_until_somebody_asks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop = Stop(reason="http_400", detail="schema is required")
+    sink, log = ScriptedSink(script=[stop, stop]), MemoryReader([record(i) for i in range(40)])
+    delivery = make(sink, log)
+    async with service(delivery.run):
+        await until(lambda: delivery.stats.stopped)
+        await asyncio.sleep(30 * 86_400)
+        assert (len(sink.got), log.saved, log.parked) == (1, [], {})
+        assert (delivery.stats.failing, delivery.stats.detail) == ("http_400", "schema is required")
+        delivery.retry()
+        await until(lambda: len(sink.got) == 2)
+        delivery.retry()
+        await until(log.idle.is_set)
+    assert [len(batch.rows) for batch in sink.got] == [40, 40, 40]
+    assert (delivery.stats.stopped, delivery.stats.failing, delivery.stats.detail) == (False, None, "")
+    errors = [entry for entry in caplog.records if entry.levelname == "ERROR"]
+    assert [entry.__dict__["detail"] for entry in errors] == ["schema is required"]
+
+
+async def test_delivery_sink_that_is_refused_goes_on_by_itself_once_that_is_mended_at_the_other_end() -> None:
+    refused = Stop(reason="http_403", retry_s=3600.0)
+    sink, log = ScriptedSink(script=[refused] * 5), MemoryReader([record(1)])
+    delivery = make(sink, log)
+    began_s = asyncio.get_running_loop().time()
+    async with service(delivery.run):
+        await log.idle.wait()
+    assert asyncio.get_running_loop().time() - began_s == pytest.approx(5 * 3600, abs=60)
+    assert (len(sink.got), delivery.stats.accepted) == (6, 1)
+
+
+async def test_delivery_batch_is_settled_once_its_end_is_saved_and_not_before() -> None:
+    sink, log = ScriptedSink(script=[Keep(reason="timeout")]), MemoryReader([record(1)])
+    delivery = make(sink, log)
+    async with service(delivery.run):
+        await until(log.idle.is_set)
+    assert (len(sink.got), sink.settled_ids, log.saved) == (2, [sink.got[0].id], [1])
+    broken, lost = ScriptedSink(), MemoryReader([record(1)])
+
+    async def fails(*_: object) -> None:
+        raise StorageError("full")
+
+    lost.save_position = fails  # type: ignore[method-assign, assignment]
+    async with service(make(broken, lost).run):
+        await until(lambda: len(broken.got) >= 3)
+    assert broken.settled_ids == []
 
 
 async def test_delivery_rejected_rows_are_counted_and_passed() -> None:
