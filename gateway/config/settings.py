@@ -29,7 +29,8 @@ from gateway.links.mqtt.messages import MqttLinkSettings
 from gateway.services.settings import ControlSettings
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
-from gateway.sinks.leap.sink import LeapCsvSinkSettings
+from gateway.sinks.leap.confirmed import LeapSettings
+from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
 from gateway.sinks.parquet import ParquetSinkSettings
 
@@ -140,6 +141,7 @@ class Settings(StrictSettings):
     devices: DeviceSettings
     platform: PlatformSettings | None = None
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
+    leap: LeapSettings = LeapSettings()
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
     _former: tuple[str, ...] = PrivateAttr(default=())
@@ -158,6 +160,12 @@ class Settings(StrictSettings):
         lengths = {self.intervals.length_s, *(program.length_s for program in self.intervals.programs.values())}
         if 900 not in lengths and any(sink.kind == "leap_csv" for sink in self.sinks):
             raise ValueError("sinks: kind leap_csv needs intervals of 15 minutes, and no length in intervals is 15min")
+        for sink in self.sinks:
+            if sink.kind == "leap_csv":
+                for point, ours in (("upload_schema", sink.upload_schema), ("transport", sink.transport)):
+                    theirs = getattr(self.leap.confirmed, point)
+                    if theirs not in (None, ours):
+                        raise ValueError(f"sinks: {sink.name}: {point} is {ours}, but {theirs} is confirmed under leap")
         places = [sink.directory for sink in self.sinks if sink.kind == "parquet"]
         if len(set(places)) != len(places):
             raise ValueError("sinks: two of them write to the same directory")
@@ -210,7 +218,10 @@ def _fault(found: ErrorDetails) -> str:
 def _based(sink: SinkSettings, base: Path) -> SinkSettings:
     """A sink's settings with its paths relative to `base`."""
     if sink.kind == "leap_csv":
-        return sink.model_copy(update={"meters": base / sink.meters})
+        sftp = sink.sftp
+        if sftp is not None and sftp.key_file is not None:
+            sftp = sftp.model_copy(update={"key_file": base / sftp.key_file})
+        return sink.model_copy(update={"meters": base / sink.meters, "sftp": sftp})
     if sink.kind == "parquet":
         return sink.model_copy(update={"directory": base / sink.directory})
     return sink

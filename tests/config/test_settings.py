@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.config.settings import Settings, duration_s, load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.services.settings import MaintenanceSettings
-from gateway.sinks.leap.sink import LeapCsvSinkSettings
+from gateway.sinks.leap.settings import LeapCsvSinkSettings
 
 ROOT = Path(__file__).parents[2]
 SECRET = "correct-horse-battery-staple"
@@ -192,12 +192,39 @@ def test_config_aggregator_needs_quarters_and_its_meters_are_relative_to_the_fil
     quarters = {"length_s": "15min"}
     (sink,) = load(tmp_path, sinks=[leap], intervals=quarters).sinks
     assert isinstance(sink, LeapCsvSinkSettings)
+    assert sink.token is not None
     assert (sink.meters, sink.poll_s, sink.token.get_secret_value()) == (tmp_path / "meters/leap.csv", 60, SECRET)
     (sink,) = load(tmp_path, sinks=[leap | {"meters": "/etc/leap.csv"}], intervals=quarters).sinks
     assert isinstance(sink, LeapCsvSinkSettings)
     assert sink.meters == Path("/etc/leap.csv")
     plain = faults(tmp_path, sinks=[leap | {"url": "http://api.leap.example"}], intervals=quarters)
     assert "https is required" in plain[0]
+
+
+def test_config_aggregator_must_be_asked_in_the_way_it_has_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    sftp = {
+        "host": "sftp.leap.example", "user": "me", "password": "env:TEST_TOKEN", "key_file": "keys/id",
+        "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    }  # fmt: skip
+    leap = {"kind": "leap_csv", "name": "leap", "meters": "m.csv", "sftp": sftp}
+    rest: dict[str, object] = {"sinks": [leap], "intervals": {"length_s": "15min"}}
+    (sink,) = load(tmp_path, **rest, leap={"confirmed": {"transport": "sftp", "upload_schema": "load"}}).sinks
+    assert isinstance(sink, LeapCsvSinkSettings)
+    assert sink.sftp is not None
+    assert sink.sftp.password is not None
+    assert (sink.sftp.key_file, sink.sftp.password.get_secret_value()) == (tmp_path / "keys/id", SECRET)
+    assert (
+        "transport is sftp, but http is confirmed"
+        in faults(tmp_path, **rest, leap={"confirmed": {"transport": "http"}})[0]
+    )
+    assert (
+        "upload_schema is load, but runtime is confirmed"
+        in faults(tmp_path, **rest, leap={"confirmed": {"upload_schema": "runtime"}})[0]
+    )
+    assert "write a reference" in faults(tmp_path, **rest | {"sinks": [leap | {"sftp": sftp | {"password": "x"}}]})[0]
 
 
 def test_config_examples_commented_sinks_are_valid_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

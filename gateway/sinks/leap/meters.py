@@ -1,6 +1,7 @@
 """Maps devices to the aggregator's meters: a CSV file `device,meter_id[,region]`, read again when it changes.
 
-UTF-8, a header, one line per device; a meter has one device and a device one meter. The reader refuses a file with any
+UTF-8, a header, one line per device; a meter has one device and a device one meter. A meter is a UUID, in small letters
+from here on. The reader refuses a file with any
 fault and keeps the one before in force. Put a new one in place by renaming it: half of a file can be without fault.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap.rows import STATES, LeapMeter
+from gateway.sinks.leap.rows import STATES, UUID, LeapMeter
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,10 @@ def read_meters(text: str) -> dict[DeviceId, LeapMeter]:
             if not 2 <= len(fields) <= 3:
                 problems.append(f"line {lines.line_num}: not a device, a meter and perhaps a region")
                 continue
-            device, meter = DeviceId(fields[0]), LeapMeter(id=fields[1], region=fields[2] if len(fields) == 3 else "")
+            device, meter = (
+                DeviceId(fields[0]),
+                LeapMeter(id=fields[1].lower(), region=fields[2] if len(fields) == 3 else ""),
+            )
             wrong = _wrong(device, meter)
             if wrong is None and (device in found or meter.id in device_of):
                 wrong = f"{device if device in found else meter.id!r} was named before"
@@ -55,8 +59,8 @@ def read_meters(text: str) -> dict[DeviceId, LeapMeter]:
 def _wrong(device: str, meter: LeapMeter) -> str | None:
     if not device:
         return "no device"
-    if not meter.id or not meter.id.isascii() or not meter.id.isprintable() or set(meter.id) & set(' ,"'):
-        return f"not a meter: {meter.id!r}"
+    if not UUID.fullmatch(meter.id):
+        return f"not a meter, which is a UUID: {meter.id!r}"
     if meter.region and meter.region not in STATES:
         return f"not a state of the US: {meter.region!r}"
     return None

@@ -6,11 +6,13 @@ One header, one line per meter and interval, sorted by both, LF at the end of ea
 
 Times are `YYYY-MM-DDTHH:MM:SSZ` and nothing else. Generated = discharge, consumed = charge, both on the AC side in kWh
 with six decimals; an unknown energy is an empty field, never 0. The same rows are the same bytes in whatever order they
-came. Files of others may have the columns in any order, `energy_net_kwh` instead of the pair or beside it, quoted
-fields and CRLF; a field has no line break.
+came. `energy_net_kwh` is written only as the aggregator has confirmed it: the sign of that column is not public. Files
+of others may have the columns in any order, the net column instead of the pair or beside it, quoted fields and CRLF; a
+field has no line break.
 
-The codes are the aggregator's; what each means is in `CODES`. That is our reading of their names, not documented and
-not verified with the aggregator, as is that the header is line 1.
+The codes and their meanings are those that the aggregator publishes (`CODES`); REPEATED is ours, since it has none for
+a meter and start that a file names twice. The format of the times and the order of the columns are not public: ours
+are those of its example.
 """
 
 import csv
@@ -25,19 +27,20 @@ from gateway.domain.types import DeviceId
 from gateway.schemas.interval_rows import rfc3339
 
 LENGTH_S = 900
+LENGTH_MS = LENGTH_S * 1000
 FIRST_ROW_LINE = 2
 LINE_CHARS_MAX = 4096
 CODES: Mapping[str, str] = {
-    "LIN_0001": "the line has not the fields of the header, or the header not the columns it needs",
-    "MTR_0001": "no meter",
-    "MTR_0002": "the meter is neither known nor a UUID",
+    "LIN_0001": "the line is too short for the columns, or cannot be split into them",
+    "MTR_0001": "the column of the meter is absent",
+    "MTR_0002": "the meter is not a UUID",
     "MTR_0003": "the meter is not known",
     "STM_0001": "no start",
     "STM_0002": "the start is not a UTC time",
-    "STM_0003": "the start is not on a quarter of an hour",
+    "STM_0003": "the start is not on a quarter of an hour, or in the future",
     "ETM_0001": "no end",
     "ETM_0002": "the end is not a UTC time",
-    "ETM_0003": "the end is in the future",
+    "ETM_0003": "the end is not on a quarter of an hour, or in the future",
     "DTR_0003": "the end is not 15 minutes after the start",
     "GEN_0002": "generated energy is not a number",
     "GEN_0003": "generated energy is negative",
@@ -45,11 +48,14 @@ CODES: Mapping[str, str] = {
     "CON_0003": "consumed energy is negative",
     "NET_0002": "net energy is not a number",
     "NRG_0001": "neither net energy nor the pair of generated and consumed, or half of the pair",
-    "NRG_0003": "energy is given twice: net contradicts the pair, or an earlier line has this meter and start",
+    "NRG_0003": "net energy contradicts the pair",
     "REG_0002": "the region is not two capital letters",
     "REG_0003": "the region is not a state of the US",
     "FNL_0002": "final is neither true nor false",
+    "REPEATED": "an earlier line has this meter and start",
 }
+FUTURE_CODES = frozenset({"STM_0003", "ETM_0003"})
+"""Said of a line on the quarters of an hour, they mean that the receiver's clock is behind ours."""
 METER, START, END = "meter_id", "interval_start_time_utc", "interval_end_time_utc"
 GENERATED, CONSUMED, NET = "energy_generated_kwh", "energy_consumed_kwh", "energy_net_kwh"
 REGION, FINAL = "region", "final"
@@ -62,7 +68,7 @@ STATES = frozenset(_STATES_TEXT.split())
 # The sign of net energy is not documented: it contradicts the pair only if it does so either way round.
 NET_TOLERANCE_KWH = Decimal("0.0000015")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z", re.ASCII)
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _REGION = re.compile(r"[A-Z]{2}", re.ASCII)
 _REGIONS_FINE = STATES | {""}
 _FINALS_FINE = frozenset({"", "true", "false"})
@@ -74,6 +80,27 @@ class LeapMeter:
 
     id: str
     region: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetColumn:
+    """How net energy is written: `only` = without generated and consumed; `generation` = positive where more is
+    generated than consumed."""
+
+    only: bool
+    generation: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (NET,) if self.only else (GENERATED, CONSUMED, NET)
+
+    def fields(self, generated: str, consumed: str) -> str:
+        """The energy fields of a line, from kWh as text; net is unknown if one of them is."""
+        net = ""
+        if generated and consumed:
+            kwh = Decimal(generated) - Decimal(consumed)
+            net = f"{(kwh if self.generation else -kwh) + 0:.6f}"
+        return net if self.only else f"{generated},{consumed},{net}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +124,10 @@ class Document:
     def body(self) -> bytes:
         return "\n".join((self.header, *self.lines, "")).encode()
 
+    def part(self, begin: int, end: int) -> "Document":
+        """The same file with only the rows of these lines (`end` excluded), counted from 0."""
+        return Document(header=self.header, lines=self.lines[begin:end], positions=self.positions[begin:end])
+
     def without(self, positions: Collection[int]) -> "Document":
         """The same file without these rows."""
         kept = [i for i, position in enumerate(self.positions) if position not in positions]
@@ -113,8 +144,10 @@ def render(
     meters: Mapping[DeviceId, LeapMeter],
     *,
     final: bool | None = None,
+    net: NetColumn | None = None,
 ) -> Document:
-    """The file of `rows` at `positions`, of devices with a meter. `final`: that column's value, None = no column."""
+    """The file of `rows` at `positions`, of devices with a meter. `final`: that column's value, None = no column;
+    `net`: what is written of net energy, None = no column."""
     regional = any(meter.region for meter in meters.values())
     tail = "" if final is None else f",{str(final).lower()}"
     times: dict[tuple[int, int], str] = {}
@@ -131,9 +164,10 @@ def render(
         generated = "" if discharge_wh is None else f"{discharge_wh / 1000 + 0.0:.6f}"
         consumed = "" if charge_wh is None else f"{charge_wh / 1000 + 0.0:.6f}"
         region = f",{meter.region}" if regional else ""
-        lines.append(f"{meter.id}{when}{generated},{consumed}{region}{tail}")
+        energy = f"{generated},{consumed}" if net is None else net.fields(generated, consumed)
+        lines.append(f"{meter.id}{when}{energy}{region}{tail}")
     order = sorted(range(len(lines)), key=lines.__getitem__)
-    header = ",".join((METER, START, END, GENERATED, CONSUMED))
+    header = ",".join((METER, START, END, *((GENERATED, CONSUMED) if net is None else net.columns)))
     header += f",{REGION}" if regional else ""
     header += "" if final is None else f",{FINAL}"
     return Document(header=header, lines=[lines[i] for i in order], positions=[positions[i] for i in order])
@@ -180,10 +214,11 @@ def _fields(line: str) -> list[str] | None:
 
 
 def _header_faults(names: Sequence[str]) -> list[Fault]:
-    wrong = [name for i, name in enumerate(names) if name not in COLUMNS or name in names[:i]]
-    wrong += [name for name in (METER, START, END) if name not in names]
-    if wrong:
-        return [_fault(1, name, "LIN_0001") for name in wrong]
+    faults = [_fault(1, name, "LIN_0001") for i, name in enumerate(names) if name not in COLUMNS or name in names[:i]]
+    needed = ((METER, "MTR_0001"), (START, "STM_0001"), (END, "ETM_0001"))
+    faults += [_fault(1, name, code) for name, code in needed if name not in names]
+    if faults:
+        return faults
     if NET not in names and not {GENERATED, CONSUMED} <= set(names):
         return [_fault(1, "", "NRG_0001")]
     return []
@@ -262,22 +297,20 @@ class _RowCheck:
     def _meter(self, meter: str) -> list[tuple[str, str]]:
         if meter in self._known:
             return []
-        if not meter:
-            return [(METER, "MTR_0001")]
-        return [(METER, "MTR_0003" if _UUID.fullmatch(meter) else "MTR_0002")]
+        return [(METER, "MTR_0003" if UUID.fullmatch(meter) else "MTR_0002")]
 
     def _times(self, start: str, end: str) -> list[tuple[str, str]]:
         start_ms, end_ms = _time_ms(start), _time_ms(end)
         found: list[tuple[str, str]] = []
         if start_ms is None:
             found.append((START, "STM_0002" if start else "STM_0001"))
-        elif start_ms % (LENGTH_S * 1000):
+        elif start_ms % LENGTH_MS or start_ms > self._now_ms:
             found.append((START, "STM_0003"))
         if end_ms is None:
             found.append((END, "ETM_0002" if end else "ETM_0001"))
-        elif end_ms > self._now_ms:
+        elif end_ms % LENGTH_MS or end_ms > self._now_ms:
             found.append((END, "ETM_0003"))
-        if start_ms is not None and end_ms is not None and end_ms - start_ms != LENGTH_S * 1000:
+        if start_ms is not None and end_ms is not None and end_ms - start_ms != LENGTH_MS:
             found.append((END, "DTR_0003"))
         return found
 
@@ -285,7 +318,7 @@ class _RowCheck:
         _, meters = self._claimed.setdefault(row[START], (row[END], set()))
         which = self._known[row[METER]]
         if which in meters:
-            return [(START, "NRG_0003")]
+            return [(START, "REPEATED")]
         meters.add(which)
         return []
 

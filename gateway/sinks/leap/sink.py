@@ -1,85 +1,63 @@
-"""Uploads interval records to the aggregator: files of 15-minute energy, each a job that the sink follows to its end.
+"""Uploads interval records to the aggregator: files of 15-minute energy, each followed to its end.
 
-Unknown energy is never sent: the sink withholds and refuses a row without energy or with too little coverage. It
-refuses rows that fail its own check before it sends the file, and rows that the job names afterwards; a file that
-FAILED goes up again at once without the rows it named. Refused rows can be sent later, alone.
+Unknown energy is never sent: a row without energy or with too little coverage is withheld and refused. A file is taken
+whole or not at all. One that FAILED goes up again without the rows that its errors name; where they name none, it goes
+up in halves until the row is found that makes its file fail. A row is refused only on evidence against this row: the
+aggregator named it, or took files without it and none with it. Where it refuses everything, the sink stops and a person
+is told. What was taken is on disk before the next file leaves, so that a crash repeats nothing.
 
-The aggregator has no idempotency key and every upload is a job. That does no harm: the newest upload of a meter and
-start counts, and the same rows are the same bytes. If an upload's answer is lost, the sink keeps the batch and uploads
-it again; if the job is known and only its end is not, the sink asks for the job again, for `job_timeout_s` at a time.
-
-Not documented and assumed here: that COMPLETED with errors means that the other rows were accepted; that the header is
-line 1 of the errors; the names of the search's request fields. A refused row sent later replaces a newer row of its
-meter and start: whoever keeps refused rows drops those that a newer revision has overtaken.
+Not public and assumed until confirmed (`confirmed`): that the upload's schema is the one configured; that generated and
+consumed energy is enough. Whether the header counts as line 1 is found out by a file of one row, once. Refused rows can
+be sent later, alone; whoever keeps them drops those that a newer revision has overtaken.
 """
 
 import asyncio
 import hashlib
+import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
-
-import aiohttp
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.clock import Clock
+from gateway.domain.errors import InvariantBroken
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
-from gateway.schemas.interval_rows import RowsPerS, rfc3339
+from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult, Stop
+from gateway.schemas.interval_rows import rfc3339
+from gateway.sinks.leap.api import LeapApi
+from gateway.sinks.leap.batch import Prepared, Rules, prepare, row_of
+from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.meters import MeterFile
-from gateway.sinks.leap.replies import DONE, JobReply, job_id_of, job_of, missing_of
-from gateway.sinks.leap.rows import FIRST_ROW_LINE, LENGTH_S, Document, LeapMeter, render, validate
-from gateway.sinks.web import exchange, open_session
+from gateway.sinks.leap.missing import search
+from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Past, Row
+from gateway.sinks.leap.over_http import HttpUpload
+from gateway.sinks.leap.over_sftp import SftpUpload
+from gateway.sinks.leap.replies import COMPLETED, FAILED
+from gateway.sinks.leap.rows import FIRST_ROW_LINE, FUTURE_CODES, LENGTH_S, Document, LeapMeter
+from gateway.sinks.leap.settings import LeapCsvSinkSettings
+from gateway.sinks.leap.transport import Ended, Transport
 
-UPLOAD = "/v1.1/interval-data"
-JOBS = "/v1.1/jobs/interval-data-uploads"
-MISSING = "/v1.1/missing-interval-data/search"
-ROUNDS_MAX = 4
-PAGES_MAX = 2_000
-PAGE_SIZE = 500
-JOB_REPLY_BYTES = 32 << 20
-WITHHELD_UNKNOWN, WITHHELD_COVERAGE, NO_METER = "withheld_unknown", "withheld_coverage", "no_meter"
+log = logging.getLogger(__name__)
 
-
-class LeapCsvSinkSettings(BaseModel):
-    """The aggregator's account. `url`: scheme and host. `meters`: the file that `meters` reads. `poll_s`: how often to
-    ask for a job; also the least time between two uploads. `final`: the value of that column, None = no such column
-    (its meaning is not documented)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["leap_csv"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+$")]
-    token: SecretStr
-    meters: Path
-    min_coverage_pct: Annotated[float, Field(ge=0, le=100)] = 95
-    final: bool | None = None
-    poll_s: Annotated[float, Field(gt=0, le=600)] = 30
-    timeout_s: Annotated[float, Field(gt=0, le=300)] = 60
-    job_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600
-    batch_rows: Annotated[int, Field(ge=1, le=200_000)] = 50_000
-    rows_per_s_max: RowsPerS = 100_000
-    gather_s: Annotated[float, Field(ge=0, le=86_400)] = 900
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        url = urlsplit(self.url)
-        if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError("url: https is required, because requests carry the token")
-        if self.job_timeout_s <= self.poll_s:
-            raise ValueError("job_timeout_s: must be longer than poll_s, or no job is ever seen to end")
-        return self
+FILES_MAX = 200
+"""Files of one try; a batch that needs more is gone on with at the next."""
+FAILED_MAX = 8
+"""So many files in a row may fail for no row, beyond those that it takes to find one, until nothing is believed."""
+ALONE_MAX = 3
+"""A batch of one row that FAILED for no row is tried so often, and so many such batches in a row are refused."""
+EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
+"""A row that the aggregator takes for future waits that long, and twice as long each time: a day and a half in all."""
+_FORMAT_REASONS = frozenset({"mtr_0001", "stm_0001", "etm_0001", "nrg_0001", "lin_0001", "fnl_0002"})
+"""Said of the header or of every line, they are about what we write and not about a row."""
+UNEXPLAINED = "job_failed"
 
 
 @dataclass(slots=True)
 class LeapStats:
     """`other_length`: devices with a meter whose newest record is not of 15 minutes and is never uploaded. `uploads`
-    and `jobs_failed` count jobs, the others rows; a batch that is tried again counts again."""
+    and `jobs_failed` count files, the others rows; a batch that is tried again counts again. `waiting`: rows of the
+    newest batch that wait, by reason."""
 
     other_length: int = 0
     uploads: int = 0
@@ -87,30 +65,43 @@ class LeapStats:
     superseded: int = 0
     missing_unread: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    """A batch as a file, and the rows it lacks: refused with a reason, or superseded by a newer revision."""
+@dataclass(slots=True)
+class _Try:
+    """One try of a batch: files that are to go up, how many went, whether one was taken, how many have failed for no
+    row since, and rows whose file of one failed so while nothing was taken."""
 
-    document: Document
-    refused: dict[int, str]
-    superseded: int
+    files: deque[Document]
+    rows: Sequence[IntervalRecord]
+    sent: int = 0
+    taken: bool = False
+    failed: int = 0
+    suspects: list[Row] = field(default_factory=list)
 
 
 class LeapCsvSink:
-    """The aggregator as a sink. Create it inside a running loop; end it with `close`."""
+    """The aggregator as a sink. `directory`: its own, for the outbox. Create it inside a running loop; end it with
+    `close`."""
 
-    def __init__(self, settings: LeapCsvSinkSettings, *, clock: Clock) -> None:
+    def __init__(
+        self, settings: LeapCsvSinkSettings, *, clock: Clock, directory: Path, confirmed: LeapConfirmed | None = None
+    ) -> None:
         self.name = settings.name
         self.batch_rows = settings.batch_rows
         self.stats = LeapStats()
-        self._settings = settings
+        self.settings = settings
+        self._confirmed = confirmed or LeapConfirmed()
         self._clock = clock
         self._file = MeterFile(settings.meters)
+        self._outbox = Outbox(directory)
         self._other_length: set[DeviceId] = set()
-        self._jobs: dict[str, str] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._early: dict[Row, tuple[int, int]] = {}
+        self._alone: dict[Row, int] = {}
+        self._alone_refused = 0
+        self._api = _api(settings)
+        self._transport = _transport(settings, self._api, clock)
 
     @property
     def meters_known(self) -> int:
@@ -122,10 +113,25 @@ class LeapCsvSink:
         """Why the newest file of meters is not in force."""
         return self._file.failing
 
+    @property
+    def past(self) -> Past:
+        """The newest file and the newest accepted row."""
+        return self._outbox.past
+
+    @property
+    def current(self) -> Outgoing | None:
+        """The file that is on its way."""
+        return self._outbox.current
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether there is an HTTP interface to ask what is missing."""
+        return self._api is not None
+
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._transport.close()
+        if self._api is not None:
+            await self._api.close()
 
     def wants(self, record: IntervalRecord) -> bool:
         """Whether the record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
@@ -147,152 +153,278 @@ class LeapCsvSink:
         meters = self._meters()
         if meters is None:
             return Keep(reason="meters_unreadable")
-        now_ms = self._clock.now().utc_ms
-        prepared = await asyncio.to_thread(_prepare, batch.rows, meters, self._settings, now_ms)
-        refused = await self._upload(prepared)
-        if isinstance(refused, Keep):
-            return refused
-        self._jobs.clear()
-        self.stats.superseded += prepared.superseded
-        for reason in refused.values():
-            self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1
-        return Reject(refused=refused) if refused else Accept()
+        try:
+            await asyncio.to_thread(self._outbox.load)
+            kept = await self._finish_earlier()
+            if kept is not None:
+                return kept
+            return await self._sent(batch.rows, await self._prepared(batch, meters))
+        except OSError as error:
+            log.error("the outbox cannot be written", extra={"sink": self.name, "error": str(error)})
+            return Keep(reason="outbox_unwritable")
 
-    async def missing(self, from_ms: int, to_ms: int) -> list[MissingInterval] | Keep:
-        """The intervals that the aggregator still waits for between two times; Keep when it cannot be asked now."""
+    async def settled(self, batch: IntervalBatch) -> None:
+        rows = [row_of(row) for row in batch.rows]
+        for row in rows:
+            self._early.pop(row, None)
+            self._alone.pop(row, None)
+        try:
+            await asyncio.to_thread(self._outbox.settle, rows)
+        except OSError as error:
+            log.error("the outbox cannot be written", extra={"sink": self.name, "error": str(error)})
+
+    async def missing(self, from_ms: int, to_ms: int) -> list[MissingInterval] | Keep | Stop:
+        """The intervals that the aggregator still waits for between two times, cut to them; Keep or Stop when it cannot
+        be asked."""
+        if self._api is None:
+            return Stop(reason="no_url", detail="what is missing can only be asked over HTTP, and `url` is not set")
         devices = {meter.id: device for device, meter in (self._meters() or {}).items()}
-        asked: dict[str, str | int] = {
-            "start_date_time_utc": rfc3339(from_ms),
-            "end_date_time_utc": rfc3339(to_ms),
-            "page_size": PAGE_SIZE,
-        }
-        found: list[MissingInterval] = []
-        for _ in range(PAGES_MAX):
-            answer = await self._ask("POST", MISSING, orjson.dumps(asked), "application/json")
-            if isinstance(answer, Keep):
-                return answer
-            page = missing_of(answer)
-            if page is None:
-                return Keep(reason="reply_malformed")
-            entries, unread, token = page
-            self.stats.missing_unread += unread
-            found += [
-                MissingInterval(
-                    device=devices.get(entry.meter_id), meter_id=entry.meter_id, start_ms=entry.start_ms,
-                    end_ms=entry.end_ms, status=entry.status, data_type=entry.data_type, deadline_ms=entry.deadline_ms,
-                )
-                for entry in entries
-            ]  # fmt: skip
-            if token is None:
-                return found
-            asked["page_token"] = token
-        return Keep(reason="too_many_pages")
+        found = await search(self._api, devices, from_ms, to_ms, names=self.settings.missing_names)
+        if isinstance(found, Keep | Stop):
+            return found
+        self.stats.missing_unread += found.unread
+        return found.intervals
 
     def _meters(self) -> Mapping[DeviceId, LeapMeter] | None:
         return self._file.current(self._clock.mono_ms())
 
-    async def _upload(self, prepared: _Prepared) -> dict[int, str] | Keep:
-        """Upload the file, again without the rows that a failed job names. Returns the reason by refused position."""
-        document, refused = prepared.document, dict(prepared.refused)
-        for _ in range(ROUNDS_MAX):
-            if not document.lines:
-                return refused
-            body = document.body()
-            digest = hashlib.sha256(body).hexdigest()
-            job = await self._job(body, digest, rows=len(document.lines))
-            if isinstance(job, Keep):
-                return job
-            named = {document.positions[line - FIRST_ROW_LINE]: reason for line, reason in job.refused.items()}
-            refused |= named
-            if job.status == "COMPLETED" and not job.unplaced:
-                return refused
-            self.stats.jobs_failed += job.status == "FAILED"
-            if not named:
-                del self._jobs[digest]
-                return Keep(reason="job_failed" if job.status == "FAILED" else "job_errors_unplaced")
-            document = document.without(named)
-        self._jobs.clear()
-        return Keep(reason="job_failed")
+    async def _noted(self, file: Outgoing) -> None:
+        await asyncio.to_thread(self._outbox.note, file)
 
-    async def _job(self, body: bytes, digest: str, *, rows: int) -> JobReply | Keep:
-        """Upload the file and follow its job to the end. Goes on with an earlier job of the same file that was not seen
-        to end."""
-        if digest not in self._jobs:
-            answer = await self._ask("POST", UPLOAD, body, "text/csv")
-            if isinstance(answer, Keep):
-                return answer
-            self.stats.uploads += 1
-            job_id = job_id_of(answer)
-            if job_id is None:
-                return Keep(reason="reply_malformed")
-            if len(self._jobs) >= ROUNDS_MAX:
-                self._jobs.clear()
-            self._jobs[digest] = job_id
-        try:
-            async with asyncio.timeout(self._settings.job_timeout_s):
-                return await self._followed(digest, rows)
-        except TimeoutError:
-            del self._jobs[digest]
-            return Keep(reason="job_timeout")
+    async def _prepared(self, batch: IntervalBatch, meters: Mapping[DeviceId, LeapMeter]) -> Prepared:
+        """The batch's file. What was refused before is tried once more where somebody asks for it."""
+        known = {row: end for row, end in self._outbox.known.items() if end == TAKEN or not batch.again}
+        now_ms = self._clock.now().utc_ms
+        rules = Rules(
+            min_coverage_pct=self.settings.min_coverage_pct, final=self.settings.final, net=self._confirmed.net
+        )
+        held = {row for row, (_, until_ms) in self._early.items() if now_ms < until_ms}
+        return await asyncio.to_thread(prepare, batch.rows, meters, rules, known=known, held=held, now_ms=now_ms)
 
-    async def _followed(self, digest: str, rows: int) -> JobReply | Keep:
-        while True:
-            await asyncio.sleep(self._settings.poll_s)
-            answer = await self._ask("GET", f"{JOBS}/{self._jobs[digest]}", most_bytes=JOB_REPLY_BYTES)
-            if isinstance(answer, Keep):
-                if answer.reason == "http_404":
-                    del self._jobs[digest]
-                return answer
-            reply = job_of(answer, rows=rows)
-            if reply is None:
-                return Keep(reason="reply_malformed")
-            if reply.status in DONE:
-                return reply
+    async def _finish_earlier(self) -> Keep | Stop | None:
+        """Follow a file of an earlier try to its end. If its errors name rows these are refused; the others go up again
+        with the batch that has them."""
+        file = self._outbox.current
+        if file is None:
+            return None
+        ended = await self._followed(file)
+        if not isinstance(ended, Ended):
+            return ended
+        first = self._first_row_line
+        if not ended.taken and first is not None:
+            named = {file.rows[i]: reason for i, reason in _named(ended, first, len(file.rows)).items()}
+            await self._refuse({row: reason for row, reason in named.items() if not _is_early(reason)})
+        return None
 
-    async def _ask(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "", *, most_bytes: int = 4 << 20
-    ) -> bytes | Keep:
-        if self._session is None:
-            self._session = open_session(self._settings.timeout_s)
-        headers = {"Authorization": f"Bearer {self._settings.token.get_secret_value()}"}
-        if body is not None:
-            headers["Content-Type"] = kind
-        return await exchange(
-            self._session, method, self._settings.url + path, headers=headers, data=body, most_bytes=most_bytes
+    async def _sent(self, rows: Sequence[IntervalRecord], prepared: Prepared) -> SinkResult:
+        """Send what is due, and account for every row."""
+        self.stats.superseded += prepared.superseded
+        here = _Try(files=deque([prepared.document] if prepared.document.lines else []), rows=rows)
+        while here.files:
+            if here.sent >= FILES_MAX:
+                return Keep(reason="many_files")
+            kept = await self._one(here, here.files.popleft())
+            if kept is not None:
+                return kept
+        if here.suspects:
+            return self._nothing_taken()
+        known = self._outbox.known
+        refused = dict(prepared.refused)
+        refused |= {i: known[row_of(row)] for i, row in enumerate(rows) if known.get(row_of(row), TAKEN) != TAKEN}
+        waits = self._waits(rows, prepared)
+        if waits is not None:
+            return waits
+        for reason in refused.values():
+            self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1
+        return Reject(refused=refused) if refused else Accept()
+
+    def _waits(self, rows: Sequence[IntervalRecord], prepared: Prepared) -> Keep | None:
+        """Rows that are early keep the batch until they are due; the others of it have gone up and stay so."""
+        now_ms = self._clock.now().utc_ms
+        known = self._outbox.known
+        held = [until_ms for row, (_, until_ms) in self._early.items() if row not in known]
+        ours = [end_ms for i, end_ms in prepared.early.items() if row_of(rows[i]) not in self._early]
+        waiting = {"receiver_clock_behind": len(held), "ends_in_the_future": len(ours)}
+        self.stats.waiting = {reason: count for reason, count in waiting.items() if count}
+        until = held + ours
+        if not until:
+            return None
+        wait_s = (min(until) - now_ms) / 1000
+        return Keep(
+            reason="receiver_clock_behind" if held else "ends_in_the_future",
+            after_s=min(max(wait_s, 1.0), EARLY_WAIT_MAX_S),
         )
 
+    async def _one(self, here: _Try, document: Document) -> Keep | Stop | None:
+        """Send one file and draw the conclusion."""
+        ended = await self._deliver(here, document)
+        if isinstance(ended, Keep) and ended.whole:
+            return self._halved(here, document, ended.reason)
+        if not isinstance(ended, Ended):
+            return ended
+        if ended.taken:
+            await self._refuse(dict.fromkeys(here.suspects, UNEXPLAINED))
+            here.taken, here.failed, self._alone_refused = True, 0, 0
+            here.suspects.clear()
+            return None
+        self.stats.jobs_failed += 1
+        if self._about_header(ended):
+            return Stop(reason="format_refused", detail=_codes(ended))
+        first = await self._numbering(here, document, ended)
+        if not isinstance(first, int):
+            return first
+        named = _named(ended, first, len(document.lines))
+        if not named:
+            return await self._unexplained(here, document)
+        if set(named.values()) <= _FORMAT_REASONS and len(named) == len(document.lines) > 1:
+            return Stop(reason="format_refused", detail=_codes(ended))
+        await self._judged(here, document, named)
+        # one of the others may have gone up alone, to find out how lines are numbered
+        done = {position for position in document.positions if row_of(here.rows[position]) in self._outbox.known}
+        rest = document.without(done | {document.positions[i] for i in named})
+        if rest.lines:
+            here.files.appendleft(rest)
+        return None
 
-def _prepare(
-    rows: Sequence[IntervalRecord], meters: Mapping[DeviceId, LeapMeter], settings: LeapCsvSinkSettings, now_ms: int
-) -> _Prepared:
-    """The file of the newest revision of each meter and start, checked. A row's position in the batch identifies it."""
-    refused: dict[int, str] = {}
-    newest: dict[tuple[DeviceId, int], int] = {}
-    superseded = 0
-    for position, row in enumerate(rows):
-        if row.device not in meters:
-            refused[position] = NO_METER
-            continue
-        key = (row.device, row.start_ms)
-        other = newest.setdefault(key, position)
-        if other != position:
-            superseded += 1
-            if rows[other].revision <= row.revision:
-                newest[key] = position
-    known: list[int] = []
-    for position in newest.values():
-        row = rows[position]
-        if row.charge_wh is None or row.discharge_wh is None:
-            refused[position] = WITHHELD_UNKNOWN
-        elif not row.coverage_pct >= settings.min_coverage_pct:
-            refused[position] = WITHHELD_COVERAGE
+    async def _judged(self, here: _Try, document: Document, named: Mapping[int, str]) -> None:
+        """Refuse the rows that the aggregator named, but those that it takes for future: they wait, unless it has taken
+        later ones."""
+        refused: dict[Row, str] = {}
+        now_ms = self._clock.now().utc_ms
+        newest = self._outbox.past.accepted
+        for index, reason in named.items():
+            row = row_of(here.rows[document.positions[index]])
+            tries = self._early.get(row, (0, 0))[0] + 1
+            if _is_early(reason) and tries <= EARLY_TRIES and (newest is None or row[0] > newest[0]):
+                self._early[row] = (tries, now_ms + EARLY_WAIT_MS * 2 ** (tries - 1))
+            else:
+                refused[row] = reason
+        await self._refuse(refused)
+
+    async def _refuse(self, refused: Mapping[Row, str]) -> None:
+        if refused:
+            await asyncio.to_thread(self._outbox.refuse, refused)
+
+    async def _numbering(self, here: _Try, document: Document, ended: Ended) -> int | Keep | Stop:
+        """The number of the line of a file's first row in its errors. What is not confirmed is found out once: the
+        first line named is one of two rows, and one of these goes up alone."""
+        known = self._first_row_line
+        lines = sorted({error.line for error in ended.errors if error.line is not None})
+        rows = len(document.lines)
+        if known is not None or not lines or lines[0] < 1 or lines[-1] > rows + 1 or lines[-1] - lines[0] == rows:
+            return known or FIRST_ROW_LINE
+        if lines[-1] == rows + 1:
+            first = 2
+        elif lines[0] == 1:
+            first = 1
         else:
-            known.append(position)
-    document = render(rows, known, meters, final=settings.final)
-    faults = validate(document.body(), meters={meter.id for meter in meters.values()}, now_ms=now_ms)
-    wrong: dict[int, str] = {}
-    for fault in faults:
-        wrong.setdefault(document.positions[fault.line - FIRST_ROW_LINE], fault.code.lower())
-    return _Prepared(
-        document=document.without(wrong) if wrong else document, refused=refused | wrong, superseded=superseded
+            alone = await self._deliver(here, document.part(lines[0] - 2, lines[0] - 1))
+            if not isinstance(alone, Ended):
+                return alone
+            first = 1 if alone.taken else 2
+        log.info("the aggregator's line numbers are known", extra={"sink": self.name, "first_row_line": first})
+        await asyncio.to_thread(self._outbox.learn, first)
+        return first
+
+    @property
+    def _first_row_line(self) -> int | None:
+        return self._confirmed.first_row_line or self._outbox.past.first_row_line
+
+    def _about_header(self, ended: Ended) -> bool:
+        """Whether the errors are about the first line and the columns, where that is the header as far as we know."""
+        return (
+            bool(ended.errors)
+            and self._first_row_line != 1
+            and all(error.line == 1 and error.reason in _FORMAT_REASONS for error in ended.errors)
+        )
+
+    async def _unexplained(self, here: _Try, document: Document) -> Keep | Stop | None:
+        """A file that FAILED and names no row of it."""
+        here.failed += 1
+        if not here.taken and here.failed > len(here.rows).bit_length() + FAILED_MAX:
+            return self._nothing_taken()
+        if len(document.lines) > 1:
+            return self._halved(here, document, UNEXPLAINED)
+        row = row_of(here.rows[document.positions[0]])
+        if not here.taken and here.sent > 1:
+            here.suspects.append(row)
+            return None
+        if not here.taken:
+            self._alone[row] = self._alone.get(row, 0) + 1
+            if self._alone[row] < ALONE_MAX:
+                return Keep(reason=UNEXPLAINED)
+            if self._alone_refused >= ALONE_MAX:
+                return self._nothing_taken()
+            self._alone_refused += 1
+        await self._refuse({row: UNEXPLAINED})
+        return None
+
+    def _nothing_taken(self) -> Stop:
+        return Stop(reason=UNEXPLAINED, detail="every file fails, and no row is named")
+
+    def _halved(self, here: _Try, document: Document, reason: str) -> Stop | None:
+        """The file in two."""
+        half = len(document.lines) // 2
+        if not half:
+            return Stop(reason=reason, detail="a file of one row is too large")
+        here.files.extendleft([document.part(half, len(document.lines)), document.part(0, half)])
+        return None
+
+    async def _deliver(self, here: _Try, document: Document) -> Ended | Keep | Stop:
+        """One file, from the outbox to its end."""
+        here.sent += 1
+        body = document.body()
+        now_ms = self._clock.now().utc_ms
+        stamp = rfc3339(now_ms).translate({ord(c): None for c in "-:"})
+        file = Outgoing(
+            name=f"{self.name}-{stamp}-{hashlib.sha256(body).hexdigest()[:16]}.csv", body=body,
+            rows=[row_of(here.rows[position]) for position in document.positions], began_ms=now_ms,
+            others=tuple(self._outbox.past.jobs),
+        )  # fmt: skip
+        await asyncio.to_thread(self._outbox.begin, file)
+        self.stats.uploads += 1
+        return await self._followed(file)
+
+    async def _followed(self, file: Outgoing) -> Ended | Keep | Stop:
+        ended = await self._transport.deliver(file, self._noted)
+        at_ms = self._clock.now().utc_ms
+        if isinstance(ended, Ended):
+            status = COMPLETED if ended.taken else FAILED
+            await asyncio.to_thread(self._outbox.end, file, status, taken=ended.taken, at_ms=at_ms)
+        elif not file.tried and (isinstance(ended, Stop) or ended.whole):
+            # nothing arrived, and the same file will not go up again
+            await asyncio.to_thread(self._outbox.end, file, ended.reason, taken=False, at_ms=at_ms)
+        return ended
+
+
+def _api(given: LeapCsvSinkSettings) -> LeapApi | None:
+    if given.url is None or given.token is None:
+        return None
+    return LeapApi(url=given.url, key=given.token.get_secret_value(), timeout_s=given.timeout_s)
+
+
+def _transport(given: LeapCsvSinkSettings, api: LeapApi | None, clock: Clock) -> Transport:
+    if given.sftp is not None:
+        return SftpUpload(given.sftp, poll_s=given.poll_s, job_timeout_s=given.job_timeout_s, timeout_s=given.timeout_s)
+    if api is None:
+        raise InvariantBroken("settings without sftp have a url")
+    return HttpUpload(
+        api, schema=given.upload_schema, poll_s=given.poll_s, job_timeout_s=given.job_timeout_s, clock=clock
     )
+
+
+def _named(ended: Ended, first_row_line: int, rows: int) -> dict[int, str]:
+    """The reason by row (from 0) of the rows that errors name."""
+    named: dict[int, str] = {}
+    for error in ended.errors:
+        if error.line is not None and 0 <= error.line - first_row_line < rows:
+            named.setdefault(error.line - first_row_line, error.reason)
+    return named
+
+
+def _codes(ended: Ended) -> str:
+    return ", ".join(sorted({error.reason for error in ended.errors}))
+
+
+def _is_early(reason: str) -> bool:
+    return reason.upper() in FUTURE_CODES

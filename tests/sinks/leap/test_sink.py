@@ -2,100 +2,77 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from pydantic import SecretStr, ValidationError
 
 from gateway.api.samples import leap_samples
-from gateway.clock import ManualClock
-from gateway.domain.errors import InvalidInput
-from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult
+from gateway.ports.sinks import Accept, Keep, Reject, SinkResult, Stop
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.uplink.delivery import SinkDelivery
-from gateway.sinks.leap import meters as leap_meters
-from gateway.sinks.leap import sink as leap_csv
-from gateway.sinks.leap.meters import read_meters
-from gateway.sinks.leap.replies import job_of, missing_of
-from gateway.sinks.leap.rows import LeapMeter
-from gateway.sinks.leap.sink import LeapCsvSink, LeapCsvSinkSettings
-from simulators import clock as simulated
-from simulators.aggregator import Aggregator, Answer, Operation, Trouble
+from gateway.sinks.leap import over_http
+from gateway.sinks.leap import sink as leap_sink
+from gateway.sinks.leap.confirmed import LeapConfirmed
+from gateway.sinks.leap.settings import LeapCsvSinkSettings
+from simulators.aggregator import (
+    EMPTY_ANSWER,
+    FAILED_WITHOUT_ERRORS,
+    FAILED_WITHOUT_LINE,
+    HTML_PAGE,
+    NEVER,
+    Aggregator,
+    Code,
+    Environment,
+    Fate,
+    LineError,
+    Mischief,
+    Mishap,
+    OpenPoints,
+    Operation,
+    Pace,
+    Rerun,
+    Schema,
+    Upload,
+    Wait,
+    answer,
+    cut,
+    hang,
+)
 from tests.builders.interval_logs import T0, MemoryReader, quarter
-from tests.builders.leap import METERS, NOW_MS, meter_id
+from tests.builders.leap import NOW_MS, meter_id
+from tests.scenes.leap import KEY, QUARTER_MS, key, mapping, rig
 from tests.scenes.waiting import service, until
 
-TOKEN = "leap-key-of-the-tests"
-QUARTER_MS = 900_000
-FIRST_LOOKS = 3
-"""How often the stand-in is asked for a job until it is over."""
+
+def poisoned(aggregator: Aggregator, *starts_ms: int) -> None:
+    """From here on a file with one of these starts of the first home fails, and no row of it is named."""
+    intervals, receive = aggregator.intervals, aggregator.intervals.receive
+    texts = [f"{meter_id(1)},{rfc3339(start_ms)},".encode() for start_ms in starts_ms]
+
+    def receiving(content: bytes | None, *args: Any, **kwargs: Any) -> Upload:
+        if content is not None and any(text in content for text in texts):
+            intervals.fates.insert(0, FAILED_WITHOUT_ERRORS)
+        return receive(content, *args, **kwargs)
+
+    intervals.receive = receiving  # type: ignore[method-assign]
 
 
-def mapping(*homes: int, region: str = "") -> str:
-    lines = [f"home-{home},{meter_id(home)},{region}\n" for home in homes]
-    return "".join(["device,meter_id,region\n", *lines])
-
-
-class Rig:
-    """A sink, the aggregator it sends to, and the file of meters between them."""
-
-    def __init__(self, directory: Path, aggregator: Aggregator, **settings: Any) -> None:
-        self.aggregator = aggregator
-        self.clock = ManualClock(utc_ms=NOW_MS)
-        self.file = directory / "meters.csv"
-        self.put(mapping(1, 2, 3, 4, 5))
-        shown: dict[str, Any] = {"poll_s": 0.001, "timeout_s": 30, "token": SecretStr(TOKEN)}
-        self.sink = LeapCsvSink(
-            LeapCsvSinkSettings(
-                kind="leap_csv", name="leap", url=aggregator.url, meters=self.file, **(shown | settings)
-            ),
-            clock=self.clock,
-        )
-
-    def put(self, text: str) -> None:
-        """Another file of meters, put in place at once."""
-        other = self.file.with_suffix(".new")
-        other.write_text(text, encoding="utf-8")
-        other.replace(self.file)
-
-    async def send(self, *rows: IntervalRecord) -> SinkResult:
-        return await self.sink.send(IntervalBatch(id="abc", rows=rows))
-
-    @property
-    def taken(self) -> dict[tuple[str, int], Decimal | None]:
-        """Generated kWh by meter and start."""
-        return {key: row.generated_kwh for key, row in self.aggregator.rows.items()}
-
-
-@asynccontextmanager
-async def rig(directory: Path, *, all_or_nothing: bool = False, **settings: Any) -> AsyncIterator[Rig]:
-    meters = [meter.id for meter in METERS.values()]
-    time = simulated.ManualClock(utc_ms=NOW_MS)
-    async with Aggregator(token=TOKEN, meters=meters, clock=time, all_or_nothing=all_or_nothing) as aggregator:
-        made = Rig(directory, aggregator, **settings)
-        try:
-            yield made
-        finally:
-            await made.sink.close()
-
-
-def key(home: int, index: int = 0) -> tuple[str, int]:
-    return meter_id(home), T0 + index * QUARTER_MS
+def failed(*lines: int, code: Code = Code.MTR_0003) -> Fate:
+    """A file that fails for these lines."""
+    return Fate(failed_with=tuple(LineError(line, code, "as scripted") for line in lines))
 
 
 async def test_leap_batch_goes_up_as_one_file_and_is_taken(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         assert await r.send(quarter(2), quarter(1), quarter(1, index=1, discharge_wh=1.0)) == Accept()
-        assert r.taken == {key(1): Decimal("0.25"), key(2): Decimal("0.25"), key(1, 1): Decimal("0.001")}
-        assert r.aggregator.asked == {Operation.UPLOAD: 1, Operation.JOB: FIRST_LOOKS}
-        assert {row.consumed_kwh for row in r.aggregator.rows.values()} == {Decimal("0.5")}
+        assert r.taken == {key(1): [0.25], key(2): [0.25], key(1, 1): [0.001]}
+        (upload,) = r.aggregator.asked(Operation.UPLOAD)
+        assert upload.query == [("schema", "load")]
+        assert upload.headers["Content-Type"] == "text/csv"
         assert r.sink.stats.uploads == 1
 
 
@@ -103,16 +80,16 @@ async def test_leap_newest_revision_of_a_batch_goes_up_wherever_it_stands(tmp_pa
     async with rig(tmp_path) as r:
         older, newer = quarter(1, revision=1, discharge_wh=1.0), quarter(1, revision=2, discharge_wh=2.0)
         assert await r.send(newer, older, quarter(2), replace(newer, device=DeviceId("home-3"))) == Accept()
-        assert r.taken[key(1)] == Decimal("0.002")
+        assert r.taken[key(1)] == [0.002]
         assert r.sink.stats.superseded == 1
-        assert len(r.aggregator.uploads[0].splitlines()) == 4
 
 
 async def test_leap_later_batch_replaces_what_was_taken(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         await r.send(quarter(1))
+        await r.settled(quarter(1))
         assert await r.send(quarter(1, revision=2, discharge_wh=300.0)) == Accept()
-        assert r.taken == {key(1): Decimal("0.3")}
+        assert r.taken == {key(1): [0.25, 0.3]}
 
 
 async def test_leap_unknown_and_uncovered_rows_are_withheld_and_the_rest_goes_up(tmp_path: Path) -> None:
@@ -127,7 +104,7 @@ async def test_leap_unknown_and_uncovered_rows_are_withheld_and_the_rest_goes_up
         assert result == Reject(
             refused={0: "withheld_unknown", 1: "withheld_unknown", 2: "withheld_coverage", 3: "withheld_coverage"}
         )
-        assert r.taken == {key(5): Decimal("0.25")}
+        assert r.taken == {key(5): [0.25]}
         assert r.sink.stats.refused == {"withheld_unknown": 2, "withheld_coverage": 2}
 
 
@@ -135,269 +112,436 @@ async def test_leap_withheld_newest_revision_is_not_replaced_by_an_older_one(tmp
     async with rig(tmp_path) as r:
         result = await r.send(quarter(1), quarter(1, revision=2, coverage_pct=10))
         assert result == Reject(refused={1: "withheld_coverage"})
-        assert r.aggregator.uploads == []
+        assert r.files == []
 
 
 async def test_leap_rows_with_a_code_of_ours_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        future = (NOW_MS - T0) // QUARTER_MS
+        tomorrow = (NOW_MS - T0) // QUARTER_MS + 96
         result = await r.send(
-            replace(quarter(1), length_s=300), quarter(2, index=future), quarter(3, charge_wh=-1.0),
+            replace(quarter(1), length_s=300), quarter(2, index=tomorrow), quarter(3, charge_wh=-1.0),
             quarter(4, discharge_wh=float("inf")), replace(quarter(5), start_ms=T0 + 60_000),
         )  # fmt: skip
-        assert result == Reject(refused={0: "dtr_0003", 1: "etm_0003", 2: "con_0003", 3: "gen_0002", 4: "stm_0003"})
-        assert not r.aggregator.asked
+        assert result == Reject(refused={0: "etm_0003", 1: "stm_0003", 2: "con_0003", 3: "gen_0002", 4: "stm_0003"})
+        assert not r.aggregator.requests
 
 
-async def test_leap_completed_with_errors_refuses_those_lines_with_their_code(tmp_path: Path) -> None:
+async def test_leap_row_that_ends_in_the_future_waits_for_its_end_and_the_rest_goes_up(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.meters.discard(meter_id(2))
-        r.aggregator.line_errors.append({4: "SOME_NEW"})
-        result = await r.send(quarter(3), quarter(2), quarter(1), quarter(4))
-        assert result == Reject(refused={1: "mtr_0003", 0: "refused_by_receiver"})
-        assert set(r.taken) == {key(1), key(4)}
+        now = (NOW_MS - T0) // QUARTER_MS
+        rows = (quarter(1), quarter(1, index=now))
+        assert await r.send(*rows) == Keep(reason="ends_in_the_future", after_s=900.0)
+        assert set(r.taken) == {key(1)}
+        assert r.sink.stats.waiting == {"ends_in_the_future": 1}
+        r.clock.advance(s=900)
+        assert await r.send(*rows) == Accept()
+        assert r.taken == {key(1): [0.25], key(1, now): [0.25]}
+        assert r.sink.stats.waiting == {}
 
 
-async def test_leap_failed_job_goes_up_again_at_once_without_the_bad_rows(tmp_path: Path) -> None:
-    async with rig(tmp_path, all_or_nothing=True) as r:
-        r.aggregator.meters -= {meter_id(2), meter_id(4)}
-        result = await r.send(*(quarter(home) for home in (5, 4, 3, 2, 1)))
-        assert result == Reject(refused={1: "mtr_0003", 3: "mtr_0003"})
-        assert set(r.taken) == {key(1), key(3), key(5)}
-        assert [len(body.splitlines()) for body in r.aggregator.uploads] == [6, 4]
-        assert r.sink.stats.jobs_failed == 1
+# What the aggregator refuses
 
 
-async def test_leap_failed_again_for_other_rows_is_followed_and_bounded(tmp_path: Path) -> None:
-    async with rig(tmp_path, all_or_nothing=True) as r:
-        r.aggregator.line_errors += [{2: "CON_0003"}, {2: "GEN_0003"}]
+@pytest.mark.parametrize("header_is_line_1", [True, False])
+@pytest.mark.parametrize("odd", [1, 2, 3, 4, 5])
+async def test_leap_row_that_a_job_names_is_refused_whatever_line_one_is(
+    tmp_path: Path, header_is_line_1: bool, odd: int
+) -> None:
+    """Which of two rows is meant is not public: it is found out, and no good row is refused."""
+    homes = [home for home in range(1, 6) if home != odd]
+    async with rig(tmp_path, homes=homes, points=OpenPoints(header_is_line_1=header_is_line_1)) as r:
+        result = await r.send(*(quarter(home) for home in range(1, 6)))
+        assert result == Reject(refused={odd - 1: "mtr_0003"})
+        assert r.taken == {key(home): [0.25] for home in homes}
+        await r.settled(*(quarter(home) for home in range(1, 6)))
+        # what was found out holds after a restart, and costs no file again
+        await r.restart()
+        files = len(r.files)
+        result = await r.send(*(quarter(home, index=1) for home in range(1, 6)))
+        assert result == Reject(refused={odd - 1: "mtr_0003"})
+        assert len(r.files) == files + 2
+
+
+async def test_leap_confirmed_line_numbers_are_not_found_out(tmp_path: Path) -> None:
+    confirmed = LeapConfirmed(error_lines="first_row_is_line_1")
+    async with rig(tmp_path, homes=(1, 2, 4, 5), points=OpenPoints(header_is_line_1=False), confirmed=confirmed) as r:
+        assert await r.send(*(quarter(home) for home in range(1, 6))) == Reject(refused={2: "mtr_0003"})
+        assert len(r.files) == 2
+
+
+async def test_leap_failed_again_for_other_rows_is_followed(tmp_path: Path) -> None:
+    async with rig(tmp_path, confirmed=LeapConfirmed(error_lines="header_is_line_1")) as r:
+        r.aggregator.next_files(failed(2, code=Code.CON_0003), failed(2, code=Code.GEN_0003))
         assert await r.send(quarter(1), quarter(2), quarter(3)) == Reject(refused={0: "con_0003", 1: "gen_0003"})
         assert set(r.taken) == {key(3)}
-        r.aggregator.line_errors += [{2: "MTR_0003"}] * 100
-        assert await r.send(*(quarter(1, index=i) for i in range(20))) == Keep(reason="job_failed")
-        assert len(r.aggregator.uploads) == 3 + leap_csv.ROUNDS_MAX
 
 
-async def test_leap_refused_rows_can_be_sent_later_and_only_they_go_up(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        r.aggregator.meters.discard(meter_id(2))
-        rows = [quarter(1), quarter(2), quarter(2, index=1)]
-        result = await r.send(*rows)
-        assert isinstance(result, Reject)
-        again = [rows[position] for position in sorted(result.refused)]
-        assert await r.send(*again) == Reject(refused={0: "mtr_0003", 1: "mtr_0003"})
-        r.aggregator.meters.add(meter_id(2))
-        assert await r.send(*again) == Accept()
-        assert len(r.aggregator.uploads[-1].splitlines()) == 3
-        assert set(r.taken) == {key(1), key(2), key(2, 1)}
+async def test_leap_errors_that_are_cut_are_asked_for_by_another_file(tmp_path: Path) -> None:
+    async with rig(tmp_path, homes=(4, 5), points=OpenPoints(errors_max=1)) as r:
+        result = await r.send(*(quarter(home) for home in range(1, 6)))
+        assert result == Reject(refused={0: "mtr_0003", 1: "mtr_0003", 2: "mtr_0003"})
+        assert r.taken == {key(4): [0.25], key(5): [0.25]}
+
+
+async def test_leap_old_shape_of_errors_is_understood(tmp_path: Path) -> None:
+    async with rig(tmp_path, homes=(1, 3)) as r:
+        r.aggregator.mischief.old_error_items = True
+        assert await r.send(quarter(1), quarter(2), quarter(3)) == Reject(refused={1: "refused_by_receiver"})
+        assert r.taken == {key(1): [0.25], key(3): [0.25]}
 
 
 async def test_leap_every_row_bad_is_refused_without_an_empty_file(tmp_path: Path) -> None:
-    async with rig(tmp_path, all_or_nothing=True) as r:
-        r.aggregator.meters.clear()
+    async with rig(tmp_path, homes=()) as r:
         assert await r.send(quarter(1)) == Reject(refused={0: "mtr_0003"})
-        assert len(r.aggregator.uploads) == 1
+        assert len(r.files) == 1
 
 
-async def test_leap_failed_job_without_errors_is_kept_and_made_anew(tmp_path: Path) -> None:
+async def test_leap_refused_rows_can_be_sent_later_and_only_they_go_up(tmp_path: Path) -> None:
+    async with rig(tmp_path, homes=(1,)) as r:
+        rows = [quarter(1), quarter(2), quarter(2, index=1)]
+        result = await r.send(*rows)
+        assert result == Reject(refused={1: "mtr_0003", 2: "mtr_0003"})
+        await r.settled(*rows)
+        r.aggregator.intervals.meters[meter_id(2)] = r.aggregator.intervals.meters[meter_id(1)]
+        assert await r.send(*rows[1:], again=True) == Accept()
+        assert r.taken == {key(1): [0.25], key(2): [0.25], key(2, 1): [0.25]}
+
+
+@pytest.mark.parametrize("fate", [FAILED_WITHOUT_ERRORS, FAILED_WITHOUT_LINE, failed(99)])
+async def test_leap_file_that_fails_once_for_no_row_costs_no_row(tmp_path: Path, fate: Fate) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.jobs_to_fail = 1
+        r.aggregator.next_files(fate)
+        assert await r.send(*(quarter(home) for home in range(1, 6))) == Accept()
+        assert r.taken == {key(home): [0.25] for home in range(1, 6)}
+        assert len(r.files) == 3
+
+
+@pytest.mark.parametrize("poison", [0, 1, 7, 11])
+async def test_leap_row_that_makes_every_file_fail_unnamed_is_found_and_the_others_are_taken(
+    tmp_path: Path, poison: int
+) -> None:
+    rows = [quarter(1, index=i) for i in range(12)]
+    async with rig(tmp_path) as r:
+        poisoned(r.aggregator, rows[poison].start_ms)
+        assert await r.send(*rows) == Reject(refused={poison: "job_failed"})
+        assert r.taken == {key(1, i): [0.25] for i in range(12) if i != poison}
+        assert len(r.files) < 12
+
+
+async def test_leap_aggregator_that_fails_everything_stops_the_sink_and_costs_no_row(tmp_path: Path) -> None:
+    rows = [quarter(1 + i % 5, index=i // 5) for i in range(100)]
+    async with rig(tmp_path) as r:
+        r.aggregator.next_files(*[FAILED_WITHOUT_ERRORS] * 1_000)
+        result = await r.send(*rows)
+        assert isinstance(result, Stop)
+        assert (result.reason, result.retry_s) == ("job_failed", None)
+        assert len(r.files) < 20
+        r.aggregator.intervals.fates.clear()
+        assert await r.send(*rows) == Accept()
+        assert {len(versions) for versions in r.taken.values()} == {1}
+
+
+async def test_leap_batch_of_one_row_that_fails_for_no_reason_is_tried_thrice_and_parked(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.next_files(*[FAILED_WITHOUT_ERRORS] * 3)
         assert await r.send(quarter(1)) == Keep(reason="job_failed")
-        assert await r.send(quarter(1)) == Accept()
-        assert len(r.aggregator.uploads) == 2
-        assert r.aggregator.uploads[0] == r.aggregator.uploads[1]
+        assert await r.send(quarter(1)) == Keep(reason="job_failed")
+        assert await r.send(quarter(1)) == Reject(refused={0: "job_failed"})
+        assert len(r.files) == 3
 
 
-async def test_leap_errors_that_are_counted_but_not_listed_are_asked_for_by_another_round(tmp_path: Path) -> None:
+async def test_leap_batches_of_one_row_that_all_fail_for_no_reason_stop_the_sink(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.meters -= {meter_id(1), meter_id(2)}
-        r.aggregator.errors_listed_max = 1
-        result = await r.send(quarter(1), quarter(2), quarter(3))
-        assert result == Reject(refused={0: "mtr_0003", 1: "mtr_0003"})
-        assert set(r.taken) == {key(3)}
+        r.aggregator.next_files(*[FAILED_WITHOUT_ERRORS] * 1_000)
+        results: list[SinkResult] = []
+        for i in range(4):
+            for _ in range(3):
+                results.append(await r.send(quarter(1, index=i)))
+            await r.settled(quarter(1, index=i))
+        assert [isinstance(result, Reject) for result in results[2::3]] == [True, True, True, False]
+        assert isinstance(results[-1], Stop)
 
 
-async def test_leap_error_of_no_line_is_kept_and_reported(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        r.aggregator.line_errors.append({9: "MTR_0003"})
-        assert await r.send(quarter(1)) == Keep(reason="job_errors_unplaced")
-
-
-OVER = {"Retry-After": "7"}
-
-
-@pytest.mark.parametrize("operation", [Operation.UPLOAD, Operation.JOB])
-@pytest.mark.parametrize(
-    ("trouble", "expected"),
-    [
-        (Answer(status=429, headers=tuple(OVER.items())), Keep(reason="http_429", after_s=7.0)),
-        (Answer(status=500), Keep(reason="http_500")),
-        (Answer(status=503, headers=tuple(OVER.items())), Keep(reason="http_503", after_s=7.0)),
-        (Answer(status=302, headers=(("Location", "/v1.1/interval-data"),)), Keep(reason="http_302")),
-        (Answer(status=400), Keep(reason="http_400")),
-        (Answer(status=200, body=b""), Keep(reason="reply_malformed")),
-        (Answer(status=200, body=b"[]"), Keep(reason="reply_malformed")),
-        (Answer(status=200, body=b"<html>"), Keep(reason="reply_malformed")),
-        (Answer(status=200, body=b'{"job_id": "../../x", "status": 7}'), Keep(reason="reply_malformed")),
-        (Answer(status=401), Keep(reason="http_401")),
-    ],
-)
-async def test_leap_trouble_keeps_the_batch_and_the_next_try_brings_it_up(
-    tmp_path: Path, operation: Operation, trouble: Answer | Trouble, expected: Keep
+@pytest.mark.parametrize("code", [Code.MTR_0001, Code.STM_0001, Code.NRG_0001, Code.LIN_0001])
+@pytest.mark.parametrize("lines", [(1,), (2, 3, 4)])
+async def test_leap_format_that_is_not_understood_stops_the_sink_and_costs_no_row(
+    tmp_path: Path, code: Code, lines: tuple[int, ...]
 ) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.trouble[operation].append(trouble)
-        # what is sent and not understood may be too much at once
-        whole = operation is Operation.UPLOAD and trouble == Answer(status=400)
-        assert await r.send(quarter(1)) == replace(expected, whole=whole)
-        assert await r.send(quarter(1)) == Accept()
-        assert set(r.taken) == {key(1)}
-        assert len(r.aggregator.uploads) == 1
+        r.aggregator.next_files(failed(*lines, code=code))
+        assert await r.send(quarter(1), quarter(2), quarter(3)) == Stop(reason="format_refused", detail=code.lower())
+        assert r.taken == {}
+        assert await r.send(quarter(1), quarter(2), quarter(3)) == Accept()
 
 
-async def test_leap_wrong_key_is_kept_and_the_right_one_is_not_shown(tmp_path: Path) -> None:
-    async with rig(tmp_path, token=SecretStr("key-of-another-environment")) as r:
-        assert await r.send(quarter(1)) == Keep(reason="http_403")
-        assert await r.sink.missing(T0, NOW_MS) == Keep(reason="http_403")
-        settings = r.sink._settings
-        assert "another" not in repr(settings) + settings.model_dump_json()
+# The aggregator's clock
 
 
-async def test_leap_upload_cut_off_is_kept_and_not_repeated_within_the_try(tmp_path: Path) -> None:
+async def test_leap_aggregator_whose_clock_is_behind_makes_rows_wait_and_costs_none(tmp_path: Path) -> None:
+    now = (NOW_MS - T0) // QUARTER_MS
+    rows = [quarter(1, index=i) for i in range(now - 8, now)]
     async with rig(tmp_path) as r:
+        r.aggregator.clock.skew_ms = -3_600_000
+        for _ in range(20):
+            result = await r.send(*rows)
+            if not isinstance(result, Keep):
+                break
+            assert result.reason == "receiver_clock_behind"
+            r.clock.advance(s=max(result.after_s, 1.0))
+        assert result == Accept()
+        assert r.taken == {key(1, i): [0.25] for i in range(now - 8, now)}
+
+
+async def test_leap_row_that_is_called_future_while_later_ones_are_taken_is_refused(tmp_path: Path) -> None:
+    confirmed = LeapConfirmed(error_lines="header_is_line_1")
+    async with rig(tmp_path, confirmed=confirmed) as r:
+        await r.send(quarter(1, index=9))
+        r.aggregator.next_files(failed(2, code=Code.ETM_0003))
+        assert await r.send(quarter(1, index=1), quarter(1, index=2)) == Reject(refused={0: "etm_0003"})
+
+
+@pytest.mark.parametrize("skew_h", [-30, -1, 1, 30])
+async def test_leap_jobs_are_found_whatever_the_aggregators_clock(tmp_path: Path, skew_h: int) -> None:
+    async with rig(tmp_path, timeout_s=5.0) as r:
+        r.aggregator.clock.skew_ms = max(skew_h, 0) * 3_600_000
+        r.clock.advance(s=-min(skew_h, 0) * 3_600)
+        r.aggregator.clock.skew_ms += min(skew_h, 0) * 3_600_000
+        r.aggregator.script(Operation.UPLOAD, cut(done=True))
+        assert isinstance(await r.send(quarter(1)), Keep)
         assert await r.send(quarter(1)) == Accept()
-        r.aggregator.trouble[Operation.UPLOAD].append(Trouble.CUT)
-        assert await r.send(quarter(2)) == Keep(reason="ServerDisconnectedError")
-        assert r.aggregator.asked[Operation.UPLOAD] == 2
-        assert await r.send(quarter(2)) == Accept()
+        assert r.taken == {key(1): [0.25]}
 
 
-async def test_leap_mute_upload_times_out(tmp_path: Path) -> None:
-    async with rig(tmp_path, timeout_s=0.2) as r:
-        r.aggregator.trouble[Operation.UPLOAD].append(Trouble.HANG)
-        assert await r.send(quarter(1)) == Keep(reason="timeout")
+# Answers that are no answer
 
 
-async def test_leap_upload_whose_answer_is_lost_goes_up_again_and_is_there_once(tmp_path: Path) -> None:
-    async with rig(tmp_path, timeout_s=0.2) as r:
-        r.aggregator.trouble[Operation.UPLOAD].append(Trouble.LATE)
-        assert await r.send(quarter(1)) == Keep(reason="timeout")
+OVER = "7"
+TROUBLE: list[tuple[Mishap, SinkResult]] = [
+    (answer(429, Retry_After=OVER), Keep(reason="http_429", after_s=7.0)),
+    (answer(500), Keep(reason="http_500")),
+    (answer(503, Retry_After=OVER), Keep(reason="http_503", after_s=7.0)),
+    (answer(302, Location="/v1.1/interval-data"), Keep(reason="http_302")),
+    (EMPTY_ANSWER, Keep(reason="reply_malformed")),
+    (HTML_PAGE, Keep(reason="reply_malformed")),
+    (answer(200, b"[]"), Keep(reason="reply_malformed")),
+    (answer(200, b'{"job_id": "../../x", "uploads": 7}'), Keep(reason="reply_malformed")),
+    (answer(400, b"no\nschema"), Stop(reason="http_400", detail="no schema")),
+    (answer(404), Stop(reason="http_404")),
+    (answer(415), Stop(reason="http_415")),
+    (answer(401), Stop(reason="http_401", retry_s=3600.0)),
+    (answer(403, b"other"), Stop(reason="http_403", detail="other", retry_s=3600.0)),
+]
+
+
+@pytest.mark.parametrize("operation", [Operation.UPLOAD, Operation.UPLOADS])
+@pytest.mark.parametrize(("mishap", "expected"), TROUBLE)
+async def test_leap_trouble_keeps_the_batch_and_the_next_try_brings_it_up_once(
+    tmp_path: Path, operation: Operation, mishap: Mishap, expected: SinkResult
+) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.script(operation, mishap)
+        assert await r.send(quarter(1)) == expected
         assert await r.send(quarter(1)) == Accept()
-        first, second = r.aggregator.uploads
-        assert first == second
-        assert r.taken == {key(1): Decimal("0.25")}
+        assert r.taken == {key(1): [0.25]}
+
+
+async def test_leap_upload_that_is_cut_off_goes_up_again_and_is_there_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.script(Operation.UPLOAD, cut(), cut(done=True))
+        assert await r.send(quarter(1)) == Keep(reason="ServerDisconnectedError")
+        assert await r.send(quarter(1)) == Keep(reason="ServerDisconnectedError")
+        assert await r.send(quarter(1)) == Accept()
+        assert r.taken == {key(1): [0.25]}
+        assert r.asked(Operation.UPLOAD) == 2
+
+
+async def test_leap_request_that_is_refused_stops_the_sink_after_one_upload(tmp_path: Path) -> None:
+    """Formerly the batch was halved down to its rows, and each was parked."""
+    rows = [quarter(1 + i % 5, index=i // 5) for i in range(40)]
+    async with rig(tmp_path) as r:
+        r.aggregator.script(Operation.UPLOAD, *[answer(400, b'{"title": "schema is required"}')] * 1_000)
+        log = MemoryReader(rows)
+        delivery = SinkDelivery(r.sink, log_=log, finder=log, clock=r.clock, rng=random.Random(1))
+        async with service(delivery.run):
+            await until(lambda: delivery.stats.stopped)
+            await asyncio.sleep(7 * 86_400)
+        assert (r.asked(Operation.UPLOAD), log.parked, log.saved) == (1, {}, [])
+        assert "schema" in delivery.stats.detail
+
+
+async def test_leap_key_of_another_environment_stops_the_sink_and_is_not_shown(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.environment = Environment.PRODUCTION
+        result = await r.send(quarter(1))
+        assert isinstance(result, Stop)
+        assert result.reason == "http_403"
+        missing = await r.sink.missing(T0, NOW_MS)
+        assert isinstance(missing, Stop)
+        assert KEY not in repr(r.settings) + r.settings.model_dump_json() + repr(result)
+        r.aggregator.environment = Environment.STAGING
+        assert await r.send(quarter(1)) == Accept()
+
+
+async def test_leap_file_that_is_too_large_goes_up_in_halves(tmp_path: Path) -> None:
+    rows = [quarter(1, index=i) for i in range(16)]
+    async with rig(tmp_path) as r:
+        r.aggregator.script(Operation.UPLOAD, answer(413), answer(413))
+        assert await r.send(*rows) == Accept()
+        assert r.taken == {key(1, i): [0.25] for i in range(16)}
+        assert [len(body.splitlines()) - 1 for body in r.files] == [4, 4, 8]
+
+
+async def test_leap_one_row_that_is_too_large_stops_the_sink(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.script(Operation.UPLOAD, *[answer(413)] * 9)
+        assert isinstance(await r.send(quarter(1), quarter(2)), Stop)
+
+
+# Lost answers, lost jobs
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("restarted", [True, False])
+@pytest.mark.parametrize("preview_lines", [2, 100])
+async def test_leap_upload_whose_answer_is_lost_is_found_again_and_is_there_once(
+    tmp_path: Path, done: bool, restarted: bool, preview_lines: int
+) -> None:
+    rows = [quarter(1, index=i) for i in range(5)]
+    async with rig(tmp_path, timeout_s=5.0, points=OpenPoints(preview_lines=preview_lines)) as r:
+        await r.send(quarter(2))
+        await r.settled(quarter(2))
+        r.aggregator.script(Operation.UPLOAD, hang(done=done))
+        assert await r.send(*rows) == Keep(reason="timeout")
+        if restarted:
+            await r.restart()
+        # the log has grown meanwhile
+        assert await r.send(*rows, quarter(3)) == Accept()
+        assert r.taken == {key(2): [0.25], key(3): [0.25]} | {key(1, i): [0.25] for i in range(5)}
+
+
+async def test_leap_lost_answer_to_a_shortened_file_is_not_taken_for_the_file_before(tmp_path: Path) -> None:
+    """The file that failed and the one without its last row begin alike."""
+    confirmed = LeapConfirmed(error_lines="header_is_line_1")
+    async with rig(tmp_path, homes=(1,), points=OpenPoints(preview_lines=2), confirmed=confirmed) as r:
+        r.aggregator.script(Operation.UPLOAD, None, cut())
+        rows = [quarter(1, index=0), quarter(1, index=1), quarter(2)]
+        assert isinstance(await r.send(*rows), Keep)
+        assert await r.send(*rows) == Reject(refused={2: "mtr_0003"})
+        assert r.taken == {key(1): [0.25], key(1, 1): [0.25]}
 
 
 async def test_leap_job_that_was_not_seen_to_end_is_gone_on_with(tmp_path: Path) -> None:
-    async with rig(tmp_path, all_or_nothing=True) as r:
-        r.aggregator.meters.discard(meter_id(2))
-        busy = Answer(status=429)
-        r.aggregator.trouble[Operation.JOB] += [busy]
+    async with rig(tmp_path, homes=(1,), confirmed=LeapConfirmed(error_lines="header_is_line_1")) as r:
+        r.aggregator.script(Operation.UPLOADS, answer(429))
         assert isinstance(await r.send(quarter(1), quarter(2)), Keep)
+        await r.restart()
         assert await r.send(quarter(1), quarter(2)) == Reject(refused={1: "mtr_0003"})
-        assert len(r.aggregator.uploads) == 2
+        assert len(r.files) == 2
+        assert r.taken == {key(1): [0.25]}
 
 
-async def test_leap_job_that_is_gone_is_made_anew(tmp_path: Path) -> None:
+async def test_leap_job_that_never_ends_is_waited_for_and_not_sent_again(tmp_path: Path) -> None:
+    async with rig(tmp_path, job_timeout_s=60) as r:
+        r.aggregator.next_files(Fate(pace=NEVER))
+        for _ in range(20):
+            assert await r.send(quarter(1)) == Keep(reason="job_unfinished")
+        assert len(r.files) == 1
+        r.aggregator.intervals.finish_all()
+        assert await r.send(quarter(1)) == Accept()
+        assert (len(r.files), r.taken) == (1, {key(1): [0.25]})
+
+
+async def test_leap_job_that_is_slow_is_followed(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.trouble[Operation.JOB].append(Answer(status=500))
-        assert await r.send(quarter(1)) == Keep(reason="http_500")
-        r.aggregator.jobs.clear()
-        assert await r.send(quarter(1)) == Keep(reason="http_404")
+        r.aggregator.next_files(Fate(pace=Pace(queued=Wait(looks=9, s=None), processing=Wait(looks=9, s=None))))
         assert await r.send(quarter(1)) == Accept()
-        assert set(r.taken) == {key(1)}
+        assert len(r.files) == 1
 
 
-async def test_leap_job_that_never_ends_is_given_up_and_made_anew(tmp_path: Path) -> None:
-    async with rig(tmp_path, job_timeout_s=0.2) as r:
-        r.aggregator.trouble[Operation.JOB].append(Trouble.HANG)
-        assert await r.send(quarter(1)) == Keep(reason="job_timeout")
-        assert await r.send(quarter(1)) == Accept()
-        assert len(r.aggregator.uploads) == 2
-
-
-async def test_leap_state_that_nobody_knows_is_waited_out(tmp_path: Path) -> None:
+async def test_leap_job_that_nobody_knows_any_more_goes_up_again_and_at_most_thrice(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.trouble[Operation.JOB].append(Answer(status=200, body=b'{"status": "VALIDATING", "eta": 5}'))
+
+        def forget(*_: object) -> None:
+            r.aggregator.intervals.uploads.clear()
+            r.aggregator.intervals._by_job.clear()
+
+        r.aggregator.next_files(*[Fate(pace=NEVER)] * 9)
+        r.aggregator.on_request = forget
+        assert await r.send(quarter(1)) == Keep(reason="job_lost")
+        assert await r.send(quarter(1)) == Keep(reason="job_lost")
+        assert isinstance(await r.send(quarter(1)), Stop)
+        assert r.asked(Operation.UPLOAD) == 3
+
+
+@pytest.mark.parametrize("rerun", [Rerun.BEFORE, Rerun.AFTER])
+async def test_leap_file_that_the_aggregator_runs_again_ends_for_us_once(tmp_path: Path, rerun: Rerun) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.next_files(Fate(rerun=rerun))
         assert await r.send(quarter(1)) == Accept()
-        assert r.aggregator.asked[Operation.JOB] == FIRST_LOOKS + 1
+        assert len(r.files) == 1
+
+
+async def test_leap_unknown_fields_and_states_and_nulls_change_nothing(tmp_path: Path) -> None:
+    async with rig(tmp_path, homes=(1, 3)) as r:
+        r.aggregator.mischief = Mischief(extra_fields=True, unknown_enums=True, null_tokens=True)
+        r.aggregator._api._mischief = r.aggregator.mischief
+        assert await r.send(quarter(1), quarter(2), quarter(3)) == Reject(refused={1: "mtr_0003"})
+        assert r.taken == {key(1): [0.25], key(3): [0.25]}
 
 
 async def test_leap_answer_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leap_csv, "JOB_REPLY_BYTES", 1_000)
+    monkeypatch.setattr(over_http, "REPLY_BYTES", 1_000)
     async with rig(tmp_path) as r:
-        long = b'{"status": "COMPLETED", "pad": "' + b"x" * 200_000 + b'"}'
-        r.aggregator.trouble[Operation.JOB].append(Answer(status=200, body=long))
+        long = b'{"uploads": [], "pad": "' + b"x" * 5_000_000 + b'"}'
+        r.aggregator.script(Operation.UPLOADS, answer(200, long))
         assert await r.send(quarter(1)) == Keep(reason="reply_malformed")
 
 
 async def test_leap_send_that_is_cancelled_ends(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        r.aggregator.trouble[Operation.JOB].append(Trouble.HANG)
+        r.aggregator.script(Operation.UPLOADS, hang())
         async with asyncio.TaskGroup() as group:
             task = group.create_task(r.send(quarter(1)), name="send")
-            await until(lambda: r.aggregator.asked[Operation.JOB] == 1)
+            await until(lambda: r.asked(Operation.UPLOADS) == 1)
             task.cancel()
         assert task.cancelled()
+        assert await r.send(quarter(1)) == Accept()
+        assert r.taken == {key(1): [0.25]}
+
+
+async def test_leap_disk_that_cannot_be_written_lets_nothing_leave(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.outbox.write_text("in the way", encoding="utf-8")
+        assert await r.send(quarter(1)) == Keep(reason="outbox_unwritable")
+        assert not r.aggregator.requests
+        r.outbox.unlink()
+        assert await r.send(quarter(1)) == Accept()
+
+
+async def test_leap_many_files_are_gone_on_with_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leap_sink, "FILES_MAX", 8)
+    rows = [quarter(1, index=i) for i in range(32)]
+    async with rig(tmp_path) as r:
+        poisoned(r.aggregator, rows[3].start_ms, rows[17].start_ms)
+        results = [await r.send(*rows) for _ in range(9)]
+        assert Keep(reason="many_files") in results
+        assert results[-1] == Reject(refused={3: "job_failed", 17: "job_failed"})
+        assert r.taken == {key(1, i): [0.25] for i in range(32) if i not in (3, 17)}
+
+
+# Which records, and how they look
 
 
 async def test_leap_wants_a_quarter_of_a_device_with_a_meter_and_shows_who_has_another_length(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        five_minutes = replace(quarter(2), length_s=300)
         assert r.sink.wants(quarter(1))
         assert not r.sink.wants(quarter(9))
-        assert not r.sink.wants(replace(quarter(9), length_s=300))
-        assert not any(r.sink.wants(row) for row in (five_minutes, five_minutes))
-        assert (r.sink.meters_known, r.sink.stats.other_length) == (5, 1)
+        assert not r.sink.wants(replace(quarter(2), length_s=300))
+        assert r.sink.stats.other_length == 1
         assert r.sink.wants(quarter(2))
         assert r.sink.stats.other_length == 0
-
-
-async def test_leap_meters_are_read_anew_and_a_bad_file_replaces_none(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        assert r.sink.wants(quarter(1))
-
-        def after(text: str) -> bool:
-            r.put(text)
-            r.clock.advance(s=6)
-            return r.sink.wants(quarter(7))
-
-        assert not after("device,meter_id\nhome-7,\n")
-        assert "line 2: not a meter" in (r.sink.meters_failing or "")
-        assert r.sink.wants(quarter(1))
-        r.file.unlink()
-        r.clock.advance(s=6)
-        assert r.sink.wants(quarter(1))
-        assert after(mapping(7))
-        assert r.sink.meters_failing is None
-        assert not r.sink.wants(quarter(1))
-        assert await r.send(quarter(1)) == Reject(refused={0: "no_meter"})
-
-
-async def test_leap_meters_are_looked_at_every_few_seconds_only(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        assert r.sink.wants(quarter(1))
-        r.put(mapping(2))
-        assert r.sink.wants(quarter(1))
-        r.clock.advance(s=6)
-        assert not r.sink.wants(quarter(1))
-
-
-async def test_leap_meters_that_have_not_changed_are_not_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads: list[str] = []
-
-    def read(text: str) -> dict[DeviceId, LeapMeter]:
-        reads.append(text)
-        return read_meters(text)
-
-    monkeypatch.setattr(leap_meters, "read_meters", read)
-    async with rig(tmp_path) as r:
-        for _ in range(3):
-            assert r.sink.wants(quarter(1))
-            r.clock.advance(s=6)
-        assert len(reads) == 1
 
 
 async def test_leap_while_meters_were_never_read_nothing_is_passed_over(tmp_path: Path) -> None:
@@ -411,8 +555,7 @@ async def test_leap_while_meters_were_never_read_nothing_is_passed_over(tmp_path
 
 
 async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path: Path) -> None:
-    async with rig(tmp_path) as r:
-        r.aggregator.meters.discard(meter_id(3))
+    async with rig(tmp_path, homes=(1, 2, 4, 5)) as r:
         log = MemoryReader(
             [quarter(1), quarter(9), replace(quarter(2), length_s=300), quarter(3), quarter(4, coverage_pct=50.0)]
         )
@@ -421,127 +564,40 @@ async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path:
             await until(log.idle.is_set)
         assert set(r.taken) == {key(1)}
         assert (delivery.stats.accepted, delivery.stats.rejected, log.saved) == (1, 2, [5])
-        samples = {(s.name, s.labels[1:]): s.value for s in leap_samples([r.sink])}
+        samples = {(s.name, s.labels[1:]): s.value for s in leap_samples([r.sink], 7)}
         assert samples["gateway_leap_refused", (("reason", "mtr_0003"),)] == 1
         assert samples["gateway_leap_refused", (("reason", "withheld_coverage"),)] == 1
         assert (samples["gateway_leap_meters", ()], samples["gateway_leap_other_length", ()]) == (5, 1)
+        assert samples["gateway_leap_unconfirmed", ()] == 7
 
 
 async def test_leap_region_of_the_meter_goes_up(tmp_path: Path) -> None:
     async with rig(tmp_path, final=False) as r:
         r.put(mapping(1, 2, region="CA"))
         assert await r.send(quarter(1)) == Accept()
-        header, line = r.aggregator.uploads[0].decode().splitlines()
+        header, line = r.files[0].decode().splitlines()
         assert header.endswith(",region,final")
         assert line.endswith(",CA,false")
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "line 1: not the header"),
-        ("device;meter_id\n", "line 1: not the header"),
-        ("device,meter_id\n", "no meter"),
-        ("device,meter_id\na,m1\n,m2\n", "line 3: no device"),
-        ("device,meter_id\na,m1\na,m2\n", "line 3: 'a' was named before"),
-        ("device,meter_id\na,m1\nb,m1\n", "line 3: 'm1' was named before"),
-        ("device,meter_id\na\n", "line 2: not a device"),
-        ("device,meter_id\n\na,m1\n", "line 2: not a device"),
-        ('device,meter_id\na,"m,1"\n', "line 2: not a meter"),
-        ("device,meter_id\na,m\u00e9\n", "line 2: not a meter"),
-        ("device,meter_id,region\na,m1,ZZ\n", "line 2: not a state"),
-        ('device,meter_id\na,"m1\n', "unexpected end"),
-    ],
-)
-def test_meters_file_with_a_fault_is_refused_with_its_line(text: str, problem: str) -> None:
-    with pytest.raises(InvalidInput, match=problem):
-        read_meters(text)
+async def test_leap_net_energy_goes_up_only_as_confirmed(tmp_path: Path) -> None:
+    async with rig(tmp_path, confirmed=LeapConfirmed(energy_columns="all", net_sign="consumption")) as r:
+        assert await r.send(quarter(1)) == Accept()
+        (version,) = r.aggregator.intervals.accepted[key(1)]
+        assert (version.row.net_kwh, version.row.generated_kwh, version.row.consumed_kwh) == (0.25, 0.25, 0.5)
+    (tmp_path / "other").mkdir()
+    async with rig(tmp_path / "other", confirmed=LeapConfirmed(energy_columns="net", net_sign="generation")) as r:
+        assert await r.send(quarter(1)) == Accept()
+        (version,) = r.aggregator.intervals.accepted[key(1)]
+        assert (version.row.net_kwh, version.row.generated_kwh) == (-0.25, None)
 
 
-def test_meters_file_tells_all_faults_and_takes_any_line_ends() -> None:
-    with pytest.raises(InvalidInput) as caught:
-        read_meters("device,meter_id\n,m1\na,\nb,m2\n")
-    assert len(caught.value.problems) == 2
-    assert read_meters("device,meter_id,region\r\na,m1,CA\r\nb,m2,\r\n") == {
-        "a": LeapMeter(id="m1", region="CA"),
-        "b": LeapMeter(id="m2"),
-    }
-
-
-async def test_leap_missing_is_asked_page_by_page_and_told_by_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leap_csv, "PAGE_SIZE", 2)
-    async with rig(tmp_path) as r:
-        await r.send(*(quarter(home, index=i) for home in (1, 2) for i in range(4) if (home, i) != (2, 2)))
-        r.aggregator.meters.add(meter_id(9))
-        r.aggregator.statuses = ("OPEN", "PENDING", "PROCESSING", "OPEN", "CLOSED")
-        found = await r.sink.missing(T0, T0 + 4 * QUARTER_MS)
-        assert isinstance(found, list)
-        assert r.aggregator.asked[Operation.SEARCH] == 3
-        assert [(gap.device, gap.status) for gap in found] == [
-            ("home-2", "OPEN"), ("home-3", "PENDING"), ("home-4", "PROCESSING"), ("home-5", "OPEN"),
-        ]  # fmt: skip
-        assert (found[0].start_ms, found[0].end_ms) == (T0 + 2 * QUARTER_MS, T0 + 3 * QUARTER_MS)
-        r.aggregator.statuses = ("OPEN",)
-        everything = await r.sink.missing(T0, T0 + 4 * QUARTER_MS)
-        assert isinstance(everything, list)
-        assert everything[-1] == MissingInterval(
-            device=None, meter_id=meter_id(9), start_ms=T0, end_ms=T0 + 4 * QUARTER_MS, status="OPEN",
-            data_type="PERFORMANCE_DATA", deadline_ms=T0 + 4 * QUARTER_MS + 30 * 86_400_000,
-        )  # fmt: skip
-        sent = [quarter(home, index=i) for home in (2, 3, 4, 5) for i in range(4)]
-        await r.send(*sent)
-        r.aggregator.meters.discard(meter_id(9))
-        assert await r.sink.missing(T0, T0 + 4 * QUARTER_MS) == []
-
-
-async def test_leap_missing_trouble_and_pages_without_end_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with rig(tmp_path) as r:
-        search = r.aggregator.trouble[Operation.SEARCH]
-        search += [Answer(status=429, headers=(("Retry-After", "9"),)), Answer(status=200, body=b"{}")]
-        assert await r.sink.missing(T0, NOW_MS) == Keep(reason="http_429", after_s=9.0)
-        assert await r.sink.missing(T0, NOW_MS) == Keep(reason="reply_malformed")
-        monkeypatch.setattr(leap_csv, "PAGES_MAX", 3)
-        search += [Answer(status=200, body=b'{"missing_intervals": [], "next_page_token": "x"}')] * 3
-        assert await r.sink.missing(T0, NOW_MS) == Keep(reason="too_many_pages")
-
-
-def test_job_reply_is_read_with_suspicion() -> None:
-    def read(errors: str, status: str = "COMPLETED") -> tuple[Mapping[int, str], bool] | None:
-        reply = job_of(f'{{"status": "{status}", "errors": {errors}, "x": 1}}'.encode(), rows=3)
-        return None if reply is None else (reply.refused, reply.unplaced)
-
-    assert read("null") == ({}, False)
-    assert read('[{"line": 2, "code": "MTR_0003"}, {"line": 2, "code": "GEN_0003"}]') == ({2: "mtr_0003"}, False)
-    assert read('[{"line": 4}]') == ({4: "refused_by_receiver"}, False)
-    assert read('[{"line": 4, "code": ["x"]}]') == ({4: "refused_by_receiver"}, False)
-    for odd in ('{"line": 5}', '{"line": 1}', '{"line": true}', '{"line": "2"}', '{"line": null}', "{}", "7"):
-        assert read(f"[{odd}]") == ({}, True), odd
-    assert read('[{"line": 2}]', status="PROCESSING") == ({}, False)
-    assert job_of(b'{"status": null}', rows=3) is None
-    counted = b'{"status": "FAILED", "errors": [], "error_summary": [{"count": 1}, {"count": true}, 7]}'
-    reply = job_of(counted, rows=3)
-    assert reply is not None
-    assert reply.unplaced
-
-
-def test_missing_reply_skips_what_it_cannot_read_and_counts_it() -> None:
-    good = {
-        "meter_id": "m", "status": "OPEN", "start_date_time_utc": "2027-01-15T08:00:00Z",
-        "end_date_time_utc": "2027-01-15T08:15:00Z", "novelty": {},
-    }  # fmt: skip
-    odd = [good | {"meter_id": None}, good | {"start_date_time_utc": "2027-01-15T08:00:00"}, good | {"status": 1}, 7]
-    page = missing_of(orjson.dumps({"missing_intervals": [good, *odd], "next_page_token": ""}))
-    assert page is not None
-    found, unread, token = page
-    assert ([(entry.meter_id, entry.start_ms, entry.data_type, entry.deadline_ms) for entry in found], unread) == (
-        [("m", T0, "", None)],
-        4,
-    )
-    assert token is None
+@pytest.mark.parametrize("schema", ["runtime", "performance"])
+async def test_leap_schema_is_the_one_configured(tmp_path: Path, schema: str) -> None:
+    async with rig(tmp_path, upload_schema=schema) as r:
+        r.aggregator._api._schemas = tuple(Schema)
+        assert await r.send(quarter(1)) == Accept()
+        assert r.aggregator.intervals.accepted[key(1)][0].schema == schema
 
 
 @pytest.mark.parametrize(
@@ -549,6 +605,7 @@ def test_missing_reply_skips_what_it_cannot_read_and_counts_it() -> None:
     [
         {"url": "http://api.leap.example"}, {"url": "https://api.leap.example/"}, {"token": None}, {"poll_s": 0},
         {"min_coverage_pct": 101}, {"job_timeout_s": 30, "poll_s": 30}, {"batch_rows": 0}, {"extra": 1},
+        {"url": None}, {"url": None, "token": None}, {"upload_schema": "power"}, {"missing_names": "both"},
     ],
 )  # fmt: skip
 def test_leap_settings_refuse_what_cannot_work(change: dict[str, object]) -> None:
@@ -558,3 +615,11 @@ def test_leap_settings_refuse_what_cannot_work(change: dict[str, object]) -> Non
     LeapCsvSinkSettings.model_validate(fine)
     with pytest.raises(ValidationError):
         LeapCsvSinkSettings.model_validate(fine | change)
+
+
+def test_leap_confirmed_names_what_is_open_and_refuses_a_net_without_a_sign() -> None:
+    assert len(LeapConfirmed().unconfirmed) == 7
+    confirmed = LeapConfirmed(energy_columns="generated_consumed", upload_schema="load")
+    assert confirmed.unconfirmed == ["energy_kw", "penalty_sign", "error_lines", "transport"]
+    with pytest.raises(ValidationError, match="net_sign"):
+        LeapConfirmed(energy_columns="net")
