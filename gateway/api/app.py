@@ -13,6 +13,7 @@ from gateway.api.guard import guard
 from gateway.api.routes.dispatch import DispatchRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
+from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
@@ -36,6 +37,7 @@ class Parts:
     devices: DeviceView
     history: History
     telemetry: Telemetry
+    leap: LeapUploads
     clock: Clock
     inventory: DeviceRegistry
     registry: Metrics
@@ -49,6 +51,7 @@ def make_app(parts: Parts) -> web.Application:
     for routes in (
         DispatchRoutes(parts.dispatcher, parts.events, parts.trust, parts.clock),
         TelemetryRoutes(parts.telemetry, parts.history),
+        LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory),
         HealthRoutes(parts.registry, parts.readiness),
     ):

@@ -96,16 +96,19 @@ class DeviceDayBody(Body):
 
 
 class CompletenessList(Body):
-    """A page of the completeness of one UTC day, as far as the day is over."""
+    """A page of the completeness of one UTC day, as far as the day is over. `unconfirmed`: what the aggregator has not
+    confirmed and its figures rest on."""
 
     day: str
+    unconfirmed: list[str]
     total: int
     next: int | None
     devices: list[DeviceDayBody]
 
 
 class SinkState(Body):
-    """A receiver: records it accepted, records that wait, records parked (by reason), and why it fails, if it does."""
+    """A receiver: records it accepted, records that wait, records parked (by reason), and why it fails, if it does.
+    `stopped`: a person must act before it goes on, `detail` is what the receiver said."""
 
     name: str
     accepted: int
@@ -114,6 +117,74 @@ class SinkState(Body):
     backfills: int
     parked: dict[str, int]
     failing: str | None
+    stopped: bool
+    detail: str
+
+
+class RetryReport(Body):
+    """Which receiver is tried again."""
+
+    sink: str
+
+
+class LeapFileBody(Body):
+    """A file for the aggregator; `job` is what it became there."""
+
+    name: str
+    rows: int
+    job: str | None
+    status: str
+    at: str
+
+
+class LeapAcceptedBody(Body):
+    """The newest row that the aggregator accepted, by its start."""
+
+    start: str
+    device: str
+    revision: int
+
+
+class LeapMissingBody(Body):
+    """What the aggregator says it lacks: how many entries, the oldest, and the next deadline to come."""
+
+    entries: int
+    oldest: str | None
+    oldest_meter: str | None
+    oldest_device: str | None
+    next_deadline: str | None
+
+
+class LeapSinkState(Body):
+    """How uploads to the aggregator stand. `waiting`: rows that wait, by reason; `missing` is null where the aggregator
+    could not be asked, and `missing_unknown` says why."""
+
+    sink: str
+    transport: str
+    upload_schema: str
+    failing: str | None
+    stopped: bool
+    detail: str
+    backlog: int
+    oldest: str | None
+    waiting: dict[str, int]
+    parked: dict[str, int]
+    meters: int
+    meters_failing: str | None
+    last_file: LeapFileBody | None
+    on_its_way: LeapFileBody | None
+    last_accepted: LeapAcceptedBody | None
+    missing: LeapMissingBody | None
+    missing_unknown: str | None
+
+
+class LeapStatus(Body):
+    """The aggregator: what it has confirmed of what its public text leaves open, and its sinks."""
+
+    state: Literal["CONFIRMED", "UNCONFIRMED"]
+    confirmed: dict[str, str]
+    unconfirmed: list[str]
+    sinks: list[LeapSinkState]
 
 
 class SinkList(Body):

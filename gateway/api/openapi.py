@@ -3,7 +3,16 @@
 from typing import Any
 
 from gateway import former_names
-from gateway.api.interval_models import CompletenessList, IntervalList, MissingList, ResendBody, ResendReport, SinkList
+from gateway.api.interval_models import (
+    CompletenessList,
+    IntervalList,
+    LeapStatus,
+    MissingList,
+    ResendBody,
+    ResendReport,
+    RetryReport,
+    SinkList,
+)
 from gateway.api.models import (
     AnswerBody,
     AvailabilityList,
@@ -32,6 +41,7 @@ def openapi(version: str) -> dict[str, Any]:
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
         ImportReport, UnregisteredList, Readiness, ExclusionBody, ExclusionState, ExclusionList, Quarantine,
         AvailabilityList, IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
+        RetryReport, LeapStatus,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
@@ -237,6 +247,19 @@ def _paths() -> dict[str, Any]:
                 "parameters": [_parameter("name", "path", "string")],
                 "requestBody": {"required": True, "content": _ref("ResendBody")},
                 "responses": _answers("ResendReport", problems=("400", "404", "502", "503")),
+            }
+        },
+        "/v1/sinks/{name}/retry": {
+            "post": {
+                "summary": "Try a receiver again now that stopped or is waited for",
+                "parameters": [_parameter("name", "path", "string")],
+                "responses": _answers("RetryReport", problems=("404",)),
+            }
+        },
+        "/v1/leap": {
+            "get": {
+                "summary": "Show how uploads to the aggregator stand; asks it what is missing",
+                "responses": _answers("LeapStatus", problems=("503",)),
             }
         },
         "/v1/devices": {

@@ -127,6 +127,10 @@ def delivery_samples(deliveries: Iterable[SinkDelivery], clock: Clock) -> Iterab
                 name="gateway_sink_refused", help="Interval records refused, by reason.", value=count, kind="counter",
                 labels=(*label, ("reason", reason)),
             )  # fmt: skip
+        yield Sample(
+            name="gateway_sink_stopped", help="1 while a person must act before the sink goes on.",
+            value=1.0 if stats.stopped else 0.0, labels=label,
+        )  # fmt: skip
         age_s = 0.0 if stats.oldest_ms is None else max(0.0, (now_ms - stats.oldest_ms) / 1000)
         yield Sample(
             name="gateway_sink_backlog_records", help="Records not accepted yet.", value=stats.backlog, labels=label
@@ -136,8 +140,11 @@ def delivery_samples(deliveries: Iterable[SinkDelivery], clock: Clock) -> Iterab
         )
 
 
-def leap_samples(sinks: Iterable[LeapCsvSink]) -> Iterable[Sample]:
-    """Rows for the aggregator by outcome, and whether its newest file of meters is in force."""
+def leap_samples(sinks: Iterable[LeapCsvSink], unconfirmed: int) -> Iterable[Sample]:
+    """Rows for the aggregator by outcome, whether its newest file of meters is in force, what it has to confirm."""
+    yield Sample(
+        name="gateway_leap_unconfirmed", help="Points that the aggregator has not confirmed.", value=float(unconfirmed)
+    )
     for sink in sinks:
         stats, label = sink.stats, (("sink", sink.name),)
         failing = 0.0 if sink.meters_failing is None else 1.0
@@ -145,6 +152,7 @@ def leap_samples(sinks: Iterable[LeapCsvSink]) -> Iterable[Sample]:
             ("gateway_leap_meters", "Devices that have a meter.", sink.meters_known, "gauge"),
             ("gateway_leap_meters_failing", "1 while the newest file of meters is not in force.", failing, "gauge"),
             ("gateway_leap_other_length", "Meters without quarters of an hour.", stats.other_length, "gauge"),
+            ("gateway_leap_waiting", "Rows that wait.", sum(stats.waiting.values()), "gauge"),
             ("gateway_leap_uploads", "Files uploaded.", stats.uploads, "counter"),
             ("gateway_leap_failed_jobs", "Upload jobs that failed.", stats.jobs_failed, "counter"),
             ("gateway_leap_superseded", "Rows that a newer revision replaced first.", stats.superseded, "counter"),

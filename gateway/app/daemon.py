@@ -226,6 +226,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
         history=upstream.history,
         telemetry=upstream.telemetry(recorder.engine),
+        leap=upstream.leap(),
         inventory=inventory,
         registry=metrics,
         readiness=readiness,

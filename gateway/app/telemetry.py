@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.samples import delivery_samples, leap_samples, log_reasons, log_samples
 from gateway.clock import Clock
@@ -25,6 +26,7 @@ from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
+from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.leap.sink import LeapCsvSink
 from gateway.sinks.mqtt import MqttSink
 from gateway.sinks.parquet import ParquetSink
@@ -68,7 +70,7 @@ class Upstream:
                 sink = HttpSink(sink_settings)
                 stack.push_async_callback(sink.close)
             elif sink_settings.kind == "leap_csv":
-                sink, gather_s = LeapCsvSink(sink_settings, clock=clock), sink_settings.gather_s
+                sink, gather_s = _leap(settings, sink_settings, clock), sink_settings.gather_s
                 stack.push_async_callback(sink.close)
             elif sink_settings.kind == "parquet":
                 sink, gather_s = ParquetSink(sink_settings), sink_settings.gather_s
@@ -96,8 +98,17 @@ class Upstream:
             ),
             deliveries=self.deliveries, resend=self.resend, history=self.history, log=self.log, fleet=self.fleet,
             clock=self.clock,
-            audits={d.sink.name: d.sink.missing for d in self.deliveries if isinstance(d.sink, LeapCsvSink)},
+            audits={sink.name: sink.missing for sink, _ in self._leap if sink.can_be_asked},
+            unconfirmed=self.settings.leap.confirmed.unconfirmed if self._leap else (),
         )  # fmt: skip
+
+    def leap(self) -> LeapUploads:
+        """What the routes of the aggregator ask."""
+        return LeapUploads(log=self.log, clock=self.clock, confirmed=self.settings.leap.confirmed, sinks=self._leap)
+
+    @property
+    def _leap(self) -> list[tuple[LeapCsvSink, SinkDelivery]]:
+        return [(d.sink, d) for d in self.deliveries if isinstance(d.sink, LeapCsvSink)]
 
     async def newest(self, slots: Slots, starts: Ints) -> IntervalRecords:
         """The newest records of these intervals in the log."""
@@ -139,12 +150,15 @@ class Upstream:
         yield from delivery_samples(self.deliveries, self.clock)
         if self.live is not None:
             yield from self.live.feed.samples()
-        yield from leap_samples(d.sink for d in self.deliveries if isinstance(d.sink, LeapCsvSink))
+        if self._leap:
+            yield from leap_samples([sink for sink, _ in self._leap], len(self.settings.leap.confirmed.unconfirmed))
 
     def reasons(self) -> list[str]:
         """Why the log or a sink is not ready."""
         return log_reasons(self.log.stats) + [
-            f"sink {d.sink.name}: {d.stats.failing}" for d in self.deliveries if d.stats.failing
+            f"sink {d.sink.name}: {d.stats.failing}" + (" (stopped: somebody must act)" if d.stats.stopped else "")
+            for d in self.deliveries
+            if d.stats.failing
         ]
 
 
@@ -157,6 +171,17 @@ class _Live:
 
     async def run(self) -> None:
         await self.feed.run(self.platform.report)
+
+
+def _leap(settings: Settings, sink: LeapCsvSinkSettings, clock: Clock) -> LeapCsvSink:
+    """The sink of the aggregator. What it has not confirmed is said once, at the start."""
+    confirmed = settings.leap.confirmed
+    if confirmed.unconfirmed:
+        log.warning(
+            "the aggregator has not confirmed what uploads rest on",
+            extra={"sink": sink.name, "unconfirmed": confirmed.unconfirmed},
+        )
+    return LeapCsvSink(sink, clock=clock, directory=settings.state_dir / "leap" / sink.name, confirmed=confirmed)
 
 
 def _live(fleet: Fleet, clock: Clock, platform: PlatformSignal | None) -> _Live | None:

@@ -11,6 +11,7 @@ from gateway.cli.devices import devices
 from gateway.cli.dispatch import dispatch
 from gateway.cli.exclusions import exclusions, formerly
 from gateway.cli.intervals import intervals
+from gateway.cli.leap import leap
 from gateway.cli.profiles import profiles
 from gateway.cli.sinks import sinks
 from gateway.cli.state import state
@@ -35,6 +36,7 @@ cli.add_typer(
 )
 cli.add_typer(intervals, name="intervals")
 cli.add_typer(sinks, name="sinks")
+cli.add_typer(leap, name="leap")
 cli.add_typer(state, name="state")
 
 

@@ -48,3 +48,9 @@ def sinks_resend(
     body["missing"] = missing
     path = f"/v1/sinks/{segment(sink)}/resend"
     out.print_json(data=ask(url, "POST", path, orjson.dumps(body), "application/json"))
+
+
+@sinks.command("retry")
+def sinks_retry(sink: str, url: Url = DEFAULT_URL) -> None:
+    """Let a receiver that stopped, or that is waited for, be tried again now."""
+    out.print_json(data=ask(url, "POST", f"/v1/sinks/{segment(sink)}/retry", b"{}", "application/json"))

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from gateway.api.app import Parts, make_app
 from gateway.api.exchange import PAGE_MAX
 from gateway.api.openapi import openapi
+from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
@@ -101,6 +102,7 @@ async def rig(
         devices=FleetView(fleet=world.fleet, inventory=inventory, link=link, clock=world.clock),
         history=History(queries, world.fleet),
         telemetry=telemetry,
+        leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: reasons,

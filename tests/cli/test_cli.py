@@ -448,7 +448,7 @@ def test_completeness_and_sinks_commands_ask_the_daemon_and_show_it(name: str, d
     assert re.search(r"bat-1 +2027-01-15T08:20:00Z +2027-01-15T08:30:00Z +2 +silent", gaps)
     assert json.loads(run("intervals", name, "--json", "--url", daemon.url).stdout)["devices"] == [day]
     state = {"name": "leap", "accepted": 8, "backlog": 1, "oldest": None, "backfills": 0, "parked": {"bad": 2},
-             "failing": "http_503"}  # fmt: skip
+             "failing": "http_503", "stopped": False, "detail": ""}  # fmt: skip
     daemon.says({"sinks": [state]})
     assert re.search(r"leap +8 +1 +- +0 +\{'bad': 2\} +http_503", run("sinks", "list", "--url", daemon.url).output)
     daemon.says({"missing": [{"device": "bat-1", "meter": "m"}]})
@@ -463,6 +463,39 @@ def test_completeness_and_sinks_commands_ask_the_daemon_and_show_it(name: str, d
     assert [(body["parked"], body["missing"], body["devices"]) for body in bodies] == [
         (True, False, []), (False, False, ["bat-1"]),
     ]  # fmt: skip
+
+
+def test_leap_status_command_shows_what_is_open_what_went_up_and_what_waits(daemon: Script) -> None:
+    file = {"name": "leap-1.csv", "rows": 96, "job": "j-1", "status": "COMPLETED", "at": "2027-01-15T08:00:00Z"}
+    sink = {
+        "sink": "leap", "transport": "http", "upload_schema": "load", "failing": "http_403", "stopped": True,
+        "detail": "wrong [key]", "backlog": 7, "oldest": "2027-01-15T07:00:00Z",
+        "waiting": {"receiver_clock_behind": 2}, "parked": {"mtr_0003": 1}, "meters": 5, "meters_failing": None, "last_file": file, "on_its_way": None,
+        "last_accepted": {"start": "2027-01-15T06:45:00Z", "device": "home-1", "revision": 2}, "missing_unknown": None,
+        "missing": {"entries": 3, "oldest": "2027-01-14T00:00:00Z", "oldest_meter": "m", "oldest_device": "home-2",
+                    "next_deadline": "2027-01-21T00:00:00Z"},
+    }  # fmt: skip
+    status = {"state": "UNCONFIRMED", "confirmed": {"upload_schema": "load"}, "unconfirmed": ["transport"]}
+    daemon.says(status | {"sinks": [sink]})
+    shown = run("leap", "status", "--url", daemon.url).output
+    assert shown.splitlines() == [
+        "UNCONFIRMED: not confirmed by the aggregator: transport",
+        "  confirmed upload_schema: load",
+        "",
+        "leap over http, schema load, 5 meters",
+        "  last file          leap-1.csv, 96 rows, COMPLETED at 2027-01-15T08:00:00Z, job j-1",
+        "  on its way         none",
+        "  last accepted row  2027-01-15T06:45:00Z home-1 revision 2",
+        "  missing there      3 entries, the oldest of home-2 from 2027-01-14T00:00:00Z",
+        "  next deadline      2027-01-21T00:00:00Z",
+        "  waits              7 records, the oldest begins 2027-01-15T07:00:00Z",
+        "  why                http_403 (wrong [key]): STOPPED, somebody must act",
+        "  waits              2 rows: receiver_clock_behind",
+        "  parked             1 records: mtr_0003",
+    ]
+    assert json.loads(run("leap", "status", "--json", "--url", daemon.url).stdout)["sinks"] == [sink]
+    daemon.says(status | {"sinks": []})
+    assert "no sink of kind leap_csv" in run("leap", "status", "--url", daemon.url).output
 
 
 STRETCH = ("--from", "2027-01-15T08:00:00Z", "--to", "2027-01-16T00:00:00Z")

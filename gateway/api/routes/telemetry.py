@@ -17,6 +17,7 @@ from gateway.api.interval_models import (
     MissingList,
     ResendBody,
     ResendReport,
+    RetryReport,
     SinkDayBody,
     SinkList,
     SinkState,
@@ -27,7 +28,7 @@ from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.completeness import DeviceDay
 from gateway.domain.types import DeviceId
-from gateway.ports.sinks import Audit, Keep, MissingInterval
+from gateway.ports.sinks import Audit, Keep, MissingInterval, Stop
 from gateway.schemas.event import Identifier, Moment, problems_of
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import DAY_MS, Completeness
@@ -60,6 +61,7 @@ class Telemetry:
     fleet: Fleet
     clock: Clock
     audits: Mapping[str, Audit] = field(default_factory=dict)
+    unconfirmed: Sequence[str] = ()
 
     async def day(self, request: web.Request) -> CompletenessList:
         """A page of the completeness of a day, yesterday unless the request names one. `incomplete` leaves only the
@@ -76,6 +78,7 @@ class Telemetry:
         following = query.offset + len(page)
         return CompletenessList(
             day=day.isoformat(),
+            unconfirmed=list(self.unconfirmed),
             total=len(named),
             next=following if following < len(named) and page else None,
             devices=[_body(one) for one in found if not (query.incomplete and _whole(one))],
@@ -102,6 +105,7 @@ class Telemetry:
                     name=name, accepted=stats.accepted, backlog=await self.log.backlog(delivery.position),
                     oldest=None if stats.oldest_ms is None else rfc3339(stats.oldest_ms),
                     backfills=len(delivery.position.backfill), parked=dict(parked), failing=stats.failing,
+                    stopped=stats.stopped, detail=stats.detail,
                 )
             )  # fmt: skip
         return SinkList(sinks=out)
@@ -127,6 +131,13 @@ class Telemetry:
             marked = await self._mark(delivery, question)
         delivery.resend()
         return ResendReport(marked=marked)
+
+    def retry(self, name: str) -> bool:
+        """Try a sink again now; returns whether there is one of this name."""
+        found = [one for one in self.deliveries if one.sink.name == name]
+        for delivery in found:
+            delivery.retry()
+        return bool(found)
 
     async def _mark(self, delivery: SinkDelivery, question: Question) -> int:
         marked = 0
@@ -158,6 +169,8 @@ class Telemetry:
         found = await audit(from_ms, to_ms)
         if isinstance(found, Keep):
             raise PeerBusy(f"{name} could not be asked: {found.reason}", after_s=found.after_s)
+        if isinstance(found, Stop):
+            raise PeerBusy(f"{name} could not be asked: {found.reason} {found.detail}".rstrip())
         return found
 
 
@@ -175,6 +188,7 @@ class TelemetryRoutes:
             web.get("/v1/sinks", self.sinks),
             web.get("/v1/sinks/{name}/missing", self.missing),
             web.post("/v1/sinks/{name}/resend", self.resend),
+            web.post("/v1/sinks/{name}/retry", self.retry),
         ]
 
     async def intervals(self, request: web.Request) -> web.StreamResponse:
@@ -194,6 +208,11 @@ class TelemetryRoutes:
         body = await read_body(request, ResendBody)
         report = await self._telemetry.send_again(request.match_info["name"], body)
         return json_answer(report) if report is not None else problem(404, "no such sink")
+
+    async def retry(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        known = self._telemetry.retry(name)
+        return json_answer(RetryReport(sink=name)) if known else problem(404, "no such sink")
 
 
 class _Stretch(BaseModel):

@@ -14,7 +14,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import DeviceId
-from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject
+from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
@@ -145,6 +145,20 @@ async def test_sinks_route_tells_what_waits_and_what_is_parked(tmp_path: Path) -
         await s.delivered()
         (done,) = (await s.rig.ask("GET", "/v1/sinks"))["sinks"]
         assert (done["backlog"], done["parked"], done["accepted"], done["failing"]) == (0, {"bad": 2}, 33, None)
+
+
+async def test_retry_route_lets_a_sink_go_on_that_stopped(tmp_path: Path) -> None:
+    sink = ScriptedSink("picky", script=[Stop(reason="http_400", detail="schema is required")])
+    async with street(tmp_path, sink) as s:
+        async with service(s.deliveries[0].run):
+            await until(lambda: s.deliveries[0].stats.stopped)
+            (state,) = (await s.rig.ask("GET", "/v1/sinks"))["sinks"]
+            assert (state["failing"], state["stopped"], state["detail"]) == ("http_400", True, "schema is required")
+            assert await s.rig.ask("POST", "/v1/sinks/picky/retry", json={}) == {"sink": "picky"}
+            await until(lambda: s.deliveries[0].stats.accepted == 35)
+        assert (await s.rig.ask("POST", "/v1/sinks/other/retry", json={}, status=404))["error"] == "no such sink"
+        (state,) = (await s.rig.ask("GET", "/v1/sinks"))["sinks"]
+        assert (state["failing"], state["stopped"]) == (None, False)
 
 
 async def test_resend_route_sends_parked_records_or_a_stretch_once_more(tmp_path: Path) -> None:
