@@ -1,5 +1,6 @@
 """Shared by HTTP sinks: a session, one question with a capped answer, and the meaning of a status other than 2xx."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,9 +49,11 @@ async def ask(
 ) -> WebAnswer | Keep:
     """The answer, whatever its status; Keep where there was none. Follows no redirects: they would carry the token
     along."""
+    # as a file a large body leaves in pieces, and other tasks run between them
+    payload = None if data is None else io.BytesIO(data)
     try:
         async with session.request(
-            method, url, data=data, headers=headers, params=params, allow_redirects=False
+            method, url, data=payload, headers=headers, params=params, allow_redirects=False
         ) as reply:
             body = await _body(reply, most_bytes)
             after = reply.headers.get("Retry-After", "")

@@ -470,7 +470,8 @@ def test_leap_status_command_shows_what_is_open_what_went_up_and_what_waits(daem
     sink = {
         "sink": "leap", "transport": "http", "upload_schema": "load", "failing": "http_403", "stopped": True,
         "detail": "wrong [key]", "backlog": 7, "oldest": "2027-01-15T07:00:00Z",
-        "waiting": {"receiver_clock_behind": 2}, "parked": {"mtr_0003": 1}, "meters": 5, "meters_failing": None, "last_file": file, "on_its_way": None,
+        "waiting": {"receiver_clock_behind": 2}, "parked": {"mtr_0003": 1},
+        "meters": 5, "meters_failing": None, "last_file": file, "on_its_way": None,
         "last_accepted": {"start": "2027-01-15T06:45:00Z", "device": "home-1", "revision": 2}, "missing_unknown": None,
         "missing": {"entries": 3, "oldest": "2027-01-14T00:00:00Z", "oldest_meter": "m", "oldest_device": "home-2",
                     "next_deadline": "2027-01-21T00:00:00Z"},

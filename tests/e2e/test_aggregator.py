@@ -75,7 +75,7 @@ async def test_aggregator_has_every_quarter_of_the_homes_that_have_a_meter(tmp_p
 
 
 async def test_aggregator_has_every_row_once_though_the_daemon_is_killed_at_each_step(tmp_path: Path) -> None:
-    """Killed when the first request of a life arrives, when the second does, and so on; the answer is lost each time."""
+    """Killed when the first request of a life arrives, when the second does, and so on; its answer is lost."""
     homes = street()
     pace = Pace(queued=Wait(looks=1), processing=Wait(looks=1))
     async with standin_process(tmp_path) as broker, aggregator_of(homes, pace) as aggregator:
