@@ -84,7 +84,7 @@ async def test_leap_week_of_200_homes_is_there_once_and_in_its_newest_revision(t
     ) as aggregator:  # fmt: skip
         settings = LeapCsvSinkSettings(
             kind="leap_csv", name="leap", url=aggregator.url, token=SecretStr(KEY), meters=tmp_path / "meters.csv",
-            timeout_s=60, rows_per_s_max=100_000,
+            timeout_s=60, batch_rows=2_000,
         )  # fmt: skip
         crashes = 0
 
