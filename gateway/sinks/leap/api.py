@@ -51,8 +51,6 @@ def meaning(reply: WebAnswer) -> Keep | Stop:
     reason = f"http_{reply.status}"
     if reply.status in (401, 403):
         return Stop(reason=reason, detail=words(reply.body), retry_s=REFUSED_RETRY_S)
-    if reply.status == 413:
-        return Keep(reason=reason, whole=True)
-    if 400 <= reply.status < 500 and reply.status not in (408, 425, 429):
+    if 400 <= reply.status < 500 and reply.status not in (408, 413, 425, 429):
         return Stop(reason=reason, detail=words(reply.body))
     return Keep(reason=reason, after_s=reply.after_s)

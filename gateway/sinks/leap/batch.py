@@ -41,6 +41,11 @@ def row_of(record: IntervalRecord) -> Row:
     return record.start_ms, record.device, record.revision
 
 
+def rows_of(records: Sequence[IntervalRecord]) -> list[Row]:
+    """What identifies records, in their order."""
+    return [row_of(record) for record in records]
+
+
 def prepare(
     rows: Sequence[IntervalRecord],
     meters: Mapping[DeviceId, LeapMeter],

@@ -79,7 +79,7 @@ class HttpUpload:
             if reply.status < 500:
                 file.tried = False
                 await noted(file)
-            return meaning(reply)
+            return Keep(reason="http_413", whole=True) if reply.status == 413 else meaning(reply)
         file.job = job_id_of(reply.body)
         await noted(file)
         return file.job or Keep(reason="reply_malformed")
@@ -98,7 +98,7 @@ class HttpUpload:
                 preview = await self._preview(upload.job_id)
                 if isinstance(preview, Keep | Stop):
                     return preview
-                if preview is not None and _is_of(preview, file.body):
+                if preview is not None and await asyncio.to_thread(_is_of, preview, file.body):
                     return upload.job_id
         return None
 
@@ -142,7 +142,9 @@ class HttpUpload:
                 return reply
             if not reply.fine and reply.status != 404:
                 return meaning(reply)
-            errors = (errors_of(reply.body) if reply.fine else None) or ()
+            # there may be an error for every line of a large file
+            told = await asyncio.to_thread(errors_of, reply.body) if reply.fine else None
+            errors = told or ()
             if errors:
                 break
         return Ended(taken=False, errors=errors)
@@ -188,7 +190,9 @@ class HttpUpload:
         reply = await self._api.ask("GET", f"{JOBS}/file-preview/{job}", most_bytes=REPLY_BYTES)
         if isinstance(reply, Keep):
             return reply
-        return preview_of(reply.body) if reply.fine else None if _may_lack(reply) else meaning(reply)
+        if reply.fine:
+            return await asyncio.to_thread(preview_of, reply.body)
+        return None if _may_lack(reply) else meaning(reply)
 
 
 def _may_lack(reply: WebAnswer) -> bool:

@@ -121,6 +121,12 @@ class Document:
     lines: Sequence[str]
     positions: Sequence[int]
 
+    @classmethod
+    def read(cls, body: bytes) -> "Document":
+        """A file that was written by `body`; its rows stand in the order of its lines."""
+        header, *lines = body.decode().split("\n")[:-1]
+        return cls(header=header, lines=lines, positions=range(len(lines)))
+
     def body(self) -> bytes:
         return "\n".join((self.header, *self.lines, "")).encode()
 

@@ -26,7 +26,7 @@ from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.sinks.leap.api import LeapApi
-from gateway.sinks.leap.batch import Prepared, Rules, prepare, row_of
+from gateway.sinks.leap.batch import Prepared, Rules, prepare, rows_of
 from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.meters import MeterFile
 from gateway.sinks.leap.missing import search
@@ -34,7 +34,7 @@ from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Past, Row
 from gateway.sinks.leap.over_http import HttpUpload
 from gateway.sinks.leap.over_sftp import SftpUpload
 from gateway.sinks.leap.replies import COMPLETED, FAILED
-from gateway.sinks.leap.rows import FIRST_ROW_LINE, FUTURE_CODES, LENGTH_S, Document, LeapMeter
+from gateway.sinks.leap.rows import FUTURE_CODES, LENGTH_S, Document, LeapMeter
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.leap.transport import Ended, Transport
 
@@ -44,6 +44,8 @@ FILES_MAX = 200
 """Files of one try; a batch that needs more is gone on with at the next."""
 FAILED_MAX = 8
 """So many files in a row may fail for no row, beyond those that it takes to find one, until nothing is believed."""
+WANTS_PER_LOOK = 256
+"""The file of meters is looked at once for so many records."""
 ALONE_MAX = 3
 """A batch of one row that FAILED for no row is tried so often, and so many such batches in a row are refused."""
 EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
@@ -70,11 +72,11 @@ class LeapStats:
 
 @dataclass(slots=True)
 class _Try:
-    """One try of a batch: files that are to go up, how many went, whether one was taken, how many have failed for no
-    row since, and rows whose file of one failed so while nothing was taken."""
+    """One try of a batch: files that are to go up (`rows` by position), how many went, whether one was taken, how many
+    have failed for no row since, and rows whose file of one failed so while nothing was taken."""
 
     files: deque[Document]
-    rows: Sequence[IntervalRecord]
+    rows: Sequence[Row]
     sent: int = 0
     taken: bool = False
     failed: int = 0
@@ -100,6 +102,8 @@ class LeapCsvSink:
         self._early: dict[Row, tuple[int, int]] = {}
         self._alone: dict[Row, int] = {}
         self._alone_refused = 0
+        self._wanted: Mapping[DeviceId, LeapMeter] | None = None
+        self._looks = 0
         self._api = _api(settings)
         self._transport = _transport(settings, self._api, clock)
 
@@ -135,7 +139,10 @@ class LeapCsvSink:
 
     def wants(self, record: IntervalRecord) -> bool:
         """Whether the record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
-        meters = self._meters()
+        if not self._looks % WANTS_PER_LOOK:
+            self._wanted = self._meters()
+        self._looks += 1
+        meters = self._wanted
         if meters is None:
             return record.length_s == LENGTH_S
         if record.device not in meters:
@@ -158,16 +165,17 @@ class LeapCsvSink:
             kept = await self._finish_earlier()
             if kept is not None:
                 return kept
-            return await self._sent(batch.rows, await self._prepared(batch, meters))
+            return await self._sent(batch, await self._prepared(batch, meters))
         except OSError as error:
             log.error("the outbox cannot be written", extra={"sink": self.name, "error": str(error)})
             return Keep(reason="outbox_unwritable")
 
     async def settled(self, batch: IntervalBatch) -> None:
-        rows = [row_of(row) for row in batch.rows]
-        for row in rows:
-            self._early.pop(row, None)
-            self._alone.pop(row, None)
+        rows = await asyncio.to_thread(rows_of, batch.rows)
+        if self._early or self._alone:
+            for row in rows:
+                self._early.pop(row, None)
+                self._alone.pop(row, None)
         try:
             await asyncio.to_thread(self._outbox.settle, rows)
         except OSError as error:
@@ -193,57 +201,66 @@ class LeapCsvSink:
 
     async def _prepared(self, batch: IntervalBatch, meters: Mapping[DeviceId, LeapMeter]) -> Prepared:
         """The batch's file. What was refused before is tried once more where somebody asks for it."""
-        known = {row: end for row, end in self._outbox.known.items() if end == TAKEN or not batch.again}
         now_ms = self._clock.now().utc_ms
         rules = Rules(
             min_coverage_pct=self.settings.min_coverage_pct, final=self.settings.final, net=self._confirmed.net
         )
         held = {row for row, (_, until_ms) in self._early.items() if now_ms < until_ms}
-        return await asyncio.to_thread(prepare, batch.rows, meters, rules, known=known, held=held, now_ms=now_ms)
+        known = self._outbox.known
+
+        def work() -> Prepared:
+            bound = {row: end for row, end in known.items() if end == TAKEN} if batch.again else known
+            return prepare(batch.rows, meters, rules, known=bound, held=held, now_ms=now_ms)
+
+        return await asyncio.to_thread(work)
 
     async def _finish_earlier(self) -> Keep | Stop | None:
-        """Follow a file of an earlier try to its end. If its errors name rows these are refused; the others go up again
-        with the batch that has them."""
+        """Follow the file of an earlier try to its end, and draw the conclusion as from any other."""
         file = self._outbox.current
         if file is None:
             return None
         ended = await self._followed(file)
         if not isinstance(ended, Ended):
             return ended
-        first = self._first_row_line
-        if not ended.taken and first is not None:
-            named = {file.rows[i]: reason for i, reason in _named(ended, first, len(file.rows)).items()}
-            await self._refuse({row: reason for row, reason in named.items() if not _is_early(reason)})
-        return None
+        here = _Try(files=deque(), rows=file.rows)
+        document = await asyncio.to_thread(Document.read, file.body)
+        return await self._concluded(here, document, ended) or await self._all(here)
 
-    async def _sent(self, rows: Sequence[IntervalRecord], prepared: Prepared) -> SinkResult:
+    async def _sent(self, batch: IntervalBatch, prepared: Prepared) -> SinkResult:
         """Send what is due, and account for every row."""
         self.stats.superseded += prepared.superseded
-        here = _Try(files=deque([prepared.document] if prepared.document.lines else []), rows=rows)
+        rows = await asyncio.to_thread(rows_of, batch.rows)
+        files = deque([prepared.document] if prepared.document.lines else [])
+        kept = await self._all(_Try(files=files, rows=rows)) or self._waits(rows, prepared)
+        if kept is not None:
+            return kept
+        known = self._outbox.known
+
+        def work() -> dict[int, str]:
+            named = {i: known[row] for i, row in enumerate(rows) if known.get(row, TAKEN) != TAKEN}
+            return {**prepared.refused, **named}
+
+        refused = await asyncio.to_thread(work)
+        for reason in refused.values():
+            self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1
+        return Reject(refused=refused) if refused else Accept()
+
+    async def _all(self, here: _Try) -> Keep | Stop | None:
+        """Send every file of a try; None = each row is known to be taken or refused, or waits."""
         while here.files:
             if here.sent >= FILES_MAX:
                 return Keep(reason="many_files")
             kept = await self._one(here, here.files.popleft())
             if kept is not None:
                 return kept
-        if here.suspects:
-            return self._nothing_taken()
-        known = self._outbox.known
-        refused = dict(prepared.refused)
-        refused |= {i: known[row_of(row)] for i, row in enumerate(rows) if known.get(row_of(row), TAKEN) != TAKEN}
-        waits = self._waits(rows, prepared)
-        if waits is not None:
-            return waits
-        for reason in refused.values():
-            self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1
-        return Reject(refused=refused) if refused else Accept()
+        return self._nothing_taken() if here.suspects else None
 
-    def _waits(self, rows: Sequence[IntervalRecord], prepared: Prepared) -> Keep | None:
+    def _waits(self, rows: Sequence[Row], prepared: Prepared) -> Keep | None:
         """Rows that are early keep the batch until they are due; the others of it have gone up and stay so."""
         now_ms = self._clock.now().utc_ms
         known = self._outbox.known
         held = [until_ms for row, (_, until_ms) in self._early.items() if row not in known]
-        ours = [end_ms for i, end_ms in prepared.early.items() if row_of(rows[i]) not in self._early]
+        ours = [end_ms for i, end_ms in prepared.early.items() if rows[i] not in self._early]
         waiting = {"receiver_clock_behind": len(held), "ends_in_the_future": len(ours)}
         self.stats.waiting = {reason: count for reason, count in waiting.items() if count}
         until = held + ours
@@ -260,8 +277,10 @@ class LeapCsvSink:
         ended = await self._deliver(here, document)
         if isinstance(ended, Keep) and ended.whole:
             return self._halved(here, document, ended.reason)
-        if not isinstance(ended, Ended):
-            return ended
+        return await self._concluded(here, document, ended) if isinstance(ended, Ended) else ended
+
+    async def _concluded(self, here: _Try, document: Document, ended: Ended) -> Keep | Stop | None:
+        """What the end of a file says about its rows, and what is to be sent because of it."""
         if ended.taken:
             await self._refuse(dict.fromkeys(here.suspects, UNEXPLAINED))
             here.taken, here.failed, self._alone_refused = True, 0, 0
@@ -271,16 +290,16 @@ class LeapCsvSink:
         if self._about_header(ended):
             return Stop(reason="format_refused", detail=_codes(ended))
         first = await self._numbering(here, document, ended)
-        if not isinstance(first, int):
+        if isinstance(first, Keep | Stop):
             return first
-        named = _named(ended, first, len(document.lines))
+        named = {} if first is None else _named(ended, first, len(document.lines))
         if not named:
             return await self._unexplained(here, document)
         if set(named.values()) <= _FORMAT_REASONS and len(named) == len(document.lines) > 1:
             return Stop(reason="format_refused", detail=_codes(ended))
         await self._judged(here, document, named)
         # one of the others may have gone up alone, to find out how lines are numbered
-        done = {position for position in document.positions if row_of(here.rows[position]) in self._outbox.known}
+        done = {position for position in document.positions if here.rows[position] in self._outbox.known}
         rest = document.without(done | {document.positions[i] for i in named})
         if rest.lines:
             here.files.appendleft(rest)
@@ -293,7 +312,7 @@ class LeapCsvSink:
         now_ms = self._clock.now().utc_ms
         newest = self._outbox.past.accepted
         for index, reason in named.items():
-            row = row_of(here.rows[document.positions[index]])
+            row = here.rows[document.positions[index]]
             tries = self._early.get(row, (0, 0))[0] + 1
             if _is_early(reason) and tries <= EARLY_TRIES and (newest is None or row[0] > newest[0]):
                 self._early[row] = (tries, now_ms + EARLY_WAIT_MS * 2 ** (tries - 1))
@@ -305,14 +324,14 @@ class LeapCsvSink:
         if refused:
             await asyncio.to_thread(self._outbox.refuse, refused)
 
-    async def _numbering(self, here: _Try, document: Document, ended: Ended) -> int | Keep | Stop:
-        """The number of the line of a file's first row in its errors. What is not confirmed is found out once: the
-        first line named is one of two rows, and one of these goes up alone."""
+    async def _numbering(self, here: _Try, document: Document, ended: Ended) -> int | Keep | Stop | None:
+        """The number of the line of a file's first row in its errors, None = nothing is known. What is not confirmed is
+        found out once: the first line named is one of two rows, and one of these goes up alone."""
         known = self._first_row_line
         lines = sorted({error.line for error in ended.errors if error.line is not None})
         rows = len(document.lines)
         if known is not None or not lines or lines[0] < 1 or lines[-1] > rows + 1 or lines[-1] - lines[0] == rows:
-            return known or FIRST_ROW_LINE
+            return known
         if lines[-1] == rows + 1:
             first = 2
         elif lines[0] == 1:
@@ -321,6 +340,8 @@ class LeapCsvSink:
             alone = await self._deliver(here, document.part(lines[0] - 2, lines[0] - 1))
             if not isinstance(alone, Ended):
                 return alone
+            if not alone.taken and {error.line for error in alone.errors} != {2}:
+                return None
             first = 1 if alone.taken else 2
         log.info("the aggregator's line numbers are known", extra={"sink": self.name, "first_row_line": first})
         await asyncio.to_thread(self._outbox.learn, first)
@@ -345,7 +366,7 @@ class LeapCsvSink:
             return self._nothing_taken()
         if len(document.lines) > 1:
             return self._halved(here, document, UNEXPLAINED)
-        row = row_of(here.rows[document.positions[0]])
+        row = here.rows[document.positions[0]]
         if not here.taken and here.sent > 1:
             here.suspects.append(row)
             return None
@@ -373,17 +394,21 @@ class LeapCsvSink:
     async def _deliver(self, here: _Try, document: Document) -> Ended | Keep | Stop:
         """One file, from the outbox to its end."""
         here.sent += 1
-        body = document.body()
         now_ms = self._clock.now().utc_ms
-        stamp = rfc3339(now_ms).translate({ord(c): None for c in "-:"})
-        file = Outgoing(
-            name=f"{self.name}-{stamp}-{hashlib.sha256(body).hexdigest()[:16]}.csv", body=body,
-            rows=[row_of(here.rows[position]) for position in document.positions], began_ms=now_ms,
-            others=tuple(self._outbox.past.jobs),
-        )  # fmt: skip
-        await asyncio.to_thread(self._outbox.begin, file)
+        others = tuple(self._outbox.past.jobs)
+
+        def work() -> Outgoing:
+            body = document.body()
+            stamp = rfc3339(now_ms).translate({ord(c): None for c in "-:"})
+            file = Outgoing(
+                name=f"{self.name}-{stamp}-{hashlib.sha256(body).hexdigest()[:16]}.csv", body=body,
+                rows=[here.rows[position] for position in document.positions], began_ms=now_ms, others=others,
+            )  # fmt: skip
+            self._outbox.begin(file)
+            return file
+
         self.stats.uploads += 1
-        return await self._followed(file)
+        return await self._followed(await asyncio.to_thread(work))
 
     async def _followed(self, file: Outgoing) -> Ended | Keep | Stop:
         ended = await self._transport.deliver(file, self._noted)
