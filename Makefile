@@ -14,7 +14,7 @@ OTHER := $(shell own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_in
 	[ $$v != $$own ] && "$$p" -c 'import ensurepip, venv' 2>/dev/null && echo "$$p" && exit; done; done)
 OTHER_VENV := .venv-other
 
-.PHONY: demo test test-deep lint unit e2e versions versions-ready format lock clean
+.PHONY: demo test test-deep test-fresh lint unit e2e versions versions-ready format lock clean
 
 demo: $(STAMP)
 	$(BIN)/python -m simulators demo
@@ -51,6 +51,12 @@ test-deep: $(STAMP)
 	@echo "seed of generated cases: $(SEED)"
 	GATEWAY_HYPOTHESIS=deep GATEWAY_SEED=$(SEED) $(BIN)/pytest $(PYTEST) -n 2 --dist worksteal -m "not e2e" --hypothesis-seed=$(SEED)
 	GATEWAY_HYPOTHESIS=deep GATEWAY_SEED=$(SEED) $(BIN)/pytest $(PYTEST) -m "e2e and deep"
+
+# As many cases as every test run tries, but new ones, of the property tests in FRESH.
+FRESH ?= tests
+test-fresh: $(STAMP)
+	@echo "seed of generated cases: $(SEED)"
+	GATEWAY_HYPOTHESIS=fresh GATEWAY_SEED=$(SEED) $(BIN)/pytest -q -n 2 --dist worksteal -m "hypothesis and not e2e and not deep" --hypothesis-seed=$(SEED) $(FRESH)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

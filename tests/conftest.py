@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from tests.depth import DEEP, SEED
+from tests.depth import SEED
 
 settings.register_profile(
     "gateway",
@@ -17,9 +17,10 @@ settings.register_profile(
 settings.register_profile(
     "deep", parent=settings.get_profile("gateway"), max_examples=5000, derandomize=False, print_blob=True
 )
+settings.register_profile("fresh", parent=settings.get_profile("gateway"), derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("GATEWAY_HYPOTHESIS", "gateway"))
 
 
 def pytest_report_header() -> list[str]:
-    """What a deep run has to be given to try the same cases again."""
-    return [f"seed of generated cases: {SEED}; again: make test-deep SEED={SEED}"] if DEEP else []
+    """What a run with new cases has to be given to try the same ones again."""
+    return [f"seed of generated cases: {SEED}; the same target of make with SEED={SEED} tries them again"] if SEED else []

@@ -4,7 +4,7 @@ import os
 
 DEEP = os.environ.get("GATEWAY_HYPOTHESIS") == "deep"
 SEED = int(os.environ.get("GATEWAY_SEED", "0"))
-"""What generated cases begin from; 0 with every test run, drawn and printed by `make test-deep`."""
+"""What generated cases begin from; 0 with every test run, drawn and printed by `make test-deep` and `test-fresh`."""
 
 
 def deep(count: int, *, else_: int) -> int:
