@@ -47,6 +47,14 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def position_in(connection: sqlite3.Connection) -> int:
+    """The number of the newest record of the spool that an open log file holds. Raises sqlite3.DatabaseError."""
+    found = connection.execute("select record from position").fetchone()
+    if found is None or not isinstance(found[0], int):
+        raise sqlite3.DatabaseError("the position is damaged")
+    return found[0]
+
+
 def open_file(path: Path) -> sqlite3.Connection | None:
     """Open a log file and migrate it to the present schema; None if its creation was cut short. Raises NewerState."""
     connection = connect(path)

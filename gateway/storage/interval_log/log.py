@@ -23,7 +23,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
-from gateway.storage.interval_log.files import LogFile, connect, is_damage, open_file, size
+from gateway.storage.interval_log.files import LogFile, connect, is_damage, open_file, position_in, size
 from gateway.storage.interval_log.pages import fetch
 from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Positions, Range
 from gateway.storage.interval_log.rows import (
@@ -203,8 +203,10 @@ class IntervalLog:
                 if self._newest is None:
                     self._drop(self._files[-1])
                     continue
-                self._position = int(self._newest.execute("select record from position").fetchone()[0])
+                self._position = position_in(self._newest)
             except sqlite3.DatabaseError as error:
+                if self._newest is not None:
+                    self._newest.close()
                 self._newest = None
                 self._set_aside(self._files.pop(), error)
         for file in self._files[:-1]:

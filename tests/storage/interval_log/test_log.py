@@ -422,6 +422,25 @@ async def test_log_record_that_was_altered_is_left_out_and_counted(tmp_path: Pat
 
 
 @pytest.mark.fault("F38")
+@pytest.mark.parametrize("record", ["null", "'x'", "1.5", None])
+async def test_log_newest_file_whose_position_is_damaged_is_set_aside(tmp_path: Path, record: str | None) -> None:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        await days(log, clock, 2, 5)
+    with closing(sqlite3.connect(files(tmp_path)[1])) as db:
+        db.execute("create table other (record)")
+        if record is not None:
+            db.execute(f"insert into other values ({record})")  # noqa: S608
+        db.execute("drop table position")
+        db.execute("alter table other rename to position")
+        db.commit()
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        rows, _ = await log.read(START, 100)
+        assert (numbers(rows), log.stats.corrupt_files) == ([0, 1, 2, 3, 4], 1)
+        assert await log.append([entry(log.position + 1, 500)]) == 1
+
+
+@pytest.mark.fault("F38")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(-1, 7), which=st.integers(0, 2))
 async def test_log_flipped_or_torn_anywhere_gives_nothing_that_was_not_written_and_never_keeps_it_down(
