@@ -23,4 +23,6 @@ settings.load_profile(os.environ.get("GATEWAY_HYPOTHESIS", "gateway"))
 
 def pytest_report_header() -> list[str]:
     """What a run with new cases has to be given to try the same ones again."""
-    return [f"seed of generated cases: {SEED}; the same target of make with SEED={SEED} tries them again"] if SEED else []
+    return (
+        [f"seed of generated cases: {SEED}; the same target of make with SEED={SEED} tries them again"] if SEED else []
+    )

@@ -462,6 +462,7 @@ def test_limits_any_reading_stays_inside_ratings_and_homes_inside_their_meter(
         seen_mono_ms=NOW.mono_ms - age * 50_000,
     )
     snapshot.live.discharge_w_max[:] = bms_w
+    bms_w = snapshot.live.discharge_w_max  # as it is kept: in single precision
     found = envelope(snapshot, NOW, EXACT)
     assert ((found.discharge_w >= 0) & (found.discharge_w <= 5000)).all()
     assert ((found.charge_w >= 0) & (found.charge_w <= 5000)).all()
