@@ -1,6 +1,7 @@
 """How the uploads to the aggregator stand: what is confirmed, the last file, what is missing, what waits and why."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +48,8 @@ class LeapUploads:
 
     async def _sink(self, sink: LeapCsvSink, delivery: SinkDelivery) -> LeapSinkState:
         stats = delivery.stats
+        with contextlib.suppress(OSError):  # the sink says so itself as soon as it has something to send
+            await sink.recall()
         parked = await self.log.ask(lambda readers: readers.parked_counts(sink.name))
         missing, unknown = await self._missing(sink)
         return LeapSinkState(

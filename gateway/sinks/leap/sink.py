@@ -132,6 +132,10 @@ class LeapCsvSink:
         """Whether there is an HTTP interface to ask what is missing."""
         return self._api is not None
 
+    async def recall(self) -> None:
+        """Read what an earlier run left on disk, once. Raises OSError."""
+        await asyncio.to_thread(self._outbox.load)
+
     async def close(self) -> None:
         await self._transport.close()
         if self._api is not None:
@@ -161,7 +165,7 @@ class LeapCsvSink:
         if meters is None:
             return Keep(reason="meters_unreadable")
         try:
-            await asyncio.to_thread(self._outbox.load)
+            await self.recall()
             kept = await self._finish_earlier()
             if kept is not None:
                 return kept

@@ -45,6 +45,11 @@ async def test_leap_status_tells_the_last_file_what_is_missing_and_until_when(tm
             (sink,) = body(await status.status())["sinks"]
             assert (sink["last_file"]["status"], sink["last_file"]["rows"]) == ("COMPLETED", 4)
             assert sink["last_accepted"] == {"start": "2027-01-15T08:45:00Z", "device": "home-1", "revision": 1}
+            await r.restart()
+            again, other = await uploads(r, tmp_path / "again", LeapConfirmed())
+            (recalled,) = body(await again.status())["sinks"]
+            await other.__aexit__(None, None, None)
+            assert (recalled["last_file"], recalled["last_accepted"]) == (sink["last_file"], sink["last_accepted"])
             assert sink["missing"]["oldest"] == "2027-01-15T00:00:00Z"
             assert sink["missing"]["oldest_device"] == "home-1"
             assert sink["missing"]["next_deadline"] == "2027-01-23T00:00:00Z"
