@@ -56,6 +56,8 @@ async def ask(
             method, url, data=payload, headers=headers, params=params, allow_redirects=False
         ) as reply:
             body = await _body(reply, most_bytes)
+            if reply.status >= 300:
+                body = _without_key(body, headers)
             after = reply.headers.get("Retry-After", "")
             after_s = min(float(after), RETRY_AFTER_MAX_S) if after.isascii() and after.isdecimal() else 0.0
             return WebAnswer(status=reply.status, body=body, after_s=after_s)
@@ -75,6 +77,12 @@ def body_of(reply: WebAnswer, *, sent: bool) -> bytes | Keep | Stop:
     # the receiver does not understand the batch, or it is too large
     whole = sent and reply.status in (400, 413, 422)
     return Keep(reason=reason, after_s=reply.after_s, whole=whole)
+
+
+def _without_key(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """What a receiver says of a refusal may repeat the key."""
+    key = headers.get("Authorization", "").removeprefix("Bearer ").encode()
+    return body.replace(key, b"[key]") if key else body
 
 
 def words(body: bytes) -> str:

@@ -11,6 +11,7 @@ from gateway.domain.types import DeviceId
 from gateway.sinks.leap.outbox import TAKEN, Row
 from gateway.sinks.leap.rows import FIRST_ROW_LINE, Document, LeapMeter, NetColumn, render, validate
 
+YEAR_10000_MS = 253_402_300_800_000
 EARLY_MAX_MS = 2 * 3_600_000
 """A row that ends later than this is no row of this time, and is refused."""
 WITHHELD_UNKNOWN, WITHHELD_COVERAGE, NO_METER = "withheld_unknown", "withheld_coverage", "no_meter"
@@ -18,13 +19,16 @@ WITHHELD_UNKNOWN, WITHHELD_COVERAGE, NO_METER = "withheld_unknown", "withheld_co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A batch as a file, and the rows it lacks: `refused` with a reason, superseded by a newer revision, `early` (with
-    the latest end among them, UTC ms), or known already. A row's position in the batch identifies it."""
+    """A batch as a file, and the rows it lacks: `refused` with a reason, `over` (older revisions of a position's row),
+    `early` (with their end, UTC ms), or known already. A row's position in the batch identifies it; `rows` by position.
+    `wrong_clock`: most rows end in the future."""
 
     document: Document
+    rows: Sequence[Row]
     refused: Mapping[int, str]
     early: Mapping[int, int]
-    superseded: int
+    over: Mapping[int, Sequence[int]]
+    wrong_clock: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +40,10 @@ class Rules:
     net: NetColumn | None
 
 
-def row_of(record: IntervalRecord) -> Row:
-    """What identifies a record."""
-    return record.start_ms, record.device, record.revision
-
-
-def rows_of(records: Sequence[IntervalRecord]) -> list[Row]:
+def rows_of(records: Sequence[IntervalRecord], meters: Mapping[DeviceId, LeapMeter]) -> list[Row]:
     """What identifies records, in their order."""
-    return [row_of(record) for record in records]
+    ids = {device: meter.id for device, meter in meters.items()}
+    return [(record.start_ms, record.device, record.revision, ids.get(record.device, "")) for record in records]
 
 
 def prepare(
@@ -56,9 +56,10 @@ def prepare(
     now_ms: int,
 ) -> Prepared:
     """The file. `known`: what became of rows before; `held`: rows that wait; `now_ms`: UTC."""
+    named = rows_of(rows, meters)
     refused: dict[int, str] = {}
     newest: dict[tuple[DeviceId, int], int] = {}
-    superseded = 0
+    over: dict[int, list[int]] = {}
     for position, row in enumerate(rows):
         if row.device not in meters:
             refused[position] = NO_METER
@@ -66,23 +67,27 @@ def prepare(
         key = (row.device, row.start_ms)
         other = newest.setdefault(key, position)
         if other != position:
-            superseded += 1
-            if rows[other].revision <= row.revision:
-                newest[key] = position
+            older = other if rows[other].revision <= row.revision else position
+            newest[key] = newer = position if older == other else other
+            over.setdefault(newer, []).extend((older, *over.pop(older, ())))
     early: dict[int, int] = {}
+    future = 0
     due: list[int] = []
     for position in newest.values():
         row = rows[position]
-        before = known.get(row_of(row))
+        before = known.get(named[position])
         end_ms = row.start_ms + row.length_s * 1000
+        future += end_ms > now_ms
         if before is not None:
             if before != TAKEN:
                 refused[position] = before
+        elif not 0 <= row.start_ms < YEAR_10000_MS - row.length_s * 1000:
+            refused[position] = "stm_0002"
         elif row.charge_wh is None or row.discharge_wh is None:
             refused[position] = WITHHELD_UNKNOWN
         elif not row.coverage_pct >= rules.min_coverage_pct:
             refused[position] = WITHHELD_COVERAGE
-        elif row_of(row) in held or now_ms < end_ms <= now_ms + EARLY_MAX_MS:
+        elif named[position] in held or now_ms < end_ms <= now_ms + EARLY_MAX_MS:
             early[position] = end_ms
         else:
             due.append(position)
@@ -92,6 +97,6 @@ def prepare(
     for fault in faults:
         wrong.setdefault(document.positions[fault.line - FIRST_ROW_LINE], fault.code.lower())
     return Prepared(
-        document=document.without(wrong) if wrong else document,
-        refused=refused | wrong, early=early, superseded=superseded,
+        document=document.without(wrong) if wrong else document, rows=named,
+        refused=refused | wrong, early=early, over=over, wrong_clock=future > 1 and 2 * future > len(newest),
     )  # fmt: skip

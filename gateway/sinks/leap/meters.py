@@ -93,13 +93,14 @@ class MeterFile:
             seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if seen == self._seen:
                 return
+            self._seen = seen
             if stat.st_size > FILE_BYTES_MAX:
                 raise InvalidInput([f"larger than {FILE_BYTES_MAX} bytes"])
             self._meters = read_meters(self._path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, InvalidInput) as error:
             self._fail(str(error))
             return
-        self._seen, self.failing = seen, None
+        self.failing = None
         log.info("read the aggregator's meters", extra={"path": str(self._path), "meters": len(self._meters)})
 
     def _fail(self, error: str) -> None:

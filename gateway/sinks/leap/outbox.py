@@ -10,6 +10,7 @@ it leaves, "it may have left" before its first byte does, its job's id once that
 is told. What is read again after a crash answers for rows that the uplink offers again.
 """
 
+import hashlib
 import logging
 import os
 import threading
@@ -25,27 +26,32 @@ from gateway.files import replacing
 
 log = logging.getLogger(__name__)
 
-Row = tuple[int, str, int]
-"""Start (UTC ms), device and revision of a record."""
+Row = tuple[int, str, int, str]
+"""Start (UTC ms), device and revision of a record, and the meter that it goes up for."""
 
 KNOWN_MAX = 400_000
-JOBS_MAX = 200
+JOBS_MAX = 1_000
 TAKEN = ""
 
 
 @dataclass(slots=True, kw_only=True)
 class Outgoing:
-    """A file on its way. `rows`: by line, without the header. `began_ms`: UTC, when it was first to leave. `tried`:
-    some of it may have arrived. `job`: what it became there, None = not known. `lost`: how often it was there and then
-    no longer. `others`: the jobs of files before it."""
+    """A file on its way. `rows`: by line, without the header; `over`: older revisions that they replace. `again`:
+    somebody has asked for these rows. `way`: how it goes. `began_ms`: UTC, when it was first to leave. `tried`: some of
+    it may have arrived. `job`: what it became there, None = not known. `lost`: how often it was there and then no
+    longer. `slow`: how often it did not arrive in time. `others`: the jobs of files before it."""
 
     name: str
     body: bytes
     rows: Sequence[Row]
     began_ms: int
+    over: Sequence[Row] = ()
+    again: bool = False
+    way: str = "http"
     tried: bool = False
     job: str | None = None
     lost: int = 0
+    slow: int = 0
     others: Sequence[str] = ()
 
 
@@ -65,7 +71,7 @@ class Past:
 class _State:
     """What the log says."""
 
-    known: dict[Row, str] = field(default_factory=dict)
+    known: dict[bool, dict[Row, str]] = field(default_factory=lambda: {False: {}, True: {}})
     past: Past = field(default_factory=Past)
     current: Outgoing | None = None
 
@@ -91,13 +97,13 @@ class Outbox:
         """The file that is on its way."""
         return self._state.current
 
-    @property
-    def known(self) -> Mapping[Row, str]:
-        """What became of rows that are not settled: TAKEN, or why they were refused."""
-        return self._state.known
+    def known(self, *, again: bool = False) -> Mapping[Row, str]:
+        """What became of rows that are not settled: TAKEN, or why they were refused. `again`: of those that somebody
+        has asked for."""
+        return self._state.known[again]
 
-    def load(self) -> None:
-        """Read what an earlier run left, once."""
+    def load(self, way: str = "http") -> None:
+        """Read what an earlier run left, once. A file that went another way is not followed."""
         with self._turn:
             if self._open:
                 return
@@ -106,8 +112,8 @@ class Outbox:
             if state.current is not None:
                 path = self._directory / state.current.name
                 state.current.body = path.read_bytes() if path.exists() else b""
-                if not state.current.body:
-                    log.error("the file that was on its way is gone; its rows go up again", extra={"path": str(path)})
+                if digest(state.current.body) not in state.current.name or state.current.way != way:
+                    log.error("the file that was on its way is not followed", extra={"path": str(path)})
                     state.current = None
             for stray in self._directory.glob("*.csv"):
                 if state.current is None or stray.name != state.current.name:
@@ -119,12 +125,14 @@ class Outbox:
     def begin(self, file: Outgoing) -> None:
         """A file is to leave."""
         with self._turn:
-            with replacing(self._directory / file.name) as out:
+            path = self._directory / file.name
+            with replacing(path) as out:
                 out.write(file.body)
-            self._append(
-                {"file": file.name, "rows": file.rows, "began_ms": file.began_ms},
-                lambda: setattr(self._state, "current", file),
-            )
+            try:
+                self._append(_begun(file), lambda: setattr(self._state, "current", file))
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
 
     def note(self, file: Outgoing) -> None:
         """The file may have left, or its job is known, or lost."""
@@ -138,10 +146,10 @@ class Outbox:
             self._append(step, lambda: _apply(self._state, step))
             (self._directory / file.name).unlink(missing_ok=True)
 
-    def refuse(self, refused: Mapping[Row, str]) -> None:
+    def refuse(self, refused: Mapping[Row, str], *, again: bool = False) -> None:
         """These rows are refused for good, each for its reason."""
         with self._turn:
-            step = {"refused": [[*row, reason] for row, reason in refused.items()]}
+            step = {"refused": [[*row, reason] for row, reason in refused.items()], "again": again}
             self._append(step, lambda: _apply(self._state, step))
 
     def learn(self, first_row_line: int) -> None:
@@ -150,13 +158,14 @@ class Outbox:
             step = {"first_row_line": first_row_line}
             self._append(step, lambda: _apply(self._state, step))
 
-    def settle(self, rows: Iterable[Row]) -> None:
+    def settle(self, rows: Iterable[Row], *, again: bool = False) -> None:
         """The uplink remembers the end of these rows from here on."""
         with self._turn:
+            known = self._state.known[again]
             for row in rows:
-                self._state.known.pop(row, None)
-            while len(self._state.known) > KNOWN_MAX:
-                del self._state.known[next(iter(self._state.known))]
+                known.pop(row, None)
+            while len(known) > KNOWN_MAX:
+                del known[next(iter(known))]
             self._rewrite()
 
     def _append(self, step: dict[str, Any], then: Callable[[], None]) -> None:
@@ -185,14 +194,29 @@ class Outbox:
                 "first_row_line": past.first_row_line,
                 "jobs": past.jobs,
             },
-            {"refused": [[*row, reason] for row, reason in state.known.items()]},
+            *(
+                {"refused": [[*row, reason] for row, reason in known.items()], "again": again}
+                for again, known in state.known.items()
+            ),
         ]
         if file is not None:
-            steps.append({"file": file.name, "rows": file.rows, "began_ms": file.began_ms})
+            steps.append(_begun(file))
             steps.append({"tried": file.tried, "job": file.job, "lost": file.lost})
         with replacing(self._log) as out:
             out.writelines(orjson.dumps(step) + b"\n" for step in steps)
         self._broken = False
+
+
+def digest(body: bytes) -> str:
+    """What stands in the name of a file for its content."""
+    return hashlib.sha256(body).hexdigest()[:16]
+
+
+def _begun(file: Outgoing) -> dict[str, Any]:
+    return {
+        "file": file.name, "rows": file.rows, "over": file.over, "again": file.again, "way": file.way,
+        "began_ms": file.began_ms,
+    }  # fmt: skip
 
 
 def _read(path: Path) -> _State:
@@ -218,15 +242,15 @@ def _apply(state: _State, step: dict[str, Any]) -> None:
     elif "first_row_line" in step:
         past.first_row_line = step["first_row_line"]
     elif "file" in step:
-        rows = [_row(row) for row in step["rows"]]
         state.current = Outgoing(
-            name=step["file"], body=b"", rows=rows, began_ms=step["began_ms"], others=tuple(past.jobs)
-        )
+            name=step["file"], body=b"", rows=[_row(row) for row in step["rows"]], began_ms=step["began_ms"],
+            over=[_row(row) for row in step["over"]], again=step["again"], way=step["way"], others=tuple(past.jobs),
+        )  # fmt: skip
     elif "refused" in step:
-        state.known |= {_row(row): row[3] for row in step["refused"]}
+        state.known[step["again"]] |= {_row(row): row[4] for row in step["refused"]}
     elif file is not None and "end" in step:
         if step["taken"]:
-            state.known |= dict.fromkeys(file.rows, TAKEN)
+            state.known[file.again] |= dict.fromkeys((*file.rows, *file.over), TAKEN)
             newest = max(file.rows)
             past.accepted = max(newest, past.accepted or newest)
         past.last = {
@@ -240,4 +264,4 @@ def _apply(state: _State, step: dict[str, Any]) -> None:
 
 
 def _row(values: Sequence[Any]) -> Row:
-    return values[0], values[1], values[2]
+    return values[0], values[1], values[2], values[3]

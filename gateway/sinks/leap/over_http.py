@@ -7,7 +7,7 @@ known: from a day before on, and without a beginning where that does not help.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from gateway.clock import Clock
 from gateway.ports.sinks import Keep, Stop
@@ -35,6 +35,10 @@ PAGES_MAX = 40
 REPLY_BYTES = 32 << 20
 BEFORE_MS = 26 * 3_600_000
 """How far before an upload the list is asked for."""
+LOST_AFTER_MS = 900_000
+"""A job may be shown late; only after this time is it believed to be gone."""
+SLOW_MAX = 3
+"""A file that does not arrive in time so often goes up in halves."""
 LOOKS = 3
 """So many looks in a row without the job, or without its errors, are believed."""
 
@@ -58,7 +62,11 @@ class HttpUpload:
             if isinstance(found, Keep | Stop):
                 return found
             file.job = found
+            if found is None and file.slow >= SLOW_MAX:
+                file.tried = False
             await noted(file)
+            if not file.tried:
+                return Keep(reason="upload_too_slow", whole=True)
         job = file.job or await self._upload(file, noted)
         if not isinstance(job, str):
             return job
@@ -70,14 +78,15 @@ class HttpUpload:
 
     async def _upload(self, file: Outgoing, noted: Noted) -> str | Keep | Stop:
         """The job that the file becomes."""
-        file.tried, file.began_ms = True, self._clock.now().utc_ms
+        tried_before, file.tried, file.began_ms = file.tried, True, self._clock.now().utc_ms
         await noted(file)
         reply = await self._api.ask("POST", UPLOAD, body=file.body, kind=CSV, params={"schema": self._schema})
         if isinstance(reply, Keep):
+            file.slow += reply.reason == "timeout"
             return reply
         if not reply.fine:
             if reply.status < 500:
-                file.tried = False
+                file.tried = tried_before
                 await noted(file)
             return Keep(reason="http_413", whole=True) if reply.status == 413 else meaning(reply)
         file.job = job_id_of(reply.body)
@@ -89,10 +98,9 @@ class HttpUpload:
         for look in range(2):
             if look:
                 await asyncio.sleep(self._poll_s)
-            uploads = await self._uploads(file, ever=bool(look))
-            if not isinstance(uploads, list):
-                return uploads
-            for upload in uploads:
+            async for upload in self._uploads(file, ever=False):
+                if not isinstance(upload, UploadEntry):
+                    return upload
                 if upload.job_id in file.others:
                     continue
                 preview = await self._preview(upload.job_id)
@@ -114,7 +122,7 @@ class HttpUpload:
             if status == FAILED:
                 return await self._failed(job)
             absent = 0 if status else absent + 1
-            if absent > LOOKS:
+            if absent > LOOKS and self._clock.now().utc_ms - file.began_ms > LOST_AFTER_MS:
                 gone = await self._gone(file, noted)
                 if gone is not None:
                     return gone
@@ -122,10 +130,9 @@ class HttpUpload:
     async def _status(self, file: Outgoing, job: str, *, ever: bool) -> str | Keep | Stop:
         """How the job stands, "" = not told. A file that the aggregator ran again has another newest job in the list;
         the preview goes by the id that we were given."""
-        uploads = await self._uploads(file, ever=ever)
-        if not isinstance(uploads, list):
-            return uploads
-        for upload in uploads:
+        async for upload in self._uploads(file, ever=ever):
+            if not isinstance(upload, UploadEntry):
+                return upload
             if upload.job_id == job:
                 return upload.status
         preview = await self._preview(job)
@@ -163,27 +170,30 @@ class HttpUpload:
             return Stop(reason="job_lost", detail=f"{LOST_MAX} uploads of {file.name} were accepted and then not known")
         return Keep(reason="job_lost")
 
-    async def _uploads(self, file: Outgoing, *, ever: bool) -> list[UploadEntry] | Keep | Stop:
-        """What was uploaded since a day before the file was, or `ever`."""
+    async def _uploads(self, file: Outgoing, *, ever: bool) -> AsyncIterator[UploadEntry | Keep | Stop]:
+        """What was uploaded since a day before the file was, or `ever`; ends with trouble where there is some."""
         params = {"page_size": str(PAGE_SIZE)}
         if not ever:
             params["from"] = rfc3339(file.began_ms - BEFORE_MS)
-        found: list[UploadEntry] = []
-        for _ in range(PAGES_MAX):
+        for number in range(PAGES_MAX):
             reply = await self._api.ask("GET", JOBS, params=params)
             if isinstance(reply, Keep):
-                return reply
+                yield reply
+                return
             if not reply.fine:
-                return meaning(reply)
+                # the place in the list may have gone meanwhile
+                yield Keep(reason="page_token_refused") if number and reply.status == 400 else meaning(reply)
+                return
             page = uploads_of(reply.body)
             if page is None:
-                return Keep(reason="reply_malformed")
+                yield Keep(reason="reply_malformed")
+                return
             entries, token = page
-            found += entries
+            for entry in entries:
+                yield entry
             if token is None:
-                return found
+                return
             params["page_token"] = token
-        return Keep(reason="too_many_pages")
 
     async def _preview(self, job: str) -> Preview | Keep | Stop | None:
         """The file of a job; None = the aggregator does not show it."""
@@ -202,7 +212,9 @@ def _may_lack(reply: WebAnswer) -> bool:
 def _is_of(preview: Preview, body: bytes) -> bool:
     """Whether a preview shows this file: all of it, or its first rows; with its header or without."""
     header, *rows = body.decode().split("\n")[:-1]
-    shown = list(preview.lines)
+    shown = [line.removeprefix("\ufeff") for line in preview.lines]
+    while shown and not shown[-1]:
+        shown.pop()
     if shown and shown[0] == header:
         del shown[0]
     return bool(shown) and shown == (rows if preview.whole else rows[: len(shown)])

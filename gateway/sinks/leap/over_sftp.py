@@ -35,7 +35,12 @@ NEEDED = "SFTP needs asyncssh: pip install 'battery-fleet-gateway[sftp]'"
 ERRORS_BYTES = 16 << 20
 LOOKS = 3
 """So many looks in a row without the file, or without its errors, are believed."""
+RENAMES_MAX = 3
 HOST_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+( .*)?$"
+
+
+class _RenameRefused(Exception):
+    """The server refuses to rename, whatever the file."""
 
 
 class LeapSftpSettings(BaseModel):
@@ -58,6 +63,12 @@ class LeapSftpSettings(BaseModel):
             raise ValueError("password: required, or a key_file")
         if importlib.util.find_spec("asyncssh") is None:
             raise ValueError(NEEDED)
+        import asyncssh
+
+        try:
+            asyncssh.import_public_key(self.host_key)
+        except asyncssh.KeyImportError as error:
+            raise ValueError(f"host_key: {error}") from error
         return self
 
 
@@ -70,6 +81,7 @@ class SftpUpload:
         self._poll_s = poll_s
         self._job_timeout_s = job_timeout_s
         self._timeout_s = timeout_s
+        self._refused = 0
 
     async def close(self) -> None:
         """Nothing stays open."""
@@ -95,6 +107,9 @@ class SftpUpload:
         """How the file stands, after it was put there if it is nowhere; None = it waits."""
         import asyncssh
 
+        key_file = self._settings.key_file
+        if key_file is not None and not key_file.is_file():
+            return Stop(reason="sftp_key_file", detail=f"{key_file} cannot be read", retry_s=REFUSED_RETRY_S)
         try:
             async with asyncio.timeout(self._timeout_s), self._connected() as sftp:
                 return await self._stands(sftp, file, noted)
@@ -102,6 +117,13 @@ class SftpUpload:
             return Keep(reason="sftp_timeout")
         except asyncssh.HostKeyNotVerifiable as error:
             return Stop(reason="sftp_host_key", detail=_said(error))
+        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+            return Stop(reason="sftp_key_file", detail=_said(error), retry_s=REFUSED_RETRY_S)
+        except _RenameRefused as error:
+            self._refused += 1
+            if self._refused < RENAMES_MAX:
+                return Keep(reason="sftp_rename_refused")
+            return Stop(reason="sftp_rename_refused", detail=str(error), retry_s=REFUSED_RETRY_S)
         except (asyncssh.PermissionDenied, asyncssh.SFTPPermissionDenied) as error:
             return Stop(reason="sftp_denied", detail=_said(error), retry_s=REFUSED_RETRY_S)
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath) as error:
@@ -144,20 +166,30 @@ class SftpUpload:
                 file.lost = 0
                 return Stop(reason="file_lost", detail=f"{file.name} was put {LOST_MAX} times and is nowhere")
             return Keep(reason="file_lost")
+        file.tried = True
+        await noted(file)
         await self._put(sftp, file)
-        file.tried, file.job = True, file.name
+        self._refused = 0
+        file.job = file.name
         await noted(file)
         return None
 
     async def _put(self, sftp: "asyncssh.SFTPClient", file: Outgoing) -> None:
+        import asyncssh
+
         part = f"{self._folder}/.{file.name}.part"
         async with sftp.open(part, "wb") as out:
             await out.write(file.body)
-        await sftp.rename(part, f"{self._folder}/{file.name}")
+        try:
+            await sftp.rename(part, f"{self._folder}/{file.name}")
+        except (asyncssh.SFTPFailure, asyncssh.SFTPOpUnsupported) as error:
+            raise _RenameRefused(f"the server lets a file be put and not renamed: {error}") from error
 
     async def _errors(self, sftp: "asyncssh.SFTPClient", name: str) -> Sequence[LineError]:
         directory = f"{self._folder}/failed/{name}"
         found: list[LineError] = []
+        if not await sftp.isdir(directory):
+            return found
         for entry in await sftp.listdir(directory):
             if str(entry).endswith(".errors.csv"):
                 async with sftp.open(f"{directory}/{entry}", "rb") as told:

@@ -27,6 +27,7 @@ from gateway.domain.types import DeviceId
 from gateway.schemas.interval_rows import rfc3339
 
 LENGTH_S = 900
+ZERO, MINUS_ZERO = "0.000000", "-0.000000"
 LENGTH_MS = LENGTH_S * 1000
 FIRST_ROW_LINE = 2
 LINE_CHARS_MAX = 4096
@@ -166,9 +167,12 @@ def render(
         if when is None:
             when = times[span] = f",{rfc3339(row.start_ms)},{rfc3339(row.start_ms + row.length_s * 1000)},"
         discharge_wh, charge_wh = row.discharge_wh, row.charge_wh
-        # Adding 0.0 removes the sign of a zero.
-        generated = "" if discharge_wh is None else f"{discharge_wh / 1000 + 0.0:.6f}"
-        consumed = "" if charge_wh is None else f"{charge_wh / 1000 + 0.0:.6f}"
+        generated = "" if discharge_wh is None else f"{discharge_wh / 1000:.6f}"
+        consumed = "" if charge_wh is None else f"{charge_wh / 1000:.6f}"
+        if generated == MINUS_ZERO:
+            generated = ZERO
+        if consumed == MINUS_ZERO:
+            consumed = ZERO
         region = f",{meter.region}" if regional else ""
         energy = f"{generated},{consumed}" if net is None else net.fields(generated, consumed)
         lines.append(f"{meter.id}{when}{energy}{region}{tail}")

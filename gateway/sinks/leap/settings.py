@@ -1,5 +1,6 @@
 """How the sink of the aggregator is configured."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from gateway.schemas.interval_rows import RowsPerS
 from gateway.sinks.leap.missing import Names
 from gateway.sinks.leap.over_sftp import LeapSftpSettings
+
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class LeapCsvSinkSettings(BaseModel):
@@ -51,6 +54,8 @@ class LeapCsvSinkSettings(BaseModel):
             url = urlsplit(self.url)
             if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
                 raise ValueError("url: https is required, because requests carry the token")
+        if self.token is not None and not _PRINTABLE.fullmatch(self.token.get_secret_value()):
+            raise ValueError("token: holds a line break, a space or another sign that no key has")
         if self.job_timeout_s <= self.poll_s:
             raise ValueError("job_timeout_s: must be longer than poll_s, or no job is ever seen to end")
         return self

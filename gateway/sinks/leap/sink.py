@@ -12,7 +12,6 @@ be sent later, alone; whoever keeps them drops those that a newer revision has o
 """
 
 import asyncio
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from gateway.sinks.leap.batch import Prepared, Rules, prepare, rows_of
 from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.meters import MeterFile
 from gateway.sinks.leap.missing import search
-from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Past, Row
+from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Past, Row, digest
 from gateway.sinks.leap.over_http import HttpUpload
 from gateway.sinks.leap.over_sftp import SftpUpload
 from gateway.sinks.leap.replies import COMPLETED, FAILED
@@ -50,8 +49,10 @@ ALONE_MAX = 3
 """A batch of one row that FAILED for no row is tried so often, and so many such batches in a row are refused."""
 EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
 """A row that the aggregator takes for future waits that long, and twice as long each time: a day and a half in all."""
-_FORMAT_REASONS = frozenset({"mtr_0001", "stm_0001", "etm_0001", "nrg_0001", "lin_0001", "fnl_0002"})
-"""Said of the header or of every line, they are about what we write and not about a row."""
+_ROW_REASONS = frozenset({"mtr_0003", "stm_0003", "etm_0003"})
+"""What a single row may be refused for although our own check let it pass. Any other, said of the header or of every
+line of a file, is about what we write and not about a row."""
+UNKNOWN_METER = "mtr_0003"
 UNEXPLAINED = "job_failed"
 
 
@@ -70,17 +71,25 @@ class LeapStats:
     waiting: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Try:
-    """One try of a batch: files that are to go up (`rows` by position), how many went, whether one was taken, how many
-    have failed for no row since, and rows whose file of one failed so while nothing was taken."""
+    """One try of a batch: files that are to go up (`rows` by position), older revisions that a row replaces, whether
+    somebody has `again` asked for them; how many files went, whether one was taken, how many have failed for no row
+    since; rows whose file of one failed so, and whether one was taken after the first of them; until when rows wait."""
 
     files: deque[Document]
     rows: Sequence[Row]
+    over: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    again: bool = False
     sent: int = 0
     taken: bool = False
     failed: int = 0
-    suspects: list[Row] = field(default_factory=list)
+    suspects: list[Document] = field(default_factory=list)
+    cleared: bool = False
+    early: dict[Row, int] = field(default_factory=dict)
+
+    def rows_of(self, document: Document) -> list[Row]:
+        return [self.rows[position] for position in document.positions]
 
 
 class LeapCsvSink:
@@ -134,7 +143,7 @@ class LeapCsvSink:
 
     async def recall(self) -> None:
         """Read what an earlier run left on disk, once. Raises OSError."""
-        await asyncio.to_thread(self._outbox.load)
+        await asyncio.to_thread(self._outbox.load, self.settings.transport)
 
     async def close(self) -> None:
         await self._transport.close()
@@ -175,13 +184,13 @@ class LeapCsvSink:
             return Keep(reason="outbox_unwritable")
 
     async def settled(self, batch: IntervalBatch) -> None:
-        rows = await asyncio.to_thread(rows_of, batch.rows)
+        rows = await asyncio.to_thread(rows_of, batch.rows, self._meters() or {})
         if self._early or self._alone:
             for row in rows:
                 self._early.pop(row, None)
                 self._alone.pop(row, None)
         try:
-            await asyncio.to_thread(self._outbox.settle, rows)
+            await asyncio.to_thread(self._outbox.settle, rows, again=batch.again)
         except OSError as error:
             log.error("the outbox cannot be written", extra={"sink": self.name, "error": str(error)})
 
@@ -204,19 +213,14 @@ class LeapCsvSink:
         await asyncio.to_thread(self._outbox.note, file)
 
     async def _prepared(self, batch: IntervalBatch, meters: Mapping[DeviceId, LeapMeter]) -> Prepared:
-        """The batch's file. What was refused before is tried once more where somebody asks for it."""
+        """The batch's file."""
         now_ms = self._clock.now().utc_ms
         rules = Rules(
             min_coverage_pct=self.settings.min_coverage_pct, final=self.settings.final, net=self._confirmed.net
         )
         held = {row for row, (_, until_ms) in self._early.items() if now_ms < until_ms}
-        known = self._outbox.known
-
-        def work() -> Prepared:
-            bound = {row: end for row, end in known.items() if end == TAKEN} if batch.again else known
-            return prepare(batch.rows, meters, rules, known=bound, held=held, now_ms=now_ms)
-
-        return await asyncio.to_thread(work)
+        known = self._outbox.known(again=batch.again)
+        return await asyncio.to_thread(prepare, batch.rows, meters, rules, known=known, held=held, now_ms=now_ms)
 
     async def _finish_earlier(self) -> Keep | Stop | None:
         """Follow the file of an earlier try to its end, and draw the conclusion as from any other."""
@@ -224,21 +228,22 @@ class LeapCsvSink:
         if file is None:
             return None
         ended = await self._followed(file)
-        if not isinstance(ended, Ended):
-            return ended
-        here = _Try(files=deque(), rows=file.rows)
+        here = _Try(files=deque(), rows=file.rows, again=file.again)
         document = await asyncio.to_thread(Document.read, file.body)
         return await self._concluded(here, document, ended) or await self._all(here)
 
     async def _sent(self, batch: IntervalBatch, prepared: Prepared) -> SinkResult:
         """Send what is due, and account for every row."""
-        self.stats.superseded += prepared.superseded
-        rows = await asyncio.to_thread(rows_of, batch.rows)
+        if prepared.wrong_clock:
+            return Keep(reason="clock_behind")
+        self.stats.superseded += sum(map(len, prepared.over.values()))
+        rows = prepared.rows
         files = deque([prepared.document] if prepared.document.lines else [])
-        kept = await self._all(_Try(files=files, rows=rows)) or self._waits(rows, prepared)
+        here = _Try(files=files, rows=rows, over=prepared.over, again=batch.again)
+        kept = await self._all(here) or self._waits(here, prepared)
         if kept is not None:
             return kept
-        known = self._outbox.known
+        known = self._outbox.known(again=batch.again)
 
         def work() -> dict[int, str]:
             named = {i: known[row] for i, row in enumerate(rows) if known.get(row, TAKEN) != TAKEN}
@@ -257,20 +262,23 @@ class LeapCsvSink:
             kept = await self._one(here, here.files.popleft())
             if kept is not None:
                 return kept
-        return self._nothing_taken() if here.suspects else None
+        return await self._suspected(here) if here.suspects else None
 
-    def _waits(self, rows: Sequence[Row], prepared: Prepared) -> Keep | None:
+    def _waits(self, here: _Try, prepared: Prepared) -> Keep | None:
         """Rows that are early keep the batch until they are due; the others of it have gone up and stay so."""
         now_ms = self._clock.now().utc_ms
-        known = self._outbox.known
-        held = [until_ms for row, (_, until_ms) in self._early.items() if row not in known]
-        ours = [end_ms for i, end_ms in prepared.early.items() if rows[i] not in self._early]
+        held, ours = list(here.early.values()), []
+        for position, end_ms in prepared.early.items():
+            known = self._early.get(prepared.rows[position])
+            if known is not None:
+                held.append(known[1])
+            else:
+                ours.append(end_ms)
         waiting = {"receiver_clock_behind": len(held), "ends_in_the_future": len(ours)}
         self.stats.waiting = {reason: count for reason, count in waiting.items() if count}
-        until = held + ours
-        if not until:
+        if not held and not ours:
             return None
-        wait_s = (min(until) - now_ms) / 1000
+        wait_s = (min(held + ours) - now_ms) / 1000
         return Keep(
             reason="receiver_clock_behind" if held else "ends_in_the_future",
             after_s=min(max(wait_s, 1.0), EARLY_WAIT_MAX_S),
@@ -278,36 +286,109 @@ class LeapCsvSink:
 
     async def _one(self, here: _Try, document: Document) -> Keep | Stop | None:
         """Send one file and draw the conclusion."""
-        ended = await self._deliver(here, document)
+        return await self._concluded(here, document, await self._deliver(here, document))
+
+    async def _concluded(self, here: _Try, document: Document, ended: Ended | Keep | Stop) -> Keep | Stop | None:
+        """What the end of a file says about its rows, and what is to be sent because of it."""
         if isinstance(ended, Keep) and ended.whole:
             return self._halved(here, document, ended.reason)
-        return await self._concluded(here, document, ended) if isinstance(ended, Ended) else ended
-
-    async def _concluded(self, here: _Try, document: Document, ended: Ended) -> Keep | Stop | None:
-        """What the end of a file says about its rows, and what is to be sent because of it."""
+        if not isinstance(ended, Ended):
+            return ended
         if ended.taken:
-            await self._refuse(dict.fromkeys(here.suspects, UNEXPLAINED))
             here.taken, here.failed, self._alone_refused = True, 0, 0
-            here.suspects.clear()
+            here.cleared = here.cleared or bool(here.suspects)
             return None
         self.stats.jobs_failed += 1
-        if self._about_header(ended):
-            return Stop(reason="format_refused", detail=_codes(ended))
-        first = await self._numbering(here, document, ended)
-        if isinstance(first, Keep | Stop):
-            return first
-        named = {} if first is None else _named(ended, first, len(document.lines))
+        named = await self._named(here, document, ended)
+        if named is None or isinstance(named, Keep | Stop):
+            return named
         if not named:
             return await self._unexplained(here, document)
-        if set(named.values()) <= _FORMAT_REASONS and len(named) == len(document.lines) > 1:
-            return Stop(reason="format_refused", detail=_codes(ended))
+        if self._about_format(here, document, named):
+            return Stop(reason="format_refused", detail=", ".join(sorted(set(named.values()))))
         await self._judged(here, document, named)
-        # one of the others may have gone up alone, to find out how lines are numbered
-        done = {position for position in document.positions if here.rows[position] in self._outbox.known}
-        rest = document.without(done | {document.positions[i] for i in named})
+        rest = await asyncio.to_thread(self._rest, here, document, named)
         if rest.lines:
             here.files.appendleft(rest)
         return None
+
+    def _rest(self, here: _Try, document: Document, named: Mapping[int, str]) -> Document:
+        """A file without the rows that were named, that wait, or that went up alone already."""
+        known = self._outbox.known(again=here.again)
+        rows = here.rows_of(document)
+        return document.without(
+            {document.positions[i] for i, row in enumerate(rows) if i in named or row in known or row in here.early}
+        )
+
+    async def _named(self, here: _Try, document: Document, ended: Ended) -> dict[int, str] | Keep | Stop | None:
+        """The reason by row (from 0) of the rows that errors name; None = its rows go up again in other files."""
+        told: dict[int, str] = {}
+        for error in ended.errors:
+            if error.line is not None:
+                told.setdefault(error.line, error.reason)
+        rows = len(document.lines)
+        known = self._first_row_line
+        if known is None and told and min(told) == 1 and told[1] not in _ROW_REASONS:
+            # the header, as far as we know; or the first row, which then fails alone and the others do not
+            return self._about_header(here, document, told)
+        if known is None and told and min(told) >= 1 and max(told) <= rows + 1:
+            found = await self._numbering(here, document, told)
+            if isinstance(found, Keep | Stop):
+                return found
+            known = found
+        if known is None:
+            return {}
+        first = known
+        named = {line - first: reason for line, reason in told.items() if 0 <= line - first < rows}
+        for index in [i for i, reason in named.items() if reason == UNKNOWN_METER]:
+            # what is not known of one row is not known of the meter's others
+            meter = here.rows[document.positions[index]][3]
+            for other, position in enumerate(document.positions):
+                if here.rows[position][3] == meter:
+                    named.setdefault(other, UNKNOWN_METER)
+        return named
+
+    def _about_header(self, here: _Try, document: Document, told: Mapping[int, str]) -> Stop | None:
+        """The first row goes up alone, and the others without it; until it is clear that no file is understood."""
+        if len(document.lines) > 1 and not here.taken and here.failed < ALONE_MAX and set(told) == {1}:
+            here.failed += 1
+            here.files.extendleft([document.part(1, len(document.lines)), document.part(0, 1)])
+            return None
+        return Stop(reason="format_refused", detail=told[1])
+
+    async def _numbering(self, here: _Try, document: Document, told: Mapping[int, str]) -> int | Keep | Stop | None:
+        """The number of the line of a file's first row in its errors, None = not known. What is not confirmed is found
+        out once: the first line named is one of two rows, and each of these goes up alone. A file of one row that fails
+        for its line 2 has a header that counts; for its line 1, none. One that is taken proves nothing: its row may
+        have become right meanwhile."""
+        rows, line = len(document.lines), min(told)
+        first: int | None = 2 if rows + 1 in told and rows == 1 else None
+        for index in (line - 2, line - 1):
+            if first is not None or not 0 <= index < rows:
+                continue
+            ended = await self._deliver(here, document.part(index, index + 1))
+            if not isinstance(ended, Ended):
+                return ended
+            if ended.taken:
+                here.taken = True
+                continue
+            lines = {error.line for error in ended.errors}
+            if lines in ({1}, {2}):
+                first = 2 if lines == {2} else 1
+        if first is not None:
+            log.info("the aggregator's line numbers are known", extra={"sink": self.name, "first_row_line": first})
+            await asyncio.to_thread(self._outbox.learn, first)
+        return first
+
+    def _about_format(self, here: _Try, document: Document, named: Mapping[int, str]) -> bool:
+        """Whether a refusal of every line is about what we write, or about the whole account."""
+        if len(named) < len(document.lines) or len(named) < 2:
+            return False
+        reasons = set(named.values())
+        if not reasons & _ROW_REASONS:
+            return True
+        meters = {row[3] for row in here.rows_of(document)}
+        return reasons == {UNKNOWN_METER} and len(meters) > 1 and not here.taken
 
     async def _judged(self, here: _Try, document: Document, named: Mapping[int, str]) -> None:
         """Refuse the rows that the aggregator named, but those that it takes for future: they wait, unless it has taken
@@ -318,70 +399,57 @@ class LeapCsvSink:
         for index, reason in named.items():
             row = here.rows[document.positions[index]]
             tries = self._early.get(row, (0, 0))[0] + 1
-            if _is_early(reason) and tries <= EARLY_TRIES and (newest is None or row[0] > newest[0]):
-                self._early[row] = (tries, now_ms + EARLY_WAIT_MS * 2 ** (tries - 1))
+            if reason.upper() in FUTURE_CODES and tries <= EARLY_TRIES and (newest is None or row[0] > newest[0]):
+                here.early[row] = now_ms + EARLY_WAIT_MS * 2 ** (tries - 1)
+                self._early[row] = (tries, here.early[row])
             else:
                 refused[row] = reason
-        await self._refuse(refused)
+        await self._refuse(here, refused)
 
-    async def _refuse(self, refused: Mapping[Row, str]) -> None:
+    async def _refuse(self, here: _Try, refused: Mapping[Row, str]) -> None:
         if refused:
-            await asyncio.to_thread(self._outbox.refuse, refused)
-
-    async def _numbering(self, here: _Try, document: Document, ended: Ended) -> int | Keep | Stop | None:
-        """The number of the line of a file's first row in its errors, None = nothing is known. What is not confirmed is
-        found out once: the first line named is one of two rows, and one of these goes up alone."""
-        known = self._first_row_line
-        lines = sorted({error.line for error in ended.errors if error.line is not None})
-        rows = len(document.lines)
-        if known is not None or not lines or lines[0] < 1 or lines[-1] > rows + 1 or lines[-1] - lines[0] == rows:
-            return known
-        if lines[-1] == rows + 1:
-            first = 2
-        elif lines[0] == 1:
-            first = 1
-        else:
-            alone = await self._deliver(here, document.part(lines[0] - 2, lines[0] - 1))
-            if not isinstance(alone, Ended):
-                return alone
-            if not alone.taken and {error.line for error in alone.errors} != {2}:
-                return None
-            first = 1 if alone.taken else 2
-        log.info("the aggregator's line numbers are known", extra={"sink": self.name, "first_row_line": first})
-        await asyncio.to_thread(self._outbox.learn, first)
-        return first
+            await asyncio.to_thread(self._outbox.refuse, refused, again=here.again)
 
     @property
     def _first_row_line(self) -> int | None:
         return self._confirmed.first_row_line or self._outbox.past.first_row_line
 
-    def _about_header(self, ended: Ended) -> bool:
-        """Whether the errors are about the first line and the columns, where that is the header as far as we know."""
-        return (
-            bool(ended.errors)
-            and self._first_row_line != 1
-            and all(error.line == 1 and error.reason in _FORMAT_REASONS for error in ended.errors)
-        )
-
     async def _unexplained(self, here: _Try, document: Document) -> Keep | Stop | None:
         """A file that FAILED and names no row of it."""
         here.failed += 1
-        if not here.taken and here.failed > len(here.rows).bit_length() + FAILED_MAX:
+        if here.failed > len(here.rows).bit_length() + FAILED_MAX and not (here.taken and here.cleared):
             return self._nothing_taken()
+        if not document.lines:
+            return None
         if len(document.lines) > 1:
             return self._halved(here, document, UNEXPLAINED)
-        row = here.rows[document.positions[0]]
-        if not here.taken and here.sent > 1:
-            here.suspects.append(row)
+        if here.taken or here.sent > 1:
+            here.suspects.append(document)
             return None
-        if not here.taken:
-            self._alone[row] = self._alone.get(row, 0) + 1
-            if self._alone[row] < ALONE_MAX:
-                return Keep(reason=UNEXPLAINED)
-            if self._alone_refused >= ALONE_MAX:
-                return self._nothing_taken()
-            self._alone_refused += 1
-        await self._refuse({row: UNEXPLAINED})
+        return await self._alone_failed(here, here.rows[document.positions[0]])
+
+    async def _suspected(self, here: _Try) -> Keep | Stop | None:
+        """Rows whose file of one failed go up once more, after everything else: a row is refused if it fails again
+        although others were taken. Where nothing was taken since, or at all, nothing is believed."""
+        if not here.taken or (len(here.suspects) > ALONE_MAX and not here.cleared):
+            return self._nothing_taken()
+        for document in here.suspects:
+            ended = await self._deliver(here, document)
+            if not isinstance(ended, Ended):
+                return ended
+            if not ended.taken:
+                await self._refuse(here, {here.rows[document.positions[0]]: UNEXPLAINED})
+        return None
+
+    async def _alone_failed(self, here: _Try, row: Row) -> Keep | Stop | None:
+        """A batch of one row has nothing beside it that could be taken: only time can tell."""
+        self._alone[row] = self._alone.get(row, 0) + 1
+        if self._alone[row] < ALONE_MAX:
+            return Keep(reason=UNEXPLAINED)
+        if self._alone_refused >= ALONE_MAX:
+            return self._nothing_taken()
+        self._alone_refused += 1
+        await self._refuse(here, {row: UNEXPLAINED})
         return None
 
     def _nothing_taken(self) -> Stop:
@@ -404,9 +472,10 @@ class LeapCsvSink:
         def work() -> Outgoing:
             body = document.body()
             stamp = rfc3339(now_ms).translate({ord(c): None for c in "-:"})
+            older = [here.rows[p] for position in document.positions for p in here.over.get(position, ())]
             file = Outgoing(
-                name=f"{self.name}-{stamp}-{hashlib.sha256(body).hexdigest()[:16]}.csv", body=body,
-                rows=[here.rows[position] for position in document.positions], began_ms=now_ms, others=others,
+                name=f"{self.name}-{stamp}-{digest(body)}.csv", body=body, rows=here.rows_of(document), over=older,
+                again=here.again, way=self.settings.transport, began_ms=now_ms, others=others,
             )  # fmt: skip
             self._outbox.begin(file)
             return file
@@ -440,20 +509,3 @@ def _transport(given: LeapCsvSinkSettings, api: LeapApi | None, clock: Clock) ->
     return HttpUpload(
         api, schema=given.upload_schema, poll_s=given.poll_s, job_timeout_s=given.job_timeout_s, clock=clock
     )
-
-
-def _named(ended: Ended, first_row_line: int, rows: int) -> dict[int, str]:
-    """The reason by row (from 0) of the rows that errors name."""
-    named: dict[int, str] = {}
-    for error in ended.errors:
-        if error.line is not None and 0 <= error.line - first_row_line < rows:
-            named.setdefault(error.line - first_row_line, error.reason)
-    return named
-
-
-def _codes(ended: Ended) -> str:
-    return ", ".join(sorted({error.reason for error in ended.errors}))
-
-
-def _is_early(reason: str) -> bool:
-    return reason.upper() in FUTURE_CODES

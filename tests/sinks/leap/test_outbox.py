@@ -7,13 +7,19 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Row
+from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Row, digest
 
-ROWS: list[Row] = [(900_000, "home-1", 1), (900_000, "home-2", 1), (1_800_000, "home-1", 2)]
+ROWS: list[Row] = [(900_000, "home-1", 1, "m1"), (900_000, "home-2", 1, "m2"), (1_800_000, "home-1", 2, "m1")]
 
 
-def outgoing(name: str = "a.csv", rows: list[Row] | None = None) -> Outgoing:
-    return Outgoing(name=name, body=b"header\nline\n", rows=ROWS if rows is None else rows, began_ms=7)
+BODY = b"header\nline\n"
+
+
+def outgoing(name: str = "a", rows: list[Row] | None = None) -> Outgoing:
+    return Outgoing(
+        name=f"{name}-{digest(BODY)}.csv", body=BODY, rows=ROWS if rows is None else rows, began_ms=7,
+        over=[(1_800_000, "home-1", 1, "m1")],
+    )  # fmt: skip
 
 
 def opened(directory: Path) -> Outbox:
@@ -34,7 +40,7 @@ def test_outbox_file_on_its_way_is_there_after_a_start(tmp_path: Path) -> None:
     box.note(file)
     found = opened(tmp_path)
     assert found.current == file
-    assert found.known == {}
+    assert found.known() == {}
 
 
 def test_outbox_end_of_a_file_is_known_until_it_is_settled(tmp_path: Path) -> None:
@@ -44,14 +50,14 @@ def test_outbox_end_of_a_file_is_known_until_it_is_settled(tmp_path: Path) -> No
     file.tried, file.job = True, "job-1"
     box.note(file)
     box.end(file, "COMPLETED", taken=True, at_ms=9)
-    assert box.known == opened(tmp_path).known == dict.fromkeys(ROWS, TAKEN)
+    assert box.known() == opened(tmp_path).known() == dict.fromkeys([*ROWS, *outgoing().over], TAKEN)
     assert not list(tmp_path.glob("*.csv"))
-    box.settle(ROWS[:2])
+    box.settle([*ROWS[:2], *file.over])
     found = opened(tmp_path)
-    assert found.known == {ROWS[2]: TAKEN}
+    assert found.known() == {ROWS[2]: TAKEN}
     assert found.current is None
-    assert found.past.last == {"name": "a.csv", "rows": 3, "job": "job-1", "status": "COMPLETED", "at_ms": 9}
-    assert (found.past.accepted, found.past.jobs) == ((1_800_000, "home-1", 2), ["job-1"])
+    assert found.past.last == {"name": file.name, "rows": 3, "job": "job-1", "status": "COMPLETED", "at_ms": 9}
+    assert (found.past.accepted, found.past.jobs) == (ROWS[2], ["job-1"])
 
 
 def test_outbox_failed_file_leaves_its_rows_unknown_and_refused_ones_keep_their_reason(tmp_path: Path) -> None:
@@ -62,13 +68,13 @@ def test_outbox_failed_file_leaves_its_rows_unknown_and_refused_ones_keep_their_
     box.refuse({ROWS[1]: "mtr_0003"})
     box.learn(2)
     found = opened(tmp_path)
-    assert found.known == {ROWS[1]: "mtr_0003"}
+    assert found.known() == {ROWS[1]: "mtr_0003"}
     assert (found.past.first_row_line, found.past.accepted) == (2, None)
 
 
 def test_outbox_newest_accepted_row_does_not_go_back(tmp_path: Path) -> None:
     box = opened(tmp_path)
-    for name, rows in (("a.csv", ROWS), ("b.csv", ROWS[:1])):
+    for name, rows in (("a", ROWS), ("b", ROWS[:1])):
         file = outgoing(name, rows)
         box.begin(file)
         box.end(file, "COMPLETED", taken=True, at_ms=9)
@@ -104,14 +110,38 @@ def test_outbox_damaged_line_ends_what_is_believed(tmp_path: Path, spoilt: bytes
     with (tmp_path / "log.jsonl").open("ab") as log:
         log.write(spoilt + orjson.dumps({"end": "COMPLETED", "taken": True, "at_ms": 1}) + b"\n")
     found = opened(tmp_path)
-    assert (found.current, found.known) == (file, {})
+    assert (found.current, found.known()) == (file, {})
 
 
 def test_outbox_file_that_is_gone_is_no_longer_on_its_way(tmp_path: Path) -> None:
     box = opened(tmp_path)
     box.begin(outgoing())
-    (tmp_path / "a.csv").unlink()
+    (tmp_path / box.current.name).unlink() if box.current else None
     assert opened(tmp_path).current is None
+
+
+def test_outbox_file_that_is_cut_short_or_went_another_way_is_not_followed(tmp_path: Path) -> None:
+    file = outgoing()
+    opened(tmp_path).begin(file)
+    (tmp_path / file.name).write_bytes(BODY[:-3])
+    assert opened(tmp_path).current is None
+    opened(tmp_path).begin(file)
+    box = Outbox(tmp_path)
+    box.load("sftp")
+    assert box.current is None
+
+
+def test_outbox_rows_that_somebody_asked_for_are_known_apart(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    file = outgoing()
+    file.again = True
+    box.begin(file)
+    box.end(file, "COMPLETED", taken=True, at_ms=9)
+    box.refuse({ROWS[0]: "mtr_0003"})
+    found = opened(tmp_path)
+    assert (found.known(), found.known(again=True)[ROWS[0]]) == ({ROWS[0]: "mtr_0003"}, TAKEN)
+    found.settle(ROWS, again=True)
+    assert opened(tmp_path).known() == {ROWS[0]: "mtr_0003"}
 
 
 def test_outbox_stray_files_of_a_crash_are_removed(tmp_path: Path) -> None:
@@ -133,10 +163,10 @@ def test_outbox_full_disk_changes_nothing_and_is_gone_on_with(tmp_path: Path, mo
         patched.setattr(os, "fdatasync", full)
         with pytest.raises(OSError, match="full"):
             box.end(file, "COMPLETED", taken=True, at_ms=9)
-    assert (box.current, box.known) == (file, {})
+    assert (box.current, box.known()) == (file, {})
     box.refuse({ROWS[0]: "mtr_0003"})
     found = opened(tmp_path)
-    assert found.known == {ROWS[0]: "mtr_0003"}
+    assert found.known() == {ROWS[0]: "mtr_0003"}
     assert found.current == file
 
 

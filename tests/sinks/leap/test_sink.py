@@ -262,16 +262,40 @@ async def test_leap_batches_of_one_row_that_all_fail_for_no_reason_stop_the_sink
         assert isinstance(results[-1], Stop)
 
 
-@pytest.mark.parametrize("code", [Code.MTR_0001, Code.STM_0001, Code.NRG_0001, Code.LIN_0001])
-@pytest.mark.parametrize("lines", [(1,), (2, 3, 4)])
+def blaming(aggregator: Aggregator, code: Code, *, header: bool) -> None:
+    """From here on every file fails, for its header or for each of its rows."""
+    intervals, receive = aggregator.intervals, aggregator.intervals.receive
+
+    def receiving(content: bytes | None, *args: Any, **kwargs: Any) -> Upload:
+        rows = len((content or b"").splitlines()) - 1
+        intervals.fates.insert(0, failed(*([1] if header else range(2, rows + 2)), code=code))
+        return receive(content, *args, **kwargs)
+
+    intervals.receive = receiving  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("code", [Code.MTR_0001, Code.STM_0002, Code.NRG_0001, Code.LIN_0001, Code.UNCATEGORISED])
+@pytest.mark.parametrize("header", [True, False])
 async def test_leap_format_that_is_not_understood_stops_the_sink_and_costs_no_row(
-    tmp_path: Path, code: Code, lines: tuple[int, ...]
+    tmp_path: Path, code: Code, header: bool
 ) -> None:
+    rows = [quarter(1 + i % 5, index=i // 5) for i in range(20)]
     async with rig(tmp_path) as r:
-        r.aggregator.next_files(failed(*lines, code=code))
-        assert await r.send(quarter(1), quarter(2), quarter(3)) == Stop(reason="format_refused", detail=code.lower())
-        assert r.taken == {}
+        receive = r.aggregator.intervals.receive
+        blaming(r.aggregator, code, header=header)
+        assert await r.send(*rows) == Stop(reason="format_refused", detail=code.lower())
+        assert len(r.files) < 6
+        r.aggregator.intervals.receive = receive  # type: ignore[method-assign]
+        r.aggregator.intervals.fates.clear()
+        assert await r.send(*rows) == Accept()
+        assert {len(versions) for versions in r.taken.values()} == {1}
+
+
+async def test_leap_header_that_is_refused_once_costs_no_row(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.aggregator.next_files(failed(1, code=Code.MTR_0001))
         assert await r.send(quarter(1), quarter(2), quarter(3)) == Accept()
+        assert r.taken == {key(1): [0.25], key(2): [0.25], key(3): [0.25]}
 
 
 # The aggregator's clock
@@ -300,7 +324,7 @@ async def test_leap_row_that_is_called_future_while_later_ones_are_taken_is_refu
         assert await r.send(quarter(1, index=1), quarter(1, index=2)) == Reject(refused={0: "etm_0003"})
 
 
-@pytest.mark.parametrize("skew_h", [-30, -1, 1, 30])
+@pytest.mark.parametrize("skew_h", [-20, -1, 1, 30])
 async def test_leap_jobs_are_found_whatever_the_aggregators_clock(tmp_path: Path, skew_h: int) -> None:
     async with rig(tmp_path, timeout_s=5.0) as r:
         r.aggregator.clock.skew_ms = max(skew_h, 0) * 3_600_000
@@ -462,6 +486,7 @@ async def test_leap_job_that_nobody_knows_any_more_goes_up_again_and_at_most_thr
     async with rig(tmp_path) as r:
 
         def forget(*_: object) -> None:
+            r.clock.advance(s=300)
             r.aggregator.intervals.uploads.clear()
             r.aggregator.intervals._by_job.clear()
 
