@@ -14,6 +14,7 @@ from gateway.transports.mqtt.session import PINGREQ, BrokerViolation, MqttSessio
 from gateway.transports.mqtt.settings import MqttSettings
 
 LINGER_S = 1.0
+UNSENT_BYTES_MAX = 1 << 20
 LOST_REASONS = ("closed", "refused", "violation", "oversized", "keepalive", "unreachable", "taken_over")
 
 _REFUSALS = frozenset(
@@ -87,6 +88,7 @@ class MqttWire(asyncio.BufferedProtocol):
         self._paused = False
         self._resting = False
         self._overrun = False
+        self._choked = False
         self.full = False
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._last_rx = self._last_tx = clock.mono_ms()
@@ -147,6 +149,10 @@ class MqttWire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.full = False
+        if self._choked:
+            self._choked = False
+            self._last_rx = self._clock.mono_ms()
+            self._set_reading()
         self._wake()
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -198,7 +204,7 @@ class MqttWire(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._paused or self._resting or self._overrun:
+        if self._paused or self._resting or self._overrun or self._choked:
             transport.pause_reading()
         else:
             transport.resume_reading()
@@ -209,6 +215,11 @@ class MqttWire(asyncio.BufferedProtocol):
         if self._transport is not None and any(packets):
             self._last_tx = self._clock.mono_ms()
             self._transport.write(b"".join(packets))
+            # A broker that sends and does not read must not fill the memory with acknowledgements. One that goes on so
+            # is given up like one that is silent.
+            if not self._choked and self._transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+                self._choked = True
+                self._set_reading()
 
     async def wait_room(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
