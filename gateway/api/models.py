@@ -232,11 +232,13 @@ class AvailabilityReport(Body):
 
 class SessionState(Body):
     """The gateway's connection to a device that it polls: down | connecting | ready | quarantined (what answers is not
-    what was registered, so nothing is written), why it is not ready, and the variant of the product that answers."""
+    what was registered, so nothing is written), why it is not ready, and the variant of the product that answers.
+    `notice`: what is wrong with a connection that goes on nevertheless."""
 
     state: str
     why: str | None
     variant: str
+    notice: str | None = None
 
 
 class DeviceState(Body):

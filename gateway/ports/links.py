@@ -55,7 +55,8 @@ class PointTarget:
 class PointLink(Protocol):
     """The values of one device. Moves raw values; decides nothing and does not reconnect by itself.
 
-    `heard_mono_ms`: when the device last published by itself; None for polled products.
+    `heard_mono_ms`: when the device last published by itself; None for polled products. `notice`: what is wrong with
+    the connection although it goes on; None = nothing.
 
     Every method but `close` raises LinkDown (not reached or no answer in time: the effect of a write is unknown),
     PeerBusy (the device asks to come later), PeerRefused (the device said no) and ProtocolViolation (a malformed
@@ -64,6 +65,9 @@ class PointLink(Protocol):
 
     @property
     def heard_mono_ms(self) -> int | None: ...
+
+    @property
+    def notice(self) -> str | None: ...
 
     async def open(self) -> None:
         """Connect, log in and find the models that addresses depend on (SunSpec). Raises NotThisProduct if there are

@@ -36,6 +36,10 @@ class _RecordingLink:
     def heard_mono_ms(self) -> int | None:
         return self._inner.heard_mono_ms
 
+    @property
+    def notice(self) -> str | None:
+        return self._inner.notice
+
     async def open(self) -> None:
         await self._inner.open()
 

@@ -118,4 +118,4 @@ class FleetView:
         session = self._sessions.get(slot)
         if session is None:
             return None
-        return SessionState(state=session.state.value, why=session.why, variant=session.variant)
+        return SessionState(state=session.state.value, why=session.why, variant=session.variant, notice=session.notice)

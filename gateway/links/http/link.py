@@ -177,6 +177,7 @@ class HttpLink:
     """One device; see `ports.PointLink`."""
 
     heard_mono_ms: int | None = None
+    notice: str | None = None
 
     def __init__(
         self, target: PointTarget, section: HttpSection, host: _Host, *, stats: HttpStats, clock: Clock

@@ -110,6 +110,7 @@ class ModbusLink:
     """One device. Times and limits are its profile's `modbus` section."""
 
     heard_mono_ms: int | None = None
+    notice: str | None = None
 
     def __init__(self, target: PointTarget, links: ModbusLinks) -> None:
         section = target.document.modbus

@@ -1,4 +1,4 @@
-"""Keeps, per device, the newest document of each MQTT topic and the time it came."""
+"""Keeps, per device, the newest values that each MQTT topic said of the profile's points, and the time they came."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,24 +7,27 @@ from dataclasses import dataclass
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
 from gateway.links.json_values import Json, parse_json, raw_of, tokens_of, value_at
-from gateway.profiles.compiled.points import Marker, Read, Unreadable
+from gateway.profiles.compiled.points import Marker, Raw, Read, Unreadable
 from gateway.profiles.language.points import Point, PointType
 from gateway.profiles.language.product import ProfileDocument
 
 NO_LEVEL = frozenset("/+#\0")
 RARELY = ("once", "slow")
+TEXT_MAX = 1_024
 
 
 @dataclass(slots=True)
 class PointMessageStats:
     """Counts over all devices. `unknown_topics`: messages of devices that are not registered or not connected;
-    `retained`: messages the broker had kept, which say nothing of now; `no_scalar`: points whose value is an object or
-    an array; `no_subscriber`: writes without a subscriber."""
+    `retained`: messages the broker had kept, which say nothing of now; `retained_dropped`: those of them that were more
+    than the gateway keeps; `no_scalar`: points whose value is an object, an array or a text longer than any value;
+    `no_subscriber`: writes without a subscriber."""
 
     messages: int = 0
     malformed: int = 0
     unknown_topics: int = 0
     retained: int = 0
+    retained_dropped: int = 0
     no_scalar: int = 0
     keepalives: int = 0
     keepalives_missed: int = 0
@@ -70,7 +73,8 @@ class DeviceCache:
     """One device. `heard_ms`: monotonic time of its newest message (retained ones do not count), None = never.
 
     `waited`: a read has waited for first values in vain once. `trust_retained`: retained messages count for every
-    point, not only for those that are rarely read.
+    point, not only for those that are rarely read. `values`: per topic those of its points, by pointer; whatever else a
+    document holds is let go.
     """
 
     def __init__(self, points: Iterable[Point], levels: Mapping[str, str], *, trust_retained: bool) -> None:
@@ -82,14 +86,16 @@ class DeviceCache:
         self.greeted = False
         self.due_ms: int | None = None
         self._trust_retained = trust_retained
-        self._documents: dict[str, Json] = {}
+        self.values: dict[str, dict[str, Raw]] = {}
         self._unreadable: set[str] = set()
         self._kept: set[str] = set()
         self._bare: dict[str, bool] = {}
         self._text: dict[str, bool] = {}
+        self._pointers: dict[str, dict[str, tuple[str, ...]]] = {}
         for point in points:
             topic = topic_of(point.topic or "", levels)
             bare = point.pointer == ""
+            self._pointers.setdefault(topic, {})[point.pointer] = tokens_of(point.pointer)
             self._bare[topic] = self._bare.get(topic, True) and bare
             self._text[topic] = self._text.get(topic, True) and bare and point.type is PointType.TEXT
         self._news = asyncio.Event()
@@ -101,16 +107,16 @@ class DeviceCache:
     def ingest(self, topic: str, payload: bytes, *, retained: bool, now_ms: int) -> bool:
         """Keep a message; False if it is malformed. A malformed one makes the topic's last document unreadable and is
         no sign of life."""
-        if retained and topic in self._documents and topic not in self._kept:
+        if retained and topic in self.values and topic not in self._kept:
             return True
         try:
             document = Marker.EMPTY if not payload else self._read(topic, payload)
         except ValueError:
             if not retained:
-                self._documents.setdefault(topic, Marker.GARBLED)
+                self.values.setdefault(topic, self._values_of(topic, Marker.GARBLED))
                 self._unreadable.add(topic)
             return False
-        self._documents[topic] = document
+        self.values[topic] = self._values_of(topic, document)
         self._unreadable.discard(topic)
         if retained:
             self._kept.add(topic)
@@ -130,9 +136,16 @@ class DeviceCache:
             return payload.decode()
         return payload.decode() if self._text[topic] and not isinstance(document, str) else document
 
+    def _values_of(self, topic: str, document: Json) -> dict[str, Raw]:
+        """What a document, or a marker in its place, says of the topic's points."""
+        return {
+            pointer: document if isinstance(document, Marker) else _short(raw_of(value_at(document, tokens)))
+            for pointer, tokens in self._pointers[topic].items()
+        }
+
     def forget(self) -> None:
-        """Drop every document: on a new connection the device publishes everything again."""
-        self._documents.clear()
+        """Drop every value: on a new connection the device publishes everything again."""
+        self.values.clear()
         self._unreadable.clear()
         self._kept.clear()
         self.waited = False
@@ -144,7 +157,7 @@ class DeviceCache:
         )
 
     def _known(self, point: Point, topic: str) -> bool:
-        if topic not in self._documents:
+        if topic not in self.values:
             return False
         return self._trust_retained or topic not in self._kept or point.poll in RARELY
 
@@ -153,8 +166,7 @@ class DeviceCache:
         topic = topic_of(point.topic or "", self.levels)
         if not self._known(point, topic):
             return Marker.MISSING
-        document = self._documents[topic]
-        found = document if isinstance(document, Marker) else raw_of(value_at(document, tokens_of(point.pointer)))
+        found = self.values[topic].get(point.pointer, Marker.MISSING)
         return Unreadable(found) if topic in self._unreadable else found
 
     def _wake(self) -> None:
@@ -164,3 +176,8 @@ class DeviceCache:
     async def changed(self) -> None:
         """Wait for the next message."""
         await self._news.wait()
+
+
+def _short(raw: Raw) -> Raw:
+    """A raw value; GARBLED for a text longer than any value."""
+    return Marker.GARBLED if isinstance(raw, str) and len(raw) > TEXT_MAX else raw

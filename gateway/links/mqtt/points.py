@@ -7,6 +7,7 @@ publishes the keepalives that make devices go on publishing.
 import asyncio
 import hashlib
 import heapq
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.links.json_values import json_body, text_of
 from gateway.links.mqtt.brokers import broker_of
 from gateway.links.mqtt.cache import DeviceCache, PointMessageStats, filter_of, levels_of, points_of, topic_of
+from gateway.links.mqtt.retained import FLEET_BOUNDS, HOME_BOUNDS, RetainedMessages
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Read, Unreadable, Unwritable
 from gateway.profiles.compiled.sequences import Request
@@ -29,6 +31,8 @@ from gateway.transports.mqtt.settings import MqttSettings
 
 __all__ = ["MqttPointLinks", "PointMessageStats"]
 
+log = logging.getLogger(__name__)
+
 OPEN_S_MAX = 5.0
 FIRST_VALUES_S_MAX = 5.0
 WRITE_S_MAX = 5.0
@@ -36,7 +40,6 @@ KEEPALIVE_S_MAX = 1.0
 TICK_S = 0.5
 LINGER_MS = 5_000
 EXPIRY_S = 30
-KEPT_MAX = 20_000
 
 HubKey = tuple[str, str, str, str]
 DeviceKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -48,19 +51,22 @@ class _Hub:
 
     connection: MqttConnection
     keepalive: MqttKeepalive | None
+    retained: RetainedMessages
     task: asyncio.Task[None] | None = None
     greeted: int = 0
     gone: bool = False
     devices: dict[DeviceKey, DeviceCache] = field(default_factory=dict)
     routes: dict[str, list[DeviceCache]] = field(default_factory=dict)
-    kept: dict[str, bytes] = field(default_factory=dict)
+    crowded: bool = False
 
     def add(self, key: DeviceKey, device: DeviceCache) -> None:
         self.devices[key] = device
+        self.retained.claim(device.topics)
         for topic in device.topics:
             self.routes.setdefault(topic, []).append(device)
-            if topic in self.kept:
-                device.ingest(topic, self.kept[topic], retained=True, now_ms=0)
+            payload = self.retained.payload(topic)
+            if payload is not None:
+                device.ingest(topic, payload, retained=True, now_ms=0)
 
     def remove(self, key: DeviceKey) -> None:
         device = self.devices.pop(key)
@@ -68,6 +74,7 @@ class _Hub:
             self.routes[topic].remove(device)
             if not self.routes[topic]:
                 del self.routes[topic]
+                self.retained.release([topic])
 
 
 class MqttPointLinks:
@@ -166,11 +173,12 @@ class MqttPointLinks:
 
     def _connect(self, group: asyncio.TaskGroup, document: ProfileDocument, settings: MqttSettings) -> _Hub:
         filters = dict.fromkeys(filter_of(point.topic or "") for point in points_of(document))
-        routes: dict[str, list[DeviceCache]] = {}
-        kept: dict[str, bytes] = {}
+        section = document.mqtt
+        own = section is not None and section.broker == "device"
 
         def on_messages(generation: int, packets: list[mqtt5.PublishPacket], packet_ids: list[int]) -> None:
-            self._ingest(routes, kept, packets)
+            hub.retained.begin(generation)
+            self._ingest(hub, packets)
             hub.connection.acknowledge(generation, packet_ids)
 
         connection = MqttConnection(
@@ -179,23 +187,24 @@ class MqttPointLinks:
             subscriptions=[mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_MOST_ONCE) for each in filters],
             on_messages=on_messages,
         )
-        section = document.mqtt
-        hub = _Hub(connection=connection, keepalive=section.keepalive if section else None, routes=routes, kept=kept)
+        hub = _Hub(
+            connection=connection,
+            keepalive=section.keepalive if section else None,
+            retained=RetainedMessages(filters, HOME_BOUNDS if own else FLEET_BOUNDS),
+        )
         hub.task = group.create_task(connection.run(), name=f"mqtt-points-{settings.host}")
         return hub
 
-    def _ingest(
-        self, routes: dict[str, list[DeviceCache]], kept: dict[str, bytes], packets: Sequence[mqtt5.PublishPacket]
-    ) -> None:
-        now_ms, stats = self._clock.mono_ms(), self.stats
+    def _ingest(self, hub: _Hub, packets: Sequence[mqtt5.PublishPacket]) -> None:
+        now_ms, stats, retained = self._clock.mono_ms(), self.stats, hub.retained
+        dropped = retained.dropped
         for packet in packets:
             stats.messages += 1
             stats.retained += packet.retain
-            devices = routes.get(packet.topic)
             payload = bytes(packet.payload or b"")
-            if packet.retain and len(kept) < KEPT_MAX:
-                # The broker sends it once per connection: a device that joins later needs it too.
-                kept[packet.topic] = payload
+            # The broker sends it once per connection: a device that joins later needs it too.
+            retained.ingest(packet.topic, payload, retained=packet.retain)
+            devices = hub.routes.get(packet.topic)
             if devices is None:
                 stats.unknown_topics += 1
                 continue
@@ -204,6 +213,19 @@ class MqttPointLinks:
                     stats.malformed += 1
                     # the device would not publish a value that changes rarely again by itself
                     device.greeted = False
+        stats.retained_dropped += retained.dropped - dropped
+        self._crowded(hub)
+
+    def _crowded(self, hub: _Hub) -> None:
+        """Log the devices of a broker that retains more than is kept, once until it no longer does."""
+        crowded = hub.retained.dropped > 0
+        if crowded and not hub.crowded:
+            devices = sorted(device for device, _ in hub.devices)
+            log.warning(
+                "a broker retains more than is kept",
+                extra={"device": devices[0] if devices else "", "count": len(devices), "kept": len(hub.retained)},
+            )
+        hub.crowded = crowded
 
     # -- the keepalive task ----------------------------------------------------------------------------------
 
@@ -323,6 +345,14 @@ class MqttPointLink:
     def heard_mono_ms(self) -> int | None:
         """Monotonic time of the device's newest message; None = never."""
         return self._device.heard_ms if self._device is not None else None
+
+    @property
+    def notice(self) -> str | None:
+        """Said while the broker retains more than is kept: a value that is published rarely may be missing."""
+        hub = self._hub
+        if hub is None or not hub.crowded:
+            return None
+        return f"the broker retains more than the gateway keeps: {hub.retained.dropped} messages dropped"
 
     @property
     def connected(self) -> bool:

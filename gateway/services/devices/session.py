@@ -446,6 +446,11 @@ class DeviceSession:
         self._broken.set()
 
     @property
+    def notice(self) -> str | None:
+        """What is wrong with the connection although it goes on, None = nothing."""
+        return self._link.notice if self._link is not None else None
+
+    @property
     def variant(self) -> str:
         """The product's variant that answers, "" = the profile itself."""
         return self._variant.variant

@@ -77,6 +77,7 @@ class Device:
         self.loses: set[str] = set()
 
     heard_mono_ms: int | None = None
+    notice: str | None = None
 
     async def open(self) -> None: ...
 

@@ -36,6 +36,7 @@ class Wire:
     says: dict[str, Read] = field(default_factory=lambda: dict(GOOD))
     trouble: Exception | None = None
     heard_mono_ms: int | None = None
+    notice: str | None = None
 
     def link(self, target: PointTarget) -> "Wire":
         return self

@@ -61,6 +61,7 @@ class Device:
     """A link whose registers hold what is written; `told` is what was, in order."""
 
     heard_mono_ms: int | None = None
+    notice: str | None = None
 
     def __init__(self) -> None:
         self.registers = {"model_code": 7, "battery": 0, "soc": 60, "backup": 20, "power": 0}
