@@ -215,7 +215,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
 
     def readiness() -> list[str]:
         reasons = [f"MQTT {name}: not connected" for name, c in connections.items() if not c.connected]
-        reasons += ingest.reasons() + dispatch.reasons() + upstream.reasons()
+        reasons += ingest.reasons() + dispatch.reasons() + upstream.reasons() + sessions.reasons()
         return reasons + [f"service {n}: {h.failing}" for n, h in supervisor.health.items() if h.failing]
 
     parts = Parts(

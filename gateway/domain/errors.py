@@ -39,6 +39,12 @@ class PeerBusy(GatewayError):
         self.after_s = after_s
 
 
+class SecretUnreadable(GatewayError):
+    """The secret behind a reference cannot be read now; it is read again."""
+
+    retry = Retry.LATER
+
+
 class NotThisProduct(GatewayError):
     """What answers is not the product it was registered as: it is read at most, never written."""
 

@@ -1,7 +1,7 @@
 """The ports towards batteries: what services ask of links. Adapters implement these structurally."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.domain.commands import CommandBatch, WriteReport
@@ -47,7 +47,7 @@ class PointTarget:
 
     device: DeviceId
     connection: DeviceConnection
-    secret: str
+    secret: str = field(repr=False)
     document: ProfileDocument
     points: Mapping[str, Point]
 

@@ -18,8 +18,8 @@ COOKIES_MAX = 32
 class Grant:
     """The token and cookies of a login."""
 
-    token: str
-    cookies: dict[str, str] = field(default_factory=dict)
+    token: str = field(repr=False)
+    cookies: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 Login = Callable[[], Awaitable[Grant]]

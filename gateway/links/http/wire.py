@@ -45,8 +45,8 @@ class Call:
 
     method: str
     url: URL
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
     middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
 
 

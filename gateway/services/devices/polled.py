@@ -1,15 +1,13 @@
 """All polled devices as one link: a session each, their readings in batches, their commands under one deadline."""
 
 import asyncio
-import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
-from gateway.domain.errors import GatewayError
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
@@ -18,19 +16,16 @@ from gateway.observability.metrics import Sample
 from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import Emit, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
-from gateway.profiles.compiled.variant import CanonicalReading
+from gateway.profiles.compiled.variant import CanonicalReading, PointProduct
 from gateway.profiles.language.quantities import LIVE
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.energy_integrator import EnergySample
-from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
+from gateway.services.devices.session import DeviceSession, Hearer, SecretOf, SessionPhase, SessionStats
 from gateway.services.runtime.supervisor import Supervisor
-
-log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 MATCH_S = 1.0
 _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "span_ms")
-SecretOf = Callable[[str], str]
 
 
 class PolledDevices:
@@ -107,9 +102,8 @@ class PolledDevices:
                 continue
             self._stop(slot)
             wanted = self._wanted(slot)
-            session = self._session(slot, self._fleet.connections.get(slot), self._codecs[int(plate.profile[slot])])
+            session = self._session(slot, self._codecs[int(plate.profile[slot])].product)
             if session is None:
-                self._tasks[slot] = (wanted, group.create_task(asyncio.sleep(0), name="no-session"))
                 continue
             self.sessions[slot] = session
             service = self._supervisor.keep("device-session", session.run)
@@ -131,24 +125,22 @@ class PolledDevices:
         running = self._tasks.get(slot)
         return running is not None and running[0] == self._wanted(slot)
 
-    def _session(self, slot: int, connection: DeviceConnection | None, codec: Codec) -> DeviceSession | None:
-        product, device = codec.product, self._fleet.ids[slot]
+    def _session(self, slot: int, product: PointProduct | None) -> DeviceSession | None:
         if product is None:
             return None
-        connection = connection or DeviceConnection(url="")
-        try:
-            secret = self._secret_of(connection.secret) if connection.secret else ""
-        except GatewayError as error:
-            log.error("a device's secret cannot be read", extra={"device": device, "error": str(error)})
-            return None
         target = PointTarget(
-            device=device, connection=connection, secret=secret, document=codec.document, points=product.base.points
+            device=self._fleet.ids[slot],
+            connection=self._fleet.connections.get(slot) or DeviceConnection(url=""),
+            secret="",
+            document=product.document,
+            points=product.base.points,
         )
         return DeviceSession(
             slot,
             target,
             product,
-            links=self._links[codec.document.transport],
+            links=self._links[product.document.transport],
+            secret_of=self._secret_of,
             journal=self._journal,
             clock=self._clock,
             rng=self._rng,
@@ -275,6 +267,11 @@ class PolledDevices:
     def start_over(self) -> None:
         """Do nothing: the next counter samples cover what was not recorded; integrated energy becomes a gap."""
 
+    def reasons(self) -> list[str]:
+        """Why devices cannot be reached although nothing is wrong with them."""
+        unread = sorted(session.device for session in self.sessions.values() if session.secret_unreadable)
+        return [f"secrets of {len(unread)} devices cannot be read, first of {unread[0]}"] if unread else []
+
     # -- metrics ---------------------------------------------------------------------------------------------
 
     def samples(self) -> Iterable[Sample]:
@@ -286,6 +283,11 @@ class PolledDevices:
             yield Sample(
                 name="gateway_sessions", help="Polled devices, by state.", value=count, labels=(("state", state.value),)
             )
+        yield Sample(
+            name="gateway_sessions_without_secret",
+            help="Polled devices whose secret cannot be read now.",
+            value=sum(session.secret_unreadable for session in self.sessions.values()),
+        )
         stats, control = self.stats, self.control_stats
         counts = [codec.product.base.counts for codec in self._codecs.values() if codec.product is not None]
         for name, text, value in (

@@ -9,7 +9,15 @@ from enum import Enum
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
-from gateway.domain.errors import GatewayError, LinkDown, NotThisProduct, PeerBusy, ProtocolViolation
+from gateway.domain.errors import (
+    GatewayError,
+    InvalidInput,
+    LinkDown,
+    NotThisProduct,
+    PeerBusy,
+    ProtocolViolation,
+    SecretUnreadable,
+)
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import PointLink, PointLinks, PointTarget
@@ -29,6 +37,7 @@ INTEGRATE_GAP_PART = 3.0
 POLL_PAUSE_MIN_S = 0.05
 TIDY_S = 30.0
 RETRY_S = 1.0
+SecretOf = Callable[[str], str]
 
 
 class SessionPhase(Enum):
@@ -79,7 +88,8 @@ class SessionStats:
 
 
 class DeviceSession:
-    """Owns one device for as long as `run` runs. `slot` names it to the hearer."""
+    """Owns one device for as long as `run` runs. `slot` names it to the hearer; `secret_of` reads a secret by its
+    reference, at every connect."""
 
     def __init__(
         self,
@@ -88,6 +98,7 @@ class DeviceSession:
         product: PointProduct,
         *,
         links: PointLinks,
+        secret_of: SecretOf,
         journal: Journal,
         clock: Clock,
         rng: random.Random,
@@ -101,7 +112,9 @@ class DeviceSession:
         self.state = SessionPhase.DOWN
         self.why: str | None = "not connected yet"
         self.values = Values()
+        self.secret_unreadable = False
         self._target = target
+        self._secret_of = secret_of
         self._product = product
         self._links = links
         self._clock = clock
@@ -149,6 +162,8 @@ class DeviceSession:
             except NotThisProduct as error:
                 self._quarantine(str(error))
                 pause_s = QUARANTINE_S
+            except SecretUnreadable as error:
+                self._without_secret(error)
             except PeerBusy as error:
                 self._stats.busy += 1
                 pause_s = error.after_s
@@ -167,7 +182,17 @@ class DeviceSession:
         self._failures += 1
         if self.state is not SessionPhase.DOWN or self._failures == 1:
             log.warning("a device was lost", extra={"device": self.device, "error": str(error)})
-        self.state, self.why = SessionPhase.DOWN, str(error)
+        self._down(str(error))
+
+    def _without_secret(self, error: SecretUnreadable) -> None:
+        self._failures += 1
+        if not self.secret_unreadable:
+            log.error("a device's secret cannot be read", extra={"device": self.device, "error": str(error)})
+        self.secret_unreadable = True
+        self._down(str(error))
+
+    def _down(self, why: str) -> None:
+        self.state, self.why = SessionPhase.DOWN, why
         if self._failures >= FAILURES_TO_OFFLINE and self._reported_online:
             self._reported_online = False
             self._hearer.online(self.slot, False)
@@ -191,6 +216,7 @@ class DeviceSession:
             self.state = SessionPhase.CONNECTING
         self._broken.clear()
         self.values.clear()
+        self._target = replace(self._target, secret=self._secret())
         link = await self._open(self._product.base)
         found = await link.read(self._product.base.identifying)
         self._product.base.decode(found, self.values)
@@ -211,6 +237,16 @@ class DeviceSession:
         self._refused_as = ""
         self._hearer.trusted(self.slot, True)
         log.info("a device is connected", extra={"device": self.device, "variant": variant.variant or "base"})
+
+    def _secret(self) -> str:
+        """The device's secret as it is now. Raises SecretUnreadable."""
+        reference = self._target.connection.secret
+        try:
+            secret = self._secret_of(reference) if reference else ""
+        except InvalidInput as error:
+            raise SecretUnreadable(str(error)) from error
+        self.secret_unreadable = False
+        return secret
 
     async def _open(self, variant: ProductVariant) -> PointLink:
         target = PointTarget(

@@ -5,7 +5,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -80,6 +80,7 @@ class Bench:
     clock: SystemClock = field(default_factory=SystemClock)
     heard: list[ReadingBatch] = field(default_factory=list)
     cmd: int = 0
+    secret_of: Callable[[str], str] = lambda _: ""
     inventory: DeviceRegistry = field(init=False)
     sessions: PolledDevices = field(init=False)
     supervisor: Supervisor = field(init=False)
@@ -94,7 +95,7 @@ class Bench:
         self.supervisor = Supervisor(rng=Prompt(), clock=self.clock)
         self.sessions = PolledDevices(
             fleet=self.fleet, codecs=[polled, other], links={"modbus": self}, journal=self.journal, clock=self.clock,
-            rng=Prompt(), supervisor=self.supervisor, secret_of=lambda _: "", boot=1, prior=self.prior,
+            rng=Prompt(), supervisor=self.supervisor, secret_of=self.secret_of, boot=1, prior=self.prior,
         )  # fmt: skip
 
     def link(self, target: PointTarget) -> Home:

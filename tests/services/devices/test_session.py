@@ -121,7 +121,7 @@ class Bench:
             points=product.base.points,
         )  # fmt: skip
         self.session = DeviceSession(
-            0, target, product, links=Links(self.device), journal=MemoryJournal(), clock=self.clock,
+            0, target, product, links=Links(self.device), secret_of=str, journal=MemoryJournal(), clock=self.clock,
             rng=random.Random(1), hearer=hearer, prior=prior, stats=self.stats, control_stats=DeviceControlStats(),
         )  # fmt: skip
 

@@ -74,8 +74,8 @@ async def session_with(profile: str, face: Face) -> AsyncIterator[tuple[DeviceSe
     )  # fmt: skip
     links = ModbusLinks(clock)
     session = DeviceSession(
-        0, target, codec.product, links=links, journal=MemoryJournal(), clock=clock, rng=random.Random(1),
-        hearer=heard.hearer(), prior={}, stats=SessionStats(), control_stats=DeviceControlStats(),
+        0, target, codec.product, links=links, secret_of=str, journal=MemoryJournal(), clock=clock,
+        rng=random.Random(1), hearer=heard.hearer(), prior={}, stats=SessionStats(), control_stats=DeviceControlStats(),
     )  # fmt: skip
     try:
         async with asyncio.TaskGroup() as group:
