@@ -7,6 +7,7 @@ durations as numbers with a unit: `30s`, `5min`, `24h`, `500ms`.
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SECRET = re.compile(r"^(env|file):(.+)$")
 SECRET_KEYS = frozenset({"token", "password"})
+KEY_FILES = frozenset({"key_file"})
 
 
 def duration_s(value: object) -> object:
@@ -112,10 +114,16 @@ SecretPrefix = Annotated[str, Field(pattern=r"^(env:[A-Za-z0-9_]+|file:/.+/)$")]
 
 class DeviceSettings(StrictSettings):
     """Links towards the batteries. `secrets`: what the reference of a device's secret may begin with, since whoever
-    registers a device also says where its secret is sent."""
+    registers a device also says where its secret is sent. The gateway's own secrets are never a device's, wherever
+    they are."""
 
     mqtt: MqttLinkSettings
-    secrets: tuple[SecretPrefix, ...] = ("env:DEVICE_", "file:/run/credentials/")
+    secrets: tuple[SecretPrefix, ...] = ("env:DEVICE_", "file:/run/credentials/devices/")
+    _own: frozenset[str] = PrivateAttr(default=frozenset())
+
+    def keep_own(self, references: Iterable[str]) -> None:
+        """Refuse these references, whoever asks."""
+        self._own = frozenset(references)
 
     def secret(self, reference: str) -> str:
         """The secret behind a device's reference. Raises InvalidInput."""
@@ -123,7 +131,22 @@ class DeviceSettings(StrictSettings):
             raise InvalidInput(
                 [f"secret: {reference.split(':', maxsplit=1)[0]}: outside devices.secrets ({', '.join(self.secrets)})"]
             )
+        if any(_same_secret(reference, own) for own in self._own):
+            raise InvalidInput(["secret: it is one of the gateway's own; no device is sent those"])
         return resolve_secret(reference)
+
+
+def _same_secret(one: str, other: str) -> bool:
+    """Whether two references lead to one secret, by whatever names."""
+    if one == other:
+        return True
+    if not (one.startswith("file:") and other.startswith("file:")):
+        return False
+    here, there = one.removeprefix("file:"), other.removeprefix("file:")
+    try:
+        return os.path.realpath(here) == os.path.realpath(there) or os.path.samefile(here, there)
+    except OSError:
+        return False
 
 
 SinkSettings = Annotated[
@@ -196,6 +219,7 @@ def load_settings(path: Path) -> Settings:
         raise InvalidInput([f"{path}: {problem}" for problem in problems]) from error
     if problems:
         raise InvalidInput([f"{path}: {problem}" for problem in problems])
+    settings.devices.keep_own(_own_secrets(raw, path.resolve().parent))
     settings._former = tuple(
         f"{path}: {'.'.join(loc)}: {words}" for loc, words in former_names.used(raw, former_names.CONFIGURATION)
     )
@@ -243,6 +267,23 @@ def _resolve(raw: Any, place: str, problems: list[str]) -> Any:
         else:
             out[key] = _resolve(value, where, problems)
     return out
+
+
+def _own_secrets(raw: Any, base: Path) -> Iterator[str]:
+    """References to the secrets and keys that the configuration itself uses."""
+    if isinstance(raw, list):
+        for item in raw:
+            yield from _own_secrets(item, base)
+    elif isinstance(raw, dict):
+        for key, value in raw.items():
+            if isinstance(value, str) and key in SECRET_KEYS:
+                yield value
+            elif isinstance(value, str) and key in KEY_FILES:
+                # some of them are relative to the file, others to where the gateway was started
+                yield f"file:{value}"
+                yield f"file:{base / value}"
+            else:
+                yield from _own_secrets(value, base)
 
 
 def resolve_secret(reference: str) -> str:

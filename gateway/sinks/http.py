@@ -12,16 +12,16 @@ answer that says less or something else has accepted nothing. 401 and 403 stop t
 import asyncio
 import gzip
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import aiohttp
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
-from gateway.sinks.web import ask, body_of, open_session
+from gateway.sinks.web import ask, body_of, check_url, open_session
 
 BATCH_ROWS = 1_000
 REASON_MAX = 48
@@ -47,7 +47,7 @@ class _Answer(BaseModel):
 
 
 class HttpSinkSettings(BaseModel):
-    """Where to post. `token` is sent as a bearer token."""
+    """Where to post. `token` is sent as a bearer token, by https only unless the receiver is on this machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,6 +57,11 @@ class HttpSinkSettings(BaseModel):
     token: SecretStr | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
     rows_per_s_max: RowsPerS = 10_000
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        check_url(self.url, secret=self.token is not None)
+        return self
 
 
 class HttpSink:

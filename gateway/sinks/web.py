@@ -1,8 +1,10 @@
 """Shared by HTTP sinks: a session, one question with a capped answer, and the meaning of a status other than 2xx."""
 
 import io
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -13,6 +15,29 @@ RETRY_AFTER_MAX_S = 3600.0
 REFUSED_RETRY_S = 3600.0
 """A key that is refused may be allowed at the other end: one more try after this time."""
 WORDS_MAX = 200
+
+
+def check_url(url: str, *, secret: bool) -> None:
+    """Refuse an address without a host or with an account in it, and one that would carry a secret in the open. Raises
+    ValueError, which does not repeat the address."""
+    try:
+        parts = urlsplit(url)
+        _, host = parts.port, parts.hostname
+    except ValueError as error:
+        raise ValueError("url: http(s)://host[:port]/path is expected") from error
+    if not host:
+        raise ValueError("url: no host")
+    if "@" in parts.netloc:
+        raise ValueError("url: credentials do not belong here; use token")
+    if secret and parts.scheme != "https" and not is_loopback(host):
+        raise ValueError("url: https is required, because requests carry the token")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def open_session(timeout_s: float) -> aiohttp.ClientSession:

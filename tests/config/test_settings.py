@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.settings import Settings, duration_s, load_settings
+from gateway.config.settings import DeviceSettings, Settings, duration_s, load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.services.settings import MaintenanceSettings
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
@@ -269,16 +269,73 @@ def test_config_interval_that_does_not_divide_a_day_is_refused(tmp_path: Path, l
 @pytest.mark.parametrize(
     ("reference", "fits"),
     [("env:DEVICE_TOKEN", True), ("env:GATEWAY_TOKEN", False), ("file:/etc/passwd", False),
-     ("file:/run/credentials/../../etc/passwd", False), ("DEVICE_TOKEN", False)],
+     ("file:/run/credentials/devices/../gateway-mqtt", False), ("file:/run/credentials/gateway-mqtt", False),
+     ("DEVICE_TOKEN", False)],
 )  # fmt: skip
 def test_device_secret_comes_from_allowed_places_only(
     reference: str, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEVICE_TOKEN", "token-of-the-device")
     monkeypatch.setenv("GATEWAY_TOKEN", "token-of-the-gateway")
-    settings = load_settings(Path("config/gateway.example.yaml")).devices
+    for settings in (
+        load_settings(ROOT / "config" / "gateway.example.yaml").devices,
+        DeviceSettings.model_validate(PLAIN["devices"]),
+    ):
+        if fits:
+            assert settings.secret(reference) == "token-of-the-device"
+        else:
+            with pytest.raises(InvalidInput, match=r"devices\.secrets"):
+                settings.secret(reference)
+
+
+def test_device_secret_is_never_one_of_the_gateways_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, devices, key = tmp_path / "gateway-mqtt", tmp_path / "device", tmp_path / "key.pem"
+    for file in (own, devices, key):
+        file.write_text(SECRET, encoding="utf-8")
+        file.chmod(0o600)
+    (tmp_path / "link").symlink_to(own)
+    (tmp_path / "hard").hardlink_to(own)
+    monkeypatch.setenv("DEVICE_OWN", SECRET)
+    monkeypatch.setenv("DEVICE_OTHER", SECRET)
+    broker = {"url": "mqtt://127.0.0.1:1883", "client_id": "gateway", "password": f"file:{own}",
+              "cert_file": str(devices), "key_file": key.name}  # fmt: skip
+    settings = load(
+        tmp_path,
+        devices={"mqtt": {"broker": broker}, "secrets": ["env:DEVICE_", f"file:{tmp_path}/"]},
+        sinks=[{"kind": "http", "name": "x", "url": "https://x", "token": "env:DEVICE_OWN"}],
+    ).devices
+    for name in ("gateway-mqtt", "/gateway-mqtt", "link", "hard", "key.pem"):
+        with pytest.raises(InvalidInput, match="the gateway's own"):
+            settings.secret(f"file:{tmp_path}/{name}")
+    with pytest.raises(InvalidInput, match="the gateway's own"):
+        settings.secret("env:DEVICE_OWN")
+    assert settings.secret(f"file:{tmp_path}/device") == settings.secret("env:DEVICE_OTHER") == SECRET
+
+
+@pytest.mark.parametrize(
+    ("url", "fits"),
+    [("https://receiver.example/x", True), ("http://127.0.0.1:1/x", True), ("http://localhost/x", True),
+     ("http://[::1]/x", True), ("http://127.9.9.9/x", True), ("http://receiver.example/x", False),
+     ("http://10.0.0.1/x", False), ("http://127.0.0.1.example/x", False), ("http://localhost.example/", False)],
+)  # fmt: skip
+def test_config_http_sink_sends_no_token_in_the_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, fits: bool
+) -> None:
+    monkeypatch.setenv("TEST_TOKEN", SECRET)
+    sink = {"kind": "http", "name": "x", "url": url}
+    assert load(tmp_path, sinks=[sink]).sinks[0].name == "x"
     if fits:
-        assert settings.secret(reference) == "token-of-the-device"
+        assert load(tmp_path, sinks=[sink | {"token": "env:TEST_TOKEN"}]).sinks[0].name == "x"
     else:
-        with pytest.raises(InvalidInput, match=r"devices\.secrets"):
-            settings.secret(reference)
+        found = faults(tmp_path, sinks=[sink | {"token": "env:TEST_TOKEN"}])
+        assert found == ["sinks.0.http: Value error, url: https is required, because requests carry the token"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://user:pw@receiver.example/", "http://user@127.0.0.1/", "https:///x", "http://h:x/"]
+)
+def test_config_http_sink_address_without_a_host_or_with_an_account_is_refused(tmp_path: Path, url: str) -> None:
+    found = faults(tmp_path, sinks=[{"kind": "http", "name": "x", "url": url}])
+    assert len(found) == 1
+    assert found[0].startswith("sinks.0.http: Value error, url: ")
+    assert "pw" not in found[0]

@@ -180,7 +180,7 @@ async def test_http_sink_cut_connection_and_closed_port_are_kept() -> None:
 
 
 async def test_http_sink_token_is_not_shown() -> None:
-    settings = HttpSinkSettings(kind="http", name="p", url="http://x/", token=SecretStr("correct-horse-staple"))
+    settings = HttpSinkSettings(kind="http", name="p", url="https://x/", token=SecretStr("correct-horse-staple"))
     assert "horse" not in repr(settings) + str(settings.model_dump_json())
 
 
