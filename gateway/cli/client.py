@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.sinks.web import is_loopback
+
 TIMEOUT_S = 60
 CHUNK_BYTES = 1 << 20
 
@@ -27,6 +29,15 @@ class Daemon:
     def __init__(self, url: str, *, token: str | None) -> None:
         self._url = url
         self._token = token
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether what is sent can be read on the way: plain http to another machine."""
+        try:
+            parts = urlsplit(self._url)
+        except ValueError:
+            return False
+        return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
     def ask(self, method: str, path: str, *, body: bytes | None = None, content_type: str | None = None) -> Any:
         """Send a request and return the JSON answer. A body is JSON unless `content_type` says otherwise. Raises

@@ -1,6 +1,5 @@
 """Commands about intervals: list them, check their completeness, export them."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +8,8 @@ from urllib.parse import urlencode
 import typer
 
 from gateway import former_names
-from gateway.cli.client import Daemon, DaemonError
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, fail, out, show
+from gateway.cli.client import DaemonError
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, daemon_at, fail, out, show
 from gateway.sinks.arrow import COMPRESSION, NEEDED, arrow_schema, available
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: list, check and export it.")
@@ -113,7 +112,7 @@ def intervals_export(
     text, part = ("ndjson" if form is Format.NDJSON else "csv"), file.with_name(file.name + ".part")
     columns = file.with_name(file.name + ".part.parquet")
     try:
-        daemon = Daemon(url, token=os.environ.get("GATEWAY_TOKEN"))
+        daemon = daemon_at(url)
         daemon.fetch(_path(since, to, device, tag, format=text), part)
         if form is Format.PARQUET:
             _as_parquet(part, columns)

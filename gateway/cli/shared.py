@@ -48,9 +48,18 @@ def settings_of(path: Path) -> Settings:
         fail(error.problems, code=2)
 
 
+def daemon_at(url: str) -> Daemon:
+    """The daemon at `url`, asked with the token of the environment. Warns where that goes in the open."""
+    token = os.environ.get("GATEWAY_TOKEN")
+    daemon = Daemon(url, token=token)
+    if token and daemon.open_to_all:
+        warn([f"the token goes over plain http to {url}; anybody on the way can read it"])
+    return daemon
+
+
 def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> Any:
     try:
-        return Daemon(url, token=os.environ.get("GATEWAY_TOKEN")).ask(method, path, body=body, content_type=kind)
+        return daemon_at(url).ask(method, path, body=body, content_type=kind)
     except DaemonError as error:
         fail(error.problems, code=1)
 

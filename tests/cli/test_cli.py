@@ -317,6 +317,38 @@ def test_devices_import_over_rest_sends_the_file_with_its_kind(tmp_path: Path, d
 
 
 @pytest.mark.parametrize(
+    ("url", "token", "warned"),
+    [("http://gateway.invalid:1", "t0ken", True), ("http://gateway.invalid:1", "", False),
+     ("https://gateway.invalid:1", "t0ken", False), ("http://127.0.0.1:1", "t0ken", False),
+     ("http://localhost:1", "t0ken", False)],
+)  # fmt: skip
+def test_commands_warn_where_the_token_goes_in_the_open(
+    url: str, token: str, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("http.client.HTTPConnection.request", lambda *_, **__: (_ for _ in ()).throw(OSError("no")))
+    result = run("dispatch", "list", "--url", url, env={"GATEWAY_TOKEN": token})
+    assert result.exit_code == 1
+    assert ("the token goes over plain http" in result.output) is warned
+
+
+@pytest.mark.parametrize(
+    ("profile", "address", "code", "words"),
+    [("victron-gx-mqtt", "mqtt://gateway.invalid", 1, "not connected"),
+     ("hoymiles-ms-a2", "mqtt://gateway.invalid", 1, "not connected"),
+     ("victron-gx-mqtt", "ftp://gateway.invalid", 2, "mqtt(s)://host"),
+     ("hoymiles-ms-a2", "ftp://gateway.invalid", 2, "mqtt(s)://host")],
+)  # fmt: skip
+def test_probe_of_a_broker_that_is_not_on_this_machine_ends_in_words(
+    profile: str, address: str, code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.links.mqtt.points.OPEN_S_MAX", 0.05)
+    names = ("portal=x", "battery=0") if profile.startswith("victron") else ("device=x",)
+    parameters = [part for name in names for part in ("--param", name)]
+    result = run("profiles", "probe", profile, address, *parameters)
+    assert (result.exit_code, words in result.output) == (code, True), result.output
+
+
+@pytest.mark.parametrize(
     ("args", "kind"),
     [(("dispatch", "send", "-"), "application/json"), (("dispatch", "cancel", "e"), "application/json"),
      (("dispatch", "stop-all"), "application/json"), (("dispatch", "stop-all", "--clear"), "application/json"),
