@@ -1,10 +1,11 @@
 """The HTTP interface: REST under /v1/, /metrics, /healthz, /readyz. Parses, asks a service, answers."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from pydantic import SecretStr
 
@@ -18,13 +19,34 @@ from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
-from gateway.observability.metrics import Metrics
+from gateway.observability.metrics import Metrics, Sample
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.telemetry.history import History
 
 log = logging.getLogger(__name__)
+
+
+class QuietPeers(logging.Filter):
+    """Drops the tracebacks of requests that are no HTTP, which anybody who reaches the port can send without end: the
+    server has answered them with 400. `dropped` counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            return True
+        self.dropped += 1
+        return False
+
+    def samples(self) -> Iterable[Sample]:
+        yield Sample(
+            name="gateway_rest_malformed", help="Requests that were no HTTP.", value=self.dropped, kind="counter"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +65,7 @@ class Parts:
     registry: Metrics
     readiness: Callable[[], list[str]]
     token: SecretStr | None
+    peers: QuietPeers = field(default_factory=QuietPeers)
 
 
 def make_app(parts: Parts) -> web.Application:
@@ -55,8 +78,31 @@ def make_app(parts: Parts) -> web.Application:
         FleetRoutes(parts.devices, parts.inventory),
         HealthRoutes(parts.registry, parts.readiness),
     ):
-        app.add_routes(routes.table())
+        app.add_routes([_with_expect(route) for route in routes.table()])
     return app
+
+
+def server_log(peers: QuietPeers) -> logging.Logger:
+    """The log of the HTTP server, without what peers can fill it with."""
+    found = logging.getLogger("gateway.api.server")
+    found.filters = [peers]
+    return found
+
+
+def _with_expect(route: web.RouteDef) -> web.RouteDef:
+    route.kwargs["expect_handler"] = _expected
+    return route
+
+
+async def _expected(request: web.Request) -> web.StreamResponse | None:
+    """Answers `Expect` as aiohttp does, but repeats nothing of an unknown one, which may be no text."""
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        return problem(417, "only 100-continue can be expected")
+    if request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # the head of the answer comes after it
+        request.writer.output_size = 0
+    return None
 
 
 @web.middleware
@@ -70,5 +116,7 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
         return problem(503, "the disk did not make it durable; try again", [str(error)])
     except PeerBusy as error:
         return problem(502, "the receiver did not answer the question; try again", [str(error)])
+    except web.RequestPayloadError:
+        return problem(400, "the body is not what its headers say")
     except web.HTTPException as error:
         return problem(error.status, error.reason)

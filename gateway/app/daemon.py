@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 
 from gateway import former_names
-from gateway.api.app import Parts
+from gateway.api.app import Parts, QuietPeers
 from gateway.api.samples import (
     connection_samples,
     link_samples,
@@ -193,7 +193,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     )
     stack.push_async_callback(checkpointer.write)
 
-    lag = LoopLag(clock)
+    lag, peers = LoopLag(clock), QuietPeers()
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
@@ -209,6 +209,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             lambda: transport_samples(transports.stats),
             lambda: connection_samples(connections),
             lambda: supervisor_samples(supervisor),
+            peers.samples,
         ],
         [lag.histogram, *control.histograms],
     )
@@ -231,6 +232,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         registry=metrics,
         readiness=readiness,
         token=settings.http.token,
+        peers=peers,
     )
     await serve(settings, parts, stack)
 

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from gateway.api.app import Parts, make_app
+from gateway.api.app import Parts, make_app, server_log
 from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError
 
@@ -12,7 +12,9 @@ STOP_GRACE_S = 10.0
 
 
 async def serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> None:
-    runner = web.AppRunner(make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S)
+    runner = web.AppRunner(
+        make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S, logger=server_log(parts.peers)
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import SecretStr
 
-from gateway.api.app import Parts, make_app
+from gateway.api.app import Parts, make_app, server_log
 from gateway.api.exchange import PAGE_MAX
 from gateway.api.openapi import openapi
 from gateway.api.routes.leap import LeapUploads
@@ -108,7 +108,9 @@ async def rig(
         readiness=lambda: reasons,
         token=SecretStr(token) if token else None,
     )
-    async with queries, TestClient(TestServer(make_app(parts))) as client:
+    server = TestServer(make_app(parts))
+    await server.start_server(logger=server_log(parts.peers))
+    async with queries, TestClient(server) as client:
         yield Rig(client, world, reasons, link, files)
 
 

@@ -72,6 +72,8 @@ class Telemetry:
         day_ms = round(datetime.combine(day, time(), UTC).timestamp() * 1000)
         if day_ms > now_ms:
             raise InvalidInput([f"day: {day} has not begun"])
+        if day_ms < 0:
+            raise InvalidInput([f"day: {day} is before 1970"])
         named = self._named(query.device, query.tag)
         page = named[query.offset : query.offset + query.limit]
         found = await self.completeness.day(day_ms, page)
