@@ -62,7 +62,9 @@ class PlatformSignal:
         self._paused = False
         self.rejected = 0
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
-        self.connection = MqttConnection(settings.broker, clock=clock, subscriptions=filters, on_messages=self._receive)
+        self.connection = MqttConnection(
+            settings.broker.for_control(), clock=clock, subscriptions=filters, on_messages=self._receive
+        )
 
     def _receive(self, generation: int, packets: list[mqtt5.PublishPacket], _packet_ids: list[int]) -> None:
         for packet in packets:

@@ -100,7 +100,7 @@ class MqttLink:
         )
         self.unregistered: dict[str, int] = {}
         self._emit: Emit = _nowhere
-        self.control = self._connection(settings.broker, "control", CONTROL_KINDS)
+        self.control = self._connection(settings.broker.for_control(), "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
 
     def _connection(self, broker: MqttSettings, name: str, kinds: Iterable[str]) -> MqttConnection:

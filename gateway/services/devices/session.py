@@ -23,6 +23,7 @@ from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant
+from gateway.profiles.language.product import ProfileDocument
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
 from gateway.services.devices.energy_integrator import EnergyIntegrator, EnergySample
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 1.0
 BACKOFF_CAP_S = 60.0
+SHARED_BACKOFF_CAP_S = 5.0
 QUARANTINE_S = 60.0
 FAILURES_TO_RECONNECT = 3
 FAILURES_TO_OFFLINE = 3
@@ -38,6 +40,13 @@ POLL_PAUSE_MIN_S = 0.05
 TIDY_S = 30.0
 RETRY_S = 1.0
 SecretOf = Callable[[str], str]
+
+
+def pause_cap_s(document: ProfileDocument) -> float:
+    """The longest pause between attempts at a device. On our own broker, whose connection all its devices share, an
+    attempt costs nothing, and control must not wait once the broker is back."""
+    shared = document.mqtt is not None and document.mqtt.broker == "fleet"
+    return SHARED_BACKOFF_CAP_S if shared else BACKOFF_CAP_S
 
 
 class SessionPhase(Enum):
@@ -175,7 +184,7 @@ class DeviceSession:
             await asyncio.sleep(max(pause_s, self._backoff_s()))
 
     def _backoff_s(self) -> float:
-        ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(self._failures, 10))
+        ceiling = min(pause_cap_s(self._target.document), BACKOFF_BASE_S * 2.0 ** min(self._failures, 10))
         return self._rng.uniform(0.5, 1.0) * ceiling
 
     def _failed(self, error: GatewayError) -> None:

@@ -26,6 +26,7 @@ CHUNK = 256
 PUBACK_BYTES = 4
 SMALL_RECEIVE_MAX = 1_000
 REFUSED_RETRY_FACTOR = 8
+REFUSED_CAP_S = 60.0
 
 
 class MqttConnection:
@@ -69,13 +70,9 @@ class MqttConnection:
                 was_up = self._up.is_set()
                 self._down()
                 failures = 0 if was_up else failures + 1
-                slow = REFUSED_RETRY_FACTOR if isinstance(error, PeerRefused) else 1
                 if failures <= 1:
                     log.warning("MQTT connection lost", extra={"client": self.settings.client_id, "error": str(error)})
-                ceiling = min(
-                    self.settings.reconnect_cap_s, self.settings.reconnect_base_s * slow * 2.0 ** min(failures, 16)
-                )
-                await asyncio.sleep(self._rng.uniform(0, ceiling))
+                await asyncio.sleep(self._rng.uniform(0, retry_ceiling_s(self.settings, failures, error)))
             except asyncio.CancelledError:
                 self._goodbye()
                 raise
@@ -234,6 +231,16 @@ class MqttConnection:
             sent += room
             self.stats.tx_messages += room
             await asyncio.sleep(0)
+
+
+def retry_ceiling_s(settings: MqttSettings, failures: int, error: GatewayError) -> float:
+    """The longest pause before the next attempt. A broker that refuses is asked less often: somebody must act first,
+    and accounts may be locked."""
+    base_s, cap_s = settings.reconnect_base_s, settings.reconnect_cap_s
+    if isinstance(error, PeerRefused):
+        base_s *= REFUSED_RETRY_FACTOR
+        cap_s = max(cap_s, min(cap_s * REFUSED_RETRY_FACTOR, REFUSED_CAP_S))
+    return float(min(cap_s, base_s * 2.0 ** min(failures, 16)))
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:

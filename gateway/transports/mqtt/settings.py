@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+CONTROL_RECONNECT_S_MAX = 5.0
 
 
 class MqttSettings(BaseModel):
     """The broker's address and how to talk to it. `mqtts` verifies the server against `ca_file` or the system's CAs.
 
     `receive_max`: QoS 1 messages the broker may have unacknowledged towards us; `in_flight_max`: ours towards it;
-    `read_buffer_bytes`: the most to read at once; `read_budget_bytes`: the most to read per turn of the loop.
+    `read_buffer_bytes`: the most to read at once; `read_budget_bytes`: the most to read per turn of the loop;
+    `reconnect_cap_s`: the longest pause between attempts, 5 s at most where commands go.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +52,10 @@ class MqttSettings(BaseModel):
     @property
     def tls(self) -> bool:
         return self.url.startswith("mqtts:")
+
+    def for_control(self) -> "MqttSettings":
+        """The same for a connection that carries commands: it waits for a broker that is away no longer than 5 s."""
+        return self.model_copy(update={"reconnect_cap_s": min(self.reconnect_cap_s, CONTROL_RECONNECT_S_MAX)})
 
     @model_validator(mode="after")
     def _sound(self) -> "MqttSettings":
