@@ -36,8 +36,9 @@ def link_samples(link: MqttLink) -> Iterable[Sample]:
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
     yield Sample(
-        name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.", value=len(link.unregistered)
-    )
+        name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.",
+        value=len(link.unregistered.devices()),
+    )  # fmt: skip
 
 
 def transport_samples(transports: Mapping[str, object]) -> Iterable[Sample]:

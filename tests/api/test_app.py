@@ -460,7 +460,7 @@ async def test_unregistered_route_lists_who_sends_without_being_registered_on_bo
     async with rig() as r:
         assert await r.ask("GET", path) == {"devices": [], "messages": 0}
         assert r.link is not None
-        r.link.unregistered["stranger"] = 0
+        r.link.unregistered.observe("stranger", 0)
         found = await r.ask("GET", path)
         assert found["devices"] == [{"device": "stranger", "seen": "1970-01-01T00:00:00Z"}]
 

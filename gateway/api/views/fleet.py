@@ -84,7 +84,7 @@ class FleetView:
         return None if device is None else self._state(device)
 
     def unregistered(self) -> UnregisteredList:
-        seen = [{"device": name, "seen": rfc3339(ms)} for name, ms in self._link.unregistered.items()]
+        seen = [{"device": name, "seen": rfc3339(ms)} for name, ms in self._link.unregistered.devices().items()]
         return UnregisteredList(devices=seen, messages=self._link.stats.unregistered)
 
     def _state(self, device: Device) -> DeviceState:

@@ -20,6 +20,7 @@ from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, Write
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
+from gateway.links.mqtt.unregistered import Unregistered
 from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.messages import Columns, Decoder, MessageRefused, Route
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 
 LIVE_AGE_MS_MAX = 120_000
 LIVE_AHEAD_MS_MAX = 60_000
-UNREGISTERED_MAX = 1_000
 REJECTS = ("malformed", "schema", "identity", "topic", "profile")
 UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
@@ -98,7 +98,7 @@ class MqttLink:
         self.stats = LinkStats(
             messages=dict.fromkeys((*CONTROL_KINDS, *TELEMETRY_KINDS), 0), rejects=dict.fromkeys(REJECTS, 0)
         )
-        self.unregistered: dict[str, int] = {}
+        self.unregistered = Unregistered(fleet.slot_of)
         self._emit: Emit = _nowhere
         self.control = self._connection(settings.broker.for_control(), "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
@@ -271,10 +271,7 @@ class MqttLink:
             self.stats.rejects["topic"] += 1
             return
         self.stats.unregistered += 1
-        if device in self.unregistered or len(self.unregistered) < UNREGISTERED_MAX:
-            if device not in self.unregistered:
-                log.warning("telemetry of a device that is not registered", extra={"device": device})
-            self.unregistered[device] = self._clock.now().utc_ms
+        self.unregistered.observe(device, self._clock.now().utc_ms)
 
     def _reread(self, packet: mqtt5.PublishPacket, device: str, slot: int, batch: _Rows) -> Any:
         """Decode point by point what the fast decoder refused; None if this refuses it too (and counts it). A retained
