@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from gateway.api.exchange import problem
 from gateway.api.guard import guard
+from gateway.api.models import Readiness
 from gateway.api.routes.dispatch import DispatchRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
@@ -63,7 +64,7 @@ class Parts:
     clock: Clock
     inventory: DeviceRegistry
     registry: Metrics
-    readiness: Callable[[], list[str]]
+    readiness: Callable[[], Readiness]
     token: SecretStr | None
     peers: QuietPeers = field(default_factory=QuietPeers)
 

@@ -306,7 +306,9 @@ class UnregisteredList(Body):
 
 
 class Readiness(Body):
-    """Whether the gateway is ready to dispatch and to store, and if not, why."""
+    """Whether the gateway is ready to dispatch and to store. `reasons`: what keeps it from that (severity critical);
+    `warnings`: what is missing while the rest goes on (severity warning)."""
 
     ready: bool
     reasons: list[str]
+    warnings: list[str] = []

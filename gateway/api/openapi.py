@@ -295,7 +295,7 @@ def _paths() -> dict[str, Any]:
         },
         "/readyz": {
             "get": {
-                "summary": "Whether the gateway is ready to dispatch and to store, and if not, why",
+                "summary": "Whether the gateway is ready to dispatch and to store, why not, and what is missing",
                 "security": [],
                 "responses": {
                     "200": {"description": "ready", "content": _ref("Readiness")},

@@ -39,6 +39,10 @@ class ControlParts:
         """Why control is not ready."""
         return self.control.reasons() + self.clock_guard.reasons()
 
+    def warnings(self) -> list[str]:
+        """What of the fleet control leaves alone."""
+        return self.control.quarantine.warnings()
+
     async def report(self, platform: PlatformSignal) -> None:
         """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""
         await self.reports.run(

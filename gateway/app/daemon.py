@@ -30,6 +30,7 @@ from gateway.api.samples import (
 from gateway.api.views.fleet import FleetView
 from gateway.app.control import ControlParts, control_parts
 from gateway.app.offline import Transports, locked
+from gateway.app.readiness import ReadinessWatch, broken_connections, broken_services
 from gateway.app.telemetry import Upstream
 from gateway.app.web import serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
@@ -49,6 +50,7 @@ from gateway.services.control.metrics import fleet_samples
 from gateway.services.devices.command_router import CommandRouter
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.devices.unheard import Unheard
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.services.telemetry.ingest import Ingest
@@ -102,13 +104,17 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
 class Gateway:
     """The running object graph."""
 
-    def __init__(self, *, fleet: Fleet, control: ControlLoop, supervisor: Supervisor) -> None:
+    def __init__(
+        self, *, fleet: Fleet, control: ControlLoop, supervisor: Supervisor, readiness: ReadinessWatch
+    ) -> None:
         self.fleet = fleet
         self.control = control
         self.supervisor = supervisor
+        self.readiness = readiness
 
     async def wind_down(self, *, release: bool) -> None:
         """Hand devices back as configured before the links go: see `ControlLoop.shut_down`."""
+        self.readiness.stopping = True
         await self.control.shut_down(release=release)
 
 
@@ -197,6 +203,17 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
+    unheard, readiness = Unheard(fleet, clock), ReadinessWatch()
+    readiness.add("mqtt", reasons=broken_connections(connections))
+    readiness.add("telemetry", reasons=ingest.reasons)
+    readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
+    readiness.add("upstream", warnings=upstream.warnings)
+    readiness.add("devices", reasons=unheard.reasons, warnings=lambda: unheard.warnings() + sessions.warnings())
+    readiness.add(
+        "services",
+        reasons=broken_services(supervisor.health, spare=False),
+        warnings=broken_services(supervisor.health, spare=True),
+    )
     metrics = registry(
         [
             ingest.samples,
@@ -210,14 +227,10 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             lambda: connection_samples(connections),
             lambda: supervisor_samples(supervisor),
             peers.samples,
+            readiness.samples,
         ],
         [lag.histogram, *control.histograms],
     )
-
-    def readiness() -> list[str]:
-        reasons = [f"MQTT {name}: not connected" for name, c in connections.items() if not c.connected]
-        reasons += ingest.reasons() + dispatch.reasons() + upstream.reasons() + sessions.reasons()
-        return reasons + [f"service {n}: {h.failing}" for n, h in supervisor.health.items() if h.failing]
 
     parts = Parts(
         dispatcher=dispatcher,
@@ -230,7 +243,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         leap=upstream.leap(),
         inventory=inventory,
         registry=metrics,
-        readiness=readiness,
+        readiness=readiness.now,
         token=settings.http.token,
         peers=peers,
     )
@@ -245,13 +258,14 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
         former_names.SERVICES["clock_guard"]: dispatch.clock_guard.run,
+        "readiness": readiness.run,
     }
     services |= upstream.services()
     if platform is not None:
         services["platform"] = lambda: platform.run(dispatcher.submit)
         services["reports"] = lambda: dispatch.report(platform)
     await stack.enter_async_context(_running(supervisor, services))
-    return Gateway(fleet=fleet, control=control, supervisor=supervisor)
+    return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness)
 
 
 def _recovered(

@@ -153,8 +153,8 @@ class Upstream:
         if self._leap:
             yield from leap_samples([sink for sink, _ in self._leap], len(self.settings.leap.confirmed.unconfirmed))
 
-    def reasons(self) -> list[str]:
-        """Why the log or a sink is not ready."""
+    def warnings(self) -> list[str]:
+        """What was lost for want of room, and sinks that do not accept: the log keeps what they lack."""
         return log_reasons(self.log.stats) + [
             f"sink {d.sink.name}: {d.stats.failing}" + (" (stopped: somebody must act)" if d.stats.stopped else "")
             for d in self.deliveries

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from gateway.api.app import Parts, make_app, server_log
 from gateway.api.exchange import PAGE_MAX
+from gateway.api.models import Readiness
 from gateway.api.openapi import openapi
 from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
@@ -49,6 +50,7 @@ class Rig:
     client: "TestClient[web.Request, web.Application]"
     world: World
     reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     link: MqttLink | None = None
     files: Callable[[int], Sequence[Path]] = lambda _: ()
 
@@ -82,6 +84,7 @@ async def rig(
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[], fleet=world.fleet, clock=world.clock)
     reasons: list[str] = []
+    warnings: list[str] = []
     queries = IntervalQueries(files, nothing_damaged)
     nobody = cast("Any", None)
     telemetry = Telemetry(
@@ -105,13 +108,13 @@ async def rig(
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
-        readiness=lambda: reasons,
+        readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         token=SecretStr(token) if token else None,
     )
     server = TestServer(make_app(parts))
     await server.start_server(logger=server_log(parts.peers))
     async with queries, TestClient(server) as client:
-        yield Rig(client, world, reasons, link, files)
+        yield Rig(client, world, reasons, warnings, link, files)
 
 
 # -- the document against the answers ------------------------------------------------------------------------
@@ -495,10 +498,14 @@ async def test_exclusion_set_on_the_former_path_is_there_on_the_new_one_byte_for
 
 async def test_readyz_route_says_why_not() -> None:
     async with rig() as r:
-        assert await r.ask("GET", "/readyz") == {"ready": True, "reasons": []}
+        assert await r.ask("GET", "/readyz") == {"ready": True, "reasons": [], "warnings": []}
+        r.warnings.append("sink a: no_subscriber")
+        assert await r.ask("GET", "/readyz") == {"ready": True, "reasons": [], "warnings": ["sink a: no_subscriber"]}
         r.reasons.append("spool: no space left on device")
         body = await r.ask("GET", "/readyz", status=503)
-        assert body == {"ready": False, "reasons": ["spool: no space left on device"]}
+        assert body == {
+            "ready": False, "reasons": ["spool: no space left on device"], "warnings": ["sink a: no_subscriber"],
+        }  # fmt: skip
 
 
 async def test_route_too_large_or_unknown_is_refused_in_json() -> None:

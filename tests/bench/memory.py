@@ -235,7 +235,7 @@ async def scrape() -> dict[str, Any]:
     nobody = cast("Any", None)
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
-        registry=registry(sources, []), readiness=list, token=None, trust=nobody, clock=nobody, telemetry=nobody,
+        registry=registry(sources, []), readiness=nobody, token=None, trust=nobody, clock=nobody, telemetry=nobody,
         leap=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)

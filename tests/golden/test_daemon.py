@@ -71,7 +71,7 @@ def _every_kind(directory: Path) -> dict[str, Any]:
 
 
 def _all_receivers_fail(reply: Reply) -> bool:
-    return sum("sink" in reason for reason in reply.body["reasons"]) >= RECEIVERS
+    return sum("sink" in reason for reason in reply.body["warnings"]) >= RECEIVERS
 
 
 async def _told(daemon: TreeDaemon, path: str) -> str:

@@ -11,9 +11,9 @@ from gateway.observability.metrics import Metrics
 
 
 class HealthRoutes:
-    """The routes for monitoring; `readiness` gives the reasons for not being ready."""
+    """The routes for monitoring; `readiness` gives the reasons for not being ready, and warnings."""
 
-    def __init__(self, registry: Metrics, readiness: Callable[[], list[str]]) -> None:
+    def __init__(self, registry: Metrics, readiness: Callable[[], Readiness]) -> None:
         self._registry = registry
         self._readiness = readiness
 
@@ -32,5 +32,5 @@ class HealthRoutes:
         return web.Response(text="alive\n")
 
     async def readyz(self, _request: web.Request) -> web.StreamResponse:
-        reasons = self._readiness()
-        return json_answer(Readiness(ready=not reasons, reasons=reasons), status=503 if reasons else 200)
+        state = self._readiness()
+        return json_answer(state, status=200 if state.ready else 503)

@@ -386,8 +386,7 @@ class ControlLoop:
             out.append("control: no tick lately")
         if self._dispatcher.stopped:
             out.append("dispatch is stopped by an operator")
-        out += [f"product {name}: lost all at once, frozen" for name in self.quarantine.frozen]
-        return out + self.stranded.reasons() + self.unmeasured.reasons()
+        return out + self.quarantine.reasons() + self.stranded.reasons() + self.unmeasured.reasons()
 
     def idle(self) -> bool:
         """Whether no program's event runs and no device is under control."""

@@ -51,6 +51,30 @@ class QuarantineWatch:
         """Names of the products that are frozen."""
         return sorted(self._fleet.profiles.texts[number] for number in self._frozen)
 
+    def reasons(self) -> list[str]:
+        """Why control is not ready: at least half of the fleet is not trusted."""
+        return self._untrusted() if self._most else []
+
+    def warnings(self) -> list[str]:
+        """What is not trusted, while most of the fleet is."""
+        return [] if self._most else self._untrusted()
+
+    @property
+    def _most(self) -> bool:
+        registered = self._fleet.nameplate.registered[: self._fleet.n]
+        untrusted = int(np.count_nonzero((self.exclusions() != 0) & registered))
+        return untrusted > 0 and 2 * untrusted >= int(np.count_nonzero(registered))
+
+    def _untrusted(self) -> list[str]:
+        out = [f"product {name}: lost all at once, frozen" for name in self.frozen]
+        products = sorted(name for name in self.quarantined if name.startswith(PRODUCT))
+        out += [f"product {name.removeprefix(PRODUCT)}: in quarantine, {self.quarantined[name]}" for name in products]
+        devices = sorted(self.quarantined.keys() - set(products))
+        if devices:
+            first = devices[0]
+            out.append(f"devices: {len(devices)} in quarantine, first of them {first}, {self.quarantined[first]}")
+        return out
+
     def trust(self, names: Iterable[str]) -> list[Change]:
         """Return what the journal should remember to lift quarantines: nothing where there is none."""
         known = tuple(name for name in names if name in self.quarantined)

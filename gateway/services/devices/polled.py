@@ -267,7 +267,7 @@ class PolledDevices:
     def start_over(self) -> None:
         """Do nothing: the next counter samples cover what was not recorded; integrated energy becomes a gap."""
 
-    def reasons(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Why devices cannot be reached although nothing is wrong with them."""
         unread = sorted(session.device for session in self.sessions.values() if session.secret_unreadable)
         return [f"secrets of {len(unread)} devices cannot be read, first of {unread[0]}"] if unread else []

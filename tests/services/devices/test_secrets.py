@@ -93,13 +93,13 @@ async def test_secret_that_cannot_be_read_is_named_by_device_until_it_can(caplog
     async with bench(safe, Locked("s3cret")) as b:
         await until(lambda: len(safe.reads) >= 3)
         assert why(b) == UNREADABLE
-        assert b.sessions.reasons() == ["secrets of 1 devices cannot be read, first of a"]
+        assert b.sessions.warnings() == ["secrets of 1 devices cannot be read, first of a"]
         assert metric(b) == 1
         lines = [r for r in caplog.records if r.levelno == logging.ERROR]
         assert [(r.message, r.__dict__["device"]) for r in lines] == [("a device's secret cannot be read", "a")]
         safe.text = "s3cret"
         await b.ready()
-        assert (b.sessions.reasons(), metric(b), why(b)) == ([], 0, "")
+        assert (b.sessions.warnings(), metric(b), why(b)) == ([], 0, "")
 
 
 async def test_secret_is_tried_with_growing_pauses() -> None:
@@ -141,7 +141,7 @@ async def test_device_without_a_secret_asks_for_none() -> None:
     async with bench(safe, home) as b:
         b.fleet.connections[0] = replace(b.fleet.connections[0], secret="")
         await b.ready()
-        assert b.sessions.reasons() == []
+        assert b.sessions.warnings() == []
 
 
 def test_target_does_not_show_its_secret() -> None:
