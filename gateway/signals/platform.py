@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
+from gateway.observability.episodes import Episode
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
@@ -61,6 +62,7 @@ class PlatformSignal:
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket]] = asyncio.Queue()
         self._paused = False
         self.rejected = 0
+        self._refusals = Episode()
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
         self.connection = MqttConnection(
             settings.broker.for_control(), clock=clock, subscriptions=filters, on_messages=self._receive
@@ -109,8 +111,12 @@ class PlatformSignal:
             request = parse_event(payload, source="mqtt")
         except InvalidInput as error:
             self.rejected += 1
-            log.warning("refused a malformed dispatch message", extra={"problems": error.problems[:5]})
+            if self._refusals.add("malformed", 1, self._clock.mono_ms()):
+                log.warning("refused malformed dispatch messages", extra={"count": 1, "problems": error.problems[:5]})
             return {"outcome": "rejected", "reason": "malformed", "problems": error.problems}
+        counts = self._refusals.over(self._clock.mono_ms())
+        if counts:
+            log.info("no more malformed dispatch messages", extra={"count": sum(counts.values())})
         logged = False
         while True:
             try:

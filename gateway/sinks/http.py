@@ -24,7 +24,8 @@ from gateway.schemas.interval_rows import RowsPerS, row_of
 from gateway.sinks.web import ask, body_of, check_url, open_session
 
 BATCH_ROWS = 1_000
-REASON_MAX = 48
+TEXT_MAX, WORDS_MAX, REASON_MAX = 200, 6, 48
+CODE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}[0-9]{0,4}", re.ASCII)
 
 
 class _Rejected(BaseModel):
@@ -119,6 +120,9 @@ def _judge(body: bytes, batch: IntervalBatch) -> SinkResult:
 
 
 def _reason(text: str) -> str:
-    """The receiver's reason as a name; reasons stay few and short, whatever it says."""
-    name = re.sub(r"[^a-z0-9]+", "_", text.lower())[:REASON_MAX].strip("_")
-    return name or "refused_by_receiver"
+    """The receiver's reason as a name: its code, or the words of its text that have no digits, for those may be
+    somebody's. Reasons stay few and short, whatever it says."""
+    if CODE.fullmatch(text):
+        return text.lower()
+    words = [part.lower() for part in re.split(r"[^A-Za-z0-9.@]+", text[:TEXT_MAX]) if part.isalpha()]
+    return "_".join(words[:WORDS_MAX])[:REASON_MAX] or "refused_by_receiver"

@@ -1,9 +1,12 @@
 """The platform's connection: bounded, never left paused, and no event is answered before it is durable."""
 
+import logging
+
 import mqtt5
 import orjson
+import pytest
 
-from gateway.clock import ManualClock
+from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.request import EventRequest
@@ -23,9 +26,9 @@ def packets(count: int) -> list[mqtt5.PublishPacket]:
     ]
 
 
-def signal() -> PlatformSignal:
+def signal(clock: Clock | None = None) -> PlatformSignal:
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="platform", reconnect_base_s=60)
-    return PlatformSignal(PlatformSettings(broker=broker), clock=ManualClock())
+    return PlatformSignal(PlatformSettings(broker=broker), clock=clock or ManualClock())
 
 
 async def test_platform_flood_pauses_reading_once_and_resumes_when_worked_off() -> None:
@@ -77,3 +80,26 @@ async def test_platform_garbage_is_counted_and_the_next_event_is_taken() -> None
     async with service(lambda: platform.run(submit)):
         await until(lambda: seen == 1)
     assert platform.rejected == len(garbage)
+
+
+async def test_platform_malformed_messages_are_one_line_and_a_sum_once_they_are_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = ManualClock()
+    platform = signal(clock)
+
+    async def submit(request: EventRequest) -> Answer:
+        return Answer(id=request.id, revision=request.revision, outcome=Outcome.ACCEPTED)
+
+    bad = [mqtt5.PublishPacket("gateway/v1/platform/dispatch", b'{"id": %d}' % i) for i in range(300)]
+    async with service(lambda: platform.run(submit)):
+        platform._receive(1, bad, [])
+        await until(lambda: platform.rejected == 300)
+        clock.advance(s=61)
+        platform._receive(1, packets(2), [])
+        await until(lambda: any("no more" in record.message for record in caplog.records))
+    told = [(r.message, r.__dict__.get("count")) for r in caplog.records if r.name == "gateway.signals.platform"]
+    assert told == [
+        ("refused malformed dispatch messages", 1), ("no more malformed dispatch messages", 300),
+    ]  # fmt: skip

@@ -97,6 +97,16 @@ async def test_http_sink_repeated_batch_is_the_same_to_the_byte() -> None:
          Reject(refused={0: "refused_by_receiver", 2: "no_such_home"})),
         (200, b'{"batch": "abc", "accepted": 0, "rejected": [{"row": 0}, {"row": 1}, {"row": 2}]}', {},
          Reject(refused=dict.fromkeys(range(3), "refused_by_receiver"))),
+        (200, b'{"batch": "abc", "accepted": 0, "rejected": [{"row": 0, "reason": "too_late"},'
+              b' {"row": 1, "reason": "Unknown meter 4711 of a@b.de!"}, {"row": 2, "reason": "MTR_0003"}]}', {},
+         Reject(refused={0: "too_late", 1: "unknown_meter_of", 2: "mtr_0003"})),
+        (200, b'{"batch": "abc", "accepted": 0, "rejected": [{"row": 0, "reason": ""},'
+              b' {"row": 1, "reason": "1234 5678"}, {"row": 2, "reason": "%s"}]}' % (b"word " * 400), {},
+         Reject(refused={0: "refused_by_receiver", 1: "refused_by_receiver", 2: "word_word_word_word_word_word"})),
+        (200, b'{"batch": "abc", "accepted": 2, "rejected": [{"row": 2, "reason": "HX-20481234"}]}', {},
+         Reject(refused={2: "hx"})),
+        (200, b'{"batch": "abc", "accepted": 2, "rejected": [{"row": 2, "reason": 7}]}', {},
+         Keep(reason="reply_malformed")),
         (200, b'{"batch": "abd", "accepted": 3}', {}, Keep(reason="reply_of_another_batch")),
         (200, b'{"batch": "abc", "accepted": 2}', {}, Keep(reason=UNACCOUNTED)),
         (200, b'{"batch": "abc", "accepted": 4}', {}, Keep(reason=UNACCOUNTED)),

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
@@ -17,7 +18,9 @@ from typing import Protocol, assert_never
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
+from gateway.observability.episodes import Episode
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink, SinkResult, Stop
+from gateway.schemas.interval_rows import rfc3339
 from gateway.storage.interval_log.positions import START, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
@@ -121,6 +124,8 @@ class SinkDelivery:
         self._batch_rows = sink.batch_rows
         self._failures = 0
         self._position = Position()
+        self._refusals = Episode()
+        self._told: set[str] = set()
 
     def wake(self) -> None:
         """Call after an append to the log."""
@@ -273,7 +278,8 @@ class SinkDelivery:
 
     def _kept(self, rows: Sequence[IntervalRecord], reason: str, after_s: float, *, whole: bool) -> _Outcome:
         self.stats.kept += 1
-        if self.stats.failing != reason:
+        if reason not in self._told:
+            self._told.add(reason)
             log.warning("receiver does not accept interval records", extra={"sink": self.sink.name, "reason": reason})
         self.stats.failing, self.stats.detail, self.stats.stopped = reason, "", False
         if whole:
@@ -291,13 +297,21 @@ class SinkDelivery:
         for reason in refused.values():
             known = reason if reason in self.stats.refused or len(self.stats.refused) < 64 else "other"
             self.stats.refused[known] = self.stats.refused.get(known, 0) + 1
-        first, reason = min(refused.items())
-        log.error(
-            "receiver refused interval records; they are parked",
-            extra={"sink": self.sink.name, "count": len(refused), "reason": reason, "first": repr(rows[first])},
-        )
+        now_ms = self._clock.mono_ms()
+        for reason, count in Counter(refused.values()).items():
+            if self._refusals.add(reason, count, now_ms):
+                first = rows[min(at for at, why in refused.items() if why == reason)]
+                log.error(
+                    "receiver refused interval records; they are parked",
+                    extra={"sink": self.sink.name, "reason": reason, "count": count, "device": first.device,
+                           "start": rfc3339(first.start_ms)},
+                )  # fmt: skip
 
     def _recovered(self) -> None:
         if self.stats.failing is not None:
             log.info("receiver accepts interval records again", extra={"sink": self.sink.name})
         self.stats.failing, self.stats.detail, self.stats.stopped = None, "", False
+        self._told.clear()
+        counts = self._refusals.over(self._clock.mono_ms())
+        if counts:
+            log.info("receiver refuses no more interval records", extra={"sink": self.sink.name, "reasons": counts})

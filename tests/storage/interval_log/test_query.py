@@ -179,7 +179,9 @@ async def test_query_altered_records_are_left_out_however_many_there_are_togethe
 
 
 @pytest.mark.fault("F38")
-async def test_query_interval_whose_newest_record_is_damaged_has_no_older_one_instead(tmp_path: Path) -> None:
+async def test_query_interval_whose_newest_record_is_damaged_has_no_older_one_instead(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([unlogged(1, [(0, 0, 1), (1, 0, 1), (2, 0, 1)])])
@@ -193,6 +195,9 @@ async def test_query_interval_whose_newest_record_is_damaged_has_no_older_one_in
         records, damaged = await queries.find([(T0, name) for name in IDS])
     assert [(record.device, record.revision) for record in records] == [("bat-1", 2), ("bat-2", 1)]
     assert damaged == [(T0, "bat-0")]
+    (line,) = [r.__dict__ for r in caplog.records if r.message == "interval query skipped damaged records"]
+    assert (line["rows"], line["device"], line["start_ms"]) == (1, "bat-0", T0)
+    assert "1.75" not in str(line)
 
 
 MAGNITUDE = st.floats(1e-12, 1e12)
