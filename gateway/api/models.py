@@ -49,8 +49,9 @@ class DeliveryBody(Body):
     limits those were, `written_w` the newest setpoint, `result` the device's answer. `measured_w` is what the device
     does, null while there is no reading; `assumed_w` is what it is assumed to do then. Energies since the occurrence
     began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as delivered, `unmeasured_wh` is the
-    part of that which was asked while there were no readings and may have been delivered. Powers in W, + = discharge;
-    null = unknown.
+    part of that which was asked while there were no readings and may have been delivered. `cause` says what lies behind
+    an expired command or a device that is offline, where it is known now: a clock that is off. Powers in W, + =
+    discharge; null = unknown.
     """
 
     id: str
@@ -64,6 +65,7 @@ class DeliveryBody(Body):
     commands: int
     cmd: int | None
     result: str
+    cause: str | None = None
     measured_w: float | None
     assumed_w: float | None
     asked_wh: float | None
@@ -247,9 +249,10 @@ class DeviceState(Body):
     registered as. `unclear` lists members of its newest reading that are about its safety and that the gateway does not
     understand: a word among them (`mode`, `grid`, `locked`, `opt_out`, `faults`, or the whole `message`) keeps the
     device from being controlled, a number stops the directions that rest on it. `reserve_pct` is the reserve in the
-    newest reading; the reserve in force is that of `device`. `authority` says who has the device: device (the maker's
-    own mode) | controlled | releasing | owner (an owner or maker took it back during an event) | no_profile. `held` is
-    its former name, with free and left for device and owner; the next release drops it."""
+    newest reading; the reserve in force is that of `device`. `clock_offset_s` is how far the device's clock is ahead
+    (negative: behind, or its readings come late), null = it says no time. `authority` says who has the device: device
+    (the maker's own mode) | controlled | releasing | owner (an owner or maker took it back during an event) |
+    no_profile. `held` is its former name, with free and left for device and owner; the next release drops it."""
 
     device: DeviceFields
     steerable: bool | None
@@ -261,6 +264,7 @@ class DeviceState(Body):
     authority: str
     held: Annotated[str, Field(json_schema_extra={"deprecated": True})]
     setpoint_w: int | None
+    clock_offset_s: float | None = None
     unclear: list[str] = Field(default_factory=list)
     session: SessionState | None = None
 

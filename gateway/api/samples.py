@@ -36,6 +36,10 @@ def link_samples(link: MqttLink) -> Iterable[Sample]:
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
     yield Sample(
+        name="gateway_device_clocks_off", help="Devices whose clock is off by 5 s or more.",
+        value=len(link.clocks.off()),
+    )  # fmt: skip
+    yield Sample(
         name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.",
         value=len(link.unregistered.devices()),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.dispatch import CauseOf, DispatchView
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
@@ -61,6 +61,7 @@ def control_parts(
     journal: Journal,
     link: DeviceLink,
     clock: SteadyClock,
+    cause_of: CauseOf,
 ) -> ControlParts:
     dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
     dispatcher.load(remembered)
@@ -70,7 +71,9 @@ def control_parts(
     )  # fmt: skip
     control.records.know(remembered.delivered)
     reports = Reports(control.records, availability_s=settings.control.availability_s)
-    view = DispatchView(fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock)
+    view = DispatchView(
+        fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock, cause_of=cause_of
+    )
     clock_guard = ClockGuard(clock, idle=control.idle)
     return ControlParts(
         clock=clock, clock_guard=clock_guard, dispatcher=dispatcher, control=control, reports=reports, view=view

@@ -165,7 +165,9 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
     router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
-    dispatch = control_parts(settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock)
+    dispatch = control_parts(
+        settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock, cause_of=link.cause_of
+    )
     dispatcher, control = dispatch.dispatcher, dispatch.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
@@ -208,7 +210,11 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     readiness.add("telemetry", reasons=ingest.reasons)
     readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
     readiness.add("upstream", warnings=upstream.warnings)
-    readiness.add("devices", reasons=unheard.reasons, warnings=lambda: unheard.warnings() + sessions.warnings())
+    readiness.add(
+        "devices",
+        reasons=unheard.reasons,
+        warnings=lambda: unheard.warnings() + sessions.warnings() + link.warnings(),
+    )
     readiness.add(
         "services",
         reasons=broken_services(supervisor.health, spare=False),

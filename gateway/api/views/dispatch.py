@@ -1,5 +1,6 @@
 """What REST and the platform see of dispatch: events, delivery records, exclusions, quarantine, availability."""
 
+from collections.abc import Callable
 from typing import Any
 
 from gateway import former_names
@@ -19,9 +20,11 @@ from gateway.api.models import (
     Times,
 )
 from gateway.clock import Clock
+from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.control.availability import HOURS
 from gateway.domain.events.book import members
+from gateway.domain.events.delivery_records import Failure
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry
 from gateway.domain.fleet.fleet import Fleet
@@ -33,18 +36,28 @@ from gateway.services.events.delivery_records import Row, StatusReport, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import PART
 
+CauseOf = Callable[[str], str | None]
+
 
 class DispatchView:
-    """Reads from the services; decides nothing."""
+    """Reads from the services; decides nothing. `cause_of`: what is known of a device that would explain a failure."""
 
     def __init__(
-        self, *, fleet: Fleet, dispatcher: Dispatcher, control: ControlLoop, journal: Journal, clock: Clock
+        self,
+        *,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        control: ControlLoop,
+        journal: Journal,
+        clock: Clock,
+        cause_of: CauseOf = lambda _: None,
     ) -> None:
         self._fleet = fleet
         self._dispatcher = dispatcher
         self._control = control
         self._journal = journal
         self._clock = clock
+        self._cause_of = cause_of
 
     def all(self) -> list[EventStatus]:
         return [self._status(entry) for entry in self._dispatcher.entries()]
@@ -66,12 +79,15 @@ class DispatchView:
         if occurrence is None and entry.index >= 0:
             slots = self._dispatcher.members(entry.index, entry.request)
             total, rows = self._control.records.page(entry, slots, page)
+        causes = [cause_of_row(row, self._cause_of) for row in rows]
         chosen = [p for p in past if occurrence in (None, rfc3339(p.occurrence_ms))]
         if not total and chosen:
             total = len(chosen[-1].devices)
             columns = {name: values[page] for name, values in chosen[-1].columns.items()}
             rows = bodies(event_id, chosen[-1].devices[page], columns)
-        status.members = [_delivery(row) for row in rows]
+            # what is known now explains nothing of what was then
+            causes = [None] * len(rows)
+        status.members = [_delivery(row, cause) for row, cause in zip(rows, causes, strict=True)]
         status.next = page.stop if page.stop < total else None
         return status
 
@@ -155,7 +171,7 @@ class DispatchView:
             revision=report.revision,
             occurrence=rfc3339(report.occurrence_ms),
             at=self._now(),
-            devices=[_delivery(row) for row in report.rows],
+            devices=[_delivery(row, cause_of_row(row, self._cause_of)) for row in report.rows],
         ).model_dump()
 
     def event_reports(self) -> list[dict[str, Any]]:
@@ -182,7 +198,15 @@ def _watts(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _delivery(row: Row) -> DeliveryBody:
+def cause_of_row(row: Row, cause_of: CauseOf) -> str | None:
+    """What lies behind a command that expired, or a device that is not heard."""
+    explained = row["result"] == CommandResult.EXPIRED.name.lower() or row["failure"] == Failure.OFFLINE.name.lower()
+    return cause_of(row["device"]) if explained else None
+
+
+def _delivery(row: Row, cause: str | None) -> DeliveryBody:
     when = {name: None if ms is None else rfc3339(ms) for name, ms in row["times_ms"].items()}
     shown = {name: value for name, value in row.items() if name != "times_ms"}
-    return DeliveryBody(**shown | {"failure": former_names.failure(row["failure"])}, times=Times(**when))
+    return DeliveryBody(
+        **shown | {"failure": former_names.failure(row["failure"])}, cause=cause, times=Times(**when)
+    )  # fmt: skip

@@ -110,6 +110,7 @@ class FleetView:
             authority=authority.name.lower(),
             held=former_names.authority(authority.name.lower()),
             setpoint_w=int(control.setpoint_w[slot]) if authority is Authority.CONTROLLED else None,
+            clock_offset_s=self._link.clocks.offset_s(slot),
             unclear=unclear_names(int(live.unclear[slot])),
             session=self._session(slot),
         )

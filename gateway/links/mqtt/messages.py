@@ -20,6 +20,7 @@ from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, Write
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
+from gateway.links.mqtt.clocks import DeviceClocks, clock_cause
 from gateway.links.mqtt.unregistered import Unregistered
 from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
@@ -99,6 +100,7 @@ class MqttLink:
             messages=dict.fromkeys((*CONTROL_KINDS, *TELEMETRY_KINDS), 0), rejects=dict.fromkeys(REJECTS, 0)
         )
         self.unregistered = Unregistered(fleet.slot_of)
+        self.clocks = DeviceClocks()
         self._emit: Emit = _nowhere
         self.control = self._connection(settings.broker.for_control(), "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
@@ -130,6 +132,19 @@ class MqttLink:
     def implausible(self) -> int:
         """Points made unknown because their values are impossible."""
         return sum(decoder.implausible for codec in self._codecs.values() for decoder in codec.decoders.values())
+
+    def cause_of(self, device: str) -> str | None:
+        """What is wrong with a device's clock, in words; None = nothing, or nothing known."""
+        slot = self._fleet.slot_of.get(device)
+        return None if slot is None else clock_cause(self.clocks.offset_s(slot))
+
+    def warnings(self) -> list[str]:
+        """Devices whose clock is off: beyond a minute ahead or two behind their readings count no more."""
+        off = [slot for slot in self.clocks.off() if slot < self._fleet.n]
+        if not off:
+            return []
+        cause = clock_cause(self.clocks.offset_s(off[0]))
+        return [f"devices: clocks of {len(off)} are off, first of {self._fleet.ids[off[0]]}, {cause}"]
 
     def acknowledge(self, token: AckToken) -> None:
         self.telemetry.acknowledge(token.generation, token.packet_ids)
@@ -227,7 +242,9 @@ class MqttLink:
     def _emit_control(self, batch: _Rows) -> None:
         slots, columns, live = self._columns(batch)
         if batch.lane.kind == "live":
-            fresh = live & self._plausible(columns["device_t_ms"], self._clock.now())
+            now = self._clock.now()
+            self.clocks.observe(slots[live], columns["device_t_ms"][live], now)
+            fresh = live & self._plausible(columns["device_t_ms"], now)
             self.stats.stale_live += int((~fresh).sum())
             readings = LiveBatch(slots=slots, fresh=fresh, **columns)
             doubts = self._doubts(batch, readings, live) if batch.unclear or batch.unread else None
@@ -300,7 +317,7 @@ class MqttLink:
         written[encoders < 0] = int(WriteOutcome.REFUSED)
         now_ms = self._clock.now().utc_ms
         index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
-        messages = _Commands(self._fleet, self._codecs, batch, index, now_ms)
+        messages = _Commands(self._fleet, self._codecs, batch, index, now_ms, self.clocks.ahead_ms(batch.slots[index]))
         outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
         if outcomes.count(PublishOutcome.ACKED) == len(outcomes):
             written[index] = int(WriteOutcome.ACCEPTED)
@@ -320,10 +337,17 @@ class MqttLink:
 
 
 class _Commands(Sequence[OutMessage]):
-    """Commands as messages, encoded on access: a large fan-out neither delays the loop nor fills memory."""
+    """Commands as messages, encoded on access: a large fan-out neither delays the loop nor fills memory. `ahead_ms`:
+    how far each device's clock is ahead, by which it judges whether a command is still valid."""
 
     def __init__(
-        self, fleet: Fleet, codecs: dict[int, Codec], batch: CommandBatch, index: np.ndarray[Any, Any], now_ms: int
+        self,
+        fleet: Fleet,
+        codecs: dict[int, Codec],
+        batch: CommandBatch,
+        index: np.ndarray[Any, Any],
+        now_ms: int,
+        ahead_ms: np.ndarray[Any, np.dtype[np.int64]],
     ) -> None:
         slots = batch.slots[index]
         self._ids = fleet.ids
@@ -335,7 +359,7 @@ class _Commands(Sequence[OutMessage]):
         self._lease_s = batch.lease_s[index].tolist()
         self._reserve_pct = batch.reserve_pct[index].tolist()
         self._cmd = batch.cmd[index].tolist()
-        self._valid_until_ms = batch.valid_until_ms[index].tolist()
+        self._valid_until_ms = (batch.valid_until_ms[index] + ahead_ms).tolist()
         self._expiry_s = (-((now_ms - batch.valid_until_ms[index]) // 1000)).tolist()
 
     def __len__(self) -> int:

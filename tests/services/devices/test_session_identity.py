@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.links.modbus.link import ModbusLinks
+from gateway.links.mqtt.clocks import DeviceClocks
 from gateway.ports.links import PointTarget
 from gateway.profiles.loader import load_profiles
 from gateway.services.devices import session as session_module
@@ -104,8 +106,8 @@ def told_by_rest(session: DeviceSession) -> SessionState | None:
     fleet.register(home("home"), FACTS)
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs={"p": message_product()})
     inventory.load([home("home")])
-    nobody = cast("Any", None)
-    view = FleetView(fleet=fleet, inventory=inventory, link=nobody, clock=ManualClock(), sessions={0: session})
+    link = cast("Any", SimpleNamespace(clocks=DeviceClocks()))
+    view = FleetView(fleet=fleet, inventory=inventory, link=link, clock=ManualClock(), sessions={0: session})
     state = view.one("home")
     return state.session if state is not None else None
 
