@@ -19,6 +19,7 @@ from gateway.links.modbus.turns import Exchange, ModbusStats, Pacing, Turns
 WAITING_MAX = 256
 ABANDONED_MAX = 64
 PDU_MAX = 253
+FRAMES_MAX = 64
 BROADCAST = 0
 SWEEP_S = 0.05
 IDLE_SWEEP_S = 0.5
@@ -102,17 +103,20 @@ class ModbusWire(asyncio.Protocol):
             return
         if self._buffer:
             data = self._buffer + data
-        while len(data) >= _HEADER.size:
-            transaction, protocol, length, unit = _HEADER.unpack_from(data)
-            if protocol != 0 or not 2 < length <= PDU_MAX + 1:
+        at = frames = 0
+        while len(data) - at >= _HEADER.size:
+            transaction, protocol, length, unit = _HEADER.unpack_from(data, at)
+            # A peer that floods must not keep the loop from all others.
+            if protocol != 0 or not 2 < length <= PDU_MAX + 1 or frames == FRAMES_MAX:
                 self._discarding, self._buffer = True, b""
                 self._channel.on_garbage(self)
                 return
-            if len(data) < length + 6:
+            end = at + length + 6
+            if len(data) < end:
                 break
-            self._channel.on_reply(self, transaction, unit, data[7 : length + 6])
-            data = data[length + 6 :]
-        self._buffer = data
+            self._channel.on_reply(self, transaction, unit, data[at + 7 : end])
+            at, frames = end, frames + 1
+        self._buffer = data[at:]
 
 
 class Channel:

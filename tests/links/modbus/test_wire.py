@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvariantBroken, ProtocolViolation
-from gateway.links.modbus.connection import ModbusWire
+from gateway.links.modbus.connection import FRAMES_MAX, ModbusWire
 from gateway.links.modbus.pdu import ExceptionReply, answer, read_request, write_request
 from gateway.links.modbus.turns import Exchange, Turns
 from tests.scenes.modbus_rig import framed
@@ -170,3 +170,16 @@ def test_answer_loose_writes_still_tell_a_refusal_and_another_function() -> None
 def test_turns_writes_go_before_reads() -> None:
     write = write_request(6, 1, (1,))
     assert queued((1, READ), (2, READ), (1, write), (2, write), (1, write)) == [(1, 6), (2, 6), (1, 6), (1, 3), (2, 3)]
+
+
+def test_wire_flood_of_frames_is_garbage_after_a_few_and_looked_through_once() -> None:
+    """Nobody sends more than a few answers at once; 29,000 in one read would stop every other home for a second."""
+    frame = framed(2, 1, b"\x03\x02\0\1")
+    heard = hear(frame * 20_000, frame)
+    assert (len(heard.frames), heard.garbage) == (FRAMES_MAX, 1)
+
+
+def test_wire_answers_that_came_together_are_all_handed_on() -> None:
+    frame = framed(2, 1, b"\x03\x02\0\1")
+    heard = hear(frame * FRAMES_MAX, frame * FRAMES_MAX)
+    assert (len(heard.frames), heard.garbage) == (2 * FRAMES_MAX, 0)
