@@ -8,9 +8,10 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.api.models import Problem
 from gateway.domain.errors import InvalidInput
-from gateway.schemas.event import problems_of
+from gateway.schemas.event import MAX_BODY_BYTES, problems_of
 
 PAGE_MAX = 1_000
+BODY_BYTES_MAX = MAX_BODY_BYTES
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -23,10 +24,27 @@ def problem(status: int, error: str, problems: Sequence[str] = ()) -> web.Respon
     return json_answer(Problem(error=error, problems=list(problems)), status=status)
 
 
+async def small_body(request: web.Request) -> bytes:
+    """The whole body, which is JSON and never large; refused as soon as it is, whatever length it announces."""
+    size = request.content_length or 0
+    body = bytearray()
+    if size <= BODY_BYTES_MAX:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            size = len(body)
+            if size > BODY_BYTES_MAX:
+                break
+    if size > BODY_BYTES_MAX:
+        raise web.HTTPRequestEntityTooLarge(
+            max_size=BODY_BYTES_MAX, actual_size=size, reason=f"larger than {BODY_BYTES_MAX} bytes"
+        )
+    return bytes(body)
+
+
 async def read_body(request: web.Request, kind: type[B]) -> B:
     """A body of `kind`. Raises InvalidInput with every fault."""
     try:
-        return kind.model_validate_json(await request.read())
+        return kind.model_validate_json(await small_body(request))
     except ValidationError as error:
         raise InvalidInput(problems_of(error)) from error
 

@@ -6,14 +6,14 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, json_answer, number, problem, read_body
+from gateway.api.exchange import PAGE_MAX, json_answer, number, problem, read_body, small_body
 from gateway.api.models import AnswerBody, EventList, ExclusionBody, ExclusionList, StopBody
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.types import EventId
-from gateway.schemas.event import MAX_BODY_BYTES, answer_body, parse_event
+from gateway.schemas.event import answer_body, parse_event
 from gateway.services.events.intake import Dispatcher
 
 
@@ -47,9 +47,7 @@ class DispatchRoutes:
         ]
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        if (request.content_length or 0) > MAX_BODY_BYTES:
-            return problem(413, f"larger than {MAX_BODY_BYTES} bytes")
-        answer = await self._dispatcher.submit(parse_event(await request.read(), source="rest"))
+        answer = await self._dispatcher.submit(parse_event(await small_body(request), source="rest"))
         return _answer(answer)
 
     async def events(self, _request: web.Request) -> web.StreamResponse:
