@@ -6,9 +6,10 @@ OTHER = "other"
 
 
 class Episode:
-    """Counts by reason since refusals began. They are over after `QUIET_MS` without one."""
+    """Counts by reason since refusals began. They are over after `quiet_ms` without one."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_ms: int = QUIET_MS) -> None:
+        self._quiet_ms = quiet_ms
         self._counts: dict[str, int] = {}
         self._last_ms = 0
 
@@ -22,7 +23,7 @@ class Episode:
 
     def over(self, now_ms: int) -> dict[str, int]:
         """The counts of an episode that is over, once; empty while there is none."""
-        if not self._counts or now_ms - self._last_ms < QUIET_MS:
+        if not self._counts or now_ms - self._last_ms < self._quiet_ms:
             return {}
         counts, self._counts = self._counts, {}
         return counts

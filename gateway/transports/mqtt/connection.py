@@ -14,6 +14,7 @@ import mqtt5
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation
+from gateway.observability.episodes import Episode
 from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from gateway.transports.mqtt.wire import ConnectionStats, MqttWire, OnMessages
@@ -27,6 +28,8 @@ PUBACK_BYTES = 4
 SMALL_RECEIVE_MAX = 1_000
 REFUSED_RETRY_FACTOR = 8
 REFUSED_CAP_S = 60.0
+QUIET_MS = 300_000
+REASON_MAX = 100
 
 
 class MqttConnection:
@@ -52,6 +55,10 @@ class MqttConnection:
         self._wire: MqttWire | None = None
         self._up = asyncio.Event()
         self._pauses = 0
+        self._losses = Episode(QUIET_MS)
+        self._lost_ms = clock.mono_ms()
+        self._worth_a_line = True
+        self._small: int | None = None
 
     @property
     def connected(self) -> bool:
@@ -70,8 +77,7 @@ class MqttConnection:
                 was_up = self._up.is_set()
                 self._down()
                 failures = 0 if was_up else failures + 1
-                if failures <= 1:
-                    log.warning("MQTT connection lost", extra={"client": self.settings.client_id, "error": str(error)})
+                self._log_loss(error, was_up=was_up)
                 await asyncio.sleep(self._rng.uniform(0, retry_ceiling_s(self.settings, failures, error)))
             except asyncio.CancelledError:
                 self._goodbye()
@@ -102,16 +108,43 @@ class MqttConnection:
             if wire.session.state is not MqttState.CONNECTED:
                 wire.abort()
         self.stats.connects += 1
-        self._agreed(wire.session)
+        self.stats.broker_receive_max = wire.session.limits.server_receive_max
         if self._pauses:
             wire.pause(True)
         self._up.set()
-        log.info(
-            "MQTT connection up",
-            extra={"client": self.settings.client_id, "resumed": wire.session.limits.session_present},
-        )
+        if self._worth_a_line:
+            self._worth_a_line = False
+            self._log_up(wire.session)
         await wire.lost
         raise LinkDown("the connection ended")
+
+    def _log_loss(self, error: GatewayError, *, was_up: bool) -> None:
+        """Log a loss, or an attempt in vain, unless the same was logged and nothing has lasted since."""
+        now_ms, client = self._clock.mono_ms(), self.settings.client_id
+        if was_up:
+            self._lost_ms = now_ms
+        counts = self._losses.over(now_ms)
+        if sum(counts.values()) > len(counts):
+            log.info(
+                "MQTT connection had been lost repeatedly", extra={"client": client, "count": sum(counts.values())}
+            )
+        if self._losses.add(str(error)[:REASON_MAX], 1, now_ms):
+            self._worth_a_line = True
+            log.warning("MQTT connection lost", extra={"client": client, "error": str(error)})
+
+    def _log_up(self, session: MqttSession) -> None:
+        client, limit = self.settings.client_id, session.limits.server_receive_max
+        down_s = (self._clock.mono_ms() - self._lost_ms) / 1000
+        log.info(
+            "MQTT connection up",
+            extra={"client": client, "resumed": session.limits.session_present, "down_s": round(down_s, 1)},
+        )
+        if limit < SMALL_RECEIVE_MAX and limit != self._small:
+            self._small = limit
+            log.warning(
+                "the broker's receive maximum is small and will slow commands",
+                extra={"client": client, "receive_max": limit},
+            )
 
     async def _open(self, wire: MqttWire) -> None:
         s = self.settings
@@ -138,15 +171,6 @@ class MqttConnection:
     def _accepted(self, wire: MqttWire) -> None:
         # The first messages may come in the same read as CONNACK, before the opener runs again.
         self._wire = wire
-
-    def _agreed(self, session: MqttSession) -> None:
-        limit = session.limits.server_receive_max
-        self.stats.broker_receive_max = limit
-        if limit < SMALL_RECEIVE_MAX:
-            log.warning(
-                "the broker's receive maximum is small and will slow commands",
-                extra={"client": self.settings.client_id, "receive_max": limit},
-            )
 
     def _down(self) -> None:
         self._up.clear()
