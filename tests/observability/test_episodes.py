@@ -1,6 +1,6 @@
 """Refusals become few lines: one per reason, and one when they are over."""
 
-from gateway.observability.episodes import OTHER, QUIET_MS, REASONS_MAX, Episode
+from gateway.observability.episodes import OTHER, QUIET_MS, REASONS_MAX, Episode, FewLines
 
 
 def test_episode_each_reason_is_new_once_until_it_is_over() -> None:
@@ -26,3 +26,25 @@ def test_episode_keeps_a_bounded_number_of_reasons() -> None:
     assert sum(new) == REASONS_MAX + 1
     counts = episode.over(QUIET_MS)
     assert (len(counts), counts[OTHER]) == (REASONS_MAX + 1, 9 * REASONS_MAX)
+
+
+def test_few_lines_go_through_each_span_and_the_rest_are_counted_by_kind() -> None:
+    lines = FewLines(most=3, span_ms=1_000)
+    assert [lines.allow("lost", 0) for _ in range(5)] == [True, True, True, False, False]
+    assert [lines.allow("up", 500) for _ in range(4)] == [True, True, True, False]
+    assert lines.held(999) == {}
+    assert lines.held(1_000) == {"lost": 2, "up": 1}
+    assert lines.held(1_000) == {}
+    assert lines.allow("lost", 1_000) is True
+
+
+def test_few_lines_of_a_span_that_nobody_asked_about_are_still_counted() -> None:
+    lines = FewLines(most=1, span_ms=1_000)
+    assert [lines.allow("lost", t) for t in (0, 1, 2_000, 2_001)] == [True, False, True, False]
+    assert lines.held(3_000) == {"lost": 2}
+
+
+def test_few_lines_that_all_went_through_leave_nothing_to_tell() -> None:
+    lines = FewLines(most=2, span_ms=1_000)
+    assert lines.allow("lost", 0)
+    assert lines.held(5_000) == {}

@@ -1,6 +1,7 @@
 """All polled devices as one link: a session each, their readings in batches, their commands under one deadline."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
@@ -12,6 +13,7 @@ from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
+from gateway.observability.episodes import FewLines
 from gateway.observability.metrics import Sample
 from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import Emit, PointLinks, PointTarget
@@ -22,6 +24,8 @@ from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.energy_integrator import EnergySample
 from gateway.services.devices.session import DeviceSession, Hearer, SecretOf, SessionPhase, SessionStats
 from gateway.services.runtime.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 MATCH_S = 1.0
@@ -65,6 +69,7 @@ class PolledDevices:
         self._seq: dict[int, int] = {}
         self.sessions: dict[int, DeviceSession] = {}
         self.stats = SessionStats()
+        self._lines = FewLines()
         self.control_stats = DeviceControlStats()
         self._hearer = Hearer(
             live=self._live, energy=self._energy, answer=self._answer, online=self._online, trusted=self._trusted,
@@ -83,12 +88,19 @@ class PolledDevices:
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._match_fleet(group)
+                    self._sum_up()
                     await asyncio.sleep(MATCH_S)
         finally:
             self._tasks.clear()
             self.sessions.clear()
             for links in self._links.values():
                 await links.close()
+
+    def _sum_up(self) -> None:
+        """Log how many lines about single devices were left out, which is so when something befalls many at once."""
+        held = self._lines.held(self._clock.mono_ms())
+        if held:
+            log.warning("more devices than are logged one by one", extra={"devices": held})
 
     def _match_fleet(self, group: asyncio.TaskGroup) -> None:
         """Start sessions of new devices, restart those whose connection has changed, stop those of devices that have
@@ -148,6 +160,7 @@ class PolledDevices:
             prior=self._prior,
             stats=self.stats,
             control_stats=self.control_stats,
+            lines=self._lines,
         )
 
     # -- readings --------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from gateway.domain.errors import (
     SecretUnreadable,
 )
 from gateway.domain.types import DeviceId, Mode, Now
+from gateway.observability.episodes import FewLines
 from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
@@ -98,7 +99,7 @@ class SessionStats:
 
 class DeviceSession:
     """Owns one device for as long as `run` runs. `slot` names it to the hearer; `secret_of` reads a secret by its
-    reference, at every connect."""
+    reference, at every connect; `lines` bounds what the sessions that share it log."""
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class DeviceSession:
         prior: MutableMapping[DeviceId, Mapping[str, Setting]],
         stats: SessionStats,
         control_stats: DeviceControlStats,
+        lines: FewLines | None = None,
     ) -> None:
         self.slot = slot
         self.device: DeviceId = target.device
@@ -130,6 +132,7 @@ class DeviceSession:
         self._rng = rng
         self._hearer = hearer
         self._stats = stats
+        self._lines = lines or FewLines()
         self._variant: ProductVariant = product.base
         self._link: PointLink | None = None
         polling = target.document.polling
@@ -144,6 +147,7 @@ class DeviceSession:
         self._reported_online = True
         self._all_read = False
         self._refused_as = ""
+        self._told_lost = False
         self._written_ms = -(1 << 62)
 
     async def run(self) -> None:
@@ -189,16 +193,21 @@ class DeviceSession:
 
     def _failed(self, error: GatewayError) -> None:
         self._failures += 1
-        if self.state is not SessionPhase.DOWN or self._failures == 1:
-            log.warning("a device was lost", extra={"device": self.device, "error": str(error)})
+        if not self._told_lost:
+            self._told_lost = True
+            self._log(logging.WARNING, "lost", "a device was lost", error=str(error))
         self._down(str(error))
 
     def _without_secret(self, error: SecretUnreadable) -> None:
         self._failures += 1
         if not self.secret_unreadable:
-            log.error("a device's secret cannot be read", extra={"device": self.device, "error": str(error)})
+            self._log(logging.ERROR, "without_secret", "a device's secret cannot be read", error=str(error))
         self.secret_unreadable = True
         self._down(str(error))
+
+    def _log(self, level: int, kind: str, message: str, **fields: str) -> None:
+        if self._lines.allow(kind, self._clock.mono_ms()):
+            log.log(level, message, extra={"device": self.device, **fields})
 
     def _down(self, why: str) -> None:
         self.state, self.why = SessionPhase.DOWN, why
@@ -212,9 +221,8 @@ class DeviceSession:
         # The same refusal is logged once, also where the link was lost in between.
         if why != self._refused_as:
             self._refused_as = why
-            log.error(
-                "a device is not what it is registered as; it is not written",
-                extra={"device": self.device, "error": why},
+            self._log(
+                logging.ERROR, "quarantined", "a device is not what it is registered as; it is not written", error=why
             )
         self.state, self.why = SessionPhase.QUARANTINED, why
         self._hearer.trusted(self.slot, False)
@@ -243,9 +251,9 @@ class DeviceSession:
         self._stats.connects += 1
         self._control.begin_anew()
         self.state, self.why, self._failures, self._reported_online = SessionPhase.READY, None, 0, True
-        self._refused_as = ""
+        self._refused_as, self._told_lost = "", False
         self._hearer.trusted(self.slot, True)
-        log.info("a device is connected", extra={"device": self.device, "variant": variant.variant or "base"})
+        self._log(logging.INFO, "connected", "a device is connected", variant=variant.variant or "base")
 
     def _secret(self) -> str:
         """The device's secret as it is now. Raises SecretUnreadable."""
@@ -487,7 +495,7 @@ class DeviceSession:
         return True
 
     def _lost(self, error: GatewayError) -> None:
-        log.info("the link broke during a command", extra={"device": self.device, "error": str(error)})
+        self._log(logging.INFO, "broken", "the link broke during a command", error=str(error))
         self._broken.set()
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
 from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.fleet import Fleet
@@ -77,7 +77,7 @@ class Bench:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
     fleet: Fleet = field(default_factory=Fleet)
-    clock: SystemClock = field(default_factory=SystemClock)
+    clock: Clock = field(default_factory=SystemClock)
     heard: list[ReadingBatch] = field(default_factory=list)
     cmd: int = 0
     secret_of: Callable[[str], str] = lambda _: ""

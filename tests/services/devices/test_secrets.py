@@ -17,6 +17,7 @@ from gateway.profiles.loader import parse_profile
 from gateway.services.devices.session import SessionPhase
 from tests.scenes.waiting import service, until
 from tests.services.devices.test_polled import OLD, POLLED, Bench, Home
+from tests.virtual.clock import loop_clock
 
 REFERENCE = "file:/run/credentials/devices/a"
 UNREADABLE = "secret: /run/credentials/devices/a cannot be read: No such file"
@@ -150,6 +151,42 @@ def test_target_does_not_show_its_secret() -> None:
         device=DeviceId("a"), connection=DeviceConnection(url=OLD), secret="hush", document=document, points={}
     )
     assert "hush" not in repr(target)
+
+
+async def test_devices_that_are_lost_together_are_a_few_lines_and_a_number(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    homes = {f"modbus://10.1.0.{i}": Home() for i in range(1, 51)}
+    b = Bench(homes=dict(homes), clock=loop_clock())
+    monkeypatch.setattr("gateway.services.devices.polled.MATCH_S", 1.0)
+    for i, url in enumerate(homes):
+        await b.register(f"d{i:02}", address=url)
+    async with service(lambda: b.sessions.run(b.heard.append)):
+        await until(lambda: sum(s.state is SessionPhase.READY for s in b.sessions.sessions.values()) == 50)
+        await asyncio.sleep(70)
+        caplog.clear()
+        for home in homes.values():
+            home.down = True
+        await asyncio.sleep(70)
+    lost = [r for r in caplog.records if r.message == "a device was lost"]
+    assert len(lost) == 20
+    summed = [r.__dict__["devices"] for r in caplog.records if r.message == "more devices than are logged one by one"]
+    assert summed == [{"lost": 30}]
+
+
+async def test_device_that_stays_away_is_one_line_and_one_more_when_it_was_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    home = Home()
+    async with bench(Safe("x"), home) as b:
+        await b.ready()
+        for lost in (1, 2):
+            home.down = True
+            # many attempts to reach it
+            await asyncio.sleep(600)
+            assert len([r for r in caplog.records if r.message == "a device was lost"]) == lost
+            home.down = False
+            await b.ready()
 
 
 def metric(made: Bench) -> float:
