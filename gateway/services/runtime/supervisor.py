@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
+from gateway.observability.episodes import FewLines
 
 log = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 10.0
 STABLE_MS = 60_000
+TRACEBACKS_MAX = 5
 
 
 @dataclass(slots=True)
@@ -30,12 +32,14 @@ class Health:
 
 
 class Supervisor:
-    """Runs services until cancelled. One that fails is logged and restarted; the others go on."""
+    """Runs services until cancelled. One that fails is logged and restarted; the others go on. Services share a name
+    (every device's session does), so a few tracebacks a minute are logged, with the number of restarts."""
 
     def __init__(self, *, rng: random.Random, clock: Clock) -> None:
         self._rng = rng
         self._clock = clock
         self.health: dict[str, Health] = {}
+        self._lines = FewLines(most=TRACEBACKS_MAX)
 
     async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
         """Run `service` for ever. The only place that catches every exception: one fault must not stop the rest."""
@@ -51,7 +55,10 @@ class Supervisor:
                 except Exception as error:
                     health.restarts += 1
                     health.down[this] = type(error).__name__
-                    log.exception("a service failed and is restarted", extra={"service": name})
+                    if self._lines.allow(name, self._clock.mono_ms()):
+                        log.exception(
+                            "a service failed and is restarted", extra={"service": name, "restarts": health.restarts}
+                        )
                 if self._clock.mono_ms() - began_ms > STABLE_MS:
                     failures = 0
                 failures += 1

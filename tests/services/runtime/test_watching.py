@@ -33,6 +33,7 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from tests.builders.fakes import FACTS, Homes, home
 from tests.scenes.waiting import service, until
+from tests.virtual.clock import loop_clock
 
 RULES = IntervalRules(length_s=60, grace_s=5)
 
@@ -75,6 +76,28 @@ async def test_supervisor_service_that_fails_is_started_again_and_the_others_go_
     failures = [record for record in caplog.records if record.exc_info]
     assert len(failures) == 3
     assert {record.__dict__["service"] for record in failures} == {"shaky"}
+
+
+@pytest.mark.fault("F41")
+async def test_supervisor_many_that_fail_for_ever_are_a_few_tracebacks_a_minute_with_their_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supervisor = Supervisor(rng=random.Random(1), clock=loop_clock())
+
+    async def broken() -> None:
+        raise KeyError("a bug")
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(supervisor.keep("device-session", broken), name="broken") for _ in range(50)]
+        await asyncio.sleep(600)
+        for task in tasks:
+            task.cancel()
+    lines = [record for record in caplog.records if record.exc_info]
+    assert supervisor.health["device-session"].restarts > 2_000
+    assert 40 <= len(lines) <= 55
+    counts = [record.__dict__["restarts"] for record in lines]
+    assert counts == sorted(counts)
+    assert counts[-1] > 1_800
 
 
 async def test_supervisor_failing_service_says_why_while_it_waits() -> None:
