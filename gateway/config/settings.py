@@ -36,6 +36,7 @@ from gateway.sinks.mqtt import MqttSinkSettings
 from gateway.sinks.parquet import ParquetSinkSettings
 
 MAX_CONFIG_BYTES = 1 << 20
+SECRET_BYTES_MAX = 64 << 10
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SECRET = re.compile(r"^(env|file):(.+)$")
@@ -133,7 +134,24 @@ class DeviceSettings(StrictSettings):
             )
         if any(_same_secret(reference, own) for own in self._own):
             raise InvalidInput(["secret: it is one of the gateway's own; no device is sent those"])
+        refused = _unfit(reference)
+        if refused is not None:
+            raise InvalidInput([f"secret: {refused}"])
         return resolve_secret(reference)
+
+
+def _unfit(reference: str) -> str | None:
+    """Why a reference must not be read while the gateway runs, None = it may be. A pipe would stop it."""
+    if not reference.startswith("file:"):
+        return None
+    path = Path(reference.removeprefix("file:"))
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return f"{path} is no file"
+    return f"{path} is larger than {SECRET_BYTES_MAX} bytes" if found.st_size > SECRET_BYTES_MAX else None
 
 
 def _same_secret(one: str, other: str) -> bool:

@@ -151,6 +151,19 @@ def test_config_secret_from_a_file_that_nobody_else_reads(tmp_path: Path) -> Non
     assert "cannot be read" in faults(tmp_path, devices=devices)[0]
 
 
+def test_device_secret_that_is_no_small_file_is_refused_and_does_not_stop_the_loop(tmp_path: Path) -> None:
+    settings = DeviceSettings.model_validate(PLAIN["devices"] | {"secrets": [f"file:{tmp_path}/"]})
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "folder").mkdir(mode=0o700)
+    for name, size in (("most", 1 << 16), ("large", (1 << 16) + 1)):
+        (tmp_path / name).write_bytes(b"x" * size)
+        (tmp_path / name).chmod(0o600)
+    for name, problem in (("pipe", "is no file"), ("folder", "is no file"), ("large", "is larger than 65536 bytes")):
+        with pytest.raises(InvalidInput, match=problem):
+            settings.secret(f"file:{tmp_path}/{name}")
+    assert len(settings.secret(f"file:{tmp_path}/most")) == 1 << 16
+
+
 def test_config_secret_does_not_appear_in_other_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_TOKEN", SECRET)
     monkeypatch.setenv("SHORT_TOKEN", "hunter2")
