@@ -32,7 +32,7 @@ from gateway.app.control import ControlParts, control_parts
 from gateway.app.offline import Transports, locked
 from gateway.app.readiness import ReadinessWatch, broken_connections, broken_services
 from gateway.app.telemetry import Upstream
-from gateway.app.web import serve
+from gateway.app.web import front_door, serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
@@ -201,7 +201,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     )
     stack.push_async_callback(checkpointer.write)
 
-    lag, peers = LoopLag(clock), QuietPeers()
+    lag, peers, door = LoopLag(clock), QuietPeers(), front_door()
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
@@ -233,6 +233,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             lambda: connection_samples(connections),
             lambda: supervisor_samples(supervisor),
             peers.samples,
+            door.samples,
             readiness.samples,
         ],
         [lag.histogram, *control.histograms],
@@ -253,7 +254,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         token=settings.http.token,
         peers=peers,
     )
-    await serve(settings, parts, stack)
+    await serve(settings, parts, door, stack)
 
     services: dict[str, Callable[[], Any]] = {
         "link-mqtt": lambda: link.run(ingest.emitter(link)),

@@ -1,23 +1,102 @@
-"""The HTTP server: REST, metrics and health on one port."""
+"""The HTTP server: REST, metrics and health on one port, behind a door that bounds connections."""
 
+import asyncio
+import resource
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from typing import cast
 
 from aiohttp import web
 
 from gateway.api.app import Parts, make_app, server_log
 from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError
+from gateway.observability.metrics import Sample
 
 STOP_GRACE_S = 10.0
+CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 1_024
 
 
-async def serve(settings: Settings, parts: Parts, stack: AsyncExitStack) -> None:
+def connections_max(files: int) -> int:
+    """How many peers may be connected: a quarter of the files that the process may open (`files`, -1 = any number), for
+    brokers and batteries need the others."""
+    return CONNECTIONS_MAX if files < 0 else max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, files // 4))
+
+
+class Door:
+    """Lets `most` connections in, half of them from one address. `refused` counts the others."""
+
+    def __init__(self, most: int) -> None:
+        self.refused = 0
+        self._most = most
+        self._server: web.Server | None = None
+
+    @property
+    def open(self) -> int:
+        """Connections now."""
+        return 0 if self._server is None else len(self._server.connections)
+
+    async def listen(self, runner: web.AppRunner, host: str, port: int, stack: AsyncExitStack) -> int:
+        """Listen until the stack closes; returns the port. Raises OSError."""
+        self._server = runner.server
+        server = await asyncio.get_running_loop().create_server(lambda: _Threshold(self), host, port, backlog=128)
+        stack.callback(server.close)
+        return int(server.sockets[0].getsockname()[1])
+
+    def admit(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """Who serves a new connection; None = nobody."""
+        server = self._server
+        if server is None:
+            return None
+        peers = [_address(known.transport) for known in server.connections if known.transport is not None]
+        if len(peers) >= self._most or peers.count(_address(transport)) >= self._most // 2:
+            self.refused += 1
+            return None
+        return server()
+
+    def samples(self) -> Iterable[Sample]:
+        yield Sample(name="gateway_rest_connections", help="Connections of HTTP peers.", value=self.open)
+        yield Sample(
+            name="gateway_rest_connections_refused", help="Connections of HTTP peers that were too many.",
+            value=self.refused, kind="counter",
+        )  # fmt: skip
+
+
+class _Threshold(asyncio.Protocol):
+    """A connection until the door has looked at it."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the methods without the base class.
+        peer = cast("asyncio.Transport", transport)
+        protocol = self._door.admit(peer)
+        if protocol is None:
+            peer.abort()
+            return
+        peer.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+def _address(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if name else ""
+
+
+def front_door() -> Door:
+    """A door for this process."""
+    return Door(connections_max(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+
+
+async def serve(settings: Settings, parts: Parts, door: Door, stack: AsyncExitStack) -> None:
+    """Serve until the stack closes. Raises GatewayError."""
     runner = web.AppRunner(
         make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S, logger=server_log(parts.peers)
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, settings.http.host, settings.http.port).start()
+        await door.listen(runner, settings.http.host, settings.http.port, stack)
     except OSError as error:
         raise GatewayError(f"http: cannot listen on {settings.http.host}:{settings.http.port}: {error}") from error
