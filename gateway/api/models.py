@@ -98,11 +98,13 @@ class EventStatus(Body):
     event. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
     under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
     readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
-    cause). `reason` says why the event was rejected. Only the answer for one event has `members`, a page of its
-    delivery records (of now or of the newest occurrence, unless the request names another), `next`, the offset of the
-    next page, and `occurrences`, those that are over."""
+    cause). `reason` says why the event was rejected. `source` says whose event it is: several sources may have one of
+    the same id, and the request for one event then names the `source`. Only the answer for one event has `members`, a
+    page of its delivery records (of now or of the newest occurrence, unless the request names another), `next`, the
+    offset of the next page, and `occurrences`, those that are over."""
 
     id: str
+    source: str
     revision: int
     kind: str
     program: str
@@ -212,6 +214,7 @@ class DeliveryReport(Body):
     """Delivery records of an event's `occurrence` (its start) that changed; `at` is the time of the report."""
 
     event: str
+    source: str
     revision: int
     occurrence: str
     at: str

@@ -132,6 +132,7 @@ def _intervals() -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     event_id = [_parameter("id", "path", "string")]
+    one_event = [*event_id, _parameter("source", "query", "string")]
     return {
         "/v1/dispatch-events": {
             "post": {
@@ -146,17 +147,17 @@ def _paths() -> dict[str, Any]:
             "get": {
                 "summary": "One event with the delivery records of its devices",
                 "parameters": [
-                    *event_id,
+                    *one_event,
                     _parameter("occurrence", "query", "string"),
                     _parameter("offset", "query", "integer"),
                     _parameter("limit", "query", "integer"),
                 ],
-                "responses": _answers("EventStatus", problems=("400", "404", "503")),
+                "responses": _answers("EventStatus", problems=("400", "404", "409", "503")),
             },
             "delete": {
                 "summary": "Cancel an event",
-                "parameters": event_id,
-                "responses": _answers("AnswerBody", problems=("404", "503")),
+                "parameters": one_event,
+                "responses": _answers("AnswerBody", problems=("404", "409", "503")),
             },
         },
         "/v1/dispatch/stop-all": {

@@ -40,6 +40,7 @@ def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         out.print("dispatch is stopped: `gateway dispatch stop-all --clear` allows it again", highlight=False)
     shown = (
         "id",
+        "source",
         "revision",
         "state",
         "start",
@@ -54,7 +55,10 @@ def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         "shortfall",
         "devices",
     )
-    show([{k: event[k] for k in shown} for event in page["events"]], as_json=False)
+    show([{k: event.get(k) for k in shown} for event in page["events"]], as_json=False)
+
+
+Source = Annotated[str | None, typer.Option(help="whose event, where several sources have one of this id: rest, mqtt")]
 
 
 @dispatch.command("show")
@@ -66,16 +70,19 @@ def dispatch_show(
     occurrence: Annotated[
         str | None, typer.Option(help="start of an occurrence that is over, as the event shows it")
     ] = None,
+    source: Source = None,
 ) -> None:
     """Show one event with the delivery records of its devices."""
     query = f"offset={offset}&limit={limit}" + (f"&occurrence={segment(occurrence)}" if occurrence else "")
+    query += f"&source={segment(source)}" if source else ""
     out.print_json(data=ask(url, "GET", f"/v1/dispatch-events/{segment(event)}?{query}"))
 
 
 @dispatch.command("cancel")
-def dispatch_cancel(event: str, url: Url = DEFAULT_URL) -> None:
+def dispatch_cancel(event: str, url: Url = DEFAULT_URL, source: Source = None) -> None:
     """Cancel an event."""
-    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}"))
+    query = f"?source={segment(source)}" if source else ""
+    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}{query}"))
 
 
 @dispatch.command("availability")

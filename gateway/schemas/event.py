@@ -22,6 +22,7 @@ from pydantic import (
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import Answer
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.events.scope import own_id
 from gateway.domain.types import ID_PATTERN, DeviceId, EventId
 
 MAX_BODY_BYTES = 1 << 20
@@ -334,7 +335,7 @@ def problems_of(error: ValidationError) -> list[str]:
 def answer_body(answer: Answer) -> dict[str, Any]:
     """The answer to the platform's request, as JSON members."""
     return {
-        "id": answer.id,
+        "id": own_id(answer.id),
         "revision": answer.revision,
         "outcome": answer.outcome.value,
         "reason": answer.reason,

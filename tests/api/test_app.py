@@ -304,6 +304,29 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         await r.ask("DELETE", f"{path}/none", status=404)
 
 
+async def test_events_route_asks_for_the_source_where_several_have_the_id() -> None:
+    async with rig() as r:
+        path = "/v1/dispatch-events/e"
+        await r.world.submit("e", s=600, target_w=2_000, source="mqtt")
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        await r.world.go(20)
+        for method in ("GET", "DELETE"):
+            refused = await r.ask(method, path, status=409)
+            assert (refused["problems"], "source" in refused["error"]) == (["mqtt", "rest"], True)
+            await r.ask(method, f"{path}?source=leap", status=404)
+        assert {e["source"] for e in (await r.ask("GET", "/v1/dispatch-events"))["events"]} == {"mqtt", "rest"}
+        local = await r.ask("DELETE", f"{path}?source=rest")
+        assert (local["id"], local["outcome"]) == ("e", "accepted")
+        await r.world.go(2)
+        shown = {source: await r.ask("GET", f"{path}?source={source}") for source in ("mqtt", "rest")}
+        assert {source: (one["id"], one["source"], one["state"]) for source, one in shown.items()} == {
+            "mqtt": ("e", "mqtt", "active"), "rest": ("e", "rest", "cancelled"),
+        }  # fmt: skip
+        members = {source: {m["status"] for m in one["members"]} for source, one in shown.items()}
+        assert members == {"mqtt": {"delivering"}, "rest": {"cancelled"}}
+        assert not {m["id"] for m in shown["mqtt"]["members"]} & {m["id"] for m in shown["rest"]["members"]}
+
+
 async def test_events_route_names_a_quarantined_members_failure_as_the_release_before_did() -> None:
     async with rig(devices=6) as r:
         r.world.homes.inverted.add(2)

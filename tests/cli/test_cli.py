@@ -32,7 +32,7 @@ PROFILES = ROOT / "device_profiles"
 HEADER = "id,profile,site,capacity_wh,discharge_w_max,charge_w_max,reserve_pct\n"
 EVENT = {"id": "e", "revision": 1, "state": "active", "start": "s", "end": "e", "target_w": 5.0, "commanded_w": None,
          "delivered_w": None, "assumed_w": None, "attributed_w": None, "unserved_w": None, "shortfall": None,
-         "devices": 2, "want": "power"}  # fmt: skip
+         "devices": 2, "want": "power", "source": "rest"}  # fmt: skip
 
 
 class Script:
@@ -388,6 +388,8 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     assert run("dispatch", "show", "e", "--url", daemon.url).exit_code == 0
     past = ("--offset", "5", "--limit", "2", "--occurrence", "2026-01-01T00:00:00Z")
     assert run("dispatch", "show", "e", *past, "--url", daemon.url).exit_code == 0
+    assert run("dispatch", "show", "e", "--source", "mqtt", "--url", daemon.url).exit_code == 0
+    assert run("dispatch", "cancel", "e", "--source", "mqtt", "--url", daemon.url).exit_code == 0
     assert run("dispatch", "stop-all", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert run("dispatch", "stop-all", "--clear", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
@@ -396,6 +398,8 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
         ("DELETE", "/v1/dispatch-events/e", b""),
         ("GET", "/v1/dispatch-events/e?offset=0&limit=100", b""),
         ("GET", "/v1/dispatch-events/e?offset=5&limit=2&occurrence=2026-01-01T00%3A00%3A00Z", b""),
+        ("GET", "/v1/dispatch-events/e?offset=0&limit=100&source=mqtt", b""),
+        ("DELETE", "/v1/dispatch-events/e?source=mqtt", b""),
         ("POST", "/v1/dispatch/stop-all", b'{"active": true, "by": "me"}'),
         ("POST", "/v1/dispatch/stop-all", b'{"active": false, "by": "me"}'),
     ]

@@ -58,5 +58,5 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
 
 
 async def running_event(view: DispatchView) -> object:
-    found = await view.one("evening", offset=0, limit=2)
-    return None if found is None else found.model_dump()
+    (entry,) = view.find("evening", None)
+    return (await view.one(entry, offset=0, limit=2)).model_dump()

@@ -12,6 +12,7 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.types import EventId
 from gateway.schemas.event import answer_body, parse_event
 from gateway.services.events.intake import Dispatcher
@@ -55,17 +56,29 @@ class DispatchRoutes:
         return json_answer(EventList(events=self._events.all(), stopped=dispatcher.stopped))
 
     async def event(self, request: web.Request) -> web.StreamResponse:
-        found = await self._events.one(
-            request.match_info["id"],
-            occurrence=request.query.get("occurrence"),
-            offset=number(request, "offset", 0, 10**9),
-            limit=number(request, "limit", PAGE_MAX, PAGE_MAX),
-        )
-        return json_answer(found) if found is not None else problem(404, "no such event")
+        occurrence = request.query.get("occurrence")
+        offset, limit = number(request, "offset", 0, 10**9), number(request, "limit", PAGE_MAX, PAGE_MAX)
+        found = self._named(request)
+        if isinstance(found, web.StreamResponse):
+            return found
+        return json_answer(await self._events.one(found, occurrence=occurrence, offset=offset, limit=limit))
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
-        answer = await self._dispatcher.cancel(request.match_info["id"])
+        found = self._named(request)
+        if isinstance(found, web.StreamResponse):
+            return found
+        answer = await self._dispatcher.cancel(found.request.id)
         return _answer(answer) if answer is not None else problem(404, "no such event")
+
+    def _named(self, request: web.Request) -> BookEntry | web.StreamResponse:
+        """The one event that a request names, or the answer that says why there is none."""
+        found = self._events.find(request.match_info["id"], request.query.get("source"))
+        if not found:
+            return problem(404, "no such event")
+        if len(found) > 1:
+            sources = sorted(entry.request.source for entry in found)
+            return problem(409, "several sources have an event of this id: add ?source=", sources)
+        return found[0]
 
     async def stop_all(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, StopBody)

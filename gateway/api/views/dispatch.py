@@ -27,8 +27,8 @@ from gateway.domain.events.book import members
 from gateway.domain.events.delivery_records import Failure
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry
+from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.types import EventId
 from gateway.ports.journal import Journal
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.loop import ControlLoop
@@ -62,14 +62,16 @@ class DispatchView:
     def all(self) -> list[EventStatus]:
         return [self._status(entry) for entry in self._dispatcher.entries()]
 
-    async def one(self, event_id: str, *, occurrence: str | None = None, offset: int, limit: int) -> EventStatus | None:
+    def find(self, event_id: str, source: str | None) -> list[BookEntry]:
+        """The events that have this id, of every source unless one is named."""
+        return [e for e in self._dispatcher.find(event_id) if source in (None, e.request.source)]
+
+    async def one(self, entry: BookEntry, *, occurrence: str | None = None, offset: int, limit: int) -> EventStatus:
         """An event with a page of delivery records: of `occurrence` (its start, as it is shown), else of now, else of
         the newest that is over. Raises StorageError."""
-        entry = self._dispatcher.entry(event_id)
-        if entry is None:
-            return None
+        event_id = entry.request.id
         status = self._status(entry)
-        past = await self._journal.delivered(EventId(event_id))
+        past = await self._journal.delivered(event_id)
         status.occurrences = [
             OccurrenceBody(start=rfc3339(p.occurrence_ms), ended=rfc3339(p.ended_ms), devices=len(p.devices))
             for p in past
@@ -98,7 +100,8 @@ class DispatchView:
         target = now.target if now is not None else request.target
         rebound = self._control.maintenance.rebounds.get(request.id)
         return EventStatus(
-            id=request.id,
+            id=own_id(request.id),
+            source=request.source,
             revision=request.revision,
             kind=request.kind.value,
             program=request.program,
@@ -167,7 +170,8 @@ class DispatchView:
     def delivery_reports(self, report: StatusReport) -> dict[str, Any]:
         """Changed delivery records, as the body of a report to the platform."""
         return DeliveryReport(
-            event=report.event,
+            event=own_id(report.event),
+            source=report.source,
             revision=report.revision,
             occurrence=rfc3339(report.occurrence_ms),
             at=self._now(),

@@ -1,8 +1,8 @@
 """The book of dispatch events: requests, decisions, states.
 
-A request is anchored and decided (pure), made durable by the caller, then applied. Identity is id + revision; the
-highest revision wins, whatever the order of arrival; a cancellation is a revision like any other and stays as a
-tombstone. `arbitration` assigns the devices.
+A request is scoped to its source, anchored and decided (pure), made durable by the caller, then applied. Identity is
+source + id + revision; the highest revision wins, whatever the order of arrival; a cancellation is a revision like any
+other and stays as a tombstone. `arbitration` assigns the devices.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 
 from gateway.domain.events.lifecycle import LIFE, RUNS, ActiveEvent, BookEntry, EventState, LifecycleStep, Transition
 from gateway.domain.events.request import EventRequest, Running, Target, TargetGroup, Want
+from gateway.domain.events.scope import UNSCOPED, own_id, qualified
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 
@@ -78,18 +79,27 @@ class BookParams:
 
 
 class Book:
-    """All events of this gateway, by id. Written by one submitter; bounded by `BookParams`."""
+    """All events of this gateway, by their id within it (see `scope`). Written by one submitter; bounded by
+    `BookParams`."""
 
     def __init__(self, params: BookParams | None = None) -> None:
         self.params = params or BookParams()
         self.stopped = False
         self._entries: dict[EventId, BookEntry] = {}
-        self._rejected: OrderedDict[EventId, BookEntry] = OrderedDict()
+        self._rejected: OrderedDict[tuple[str, EventId], BookEntry] = OrderedDict()
         self._next_index = 0
         self._edges: list[Transition] = []
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def scoped(self, request: EventRequest) -> EventRequest:
+        """The request under the id that its event has within the gateway. The id of an event never changes."""
+        names = (request.id, qualified(request.source, request.id))
+        known = [entry.request for name in names if (entry := self._entries.get(name)) is not None]
+        mine = [one.id for one in known if one.source == request.source] + [one.id for one in known if _unscoped(one)]
+        free = names[1] if request.id in self._entries else names[0]
+        return replace(request, id=mine[0] if mine else free)
 
     def anchor(self, request: EventRequest, now: Now) -> EventRequest:
         """Set the start of a request that says "now" to its first receipt; a repetition or revision keeps that start
@@ -105,8 +115,11 @@ class Book:
         return replace(request, start_ms=start_ms, end_ms=request.end_ms + by_ms, starts_ms=moved)
 
     def decide(self, request: EventRequest, now: Now) -> Answer:
-        """Decide on an anchored request; changes nothing. The same request at the same time gives the same answer."""
+        """Decide on a scoped and anchored request; changes nothing. The same request at the same time gives the same
+        answer."""
         known = self._entries.get(request.id)
+        if known is not None and known.request.source != request.source and not _unscoped(known.request):
+            return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
         if known is not None and request.revision < known.request.revision:
             return _answer(request, Outcome.SUPERSEDED, now)
         if known is not None and request.revision == known.request.revision:
@@ -151,7 +164,7 @@ class Book:
             return
         if known is not None and request.revision <= known.request.revision:
             return
-        self._rejected.pop(request.id, None)
+        self._rejected.pop((request.source, own_id(request.id)), None)
         if known is None:
             index, before, ran = self._next_index, EventState.RECEIVED, False
             self._next_index += 1
@@ -166,14 +179,15 @@ class Book:
             self._edges.append(Transition(entry=entry, before=before))
 
     def _reject(self, request: EventRequest, answer: Answer) -> None:
-        self._rejected[request.id] = BookEntry(
+        name = (request.source, own_id(request.id))
+        self._rejected[name] = BookEntry(
             index=-1,
             request=request,
             state=LIFE[EventState.RECEIVED, LifecycleStep.REJECT],
             decided_ms=answer.decided_ms,
             reason=answer.reason,
         )
-        self._rejected.move_to_end(request.id)
+        self._rejected.move_to_end(name)
         while len(self._rejected) > self.params.rejected_max:
             self._rejected.popitem(last=False)
 
@@ -224,8 +238,7 @@ class Book:
 
     def entries(self, now: Now) -> list[BookEntry]:
         """All known events, newest start first, with the state at `now`."""
-        known = [_moved(entry, now) for entry in self._entries.values()]
-        found = known + [entry for name, entry in self._rejected.items() if name not in self._entries]
+        found = [_moved(entry, now) for entry in self._entries.values()] + list(self._rejected.values())
         found.sort(key=lambda entry: (-entry.request.start_ms, entry.request.id))
         return found
 
@@ -234,9 +247,16 @@ class Book:
         return {entry.index: entry for entry in self._entries.values()}
 
     def entry(self, event_id: str, now: Now) -> BookEntry | None:
-        """One event with its state at `now`."""
+        """One event, by its id within the gateway, with its state at `now`."""
         entry = self._entries.get(EventId(event_id))
-        return self._rejected.get(EventId(event_id)) if entry is None else _moved(entry, now)
+        if entry is None:
+            return next((one for one in self._rejected.values() if one.request.id == event_id), None)
+        return _moved(entry, now)
+
+    def find(self, event_id: str, now: Now) -> list[BookEntry]:
+        """The events of every source that have this id, rejected ones included: as their sources call them, or as the
+        gateway does."""
+        return [e for e in self.entries(now) if event_id in (e.request.id, own_id(e.request.id))]
 
     def _living(self, now: Now) -> int:
         return sum(not self._forgettable(entry, now) for entry in self._entries.values())
@@ -251,6 +271,10 @@ class Book:
 
 def _answer(request: EventRequest, outcome: Outcome, now: Now, refusal: Refusal | None = None) -> Answer:
     return Answer(id=request.id, revision=request.revision, outcome=outcome, reason=refusal, decided_ms=now.utc_ms)
+
+
+def _unscoped(request: EventRequest) -> bool:
+    return request.cancelled and request.source == UNSCOPED
 
 
 def _names_someone(group: TargetGroup) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.events.book import members
 from gateway.domain.events.request import TargetGroup
+from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
@@ -23,8 +24,8 @@ REASON_OF: Mapping[str, ExclusionReason] = {"opt_out": ExclusionReason.OPTED_OUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """`group` is excluded from `from_ms` until `until_ms` (UTC; None = until it is lifted). `event`: for this event
-    only, which belongs to opt-outs. `by` names who set it."""
+    """`group` is excluded from `from_ms` until `until_ms` (UTC; None = until it is lifted). `event`: for events of this
+    id only, whatever their source, which belongs to opt-outs. `by` names who set it."""
 
     id: str
     reason: Literal["opt_out", "storm"]
@@ -91,10 +92,14 @@ class Exclusions:
         return found
 
     def without(self, fleet: Fleet, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
-        """Slots that opted out of one event, by the event's index."""
+        """Slots that opted out of one event, by the event's index. `index_of`: by the event's id within the gateway. An
+        owner names an event by the id that its source uses: every event of that id is meant."""
+        named: dict[EventId, list[int]] = {}
+        for event, index in index_of.items():
+            named.setdefault(own_id(event), []).append(index)
         found: dict[int, list[Slots]] = {}
         for exclusion in self._exclusions.values():
-            index = index_of.get(exclusion.event) if exclusion.event is not None else None
-            if index is not None and exclusion.applies(now):
-                found.setdefault(index, []).append(self._slots(fleet, exclusion))
+            for index in named.get(exclusion.event, ()) if exclusion.event is not None else ():
+                if exclusion.applies(now):
+                    found.setdefault(index, []).append(self._slots(fleet, exclusion))
         return {index: np.unique(np.concatenate(parts)).astype(np.int32) for index, parts in found.items()}

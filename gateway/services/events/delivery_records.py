@@ -43,6 +43,7 @@ class _Kept:
     devices it shares."""
 
     event: EventId
+    source: str
     revision: int
     occurrence_ms: int
     start_ms: int
@@ -64,6 +65,7 @@ class StatusReport:
     """Changed delivery records of one event, as bodies; `at` are their rows."""
 
     event: EventId
+    source: str
     revision: int
     occurrence_ms: int
     at: Ints
@@ -120,8 +122,8 @@ class DeliveryRecords:
             start_ms = request.start_ms if start_ms is None else start_ms
             anew = (request.id, start_ms) in self._known
             kept = self._kept[event.index] = _Kept(
-                event=request.id, revision=request.revision, occurrence_ms=now.utc_ms if anew else start_ms,
-                start_ms=start_ms, until_ms=request.end_ms,
+                event=request.id, source=request.source, revision=request.revision,
+                occurrence_ms=now.utc_ms if anew else start_ms, start_ms=start_ms, until_ms=request.end_ms,
             )  # fmt: skip
         kept.revision, kept.until_ms = request.revision, request.until_over_ms(now.utc_ms)
         return kept
@@ -184,8 +186,9 @@ class DeliveryRecords:
                 devices = self._fleet.names(kept.records.rows.slot[at])
                 rows = bodies(kept.event, devices, {n: kept.records.rows.column(n)[at] for n in RecordRows.SPEC})
                 return StatusReport(
-                    event=kept.event, revision=kept.revision, occurrence_ms=kept.occurrence_ms, at=at, rows=rows
-                )
+                    event=kept.event, source=kept.source, revision=kept.revision, occurrence_ms=kept.occurrence_ms,
+                    at=at, rows=rows,
+                )  # fmt: skip
         self._over.clear()
         return None
 
@@ -206,7 +209,7 @@ class DeliveryRecords:
         if kept is None:
             if entry.state is not EventState.SCHEDULED:
                 return 0, []
-            kept = _Kept(event=entry.request.id, revision=0, occurrence_ms=0, start_ms=0, until_ms=0)
+            kept = _Kept(event=entry.request.id, source="", revision=0, occurrence_ms=0, start_ms=0, until_ms=0)
             kept.records.include(members, self._fleet.n)
         rows, n = kept.records.rows, kept.records.n
         columns = {name: rows.column(name)[:n][part] for name in RecordRows.SPEC}
@@ -246,7 +249,7 @@ class DeliveryRecords:
                 continue
             request = entry.request
             kept = _Kept(
-                event=name, revision=request.revision, occurrence_ms=occurrence_ms,
+                event=name, source=request.source, revision=request.revision, occurrence_ms=occurrence_ms,
                 start_ms=request.occurrence_ms(occurrence_ms) or occurrence_ms,
                 until_ms=request.until_over_ms(occurrence_ms),
             )  # fmt: skip

@@ -64,7 +64,7 @@ class Dispatcher:
         """Anchor, decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
         async with self._submitting:
             now = self._clock.now()
-            request = self._book.anchor(request, now)
+            request = self._book.anchor(self._book.scoped(request), now)
             answer = self._book.decide(request, now)
             if answer.outcome is Outcome.ACCEPTED:
                 await self._journal.commit([EventDecided(request=request, answer=answer)])
@@ -79,7 +79,7 @@ class Dispatcher:
             return answer
 
     async def cancel(self, event_id: str) -> Answer | None:
-        """Cancel by the next revision; None if there is no such event."""
+        """Cancel by the next revision; None if there is no such event. `event_id`: its id within the gateway."""
         entry = self._book.entry(event_id, self._clock.now())
         if entry is None or entry.state is EventState.REJECTED:
             return None
@@ -201,10 +201,14 @@ class Dispatcher:
     def entry(self, event_id: str) -> BookEntry | None:
         return self._book.entry(event_id, self._clock.now())
 
+    def find(self, event_id: str) -> Sequence[BookEntry]:
+        """The events of every source that have this id."""
+        return self._book.find(event_id, self._clock.now())
+
     def entries(self) -> Sequence[BookEntry]:
         return self._book.entries(self._clock.now())
 
 
 def _cancelled(entry: BookEntry) -> EventRequest:
     """The revision that cancels an event."""
-    return replace(entry.request, revision=entry.request.revision + 1, cancelled=True, source="rest")
+    return replace(entry.request, revision=entry.request.revision + 1, cancelled=True)

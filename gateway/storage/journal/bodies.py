@@ -12,6 +12,7 @@ from gateway.domain.errors import invariant
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.events.scope import UNSCOPED
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import UNLIMITED
 from gateway.ports.journal import EventDecided, Setting
@@ -113,9 +114,14 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
     }
 
 
-def read_event(body: dict[str, Any]) -> EventDecided:
-    """The event of a body."""
+def read_event(body: dict[str, Any], source: str | None) -> EventDecided:
+    """The event of a body. `source`: whose event it is. None where release 0.1 stored it, which gave every cancellation
+    by an operator the source of the operator: whose event that was is unknown."""
     request, answer = body["request"], body["answer"]
+    if source is not None:
+        request["source"] = source
+    elif request["cancelled"]:
+        request["source"] = UNSCOPED
     if "target" not in request:
         # written before version 3: one setpoint, in one direction
         request["target"] = {"want": "power", "power_w": request.pop("target_w"), "soc_pct": None,

@@ -1,12 +1,13 @@
 """The journal: durable memory of decisions, release plans, inventory and stops, with an audit trail.
 
 One thread writes one SQLite file (WAL, synchronous=FULL) in the order of the commits. Tables: `meta` (key, value),
-`devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision, end_ms, body, state),
+`devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision, end_ms, body, state, source),
 `controlled` (device, event), `prior` (device, body: settings before we touched them), `holds` (exclusions: id, body),
 `quarantined` (name, reason), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
-file, one version after the other, in one transaction, and refuses a newer one. A transaction is a handful of statements
-however many devices it names: rows go in as one JSON array.
+file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
+beside the version, so that it still reads the file: `source` is null in rows that it wrote. A transaction is a handful
+of statements however many devices it names: rows go in as one JSON array.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ _STEPS = (
     """,
 )
 SCHEMA_VERSION = len(_STEPS)
+_ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"}
 
 
 class SqliteJournal:
@@ -152,6 +154,9 @@ class SqliteJournal:
                             db.execute(statement)
                     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for (table, column), statement in _ADDED.items():
+                if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+                    db.execute(statement)
         except BaseException:
             db.close()
             raise
@@ -237,18 +242,18 @@ def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:
         "SELECT body, reserve_pct FROM devices LEFT JOIN reserves ON device = id ORDER BY devices.rowid"
     )
     events = db.execute(
-        "SELECT body, id, revision, state FROM events WHERE end_ms >= ? ORDER BY rowid", (oldest_end_ms,)
+        "SELECT body, source, id, revision, state FROM events WHERE end_ms >= ? ORDER BY rowid", (oldest_end_ms,)
     ).fetchall()
     controlled = db.execute("SELECT device, event FROM controlled ORDER BY device")
     prior = db.execute("SELECT device, body FROM prior ORDER BY device")
     return JournalState(
         epoch=meta["epoch"] + 1,
         devices=tuple(read_device(orjson.loads(body), reserve_pct) for body, reserve_pct in devices),
-        events=tuple(read_event(orjson.loads(body)) for body, *_ in events),
+        events=tuple(read_event(orjson.loads(body), source) for body, source, *_ in events),
         controlled={DeviceId(device): EventId(event) for device, event in controlled},
         stopped=bool(meta["stopped"]),
         prior={DeviceId(device): dict(orjson.loads(body)) for device, body in prior},
-        states={EventId(name): (revision, EventState(state)) for _, name, revision, state in events if state},
+        states={EventId(name): (revision, EventState(state)) for *_, name, revision, state in events if state},
         exclusions=tuple(
             read_exclusion(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")
         ),

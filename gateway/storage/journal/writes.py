@@ -62,13 +62,15 @@ def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -
             c.request.revision,
             min(max(c.request.end_ms, now_ms), now_ms + TOMBSTONE_MS) if c.request.cancelled else c.request.end_ms,
             event_body(c),
+            c.request.source,
         ]
         for c in newest.values()
     ]
     db.execute(
-        "INSERT INTO events (id, revision, end_ms, body) SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', "
-        "value -> '$[3]' FROM json_each(?) WHERE true ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, "
-        "end_ms = excluded.end_ms, body = excluded.body, state = NULL WHERE excluded.revision > events.revision",
+        "INSERT INTO events (id, revision, end_ms, body, source) SELECT value ->> '$[0]', value ->> '$[1]', "
+        "value ->> '$[2]', value -> '$[3]', value ->> '$[4]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, end_ms = excluded.end_ms, body = excluded.body, "
+        "state = NULL, source = excluded.source WHERE excluded.revision > events.revision",
         (json_text(rows),),
     )
 

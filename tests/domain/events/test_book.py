@@ -81,12 +81,61 @@ def test_book_decide_changes_nothing() -> None:
     assert len(book) == 0
 
 
-def test_book_same_request_again_is_a_duplicate_from_whatever_source() -> None:
+def test_book_same_request_again_is_a_duplicate() -> None:
     book = Book()
     submit(book, request(), at(0))
     for _ in range(10):
-        assert outcome(book, request(source="mqtt")) is Outcome.DUPLICATE
+        assert outcome(book, request()) is Outcome.DUPLICATE
     assert len(book) == 1
+
+
+def test_book_request_of_another_source_that_was_not_scoped_changes_nothing() -> None:
+    book = Book()
+    submit(book, request(source="mqtt"), at(0))
+    for other in (request(source="rest"), request("e1", 9, source="rest", cancelled=True)):
+        assert outcome(book, other) == Refusal.CONFLICT
+    assert running(book, HOUR) == ["e1"]
+
+
+def scoped(book: Book, *asked: EventRequest) -> list[Outcome | str | None]:
+    return [outcome(book, book.scoped(one)) for one in asked]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_book_sources_with_one_id_have_an_event_each_in_any_order(order: tuple[int, ...]) -> None:
+    asked = [
+        request("e1", 1, source="mqtt", target_w=1.0), request("e1", 2, source="mqtt", target_w=2.0),
+        request("e1", 5, source="rest", target_w=5.0), request("e1", 6, source="rest", cancelled=True),
+    ]  # fmt: skip
+    book = Book()
+    scoped(book, *(asked[i] for i in order))
+    assert {e.request.source: (e.request.target_w, e.state.value) for e in book.find("e1", at(HOUR))} == {
+        "mqtt": (2.0, "active"), "rest": (50_000.0, "cancelled"),
+    }  # fmt: skip
+    assert scoped(book, *asked) == [Outcome.SUPERSEDED, Outcome.DUPLICATE, Outcome.SUPERSEDED, Outcome.DUPLICATE]
+    assert len({e.request.id for e in book.entries(at(0))}) == 2
+
+
+def test_book_rejected_request_of_one_source_shadows_no_event_of_another() -> None:
+    book = Book()
+    assert scoped(book, request(source="mqtt"), request(source="rest", target_w=math.nan)) == [
+        Outcome.ACCEPTED, Refusal.TARGET_NOT_FINITE,
+    ]  # fmt: skip
+    assert [(e.request.source, e.state.value) for e in book.find("e1", at(0))] == [
+        ("mqtt", "scheduled"), ("rest", "rejected"),
+    ]  # fmt: skip
+    assert scoped(book, request("e1", 1, source="rest")) == [Outcome.ACCEPTED]
+    assert [e.state.value for e in book.find("e1", at(0))] == ["scheduled", "scheduled"]
+
+
+def test_book_cancellation_without_a_source_holds_for_the_first_that_speaks_of_the_event() -> None:
+    book = Book()
+    submit(book, request("e1", 2, source="", cancelled=True), at(0))
+    late, higher, other = (request("e1", n, source=s) for n, s in ((1, "mqtt"), (3, "mqtt"), (1, "rest")))
+    assert scoped(book, late, higher) == [Outcome.SUPERSEDED, Outcome.ACCEPTED]
+    assert running(book, HOUR) == ["e1"]
+    assert scoped(book, other) == [Outcome.ACCEPTED], "it was the platform's"
+    assert running(book, HOUR) == ["e1", "rest~e1"]
 
 
 def test_book_same_revision_with_other_content_is_a_conflict() -> None:

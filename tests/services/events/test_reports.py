@@ -125,7 +125,7 @@ def test_reports_longest_of_all_fit_a_packet() -> None:
     times = Times(status=text, sent=text, acknowledged=text, started=text, ended=text)
     watts = -1_234_567.891
     record = DeliveryBody(
-        id=f"{long}/{10**13}/{long}", device=long, status="acknowledged", failure="no_response", asked_w=watts,
+        id=f"{long}~{long}/{10**13}/{long}", device=long, status="acknowledged", failure="no_response", asked_w=watts,
         allowed_w=watts, limits=[str(reason.name).lower() for reason in Reason], written_w=watts, commands=10**9,
         cmd=1 << 62, result="refused", measured_w=watts, assumed_w=watts, asked_wh=watts,
         delivered_wh=watts, shortfall_wh=watts, unmeasured_wh=watts, times=times,
@@ -134,7 +134,7 @@ def test_reports_longest_of_all_fit_a_packet() -> None:
         group=long, devices=10**6, hours=[1, 2, 3, 4], discharge_w=[watts] * 4, charge_w=[watts] * 4
     )
     told = (
-        DeliveryReport(event=long, revision=2**53, occurrence=text, at=text, devices=[record] * PART),
+        DeliveryReport(event=long, source=long, revision=2**53, occurrence=text, at=text, devices=[record] * PART),
         AvailabilityReport(at=text, groups=[group_] * PART),
     )
     assert all(len(body.model_dump_json()) < 64_000 for body in told)

@@ -472,6 +472,35 @@ async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: R
     assert await journal.delivered(EventId("none")) == []
 
 
+async def test_journal_events_of_two_sources_under_one_id_stay_two(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    ours, theirs = event(shelf.clock, revision=1), event(shelf.clock, name="mqtt~e1")
+    theirs = replace(theirs, request=replace(theirs.request, source="mqtt"))
+    await journal.commit([ours, theirs, EventMoved(event=EventId("mqtt~e1"), revision=0, state=EventState.ACTIVE)])
+    _, state = shelf.open()
+    assert state.events == (ours, theirs)
+    assert state.states == {EventId("mqtt~e1"): (0, EventState.ACTIVE)}
+
+
+async def test_journal_cancellation_of_a_release_that_did_not_scope_events_has_no_source(shelf: Shelf) -> None:
+    journal, _ = shelf.open()
+    await journal.commit([event(shelf.clock), event(shelf.clock, name="e2", cancelled=True)])
+    known = event(shelf.clock, name="e3")
+    await journal.commit([replace(known, request=replace(known.request, source="mqtt"))])
+    journal.close()
+    db = sqlite3.connect(shelf.path)
+    # the release before wrote no such column, and an operator's cancellation of any event as its own
+    db.execute("UPDATE events SET source = NULL WHERE id IN ('e1', 'e2')")
+    db.execute("UPDATE events SET revision = 1, body = json_set(body, '$.request.cancelled', json('true'), "
+               "'$.request.source', 'rest', '$.request.revision', 1) WHERE id = 'e3'")  # fmt: skip
+    db.commit()
+    db.close()
+    _, state = shelf.open()
+    assert [(e.request.id, e.request.source, e.request.cancelled) for e in state.events] == [
+        ("e1", "rest", False), ("e2", "", True), ("e3", "mqtt", True),
+    ]  # fmt: skip
+
+
 async def test_journal_state_of_an_older_revision_is_not_that_of_the_newest(shelf: Shelf) -> None:
     journal, _ = shelf.open()
     moved = EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE)

@@ -1,0 +1,97 @@
+"""Events of several sources under one id: none touches another's, from the decision to the report, over a restart."""
+
+from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.events.request import TargetGroup
+from gateway.domain.types import DeviceId, EventId
+from tests.scenes.world import World, homes_of
+
+FIRST, SECOND = TargetGroup(ids=(DeviceId("home-00"),)), TargetGroup(ids=(DeviceId("home-01"),))
+
+
+async def two() -> World:
+    """The platform discharges the first home, somebody local charges the second, under one id."""
+    world = World(homes_of(2))
+    await world.go(2)
+    taken = [
+        await world.submit("1", s=600, target_w=2_000.0, source="mqtt", group=FIRST),
+        await world.submit("1", s=600, target_w=-2_000.0, source="rest", group=SECOND, revision=2),
+    ]
+    assert [answer.outcome.value for answer in taken] == ["accepted", "accepted"]
+    await world.go(20)
+    return world
+
+
+def powers(world: World) -> list[int]:
+    return [round(w, -2) for w in world.homes.battery_w.tolist()]
+
+
+def states(world: World) -> dict[str, str]:
+    return {entry.request.source: entry.state.value for entry in world.dispatcher.find("1")}
+
+
+async def test_events_of_two_sources_under_one_id_each_run_as_asked() -> None:
+    world = await two()
+    assert powers(world) == [2_000, -2_000]
+    assert states(world) == {"mqtt": "active", "rest": "active"}
+
+
+async def test_events_source_cannot_cancel_or_revise_the_event_of_another() -> None:
+    world = await two()
+    await world.submit("1", s=600, target_w=0.0, source="rest", revision=90, cancelled=True)
+    await world.go(20)
+    assert (powers(world)[0], states(world)) == (2_000, {"mqtt": "active", "rest": "cancelled"})
+    again = await world.submit("1", s=500, target_w=1_000.0, source="mqtt", revision=3, group=FIRST)
+    assert again.outcome.value == "accepted", "no revision of the other source stands in its way"
+    await world.go(20)
+    assert powers(world)[0] == 1_000
+
+
+async def test_events_of_two_sources_go_on_after_a_restart_each_as_its_own() -> None:
+    world = await two()
+    world.restart(away_s=2)
+    await world.go(20)
+    assert (powers(world), states(world)) == ([2_000, -2_000], {"mqtt": "active", "rest": "active"})
+    await world.submit("1", s=600, target_w=0.0, source="mqtt", revision=2, cancelled=True)
+    await world.go(20)
+    assert states(world) == {"mqtt": "cancelled", "rest": "active"}
+
+
+async def test_records_of_two_sources_under_one_id_are_kept_and_reported_apart() -> None:
+    world = await two()
+    reports = {}
+    while (report := world.control.records.changed(100)) is not None:
+        reports.setdefault(report.source, []).extend(row["device"] for row in report.rows)
+    assert {source: set(devices) for source, devices in reports.items()} == {"mqtt": {"home-00"}, "rest": {"home-01"}}
+    columns = world.control.records.columns()
+    assert len({name.split("/")[0] for name in columns}) == 2
+    for entry in world.dispatcher.find("1"):
+        await world.dispatcher.cancel(entry.request.id)
+    await world.go(2)
+    kept = {
+        entry.request.source: await world.journal.delivered(entry.request.id) for entry in world.dispatcher.find("1")
+    }
+    assert {source: [one.devices for one in past] for source, past in kept.items()} == {
+        "mqtt": [("home-00",)], "rest": [("home-01",)],
+    }  # fmt: skip
+
+
+async def test_opt_out_of_an_event_holds_for_every_source_that_has_one_of_that_id() -> None:
+    world = await two()
+    everybody = Exclusion(
+        id="out", reason="opt_out", group=TargetGroup(all=True), from_ms=world.clock.utc, until_ms=None,
+        event=EventId("1"),
+    )  # fmt: skip
+    await world.dispatcher.exclude(everybody)
+    await world.go(30)
+    assert powers(world) == [0, 0]
+
+
+async def test_opt_out_of_an_event_leaves_events_of_other_ids_alone() -> None:
+    world = await two()
+    other = Exclusion(
+        id="out", reason="opt_out", group=TargetGroup(all=True), from_ms=world.clock.utc, until_ms=None,
+        event=EventId("2"),
+    )  # fmt: skip
+    await world.dispatcher.exclude(other)
+    await world.go(30)
+    assert powers(world) == [2_000, -2_000]
