@@ -101,7 +101,8 @@ class EventStatus(Body):
     cause). `reason` says why the event was rejected. `source` says whose event it is: several sources may have one of
     the same id, and the request for one event then names the `source`. Only the answer for one event has `members`, a
     page of its delivery records (of now or of the newest occurrence, unless the request names another), `next`, the
-    offset of the next page, and `occurrences`, those that are over."""
+    offset of the next page, and `occurrences`, the newest that are over; `occurrences_before` is what the request for
+    older ones has as `before`, null if there are none."""
 
     id: str
     source: str
@@ -128,13 +129,16 @@ class EventStatus(Body):
     members: list[DeliveryBody] | None = None
     next: int | None = None
     occurrences: list[OccurrenceBody] | None = None
+    occurrences_before: str | None = None
 
 
 class EventList(Body):
-    """Events, newest start first."""
+    """A page of events, newest start first; `next` is what the request for the next page has as `after`, null at the
+    end. A page may have fewer events than it could."""
 
     events: list[EventStatus]
     stopped: bool
+    next: str | None
 
 
 class StopBody(Body):

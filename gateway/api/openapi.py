@@ -141,7 +141,11 @@ def _paths() -> dict[str, Any]:
                 "responses": _answers("AnswerBody", problems=("400", "503"))
                 | {"409": {"description": "rejected, with the reason", "content": _ref("AnswerBody")}},
             },
-            "get": {"summary": "List events", "responses": _answers("EventList")},
+            "get": {
+                "summary": "A page of events, newest start first",
+                "parameters": [_parameter("after", "query", "string"), _parameter("limit", "query", "integer")],
+                "responses": _answers("EventList", problems=("400", "503")),
+            },
         },
         "/v1/dispatch-events/{id}": {
             "get": {
@@ -149,6 +153,7 @@ def _paths() -> dict[str, Any]:
                 "parameters": [
                     *one_event,
                     _parameter("occurrence", "query", "string"),
+                    _parameter("before", "query", "string"),
                     _parameter("offset", "query", "integer"),
                     _parameter("limit", "query", "integer"),
                 ],

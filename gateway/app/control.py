@@ -8,7 +8,7 @@ from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
 from gateway.observability.metrics import Sample
-from gateway.ports.journal import Journal, JournalState
+from gateway.ports.journal import EventStore, Journal, JournalState
 from gateway.ports.links import DeviceLink
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import control_samples, dispatch_samples
@@ -59,6 +59,7 @@ def control_parts(
     *,
     fleet: Fleet,
     journal: Journal,
+    store: EventStore,
     link: DeviceLink,
     clock: SteadyClock,
     cause_of: CauseOf,
@@ -72,7 +73,7 @@ def control_parts(
     control.records.know(remembered.delivered)
     reports = Reports(control.records, availability_s=settings.control.availability_s)
     view = DispatchView(
-        fleet=fleet, dispatcher=dispatcher, control=control, journal=journal, clock=clock, cause_of=cause_of
+        fleet=fleet, dispatcher=dispatcher, control=control, store=store, clock=clock, cause_of=cause_of
     )
     clock_guard = ClockGuard(clock, idle=control.idle)
     return ControlParts(

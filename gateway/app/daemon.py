@@ -59,6 +59,7 @@ from gateway.signals.platform import PlatformSignal
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.disk_budget import spool_budget_bytes
 from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.storage.recovery import Recovered, recover
 
@@ -153,6 +154,8 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock)
     stack.callback(journal.close)
     remembered = journal.load()
+    store = SqliteEventStore(journal.path)
+    stack.callback(store.close)
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
     _register(inventory, remembered)
@@ -166,8 +169,9 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     )  # fmt: skip
     router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
     dispatch = control_parts(
-        settings, remembered, fleet=fleet, journal=journal, link=router, clock=clock, cause_of=link.cause_of
-    )
+        settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
+        cause_of=link.cause_of,
+    )  # fmt: skip
     dispatcher, control = dispatch.dispatcher, dispatch.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
     upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
@@ -222,6 +226,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     )
     metrics = registry(
         [
+            journal.samples,
             ingest.samples,
             upstream.samples,
             lambda: fleet_samples(fleet, clock),

@@ -30,9 +30,15 @@ def dispatch_send(
 
 
 @dispatch.command("list")
-def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List events."""
-    page = ask(url, "GET", "/v1/dispatch-events")
+def dispatch_list(
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+    after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+) -> None:
+    """List a page of events, newest start first."""
+    query = f"limit={limit}" + (f"&after={segment(after)}" if after else "")
+    page = ask(url, "GET", f"/v1/dispatch-events?{query}")
     if as_json:
         out.print_json(data=page)
         return
@@ -56,6 +62,8 @@ def dispatch_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         "devices",
     )
     show([{k: event.get(k) for k in shown} for event in page["events"]], as_json=False)
+    if page.get("next"):
+        out.print(f"there are more: --after {page['next']}", highlight=False)
 
 
 Source = Annotated[str | None, typer.Option(help="whose event, where several sources have one of this id: rest, mqtt")]

@@ -39,6 +39,13 @@ class EventMoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventsArchived:
+    """These events are over and are no longer remembered by the dispatcher: the store alone has them."""
+
+    events: tuple[EventId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventDelivered:
     """An event (or an occurrence of one) is over: its delivery records, as columns over its devices."""
 
@@ -133,6 +140,7 @@ Change = (
     DeviceRegistered
     | EventDecided
     | EventMoved
+    | EventsArchived
     | EventDelivered
     | ExclusionSet
     | ExclusionLifted
@@ -176,6 +184,56 @@ class Journal(Protocol):
         """Make `changes` durable in one transaction, in order. Raises StorageError; then none of them is."""
         ...
 
-    async def delivered(self, event: EventId) -> list[EventDelivered]:
-        """The delivery records of an event that is over, by occurrence. Raises StorageError."""
+    async def known(self, event_id: str) -> list["StoredEvent"]:
+        """The stored events that are over and have this id, of every source. Raises StorageError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """The newest stored revision of an event, and its last state."""
+
+    request: EventRequest
+    decided_ms: int
+    state: EventState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredOccurrence:
+    """An occurrence that is over: when it began and ended, and how many devices have a delivery record of it."""
+
+    occurrence_ms: int
+    ended_ms: int
+    devices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecords:
+    """Some of the `total` delivery records of an occurrence that is over, as columns over their devices."""
+
+    total: int
+    devices: tuple[DeviceId, ...]
+    columns: Mapping[str, NDArray[Any]]
+
+
+NO_RECORDS = StoredRecords(total=0, devices=(), columns={})
+
+
+class EventStore(Protocol):
+    """Reads events that are over, and their delivery records, beside the journal. Every method raises StorageError."""
+
+    async def events(self, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
+        """Archived events, newest start first, then by id; `after`: start (epoch ms) and id of the last one known."""
+        ...
+
+    async def known(self, event_id: str) -> list[StoredEvent]:
+        """The events that are over and have this id, of every source."""
+        ...
+
+    async def occurrences(self, event: EventId, before_ms: int | None, limit: int) -> list[StoredOccurrence]:
+        """The newest occurrences of an event that are over, oldest first; `before_ms`: those that began earlier."""
+        ...
+
+    async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
+        """Delivery records of one occurrence (None = the newest)."""
         ...

@@ -25,11 +25,13 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
-from gateway.domain.events.request import EventKind
+from gateway.domain.events.book import BookParams
+from gateway.domain.events.request import EventKind, Leg, TargetGroup, power
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.types import Unclear
+from gateway.domain.types import DeviceId, Unclear
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.observability.metrics import Sample, registry
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.telemetry.history import History
 from gateway.storage.interval_log.query import IntervalQueries
@@ -97,7 +99,7 @@ async def rig(
             fleet=world.fleet,
             dispatcher=world.dispatcher,
             control=world.control,
-            journal=world.journal,
+            store=world.journal,
             clock=world.clock,
         ),
         trust=world.control.trust,
@@ -304,6 +306,76 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         await r.ask("DELETE", f"{path}/none", status=404)
 
 
+async def test_events_route_pages_through_live_and_archived_events() -> None:
+    async with rig() as r:
+        path = "/v1/dispatch-events"
+        r.world.dispatcher._book.params = BookParams(finished_max=2)
+        for i in range(7):
+            await r.world.submit(f"e{i}", s=2, target_w=1_000, source="mqtt")
+            await r.world.go(3)
+        await r.world.submit("live", s=600, target_w=1_000)
+        await r.world.submit("wrong", s=600, target_w=1e12)
+        await r.world.go(2)
+        found, query = [], "limit=2"
+        while query:
+            page = await r.ask("GET", f"{path}?{query}")
+            assert len(page["events"]) <= 2
+            found += [(event["id"], event["state"]) for event in page["events"]]
+            query = page["next"] and f"limit=2&after={page['next']}"
+        past = [(f"e{i}", "completed") for i in reversed(range(7))]
+        assert found == [("live", "active"), ("wrong", "rejected"), *past]
+        whole = await r.ask("GET", path)
+        assert [(event["id"], event["state"]) for event in whole["events"]] == found
+        oldest = await r.ask("GET", f"{path}/e0")
+        assert (oldest["state"], oldest["devices"], len(oldest["members"])) == ("completed", 3, 3)
+        assert (await r.ask("DELETE", f"{path}/e0"))["outcome"] == "accepted"
+        for wrong in ("after=x", "after=1", "limit=1001"):
+            await r.ask("GET", f"{path}?{wrong}", status=400)
+
+
+async def test_events_page_lets_the_loop_go_on_between_two_events() -> None:
+    async with rig() as r:
+        ids = tuple(DeviceId(f"home-{i:06d}") for i in range(2_000))
+        later_ms = r.world.clock.utc + 86_400_000
+        for i in range(30):
+            await r.world.submit(f"e{i}", s=60, target_w=1, start_ms=later_ms, end_ms=later_ms + 60_000,
+                                 group=TargetGroup(ids=ids))  # fmt: skip
+        view = DispatchView(fleet=r.world.fleet, dispatcher=r.world.dispatcher, control=r.world.control,
+                            store=r.world.journal, clock=r.world.clock)  # fmt: skip
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as group:
+            ticking = group.create_task(others(), name="others")
+            page = await view.page(None, 20)
+            ticking.cancel()
+        assert len(page.events) == 20
+        assert turns >= 20
+
+
+async def test_event_route_names_the_newest_occurrences_and_older_ones_when_asked() -> None:
+    async with rig(devices=1) as r:
+        start_ms = r.world.clock.utc
+        await r.world.submit("rt", s=4_000, target_w=1_000, every_ms=2_000, legs=(
+            Leg(after_ms=0, until_ms=1_000, target=power(1_000.0)),
+        ))  # fmt: skip
+        await r.world.go(250)
+        shown = await r.ask("GET", "/v1/dispatch-events/rt")
+        assert (len(shown["occurrences"]), shown["occurrences_before"]) == (100, shown["occurrences"][0]["start"])
+        older = await r.ask("GET", f"/v1/dispatch-events/rt?before={shown['occurrences_before']}")
+        assert older["occurrences"][0]["start"] == rfc3339(start_ms)
+        assert (older["occurrences"][-1]["start"] < shown["occurrences_before"], older["occurrences_before"]) == (
+            True, None,
+        )  # fmt: skip
+        first = await r.ask("GET", f"/v1/dispatch-events/rt?occurrence={rfc3339(start_ms)}")
+        assert [member["status"] for member in first["members"]] == ["completed"]
+
+
 async def test_events_route_asks_for_the_source_where_several_have_the_id() -> None:
     async with rig() as r:
         path = "/v1/dispatch-events/e"
@@ -377,7 +449,7 @@ async def test_events_route_not_durable_is_told_and_changes_nothing() -> None:
                     status=503)  # fmt: skip
         r.world.journal.failing = False
         listed = await r.ask("GET", "/v1/dispatch-events")
-        assert listed == {"events": [], "stopped": False}
+        assert listed == {"events": [], "stopped": False, "next": None}
         assert (await r.ask("GET", "/v1/devices"))["total"] == 3
 
 

@@ -21,7 +21,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
-from gateway.ports.journal import Change, EventDelivered, Journal, JournalState
+from gateway.ports.journal import Change, Journal, JournalState, StoredEvent
 from gateway.ports.links import DeviceLink, Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
@@ -219,7 +219,7 @@ class NoJournal:
 
     async def commit(self, changes: Sequence[Change]) -> None: ...
 
-    async def delivered(self, event: EventId) -> list[EventDelivered]:
+    async def known(self, event_id: str) -> list[StoredEvent]:
         return []
 
 
@@ -238,8 +238,8 @@ class TimedJournal:
         await self._inner.commit(changes)
         self.commits.append((began, time.perf_counter()))
 
-    async def delivered(self, event: EventId) -> list[EventDelivered]:
-        return await self._inner.delivered(event)
+    async def known(self, event_id: str) -> list[StoredEvent]:
+        return await self._inner.known(event_id)
 
 
 @dataclass(slots=True)

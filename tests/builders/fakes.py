@@ -12,7 +12,8 @@ from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Writ
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Outcome
 from gateway.domain.events.exclusions import Exclusion
-from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.lifecycle import OVER, EventState
+from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
@@ -27,6 +28,7 @@ from gateway.ports.journal import (
     EventDecided,
     EventDelivered,
     EventMoved,
+    EventsArchived,
     ExclusionLifted,
     ExclusionSet,
     JournalState,
@@ -36,6 +38,9 @@ from gateway.ports.journal import (
     ReserveChanged,
     Setting,
     StopAll,
+    StoredEvent,
+    StoredOccurrence,
+    StoredRecords,
     Trusted,
 )
 from gateway.ports.links import Emit
@@ -245,6 +250,7 @@ class _Memory:
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     chosen_pct: dict[DeviceId, float] = field(default_factory=dict)
     events: dict[str, EventDecided] = field(default_factory=dict)
+    past: dict[str, StoredEvent] = field(default_factory=dict)
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
     holds: dict[str, Exclusion] = field(default_factory=dict)
     quarantined: dict[str, str] = field(default_factory=dict)
@@ -263,6 +269,7 @@ class _Memory:
                 newer = known is None or request.revision > known.request.revision
                 if answer.outcome is Outcome.ACCEPTED and newer:
                     self.events[request.id] = change
+                    self.past.pop(request.id, None)
                     self.states.pop(request.id, None)
             case EventMoved(event=event, revision=revision, state=state):
                 if event in self.events and self.events[event].request.revision == revision:
@@ -297,6 +304,19 @@ class _Memory:
             case Trusted(names=named):
                 for text in named:
                     self.quarantined.pop(text, None)
+            case EventsArchived(events=gone):
+                for event in gone:
+                    known = self.events.get(event)
+                    if known is None:
+                        continue
+                    tombstone = EventState.CANCELLED if known.request.cancelled else EventState.SCHEDULED
+                    _, state = self.states.get(event, (0, tombstone))
+                    if state in OVER:
+                        del self.events[event]
+                        self.states.pop(event, None)
+                        self.past[event] = StoredEvent(
+                            request=known.request, decided_ms=known.answer.decided_ms, state=state
+                        )
             case EventDelivered():
                 pass
             case _:
@@ -304,7 +324,8 @@ class _Memory:
 
 
 class MemoryJournal:
-    """A journal without a disk. `failing` makes every commit fail; `kept` are the changes in order."""
+    """A journal, and its store of events that are over, without a disk. `failing` makes every commit fail; `kept` are
+    the changes in order."""
 
     def __init__(self) -> None:
         self.kept: list[Change] = []
@@ -329,9 +350,38 @@ class MemoryJournal:
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),
         )
 
-    async def delivered(self, event: EventId) -> list[EventDelivered]:
+    def delivered(self, event: EventId) -> list[EventDelivered]:
         newest = {c.occurrence_ms: c for c in self.kept if isinstance(c, EventDelivered) and c.event == event}
         return [newest[occurrence_ms] for occurrence_ms in sorted(newest)]
+
+    def _past(self) -> list[StoredEvent]:
+        found = _Memory()
+        for change in self.kept:
+            found.take(change)
+        return sorted(found.past.values(), key=lambda e: (-e.request.start_ms, e.request.id))
+
+    async def known(self, event_id: str) -> list[StoredEvent]:
+        return [one for one in self._past() if event_id in (one.request.id, own_id(one.request.id))]
+
+    async def events(self, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
+        def behind(one: StoredEvent) -> bool:
+            return after is None or (-one.request.start_ms, one.request.id) > (-after[0], after[1])
+
+        return [one for one in self._past() if behind(one)][:limit]
+
+    async def occurrences(self, event: EventId, before_ms: int | None, limit: int) -> list[StoredOccurrence]:
+        return [
+            StoredOccurrence(occurrence_ms=one.occurrence_ms, ended_ms=one.ended_ms, devices=len(one.devices))
+            for one in self.delivered(event)
+            if before_ms is None or one.occurrence_ms < before_ms
+        ][-limit:]
+
+    async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
+        found = [one for one in self.delivered(event) if occurrence_ms in (None, one.occurrence_ms)]
+        if not found:
+            return StoredRecords(total=0, devices=(), columns={})
+        columns = {name: values[rows] for name, values in found[-1].columns.items()}
+        return StoredRecords(total=len(found[-1].devices), devices=found[-1].devices[rows], columns=columns)
 
     async def commit(self, changes: Sequence[Change]) -> None:
         if self.failing:

@@ -16,7 +16,7 @@ from tests.scenes.world import World, group, homes_of
 async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> None:
     world = World(homes_of(3))
     view = DispatchView(
-        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, journal=world.journal, clock=world.clock
+        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, store=world.journal, clock=world.clock
     )
     told: list[object] = [{"dispatch": DISPATCH_TOPIC, "answers": ANSWER_TOPIC, "intervals": INTERVAL_TOPIC}]
 
@@ -34,7 +34,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     tell()
     shown = {
         "event": (await running_event(view)),
-        "events": [body.model_dump() for body in view.all()],
+        "events": [body.model_dump() for body in (await view.page(None, 100)).events],
         "exclusions": view.exclusions().model_dump(),
         "quarantine": view.quarantine().model_dump(),
         "availability": view.availability().model_dump(),
@@ -58,5 +58,5 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
 
 
 async def running_event(view: DispatchView) -> object:
-    (entry,) = view.find("evening", None)
+    (entry,) = await view.find("evening", None)
     return (await view.one(entry, offset=0, limit=2)).model_dump()

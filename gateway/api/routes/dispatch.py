@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from gateway import former_names
 from gateway.api.exchange import PAGE_MAX, json_answer, number, problem, read_body, small_body
-from gateway.api.models import AnswerBody, EventList, ExclusionBody, ExclusionList, StopBody
+from gateway.api.models import AnswerBody, ExclusionBody, ExclusionList, StopBody
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.events.book import Answer, Outcome
@@ -16,6 +16,8 @@ from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.types import EventId
 from gateway.schemas.event import answer_body, parse_event
 from gateway.services.events.intake import Dispatcher
+
+EVENTS_PAGE = 100
 
 
 class DispatchRoutes:
@@ -51,28 +53,31 @@ class DispatchRoutes:
         answer = await self._dispatcher.submit(parse_event(await small_body(request), source="rest"))
         return _answer(answer)
 
-    async def events(self, _request: web.Request) -> web.StreamResponse:
-        dispatcher = self._dispatcher
-        return json_answer(EventList(events=self._events.all(), stopped=dispatcher.stopped))
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        limit = number(request, "limit", EVENTS_PAGE, PAGE_MAX)
+        return json_answer(await self._events.page(request.query.get("after"), max(1, limit)))
 
     async def event(self, request: web.Request) -> web.StreamResponse:
         occurrence = request.query.get("occurrence")
         offset, limit = number(request, "offset", 0, 10**9), number(request, "limit", PAGE_MAX, PAGE_MAX)
-        found = self._named(request)
+        found = await self._named(request)
         if isinstance(found, web.StreamResponse):
             return found
-        return json_answer(await self._events.one(found, occurrence=occurrence, offset=offset, limit=limit))
+        before = request.query.get("before")
+        return json_answer(
+            await self._events.one(found, occurrence=occurrence, before=before, offset=offset, limit=limit)
+        )
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
-        found = self._named(request)
+        found = await self._named(request)
         if isinstance(found, web.StreamResponse):
             return found
         answer = await self._dispatcher.cancel(found.request.id)
         return _answer(answer) if answer is not None else problem(404, "no such event")
 
-    def _named(self, request: web.Request) -> BookEntry | web.StreamResponse:
+    async def _named(self, request: web.Request) -> BookEntry | web.StreamResponse:
         """The one event that a request names, or the answer that says why there is none."""
-        found = self._events.find(request.match_info["id"], request.query.get("source"))
+        found = await self._events.find(request.match_info["id"], request.query.get("source"))
         if not found:
             return problem(404, "no such event")
         if len(found) > 1:

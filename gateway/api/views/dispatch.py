@@ -1,6 +1,8 @@
 """What REST and the platform see of dispatch: events, delivery records, exclusions, quarantine, availability."""
 
+import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from gateway import former_names
@@ -10,6 +12,7 @@ from gateway.api.models import (
     AvailabilityReport,
     DeliveryBody,
     DeliveryReport,
+    EventList,
     EventReport,
     EventStatus,
     ExclusionList,
@@ -23,13 +26,14 @@ from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.control.availability import HOURS
+from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import members
 from gateway.domain.events.delivery_records import Failure
 from gateway.domain.events.exclusions import Exclusion
-from gateway.domain.events.lifecycle import RUNS, BookEntry
+from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
-from gateway.ports.journal import Journal
+from gateway.ports.journal import EventStore, StoredEvent
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, StatusReport, bodies
@@ -37,6 +41,10 @@ from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import PART
 
 CauseOf = Callable[[str], str | None]
+OCCURRENCES = 100
+"""Occurrences that are named with an event; older ones are asked for by their start."""
+
+DIGITS = 18
 
 
 class DispatchView:
@@ -48,45 +56,72 @@ class DispatchView:
         fleet: Fleet,
         dispatcher: Dispatcher,
         control: ControlLoop,
-        journal: Journal,
+        store: EventStore,
         clock: Clock,
         cause_of: CauseOf = lambda _: None,
     ) -> None:
         self._fleet = fleet
         self._dispatcher = dispatcher
         self._control = control
-        self._journal = journal
+        self._store = store
         self._clock = clock
         self._cause_of = cause_of
 
-    def all(self) -> list[EventStatus]:
-        return [self._status(entry) for entry in self._dispatcher.entries()]
+    async def page(self, after: str | None, limit: int) -> EventList:
+        """Events of a page, newest start first: what is live or has ended lately, and what the store has. `after`: the
+        `next` of the page before. Raises InvalidInput and StorageError."""
+        last = None if after is None else _place(after)
+        # before the store is asked: an event that is archived meanwhile is in both, and not in neither
+        remembered = self._dispatcher.entries()
+        stored = await self._store.events(last, limit)
+        here = [entry for entry in remembered if last is None or place(entry) > (-last[0], last[1])]
+        known = {entry.request.id for entry in remembered}
+        entries = sorted([*here, *(_past(one) for one in stored if one.request.id not in known)], key=place)
+        if len(stored) == limit:
+            # the store has more: what stands behind its last one belongs to the next page
+            end = place(_past(stored[-1]))
+            entries = [entry for entry in entries if place(entry) <= end]
+        rows, more = entries[:limit], len(entries) > limit or len(stored) == limit
+        found = EventList(events=[], stopped=self._dispatcher.stopped, next=None)
+        for entry in rows:
+            found.events.append(self._status(entry))
+            await asyncio.sleep(0)
+        if more:
+            start_ms, name = place(rows[-1]) if rows else place(_past(stored[-1]))
+            found.next = f"{-start_ms}:{name}"
+        return found
 
-    def find(self, event_id: str, source: str | None) -> list[BookEntry]:
-        """The events that have this id, of every source unless one is named."""
-        return [e for e in self._dispatcher.find(event_id) if source in (None, e.request.source)]
+    async def find(self, event_id: str, source: str | None) -> list[BookEntry]:
+        """The events that have this id, of every source unless one is named. Raises StorageError."""
+        found = list(self._dispatcher.find(event_id))
+        past = await self._store.known(event_id)
+        known = {entry.request.id for entry in found}
+        found += [_past(one) for one in past if one.request.id not in known]
+        return [entry for entry in found if source in (None, entry.request.source)]
 
-    async def one(self, entry: BookEntry, *, occurrence: str | None = None, offset: int, limit: int) -> EventStatus:
+    async def one(
+        self, entry: BookEntry, *, occurrence: str | None = None, before: str | None = None, offset: int, limit: int
+    ) -> EventStatus:
         """An event with a page of delivery records: of `occurrence` (its start, as it is shown), else of now, else of
-        the newest that is over. Raises StorageError."""
+        the newest that is over; and with its newest occurrences that are over, or those `before` one. Raises
+        StorageError."""
         event_id = entry.request.id
         status = self._status(entry)
-        past = await self._journal.delivered(event_id)
+        past = await self._store.occurrences(event_id, _ms(before), OCCURRENCES)
         status.occurrences = [
-            OccurrenceBody(start=rfc3339(p.occurrence_ms), ended=rfc3339(p.ended_ms), devices=len(p.devices))
-            for p in past
+            OccurrenceBody(start=rfc3339(p.occurrence_ms), ended=rfc3339(p.ended_ms), devices=p.devices) for p in past
         ]
+        status.occurrences_before = status.occurrences[0].start if len(past) == OCCURRENCES else None
         page = slice(offset, offset + limit)
         total, rows = 0, list[Row]()
         if occurrence is None and entry.index >= 0:
             slots = self._dispatcher.members(entry.index, entry.request)
             total, rows = self._control.records.page(entry, slots, page)
         causes = [cause_of_row(row, self._cause_of) for row in rows]
-        chosen = [p for p in past if occurrence in (None, rfc3339(p.occurrence_ms))]
-        if not total and chosen:
-            total = len(chosen[-1].devices)
-            columns = {name: values[page] for name, values in chosen[-1].columns.items()}
-            rows = bodies(event_id, chosen[-1].devices[page], columns)
+        which = _ms(occurrence)
+        if not total and (occurrence is None or which is not None):
+            stored = await self._store.records(event_id, which, page)
+            total, rows = stored.total, bodies(event_id, stored.devices, stored.columns)
             # what is known now explains nothing of what was then
             causes = [None] * len(rows)
         status.members = [_delivery(row, cause) for row, cause in zip(rows, causes, strict=True)]
@@ -119,7 +154,7 @@ class DispatchView:
             attributed_w=_watts(self._control.attributed_w(entry)) if progress else None,
             unserved_w=_watts(progress.unserved_w) if progress else None,
             shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,
-            devices=len(self._dispatcher.members(entry.index, request)) if entry.index >= 0 else 0,
+            devices=0 if entry.state is EventState.REJECTED else self._dispatcher.devices(entry),
             unmeasured=progress.unmeasured if progress else None,
             rebound=ReboundBody(
                 power_w=round(rebound.power_w), peak_w=round(rebound.peak_w), energy_wh=round(rebound.energy_wh, 1)
@@ -196,6 +231,27 @@ class DispatchView:
 
     def _now(self) -> str:
         return rfc3339(self._clock.now().utc_ms)
+
+
+def _past(stored: StoredEvent) -> BookEntry:
+    """An event that the store alone knows; no column names it."""
+    return BookEntry(index=-1, request=stored.request, state=stored.state, decided_ms=stored.decided_ms)
+
+
+def _place(after: str) -> tuple[int, str]:
+    """Start and id of the last event of a page. Raises InvalidInput."""
+    start_ms, colon, name = after.partition(":")
+    if not (colon and start_ms.removeprefix("-").isdecimal() and len(start_ms) < DIGITS):
+        raise InvalidInput(["after: what a page before has as next"])
+    return int(start_ms), name
+
+
+def _ms(moment: str | None) -> int | None:
+    """A time as it is shown; None if it is none."""
+    try:
+        return None if moment is None else round(datetime.fromisoformat(moment).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _watts(value: float | None) -> float | None:

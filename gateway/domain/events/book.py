@@ -7,16 +7,27 @@ other and stays as a tombstone. `arbitration` assigns the devices.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from itertools import pairwise
 
 import numpy as np
 
-from gateway.domain.events.lifecycle import LIFE, RUNS, ActiveEvent, BookEntry, EventState, LifecycleStep, Transition
+from gateway.domain.events.lifecycle import (
+    FINISHED,
+    LIFE,
+    OVER,
+    RUNS,
+    ActiveEvent,
+    BookEntry,
+    EventState,
+    LifecycleStep,
+    Transition,
+    place,
+)
 from gateway.domain.events.request import EventRequest, Running, Target, TargetGroup, Want
-from gateway.domain.events.scope import UNSCOPED, own_id, qualified
+from gateway.domain.events.scope import own_id, qualified, unscoped
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 
@@ -66,7 +77,9 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookParams:
     """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same by program, `length_s_max` of
-    an occurrence, `repeats_s_max` of all of them; an ended event is kept for `retention_s`."""
+    an occurrence, `repeats_s_max` of all of them. At most `events_max` events are live, scheduled or running. Of those
+    that are over, the book remembers the newest `finished_max` and the newest `tombstones_max` cancelled ones, for
+    `retention_s`: the store has the others."""
 
     ceiling_w: float = 100e6
     program_w: Mapping[str, float] = field(default_factory=dict)
@@ -75,6 +88,8 @@ class BookParams:
     ahead_s_max: float = 14 * 24 * 3600.0
     retention_s: float = 7 * 24 * 3600.0
     events_max: int = 1000
+    finished_max: int = 200
+    tombstones_max: int = 500
     rejected_max: int = 100
 
 
@@ -89,6 +104,7 @@ class Book:
         self._rejected: OrderedDict[tuple[str, EventId], BookEntry] = OrderedDict()
         self._next_index = 0
         self._edges: list[Transition] = []
+        self._forgotten: list[EventId] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -97,7 +113,7 @@ class Book:
         """The request under the id that its event has within the gateway. The id of an event never changes."""
         names = (request.id, qualified(request.source, request.id))
         known = [entry.request for name in names if (entry := self._entries.get(name)) is not None]
-        mine = [one.id for one in known if one.source == request.source] + [one.id for one in known if _unscoped(one)]
+        mine = [one.id for one in known if one.source == request.source] + [one.id for one in known if unscoped(one)]
         free = names[1] if request.id in self._entries else names[0]
         return replace(request, id=mine[0] if mine else free)
 
@@ -118,7 +134,7 @@ class Book:
         """Decide on a scoped and anchored request; changes nothing. The same request at the same time gives the same
         answer."""
         known = self._entries.get(request.id)
-        if known is not None and known.request.source != request.source and not _unscoped(known.request):
+        if known is not None and known.request.source != request.source and not unscoped(known.request):
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
         if known is not None and request.revision < known.request.revision:
             return _answer(request, Outcome.SUPERSEDED, now)
@@ -127,7 +143,7 @@ class Book:
                 return _answer(request, Outcome.DUPLICATE, now)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
         refusal = self._refusal(request, now)
-        if refusal is None and known is None and self._living(now) >= self.params.events_max:
+        if refusal is None and self._full(request, known):
             refusal = Refusal.TOO_MANY_EVENTS
         if refusal is not None:
             return _answer(request, Outcome.REJECTED, now, refusal)
@@ -180,9 +196,10 @@ class Book:
 
     def _reject(self, request: EventRequest, answer: Answer) -> None:
         name = (request.source, own_id(request.id))
+        shown = qualified(*name) if request.source else request.id
         self._rejected[name] = BookEntry(
             index=-1,
-            request=request,
+            request=replace(request, id=shown),
             state=LIFE[EventState.RECEIVED, LifecycleStep.REJECT],
             decided_ms=answer.decided_ms,
             reason=answer.reason,
@@ -204,19 +221,35 @@ class Book:
             revision, state = (states or {}).get(request.id, (-1, None))
             self.apply(request, answer, state if revision == request.revision else None)
 
+    def knows(self, request: EventRequest) -> bool:
+        """Whether the event of a request as its source sends it is remembered here; if not, the store may have it."""
+        entry = self._entries.get(self.scoped(request).id)
+        return entry is not None and entry.request.source == request.source
+
+    def recall(self, request: EventRequest, decided_ms: int, state: EventState) -> None:
+        """Remember an event again that was forgotten here and is in the store."""
+        if request.id not in self._entries:
+            index, self._next_index = self._next_index, self._next_index + 1
+            self._entries[request.id] = BookEntry(index=index, request=request, state=state, decided_ms=decided_ms)
+
+    def forgotten(self) -> list[EventId]:
+        """The events that `advance` has forgotten since this was last asked: only the store has them now."""
+        found, self._forgotten = self._forgotten, []
+        return found
+
     def stop(self, *, active: bool) -> None:
         """While stopped nothing is active and new events are refused; cancellations are still accepted."""
         self.stopped = active
 
     def advance(self, now: Now, without: Iterable[int] = ()) -> list[Transition]:
-        """Bring every event to its state at `now` and forget those past retention. Returns the transitions, including
-        those of events that were cancelled while they ran. `without`: running events whose devices all belong to other
-        events."""
+        """Bring every event to its state at `now`, and forget what was over before for too long, or is one too many.
+        Returns the transitions, including those of events that were cancelled while they ran. `without`: running events
+        whose devices all belong to other events."""
         edges, self._edges = self._edges, []
         lost = frozenset(without)
+        self._forget(now, {edge.entry.request.id for edge in edges})
         for entry in list(self._entries.values()):
-            if self._forgettable(entry, now):
-                del self._entries[entry.request.id]
+            if entry.state in OVER:
                 continue
             moved = _moved(entry, now, lost=entry.index in lost)
             if moved is not entry:
@@ -239,7 +272,7 @@ class Book:
     def entries(self, now: Now) -> list[BookEntry]:
         """All known events, newest start first, with the state at `now`."""
         found = [_moved(entry, now) for entry in self._entries.values()] + list(self._rejected.values())
-        found.sort(key=lambda entry: (-entry.request.start_ms, entry.request.id))
+        found.sort(key=place)
         return found
 
     def by_index(self) -> dict[int, BookEntry]:
@@ -256,10 +289,28 @@ class Book:
     def find(self, event_id: str, now: Now) -> list[BookEntry]:
         """The events of every source that have this id, rejected ones included: as their sources call them, or as the
         gateway does."""
-        return [e for e in self.entries(now) if event_id in (e.request.id, own_id(e.request.id))]
+        entries = (*self._entries.values(), *self._rejected.values())
+        named = [e for e in entries if event_id in (e.request.id, own_id(e.request.id))]
+        return sorted((e if e.state is EventState.REJECTED else _moved(e, now) for e in named), key=place)
 
-    def _living(self, now: Now) -> int:
-        return sum(not self._forgettable(entry, now) for entry in self._entries.values())
+    def _full(self, request: EventRequest, known: BookEntry | None) -> bool:
+        """Whether the request would make one more live event than there may be."""
+        if request.cancelled or (known is not None and known.state not in OVER):
+            return False
+        return sum(entry.state not in OVER for entry in self._entries.values()) >= self.params.events_max
+
+    def _forget(self, now: Now, fresh: Set[EventId]) -> None:
+        """Forget events that are over: those past retention, and the oldest of too many; none that is `fresh`."""
+        over = [e for e in self._entries.values() if e.state in OVER and e.request.id not in fresh]
+        gone = {e.request.id for e in over if self._forgettable(e, now)}
+        for states, most in ((FINISHED, self.params.finished_max), (OVER - FINISHED, self.params.tombstones_max)):
+            kept = [e for e in over if e.state in states and e.request.id not in gone]
+            if len(kept) > most:
+                kept.sort(key=lambda e: (min(e.request.end_ms, now.utc_ms), e.decided_ms, e.index))
+                gone |= {e.request.id for e in kept[: len(kept) - most]}
+        for name in gone:
+            del self._entries[name]
+        self._forgotten += sorted(gone)
 
     def _forgettable(self, entry: BookEntry, now: Now) -> bool:
         # a tombstone's times are not checked: an end in the far future must not keep it for ever
@@ -271,10 +322,6 @@ class Book:
 
 def _answer(request: EventRequest, outcome: Outcome, now: Now, refusal: Refusal | None = None) -> Answer:
     return Answer(id=request.id, revision=request.revision, outcome=outcome, reason=refusal, decided_ms=now.utc_ms)
-
-
-def _unscoped(request: EventRequest) -> bool:
-    return request.cancelled and request.source == UNSCOPED
 
 
 def _names_someone(group: TargetGroup) -> bool:

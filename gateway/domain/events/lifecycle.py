@@ -69,6 +69,9 @@ LIFE: Mapping[tuple[EventState, LifecycleStep], EventState] = {
 scheduled and its new times decide."""
 
 RUNS = frozenset({EventState.ACTIVE, EventState.SUPERSEDED})
+FINISHED = frozenset({EventState.COMPLETED, EventState.EXPIRED})
+OVER = FINISHED | {EventState.CANCELLED}
+"""What only a revision brings back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,11 @@ class BookEntry:
     decided_ms: int
     ran: bool = False
     reason: str | None = None
+
+
+def place(entry: BookEntry) -> tuple[int, str]:
+    """Where an event stands in lists: newest start first."""
+    return -entry.request.start_ms, entry.request.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ An event's id within the gateway is unique: it is the id that its source uses, o
 already has an event of that id.
 """
 
+from gateway.domain.events.request import EventRequest
 from gateway.domain.types import EventId
 
 MARK = "~"
@@ -12,6 +13,11 @@ MARK = "~"
 UNSCOPED = ""
 """The source of a cancellation that release 0.1 stored: it does not say whose event was cancelled, and holds for the
 first source that speaks of the id."""
+
+
+def unscoped(request: EventRequest) -> bool:
+    """Whether this is a cancellation that does not say whose event it is about."""
+    return request.cancelled and request.source == UNSCOPED
 
 
 def qualified(source: str, own: str) -> EventId:

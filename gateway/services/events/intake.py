@@ -12,12 +12,14 @@ from gateway.domain.events.book import Answer, Book, BookParams, Outcome, member
 from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusions
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventRequest
+from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 from gateway.ports.journal import (
     Change,
     EventDecided,
     EventMoved,
+    EventsArchived,
     ExclusionLifted,
     ExclusionSet,
     Journal,
@@ -27,6 +29,10 @@ from gateway.ports.journal import (
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
+
+
+COUNTS_MAX = 1_000
+"""Events whose number of devices is known without counting again."""
 
 
 class Dispatcher:
@@ -47,6 +53,7 @@ class Dispatcher:
         self._doomed: set[EventId] = set()
         self._stop_requests = 0
         self._members: dict[int, tuple[EventRequest, int, Slots]] = {}
+        self._counts: dict[EventId, tuple[EventRequest, int, int]] = {}
         self.outcomes: dict[str, int] = dict.fromkeys((outcome.value for outcome in Outcome), 0)
 
     def load(self, remembered: JournalState) -> None:
@@ -63,6 +70,7 @@ class Dispatcher:
     async def submit(self, request: EventRequest) -> Answer:
         """Anchor, decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
         async with self._submitting:
+            await self._recall(request)
             now = self._clock.now()
             request = self._book.anchor(self._book.scoped(request), now)
             answer = self._book.decide(request, now)
@@ -78,9 +86,19 @@ class Dispatcher:
             )  # fmt: skip
             return answer
 
+    async def _recall(self, request: EventRequest) -> None:
+        """Remember what the store alone knows of the events that have the request's id: revisions go on from there."""
+        if not self._book.knows(request):
+            for stored in await self._journal.known(own_id(request.id)):
+                self._book.recall(stored.request, stored.decided_ms, stored.state)
+
     async def cancel(self, event_id: str) -> Answer | None:
         """Cancel by the next revision; None if there is no such event. `event_id`: its id within the gateway."""
         entry = self._book.entry(event_id, self._clock.now())
+        if entry is None:
+            for stored in await self._journal.known(event_id):
+                self._book.recall(stored.request, stored.decided_ms, stored.state)
+            entry = self._book.entry(event_id, self._clock.now())
         if entry is None or entry.state is EventState.REJECTED:
             return None
         return await self.submit(_cancelled(entry))
@@ -158,6 +176,9 @@ class Dispatcher:
                 "event changed state",
                 extra={"event": request.id, "from": edge.before.value, "to": edge.entry.state.value},
             )
+        forgotten = self._book.forgotten()
+        if forgotten:
+            changes.append(EventsArchived(events=tuple(forgotten)))
         for exclusion_id in self._exclusions.over(now):
             self._exclusions.lift(exclusion_id)
             changes.append(ExclusionLifted(id=exclusion_id))
@@ -188,6 +209,16 @@ class Dispatcher:
         known = self._members.get(index)
         if known is None or known[0] is not request or known[1] != self._fleet.version:
             known = self._members[index] = (request, self._fleet.version, members(self._fleet, request.group))
+        return known[2]
+
+    def devices(self, entry: BookEntry) -> int:
+        """How many registered devices an event addresses; counted again when the event or the fleet has changed."""
+        name, request, version = entry.request.id, entry.request, self._fleet.version
+        known = self._counts.get(name)
+        if known is None or known[0] is not request or known[1] != version:
+            known = self._counts[name] = (request, version, len(members(self._fleet, request.group)))
+            while len(self._counts) > COUNTS_MAX:
+                del self._counts[next(iter(self._counts))]
         return known[2]
 
     def forget(self, running: Iterable[int]) -> None:

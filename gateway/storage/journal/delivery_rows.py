@@ -24,6 +24,16 @@ def pack(devices: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> bytes:
     return zlib.compress(b"".join([_LENGTH.pack(len(header)), header, *(c.tobytes() for c in little.values())]), LEVEL)
 
 
+def count(body: bytes) -> int:
+    """How many devices have a row, without unpacking the rows. Raises CorruptState."""
+    try:
+        unpacking = zlib.decompressobj()
+        (length,) = _LENGTH.unpack(unpacking.decompress(body, _LENGTH.size))
+        return len(orjson.loads(unpacking.decompress(unpacking.unconsumed_tail, length))["devices"]) if length else 0
+    except (zlib.error, struct.error, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptState(f"delivery records: {error}") from error
+
+
 def unpack(body: bytes) -> tuple[tuple[str, ...], dict[str, NDArray[Any]]]:
     """The inverse of `pack`. Raises CorruptState."""
     try:

@@ -6,14 +6,16 @@ One thread writes one SQLite file (WAL, synchronous=FULL) in the order of the co
 `quarantined` (name, reason), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
-beside the version, so that it still reads the file: `source` is null in rows that it wrote. A transaction is a handful
+beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
+are in `past_events` once the dispatcher no longer remembers them. A transaction is a handful
 of statements however many devices it names: rows go in as one JSON array.
 """
 
 import asyncio
+import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -25,15 +27,17 @@ from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
-from gateway.ports.journal import Change, EventDecided, EventDelivered, JournalState
+from gateway.observability.metrics import Sample
+from gateway.ports.journal import Change, EventDelivered, EventsArchived, JournalState, StoredEvent
+from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
-from gateway.storage.journal.delivery_rows import unpack
 from gateway.storage.journal.writes import WRITE, audit, json_text
+
+log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x62666731
 AUDIT_ROWS_MAX = 200_000
 PENDING_MAX = 256
-EVENT_RETENTION_MS = 14 * 24 * 3600 * 1000
 
 # Each step migrates a file from the version before; the first makes an empty one.
 _STEPS = (
@@ -62,7 +66,7 @@ _ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"}
 class SqliteJournal:
     """Implements `gateway.ports.Journal`. Call `load` before the first commit and `close` at the end; both block.
 
-    `pending`, `commits` and `failures` count commits for the metrics.
+    `pending`, `commits` and `failures` count commits, `dropped` events and delivery records removed before their time.
     """
 
     def __init__(
@@ -71,18 +75,19 @@ class SqliteJournal:
         *,
         clock: Clock,
         audit_rows_max: int = AUDIT_ROWS_MAX,
-        event_retention_ms: int = EVENT_RETENTION_MS,
+        bounds: past_events.Bounds | None = None,
     ) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock
         self._audit_rows_max = audit_rows_max
-        self._event_retention_ms = event_retention_ms
+        self._bounds = bounds or past_events.Bounds()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._db: sqlite3.Connection | None = None
         self._closed = False
         self.pending = 0
         self.commits = 0
         self.failures = 0
+        self.dropped = 0
 
     def load(self) -> JournalState:
         """Open the file (or create it), read everything, begin a new epoch durably.
@@ -107,11 +112,19 @@ class SqliteJournal:
         finally:
             self.pending -= 1
 
-    async def delivered(self, event: EventId) -> list[EventDelivered]:
-        """The delivery records of an event that is over, by occurrence. Raises StorageError."""
+    async def known(self, event_id: str) -> list[StoredEvent]:
+        """What is stored of events with this id that are over, of every source. Raises StorageError."""
         if self._closed:
             raise StorageError("the journal is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._delivered, event)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._known, event_id)
+
+    def samples(self) -> Iterator[Sample]:
+        yield Sample(
+            name="gateway_past_events_dropped",
+            help="Events and delivery records that were removed before their time, since there were too many.",
+            value=self.dropped,
+            kind="counter",
+        )
 
     def close(self) -> None:
         """Finish the pending commits and close the file. A second call has no effect."""
@@ -125,26 +138,26 @@ class SqliteJournal:
     def _load(self) -> JournalState:
         try:
             db = self._db = self._db or self._open()
-            state = _read(db, self._clock.now().utc_ms - self._event_retention_ms)
+            state = _read(db)
             with _transaction(db):
                 db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (state.epoch,))
             return state
         except sqlite3.OperationalError as error:
-            raise StorageError(f"{self._path}: {error}") from error
+            raise StorageError(f"{self.path}: {error}") from error
         except (sqlite3.DatabaseError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CorruptState(f"{self._path}: not a readable journal: {error}") from error
+            raise CorruptState(f"{self.path}: not a readable journal: {error}") from error
         except OSError as error:
-            raise StorageError(f"{self._path}: {error}") from error
+            raise StorageError(f"{self.path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
-        created = not self._path.exists()
+        created = not self.path.exists()
         if created:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
         try:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if not 0 <= version <= SCHEMA_VERSION:
-                raise CorruptState(f"{self._path}: schema {version} is newer than {SCHEMA_VERSION}, the newest known")
+                raise CorruptState(f"{self.path}: schema {version} is newer than {SCHEMA_VERSION}, the newest known")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             if version < SCHEMA_VERSION:
@@ -157,11 +170,13 @@ class SqliteJournal:
             for (table, column), statement in _ADDED.items():
                 if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
                     db.execute(statement)
+            for statement in past_events.SCHEMA:
+                db.execute(statement)
         except BaseException:
             db.close()
             raise
         if created:
-            sync_directory(self._path.parent)
+            sync_directory(self.path.parent)
         return db
 
     def _commit(self, changes: tuple[Change, ...]) -> None:
@@ -175,10 +190,8 @@ class SqliteJournal:
                     rows = list(run)
                     WRITE[kind](db, rows, now_ms)
                     trail += audit(rows)
-                if any(isinstance(change, EventDecided) for change in changes):
-                    oldest = (now_ms - self._event_retention_ms,)
-                    db.execute("DELETE FROM events WHERE end_ms < ?", oldest)
-                    db.execute("DELETE FROM deliveries WHERE ended_ms < ?", oldest)
+                added = sum(isinstance(change, EventsArchived | EventDelivered) for change in changes)
+                dropped = past_events.trim(db, self._bounds, now_ms, added=added) if added else 0
                 db.execute(
                     "INSERT INTO audit (utc_ms, kind, body) "
                     "SELECT ?, value ->> '$[0]', value -> '$[1]' FROM json_each(?)",
@@ -186,27 +199,18 @@ class SqliteJournal:
                 )
                 db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (self._audit_rows_max,))
         except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"{self._path}: {error}") from error
+            raise StorageError(f"{self.path}: {error}") from error
+        if dropped:
+            log.warning("events or delivery records were removed before their time", extra={"count": dropped})
+        self.dropped += dropped
 
-    def _delivered(self, event: EventId) -> list[EventDelivered]:
+    def _known(self, event_id: str) -> list[StoredEvent]:
         if self._db is None:
             raise StorageError("the journal is not open")
         try:
-            rows = self._db.execute(
-                "SELECT occurrence_ms, ended_ms, body FROM deliveries WHERE event = ? ORDER BY occurrence_ms", (event,)
-            ).fetchall()
+            return past_events.known(self._db, event_id)
         except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error}") from error
-        out: list[EventDelivered] = []
-        for occurrence_ms, ended_ms, body in rows:
-            devices, columns = unpack(body)
-            names = tuple(DeviceId(name) for name in devices)
-            out.append(
-                EventDelivered(
-                    event=event, occurrence_ms=occurrence_ms, ended_ms=ended_ms, devices=names, columns=columns
-                )
-            )
-        return out
+            raise StorageError(f"{self.path}: {error}") from error
 
     def _close(self) -> None:
         if self._db is not None:
@@ -236,14 +240,12 @@ class _transaction:  # noqa: N801  # a context manager, used like a function
             self._db.execute("ROLLBACK")
 
 
-def _read(db: sqlite3.Connection, oldest_end_ms: int) -> JournalState:
+def _read(db: sqlite3.Connection) -> JournalState:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     devices = db.execute(
         "SELECT body, reserve_pct FROM devices LEFT JOIN reserves ON device = id ORDER BY devices.rowid"
     )
-    events = db.execute(
-        "SELECT body, source, id, revision, state FROM events WHERE end_ms >= ? ORDER BY rowid", (oldest_end_ms,)
-    ).fetchall()
+    events = db.execute("SELECT body, source, id, revision, state FROM events ORDER BY rowid").fetchall()
     controlled = db.execute("SELECT device, event FROM controlled ORDER BY device")
     prior = db.execute("SELECT device, body FROM prior ORDER BY device")
     return JournalState(

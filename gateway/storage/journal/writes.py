@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.domain.events.book import Outcome
+from gateway.domain.events.lifecycle import EventState
 from gateway.ports.journal import (
     Change,
     ControlEnded,
@@ -18,6 +19,7 @@ from gateway.ports.journal import (
     EventDecided,
     EventDelivered,
     EventMoved,
+    EventsArchived,
     ExclusionLifted,
     ExclusionSet,
     PriorRestored,
@@ -27,6 +29,7 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
+from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
 from gateway.storage.journal.delivery_rows import pack
 
@@ -63,16 +66,18 @@ def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -
             min(max(c.request.end_ms, now_ms), now_ms + TOMBSTONE_MS) if c.request.cancelled else c.request.end_ms,
             event_body(c),
             c.request.source,
+            EventState.CANCELLED.value if c.request.cancelled else None,
         ]
         for c in newest.values()
     ]
     db.execute(
-        "INSERT INTO events (id, revision, end_ms, body, source) SELECT value ->> '$[0]', value ->> '$[1]', "
-        "value ->> '$[2]', value -> '$[3]', value ->> '$[4]' FROM json_each(?) WHERE true "
+        "INSERT INTO events (id, revision, end_ms, body, source, state) SELECT value ->> '$[0]', value ->> '$[1]', "
+        "value ->> '$[2]', value -> '$[3]', value ->> '$[4]', value ->> '$[5]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, end_ms = excluded.end_ms, body = excluded.body, "
-        "state = NULL, source = excluded.source WHERE excluded.revision > events.revision",
+        "state = excluded.state, source = excluded.source WHERE excluded.revision > events.revision",
         (json_text(rows),),
     )
+    past_events.remove(db, [c.request.id for c in newest.values()])
 
 
 def _taken(db: sqlite3.Connection, changes: list[ControlTaken], _now_ms: int) -> None:
@@ -126,6 +131,10 @@ def _moved(db: sqlite3.Connection, changes: list[EventMoved], _now_ms: int) -> N
     )
 
 
+def _archived(db: sqlite3.Connection, changes: list[EventsArchived], _now_ms: int) -> None:
+    past_events.archive(db, [event for change in changes for event in change.events])
+
+
 def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], _now_ms: int) -> None:
     for change in changes:
         db.execute(
@@ -170,6 +179,7 @@ WRITE: dict[type, Any] = {
     ReserveChanged: _reserves,
     StopAll: _stopped,
     EventMoved: _moved,
+    EventsArchived: _archived,
     EventDelivered: _delivered,
     ExclusionSet: _exclusion_set,
     ExclusionLifted: _exclusion_lifted,
@@ -218,6 +228,7 @@ _TOGETHER: dict[type, str] = {
 _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     EventDecided: _of_event,
     EventMoved: lambda c: ("event_moved", {"event": c.event, "revision": c.revision, "state": c.state.value}),
+    EventsArchived: lambda c: ("events_archived", {"count": len(c.events)}),
     EventDelivered: lambda c: ("event_delivered", {"event": c.event, "occurrence_ms": c.occurrence_ms}),
     ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
     ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),

@@ -254,14 +254,69 @@ def test_book_full_rejects_new_events_but_not_news_of_known_ones() -> None:
     assert outcome(book, request("a", 1, cancelled=True)) is Outcome.ACCEPTED
 
 
-def test_book_ended_events_make_room_after_retention() -> None:
+def test_book_ended_events_make_room_at_once_and_are_forgotten_after_retention() -> None:
     book = Book(BookParams(events_max=1, retention_s=3600))
     submit(book, request(), at(0))
     late = request("e2", start_ms=T0 + 5 * HOUR, end_ms=T0 + 6 * HOUR)
-    assert outcome(book, late, at(3 * HOUR)) == Refusal.TOO_MANY_EVENTS
-    assert outcome(book, late, at(3 * HOUR + 1)) is Outcome.ACCEPTED
+    assert outcome(book, late, at(2 * HOUR - 1)) == Refusal.TOO_MANY_EVENTS
+    book.advance(at(2 * HOUR))
+    assert outcome(book, late, at(2 * HOUR)) is Outcome.ACCEPTED
+    assert outcome(book, request("e1", 1, end_ms=T0 + 9 * HOUR), at(2 * HOUR)) == Refusal.TOO_MANY_EVENTS
+    book.advance(at(3 * HOUR))
+    assert [entry.request.id for entry in book.entries(at(3 * HOUR))] == ["e2", "e1"]
     book.advance(at(3 * HOUR + 1))
     assert [entry.request.id for entry in book.entries(at(3 * HOUR))] == ["e2"]
+    assert (book.forgotten(), book.forgotten()) == (["e1"], [])
+
+
+def test_book_market_of_a_season_is_accepted_and_only_the_newest_are_remembered() -> None:
+    book, step_ms = Book(), 300_000
+    for i in range(30_000):
+        now = at(i * step_ms)
+        asked = request(f"e{i:05d}", start_ms=now.utc_ms, end_ms=now.utc_ms + step_ms)
+        assert outcome(book, asked, now) is Outcome.ACCEPTED
+        book.advance(now)
+    assert running(book, 30_000 * step_ms - 1) == ["e29999"]
+    live, just_over = 1, 1
+    assert len(book) == book.params.finished_max + live + just_over
+    assert book.forgotten() == [f"e{i:05d}" for i in range(30_000 - len(book))]
+
+
+def test_book_cancellations_of_unknown_events_take_no_room_of_events() -> None:
+    book = Book(BookParams(events_max=2, tombstones_max=3, finished_max=1))
+    for i in range(10):
+        submit(book, request(f"foreign{i}", cancelled=True), at(i))
+        book.advance(at(i))
+    assert [outcome(book, request(name), at(10)) for name in ("e1", "e2", "e3")] == [
+        Outcome.ACCEPTED, Outcome.ACCEPTED, Refusal.TOO_MANY_EVENTS,
+    ]  # fmt: skip
+    book.advance(at(11))
+    assert {e.request.id for e in book.by_index().values()} == {"e1", "e2", "foreign7", "foreign8", "foreign9"}
+    for ms in (HOUR, 2 * HOUR, 2 * HOUR + 1):
+        book.advance(at(ms))
+    assert {e.request.id for e in book.by_index().values()} == {"e2", "foreign7", "foreign8", "foreign9"}
+
+
+def test_book_event_that_is_cancelled_while_it_runs_is_remembered_until_its_end_was_told() -> None:
+    book = Book(BookParams(tombstones_max=1))
+    for name in ("a", "b", "c"):
+        submit(book, request(name), at(0))
+    book.advance(at(HOUR))
+    for name in ("a", "b", "c"):
+        submit(book, request(name, 1, cancelled=True), at(HOUR + 1))
+    assert [edge.entry.request.id for edge in book.advance(at(HOUR + 2))] == ["a", "b", "c"]
+    assert [e.state for e in book.by_index().values()] == [EventState.CANCELLED] * 3
+    book.advance(at(HOUR + 3))
+    assert (len(book), book.forgotten()) == (1, ["a", "b"])
+
+
+def test_book_forgotten_event_that_is_recalled_keeps_its_revision_and_its_state() -> None:
+    book = Book()
+    book.recall(request("e1", 4, cancelled=True), T0, EventState.CANCELLED)
+    assert outcome(book, request("e1", 3)) is Outcome.SUPERSEDED
+    assert outcome(book, request("e1", 5)) is Outcome.ACCEPTED
+    book.recall(request("e1", 4, cancelled=True), T0, EventState.CANCELLED)
+    assert running(book, HOUR) == ["e1"]
 
 
 def test_book_tombstone_with_an_end_far_away_is_forgotten() -> None:

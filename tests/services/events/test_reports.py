@@ -162,7 +162,7 @@ async def test_records_records_of_a_checkpoint_go_on_where_they_were() -> None:
 
 
 async def kept(world: World, name: str = "e") -> list[EventDelivered]:
-    return await world.journal.delivered(EventId(name))
+    return world.journal.delivered(EventId(name))
 
 
 def wh(record: EventDelivered) -> float:

@@ -58,7 +58,7 @@ async def test_events_of_two_sources_go_on_after_a_restart_each_as_its_own() -> 
 
 async def test_records_of_two_sources_under_one_id_are_kept_and_reported_apart() -> None:
     world = await two()
-    reports = {}
+    reports: dict[str, list[str]] = {}
     while (report := world.control.records.changed(100)) is not None:
         reports.setdefault(report.source, []).extend(row["device"] for row in report.rows)
     assert {source: set(devices) for source, devices in reports.items()} == {"mqtt": {"home-00"}, "rest": {"home-01"}}
@@ -67,9 +67,7 @@ async def test_records_of_two_sources_under_one_id_are_kept_and_reported_apart()
     for entry in world.dispatcher.find("1"):
         await world.dispatcher.cancel(entry.request.id)
     await world.go(2)
-    kept = {
-        entry.request.source: await world.journal.delivered(entry.request.id) for entry in world.dispatcher.find("1")
-    }
+    kept = {entry.request.source: world.journal.delivered(entry.request.id) for entry in world.dispatcher.find("1")}
     assert {source: [one.devices for one in past] for source, past in kept.items()} == {
         "mqtt": [("home-00",)], "rest": [("home-01",)],
     }  # fmt: skip

@@ -1,0 +1,179 @@
+"""The tables of events that are over, in the journal's file, and what is kept of them.
+
+`past_events` (id; own: the id that its source uses; source, revision, start_ms, end_ms, state, body: as in `events`)
+has the events that the dispatcher remembers no more, `deliveries` the delivery records of every occurrence that is
+over. Release 0.1 does not know `past_events`, and reads the file all the same; it gave cancelled events no state. In an
+id, `~` is `scope.MARK`.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.scope import own_id
+from gateway.domain.types import DeviceId, EventId
+from gateway.ports.journal import NO_RECORDS, StoredEvent, StoredOccurrence, StoredRecords
+from gateway.storage.journal.bodies import read_event
+from gateway.storage.journal.delivery_rows import count, unpack
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS past_events (id TEXT PRIMARY KEY, own TEXT NOT NULL, source TEXT, "
+    "revision INTEGER NOT NULL, start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, state TEXT NOT NULL, "
+    "body TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS past_events_by_start ON past_events (start_ms DESC, id)",
+    "CREATE INDEX IF NOT EXISTS past_events_by_end ON past_events (end_ms)",
+    "CREATE INDEX IF NOT EXISTS past_events_by_own_id ON past_events (own)",
+    "CREATE INDEX IF NOT EXISTS past_events_cancelled ON past_events (source, end_ms) WHERE state = 'cancelled'",
+    "CREATE INDEX IF NOT EXISTS deliveries_by_end ON deliveries (ended_ms)",
+)
+_AT_ONCE = 16
+"""Rows that a commit removes for the sake of the file's size; more where it adds more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What is kept of events that are over: for `retention_ms`, at most `events_max` of them and `cancelled_max`
+    cancelled ones of each source, the oldest delivery records only while the file has less than `bytes_max`."""
+
+    retention_ms: int = 400 * 24 * 3600 * 1000
+    events_max: int = 100_000
+    cancelled_max: int = 20_000
+    bytes_max: int = 4 << 30
+
+
+def archive(db: sqlite3.Connection, events: Sequence[str]) -> None:
+    """Move events that are over from what is loaded at start. One that was revised meanwhile is not over, and stays."""
+    names = (orjson.dumps(list(events)).decode(),)
+    db.execute(
+        "INSERT OR REPLACE INTO past_events (id, own, source, revision, start_ms, end_ms, state, body) "
+        "SELECT id, substr(id, instr(id, '~') + 1), source, revision, body ->> '$.request.start_ms', end_ms, "
+        "coalesce(state, 'cancelled'), body FROM events WHERE id IN (SELECT value FROM json_each(?)) "
+        "AND (state IN ('completed', 'expired', 'cancelled') OR state IS NULL AND body ->> '$.request.cancelled')",
+        names,
+    )
+    db.execute(
+        "DELETE FROM events WHERE id IN (SELECT value FROM json_each(?)) "
+        "AND (state IN ('completed', 'expired', 'cancelled') OR state IS NULL AND body ->> '$.request.cancelled')",
+        names,
+    )
+
+
+def remove(db: sqlite3.Connection, events: Sequence[str]) -> None:
+    """Forget archived revisions of events that were decided anew."""
+    db.execute("DELETE FROM past_events WHERE id IN (SELECT value FROM json_each(?))", (orjson.dumps(events).decode(),))
+
+
+def trim(db: sqlite3.Connection, bounds: Bounds, now_ms: int, *, added: int) -> int:
+    """Remove what is beyond the bounds, `added` being the rows of the commit; returns how many went before their time
+    was over."""
+    oldest = (now_ms - bounds.retention_ms,)
+    db.execute("DELETE FROM past_events WHERE end_ms < ?", oldest)
+    db.execute("DELETE FROM deliveries WHERE ended_ms < ?", oldest)
+    dropped = _too_many(db, bounds)
+    if _used_bytes(db) > bounds.bytes_max:
+        rows = (max(_AT_ONCE, 2 * added),)
+        gone = db.execute(
+            "DELETE FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries ORDER BY ended_ms LIMIT ?)", rows
+        ).rowcount
+        if not gone:
+            gone = db.execute(
+                "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events ORDER BY end_ms LIMIT ?)", rows
+            ).rowcount
+        dropped += gone
+    return dropped
+
+
+def _too_many(db: sqlite3.Connection, bounds: Bounds) -> int:
+    """Remove the oldest of too many archived events, and of too many cancelled ones of a source; returns how many."""
+    dropped = 0
+    counts = db.execute("SELECT source, count(*) FROM past_events WHERE state = 'cancelled' GROUP BY source").fetchall()
+    for source, there in counts:
+        if there > bounds.cancelled_max:
+            dropped += db.execute(
+                "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state = 'cancelled' "
+                "AND source IS ? ORDER BY end_ms LIMIT ?)",
+                (source, there - bounds.cancelled_max),
+            ).rowcount
+    (there,) = db.execute("SELECT count(*) FROM past_events WHERE state <> 'cancelled'").fetchone()
+    if there > bounds.events_max:
+        dropped += db.execute(
+            "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state <> 'cancelled' "
+            "ORDER BY end_ms LIMIT ?)",
+            (there - bounds.events_max,),
+        ).rowcount
+    return dropped
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    pages, free, size = (
+        int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+# -- questions ---------------------------------------------------------------------------------------------------
+
+
+def page(db: sqlite3.Connection, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
+    """Archived events, newest start first."""
+    start_ms, name = after or (1 << 62, "")
+    return _events(
+        db,
+        "SELECT body, source, state FROM past_events WHERE start_ms <= ? AND (start_ms < ? OR id > ?) "
+        "ORDER BY start_ms DESC, id LIMIT ?",
+        (start_ms, start_ms, name, limit),
+    )
+
+
+def known(db: sqlite3.Connection, event_id: str) -> list[StoredEvent]:
+    """Events that are over, archived or not, and have this id, as their sources call them or as the gateway does."""
+    own = own_id(EventId(event_id))
+    found = _events(
+        db,
+        "SELECT body, source, coalesce(state, 'cancelled') FROM events WHERE substr(id, instr(id, '~') + 1) = ? "
+        "AND (state IN ('completed', 'expired', 'cancelled') OR state IS NULL AND body ->> '$.request.cancelled') "
+        "UNION ALL SELECT body, source, state FROM past_events WHERE own = ?",
+        (own, own),
+    )
+    return [one for one in found if event_id in (own, one.request.id)]
+
+
+def occurrences(db: sqlite3.Connection, event: EventId, before_ms: int | None, limit: int) -> list[StoredOccurrence]:
+    """The newest occurrences of an event that are over, oldest first."""
+    found = db.execute(
+        "SELECT occurrence_ms, ended_ms, body FROM deliveries WHERE event = ? AND occurrence_ms < ? "
+        "ORDER BY occurrence_ms DESC LIMIT ?",
+        (event, 1 << 62 if before_ms is None else before_ms, limit),
+    )
+    newest = [StoredOccurrence(occurrence_ms=at, ended_ms=ended, devices=count(body)) for at, ended, body in found]
+    return newest[::-1]
+
+
+def records(db: sqlite3.Connection, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
+    """Delivery records of one occurrence (None = the newest)."""
+    found = db.execute(
+        "SELECT body FROM deliveries WHERE event = ? AND (? IS NULL OR occurrence_ms = ?) "
+        "ORDER BY occurrence_ms DESC LIMIT 1",
+        (event, occurrence_ms, occurrence_ms),
+    ).fetchone()
+    if found is None:
+        return NO_RECORDS
+    devices, columns = unpack(found[0])
+    return StoredRecords(
+        total=len(devices),
+        devices=tuple(DeviceId(name) for name in devices[rows]),
+        columns={name: values[rows].copy() for name, values in columns.items()},
+    )
+
+
+def _events(db: sqlite3.Connection, question: str, arguments: Sequence[object]) -> list[StoredEvent]:
+    found = []
+    for body, source, state in db.execute(question, arguments):
+        decided = read_event(orjson.loads(body), source)
+        found.append(
+            StoredEvent(request=decided.request, decided_ms=decided.answer.decided_ms, state=EventState(state))
+        )
+    return found
