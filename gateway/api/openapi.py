@@ -160,9 +160,16 @@ def _paths() -> dict[str, Any]:
                 "responses": _answers("EventStatus", problems=("400", "404", "409", "503")),
             },
             "delete": {
-                "summary": "Cancel an event",
-                "parameters": one_event,
-                "responses": _answers("AnswerBody", problems=("404", "409", "503")),
+                "summary": "Cancel an event until this is lifted, whatever its source sends meanwhile",
+                "parameters": [*one_event, _parameter("by", "query", "string")],
+                "responses": _answers("AnswerBody", problems=("400", "404", "409", "503")),
+            },
+        },
+        "/v1/dispatch-events/{id}/cancellation": {
+            "delete": {
+                "summary": "Let the source of a cancelled event revise it again; it stays cancelled until then",
+                "parameters": [*one_event, _parameter("by", "query", "string")],
+                "responses": _answers("EventStatus", problems=("400", "404", "409", "503")),
             },
         },
         "/v1/dispatch/stop-all": {

@@ -88,9 +88,19 @@ def dispatch_show(
 
 @dispatch.command("cancel")
 def dispatch_cancel(event: str, url: Url = DEFAULT_URL, source: Source = None) -> None:
-    """Cancel an event."""
-    query = f"?source={segment(source)}" if source else ""
-    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}{query}"))
+    """Cancel an event, until `lift`, whatever its source sends meanwhile."""
+    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}?{_by(source)}"))
+
+
+@dispatch.command("lift")
+def dispatch_lift(event: str, url: Url = DEFAULT_URL, source: Source = None) -> None:
+    """Let the source of a cancelled event revise it again. The event stays cancelled until it does."""
+    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}/cancellation?{_by(source)}"))
+
+
+def _by(source: str | None) -> str:
+    """Who asks about whose event, as a query."""
+    return f"by={segment(os.environ.get('USER') or 'operator')}" + (f"&source={segment(source)}" if source else "")
 
 
 @dispatch.command("availability")

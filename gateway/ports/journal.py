@@ -39,6 +39,21 @@ class EventMoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventWithdrawn:
+    """An operator cancelled an event here; no revision of its source brings it back."""
+
+    event: EventId
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalLifted:
+    """An operator lets the source of an event revise it again."""
+
+    event: EventId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventsArchived:
     """These events are over and are no longer remembered by the dispatcher: the store alone has them."""
 
@@ -140,6 +155,8 @@ Change = (
     DeviceRegistered
     | EventDecided
     | EventMoved
+    | EventWithdrawn
+    | WithdrawalLifted
     | EventsArchived
     | EventDelivered
     | ExclusionSet
@@ -159,7 +176,7 @@ Change = (
 class JournalState:
     """What the journal remembers at start. `epoch` grows at every start and prefixes command ids. `states`: newest
     revision and state by event; `quarantined`: the reason by device or `product:<profile>`; `delivered`: the
-    occurrences that have delivery records."""
+    occurrences that have delivery records; `withdrawn`: who cancelled an event here, by event."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -171,6 +188,7 @@ class JournalState:
     exclusions: tuple[Exclusion, ...] = ()
     quarantined: dict[str, str] = field(default_factory=dict)
     delivered: frozenset[tuple[EventId, int]] = frozenset()
+    withdrawn: dict[EventId, str] = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -191,11 +209,12 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """The newest stored revision of an event, and its last state."""
+    """The newest stored revision of an event, and its last state. `held_by`: the operator who cancelled it here."""
 
     request: EventRequest
     decided_ms: int
     state: EventState
+    held_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -293,7 +293,7 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         await r.ask("GET", f"{path}/e?limit=2000", status=400)
         listed = await r.ask("GET", path)
         assert [event["members"] for event in listed["events"]] == [None]
-        assert (await r.ask("DELETE", f"{path}/e"))["revision"] == 2
+        assert (await r.ask("DELETE", f"{path}/e"))["revision"] == 1
         await r.world.go(2)
         over = await r.ask("GET", f"{path}/e")
         assert over["state"] == "cancelled"
@@ -304,6 +304,21 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         assert (await r.ask("GET", f"{path}/e?occurrence=never"))["members"] == []
         await r.ask("GET", f"{path}/none", status=404)
         await r.ask("DELETE", f"{path}/none", status=404)
+
+
+async def test_events_route_cancels_until_the_cancellation_is_lifted() -> None:
+    async with rig() as r:
+        path = "/v1/dispatch-events"
+        await r.ask("POST", path, json=body_of(r))
+        await r.ask("DELETE", f"{path}/e/cancellation", status=404)
+        await r.ask("DELETE", f"{path}/e?by={'x' * 65}", status=400)
+        assert [(await r.ask("DELETE", f"{path}/e?by=me"))["outcome"] for _ in range(2)] == ["accepted", "duplicate"]
+        refused = await r.ask("POST", path, json=body_of(r, revision=2), status=409)
+        assert (refused["outcome"], refused["reason"]) == ("rejected", "cancelled_by_operator")
+        lifted = await r.ask("DELETE", f"{path}/e/cancellation?by=me")
+        assert (lifted["state"], lifted["reason"]) == ("cancelled", None)
+        assert (await r.ask("POST", path, json=body_of(r, revision=2)))["outcome"] == "accepted"
+        await r.ask("DELETE", f"{path}/none/cancellation", status=404)
 
 
 async def test_events_route_pages_through_live_and_archived_events() -> None:

@@ -29,6 +29,7 @@ from gateway.ports.journal import (
     EventDelivered,
     EventMoved,
     EventsArchived,
+    EventWithdrawn,
     ExclusionLifted,
     ExclusionSet,
     JournalState,
@@ -42,6 +43,7 @@ from gateway.ports.journal import (
     StoredOccurrence,
     StoredRecords,
     Trusted,
+    WithdrawalLifted,
 )
 from gateway.ports.links import Emit
 from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
@@ -250,6 +252,7 @@ class _Memory:
     devices: dict[DeviceId, Device] = field(default_factory=dict)
     chosen_pct: dict[DeviceId, float] = field(default_factory=dict)
     events: dict[str, EventDecided] = field(default_factory=dict)
+    withdrawn: dict[EventId, str] = field(default_factory=dict)
     past: dict[str, StoredEvent] = field(default_factory=dict)
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
     holds: dict[str, Exclusion] = field(default_factory=dict)
@@ -272,7 +275,9 @@ class _Memory:
                     self.past.pop(request.id, None)
                     self.states.pop(request.id, None)
             case EventMoved(event=event, revision=revision, state=state):
-                if event in self.events and self.events[event].request.revision == revision:
+                known = self.events.get(event)
+                ended = self.states.get(event) == (revision, EventState.CANCELLED)
+                if known is not None and known.request.revision == revision and not ended:
                     self.states[event] = (revision, state)
             case ControlTaken(devices=taken, event=event):
                 self.controlled |= dict.fromkeys(taken, event)
@@ -304,6 +309,21 @@ class _Memory:
             case Trusted(names=named):
                 for text in named:
                     self.quarantined.pop(text, None)
+            case _:
+                self._take_past(change)
+
+    def _take_past(self, change: Change) -> None:
+        match change:
+            case EventWithdrawn(event=event, by=by):
+                self.withdrawn[event] = by
+                if event in self.events:
+                    self.states[event] = (self.events[event].request.revision, EventState.CANCELLED)
+                if event in self.past:
+                    self.past[event] = replace(self.past[event], state=EventState.CANCELLED, held_by=by)
+            case WithdrawalLifted(event=event):
+                self.withdrawn.pop(event, None)
+                if event in self.past:
+                    self.past[event] = replace(self.past[event], held_by=None)
             case EventsArchived(events=gone):
                 for event in gone:
                     known = self.events.get(event)
@@ -315,8 +335,9 @@ class _Memory:
                         del self.events[event]
                         self.states.pop(event, None)
                         self.past[event] = StoredEvent(
-                            request=known.request, decided_ms=known.answer.decided_ms, state=state
-                        )
+                            request=known.request, decided_ms=known.answer.decided_ms, state=state,
+                            held_by=self.withdrawn.get(event),
+                        )  # fmt: skip
             case EventDelivered():
                 pass
             case _:
@@ -345,6 +366,7 @@ class MemoryJournal:
             stopped=found.stopped,
             prior=found.prior,
             states=found.states,
+            withdrawn=found.withdrawn,
             exclusions=tuple(found.holds.values()),
             quarantined=found.quarantined,
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),

@@ -384,22 +384,25 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     file.write_text('{"id": "e"}', encoding="utf-8")
     assert run("dispatch", "send", str(file), "--url", daemon.url).exit_code == 0
     assert run("dispatch", "send", "-", "--url", daemon.url, stdin='{"id": "f"}').exit_code == 0
-    assert run("dispatch", "cancel", "e", "--url", daemon.url).exit_code == 0
+    assert run("dispatch", "cancel", "e", "--url", daemon.url, env={"USER": ""}).exit_code == 0
     assert run("dispatch", "show", "e", "--url", daemon.url).exit_code == 0
     past = ("--offset", "5", "--limit", "2", "--occurrence", "2026-01-01T00:00:00Z")
     assert run("dispatch", "show", "e", *past, "--url", daemon.url).exit_code == 0
     assert run("dispatch", "show", "e", "--source", "mqtt", "--url", daemon.url).exit_code == 0
-    assert run("dispatch", "cancel", "e", "--source", "mqtt", "--url", daemon.url).exit_code == 0
+    me = {"USER": "me"}
+    assert run("dispatch", "cancel", "e", "--source", "mqtt", "--url", daemon.url, env=me).exit_code == 0
+    assert run("dispatch", "lift", "e", "--url", daemon.url, env=me).exit_code == 0
     assert run("dispatch", "stop-all", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert run("dispatch", "stop-all", "--clear", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
         ("POST", "/v1/dispatch-events", b'{"id": "e"}'),
         ("POST", "/v1/dispatch-events", b'{"id": "f"}'),
-        ("DELETE", "/v1/dispatch-events/e", b""),
+        ("DELETE", "/v1/dispatch-events/e?by=operator", b""),
         ("GET", "/v1/dispatch-events/e?offset=0&limit=100", b""),
         ("GET", "/v1/dispatch-events/e?offset=5&limit=2&occurrence=2026-01-01T00%3A00%3A00Z", b""),
         ("GET", "/v1/dispatch-events/e?offset=0&limit=100&source=mqtt", b""),
-        ("DELETE", "/v1/dispatch-events/e?source=mqtt", b""),
+        ("DELETE", "/v1/dispatch-events/e?by=me&source=mqtt", b""),
+        ("DELETE", "/v1/dispatch-events/e/cancellation?by=me", b""),
         ("POST", "/v1/dispatch/stop-all", b'{"active": true, "by": "me"}'),
         ("POST", "/v1/dispatch/stop-all", b'{"active": false, "by": "me"}'),
     ]

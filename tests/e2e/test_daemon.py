@@ -161,7 +161,7 @@ async def test_daemon_events_and_stop_survive_a_kill(tmp_path: Path, broker: Bro
         assert page["stopped"] is True
         assert {e["id"]: (e["state"], e["revision"]) for e in page["events"]} == {
             "tomorrow": ("scheduled", 1),
-            "gone": ("cancelled", 2),
+            "gone": ("cancelled", 1),
         }
         assert (await daemon.post("/v1/dispatch-events", wanted)).body["outcome"] == "duplicate"
         refused = await daemon.post("/v1/dispatch-events", wanted | {"id": "new"})

@@ -52,14 +52,18 @@ async def test_gateway_killed_in_mid_event_is_followed_by_another_release_that_h
 
 
 async def dispatched(s: Street, daemon: TreeDaemon) -> None:
-    """An event that is over and one that runs, an opt-out for another day, and intervals of all at the platform."""
+    """An event that is over, one that an operator cancelled and one that runs, an opt-out for another day, and
+    intervals of all at the platform."""
     now = now_ms()
     for name, start_ms, end_ms, target_w in (
         ("over", now, now + 3_000, TARGET_W),
+        ("called-off", now + 2_000, now + 3_600_000, TARGET_W),
         ("running", now + 3_000, now + 3_600_000, TARGET_W),
     ):
         wanted = event(name, start_ms=start_ms, end_ms=end_ms, target_w=target_w)
         assert (await daemon.post("/v1/dispatch-events", wanted)).status == 200
+        if name == "called-off":
+            assert (await daemon.ask("DELETE", f"/v1/dispatch-events/{name}")).status == 200
     hold = {"id": "later", "reason": "opt_out", "group": {"ids": [s.fleet.devices.homes.ids[0]]},
             "since": "2099-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z"}  # fmt: skip
     assert (await daemon.post("/v1/holds", hold)).status == 200
@@ -82,6 +86,7 @@ async def taken_up(s: Street, daemon: TreeDaemon) -> None:
     assert len(s.steered) == s.n
     over = (await daemon.ask("GET", "/v1/dispatch-events/over")).body
     assert (over["state"], len(over["members"]), len(over["occurrences"])) == ("completed", s.n, 1)
+    assert (await daemon.ask("GET", "/v1/dispatch-events/called-off")).body["state"] == "cancelled"
     holds = (await daemon.ask("GET", "/v1/holds")).body["holds"]
     assert [(hold["id"], hold["since"]) for hold in holds] == [("later", "2099-01-01T00:00:00Z")]
 

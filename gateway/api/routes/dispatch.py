@@ -10,6 +10,7 @@ from gateway.api.exchange import PAGE_MAX, json_answer, number, problem, read_bo
 from gateway.api.models import AnswerBody, ExclusionBody, ExclusionList, StopBody
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
+from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import BookEntry
@@ -18,6 +19,7 @@ from gateway.schemas.event import answer_body, parse_event
 from gateway.services.events.intake import Dispatcher
 
 EVENTS_PAGE = 100
+BY_MAX = 64
 
 
 class DispatchRoutes:
@@ -37,6 +39,7 @@ class DispatchRoutes:
             web.get("/v1/dispatch-events", self.events),
             web.get("/v1/dispatch-events/{id}", self.event),
             web.delete("/v1/dispatch-events/{id}", self.cancel),
+            web.delete("/v1/dispatch-events/{id}/cancellation", self.lift_cancel),
             web.post("/v1/dispatch/stop-all", self.stop_all),
             web.post("/v1/exclusions", self.set_exclusion),
             web.get("/v1/exclusions", self.exclusions),
@@ -72,8 +75,16 @@ class DispatchRoutes:
         found = await self._named(request)
         if isinstance(found, web.StreamResponse):
             return found
-        answer = await self._dispatcher.cancel(found.request.id)
+        answer = await self._dispatcher.cancel(found.request.id, by=_by(request))
         return _answer(answer) if answer is not None else problem(404, "no such event")
+
+    async def lift_cancel(self, request: web.Request) -> web.StreamResponse:
+        found = await self._named(request)
+        if isinstance(found, web.StreamResponse):
+            return found
+        if not await self._dispatcher.lift_cancel(found.request.id, by=_by(request)):
+            return problem(404, "no operator has cancelled this event")
+        return await self.event(request)
 
     async def _named(self, request: web.Request) -> BookEntry | web.StreamResponse:
         """The one event that a request names, or the answer that says why there is none."""
@@ -136,6 +147,14 @@ class DispatchRoutes:
 def _answer(answer: Answer) -> web.Response:
     body = AnswerBody.model_validate(answer_body(answer))
     return json_answer(body, status=409 if answer.outcome in (Outcome.REJECTED, Outcome.SUPERSEDED) else 200)
+
+
+def _by(request: web.Request) -> str:
+    """Who asks. Raises InvalidInput."""
+    by = request.query.get("by", "operator")
+    if not 0 < len(by) <= BY_MAX:
+        raise InvalidInput([f"by: 1 to {BY_MAX} characters"])
+    return by
 
 
 def _formerly(body: ExclusionList) -> web.Response:

@@ -27,7 +27,7 @@ from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.control.availability import HOURS
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events.book import members
+from gateway.domain.events.book import Refusal, members
 from gateway.domain.events.delivery_records import Failure
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
@@ -141,7 +141,7 @@ class DispatchView:
             kind=request.kind.value,
             program=request.program,
             state=entry.state.value,
-            reason=entry.reason,
+            reason=entry.reason if entry.held_by is None else Refusal.CANCELLED_BY_OPERATOR,
             start=rfc3339(request.start_ms),
             end=rfc3339(request.end_ms),
             priority=request.priority,
@@ -214,8 +214,13 @@ class DispatchView:
         ).model_dump()
 
     def event_reports(self) -> list[dict[str, Any]]:
-        """Running events, a part of them in each report."""
-        found = [self._status(entry) for entry in self._dispatcher.entries() if entry.state in RUNS]
+        """Running events, and those whose time is not over and that an operator cancelled; some in each report."""
+        now_ms = self._clock.now().utc_ms
+        found = [
+            self._status(entry)
+            for entry in self._dispatcher.entries()
+            if entry.state in RUNS or (entry.held_by is not None and now_ms < entry.request.end_ms)
+        ]
         return [
             EventReport(at=self._now(), events=found[i : i + PART]).model_dump(exclude_none=True)
             for i in range(0, len(found), PART)
@@ -235,7 +240,9 @@ class DispatchView:
 
 def _past(stored: StoredEvent) -> BookEntry:
     """An event that the store alone knows; no column names it."""
-    return BookEntry(index=-1, request=stored.request, state=stored.state, decided_ms=stored.decided_ms)
+    return BookEntry(
+        index=-1, request=stored.request, state=stored.state, decided_ms=stored.decided_ms, held_by=stored.held_by
+    )
 
 
 def _place(after: str) -> tuple[int, str]:

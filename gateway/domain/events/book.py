@@ -61,6 +61,7 @@ class Refusal(StrEnum):
     EMPTY_GROUP = "empty_group"
     STOPPED = "stopped"
     TOO_MANY_EVENTS = "too_many_events"
+    CANCELLED_BY_OPERATOR = "cancelled_by_operator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,8 @@ class Book:
                 return _answer(request, Outcome.DUPLICATE, now)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
         refusal = self._refusal(request, now)
+        if known is not None and known.held_by is not None and not request.cancelled:
+            refusal = Refusal.CANCELLED_BY_OPERATOR
         if refusal is None and self._full(request, known):
             refusal = Refusal.TOO_MANY_EVENTS
         if refusal is not None:
@@ -181,18 +184,35 @@ class Book:
         if known is not None and request.revision <= known.request.revision:
             return
         self._rejected.pop((request.source, own_id(request.id)), None)
+        held_by = None
         if known is None:
             index, before, ran = self._next_index, EventState.RECEIVED, False
             self._next_index += 1
         else:
-            index, before, ran = known.index, known.state, known.ran
+            index, before, ran, held_by = known.index, known.state, known.ran, known.held_by
         accepted = LifecycleStep.ACCEPT if known is None else LifecycleStep.REVISE
         moved = LIFE[before, LifecycleStep.CANCEL if request.cancelled else accepted]
         entry = self._entries[request.id] = BookEntry(
-            index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS
-        )
+            index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS,
+            held_by=held_by,
+        )  # fmt: skip
         if before in RUNS and entry.state is EventState.CANCELLED:
             self._edges.append(Transition(entry=entry, before=before))
+
+    def withdraw(self, event_id: EventId, *, held_by: str | None) -> None:
+        """Cancel an event here, whatever its source says; its revision stays. `held_by`: until this operator, or
+        another, lifts it; None = until the next revision."""
+        known = self._entries[event_id]
+        state = LIFE.get((known.state, LifecycleStep.CANCEL), known.state)
+        entry = self._entries[event_id] = replace(known, state=state, held_by=held_by or known.held_by)
+        if known.state in RUNS:
+            self._edges.append(Transition(entry=entry, before=known.state))
+
+    def lift(self, event_id: EventId) -> None:
+        """Let the source of an event that was withdrawn revise it again. It stays cancelled until then."""
+        known = self._entries.get(event_id)
+        if known is not None:
+            self._entries[event_id] = replace(known, held_by=None)
 
     def _reject(self, request: EventRequest, answer: Answer) -> None:
         name = (request.source, own_id(request.id))
@@ -214,23 +234,30 @@ class Book:
         *,
         stopped: bool,
         states: Mapping[EventId, tuple[int, EventState]] | None = None,
+        withdrawn: Mapping[EventId, str] | None = None,
     ) -> None:
-        """Load the decisions of earlier runs. `states`: the last journalled revision and state of events."""
+        """Load the decisions of earlier runs. `states`: the last journalled revision and state of events. `withdrawn`:
+        those that operators cancelled, and who did."""
         self.stopped = stopped
         for request, answer in decided:
             revision, state = (states or {}).get(request.id, (-1, None))
             self.apply(request, answer, state if revision == request.revision else None)
+        for event_id, by in (withdrawn or {}).items():
+            if event_id in self._entries:
+                self.withdraw(event_id, held_by=by)
 
     def knows(self, request: EventRequest) -> bool:
         """Whether the event of a request as its source sends it is remembered here; if not, the store may have it."""
         entry = self._entries.get(self.scoped(request).id)
         return entry is not None and entry.request.source == request.source
 
-    def recall(self, request: EventRequest, decided_ms: int, state: EventState) -> None:
+    def recall(self, request: EventRequest, decided_ms: int, state: EventState, *, held_by: str | None = None) -> None:
         """Remember an event again that was forgotten here and is in the store."""
         if request.id not in self._entries:
             index, self._next_index = self._next_index, self._next_index + 1
-            self._entries[request.id] = BookEntry(index=index, request=request, state=state, decided_ms=decided_ms)
+            self._entries[request.id] = BookEntry(
+                index=index, request=request, state=state, decided_ms=decided_ms, held_by=held_by
+            )
 
     def forgotten(self) -> list[EventId]:
         """The events that `advance` has forgotten since this was last asked: only the store has them now."""

@@ -77,7 +77,8 @@ OVER = FINISHED | {EventState.CANCELLED}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookEntry:
     """The newest accepted revision of an event, or a request that was rejected (`reason`). `index` names the event in
-    columns and is never reused (-1: rejected); `ran`: it has run here for some time."""
+    columns and is never reused (-1: rejected); `ran`: it has run here for some time; `held_by`: the operator who
+    cancelled it here and has not lifted that."""
 
     index: int
     request: EventRequest
@@ -85,6 +86,7 @@ class BookEntry:
     decided_ms: int
     ran: bool = False
     reason: str | None = None
+    held_by: str | None = None
 
 
 def place(entry: BookEntry) -> tuple[int, str]:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
@@ -20,11 +19,14 @@ from gateway.ports.journal import (
     EventDecided,
     EventMoved,
     EventsArchived,
+    EventWithdrawn,
     ExclusionLifted,
     ExclusionSet,
     Journal,
     JournalState,
     StopAll,
+    StoredEvent,
+    WithdrawalLifted,
 )
 from gateway.services.settings import ControlSettings
 
@@ -62,6 +64,7 @@ class Dispatcher:
             ((decided.request, decided.answer) for decided in remembered.events),
             stopped=remembered.stopped,
             states=remembered.states,
+            withdrawn=remembered.withdrawn,
         )
         self._exclusions = Exclusions(remembered.exclusions)
 
@@ -89,19 +92,48 @@ class Dispatcher:
     async def _recall(self, request: EventRequest) -> None:
         """Remember what the store alone knows of the events that have the request's id: revisions go on from there."""
         if not self._book.knows(request):
-            for stored in await self._journal.known(own_id(request.id)):
-                self._book.recall(stored.request, stored.decided_ms, stored.state)
+            self._remember(await self._journal.known(own_id(request.id)))
 
-    async def cancel(self, event_id: str) -> Answer | None:
-        """Cancel by the next revision; None if there is no such event. `event_id`: its id within the gateway."""
+    def _remember(self, found: Iterable[StoredEvent]) -> None:
+        for stored in found:
+            self._book.recall(stored.request, stored.decided_ms, stored.state, held_by=stored.held_by)
+
+    async def cancel(self, event_id: str, *, by: str = "operator") -> Answer | None:
+        """Cancel an event here until an operator lifts that, whatever its source says meanwhile; None if there is no
+        such event. `event_id`: its id within the gateway. Raises StorageError; then nothing has changed."""
+        async with self._submitting:
+            entry = await self._stored(event_id)
+            if entry is None:
+                return None
+            name = entry.request.id
+            if entry.held_by is None:
+                await self._journal.commit([EventWithdrawn(event=name, by=by)])
+                await self._stored(name)
+                self._book.withdraw(name, held_by=by)
+                log.warning("event cancelled by an operator", extra={"event": event_id, "by": by})
+            outcome = Outcome.ACCEPTED if entry.held_by is None else Outcome.DUPLICATE
+            self.outcomes[outcome.value] += 1
+            return Answer(id=name, revision=entry.request.revision, outcome=outcome)
+
+    async def lift_cancel(self, event_id: str, *, by: str = "operator") -> bool:
+        """Let the source of an event that an operator cancelled revise it again; returns whether one had. The event
+        stays cancelled until its source sends a higher revision."""
+        async with self._submitting:
+            entry = await self._stored(event_id)
+            if entry is None or entry.held_by is None:
+                return False
+            await self._journal.commit([WithdrawalLifted(event=entry.request.id)])
+            self._book.lift(entry.request.id)
+            log.warning("an operator's cancellation was lifted", extra={"event": event_id, "by": by})
+            return True
+
+    async def _stored(self, event_id: str) -> BookEntry | None:
+        """An accepted event, remembered again where only the store had it."""
         entry = self._book.entry(event_id, self._clock.now())
         if entry is None:
-            for stored in await self._journal.known(event_id):
-                self._book.recall(stored.request, stored.decided_ms, stored.state)
+            self._remember(await self._journal.known(event_id))
             entry = self._book.entry(event_id, self._clock.now())
-        if entry is None or entry.state is EventState.REJECTED:
-            return None
-        return await self.submit(_cancelled(entry))
+        return None if entry is None or entry.state is EventState.REJECTED else entry
 
     async def stop_all(self, *, active: bool, by: str) -> None:
         """Release everything, ramped, and refuse events until cleared. Running events are cancelled for good in the
@@ -120,14 +152,17 @@ class Dispatcher:
             if first:
                 # An event whose commit was under way runs by now.
                 self._doomed |= self._wanting(now)
-            requests = [_cancelled(entry) for name in sorted(self._doomed) if (entry := self._book.entry(name, now))]
-            decided = [EventDecided(request=request, answer=self._book.decide(request, now)) for request in requests]
-            await self._journal.commit([StopAll(active=active, by=by), *decided])
+            doomed = [entry for name in sorted(self._doomed) if (entry := self._book.entry(name, now)) is not None]
+            ended = [
+                EventMoved(event=entry.request.id, revision=entry.request.revision, state=EventState.CANCELLED)
+                for entry in doomed
+            ]
+            await self._journal.commit([StopAll(active=active, by=by), *ended])
             # A stop requested while an earlier one is being cleared wins, whichever became durable first.
             cleared = not active and self._stop_requests == requested
             self._book.stop(active=not cleared)
-            for decision in decided:
-                self._book.apply(decision.request, decision.answer)
+            for entry in doomed:
+                self._book.withdraw(entry.request.id, held_by=None)
             self._doomed = set()
         if cleared:
             log.warning("dispatch allowed again", extra={"by": by})
@@ -238,8 +273,3 @@ class Dispatcher:
 
     def entries(self) -> Sequence[BookEntry]:
         return self._book.entries(self._clock.now())
-
-
-def _cancelled(entry: BookEntry) -> EventRequest:
-    """The revision that cancels an event."""
-    return replace(entry.request, revision=entry.request.revision + 1, cancelled=True)

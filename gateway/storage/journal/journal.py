@@ -260,5 +260,6 @@ def _read(db: sqlite3.Connection) -> JournalState:
             read_exclusion(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")
         ),
         quarantined=dict(db.execute("SELECT name, reason FROM quarantined ORDER BY name")),
+        withdrawn={EventId(event): by for event, by in db.execute("SELECT event, by FROM withdrawn")},
         delivered=frozenset((EventId(e), ms) for e, ms in db.execute("SELECT event, occurrence_ms FROM deliveries")),
     )

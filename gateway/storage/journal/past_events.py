@@ -2,8 +2,8 @@
 
 `past_events` (id; own: the id that its source uses; source, revision, start_ms, end_ms, state, body: as in `events`)
 has the events that the dispatcher remembers no more, `deliveries` the delivery records of every occurrence that is
-over. Release 0.1 does not know `past_events`, and reads the file all the same; it gave cancelled events no state. In an
-id, `~` is `scope.MARK`.
+over. `withdrawn` (event, by) names the operators who cancelled events. Release 0.1 knows neither `past_events` nor
+`withdrawn`, and reads the file all the same; it gave cancelled events no state. In an id, `~` is `scope.MARK`.
 """
 
 import sqlite3
@@ -23,6 +23,7 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS past_events (id TEXT PRIMARY KEY, own TEXT NOT NULL, source TEXT, "
     "revision INTEGER NOT NULL, start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, state TEXT NOT NULL, "
     "body TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS withdrawn (event TEXT PRIMARY KEY, by TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS past_events_by_start ON past_events (start_ms DESC, id)",
     "CREATE INDEX IF NOT EXISTS past_events_by_end ON past_events (end_ms)",
     "CREATE INDEX IF NOT EXISTS past_events_by_own_id ON past_events (own)",
@@ -73,6 +74,10 @@ def trim(db: sqlite3.Connection, bounds: Bounds, now_ms: int, *, added: int) -> 
     db.execute("DELETE FROM past_events WHERE end_ms < ?", oldest)
     db.execute("DELETE FROM deliveries WHERE ended_ms < ?", oldest)
     dropped = _too_many(db, bounds)
+    db.execute(
+        "DELETE FROM withdrawn WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = event) "
+        "AND NOT EXISTS (SELECT 1 FROM past_events WHERE id = event)"
+    )
     if _used_bytes(db) > bounds.bytes_max:
         rows = (max(_AT_ONCE, 2 * added),)
         gone = db.execute(
@@ -122,7 +127,8 @@ def page(db: sqlite3.Connection, after: tuple[int, str] | None, limit: int) -> l
     start_ms, name = after or (1 << 62, "")
     return _events(
         db,
-        "SELECT body, source, state FROM past_events WHERE start_ms <= ? AND (start_ms < ? OR id > ?) "
+        "SELECT body, source, state, by FROM past_events LEFT JOIN withdrawn ON event = id "
+        "WHERE start_ms <= ? AND (start_ms < ? OR id > ?) "
         "ORDER BY start_ms DESC, id LIMIT ?",
         (start_ms, start_ms, name, limit),
     )
@@ -133,9 +139,10 @@ def known(db: sqlite3.Connection, event_id: str) -> list[StoredEvent]:
     own = own_id(EventId(event_id))
     found = _events(
         db,
-        "SELECT body, source, coalesce(state, 'cancelled') FROM events WHERE substr(id, instr(id, '~') + 1) = ? "
+        "SELECT body, source, coalesce(state, 'cancelled'), by FROM events LEFT JOIN withdrawn ON event = id "
+        "WHERE substr(id, instr(id, '~') + 1) = ? "
         "AND (state IN ('completed', 'expired', 'cancelled') OR state IS NULL AND body ->> '$.request.cancelled') "
-        "UNION ALL SELECT body, source, state FROM past_events WHERE own = ?",
+        "UNION ALL SELECT body, source, state, by FROM past_events LEFT JOIN withdrawn ON event = id WHERE own = ?",
         (own, own),
     )
     return [one for one in found if event_id in (own, one.request.id)]
@@ -171,9 +178,11 @@ def records(db: sqlite3.Connection, event: EventId, occurrence_ms: int | None, r
 
 def _events(db: sqlite3.Connection, question: str, arguments: Sequence[object]) -> list[StoredEvent]:
     found = []
-    for body, source, state in db.execute(question, arguments):
+    for body, source, state, by in db.execute(question, arguments):
         decided = read_event(orjson.loads(body), source)
         found.append(
-            StoredEvent(request=decided.request, decided_ms=decided.answer.decided_ms, state=EventState(state))
+            StoredEvent(
+                request=decided.request, decided_ms=decided.answer.decided_ms, state=EventState(state), held_by=by
+            )
         )
     return found

@@ -20,6 +20,7 @@ from gateway.ports.journal import (
     EventDelivered,
     EventMoved,
     EventsArchived,
+    EventWithdrawn,
     ExclusionLifted,
     ExclusionSet,
     PriorRestored,
@@ -28,6 +29,7 @@ from gateway.ports.journal import (
     ReserveChanged,
     StopAll,
     Trusted,
+    WithdrawalLifted,
 )
 from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
@@ -123,12 +125,28 @@ def _stopped(db: sqlite3.Connection, changes: list[StopAll], _now_ms: int) -> No
 
 
 def _moved(db: sqlite3.Connection, changes: list[EventMoved], _now_ms: int) -> None:
+    # a revision that was cancelled stays so, whatever a tick before that still owes the journal
     rows = json_text([[c.state.value, c.event, c.revision] for c in changes])
     db.execute(
         "UPDATE events SET state = value ->> '$[0]' FROM json_each(?) "
-        "WHERE events.id = value ->> '$[1]' AND events.revision = value ->> '$[2]'",
+        "WHERE events.id = value ->> '$[1]' AND events.revision = value ->> '$[2]' AND events.state IS NOT 'cancelled'",
         (rows,),
     )
+
+
+def _withdrawn(db: sqlite3.Connection, changes: list[EventWithdrawn], _now_ms: int) -> None:
+    rows = json_text([[c.event, c.by] for c in changes])
+    db.execute("INSERT OR REPLACE INTO withdrawn SELECT value ->> '$[0]', value ->> '$[1]' FROM json_each(?)", (rows,))
+    # what release 0.1 knows of it
+    db.execute("UPDATE events SET state = 'cancelled' WHERE id IN (SELECT value ->> '$[0]' FROM json_each(?))", (rows,))
+    db.execute(
+        "UPDATE past_events SET state = 'cancelled' WHERE id IN (SELECT value ->> '$[0]' FROM json_each(?))", (rows,)
+    )
+
+
+def _withdrawal_lifted(db: sqlite3.Connection, changes: list[WithdrawalLifted], _now_ms: int) -> None:
+    rows = json_text([change.event for change in changes])
+    db.execute("DELETE FROM withdrawn WHERE event IN (SELECT value FROM json_each(?))", (rows,))
 
 
 def _archived(db: sqlite3.Connection, changes: list[EventsArchived], _now_ms: int) -> None:
@@ -179,6 +197,8 @@ WRITE: dict[type, Any] = {
     ReserveChanged: _reserves,
     StopAll: _stopped,
     EventMoved: _moved,
+    EventWithdrawn: _withdrawn,
+    WithdrawalLifted: _withdrawal_lifted,
     EventsArchived: _archived,
     EventDelivered: _delivered,
     ExclusionSet: _exclusion_set,
@@ -228,6 +248,8 @@ _TOGETHER: dict[type, str] = {
 _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     EventDecided: _of_event,
     EventMoved: lambda c: ("event_moved", {"event": c.event, "revision": c.revision, "state": c.state.value}),
+    EventWithdrawn: lambda c: ("event_withdrawn", {"event": c.event, "by": c.by}),
+    WithdrawalLifted: lambda c: ("withdrawal_lifted", {"event": c.event}),
     EventsArchived: lambda c: ("events_archived", {"count": len(c.events)}),
     EventDelivered: lambda c: ("event_delivered", {"event": c.event, "occurrence_ms": c.occurrence_ms}),
     ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),

@@ -112,7 +112,8 @@ class History:
                 await street.submit(name, in_s=in_s, s=s, target=target, revision=self.revisions[name])
             case ("cancel", name):
                 await street.cancel(name)
-                self.revisions[name] = self.revisions.get(name, 0) + 1
+                # or no later revision in the history would run
+                await street.dispatcher.lift_cancel(name)
             case ("fault", index, fault):
                 street.inject(index, fault)
             case ("reserve", index, pct):

@@ -23,8 +23,10 @@ from gateway.ports.journal import (
     EventMoved,
     EventsArchived,
     EventStore,
+    EventWithdrawn,
     Journal,
     JournalState,
+    WithdrawalLifted,
 )
 from gateway.storage.journal import delivery_rows, past_events
 from gateway.storage.journal.event_store import SqliteEventStore
@@ -145,6 +147,26 @@ async def test_store_event_that_is_decided_anew_is_live_again(desk: Desk) -> Non
     await desk.commit(again, EventsArchived(events=(EventId("e1"),)))
     assert await desk.names() == []
     assert [one.request.revision for one in desk.journal.load().events] == [1]
+
+
+async def test_store_cancellation_by_an_operator_stands_beside_the_revision_until_it_is_lifted(desk: Desk) -> None:
+    withdrawn = EventWithdrawn(event=EventId("e1"), by="me")
+    await desk.commit(at(desk.clock, "e1"), withdrawn)
+    # what a tick before it still owed
+    await desk.commit(EventMoved(event=EventId("e1"), revision=0, state=EventState.ACTIVE))
+    loaded = desk.journal.load()
+    assert loaded.states == {EventId("e1"): (0, EventState.CANCELLED)}
+    assert loaded.withdrawn == {EventId("e1"): "me"}
+    await desk.commit(EventsArchived(events=(EventId("e1"),)))
+    await desk.over("e2")
+    await desk.commit(replace(withdrawn, event=EventId("e2")))
+    for name in ("e1", "e2"):
+        for reader in (desk.store, desk.journal):
+            assert [(one.state, one.held_by) for one in await reader.known(name)] == [(EventState.CANCELLED, "me")]
+    assert {one.held_by for one in await desk.store.events(None, 9)} == {"me"}
+    await desk.commit(WithdrawalLifted(event=EventId("e1")))
+    assert [(one.state, one.held_by) for one in await desk.store.known("e1")] == [(EventState.CANCELLED, None)]
+    assert desk.journal.load().withdrawn == {EventId("e2"): "me"}
 
 
 async def test_store_records_are_those_of_one_occurrence_and_of_a_page(desk: Desk) -> None:
