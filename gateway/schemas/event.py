@@ -111,11 +111,18 @@ class GroupBody(StrictBody):
         return TargetGroup(all=self.all, ids=ids, tags=tuple(self.tags))
 
 
+def _contradiction(power_w: float | None, direction: Direction) -> str | None:
+    """What is wrong where a power and the direction that was sent with it do not go the same way."""
+    if power_w is None or power_w == 0 or (power_w > 0) is (direction == "discharge"):
+        return None
+    return f"direction: {direction} contradicts {power_w:g} W (+ = discharge)"
+
+
 class TargetBody(StrictBody):
     """What is wanted. `power`: gross AC battery power of the group, W, + = discharge (null = the most that can be
-    sustained, `direction` says which way). `device_power`: of each device. `charge_to`: `soc_pct` of each device by the
-    end. `follow_load`: `power_w` at the meter of each home, + = import. `idle`: no discharge. `self_consumption`: the
-    maker's own mode. `backup`: charged as far as may be, and kept."""
+    sustained, `direction` says which way; beside a power it agrees with its sign). `device_power`: of each device.
+    `charge_to`: `soc_pct` of each device by the end. `follow_load`: `power_w` at the meter of each home, + = import.
+    `idle`: no discharge. `self_consumption`: the maker's own mode. `backup`: charged as far as may be, and kept."""
 
     want: Want
     power_w: Watts | None = None
@@ -133,13 +140,24 @@ class TargetBody(StrictBody):
             raise ValueError(f"power_w: {self.want.value} needs it")
         return self
 
+    def contradiction(self) -> str | None:
+        """What is wrong with the direction that was sent, if one was."""
+        if "direction" not in self.model_fields_set:
+            return None
+        if self.want in (Want.POWER, Want.DEVICE_POWER):
+            return _contradiction(self.power_w, self.direction)
+        if self.direction == "charge" and self.want in (Want.CHARGE_TO, Want.BACKUP):
+            return None
+        return f"direction: {self.direction} does not belong to {self.want.value}"
+
     def target(self) -> Target:
         charge = self.want is Want.POWER and self.power_w is None and self.direction == "charge"
         return Target(want=self.want, power_w=self.power_w, soc_pct=self.soc_pct, charge_when_max=charge)
 
 
 class WantedBody(StrictBody):
-    """One target: `target_w` (W of the group, null = the most), or `target` in full."""
+    """One target: `target_w` (W of the group, null = the most), or `target` in full. A `direction` beside a power must
+    agree with its sign."""
 
     target_w: Watts | None = None
     target: TargetBody | None = None
@@ -150,6 +168,13 @@ class WantedBody(StrictBody):
         if self.target is not None and {"target_w", "direction"} & self.model_fields_set:
             raise ValueError("target stands alone: no target_w and no direction beside it")
         return self
+
+    def contradiction(self) -> str | None:
+        """What is wrong with the direction that was sent, if one was."""
+        if self.target is not None:
+            wrong = self.target.contradiction()
+            return None if wrong is None else f"target.{wrong}"
+        return _contradiction(self.target_w, self.direction) if "direction" in self.model_fields_set else None
 
     @property
     def says(self) -> bool:
@@ -242,12 +267,22 @@ class EventBody(WantedBody):
             ("precharge: needs prepare_s", self.precharge and self.prepare_s == 0),
         ]
         found = [text for text, wrong in problems if wrong]
+        if not self.cancelled:
+            # a cancellation is taken whatever it repeats of its event
+            found += self._contradictions()
         if found:
             raise ValueError("; ".join(found))
         return self
 
+    def _contradictions(self) -> list[str]:
+        legs = [(f"legs.{i}.", leg.contradiction()) for i, leg in enumerate(self.legs)]
+        found = [f"{place}{wrong}" for place, wrong in [("", self.contradiction()), *legs] if wrong is not None]
+        if self.legs and "direction" in self.model_fields_set:
+            found.append("direction: the legs say it")
+        return found
+
     def request(self, *, source: str) -> EventRequest:
-        """The event in the domain's words; the sign of `target_w` outranks `direction`. Raises InvalidInput."""
+        """The event in the domain's words. Raises InvalidInput."""
         start_ms = 0 if self.start is None else _ms(self.start)
         legs = self._legs()
         length_ms = legs[-1].until_ms if legs else round((self.duration_s or 0) * 1000)

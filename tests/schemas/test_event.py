@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events.request import EventKind
+from gateway.domain.events.request import EventKind, EventRequest, Way
 from gateway.schemas.event import MAX_BODY_BYTES, parse_event
 
 GOOD = {
@@ -67,6 +67,74 @@ def test_body_fault_is_named_with_its_place(change: dict[str, object], place: st
     with pytest.raises(InvalidInput) as refused:
         parse(**change)
     assert any(problem.startswith(place) for problem in refused.value.problems)
+
+
+CHARGE: dict[str, object] = {"direction": "charge"}
+DISCHARGE: dict[str, object] = {"direction": "discharge"}
+LEG: dict[str, object] = {"after_s": 0, "until_s": 60}
+
+
+@pytest.mark.fault("F21")
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        ({"target_w": 5_000} | CHARGE, "direction"),
+        ({"target_w": -5_000} | DISCHARGE, "direction"),
+        ({"target_w": 0.1} | CHARGE, "direction"),
+        ({"target": {"want": "power", "power_w": 5_000} | CHARGE}, "target"),
+        ({"target": {"want": "device_power", "power_w": -5_000} | DISCHARGE}, "target"),
+        ({"target": {"want": "charge_to", "soc_pct": 80} | DISCHARGE}, "target"),
+        ({"target": {"want": "backup"} | DISCHARGE}, "target"),
+        ({"target": {"want": "idle"} | CHARGE}, "target"),
+        ({"target": {"want": "self_consumption"} | DISCHARGE}, "target"),
+        ({"target": {"want": "follow_load", "power_w": 0} | CHARGE}, "target"),
+        ({"legs": [LEG | {"target_w": 5_000} | CHARGE]}, "legs.0"),
+        ({"legs": [LEG | {"target_w": 5_000}]} | CHARGE, "direction"),
+        ({"legs": [LEG | {"target": {"want": "idle"} | CHARGE}]}, "legs.0"),
+    ],
+)
+def test_body_whose_sign_and_words_contradict_each_other_is_refused(target: dict[str, object], place: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        wanted(target)
+    assert any(problem.startswith(place) for problem in refused.value.problems), refused.value.problems
+    assert any("direction" in problem for problem in refused.value.problems)
+
+
+@pytest.mark.fault("F17")
+def test_body_that_cancels_is_taken_whatever_it_repeats_of_its_event() -> None:
+    assert wanted({"target_w": 5_000, "cancelled": True} | CHARGE).cancelled
+
+
+@pytest.mark.fault("F21")
+@pytest.mark.parametrize(
+    ("target", "power_w", "way"),
+    [
+        ({"target_w": 5_000} | DISCHARGE, 5_000, Way.OUT),
+        ({"target_w": -5_000} | CHARGE, -5_000, Way.INTO),
+        ({"target_w": -5_000}, -5_000, Way.INTO),
+        ({"target_w": 0} | CHARGE, 0, Way.NEITHER),
+        ({"target_w": 0} | DISCHARGE, 0, Way.NEITHER),
+        ({"target_w": None} | CHARGE, None, Way.INTO),
+        ({"target_w": None} | DISCHARGE, None, Way.OUT),
+        ({"target": {"want": "power", "power_w": None} | CHARGE}, None, Way.INTO),
+        ({"target": {"want": "device_power", "power_w": -500} | CHARGE}, -500, Way.INTO),
+        ({"target": {"want": "charge_to", "soc_pct": 80} | CHARGE}, None, Way.INTO),
+        ({"target": {"want": "backup"} | CHARGE}, None, Way.INTO),
+        ({"target": {"want": "idle"}}, None, Way.NEITHER),
+        ({"target": {"want": "follow_load", "power_w": -200}}, -200, Way.NEITHER),
+        ({"legs": [LEG | {"target_w": -5_000} | CHARGE]}, -5_000, Way.INTO),
+    ],
+)
+def test_body_whose_sign_and_words_agree_is_taken(target: dict[str, object], power_w: float | None, way: Way) -> None:
+    found = wanted(target).target
+    assert (found.power_w, found.way) == (power_w, way)
+
+
+def wanted(target: dict[str, object]) -> EventRequest:
+    rest = {
+        name: value for name, value in GOOD.items() if name != "target_w" and not ("legs" in target and name == "end")
+    }
+    return parse_event(orjson.dumps(rest | target), source="test")
 
 
 @pytest.mark.fault("F20")
