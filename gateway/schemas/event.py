@@ -218,10 +218,10 @@ class RepeatBody(StrictBody):
 
 
 class EventBody(WantedBody):
-    """A dispatch event. `start` may be "now" (that of the first receipt); `end`, or `duration_s` of it. `target_w`:
-    gross AC battery power of the group in W, + = discharge; null = the most that can be sustained to the end
-    (`direction` says which way); `target` what else may be wanted; `legs` several of them. `repeat` needs `end` and,
-    without legs, `duration_s` of an occurrence.
+    """A dispatch event. `start` may be "now" (that of the first receipt; refused 60 s after it was `sent`, or where its
+    age is not known); `end`, or `duration_s` of it. `target_w`: gross AC battery power of the group in W,
+    + = discharge; null = the most that can be sustained to the end (`direction` says which way); `target` what else may
+    be wanted; `legs` several of them. `repeat` needs `end` and, without legs, `duration_s` of an occurrence.
 
     `priority`: lower wins, then commitment over `voluntary`. A change carries a higher revision. `compensation`: how
     far the program pays, `nomination_w` its nomination. `reserve_pct`: what the program leaves in every battery.
@@ -237,6 +237,7 @@ class EventBody(WantedBody):
     program: Annotated[str, Field(pattern=ID_PATTERN)]
     group: GroupBody
     start: Start
+    sent: Moment | None = None
     end: Moment | None = None
     duration_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
     legs: list[LegBody] = Field(default_factory=list, max_length=MAX_LEGS)
@@ -281,8 +282,9 @@ class EventBody(WantedBody):
             found.append("direction: the legs say it")
         return found
 
-    def request(self, *, source: str) -> EventRequest:
-        """The event in the domain's words. Raises InvalidInput."""
+    def request(self, *, source: str, received_ms: int | None = None) -> EventRequest:
+        """The event in the domain's words. `received_ms`: when it came, if it cannot have waited on its way. Raises
+        InvalidInput."""
         start_ms = 0 if self.start is None else _ms(self.start)
         legs = self._legs()
         length_ms = legs[-1].until_ms if legs else round((self.duration_s or 0) * 1000)
@@ -313,6 +315,7 @@ class EventBody(WantedBody):
             precharge=self.precharge,
             cancelled=self.cancelled,
             source=source,
+            sent_ms=received_ms if self.sent is None else _ms(self.sent),
         )
 
     def _legs(self) -> tuple[Leg, ...]:
@@ -345,12 +348,13 @@ def _ms(moment: datetime) -> int:
     return round(moment.astimezone(UTC).timestamp() * 1000)
 
 
-def parse_event(payload: bytes, *, source: str) -> EventRequest:
-    """Read an event. Raises InvalidInput naming every fault and its place."""
+def parse_event(payload: bytes, *, source: str, received_ms: int | None = None) -> EventRequest:
+    """Read an event. `received_ms`: when it came, if it cannot have waited on its way. Raises InvalidInput naming every
+    fault and its place."""
     if len(payload) > MAX_BODY_BYTES:
         raise InvalidInput([f"(body): larger than {MAX_BODY_BYTES} bytes"])
     try:
-        return EventBody.model_validate_json(payload).request(source=source)
+        return EventBody.model_validate_json(payload).request(source=source, received_ms=received_ms)
     except ValidationError as error:
         raise InvalidInput(problems_of(error)) from error
     except ArithmeticError as error:

@@ -5,6 +5,11 @@ is durable and answers on `gateway/v1/platform/dispatch/answers`. The gateway pu
 `.../dispatch/deliveries`, running events every few seconds on `.../dispatch/events`, what the fleet can sustain on
 `gateway/v1/platform/availability`, and, where configured, the newest readings on `gateway/v1/platform/live`; all QoS 1,
 never retained.
+
+A message carries no time of its own: it may have waited at the broker while the gateway was away, or full. What comes
+right after the connection is up, or right behind a message that waited, has an unknown age; what comes after a pause
+was just sent. An event that says "now" is refused where its age is unknown, unless its body says when it was `sent`; a
+retained message is refused.
 """
 
 import asyncio
@@ -38,6 +43,8 @@ LIVE_EXPIRY_S = 60
 PENDING_MAX = 1_000
 ANSWER_DEADLINE_MS = 10_000
 RETRY_S = 1.0
+QUIET_MS = 2_000
+"""A pause this long shows that the broker has nothing more in store for us."""
 
 
 class PlatformSettings(BaseModel):
@@ -54,13 +61,14 @@ class PlatformSettings(BaseModel):
 
 
 class PlatformSignal:
-    """The `Signal` on the platform's connection. `rejected` counts malformed events."""
+    """The `Signal` on the platform's connection. `rejected` counts malformed and retained events."""
 
     def __init__(self, settings: PlatformSettings, *, clock: Clock) -> None:
         self._clock = clock
         self.settings = settings
-        self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket]] = asyncio.Queue()
+        self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket, int | None]] = asyncio.Queue()
         self._paused = False
+        self._generation, self._busy_mono_ms, self._caught_up = -1, 0, False
         self.rejected = 0
         self._refusals = Episode()
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
@@ -69,11 +77,29 @@ class PlatformSignal:
         )
 
     def _receive(self, generation: int, packets: list[mqtt5.PublishPacket], _packet_ids: list[int]) -> None:
+        received_ms = self._clock.now().utc_ms if self._current(generation) else None
         for packet in packets:
-            self._pending.put_nowait((generation, packet))
+            self._pending.put_nowait((generation, packet, received_ms))
         if self._pending.qsize() > PENDING_MAX and not self._paused:
-            self._paused = True
+            self._paused, self._caught_up = True, False
             self.connection.pause_reading()
+
+    def _current(self, generation: int) -> bool:
+        """Whether a message that comes now was sent just now."""
+        now_ms = self._clock.mono_ms()
+        if generation != self._generation:
+            self._generation, self._caught_up = generation, False
+            self._busy_mono_ms = self.connection.since_mono_ms
+        if self._pending.empty() and not self._paused and now_ms - self._busy_mono_ms >= QUIET_MS:
+            self._caught_up = True
+        self._busy_mono_ms = now_ms
+        return self._caught_up
+
+    def _answered(self, began_ms: int) -> None:
+        """A message was answered. While it took long, others may have begun to wait at the broker."""
+        self._busy_mono_ms = self._clock.mono_ms()
+        if self._busy_mono_ms - began_ms >= QUIET_MS:
+            self._caught_up = False
 
     async def run(self, submit: Submit) -> None:
         async with asyncio.TaskGroup() as group:
@@ -82,11 +108,13 @@ class PlatformSignal:
 
     async def _serve(self, submit: Submit) -> None:
         while True:
-            generation, packet = await self._pending.get()
+            generation, packet, received_ms = await self._pending.get()
+            began_ms = self._clock.mono_ms()
             if self._paused and self._pending.qsize() <= PENDING_MAX:
                 self._paused = False
                 self.connection.resume_reading()
-            answer = await self._answer(packet.payload, submit)
+            answer = await self._answer(packet, received_ms, submit)
+            self._answered(began_ms)
             if packet.packet_id is not None:
                 self.connection.acknowledge(generation, [packet.packet_id])
             message = OutMessage(
@@ -104,11 +132,11 @@ class PlatformSignal:
         # Without a subscriber it has gone as far as it can.
         return outcomes[0] in (PublishOutcome.ACKED, PublishOutcome.NO_SUBSCRIBER)
 
-    async def _answer(self, payload: bytes, submit: Submit) -> dict[str, Any]:
+    async def _answer(self, packet: mqtt5.PublishPacket, received_ms: int | None, submit: Submit) -> dict[str, Any]:
         """Submit an event, again while its decision cannot be made durable: an unacknowledged message would block the
         acknowledgements of all later ones."""
         try:
-            request = parse_event(payload, source="mqtt")
+            request = parse_event(packet.payload, source="mqtt", received_ms=received_ms)
         except InvalidInput as error:
             self.rejected += 1
             if self._refusals.add("malformed", 1, self._clock.mono_ms()):
@@ -117,6 +145,10 @@ class PlatformSignal:
         counts = self._refusals.over(self._clock.mono_ms())
         if counts:
             log.info("no more malformed dispatch messages", extra={"count": sum(counts.values())})
+        if packet.retain:
+            self.rejected += 1
+            log.warning("refused a retained dispatch message", extra={"event": request.id})
+            return {"id": request.id, "revision": request.revision, "outcome": "rejected", "reason": "retained"}
         logged = False
         while True:
             try:

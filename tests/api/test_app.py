@@ -306,6 +306,17 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         await r.ask("DELETE", f"{path}/none", status=404)
 
 
+async def test_events_route_takes_now_and_refuses_one_that_was_sent_long_ago() -> None:
+    async with rig() as r:
+        now = {name: value for name, value in body_of(r).items() if name != "end"} | {"start": "now", "duration_s": 900}
+        old = await r.ask("POST", "/v1/dispatch-events", json=now | {"sent": "2027-01-15T07:58:59Z"}, status=409)
+        assert (old["outcome"], old["reason"]) == ("rejected", "now_too_old")
+        assert (await r.ask("POST", "/v1/dispatch-events", json=now | {"sent": "2027-01-15T07:59:00Z"}))[
+            "outcome"
+        ] == "accepted"
+        assert (await r.ask("POST", "/v1/dispatch-events", json=now | {"id": "f"}))["outcome"] == "accepted"
+
+
 async def test_events_route_cancels_until_the_cancellation_is_lifted() -> None:
     async with rig() as r:
         path = "/v1/dispatch-events"

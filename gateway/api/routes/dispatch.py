@@ -53,7 +53,9 @@ class DispatchRoutes:
         ]
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        answer = await self._dispatcher.submit(parse_event(await small_body(request), source="rest"))
+        body = await small_body(request)
+        asked = parse_event(body, source="rest", received_ms=self._clock.now().utc_ms)
+        answer = await self._dispatcher.submit(asked)
         return _answer(answer)
 
     async def events(self, request: web.Request) -> web.StreamResponse:

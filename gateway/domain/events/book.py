@@ -62,6 +62,8 @@ class Refusal(StrEnum):
     STOPPED = "stopped"
     TOO_MANY_EVENTS = "too_many_events"
     CANCELLED_BY_OPERATOR = "cancelled_by_operator"
+    NOW_TOO_OLD = "now_too_old"
+    NOW_AGE_UNKNOWN = "now_age_unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +80,16 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookParams:
     """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same by program, `length_s_max` of
-    an occurrence, `repeats_s_max` of all of them. At most `events_max` events are live, scheduled or running. Of those
-    that are over, the book remembers the newest `finished_max` and the newest `tombstones_max` cancelled ones, for
-    `retention_s`: the store has the others."""
+    an occurrence, `repeats_s_max` of all of them, `now_age_s_max` on the age of a request that says "now". At most
+    `events_max` events are live, scheduled or running. Of those that are over, the book remembers the newest
+    `finished_max` and the newest `tombstones_max` cancelled ones, for `retention_s`: the store has the others."""
 
     ceiling_w: float = 100e6
     program_w: Mapping[str, float] = field(default_factory=dict)
     length_s_max: float = 24 * 3600.0
     repeats_s_max: float = 400 * 24 * 3600.0
     ahead_s_max: float = 14 * 24 * 3600.0
+    now_age_s_max: float = 60.0
     retention_s: float = 7 * 24 * 3600.0
     events_max: int = 1000
     finished_max: int = 200
@@ -143,7 +146,7 @@ class Book:
             if replace(request, source="") == replace(known.request, source=""):
                 return _answer(request, Outcome.DUPLICATE, now)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
-        refusal = self._refusal(request, now)
+        refusal = self._refusal(request, now) or self._untimely(request, known, now)
         if known is not None and known.held_by is not None and not request.cancelled:
             refusal = Refusal.CANCELLED_BY_OPERATOR
         if refusal is None and self._full(request, known):
@@ -151,6 +154,19 @@ class Book:
         if refusal is not None:
             return _answer(request, Outcome.REJECTED, now, refusal)
         return _answer(request, Outcome.ACCEPTED, now)
+
+    def _untimely(self, request: EventRequest, known: BookEntry | None, now: Now) -> Refusal | None:
+        """Why "now" is not now, for a request that would begin with its receipt."""
+        if request.cancelled or not request.anchored:
+            return None
+        if known is not None and known.request.anchored and known.request.start_ms == request.start_ms:
+            return None
+        bound_ms = self.params.now_age_s_max * 1000
+        age_ms = None if request.sent_ms is None else now.utc_ms - request.sent_ms
+        if age_ms is None or age_ms < -bound_ms:
+            # not known, or not by our clock
+            return Refusal.NOW_AGE_UNKNOWN
+        return Refusal.NOW_TOO_OLD if age_ms > bound_ms else None
 
     def _refusal(self, request: EventRequest, now: Now) -> Refusal | None:
         if request.cancelled:

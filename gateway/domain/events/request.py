@@ -115,7 +115,8 @@ class EventRequest:
 
     One target, or `legs` with a target each. An event that repeats has legs: `starts_ms` are its occurrences by the
     calendar, `every_ms` the period of one that repeats until `end_ms`. `anchored`: its start was "now" and became the
-    time when it was first received. `revision` grows with each change; `cancelled` withdraws.
+    time when it was first received; `sent_ms`: when it was sent (UTC), None = unknown. `revision` grows with each
+    change; `cancelled` withdraws.
 
     Lower `priority` wins, then commitment over `voluntary`. `compensation` and `nomination_w` bound what is paid.
     `reserve_pct`: SoC that the program leaves in every device. Members start within `start_spread_s`, each at its own
@@ -145,6 +146,7 @@ class EventRequest:
     precharge: bool = False
     cancelled: bool = False
     source: str = field(default="")
+    sent_ms: int | None = field(default=None, compare=False)
 
     @property
     def length_ms(self) -> int:

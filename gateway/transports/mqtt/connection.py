@@ -34,7 +34,8 @@ REASON_MAX = 100
 
 class MqttConnection:
     """One client id at one broker. `generation` numbers the attempts to connect; `on_messages` gets the newest with
-    every read's messages, and the caller passes it to `acknowledge`."""
+    every read's messages, and the caller passes it to `acknowledge`. `since_mono_ms`: when the newest
+    connection was accepted."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class MqttConnection:
         self.settings = settings
         self.stats = ConnectionStats()
         self.generation = 0
+        self.since_mono_ms = 0
         self._clock = clock
         self._subscriptions = list(subscriptions)
         self._on_messages = on_messages
@@ -171,6 +173,7 @@ class MqttConnection:
     def _accepted(self, wire: MqttWire) -> None:
         # The first messages may come in the same read as CONNACK, before the opener runs again.
         self._wire = wire
+        self.since_mono_ms = self._clock.mono_ms()
 
     def _down(self) -> None:
         self._up.clear()

@@ -497,8 +497,42 @@ def from_now(name: str = "e1", revision: int = 0, /, **changes: Any) -> EventReq
 
 
 def take(book: Book, asked: EventRequest, ms: int) -> Outcome:
-    anchored = book.anchor(asked, at(ms))
+    anchored = book.anchor(replace(asked, sent_ms=T0 + ms), at(ms))
     return submit(book, anchored, at(ms)).outcome
+
+
+def came(book: Book, asked: EventRequest, ms: int, *, sent_ms: int | None) -> Outcome | str | None:
+    """A request that says "now" and comes at `ms`."""
+    sent_ms = None if sent_ms is None else T0 + sent_ms
+    return outcome(book, book.anchor(replace(asked, sent_ms=sent_ms), at(ms)), at(ms))
+
+
+@pytest.mark.fault("F16")
+@pytest.mark.parametrize(
+    ("sent_ms", "found"),
+    [
+        (2 * HOUR, Outcome.ACCEPTED),
+        (2 * HOUR - 60_000, Outcome.ACCEPTED),
+        (2 * HOUR + 60_000, Outcome.ACCEPTED),
+        (2 * HOUR - 60_001, Refusal.NOW_TOO_OLD),
+        (0, Refusal.NOW_TOO_OLD),
+        (2 * HOUR + 60_001, Refusal.NOW_AGE_UNKNOWN),
+        (None, Refusal.NOW_AGE_UNKNOWN),
+    ],
+)
+def test_book_now_counts_only_for_as_long_as_it_is_now(sent_ms: int | None, found: Outcome | Refusal) -> None:
+    assert came(Book(), from_now(), 2 * HOUR, sent_ms=sent_ms) == found
+
+
+def test_book_old_now_changes_nothing_that_runs_and_starts_nothing_anew() -> None:
+    book = Book()
+    assert came(book, from_now(), 0, sent_ms=0) is Outcome.ACCEPTED
+    longer = replace(from_now("e1", 1), end_ms=2 * HOUR)
+    assert came(book, longer, 120_000, sent_ms=1_000) == Refusal.NOW_TOO_OLD, "its start would be another"
+    assert came(book, from_now("e1", 1, target_w=1.0), 120_000, sent_ms=1_000) is Outcome.ACCEPTED
+    assert came(book, from_now("e1", 1, target_w=1.0), 120_000, sent_ms=None) is Outcome.DUPLICATE
+    assert came(book, from_now("e1", 2, cancelled=True), 120_000, sent_ms=None) is Outcome.ACCEPTED
+    assert outcome(book, request("e2", sent_ms=T0 - HOUR), at(0)) is Outcome.ACCEPTED, "it says when it begins"
 
 
 def test_anchor_now_is_the_first_receipt_however_often_it_comes() -> None:
