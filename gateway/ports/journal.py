@@ -241,8 +241,9 @@ NO_RECORDS = StoredRecords(total=0, devices=(), columns={})
 class EventStore(Protocol):
     """Reads events that are over, and their delivery records, beside the journal. Every method raises StorageError."""
 
-    async def events(self, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
-        """Archived events, newest start first, then by id; `after`: start (epoch ms) and id of the last one known."""
+    async def events(self, after: tuple[int, str] | None, limit: int) -> tuple[list[StoredEvent], bool]:
+        """Archived events, newest start first, then by id, and whether there are more; `after`: start (epoch ms) and id
+        of the last one known. Large ones make a page shorter."""
         ...
 
     async def known(self, event_id: str) -> list[StoredEvent]:

@@ -385,11 +385,12 @@ class MemoryJournal:
     async def known(self, event_id: str) -> list[StoredEvent]:
         return [one for one in self._past() if event_id in (one.request.id, own_id(one.request.id))]
 
-    async def events(self, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
+    async def events(self, after: tuple[int, str] | None, limit: int) -> tuple[list[StoredEvent], bool]:
         def behind(one: StoredEvent) -> bool:
             return after is None or (-one.request.start_ms, one.request.id) > (-after[0], after[1])
 
-        return [one for one in self._past() if behind(one)][:limit]
+        found = [one for one in self._past() if behind(one)]
+        return found[:limit], len(found) > limit
 
     async def occurrences(self, event: EventId, before_ms: int | None, limit: int) -> list[StoredOccurrence]:
         return [

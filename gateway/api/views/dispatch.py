@@ -73,20 +73,20 @@ class DispatchView:
         last = None if after is None else _place(after)
         # before the store is asked: an event that is archived meanwhile is in both, and not in neither
         remembered = self._dispatcher.entries()
-        stored = await self._store.events(last, limit)
+        stored, more = await self._store.events(last, limit)
         here = [entry for entry in remembered if last is None or place(entry) > (-last[0], last[1])]
         known = {entry.request.id for entry in remembered}
         entries = sorted([*here, *(_past(one) for one in stored if one.request.id not in known)], key=place)
-        if len(stored) == limit:
+        if more:
             # the store has more: what stands behind its last one belongs to the next page
             end = place(_past(stored[-1]))
             entries = [entry for entry in entries if place(entry) <= end]
-        rows, more = entries[:limit], len(entries) > limit or len(stored) == limit
+        rows = entries[:limit]
         found = EventList(events=[], stopped=self._dispatcher.stopped, next=None)
         for entry in rows:
             found.events.append(self._status(entry))
             await asyncio.sleep(0)
-        if more:
+        if more or len(entries) > limit:
             start_ms, name = place(rows[-1]) if rows else place(_past(stored[-1]))
             found.next = f"{-start_ms}:{name}"
         return found

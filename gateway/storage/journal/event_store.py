@@ -27,8 +27,8 @@ class SqliteEventStore:
         self._db: sqlite3.Connection | None = None
         self._closed = False
 
-    async def events(self, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
-        """A page of archived events, newest start first."""
+    async def events(self, after: tuple[int, str] | None, limit: int) -> tuple[list[StoredEvent], bool]:
+        """A page of archived events, newest start first, and whether there are more."""
         return await self._ask(lambda db: past_events.page(db, after, limit))
 
     async def known(self, event_id: str) -> list[StoredEvent]:

@@ -28,8 +28,12 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS past_events_by_end ON past_events (end_ms)",
     "CREATE INDEX IF NOT EXISTS past_events_by_own_id ON past_events (own)",
     "CREATE INDEX IF NOT EXISTS past_events_cancelled ON past_events (source, end_ms) WHERE state = 'cancelled'",
+    "CREATE INDEX IF NOT EXISTS past_events_finished ON past_events (end_ms) WHERE state <> 'cancelled'",
     "CREATE INDEX IF NOT EXISTS deliveries_by_end ON deliveries (ended_ms)",
 )
+PAGE_BYTES = 4 << 20
+"""Bodies that a page of events reads at most, and one more."""
+
 _AT_ONCE = 16
 """Rows that a commit removes for the sake of the file's size; more where it adds more."""
 
@@ -122,30 +126,36 @@ def _used_bytes(db: sqlite3.Connection) -> int:
 # -- questions ---------------------------------------------------------------------------------------------------
 
 
-def page(db: sqlite3.Connection, after: tuple[int, str] | None, limit: int) -> list[StoredEvent]:
-    """Archived events, newest start first."""
+def page(db: sqlite3.Connection, after: tuple[int, str] | None, limit: int) -> tuple[list[StoredEvent], bool]:
+    """Archived events, newest start first, and whether there are more."""
     start_ms, name = after or (1 << 62, "")
-    return _events(
-        db,
+    rows = db.execute(
         "SELECT body, source, state, by FROM past_events LEFT JOIN withdrawn ON event = id "
-        "WHERE start_ms <= ? AND (start_ms < ? OR id > ?) "
-        "ORDER BY start_ms DESC, id LIMIT ?",
-        (start_ms, start_ms, name, limit),
+        "WHERE start_ms <= ? AND (start_ms < ? OR id > ?) ORDER BY start_ms DESC, id",
+        (start_ms, start_ms, name),
     )
+    found: list[StoredEvent] = []
+    read_bytes = 0
+    for row in rows:
+        if len(found) == limit or read_bytes >= PAGE_BYTES:
+            rows.close()
+            return found, True
+        read_bytes += len(row[0])
+        found.append(_event(*row))
+    return found, False
 
 
 def known(db: sqlite3.Connection, event_id: str) -> list[StoredEvent]:
     """Events that are over, archived or not, and have this id, as their sources call them or as the gateway does."""
     own = own_id(EventId(event_id))
-    found = _events(
-        db,
+    found = db.execute(
         "SELECT body, source, coalesce(state, 'cancelled'), by FROM events LEFT JOIN withdrawn ON event = id "
         "WHERE substr(id, instr(id, '~') + 1) = ? "
         "AND (state IN ('completed', 'expired', 'cancelled') OR state IS NULL AND body ->> '$.request.cancelled') "
         "UNION ALL SELECT body, source, state, by FROM past_events LEFT JOIN withdrawn ON event = id WHERE own = ?",
         (own, own),
     )
-    return [one for one in found if event_id in (own, one.request.id)]
+    return [one for one in (_event(*row) for row in found) if event_id in (own, one.request.id)]
 
 
 def occurrences(db: sqlite3.Connection, event: EventId, before_ms: int | None, limit: int) -> list[StoredOccurrence]:
@@ -176,13 +186,8 @@ def records(db: sqlite3.Connection, event: EventId, occurrence_ms: int | None, r
     )
 
 
-def _events(db: sqlite3.Connection, question: str, arguments: Sequence[object]) -> list[StoredEvent]:
-    found = []
-    for body, source, state, by in db.execute(question, arguments):
-        decided = read_event(orjson.loads(body), source)
-        found.append(
-            StoredEvent(
-                request=decided.request, decided_ms=decided.answer.decided_ms, state=EventState(state), held_by=by
-            )
-        )
-    return found
+def _event(body: str, source: str | None, state: str, by: str | None) -> StoredEvent:
+    decided = read_event(orjson.loads(body), source)
+    return StoredEvent(
+        request=decided.request, decided_ms=decided.answer.decided_ms, state=EventState(state), held_by=by
+    )

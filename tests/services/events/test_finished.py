@@ -28,7 +28,8 @@ def remembered(world: World) -> list[str]:
 async def test_events_that_are_over_leave_memory_and_stay_in_the_store() -> None:
     world = await market(12)
     assert remembered(world) == ["e10", "e11"]
-    stored = await world.journal.events(None, 100)
+    stored, more = await world.journal.events(None, 100)
+    assert not more
     assert [one.request.id for one in stored] == [f"e{i}" for i in reversed(range(10))]
     assert {one.state for one in stored} == {EventState.COMPLETED}
     assert len(await world.journal.occurrences(stored[-1].request.id, None, 10)) == 1

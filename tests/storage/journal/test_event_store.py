@@ -64,11 +64,14 @@ class Desk:
     async def names(self, limit: int = 100) -> list[str]:
         """Every archived event, page by page."""
         found: list[str] = []
-        after = None
-        while page := await self.store.events(after, limit):
+        after: tuple[int, str] | None = None
+        more = True
+        while more:
+            page, more = await self.store.events(after, limit)
             assert len(page) <= limit
+            assert page or not more
             found += [one.request.id for one in page]
-            after = (page[-1].request.start_ms, page[-1].request.id)
+            after = (page[-1].request.start_ms, page[-1].request.id) if page else None
         return found
 
 
@@ -123,7 +126,8 @@ async def test_store_archived_events_are_paged_newest_start_first_and_not_loaded
     pages = ["e8", "e9", "e6", "e7", "e4", "e5", "e2", "e3", "e0", "e1"]
     assert await desk.names(limit=3) == await desk.names() == pages
     assert [one.request.id for one in desk.journal.load().events] == ["live"]
-    (first,) = await desk.store.events(None, 1)
+    (first,), more = await desk.store.events(None, 1)
+    assert more
     assert (first.state, first.request.source, first.decided_ms) == (EventState.COMPLETED, "rest", desk.clock.utc)
 
 
@@ -163,7 +167,7 @@ async def test_store_cancellation_by_an_operator_stands_beside_the_revision_unti
     for name in ("e1", "e2"):
         for reader in (desk.store, desk.journal):
             assert [(one.state, one.held_by) for one in await reader.known(name)] == [(EventState.CANCELLED, "me")]
-    assert {one.held_by for one in await desk.store.events(None, 9)} == {"me"}
+    assert {one.held_by for one in (await desk.store.events(None, 9))[0]} == {"me"}
     await desk.commit(WithdrawalLifted(event=EventId("e1")))
     assert [(one.state, one.held_by) for one in await desk.store.known("e1")] == [(EventState.CANCELLED, None)]
     assert desk.journal.load().withdrawn == {EventId("e2"): "me"}
@@ -211,6 +215,16 @@ async def test_store_cancelled_event_of_the_release_before_is_known_and_archived
     await file.commit(EventsArchived(events=(EventId("old"), EventId("live"))))
     assert await file.names() == ["old"]
     assert [one.request.id for one in file.journal.load().events] == ["live"]
+
+
+async def test_store_page_of_large_events_is_shorter_and_none_is_left_out(
+    file: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past_events, "PAGE_BYTES", 2_000)
+    await file.over(*(f"e{i}" for i in range(9)))
+    page, more = await file.store.events(None, 9)
+    assert (0 < len(page) < 9, more) == (True, True)
+    assert await file.names(limit=9) == [f"e{i}" for i in range(9)]
 
 
 async def test_store_question_keeps_no_commit_waiting(file: Desk) -> None:
