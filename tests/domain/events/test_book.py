@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, Refusal, members
-from gateway.domain.events.lifecycle import LIFE, ActiveEvent, EventState, LifecycleStep
+from gateway.domain.events.lifecycle import LIFE, OVER, ActiveEvent, BookEntry, EventState, LifecycleStep
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
+from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.types import DeviceId, EventId, Now
@@ -648,26 +649,43 @@ def test_book_any_order_of_distinct_revisions_ends_in_the_highest(
     assert {entry.request.id: entry.request for entry in book.entries(at(0))} == newest
 
 
+SOURCES = ("mqtt", "rest")
+Key = tuple[str, str]
+"""Source and the id that it uses."""
+
+
 class BookModel(RuleBasedStateMachine):
-    """Requests, cancellations, stops, restarts and time in any order, against a dictionary of what should hold."""
+    """Requests of two sources under the same ids, cancellations by them and by operators, stops, restarts and time in
+    any order, against a dictionary of what should hold. What the book forgets is in a store, as it is for the
+    dispatcher."""
 
     @initialize()
     def begin(self) -> None:
-        self.params = BookParams(events_max=6, retention_s=7200)
+        self.params = BookParams(events_max=3, finished_max=2, tombstones_max=2, retention_s=7200)
         self.book = Book(self.params)
         self.ms = 0
-        self.newest: dict[str, EventRequest] = {}
-        self.log: list[tuple[EventRequest, Answer]] = []
+        self.newest: dict[Key, EventRequest] = {}
+        self.store: dict[str, BookEntry] = {}
+        self.held: set[Key] = set()
+        self.off: set[Key] = set()
+
+    def recall(self, name: str) -> None:
+        for stored in self.store.values():
+            if own_id(stored.request.id) == name:
+                self.book.recall(stored.request, stored.decided_ms, stored.state, held_by=stored.held_by)
 
     @rule(
-        name=st.sampled_from("abcde"),
-        revision=st.integers(0, 4),
+        name=st.sampled_from("abc"),
+        source=st.sampled_from(SOURCES),
+        step=st.integers(-1, 2),
         start=st.integers(-2, 4),
         length=st.integers(0, 3),
         priority=st.integers(1, 3),
         cancelled=st.booleans(),
     )
-    def ask(self, name: str, revision: int, start: int, length: int, priority: int, cancelled: bool) -> None:
+    def ask(self, name: str, source: str, step: int, start: int, length: int, priority: int, cancelled: bool) -> None:
+        known = self.newest.get((source, name))
+        revision = 1 if known is None else max(0, known.revision + step)
         asked = request(
             name,
             revision,
@@ -675,26 +693,55 @@ class BookModel(RuleBasedStateMachine):
             end_ms=T0 + self.ms + (start + length) * HOUR,
             priority=priority,
             cancelled=cancelled,
+            source=source,
         )
-        known = self.newest.get(name)
-        answer = submit(self.book, asked, at(self.ms))
-        if known is not None and revision < known.revision:
+        if not self.book.knows(asked):
+            self.recall(name)
+        inside = self.book.scoped(asked)
+        answer = submit(self.book, inside, at(self.ms))
+        if known is None:
+            assert answer.outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
+            assert answer.reason not in (Refusal.CONFLICT, Refusal.CANCELLED_BY_OPERATOR)
+        elif revision < known.revision:
             assert answer.outcome is Outcome.SUPERSEDED
-        elif known is not None and revision == known.revision:
+        elif revision == known.revision:
             assert answer.outcome is Outcome.DUPLICATE if asked == known else answer.reason == Refusal.CONFLICT
+        elif (source, name) in self.held and not cancelled:
+            assert answer.reason == Refusal.CANCELLED_BY_OPERATOR
         if answer.outcome is Outcome.ACCEPTED:
             assert cancelled or (
                 asked.end_ms > T0 + self.ms and asked.end_ms > asked.start_ms and not self.book.stopped
             )
-            self.newest[name] = asked
-            self.log.append((asked, answer))
+            self.newest[source, name] = asked
+            self.store.pop(inside.id, None)
+            if (source, name) not in self.held:
+                self.off.discard((source, name))
+
+    @rule(name=st.sampled_from("abc"), source=st.sampled_from(SOURCES), held=st.booleans())
+    def withdraw(self, name: str, source: str, held: bool) -> None:
+        if (source, name) not in self.newest:
+            return
+        self.recall(name)
+        (entry,) = [e for e in self.book.find(name, at(self.ms)) if e.request.source == source and e.index >= 0]
+        self.book.withdraw(entry.request.id, held_by="me" if held else None)
+        self.off.add((source, name))
+        if held:
+            self.held.add((source, name))
+
+    @rule(name=st.sampled_from("abc"), source=st.sampled_from(SOURCES))
+    def lift(self, name: str, source: str) -> None:
+        self.recall(name)
+        for entry in self.book.find(name, at(self.ms)):
+            if entry.request.source == source and entry.index >= 0:
+                self.book.lift(entry.request.id)
+                self.held.discard((source, name))
 
     @rule(minutes=st.integers(1, 90))
     def wait(self, minutes: int) -> None:
         self.ms += minutes * 60_000
+        before = {entry.request.id: entry for entry in self.book.by_index().values()}
         self.book.advance(at(self.ms))
-        remembered = {e.request.id for e in self.book.entries(at(self.ms)) if e.state is not EventState.REJECTED}
-        self.newest = {name: asked for name, asked in self.newest.items() if name in remembered}
+        self.store |= {name: before[name] for name in self.book.forgotten()}
 
     @rule(active=st.booleans())
     def stop(self, active: bool) -> None:
@@ -702,23 +749,44 @@ class BookModel(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        stopped, before = self.book.stopped, self.newest
+        stopped, kept = self.book.stopped, self.book.by_index().values()
+        decided = [
+            (e.request, Answer(id=e.request.id, revision=e.request.revision, outcome=Outcome.ACCEPTED,
+                               decided_ms=e.decided_ms)) for e in kept
+        ]  # fmt: skip
+        states = {e.request.id: (e.request.revision, e.state) for e in kept}
+        withdrawn = {e.request.id: e.held_by for e in kept if e.held_by is not None}
         self.book = Book(self.params)
-        self.book.load([(r, a) for r, a in self.log if before.get(r.id) == r], stopped=stopped)
-        self.book.advance(at(self.ms))
+        self.book.load(decided, stopped=stopped, states=states, withdrawn=withdrawn)
 
     @invariant()
     def newest_revision_is_what_counts(self) -> None:
-        known = [e for e in self.book.entries(at(self.ms)) if e.state is not EventState.REJECTED]
-        assert {e.request.id: e.request for e in known} == self.newest
+        known = self.store | {entry.request.id: entry for entry in self.book.by_index().values()}
+        found = {
+            (e.request.source, own_id(e.request.id)): replace(e.request, id=own_id(e.request.id))
+            for e in known.values()
+        }
+        assert found == self.newest
+        assert len(known) == len(self.newest), "no event under two names"
+        held = {(e.request.source, own_id(e.request.id)) for e in known.values() if e.held_by is not None}
+        assert held == self.held
+
+    @invariant()
+    def bounds_hold(self) -> None:
+        states = [entry.state for entry in self.book.by_index().values()]
+        assert sum(state not in OVER for state in states) <= self.params.events_max
 
     @invariant()
     def active_is_what_should_run(self) -> None:
         now_ms = T0 + self.ms
-        due = [r for r in self.newest.values() if not r.cancelled and r.start_ms <= now_ms < r.end_ms]
-        decided_ms = {r.id: a.decided_ms for r, a in self.log}
-        due.sort(key=lambda r: (r.priority, -decided_ms[r.id], r.id))
-        assert [event.request for event in self.book.active(at(self.ms))] == ([] if self.book.stopped else due)
+        due = {
+            key
+            for key, r in self.newest.items()
+            if not r.cancelled and key not in self.off and r.start_ms <= now_ms < r.end_ms
+        }
+        running = self.book.active(at(self.ms))
+        assert {(e.request.source, own_id(e.request.id)) for e in running} == (set() if self.book.stopped else due)
+        assert [e.rank for e in running] == sorted(e.rank for e in running)
 
 
 TestBookModel = BookModel.TestCase
