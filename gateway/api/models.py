@@ -44,20 +44,22 @@ class DeliveryBody(Body):
     """The delivery record of one device within one event; `id` is the same from the grid's signal to the meter.
 
     `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
-    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | barred (excluded, from the
-    next release on). `asked_w` is what the event wanted, `allowed_w` what its limits left of it and `limits` which
-    limits those were, `written_w` the newest setpoint, `result` the device's answer. `measured_w` is what the device
-    does, null while there is no reading; `assumed_w` is what it is assumed to do then. Energies since the occurrence
-    began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as delivered, `unmeasured_wh` is the
-    part of that which was asked while there were no readings and may have been delivered. `cause` says what lies behind
-    an expired command or a device that is offline, where it is known now: a clock that is off. Powers in W, + =
-    discharge; null = unknown.
+    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | unreachable | barred (excluded,
+    from the next release on); `unreachable`: why it cannot be told anything (no_subscriber | refused | not_sent), null
+    where that is not what failed. `asked_w` is what the event wanted, `allowed_w` what its limits left of it and
+    `limits` which limits those were, `written_w` the newest setpoint, `result` the device's answer. `measured_w` is
+    what the device does, null while there is no reading; `assumed_w` is what it is assumed to do then. Energies since
+    the occurrence began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as delivered,
+    `unmeasured_wh` is the part of that which was asked while there were no readings and may have been delivered.
+    `cause` says what lies behind an expired command or a device that is offline, where it is known now: a clock that is
+    off. Powers in W, + = discharge; null = unknown.
     """
 
     id: str
     device: str
     status: str
     failure: str | None
+    unreachable: str | None
     asked_w: float | None
     allowed_w: float | None
     limits: list[str]
@@ -251,16 +253,28 @@ class SessionState(Body):
     notice: str | None = None
 
 
+class UnreachableState(Body):
+    """A device that cannot be told anything, although it may report: `cause` (no_subscriber: nobody has subscribed to
+    its commands, refused: the broker refuses them, not_sent: the gateway is not connected to it), for how long (s), and
+    when it is tried again (s from now, 0 = with the next command). Others make up for it; it comes back by itself once
+    it has answered."""
+
+    cause: str
+    for_s: float
+    retry_in_s: float
+
+
 class DeviceState(Body):
     """A device: its registration and, where known, its newest reading and what it does now. `steerable`: it accepts
     setpoints from the gateway, because the product can, its operator has not ruled it out, and it is what it is
     registered as. `unclear` lists members of its newest reading that are about its safety and that the gateway does not
     understand: a word among them (`mode`, `grid`, `locked`, `opt_out`, `faults`, or the whole `message`) keeps the
-    device from being controlled, a number stops the directions that rest on it. `reserve_pct` is the reserve in the
-    newest reading; the reserve in force is that of `device`. `clock_offset_s` is how far the device's clock is ahead
-    (negative: behind, or its readings come late), null = it says no time. `authority` says who has the device: device
-    (the maker's own mode) | controlled | releasing | owner (an owner or maker took it back during an event) |
-    no_profile. `held` is its former name, with free and left for device and owner; the next release drops it."""
+    device from being controlled, a number stops the directions that rest on it. `unreachable` is null where the device
+    can be told what it is to do. `reserve_pct` is the reserve in the newest reading; the reserve in force is that of
+    `device`. `clock_offset_s` is how far the device's clock is ahead (negative: behind, or its readings come late),
+    null = it says no time. `authority` says who has the device: device (the maker's own mode) | controlled | releasing
+    | owner (an owner or maker took it back during an event) | no_profile. `held` is its former name, with free and left
+    for device and owner; the next release drops it."""
 
     device: DeviceFields
     steerable: bool | None
@@ -274,6 +288,7 @@ class DeviceState(Body):
     setpoint_w: int | None
     clock_offset_s: float | None = None
     unclear: list[str] = Field(default_factory=list)
+    unreachable: UnreachableState | None = None
     session: SessionState | None = None
 
 

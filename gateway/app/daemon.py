@@ -249,7 +249,9 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         events=dispatch.view,
         trust=control.trust,
         clock=clock,
-        devices=FleetView(fleet=fleet, inventory=inventory, link=link, clock=clock, sessions=sessions.sessions),
+        devices=FleetView(
+            fleet=fleet, inventory=inventory, link=link, clock=clock, reach=control.reach, sessions=sessions.sessions
+        ),
         history=upstream.history,
         telemetry=upstream.telemetry(recorder.engine),
         leap=upstream.leap(),

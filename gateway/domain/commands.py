@@ -37,6 +37,15 @@ class WriteOutcome(IntEnum):
     UNKNOWN = 4
 
 
+class Unreached(IntEnum):
+    """Why a device cannot be told anything although it may report; `NONE` = it can."""
+
+    NONE = 0
+    NOT_SENT = 1
+    NO_SUBSCRIBER = 2
+    REFUSED = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandBatch:
     """Commands to write, at most one per device. Columns: `op` a `CommandOp`, `setpoint_w` whole W (+ = discharge),

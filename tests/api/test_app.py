@@ -24,6 +24,7 @@ from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
 from gateway.clock import Clock
+from gateway.domain.commands import WriteOutcome
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import BookParams
 from gateway.domain.events.request import EventKind, Leg, TargetGroup, power
@@ -104,7 +105,9 @@ async def rig(
         ),
         trust=world.control.trust,
         clock=world.clock,
-        devices=FleetView(fleet=world.fleet, inventory=inventory, link=link, clock=world.clock),
+        devices=FleetView(
+            fleet=world.fleet, inventory=inventory, link=link, clock=world.clock, reach=world.control.reach
+        ),
         history=History(queries, world.fleet),
         telemetry=telemetry,
         leap=LeapUploads(log=nobody, clock=world.clock),
@@ -464,6 +467,21 @@ async def test_devices_route_names_what_is_not_understood() -> None:
         r.world.fleet.live.unclear[0] = Unclear.OPT_OUT | Unclear.FAULTS | Unclear.MESSAGE
         shown = await r.ask("GET", f"/v1/devices/{first['device']['id']}")
         assert shown["unclear"] == ["opt_out", "faults", "message"]
+
+
+async def test_devices_route_names_why_a_device_cannot_be_told() -> None:
+    async with rig(devices=2) as r:
+        r.world.homes.untold = {0: WriteOutcome.NO_SUBSCRIBER}
+        await r.world.go(2)
+        await r.world.submit(s=600, target_w=2_000.0)
+        await r.world.go(5)
+        first, second = (await r.ask("GET", "/v1/devices"))["devices"]
+        assert (first["unreachable"]["cause"], first["unreachable"]["for_s"]) == ("no_subscriber", 5.0)
+        assert 2.0 <= first["unreachable"]["retry_in_s"] <= 3.0
+        assert second["unreachable"] is None
+        record, other = (await r.ask("GET", "/v1/dispatch-events/e"))["members"]
+        assert (record["failure"], record["unreachable"]) == ("unreachable", "no_subscriber")
+        assert (other["failure"], other["unreachable"]) == (None, None)
 
 
 async def test_events_route_not_durable_is_told_and_changes_nothing() -> None:

@@ -112,6 +112,7 @@ class Homes:
     `battery_w` is their power, `mode` who steers them; `unresponsive` devices hear no commands, `silent` ones say
     nothing, `islanded` ones have lost the grid, `inverted` ones do the opposite of what they are told, `refusing` ones
     say no, `unseen` ones answer commands and send no readings, `offline` ones have told so by their last will.
+    Those in `untold` get no commands at all, and the link says so with this outcome.
     `blocked` are kept from discharging; their own mode does `own_w`; of a setpoint they do `part`.
     """
 
@@ -135,6 +136,7 @@ class Homes:
         self.inverted: set[int] = set()
         self.refusing: set[int] = set()
         self.offline: set[int] = set()
+        self.untold: dict[int, WriteOutcome] = {}
         self.blocked: set[int] = set()
         self.own_w: Floats = np.zeros(n)
         self.part: Floats = np.ones(n)
@@ -151,12 +153,13 @@ class Homes:
         for i, slot in enumerate(batch.slots.tolist()):
             op, cmd = CommandOp(int(batch.op[i])), int(batch.cmd[i])
             self.writes.append((slot, op, int(batch.setpoint_w[i]), int(batch.lease_s[i]), cmd))
-            if slot in self.unresponsive:
+            if slot in self.unresponsive or slot in self.untold:
                 continue
             result = self._obey(slot, op, cmd, batch, i)
             if slot not in self.silent:
                 self.answers.append((slot, cmd, result))
-        return WriteReport(delivery=np.full(len(batch), WriteOutcome.ACCEPTED, dtype=np.int8))
+        told = [self.untold.get(slot, WriteOutcome.ACCEPTED) for slot in batch.slots.tolist()]
+        return WriteReport(delivery=np.array(told, dtype=np.int8))
 
     def _obey(self, slot: int, op: CommandOp, cmd: int, batch: CommandBatch, i: int) -> CommandResult:
         if cmd <= self.cmd[slot]:
@@ -180,6 +183,10 @@ class Homes:
             self.lease_end_ms[slot] = self.clock.mono + int(batch.lease_s[i]) * 1000
             self.in_force[slot] = cmd
         return CommandResult.APPLIED
+
+    def writes_to(self, slot: int) -> list[CommandOp]:
+        """What was written to one device, or was to be."""
+        return [op for at, op, *_ in self.writes if at == slot]
 
     def revert(self, slot: int) -> None:
         """Back to the maker's own mode: the lease is over, or the owner wants it so."""

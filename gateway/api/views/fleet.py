@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from gateway import former_names
-from gateway.api.models import DeviceState, SessionState, UnregisteredList
+from gateway.api.models import DeviceState, SessionState, UnreachableState, UnregisteredList
 from gateway.clock import Clock
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
@@ -12,6 +12,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
 from gateway.links.mqtt.messages import MqttLink
 from gateway.schemas.interval_rows import rfc3339
+from gateway.services.control.reach import ReachWatch
 from gateway.services.devices.import_rows import DeviceFields
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.session import DeviceSession
@@ -66,12 +67,14 @@ class FleetView:
         inventory: DeviceRegistry,
         link: MqttLink,
         clock: Clock,
+        reach: ReachWatch,
         sessions: Mapping[int, DeviceSession] | None = None,
     ) -> None:
         self._fleet = fleet
         self._inventory = inventory
         self._link = link
         self._clock = clock
+        self._reach = reach
         self._sessions = sessions if sessions is not None else {}
 
     def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]:
@@ -112,7 +115,18 @@ class FleetView:
             setpoint_w=int(control.setpoint_w[slot]) if authority is Authority.CONTROLLED else None,
             clock_offset_s=self._link.clocks.offset_s(slot),
             unclear=unclear_names(int(live.unclear[slot])),
+            unreachable=self._unreachable(slot),
             session=self._session(slot),
+        )
+
+    def _unreachable(self, slot: int) -> UnreachableState | None:
+        found, now_ms = self._reach.of(slot), self._clock.mono_ms()
+        if found is None:
+            return None
+        return UnreachableState(
+            cause=found.cause.name.lower(),
+            for_s=(now_ms - found.since_mono_ms) / 1000,
+            retry_in_s=max(found.retry_mono_ms - now_ms, 0) / 1000,
         )
 
     def _session(self, slot: int) -> SessionState | None:

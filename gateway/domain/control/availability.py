@@ -7,7 +7,7 @@ import numpy as np
 
 from gateway.domain.fleet.columns import Nameplate
 from gateway.domain.limits.types import Envelope
-from gateway.domain.types import Floats, Slots
+from gateway.domain.types import Bools, Floats, Slots
 
 HOURS = (1, 2, 3, 4)
 
@@ -23,23 +23,23 @@ class Availability:
 
 
 def availability(
-    groups: Mapping[str, Slots], allowed: Envelope, plate: Nameplate, hours: Sequence[int] = HOURS
+    groups: Mapping[str, Slots], allowed: Envelope, plate: Nameplate, able: Bools, hours: Sequence[int] = HOURS
 ) -> list[Availability]:
     """The curve of each group. A device counts with its present envelope for as long as its energy lasts, standby
-    subtracted. Devices that may not be written count as 0."""
+    subtracted. Devices that are not `able`, since they may not be written or cannot be told anything, count as 0."""
     n = len(allowed.discharge_w)
     standby_w = plate.standby_w[:n].astype(np.float64)
     out_w = [_lasting_w(allowed.sustain_discharge_w, allowed.deliverable_wh, standby_w, h) for h in hours]
     into_w = [_lasting_w(allowed.sustain_charge_w, allowed.absorbable_wh, np.zeros(n), h) for h in hours]
     found: list[Availability] = []
     for name, slots in groups.items():
-        able = slots[allowed.controllable[slots]]
+        counted = slots[able[slots]]
         found.append(
             Availability(
                 group=name,
-                devices=len(able),
-                discharge_w=tuple(round(float(power_w[able].sum())) for power_w in out_w),
-                charge_w=tuple(round(float(power_w[able].sum())) for power_w in into_w),
+                devices=len(counted),
+                discharge_w=tuple(round(float(power_w[counted].sum())) for power_w in out_w),
+                charge_w=tuple(round(float(power_w[counted].sum())) for power_w in into_w),
             )
         )
     return found

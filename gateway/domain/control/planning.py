@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.commands import CommandOp
 from gateway.domain.control.leases import leases_s
+from gateway.domain.control.reach import Reach
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import Envelope, Reason, check
@@ -20,7 +21,7 @@ from gateway.domain.types import Bools, Grid, Ints, Mode, Now, Slots, Small
 
 
 class Cause(IntEnum):
-    """Why a command is written; smaller is more urgent."""
+    """Why a command is written; smaller is more urgent. `PROBE`: to find out whether a device can be told again."""
 
     NARROW = 0
     RELEASE = 1
@@ -28,6 +29,7 @@ class Cause(IntEnum):
     CHANGE = 3
     RETRY = 4
     REFRESH = 5
+    PROBE = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +73,14 @@ def plan(
     release: Bools,
     unresponsive: Bools | None = None,
     blocked: Bools | None = None,
+    reach: Reach | None = None,
 ) -> Plan:
     """What to write now.
 
     `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
     `release` are released; other devices keep their lease, narrowed if they must be. `unresponsive` devices are
-    rewritten at refresh only. The paired check comes last: setpoints past the envelope are left out and counted.
+    rewritten at refresh only. Devices out of `reach` (None: there are none) are only probed, each when it is due. The
+    paired check comes last: setpoints past the envelope are left out and counted.
     """
     control = snapshot.control
     writable = envelope.controllable & (control.authority != Authority.OWNER)
@@ -88,6 +92,10 @@ def plan(
     _fill_up(cause, off_w, wanted_w, active, unresponsive, params)
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
+    if reach is not None:
+        urgent = (cause == Cause.NARROW) | (cause == Cause.RELEASE)
+        cause[reach.unreachable & (cause >= 0) & ~urgent] = Cause.PROBE
+        cause[np.where(urgent, reach.waiting_urgent, reach.waiting)] = -1
 
     slots = np.flatnonzero(cause >= 0)
     slots = slots[np.argsort(cause[slots], kind="stable")]

@@ -2,8 +2,8 @@
 
 Events are served in the order of their rank. Each allocates its power to its devices on top of what earlier events that
 share them allocated (the larger setpoint counts), ramped by the governor and corrected by measured power. Unreliable
-devices count with their measured power, or with assumed power while they are not measured; the others make up for
-them.
+and unreachable devices count with their measured power, or with assumed power while they are not measured; the others
+make up for them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ import numpy as np
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
 from gateway.domain.control.device_targets import device_target_w
 from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
+from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, Want, Way
@@ -25,6 +26,9 @@ from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
 
 OWN_POWER_W = 50.0
 """Own power of devices that are given nothing is compensated from here on."""
+
+HEARD_PART_MIN = 0.5
+"""Where less than this part of an event's newest commands was taken, its ramp starts from present power."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +47,11 @@ class TrackingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracking:
-    """What a running event keeps from tick to tick, W. `own_w`: own power of devices that are given nothing."""
+    """What a running event keeps from tick to tick, W. `served_w`: the part of `commanded_w` that could be given;
+    `own_w`: own power of devices that are given nothing."""
 
     commanded_w: float
+    served_w: float
     own_w: float = 0.0
     trim: Trim = field(default_factory=Trim)
 
@@ -98,11 +104,12 @@ def track(
     dt_s: float,
     params: TrackingParams,
     *,
-    stalled: bool = False,
+    reach: Reach | None = None,
 ) -> Tracked:
     """One tick of all `events`. `tracking` is what the last tick returned, `follows` the responsive devices, `power`
-    the power of each; `stalled`: the last commands did not arrive, so ramps start from present power."""
-    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, stalled)
+    the power of each, `reach` who can be told anything (None: everybody)."""
+    reach = everybody(snapshot.n) if reach is None else reach
+    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach)
     tracker.share = max(1, sum(event.actuates for event in events))
     for event in events:
         tracker.serve(event)
@@ -123,7 +130,7 @@ class _Tracker:
         now: Now,
         dt_s: float,
         params: TrackingParams,
-        stalled: bool,
+        reach: Reach,
     ) -> None:
         n = snapshot.n
         live, control = snapshot.live, snapshot.control
@@ -134,15 +141,17 @@ class _Tracker:
         self._now = now
         self._dt_s = dt_s
         self._params = params
-        self._stalled = stalled
+        self._reach = reach
+        self._missed = bool((reach.heard < 0).any())
         self.share = 1
         self._power = power
         self._each_w = power.each_w
         self._here = control.authority != Authority.OWNER
         self._on_grid = live.grid != Grid.ISLAND
         faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
-        self._reliable = allowed.controllable & follows & ~faulty
-        self._unresponsive = ~follows
+        unreachable = reach.unreachable
+        self._reliable = allowed.controllable & follows & ~faulty & ~unreachable
+        self._unsteered = ~follows | unreachable
         self._taken_w = np.zeros(n, dtype=np.int64)
         self._asked_w = np.zeros(n, dtype=np.int64)
         self._wanted_w = np.zeros(n, dtype=np.int64)
@@ -154,11 +163,11 @@ class _Tracker:
         self._progress: dict[int, Progress] = {}
 
     def tracked(self) -> Tracked:
-        unresponsive = self._taking & self._unresponsive
-        if unresponsive.any():
-            # unresponsive devices keep the setpoint in force, as far as it is still allowed
-            self._wanted_w[unresponsive] = _kept_w(self._snapshot, self._allowed)[unresponsive]
-        idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._unresponsive
+        unsteered = self._taking & self._unsteered
+        if unsteered.any():
+            # unresponsive and unreachable devices keep the setpoint in force, as far as it is still allowed
+            self._wanted_w[unsteered] = _kept_w(self._snapshot, self._allowed)[unsteered]
+        idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._unsteered
         return Tracked(
             wanted_w=self._wanted_w,
             asked_w=self._asked_w,
@@ -222,11 +231,13 @@ class _Tracker:
         target_w, clipped = self._bounded(event, wanted_w)
         tracking = self._tracked.get(event.index)
         done_w = float(self._each_w[mine & self._on_grid].sum())
-        tracking = Tracking(commanded_w=done_w) if tracking is None else tracking
+        tracking = Tracking(commanded_w=done_w, served_w=done_w) if tracking is None else tracking
         desired_w = target_w + tracking.trim.offset_w
-        # a ramp does not start from commands that did not arrive: their return would be a step
-        before_w = done_w if self._stalled else tracking.commanded_w
-        ramped = abs(before_w - desired_w) < 1.0 and not self._stalled
+        stalled = self._stalled(reliable)
+        # a ramp does not start from what was not given: the return of those who missed it would be a step
+        before_w = tracking.served_w if bool((self._reach.back & mine).any()) else tracking.commanded_w
+        before_w = done_w if stalled else before_w
+        ramped = abs(before_w - desired_w) < 1.0 and not stalled
         commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
         need_w = commanded_w - others_w - sign * taken_w
         own_w = tracking.own_w
@@ -245,12 +256,21 @@ class _Tracker:
                 trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
                 unserved_w=given.unserved_w, params=self._params.trim,
             )  # fmt: skip
-        self._next[event.index] = Tracking(commanded_w=commanded_w, own_w=own_w, trim=trim)
+        served_w = commanded_w - given.unserved_w
+        self._next[event.index] = Tracking(commanded_w=commanded_w, served_w=served_w, own_w=own_w, trim=trim)
         self._note(
             event, mine, given.setpoint_w, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
         )  # fmt: skip
         return given.setpoint_w, given.setpoint_w
+
+    def _stalled(self, reliable: Bools) -> bool:
+        """Whether most of the newest commands to these devices may not have arrived."""
+        if not self._missed:
+            return False
+        heard = self._reach.heard[reliable]
+        told = int(np.count_nonzero(heard))
+        return told > 0 and int(np.count_nonzero(heard > 0)) < HEARD_PART_MIN * told
 
     def _turning(self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools) -> Allocation | None:
         """While power commanded in the other direction ramps down: the setpoints of the devices that still carry it;
@@ -372,7 +392,7 @@ class _Tracker:
         # a governor on its way may still have a device on the other side of 0 than its goal
         extra_w[(self._taken_w > 0) & (sign * self._wanted_w < 0)] = 0
         unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum())
-        self._next[event.index] = Tracking(commanded_w=float(given_w.sum()))
+        self._next[event.index] = Tracking(commanded_w=float(given_w.sum()), served_w=float(given_w.sum()))
         self._note(
             event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
             commanded_w=float(given_w.sum()), unserved_w=unserved_w,

@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.commands import CommandResult
+from gateway.domain.commands import CommandResult, Unreached
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
@@ -82,15 +82,17 @@ class RecordRows(Table):
     """Devices of one event. Powers W (+ = discharge), energies Wh with the sign of what was asked, times UTC ms (0 =
     never). `asked_w` what the event wanted, `allowed_w` the part that `limits` allowed (`Reason` bits, 0 = none),
     `written_w` the newest setpoint, `measured_w` measured power (NaN while not measured), `assumed_w` the power assumed
-    then (NaN while measured). `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered,
-    `unmeasured_wh` the part of the shortfall asked while the device was not measured: it may have been delivered.
-    Assumed power adds no energy."""
+    then (NaN while measured). `unreached` (an `Unreached`) is why a device that did not respond cannot be told
+    anything. `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered, `unmeasured_wh` the part
+    of the shortfall asked while the device was not measured: it may have been delivered. Assumed power adds no
+    energy."""
 
     SPEC = {
         "slot": (np.int32, -1),
         "status": (np.int8, 0),
         "failure": (np.int8, 0),
         "result": (np.int8, 0),
+        "unreached": (np.int8, 0),
         "limits": (np.uint64, 0),
         "asked_w": (np.float32, 0.0),
         "allowed_w": (np.float32, np.nan),
@@ -114,6 +116,7 @@ class RecordRows(Table):
     status: Small
     failure: Small
     result: Small
+    unreached: Small
     limits: Bits
     asked_w: Singles
     allowed_w: Singles
@@ -137,7 +140,7 @@ class RecordRows(Table):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """State of every device in a tick, for the records: its `power`, `asked_w` and `wanted_w` before and after limits,
-    `unresponsive` devices that have not followed for long."""
+    `unresponsive` devices that have not followed for long, `unreached` why a device cannot be told anything."""
 
     snapshot: Snapshot
     allowed: Envelope
@@ -145,6 +148,7 @@ class Sight:
     asked_w: Ints
     wanted_w: Ints
     unresponsive: Bools
+    unreached: Small
 
 
 class Records:
@@ -199,6 +203,7 @@ class Records:
         failure = _failure(sight, slots, bits, nothing)
         status = _status(sight, slots, failure, rows.status[at], mine=mine, left=left)
         failure = np.where(status == Status.FAILED, failure, Failure.NONE).astype(np.int8)
+        unreached = np.where(failure == Failure.NO_RESPONSE, _unreached(sight, slots), Unreached.NONE).astype(np.int8)
 
         dt_s = np.where(rows.updated_ms[at] > 0, (now.utc_ms - rows.updated_ms[at]) / 1000, 0.0)
         hours = np.clip(dt_s, 0.0, DT_S_MAX) / 3600
@@ -221,7 +226,7 @@ class Records:
             (rows.acknowledged_ms[at] == 0) & (rows.cmd[at] > 0) & (control.cmd_applied[slots] >= rows.cmd[at])
         )
         rows.acknowledged_ms[at[acknowledged]] = now.utc_ms
-        return self._move(at, status, failure, now)
+        return self._move(at, status, failure, now, unreached)
 
     def end(self, status: Status, now: Now) -> Ints:
         """End the event as `COMPLETED` or `CANCELLED`. Rows that failed or opted out keep their status when it
@@ -230,19 +235,21 @@ class Records:
         stays = np.isin(self.rows.status[at], (int(Status.FAILED), int(Status.OPTED_OUT)))
         if status is Status.COMPLETED:
             at = at[~stays]
-        moved = self._move(at, np.full(len(at), int(status), dtype=np.int8), self.rows.failure[at], now)
+        ended = np.full(len(at), int(status), dtype=np.int8)
+        moved = self._move(at, ended, self.rows.failure[at], now, self.rows.unreached[at])
         open_ = self.rows.ended_ms[: self.n] == 0
         self.rows.ended_ms[: self.n][open_] = now.utc_ms
         return moved
 
-    def _move(self, at: Ints, status: Small, failure: Small, now: Now) -> Ints:
+    def _move(self, at: Ints, status: Small, failure: Small, now: Now, unreached: Small) -> Ints:
         rows = self.rows
         before = rows.status[at]
         moves = _MAY[before, status]
-        moves |= (status == before) & (failure != rows.failure[at])
+        moves |= (status == before) & ((failure != rows.failure[at]) | (unreached != rows.unreached[at]))
         moved = at[moves]
         rows.status[moved] = status[moves]
         rows.failure[moved] = failure[moves]
+        rows.unreached[moved] = unreached[moves]
         rows.status_ms[moved] = now.utc_ms
         started = moved[(rows.status[moved] >= Status.STARTED) & (rows.status[moved] <= Status.DELIVERING)]
         started = started[rows.started_ms[started] == 0]
@@ -283,6 +290,13 @@ _EXCLUDED = np.uint64(
 )  # fmt: skip
 
 
+def _unreached(sight: Sight, slots: Slots) -> Small:
+    """Why each device cannot be told anything. What it was told before counts for as long as its lease runs."""
+    leased = sight.snapshot.control.authority[slots] == Authority.CONTROLLED
+    found: Small = np.where(leased, np.int8(Unreached.NONE), sight.unreached[slots])
+    return found
+
+
 def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
     """Why each device cannot deliver; the strongest cause. `bits`: the reasons in the direction asked; `nothing`:
     devices that may give nothing in it."""
@@ -291,6 +305,7 @@ def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
     failure[nothing] = Failure.LIMIT
     failure[sight.unresponsive[slots]] = Failure.NO_RESPONSE
     failure[refused | ((bits & np.uint64(Reason.REFUSED)) != 0)] = Failure.REFUSED
+    failure[_unreached(sight, slots) != Unreached.NONE] = Failure.NO_RESPONSE
     failure[(bits & _EXCLUDED) != 0] = Failure.EXCLUDED
     failure[(bits & np.uint64(Reason.FAULT)) != 0] = Failure.FAULT
     failure[(bits & _OFFLINE) != 0] = Failure.OFFLINE

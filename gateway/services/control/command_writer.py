@@ -15,9 +15,10 @@ from gateway.domain.errors import StorageError
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import run
-from gateway.domain.types import EventId, Now, Slots
+from gateway.domain.types import Bools, EventId, Now, Slots
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDelivered, Journal
 from gateway.ports.links import DeviceLink
+from gateway.services.control.reach import ReachWatch
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,8 @@ class CommandWriterStats:
 class CommandWriter:
     """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part.
 
-    `reach` is the share of the newest commands that the broker or device accepted, 1 where there were none. `halted`:
-    whether devices are only handed back; asked last before a write.
+    `reach` is told what became of each command. `halted`: whether devices are only handed back; asked last before a
+    write.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class CommandWriter:
         link: DeviceLink,
         clock: Clock,
         epoch: int,
+        reach: ReachWatch,
         halted: Callable[[], bool],
     ) -> None:
         self._settings = settings
@@ -61,11 +63,11 @@ class CommandWriter:
         self._journal = journal
         self._link = link
         self._clock = clock
+        self._reach = reach
         self._halted = halted
         self._cmd = epoch << EPOCH_BITS
         self._owed: list[Change] = []
         self.failing: str | None = None
-        self.reach = 1.0
         self.stats = CommandWriterStats()
 
     async def carry_out(
@@ -97,14 +99,13 @@ class CommandWriter:
                 keep = ~taken
         if self._halted():
             keep = self._only_releases(todo, keep, taken)
-        self.reach = 1.0
-        batch = self._batch(todo, keep, now)
+        batch, causes = self._batch(todo, keep, now), todo.cause[keep]
         if not len(batch):
             return batch
-        counts = np.bincount(todo.cause[keep], minlength=len(Cause)).tolist()
+        counts = np.bincount(causes, minlength=len(Cause)).tolist()
         for cause in Cause:
             self.stats.writes[cause] += counts[cause]
-        return await self._write(batch, holder)
+        return await self._write(batch, holder, urgent=(causes == Cause.NARROW) | (causes == Cause.RELEASE))
 
     def _only_releases(self, todo: Plan, keep: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The releases of a plan that was made before everything was stopped. The journal has its new devices as under
@@ -146,7 +147,7 @@ class CommandWriter:
             valid_until_ms=np.full(n, now.utc_ms + round(self._settings.command_valid_s * 1000)),
         )
         self._fleet.control.written_reserve_pct[slots] = reserve_pct
-        report = await self._send(batch)
+        report = await self._send(batch, urgent=np.zeros(n, dtype=np.bool_))
         # What did not arrive is tried again. A product that refuses a reserve is controlled all the same.
         absent = (report.delivery != WriteOutcome.ACCEPTED) & (report.delivery != WriteOutcome.REFUSED)
         self._fleet.control.written_reserve_pct[slots[absent]] = np.nan
@@ -173,17 +174,16 @@ class CommandWriter:
             valid_until_ms=np.full(len(slots), now.utc_ms + round(self._settings.command_valid_s * 1000)),
         )
 
-    async def _write(self, batch: CommandBatch, holder: NDArray[np.int32]) -> CommandBatch:
+    async def _write(self, batch: CommandBatch, holder: NDArray[np.int32], *, urgent: Bools) -> CommandBatch:
         """Write, then record as in force, and return, whatever may have arrived."""
-        report = await self._send(batch)
-        self.reach = float(np.mean(report.delivery == WriteOutcome.ACCEPTED))
+        report = await self._send(batch, urgent=urgent)
         reached = (report.delivery == WriteOutcome.ACCEPTED) | (report.delivery == WriteOutcome.UNKNOWN)
         if not reached.all():
             batch = CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
         self._record(batch, holder)
         return batch
 
-    async def _send(self, batch: CommandBatch) -> WriteReport:
+    async def _send(self, batch: CommandBatch, *, urgent: Bools) -> WriteReport:
         """Write under one deadline; telemetry pauses during a large fan-out."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.write_deadline_s * 1000)
         large = len(batch) >= PAUSE_TELEMETRY_FROM
@@ -197,6 +197,7 @@ class CommandWriter:
         counts = np.bincount(report.delivery, minlength=len(WriteOutcome)).tolist()
         for outcome in WriteOutcome:
             self.stats.outcomes[outcome] += counts[outcome]
+        self._reach.note(batch, report, self._clock.now(), urgent=urgent)
         return report
 
     def _record(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:

@@ -19,6 +19,7 @@ from gateway.domain.control.availability import Availability, availability
 from gateway.domain.control.leases import rest
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.ramp import in_turn
+from gateway.domain.control.reach import Reach
 from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
 from gateway.domain.events.arbitration import Claims
 from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
@@ -38,6 +39,7 @@ from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter
 from gateway.services.control.maintenance import NAMES, Maintenance
 from gateway.services.control.quarantine import QuarantineWatch
+from gateway.services.control.reach import ReachWatch
 from gateway.services.control.stranded import Stranded
 from gateway.services.control.unclear import UnclearWatch
 from gateway.services.control.unmeasured import Unmeasured
@@ -48,7 +50,6 @@ from gateway.services.settings import ControlSettings
 log = logging.getLogger(__name__)
 
 RELEASE_SLACK_S = 15.0
-REACH_MIN = 0.5
 TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -76,8 +77,8 @@ class ControlStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a tick has found out and decided before it writes. `follows`: the devices that obey; `power`: what each
-    device does; `left`: the devices whose owners opted out, by event."""
+    """What a tick has found out and decided before it writes. `follows`: the devices that obey; `reach`: those that can
+    be told anything; `power`: what each device does; `left`: the devices whose owners opted out, by event."""
 
     now: Now
     events: Sequence[ActiveEvent]
@@ -85,6 +86,7 @@ class _Seen:
     snapshot: Snapshot
     allowed: Envelope
     follows: Bools
+    reach: Reach
     power: Power
     left: Mapping[int, Slots]
     tracked: Tracked
@@ -110,9 +112,11 @@ class ControlLoop:
         self._dispatcher = dispatcher
         self._journal = journal
         self._clock = clock
+        self.reach = ReachWatch(fleet)
         self._writer = CommandWriter(
-            settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, halted=self._halted
-        )
+            settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, reach=self.reach,
+            halted=self._halted,
+        )  # fmt: skip
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
         self._authority = DeviceAuthority(settings, fleet=fleet)
         self.maintenance = Maintenance(
@@ -214,15 +218,16 @@ class ControlLoop:
         changes += self.quarantine.observe(snapshot, allowed, follows, now)
         power = power_of(snapshot, now, self._seen_mono_ms)
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
+        reach = self.reach.observe(snapshot, now)
         keep_parts(snapshot, power.heard_s > 0)
         tracked = track(
             events, claims, self._trackings, snapshot, allowed, follows, power, now, dt_s, self._params(),
-            stalled=self._writer.reach < REACH_MIN,
+            reach=reach,
         )  # fmt: skip
         self._trackings, self._progress = tracked.tracking, tracked.progress
         seen = _Seen(
-            now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, power=power,
-            left=self._left(events, snapshot, now), tracked=tracked,
+            now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, reach=reach,
+            power=power, left=self._left(events, snapshot, now), tracked=tracked,
         )  # fmt: skip
         low, todo = self._plan(seen)
         changes += self._account(seen)
@@ -294,10 +299,13 @@ class ControlLoop:
         )  # fmt: skip
         taking &= ~resting.free
         stopped = taking & (snapshot.control.authority == Authority.DEVICE) & (tracked.wanted_w == 0)
+        # who is not told anything in this tick does not stop anything either, and takes no turn of the others
+        stopped &= ~seen.reach.waiting
         taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
         # a device that must not be written gets no reserve either
         low = self._authority.reserves_due(taking & seen.allowed.controllable)
         taking &= ~low
+        low &= ~seen.reach.waiting
         taking &= ~self._authority.unattended(snapshot, now)
         if self._releasing_untimed:
             taking &= snapshot.nameplate.timed
@@ -311,7 +319,7 @@ class ControlLoop:
         release |= self._halted() & seen.allowed.must_narrow & ~taking
         todo = plan(
             snapshot, seen.allowed, now, PlanParams(), wanted_w=tracked.wanted_w, members=taking, release=release,
-            unresponsive=~seen.follows, blocked=resting.blocked,
+            unresponsive=~seen.follows, blocked=resting.blocked, reach=seen.reach,
         )  # fmt: skip
         self.stats.outside += todo.outside
         return low, todo
@@ -330,7 +338,7 @@ class ControlLoop:
             self._attributed = attributed_w(running, claims, measured_w, net_w, wanted_w)
             sight = Sight(
                 snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.tracked.asked_w,
-                wanted_w=seen.tracked.wanted_w, unresponsive=self.quarantine.silent,
+                wanted_w=seen.tracked.wanted_w, unresponsive=self.quarantine.silent, unreached=seen.reach.cause,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
             self.records.observe(running, claims, groups, seen.left, sight, now)
@@ -417,7 +425,8 @@ class ControlLoop:
         for tag, slots in sorted(self._fleet.tags.items()):
             known = np.array(sorted(slot for slot in slots if slot < len(allowed.discharge_w)), dtype=np.int32)
             groups[f"tag:{tag}"] = known
-        return availability(groups, allowed, self._fleet.nameplate)
+        able = allowed.controllable & ~self.reach.unreachable(len(allowed.controllable))
+        return availability(groups, allowed, self._fleet.nameplate, able)
 
     def totals(self) -> dict[str, EventTotals]:
         """Sums over the running events, by program."""

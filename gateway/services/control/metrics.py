@@ -85,6 +85,13 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         name="gateway_silent_devices", help="Devices that have not followed their setpoints for a minute.",
         value=int(control.quarantine.silent.sum()),
     )  # fmt: skip
+    for unreached, count in control.reach.counts():
+        yield Sample(
+            name="gateway_unreachable_devices",
+            help="Devices that cannot be told anything although they may report, by cause.",
+            value=count,
+            labels=(("cause", unreached.name.lower()),),
+        )
     yield Sample(
         name="gateway_measured_power_ratio", help="Part of steered power that is measured; 1 while nothing is steered.",
         value=1 - control.unmeasured.fleet.share,

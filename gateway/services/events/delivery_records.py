@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.commands import CommandResult
+from gateway.domain.commands import CommandResult, Unreached
 from gateway.domain.events.arbitration import Claims
 from gateway.domain.events.delivery_records import Failure, RecordRows, Records, Sight, Status
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState
@@ -270,6 +270,13 @@ def bodies(event: str, devices: Sequence[str], columns: Mapping[str, NDArray[Any
     ]
 
 
+def _failure(row: Row) -> str | None:
+    """Why the device did not deliver. Stored rows call it no response, as 0.1 did, where it could not be told."""
+    if not row["failure"]:
+        return None
+    return "unreachable" if row["unreached"] else Failure(row["failure"]).name.lower()
+
+
 def _listed(values: NDArray[Any]) -> list[Any]:
     if values.dtype.kind == "f":
         return [None if math.isnan(value) else round(value, 2) for value in values.tolist()]
@@ -282,7 +289,8 @@ def _body(event: str, device: str, row: Row) -> Row:
         "id": f"{event}/{device}",
         "device": device,
         "status": Status(row["status"]).name.lower(),
-        "failure": Failure(row["failure"]).name.lower() if row["failure"] else None,
+        "failure": _failure(row),
+        "unreachable": Unreached(row["unreached"]).name.lower() if row["unreached"] else None,
         "asked_w": row["asked_w"],
         "allowed_w": row["allowed_w"],
         "limits": reason_names(row["limits"]),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.domain.control.allocation import Shortfall
+from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
 from gateway.domain.events.arbitration import claim
 from gateway.domain.events.lifecycle import ActiveEvent
@@ -55,7 +56,7 @@ class Scene:
         self.events.append((event, list(members) or list(range(self.snapshot.n))))
         return self
 
-    def tick(self, *, stalled: bool = False) -> Tracked:
+    def tick(self, *, reach: Reach | None = None) -> Tracked:
         events = sorted(self.events, key=lambda pair: pair[0].rank)
         groups = [np.array(members, dtype=np.int32) for _, members in events]
         active = [event for event, _ in events]
@@ -69,7 +70,7 @@ class Scene:
         self.seen_ms = live.seen_mono_ms.copy()
         found = track(
             active, claims, self.tracking, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,
-            stalled=stalled,
+            reach=reach,
         )  # fmt: skip
         self.tracking = found.tracking
         self.now = Now(utc_ms=self.now.utc_ms + 1000, mono_ms=self.now.mono_ms + 1000)
@@ -130,7 +131,8 @@ def test_course_what_did_not_arrive_is_not_where_a_ramp_goes_on_from() -> None:
     s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     for _ in range(5):
         s.tick()
-    assert s.tick(stalled=True).wanted_w.sum() == 1_000
+    missed = np.full(4, -1, dtype=np.int8)
+    assert s.tick(reach=replace(everybody(4), heard=missed)).wanted_w.sum() == 1_000
 
 
 def test_course_what_a_deaf_device_does_by_itself_counts_and_it_goes_on_being_told_the_same() -> None:

@@ -31,6 +31,7 @@ class Way:
         self.mine = np.ones(n, dtype=np.bool_)
         self.left = np.zeros(n, dtype=np.bool_)
         self.unresponsive = np.zeros(n, dtype=np.bool_)
+        self.unreached = np.zeros(n, dtype=np.int8)
         self.moved: list[int] = []
 
     def sent(self, setpoint_w: int = 2_000) -> "Way":
@@ -60,7 +61,7 @@ class Way:
         inside = np.minimum(self.asked_w, np.floor(allowed.discharge_w)).astype(np.int64)
         sight = Sight(
             snapshot=self.snapshot, allowed=allowed, power=power_of(self.snapshot, self.now, NOTHING_SEEN),
-            asked_w=self.asked_w, wanted_w=inside, unresponsive=self.unresponsive,
+            asked_w=self.asked_w, wanted_w=inside, unresponsive=self.unresponsive, unreached=self.unreached,
         )  # fmt: skip
         self.moved = self.records.observe(sight, self.mine, self.left, self.now, sign=sign).tolist()
         return self
@@ -273,7 +274,7 @@ def test_record_large_event_is_brought_up_to_date_in_parts() -> None:
     allowed = envelope(way.snapshot, way.now, LimitParams())
     sight = Sight(
         snapshot=way.snapshot, allowed=allowed, power=power_of(way.snapshot, way.now, NOTHING_SEEN),
-        asked_w=way.asked_w, wanted_w=way.asked_w, unresponsive=way.unresponsive,
+        asked_w=way.asked_w, wanted_w=way.asked_w, unresponsive=way.unresponsive, unreached=way.unreached,
     )  # fmt: skip
     first = way.records.observe(sight, way.mine, way.left, way.now, sign=1, part=slice(0, 4))
     assert first.tolist() == [0, 1, 2, 3]

@@ -73,7 +73,7 @@ def test_availability_is_what_energy_and_power_carry_for_each_duration() -> None
     snapshot = fleet_of(3, soc_pct=[100, 40, 20], standby_w=0)
     allowed = envelope(snapshot, NOW, LimitParams(resume_pct=0))
     groups = {"all": np.arange(3, dtype=np.int32), "one": np.array([1], dtype=np.int32)}
-    whole, one = availability(groups, allowed, snapshot.nameplate)
+    whole, one = availability(groups, allowed, snapshot.nameplate, allowed.controllable)
     # 8 kWh and 2 kWh above the reserve behind 5 kW each
     assert list(whole.discharge_w) == [5_000 + 2_000, 4_000 + 1_000, round(8_000 / 3 + 2_000 / 3), 2_500]
     assert list(one.discharge_w) == [2_000, 1_000, 667, 500]
@@ -84,7 +84,9 @@ def test_availability_is_what_energy_and_power_carry_for_each_duration() -> None
 def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None:
     snapshot = fleet_of(2, soc_pct=40, standby_w=100, online=[1, 0])
     allowed = envelope(snapshot, NOW, LimitParams())
-    (found,) = availability({"all": np.arange(2, dtype=np.int32)}, allowed, snapshot.nameplate, hours=(1, 4))
+    (found,) = availability(
+        {"all": np.arange(2, dtype=np.int32)}, allowed, snapshot.nameplate, allowed.controllable, hours=(1, 4)
+    )
     assert found.devices == 1
     assert list(found.discharge_w) == pytest.approx([1_900, 400], abs=1)
 

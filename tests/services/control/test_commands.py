@@ -22,6 +22,7 @@ from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.fleet.fleet import Fleet
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.services.control.command_writer import CommandWriter
+from gateway.services.control.reach import ReachWatch
 from gateway.services.settings import ControlSettings
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
@@ -88,7 +89,7 @@ class Way:
     def start(self) -> None:
         self.writer = CommandWriter(
             ControlSettings(), fleet=self.fleet, journal=self.journal, link=self.link, clock=self.clock,
-            epoch=self.journal.load().epoch, halted=lambda: False,
+            epoch=self.journal.load().epoch, reach=ReachWatch(self.fleet), halted=lambda: False,
         )  # fmt: skip
 
     async def write(self, slots: tuple[int, ...], op: CommandOp, setpoint_w: int, lease_s: int) -> None:

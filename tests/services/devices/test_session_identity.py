@@ -23,6 +23,7 @@ from gateway.links.modbus.link import ModbusLinks
 from gateway.links.mqtt.clocks import DeviceClocks
 from gateway.ports.links import PointTarget
 from gateway.profiles.loader import load_profiles
+from gateway.services.control.reach import ReachWatch
 from gateway.services.devices import session as session_module
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.registry import DeviceRegistry
@@ -107,7 +108,9 @@ def told_by_rest(session: DeviceSession) -> SessionState | None:
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs={"p": message_product()})
     inventory.load([home("home")])
     link = cast("Any", SimpleNamespace(clocks=DeviceClocks()))
-    view = FleetView(fleet=fleet, inventory=inventory, link=link, clock=ManualClock(), sessions={0: session})
+    view = FleetView(
+        fleet=fleet, inventory=inventory, link=link, clock=ManualClock(), reach=ReachWatch(fleet), sessions={0: session}
+    )
     state = view.one("home")
     return state.session if state is not None else None
 

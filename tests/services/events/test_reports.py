@@ -125,9 +125,10 @@ def test_reports_longest_of_all_fit_a_packet() -> None:
     times = Times(status=text, sent=text, acknowledged=text, started=text, ended=text)
     watts = -1_234_567.891
     record = DeliveryBody(
-        id=f"{long}~{long}/{10**13}/{long}", device=long, status="acknowledged", failure="no_response", asked_w=watts,
-        allowed_w=watts, limits=[str(reason.name).lower() for reason in Reason], written_w=watts, commands=10**9,
-        cmd=1 << 62, result="refused", measured_w=watts, assumed_w=watts, asked_wh=watts,
+        id=f"{long}~{long}/{10**13}/{long}", device=long, status="acknowledged", failure="unreachable",
+        unreachable="no_subscriber", asked_w=watts, allowed_w=watts,
+        limits=[str(reason.name).lower() for reason in Reason], written_w=watts, commands=10**9, cmd=1 << 62,
+        result="refused", measured_w=watts, assumed_w=watts, asked_wh=watts,
         delivered_wh=watts, shortfall_wh=watts, unmeasured_wh=watts, times=times,
     )  # fmt: skip
     group_ = AvailabilityBody(
