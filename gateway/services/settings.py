@@ -8,7 +8,7 @@ from gateway import former_names
 
 
 class ProgramSettings(BaseModel):
-    """Bounds of one grid program: `ceiling_mw` on the power of all its events together."""
+    """Bounds of one grid program: `ceiling_mw` on the power of all its events together, whatever they ask for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,10 +40,10 @@ class MaintenanceSettings(BaseModel):
 
 class ControlSettings(BaseModel):
     """How the fleet is controlled. `fleet_w_per_s` bounds how fast commanded power moves, both ways; `ceiling_mw` the
-    magnitude of a target; `horizon_s` smooths the allocation; releases are spread over `release_spread_s`; a command
-    has no effect `command_valid_s` after it was made; `warm_up_s` is the longest wait for readings after a restart. A
-    member that is given nothing for `rest_after_s` need not be held at 0 W any more; what can be sustained is
-    published upstream every `availability_s`."""
+    power of each event, whatever it asks for; `horizon_s` smooths the allocation; releases are spread over
+    `release_spread_s`; a command has no effect `command_valid_s` after it was made; `warm_up_s` is the longest wait for
+    readings after a restart. A member that is given nothing for `rest_after_s` need not be held at 0 W any more; what
+    can be sustained is published upstream every `availability_s`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

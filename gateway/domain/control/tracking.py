@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
+from gateway.domain.control.ceilings import Ceilings
 from gateway.domain.control.device_targets import device_target_w
 from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
 from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
-from gateway.domain.events.request import Compensation, Want, Way
+from gateway.domain.events.request import Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
@@ -33,12 +34,13 @@ HEARD_PART_MIN = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingParams:
-    """`fleet_w_per_s` bounds how fast the power of all events together moves, `program_w` the power of all events of a
-    program, `feeder_w` that of a feeder (by its number; None = no bounds), `maintenance_feeder_w` what
-    maintenance may charge there. `horizon_s`: see `allocation`."""
+    """`fleet_w_per_s` bounds how fast the power of all events together moves, `target_w_max` the power of each event,
+    `program_w` that of all events of a program together, `feeder_w` that of a feeder (by its number; None = no bounds),
+    `maintenance_feeder_w` what maintenance may charge there. `horizon_s`: see `allocation`."""
 
     fleet_w_per_s: float
     horizon_s: float
+    target_w_max: float = np.inf
     program_w: Mapping[str, float] = field(default_factory=dict)
     feeder_w: Floats | None = None
     maintenance_feeder_w: Floats | None = None
@@ -58,8 +60,8 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Progress of an event, W (+ = discharge). `target_w`: what it asks for, bounded by its program's ceiling, its
-    nomination and (without a power of its own) its energy; `delivered_w`: gross AC battery power of its measured
+    """Progress of an event, W (+ = discharge). `target_w`: what it asks for, bounded by the ceilings, its nomination
+    and (without a power of its own) its energy; `delivered_w`: gross AC battery power of its measured
     devices, `assumed_w` of the others; `devices`: those that count, `unmeasured` those of them that have a setpoint and
     are not measured.
 
@@ -158,7 +160,7 @@ class _Tracker:
         self._taking = np.zeros(n, dtype=np.bool_)
         self._idle = np.zeros(n, dtype=np.bool_)
         self._by_itself = np.zeros(n, dtype=np.bool_)
-        self._program_w: dict[str, float] = {}
+        self._ceilings = Ceilings(params.target_w_max, params.program_w)
         self._next: dict[int, Tracking] = {}
         self._progress: dict[int, Progress] = {}
 
@@ -228,7 +230,7 @@ class _Tracker:
         wanted_w = event.target.power_w or 0.0
         if most is not None:
             wanted_w = sign * taken_w + most.allocated_w + others_w
-        target_w, clipped = self._bounded(event, wanted_w)
+        target_w, clipped = self._ceilings.power(event, wanted_w)
         tracking = self._tracked.get(event.index)
         done_w = float(self._each_w[mine & self._on_grid].sum())
         tracking = Tracking(commanded_w=done_w, served_w=done_w) if tracking is None else tracking
@@ -352,21 +354,6 @@ class _Tracker:
         used_w = np.bincount(feeder, self._taken_w[rows], minlength=len(feeder_w))
         return np.maximum(feeder_w - used_w, 0.0)
 
-    def _bounded(self, event: ActiveEvent, wanted_w: float) -> tuple[float, bool]:
-        """The target bounded by the nomination where no more is paid, and by the rest of its program's ceiling."""
-        request = event.request
-        most_w = np.inf
-        if request.compensation is Compensation.NOMINATION and request.nomination_w is not None:
-            most_w = request.nomination_w
-        ceiling_w = self._params.program_w.get(request.program)
-        if ceiling_w is not None and event.actuates:
-            left_w = max(ceiling_w - self._program_w.get(request.program, 0.0), 0.0)
-            most_w = min(most_w, left_w)
-        target_w = float(np.clip(wanted_w, -most_w, most_w))
-        if event.actuates:
-            self._program_w[request.program] = self._program_w.get(request.program, 0.0) + abs(target_w)
-        return target_w, target_w != wanted_w
-
     def _governor(self) -> Governor:
         return Governor(w_per_s=self._params.fleet_w_per_s / self.share)
 
@@ -374,10 +361,12 @@ class _Tracker:
 
     def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
         """Setpoints for a target of each device or home, moved no faster than the governor allows."""
+        others = mine & self._on_grid & ~self._reliable
         mine = mine & self._reliable
         asked_w = device_target_w(event, self._snapshot, self._allowed, mine, self._now)
         inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
         goal_w = self._carried(event, np.where(mine, inside_w, 0.0))
+        goal_w, asked_w, clipped = self._ceilings.each(event, goal_w, asked_w, float(self._each_w[others].sum()))
         control = self._snapshot.control
         now_w = np.where(control.authority == Authority.CONTROLLED, control.setpoint_w, self._each_w)
         now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
@@ -396,7 +385,7 @@ class _Tracker:
         self._note(
             event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
             commanded_w=float(given_w.sum()), unserved_w=unserved_w,
-            reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.NONE,
+            reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.CEILING if clipped else Shortfall.NONE,
         )  # fmt: skip
         return sign * extra_w, np.where(mine, np.trunc(asked_w), 0).astype(np.int64)
 

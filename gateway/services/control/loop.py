@@ -250,6 +250,7 @@ class ControlLoop:
         return TrackingParams(
             fleet_w_per_s=settings.fleet_w_per_s,
             horizon_s=settings.horizon_s,
+            target_w_max=settings.ceiling_mw * 1e6,
             program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
             feeder_w=self._feeder_w(),
             maintenance_feeder_w=self.maintenance.feeder_w(),

@@ -343,6 +343,75 @@ def test_course_events_of_a_program_stay_below_its_ceiling_together() -> None:
     assert progress(found, 1).reason is Shortfall.CEILING
 
 
+EACH = {
+    "power": power(6_000.0),
+    "the most": power(None),
+    "device_power": Target(want=Want.DEVICE_POWER, power_w=1_500),
+    "backup": Target(want=Want.BACKUP),
+    "charge_to": Target(want=Want.CHARGE_TO, soc_pct=95),
+    "follow_load": Target(want=Want.FOLLOW_LOAD, power_w=-1_500),
+}
+"""Targets that come to 6 kW at least with four devices at 50 %."""
+CEILINGS = {
+    "program": replace(STEEP, program_w={"evening": 5_000.0}),
+    "target": replace(STEEP, target_w_max=5_000.0),
+    "wide": replace(STEEP, target_w_max=50_000.0, program_w={"evening": 50_000.0}),
+}
+
+
+@pytest.mark.parametrize("ceiling", ["program", "target"])
+@pytest.mark.parametrize("name", EACH)
+def test_course_ceiling_binds_every_kind_of_target(name: str, ceiling: str) -> None:
+    found = scene(soc_pct=50, params=CEILINGS[ceiling]).ask(EACH[name]).tick()
+    assert abs(found.wanted_w.sum()) == pytest.approx(5_000, abs=4)
+    told = progress(found)
+    assert told.reason is Shortfall.CEILING
+    assert abs(told.target_w) == pytest.approx(5_000, abs=1)
+    assert told.unserved_w == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_course_target_below_its_ceilings_is_served_as_without_them(name: str) -> None:
+    below = scene(soc_pct=50, params=CEILINGS["wide"]).ask(EACH[name]).tick()
+    without = scene(soc_pct=50).ask(EACH[name]).tick()
+    assert below.wanted_w.tolist() == without.wanted_w.tolist()
+    assert below.asked_w.tolist() == without.asked_w.tolist()
+    assert below.progress == without.progress
+    assert abs(below.wanted_w.sum()) >= 5_999
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_course_events_of_a_program_share_its_ceiling_whatever_they_ask(name: str) -> None:
+    found = scene(soc_pct=50, params=CEILINGS["program"]).ask(3_000, 0, 1).ask(EACH[name], 2, 3).tick()
+    assert found.wanted_w[:2].sum() == 3_000
+    assert abs(found.wanted_w[2:].sum()) == pytest.approx(2_000, abs=4)
+    # and the other way round
+    first = abs(scene(soc_pct=50, params=CEILINGS["program"]).ask(EACH[name], 2, 3).tick().wanted_w.sum())
+    found = scene(soc_pct=50, params=CEILINGS["program"]).ask(EACH[name], 2, 3).ask(4_000, 0, 1).tick()
+    assert found.wanted_w[:2].sum() == pytest.approx(5_000 - first, abs=4)
+
+
+def test_course_ceiling_is_used_by_those_who_can_give_and_the_rest_is_unserved() -> None:
+    s = scene(soc_pct=[80, 80, 20, 20], params=replace(STEEP, target_w_max=5_000.0))
+    found = s.ask(Target(want=Want.DEVICE_POWER, power_w=2_000)).tick()
+    assert found.wanted_w.tolist() == [2_000, 2_000, 0, 0]
+    assert found.asked_w.tolist() == [2_000, 2_000, 500, 500]
+    assert (progress(found).target_w, progress(found).unserved_w) == (5_000, 1_000)
+    assert progress(found).reason is Shortfall.LIMITS
+
+
+def test_course_ceiling_counts_what_unresponsive_devices_do() -> None:
+    s = scene(unresponsive=(0,), battery_w=[1_500, 0, 0, 0], setpoint_w=[2_000, 0, 0, 0], before_w=[2_000, 0, 0, 0],
+              params=replace(STEEP, target_w_max=5_000.0))  # fmt: skip
+    found = s.ask(Target(want=Want.DEVICE_POWER, power_w=2_000)).tick()
+    assert found.wanted_w[1:].sum() == pytest.approx(3_500, abs=3)
+
+
+def test_course_nomination_bounds_power_of_each_device_where_no_more_is_paid() -> None:
+    paid: dict[str, Any] = {"compensation": Compensation.NOMINATION, "nomination_w": 3_000.0}
+    assert scene().ask(EACH["device_power"], **paid).tick().wanted_w.sum() == 3_000
+
+
 def test_course_feeder_ceiling_holds_over_all_events() -> None:
     params = replace(STEEP, feeder_w=np.array([4_000.0, np.inf]))
     s = scene(feeder=[0, 0, 1, 1], params=params).ask(5_000, 0, 1).ask(9_000)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from gateway.domain.commands import CommandOp
+from gateway.domain.control.allocation import Shortfall
+from gateway.domain.events.book import Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
 from gateway.domain.fleet.reserve import SUSTAINED_S
@@ -350,6 +352,28 @@ async def test_dispatch_ceilings_of_programs_and_feeders_hold() -> None:
     await world.go(40)
     assert world.homes.battery_w[:2].sum() <= 2_000
     assert world.homes.battery_w.sum() <= 6_000 * 1.01
+
+
+@pytest.mark.parametrize("ceiling", ["program", "target"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        power(None), Target(want=Want.DEVICE_POWER, power_w=4_000.0), Target(want=Want.BACKUP),
+        Target(want=Want.CHARGE_TO, soc_pct=100.0),
+    ],
+    ids=["the most", "device_power", "backup", "charge_to"],
+)  # fmt: skip
+async def test_dispatch_ceiling_holds_for_every_kind_of_target(target: Target, ceiling: str) -> None:
+    changes = (
+        {"programs": {"test": ProgramSettings(ceiling_mw=0.005)}} if ceiling == "program" else {"ceiling_mw": 0.005}
+    )
+    world = World(homes_of(4), settings=SETTINGS.model_copy(update=changes))
+    await world.go(2)
+    assert (await world.submit(s=600, target_w=None, target=target)).outcome is Outcome.ACCEPTED
+    await world.go(40)
+    assert max(abs(power_w) for power_w in world.trace) <= 5_000
+    assert abs(world.homes.battery_w.sum()) >= 4_900
+    assert world.progress().reason is Shortfall.CEILING
 
 
 # -- records ----------------------------------------------------------------------------------------------------

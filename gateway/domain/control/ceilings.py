@@ -1,0 +1,58 @@
+"""Ceilings of power: of each event, of what its nomination pays for, and of all events of a program together."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import Compensation
+from gateway.domain.types import Floats
+
+
+class Ceilings:
+    """What each event may move in a tick, W, whatever it asks for. Events are bounded in the order of their rank; an
+    event that does not actuate takes nothing from its program."""
+
+    def __init__(self, target_w_max: float, program_w: Mapping[str, float]) -> None:
+        self._target_w_max = target_w_max
+        self._ceiling_w = program_w
+        self._used_w: dict[str, float] = {}
+
+    def _most_w(self, event: ActiveEvent) -> float:
+        request, most_w = event.request, self._target_w_max
+        if request.compensation is Compensation.NOMINATION and request.nomination_w is not None:
+            most_w = min(most_w, request.nomination_w)
+        ceiling_w = self._ceiling_w.get(request.program)
+        if ceiling_w is not None and event.actuates:
+            most_w = min(most_w, max(ceiling_w - self._used_w.get(request.program, 0.0), 0.0))
+        return most_w
+
+    def _count(self, event: ActiveEvent, power_w: float) -> None:
+        if event.actuates:
+            program = event.request.program
+            self._used_w[program] = self._used_w.get(program, 0.0) + power_w
+
+    def power(self, event: ActiveEvent, wanted_w: float) -> tuple[float, bool]:
+        """Power of a group within its ceilings, and whether they cut it."""
+        most_w = self._most_w(event)
+        target_w = float(np.clip(wanted_w, -most_w, most_w))
+        self._count(event, abs(target_w))
+        return target_w, target_w != wanted_w
+
+    def each(self, event: ActiveEvent, goal_w: Floats, asked_w: Floats, others_w: float) -> tuple[Floats, Floats, bool]:
+        """Power of each device, and what was asked of it, cut in proportion; and whether the ceilings cut anything.
+        `others_w`: what members do that are not told anything."""
+        sign = -1.0 if float(asked_w.sum()) < 0 else 1.0
+        done_w = max(sign * others_w, 0.0)
+        left_w = max(self._most_w(event) - done_w, 0.0)
+        size_w, total_w = float(np.abs(goal_w).sum()), float(np.abs(asked_w).sum())
+        if size_w > left_w:
+            goal_w = goal_w * (left_w / size_w)
+            size_w = left_w
+        self._count(event, size_w + done_w)
+        if total_w <= left_w:
+            return goal_w, asked_w, False
+        # what the goal leaves of the ceiling is asked of those who cannot give it
+        beyond_w = np.abs(asked_w) - np.abs(goal_w)
+        part = (left_w - size_w) / max(float(beyond_w.sum()), 1.0)
+        return goal_w, np.sign(asked_w) * (np.abs(goal_w) + part * beyond_w), True
