@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from gateway.domain.control.leases import LEASE_PART_MIN
 from gateway.domain.errors import invariant
 from gateway.domain.fleet.fleet import ProductFacts
 from gateway.profiles.checks.product import CYCLIC, faults_of
@@ -51,7 +52,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     blocks = document.commands is not None and "block" in document.commands.forms
     return ProductFacts(
         lease_s=watchdog.lease_s if watchdog is not None else UNCONTROLLED_LEASE_S,
-        overrun_s=_overrun_s(watchdog, control) if watchdog is not None else 0.0,
+        overrun_s=_overrun_s(watchdog, document) if watchdog is not None else 0.0,
         command_latency_s=facts.command_latency_s,
         settle_s=facts.settle_s,
         timed=watchdog is None or watchdog.kind != "none",
@@ -73,15 +74,28 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     )
 
 
-def _overrun_s(watchdog: Watchdog, control: Control | None) -> float:
+def _overrun_s(watchdog: Watchdog, document: ProfileDocument) -> float:
     """How much longer than its lease a device may act. Writes repeated within a lease carry the time left of it; where
     they cannot (a fixed time of the device's own, or one that a constant sets), the last such write starts the whole
     time anew."""
-    reverts_s = watchdog.reverts_within_s or 0.0
+    reverts_s, control = watchdog.reverts_within_s or 0.0, document.control
     goes_on = control is not None and (control.follow_s is not None or control.heartbeat is not None)
     if goes_on and control is not None and not _carries_lease(watchdog, control):
         return reverts_s
-    return max(0.0, reverts_s - watchdog.lease_s)
+    return max(0.0, reverts_s - watchdog.lease_s) + _rounded_s(watchdog, document)
+
+
+def _rounded_s(watchdog: Watchdog, document: ProfileDocument) -> float:
+    """How much longer a device's timer runs than a lease below the whole one: a fixed time is always the whole one, a
+    timer takes its next step."""
+    less_s = (1 - LEASE_PART_MIN) * watchdog.lease_s
+    if watchdog.kind == "implicit":
+        return less_s
+    if watchdog.point is None:
+        return 0.0
+    point = document.points[watchdog.point]
+    step_s = (60.0 if point.unit == "min" else 1.0) * max(abs(point.scale), 1.0)
+    return min(step_s - 1.0, less_s)
 
 
 def _carries_lease(watchdog: Watchdog, control: Control) -> bool:

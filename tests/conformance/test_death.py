@@ -6,7 +6,7 @@ import pytest
 from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.fleet.columns import Authority
 from gateway.ports.journal import ControlEnded, ControlTaken, PriorRestored
-from tests.conformance.rig import CODECS, STEERED, Rig, bench
+from tests.conformance.rig import CODECS, STEERED, STEP_S, Rig, bench
 
 TIMED = [name for name in STEERED if CODECS[name].facts.timed]
 UNTIMED = [name for name in STEERED if not CODECS[name].facts.timed]
@@ -82,6 +82,25 @@ async def test_lease_that_nobody_renews_ends_with_the_settings_restored(name: st
         await rig.go(rig.unlocked_s)
         assert not rig.controlled()
         assert rig.face.settings() == before
+
+
+@pytest.mark.parametrize("part", [1.0, 0.6], ids=["whole", "shorter"])
+@pytest.mark.parametrize("name", TIMED)
+async def test_lease_that_nobody_renews_ends_no_later_than_the_look_ahead_counts(name: str, part: float) -> None:
+    """The gateway lives and gives no more commands: what goes on by itself (a target followed, a heartbeat) keeps
+    nobody under control for longer than limits and authority count on."""
+    async with bench(name) as rig:
+        facts = rig.codec.facts
+        began_ms = rig.clock.mono_ms()
+
+        async def at(s: float) -> None:
+            await rig.go(s - (rig.clock.mono_ms() - began_ms) / 1000)
+
+        assert await rig.tell(CommandOp.SETPOINT, 1500, lease_s=round(part * facts.lease_s)) == rig.done
+        await at(0.4 * part * facts.lease_s)
+        assert rig.controlled()
+        await at(round(part * facts.lease_s) + facts.overrun_s + STEP_S)
+        assert not rig.controlled()
 
 
 @pytest.mark.parametrize("name", UNTIMED)

@@ -193,11 +193,14 @@ CONSTANT = changed(BEATING, ("steps: [{write: lease, from: lease}]", "steps: [{w
 @pytest.mark.parametrize(
     ("profile", "overrun_s"),
     [
-        (PROFILE, 6), (FOLLOWING, 6), (BEATING, 6), (REFRESHED, 6),
+        (PROFILE, 6), (FOLLOWING, 6), (BEATING, 6),
+        # a time that the gateway cannot set is the whole one though the lease may be 60 % of it; a timer has its steps
+        (REFRESHED, 30), (timer("unit: s, scale: 10"), 15), (timer("unit: min"), 30),
         # what is written again starts the device's own time anew, or one that a constant sets: up to the lease's end
         (IMPLICIT, 66), (CONSTANT, 66),
     ],
-    ids=["refreshed", "followed", "beating", "implicit-refreshed", "implicit-followed", "constant"],
+    ids=["refreshed", "followed", "beating", "implicit-refreshed", "in-steps", "in-minutes", "implicit-followed",
+         "constant"],
 )  # fmt: skip
 def test_facts_overrun_is_what_a_device_may_do_beyond_its_lease(profile: str, overrun_s: float) -> None:
     facts = compile_profile(parse_profile(profile, name="made-up.yaml")).facts
