@@ -94,7 +94,7 @@ def plan(
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
     if reach is not None:
         urgent = (cause == Cause.NARROW) | (cause == Cause.RELEASE)
-        cause[reach.unreachable & (cause >= 0) & ~urgent] = Cause.PROBE
+        cause[reach.unreachable & (active | (cause >= 0)) & ~urgent] = Cause.PROBE
         cause[np.where(urgent, reach.waiting_urgent, reach.waiting)] = -1
 
     slots = np.flatnonzero(cause >= 0)

@@ -143,7 +143,8 @@ def reach(attempts: Attempts, snapshot: Snapshot, now: Now) -> Reach:
     # a device that has just connected has most likely subscribed again
     kept.wait_s[out & returned] = 0.0
     out &= ~(back | forgotten)
-    waiting = out & (since_s < pauses_s(kept, np.arange(n)))
+    # a command that has arrived is not given again while its answer may be on the way
+    waiting = out & (arrived | (since_s < pauses_s(kept, np.arange(n))))
     return Reach(
         cause=kept.cause.copy(), back=back, heard=heard, waiting=waiting,
         waiting_urgent=waiting & kept.urgent & (since_s < URGENT_S),

@@ -124,6 +124,15 @@ def test_reach_device_that_answers_is_back_at_once_and_one_that_says_nothing_aft
     assert line.after(0.2).back[0]
 
 
+def test_reach_command_that_has_arrived_is_not_given_again_while_its_answer_may_be_on_the_way() -> None:
+    line = Line()
+    line.tell(GONE)
+    line.after(3)
+    line.tell(WriteOutcome.ACCEPTED)
+    assert line.after(4.9).waiting.tolist() == [True]
+    assert line.after(0.2).waiting.tolist() == [False]
+
+
 def test_reach_answer_to_an_older_command_brings_nobody_back() -> None:
     line = Line()
     line.snapshot.control.cmd_applied[:] = line.cmd

@@ -188,6 +188,20 @@ async def test_reach_device_that_can_be_told_again_comes_back_by_itself_and_ramp
     assert metric(world, "no_subscriber") == 0
 
 
+async def test_reach_device_under_a_lease_is_tried_before_that_needs_to_be_renewed() -> None:
+    world = await street(4)
+    await world.submit(s=3600, target_w=8_000.0)
+    await go(world, 60)
+    cut_off(world, range(4))
+    await world.submit(s=3600, target_w=6_000.0, revision=2)
+    await go(world, 3)
+    assert metric(world, "no_subscriber") == 4
+    world.homes.untold = {}
+    await go(world, 10)
+    assert world.homes.battery_w.sum() == pytest.approx(6_000, rel=0.01)
+    assert metric(world, "no_subscriber") == 0
+
+
 async def test_reach_device_that_reports_to_be_back_is_tried_at_once() -> None:
     world = await street()
     cut_off(world, range(16))
