@@ -52,6 +52,7 @@ def _facts(document: ProfileDocument, product: PointProduct | None) -> ProductFa
     blocks = document.commands is not None and "block" in document.commands.forms
     return ProductFacts(
         lease_s=watchdog.lease_s if watchdog is not None else UNCONTROLLED_LEASE_S,
+        lease_step_s=_lease_step_s(watchdog, document) if watchdog is not None else 1.0,
         overrun_s=_overrun_s(watchdog, document) if watchdog is not None else 0.0,
         command_latency_s=facts.command_latency_s,
         settle_s=facts.settle_s,
@@ -82,20 +83,22 @@ def _overrun_s(watchdog: Watchdog, document: ProfileDocument) -> float:
     goes_on = control is not None and (control.follow_s is not None or control.heartbeat is not None)
     if goes_on and control is not None and not _carries_lease(watchdog, control):
         return reverts_s
-    return max(0.0, reverts_s - watchdog.lease_s) + _rounded_s(watchdog, document)
+    # a lease below the whole one ends with the timer's next step
+    rounded_s = min(_lease_step_s(watchdog, document) - 1.0, (1 - LEASE_PART_MIN) * watchdog.lease_s)
+    return max(0.0, reverts_s - watchdog.lease_s) + rounded_s
 
 
-def _rounded_s(watchdog: Watchdog, document: ProfileDocument) -> float:
-    """How much longer a device's timer runs than a lease below the whole one: a fixed time is always the whole one, a
-    timer takes its next step."""
-    less_s = (1 - LEASE_PART_MIN) * watchdog.lease_s
+def _lease_step_s(watchdog: Watchdog, document: ProfileDocument) -> float:
+    """What leases are multiples of: the step of the device's timer, or the least it accepts; the whole lease where its
+    time is fixed."""
     if watchdog.kind == "implicit":
-        return less_s
+        return watchdog.lease_s
     if watchdog.point is None:
-        return 0.0
+        return 1.0
     point = document.points[watchdog.point]
-    step_s = (60.0 if point.unit == "min" else 1.0) * max(abs(point.scale), 1.0)
-    return min(step_s - 1.0, less_s)
+    unit_s = 60.0 if point.unit == "min" else 1.0
+    least = point.range[0] if point.range is not None else 0.0
+    return min(unit_s * max(abs(point.scale), least, 1.0), watchdog.lease_s)
 
 
 def _carries_lease(watchdog: Watchdog, control: Control) -> bool:

@@ -15,10 +15,16 @@ LEASE_PART_MIN = 0.6
 
 REVERTING_W = 100
 
+NO_END_MS = 1 << 62
+"""When a device is handed back whose events go on for longer than any lease."""
 
-def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: Ints) -> Ints:
-    """Leases for commands given now, whole s, 60 to 100 % of each product's. Ends go to the seconds in which the least
-    power ends already, so that as little of the fleet as possible reverts at once if the gateway dies."""
+
+def leases_s(
+    snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: Ints, until_ms: Ints | None = None
+) -> Ints:
+    """Leases for commands given now, whole s, 60 to 100 % of each product's, and none beyond `until_ms` (monotonic, by
+    device; None = no bounds). Ends go to the seconds in which the least power ends already, so that as little of the
+    fleet as possible reverts at once if the gateway dies."""
     control = snapshot.control
     granted = np.maximum(snapshot.nameplate.lease_s[slots].astype(np.int64), 1)
     running = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
@@ -47,7 +53,18 @@ def leases_s(snapshot: Snapshot, now: Now, slots: NDArray[np.intp], setpoint_w: 
         result[rows] = np.repeat(np.arange(first_s, most_s + 1), np.diff(until, prepend=0))
         if most_s != classes[-1]:
             ending_w += np.bincount(result[rows], weights=power_w, minlength=last_s + 1)
-    return result
+    return result if until_ms is None else _bounded_s(result, granted, snapshot, now, slots, until_ms)
+
+
+def _bounded_s(
+    leases: Ints, granted: Ints, snapshot: Snapshot, now: Now, slots: NDArray[np.intp], until_ms: Ints
+) -> Ints:
+    """Leases cut to `until_ms`: down to the second, and up to the next step of a timer that counts in longer ones. A
+    device without such an end before its product's whole lease keeps its own."""
+    step_s = np.maximum(snapshot.nameplate.lease_step_s[slots].astype(np.int64), 1)
+    left_s = np.maximum((until_ms[slots] - now.mono_ms) // 1000, 1)
+    steps: Ints = -(-left_s // step_s) * step_s
+    return np.where(left_s < granted, np.minimum(leases, steps), leases)
 
 
 def _mixed(count: int) -> NDArray[np.int64]:

@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.commands import CommandOp
-from gateway.domain.control.leases import leases_s
+from gateway.domain.control.leases import NO_END_MS, leases_s
 from gateway.domain.control.reach import Reach
-from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.columns import Authority, ControlColumns
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import Envelope, Reason, check
 from gateway.domain.table import run
 from gateway.domain.types import Bools, Grid, Ints, Mode, Now, Slots, Small
+
+RENEWAL_MS_MIN = 2_000
+"""A renewal that gains less is not worth a command."""
 
 
 class Cause(IntEnum):
@@ -74,13 +77,15 @@ def plan(
     unresponsive: Bools | None = None,
     blocked: Bools | None = None,
     reach: Reach | None = None,
+    until_ms: Ints | None = None,
 ) -> Plan:
     """What to write now.
 
     `members` belong to a running event and get `wanted_w` (0 = hold, or only kept from discharging where `blocked`);
     `release` are released; other devices keep their lease, narrowed if they must be. `unresponsive` devices are
-    rewritten at refresh only. Devices out of `reach` (None: there are none) are only probed, each when it is due. The
-    paired check comes last: setpoints past the envelope are left out and counted.
+    rewritten at refresh only. Devices out of `reach` (None: there are none) are only probed, each when it is due. No
+    lease runs beyond `until_ms`, when the device is handed back (monotonic; None: never), and what is not a member's is
+    not renewed. The paired check comes last: setpoints past the envelope are left out and counted.
     """
     control = snapshot.control
     writable = envelope.controllable & (control.authority != Authority.OWNER)
@@ -88,7 +93,8 @@ def plan(
     narrow = envelope.must_narrow & writable
     active = members & writable & ~faulty
     rests = control.idle & False if blocked is None else blocked & active
-    cause, off_w = _causes(snapshot, now, params, wanted_w, active, unresponsive, rests)
+    until_ms = np.full(snapshot.n, NO_END_MS) if until_ms is None else until_ms
+    cause, off_w = _causes(snapshot, now, params, wanted_w, active, unresponsive, rests, until_ms)
     _fill_up(cause, off_w, wanted_w, active, unresponsive, params)
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
@@ -115,7 +121,7 @@ def plan(
         slots=slots.astype(np.int32),
         op=op,
         setpoint_w=setpoint_w,
-        lease_s=leases_s(snapshot, now, slots, setpoint_w) * ~releasing,
+        lease_s=leases_s(snapshot, now, slots, setpoint_w, _ends_ms(until_ms, active, control)) * ~releasing,
         cause=cause[slots],
         outside=int(len(inside) - inside.sum()),
     )
@@ -129,13 +135,16 @@ def _causes(
     active: Bools,
     unresponsive: Bools | None,
     rests: Bools,
+    until_ms: Ints,
 ) -> tuple[Small, Ints]:
     """Cause per slot (-1 = nothing to write) and how far each device under control is off its wanted setpoint."""
     live, control = snapshot.live, snapshot.control
     cause = np.full(snapshot.n, -1, dtype=np.int8)
     controlled = control.authority == Authority.CONTROLLED
     left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
-    cause[active & controlled & (left_part <= params.refresh_left_part)] = Cause.REFRESH
+    # a lease that ends when its device is handed back is not renewed any more
+    renewable = active & controlled & (control.lease_end_mono_ms + RENEWAL_MS_MIN < until_ms)
+    cause[renewable & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
     waited = now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
     unseen = (control.cmd_applied < control.cmd_sent) | (
@@ -150,8 +159,14 @@ def _causes(
     changed |= rests != control.idle
     changed = changed if unresponsive is None else changed & ~unresponsive
     cause[active & (changed | ~controlled)] = Cause.CHANGE
-    cause[active & controlled & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
+    cause[renewable & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
     return cause, np.where(controlled, off_w, 0)
+
+
+def _ends_ms(until_ms: Ints, active: Bools, control: ControlColumns) -> Ints:
+    """The end of each lease at most: a setpoint that is only narrowed keeps the lease it has."""
+    narrowed = ~active & (control.authority == Authority.CONTROLLED)
+    return np.where(narrowed, np.minimum(until_ms, control.lease_end_mono_ms), until_ms)
 
 
 def _fill_up(

@@ -51,7 +51,8 @@ class Nameplate(Table):
     `soc_uncertainty_pct` the most its SoC may be wrong by, `drift_pct_per_cycle` how fast it gets there after a full
     charge (NaN = not known: always the most), `cycles_per_day_max` the warranty's.
     `setpoint_w_min` and `setpoint_step_w`: what is less is a hold, what lies between is cut.
-    `lease_s` the lease the product is given, `overrun_s` how much longer an inexact timer may let it run,
+    `lease_s` the lease the product is given, `lease_step_s` what a shorter one is a multiple of (the whole lease where
+    the device's own time is fixed), `overrun_s` how much longer an inexact timer may let it run,
     `command_latency_s` the longest a command may take to act, `settle_s` how much longer until its power stands,
     `timed` whether the device reverts by its own timer, `blocks` whether it can be kept from discharging and left to
     charge from PV, `steerable` whether it takes setpoints from us (the product can, the operator has not ruled it out,
@@ -87,6 +88,7 @@ class Nameplate(Table):
         "setpoint_w_min": (np.float32, 0.0),
         "setpoint_step_w": (np.float32, 1.0),
         "lease_s": (np.float32, 120.0),
+        "lease_step_s": (np.float32, 1.0),
         "overrun_s": (np.float32, 0.0),
         "command_latency_s": (np.float32, 5.0),
         "settle_s": (np.float32, SETTLE_S),
@@ -123,6 +125,7 @@ class Nameplate(Table):
     setpoint_w_min: Singles
     setpoint_step_w: Singles
     lease_s: Singles
+    lease_step_s: Singles
     overrun_s: Singles
     command_latency_s: Singles
     settle_s: Singles

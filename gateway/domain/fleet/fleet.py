@@ -56,6 +56,7 @@ class ProductFacts:
     """Facts of a profile for every device of the product (see `Nameplate` for units)."""
 
     lease_s: float
+    lease_step_s: float = 1.0
     overrun_s: float = 0.0
     command_latency_s: float
     settle_s: float = SETTLE_S
@@ -89,6 +90,7 @@ _AS_REGISTERED = (
 _MAY_BE_UNKNOWN = ("site_import_w_max", "site_export_w_max", "site_phase_w_max")
 _OF_THE_PRODUCT = (
     "lease_s",
+    "lease_step_s",
     "overrun_s",
     "command_latency_s",
     "settle_s",

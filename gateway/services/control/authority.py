@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.control.compliance import obeyed, overridden
-from gateway.domain.control.leases import release_at
+from gateway.domain.control.leases import NO_END_MS, release_at
 from gateway.domain.control.ramp import in_turn
 from gateway.domain.fleet import reserve
 from gateway.domain.fleet.columns import Authority
@@ -45,6 +45,7 @@ class DeviceAuthority:
         self._began_mono_ms = NEVER_MS
         self._newest_cmd = 0
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
+        self._until_ms: Ints = np.zeros(0, dtype=np.int64)
         self.stats = AuthorityStats()
 
     def adopt(self, controlled: Iterable[DeviceId], now: Now, *, newest_cmd: int = 0) -> None:
@@ -211,10 +212,11 @@ class DeviceAuthority:
         over = (snapshot.control.authority == Authority.CONTROLLED) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
-            # The batteries of a home go together: one that is back would cover the load the other still feeds.
-            site = snapshot.nameplate.site[fresh]
-            home = np.where(site >= 0, site, fresh)
-            control.release_mono_ms[fresh] = release_at(home, now.mono_ms, self.spread_s(fresh))
+            turn_ms = self._turns_ms(fresh, now.mono_ms, snapshot)
+            known = fresh < len(self._until_ms)
+            # no lease runs beyond the turn that was its device's when it was given
+            turn_ms[known] = np.minimum(turn_ms[known], self._until_ms[fresh[known]])
+            control.release_mono_ms[fresh] = turn_ms
         due = (control.release_mono_ms != NEVER_MS) & (control.release_mono_ms <= now.mono_ms)
         wanting = at_once & over
         if wanting.any():
@@ -222,6 +224,25 @@ class DeviceAuthority:
             due = (due & ~wanting) | in_turn(wanting, power_w, self._settings.step_w)
         result: Bools = ~taking & (due | (snapshot.control.authority == Authority.RELEASING))
         return result
+
+    def _turns_ms(self, slots: NDArray[np.intp], end_ms: int, snapshot: Snapshot) -> Ints:
+        """When devices whose event is over at `end_ms` are handed back, as things stand (both monotonic)."""
+        # The batteries of a home go together: one that is back would cover the load the other still feeds.
+        site = snapshot.nameplate.site[slots]
+        return release_at(np.where(site >= 0, site, slots), end_ms, self.spread_s(slots))
+
+    def until_ms(self, ends: Iterable[tuple[Bools, int]], going_on: Bools, snapshot: Snapshot) -> Ints:
+        """When each device is handed back (monotonic). `ends`: devices whose event is over soon, and when; of those,
+        the ones that are `going_on` have another event then, and are not handed back."""
+        until_ms = np.full(snapshot.n, NO_END_MS)
+        last_ms: dict[int, Bools] = {}
+        for mine, end_ms in ends:
+            last_ms[end_ms] = last_ms[end_ms] | mine if end_ms in last_ms else mine
+        for end_ms in sorted(last_ms):
+            slots = np.flatnonzero(last_ms[end_ms] & ~going_on)
+            until_ms[slots] = self._turns_ms(slots, end_ms, snapshot)
+        self._until_ms = until_ms
+        return until_ms
 
     def unattended(self, snapshot: Snapshot, now: Now) -> Bools:
         """Devices without a timer whose lease was not renewed: they do not revert until they are released."""

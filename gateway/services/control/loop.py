@@ -37,6 +37,7 @@ from gateway.ports.journal import Change, Journal, JournalState
 from gateway.ports.links import DeviceLink
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter
+from gateway.services.control.lease_ends import LeaseEnds
 from gateway.services.control.maintenance import NAMES, Maintenance
 from gateway.services.control.quarantine import QuarantineWatch
 from gateway.services.control.reach import ReachWatch
@@ -119,6 +120,7 @@ class ControlLoop:
         )  # fmt: skip
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
         self._authority = DeviceAuthority(settings, fleet=fleet)
+        self._lease_ends = LeaseEnds(dispatcher)
         self.maintenance = Maintenance(
             settings.maintenance, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000
         )
@@ -318,9 +320,11 @@ class ControlLoop:
         release = self._authority.turns(snapshot, taking, now, opted_out)
         # a device that must be narrowed gets no other setpoint then: it is handed back now
         release |= self._halted() & seen.allowed.must_narrow & ~taking
+        ends, going_on = self._lease_ends.observe(seen.events, seen.claims, snapshot, now)
         todo = plan(
             snapshot, seen.allowed, now, PlanParams(), wanted_w=tracked.wanted_w, members=taking, release=release,
             unresponsive=~seen.follows, blocked=resting.blocked, reach=seen.reach,
+            until_ms=self._authority.until_ms(ends, going_on, snapshot),
         )  # fmt: skip
         self.stats.outside += todo.outside
         return low, todo

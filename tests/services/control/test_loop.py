@@ -241,12 +241,25 @@ async def test_control_restart_in_mid_event_goes_on_from_measured_power() -> Non
 
 
 async def test_control_restart_after_the_event_releases_what_is_still_under_control() -> None:
-    world = await settled(s=60)
+    # a time of the device's own, which does not end with the event
+    world = World(homes_of(4), facts=replace(FACTS, lease_step_s=120))
+    await world.go(2)
+    await world.submit(s=60, target_w=8_000)
+    await world.go(30)
     world.restart(away_s=40)
     await world.go(30)
     assert world.authority() == ["DEVICE"] * 4
     assert world.ops().count(CommandOp.RELEASE) == 4
     assert world.homes.battery_w.tolist() == [0, 0, 0, 0]
+
+
+async def test_control_restart_after_the_event_finds_devices_that_ended_with_it_by_themselves() -> None:
+    world = await settled(s=60)
+    world.restart(away_s=42)
+    assert world.homes.battery_w.tolist() == [0, 0, 0, 0]
+    await world.go(3)
+    assert world.authority() == ["DEVICE"] * 4
+    assert world.ops().count(CommandOp.RELEASE) == 0
 
 
 async def test_control_restart_device_that_reverted_meanwhile_is_taken_anew_with_a_ramp() -> None:

@@ -273,9 +273,10 @@ async def test_reach_narrowing_and_release_wait_for_seconds_only_and_get_through
 
 async def test_reach_release_that_could_not_be_told_is_tried_until_the_lease_is_over() -> None:
     world = await street(4)
-    await world.submit(s=60, target_w=16_000.0)
+    await world.submit(s=3600, target_w=16_000.0)
     await go(world, 55)
     cut_off(world, range(2))
+    await world.dispatcher.cancel("e")
     await go(world, 40)
     releases = [op for op in world.ops(0) if op is CommandOp.RELEASE]
     assert 3 <= len(releases) <= 40 / URGENT_S + 4
