@@ -1,6 +1,7 @@
 """Bounds how fast commanded power moves, and corrects it by measured power."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,28 @@ class Governor:
         does not earn a larger step."""
         most_w = self.w_per_s * min(max(dt_s, 0.0), DT_S_MAX)
         return commanded_w + min(max(desired_w - commanded_w, -most_w), most_w)
+
+
+class RampBudget:
+    """What the fleet's commanded power may move in this tick, both ways together, shared among the events that move.
+
+    `ahead_w` is how far each event had to go after the last tick (inf = not known), by index. Those with the least to
+    go get all of it, the others equal parts of the rest. What an event leaves is there for those after it."""
+
+    def __init__(self, w_per_s: float, dt_s: float, ahead_w: Mapping[int, float]) -> None:
+        self._free_w = w_per_s * min(max(dt_s, 0.0), DT_S_MAX)
+        self._part_w: dict[int, float] = {}
+        least_first = sorted(ahead_w, key=lambda index: ahead_w[index])
+        for done, index in enumerate(least_first):
+            self._part_w[index] = min(ahead_w[index], self._free_w / (len(ahead_w) - done))
+            self._free_w -= self._part_w[index]
+
+    def step(self, index: int, desired_w: float, commanded_w: float) -> float:
+        """Next commanded power of an event: as near to `desired_w` as its part and what is free allow. Once a tick."""
+        most_w = self._part_w.pop(index, 0.0) + self._free_w
+        moved_w = min(max(desired_w - commanded_w, -most_w), most_w)
+        self._free_w = most_w - abs(moved_w)
+        return commanded_w + moved_w
 
 
 def in_turn(joining: Bools, own_w: Floats, most_w: float) -> Bools:

@@ -14,11 +14,11 @@ import numpy as np
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
 from gateway.domain.control.ceilings import Ceilings
 from gateway.domain.control.device_targets import device_target_w
-from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
+from gateway.domain.control.ramp import Governor, RampBudget, Trim, TrimParams, trimmed
 from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
-from gateway.domain.events.request import Want, Way
+from gateway.domain.events.request import Target, Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
@@ -49,11 +49,14 @@ class TrackingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracking:
-    """What a running event keeps from tick to tick, W. `served_w`: the part of `commanded_w` that could be given;
-    `own_w`: own power of devices that are given nothing."""
+    """What a running event keeps from tick to tick, W. `target`: what it asked for; `served_w`: the part of
+    `commanded_w` that could be given; `ahead_w`: how far that still has to go; `own_w`: own power of devices that are
+    given nothing."""
 
+    target: Target
     commanded_w: float
     served_w: float
+    ahead_w: float = 0.0
     own_w: float = 0.0
     trim: Trim = field(default_factory=Trim)
 
@@ -112,7 +115,7 @@ def track(
     the power of each, `reach` who can be told anything (None: everybody)."""
     reach = everybody(snapshot.n) if reach is None else reach
     tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach)
-    tracker.share = max(1, sum(event.actuates for event in events))
+    tracker.share_ramp(events)
     for event in events:
         tracker.serve(event)
     return tracker.tracked()
@@ -145,7 +148,7 @@ class _Tracker:
         self._params = params
         self._reach = reach
         self._missed = bool((reach.heard < 0).any())
-        self.share = 1
+        self._ramp = RampBudget(params.fleet_w_per_s, dt_s, {})
         self._power = power
         self._each_w = power.each_w
         self._here = control.authority != Authority.OWNER
@@ -163,6 +166,21 @@ class _Tracker:
         self._ceilings = Ceilings(params.target_w_max, params.program_w)
         self._next: dict[int, Tracking] = {}
         self._progress: dict[int, Progress] = {}
+
+    def share_ramp(self, events: Sequence[ActiveEvent]) -> None:
+        """Share what the fleet may move among the events that have to; how far a new target is, is not known."""
+        ahead_w = {}
+        for event in events:
+            if event.actuates and event.target.want is not Want.SELF_CONSUMPTION:
+                known = self._tracked.get(event.index)
+                ahead_w[event.index] = np.inf if known is None or known.target != event.target else known.ahead_w
+        self._ramp = RampBudget(self._params.fleet_w_per_s, self._dt_s, ahead_w)
+
+    def _ramped(self, event: ActiveEvent, desired_w: float, commanded_w: float) -> float:
+        """Next commanded power of an event. A dry run moves nothing and takes nothing from the others."""
+        if not event.actuates:
+            return Governor(w_per_s=self._params.fleet_w_per_s).step(desired_w, commanded_w, self._dt_s)
+        return self._ramp.step(event.index, desired_w, commanded_w)
 
     def tracked(self) -> Tracked:
         unsteered = self._taking & self._unsteered
@@ -191,7 +209,7 @@ class _Tracker:
             given_w, asked_w = self._group_power(event, mine)
         elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
             asked_w = np.zeros(self._snapshot.n, dtype=np.int64)
-            given_w = self._run_down(mine) if want is Want.IDLE else asked_w
+            given_w = self._run_down(event, mine) if want is Want.IDLE else asked_w
             self._note(
                 event, mine, given_w, target_w=0.0, commanded_w=float(given_w.sum()), unserved_w=0.0,
                 reason=Shortfall.NONE,
@@ -233,14 +251,15 @@ class _Tracker:
         target_w, clipped = self._ceilings.power(event, wanted_w)
         tracking = self._tracked.get(event.index)
         done_w = float(self._each_w[mine & self._on_grid].sum())
-        tracking = Tracking(commanded_w=done_w, served_w=done_w) if tracking is None else tracking
+        if tracking is None or tracking.target.want is Want.IDLE:
+            tracking = Tracking(target=event.target, commanded_w=done_w, served_w=done_w)
         desired_w = target_w + tracking.trim.offset_w
         stalled = self._stalled(reliable)
         # a ramp does not start from what was not given: the return of those who missed it would be a step
         before_w = tracking.served_w if bool((self._reach.back & mine).any()) else tracking.commanded_w
         before_w = done_w if stalled else before_w
         ramped = abs(before_w - desired_w) < 1.0 and not stalled
-        commanded_w = self._governor().step(desired_w, before_w, self._dt_s)
+        commanded_w = self._ramped(event, desired_w, before_w)
         need_w = commanded_w - others_w - sign * taken_w
         own_w = tracking.own_w
         back_w = self._turning(event, need_w, sign, reliable)
@@ -258,8 +277,10 @@ class _Tracker:
                 trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
                 unserved_w=given.unserved_w, params=self._params.trim,
             )  # fmt: skip
-        served_w = commanded_w - given.unserved_w
-        self._next[event.index] = Tracking(commanded_w=commanded_w, served_w=served_w, own_w=own_w, trim=trim)
+        self._next[event.index] = Tracking(
+            target=event.target, commanded_w=commanded_w, served_w=commanded_w - given.unserved_w,
+            ahead_w=abs(desired_w - commanded_w), own_w=own_w, trim=trim,
+        )  # fmt: skip
         self._note(
             event, mine, given.setpoint_w, target_w=target_w, commanded_w=commanded_w, unserved_w=given.unserved_w,
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
@@ -287,7 +308,7 @@ class _Tracker:
         most_w = float(np.abs(control.setpoint_w[carrying]).sum())
         return self._allocate(event, -sign * min(abs(need_w), most_w), carrying)
 
-    def _run_down(self, mine: Bools) -> Ints:
+    def _run_down(self, event: ActiveEvent, mine: Bools) -> Ints:
         """Setpoints of devices on their way to 0, no faster than the governor allows."""
         control = self._snapshot.control
         carrying = mine & (control.authority == Authority.CONTROLLED) & self._reliable
@@ -295,7 +316,8 @@ class _Tracker:
         low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
         now_w = np.clip(now_w, low_w, high_w)
         size_w = float(np.abs(now_w).sum())
-        left_w = self._governor().step(0.0, size_w, self._dt_s)
+        left_w = self._ramped(event, 0.0, size_w)
+        self._next[event.index] = Tracking(target=event.target, commanded_w=0.0, served_w=0.0, ahead_w=left_w)
         return self._in_steps(np.trunc(now_w * (left_w / max(size_w, 1.0))).astype(np.int64))
 
     def _made_up(
@@ -354,9 +376,6 @@ class _Tracker:
         used_w = np.bincount(feeder, self._taken_w[rows], minlength=len(feeder_w))
         return np.maximum(feeder_w - used_w, 0.0)
 
-    def _governor(self) -> Governor:
-        return Governor(w_per_s=self._params.fleet_w_per_s / self.share)
-
     # -- power of each device --------------------------------------------------------------------------------
 
     def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
@@ -372,7 +391,7 @@ class _Tracker:
         now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
         ahead_w = float(goal_w.sum())
         at_w = float(now_w.sum())
-        moved_w = self._governor().step(ahead_w, at_w, self._dt_s)
+        moved_w = self._ramped(event, ahead_w, at_w)
         part = 1.0 if abs(ahead_w - at_w) < 1.0 else (moved_w - at_w) / (ahead_w - at_w)
         given_w = np.trunc(now_w + part * (goal_w - now_w)).astype(np.int64)
         given_w = self._in_steps(given_w)
@@ -381,7 +400,10 @@ class _Tracker:
         # a governor on its way may still have a device on the other side of 0 than its goal
         extra_w[(self._taken_w > 0) & (sign * self._wanted_w < 0)] = 0
         unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum())
-        self._next[event.index] = Tracking(commanded_w=float(given_w.sum()), served_w=float(given_w.sum()))
+        self._next[event.index] = Tracking(
+            target=event.target, commanded_w=float(given_w.sum()), served_w=float(given_w.sum()),
+            ahead_w=abs(ahead_w - moved_w),
+        )  # fmt: skip
         self._note(
             event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
             commanded_w=float(given_w.sum()), unserved_w=unserved_w,

@@ -1,5 +1,6 @@
 """Setpoints: ramps bounded, leases spread and renewed, narrowing at once, hands off where hands must be off."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from gateway.domain.control.allocation import Ask, allocate
 from gateway.domain.control.compliance import obeyed, overridden
 from gateway.domain.control.leases import leases_s, release_at
 from gateway.domain.control.planning import Cause, Plan, PlanParams, plan
-from gateway.domain.control.ramp import Governor, Trim, TrimParams, trimmed
+from gateway.domain.control.ramp import Governor, RampBudget, Trim, TrimParams, trimmed
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.envelope import envelope
@@ -152,6 +153,36 @@ def test_obeyed_is_forgotten_when_the_device_was_away_or_was_never_ours() -> Non
     assert not obeyed(~yes, fleet_of(1, mode=Mode.SELF_CONSUMPTION)).any()
     assert not obeyed(~yes, fleet_of(1, cmd=6)).any()
     assert obeyed(yes, fleet_of(1, mode=Mode.SELF_CONSUMPTION)).all()
+
+
+@given(
+    st.dictionaries(st.integers(0, 20), st.one_of(st.just(math.inf), st.floats(0, 1e6)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 20), st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), max_size=12,
+             unique_by=lambda step: step[0]),
+)  # fmt: skip
+def test_ramp_budget_is_never_exceeded_and_moves_nobody_past_the_goal(
+    ahead_w: dict[int, float], steps: list[tuple[int, float, float]]
+) -> None:
+    budget, moved_w = RampBudget(1_000.0, 1.0, ahead_w), 0.0
+    for index, desired_w, commanded_w in steps:
+        after_w = budget.step(index, desired_w, commanded_w)
+        assert min(desired_w, commanded_w) <= after_w <= max(desired_w, commanded_w)
+        moved_w += abs(after_w - commanded_w)
+    assert moved_w <= 1_000 * (1 + 1e-9) + 1e-6
+
+
+def test_ramp_budget_small_moves_are_made_and_large_ones_share_the_rest() -> None:
+    budget = RampBudget(1_000.0, 1.0, {1: 100.0, 2: 5_000.0, 3: math.inf})
+    assert [budget.step(i, 5_000.0, 0.0) for i in (2, 3)] == [450, 450]
+    assert budget.step(1, 100.0, 0.0) == 100
+
+
+def test_ramp_budget_what_one_leaves_is_there_for_those_after_it() -> None:
+    budget = RampBudget(1_000.0, 1.0, {1: math.inf, 2: math.inf})
+    assert (budget.step(1, 200.0, 0.0), budget.step(2, 5_000.0, 0.0)) == (200, 800)
+    # one that stood still, and is the first to move
+    budget = RampBudget(1_000.0, 1.0, {1: 0.0, 2: 300.0})
+    assert (budget.step(1, -5_000.0, 0.0), budget.step(2, 300.0, 0.0)) == (-700, 300)
 
 
 # leases

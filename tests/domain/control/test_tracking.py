@@ -127,6 +127,64 @@ def test_course_events_share_what_the_fleet_may_move() -> None:
     assert s.tick().wanted_w.sum() == 1_000
 
 
+def test_course_ramp_belongs_to_the_event_that_moves_however_many_stand_still() -> None:
+    s = scene(40, params=TrackingParams(fleet_w_per_s=10_000, horizon_s=600))
+    for slot in range(1, 40):
+        s.ask(500, slot)
+    s.ask(4_000, 0)
+    for _ in range(8):
+        s.obey(s.tick())
+    event, members = s.events[39]
+    back = replace(event, running=replace(event.running, target=power(-4_000)))
+    s.events[39] = (back, members)
+    found = s.tick()
+    assert found.wanted_w[0] == -4_000
+    assert found.wanted_w[1:].tolist() == [500] * 39
+
+
+@pytest.mark.parametrize(
+    "targets", [(60_000.0, 3_000.0, 3_000.0), (60_000.0, -60_000.0, 60_000.0), (9_000.0, 9_000.0, -9_000.0)]
+)
+def test_course_events_together_move_no_faster_than_the_fleet_may_and_none_waits_for_all(
+    targets: tuple[float, ...],
+) -> None:
+    s = scene(60, params=TrackingParams(fleet_w_per_s=3_000, horizon_s=600))
+    for i, target_w in enumerate(targets):
+        s.ask(target_w, *range(20 * i, 20 * i + 20))
+    before_w, moved = np.zeros(3), []
+    for tick in range(80):
+        if tick == 40:
+            for i, (event, members) in enumerate(s.events):
+                other = replace(event.running, target=power(-targets[i] / 2))
+                s.events[i] = (replace(event, running=other), members)
+        found = s.tick()
+        s.obey(found)
+        each_w = found.wanted_w.reshape(3, 20).sum(axis=1)
+        moved.append(float(np.abs(each_w - before_w).sum()))
+        if tick in (0, 40):
+            assert np.abs(each_w - before_w).min() >= 990, "each begins at once"
+        before_w = each_w
+    assert max(moved) <= 3_000 * 1.001 + 3
+    assert moved[0] >= 2_990
+
+
+def test_course_event_that_follows_its_load_gets_what_others_leave() -> None:
+    s = scene(4, load_w=1_000, pv_w=0, params=TrackingParams(fleet_w_per_s=3_000, horizon_s=600))
+    s.ask(Target(want=Want.FOLLOW_LOAD, power_w=10), 0, 1).ask(2_000, 2, 3)
+    for _ in range(10):
+        s.obey(s.tick())
+    s.snapshot.live.load_w[:2] = 2_000
+    assert s.tick().wanted_w.tolist() == [1_990, 1_990, 1_000, 1_000]
+
+
+def test_course_dry_run_takes_no_part_of_the_ramp() -> None:
+    s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600))
+    s.ask(8_000, 0, 1, kind=EventKind.DRY_RUN).ask(8_000, 2, 3)
+    found = s.tick()
+    assert found.wanted_w.sum() == 1_000
+    assert progress(found).commanded_w == 1_000
+
+
 def test_course_what_did_not_arrive_is_not_where_a_ramp_goes_on_from() -> None:
     s = scene(params=TrackingParams(fleet_w_per_s=1_000, horizon_s=600)).ask(8_000)
     for _ in range(5):

