@@ -19,7 +19,7 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import LimitParams
-from gateway.domain.types import NEVER_MS, Grid, Mode, Now
+from gateway.domain.types import NEVER_MS, Grid, Ints, Mode, Now
 from tests.builders.fleets import NOW, fleet_of
 
 LIMITS = LimitParams(site_margin_w=0, resume_pct=0)
@@ -34,6 +34,7 @@ def planned(
     unresponsive: Any = False,
     now: Now = NOW,
     params: PlanParams | None = None,
+    until_ms: Ints | None = None,
 ) -> Plan:
     n = snapshot.n
     return plan(
@@ -45,6 +46,7 @@ def planned(
         members=np.broadcast_to(np.asarray(members, dtype=np.bool_), n).copy(),
         release=np.broadcast_to(np.asarray(release, dtype=np.bool_), n).copy(),
         unresponsive=np.broadcast_to(np.asarray(unresponsive, dtype=np.bool_), n).copy(),
+        until_ms=until_ms,
     )
 
 
@@ -212,6 +214,30 @@ def test_leases_of_products_that_differ_keep_to_their_own_length() -> None:
     assert 36 <= ends[0] <= 60
     assert ends[1] == 1
     assert 540 <= ends[2] <= 900
+
+
+def test_leases_end_where_the_device_is_handed_back_and_no_shorter_than_its_timer_takes() -> None:
+    snapshot = fleet_of(5, lease_s=120, lease_step_s=[1, 1, 60, 120, 1])
+    until_ms = NOW.mono_ms + np.array([40_700, -5_000, 40_000, 40_000, 500_000])
+    ends = leases_s(snapshot, NOW, np.arange(5), np.full(5, 2_000), until_ms)
+    assert ends[:3].tolist() == [40, 1, 60]
+    assert 72 <= ends[3:].min() <= ends[3:].max() <= 120
+
+
+def test_plan_lease_that_ends_with_its_event_is_not_renewed_and_one_that_does_not_is() -> None:
+    snapshot = fleet_of(3, setpoint_w=1_000, before_w=1_000, lease_s=120)
+    snapshot.control.lease_end_mono_ms[:] = NOW.mono_ms + 15_000
+    until_ms = NOW.mono_ms + np.array([15_000, 17_000, 40_000])
+    assert list(commands(planned(snapshot, wanted_w=1_000, until_ms=until_ms))) == [2]
+    changed = planned(snapshot, wanted_w=2_000, until_ms=until_ms)
+    assert sorted(zip(changed.slots.tolist(), changed.lease_s.tolist(), strict=True)) == [(0, 15), (1, 17), (2, 40)]
+
+
+def test_plan_narrowing_of_what_nobody_has_any_more_keeps_the_lease_it_has() -> None:
+    snapshot = fleet_of(1, setpoint_w=1500, before_w=1500, export_allowed=False, load_w=1000)
+    snapshot.control.lease_end_mono_ms[:] = NOW.mono_ms + 10_000
+    assert planned(snapshot, members=False).lease_s.tolist() == [10]
+    assert planned(snapshot, wanted_w=1_000).lease_s.min() >= 72
 
 
 def test_release_is_spread_evenly_from_the_end_on() -> None:

@@ -205,3 +205,15 @@ CONSTANT = changed(BEATING, ("steps: [{write: lease, from: lease}]", "steps: [{w
 def test_facts_overrun_is_what_a_device_may_do_beyond_its_lease(profile: str, overrun_s: float) -> None:
     facts = compile_profile(parse_profile(profile, name="made-up.yaml")).facts
     assert (facts.lease_s, facts.overrun_s) == (LEASE_S, overrun_s)
+
+
+@pytest.mark.parametrize(
+    ("profile", "step_s"),
+    [
+        (PROFILE, 1), (REFRESHED, LEASE_S), (timer("unit: min"), 60), (timer("unit: s, scale: 10"), 10),
+        (timer("unit: s, range: [20, 3600]"), 20),
+    ],
+    ids=["seconds", "fixed", "minutes", "steps", "least"],
+)  # fmt: skip
+def test_facts_lease_step_is_what_the_timer_can_be_set_to(profile: str, step_s: float) -> None:
+    assert compile_profile(parse_profile(profile, name="made-up.yaml")).facts.lease_step_s == step_s
