@@ -93,12 +93,11 @@ def plan(
     narrow = envelope.must_narrow & writable
     active = members & writable & ~faulty
     rests = control.idle & False if blocked is None else blocked & active
-    until_ms = np.full(snapshot.n, NO_END_MS) if until_ms is None else until_ms
     cause, off_w = _causes(snapshot, now, params, wanted_w, active, unresponsive, rests, until_ms)
     _fill_up(cause, off_w, wanted_w, active, unresponsive, params)
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
-    if reach is not None:
+    if reach is not None and reach.unreachable.any():
         urgent = (cause == Cause.NARROW) | (cause == Cause.RELEASE)
         cause[reach.unreachable & (active | (cause >= 0)) & ~urgent] = Cause.PROBE
         cause[np.where(urgent, reach.waiting_urgent, reach.waiting)] = -1
@@ -111,6 +110,7 @@ def plan(
     kept = np.flatnonzero(~active[at])
     setpoint_w[kept] = _inside(control.setpoint_w[slots[kept]], envelope, slots[kept])
     setpoint_w *= ~releasing
+    ends_ms = _ends_ms(until_ms, slots[kept], control)
     inside = check(setpoint_w, at, envelope) | releasing
     if not inside.all():
         slots, setpoint_w, releasing = slots[inside], setpoint_w[inside], releasing[inside]
@@ -121,7 +121,7 @@ def plan(
         slots=slots.astype(np.int32),
         op=op,
         setpoint_w=setpoint_w,
-        lease_s=leases_s(snapshot, now, slots, setpoint_w, _ends_ms(until_ms, active, control)) * ~releasing,
+        lease_s=leases_s(snapshot, now, slots, setpoint_w, ends_ms) * ~releasing,
         cause=cause[slots],
         outside=int(len(inside) - inside.sum()),
     )
@@ -135,15 +135,17 @@ def _causes(
     active: Bools,
     unresponsive: Bools | None,
     rests: Bools,
-    until_ms: Ints,
+    until_ms: Ints | None,
 ) -> tuple[Small, Ints]:
     """Cause per slot (-1 = nothing to write) and how far each device under control is off its wanted setpoint."""
     live, control = snapshot.live, snapshot.control
     cause = np.full(snapshot.n, -1, dtype=np.int8)
     controlled = control.authority == Authority.CONTROLLED
     left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
-    # a lease that ends when its device is handed back is not renewed any more
-    renewable = active & controlled & (control.lease_end_mono_ms + RENEWAL_MS_MIN < until_ms)
+    renewable = active & controlled
+    if until_ms is not None:
+        # a lease that ends when its device is handed back is not renewed any more
+        renewable &= control.lease_end_mono_ms + RENEWAL_MS_MIN < until_ms
     cause[renewable & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
     waited = now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
@@ -163,10 +165,13 @@ def _causes(
     return cause, np.where(controlled, off_w, 0)
 
 
-def _ends_ms(until_ms: Ints, active: Bools, control: ControlColumns) -> Ints:
-    """The end of each lease at most: a setpoint that is only narrowed keeps the lease it has."""
-    narrowed = ~active & (control.authority == Authority.CONTROLLED)
-    return np.where(narrowed, np.minimum(until_ms, control.lease_end_mono_ms), until_ms)
+def _ends_ms(until_ms: Ints | None, slots: NDArray[np.intp], control: ControlColumns) -> Ints | None:
+    """The end of each lease at most. `slots` are only narrowed: they keep the lease they have."""
+    if not len(slots):
+        return until_ms
+    ends_ms: Ints = np.full(len(control.lease_end_mono_ms), NO_END_MS) if until_ms is None else until_ms.copy()
+    ends_ms[slots] = np.minimum(ends_ms[slots], control.lease_end_mono_ms[slots])
+    return ends_ms
 
 
 def _fill_up(

@@ -14,7 +14,7 @@ from gateway.domain.commands import Unreached, WriteOutcome
 from gateway.domain.control.compliance import answered
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import spread
-from gateway.domain.table import Singles, Table
+from gateway.domain.table import Singles, Table, run
 from gateway.domain.types import Bools, Floats, Ints, Now, Slots, Small
 
 WAIT_S_MIN = 2.0
@@ -94,11 +94,15 @@ def everybody(n: int) -> Reach:
 def note_attempts(attempts: Attempts, slots: Slots, cmd: Ints, outcome: Small, now: Now, *, urgent: Bools) -> Slots:
     """Note what became of commands (`WriteOutcome`) to `slots`; returns the devices that have become unreachable. An
     unknown outcome says nothing new: the command may have arrived."""
-    cause, before = _CAUSE[outcome], attempts.cause[slots]
-    attempts.heard[slots] = np.where(outcome == WriteOutcome.ACCEPTED, 1, -1)
-    known = (cause != Unreached.NONE) | (before != Unreached.NONE)
-    if not known.any():
+    at = run(slots)
+    accepted = outcome == WriteOutcome.ACCEPTED
+    before = attempts.cause[at]
+    if accepted.all() and not before.any():
+        attempts.heard[at] = 1
         return slots[:0]
+    attempts.heard[at] = np.where(accepted, 1, -1)
+    cause = _CAUSE[outcome]
+    known = (cause != Unreached.NONE) | (before != Unreached.NONE)
     slots, cmd, outcome, cause, before, urgent = (a[known] for a in (slots, cmd, outcome, cause, before, urgent))
     failed = cause != Unreached.NONE
     # the first pause again where the connection was down and the device itself is what is missing now

@@ -292,8 +292,9 @@ _EXCLUDED = np.uint64(
 
 def _unreached(sight: Sight, slots: Slots) -> Small:
     """Why each device cannot be told anything. What it was told before counts for as long as its lease runs."""
-    leased = sight.snapshot.control.authority[slots] == Authority.CONTROLLED
-    found: Small = np.where(leased, np.int8(Unreached.NONE), sight.unreached[slots])
+    found = sight.unreached[slots]
+    if found.any():
+        found[sight.snapshot.control.authority[slots] == Authority.CONTROLLED] = Unreached.NONE
     return found
 
 

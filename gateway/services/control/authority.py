@@ -1,7 +1,7 @@
 """Who has each device: under control, released, run out, taken back by its owner, still ours after a restart."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,9 +231,12 @@ class DeviceAuthority:
         site = snapshot.nameplate.site[slots]
         return release_at(np.where(site >= 0, site, slots), end_ms, self.spread_s(slots))
 
-    def until_ms(self, ends: Iterable[tuple[Bools, int]], going_on: Bools, snapshot: Snapshot) -> Ints:
-        """When each device is handed back (monotonic). `ends`: devices whose event is over soon, and when; of those,
-        the ones that are `going_on` have another event then, and are not handed back."""
+    def until_ms(self, ends: Sequence[tuple[Bools, int]], going_on: Bools, snapshot: Snapshot) -> Ints | None:
+        """When each device is handed back (monotonic); None where none is soon. `ends`: devices whose event is over
+        soon, and when; of those, the ones that are `going_on` have another event then, and are not handed back."""
+        if not ends:
+            self._until_ms = self._until_ms[:0]
+            return None
         until_ms = np.full(snapshot.n, NO_END_MS)
         last_ms: dict[int, Bools] = {}
         for mine, end_ms in ends:
