@@ -26,7 +26,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
         told.extend({REPORT_TOPICS["events"]: body} for body in view.event_reports())
         told.extend({REPORT_TOPICS["availability"]: body} for body in view.availability_report())
 
-    told.append({ANSWER_TOPIC: answer_body(await world.submit("evening", s=60, target_w=3_000))})
+    told.append({ANSWER_TOPIC: answer_body(await world.submit("evening", s=150, target_w=3_000))})
     out = Exclusion(id="out", reason="opt_out", group=group("home-01"), from_ms=world.clock.utc, until_ms=None,
                event=EventId("evening"), by="owner")  # fmt: skip
     await world.dispatcher.exclude(out)
@@ -40,7 +40,7 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
         "availability": view.availability().model_dump(),
     }
     world.homes.refusing.add(0)
-    await world.go(60)
+    await world.go(135)
     tell()
     shown["event, over"] = await running_event(view)
     told.append({"topics of reports": dict(REPORT_TOPICS)})
