@@ -209,16 +209,11 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
-    unheard, readiness = Unheard(fleet, clock), ReadinessWatch()
+    readiness = _readiness(Unheard(fleet, clock), sessions, link)
     readiness.add("mqtt", reasons=broken_connections(connections))
     readiness.add("telemetry", reasons=ingest.reasons)
     readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
     readiness.add("upstream", warnings=upstream.warnings)
-    readiness.add(
-        "devices",
-        reasons=unheard.reasons,
-        warnings=lambda: unheard.warnings() + sessions.warnings() + link.warnings(),
-    )
     readiness.add(
         "services",
         reasons=broken_services(supervisor.health, spare=False),
@@ -280,6 +275,17 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         services["reports"] = lambda: dispatch.report(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness)
+
+
+def _readiness(unheard: Unheard, sessions: PolledDevices, link: MqttLink) -> ReadinessWatch:
+    """What is told of the devices; other parts are added."""
+    watch = ReadinessWatch()
+    watch.add(
+        "devices",
+        reasons=unheard.reasons,
+        warnings=lambda: unheard.warnings() + sessions.warnings() + link.warnings(),
+    )
+    return watch
 
 
 def _recovered(

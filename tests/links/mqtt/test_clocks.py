@@ -120,16 +120,19 @@ def test_link_retained_message_says_nothing_of_a_clock() -> None:
 async def test_record_of_a_device_whose_clock_is_too_far_off_names_it_and_so_does_the_device() -> None:
     made = await street(70)
     view = DispatchView(
-        fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, journal=made.journal, clock=made.time,
+        fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, store=made.journal, clock=made.time,
         cause_of=made.link.cause_of,
     )  # fmt: skip
-    status = await view.one("e", offset=0, limit=1)
+    (event,) = await view.find("e", None)
+    status = await view.one(event, offset=0, limit=1)
     assert status is not None
     assert status.members is not None
     assert (status.members[0].failure, status.members[0].cause) == ("offline", "clock off by +70 s")
     inventory = DeviceRegistry(fleet=made.fleet, journal=made.journal, codecs={"reference-mqtt": reference()})
     inventory.load(registered(made.homes))
-    device = FleetView(fleet=made.fleet, inventory=inventory, link=made.link, clock=made.time).one(made.homes.ids[0])
+    device = FleetView(
+        fleet=made.fleet, inventory=inventory, link=made.link, clock=made.time, reach=made.control.reach
+    ).one(made.homes.ids[0])
     assert device is not None
     assert device.clock_offset_s == 70.0
 
@@ -137,10 +140,11 @@ async def test_record_of_a_device_whose_clock_is_too_far_off_names_it_and_so_doe
 async def test_record_of_a_device_that_is_controlled_names_no_clock() -> None:
     made = await street(25)
     view = DispatchView(
-        fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, journal=made.journal, clock=made.time,
+        fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, store=made.journal, clock=made.time,
         cause_of=made.link.cause_of,
     )  # fmt: skip
-    status = await view.one("e", offset=0, limit=4)
+    (event,) = await view.find("e", None)
+    status = await view.one(event, offset=0, limit=4)
     assert status is not None
     assert status.members is not None
     assert {(row.result, row.failure, row.cause) for row in status.members} == {("applied", None, None)}

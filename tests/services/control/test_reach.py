@@ -305,7 +305,7 @@ async def test_reach_is_logged_on_its_edges(caplog: pytest.LogCaptureFixture) ->
 async def test_reach_record_names_the_cause_in_what_the_platform_is_told() -> None:
     world = await street(4)
     view = DispatchView(
-        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, journal=world.journal, clock=world.clock
+        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, store=world.journal, clock=world.clock
     )
     cut_off(world, range(1))
     await world.submit(s=60, target_w=4_000.0)
