@@ -209,16 +209,11 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
-    readiness = _readiness(Unheard(fleet, clock), sessions, link)
+    readiness = _readiness(Unheard(fleet, clock), sessions, link, supervisor)
     readiness.add("mqtt", reasons=broken_connections(connections))
     readiness.add("telemetry", reasons=ingest.reasons)
     readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
     readiness.add("upstream", warnings=upstream.warnings)
-    readiness.add(
-        "services",
-        reasons=broken_services(supervisor.health, spare=False),
-        warnings=broken_services(supervisor.health, spare=True),
-    )
     metrics = registry(
         [
             journal.samples,
@@ -277,13 +272,18 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness)
 
 
-def _readiness(unheard: Unheard, sessions: PolledDevices, link: MqttLink) -> ReadinessWatch:
-    """What is told of the devices; other parts are added."""
+def _readiness(unheard: Unheard, sessions: PolledDevices, link: MqttLink, supervisor: Supervisor) -> ReadinessWatch:
+    """What is told of the devices and of what runs; other parts are added."""
     watch = ReadinessWatch()
     watch.add(
         "devices",
         reasons=unheard.reasons,
         warnings=lambda: unheard.warnings() + sessions.warnings() + link.warnings(),
+    )
+    watch.add(
+        "services",
+        reasons=broken_services(supervisor.health, spare=False),
+        warnings=broken_services(supervisor.health, spare=True),
     )
     return watch
 

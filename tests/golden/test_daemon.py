@@ -45,7 +45,7 @@ ASKED = (
 async def test_daemon_on_a_stored_state_shows_what_stands_in_the_golden_files(tmp_path: Path) -> None:
     known = truth.stored(RELEASE)
     (tmp_path / "meters.csv").write_text("device,meter_id\nsim-00000,00000000-0000-4000-8000-000000000000\n")
-    (tmp_path / "token").write_text("nobody asks for it")
+    (tmp_path / "token").write_text("nobody-asks-for-it")
     (tmp_path / "token").chmod(0o600)
     daemon = await truth.placed(HERE, RELEASE, STATE, tmp_path / "copy", known[STATE]["at_ms"], _every_kind(tmp_path))
     day = truth.day_of(known[STATE]["at_ms"])
