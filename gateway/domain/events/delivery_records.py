@@ -16,7 +16,7 @@ from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
 from gateway.domain.limits.types import UNCLEAR, Bits, Envelope, Reason
 from gateway.domain.table import Singles, Table, run
-from gateway.domain.types import Bools, Ints, Now, Slots, Small
+from gateway.domain.types import Bools, Floats, Ints, Now, Slots, Small
 
 STARTED_PART = 0.5
 """A device has started once its measured power has gone this part of the way to its setpoint."""
@@ -190,31 +190,34 @@ class Records:
         """Update some rows while the event runs. `shares`: the devices of the event, `opted_out` those that left it;
         `sign` +1 if it discharges, -1 if it charges, 0 if it asks for neither. Returns the rows whose status has
         changed."""
-        at = np.arange(self.n)[part]
-        rows, slots = self.rows, self.rows.slot[at]
+        at = slice(*part.indices(self.n))
+        rows, slots = self.rows, run(self.rows.slot[at])
         control, power = sight.snapshot.control, sight.power
         mine, left = shares[slots], opted_out[slots]
         wanted_w, asked_w = sight.wanted_w[slots], sight.asked_w[slots]
         seen, each_w = power.measured[slots], power.each_w[slots]
-        charging: Bools = asked_w < 0 if sign == 0 else np.full(len(slots), sign < 0)
-        bits: Bits = np.where(charging, sight.allowed.reasons_charge[slots], sight.allowed.reasons_discharge[slots])
-        most_w = np.where(charging, sight.allowed.charge_w[slots], sight.allowed.discharge_w[slots])
+        bits, most_w = _limits(sight.allowed, slots, asked_w, sign)
         nothing = (most_w < 1) & ((asked_w != 0) | (sign != 0))
-        failure = _failure(sight, slots, bits, nothing)
+        unreached = _unreached(sight, slots)
+        failure = _failure(sight, slots, bits, nothing, unreached)
         status = _status(sight, slots, failure, rows.status[at], mine=mine, left=left)
-        failure = np.where(status == Status.FAILED, failure, Failure.NONE).astype(np.int8)
-        unreached = np.where(failure == Failure.NO_RESPONSE, _unreached(sight, slots), Unreached.NONE).astype(np.int8)
+        failure *= status == int(Status.FAILED)
+        unreached = unreached * (failure == int(Failure.NO_RESPONSE))
 
         dt_s = np.where(rows.updated_ms[at] > 0, (now.utc_ms - rows.updated_ms[at]) / 1000, 0.0)
         hours = np.clip(dt_s, 0.0, DT_S_MAX) / 3600
-        before_w = rows.asked_w[at] * mine
+        before_w = rows.asked_w[at].astype(np.float64) * mine
         way = np.where(before_w < 0, -1.0, 1.0)
         delivered_w = np.where(seen, each_w, 0.0) * mine
-        rows.asked_wh[at] += before_w * hours
-        hours = hours * (before_w != 0)
-        rows.delivered_wh[at] += delivered_w * hours
-        rows.shortfall_wh[at] += way * np.maximum(way * (before_w - delivered_w), 0.0) * hours
-        rows.unmeasured_wh[at] += before_w * hours * ~seen
+        asked_wh = before_w * hours
+        hours *= before_w != 0
+        for column, more_wh in (
+            (rows.asked_wh, asked_wh),
+            (rows.delivered_wh, delivered_w * hours),
+            (rows.shortfall_wh, way * np.maximum(way * (before_w - delivered_w), 0.0) * hours),
+            (rows.unmeasured_wh, asked_wh * ~seen),
+        ):
+            column[at] = column[at] + more_wh
         rows.asked_w[at] = asked_w * mine
         rows.allowed_w[at] = wanted_w * mine
         rows.limits[at] = bits * ((np.abs(asked_w) > np.abs(wanted_w)) | nothing) * mine
@@ -225,7 +228,7 @@ class Records:
         acknowledged = (
             (rows.acknowledged_ms[at] == 0) & (rows.cmd[at] > 0) & (control.cmd_applied[slots] >= rows.cmd[at])
         )
-        rows.acknowledged_ms[at[acknowledged]] = now.utc_ms
+        rows.acknowledged_ms[at][acknowledged] = now.utc_ms
         return self._move(at, status, failure, now, unreached)
 
     def end(self, status: Status, now: Now) -> Ints:
@@ -241,23 +244,38 @@ class Records:
         self.rows.ended_ms[: self.n][open_] = now.utc_ms
         return moved
 
-    def _move(self, at: Ints, status: Small, failure: Small, now: Now, unreached: Small) -> Ints:
+    def _move(self, at: Ints | slice, status: Small, failure: Small, now: Now, unreached: Small) -> Ints:
         rows = self.rows
         before = rows.status[at]
-        moves = _MAY[before, status]
-        moves |= (status == before) & ((failure != rows.failure[at]) | (unreached != rows.unreached[at]))
-        moved = at[moves]
-        rows.status[moved] = status[moves]
+        other = (failure != rows.failure[at]) | (unreached != rows.unreached[at])
+        moves = np.flatnonzero((status != before) | other)
+        moves = moves[_MAY[before[moves], status[moves]] | ((status == before) & other)[moves]]
+        moved = moves + at.start if isinstance(at, slice) else at[moves]
+        status = status[moves]
+        rows.status[moved] = status
         rows.failure[moved] = failure[moves]
         rows.unreached[moved] = unreached[moves]
         rows.status_ms[moved] = now.utc_ms
-        started = moved[(rows.status[moved] >= Status.STARTED) & (rows.status[moved] <= Status.DELIVERING)]
+        started = moved[(status >= int(Status.STARTED)) & (status <= int(Status.DELIVERING))]
         started = started[rows.started_ms[started] == 0]
         rows.started_ms[started] = now.utc_ms
         return moved
 
 
-def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
+def _limits(allowed: Envelope, slots: Slots | slice, asked_w: Ints, sign: int) -> tuple[Bits, Floats]:
+    """The reasons that limit each device in the direction it is asked for, and the most it may do there."""
+    if sign > 0:
+        return allowed.reasons_discharge[slots], allowed.discharge_w[slots]
+    if sign < 0:
+        return allowed.reasons_charge[slots], allowed.charge_w[slots]
+    charging = asked_w < 0
+    return (
+        np.where(charging, allowed.reasons_charge[slots], allowed.reasons_discharge[slots]),
+        np.where(charging, allowed.charge_w[slots], allowed.discharge_w[slots]),
+    )
+
+
+def _status(sight: Sight, slots: Slots | slice, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
     """Status of each device now; `before`: its last status. Only a measured device becomes started or delivering, and a
     started device that is no longer measured is not reported as delivering."""
     live, control = sight.snapshot.live, sight.snapshot.control
@@ -268,21 +286,23 @@ def _status(sight: Sight, slots: Slots, failure: Small, before: Small, *, mine: 
     there = np.abs(measured_w - setpoint_w) <= close_w
     way_w = setpoint_w - before_w
     gone = (measured_w - before_w) * np.sign(way_w) >= STARTED_PART * np.abs(way_w)
-    status = np.full(len(slots), int(Status.SENT), dtype=np.int8)
+    status = np.full(len(failure), int(Status.SENT), dtype=np.int8)
     status[answered] = Status.ACKNOWLEDGED
     status[answered & gone & (way_w != 0)] = Status.STARTED
     status[answered & there] = Status.DELIVERING
     unseen = ~sight.power.measured[slots]
-    had_started = (before == Status.STARTED) | (before == Status.DELIVERING)
-    status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
-    controlled = control.authority[slots] == Authority.CONTROLLED
-    status[~controlled | control.idle[slots]] = Status.SCHEDULED
-    status[failure != Failure.NONE] = Status.FAILED
+    if unseen.any():
+        had_started = (before == int(Status.STARTED)) | (before == int(Status.DELIVERING))
+        status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
+    authority = control.authority[slots]
+    status[(authority != int(Authority.CONTROLLED)) | control.idle[slots]] = Status.SCHEDULED
+    status[failure != int(Failure.NONE)] = Status.FAILED
     status[~mine] = Status.SUPERSEDED
-    status[left | (control.authority[slots] == Authority.OWNER)] = Status.OPTED_OUT
+    status[left | (authority == int(Authority.OWNER))] = Status.OPTED_OUT
     return status
 
 
+_REFUSED, _FAULT = np.uint64(Reason.REFUSED), np.uint64(Reason.FAULT)
 _OFFLINE = np.uint64(Reason.OFFLINE | Reason.STALE | Reason.STUCK | Reason.ISLANDED)
 _EXCLUDED = np.uint64(
     Reason.QUARANTINED | Reason.FROZEN | Reason.LOCKED | Reason.NOT_STEERABLE | Reason.UNENROLLED | Reason.OPTED_OUT
@@ -290,24 +310,28 @@ _EXCLUDED = np.uint64(
 )  # fmt: skip
 
 
-def _unreached(sight: Sight, slots: Slots) -> Small:
+def _unreached(sight: Sight, slots: Slots | slice) -> Small:
     """Why each device cannot be told anything. What it was told before counts for as long as its lease runs."""
-    found = sight.unreached[slots]
+    found: Small = sight.unreached[slots]
     if found.any():
-        found[sight.snapshot.control.authority[slots] == Authority.CONTROLLED] = Unreached.NONE
+        # a product, not a change in place: a run of rows is a view of what the sight holds
+        found = found * (sight.snapshot.control.authority[slots] != int(Authority.CONTROLLED))
     return found
 
 
-def _failure(sight: Sight, slots: Slots, bits: Bits, nothing: Bools) -> Small:
+def _failure(sight: Sight, slots: Slots | slice, bits: Bits, nothing: Bools, unreached: Small) -> Small:
     """Why each device cannot deliver; the strongest cause. `bits`: the reasons in the direction asked; `nothing`:
     devices that may give nothing in it."""
-    refused = sight.snapshot.control.result[slots] == CommandResult.REFUSED
-    failure = np.zeros(len(slots), dtype=np.int8)
+    failure = np.zeros(len(bits), dtype=np.int8)
     failure[nothing] = Failure.LIMIT
     failure[sight.unresponsive[slots]] = Failure.NO_RESPONSE
-    failure[refused | ((bits & np.uint64(Reason.REFUSED)) != 0)] = Failure.REFUSED
-    failure[_unreached(sight, slots) != Unreached.NONE] = Failure.NO_RESPONSE
-    failure[(bits & _EXCLUDED) != 0] = Failure.EXCLUDED
-    failure[(bits & np.uint64(Reason.FAULT)) != 0] = Failure.FAULT
-    failure[(bits & _OFFLINE) != 0] = Failure.OFFLINE
+    failure[sight.snapshot.control.result[slots] == int(CommandResult.REFUSED)] = Failure.REFUSED
+    # most of these reasons hold for no device at all
+    somewhere = np.bitwise_or.reduce(bits)
+    if somewhere & _REFUSED:
+        failure[(bits & _REFUSED) != 0] = Failure.REFUSED
+    failure[unreached != int(Unreached.NONE)] = Failure.NO_RESPONSE
+    for reasons, cause in ((_EXCLUDED, Failure.EXCLUDED), (_FAULT, Failure.FAULT), (_OFFLINE, Failure.OFFLINE)):
+        if somewhere & reasons:
+            failure[(bits & reasons) != 0] = cause
     return failure
