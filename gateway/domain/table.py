@@ -80,7 +80,6 @@ class Table:
 
     def view(self, n: int) -> Self:
         """The first `n` rows, as a view of the same memory."""
-        out = object.__new__(type(self))
-        for name in self.SPEC:
-            setattr(out, name, self.column(name)[:n])
+        out, columns = object.__new__(type(self)), vars(self)
+        vars(out).update({name: columns[name][:n] for name in self.SPEC})
         return out
