@@ -80,29 +80,20 @@ class DeviceAuthority:
 
     def update(self, now: Now) -> list[Change]:
         """Update the control columns before a snapshot is taken; returns what the journal should remember."""
-        fleet, n = self._fleet, self._fleet.n
-        control, live = fleet.control.view(n), fleet.live.view(n)
+        fleet, snapshot = self._fleet, self._fleet.snapshot()
+        control, live, plate = snapshot.control, snapshot.live, snapshot.nameplate
         changes = self._adopt_controlled(now)
         confirmed = (live.cmd == control.cmd_sent) & (live.cmd > 0) & (live.seen_mono_ms > control.sent_mono_ms)
-        control.before_w[confirmed] = control.setpoint_w[confirmed]
-        in_force_ms = control.changed_mono_ms + (1000 * fleet.nameplate.command_latency_s[:n]).astype(np.int64)
+        np.copyto(control.before_w, control.setpoint_w, where=confirmed)
+        in_force_ms = control.changed_mono_ms + (1000 * plate.command_latency_s).astype(np.int64)
         read = confirmed | (live.seen_mono_ms >= in_force_ms)
         for ran_w in (control.ran_high_w, control.ran_low_w):
             np.copyto(ran_w, control.setpoint_w, where=read, casting="same_kind")
-        timed = fleet.nameplate.timed[:n]
-        slack_ms = LEASE_MARGIN_MS + (1000 * fleet.nameplate.overrun_s[:n]).astype(np.int64)
-        over = timed & (control.lease_end_mono_ms + slack_ms < now.mono_ms)
-        ended = (control.authority == Authority.CONTROLLED) & over
-        self.stats.leases_run_out += int(ended.sum())
-        confirmed_release = (control.cmd_applied >= control.cmd_sent) | (
-            (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN) & (live.seen_mono_ms > control.sent_mono_ms)
-        )
-        freed = ended | ((control.authority == Authority.RELEASING) & (confirmed_release | over))
-        if freed.any():
-            self._free(np.flatnonzero(freed))
-            changes.append(ControlEnded(devices=self._fleet.names(np.flatnonzero(freed)), reason="released"))
-        changes += self._owners_choice()
-        snapshot = fleet.snapshot()
+        freed = self._over(snapshot, now)
+        if len(freed):
+            self._free(freed)
+            changes.append(ControlEnded(devices=self._fleet.names(freed), reason="released"))
+        changes += self._owners_choice(snapshot)
         self._obeying = obeyed(self._undisturbed(), snapshot)
         taken_back = overridden(snapshot, now, self._obeying)
         if taken_back.any():
@@ -115,6 +106,23 @@ class DeviceAuthority:
             changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
             log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
         return changes
+
+    def _over(self, snapshot: Snapshot, now: Now) -> NDArray[np.intp]:
+        """Devices whose lease has run out, or that have confirmed their release."""
+        control, live, plate = snapshot.control, snapshot.live, snapshot.nameplate
+        releasing = control.authority == int(Authority.RELEASING)
+        late = (control.authority == int(Authority.CONTROLLED)) & (control.lease_end_mono_ms < now.mono_ms)
+        rows = np.flatnonzero(releasing | late)
+        if not len(rows):
+            return rows
+        releasing = releasing[rows]
+        slack_ms = LEASE_MARGIN_MS + (1000 * plate.overrun_s[rows]).astype(np.int64)
+        over = plate.timed[rows] & (control.lease_end_mono_ms[rows] + slack_ms < now.mono_ms)
+        self.stats.leases_run_out += int(np.count_nonzero(over & ~releasing))
+        mode, sent_ms = live.mode[rows], control.sent_mono_ms[rows]
+        elsewhere = (mode != int(Mode.REMOTE)) & (mode != int(Mode.UNKNOWN)) & (live.seen_mono_ms[rows] > sent_ms)
+        confirmed = (control.cmd_applied[rows] >= control.cmd_sent[rows]) | elsewhere
+        return rows[over | (releasing & confirmed)]
 
     def _undisturbed(self) -> Bools:
         """Devices that obeyed and have been heard without a gap since. A device that was away, islanded or faulty may
@@ -153,9 +161,8 @@ class DeviceAuthority:
         self._adopt &= ~heard
         return [ControlEnded(devices=self._fleet.names(found_free), reason="released")] if len(found_free) else []
 
-    def _owners_choice(self) -> list[Change]:
+    def _owners_choice(self, seen: Snapshot) -> list[Change]:
         """Record the reserves that owners have set on their devices: see `reserve`."""
-        seen = self._fleet.snapshot()
         slots, chosen_pct = reserve.choose(seen.live, seen.nameplate, seen.control)
         if not len(slots):
             return []
@@ -207,8 +214,8 @@ class DeviceAuthority:
     def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
         """Devices to hand back in this tick. Releases are spread, no faster than the fleet may ramp. Those in `at_once`
         (their owners want it) go at once, as many as make no step of the fleet."""
-        control = self._fleet.control.view(snapshot.n)
-        control.release_mono_ms[taking] = NEVER_MS
+        control = snapshot.control
+        np.copyto(control.release_mono_ms, NEVER_MS, where=taking)
         over = (snapshot.control.authority == Authority.CONTROLLED) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
