@@ -88,7 +88,7 @@ def plan(
     not renewed. The paired check comes last: setpoints past the envelope are left out and counted.
     """
     control = snapshot.control
-    writable = envelope.controllable & (control.authority != Authority.OWNER)
+    writable = envelope.controllable & (control.authority != int(Authority.OWNER))
     faulty = (envelope.reasons_discharge & np.uint64(Reason.FAULT)) != 0
     narrow = envelope.must_narrow & writable
     active = members & writable & ~faulty
@@ -98,24 +98,29 @@ def plan(
     cause[narrow] = Cause.NARROW
     cause[_release_due(snapshot, now, params, release & ~members)] = Cause.RELEASE
     if reach is not None and reach.unreachable.any():
-        urgent = (cause == Cause.NARROW) | (cause == Cause.RELEASE)
+        urgent = (cause == int(Cause.NARROW)) | (cause == int(Cause.RELEASE))
         cause[reach.unreachable & (active | (cause >= 0)) & ~urgent] = Cause.PROBE
         cause[np.where(urgent, reach.waiting_urgent, reach.waiting)] = -1
 
     slots = np.flatnonzero(cause >= 0)
-    slots = slots[np.argsort(cause[slots], kind="stable")]
+    causes = cause[slots]
+    if (causes[1:] < causes[:-1]).any():
+        slots = slots[np.argsort(causes, kind="stable")]
     at = run(slots)
-    releasing = cause[at] == Cause.RELEASE
+    releasing = cause[at] == int(Cause.RELEASE)
     setpoint_w = wanted_w[at].copy()
     kept = np.flatnonzero(~active[at])
-    setpoint_w[kept] = _inside(control.setpoint_w[slots[kept]], envelope, slots[kept])
+    if len(kept):
+        setpoint_w[kept] = _inside(control.setpoint_w[slots[kept]], envelope, slots[kept])
     setpoint_w *= ~releasing
     ends_ms = _ends_ms(until_ms, slots[kept], control)
     inside = check(setpoint_w, at, envelope) | releasing
     if not inside.all():
         slots, setpoint_w, releasing = slots[inside], setpoint_w[inside], releasing[inside]
-    op = np.where(setpoint_w == 0, CommandOp.HOLD, CommandOp.SETPOINT).astype(np.int8)
-    op[rests[slots]] = CommandOp.BLOCK
+        at = run(slots)
+    op = np.full(len(slots), int(CommandOp.SETPOINT), dtype=np.int8)
+    op[setpoint_w == 0] = CommandOp.HOLD
+    op[rests[at]] = CommandOp.BLOCK
     op[releasing] = CommandOp.RELEASE
     return Plan(
         slots=slots.astype(np.int32),
@@ -140,21 +145,23 @@ def _causes(
     """Cause per slot (-1 = nothing to write) and how far each device under control is off its wanted setpoint."""
     live, control = snapshot.live, snapshot.control
     cause = np.full(snapshot.n, -1, dtype=np.int8)
-    controlled = control.authority == Authority.CONTROLLED
-    left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s)
+    controlled = control.authority == int(Authority.CONTROLLED)
+    left_part = (control.lease_end_mono_ms - now.mono_ms) / (1000 * snapshot.nameplate.lease_s).astype(np.float64)
     renewable = active & controlled
     if until_ms is not None:
         # a lease that ends when its device is handed back is not renewed any more
         renewable &= control.lease_end_mono_ms + RENEWAL_MS_MIN < until_ms
     cause[renewable & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
-    waited = now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
-    unseen = (control.cmd_applied < control.cmd_sent) | (
-        (live.mode != Mode.REMOTE)
-        & (live.mode != Mode.UNKNOWN)
-        & (live.seen_mono_ms - control.sent_mono_ms > 1000 * snapshot.nameplate.command_latency_s)
-    )
-    cause[active & controlled & waited & unseen & (live.cmd < control.cmd_sent)] = Cause.RETRY
+    unanswered = active & controlled & (live.cmd < control.cmd_sent)
+    if unanswered.any():
+        waited = now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
+        unseen = (control.cmd_applied < control.cmd_sent) | (
+            (live.mode != int(Mode.REMOTE))
+            & (live.mode != int(Mode.UNKNOWN))
+            & (live.seen_mono_ms - control.sent_mono_ms > 1000 * snapshot.nameplate.command_latency_s)
+        )
+        cause[unanswered & waited & unseen] = Cause.RETRY
 
     off_w = wanted_w - control.setpoint_w
     changed = (np.abs(off_w) > params.dead_band_w) | ((wanted_w == 0) != (control.setpoint_w == 0))
@@ -162,7 +169,7 @@ def _causes(
     changed = changed if unresponsive is None else changed & ~unresponsive
     cause[active & (changed | ~controlled)] = Cause.CHANGE
     cause[renewable & (left_part <= params.expiring_left_part)] = Cause.EXPIRING
-    return cause, np.where(controlled, off_w, 0)
+    return cause, off_w * controlled
 
 
 def _ends_ms(until_ms: Ints | None, slots: NDArray[np.intp], control: ControlColumns) -> Ints | None:
