@@ -80,7 +80,7 @@ class Reach:
 
     @property
     def unreachable(self) -> Bools:
-        found: Bools = self.cause != Unreached.NONE
+        found: Bools = self.cause != int(Unreached.NONE)
         return found
 
 
@@ -94,11 +94,12 @@ def everybody(n: int) -> Reach:
 def note_attempts(attempts: Attempts, slots: Slots, cmd: Ints, outcome: Small, now: Now, *, urgent: Bools) -> Slots:
     """Note what became of commands (`WriteOutcome`) to `slots`; returns the devices that have become unreachable. An
     unknown outcome says nothing new: the command may have arrived."""
-    at = run(slots)
-    accepted = outcome == WriteOutcome.ACCEPTED
+    at, accepted = run(slots), outcome == int(WriteOutcome.ACCEPTED)
+    attempts.heard[at] = 2 * accepted.view(np.int8) - 1
     before = attempts.cause[at]
     if accepted.all() and not before.any():
-        attempts.heard[at] = 1
+        return slots[:0]
+    before = before.copy()
         return slots[:0]
     attempts.heard[at] = np.where(accepted, 1, -1)
     cause = _CAUSE[outcome]
@@ -134,7 +135,7 @@ def reach(attempts: Attempts, snapshot: Snapshot, now: Now) -> Reach:
     there = snapshot.live.online == 1
     returned = there & ~kept.there
     kept.there[:] = there
-    out = kept.cause != Unreached.NONE
+    out = kept.cause != int(Unreached.NONE)
     if not out.any():
         return Reach(cause=kept.cause.copy(), back=out, heard=heard, waiting=out, waiting_urgent=out)
     since_s = (now.mono_ms - kept.tried_mono_ms) * 0.001

@@ -77,7 +77,8 @@ class CommandWriter:
         `changes` go into the same journal commit as the release plan. While the journal fails no device newly comes
         under control; the rest goes on."""
         slots = todo.slots
-        taken = (todo.op != CommandOp.RELEASE) & (self._fleet.control.authority[run(slots)] == Authority.DEVICE)
+        authority = self._fleet.control.authority[run(slots)]
+        taken = (todo.op != int(CommandOp.RELEASE)) & (authority == int(Authority.DEVICE))
         owed = self._owed + changes
         changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
@@ -105,7 +106,8 @@ class CommandWriter:
         counts = np.bincount(causes, minlength=len(Cause)).tolist()
         for cause in Cause:
             self.stats.writes[cause] += counts[cause]
-        return await self._write(batch, holder, urgent=(causes == Cause.NARROW) | (causes == Cause.RELEASE))
+        urgent = (causes == int(Cause.NARROW)) | (causes == int(Cause.RELEASE))
+        return await self._write(batch, holder, urgent=urgent)
 
     def _only_releases(self, todo: Plan, keep: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The releases of a plan that was made before everything was stopped. The journal has its new devices as under
@@ -161,14 +163,15 @@ class CommandWriter:
         return out
 
     def _batch(self, todo: Plan, keep: NDArray[np.bool_], now: Now) -> CommandBatch:
-        slots = todo.slots[keep]
+        kept = slice(None) if keep.all() else keep
+        slots = todo.slots[kept]
         first = self._cmd + 1
         self._cmd += len(slots)
         return CommandBatch(
             slots=slots,
-            op=todo.op[keep],
-            setpoint_w=todo.setpoint_w[keep],
-            lease_s=todo.lease_s[keep],
+            op=todo.op[kept],
+            setpoint_w=todo.setpoint_w[kept],
+            lease_s=todo.lease_s[kept],
             reserve_pct=np.full(len(slots), np.nan),
             cmd=np.arange(first, first + len(slots)),
             valid_until_ms=np.full(len(slots), now.utc_ms + round(self._settings.command_valid_s * 1000)),
@@ -177,7 +180,7 @@ class CommandWriter:
     async def _write(self, batch: CommandBatch, holder: NDArray[np.int32], *, urgent: Bools) -> CommandBatch:
         """Write, then record as in force, and return, whatever may have arrived."""
         report = await self._send(batch, urgent=urgent)
-        reached = (report.delivery == WriteOutcome.ACCEPTED) | (report.delivery == WriteOutcome.UNKNOWN)
+        reached = (report.delivery == int(WriteOutcome.ACCEPTED)) | (report.delivery == int(WriteOutcome.UNKNOWN))
         if not reached.all():
             batch = CommandBatch(**{f.name: getattr(batch, f.name)[reached] for f in fields(CommandBatch)})
         self._record(batch, holder)
@@ -202,19 +205,23 @@ class CommandWriter:
 
     def _record(self, batch: CommandBatch, holder: NDArray[np.int32]) -> None:
         at = run(batch.slots)
-        released = batch.op == CommandOp.RELEASE
+        released = batch.op == int(CommandOp.RELEASE)
         control, sent_ms = self._fleet.control, self._clock.mono_ms()
         before_w = control.setpoint_w[at].copy()
-        moved = (batch.setpoint_w != before_w) | (control.authority[at] == Authority.DEVICE)
-        control.before_w[at] = np.where(moved, before_w, control.before_w[at])
-        control.changed_mono_ms[at] = np.where(moved, sent_ms, control.changed_mono_ms[at])
-        control.ran_high_w[at] = np.maximum(control.ran_high_w[at], batch.setpoint_w)
-        control.ran_low_w[at] = np.minimum(control.ran_low_w[at], batch.setpoint_w)
+        moved = (batch.setpoint_w != before_w) | (control.authority[at] == int(Authority.DEVICE))
+        if moved.all():
+            control.before_w[at], control.changed_mono_ms[at] = before_w, sent_ms
+        else:
+            control.before_w[at] = np.where(moved, before_w, control.before_w[at])
+            control.changed_mono_ms[at] = np.where(moved, sent_ms, control.changed_mono_ms[at])
+        ran_w = batch.setpoint_w.astype(np.float32)
+        control.ran_high_w[at] = np.maximum(control.ran_high_w[at], ran_w)
+        control.ran_low_w[at] = np.minimum(control.ran_low_w[at], ran_w)
         control.setpoint_w[at] = batch.setpoint_w
         control.cmd_sent[at] = batch.cmd
         control.sent_mono_ms[at] = sent_ms
         control.result[at] = CommandResult.NONE
-        control.idle[at] = batch.op == CommandOp.BLOCK
+        control.idle[at] = batch.op == int(CommandOp.BLOCK)
         if not released.any():
             control.event[at] = holder[at]
             control.authority[at] = Authority.CONTROLLED

@@ -48,7 +48,8 @@ class ReachWatch:
         """Note what became of commands; `urgent`: those that hand back or narrow."""
         self._grow(self._fleet.n)
         # a product that has no such operation can be told everything else
-        kept = (batch.op != CommandOp.RESERVE) | (report.delivery != WriteOutcome.REFUSED)
+        told = (batch.op != int(CommandOp.RESERVE)) | (report.delivery != int(WriteOutcome.REFUSED))
+        kept = slice(None) if told.all() else told
         new = note_attempts(
             self._attempts, batch.slots[kept], batch.cmd[kept], report.delivery[kept], now, urgent=urgent[kept]
         )
