@@ -35,8 +35,8 @@ def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
     live, control = snapshot.live, snapshot.control
     known = np.zeros(snapshot.n, dtype=np.bool_)
     known[: len(before)] = before
-    ours = (live.mode == Mode.REMOTE) & (live.cmd == control.cmd_applied) & (live.cmd > 0)
-    result: Bools = (known | ours) & (control.authority == Authority.CONTROLLED) & (live.online != 0)
+    ours = (live.mode == int(Mode.REMOTE)) & (live.cmd == control.cmd_applied) & (live.cmd > 0)
+    result: Bools = (known | ours) & (control.authority == int(Authority.CONTROLLED)) & (live.online != 0)
     return result
 
 
@@ -44,7 +44,7 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
     """Devices an owner or maker took back: they had obeyed, the lease still runs for `margin_s`, and yet they report
     another mode. Faults, islanding and a restart (presence lost meanwhile) are not overrides."""
     live, control = snapshot.live, snapshot.control
-    left: Bools = seen_obeying & (live.mode != Mode.REMOTE) & (live.mode != Mode.UNKNOWN)
+    left: Bools = seen_obeying & (live.mode != int(Mode.REMOTE)) & (live.mode != int(Mode.UNKNOWN))
     if not left.any():
         return left
     left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)
@@ -124,41 +124,46 @@ def update_conduct(conduct: Conduct, snapshot: Snapshot, now: Now) -> None:
     new under control, or with a new setpoint, gets its time to settle anew. A ramp sends a command in every tick: the
     oldest unanswered one counts."""
     control, kept, now_s = snapshot.control, conduct.view(snapshot.n), now.mono_ms // 1000
-    controlled = (control.authority == Authority.CONTROLLED) & ~control.idle
-    same = np.abs(control.setpoint_w - kept.commanded_w) <= CHANGED_PART * ratings_w(snapshot)
+    leased = control.authority == int(Authority.CONTROLLED)
+    controlled = leased & ~control.idle
+    setpoint_w = control.setpoint_w.astype(np.float64)
+    same = np.abs(setpoint_w - kept.commanded_w.astype(np.float64)) <= CHANGED_PART * ratings_w(snapshot)
     anew = controlled & ~(kept.controlled & same)
     kept.controlled[:] = controlled
-    np.copyto(kept.commanded_w, control.setpoint_w, where=anew, casting="same_kind")
+    np.copyto(kept.commanded_w, setpoint_w, where=anew, casting="same_kind")
     np.copyto(kept.commanded_s, now_s, where=anew)
     kept.strikes *= ~anew
     _widen(kept, snapshot, anew, now)
     # late: a reading is younger than the command by more than the latency, and the device has applied neither that
     # command nor a later one
-    done = (answered(snapshot) >= kept.owed_cmd) | (control.authority != Authority.CONTROLLED)
+    done = (answered(snapshot) >= kept.owed_cmd) | ~leased
     np.copyto(kept.owed_cmd, control.cmd_sent, where=done)
     np.copyto(kept.owed_s, now_s, where=done)
-    due_s = kept.owed_s + snapshot.nameplate.command_latency_s.astype(np.float64)
-    kept.late[:] = ~done & (snapshot.live.seen_mono_ms > 1000 * due_s)
+    kept.late[:] = ~done
+    owing = np.flatnonzero(kept.late)
+    due_s = kept.owed_s[owing] + snapshot.nameplate.command_latency_s[owing].astype(np.float64)
+    kept.late[owing] = snapshot.live.seen_mono_ms[owing] > 1000 * due_s
 
 
 def _widen(kept: Conduct, snapshot: Snapshot, anew: Bools, now: Now) -> None:
     """Widen the band of setpoints that readings may still show by this tick's correction. A stretch ends with a reading
     by which the device must have settled since its beginning; the band covers the newest two stretches."""
-    setpoint_w = snapshot.control.setpoint_w
+    # as the columns keep it
+    setpoint_w = snapshot.control.setpoint_w.astype(np.float32)
     over = snapshot.live.seen_mono_ms >= 1000 * (kept.stretch_s + settling_s(snapshot))
     begun = over | anew
     for newest, before, end in ((kept.low_w, kept.low_1_w, np.minimum), (kept.high_w, kept.high_1_w, np.maximum)):
         np.copyto(before, newest, where=over)
-        np.copyto(before, setpoint_w, where=anew, casting="same_kind")
-        np.copyto(newest, end(newest, setpoint_w), casting="same_kind")
-        np.copyto(newest, setpoint_w, where=begun, casting="same_kind")
+        np.copyto(before, setpoint_w, where=anew)
+        end(newest, setpoint_w, out=newest)
+        np.copyto(newest, setpoint_w, where=begun)
     np.copyto(kept.stretch_s, now.mono_ms // 1000, where=begun)
 
 
 def answered(snapshot: Snapshot) -> Ints:
     """The newest of our commands that each device is known to have applied."""
     live, control = snapshot.live, snapshot.control
-    result: Ints = np.maximum(control.cmd_applied, np.where(live.cmd <= control.cmd_sent, live.cmd, 0))
+    result: Ints = np.maximum(control.cmd_applied, live.cmd * (live.cmd <= control.cmd_sent))
     return result
 
 
@@ -173,9 +178,11 @@ def responsive(conduct: Conduct, snapshot: Snapshot, now: Now, params: ResponseP
     kept = conduct.view(snapshot.n)
     settled = live.seen_mono_ms >= 1000 * (kept.commanded_s + settling_s(snapshot))
     slack_w = np.maximum(params.tolerance_w, params.tolerance_part * np.abs(setpoint_w))
-    low_w = np.where(kept.late, setpoint_w, np.minimum(kept.low_w, kept.low_1_w)) - slack_w
-    high_w = np.where(kept.late, setpoint_w, np.maximum(kept.high_w, kept.high_1_w)) + slack_w
-    follows = (live.battery_w >= low_w) & (live.battery_w <= high_w)
+    low_w: Floats = np.minimum(kept.low_w, kept.low_1_w).astype(np.float64)
+    high_w: Floats = np.maximum(kept.high_w, kept.high_1_w).astype(np.float64)
+    if kept.late.any():
+        low_w, high_w = np.where(kept.late, setpoint_w, low_w), np.where(kept.late, setpoint_w, high_w)
+    follows = (live.battery_w >= low_w - slack_w) & (live.battery_w <= high_w + slack_w)
     fresh = now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max
     result: Bools = follows | ~(kept.controlled & (settled | (kept.late & fresh)) & ~np.isnan(live.battery_w))
     return result

@@ -60,7 +60,8 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now)
     kept.ours_s[disturbed] = now_s
     kept.strikes[disturbed] = 0
     rated_w = ratings_w(snapshot)
-    due = kept.controlled & (seen_s > kept.judged_s) & (np.abs(control.setpoint_w) >= ASKED_PART * rated_w)
+    asked = np.abs(control.setpoint_w.astype(np.float64)) >= ASKED_PART * rated_w
+    due = kept.controlled & (seen_s > kept.judged_s) & asked
     due &= seen_s - np.maximum(kept.commanded_s, kept.ours_s) > settling_s(snapshot)
     due &= answered(snapshot) >= control.cmd_sent
     proven = np.zeros(n, dtype=np.bool_)
@@ -100,8 +101,8 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now)
 def _ours(snapshot: Snapshot, now: Now) -> Bools:
     """Devices that only our commands move, as far as is known."""
     live = snapshot.live
-    ours = ((live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)) & (live.online != 0)
-    ours &= (live.grid != Grid.ISLAND) & (live.faults == 0)
+    ours = ((live.mode == int(Mode.REMOTE)) | (live.mode == int(Mode.UNKNOWN))) & (live.online != 0)
+    ours &= (live.grid != int(Grid.ISLAND)) & (live.faults == 0)
     result: Bools = ours & (snapshot.control.lease_end_mono_ms > now.mono_ms)
     return result
 

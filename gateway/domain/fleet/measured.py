@@ -78,7 +78,7 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
     A device read in its own mode is assumed to go on for `OWN_AGE_S`."""
     live, control = snapshot.live, snapshot.control
     known = measured(live, snapshot.nameplate, now)
-    leased = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    leased = (control.authority == int(Authority.CONTROLLED)) & (control.lease_end_mono_ms > now.mono_ms)
     if len(before_ms) < snapshot.n:
         before_ms = np.append(before_ms, np.full(snapshot.n - len(before_ms), NEVER_MS))
     gap_ms = np.clip(live.seen_mono_ms - before_ms, 0, round(1000 * HEARD_S_MAX)) * known
@@ -99,7 +99,9 @@ def keep_parts(snapshot: Snapshot, heard: Bools) -> None:
     """Store in `done_part` what part of its setpoint each settled device does, for those `heard` since the last
     tick."""
     control = snapshot.control
-    rows = heard & (control.authority == Authority.CONTROLLED) & ~control.idle & _settled(snapshot)
+    rows = heard & (control.authority == int(Authority.CONTROLLED)) & ~control.idle & _settled(snapshot)
+    if not rows.any():
+        return
     rows &= np.abs(control.setpoint_w) >= PART_W_MIN
     part = np.divide(snapshot.live.battery_w, control.setpoint_w, where=rows, out=np.zeros(snapshot.n))
     np.copyto(control.done_part, np.clip(part, 0.0, PART_MAX), where=rows, casting="same_kind")
