@@ -24,7 +24,7 @@ def safety(out: Side, into: Side, plate: Nameplate, live: LiveColumns, setpoint_
     into.narrow(np.maximum(live.charge_w_max, 0), Reason.BMS)
     shared = np.isfinite(plate.inverter_w_max)
     if shared.any():
-        pv_w = np.fmax(live.pv_w, 0)
+        pv_w = np.fmax(live.pv_w, 0).astype(np.float64)
         out.narrow(np.maximum(plate.inverter_w_max - pv_w, 0), Reason.INVERTER_PV)
         into.narrow(plate.inverter_w_max + pv_w, Reason.INVERTER_PV)
         unknown = shared & np.isnan(live.pv_w)
@@ -36,6 +36,8 @@ def safety(out: Side, into: Side, plate: Nameplate, live: LiveColumns, setpoint_
     if not (hot.any() or cool.any()):
         return
     into.forbid(temp_c < params.charge_temp_c_min + params.resume_c * (setpoint_w >= 0), Reason.TEMPERATURE)
+    if not (np.isnan(live.discharge_w_max) | np.isnan(live.charge_w_max)).any():
+        return
     heat = np.clip((params.temp_c_max - temp_c) / (params.temp_c_max - params.temp_c_full), 0, 1)
     chill = (temp_c - params.charge_temp_c_min) / (params.charge_temp_c_full - params.charge_temp_c_min)
     mild = np.minimum(heat, np.clip(chill, 0, 1))
@@ -59,7 +61,7 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
         (stale | np.isnan(live.soc_pct), Reason.STALE),
         (stuck, Reason.STUCK),
         (live.online == 0, Reason.OFFLINE),
-        (live.grid == Grid.ISLAND, Reason.ISLANDED),
+        (live.grid == int(Grid.ISLAND), Reason.ISLANDED),
         (~plate.registered, Reason.UNENROLLED),
         (~plate.steerable, Reason.NOT_STEERABLE),
         (live.locked != 0, Reason.LOCKED),
@@ -122,12 +124,15 @@ def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, params
     plate, live = snapshot.nameplate, snapshot.live
     unsure_pct = _uncertainty_pct(plate, live)
     floor_pct = _floor_pct(out, snapshot, unsure_pct)
-    ceiling_pct = np.where(plate.soc_max_pct < 100, plate.soc_max_pct - unsure_pct, 100.0)
-    above_wh = np.fmax((live.soc_low_pct - floor_pct) * plate.capacity_wh / 100, 0.0)
-    below_wh = np.fmax((ceiling_pct - live.soc_high_pct) * plate.capacity_wh / 100, 0.0)
-    resting = (setpoint_w <= 0) & (live.soc_low_pct < floor_pct + params.resume_pct)
+    ceiling_pct: Floats = np.full(len(unsure_pct), 100.0)
+    if (lower := plate.soc_max_pct < 100).any():
+        ceiling_pct = np.where(lower, plate.soc_max_pct - unsure_pct, 100.0)
+    low_pct, high_pct = live.soc_low_pct.astype(np.float64), live.soc_high_pct.astype(np.float64)
+    above_wh = np.fmax((low_pct - floor_pct) * plate.capacity_wh / 100, 0.0)
+    below_wh = np.fmax((ceiling_pct - high_pct) * plate.capacity_wh / 100, 0.0)
+    resting = (setpoint_w <= 0) & (low_pct < floor_pct + params.resume_pct)
     out.forbid(resting | (above_wh <= 0), Reason.RESERVE)
-    resting = (setpoint_w >= 0) & (live.soc_high_pct > ceiling_pct - params.resume_pct)
+    resting = (setpoint_w >= 0) & (high_pct > ceiling_pct - params.resume_pct)
     into.forbid(resting | (below_wh <= 0), Reason.SOC_CEILING)
     return Charge(
         floor_pct=floor_pct,
@@ -163,7 +168,10 @@ def _uncertainty_pct(plate: Nameplate, live: LiveColumns) -> Floats:
         return most_pct
     cycles = live.since_full_wh / (2 * plate.capacity_wh)
     drift_pct: Floats = np.fmax(live.soc_step_pct, 0) + plate.drift_pct_per_cycle * cycles
-    return np.fmin(most_pct, np.where(np.isnan(live.soc_step_pct), np.nan, drift_pct))
+    unknown = np.isnan(live.soc_step_pct)
+    if unknown.any():
+        drift_pct[unknown] = np.nan
+    return np.fmin(most_pct, drift_pct)
 
 
 def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: Now, params: LimitParams) -> None:

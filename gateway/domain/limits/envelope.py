@@ -59,7 +59,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
         floor_pct=charge.floor_pct,
         age_s=age_s,
         controllable=~not_writable,
-        must_narrow=past & ~not_writable & (control.authority == Authority.CONTROLLED),
+        must_narrow=past & ~not_writable & (control.authority == int(Authority.CONTROLLED)),
         reasons_discharge=out.reasons,
         reasons_charge=into.reasons,
     )
@@ -134,14 +134,14 @@ def _meter_columns(
     params: LimitParams,
 ) -> MeterColumns:
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
-    net_w: Floats = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
+    net_w: Floats = live.load_w.astype(np.float64) - live.pv_w
     battery_w, grid_w = live.battery_w, live.grid_w.astype(np.float64)
-    low_w = np.fmin(np.fmin(live.net_low_w, live.net_low_1_w), live.net_low_2_w)
-    high_w = np.fmax(np.fmax(live.net_high_w, live.net_high_1_w), live.net_high_2_w)
+    low_w = np.fmin(np.fmin(live.net_low_w, live.net_low_1_w), live.net_low_2_w).astype(np.float64)
+    high_w = np.fmax(np.fmax(live.net_high_w, live.net_high_1_w), live.net_high_2_w).astype(np.float64)
     any_stale = bool(stale.any())
     if any_stale:
         net_w, battery_w, grid_w = (np.where(stale, np.nan, column) for column in (net_w, battery_w, grid_w))
-    in_force = (control.authority == Authority.CONTROLLED) & (control.lease_end_mono_ms > now.mono_ms)
+    in_force = (control.authority == int(Authority.CONTROLLED)) & (control.lease_end_mono_ms > now.mono_ms)
     running_w = setpoint_w * in_force
     phase_out_w = phase_into_w = np.broadcast_to(np.float64(np.inf), len(out_w))
     if not np.isnan(plate.site_phase_w_max).all():
@@ -179,20 +179,22 @@ def _look_ahead(
     flow."""
     plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     ours = (
-        (live.mode == Mode.REMOTE)
-        & (control.authority == Authority.CONTROLLED)
+        (live.mode == int(Mode.REMOTE))
+        & (control.authority == int(Authority.CONTROLLED))
         & (control.lease_end_mono_ms >= now.mono_ms)
     )
     ours &= ~np.isnan(live.battery_w) & ~control.idle
     before_w = control.before_w.astype(np.float64)
-    highest_w = np.fmax(np.maximum(np.maximum(setpoint_w, before_w), control.ran_high_w), live.battery_w)
-    lowest_w = np.fmin(np.minimum(np.minimum(setpoint_w, before_w), control.ran_low_w), live.battery_w)
+    ran_high_w, ran_low_w = control.ran_high_w.astype(np.float64), control.ran_low_w.astype(np.float64)
+    highest_w = np.fmax(np.maximum(np.maximum(setpoint_w, before_w), ran_high_w), live.battery_w)
+    lowest_w = np.fmin(np.minimum(np.minimum(setpoint_w, before_w), ran_low_w), live.battery_w)
     drain_w = np.maximum(np.fmax(plate.discharge_w_max * ~ours, highest_w), 0)
     gain_w = np.maximum(np.fmax(plate.charge_w_max * ~ours, -lowest_w), 0)
-    since_s = age_s + plate.command_latency_s
-    left_ws = 3600 * charge.deliverable_wh - (drain_w + plate.standby_w) * since_s
-    runs_s = plate.lease_s + plate.overrun_s
-    out.narrow(np.maximum(left_ws / runs_s - plate.standby_w, 0), Reason.LOOKAHEAD)
+    since_s = age_s + plate.command_latency_s.astype(np.float64)
+    standby_w = plate.standby_w.astype(np.float64)
+    left_ws = 3600 * charge.deliverable_wh - (drain_w + standby_w) * since_s
+    runs_s = (plate.lease_s + plate.overrun_s).astype(np.float64)
+    out.narrow(np.maximum(left_ws / runs_s - standby_w, 0), Reason.LOOKAHEAD)
     headroom_ws = 3600 * charge.absorbable_wh - gain_w * since_s
     into.narrow(np.maximum(headroom_ws / runs_s, 0), Reason.LOOKAHEAD)
 
@@ -203,7 +205,9 @@ def _lease_too_long(snapshot: Snapshot, charge: device.Charge, age_s: Floats, se
     plate = snapshot.nameplate
     left_s = (snapshot.control.lease_end_mono_ms - now.mono_ms) * 0.001
     runs_s = age_s + np.minimum(np.maximum(left_s, 0), plate.lease_s) + plate.overrun_s
-    empties = (setpoint_w > 0) & ((setpoint_w + plate.standby_w) * runs_s > 3600 * charge.deliverable_wh)
-    fills = (setpoint_w < 0) & (-setpoint_w * runs_s > 3600 * charge.absorbable_wh)
-    result: Bools = empties | fills
+    result: Bools = np.zeros(len(setpoint_w), dtype=np.bool_)
+    if (gives := setpoint_w > 0).any():
+        result |= gives & ((setpoint_w + plate.standby_w) * runs_s > 3600 * charge.deliverable_wh)
+    if (takes := setpoint_w < 0).any():
+        result |= takes & (-setpoint_w * runs_s > 3600 * charge.absorbable_wh)
     return result

@@ -135,8 +135,11 @@ def phase_headroom(
     from its worst of late, which may come back on that very phase. A battery on one phase may be on the fullest.
     """
     none = np.isnan(limit_w)
-    into_w = (limit_w - margin_w - worst_w - swing_w) * phases
-    out_w = (limit_w - margin_w + best_w - swing_w) * phases
+    left_w = limit_w - margin_w
+    into_w: Floats = ((left_w - worst_w).astype(np.float64) - swing_w) * phases
+    out_w: Floats = ((left_w + best_w).astype(np.float64) - swing_w) * phases
+    if not none.any():
+        return out_w, into_w
     return np.where(none, np.inf, out_w), np.where(none, np.inf, into_w)
 
 
