@@ -48,7 +48,9 @@ def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: f
     if not left.any():
         return left
     left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)
-    result: Bools = left & (live.faults == 0) & (live.grid != Grid.ISLAND) & (control.authority == Authority.CONTROLLED)
+    result: Bools = (
+        left & (live.faults == 0) & (live.grid != int(Grid.ISLAND)) & (control.authority == int(Authority.CONTROLLED))
+    )
     return result
 
 

@@ -203,11 +203,11 @@ def _release_due(snapshot: Snapshot, now: Now, params: PlanParams, release: Bool
     if not release.any():
         return release
     live, control = snapshot.live, snapshot.control
-    ours = (live.mode == Mode.REMOTE) | (live.mode == Mode.UNKNOWN)
-    unheard = (control.authority == Authority.RELEASING) & ours & (control.cmd_applied < control.cmd_sent)
+    ours = (live.mode == int(Mode.REMOTE)) | (live.mode == int(Mode.UNKNOWN))
+    unheard = (control.authority == int(Authority.RELEASING)) & ours & (control.cmd_applied < control.cmd_sent)
     unheard &= now.mono_ms - control.sent_mono_ms >= 1000 * params.retry_s
-    islanded = live.grid == Grid.ISLAND
-    due: Bools = release & ~islanded & ((control.authority == Authority.CONTROLLED) | unheard)
+    islanded = live.grid == int(Grid.ISLAND)
+    due: Bools = release & ~islanded & ((control.authority == int(Authority.CONTROLLED)) | unheard)
     return due
 
 

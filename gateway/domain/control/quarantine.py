@@ -132,7 +132,7 @@ def _by_itself(snapshot: Snapshot) -> Bools:
     covers = np.abs(battery_w - most_w) <= slack_w
     # no surplus is larger than the PV: a battery power read with the wrong sign would make one up
     from_pv = (battery_w < 0) & (-battery_w <= np.minimum(-own_w, live.pv_w) + slack_w)
-    result: Bools = covers | from_pv | (np.isnan(own_w) & (live.mode == Mode.UNKNOWN))
+    result: Bools = covers | from_pv | (np.isnan(own_w) & (live.mode == int(Mode.UNKNOWN)))
     return result
 
 
@@ -170,7 +170,7 @@ def lost_products(
     owner or maker. `frozen` are those of the last tick; `conduct` keeps who is there and when others were lost."""
     live, control, plate, n = snapshot.live, snapshot.control, snapshot.nameplate, snapshot.n
     up = (now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max) & (live.online != 0) & (live.faults == 0)
-    up &= (live.grid != Grid.ISLAND) & (control.authority != Authority.OWNER) & plate.registered
+    up &= (live.grid != int(Grid.ISLAND)) & (control.authority != int(Authority.OWNER)) & plate.registered
     now_s = now.mono_ms // 1000
     conduct.lost_s[:n][conduct.up[:n] & ~up] = now_s
     conduct.lost_s[:n][up] = NEVER_S

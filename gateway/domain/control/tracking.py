@@ -151,8 +151,8 @@ class _Tracker:
         self._ramp = RampBudget(params.fleet_w_per_s, dt_s, {})
         self._power = power
         self._each_w = power.each_w
-        self._here = control.authority != Authority.OWNER
-        self._on_grid = live.grid != Grid.ISLAND
+        self._here = control.authority != int(Authority.OWNER)
+        self._on_grid = live.grid != int(Grid.ISLAND)
         faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
         unreachable = reach.unreachable
         self._reliable = allowed.controllable & follows & ~faulty & ~unreachable
@@ -204,7 +204,7 @@ class _Tracker:
         if want is Want.FOLLOW_LOAD and abs(event.target.power_w or 0.0) < 1.0:
             # the maker's own mode does that already, and better: it is nearer to the meter
             control, live = self._snapshot.control, self._snapshot.live
-            mine &= (control.authority != Authority.DEVICE) | (live.mode != Mode.SELF_CONSUMPTION)
+            mine &= (control.authority != int(Authority.DEVICE)) | (live.mode != int(Mode.SELF_CONSUMPTION))
         if want is Want.POWER:
             given_w, asked_w = self._group_power(event, mine)
         elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
@@ -233,7 +233,7 @@ class _Tracker:
         if since_s >= late_s or event.preparing:
             return np.ones(self._snapshot.n, dtype=np.bool_)
         own_s = late_s * spread(np.arange(self._snapshot.n), 3)
-        begun: Bools = (own_s <= since_s) | (self._snapshot.control.authority == Authority.CONTROLLED)
+        begun: Bools = (own_s <= since_s) | (self._snapshot.control.authority == int(Authority.CONTROLLED))
         return begun
 
     # -- power of the group ----------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class _Tracker:
         if sign * need_w >= 0:
             return None
         control = self._snapshot.control
-        carrying = reliable & (control.authority == Authority.CONTROLLED) & (sign * control.setpoint_w < 0)
+        carrying = reliable & (control.authority == int(Authority.CONTROLLED)) & (sign * control.setpoint_w < 0)
         carrying &= self._taken_w == 0
         if not carrying.any():
             return None
@@ -311,7 +311,7 @@ class _Tracker:
     def _run_down(self, event: ActiveEvent, mine: Bools) -> Ints:
         """Setpoints of devices on their way to 0, no faster than the governor allows."""
         control = self._snapshot.control
-        carrying = mine & (control.authority == Authority.CONTROLLED) & self._reliable
+        carrying = mine & (control.authority == int(Authority.CONTROLLED)) & self._reliable
         now_w = np.where(carrying, control.setpoint_w, 0)
         low_w, high_w = -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w)
         now_w = np.clip(now_w, low_w, high_w)
@@ -331,7 +331,7 @@ class _Tracker:
 
         given = given_w(own_w, reliable)
         control = self._snapshot.control
-        running = reliable & (given.setpoint_w == 0) & ((control.authority == Authority.DEVICE) | control.idle)
+        running = reliable & (given.setpoint_w == 0) & ((control.authority == int(Authority.DEVICE)) | control.idle)
         running &= self._taken_w == 0
         now_w = float(self._each_w[running].sum())
         if abs(now_w - own_w) <= OWN_POWER_W:
@@ -387,7 +387,7 @@ class _Tracker:
         goal_w = self._carried(event, np.where(mine, inside_w, 0.0))
         goal_w, asked_w, clipped = self._ceilings.each(event, goal_w, asked_w, float(self._each_w[others].sum()))
         control = self._snapshot.control
-        now_w = np.where(control.authority == Authority.CONTROLLED, control.setpoint_w, self._each_w)
+        now_w = np.where(control.authority == int(Authority.CONTROLLED), control.setpoint_w, self._each_w)
         now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
         ahead_w = float(goal_w.sum())
         at_w = float(now_w.sum())

@@ -3,6 +3,9 @@
 `Nameplate` does not change from tick to tick, `LiveColumns` holds what devices report (and what `estimation` derives
 from a run of readings), `ControlColumns` the commands and what is known of them. NaN is unknown, `NEVER_MS` a time that
 has not been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
+
+What runs in every tick compares a column with `int()` of a member of an enum: with the member itself numpy takes five
+to ten times as long, since it makes both sides 64 bits wide.
 """
 
 from enum import IntEnum, IntFlag

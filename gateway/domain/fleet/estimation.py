@@ -74,7 +74,7 @@ def observe(live: LiveColumns, plate: Nameplate, batch: LiveBatch, now: Now) -> 
     phases = [getattr(batch, name)[keep] for name in ("grid_l1_w", "grid_l2_w", "grid_l3_w")]
     live.phase_w_max[slots] = np.fmax.reduce(phases)
     live.phase_w_min[slots] = np.fmin.reduce(phases)
-    back = (since.grid == Grid.ISLAND) & (live.grid[slots] == Grid.ON)
+    back = (since.grid == int(Grid.ISLAND)) & (live.grid[slots] == int(Grid.ON))
     live.reconnected_mono_ms[slots[back]] = now.mono_ms
     _stuck(live, slots, since)
     _bound_soc(live, slots, since)

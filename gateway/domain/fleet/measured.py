@@ -84,7 +84,7 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
     gap_ms = np.clip(live.seen_mono_ms - before_ms, 0, round(1000 * HEARD_S_MAX)) * known
     each_w = live.battery_w
     if not known.all():
-        own = (control.authority == Authority.DEVICE) & (live.mode != Mode.REMOTE)
+        own = (control.authority == int(Authority.DEVICE)) & (live.mode != int(Mode.REMOTE))
         own &= now.mono_ms - live.seen_mono_ms <= 1000 * OWN_AGE_S
         kept = own | (leased & _settled(snapshot))
         part = np.where(np.isnan(control.done_part), 1.0, control.done_part)

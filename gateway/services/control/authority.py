@@ -131,7 +131,7 @@ class DeviceAuthority:
         live = self._fleet.live
         gap = live.seen_mono_ms[:n] - self._seen_mono_ms[:n] > GAP_MS
         self._seen_mono_ms = live.seen_mono_ms[: self._fleet.n].copy()
-        result: Bools = self._obeying & ~gap & (live.grid[:n] != Grid.ISLAND) & (live.faults[:n] == 0)
+        result: Bools = self._obeying & ~gap & (live.grid[:n] != int(Grid.ISLAND)) & (live.faults[:n] == 0)
         return result
 
     def _adopt_controlled(self, now: Now) -> list[Change]:
@@ -183,7 +183,9 @@ class DeviceAuthority:
         control, plate = self._fleet.control, self._fleet.nameplate
         tried = np.abs(control.written_reserve_pct[:n] - plate.owner_reserve_pct[:n]) <= reserve.STEP_PCT
         reported = np.isfinite(self._fleet.live.reserve_pct[:n])
-        result: Bools = taking & (control.authority[:n] == Authority.DEVICE) & self.unguaranteed(n) & reported & ~tried
+        result: Bools = (
+            taking & (control.authority[:n] == int(Authority.DEVICE)) & self.unguaranteed(n) & reported & ~tried
+        )
         if result.any():
             result &= ~reserve.unsure(self._fleet.live.view(n), plate.view(n), control.view(n))
         return result
@@ -216,7 +218,7 @@ class DeviceAuthority:
         (their owners want it) go at once, as many as make no step of the fleet."""
         control = snapshot.control
         np.copyto(control.release_mono_ms, NEVER_MS, where=taking)
-        over = (snapshot.control.authority == Authority.CONTROLLED) & ~taking
+        over = (snapshot.control.authority == int(Authority.CONTROLLED)) & ~taking
         fresh = np.flatnonzero(over & (control.release_mono_ms == NEVER_MS))
         if len(fresh):
             turn_ms = self._turns_ms(fresh, now.mono_ms, snapshot)
@@ -229,7 +231,7 @@ class DeviceAuthority:
         if wanting.any():
             power_w = snapshot.control.setpoint_w.astype(np.float64)
             due = (due & ~wanting) | in_turn(wanting, power_w, self._settings.step_w)
-        result: Bools = ~taking & (due | (snapshot.control.authority == Authority.RELEASING))
+        result: Bools = ~taking & (due | (snapshot.control.authority == int(Authority.RELEASING)))
         return result
 
     def _turns_ms(self, slots: NDArray[np.intp], end_ms: int, snapshot: Snapshot) -> Ints:
@@ -257,7 +259,7 @@ class DeviceAuthority:
     def unattended(self, snapshot: Snapshot, now: Now) -> Bools:
         """Devices without a timer whose lease was not renewed: they do not revert until they are released."""
         over = snapshot.control.lease_end_mono_ms < now.mono_ms
-        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.authority == Authority.CONTROLLED)
+        result: Bools = ~snapshot.nameplate.timed & over & (snapshot.control.authority == int(Authority.CONTROLLED))
         return result
 
     def spread_s(self, slots: NDArray[np.integer]) -> float:

@@ -277,7 +277,7 @@ class ControlLoop:
         # one home is excluded at once; a whole group excluded together must be no step of the fleet either
         stopping = (
             (chosen & ~control.exclusions != 0)
-            & (control.authority == Authority.CONTROLLED)
+            & (control.authority == int(Authority.CONTROLLED))
             & (control.setpoint_w != 0)
         )
         if stopping.any():
@@ -301,7 +301,7 @@ class ControlLoop:
             after_s=self._settings.rest_after_s,
         )  # fmt: skip
         taking &= ~resting.free
-        stopped = taking & (snapshot.control.authority == Authority.DEVICE) & (tracked.wanted_w == 0)
+        stopped = taking & (snapshot.control.authority == int(Authority.DEVICE)) & (tracked.wanted_w == 0)
         # who is not told anything in this tick does not stop anything either, and takes no turn of the others
         stopped &= ~seen.reach.waiting
         taking &= ~stopped | in_turn(stopped, np.nan_to_num(snapshot.live.battery_w), self._settings.step_w)
