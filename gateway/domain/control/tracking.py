@@ -21,7 +21,7 @@ from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Target, Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
-from gateway.domain.fleet.measured import Power
+from gateway.domain.fleet.measured import Power, sum_of
 from gateway.domain.limits.types import Envelope, Reason, spread
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
 
@@ -250,7 +250,7 @@ class _Tracker:
             wanted_w = sign * taken_w + most.allocated_w + others_w
         target_w, clipped = self._ceilings.power(event, wanted_w)
         tracking = self._tracked.get(event.index)
-        done_w = float(self._each_w[mine & self._on_grid].sum())
+        done_w = sum_of(self._each_w, mine & self._on_grid)
         if tracking is None or tracking.target.want is Want.IDLE:
             tracking = Tracking(target=event.target, commanded_w=done_w, served_w=done_w)
         desired_w = target_w + tracking.trim.offset_w
@@ -354,7 +354,7 @@ class _Tracker:
 
     def _allocate(self, event: ActiveEvent, target_w: float | None, mask: Bools) -> Allocation:
         params = self._params
-        shared = event.actuates and bool((self._taken_w * mask).any())
+        shared = event.actuates and bool((mask & (self._taken_w != 0)).any())
         ask = Ask(
             target_w=target_w,
             mask=mask,

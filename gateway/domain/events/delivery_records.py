@@ -174,7 +174,7 @@ class Records:
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
         """Note setpoints sent to some of the devices."""
-        found = self._row_of[slots]
+        found = self._row_of[run(slots)]
         known = found >= 0
         if not known.all():
             found, setpoint_w, cmd = found[known], setpoint_w[known], cmd[known]

@@ -41,16 +41,19 @@ class Power:
 
     def measured_w(self, mask: Bools) -> float:
         """Measured power of some devices together."""
-        return float(self.each_w[mask & self.measured].sum())
+        return sum_of(self.each_w, mask & self.measured)
 
     def assumed_w(self, mask: Bools) -> float:
         """Assumed power of those of them that are not measured, together."""
-        return float(self.each_w[mask & ~self.measured].sum())
+        return sum_of(self.each_w, mask & ~self.measured)
 
     def unmeasured(self, mask: Bools) -> tuple[int, float]:
         """How many of them have a setpoint and are not measured, and their part of the setpoints."""
-        total_w = float(self.controlled_w[mask].sum())
-        rows = mask & ~self.measured & (self.controlled_w > 0)
+        rows = mask & ~self.measured
+        if not rows.any():
+            return 0, 0.0
+        total_w = sum_of(self.controlled_w, mask)
+        rows &= self.controlled_w > 0
         return int(np.count_nonzero(rows)), float(self.controlled_w[rows].sum()) / max(total_w, 1.0)
 
     def heard(self, mask: Bools) -> float:
@@ -59,6 +62,11 @@ class Power:
         weight = np.where(mask, self.controlled_w + 1.0, 0.0)
         total = float(weight.sum())
         return float((weight * self.heard_s).sum()) / total if total > 0 else 0.0
+
+
+def sum_of(values: Floats, rows: Bools) -> float:
+    """Sum of some rows of a column; without a copy where these are all."""
+    return float(values.sum() if rows.all() else values[rows].sum())
 
 
 def measured(live: LiveColumns, plate: Nameplate, now: Now) -> Bools:
