@@ -14,7 +14,7 @@ Singles = NDArray[np.float32]
 MAPPED_BYTES = 1 << 16
 
 
-def _blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
+def blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
     """A column of `fill`. Large ones are mapped: a page of zeros takes no memory until it is written, and outgrown
     columns go back to the system at once, whatever else lies on the heap."""
     size = n * np.dtype(dtype).itemsize
@@ -48,7 +48,7 @@ class Table:
 
     def __init__(self, capacity: int = 0) -> None:
         for name, (dtype, fill) in self.SPEC.items():
-            setattr(self, name, _blank(capacity, dtype, fill))
+            setattr(self, name, blank(capacity, dtype, fill))
 
     def column(self, name: str) -> NDArray[np.generic]:
         array: NDArray[np.generic] = getattr(self, name)
@@ -56,7 +56,7 @@ class Table:
 
     def grow(self, capacity: int) -> None:
         for name, (dtype, fill) in self.SPEC.items():
-            old, new = self.column(name), _blank(capacity, dtype, fill)
+            old, new = self.column(name), blank(capacity, dtype, fill)
             _write(new, slice(len(old)), old)
             setattr(self, name, new)
 
@@ -74,7 +74,7 @@ class Table:
         """Give devices new slots: `old_slots[new]` is the old slot of each, -1 for a new device."""
         known = old_slots >= 0
         for name, (dtype, fill) in self.SPEC.items():
-            moved = _blank(len(old_slots), dtype, fill)
+            moved = blank(len(old_slots), dtype, fill)
             _write(moved, known, self.column(name)[old_slots[known]])
             setattr(self, name, moved)
 

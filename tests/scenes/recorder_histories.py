@@ -53,6 +53,7 @@ async def session(
     *,
     rules: IntervalRules = RULES,
     segment_bytes: int = 1 << 20,
+    max_bytes: int = 8 << 30,
     queue_bytes: int = 32 << 20,
     logged: int = 0,
     on_durable: Callable[[int], None] | None = None,
@@ -65,6 +66,7 @@ async def session(
         first_record=found.next_record,
         corrupt=found.corrupt,
         segment_bytes=segment_bytes,
+        max_bytes=max_bytes,
         queue_bytes=queue_bytes,
         on_durable=on_durable,
     )

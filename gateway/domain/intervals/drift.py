@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.intervals.duplicates import heads, tails
-from gateway.domain.intervals.late import new_slots, positions
+from gateway.domain.intervals.late import new_slots
 from gateway.domain.intervals.record import Quality
 from gateway.domain.intervals.types import MS_PER_HOUR, CounterState, Flow, IntervalRules, SampleCounts, SampleRows
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots, Small
@@ -117,6 +117,16 @@ def _ended(
     return days.rows(believed)
 
 
+def _pairs(of_days: Slots, slots: Slots) -> tuple[Ints, Ints]:
+    """Each day with each of its device's rows in `slots`: positions in both."""
+    order = np.argsort(slots, kind="stable")
+    known = slots[order]
+    begins, ends = np.searchsorted(known, of_days), np.searchsorted(known, of_days, side="right")
+    n = ends - begins
+    of = np.repeat(np.arange(len(of_days)), n)
+    return of, order[np.repeat(begins - (np.cumsum(n) - n), n) + np.arange(len(of))]
+
+
 class DriftCorrection:
     """Days that wait for their correction, in the order of the comparisons. Interval starts and lengths are in ms."""
 
@@ -164,15 +174,22 @@ class DriftCorrection:
         index = np.flatnonzero((self.days.ready_ms > 0) & np.isin(self.days.slots, slots))
         if not len(index):
             return out
-        of, start, number = self._spread(index, length_ms)
-        at, there = positions(self.days.slots[of], start, slots, start_ms)
-        begins = np.flatnonzero(number == 0)
-        reached = np.minimum.reduceat(np.where(there, 1 << 40, number), begins)
-        intervals = self._intervals(index, length_ms)
-        reached = np.minimum(reached, intervals)
-        popped = number < np.repeat(reached, intervals)
+        of, at = _pairs(self.days.slots[index], slots)
+        day = index[of]
+        length = length_ms[self.days.slots[day]]
+        number, beside = np.divmod(start_ms[at] - self.days.from_ms[day], length)
+        within = (number >= 0) & (beside == 0) & (number < self._intervals(day, length_ms))
+        of, at, day, number = of[within], at[within], day[within], number[within]
+        order = np.lexsort((number, of))
+        of, at, day, number = of[order], at[order], day[order], number[order]
+        # the oldest without a gap between them are those whose number is their place in the row
+        first = heads(of)
+        begins = np.flatnonzero(first)
+        place = np.arange(len(of)) - np.repeat(begins, np.diff(begins, append=len(of)))
+        popped = number == place
         factor = self._factors()
-        np.multiply.at(out, (at[popped], self.days.direction[of[popped]]), factor[of[popped]])
+        np.multiply.at(out, (at[popped], self.days.direction[day[popped]]), factor[day[popped]])
+        reached = np.bincount(of[popped], minlength=len(index))
         self.days.from_ms[index] += reached * length_ms[self.days.slots[index]]
         self.days = self.days.rows(self.days.to_ms - self.days.from_ms >= length_ms[self.days.slots])
         return out

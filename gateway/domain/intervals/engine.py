@@ -20,6 +20,7 @@ from gateway.domain.intervals.energy import flow
 from gateway.domain.intervals.gaps import apportion
 from gateway.domain.intervals.record import Quality
 from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords, records_of
+from gateway.domain.intervals.slices import gaps_due
 from gateway.domain.intervals.state import DAY_S, EngineState
 from gateway.domain.intervals.types import RATING_MARGIN, CounterState, IntervalRules, SampleCounts, SampleRows
 from gateway.domain.readings import EnergyBatch
@@ -88,12 +89,12 @@ class Engine(EngineState):
 
     def pending(self, now: Now) -> bool:
         """Whether `close_due` would change the state even if it returns no record."""
-        gaps = any(len(self._gaps_due(state, now.utc_ms)) for state in (self.charge, self.discharge))
-        return gaps or bool(len(self._ahead(now)))
+        return bool(gaps_due(self, now.utc_ms)) or bool(len(self._ahead(now)))
 
     def close_due(self, now: Now) -> IntervalRecords:
         """Close intervals past their edge and grace, revise those that changed a grace ago, and share by time the gaps
-        that waited long enough; at most `close_slice` devices per call, so call again while it returns any."""
+        that waited long enough; at most `close_slice` devices and intervals of gaps per call, so call again while it
+        returns any or `pending` says so."""
         counts = SampleCounts()
         ahead = self._come_back(now)
         opened = self._apportion_gaps(now, counts)
@@ -122,7 +123,7 @@ class Engine(EngineState):
             found: Bools = ahead | (changed_ms <= min(until_ms, now.utc_ms - grace_ms))
             return found
 
-        slots, start_ms = self.late.first(due(self.late.rows.changed_ms), most)
+        slots, start_ms = self.late.first(due, most)
         if len(self.drift):
             days = self.drift.days
             more = self.drift.first(due(days.ready_ms), most, self.config.length_ms)
@@ -228,7 +229,8 @@ class Engine(EngineState):
 
     def _ahead(self, now: Now) -> Slots:
         """Devices whose newest sample lies in the future: the gateway's clock has gone back."""
-        return np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
+        ahead = np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
+        return ahead[: self.rules.close_slice] if self.rules.sliced else ahead
 
     def _come_back(self, now: Now) -> list[tuple[Slots, Accumulators]]:
         """After the clock went back: records from the future stay, and counters go on from where they are."""
@@ -371,18 +373,11 @@ class Engine(EngineState):
         s = slots[adjoining & (prev.soc_t_ms[slots] != NEVER_MS)]
         cur.open_at(s, prev.soc_t_ms[s], prev.soc_pct[s])
 
-    def _gaps_due(self, state: CounterState, now_ms: int) -> Slots:
-        since = state.since_ms[: self.n]
-        age = now_ms - since
-        due = (since > 0) & ((age >= self.rules.gap_hold_s * 1000) | (age < 0))
-        return np.flatnonzero(due)[: self.rules.close_slice].astype(np.int32)
-
     def _apportion_gaps(self, now: Now, counts: SampleCounts) -> _Opened | None:
-        pieces = []
-        for direction, state in (("charge", self.charge), ("discharge", self.discharge)):
-            slots = self._gaps_due(state, now.utc_ms)
-            if len(slots):
-                pieces.append(split(apportion(state, slots, counts), self.config.length_ms, direction))
+        pieces = [
+            split(apportion(due.state, due.slots, counts, due.until_ms), self.config.length_ms, due.direction)
+            for due in gaps_due(self, now.utc_ms)
+        ]
         if not pieces:
             return None
         slots = np.concatenate([s for s, _ in pieces])

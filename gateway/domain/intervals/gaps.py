@@ -136,18 +136,24 @@ def _own_spans(rows: SampleRows, span_wh: Floats, k: Ints, rules: IntervalRules)
     return np.where(plausible, ms, 0), np.where(plausible, wh, 0.0)
 
 
-def apportion(state: CounterState, slots: Slots, counts: SampleCounts) -> Stretches:
-    """Stop waiting for stored samples of these devices: share the rest of their gaps by time."""
-    found = Stretches(
-        slots=slots,
-        from_ms=state.from_ms[slots],
-        to_ms=state.to_ms[slots],
-        wh=state.to_wh[slots] - state.from_wh[slots],
-        quality=np.full(len(slots), Quality.SPREAD, dtype=np.int16),
+def apportion(state: CounterState, slots: Slots, counts: SampleCounts, until_ms: int | None = None) -> Stretches:
+    """Stop waiting for stored samples of these devices: share their gaps by time, those that last beyond `until_ms` up
+    to there."""
+    from_ms, to_ms = state.from_ms[slots], state.to_ms[slots]
+    wh = state.to_wh[slots] - state.from_wh[slots]
+    if until_ms is not None:
+        part = to_ms > until_ms
+        wh[part] *= (until_ms - from_ms[part]) / (to_ms[part] - from_ms[part])
+        to_ms[part] = until_ms
+        state.from_wh[slots[part]] += wh[part]
+        state.from_ms[slots[part]] = until_ms
+        state.since_ms[slots[~part]] = 0
+    else:
+        state.since_ms[slots] = 0
+    counts.spread_wh += float(wh.sum())
+    return Stretches(
+        slots=slots, from_ms=from_ms, to_ms=to_ms, wh=wh, quality=np.full(len(slots), Quality.SPREAD, dtype=np.int16)
     )
-    state.since_ms[slots] = 0
-    counts.spread_wh += float(found.wh.sum())
-    return found
 
 
 def last_of_equal_times(rows: SampleRows, k: Ints) -> Ints:

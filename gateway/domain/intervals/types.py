@@ -8,6 +8,7 @@ from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 
 MS_PER_HOUR = 3_600_000
+WHOLE_SLICE = 20_000
 RATING_MARGIN = 1.2
 
 
@@ -16,14 +17,16 @@ class IntervalRules:
     """Rules of the interval engine. `length_s` divides a day and holds for devices without a length of their own;
     `counter_step_wh` is the coarsest step a counter may have on top of what rated power explains; device time is used
     within `past_ms` and `future_ms` of now, a constant offset only within `skew_ms`. The energy of a gap waits
-    `gap_hold_s` for the device's stored samples, late samples wait a grace for more of them."""
+    `gap_hold_s` for the device's stored samples, late samples wait a grace for more of them. `close_slice` bounds the
+    devices and the intervals of gaps that one step works on; 0.1 had `WHOLE_SLICE` for devices alone, and what it wrote
+    is replayed like that."""
 
     length_s: int = 300
     grace_s: int = 30
     counter_step_wh: float = 100.0
     past_ms: int = 49 * MS_PER_HOUR
     future_ms: int = 5 * 60_000
-    close_slice: int = 20_000
+    close_slice: int = 4_096
     skew_ms: int = 5 * 60_000
     gap_hold_s: int = 600
 
@@ -34,6 +37,11 @@ class IntervalRules:
     @property
     def grace_ms(self) -> int:
         return self.grace_s * 1000
+
+    @property
+    def sliced(self) -> bool:
+        """Whether a step's intervals of gaps are bounded, too."""
+        return self.close_slice < WHOLE_SLICE
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ PAUSED_RETRY_S = 0.05
 CLOSE_PERIOD_S = 1.0
 LOG_RETRY_S = 1.0
 REPAIR_PERIOD_S = 5.0
-REPAIR_PAUSE_S = 0.25
+REPAIR_PAUSE_S = 0.05
 ENERGY_COLUMNS = tuple(EnergyBatch.__dataclass_fields__)
 
 
@@ -135,12 +135,9 @@ class Ingest:
                 if self._row_count < BATCH_ROWS:
                     await asyncio.sleep(BATCH_DELAY_S)
                 self._news.clear()
-                while not self._recorder.room:
-                    # Links are paused; a read or two may still have been on the way. They wait, unacknowledged.
-                    self._press()
-                    await asyncio.sleep(PAUSED_RETRY_S)
+                await self._until_room()
                 whole = False
-                self._flush()
+                await self._flush()
                 whole = True
         finally:
             if not whole:
@@ -149,20 +146,30 @@ class Ingest:
                 for link in self._links:
                     link.start_over()
 
-    def _flush(self) -> None:
-        """Process what has arrived since the last call."""
+    async def _until_room(self) -> None:
+        while not self._recorder.room:
+            # Links are paused; a read or two may still have been on the way. They wait, unacknowledged.
+            self._press()
+            await asyncio.sleep(PAUSED_RETRY_S)
+
+    async def _flush(self) -> None:
+        """Process what has arrived since the last call, in steps between which other tasks run."""
         tokens, self._tokens = self._tokens, []
         rows, self._rows, self._row_count = self._rows, [], 0
         spool = self._recorder.spool
         number = spool.last_record
         if rows:
-            self._configs.update()
-            plate = self._fleet.nameplate
-            rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
-            recorded = self._recorder.ingest(joined(rows), self._clock.now(), rated_w)
-            number = recorded.record
-            self.stats.rows += recorded.taken.counts.rows
-            self.stats.batches += 1
+            await self._configs.update()
+            for i, part in enumerate(self._recorder.steps(joined(rows), self._clock.now())):
+                if i:
+                    await asyncio.sleep(0)
+                    await self._until_room()
+                plate = self._fleet.nameplate
+                rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
+                recorded = self._recorder.ingest(part, self._clock.now(), rated_w)
+                number = recorded.record
+                self.stats.rows += recorded.taken.counts.rows
+                self.stats.batches += 1
         if number <= spool.durable_record:
             for link, token in tokens:
                 link.acknowledge(token)
@@ -192,7 +199,7 @@ class Ingest:
         """Process batches, close intervals by time and carry durable interval records to the log, until cancelled."""
         self._log_work.set()
         self._news.set()
-        self._configs.update()
+        await self._configs.update()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._process(), name="ingest-batches")
             group.create_task(self._close_by_time(), name="interval-closer")
@@ -226,7 +233,7 @@ class Ingest:
         while True:
             await asyncio.sleep(CLOSE_PERIOD_S)
             while self._recorder.close_due(self._clock.now()):
-                # An edge closes the whole fleet in slices; other tasks run between them.
+                # An edge, or the end of a silence, takes the whole fleet in slices; other tasks run between them.
                 await asyncio.sleep(0)
 
     async def _carry(self) -> None:

@@ -1,5 +1,6 @@
 """Configures the intervals of each device: its programs give the length, its product the step of its counters."""
 
+import asyncio
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +9,9 @@ from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.services.telemetry.recorder import Recorder
+
+DEVICES = 4_096
+"""Of which a change is agreed on in one step."""
 
 
 class IntervalConfigs:
@@ -21,10 +25,12 @@ class IntervalConfigs:
         self._lengths = sorted(lengths.items(), key=lambda item: -item[1])
         self._version = -1
 
-    def update(self) -> None:
-        """Agree on what has changed since the last call; where the recorder has no room for it, at the next one."""
+    async def update(self) -> None:
+        """Agree on what has changed since the last call, a slice of devices at a time; where the recorder has no room
+        for it, at the next one."""
         if self._version == self._fleet.version or not self._recorder.room:
             return
+        version = self._fleet.version
         n, plate = self._fleet.n, self._fleet.nameplate
         length_s = np.full(n, self._recorder.engine.rules.length_s, dtype=np.int64)
         for tag, seconds in self._lengths:
@@ -38,6 +44,10 @@ class IntervalConfigs:
             rated_w=np.maximum(plate.discharge_w_max[:n], plate.charge_w_max[:n]),
         )
         new = np.flatnonzero(self._recorder.engine.differs(agreed))
-        if len(new):
-            self._recorder.agree(agreed.rows(new), self._clock.now())
-        self._version = self._fleet.version
+        for at in range(0, len(new), DEVICES):
+            if at:
+                await asyncio.sleep(0)
+                if not self._recorder.room:
+                    return
+            self._recorder.agree(agreed.rows(new[at : at + DEVICES]), self._clock.now())
+        self._version = version

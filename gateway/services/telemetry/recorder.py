@@ -16,6 +16,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine, Ingested
 from gateway.domain.intervals.records import IntervalRecords
+from gateway.domain.intervals.slices import steps
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Floats, Ints, Now, Slots
@@ -37,7 +38,7 @@ DurableHook = Callable[[int], None]
 
 UNLOGGED_ROWS = 500_000
 LATE_ROWS = 500_000
-REPAIR_ROWS = 10_000
+REPAIR_ROWS = 2_000
 DURABLE_WAIT_S = 30.0
 
 
@@ -119,6 +120,10 @@ class Recorder:
         records = self.engine.relength(rules)
         return self._append(Kind.RULES, rules_payload(now, rules, records), records)
 
+    def steps(self, batch: EnergyBatch, now: Now) -> list[EnergyBatch]:
+        """The rows as batches of bounded work, to be ingested in turn, each once there is `room`."""
+        return steps(self.engine, batch, now)
+
     def ingest(self, batch: EnergyBatch, now: Now, rated_w: Floats | None = None) -> Recorded:
         """Ingest a batch. `rated_w` by slot (W, NaN unknown). Raises StorageError if the spool's queue is full, and
         then nothing has changed; check `room` first."""
@@ -165,14 +170,15 @@ class Recorder:
         return len(records)
 
     def close_due(self, now: Now) -> int:
-        """Close intervals that are due by the clock, one slice; returns how many. Call again while there are any."""
+        """Close intervals that are due by the clock, one slice; returns how many, or 1 where others than closed ones
+        were worked on. Call again until it returns 0."""
         if not self.room:
             return 0
         pending = self.engine.pending(now)
         records = self.engine.close_due(now)
         if len(records) or pending:
             self._append(Kind.TIMER, timer_payload(now, records), records)
-        return len(records)
+        return max(len(records), int(pending))
 
     def unlogged(self, rows: int = 20_000) -> list[Unlogged]:
         """Durable interval records for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""
@@ -201,6 +207,9 @@ class Recorder:
         Raises StorageError when the spool is not durable up to here in time, or the file cannot be written."""
         spool = self.spool
         self._name_devices()
+        if not spool.room:
+            # Only a checkpoint of a later record than the last one's frees what that one needs, and none is on its way.
+            spool.append(Kind.NAMES, names_payload(self._named, ()))
         image = capture(
             self.engine,
             record=spool.last_record,

@@ -4,6 +4,9 @@ A directory of append-only segments `<first record number, 16 digits>.spool`: 8 
 `records`). The loop queues records; one thread writes all that is queued, calls fdatasync once and reports the newest
 durable record to the loop. After a failed write the thread cuts the file back to its last durable byte and writes the
 same records again, in order. A process never appends to the segments of an earlier one.
+
+The size limit holds for what a checkpoint can free. A record counts with at most an eighth of it, and all segments of
+earlier processes with at most half: otherwise one record or one start could be refused for ever.
 """
 
 import asyncio
@@ -32,6 +35,7 @@ CORRUPT_SUFFIX = ".corrupt"
 CORRUPT_KEPT = 4
 COMMIT_BYTES = 8 << 20
 PAUSE_PART = 0.9
+RECORD_PART, SEGMENT_PART, EARLIER_PART = 1 / 8, 1 / 4, 1 / 2
 RETRY_S = (0.05, 0.2, 1.0, 5.0)
 STOP_S = 15.0
 
@@ -48,6 +52,7 @@ class SpoolStats:
     failures: int = 0
     segments: int = 0
     segment_bytes: int = 0
+    uncounted_bytes: int = 0
     dropped_segments: int = 0
     corrupt_segments: int = 0
     failing: str | None = None
@@ -85,7 +90,7 @@ class Spool:
         self.durable_record = first_record - 1
         self._on_durable = on_durable
         self._preface = preface
-        self._segment_limit = segment_bytes
+        self._segment_limit = min(segment_bytes, int(SEGMENT_PART * max_bytes))
         self._max_bytes = max_bytes
         self._queue_limit = queue_bytes
         self._corrupt = set(corrupt)
@@ -96,6 +101,7 @@ class Spool:
         self._queued_bytes = 0
         self._stopping = False
         self._segments: dict[int, int] = {}
+        self._uncounted: dict[int, int] = {}
         self._fd = -1
         self._open_first = -1
         self._good = 0
@@ -123,7 +129,7 @@ class Spool:
     def room(self) -> bool:
         """Whether another batch may be appended; if not, pause telemetry. The last tenth of the size limit is kept for
         the records that a checkpoint waits for, because a checkpoint is what frees segments."""
-        return self._queued_bytes < self._queue_limit and self.stats.segment_bytes < PAUSE_PART * self._max_bytes
+        return self._queued_bytes < self._queue_limit and self._counted_bytes() < PAUSE_PART * self._max_bytes
 
     @property
     def queued_bytes(self) -> int:
@@ -178,6 +184,8 @@ class Spool:
     def _begin(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._segments = {int(path.name[: -len(SUFFIX)]): path.stat().st_size for path in segments(self.directory)}
+        counted = min(1.0, EARLIER_PART * self._max_bytes / max(sum(self._segments.values()), 1))
+        self._uncounted = {first: size - int(size * counted) for first, size in self._segments.items()}
         self._count_segments()
 
     def _run(self) -> None:
@@ -233,9 +241,12 @@ class Spool:
         if items[0].opens and self._open_first != items[0].number:
             self._open_segment(items[0].number)
         offset = self._good
-        total = sum(self._segments.copy().values())
+        total, most = self._counted_bytes(), int(RECORD_PART * self._max_bytes)
+        uncounted = 0
         for item in items:
-            total += len(item.data)
+            counted = min(len(item.data), most)
+            total += counted
+            uncounted += len(item.data) - counted
             if total > self._max_bytes:
                 raise OSError(errno.EDQUOT, "the spool has reached its size limit")
             view = memoryview(item.data)
@@ -246,6 +257,7 @@ class Spool:
         os.fdatasync(self._fd)
         self._good = offset
         self._segments[self._open_first] = offset
+        self._uncounted[self._open_first] += uncounted
 
     def _open_segment(self, first: int) -> None:
         if self._fd >= 0:
@@ -261,7 +273,7 @@ class Spool:
             os.close(fd)
             raise
         self._fd, self._open_first, self._good = fd, first, len(SEGMENT_MAGIC)
-        self._segments[first] = self._good
+        self._segments[first], self._uncounted[first] = self._good, 0
         self._count_segments()
 
     def _failed(self, error: OSError) -> None:
@@ -294,6 +306,10 @@ class Spool:
     def _count_segments(self) -> None:
         self.stats.segments = len(self._segments)
         self.stats.segment_bytes = sum(self._segments.copy().values())
+        self.stats.uncounted_bytes = sum(self._uncounted.copy().values())
+
+    def _counted_bytes(self) -> int:
+        return self.stats.segment_bytes - self.stats.uncounted_bytes
 
     def _drop(self, number: int) -> int:
         """Runs on another thread than the writer's, which no longer touches segments older than the open one."""
@@ -310,6 +326,7 @@ class Spool:
                 else:
                     path.unlink()
             del self._segments[first]
+            del self._uncounted[first]
             dropped += 1
         if dropped:
             set_aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"))

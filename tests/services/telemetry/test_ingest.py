@@ -1,8 +1,10 @@
 """Telemetry in: nothing is acknowledged before it is durable, order holds, and a slow disk holds the senders back."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatc
 from gateway.ports.links import Emit
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.interval_config import IntervalConfigs
-from gateway.services.telemetry.recorder import Recorder
+from gateway.services.telemetry.recorder import Recorded, Recorder
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool.spool import Spool
 from tests.builders.energy_batches import T0, batch, row
@@ -258,6 +260,70 @@ async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_
         assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (2, 1)
 
 
+async def test_ingest_spans_of_a_day_are_steps_between_which_others_run_and_acknowledged_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day_s, rows = 86_400, 12
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        order: list[str] = []
+        whole = r.recorder.ingest
+
+        def noted(*args: Any) -> Recorded:
+            order.append("step")
+            asyncio.get_running_loop().call_soon(order.append, "other")
+            assert link.acknowledged == []
+            return whole(*args)
+
+        monkeypatch.setattr(r.recorder, "ingest", noted)
+        long = [row(seq=1 + i, t=-10 * i, span=day_s, charge_wh=1440.0) for i in range(rows)]
+        emit(ReadingBatch(energy=batch(long)))
+        emit(ReadingBatch(token=token(1)))
+        await until(lambda: bool(link.acknowledged))
+        assert order[:4] == ["step", "other", "step", "other"]
+        assert (order.count("step"), r.ingest.stats.rows) == (rows, rows)
+        assert len(link.acknowledged) == 1
+
+
+async def test_ingest_steps_wait_for_room_within_a_batch(tmp_path: Path) -> None:
+    """A batch of wide rows does not fill the spool's queue past its bound, whatever it becomes."""
+    async with rig(tmp_path, queue_bytes=2_000) as r:
+        link, emit = r.linked()
+        r.spool.gate.clear()
+        emit(ReadingBatch(energy=batch([row(seq=1 + i, t=10 + i, span=86_400, charge_wh=1440.0) for i in range(12)])))
+        emit(ReadingBatch(token=token(1)))
+        await until(lambda: link.holds == [True])
+        await turns(200)
+        assert 0 < r.ingest.stats.rows < 12
+        r.spool.gate.set()
+        await until(lambda: len(link.acknowledged) == 1)
+        assert r.recorder.engine.totals.new == 12
+
+
+async def test_ingest_end_of_long_silences_is_worked_on_until_none_waits(tmp_path: Path) -> None:
+    """Slices of late data make no record; the closer goes on all the same."""
+    async with rig(tmp_path, running=False) as r:
+        engine, counters = r.recorder.engine, {"charge_counter_wh": 0.0, "discharge_counter_wh": 0.0}
+        r.recorder.ingest(batch([row(slot=s, seq=1, t=10, **counters) for s in range(3)]), r.clock.now())
+        back = 40 * 3600
+        for i in range(3):
+            r.clock.advance(s=back if not i else 60)
+            after = [
+                row(slot=s, seq=2 + i, t=back + 60 * i, charge_counter_wh=500.0, discharge_counter_wh=500.0)
+                for s in range(3)
+            ]
+            r.recorder.ingest(batch(after), r.clock.now())
+        while r.recorder.close_due(r.clock.now()):
+            pass
+        r.clock.advance(s=RULES.gap_hold_s)
+        calls = 0
+        while r.recorder.close_due(r.clock.now()):
+            calls += 1
+        assert calls > 3 * 2 * 40 * 60 / RULES.close_slice
+        assert len(engine.late) > 3 * 2_300
+        assert not engine.pending(r.clock.now())
+
+
 async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         _, emit = r.linked()
@@ -276,11 +342,11 @@ async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> Non
         while r.recorder.room:
             r.recorder.ingest(batch([row(seq=1)]), r.clock.now())
         full = r.spool.last_record
-        terms.update()
+        await terms.update()
         assert r.spool.last_record == full
         r.spool.gate.set()
         await until(lambda: r.spool.durable_record == full)
-        terms.update()
+        await terms.update()
         assert r.spool.last_record == full + 1
         assert r.recorder.engine.config.length_ms[slot] == 300_000
 

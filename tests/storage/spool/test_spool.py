@@ -113,6 +113,41 @@ async def test_spool_size_limit_holds_everything_until_segments_are_dropped(tmp_
     assert found == [b"%03d" % i * 30 for i in range(20)][-len(found) :]
 
 
+async def test_spool_record_larger_than_the_limit_is_written_and_what_follows_too(tmp_path: Path) -> None:
+    spool, _ = spool_at(tmp_path, segment_bytes=64 << 20, max_bytes=100_000, queue_bytes=50_000)
+    async with spool:
+        spool.append(Kind.NAMES, [b"before"])
+        spool.append(Kind.NAMES, [b"x" * 200_000])
+        await until_durable(spool)
+        assert spool.room
+        spool.append(Kind.NAMES, [b"after"])
+        await until_durable(spool)
+        assert (spool.room, spool.stats.failing) == (True, None)
+        await spool.drop_before(spool.last_record)
+        assert spool.stats.segment_bytes < 1_000
+    again, _ = spool_at(tmp_path, first=spool.last_record + 1)
+    async with again:
+        assert again.room
+
+
+async def test_spool_full_of_an_earlier_process_takes_the_first_records_of_the_next(tmp_path: Path) -> None:
+    """Those are what its first checkpoint waits for, which frees the rest."""
+    spool, _ = spool_at(tmp_path, segment_bytes=1_000)
+    async with spool:
+        for _ in range(200):
+            spool.append(Kind.NAMES, [b"x" * 100])
+        await until_durable(spool)
+    again, _ = spool_at(tmp_path, first=spool.last_record + 1, segment_bytes=1_000, max_bytes=10_000)
+    async with again:
+        assert (again.stats.segment_bytes > 20_000, again.room) == (True, True)
+        again.append(Kind.NAMES, [b"now"])
+        await until_durable(again)
+        for _ in range(60):
+            again.append(Kind.NAMES, [b"x" * 100])
+        await until_failing(again, "EDQUOT")
+        assert not again.room
+
+
 async def test_spool_goes_on_after_an_earlier_process_with_growing_numbers(tmp_path: Path) -> None:
     spool, _ = spool_at(tmp_path)
     async with spool:
