@@ -99,11 +99,10 @@ def note_attempts(attempts: Attempts, slots: Slots, cmd: Ints, outcome: Small, n
     before = attempts.cause[at]
     if accepted.all() and not before.any():
         return slots[:0]
-    before = before.copy()
-        return slots[:0]
-    attempts.heard[at] = np.where(accepted, 1, -1)
-    cause = _CAUSE[outcome]
+    before, cause = before.copy(), _CAUSE[outcome]
     known = (cause != Unreached.NONE) | (before != Unreached.NONE)
+    if not known.any():
+        return slots[:0]
     slots, cmd, outcome, cause, before, urgent = (a[known] for a in (slots, cmd, outcome, cause, before, urgent))
     failed = cause != Unreached.NONE
     # the first pause again where the connection was down and the device itself is what is missing now

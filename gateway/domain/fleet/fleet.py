@@ -122,6 +122,8 @@ class Fleet:
         self.ids: list[DeviceId] = []
         self.slot_of: dict[str, int] = {}
         self.tags: dict[str, set[int]] = {}
+        self._tags_of: list[tuple[str, ...]] = []
+        self._newest_tags: tuple[str, ...] = ()
         self.sites = Names()
         self.feeders = Names()
         self.profiles = Names()
@@ -139,10 +141,11 @@ class Fleet:
         slot = self.slot_of.get(device.id)
         if slot is None:
             slot = self._new_slot(device.id)
-        for members in self.tags.values():
-            members.discard(slot)
+        for tag in self._tags_of[slot]:
+            self.tags[tag].discard(slot)
         for tag in device.tags:
             self.tags.setdefault(tag, set()).add(slot)
+        self._tags_of[slot] = self._shared(tuple(sorted(set(device.tags))))
         connection = self.connections.pop(slot, None)
         moved = connection != device.connection or self.nameplate.profile[slot] != self.profiles.index(device.profile)
         reserve.state(self.live, slot, moved=moved)
@@ -173,6 +176,12 @@ class Fleet:
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
         return slot
 
+    def _shared(self, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """The same tags as one object where devices of a group are registered one after the other."""
+        if tags != self._newest_tags:
+            self._newest_tags = tags
+        return self._newest_tags
+
     def forget(self, slot: int) -> None:
         """Forget readings and writes of a slot where another battery answers from now on. The used cycles stay, since
         it may be the same battery after all."""
@@ -195,7 +204,7 @@ class Fleet:
             profile=self.profiles.texts[plate.profile[slot]],
             site=self.sites.texts[plate.site[slot]],
             feeder=self.feeders.texts[feeder] if feeder >= 0 else "",
-            tags=tuple(sorted(tag for tag, slots in self.tags.items() if slot in slots)),
+            tags=self._tags_of[slot],
             capacity_wh=float(plate.capacity_wh[slot]),
             discharge_w_max=float(plate.discharge_w_max[slot]),
             charge_w_max=float(plate.charge_w_max[slot]),
@@ -229,6 +238,7 @@ class Fleet:
             self.reserve(max(64, slot + slot // 4))
         self.n += 1
         self.ids.append(device_id)
+        self._tags_of.append(())
         self.slot_of[device_id] = slot
         return slot
 
