@@ -133,6 +133,7 @@ class EventRequest:
     end_ms: int
     target: Target
     legs: tuple[Leg, ...] = ()
+    _sustained_ms: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
     starts_ms: tuple[int, ...] = ()
     every_ms: int | None = None
     anchored: bool = False
@@ -147,6 +148,9 @@ class EventRequest:
     cancelled: bool = False
     source: str = field(default="")
     sent_ms: int | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sustained_ms", _sustained_ms(self.legs))
 
     @property
     def length_ms(self) -> int:
@@ -199,26 +203,33 @@ class EventRequest:
             if utc_ms >= end_ms:
                 return None
             return Running(target=self.target, since_ms=began_ms, until_ms=end_ms, sustained_until_ms=end_ms)
-        at = next((i for i, leg in enumerate(self.legs) if leg.after_ms <= utc_ms - began_ms < leg.until_ms), None)
-        if at is None:
+        at = bisect_right(self.legs, utc_ms - began_ms, key=_after_ms) - 1
+        leg = self.legs[max(at, 0)]
+        if at < 0 or utc_ms - began_ms >= leg.until_ms:
             return None
-        leg = self.legs[at]
         return Running(
             target=leg.target,
             since_ms=began_ms + leg.after_ms,
             until_ms=min(began_ms + leg.until_ms, self.end_ms),
-            sustained_until_ms=min(began_ms + self._sustained(at), self.end_ms),
+            sustained_until_ms=min(began_ms + self._sustained_ms[at], self.end_ms),
         )
-
-    def _sustained(self, at: int) -> int:
-        last = self.legs[at]
-        for leg in self.legs[at + 1 :]:
-            if leg.after_ms != last.until_ms or leg.target != last.target:
-                break
-            last = leg
-        return last.until_ms
 
     def until_over_ms(self, utc_ms: int) -> int:
         """When the current occurrence, or the event, is over."""
         began_ms = self.occurrence_ms(utc_ms)
         return self.end_ms if began_ms is None else min(began_ms + self.length_ms, self.end_ms)
+
+
+def _after_ms(leg: Leg) -> int:
+    return leg.after_ms
+
+
+def _sustained_ms(legs: tuple[Leg, ...]) -> tuple[int, ...]:
+    """The end of the run of equal targets that each leg belongs to."""
+    ends: list[int] = []
+    following: Leg | None = None
+    for leg in reversed(legs):
+        goes_on = following is not None and following.after_ms == leg.until_ms and following.target == leg.target
+        ends.append(ends[-1] if goes_on else leg.until_ms)
+        following = leg
+    return tuple(reversed(ends))
