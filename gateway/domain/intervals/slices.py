@@ -56,11 +56,11 @@ def gaps_due(engine: EngineState, now_ms: int) -> list[GapsDue]:
         due = {name: _only(mask, slots) for name, mask in due.items()}
     found = []
     for name, state in states.items():
-        slots = np.flatnonzero(due[name])[: rules.close_slice].astype(np.int32)
+        chosen = np.flatnonzero(due[name])[: rules.close_slice].astype(np.int32)
         if until_ms is not None:
-            slots = slots[state.from_ms[slots] < until_ms]
-        if len(slots):
-            found.append(GapsDue(direction=name, state=state, slots=slots, until_ms=until_ms))
+            chosen = chosen[state.from_ms[chosen] < until_ms]
+        if len(chosen):
+            found.append(GapsDue(direction=name, state=state, slots=chosen, until_ms=until_ms))
     return found
 
 
