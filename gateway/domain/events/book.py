@@ -447,9 +447,8 @@ def members(fleet: Fleet, group: TargetGroup) -> Slots:
     """Slots of the registered devices that a group addresses, ascending; unknown names address no device."""
     if group.all:
         return np.flatnonzero(fleet.nameplate.registered[: fleet.n]).astype(np.int32)
-    chosen = np.zeros(fleet.n, dtype=np.bool_)
     named = [slot for slot in map(fleet.slot_of.get, group.ids) if slot is not None]
-    chosen[named] = True
-    for tag in group.tags:
-        chosen[list(fleet.tags.get(tag, ()))] = True
-    return np.flatnonzero(chosen & fleet.nameplate.registered[: fleet.n]).astype(np.int32)
+    parts = [np.array(named, dtype=np.int32)]
+    parts += [np.fromiter(slots, np.int32, len(slots)) for tag in group.tags if (slots := fleet.tags.get(tag))]
+    chosen = np.unique(np.concatenate(parts))
+    return chosen[fleet.nameplate.registered[chosen]]

@@ -4,6 +4,7 @@ An exclusion names devices, a time and a reason. An opt-out may be for one event
 that event. An exclusion is durable before it counts; it ends by itself or is lifted.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 
 EXCLUSIONS_MAX = 50_000
+EVER_MS = 1 << 62
 REASON_OF: Mapping[str, ExclusionReason] = {"opt_out": ExclusionReason.OPTED_OUT, "storm": ExclusionReason.STORM}
 
 
@@ -42,45 +44,90 @@ class Exclusion:
         return now.utc_ms >= self.from_ms and not self.over(now)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bits:
+    """Bits of a fleet as they are from `from_ms` until `until_ms`."""
+
+    bits: NDArray[np.uint8]
+    version: int
+    from_ms: int
+    until_ms: int
+
+    def holds(self, fleet: Fleet, now: Now) -> bool:
+        return self.version == fleet.version and self.from_ms <= now.utc_ms < self.until_ms
+
+
 class Exclusions:
-    """All exclusions, by id."""
+    """All exclusions, by id. What a tick asks is worked out anew only where an exclusion begins, ends or changes."""
 
     def __init__(self, exclusions: Iterable[Exclusion] = ()) -> None:
         self._exclusions: dict[str, Exclusion] = {one.id: one for one in exclusions}
+        self._ids = sorted(self._exclusions)
+        self._of_events = {one.id: one for one in self._exclusions.values() if one.event is not None}
+        self._first_end_ms = min(
+            (one.until_ms for one in self._exclusions.values() if one.until_ms is not None), default=EVER_MS
+        )
         self._members: dict[str, Slots] = {}
         self._version = -1
+        self._bits: _Bits | None = None
 
     def __len__(self) -> int:
         return len(self._exclusions)
 
     def set(self, exclusion: Exclusion) -> None:
+        self.lift(exclusion.id)
         self._exclusions[exclusion.id] = exclusion
-        self._members.pop(exclusion.id, None)
+        insort(self._ids, exclusion.id)
+        if exclusion.event is not None:
+            self._of_events[exclusion.id] = exclusion
+        if exclusion.until_ms is not None:
+            self._first_end_ms = min(self._first_end_ms, exclusion.until_ms)
 
     def lift(self, exclusion_id: str) -> None:
-        self._exclusions.pop(exclusion_id, None)
+        if self._exclusions.pop(exclusion_id, None) is not None:
+            del self._ids[bisect_left(self._ids, exclusion_id)]
+        self._of_events.pop(exclusion_id, None)
         self._members.pop(exclusion_id, None)
+        self._bits = None
 
     def get(self, exclusion_id: str) -> Exclusion | None:
         return self._exclusions.get(exclusion_id)
 
+    def ids(self) -> list[str]:
+        """All ids, in order."""
+        return self._ids.copy()
+
     def all(self) -> list[Exclusion]:
         """All exclusions in the order of their ids."""
-        return [self._exclusions[name] for name in sorted(self._exclusions)]
+        return [self._exclusions[name] for name in self._ids]
 
     def over(self, now: Now) -> list[str]:
         """Ids of those that have ended by themselves."""
+        if now.utc_ms < self._first_end_ms:
+            return []
+        ends = [one.until_ms for one in self._exclusions.values() if one.until_ms is not None]
+        self._first_end_ms = min(ends, default=EVER_MS)
         return [one.id for one in self._exclusions.values() if one.over(now)]
 
     def bits(self, fleet: Fleet, now: Now) -> NDArray[np.uint8]:
         """`ExclusionReason` bits of every device, from exclusions that are not for one event only."""
-        bits = np.zeros(fleet.n, dtype=np.uint8)
-        for exclusion in self._exclusions.values():
-            if exclusion.event is None and exclusion.applies(now):
-                bits[self._slots(fleet, exclusion)] |= np.uint8(REASON_OF[exclusion.reason])
-        return bits
+        known = self._bits
+        if known is None or not known.holds(fleet, now):
+            known = self._bits = self._worked_out(fleet, now)
+        return known.bits.copy()
 
-    def _slots(self, fleet: Fleet, exclusion: Exclusion) -> Slots:
+    def _worked_out(self, fleet: Fleet, now: Now) -> "_Bits":
+        bits = np.zeros(fleet.n, dtype=np.uint8)
+        until_ms = EVER_MS
+        for exclusion in self._exclusions.values():
+            for edge_ms in (exclusion.from_ms, exclusion.until_ms):
+                if edge_ms is not None and now.utc_ms < edge_ms < until_ms:
+                    until_ms = edge_ms
+            if exclusion.event is None and exclusion.applies(now):
+                bits[self.devices(fleet, exclusion)] |= np.uint8(REASON_OF[exclusion.reason])
+        return _Bits(bits=bits, version=fleet.version, from_ms=now.utc_ms, until_ms=until_ms)
+
+    def devices(self, fleet: Fleet, exclusion: Exclusion) -> Slots:
         """Devices of an exclusion, cached until a device is registered."""
         if exclusion.group.all:
             return members(fleet, exclusion.group)
@@ -98,8 +145,8 @@ class Exclusions:
         for event, index in index_of.items():
             named.setdefault(own_id(event), []).append(index)
         found: dict[int, list[Slots]] = {}
-        for exclusion in self._exclusions.values():
+        for exclusion in self._of_events.values():
             for index in named.get(exclusion.event, ()) if exclusion.event is not None else ():
                 if exclusion.applies(now):
-                    found.setdefault(index, []).append(self._slots(fleet, exclusion))
+                    found.setdefault(index, []).append(self.devices(fleet, exclusion))
         return {index: np.unique(np.concatenate(parts)).astype(np.int32) for index, parts in found.items()}

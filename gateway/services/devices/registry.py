@@ -19,7 +19,7 @@ from gateway.services.devices.connection_rows import (
 from gateway.services.devices.import_rows import BadRow, Note, Parsed
 from gateway.services.devices.moves import Ties, moves, tied, who_goes_where
 
-REGISTER_SLICE = 1_000
+REGISTER_SLICE, CHANGES_SLICE = 100, 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class DeviceRegistry:
         none, where a device answers at the place of another one, or would change its place or product while it is
         not free."""
         async with self._one_at_a_time:
-            asked = self._asked(devices)
+            asked = await self._asked(devices)
             if asked.problems:
                 raise InvalidInput(list(asked.problems.values()))
             return await self._apply(asked)
@@ -117,7 +117,7 @@ class DeviceRegistry:
         """Make the good rows of an import durable and part of the fleet, as `register` does, but row by row: one that
         cannot be registered is named with its line, the others are registered."""
         async with self._one_at_a_time:
-            asked = self._asked(parsed.devices)
+            asked = await self._asked(parsed.devices)
             registered = await self._apply(asked)
         lines = {parsed.lines[device]: problem for device, problem in asked.problems.items()}
         bad = parsed.bad + [BadRow(line=line, problem=problem) for line, problem in lines.items()]
@@ -128,37 +128,63 @@ class DeviceRegistry:
             notes=[note for note in parsed.notes if note.line not in lines],
         )
 
-    def _asked(self, devices: Sequence[Device]) -> "_Asked":
+    async def _asked(self, devices: Sequence[Device]) -> "_Asked":
         """What an import asks for, and which of it is not possible. Await nothing between this and `Fleet.moving`."""
         wanted: dict[DeviceId, Device] = {}
-        moved: list[DeviceId] = []
-        problems: dict[DeviceId, str] = {}
-        for given in devices:
+        where: dict[DeviceId, Place | None] = {}
+        changed: dict[DeviceId, Mapping[str, str]] = {}
+        new = 0
+        for count, given in enumerate(devices):
+            if count % REGISTER_SLICE == REGISTER_SLICE - 1:
+                await asyncio.sleep(0)
             known = self.devices.get(given.id)
             device = _merged(given, known)
             if device is None:
                 continue
-            wanted[device.id] = device
+            wanted[device.id], where[device.id] = device, self._place(device)
+            new += known is None
             changes = moves(known, device, self._codecs) if known is not None else {}
             if changes:
-                moved.append(device.id)
-                why = self._ties.of(device.id)
-                if why:
-                    problems[device.id] = tied(device.id, why, changes)
-        places = who_goes_where({name: self._place(device) for name, device in wanted.items()}, self._places, problems)
+                changed[device.id] = changes
+        places, problems = await self._placed(where, changed)
         return _Asked(
             devices=[device for device in wanted.values() if device.id not in problems],
-            moved=[device for device in moved if device not in problems],
+            moved=[device for device in changed if device not in problems],
+            new=new,
             places=places,
             problems=problems,
         )
+
+    async def _placed(
+        self, where: Mapping[DeviceId, Place | None], changed: Mapping[DeviceId, Mapping[str, str]]
+    ) -> tuple[dict[Place, DeviceId], dict[DeviceId, str]]:
+        """Which device answers where afterwards, and the problems of those that stay, as of the last await."""
+        tied_then: dict[DeviceId, str] | None = None
+        if len(where) > CHANGES_SLICE:
+            tied_then = self._tied(changed)
+            problems = tied_then.copy()
+            places = await asyncio.to_thread(who_goes_where, where, self._places, problems)
+        tied_now = self._tied(changed)
+        if tied_then != tied_now:
+            problems = tied_now
+            places = who_goes_where(where, self._places, problems)
+        return places, problems
+
+    def _tied(self, changed: Mapping[DeviceId, Mapping[str, str]]) -> dict[DeviceId, str]:
+        """The problems of devices that cannot move because they are not free."""
+        ties = ((name, self._ties.of(name), changes) for name, changes in changed.items())
+        return {name: tied(name, why, changes) for name, why, changes in ties if why}
 
     async def _apply(self, asked: "_Asked") -> int:
         """Journal first, then change the fleet. Meanwhile a device that moves does not come under control."""
         slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
         self._fleet.moving |= slots
         try:
-            changes: list[Change] = [DeviceRegistered(device=device) for device in asked.devices]
+            changes: list[Change] = []
+            for count, device in enumerate(asked.devices):
+                changes.append(DeviceRegistered(device=device))
+                if count % CHANGES_SLICE == CHANGES_SLICE - 1:
+                    await asyncio.sleep(0)
             if asked.moved:
                 # They are free. Where the journal missed that, it would still have a release plan and settings, for
                 # whatever answers there from now on.
@@ -167,7 +193,7 @@ class DeviceRegistry:
             if changes:
                 await self._journal.commit(changes)
             self._places = asked.places
-            self._fleet.reserve(self._fleet.n + sum(device.id not in self.devices for device in asked.devices))
+            self._fleet.reserve(self._fleet.n + asked.new)
             for count, device in enumerate(asked.devices):
                 self.devices.orphans.pop(device.id, None)
                 # The owner may have raised the reserve while the journal was busy.
@@ -190,11 +216,12 @@ class DeviceRegistry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What to register of an import: devices that are new or changed, those of them that move, which device answers
-    where afterwards; and the problems of the others, by device."""
+    """What to register of an import: devices that are new or changed, those of them that move, how many are `new` at
+    most, which device answers where afterwards; and the problems of the others, by device."""
 
     devices: list[Device]
     moved: list[DeviceId]
+    new: int
     places: dict[Place, DeviceId]
     problems: dict[DeviceId, str]
 

@@ -12,7 +12,7 @@ from gateway.domain.events.request import TargetGroup
 from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import LimitParams
-from gateway.domain.types import DeviceId, EventId
+from gateway.domain.types import DeviceId, EventId, Now
 from gateway.services.settings import FeederSettings
 from tests.builders.fakes import FACTS
 from tests.builders.fleets import NOW, fleet_of
@@ -73,7 +73,7 @@ def test_availability_is_what_energy_and_power_carry_for_each_duration() -> None
     snapshot = fleet_of(3, soc_pct=[100, 40, 20], standby_w=0)
     allowed = envelope(snapshot, NOW, LimitParams(resume_pct=0))
     groups = {"all": np.arange(3, dtype=np.int32), "one": np.array([1], dtype=np.int32)}
-    whole, one = availability(groups, allowed, snapshot.nameplate, allowed.controllable)
+    whole, one = availability(groups.items(), allowed, snapshot.nameplate, allowed.controllable)
     # 8 kWh and 2 kWh above the reserve behind 5 kW each
     assert list(whole.discharge_w) == [5_000 + 2_000, 4_000 + 1_000, round(8_000 / 3 + 2_000 / 3), 2_500]
     assert list(one.discharge_w) == [2_000, 1_000, 667, 500]
@@ -85,7 +85,7 @@ def test_availability_counts_standby_and_nobody_who_may_not_be_written() -> None
     snapshot = fleet_of(2, soc_pct=40, standby_w=100, online=[1, 0])
     allowed = envelope(snapshot, NOW, LimitParams())
     (found,) = availability(
-        {"all": np.arange(2, dtype=np.int32)}, allowed, snapshot.nameplate, allowed.controllable, hours=(1, 4)
+        [("all", np.arange(2, dtype=np.int32))], allowed, snapshot.nameplate, allowed.controllable, hours=(1, 4)
     )
     assert found.devices == 1
     assert list(found.discharge_w) == pytest.approx([1_900, 400], abs=1)
@@ -104,3 +104,62 @@ def test_exclusions_know_who_is_registered_later_and_what_replaced_them() -> Non
 def test_feeder_ceiling_that_is_none_is_refused(ceiling_kw: float) -> None:
     with pytest.raises(ValidationError, match=r"ceilings_kw\.feeder-7"):
         FeederSettings(ceilings_kw={"feeder-7": ceiling_kw})
+
+
+class Looks:
+    """Counts how many exclusions are looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n = 0
+        whole = Exclusion.over
+
+        def over(one: Exclusion, now: Now) -> bool:
+            self.n += 1
+            return whole(one, now)
+
+        monkeypatch.setattr(Exclusion, "over", over)
+
+
+def test_exclusions_are_looked_at_again_only_where_one_begins_ends_or_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick asks every second, and there may be tens of thousands."""
+    many = [exclusion(f"h{i:03}", "a", from_ms=T0 + 10, until_ms=T0 + 1_000) for i in range(300)]
+    exclusions, fleet, looks = Exclusions(many), small_fleet(), Looks(monkeypatch)
+    for ms, bit in ((0, 0), (10, ExclusionReason.OPTED_OUT), (1_000, 0)):
+        assert exclusions.bits(fleet, at(ms)).tolist() == [bit, 0, 0, 0]
+        looks.n = 0
+        for later in range(9):
+            assert exclusions.bits(fleet, at(ms + later)).tolist() == [bit, 0, 0, 0]
+            assert exclusions.without(fleet, {EventId("e1"): 7}, at(ms)) == {}
+        assert looks.n == 0
+    # a clock that goes back, a change and a lift are seen at once
+    assert exclusions.bits(fleet, at(20)).tolist() == [ExclusionReason.OPTED_OUT, 0, 0, 0]
+    exclusions.set(exclusion("h000", "b", from_ms=T0))
+    assert exclusions.bits(fleet, at(20)).tolist() == [ExclusionReason.OPTED_OUT, ExclusionReason.OPTED_OUT, 0, 0]
+    exclusions.lift("h000")
+    assert exclusions.bits(fleet, at(20)).tolist() == [ExclusionReason.OPTED_OUT, 0, 0, 0]
+
+
+def test_exclusions_that_are_over_are_asked_for_only_once_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = {f"h{i:03}": T0 + 100 * i for i in range(1, 200)}
+    exclusions = Exclusions([exclusion(name, "a", until_ms=ms) for name, ms in ends.items()])
+    looks = Looks(monkeypatch)
+    assert (exclusions.over(at(99)), looks.n) == ([], 0)
+    assert exclusions.over(at(100)) == ["h001"]
+    assert exclusions.over(at(100)) == ["h001"]
+    exclusions.lift("h001")
+    assert exclusions.over(at(100)) == []
+    looks.n = 0
+    assert (exclusions.over(at(199)), looks.n) == ([], 0)
+    exclusions.set(exclusion("soon", "b", until_ms=T0 + 150))
+    assert exclusions.over(at(199)) == ["soon"]
+    # a clock that goes back ends nothing
+    exclusions.set(exclusion("soon", "b", until_ms=T0 + 150))
+    assert exclusions.over(at(120)) == []
+
+
+def test_exclusions_in_the_order_of_their_ids_however_they_came() -> None:
+    exclusions = Exclusions([exclusion("c"), exclusion("a")])
+    exclusions.set(exclusion("b"))
+    exclusions.set(exclusion("b", "a"))
+    exclusions.lift("c")
+    assert [one.id for one in exclusions.all()] == ["a", "b"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -16,6 +16,7 @@ from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.compile import Codec
+from gateway.services.devices import registry
 from gateway.services.devices.connection_rows import Place
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.moves import who_goes_where
@@ -383,6 +384,24 @@ async def test_device_is_not_taken_while_an_import_that_moves_it_waits_for_the_d
     assert bench.world.fleet.moving == set()
     await bench.world.go(5)
     assert bench.world.authority() == ["CONTROLLED", "CONTROLLED"]
+
+
+async def test_device_that_is_taken_while_a_large_import_is_looked_through_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await bench.world.go(2)
+
+    async def meanwhile(work: Callable[..., object], *args: object) -> object:
+        found = work(*args)
+        bench.world.fleet.control.authority[0] = Authority.CONTROLLED
+        return found
+
+    monkeypatch.setattr(registry, "CHANGES_SLICE", 1)
+    monkeypatch.setattr(asyncio, "to_thread", meanwhile)
+    done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
+    assert ["under control" in bad.problem for bad in done.bad] == [True]
+    assert [*bench.inventory.places] == [("10.0.0.5:502", 1, ()), ("10.0.0.8:502", 1, ())]
 
 
 async def test_device_is_dispatched_where_it_was_after_an_import_that_the_disk_refused() -> None:
