@@ -1,6 +1,7 @@
 """Requests into bodies, bodies into answers: what every route needs."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import TypeVar
 
 from aiohttp import web
@@ -12,12 +13,50 @@ from gateway.schemas.event import MAX_BODY_BYTES, problems_of
 
 PAGE_MAX = 1_000
 BODY_BYTES_MAX = MAX_BODY_BYTES
+PART_BYTES = 1 << 14
 
 B = TypeVar("B", bound=BaseModel)
 
 
 def json_answer(body: BaseModel, *, status: int = 200) -> web.Response:
     return web.Response(body=body.model_dump_json().encode(), status=status, content_type="application/json")
+
+
+async def json_list(
+    request: web.Request, body: BaseModel | bytes, member: str, items: Iterable[BaseModel] | AsyncIterable[BaseModel]
+) -> web.StreamResponse:
+    """`body`, whose list `member` is empty, with the items in that list. They are made as they are written, and other
+    tasks run after every part; what is made of an item must not fail."""
+    head = body if isinstance(body, bytes) else body.model_dump_json().encode()
+    begin, end = head.split(f'"{member}":[]'.encode(), 1)
+    part = bytearray(begin + f'"{member}":['.encode())
+    response: web.StreamResponse | None = None
+    first = True
+    async for item in _one_by_one(items):
+        part += b"" if first else b","
+        part += item.model_dump_json().encode()
+        first = False
+        if len(part) >= PART_BYTES:
+            if response is None:
+                response = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+                await response.prepare(request)
+            await response.write(bytes(part))
+            part.clear()
+            await asyncio.sleep(0)
+    part += b"]" + end
+    if response is None:
+        return web.Response(body=bytes(part), content_type="application/json")
+    await response.write_eof(bytes(part))
+    return response
+
+
+async def _one_by_one(items: Iterable[BaseModel] | AsyncIterable[BaseModel]) -> AsyncIterator[BaseModel]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for item in items:
+        yield item
 
 
 def problem(status: int, error: str, problems: Sequence[str] = ()) -> web.Response:

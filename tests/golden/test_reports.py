@@ -35,9 +35,9 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     shown = {
         "event": (await running_event(view)),
         "events": [body.model_dump() for body in (await view.page(None, 100)).events],
-        "exclusions": view.exclusions().model_dump(),
+        "exclusions": {"exclusions": [body.model_dump() for body in view.exclusions()]},
         "quarantine": view.quarantine().model_dump(),
-        "availability": view.availability().model_dump(),
+        "availability": {"groups": [body.model_dump() for body in view.availability()]},
     }
     world.homes.refusing.add(0)
     await world.go(135)

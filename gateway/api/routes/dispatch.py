@@ -3,11 +3,10 @@
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from pydantic_core import to_json
 
 from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, json_answer, number, problem, read_body, small_body
-from gateway.api.models import AnswerBody, ExclusionBody, ExclusionList, StopBody
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, number, problem, read_body, small_body
+from gateway.api.models import AnswerBody, AvailabilityList, ExclusionBody, ExclusionList, StopBody
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
@@ -20,6 +19,7 @@ from gateway.services.events.intake import Dispatcher
 
 EVENTS_PAGE = 100
 BY_MAX = 64
+EXCLUSIONS = "exclusions"
 
 
 class DispatchRoutes:
@@ -118,21 +118,22 @@ class DispatchRoutes:
         await self._dispatcher.exclude(exclusion)
         return json_answer(self._events.exclusion(exclusion))
 
-    async def exclusions(self, _request: web.Request) -> web.StreamResponse:
-        return json_answer(self._events.exclusions())
+    async def exclusions(self, request: web.Request) -> web.StreamResponse:
+        return await json_list(request, ExclusionList(exclusions=[]), EXCLUSIONS, self._events.exclusions())
 
-    async def exclusions_formerly(self, _request: web.Request) -> web.StreamResponse:
-        return _formerly(self._events.exclusions())
+    async def exclusions_formerly(self, request: web.Request) -> web.StreamResponse:
+        member = former_names.MEMBERS[EXCLUSIONS]
+        return await json_list(request, f'{{"{member}":[]}}'.encode(), member, self._events.exclusions())
 
     async def lift_exclusion(self, request: web.Request) -> web.StreamResponse:
         if not await self._dispatcher.lift(request.match_info["id"]):
             return problem(404, "no such exclusion")
-        return json_answer(self._events.exclusions())
+        return await self.exclusions(request)
 
     async def lift_exclusion_formerly(self, request: web.Request) -> web.StreamResponse:
         if not await self._dispatcher.lift(request.match_info["id"]):
             return problem(404, "no such hold")
-        return _formerly(self._events.exclusions())
+        return await self.exclusions_formerly(request)
 
     async def quarantine(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(self._events.quarantine())
@@ -142,8 +143,8 @@ class DispatchRoutes:
             return problem(404, "not in quarantine")
         return json_answer(self._events.quarantine())
 
-    async def availability(self, _request: web.Request) -> web.StreamResponse:
-        return json_answer(self._events.availability())
+    async def availability(self, request: web.Request) -> web.StreamResponse:
+        return await json_list(request, AvailabilityList(groups=[]), "groups", self._events.availability())
 
 
 def _answer(answer: Answer) -> web.Response:
@@ -157,9 +158,3 @@ def _by(request: web.Request) -> str:
     if not 0 < len(by) <= BY_MAX:
         raise InvalidInput([f"by: 1 to {BY_MAX} characters"])
     return by
-
-
-def _formerly(body: ExclusionList) -> web.Response:
-    """The answer with the members that a former path has."""
-    members = {former_names.MEMBERS.get(name, name): value for name, value in body.model_dump().items()}
-    return web.Response(body=to_json(members), content_type="application/json")

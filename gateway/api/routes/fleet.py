@@ -1,15 +1,17 @@
 """Devices: lists, one device, imports, and devices that are not registered."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from aiohttp import web
 
 from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, json_answer, number, problem
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, number, problem
 from gateway.api.guard import IMPORT_FORMS
 from gateway.api.models import BadRowBody, DeviceList, DeviceState, ImportReport, NoteBody, UnregisteredList
 from gateway.domain.errors import InvalidInput
+from gateway.domain.types import DeviceId
 from gateway.services.devices.import_rows import MAX_REPORTED, parse_rows
 from gateway.services.devices.registry import DeviceRegistry
 
@@ -17,7 +19,7 @@ from gateway.services.devices.registry import DeviceRegistry
 class DeviceView(Protocol):
     """What the API asks of the fleet."""
 
-    def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]: ...
+    def page(self, offset: int, limit: int) -> tuple[int, Sequence[DeviceId]]: ...
 
     def one(self, device_id: str) -> DeviceState | None: ...
 
@@ -44,9 +46,9 @@ class FleetRoutes:
         offset, limit = number(request, "offset", 0, 10**9), number(request, "limit", 100, PAGE_MAX)
         total, page = self._devices.page(offset, limit)
         following = offset + len(page)
-        return json_answer(
-            DeviceList(total=total, next=following if following < total and page else None, devices=page)
-        )
+        body = DeviceList(total=total, next=following if following < total and page else None, devices=[])
+        found = (self._devices.one(name) for name in page)
+        return await json_list(request, body, "devices", (state for state in found if state is not None))
 
     async def device(self, request: web.Request) -> web.StreamResponse:
         found = self._devices.one(request.match_info["id"])

@@ -1,5 +1,6 @@
 """`GET /v1/intervals`: a page as JSON, or everything as a stream of CSV or NDJSON."""
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.api.exchange import json_list
 from gateway.api.interval_models import IntervalBody, IntervalList
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.intervals.record import IntervalRecord
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 PAGE_MAX = 10_000
 NAMES_MAX = 10_000
+PART_ROWS = 200
 CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 COLUMNS = tuple(IntervalBody.model_fields)
 
@@ -71,8 +74,8 @@ async def answer(request: web.Request, history: History) -> web.StreamResponse:
         return await _stream(request, history, query)
     rows, following = await history.page(query.question(), query.place(), query.limit)
     text = None if following is None else f"{following[0]}~{following[1]}"
-    page = IntervalList(intervals=[IntervalBody(**row_of(row)) for row in rows], next=text)
-    return web.Response(body=page.model_dump_json().encode(), content_type="application/json")
+    bodies = (IntervalBody(**row_of(row)) for row in rows)
+    return await json_list(request, IntervalList(intervals=[], next=text), "intervals", bodies)
 
 
 async def _stream(request: web.Request, history: History, query: IntervalQuery) -> web.StreamResponse:
@@ -86,8 +89,9 @@ async def _stream(request: web.Request, history: History, query: IntervalQuery) 
                 begun = True
                 if query.format == "csv":
                     await response.write((",".join(COLUMNS) + "\n").encode())
-            if rows:
-                await response.write(lines(rows))
+            for at in range(0, len(rows), PART_ROWS):
+                await response.write(lines(rows[at : at + PART_ROWS]))
+                await asyncio.sleep(0)
     except StorageError as error:
         if not begun:
             raise

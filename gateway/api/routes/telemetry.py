@@ -8,7 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.api.exchange import PAGE_MAX, json_answer, problem, read_body
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body
 from gateway.api.interval_models import (
     CompletenessList,
     DeviceDayBody,
@@ -63,9 +63,10 @@ class Telemetry:
     audits: Mapping[str, Audit] = field(default_factory=dict)
     unconfirmed: Sequence[str] = ()
 
-    async def day(self, request: web.Request) -> CompletenessList:
-        """A page of the completeness of a day, yesterday unless the request names one. `incomplete` leaves only the
-        devices of the page that lack something here or at a sink. Raises InvalidInput."""
+    async def day(self, request: web.Request) -> web.StreamResponse:
+        """A page of the completeness of a day, yesterday unless the request names one; it has fewer devices than asked
+        for where they have many intervals. `incomplete` leaves only the devices of the page that lack something here or
+        at a sink. Raises InvalidInput and StorageError."""
         query = _parsed(request)
         now_ms = self.clock.now().utc_ms
         day = query.day or date.fromisoformat(rfc3339(now_ms - DAY_MS)[:10])
@@ -75,15 +76,18 @@ class Telemetry:
         if day_ms < 0:
             raise InvalidInput([f"day: {day} is before 1970"])
         named = self._named(query.device, query.tag)
-        page = named[query.offset : query.offset + query.limit]
-        found = await self.completeness.day(day_ms, page)
+        page = self.completeness.fit(named[query.offset : query.offset + query.limit])
         following = query.offset + len(page)
-        return CompletenessList(
+        body = CompletenessList(
             day=day.isoformat(),
             unconfirmed=list(self.unconfirmed),
             total=len(named),
             next=following if following < len(named) and page else None,
-            devices=[_body(one) for one in found if not (query.incomplete and _whole(one))],
+            devices=[],
+        )
+        found = self.completeness.day(day_ms, page)
+        return await json_list(
+            request, body, "devices", (_body(one) async for one in found if not (query.incomplete and _whole(one)))
         )
 
     def _named(self, devices: Sequence[str], tags: Sequence[str]) -> Sequence[DeviceId]:
@@ -197,7 +201,7 @@ class TelemetryRoutes:
         return await intervals.answer(request, self._history)
 
     async def completeness(self, request: web.Request) -> web.StreamResponse:
-        return json_answer(await self._telemetry.day(request))
+        return await self._telemetry.day(request)
 
     async def sinks(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(await self._telemetry.sinks())

@@ -1,21 +1,20 @@
 """What REST and the platform see of dispatch: events, delivery records, exclusions, quarantine, availability."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from gateway import former_names
 from gateway.api.models import (
     AvailabilityBody,
-    AvailabilityList,
     AvailabilityReport,
     DeliveryBody,
     DeliveryReport,
     EventList,
     EventReport,
     EventStatus,
-    ExclusionList,
     ExclusionState,
     OccurrenceBody,
     Quarantine,
@@ -165,8 +164,13 @@ class DispatchView:
 
     # -- exclusions and quarantine ---------------------------------------------------------------------------
 
-    def exclusions(self) -> ExclusionList:
-        return ExclusionList(exclusions=[self.exclusion(one) for one in self._dispatcher.exclusions.all()])
+    def exclusions(self) -> Iterator[ExclusionState]:
+        """All exclusions by id, each as it is when its turn comes."""
+        exclusions = self._dispatcher.exclusions
+        for name in exclusions.ids():
+            found = exclusions.get(name)
+            if found is not None:
+                yield self.exclusion(found)
 
     def exclusion(self, exclusion: Exclusion) -> ExclusionState:
         return ExclusionState(
@@ -176,7 +180,7 @@ class DispatchView:
             since=rfc3339(exclusion.from_ms),
             until=None if exclusion.until_ms is None else rfc3339(exclusion.until_ms),
             by=exclusion.by,
-            devices=len(members(self._fleet, exclusion.group)),
+            devices=len(self._dispatcher.exclusions.devices(self._fleet, exclusion)),
             active=exclusion.applies(self._clock.now()),
         )
 
@@ -186,19 +190,16 @@ class DispatchView:
 
     # -- availability ----------------------------------------------------------------------------------------
 
-    def availability(self) -> AvailabilityList:
-        return AvailabilityList(
-            groups=[
-                AvailabilityBody(
-                    group=found.group,
-                    devices=found.devices,
-                    hours=[*HOURS],
-                    discharge_w=[*found.discharge_w],
-                    charge_w=[*found.charge_w],
-                )
-                for found in self._control.availability()
-            ]
-        )
+    def availability(self) -> Iterator[AvailabilityBody]:
+        """What each group can sustain, as of the newest tick when it is first asked; nothing before that."""
+        for found in self._control.availability():
+            yield AvailabilityBody(
+                group=found.group,
+                devices=found.devices,
+                hours=[*HOURS],
+                discharge_w=[*found.discharge_w],
+                charge_w=[*found.charge_w],
+            )
 
     # -- the platform ----------------------------------------------------------------------------------------
 
@@ -226,13 +227,11 @@ class DispatchView:
             for i in range(0, len(found), PART)
         ]
 
-    def availability_report(self) -> list[dict[str, Any]]:
+    def availability_report(self) -> Iterator[dict[str, Any]]:
         """What each group can sustain, a part of the groups in each report; nothing before the first tick."""
-        found = self.availability().groups
-        return [
-            AvailabilityReport(at=self._now(), groups=found[i : i + PART]).model_dump()
-            for i in range(0, len(found), PART)
-        ]
+        at, found = self._now(), self.availability()
+        while part := list(islice(found, PART)):
+            yield AvailabilityReport(at=at, groups=part).model_dump()
 
     def _now(self) -> str:
         return rfc3339(self._clock.now().utc_ms)

@@ -1,7 +1,7 @@
 """What REST shows of the fleet, from the columns as they are now."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gateway import former_names
 from gateway.api.models import DeviceState, SessionState, UnreachableState, UnregisteredList
@@ -77,10 +77,10 @@ class FleetView:
         self._reach = reach
         self._sessions = sessions if sessions is not None else {}
 
-    def page(self, offset: int, limit: int) -> tuple[int, list[DeviceState]]:
-        """Number of devices in all, and `limit` of them from `offset` on."""
+    def page(self, offset: int, limit: int) -> tuple[int, Sequence[DeviceId]]:
+        """Number of devices in all, and the ids of `limit` of them from `offset` on."""
         devices = self._inventory.devices
-        return len(devices), [self._state(devices[name]) for name in devices.page(offset, limit)]
+        return len(devices), devices.page(offset, limit)
 
     def one(self, device_id: str) -> DeviceState | None:
         device = self._inventory.devices.get(DeviceId(device_id))

@@ -8,7 +8,7 @@ writes to a device.
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -421,17 +421,21 @@ class ControlLoop:
         """Devices whose own reserve is below their owner's: only a lease of the gateway keeps the owner's."""
         return int(self._authority.unguaranteed(self._fleet.n).sum())
 
-    def availability(self) -> list[Availability]:
-        """What each group can sustain from now on, as of the newest tick."""
+    def availability(self) -> Iterator[Availability]:
+        """What each group can sustain from now on, as of the tick before the first is asked for."""
         allowed = self.envelope
         if allowed is None:
-            return []
-        groups = {"all": np.arange(len(allowed.discharge_w), dtype=np.int32)}
-        for tag, slots in sorted(self._fleet.tags.items()):
-            known = np.array(sorted(slot for slot in slots if slot < len(allowed.discharge_w)), dtype=np.int32)
-            groups[f"tag:{tag}"] = known
+            return
         able = allowed.controllable & ~self.reach.unreachable(len(allowed.controllable))
-        return availability(groups, allowed, self._fleet.nameplate, able)
+        yield from availability(self._groups(len(allowed.discharge_w)), allowed, self._fleet.nameplate, able)
+
+    def _groups(self, n: int) -> Iterator[tuple[str, Slots]]:
+        """The groups of the first `n` devices, each found when its turn comes."""
+        yield "all", np.arange(n, dtype=np.int32)
+        for tag in sorted(self._fleet.tags):
+            members = self._fleet.tags[tag]
+            slots = np.sort(np.fromiter(members, np.int32, len(members)))
+            yield f"tag:{tag}", slots[slots < n]
 
     def totals(self) -> dict[str, EventTotals]:
         """Sums over the running events, by program."""

@@ -5,7 +5,7 @@ Only the newest state is sent; an unsent record is replaced, not queued.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,11 +50,11 @@ class Reports:
         publish: Publish,
         *,
         records: Callable[[StatusReport], Body],
-        events: Callable[[], Sequence[Body]],
-        availability: Callable[[], Sequence[Body]],
+        events: Callable[[], Iterable[Body]],
+        availability: Callable[[], Iterable[Body]],
     ) -> None:
         """Publish until cancelled. `records` makes a body of rows; `events` and `availability` return the present state
-        as several bodies."""
+        as several bodies, which may be made while they are published."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._publish_records(publish, records), name="report-deliveries")
             group.create_task(self._publish_often(publish, "events", events, EVENTS_EVERY_S), name="report-events")
@@ -89,7 +89,7 @@ class Reports:
         return accepted
 
     async def _publish_often(
-        self, publish: Publish, kind: str, bodies: Callable[[], Sequence[Body]], period_s: float
+        self, publish: Publish, kind: str, bodies: Callable[[], Iterable[Body]], period_s: float
     ) -> None:
         while True:
             await asyncio.sleep(period_s)

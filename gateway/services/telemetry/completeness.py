@@ -1,7 +1,11 @@
 """Computes completeness from the log and the sinks' positions, a page of devices at a time."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
@@ -15,6 +19,8 @@ from gateway.storage.interval_log.positions import Position
 from gateway.storage.interval_log.query import Found, IntervalQueries
 
 DAY_MS = 86_400_000
+PAGE_INTERVALS = 100_000
+LOOP_INTERVALS = 1_000
 STORED_AFTER_MS = 60_000
 """An interval is closed and stored at most this long after its end."""
 
@@ -49,15 +55,28 @@ class Completeness:
         self._engine = engine
         self._clock = clock
 
-    async def day(self, day_ms: int, devices: Sequence[DeviceId]) -> list[DeviceDay]:
-        """The UTC day that begins at `day_ms`, as far as it is over, of some devices. Raises StorageError."""
+    def fit(self, devices: Sequence[DeviceId]) -> Sequence[DeviceId]:
+        """The first of these devices, as many as have `PAGE_INTERVALS` a day together, and at least one."""
+        slots = [self._fleet.slot_of.get(device) for device in devices]
+        together = np.cumsum([DAY_MS // 1000 // self._length_s(slot) for slot in slots])
+        return devices[: max(int(np.searchsorted(together, PAGE_INTERVALS, side="right")), 1)]
+
+    async def day(self, day_ms: int, devices: Sequence[DeviceId]) -> AsyncIterator[DeviceDay]:
+        """The UTC day that begins at `day_ms`, as far as it is over, of some devices, one by one: other tasks run
+        between them. Raises StorageError before the first."""
         to_ms = min(day_ms + DAY_MS, self._clock.now().utc_ms - STORED_AFTER_MS)
         found = await self._queries.day(day_ms, day_ms + DAY_MS, devices)
         readers = [await self._reader(sink, day_ms) for sink in self._sinks]
-        return [
-            self._device_day(device, day_ms, max(to_ms, day_ms), found.newest.get(device, {}), found.heard, readers)
-            for device in devices
-        ]
+        for device in devices:
+            stored = found.newest.pop(device, {})
+            work = partial(self._device_day, device, day_ms, max(to_ms, day_ms), stored, found.heard, readers)
+            # a day of seconds is too much for the loop
+            yield await asyncio.to_thread(work) if len(stored) > LOOP_INTERVALS else work()
+            await asyncio.sleep(0)
+
+    def _length_s(self, slot: int | None) -> int:
+        known = slot is not None and slot < self._engine.n
+        return int(self._engine.config.length_ms[slot]) // 1000 if known else self._engine.rules.length_s
 
     async def _reader(self, sink: Sink, day_ms: int) -> _Reader:
         position = await self._log.position_of(sink.name)
@@ -73,9 +92,7 @@ class Completeness:
         heard: frozenset[int],
         readers: list[_Reader],
     ) -> DeviceDay:
-        slot = self._fleet.slot_of.get(device)
-        known = slot is not None and slot < self._engine.n
-        length_s = int(self._engine.config.length_ms[slot]) // 1000 if known else self._engine.rules.length_s
+        length_s = self._length_s(self._fleet.slot_of.get(device))
         newest: dict[int, IntervalRecord] = {start: one.record for start, one in found.items()}
         fates = {
             reader.sink.name: {start: reader.fate(one) for start, one in found.items() if reader.sink.wants(one.record)}

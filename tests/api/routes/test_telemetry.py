@@ -50,9 +50,10 @@ class Street:
 
 @asynccontextmanager
 async def street(
-    directory: Path, *sinks: ScriptedSink, audits: Mapping[str, Audit] = MappingProxyType({})
+    directory: Path, *sinks: ScriptedSink, audits: Mapping[str, Audit] = MappingProxyType({}), more: int = 0
 ) -> AsyncIterator[Street]:
-    """Three homes of twelve intervals; the second has a gap of two, the first interval of the third was made again."""
+    """Three homes of twelve intervals; the second has a gap of two, the first interval of the third was made again.
+    `more` homes have none."""
     clock = ManualClock(utc_ms=T0 + 86_400_000)
     async with IntervalLog(directory, clock=clock) as log:
         rows = [(d, k, 1) for k in range(12) for d in range(3) if not (d == 1 and k in (4, 5))]
@@ -77,7 +78,7 @@ async def street(
                 clock=clock, audits=audits,
             )  # fmt: skip
 
-        async with rig(files=log.files_from, upstream=upstream) as r:
+        async with rig(devices=3 + more, files=log.files_from, upstream=upstream) as r:
             yield Street(r, log, list(sinks), deliveries)
 
 

@@ -1,0 +1,159 @@
+"""No route holds the loop for long, whatever the fleet: work between two awaits, counted at every one of them."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from gateway.domain.events.exclusions import Exclusion
+from gateway.domain.events.request import TargetGroup
+from gateway.domain.types import DeviceId
+from gateway.schemas.interval_rows import rfc3339
+from gateway.services.telemetry import completeness
+from tests.api.routes.test_telemetry import DAY_MS, street
+from tests.api.test_app import HEADER, Rig, body_of
+from tests.builders.energy_batches import T0
+from tests.builders.fakes import FACTS, ScriptedSink
+from tests.work import Work, counted
+
+CALLS_MAX = 15_000
+"""Calls of functions between two awaits: a few milliseconds of one slow core."""
+
+DEVICES, TAGS, EXCLUSIONS = 1_500, 500, 1_500
+HERE = "home-07"
+
+Asked = tuple[str, dict[str, Any], int]
+
+
+def csv(n: int, *, reserve: int = 20) -> bytes:
+    return (HEADER + "".join(f"new-{i},p,s-{i},10000,5000,5000,{reserve}\n" for i in range(n))).encode()
+
+
+def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
+    """What is asked of every route, in this order: path, how, status."""
+    storm = {"id": "storm", "reason": "storm", "group": {"all": True}}
+    table = {"headers": {"Content-Type": "text/csv"}}
+    span = {"from": rfc3339(T0), "to": rfc3339(T0 + 3_600_000)}
+    page = {"limit": "1000"}
+    day = rfc3339(DAY_MS)[:10]
+    return {
+        ("GET", "/v1/devices"): [("/v1/devices", {"params": page}, 200)],
+        ("GET", "/v1/devices/{id}"): [(f"/v1/devices/{HERE}", {}, 200)],
+        ("POST", "/v1/devices"): [
+            ("/v1/devices", table | {"data": csv(600)}, 200), ("/v1/devices", table | {"data": csv(600)}, 200),
+            ("/v1/devices", table | {"data": csv(600, reserve=30)}, 200),
+        ],
+        ("GET", "/v1/unregistered"): [("/v1/unregistered", {}, 200)],
+        ("GET", "/v1/unenrolled"): [("/v1/unenrolled", {}, 200)],
+        ("POST", "/v1/dispatch-events"): [("/v1/dispatch-events", {"json": body_of(r)}, 200)],
+        ("GET", "/v1/dispatch-events"): [("/v1/dispatch-events", {}, 200)],
+        ("GET", "/v1/dispatch-events/{id}"): [("/v1/dispatch-events/e", {"params": {"limit": "100"}}, 200)],
+        ("DELETE", "/v1/dispatch-events/{id}"): [("/v1/dispatch-events/e", {}, 200)],
+        ("POST", "/v1/dispatch/stop-all"): [
+            ("/v1/dispatch/stop-all", {"json": {"active": True}}, 200),
+            ("/v1/dispatch/stop-all", {"json": {"active": False}}, 200),
+        ],
+        ("POST", "/v1/exclusions"): [("/v1/exclusions", {"json": storm}, 200)],
+        ("GET", "/v1/exclusions"): [("/v1/exclusions", {}, 200)],
+        ("DELETE", "/v1/exclusions/{id}"): [("/v1/exclusions/storm", {}, 200)],
+        ("POST", "/v1/holds"): [("/v1/holds", {"json": storm}, 200)],
+        ("GET", "/v1/holds"): [("/v1/holds", {}, 200)],
+        ("DELETE", "/v1/holds/{id}"): [("/v1/holds/storm", {}, 200)],
+        ("GET", "/v1/quarantine"): [("/v1/quarantine", {}, 200)],
+        ("DELETE", "/v1/quarantine/{name}"): [("/v1/quarantine/nobody", {}, 404)],
+        ("GET", "/v1/availability"): [("/v1/availability", {}, 200)],
+        ("GET", "/v1/intervals"): [
+            ("/v1/intervals", {"params": span | {"limit": "10000"}}, 200),
+            ("/v1/intervals", {"params": span | {"format": "csv"}}, 200),
+            ("/v1/intervals", {"params": span | {"format": "ndjson"}}, 200),
+        ],
+        ("GET", "/v1/completeness"): [("/v1/completeness", {"params": page | {"day": day}}, 200)],
+        ("GET", "/v1/sinks"): [("/v1/sinks", {}, 200)],
+        ("GET", "/v1/sinks/{name}/missing"): [("/v1/sinks/all/missing", {"params": span}, 404)],
+        ("POST", "/v1/sinks/{name}/resend"): [("/v1/sinks/all/resend", {"json": span}, 200)],
+        ("POST", "/v1/sinks/{name}/retry"): [("/v1/sinks/all/retry", {"json": {}}, 200)],
+        ("GET", "/v1/leap"): [("/v1/leap", {}, 200)],
+        ("GET", "/metrics"): [("/metrics", {}, 200)],
+        ("GET", "/healthz"): [("/healthz", {}, 200)],
+        ("GET", "/readyz"): [("/readyz", {}, 200)],
+    }  # fmt: skip
+
+
+def routes(app: web.Application | None) -> set[tuple[str, str]]:
+    assert app is not None
+    return {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+
+
+async def populate(r: Rig) -> None:
+    """A tag of some devices each, an exclusion of each, and a tick."""
+    world = r.world
+    for i, device in enumerate(world.devices[3:]):
+        world.fleet.register(replace(device, tags=(f"zone-{i % TAGS}",)), FACTS)
+    for i in range(EXCLUSIONS):
+        group = TargetGroup(ids=(DeviceId(world.fleet.ids[3 + i % DEVICES]),))
+        world.dispatcher.exclusions.set(
+            Exclusion(id=f"out-{i:04}", reason="opt_out", group=group, from_ms=0, until_ms=None)
+        )
+    await world.go(1)
+
+
+async def test_every_route_works_a_bounded_stretch_between_two_awaits(tmp_path: Path) -> None:
+    async with street(tmp_path, ScriptedSink("all"), more=DEVICES) as s:
+        r = s.rig
+        asked = requests(r)
+        await populate(r)
+        assert set(asked) == routes(r.client.app)
+        lengths, worst = {}, {}
+        with counted() as work:
+            for (method, route), some in asked.items():
+                for path, how, status in some:
+                    work.begin()
+                    async with r.client.request(method, path, **how) as reply:
+                        lengths[method, route] = len(await reply.read())
+                        assert reply.status == status, (method, path)
+                    if work.most > CALLS_MAX:
+                        worst[f"{method} {route}"] = work.told()
+        assert not worst
+        # what is listed is all there
+        for route, least in (("devices", 1_000 * 400), ("exclusions", EXCLUSIONS * 100), ("availability", TAGS * 50)):
+            assert lengths["GET", f"/v1/{route}"] > least
+        assert lengths["GET", "/v1/completeness"] > 300 * 200
+
+
+async def test_completeness_of_many_devices_is_cut_to_what_a_page_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completeness, "PAGE_INTERVALS", 288 * 2)
+    async with street(tmp_path, more=2) as s:
+        day = {"day": rfc3339(DAY_MS)[:10], "limit": "4"}
+        first = await s.rig.ask("GET", "/v1/completeness", params=day)
+        assert ([one["device"] for one in first["devices"]], first["next"], first["total"]) == (
+            ["bat-0", "bat-1"],
+            2,
+            5,
+        )
+        rest = await s.rig.ask("GET", "/v1/completeness", params=day | {"offset": "2"})
+        assert ([one["device"] for one in rest["devices"]], rest["next"]) == (["bat-2", "home-03"], 4)
+
+
+async def test_work_of_a_walk_is_counted_as_one_stretch_and_of_a_sliced_one_as_many() -> None:
+    async def walk(n: int, *, every: int) -> None:
+        for i in range(n):
+            abs(i)
+            if i % every == every - 1:
+                await asyncio.sleep(0)
+
+    async def longest(every: int) -> Work:
+        with counted() as work:
+            await asyncio.create_task(walk(CALLS_MAX + 1, every=every))
+        return work
+
+    assert (await longest(CALLS_MAX + 1)).most > CALLS_MAX
+    assert (await longest(1_000)).most < 1_100
