@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 MAGIC = b"BFGCKP01"
 SUFFIX = ".checkpoint"
 KEPT = 2
+COPY_BYTES = 2 << 20
 ENGINE_PREFIX = "engine/"
 _HEAD = struct.Struct("<8sII")
 
@@ -63,12 +64,20 @@ class Checkpoint:
         return engine
 
 
-def capture(
+async def capture(
     engine: Engine, *, record: int, session: int, utc_ms: int, ids: Sequence[str], extra: Columns
 ) -> Checkpoint:
-    """Copy the state as of spool record `record`, and the caller's columns `extra`."""
-    columns: dict[str, NDArray[Any]] = {ENGINE_PREFIX + k: v.copy() for k, v in engine.columns().items()}
-    columns.update({name: column.copy() for name, column in extra.items()})
+    """Copy the state as of spool record `record`, a part at a time: the caller keeps the engine still meanwhile.
+    `extra` are columns of the caller that nobody changes any more."""
+    columns: dict[str, NDArray[Any]] = {}
+    copied = 0
+    for name, column in engine.columns().items():
+        columns[ENGINE_PREFIX + name] = column.copy()
+        copied += column.nbytes
+        if copied >= COPY_BYTES:
+            copied = 0
+            await asyncio.sleep(0)
+    columns.update(extra)
     header = CheckpointHeader(
         record=record,
         session=session,

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.errors import StorageError
+from gateway.domain.errors import InvariantBroken, StorageError
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
+from gateway.storage import checkpoint as checkpoint_module
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool.spool import Scan, segments
 from tests.builders.energy_batches import T0, at, batch, row
@@ -127,6 +128,32 @@ async def test_checkpoint_of_a_full_spool_frees_it_with_the_next_one_although_no
         assert room()
     again = restarted(tmp_path, ids)
     assert (again.engine.totals.new, again.stats.mismatches, again.stats.unreadable) == (0, 0, 0)
+
+
+async def test_checkpoint_copied_in_parts_is_the_state_of_its_record_whatever_wants_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_module, "COPY_BYTES", 1)
+    ids = ["a"]
+    async with session(tmp_path, ids) as (recorder, checkpoints):
+        recorder.ingest(batch([row(seq=1, charge_counter_wh=1.0)]), at(10))
+        then = state_of(recorder.engine)
+        copying = asyncio.create_task(recorder.checkpoint(checkpoints, at(20), {}))
+        await asyncio.sleep(0)
+        now = batch([row(seq=2, t=20, charge_counter_wh=5.0)])
+        with pytest.raises(InvariantBroken):
+            recorder.ingest(now, at(20))
+        assert state_of(recorder.engine) == then
+        async with recorder.still:
+            recorder.ingest(now, at(20))
+        await copying
+        await settle(recorder)
+        newest = state_of(recorder.engine)
+    kept = checkpoints.load()
+    assert kept is not None
+    assert state_of(kept.engine()) == then
+    found = restarted(tmp_path, ids)
+    assert (state_of(found.engine), found.stats.mismatches) == (newest, 0)
 
 
 def test_recover_nothing_there_starts_empty(tmp_path: Path) -> None:

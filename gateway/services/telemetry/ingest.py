@@ -23,7 +23,7 @@ from gateway.domain.types import Ints, Slots
 from gateway.observability.metrics import Sample
 from gateway.ports.links import DeviceLink, Emit
 from gateway.services.telemetry.interval_config import IntervalConfigs
-from gateway.services.telemetry.recorder import Recorder
+from gateway.services.telemetry.recorder import Recorded, Recorder
 from gateway.storage.recovery import Unlogged
 
 log = logging.getLogger(__name__)
@@ -163,10 +163,7 @@ class Ingest:
             for i, part in enumerate(self._recorder.steps(joined(rows), self._clock.now())):
                 if i:
                     await asyncio.sleep(0)
-                    await self._until_room()
-                plate = self._fleet.nameplate
-                rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
-                recorded = self._recorder.ingest(part, self._clock.now(), rated_w)
+                recorded = await self._ingest(part)
                 number = recorded.record
                 self.stats.rows += recorded.taken.counts.rows
                 self.stats.batches += 1
@@ -176,6 +173,15 @@ class Ingest:
         else:
             self._unacknowledged.append((number, tokens))
         self._press()
+
+    async def _ingest(self, rows: EnergyBatch) -> Recorded:
+        while True:
+            await self._until_room()
+            async with self._recorder.still:
+                if self._recorder.room:
+                    plate = self._fleet.nameplate
+                    rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
+                    return self._recorder.ingest(rows, self._clock.now(), rated_w)
 
     def _press(self) -> None:
         """Apply back-pressure: telemetry is read only while there is room for it; control goes on."""
@@ -224,17 +230,22 @@ class Ingest:
                     waiting = True
                     break
                 waiting = False
-                if not self._recorder.room_for_repair:
-                    break
-                self._recorder.repair(slots, starts, bases, self._clock.now())
+                async with self._recorder.still:
+                    if not self._recorder.room_for_repair:
+                        break
+                    self._recorder.repair(slots, starts, bases, self._clock.now())
                 await asyncio.sleep(REPAIR_PAUSE_S)
 
     async def _close_by_time(self) -> None:
         while True:
             await asyncio.sleep(CLOSE_PERIOD_S)
-            while self._recorder.close_due(self._clock.now()):
+            while await self._close_slice():
                 # An edge, or the end of a silence, takes the whole fleet in slices; other tasks run between them.
                 await asyncio.sleep(0)
+
+    async def _close_slice(self) -> int:
+        async with self._recorder.still:
+            return self._recorder.close_due(self._clock.now())
 
     async def _carry(self) -> None:
         while True:

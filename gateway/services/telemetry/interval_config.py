@@ -47,12 +47,13 @@ class IntervalConfigs:
         for at in range(0, len(new), DEVICES):
             if at:
                 await asyncio.sleep(0)
-            if not self._agree(agreed.rows(new[at : at + DEVICES])):
+            if not await self._agree(agreed.rows(new[at : at + DEVICES])):
                 return
         self._version = version
 
-    def _agree(self, agreed: AgreedConfig) -> bool:
-        if not self._recorder.room:
-            return False
-        self._recorder.agree(agreed, self._clock.now())
-        return True
+    async def _agree(self, agreed: AgreedConfig) -> bool:
+        async with self._recorder.still:
+            if not self._recorder.room:
+                return False
+            self._recorder.agree(agreed, self._clock.now())
+            return True

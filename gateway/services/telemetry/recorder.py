@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.domain.errors import StorageError
+from gateway.domain.errors import StorageError, invariant
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine, Ingested
 from gateway.domain.intervals.records import IntervalRecords
@@ -51,7 +51,8 @@ class Recorded:
 
 
 class Recorder:
-    """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows."""
+    """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows. Whoever runs beside
+    checkpoints holds `still` for each step: a checkpoint copies the engine's state in parts."""
 
     def __init__(self, engine: Engine, *, ids: Sequence[str], unlogged: Sequence[Unlogged] = ()) -> None:
         self.engine = engine
@@ -66,6 +67,8 @@ class Recorder:
         self._mark = (0, NEVER_MS)
         self._asked_ms = NEVER_MS
         self._repaired = 0
+        self.still = asyncio.Lock()
+        self._copying = False
 
     def open_spool(
         self,
@@ -130,6 +133,7 @@ class Recorder:
         spool = self.spool
         if not spool.room:
             raise StorageError("the spool's queue is full")
+        self._begin()
         self._name_devices()
         slots = batch.slots
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
@@ -143,6 +147,7 @@ class Recorder:
         spool, and then nothing has changed."""
         if not self.spool.room:
             raise StorageError("the spool's queue is full")
+        self._begin()
         self._name_devices()
         records = self.engine.agree(agreed)
         return self._append(Kind.TERMS, config_payload(now, agreed, records), records)
@@ -163,6 +168,7 @@ class Recorder:
 
     def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords, now: Now) -> int:
         """Revise older intervals from their newest records; returns how many."""
+        self._begin()
         records = self.engine.repair(slots, start_ms, bases)
         self._repaired = self._append(
             Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), records), records
@@ -174,6 +180,7 @@ class Recorder:
         were worked on. Call again until it returns 0."""
         if not self.room:
             return 0
+        self._begin()
         pending = self.engine.pending(now)
         records = self.engine.close_due(now)
         if len(records) or pending:
@@ -203,21 +210,28 @@ class Recorder:
         return self.spool.durable_record
 
     async def checkpoint(self, checkpoints: Checkpoints, now: Now, extra: Columns) -> None:
-        """Write a checkpoint as of now and drop the segments no longer needed. `extra`: the caller's columns by slot.
+        """Write a checkpoint as of now and drop the segments no longer needed. `extra`: columns by slot that the caller
+        has copied.
         Raises StorageError when the spool is not durable up to here in time, or the file cannot be written."""
         spool = self.spool
-        self._name_devices()
-        if not spool.room:
-            # Only a checkpoint of a later record than the last one's frees what that one needs, and none is on its way.
-            spool.append(Kind.NAMES, names_payload(self._named, ()))
-        image = capture(
-            self.engine,
-            record=spool.last_record,
-            session=spool.session,
-            utc_ms=now.utc_ms,
-            ids=self._ids[: self._named],
-            extra=extra,
-        )
+        async with self.still:
+            self._name_devices()
+            if not spool.room:
+                # Only a checkpoint of a later record than the last one's frees what that one needs, and none is on its
+                # way.
+                spool.append(Kind.NAMES, names_payload(self._named, ()))
+            self._copying = True
+            try:
+                image = await capture(
+                    self.engine,
+                    record=spool.last_record,
+                    session=spool.session,
+                    utc_ms=now.utc_ms,
+                    ids=self._ids[: self._named],
+                    extra=extra,
+                )
+            finally:
+                self._copying = False
         try:
             async with asyncio.timeout(DURABLE_WAIT_S):
                 await spool.wait_durable(image.header.record)
@@ -230,6 +244,9 @@ class Recorder:
 
     async def _drop(self, checkpoints: Checkpoints) -> None:
         await self.spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
+
+    def _begin(self) -> None:
+        invariant(not self._copying, "the engine stands still while it is copied")
 
     def _append(self, kind: Kind, parts: list[bytes], records: IntervalRecords) -> int:
         record = self.spool.append(kind, parts)

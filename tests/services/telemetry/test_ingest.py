@@ -285,6 +285,17 @@ async def test_ingest_spans_of_a_day_are_steps_between_which_others_run_and_ackn
         assert len(link.acknowledged) == 1
 
 
+async def test_ingest_waits_while_a_checkpoint_is_copied_and_goes_on_after_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        async with r.recorder.still:
+            say(emit, 1)
+            await turns(200)
+            assert (r.ingest.stats.rows, link.acknowledged) == (0, [])
+        await until(lambda: bool(link.acknowledged))
+        assert r.ingest.stats.rows == 1
+
+
 async def test_ingest_steps_wait_for_room_within_a_batch(tmp_path: Path) -> None:
     """A batch of wide rows does not fill the spool's queue past its bound, whatever it becomes."""
     async with rig(tmp_path, queue_bytes=2_000) as r:
