@@ -43,6 +43,16 @@ class Work:
         self.now = 0
         self.places.clear()
 
+    @contextmanager
+    def profiling(self) -> Iterator[None]:
+        """Count every call while in here, in this thread."""
+        before = sys.getprofile()
+        sys.setprofile(self.note)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
     def told(self) -> str:
         """The functions called most in the longest stretch."""
         most = sorted(self.worst.items(), key=lambda place: -place[1])[:5]
@@ -62,10 +72,8 @@ def counted() -> Iterator[Work]:
         work.end()
 
     handle._run = counting  # type: ignore[method-assign]
-    before = sys.getprofile()
-    sys.setprofile(work.note)
     try:
-        yield work
+        with work.profiling():
+            yield work
     finally:
-        sys.setprofile(before)
         handle._run = run  # type: ignore[method-assign]
