@@ -26,7 +26,7 @@ from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
 from gateway.domain.control.availability import HOURS
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events.book import Refusal, members
+from gateway.domain.events.book import Refusal
 from gateway.domain.events.delivery_records import Failure
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place

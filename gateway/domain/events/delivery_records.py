@@ -18,6 +18,9 @@ from gateway.domain.limits.types import UNCLEAR, Bits, Envelope, Reason
 from gateway.domain.table import Singles, Table, run
 from gateway.domain.types import Bools, Floats, Ints, Now, Slots, Small
 
+Run = NDArray[np.integer] | slice
+"""Devices by slot, as a slice where they follow each other."""
+
 STARTED_PART = 0.5
 """A device has started once its measured power has gone this part of the way to its setpoint."""
 
@@ -259,10 +262,11 @@ class Records:
         started = moved[(status >= int(Status.STARTED)) & (status <= int(Status.DELIVERING))]
         started = started[rows.started_ms[started] == 0]
         rows.started_ms[started] = now.utc_ms
-        return moved
+        found: Ints = moved
+        return found
 
 
-def _limits(allowed: Envelope, slots: Slots | slice, asked_w: Ints, sign: int) -> tuple[Bits, Floats]:
+def _limits(allowed: Envelope, slots: Run, asked_w: Ints, sign: int) -> tuple[Bits, Floats]:
     """The reasons that limit each device in the direction it is asked for, and the most it may do there."""
     if sign > 0:
         return allowed.reasons_discharge[slots], allowed.discharge_w[slots]
@@ -275,7 +279,7 @@ def _limits(allowed: Envelope, slots: Slots | slice, asked_w: Ints, sign: int) -
     )
 
 
-def _status(sight: Sight, slots: Slots | slice, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
+def _status(sight: Sight, slots: Run, failure: Small, before: Small, *, mine: Bools, left: Bools) -> Small:
     """Status of each device now; `before`: its last status. Only a measured device becomes started or delivering, and a
     started device that is no longer measured is not reported as delivering."""
     live, control = sight.snapshot.live, sight.snapshot.control
@@ -310,7 +314,7 @@ _EXCLUDED = np.uint64(
 )  # fmt: skip
 
 
-def _unreached(sight: Sight, slots: Slots | slice) -> Small:
+def _unreached(sight: Sight, slots: Run) -> Small:
     """Why each device cannot be told anything. What it was told before counts for as long as its lease runs."""
     found: Small = sight.unreached[slots]
     if found.any():
@@ -319,7 +323,7 @@ def _unreached(sight: Sight, slots: Slots | slice) -> Small:
     return found
 
 
-def _failure(sight: Sight, slots: Slots | slice, bits: Bits, nothing: Bools, unreached: Small) -> Small:
+def _failure(sight: Sight, slots: Run, bits: Bits, nothing: Bools, unreached: Small) -> Small:
     """Why each device cannot deliver; the strongest cause. `bits`: the reasons in the direction asked; `nothing`:
     devices that may give nothing in it."""
     failure = np.zeros(len(bits), dtype=np.int8)

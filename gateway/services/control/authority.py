@@ -122,7 +122,8 @@ class DeviceAuthority:
         mode, sent_ms = live.mode[rows], control.sent_mono_ms[rows]
         elsewhere = (mode != int(Mode.REMOTE)) & (mode != int(Mode.UNKNOWN)) & (live.seen_mono_ms[rows] > sent_ms)
         confirmed = (control.cmd_applied[rows] >= control.cmd_sent[rows]) | elsewhere
-        return rows[over | (releasing & confirmed)]
+        due: NDArray[np.intp] = rows[over | (releasing & confirmed)]
+        return due
 
     def _undisturbed(self) -> Bools:
         """Devices that obeyed and have been heard without a gap since. A device that was away, islanded or faulty may
