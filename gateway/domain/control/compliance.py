@@ -178,13 +178,15 @@ def responsive(conduct: Conduct, snapshot: Snapshot, now: Now, params: ResponseP
     become reliable by falling silent."""
     live, setpoint_w = snapshot.live, snapshot.control.setpoint_w.astype(np.float64)
     kept = conduct.view(snapshot.n)
-    settled = live.seen_mono_ms >= 1000 * (kept.commanded_s + settling_s(snapshot))
     slack_w = np.maximum(params.tolerance_w, params.tolerance_part * np.abs(setpoint_w))
     low_w: Floats = np.minimum(kept.low_w, kept.low_1_w).astype(np.float64)
     high_w: Floats = np.maximum(kept.high_w, kept.high_1_w).astype(np.float64)
     if kept.late.any():
         low_w, high_w = np.where(kept.late, setpoint_w, low_w), np.where(kept.late, setpoint_w, high_w)
-    follows = (live.battery_w >= low_w - slack_w) & (live.battery_w <= high_w + slack_w)
+    follows: Bools = (live.battery_w >= low_w - slack_w) & (live.battery_w <= high_w + slack_w)
+    if follows.all():
+        return follows
+    settled = live.seen_mono_ms >= 1000 * (kept.commanded_s + settling_s(snapshot))
     fresh = now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max
     result: Bools = follows | ~(kept.controlled & (settled | (kept.late & fresh)) & ~np.isnan(live.battery_w))
     return result

@@ -55,24 +55,22 @@ def wrong_way(conduct: Conduct, snapshot: Snapshot, allowed: Envelope, now: Now)
     unconfirmed command, and those at which the maker's own mode would do the same for the home. `conduct` keeps the
     counts."""
     live, control, n = snapshot.live, snapshot.control, snapshot.n
-    kept, now_s, seen_s = conduct.view(n), now.mono_ms // 1000, live.seen_mono_ms // 1000
+    kept, now_s = conduct.view(n), now.mono_ms // 1000
     disturbed = np.flatnonzero(kept.controlled & (kept.late | ~_ours(snapshot, now)))
     kept.ours_s[disturbed] = now_s
     kept.strikes[disturbed] = 0
-    rated_w = ratings_w(snapshot)
-    asked = np.abs(control.setpoint_w.astype(np.float64)) >= ASKED_PART * rated_w
-    due = kept.controlled & (seen_s > kept.judged_s) & asked
-    due &= seen_s - np.maximum(kept.commanded_s, kept.ours_s) > settling_s(snapshot)
-    due &= answered(snapshot) >= control.cmd_sent
     proven = np.zeros(n, dtype=np.bool_)
     # devices that recently went the right way need no further proof
-    due &= (
-        (live.battery_w * control.setpoint_w < 0)
-        | (kept.strikes > 0)
-        | (kept.verdict != 1)
-        | (kept.verdict_s < now_s - VERDICT_S // 2)
-    )
-    rows = np.flatnonzero(due & ~np.isnan(live.battery_w))
+    unproven = (live.battery_w * control.setpoint_w < 0) | (kept.strikes > 0)
+    unproven |= (kept.verdict != 1) | (kept.verdict_s < now_s - VERDICT_S // 2)
+    unproven &= kept.controlled & ~np.isnan(live.battery_w)
+    if not unproven.any():
+        return proven
+    rated_w, seen_s = ratings_w(snapshot), live.seen_mono_ms // 1000
+    due = unproven & (seen_s > kept.judged_s) & (np.abs(control.setpoint_w) >= ASKED_PART * rated_w)
+    due &= seen_s - np.maximum(kept.commanded_s, kept.ours_s) > settling_s(snapshot)
+    due &= answered(snapshot) >= control.cmd_sent
+    rows = np.flatnonzero(due)
     if not len(rows):
         return proven
     setpoint_w = control.setpoint_w[rows]
