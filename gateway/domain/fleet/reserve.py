@@ -66,6 +66,9 @@ def _unchanged(live: LiveColumns, plate: Nameplate, slots: Slots | slice, reserv
 def choose(live: LiveColumns, plate: Nameplate, control: ControlColumns) -> tuple[NDArray[np.intp], Floats]:
     """Apply the owners' choices; returns the rows whose reserve changed and their new values. `live`, `plate` and
     `control` are columns of equal length."""
+    same = (live.reserve_pct == live.reported_reserve_pct) & (live.reserve_pct == plate.owner_reserve_pct)
+    if (np.isnan(live.reserve_pct) | (same & np.isnan(live.raised_from_pct))).all():
+        return np.zeros(0, dtype=np.intp), np.zeros(0)
     reported = live.reserve_pct.astype(np.float64)
     unchanged = _unchanged(live, plate, slice(None), reported)
     first = unchanged & np.isnan(live.reported_reserve_pct)
