@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Target
+from gateway.domain.table import run
 from gateway.domain.types import Bools, Slots
 
 NOBODY = -1
@@ -40,7 +41,7 @@ def claim(
     lost: set[int] = set()
     for event, slots in zip(events, groups, strict=True):
         mine = np.zeros(n, dtype=np.bool_)
-        mine[slots] = True
+        mine[run(slots)] = True
         excluded = (without or {}).get(event.index)
         if excluded is not None:
             mine[excluded] = False

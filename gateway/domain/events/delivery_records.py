@@ -166,7 +166,7 @@ class Records:
         """Add the missing rows of `slots`; `n` devices in the fleet."""
         if len(self._row_of) < n:
             self._row_of = np.concatenate((self._row_of, np.full(n - len(self._row_of), -1, dtype=np.int32)))
-        new = slots[self._row_of[slots] < 0]
+        new = slots[self._row_of[run(slots)] < 0]
         if not len(new):
             return
         self.rows.grow(self.n + len(new))
