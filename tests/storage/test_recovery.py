@@ -144,7 +144,7 @@ async def test_checkpoint_copied_in_parts_is_the_state_of_its_record_whatever_wa
         with pytest.raises(InvariantBroken):
             recorder.ingest(now, at(20))
         assert state_of(recorder.engine) == then
-        async with recorder.still:
+        async with recorder.step():
             recorder.ingest(now, at(20))
         await copying
         await settle(recorder)

@@ -26,7 +26,7 @@ class IntervalRules:
     counter_step_wh: float = 100.0
     past_ms: int = 49 * MS_PER_HOUR
     future_ms: int = 5 * 60_000
-    close_slice: int = 4_096
+    close_slice: int = 2_048
     skew_ms: int = 5 * 60_000
     gap_hold_s: int = 600
 

@@ -8,7 +8,7 @@ records go to the interval log. The engine may be ahead of the disk; what leaves
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,20 @@ def joined(batches: list[EnergyBatch]) -> EnergyBatch:
     if len(batches) == 1:
         return batches[0]
     return EnergyBatch(**{name: np.concatenate([getattr(b, name) for b in batches]) for name in ENERGY_COLUMNS})
+
+
+def in_batches(batches: Sequence[EnergyBatch]) -> Iterator[list[EnergyBatch]]:
+    """What arrived, in order: as many reads together as make a batch."""
+    some: list[EnergyBatch] = []
+    count = 0
+    for batch in batches:
+        if some and count + len(batch) > BATCH_ROWS:
+            yield some
+            some, count = [], 0
+        some.append(batch)
+        count += len(batch)
+    if some:
+        yield some
 
 
 class Ingest:
@@ -160,13 +174,12 @@ class Ingest:
         number = spool.last_record
         if rows:
             await self._configs.update()
-            for i, part in enumerate(self._recorder.steps(joined(rows), self._clock.now())):
-                if i:
-                    await asyncio.sleep(0)
-                recorded = await self._ingest(part)
-                number = recorded.record
-                self.stats.rows += recorded.taken.counts.rows
-                self.stats.batches += 1
+            for some in in_batches(rows):
+                for part in self._recorder.steps(joined(some), self._clock.now()):
+                    recorded = await self._ingest(part)
+                    number = recorded.record
+                    self.stats.rows += recorded.taken.counts.rows
+                    self.stats.batches += 1
         if number <= spool.durable_record:
             for link, token in tokens:
                 link.acknowledge(token)
@@ -177,7 +190,7 @@ class Ingest:
     async def _ingest(self, rows: EnergyBatch) -> Recorded:
         while True:
             await self._until_room()
-            async with self._recorder.still:
+            async with self._recorder.step():
                 if self._recorder.room:
                     plate = self._fleet.nameplate
                     rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
@@ -220,7 +233,10 @@ class Ingest:
             while True:
                 slots, starts = self._recorder.repairs_due(self._clock.now())
                 if not len(slots):
-                    break
+                    if not self._recorder.repair_on_its_way:
+                        break
+                    await asyncio.sleep(REPAIR_PAUSE_S)
+                    continue
                 try:
                     bases = await self._newest(slots, starts)
                 except StorageError as error:
@@ -230,7 +246,7 @@ class Ingest:
                     waiting = True
                     break
                 waiting = False
-                async with self._recorder.still:
+                async with self._recorder.step():
                     if not self._recorder.room_for_repair:
                         break
                     self._recorder.repair(slots, starts, bases, self._clock.now())
@@ -241,10 +257,10 @@ class Ingest:
             await asyncio.sleep(CLOSE_PERIOD_S)
             while await self._close_slice():
                 # An edge, or the end of a silence, takes the whole fleet in slices; other tasks run between them.
-                await asyncio.sleep(0)
+                pass
 
     async def _close_slice(self) -> int:
-        async with self._recorder.still:
+        async with self._recorder.step():
             return self._recorder.close_due(self._clock.now())
 
     async def _carry(self) -> None:

@@ -1,6 +1,5 @@
 """Configures the intervals of each device: its programs give the length, its product the step of its counters."""
 
-import asyncio
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +9,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.services.telemetry.recorder import Recorder
 
-DEVICES = 4_096
+DEVICES = 2_048
 """Of which a change is agreed on in one step."""
 
 
@@ -45,14 +44,12 @@ class IntervalConfigs:
         )
         new = np.flatnonzero(self._recorder.engine.differs(agreed))
         for at in range(0, len(new), DEVICES):
-            if at:
-                await asyncio.sleep(0)
             if not await self._agree(agreed.rows(new[at : at + DEVICES])):
                 return
         self._version = version
 
     async def _agree(self, agreed: AgreedConfig) -> bool:
-        async with self._recorder.still:
+        async with self._recorder.step():
             if not self._recorder.room:
                 return False
             self._recorder.agree(agreed, self._clock.now())

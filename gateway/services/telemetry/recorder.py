@@ -6,7 +6,8 @@ only after that is durable. The recorder runs on the event loop; nothing here bl
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ DurableHook = Callable[[int], None]
 
 UNLOGGED_ROWS = 500_000
 LATE_ROWS = 500_000
-REPAIR_ROWS = 2_000
+REPAIR_ROWS = 1_000
 DURABLE_WAIT_S = 30.0
 
 
@@ -51,8 +52,8 @@ class Recorded:
 
 
 class Recorder:
-    """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows. Whoever runs beside
-    checkpoints holds `still` for each step: a checkpoint copies the engine's state in parts."""
+    """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows. Whoever runs beside others
+    takes each step within `step`."""
 
     def __init__(self, engine: Engine, *, ids: Sequence[str], unlogged: Sequence[Unlogged] = ()) -> None:
         self.engine = engine
@@ -67,7 +68,7 @@ class Recorder:
         self._mark = (0, NEVER_MS)
         self._asked_ms = NEVER_MS
         self._repaired = 0
-        self.still = asyncio.Lock()
+        self._still = asyncio.Lock()
         self._copying = False
 
     def open_spool(
@@ -123,6 +124,14 @@ class Recorder:
         records = self.engine.relength(rules)
         return self._append(Kind.RULES, rules_payload(now, rules, records), records)
 
+    @asynccontextmanager
+    async def step(self) -> AsyncIterator[None]:
+        """Alone with the engine, for one step; in a pass of the loop there is one at most. A checkpoint, which copies
+        the engine's state in parts, keeps all others waiting."""
+        async with self._still:
+            yield
+            await asyncio.sleep(0)
+
     def steps(self, batch: EnergyBatch, now: Now) -> list[EnergyBatch]:
         """The rows as batches of bounded work, to be ingested in turn, each once there is `room`."""
         return steps(self.engine, batch, now)
@@ -133,7 +142,7 @@ class Recorder:
         spool = self.spool
         if not spool.room:
             raise StorageError("the spool's queue is full")
-        self._begin()
+        self._alone()
         self._name_devices()
         slots = batch.slots
         rated = np.full(len(batch), np.nan) if rated_w is None else rated_w[slots]
@@ -147,7 +156,7 @@ class Recorder:
         spool, and then nothing has changed."""
         if not self.spool.room:
             raise StorageError("the spool's queue is full")
-        self._begin()
+        self._alone()
         self._name_devices()
         records = self.engine.agree(agreed)
         return self._append(Kind.TERMS, config_payload(now, agreed, records), records)
@@ -157,18 +166,23 @@ class Recorder:
         if now.utc_ms < self._asked_ms:
             self._logged_ms, self._mark = NEVER_MS, (self.spool.last_record, now.utc_ms)
         self._asked_ms = now.utc_ms
-        logged = self.logged_record()
-        most = REPAIR_ROWS if logged >= self._repaired else 0
-        slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
-        if most and not len(slots) and self.engine.to_repair and logged >= self._mark[0]:
+        if self.repair_on_its_way:
+            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+        slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
+        if not len(slots) and self.engine.to_repair and self.logged_record() >= self._mark[0]:
             # What has changed by now is in records up to here; it is due when the log has come as far.
             self._logged_ms, self._mark = self._mark[1], (self.spool.last_record, now.utc_ms)
-            slots, start_ms = self.engine.repairs_due(now, most, self._logged_ms)
+            slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
         return slots, start_ms
+
+    @property
+    def repair_on_its_way(self) -> bool:
+        """Whether the log still lacks the newest repair; another one begins from what it has."""
+        return self.logged_record() < self._repaired
 
     def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords, now: Now) -> int:
         """Revise older intervals from their newest records; returns how many."""
-        self._begin()
+        self._alone()
         records = self.engine.repair(slots, start_ms, bases)
         self._repaired = self._append(
             Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), records), records
@@ -180,7 +194,7 @@ class Recorder:
         were worked on. Call again until it returns 0."""
         if not self.room:
             return 0
-        self._begin()
+        self._alone()
         pending = self.engine.pending(now)
         records = self.engine.close_due(now)
         if len(records) or pending:
@@ -214,7 +228,7 @@ class Recorder:
         has copied.
         Raises StorageError when the spool is not durable up to here in time, or the file cannot be written."""
         spool = self.spool
-        async with self.still:
+        async with self._still:
             self._name_devices()
             if not spool.room:
                 # Only a checkpoint of a later record than the last one's frees what that one needs, and none is on its
@@ -245,7 +259,7 @@ class Recorder:
     async def _drop(self, checkpoints: Checkpoints) -> None:
         await self.spool.drop_before(min(checkpoints.oldest_record, self.logged_record()) + 1)
 
-    def _begin(self) -> None:
+    def _alone(self) -> None:
         invariant(not self._copying, "the engine stands still while it is copied")
 
     def _append(self, kind: Kind, parts: list[bytes], records: IntervalRecords) -> int:

@@ -148,8 +148,8 @@ def test_engine_clock_that_went_back_closes_a_slice_of_devices_at_a_time() -> No
 
 def test_steps_common_batch_is_one_step() -> None:
     engine = Engine(IntervalRules(length_s=300))
-    engine.ingest(everybody(4_000, seq=1, t=10, wh=0), at(10))
-    batch = everybody(4_000, seq=2, t=20, wh=0)
+    engine.ingest(everybody(2_000, seq=1, t=10, wh=0), at(10))
+    batch = everybody(2_000, seq=2, t=20, wh=0)
     assert steps(engine, batch, at(20)) == [batch]
 
 

@@ -16,7 +16,8 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
 from gateway.ports.links import Emit
-from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry import recorder as recorder_module
+from gateway.services.telemetry.ingest import REPAIR_PERIOD_S, Ingest
 from gateway.services.telemetry.interval_config import IntervalConfigs
 from gateway.services.telemetry.recorder import Recorded, Recorder
 from gateway.storage.recovery import Unlogged
@@ -288,7 +289,7 @@ async def test_ingest_spans_of_a_day_are_steps_between_which_others_run_and_ackn
 async def test_ingest_waits_while_a_checkpoint_is_copied_and_goes_on_after_it(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         link, emit = r.linked()
-        async with r.recorder.still:
+        async with r.recorder.step():
             say(emit, 1)
             await turns(200)
             assert (r.ingest.stats.rows, link.acknowledged) == (0, [])
@@ -333,6 +334,29 @@ async def test_ingest_end_of_long_silences_is_worked_on_until_none_waits(tmp_pat
         assert calls > 3 * 2 * 40 * 60 / RULES.close_slice
         assert len(engine.late) > 3 * 2_300
         assert not engine.pending(r.clock.now())
+
+
+async def test_ingest_repairs_follow_one_another_as_fast_as_the_log_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are small, so that none holds the loop; none waits for the next look at what is due either."""
+    monkeypatch.setattr(recorder_module, "REPAIR_ROWS", 4)
+    async with rig(tmp_path) as r:
+        append = r.log.append
+
+        async def slow(entries: Sequence[Unlogged]) -> int:
+            await asyncio.sleep(0.2)
+            return await append(entries)
+
+        monkeypatch.setattr(r.log, "append", slow)
+        r.clock.advance(s=5_700)
+        r.recorder.ingest(batch([row(seq=60 + i, t=5_400 + 60 * i, charge_wh=1.0) for i in range(4)]), r.clock.now())
+        r.recorder.ingest(batch([row(seq=i, t=10 + 60 * i, charge_wh=1.0) for i in range(59)]), r.clock.now())
+        assert r.recorder.engine.to_repair == 59
+        r.clock.advance(s=60)
+        began_s = asyncio.get_running_loop().time()
+        await until(lambda: not r.recorder.engine.to_repair)
+        assert asyncio.get_running_loop().time() - began_s < 60 / 4 * 0.5 + 3 * REPAIR_PERIOD_S
 
 
 async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> None:
