@@ -54,7 +54,8 @@ def observe(live: LiveColumns, plate: Nameplate, batch: LiveBatch, now: Now) -> 
     """Fold readings in; a reading's age is counted from the device's own time where that lies in the past. Rows that
     are not `fresh`, or older than the newest reading, update nothing. Returns the number of implausible powers."""
     seen = now.mono_ms - np.maximum(now.utc_ms - batch.device_t_ms, 0)
-    keep = batch.fresh & (seen >= np.minimum(live.seen_mono_ms[batch.slots], now.mono_ms))
+    newest = batch.fresh & (seen >= np.minimum(live.seen_mono_ms[batch.slots], now.mono_ms))
+    keep = slice(None) if newest.all() else newest
     slots, seen = batch.slots[keep], seen[keep]
     if not len(slots):
         return 0
@@ -92,7 +93,9 @@ WORDS = (
 )
 
 
-def _understood(live: LiveColumns, batch: LiveBatch, keep: Bools, slots: Slots) -> dict[str, NDArray[np.generic]]:
+def _understood(
+    live: LiveColumns, batch: LiveBatch, keep: Bools | slice, slots: Slots
+) -> dict[str, NDArray[np.generic]]:
     """Note members that were not understood; words among them keep the last value understood."""
     if batch.unclear is None:
         if live.unclear[slots].any():
@@ -123,7 +126,9 @@ class _Since:
         self.into_wh: Floats = np.fmax(-self.battery_w, 0.0) * self.hours
 
 
-def _reserve(live: LiveColumns, plate: Nameplate, batch: LiveBatch, keep: Bools, since: _Since, age_ms: Ints) -> None:
+def _reserve(
+    live: LiveColumns, plate: Nameplate, batch: LiveBatch, keep: Bools | slice, since: _Since, age_ms: Ints
+) -> None:
     """Store the reserve of the newest reading and count repetitions. A reading whose device time is no later than that
     of the one before is that same reading."""
     slots, reserve_pct = batch.slots[keep], batch.reserve_pct[keep]
@@ -138,7 +143,7 @@ def _reserve(live: LiveColumns, plate: Nameplate, batch: LiveBatch, keep: Bools,
 
 
 def _refusals(
-    live: LiveColumns, batch: LiveBatch, keep: Bools, since: _Since, stands: Mapping[str, NDArray[np.generic]]
+    live: LiveColumns, batch: LiveBatch, keep: Bools | slice, since: _Since, stands: Mapping[str, NDArray[np.generic]]
 ) -> None:
     """Opt-outs and locks: each counts at once and ends only after readings without it have lasted as long as those that
     confirm a lower reserve, since a restarting controller does not report it before it has its settings."""
