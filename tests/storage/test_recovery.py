@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from gateway.domain.errors import InvariantBroken, StorageError
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
+from gateway.services.telemetry import recorder as recorder_module
 from gateway.storage import checkpoint as checkpoint_module
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool.spool import Scan, segments
@@ -154,6 +156,31 @@ async def test_checkpoint_copied_in_parts_is_the_state_of_its_record_whatever_wa
     assert state_of(kept.engine()) == then
     found = restarted(tmp_path, ids)
     assert (state_of(found.engine), found.stats.mismatches) == (newest, 0)
+
+
+async def test_recorder_writes_the_names_of_the_fleet_anew_only_where_there_are_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    whole = recorder_module.names_payload
+
+    def counted(first: int, ids: Sequence[str]) -> list[bytes]:
+        made.append(len(ids))
+        return whole(first, ids)
+
+    monkeypatch.setattr(recorder_module, "names_payload", counted)
+    ids = ["a", "b"]
+    async with session(tmp_path, ids, segment_bytes=1) as (recorder, _):
+        for seq in range(1, 4):
+            recorder.ingest(batch([row(seq=seq, t=10 * seq)]), at(10 * seq))
+        assert made == [2]
+        ids.append("c")
+        for seq in range(4, 7):
+            recorder.ingest(batch([row(slot=2, seq=seq, t=10 * seq)]), at(10 * seq))
+        assert made[1:] == [1, 3]
+        await settle(recorder)
+    found = restarted(tmp_path, ids)
+    assert (found.engine.totals.new, found.stats.nameless, found.stats.mismatches) == (6, 0, 0)
 
 
 def test_recover_nothing_there_starts_empty(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class Recorder:
         self.engine = engine
         self._ids = ids
         self._named = 0
+        self._names: list[bytes] = []
         self._spool: Spool | None = None
         self._waiting: deque[Unlogged] = deque()
         self._durable: deque[Unlogged] = deque(unlogged)
@@ -270,9 +271,11 @@ class Recorder:
         return record
 
     def _fleet(self) -> tuple[Kind, list[bytes]]:
-        self._named = len(self._ids)
-        self.engine.reserve(self._named)
-        return Kind.FLEET, names_payload(0, self._ids)
+        if self._named != len(self._ids) or not self._names:
+            self._named = len(self._ids)
+            self.engine.reserve(self._named)
+            self._names = names_payload(0, self._ids)
+        return Kind.FLEET, self._names
 
     def _name_devices(self) -> None:
         """Write the names of devices registered since the last record into the spool before their first row, also of
@@ -280,5 +283,6 @@ class Recorder:
         first, n = self._named, len(self._ids)
         if first < n:
             self.spool.append(Kind.NAMES, names_payload(first, self._ids[first:]))
-            self._named = n
+            if self._named != n:
+                self._named, self._names = n, []
             self.engine.reserve(n)
