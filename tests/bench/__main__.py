@@ -9,7 +9,7 @@ import uvloop
 
 BENCHES = (
     "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
-    "edge",
+    "edge", "stretch",
 )  # fmt: skip
 
 

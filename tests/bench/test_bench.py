@@ -6,7 +6,22 @@ from typing import Any
 
 import pytest
 
-from tests.bench import allocate, csv, edge, fanout, ingest, log, memory, mixed, modbus, outage, paced, tick, track
+from tests.bench import (
+    allocate,
+    csv,
+    edge,
+    fanout,
+    ingest,
+    log,
+    memory,
+    mixed,
+    modbus,
+    outage,
+    paced,
+    stretch,
+    tick,
+    track,
+)
 from tests.bench.rig import PACKAGES, aim, percentile
 
 
@@ -102,6 +117,14 @@ async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:
 async def test_edge_few_devices_closes_all_through_the_service() -> None:
     (size,) = check(await edge.run(quick=True, devices=2_000), "edge", set(), {"close_s", "late_ms"})
     assert min(size["close_s"], size["seconds"], size["late_ms"]) > 0
+
+
+async def test_stretch_few_devices_reports_every_case() -> None:
+    (size,) = check(await stretch.run(quick=True, sizes=(200,)), "stretch", set(), {"stretch_ms"})
+    cases = {"telemetry", "silences", "spans", "checkpoint", "lists", "registration", "import"}
+    assert set(size["cases_ms"]) == cases
+    assert size["stretch_ms"] == max(size["cases_ms"].values()) == size["cases_ms"][size["longest"]]
+    assert all(ms > 0 for ms in size["cases_ms"].values())
 
 
 @pytest.mark.fault("F7")
