@@ -17,6 +17,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.services.telemetry import recorder as recorder_module
 from gateway.storage import checkpoint as checkpoint_module
 from gateway.storage.checkpoint import Checkpoints
+from gateway.storage.spool.records import names_payload
 from gateway.storage.spool.spool import Scan, segments
 from tests.builders.energy_batches import T0, at, batch, row
 from tests.scenes.recorder_histories import DEVICES, State, content, restarted, session, settle, state_of, step
@@ -162,7 +163,7 @@ async def test_recorder_writes_the_names_of_the_fleet_anew_only_where_there_are_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    whole = recorder_module.names_payload
+    whole = names_payload
 
     def counted(first: int, ids: Sequence[str]) -> list[bytes]:
         made.append(len(ids))
