@@ -52,6 +52,7 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/dispatch-events"): [("/v1/dispatch-events", {}, 200)],
         ("GET", "/v1/dispatch-events/{id}"): [("/v1/dispatch-events/e", {"params": {"limit": "100"}}, 200)],
         ("DELETE", "/v1/dispatch-events/{id}"): [("/v1/dispatch-events/e", {}, 200)],
+        ("DELETE", "/v1/dispatch-events/{id}/cancellation"): [("/v1/dispatch-events/e/cancellation", {}, 200)],
         ("POST", "/v1/dispatch/stop-all"): [
             ("/v1/dispatch/stop-all", {"json": {"active": True}}, 200),
             ("/v1/dispatch/stop-all", {"json": {"active": False}}, 200),

@@ -386,7 +386,8 @@ class MemoryJournal:
     def _past(self) -> list[StoredEvent]:
         found = _Memory()
         for change in self.kept:
-            found.take(change)
+            if not isinstance(change, DeviceRegistered):
+                found.take(change)
         return sorted(found.past.values(), key=lambda e: (-e.request.start_ms, e.request.id))
 
     async def known(self, event_id: str) -> list[StoredEvent]:

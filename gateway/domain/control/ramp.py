@@ -41,9 +41,11 @@ class RampBudget:
     def step(self, index: int, desired_w: float, commanded_w: float) -> float:
         """Next commanded power of an event: as near to `desired_w` as its part and what is free allow. Once a tick."""
         most_w = self._part_w.pop(index, 0.0) + self._free_w
-        moved_w = min(max(desired_w - commanded_w, -most_w), most_w)
+        asked_w = desired_w - commanded_w
+        moved_w = min(max(asked_w, -most_w), most_w)
         self._free_w = most_w - abs(moved_w)
-        return commanded_w + moved_w
+        # the goal itself, not the sum that rounding may put beside it
+        return desired_w if moved_w == asked_w else commanded_w + moved_w
 
 
 def in_turn(joining: Bools, own_w: Floats, most_w: float) -> Bools:
