@@ -156,7 +156,6 @@ async def _shown(daemon: TreeDaemon, late: Document, at_ms: int) -> Document:
     await daemon.until(f"{stretch}&device={late['device']}", repaired, "late data becomes a revision")
     rows = csv.DictReader((await daemon.ask("GET", f"{stretch}&format=csv")).body.splitlines())
     events = (await daemon.ask("GET", "/v1/dispatch-events")).body
-    day = day_of(at_ms)
     devices = (await daemon.ask("GET", "/v1/devices?limit=1000")).body["devices"]
     return {
         "devices": [{name: value for name, value in one.items() if name not in OF_NOW} for one in devices],
@@ -166,8 +165,19 @@ async def _shown(daemon: TreeDaemon, late: Document, at_ms: int) -> Document:
         "quarantine": (await daemon.ask("GET", "/v1/quarantine")).body,
         "intervals": {f"{row['start']} {row['device']}": row for row in rows},
         "sinks": (await daemon.ask("GET", "/v1/sinks")).body["sinks"],
-        "completeness": (await daemon.ask("GET", f"/v1/completeness?day={day}&limit=1000")).body["devices"],
+        "completeness": await _completeness(daemon, day_of(at_ms)),
     }
+
+
+async def _completeness(daemon: TreeDaemon, day: str) -> list[dict[str, Any]]:
+    """Of every device; a page may have fewer than it was asked for."""
+    found: list[dict[str, Any]] = []
+    following: int | None = 0
+    while following is not None:
+        page = (await daemon.ask("GET", f"/v1/completeness?day={day}&limit=1000&offset={following}")).body
+        found += page["devices"]
+        following = page["next"]
+    return found
 
 
 def day_of(ms: int) -> str:
