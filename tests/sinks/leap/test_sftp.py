@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from gateway.clock import SystemClock
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import Now
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
 from gateway.sinks.leap.over_sftp import LeapSftpSettings, errors_of_csv
@@ -27,10 +28,10 @@ from simulators.aggregator import (
     Schema,
     SftpFolder,
 )
-from tests.builders.interval_logs import quarter
-from tests.builders.leap import METERS, NOW_MS
+from tests.builders.interval_logs import T0, quarter
+from tests.builders.leap import METERS, NOW_MS, meter_id
 from tests.builders.openssh import OpenSsh
-from tests.scenes.leap import FIRST_DAY, key, mapping
+from tests.scenes.leap import FIRST_DAY, QUARTER_MS, key, mapping
 
 pytestmark = pytest.mark.real_time
 
@@ -63,6 +64,9 @@ class SshRig:
 
     async def send(self, *homes: int, index: int = 0) -> SinkResult:
         return await self.sink.send(IntervalBatch(id="abc", rows=[quarter(home, index=index) for home in homes]))
+
+    async def offer(self, rows: list[IntervalRecord]) -> SinkResult:
+        return await self.sink.send(IntervalBatch(id="abc", rows=rows))
 
     @property
     def taken(self) -> dict[tuple[str, int], int]:
@@ -217,6 +221,55 @@ async def test_leap_sftp_connection_cut_at_any_time_and_a_new_start_put_the_file
         r.aggregator.intervals.finish_all()
         assert await r.send(*HOMES) == Accept()
         assert r.taken == {key(home): 1 for home in HOMES}
+
+
+async def test_leap_sftp_week_of_200_homes_is_there_once_and_in_its_newest_revision(tmp_path: Path) -> None:
+    """A batch a day: corrections, a home that is not known, a file that fails for no row, an outage, a wrong key, a
+    connection that is cut, and a new start of the gateway after each day."""
+    homes, per_day = range(1, 201), 96
+    wanted: dict[tuple[str, int], float] = {}
+    async with rig(tmp_path) as r:
+        meters = r.aggregator.intervals.meters
+        meters.update({meter_id(home): FIRST_DAY for home in homes if home != 7})
+        r.meters.write_text(mapping(*homes), encoding="utf-8")
+        r.sink = r.another()
+        for day in range(7):
+            first = (day - 4) * per_day
+            rows = [
+                quarter(home, index=first + i, discharge_wh=float(home + i)) for i in range(per_day) for home in homes
+            ]
+            rows += [quarter(home, index=first - 5, revision=2, discharge_wh=float(home)) for home in homes if day]
+            wanted |= {
+                key(int(row.device[5:]), (row.start_ms - T0) // QUARTER_MS): row.discharge_wh or 0 for row in rows
+            }
+            if day == 1:
+                r.aggregator.next_files(FAILED_WITHOUT_ERRORS)
+            if day == 2:
+                await r.server.stop()
+                assert isinstance(await r.offer(rows), Keep)
+                await r.server.start()
+            if day == 3:
+                r.sink = r.another(password=SecretStr("another"))
+                assert isinstance(await r.offer(rows), Stop)
+                r.sink = r.another()
+            if day == 4:
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(r.offer(rows), name="offer")
+                    await asyncio.sleep(0.5)
+                    await r.server.cut()
+                    task.cancel()
+                r.sink = r.another()
+            result = await r.offer(rows)
+            while isinstance(result, Keep):
+                result = await r.offer(rows)
+            assert result == Reject(refused={i: "mtr_0003" for i, row in enumerate(rows) if row.device == "home-7"})
+            r.sink = r.another()
+        accepted = r.aggregator.intervals.accepted
+        assert len(accepted) == 199 * 7 * per_day
+        last = {key_: round((versions[-1].row.generated_kwh or 0) * 1000, 3) for key_, versions in accepted.items()}
+        assert last == {key_: wh for key_, wh in wanted.items() if key_[0] != meter_id(7)}
+        assert max(len(versions) for versions in accepted.values()) == 2, "a row and its correction"
+        assert sum(len(versions) == 2 for versions in accepted.values()) == 199 * 6
 
 
 def test_leap_sftp_errors_are_read_by_the_names_of_their_columns() -> None:
