@@ -336,6 +336,14 @@ DOCUMENTS = {name: yaml.safe_load(text) for name, text in GOOD.items()}
 PLACES = {name: places(document)[1:] for name, document in DOCUMENTS.items()}
 
 
+@pytest.mark.parametrize("key", ["\x1f", 'a"b', "a\\b", ""])
+def test_member_name_that_no_message_can_have_is_refused_with_its_place(key: str) -> None:
+    document = yaml.safe_load(GOOD["reference-mqtt"])
+    document["messages"]["live"]["points"]["battery_w"]["key"] = key
+    with pytest.raises(InvalidInput, match=r"messages\.live\.points\.battery_w\.key"):
+        parse_profile(yaml.safe_dump(document, sort_keys=False), name="poisoned.yaml")
+
+
 @given(st.data())
 def test_good_profile_changed_anywhere_is_good_or_refused(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(GOOD)))
