@@ -52,7 +52,8 @@ class Rig:
         self.put(mapping(1, 2, 3, 4, 5))
         self.confirmed = settings.pop("confirmed", LeapConfirmed())
         shown: dict[str, Any] = {"poll_s": 1.0, "timeout_s": 30, "token": SecretStr(KEY), "url": aggregator.url}
-        self.settings = LeapCsvSinkSettings(kind="leap_csv", name="leap", meters=self.file, **(shown | settings))
+        shown |= {"name": "leap"}
+        self.settings = LeapCsvSinkSettings(kind="leap_csv", meters=self.file, **(shown | settings))
         self.outbox = directory / "outbox"
         self.sink = self.another()
 

@@ -14,7 +14,7 @@ be sent later, alone; whoever keeps them drops those that a newer revision has o
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,15 @@ from gateway.schemas.interval_rows import rfc3339
 from gateway.sinks.leap.api import LeapApi
 from gateway.sinks.leap.batch import Prepared, Rules, prepare, rows_of
 from gateway.sinks.leap.confirmed import LeapConfirmed
+from gateway.sinks.leap.evidence import (
+    NOTHING_TAKEN,
+    ROW_REASONS,
+    UNEXPLAINED,
+    Attempt,
+    about_format,
+    named_rows,
+    told_lines,
+)
 from gateway.sinks.leap.meters import MeterFile
 from gateway.sinks.leap.missing import search
 from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Past, Row, digest
@@ -41,19 +50,12 @@ log = logging.getLogger(__name__)
 
 FILES_MAX = 200
 """Files of one try; a batch that needs more is gone on with at the next."""
-FAILED_MAX = 8
-"""So many files in a row may fail for no row, beyond those that it takes to find one, until nothing is believed."""
 WANTS_PER_LOOK = 256
 """The file of meters is looked at once for so many records."""
 ALONE_MAX = 3
 """A batch of one row that FAILED for no row is tried so often, and so many such batches in a row are refused."""
 EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
 """A row that the aggregator takes for future waits that long, and twice as long each time: a day and a half in all."""
-_ROW_REASONS = frozenset({"mtr_0003", "stm_0003", "etm_0003"})
-"""What a single row may be refused for although our own check let it pass. Any other, said of the header or of every
-line of a file, is about what we write and not about a row."""
-UNKNOWN_METER = "mtr_0003"
-UNEXPLAINED = "job_failed"
 
 
 @dataclass(slots=True)
@@ -69,27 +71,6 @@ class LeapStats:
     missing_unread: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Try:
-    """One try of a batch: files that are to go up (`rows` by position), older revisions that a row replaces, whether
-    somebody has `again` asked for them; how many files went, whether one was taken, how many have failed for no row
-    since; rows whose file of one failed so, and whether one was taken after the first of them; until when rows wait."""
-
-    files: deque[Document]
-    rows: Sequence[Row]
-    over: Mapping[int, Sequence[int]] = field(default_factory=dict)
-    again: bool = False
-    sent: int = 0
-    taken: bool = False
-    failed: int = 0
-    suspects: list[Document] = field(default_factory=list)
-    cleared: bool = False
-    early: dict[Row, int] = field(default_factory=dict)
-
-    def rows_of(self, document: Document) -> list[Row]:
-        return [self.rows[position] for position in document.positions]
 
 
 class LeapCsvSink:
@@ -228,7 +209,9 @@ class LeapCsvSink:
         if file is None:
             return None
         ended = await self._followed(file)
-        here = _Try(files=deque(), rows=file.rows, again=file.again)
+        # what is not settled yet is of the batch that this file belongs to
+        taken = TAKEN in self._outbox.known(again=file.again).values()
+        here = Attempt(files=deque(), rows=file.rows, again=file.again, taken=taken)
         document = await asyncio.to_thread(Document.read, file.body)
         return await self._concluded(here, document, ended) or await self._all(here)
 
@@ -239,11 +222,12 @@ class LeapCsvSink:
         self.stats.superseded += sum(map(len, prepared.over.values()))
         rows = prepared.rows
         files = deque([prepared.document] if prepared.document.lines else [])
-        here = _Try(files=files, rows=rows, over=prepared.over, again=batch.again)
+        known = self._outbox.known(again=batch.again)
+        taken = any(known.get(row) == TAKEN for row in rows) if known else False
+        here = Attempt(files=files, rows=rows, over=prepared.over, again=batch.again, taken=taken)
         kept = await self._all(here) or self._waits(here, prepared)
         if kept is not None:
             return kept
-        known = self._outbox.known(again=batch.again)
 
         def work() -> dict[int, str]:
             named = {i: known[row] for i, row in enumerate(rows) if known.get(row, TAKEN) != TAKEN}
@@ -254,7 +238,7 @@ class LeapCsvSink:
             self.stats.refused[reason] = self.stats.refused.get(reason, 0) + 1
         return Reject(refused=refused) if refused else Accept()
 
-    async def _all(self, here: _Try) -> Keep | Stop | None:
+    async def _all(self, here: Attempt) -> Keep | Stop | None:
         """Send every file of a try; None = each row is known to be taken or refused, or waits."""
         while here.files:
             if here.sent >= FILES_MAX:
@@ -264,7 +248,7 @@ class LeapCsvSink:
                 return kept
         return await self._suspected(here) if here.suspects else None
 
-    def _waits(self, here: _Try, prepared: Prepared) -> Keep | None:
+    def _waits(self, here: Attempt, prepared: Prepared) -> Keep | None:
         """Rows that are early keep the batch until they are due; the others of it have gone up and stay so."""
         now_ms = self._clock.now().utc_ms
         held, ours = list(here.early.values()), []
@@ -284,19 +268,19 @@ class LeapCsvSink:
             after_s=min(max(wait_s, 1.0), EARLY_WAIT_MAX_S),
         )
 
-    async def _one(self, here: _Try, document: Document) -> Keep | Stop | None:
+    async def _one(self, here: Attempt, document: Document) -> Keep | Stop | None:
         """Send one file and draw the conclusion."""
         return await self._concluded(here, document, await self._deliver(here, document))
 
-    async def _concluded(self, here: _Try, document: Document, ended: Ended | Keep | Stop) -> Keep | Stop | None:
+    async def _concluded(self, here: Attempt, document: Document, ended: Ended | Keep | Stop) -> Keep | Stop | None:
         """What the end of a file says about its rows, and what is to be sent because of it."""
         if isinstance(ended, Keep) and ended.whole:
-            return self._halved(here, document, ended.reason)
+            return here.halve(document, ended.reason)
         if not isinstance(ended, Ended):
             return ended
         if ended.taken:
-            here.taken, here.failed, self._alone_refused = True, 0, 0
-            here.cleared = here.cleared or bool(here.suspects)
+            here.accepted()
+            self._alone_refused = 0
             return None
         self.stats.jobs_failed += 1
         named = await self._named(here, document, ended)
@@ -304,31 +288,20 @@ class LeapCsvSink:
             return named
         if not named:
             return await self._unexplained(here, document)
-        if self._about_format(here, document, named):
+        if about_format(named, here.rows_of(document), taken=here.taken):
             return Stop(reason="format_refused", detail=", ".join(sorted(set(named.values()))))
         await self._judged(here, document, named)
-        rest = await asyncio.to_thread(self._rest, here, document, named)
+        rest = await asyncio.to_thread(here.rest, document, named, self._outbox.known(again=here.again))
         if rest.lines:
             here.files.appendleft(rest)
         return None
 
-    def _rest(self, here: _Try, document: Document, named: Mapping[int, str]) -> Document:
-        """A file without the rows that were named, that wait, or that went up alone already."""
-        known = self._outbox.known(again=here.again)
-        rows = here.rows_of(document)
-        return document.without(
-            {document.positions[i] for i, row in enumerate(rows) if i in named or row in known or row in here.early}
-        )
-
-    async def _named(self, here: _Try, document: Document, ended: Ended) -> dict[int, str] | Keep | Stop | None:
+    async def _named(self, here: Attempt, document: Document, ended: Ended) -> dict[int, str] | Keep | Stop | None:
         """The reason by row (from 0) of the rows that errors name; None = its rows go up again in other files."""
-        told: dict[int, str] = {}
-        for error in ended.errors:
-            if error.line is not None:
-                told.setdefault(error.line, error.reason)
+        told = told_lines(ended.errors)
         rows = len(document.lines)
         known = self._first_row_line
-        if known is None and told and min(told) == 1 and told[1] not in _ROW_REASONS:
+        if known is None and told and min(told) == 1 and told[1] not in ROW_REASONS:
             # the header, as far as we know; or the first row, which then fails alone and the others do not
             return self._about_header(here, document, told)
         if known is None and told and min(told) >= 1 and max(told) <= rows + 1:
@@ -338,17 +311,9 @@ class LeapCsvSink:
             known = found
         if known is None:
             return {}
-        first = known
-        named = {line - first: reason for line, reason in told.items() if 0 <= line - first < rows}
-        for index in [i for i, reason in named.items() if reason == UNKNOWN_METER]:
-            # what is not known of one row is not known of the meter's others
-            meter = here.rows[document.positions[index]][3]
-            for other, position in enumerate(document.positions):
-                if here.rows[position][3] == meter:
-                    named.setdefault(other, UNKNOWN_METER)
-        return named
+        return await asyncio.to_thread(named_rows, told, known, here.rows_of(document))
 
-    def _about_header(self, here: _Try, document: Document, told: Mapping[int, str]) -> Stop | None:
+    def _about_header(self, here: Attempt, document: Document, told: Mapping[int, str]) -> Stop | None:
         """The first row goes up alone, and the others without it; until it is clear that no file is understood."""
         if len(document.lines) > 1 and not here.taken and here.failed < ALONE_MAX and set(told) == {1}:
             here.failed += 1
@@ -356,7 +321,7 @@ class LeapCsvSink:
             return None
         return Stop(reason="format_refused", detail=told[1])
 
-    async def _numbering(self, here: _Try, document: Document, told: Mapping[int, str]) -> int | Keep | Stop | None:
+    async def _numbering(self, here: Attempt, document: Document, told: Mapping[int, str]) -> int | Keep | Stop | None:
         """The number of the line of a file's first row in its errors, None = not known. What is not confirmed is found
         out once: the first line named is one of two rows, and each of these goes up alone. A file of one row that fails
         for its line 2 has a header that counts; for its line 1, none. One that is taken proves nothing: its row may
@@ -380,17 +345,7 @@ class LeapCsvSink:
             await asyncio.to_thread(self._outbox.learn, first)
         return first
 
-    def _about_format(self, here: _Try, document: Document, named: Mapping[int, str]) -> bool:
-        """Whether a refusal of every line is about what we write, or about the whole account."""
-        if len(named) < len(document.lines) or len(named) < 2:
-            return False
-        reasons = set(named.values())
-        if not reasons & _ROW_REASONS:
-            return True
-        meters = {row[3] for row in here.rows_of(document)}
-        return reasons == {UNKNOWN_METER} and len(meters) > 1 and not here.taken
-
-    async def _judged(self, here: _Try, document: Document, named: Mapping[int, str]) -> None:
+    async def _judged(self, here: Attempt, document: Document, named: Mapping[int, str]) -> None:
         """Refuse the rows that the aggregator named, but those that it takes for future: they wait, unless it has taken
         later ones."""
         refused: dict[Row, str] = {}
@@ -406,7 +361,7 @@ class LeapCsvSink:
                 refused[row] = reason
         await self._refuse(here, refused)
 
-    async def _refuse(self, here: _Try, refused: Mapping[Row, str]) -> None:
+    async def _refuse(self, here: Attempt, refused: Mapping[Row, str]) -> None:
         if refused:
             await asyncio.to_thread(self._outbox.refuse, refused, again=here.again)
 
@@ -414,25 +369,25 @@ class LeapCsvSink:
     def _first_row_line(self) -> int | None:
         return self._confirmed.first_row_line or self._outbox.past.first_row_line
 
-    async def _unexplained(self, here: _Try, document: Document) -> Keep | Stop | None:
+    async def _unexplained(self, here: Attempt, document: Document) -> Keep | Stop | None:
         """A file that FAILED and names no row of it."""
         here.failed += 1
-        if here.failed > len(here.rows).bit_length() + FAILED_MAX and not (here.taken and here.cleared):
-            return self._nothing_taken()
+        if here.hopeless:
+            return NOTHING_TAKEN
         if not document.lines:
             return None
         if len(document.lines) > 1:
-            return self._halved(here, document, UNEXPLAINED)
+            return here.halve(document, UNEXPLAINED)
         if here.taken or here.sent > 1:
             here.suspects.append(document)
             return None
         return await self._alone_failed(here, here.rows[document.positions[0]])
 
-    async def _suspected(self, here: _Try) -> Keep | Stop | None:
+    async def _suspected(self, here: Attempt) -> Keep | Stop | None:
         """Rows whose file of one failed go up once more, after everything else: a row is refused if it fails again
         although others were taken. Where nothing was taken since, or at all, nothing is believed."""
         if not here.taken or (len(here.suspects) > ALONE_MAX and not here.cleared):
-            return self._nothing_taken()
+            return NOTHING_TAKEN
         for document in here.suspects:
             ended = await self._deliver(here, document)
             if not isinstance(ended, Ended):
@@ -441,29 +396,18 @@ class LeapCsvSink:
                 await self._refuse(here, {here.rows[document.positions[0]]: UNEXPLAINED})
         return None
 
-    async def _alone_failed(self, here: _Try, row: Row) -> Keep | Stop | None:
+    async def _alone_failed(self, here: Attempt, row: Row) -> Keep | Stop | None:
         """A batch of one row has nothing beside it that could be taken: only time can tell."""
         self._alone[row] = self._alone.get(row, 0) + 1
         if self._alone[row] < ALONE_MAX:
             return Keep(reason=UNEXPLAINED)
         if self._alone_refused >= ALONE_MAX:
-            return self._nothing_taken()
+            return NOTHING_TAKEN
         self._alone_refused += 1
         await self._refuse(here, {row: UNEXPLAINED})
         return None
 
-    def _nothing_taken(self) -> Stop:
-        return Stop(reason=UNEXPLAINED, detail="every file fails, and no row is named")
-
-    def _halved(self, here: _Try, document: Document, reason: str) -> Stop | None:
-        """The file in two."""
-        half = len(document.lines) // 2
-        if not half:
-            return Stop(reason=reason, detail="a file of one row is too large")
-        here.files.extendleft([document.part(half, len(document.lines)), document.part(0, half)])
-        return None
-
-    async def _deliver(self, here: _Try, document: Document) -> Ended | Keep | Stop:
+    async def _deliver(self, here: Attempt, document: Document) -> Ended | Keep | Stop:
         """One file, from the outbox to its end."""
         here.sent += 1
         now_ms = self._clock.now().utc_ms

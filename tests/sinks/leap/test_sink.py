@@ -36,7 +36,9 @@ from simulators.aggregator import (
     Pace,
     Rerun,
     Schema,
+    Seen,
     Upload,
+    Version,
     Wait,
     answer,
     cut,
@@ -44,7 +46,7 @@ from simulators.aggregator import (
 )
 from tests.builders.interval_logs import T0, MemoryReader, quarter
 from tests.builders.leap import NOW_MS, meter_id
-from tests.scenes.leap import KEY, QUARTER_MS, key, mapping, rig
+from tests.scenes.leap import KEY, QUARTER_MS, Rig, key, mapping, rig
 from tests.scenes.waiting import service, until
 
 
@@ -226,6 +228,29 @@ async def test_leap_row_that_makes_every_file_fail_unnamed_is_found_and_the_othe
         assert await r.send(*rows) == Reject(refused={poison: "job_failed"})
         assert r.taken == {key(1, i): [0.25] for i in range(12) if i != poison}
         assert len(r.files) < 12
+
+
+async def test_leap_trouble_while_rows_are_tried_again_does_not_stop_the_sink_for_ever(tmp_path: Path) -> None:
+    """What was taken of the batch before counts after the trouble, and after a start."""
+    rows = [quarter(1, index=i) for i in range(12)]
+    for number, restarted in enumerate((False, True)):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        async with rig(directory) as r:
+            poisoned(r.aggregator, rows[3].start_ms, rows[8].start_ms)
+            taken = r.aggregator.intervals.accepted
+
+            def trouble(seen: Seen, r: Rig = r, taken: dict[tuple[str, int], list[Version]] = taken) -> None:
+                if seen.operation is Operation.UPLOADS and len(taken) == 10 and not r.aggregator.unused(Operation.JOB):
+                    r.aggregator.script(Operation.UPLOADS, answer(503))
+                    r.aggregator.on_request = lambda _: None
+
+            r.aggregator.on_request = trouble
+            assert await r.send(*rows) == Keep(reason="http_503")
+            if restarted:
+                await r.restart()
+            assert await r.send(*rows) == Reject(refused={3: "job_failed", 8: "job_failed"})
+            assert r.taken == {key(1, i): [0.25] for i in range(12) if i not in (3, 8)}
 
 
 async def test_leap_aggregator_that_fails_everything_stops_the_sink_and_costs_no_row(tmp_path: Path) -> None:
