@@ -418,7 +418,7 @@ class LeapCsvSink:
             stamp = rfc3339(now_ms).translate({ord(c): None for c in "-:"})
             older = [here.rows[p] for position in document.positions for p in here.over.get(position, ())]
             file = Outgoing(
-                name=f"{self.name}-{stamp}-{digest(body)}.csv", body=body, rows=here.rows_of(document), over=older,
+                name=f"{stamp}-{digest(body)}.csv", body=body, rows=here.rows_of(document), over=older,
                 again=here.again, way=self.settings.transport, began_ms=now_ms, others=others,
             )  # fmt: skip
             self._outbox.begin(file)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.sinks.leap import over_http
 from gateway.sinks.leap import sink as leap_sink
 from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
+from gateway.storage.archive import export_archive
 from simulators.aggregator import (
     EMPTY_ANSWER,
     FAILED_WITHOUT_ERRORS,
@@ -251,6 +253,18 @@ async def test_leap_trouble_while_rows_are_tried_again_does_not_stop_the_sink_fo
                 await r.restart()
             assert await r.send(*rows) == Reject(refused={3: "job_failed", 8: "job_failed"})
             assert r.taken == {key(1, i): [0.25] for i in range(12) if i not in (3, 8)}
+
+
+async def test_leap_file_on_its_way_fits_into_an_archive_whatever_the_sink_is_called(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with rig(tmp_path, name="a" * 32, job_timeout_s=3) as r:
+        r.outbox = state / "leap" / r.settings.name
+        await r.restart()
+        r.aggregator.next_files(Fate(pace=NEVER))
+        assert await r.send(quarter(1)) == Keep(reason="job_unfinished")
+        export_archive(state, tmp_path / "a.tar.gz", version="0", now=r.clock.now(), damaged=False)
+    with tarfile.open(tmp_path / "a.tar.gz") as packed:
+        assert sum(name.endswith(".csv") for name in packed.getnames()) == 1
 
 
 async def test_leap_aggregator_that_fails_everything_stops_the_sink_and_costs_no_row(tmp_path: Path) -> None:
