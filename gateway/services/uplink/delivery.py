@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 RETRY_BASE_S = 0.5
 RETRY_CAP_S = 60.0
 READ_RETRY_S = 1.0
+BACKLOG_EVERY_S = 60.0
 BEHIND_BATCHES = 20
 BACKFILLS_MAX = 8
 PART_ROWS = 5_000
@@ -242,9 +244,18 @@ class SinkDelivery:
         return wanted
 
     async def _pause(self, wait_s: float | None) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._retry.wait()
+        """Wait, or until somebody asks for another try; meanwhile the backlog is told as it grows."""
+        left_s = math.inf if wait_s is None else wait_s
+        while left_s > 0:
+            try:
+                async with asyncio.timeout(min(left_s, BACKLOG_EVERY_S)):
+                    await self._retry.wait()
+                break
+            except TimeoutError:
+                left_s -= BACKLOG_EVERY_S
+            if left_s > 0:
+                with contextlib.suppress(StorageError):
+                    self.stats.backlog = await self._log.backlog(self._position)
         self._retry.clear()
 
     def _judge(self, batch: IntervalBatch, result: SinkResult) -> _Outcome:

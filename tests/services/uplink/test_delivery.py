@@ -88,6 +88,21 @@ async def test_delivery_stopped_sink_is_told_once_and_left_alone_until_somebody_
     assert [entry.__dict__["detail"] for entry in errors] == ["schema is required"]
 
 
+async def test_delivery_backlog_of_a_sink_that_is_stopped_or_waits_long_grows_with_the_log() -> None:
+    """Formerly the metric stood still for as long as the sink did."""
+    for kept in (Stop(reason="http_400"), Keep(reason="http_503", after_s=3600.0)):
+        sink, log = ScriptedSink(script=[kept]), MemoryReader([record(1)])
+        delivery = make(sink, log)
+        async with service(delivery.run):
+            await until(lambda d=delivery: d.stats.failing is not None)  # type: ignore[misc]
+            log.rows += [record(i) for i in range(2, 40)]
+            await asyncio.sleep(130)
+            assert (len(sink.got), delivery.stats.backlog) == (1, 39)
+            delivery.retry()
+            await until(log.idle.is_set)
+            assert delivery.stats.backlog == 0
+
+
 async def test_delivery_sink_that_is_refused_goes_on_by_itself_once_that_is_mended_at_the_other_end() -> None:
     refused = Stop(reason="http_403", retry_s=3600.0)
     sink, log = ScriptedSink(script=[refused] * 5), MemoryReader([record(1)])
