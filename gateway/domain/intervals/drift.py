@@ -5,7 +5,7 @@ Once the whole day is in the interval log, the caller passes the records in, the
 next revisions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -54,6 +54,12 @@ def no_days(n: int = 0) -> Days:
     )  # fmt: skip
 
 
+def joined(parts: Sequence[Days]) -> Days:
+    """The rows of all parts, in their order."""
+    columns = [part.columns() for part in parts]
+    return Days(**{name: np.concatenate([part[name] for part in columns]) for name in columns[0]})
+
+
 def compare(
     rows: SampleRows,
     counter_wh: Floats,
@@ -63,27 +69,31 @@ def compare(
     rules: IntervalRules,
     counts: SampleCounts,
 ) -> Days:
-    """Compare integration with a coarse counter, from the first reading of a UTC day to that of a later one. Returns
-    days off by more than the tolerance, to be scaled; not those off by so much that one of the two must be wrong. The
-    comparison starts over where a counter was reset or jumped."""
+    """Compare integration with a coarse counter, from the first reading of a UTC day to that of the next one with
+    readings. Returns days off by more than the tolerance, to be scaled; not those off by so much that one of the two
+    must be wrong. The comparison starts over where a counter was reset or jumped."""
     broken = np.flatnonzero(rows.coarse & flow.broken)
     if len(broken):
         broken = broken[tails(rows.slots[broken])]
         s = rows.slots[broken]
         state.day_ms[s], state.day_wh[s], state.day_integrated_wh[s] = rows.t_ms[broken], counter_wh[broken], 0.0
-    k = np.flatnonzero(rows.coarse & (rows.t_ms > state.day_ms[rows.slots]))
-    moved, s, t = flow.wh[k] + flow.filled_wh[k], rows.slots[k], rows.t_ms[k]
-    i = np.flatnonzero(np.isfinite(counter_wh[k]) & (counter_wh[k] >= 0) & (t // DAY_MS > state.day_ms[s] // DAY_MS))
-    i = i[heads(s[i])]
-    if not len(i):
-        np.add.at(state.day_integrated_wh, s, moved)
-        return no_days()
-    at = np.minimum(np.searchsorted(s[i], s), len(i) - 1)
-    after = (s[i][at] == s) & (t > t[i][at])
-    np.add.at(state.day_integrated_wh, s[~after], moved[~after])
-    days = _ended(rows, counter_wh, k[i], direction, state, rules, counts)
-    np.add.at(state.day_integrated_wh, s[after], moved[after])
-    return days
+    moved_wh = flow.wh + flow.filled_wh
+    readable = np.isfinite(counter_wh) & (counter_wh >= 0)
+    left = np.flatnonzero(rows.coarse & (rows.t_ms > state.day_ms[rows.slots]))
+    found = []
+    while True:  # once per day that the rows of a device begin
+        s, day = rows.slots[left], rows.t_ms[left] // DAY_MS
+        first = np.flatnonzero(readable[left] & (day > state.day_ms[s] // DAY_MS))
+        first = first[heads(s[first])]
+        if not len(first):
+            break
+        of = np.minimum(np.searchsorted(s[first], s), len(first) - 1)
+        before = (s[first][of] == s) & (rows.t_ms[left] <= rows.t_ms[left[first]][of])
+        np.add.at(state.day_integrated_wh, s[before], moved_wh[left[before]])
+        found.append(_ended(rows, counter_wh, left[first], direction, state, rules, counts))
+        left = left[~before]
+    np.add.at(state.day_integrated_wh, s, moved_wh[left])
+    return joined(found) if found else no_days()
 
 
 def _ended(
@@ -139,8 +149,7 @@ class DriftCorrection:
     def add(self, days: Days) -> None:
         """Days of at least one interval; `from_ms` is the start of the first."""
         if len(days.slots):
-            old = self.days.columns()
-            self.days = Days(**{name: np.concatenate((old[name], new)) for name, new in days.columns().items()})
+            self.days = joined((self.days, days))
 
     def add_late(self, rows: SampleRows, flow: Flow, direction: int) -> None:
         """Add energy that arrived after the day's comparison to what was integrated."""

@@ -309,10 +309,11 @@ def test_engine_integration_is_compared_with_a_coarse_counter_once_a_day(counted
     day = 86_400 - T0 // 1000 % 86_400
     for i in range(26):
         t = day + 3600 * i - 1000
-        made = {"charge_wh": 100.0, "discharge_wh": 0.0, "discharge_counter_wh": 0.0}
-        for k in range(60):
-            ingest(e, row(boot=i, seq=k + 1, t=t + 60 * k, span=60, charge_counter_wh=(counted / 24) * (i + k / 60),
-                        **(made | {"charge_wh": 100.0 / 60})))  # fmt: skip
+        made = {"charge_wh": 100.0 / 60, "discharge_wh": 0.0, "discharge_counter_wh": 0.0}
+        ingest(e, *(
+            row(boot=i, seq=k + 1, t=t + 60 * k, span=60, charge_counter_wh=(counted / 24) * (i + k / 60), **made)
+            for k in range(60)
+        ))  # fmt: skip
     assert (e.totals.days_compared, e.totals.days_drifted) == (4, drifted)
 
 
@@ -332,6 +333,21 @@ def joined(*records: IntervalRecords) -> IntervalRecords:
     log = IntervalRecords(**{n: np.concatenate([getattr(c, n) for c in records]) for n in RECORD_COLUMNS})
     _, newest = np.unique(log.start_ms[::-1], return_index=True)
     return log.rows(len(log) - 1 - newest)
+
+
+def test_engine_days_are_compared_one_by_one_however_many_a_batch_brings() -> None:
+    hours = [hour(i, 125.0 * (i + 3)) | {"seq": i + 4} for i in range(-3, 40)]
+    singly, at_once, halved = coarse(100.0, length_s=3600), coarse(100.0, length_s=3600), coarse(100.0, length_s=3600)
+    for one in hours:
+        ingest(singly, one)
+    ingest(at_once, *hours)
+    ingest(halved, *hours[:20])
+    ingest(halved, *hours[20:])
+    for engine in (singly, at_once, halved):
+        assert (engine.totals.days_compared, engine.totals.days_drifted, engine.totals.drift_wh) == (4, 1, 600.0)
+    for name, column in singly.drift.columns().items():
+        if name != "ready_ms":
+            assert column.tolist() == at_once.drift.columns()[name].tolist() == halved.drift.columns()[name].tolist()
 
 
 def test_engine_day_is_scaled_to_its_coarse_counter_once_the_log_has_all_of_it() -> None:
