@@ -109,6 +109,7 @@ class Book:
         self._next_index = 0
         self._edges: list[Transition] = []
         self._forgotten: list[EventId] = []
+        self._forget_ms = -math.inf  # nothing is to be forgotten before
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -208,10 +209,10 @@ class Book:
             index, before, ran, held_by = known.index, known.state, known.ran, known.held_by
         accepted = LifecycleStep.ACCEPT if known is None else LifecycleStep.REVISE
         moved = LIFE[before, LifecycleStep.CANCEL if request.cancelled else accepted]
-        entry = self._entries[request.id] = BookEntry(
+        entry = self._put(BookEntry(
             index=index, request=request, state=state or moved, decided_ms=answer.decided_ms, ran=ran or state in RUNS,
             held_by=held_by,
-        )  # fmt: skip
+        ))  # fmt: skip
         if before in RUNS and entry.state is EventState.CANCELLED:
             self._edges.append(Transition(entry=entry, before=before))
 
@@ -220,7 +221,7 @@ class Book:
         another, lifts it; None = until the next revision."""
         known = self._entries[event_id]
         state = LIFE.get((known.state, LifecycleStep.CANCEL), known.state)
-        entry = self._entries[event_id] = replace(known, state=state, held_by=held_by or known.held_by)
+        entry = self._put(replace(known, state=state, held_by=held_by or known.held_by))
         if known.state in RUNS:
             self._edges.append(Transition(entry=entry, before=known.state))
 
@@ -228,7 +229,7 @@ class Book:
         """Let the source of an event that was withdrawn revise it again. It stays cancelled until then."""
         known = self._entries.get(event_id)
         if known is not None:
-            self._entries[event_id] = replace(known, held_by=None)
+            self._put(replace(known, held_by=None))
 
     def _reject(self, request: EventRequest, answer: Answer) -> None:
         name = (request.source, own_id(request.id))
@@ -271,9 +272,7 @@ class Book:
         """Remember an event again that was forgotten here and is in the store."""
         if request.id not in self._entries:
             index, self._next_index = self._next_index, self._next_index + 1
-            self._entries[request.id] = BookEntry(
-                index=index, request=request, state=state, decided_ms=decided_ms, held_by=held_by
-            )
+            self._put(BookEntry(index=index, request=request, state=state, decided_ms=decided_ms, held_by=held_by))
 
     def forgotten(self) -> list[EventId]:
         """The events that `advance` has forgotten since this was last asked: only the store has them now."""
@@ -296,7 +295,7 @@ class Book:
                 continue
             moved = _moved(entry, now, lost=entry.index in lost)
             if moved is not entry:
-                self._entries[entry.request.id] = moved
+                self._put(moved)
                 if moved.state is not entry.state:
                     edges.append(Transition(entry=moved, before=entry.state))
         return edges
@@ -342,25 +341,36 @@ class Book:
             return False
         return sum(entry.state not in OVER for entry in self._entries.values()) >= self.params.events_max
 
+    def _put(self, entry: BookEntry) -> BookEntry:
+        self._entries[entry.request.id] = entry
+        if entry.state in OVER:
+            self._forget_ms = -math.inf
+        return entry
+
     def _forget(self, now: Now, fresh: Set[EventId]) -> None:
         """Forget events that are over: those past retention, and the oldest of too many; none that is `fresh`."""
+        if now.utc_ms < self._forget_ms:
+            return
         over = [e for e in self._entries.values() if e.state in OVER and e.request.id not in fresh]
-        gone = {e.request.id for e in over if self._forgettable(e, now)}
+        kept = [e for e in over if now.utc_ms < self._kept_until_ms(e)]
+        gone = {e.request.id for e in over} - {e.request.id for e in kept}
         for states, most in ((FINISHED, self.params.finished_max), (OVER - FINISHED, self.params.tombstones_max)):
-            kept = [e for e in over if e.state in states and e.request.id not in gone]
-            if len(kept) > most:
-                kept.sort(key=lambda e: (min(e.request.end_ms, now.utc_ms), e.decided_ms, e.index))
-                gone |= {e.request.id for e in kept[: len(kept) - most]}
+            alike = [e for e in kept if e.state in states]
+            if len(alike) > most:
+                alike.sort(key=lambda e: (min(e.request.end_ms, now.utc_ms), e.decided_ms, e.index))
+                gone |= {e.request.id for e in alike[: len(alike) - most]}
         for name in gone:
             del self._entries[name]
         self._forgotten += sorted(gone)
+        self._forget_ms = -math.inf if fresh else min(map(self._kept_until_ms, kept), default=math.inf)
 
-    def _forgettable(self, entry: BookEntry, now: Now) -> bool:
+    def _kept_until_ms(self, entry: BookEntry) -> float:
+        """When retention of an event that is over ends, UTC."""
         # a tombstone's times are not checked: an end in the far future must not keep it for ever
         longest_s = self.params.length_s_max if entry.request.cancelled else self.params.repeats_s_max
         bounds_s = self.params.ahead_s_max + longest_s
         last_ms = max(min(entry.request.end_ms, entry.decided_ms + bounds_s * 1000), entry.decided_ms)
-        return now.utc_ms > last_ms + self.params.retention_s * 1000
+        return last_ms + self.params.retention_s * 1000 + 1
 
 
 def _answer(request: EventRequest, outcome: Outcome, now: Now, refusal: Refusal | None = None) -> Answer:

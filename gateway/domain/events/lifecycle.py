@@ -21,6 +21,9 @@ class EventState(Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    # a member is one object; the hash that an Enum has by default is taken from its name, in Python
+    __hash__ = object.__hash__
+
 
 class LifecycleStep(Enum):
     """What changes an event's state. `PAUSE`: an occurrence is over and another one follows."""
