@@ -1,15 +1,19 @@
-"""`python -m simulators demo`: the whole system on simulated parts, with a verdict.
+"""`python -m simulators demo`: the whole system on simulated parts, with a verdict. `python -m simulators fleet`: homes
+alone, until they are stopped.
 
-Exit code 0 = it held, 1 = it did not, 2 = it could not be run.
+Exit code 0 = it held (or was stopped), 1 = it did not hold, 2 = it could not be run.
 """
 
 import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from simulators.demo import EVENT_S, Options, play
+from simulators.fleet import FleetOptions, live
 
 
 def main() -> int:
@@ -25,7 +29,20 @@ def main() -> int:
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     demo.add_argument("--keep", type=Path, help="work in this directory and keep it")
+    fleet = commands.add_parser("fleet", help="simulated homes on a broker, until stopped")
+    fleet.add_argument("--devices", type=int, required=True)
+    fleet.add_argument("--each", type=int, default=0, help="homes of every polled product among the devices")
+    fleet.add_argument("--broker", default="mqtt://127.0.0.1:1883", help="URL of the broker")
+    fleet.add_argument("--inventory", type=Path, default=Path("fleet.csv"), help="file that enrolls them, written here")
+    fleet.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
+    if args.command == "fleet":
+        if args.devices < 1 or args.each < 0:
+            parser.error("at least one device, and no negative number of each product")
+        homes = FleetOptions(
+            devices=args.devices, each=args.each, url=args.broker, inventory=args.inventory, seed=args.seed
+        )
+        return _run(_fleet(homes), "the homes could not be run")
     if args.devices < 20 or args.event_s < 30:
         parser.error("at least 20 devices and 30 s")
     options = Options(
@@ -38,15 +55,29 @@ def main() -> int:
         seed=args.seed,
         keep=args.keep,
     )
+    return _run(_demo(options, as_json=args.json), "the demo could not be run")
+
+
+def _run(played: Coroutine[Any, Any, int], failed: str) -> int:
+    """Its exit code, or 2 and the reasons why it could not be run."""
     try:
-        verdict = asyncio.run(play(options))
+        return asyncio.run(played)
     except KeyboardInterrupt:
         return 2
-    except (RuntimeError, OSError, TimeoutError, ExceptionGroup) as error:
+    except (RuntimeError, OSError, TimeoutError, ValueError, ExceptionGroup) as error:
         for cause in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
-            print(f"the demo could not be run: {cause!r}", file=sys.stderr)
+            print(f"{failed}: {cause!r}", file=sys.stderr)
         return 2
-    if args.json:
+
+
+async def _fleet(options: FleetOptions) -> int:
+    await live(options)
+    return 0
+
+
+async def _demo(options: Options, *, as_json: bool) -> int:
+    verdict = await play(options)
+    if as_json:
         print(json.dumps(verdict.as_dict()))
     else:
         _tell(verdict.as_dict())

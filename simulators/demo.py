@@ -20,6 +20,7 @@ from simulators.faces.catalogue import FACES
 from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
 from simulators.homes import Homes, make_homes, well_stocked
+from simulators.inventory import write_inventory
 from simulators.platform import Outage, Platform
 from simulators.polled import PolledHomes, places
 from simulators.view import Facts, View
@@ -140,7 +141,9 @@ class Demo:
             ),
             encoding="utf-8",
         )  # fmt: skip
-        return demo_files.write_inventory(self._directory, self.homes, reserve_pct, self._polled)
+        inventory = self._directory / "devices.csv"
+        write_inventory(inventory, self.homes, reserve_pct, self._polled)
+        return inventory
 
     # -- the story -------------------------------------------------------------------------------------------
 

@@ -1,17 +1,9 @@
-"""What the demo hands to the gateway: its configuration and the inventory of the homes."""
+"""The configuration that the demo gives to the gateway."""
 
-import csv
 import json
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from simulators.homes import Floats, Homes, inventory_rows
-from simulators.polled import PolledHomes
-
-PROFILES = Path(__file__).parents[1] / "device_profiles"
-CONNECTED = ("address", "parameters", "username", "secret")
+from simulators.inventory import PROFILES
 
 
 def configuration(
@@ -57,29 +49,3 @@ def _mqtt(broker_port: int, client: str) -> dict[str, Any]:
         "reconnect_base_s": 0.2,
         "reconnect_cap_s": 2,
     }
-
-
-def write_inventory(directory: Path, homes: Homes, reserve_pct: Floats, polled: PolledHomes) -> Path:
-    """The homes as a CSV file; polled ones with what it takes to reach them."""
-    path = directory / "devices.csv"
-    rows = inventory_rows(homes)
-    levels = _topic_levels()
-    for i, row in enumerate(rows):
-        row["reserve_pct"] = f"{reserve_pct[i]:g}"
-        row |= dict.fromkeys(CONNECTED, "") | {"experimental": "false"}
-        if i in polled.faces:
-            row |= polled.inventory(i, levels)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def _topic_levels() -> dict[str, list[str]]:
-    """Topic levels that each profile wants enrollment to give."""
-    out: dict[str, list[str]] = {}
-    for path in PROFILES.glob("*.yaml"):
-        section = yaml.safe_load(path.read_text(encoding="utf-8")).get("mqtt") or {}
-        out[path.stem] = list(section.get("variables", ()))
-    return out
