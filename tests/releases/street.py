@@ -11,9 +11,9 @@ from typing import Any
 
 import aiomqtt
 
-from simulators import demo_files
 from simulators.clock import RealClock
 from simulators.firmware import FirmwareFleet
+from simulators.inventory import write_inventory
 from simulators.ledger import Ledger
 from simulators.platform import Platform
 from simulators.polled import PolledHomes
@@ -81,9 +81,8 @@ class Street:
 
     def rows(self, *more: dict[str, str]) -> list[dict[str, str]]:
         """The inventory; `more` are rows of which only what differs from the first home is given."""
-        path = demo_files.write_inventory(
-            self.directory, self.fleet.devices.homes, self.fleet.devices.batteries.reserve_pct, self.polled
-        )
+        path = self.directory / "devices.csv"
+        write_inventory(path, self.fleet.devices.homes, self.fleet.devices.batteries.reserve_pct, self.polled)
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return rows + [rows[0] | row for row in more]
