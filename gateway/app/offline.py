@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from gateway.clock import Clock, SystemClock
-from gateway.config.settings import Settings, resolve_secret
+from gateway.config.secrets import resolve_secret
+from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet

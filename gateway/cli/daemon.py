@@ -16,7 +16,8 @@ from gateway.cli.shared import (
     settings_of,
     warn,
 )
-from gateway.config.settings import load_settings
+from gateway.config.json_schema import settings_schema
+from gateway.config.loader import load_settings
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.profiles.loader import load_profiles
 
@@ -56,9 +57,9 @@ def schema(
     profiles: Annotated[Path, typer.Option(help="directory of profiles")] = DEFAULT_PROFILES,
     check: Annotated[bool, typer.Option("--check", help="compare only; fail when out of date")] = False,
 ) -> None:
-    """Write (or check) the OpenAPI and AsyncAPI documents and the profiles' JSON Schema."""
+    """Write (or check) the OpenAPI and AsyncAPI documents and the JSON Schemas of profiles and configuration."""
     stale: list[str] = []
-    for name, document in documents(profiles).items():
+    for name, document in (documents(profiles) | {"config.schema.json": settings_schema()}).items():
         path = directory / name
         text = json_text(document)
         if check:

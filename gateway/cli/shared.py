@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.cli.client import Daemon, DaemonError
-from gateway.config.settings import Settings, load_settings
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from gateway.domain.errors import InvalidInput
 
 # A table that goes into a file or a pipe is not cut to the width of a screen.

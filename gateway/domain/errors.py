@@ -1,5 +1,6 @@
 """Error taxonomy: what failed and whether trying again can help."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -89,3 +90,10 @@ def invariant(condition: bool, why: str) -> None:
     """Raise `InvariantBroken` unless `condition` holds."""
     if not condition:
         raise InvariantBroken(why)
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise ValueError with all faults, a line each, if there are any: what a model's own checks found, at once. A line
+    begins with the key that it means: `key: what is wrong`."""
+    if faults:
+        raise ValueError("\n".join(faults))

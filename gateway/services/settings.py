@@ -12,7 +12,7 @@ class ProgramSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ceiling_mw: float = Field(gt=0)
+    ceiling_mw: float = Field(gt=0, examples=[10.0])
 
 
 class FeederSettings(BaseModel):

@@ -14,7 +14,7 @@ retained message is refused.
 
 import asyncio
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 import mqtt5
 import orjson
@@ -26,7 +26,7 @@ from gateway.observability.episodes import Episode
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
-from gateway.transports.mqtt.settings import MqttSettings
+from gateway.transports.mqtt.settings import EXAMPLE_BROKER, MqttSettings
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class PlatformSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    broker: MqttSettings
+    broker: Annotated[MqttSettings, Field(examples=[EXAMPLE_BROKER])]
     dispatch: bool = Field(default=True, description="accept dispatch events from this connection")
     live_s: float = Field(
         default=0.0, ge=0, le=3600, description="how often to publish each device's newest reading, 0 = never"

@@ -53,8 +53,8 @@ class HttpSinkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["http"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$", examples=["sink"])]
+    url: Annotated[str, Field(pattern=r"^https?://", examples=["https://receiver.example/intervals"])]
     token: SecretStr | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
     rows_per_s_max: RowsPerS = 10_000

@@ -21,7 +21,7 @@ class MqttSinkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["mqtt"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$", examples=["sink"])]
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30
     rows_per_s_max: RowsPerS = 10_000
 

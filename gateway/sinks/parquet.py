@@ -48,8 +48,8 @@ class ParquetSinkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["parquet"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-    directory: Path
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$", examples=["sink"])]
+    directory: Annotated[Path, Field(examples=["intervals"])]
     batch_rows: Annotated[int, Field(ge=1, le=50_000)] = 50_000
     gather_s: Annotated[float, Field(ge=0, le=3600)] = 300
     rows_per_s_max: RowsPerS = 100_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.app.daemon import log_inputs
-from gateway.config.settings import load_settings
+from gateway.config.loader import load_settings
 from gateway.profiles.loader import load_profiles
 from tests.builders.profiles import MODBUS
 from tests.config.test_settings import write

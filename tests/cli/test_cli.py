@@ -125,7 +125,7 @@ def test_validate_warns_of_former_keys_of_configuration_and_profiles_and_is_vali
         f"sample-modbus.yaml:{line}: facts.delivery_s: the next release knows this key only as command_latency_s"
     )
     assert result.stderr.splitlines() == [
-        f"warning: {file}: control.upkeep: the next release knows this key only as maintenance",
+        f"warning: {file}:2: control.upkeep: the next release knows this key only as maintenance",
         f"warning: {of_profile}",
     ]
     result = run("profiles", "check", str(profiles))

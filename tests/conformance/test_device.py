@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from gateway.config.settings import resolve_secret
+from gateway.config.secrets import resolve_secret
 from gateway.domain.commands import CommandOp, WriteOutcome
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.links.mqtt.points import MqttPointLinks

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from gateway.clock import ManualClock
-from gateway.config.settings import load_settings
+from gateway.config.loader import load_settings
 from gateway.domain.errors import InvalidInput
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
@@ -280,7 +280,7 @@ def test_config_parquet_directory_is_the_files_own_and_one_sinks_only(tmp_path: 
     one = {"kind": "parquet", "name": "p", "directory": "rows", "gather_s": "1min"}
     (found,) = load_settings(config(tmp_path, one)).sinks
     assert found == ParquetSinkSettings(kind="parquet", name="p", directory=tmp_path / "rows", gather_s=60)
-    with pytest.raises(InvalidInput, match="sinks: two of them write to the same directory"):
+    with pytest.raises(InvalidInput, match=r"sinks\.1\.directory: another sink writes to it"):
         load_settings(config(tmp_path, one, one | {"name": "q"}))
 
 
@@ -301,4 +301,4 @@ def test_gateway_without_pyarrow_runs_but_not_with_this_sink(tmp_path: Path) -> 
     )
     assert validated() == (0, f"{tmp_path}/gateway.yaml: valid")
     why = "Parquet needs pyarrow: pip install 'battery-fleet-gateway[parquet]'"
-    assert validated(one) == (2, f"{tmp_path}/gateway.yaml: sinks.0.parquet: Value error, {why}")
+    assert validated(one) == (2, f"{tmp_path}/gateway.yaml:8: sinks.0: {why}")

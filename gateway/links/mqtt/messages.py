@@ -8,12 +8,12 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import mqtt5
 import msgspec
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, WriteReport
@@ -26,7 +26,7 @@ from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.messages import Columns, Decoder, MessageRefused, Route
 from gateway.transports.mqtt.connection import MqttConnection, OnMessages, OutMessage, PublishOutcome
-from gateway.transports.mqtt.settings import MqttSettings
+from gateway.transports.mqtt.settings import EXAMPLE_BROKER, MqttSettings
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class MqttLinkSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    broker: MqttSettings
+    broker: Annotated[MqttSettings, Field(examples=[EXAMPLE_BROKER])]
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.domain.errors import refuse
 from gateway.ports.sinks import Keep, Stop
 from gateway.sinks.leap.outbox import Outgoing
 from gateway.sinks.leap.replies import LineError, known_code
@@ -36,6 +37,7 @@ ERRORS_BYTES = 16 << 20
 LOOKS = 3
 """So many looks in a row without the file, or without its errors, are believed."""
 RENAMES_MAX = 3
+EXAMPLE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 HOST_KEY = r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+( .*)?$"
 
 
@@ -49,26 +51,29 @@ class LeapSftpSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: Annotated[str, Field(min_length=1, max_length=255)]
+    host: Annotated[str, Field(min_length=1, max_length=255, examples=["sftp.leap.energy"])]
     port: Annotated[int, Field(ge=1, le=65_535)] = 22
-    user: Annotated[str, Field(min_length=1, max_length=255)]
-    host_key: Annotated[str, Field(pattern=HOST_KEY)]
+    user: Annotated[str, Field(min_length=1, max_length=255, examples=["my-account"])]
+    host_key: Annotated[str, Field(pattern=HOST_KEY, examples=[EXAMPLE_KEY])]
     password: SecretStr | None = None
     key_file: Path | None = None
     folder: Annotated[str, Field(pattern=r"^/[^\x00-\x1f]*$")] = "/interval-data"
 
     @model_validator(mode="after")
     def _can_log_in(self) -> Self:
+        faults = []
         if self.password is None and self.key_file is None:
-            raise ValueError("password: required, or a key_file")
+            faults.append("password: required, or a key_file")
         if importlib.util.find_spec("asyncssh") is None:
-            raise ValueError(NEEDED)
-        import asyncssh
+            faults.append(NEEDED)
+        else:
+            import asyncssh
 
-        try:
-            asyncssh.import_public_key(self.host_key)
-        except asyncssh.KeyImportError as error:
-            raise ValueError(f"host_key: {error}") from error
+            try:
+                asyncssh.import_public_key(self.host_key)
+            except asyncssh.KeyImportError as error:
+                faults.append(f"host_key: {error}")
+        refuse(faults)
         return self
 
 

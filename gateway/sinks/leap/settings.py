@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.domain.errors import refuse
 from gateway.schemas.interval_rows import RowsPerS
 from gateway.sinks.leap.missing import Names
 from gateway.sinks.leap.over_sftp import LeapSftpSettings
+from gateway.sinks.web import check_url
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -23,11 +24,11 @@ class LeapCsvSinkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["leap_csv"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$", examples=["leap"])]
     url: Annotated[str, Field(pattern=r"^https?://[^/?#]+$")] | None = None
     token: SecretStr | None = None
     sftp: LeapSftpSettings | None = None
-    meters: Path
+    meters: Annotated[Path, Field(examples=["leap-meters.csv"])]
     upload_schema: Literal["load", "runtime", "performance"] = "load"
     missing_names: Names = "schema"
     min_coverage_pct: Annotated[float, Field(ge=0, le=100)] = 95
@@ -46,16 +47,19 @@ class LeapCsvSinkSettings(BaseModel):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
+        faults = []
         if (self.url is None) != (self.token is None):
-            raise ValueError("url: belongs together with token")
-        if self.url is None and self.sftp is None:
-            raise ValueError("url: required, or sftp")
+            faults.append("url: belongs together with token")
+        elif self.url is None and self.sftp is None:
+            faults.append("url: required, or sftp")
         if self.url is not None:
-            url = urlsplit(self.url)
-            if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
-                raise ValueError("url: https is required, because requests carry the token")
+            try:
+                check_url(self.url, secret=True)
+            except ValueError as error:
+                faults.append(str(error))
         if self.token is not None and not _PRINTABLE.fullmatch(self.token.get_secret_value()):
-            raise ValueError("token: holds a line break, a space or another sign that no key has")
+            faults.append("token: holds a line break, a space or another sign that no key has")
         if self.job_timeout_s <= self.poll_s:
-            raise ValueError("job_timeout_s: must be longer than poll_s, or no job is ever seen to end")
+            faults.append("job_timeout_s: must be longer than poll_s, or no job is ever seen to end")
+        refuse(faults)
         return self

@@ -7,8 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.domain.errors import refuse
+
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 CONTROL_RECONNECT_S_MAX = 5.0
+EXAMPLE_URL, EXAMPLE_CLIENT = "mqtt://127.0.0.1:1883", "gateway"
+EXAMPLE_BROKER = {"url": EXAMPLE_URL, "client_id": EXAMPLE_CLIENT}
 
 
 class MqttSettings(BaseModel):
@@ -21,8 +25,8 @@ class MqttSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[str, Field(pattern=r"^mqtts?://[^/?#]+$")]
-    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
+    url: Annotated[str, Field(pattern=r"^mqtts?://[^/?#]+$", examples=[EXAMPLE_URL])]
+    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$", examples=[EXAMPLE_CLIENT])]
     username: str | None = None
     password: SecretStr | None = None
     ca_file: Path | None = None
@@ -59,19 +63,23 @@ class MqttSettings(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> "MqttSettings":
-        url = urlsplit(self.url)
+        faults = []
         try:
-            _ = url.port
+            url = urlsplit(self.url)
+            _, host = url.port, url.hostname or ""
         except ValueError as error:
-            raise ValueError(f"url: {error}") from error
-        if url.username or url.password:
-            raise ValueError("url: credentials do not belong here; use username and password")
-        if not self.host:
-            raise ValueError("url: no host")
-        if not self.tls and not self.allow_plaintext and not _is_loopback(self.host):
-            raise ValueError(f"url: {self.host} is not loopback; use mqtts:// (or allow_plaintext: true)")
+            faults.append(f"url: {error}")
+        else:
+            if url.username or url.password:
+                faults.append("url: credentials do not belong here; use username and password")
+            if not host:
+                faults.append("url: no host")
+            elif not self.tls and not self.allow_plaintext and not _is_loopback(host):
+                faults.append(f"url: {host} is not loopback; use mqtts:// (or allow_plaintext: true)")
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file belong together")
+            missing, given = ("cert_file", "key_file") if self.cert_file is None else ("key_file", "cert_file")
+            faults.append(f"{missing}: required, because {given} is given")
+        refuse(faults)
         return self
 
 

@@ -1,0 +1,120 @@
+"""Loads the configuration: one strict YAML file. Every fault is reported at once, with its line and path."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway import former_names
+from gateway.config.durations import duration_s, hint
+from gateway.config.faults import Loc, every_fault, inside
+from gateway.config.secrets import read_secret
+from gateway.config.settings import Settings, SinkSettings
+from gateway.domain.errors import InvalidInput
+from gateway.yaml_lines import NotStrict, read_yaml
+
+SECRET_KEYS = frozenset({"token", "password"})
+KEY_FILES = frozenset({"key_file"})
+STAND_IN = "a-secret-that-cannot-be-read"
+"""Stands for a secret that has a fault, so that nothing else is wrong because of it."""
+
+Fault = tuple[Loc, str]
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check the file. Raises InvalidInput with every fault as `file:line: path: what is wrong`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput([f"{path}: cannot be read: {error}"]) from error
+    try:
+        raw, place = read_yaml(text)
+    except NotStrict as error:
+        raise InvalidInput([f"{path}:{error.line}: {error}"]) from error
+    faults: list[Fault] = []
+    resolved = _resolve(raw, (), faults)
+    try:
+        settings = Settings.model_validate(resolved)
+    except ValidationError:
+        faults += [
+            (loc, _words(raw, loc, kind, words))
+            for loc, kind, words in every_fault(Settings, resolved)
+            if not any(loc[: len(known)] == known for known, _ in faults)
+        ]
+        settings = None
+    if settings is None or faults:
+        told = sorted((place.line_of(loc), ".".join(map(str, loc)) or "(document)", words) for loc, words in faults)
+        raise InvalidInput([f"{path}:{line}: {where}: {words}" for line, where, words in told])
+    base = path.resolve().parent
+    settings.devices.keep_own(_own_secrets(raw, base))
+    former = [
+        f"{path}:{place.line_of(loc)}: {'.'.join(loc)}: {words}"
+        for loc, words in former_names.used(raw, former_names.CONFIGURATION)
+    ]
+    return settings.model_copy(
+        update={
+            "state_dir": base / settings.state_dir,
+            "profiles_dir": base / settings.profiles_dir,
+            "sinks": [_based(sink, base) for sink in settings.sinks],
+        }
+    ).with_former(former)
+
+
+def _words(raw: object, loc: Loc, kind: str, words: str) -> str:
+    """What is wrong, in the words that help most."""
+    value = raw
+    for part in loc:
+        value = inside(value, part)
+    if isinstance(value, str) and loc and str(loc[-1]).endswith("_s") and duration_s(value) is value:
+        return hint(value)
+    return former_names.refusal(loc, kind, former_names.CONFIGURATION) or words
+
+
+def _based(sink: SinkSettings, base: Path) -> SinkSettings:
+    """A sink's settings with its paths relative to `base`."""
+    if sink.kind == "leap_csv":
+        sftp = sink.sftp
+        if sftp is not None and sftp.key_file is not None:
+            sftp = sftp.model_copy(update={"key_file": base / sftp.key_file})
+        return sink.model_copy(update={"meters": base / sink.meters, "sftp": sftp})
+    if sink.kind == "parquet":
+        return sink.model_copy(update={"directory": base / sink.directory})
+    return sink
+
+
+def _resolve(raw: Any, loc: Loc, faults: list[Fault]) -> Any:
+    """Read secret references (a secret in plain text is a fault) and durations (keys that end in `_s`)."""
+    if isinstance(raw, list):
+        return [_resolve(item, (*loc, i), faults) for i, item in enumerate(raw)]
+    if not isinstance(raw, dict):
+        return raw
+    out: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key in SECRET_KEYS and value is not None:
+            secret, problem = read_secret(value)
+            if secret is None:
+                faults.append(((*loc, key), problem))
+            out[key] = STAND_IN if secret is None else secret
+        elif key.endswith("_s"):
+            out[key] = duration_s(value)
+        else:
+            out[key] = _resolve(value, (*loc, key), faults)
+    return out
+
+
+def _own_secrets(raw: Any, base: Path) -> Iterator[str]:
+    """References to the secrets and keys that the configuration itself uses."""
+    if isinstance(raw, list):
+        for item in raw:
+            yield from _own_secrets(item, base)
+    elif isinstance(raw, dict):
+        for key, value in raw.items():
+            if isinstance(value, str) and key in SECRET_KEYS:
+                yield value
+            elif isinstance(value, str) and key in KEY_FILES:
+                # some of them are relative to the file, others to where the gateway was started
+                yield f"file:{value}"
+                yield f"file:{base / value}"
+            else:
+                yield from _own_secrets(value, base)
