@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.sinks.web import is_loopback
+from gateway.addresses import is_loopback
 
 TIMEOUT_S = 60
 CHUNK_BYTES = 1 << 20

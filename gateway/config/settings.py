@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from gateway.addresses import is_loopback
 from gateway.config import secrets
 from gateway.domain.errors import InvalidInput, refuse
 from gateway.links.mqtt.messages import MqttLinkSettings
@@ -38,7 +39,7 @@ class HttpSettings(StrictSettings):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+        if self.token is None and not is_loopback(self.host):
             raise ValueError(f"token: required, since {self.host} is not loopback")
         if self.token is not None and len(self.token.get_secret_value()) < 16:
             raise ValueError("token: shorter than 16 characters")

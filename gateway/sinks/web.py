@@ -1,13 +1,13 @@
 """Shared by HTTP sinks: a session, one question with a capped answer, and the meaning of a status other than 2xx."""
 
 import io
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from gateway.addresses import is_loopback
 from gateway.ports.sinks import Keep, Stop
 
 MAX_REPLY_BYTES = 4 << 20
@@ -31,13 +31,6 @@ def check_url(url: str, *, secret: bool) -> None:
         raise ValueError("url: credentials do not belong here; use token")
     if secret and parts.scheme != "https" and not is_loopback(host):
         raise ValueError("url: https is required, because requests carry the token")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def open_session(timeout_s: float) -> aiohttp.ClientSession:

@@ -1,7 +1,6 @@
 """Links batteries that speak JSON over HTTP: reads documents, writes values; logins, pacing and quotas are per host."""
 
 import hashlib
-import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,6 +8,7 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
+from gateway.addresses import is_loopback
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerBusy, PeerRefused, ProtocolViolation
 from gateway.links.http.auth import COOKIES_MAX, Credentials, Grant
@@ -388,16 +388,9 @@ def _origin(url: str, section: HttpSection) -> URL:
         origin = given.origin() if given.explicit_port is not None else given.with_port(section.port).origin()
     except ValueError as error:
         raise InvalidInput(["address: http(s)://host[:port] is expected"]) from error
-    if scheme == "http" and section.tls != "none" and not _is_loopback(host):
+    if scheme == "http" and section.tls != "none" and not is_loopback(host):
         raise InvalidInput(["address: https:// is expected; the product protects what is sent to it"])
     return origin
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tls(section: HttpSection, pin: str) -> aiohttp.Fingerprint | bool:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from gateway.addresses import is_loopback
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.profiles.language.base import Name
 from gateway.profiles.language.product import ProfileDocument
@@ -117,15 +118,8 @@ def _address_faults(document: ProfileDocument, given: DeviceConnection) -> Itera
     scheme, host = given.url.partition("://")[0], urlsplit(given.url).hostname or ""
     if scheme not in SCHEMES[document.transport]:
         yield f"address: {' or '.join(s + '://' for s in SCHEMES[document.transport])} is expected"
-    elif scheme == "http" and document.http is not None and document.http.tls != "none" and not _is_loopback(host):
+    elif scheme == "http" and document.http is not None and document.http.tls != "none" and not is_loopback(host):
         yield "address: https:// is expected; the product protects what is sent to it"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _unit_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:

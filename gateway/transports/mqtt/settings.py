@@ -1,12 +1,12 @@
 """Defines and checks the settings of one MQTT connection."""
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from gateway.addresses import is_loopback
 from gateway.domain.errors import refuse
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -74,19 +74,10 @@ class MqttSettings(BaseModel):
                 faults.append("url: credentials do not belong here; use username and password")
             if not host:
                 faults.append("url: no host")
-            elif not self.tls and not self.allow_plaintext and not _is_loopback(host):
+            elif not self.tls and not self.allow_plaintext and not is_loopback(host):
                 faults.append(f"url: {host} is not loopback; use mqtts:// (or allow_plaintext: true)")
         if (self.cert_file is None) != (self.key_file is None):
             missing, given = ("cert_file", "key_file") if self.cert_file is None else ("key_file", "cert_file")
             faults.append(f"{missing}: required, because {given} is given")
         refuse(faults)
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
