@@ -3,43 +3,69 @@
 Exit codes: 0 done, 1 the daemon, a device or some rows refused, 2 the input or the configuration has faults.
 """
 
+import sys
+from importlib.metadata import version
+
 import typer
 
 from gateway import former_names
-from gateway.cli.daemon import daemon
-from gateway.cli.devices import devices
-from gateway.cli.dispatch import dispatch
-from gateway.cli.exclusions import exclusions, formerly
-from gateway.cli.intervals import intervals
-from gateway.cli.leap import leap
-from gateway.cli.profiles import profiles
-from gateway.cli.sinks import sinks
-from gateway.cli.state import state
+from gateway.cli.lazy import LazyGroup, Named
 
-cli = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="Battery fleet gateway: dispatches home batteries and sends their interval energy upstream.",
-    pretty_exceptions_enable=False,
-)
-cli.add_typer(daemon)
-cli.add_typer(profiles, name="profiles")
-cli.add_typer(devices, name="devices")
-cli.add_typer(dispatch, name="dispatch")
-cli.add_typer(exclusions, name="exclusions")
-cli.add_typer(
-    formerly,
-    name=former_names.COMMANDS["exclusions"],
-    help="Former name of `exclusions`.",
-    hidden=True,
-    deprecated=True,
-)
-cli.add_typer(intervals, name="intervals")
-cli.add_typer(sinks, name="sinks")
-cli.add_typer(leap, name="leap")
-cli.add_typer(state, name="state")
+
+class Commands(LazyGroup):
+    """Every command and group, by name."""
+
+    named = {
+        "run": Named(
+            module="gateway.cli.daemon", group="daemon", command="run", help="Run the gateway until SIGTERM or SIGINT."
+        ),
+        "validate": Named(
+            module="gateway.cli.daemon", group="daemon", command="validate",
+            help="Check a configuration and the profiles it names, and print every fault.",
+        ),
+        "schema": Named(
+            module="gateway.cli.daemon", group="daemon", command="schema",
+            help="Write (or check) the OpenAPI and AsyncAPI documents and the JSON Schemas of files.",
+        ),
+        "profiles": Named(module="gateway.cli.profiles", group="profiles", help="Device profiles."),
+        "devices": Named(module="gateway.cli.devices", group="devices", help="Registered devices."),
+        "dispatch": Named(module="gateway.cli.dispatch", group="dispatch", help="Dispatch events."),
+        "exclusions": Named(
+            module="gateway.cli.exclusions", group="exclusions",
+            help="Devices kept out of dispatch: opt-outs and storms.",
+        ),
+        former_names.COMMANDS["exclusions"]: Named(
+            module="gateway.cli.exclusions", group="formerly", help="Former name of `exclusions`.", former=True
+        ),
+        "intervals": Named(
+            module="gateway.cli.intervals", group="intervals", help="Interval energy: list, check and export it."
+        ),
+        "sinks": Named(
+            module="gateway.cli.sinks", group="sinks",
+            help="Receivers of interval records: their progress, what they refused, sending again.",
+        ),
+        "leap": Named(
+            module="gateway.cli.leap", group="leap",
+            help="The aggregator: what it has confirmed, and how uploads stand.",
+        ),
+        "state": Named(
+            module="gateway.cli.state", group="state", help="The whole state directory, for backups and moves."
+        ),
+    }  # fmt: skip
+
+
+cli = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@cli.callback(epilog="`gateway --version` prints the version.")
+def _gateway() -> None:
+    """Battery fleet gateway: dispatches home batteries and sends their interval energy upstream."""
 
 
 def main() -> None:
     """Entry point of the command `gateway`."""
+    # not an option of the group: the library would import pydantic to read it, whatever the command
+    if sys.argv[1:] == ["--version"]:
+        print(f"battery-fleet-gateway {version('battery-fleet-gateway')}")
+        return
     cli()

@@ -7,13 +7,12 @@ import typer
 
 from gateway.api.documents import documents
 from gateway.app.daemon import run_daemon
+from gateway.cli.configuration import ConfigFile, settings_of
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
-    ConfigFile,
     fail,
     json_text,
     out,
-    settings_of,
     warn,
 )
 from gateway.config.json_schema import settings_schema
@@ -57,7 +56,7 @@ def schema(
     profiles: Annotated[Path, typer.Option(help="directory of profiles")] = DEFAULT_PROFILES,
     check: Annotated[bool, typer.Option("--check", help="compare only; fail when out of date")] = False,
 ) -> None:
-    """Write (or check) the OpenAPI and AsyncAPI documents and the JSON Schemas of profiles and configuration."""
+    """Write (or check) the OpenAPI and AsyncAPI documents and the JSON Schemas of files."""
     stale: list[str] = []
     for name, document in (documents(profiles) | {"config.schema.json": settings_schema()}).items():
         path = directory / name

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from gateway import former_names
-from gateway.app.offline import import_offline
 from gateway.cli.shared import (
     DEFAULT_URL,
     AsJson,
@@ -16,7 +15,6 @@ from gateway.cli.shared import (
     fail,
     out,
     segment,
-    settings_of,
     show,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
@@ -94,6 +92,10 @@ def devices_import(
     if offline:
         if config is None:
             fail(["--offline needs --config"], code=2)
+        # only this way needs the gateway's own parts
+        from gateway.app.offline import import_offline
+        from gateway.cli.configuration import settings_of
+
         try:
             report = import_offline(settings_of(config), raw.decode("utf-8-sig"), form=form)
         except InvalidInput as error:

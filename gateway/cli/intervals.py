@@ -10,7 +10,6 @@ import typer
 from gateway import former_names
 from gateway.cli.client import DaemonError
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, daemon_at, fail, out, show
-from gateway.sinks.arrow import COMPRESSION, NEEDED, arrow_schema, available
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: list, check and export it.")
 
@@ -107,8 +106,11 @@ def intervals_export(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Export all intervals within a stretch of time to a file."""
-    if form is Format.PARQUET and not available():
-        fail([NEEDED], code=2)
+    if form is Format.PARQUET:
+        from gateway.sinks.arrow import NEEDED, available
+
+        if not available():
+            fail([NEEDED], code=2)
     text, part = ("ndjson" if form is Format.NDJSON else "csv"), file.with_name(file.name + ".part")
     columns = file.with_name(file.name + ".part.parquet")
     try:
@@ -131,6 +133,8 @@ def _as_parquet(csv_file: Path, parquet_file: Path) -> None:
     """The same rows as Parquet: times as timestamps in UTC, numbers as numbers, unknown as null."""
     import pyarrow.csv
     import pyarrow.parquet
+
+    from gateway.sinks.arrow import COMPRESSION, arrow_schema
 
     options = pyarrow.csv.ConvertOptions(column_types=arrow_schema())
     with (

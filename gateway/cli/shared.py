@@ -13,15 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.cli.client import Daemon, DaemonError
-from gateway.config.loader import load_settings
-from gateway.config.settings import Settings
-from gateway.domain.errors import InvalidInput
 
 # A table that goes into a file or a pipe is not cut to the width of a screen.
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1_000)
 err = Console(stderr=True, soft_wrap=True)
 
-ConfigFile = Annotated[Path, typer.Option("--config", help="configuration file")]
 Url = Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="the daemon's address")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -39,14 +35,6 @@ def warn(warnings: Iterable[str]) -> None:
     """Print warnings; they do not change the exit code."""
     for warning in warnings:
         err.print(f"warning: {warning}", markup=False, highlight=False)
-
-
-def settings_of(path: Path) -> Settings:
-    """The configuration; exits with 2 if it has faults."""
-    try:
-        return load_settings(path)
-    except InvalidInput as error:
-        fail(error.problems, code=2)
 
 
 def daemon_at(url: str) -> Daemon:

@@ -1,9 +1,9 @@
 """Commands about receivers of interval records."""
 
+import json
 from typing import Annotated
 from urllib.parse import urlencode
 
-import orjson
 import typer
 
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, segment, show
@@ -47,7 +47,7 @@ def sinks_resend(
     body = {"from": since, "to": to, "devices": device or [], "tags": tag or [], "parked": parked}
     body["missing"] = missing
     path = f"/v1/sinks/{segment(sink)}/resend"
-    out.print_json(data=ask(url, "POST", path, orjson.dumps(body), "application/json"))
+    out.print_json(data=ask(url, "POST", path, json.dumps(body).encode(), "application/json"))
 
 
 @sinks.command("retry")

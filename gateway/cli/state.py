@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from gateway.app.offline import export_state, import_state
-from gateway.cli.shared import AsJson, ConfigFile, fail, out, settings_of
+from gateway.cli.configuration import ConfigFile, settings_of
+from gateway.cli.shared import AsJson, fail, out
 from gateway.domain.errors import GatewayError, InvalidInput
 
 state = typer.Typer(no_args_is_help=True, help="The whole state directory, for backups and moves.")

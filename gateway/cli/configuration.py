@@ -1,0 +1,21 @@
+"""Shared by commands that read the configuration; everything it rests on is imported with it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.shared import fail
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
+from gateway.domain.errors import InvalidInput
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="configuration file")]
+
+
+def settings_of(path: Path) -> Settings:
+    """The configuration; exits with 2 if it has faults."""
+    try:
+        return load_settings(path)
+    except InvalidInput as error:
+        fail(error.problems, code=2)
