@@ -1,12 +1,14 @@
 """The part of the graph that takes events in, carries them out and reports on them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gateway.api.views.dispatch import CauseOf, DispatchView
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
+from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.types import Now
 from gateway.observability.metrics import Sample
 from gateway.ports.journal import EventStore, Journal, JournalState
 from gateway.ports.links import DeviceLink
@@ -15,6 +17,7 @@ from gateway.services.control.metrics import control_samples, dispatch_samples
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
+from gateway.services.runtime.fleet_clock import FleetClock
 from gateway.signals.platform import PlatformSignal
 
 
@@ -24,6 +27,7 @@ class ControlParts:
 
     clock: SteadyClock
     clock_guard: ClockGuard
+    fleet_clock: FleetClock
     dispatcher: Dispatcher
     control: ControlLoop
     reports: Reports
@@ -34,10 +38,11 @@ class ControlParts:
         yield from dispatch_samples(self.dispatcher, self.control)
         yield from self.reports.samples()
         yield from self.clock_guard.samples()
+        yield from self.fleet_clock.samples()
 
     def reasons(self) -> list[str]:
         """Why control is not ready."""
-        return self.control.reasons() + self.clock_guard.reasons()
+        return self.control.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
 
     def warnings(self) -> list[str]:
         """What of the fleet control leaves alone."""
@@ -63,19 +68,27 @@ def control_parts(
     link: DeviceLink,
     clock: SteadyClock,
     cause_of: CauseOf,
+    skew: Callable[[Now], ClockSkew],
 ) -> ControlParts:
     dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
     dispatcher.load(remembered)
+    fleet_clock = FleetClock(clock, skew)
     control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
-        epoch=remembered.epoch, publishing=settings.platform is not None,
+        epoch=remembered.epoch, fleet_clock=fleet_clock, publishing=settings.platform is not None,
     )  # fmt: skip
     control.records.know(remembered.delivered)
     reports = Reports(control.records, availability_s=settings.control.availability_s)
     view = DispatchView(
         fleet=fleet, dispatcher=dispatcher, control=control, store=store, clock=clock, cause_of=cause_of
     )
-    clock_guard = ClockGuard(clock, idle=control.idle)
+    clock_guard = ClockGuard(clock, idle=lambda: control.idle() or fleet_clock.trust is ClockTrust.CONTRADICTED)
     return ControlParts(
-        clock=clock, clock_guard=clock_guard, dispatcher=dispatcher, control=control, reports=reports, view=view
+        clock=clock,
+        clock_guard=clock_guard,
+        fleet_clock=fleet_clock,
+        dispatcher=dispatcher,
+        control=control,
+        reports=reports,
+        view=view,
     )

@@ -2,7 +2,7 @@
 its commands through the firmware, and the batteries are physics. What is judged is read from those alone."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -11,11 +11,13 @@ from unittest.mock import patch
 
 import mqtt5
 import numpy as np
+import orjson
 
 from gateway.clock import ManualClock, SteadyClock
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import EventKind, EventRequest, Target, TargetGroup
+from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import ReadingBatch
@@ -26,6 +28,7 @@ from gateway.profiles.loader import load_profile
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
+from gateway.services.runtime.fleet_clock import FleetClock
 from gateway.services.settings import ControlSettings, MaintenanceSettings
 from gateway.transports.mqtt.connection import OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
@@ -128,7 +131,8 @@ def registered(homes: Homes) -> list[Device]:
 class Street:
     """`clock` is the gateway's machine, `now_ms` the devices' time, which nothing moves but `go`. `asked`: from and
     until (UTC ms of the gateway) when each event that was accepted may be carried out; `out_since_ms` who opted out,
-    and when; `problems` the invariants that were broken, in words."""
+    and when; `problems` the invariants that were broken, in words; `edits` what the firmware of a home changes in its
+    live messages."""
 
     homes: Homes
     settings: ControlSettings = SETTINGS
@@ -141,6 +145,7 @@ class Street:
     out_since_ms: dict[int, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     lagging: bool = False
+    edits: dict[int, Callable[[dict[str, Any]], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.homes, self.physics(self.homes, guard=False), now_ms=START_MS)
@@ -175,12 +180,15 @@ class Street:
         self.wire.deliver = self._delivered
         self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=self.time)
         self.dispatcher.load(remembered)
+        self.fleet_clock = FleetClock(self.time, self.link.skew)
         self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.link,
-            clock=self.time, epoch=remembered.epoch,
+            clock=self.time, epoch=remembered.epoch, fleet_clock=self.fleet_clock,
         )  # fmt: skip
         self.control.load(remembered)
-        self.clock_guard = ClockGuard(self.time, idle=self.control.idle)
+        self.clock_guard = ClockGuard(
+            self.time, idle=lambda: self.control.idle() or self.fleet_clock.trust is ClockTrust.CONTRADICTED
+        )
         self.link._emit = self._taken
 
     async def restart(self, *, away_s: float) -> None:
@@ -232,11 +240,19 @@ class Street:
         self.devices.step(self.now_ms, s)
         presence = [self.devices.status(i, self.now_ms, online=on) for i, on in self.devices.take_presence()]
         answers, self._answers = self._answers + self.devices.take_answers(), []
-        heard = presence + answers + self.devices.live(self.now_ms)
+        heard = presence + answers + [self._edited(m) for m in self.devices.live(self.now_ms)]
         self.wire.hear(heard)
         spoke = {message.index for message in heard if message.topic == self.devices.topics.live[message.index]}
         if self.wire.up:
             self._heard_ms[list(spoke)] = self.now_ms
+
+    def _edited(self, message: Outgoing) -> Outgoing:
+        edit = self.edits.get(message.index)
+        if edit is None:
+            return message
+        body = orjson.loads(message.payload)
+        edit(body)
+        return replace(message, payload=orjson.dumps(body))
 
     def inject(self, index: int, fault: Fault) -> None:
         """Plant a fault; it begins with the next second."""

@@ -24,17 +24,15 @@ from gateway.domain.events.lifecycle import (
     EventState,
     LifecycleStep,
     Transition,
+    moved_on,
     place,
+    wanting,
 )
-from gateway.domain.events.request import EventRequest, Running, Target, TargetGroup, Want
+from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.events.scope import own_id, qualified, unscoped
+from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
-
-IDLE = Target(want=Want.IDLE)
-
-FILL = Target(want=Want.BACKUP)
-"""The target of members before an event with `precharge`."""
 
 
 class Outcome(Enum):
@@ -64,6 +62,7 @@ class Refusal(StrEnum):
     CANCELLED_BY_OPERATOR = "cancelled_by_operator"
     NOW_TOO_OLD = "now_too_old"
     NOW_AGE_UNKNOWN = "now_age_unknown"
+    CLOCK_CONTRADICTED = "clock_contradicted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +98,13 @@ class BookParams:
 
 class Book:
     """All events of this gateway, by their id within it (see `scope`). Written by one submitter; bounded by
-    `BookParams`."""
+    `BookParams`. While the `clock` is unsure no event ends; while it is contradicted, none begins or has a target
+    either, and what would begin one is refused."""
 
     def __init__(self, params: BookParams | None = None) -> None:
         self.params = params or BookParams()
         self.stopped = False
+        self.clock = ClockTrust.SURE
         self._entries: dict[EventId, BookEntry] = {}
         self._rejected: OrderedDict[tuple[str, EventId], BookEntry] = OrderedDict()
         self._next_index = 0
@@ -178,6 +179,7 @@ class Book:
         longest_s = params.repeats_s_max if request.repeats else params.length_s_max
         checks = (
             (self.stopped, Refusal.STOPPED),
+            (self.clock is ClockTrust.CONTRADICTED, Refusal.CLOCK_CONTRADICTED),
             (not _names_someone(request.group), Refusal.EMPTY_GROUP),
             (not all(map(math.isfinite, powers)), Refusal.TARGET_NOT_FINITE),
             (any(abs(power_w) > ceiling_w for power_w in powers), Refusal.OVER_CEILING),
@@ -289,11 +291,12 @@ class Book:
         whose devices all belong to other events."""
         edges, self._edges = self._edges, []
         lost = frozenset(without)
-        self._forget(now, {edge.entry.request.id for edge in edges})
+        if self.clock is ClockTrust.SURE:
+            self._forget(now, {edge.entry.request.id for edge in edges})
         for entry in list(self._entries.values()):
             if entry.state in OVER:
                 continue
-            moved = _moved(entry, now, lost=entry.index in lost)
+            moved = self._at(entry, now, lost=entry.index in lost)
             if moved is not entry:
                 self._put(moved)
                 if moved.state is not entry.state:
@@ -302,18 +305,18 @@ class Book:
 
     def active(self, now: Now) -> list[ActiveEvent]:
         """Events that have a target at `now`, dry runs and preparations included, in the order of their rank; none
-        while stopped."""
-        return [] if self.stopped else self.wanting(now)
+        while stopped, or while the clock is contradicted."""
+        return [] if self.stopped or self.clock is ClockTrust.CONTRADICTED else self.wanting(now)
 
     def wanting(self, now: Now) -> list[ActiveEvent]:
         """The same, stopped or not."""
-        found = [event for entry in self._entries.values() if (event := _wanting(entry, now)) is not None]
+        found = [event for entry in self._entries.values() if (event := wanting(entry, now)) is not None]
         found.sort(key=lambda event: event.rank)
         return found
 
     def entries(self, now: Now) -> list[BookEntry]:
         """All known events, newest start first, with the state at `now`."""
-        found = [_moved(entry, now) for entry in self._entries.values()] + list(self._rejected.values())
+        found = [self._at(entry, now) for entry in self._entries.values()] + list(self._rejected.values())
         found.sort(key=place)
         return found
 
@@ -326,14 +329,21 @@ class Book:
         entry = self._entries.get(EventId(event_id))
         if entry is None:
             return next((one for one in self._rejected.values() if one.request.id == event_id), None)
-        return _moved(entry, now)
+        return self._at(entry, now)
 
     def find(self, event_id: str, now: Now) -> list[BookEntry]:
         """The events of every source that have this id, rejected ones included: as their sources call them, or as the
         gateway does."""
         entries = (*self._entries.values(), *self._rejected.values())
         named = [e for e in entries if event_id in (e.request.id, own_id(e.request.id))]
-        return sorted((e if e.state is EventState.REJECTED else _moved(e, now) for e in named), key=place)
+        return sorted((e if e.state is EventState.REJECTED else self._at(e, now) for e in named), key=place)
+
+    def _at(self, entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
+        """The entry at `now`, as far as the clock can be believed."""
+        if self.clock is ClockTrust.CONTRADICTED:
+            return entry
+        moved = moved_on(entry, now, lost=lost)
+        return entry if self.clock is ClockTrust.UNSURE and moved.state in OVER else moved
 
     def _full(self, request: EventRequest, known: BookEntry | None) -> bool:
         """Whether the request would make one more live event than there may be."""
@@ -397,60 +407,6 @@ def _overlap(request: EventRequest) -> bool:
     if not starts_ms:
         return False
     return starts_ms[0] != request.start_ms or any(b - a < request.length_ms for a, b in pairwise(starts_ms))
-
-
-def _moved(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
-    """The entry at `now`. `lost`: whether other events have all of its devices; None = unknown."""
-    request, state, ran = entry.request, entry.state, entry.ran
-    if state is EventState.CANCELLED:
-        # a tombstone's times were never checked
-        return entry
-    wanted = request.running(now.utc_ms) is not None
-
-    def go(step: LifecycleStep) -> None:
-        nonlocal state
-        state = LIFE.get((state, step), state)
-
-    if wanted:
-        go(LifecycleStep.START)
-        ran = ran or state in RUNS
-        if lost is not None:
-            go(LifecycleStep.LOSE if lost else LifecycleStep.RESUME)
-    elif now.utc_ms >= request.end_ms:
-        if ran and state is EventState.SCHEDULED:
-            go(LifecycleStep.START)
-        go(LifecycleStep.END)
-    elif state in RUNS and now.utc_ms >= request.until_over_ms(now.utc_ms):
-        go(LifecycleStep.PAUSE)
-    return entry if state is entry.state and ran is entry.ran else replace(entry, state=state, ran=ran)
-
-
-def _wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
-    moved, request = _moved(entry, now), entry.request
-    running = request.running(now.utc_ms)
-    preparing = False
-    if moved.state is EventState.SCHEDULED and request.prepare_s > 0:
-        running, preparing = _preparation(request, now), True
-    elif moved.state not in RUNS:
-        return None
-    elif now.utc_ms < request.start_ms:
-        # the clock was set back in mid-event
-        running = request.running(request.start_ms)
-    if running is None:
-        return None
-    return ActiveEvent(
-        index=entry.index, request=request, running=running, decided_ms=entry.decided_ms, preparing=preparing
-    )
-
-
-def _preparation(request: EventRequest, now: Now) -> Running | None:
-    """The target of members shortly before the next occurrence."""
-    next_ms = request.next_ms(now.utc_ms)
-    if next_ms is None or now.utc_ms < next_ms - request.prepare_s * 1000:
-        return None
-    target = FILL if request.precharge else IDLE
-    since_ms = next_ms - round(request.prepare_s * 1000)
-    return Running(target=target, since_ms=since_ms, until_ms=next_ms, sustained_until_ms=next_ms)
 
 
 def members(fleet: Fleet, group: TargetGroup) -> Slots:

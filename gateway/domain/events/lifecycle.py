@@ -1,11 +1,16 @@
 """Lifecycle of an event: its states, the steps between them as one table, its entry in the book."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-from gateway.domain.events.request import EventKind, EventRequest, Running, Target
+from gateway.domain.events.request import EventKind, EventRequest, Running, Target, Want
 from gateway.domain.types import EventId, Now
+
+IDLE = Target(want=Want.IDLE)
+
+FILL = Target(want=Want.BACKUP)
+"""The target of members before an event with `precharge`."""
 
 
 class EventState(Enum):
@@ -134,3 +139,57 @@ class Transition:
 
     entry: BookEntry
     before: EventState
+
+
+def moved_on(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
+    """The entry at `now`. `lost`: whether other events have all of its devices; None = unknown."""
+    request, state, ran = entry.request, entry.state, entry.ran
+    if state is EventState.CANCELLED:
+        # a tombstone's times were never checked
+        return entry
+    wanted = request.running(now.utc_ms) is not None
+
+    def go(step: LifecycleStep) -> None:
+        nonlocal state
+        state = LIFE.get((state, step), state)
+
+    if wanted:
+        go(LifecycleStep.START)
+        ran = ran or state in RUNS
+        if lost is not None:
+            go(LifecycleStep.LOSE if lost else LifecycleStep.RESUME)
+    elif now.utc_ms >= request.end_ms:
+        if ran and state is EventState.SCHEDULED:
+            go(LifecycleStep.START)
+        go(LifecycleStep.END)
+    elif state in RUNS and now.utc_ms >= request.until_over_ms(now.utc_ms):
+        go(LifecycleStep.PAUSE)
+    return entry if state is entry.state and ran is entry.ran else replace(entry, state=state, ran=ran)
+
+
+def wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
+    moved, request = moved_on(entry, now), entry.request
+    running = request.running(now.utc_ms)
+    preparing = False
+    if moved.state is EventState.SCHEDULED and request.prepare_s > 0:
+        running, preparing = _preparation(request, now), True
+    elif moved.state not in RUNS:
+        return None
+    elif now.utc_ms < request.start_ms:
+        # the clock was set back in mid-event
+        running = request.running(request.start_ms)
+    if running is None:
+        return None
+    return ActiveEvent(
+        index=entry.index, request=request, running=running, decided_ms=entry.decided_ms, preparing=preparing
+    )
+
+
+def _preparation(request: EventRequest, now: Now) -> Running | None:
+    """The target of members shortly before the next occurrence."""
+    next_ms = request.next_ms(now.utc_ms)
+    if next_ms is None or now.utc_ms < next_ms - request.prepare_s * 1000:
+        return None
+    target = FILL if request.precharge else IDLE
+    since_ms = next_ms - round(request.prepare_s * 1000)
+    return Running(target=target, since_ms=since_ms, until_ms=next_ms, sustained_until_ms=next_ms)

@@ -7,11 +7,11 @@ the device's readings count no more, nor is it clear whose clock is wrong: nothi
 
 import numpy as np
 
+from gateway.domain.fleet.clock_skew import AHEAD_MS_MAX, ClockSkew, clock_skew
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
 
 OFF_MS = 5_000
 AHEAD_MS_MIN = 2_000
-AHEAD_MS_MAX = 60_000
 
 
 class DeviceClocks:
@@ -19,6 +19,7 @@ class DeviceClocks:
 
     def __init__(self) -> None:
         self._offset_ms: Floats = np.full(0, np.nan)
+        self._told_mono_ms: Ints = np.full(0, NEVER_MS)
 
     def observe(self, slots: Slots, t_ms: Ints, now: Now) -> None:
         """Times that devices said in live messages that came just now."""
@@ -28,8 +29,19 @@ class DeviceClocks:
             return
         missing = int(slots.max()) + 1 - len(self._offset_ms)
         if missing > 0:
-            self._offset_ms = np.concatenate((self._offset_ms, np.full(missing + len(self._offset_ms), np.nan)))
+            missing += len(self._offset_ms)
+            self._offset_ms = np.concatenate((self._offset_ms, np.full(missing, np.nan)))
+            self._told_mono_ms = np.concatenate((self._told_mono_ms, np.full(missing, NEVER_MS)))
         self._offset_ms[slots] = t_ms - now.utc_ms
+        self._told_mono_ms[slots] = now.mono_ms
+
+    def skew(self, speakers: Bools, registered: Bools, now: Now) -> ClockSkew:
+        """How far the fleet is from our clock. `speakers`: by slot, whose product tells a time."""
+        n = len(registered)
+        offset_ms, told_mono_ms = np.full(n, np.nan), np.full(n, NEVER_MS)
+        known = min(n, len(self._offset_ms))
+        offset_ms[:known], told_mono_ms[:known] = self._offset_ms[:known], self._told_mono_ms[:known]
+        return clock_skew(offset_ms, told_mono_ms, speakers, registered, now)
 
     def ahead_ms(self, slots: Slots) -> Ints:
         """What is added to a time so that it means the same to each device: 0 unless its clock is ahead by up to a

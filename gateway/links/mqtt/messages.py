@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, WriteReport
+from gateway.domain.fleet.clock_skew import AHEAD_MS_MAX, BEHIND_MS_MAX, ClockSkew
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
@@ -30,8 +31,6 @@ from gateway.transports.mqtt.settings import EXAMPLE_BROKER, MqttSettings
 
 log = logging.getLogger(__name__)
 
-LIVE_AGE_MS_MAX = 120_000
-LIVE_AHEAD_MS_MAX = 60_000
 REJECTS = ("malformed", "schema", "identity", "topic", "profile")
 UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
@@ -137,6 +136,12 @@ class MqttLink:
         """What is wrong with a device's clock, in words; None = nothing, or nothing known."""
         slot = self._fleet.slot_of.get(device)
         return None if slot is None else clock_cause(self.clocks.offset_s(slot))
+
+    def skew(self, now: Now) -> ClockSkew:
+        """How far the fleet's clocks are from ours; devices of other links tell no time."""
+        plate, n = self._fleet.nameplate, self._fleet.n
+        speakers = np.isin(plate.profile[:n], list(self._codecs))
+        return self.clocks.skew(speakers, plate.registered[:n], now)
 
     def warnings(self) -> list[str]:
         """Devices whose clock is off: beyond a minute ahead or two behind their readings count no more."""
@@ -278,8 +283,8 @@ class MqttLink:
     @staticmethod
     def _plausible(t_ms: np.ndarray[Any, np.dtype[np.int64]], now: Now) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """A reading without a plausible device time has unknown age: it may have waited in a queue."""
-        age = now.utc_ms - np.where(t_ms == NEVER_MS, now.utc_ms + 2 * LIVE_AHEAD_MS_MAX, t_ms)
-        result: np.ndarray[Any, np.dtype[np.bool_]] = (age <= LIVE_AGE_MS_MAX) & (age >= -LIVE_AHEAD_MS_MAX)
+        age = now.utc_ms - np.where(t_ms == NEVER_MS, now.utc_ms + 2 * AHEAD_MS_MAX, t_ms)
+        result: np.ndarray[Any, np.dtype[np.bool_]] = (age <= BEHIND_MS_MAX) & (age >= -AHEAD_MS_MAX)
         return result
 
     def _unknown(self, topic: str, lane: _Lane) -> None:

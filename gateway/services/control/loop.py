@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from gateway.domain.control.tracking import Progress, Tracked, Tracking, Trackin
 from gateway.domain.events.arbitration import Claims
 from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
 from gateway.domain.events.delivery_records import Sight
-from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState
+from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
+from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.columns import Authority, ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.fleet.measured import Power, keep_parts, power_of
@@ -42,28 +43,18 @@ from gateway.services.control.maintenance import NAMES, Maintenance
 from gateway.services.control.quarantine import QuarantineWatch
 from gateway.services.control.reach import ReachWatch
 from gateway.services.control.stranded import Stranded
+from gateway.services.control.totals import EventTotals, totals
 from gateway.services.control.unclear import UnclearWatch
 from gateway.services.control.unmeasured import Unmeasured
 from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.events.intake import Dispatcher
+from gateway.services.runtime.fleet_clock import FleetClock
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
 
 RELEASE_SLACK_S = 15.0
 TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
-
-@dataclass(slots=True)
-class EventTotals:
-    """Power of a program's running events, W. `attributed_w`: what its events are credited with."""
-
-    target_w: float = 0.0
-    commanded_w: float = 0.0
-    delivered_w: float = 0.0
-    assumed_w: float = 0.0
-    unserved_w: float = 0.0
-    attributed_w: float = 0.0
 
 
 @dataclass(slots=True)
@@ -94,7 +85,8 @@ class _Seen:
 
 
 class ControlLoop:
-    """The one writer of setpoints. `publishing`: a reader asks the delivery records for what has changed."""
+    """The one writer of setpoints. `fleet_clock`: what the fleet says of our time (None: it tells none);
+    `publishing`: a reader asks the delivery records for what has changed."""
 
     def __init__(
         self,
@@ -106,6 +98,7 @@ class ControlLoop:
         link: DeviceLink,
         clock: Clock,
         epoch: int,
+        fleet_clock: FleetClock | None = None,
         publishing: bool = False,
     ) -> None:
         self._settings = settings
@@ -113,6 +106,7 @@ class ControlLoop:
         self._dispatcher = dispatcher
         self._journal = journal
         self._clock = clock
+        self._fleet_clock = FleetClock(clock) if fleet_clock is None else fleet_clock
         self.reach = ReachWatch(fleet)
         self._writer = CommandWriter(
             settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, reach=self.reach,
@@ -209,7 +203,8 @@ class ControlLoop:
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
         changes = self._authority.update(now)
-        events = [] if self._halted() else [*self._dispatcher.active(now), *self.maintenance.events(now)]
+        self._dispatcher.clock_trust = self._fleet_clock.observe(now)
+        events = self._events(now)
         claims = self._dispatcher.claims(events, now, self.maintenance.members)
         snapshot = self._fleet.snapshot()
         self._exclude(events, claims, snapshot, now)
@@ -222,8 +217,9 @@ class ControlLoop:
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
         reach = self.reach.observe(snapshot, now)
         keep_parts(snapshot, power.heard_s > 0)
+        steered = replace(allowed, controllable=np.zeros_like(follows)) if self._releasing_all else allowed
         tracked = track(
-            events, claims, self._trackings, snapshot, allowed, follows, power, now, dt_s, self._params(),
+            events, claims, self._trackings, snapshot, steered, follows, power, now, dt_s, self._params(),
             reach=reach,
         )  # fmt: skip
         self._trackings, self._progress = tracked.tracking, tracked.progress
@@ -242,6 +238,13 @@ class ControlLoop:
         written = await self._writer.carry_out(todo, claims.holder, changes, now, names=names)
         self._fleet.writing = np.zeros(0, dtype=np.bool_)
         self.records.written(written.slots, written.setpoint_w, written.cmd, now)
+
+    def _events(self, now: Now) -> list[ActiveEvent]:
+        """What is carried out now. While everything is handed back before a stop, events are only measured."""
+        running = self._dispatcher.active(now)
+        if self._halted() or self._fleet_clock.trust is ClockTrust.CONTRADICTED:
+            return running
+        return [*running, *self.maintenance.events(now)]
 
     def _halted(self) -> bool:
         """Whether devices are only handed back: no device is given power any more."""
@@ -294,7 +297,7 @@ class ControlLoop:
         opted_out = (snapshot.control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         # an owner's report that was not understood may have been an opt-out
         opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
-        taking = tracked.taking & ~opted_out
+        taking = tracked.taking & ~opted_out & (not self._releasing_all)
         unguaranteed = self._authority.unguaranteed(snapshot.n)
         resting = rest(
             snapshot, now, idle=tracked.idle, by_itself=tracked.by_itself, guaranteed=~unguaranteed,
@@ -317,7 +320,7 @@ class ControlLoop:
             opted_out[slots] = True
         # nor, while everything is handed back, is an unconfirmed command: the release overtakes it
         opted_out |= self._halted() & (snapshot.control.cmd_applied < snapshot.control.cmd_sent)
-        release = self._authority.turns(snapshot, taking, now, opted_out)
+        release = self._authority.turns(snapshot, taking | self._kept(snapshot, opted_out, now), now, opted_out)
         # a device that must be narrowed gets no other setpoint then: it is handed back now
         release |= self._halted() & seen.allowed.must_narrow & ~taking
         ends, going_on = self._lease_ends.observe(seen.events, seen.claims, snapshot, now)
@@ -328,6 +331,14 @@ class ControlLoop:
         )  # fmt: skip
         self.stats.outside += todo.outside
         return low, todo
+
+    def _kept(self, snapshot: Snapshot, opted_out: Bools, now: Now) -> Bools:
+        """Devices that keep the rest of their lease, since by our clock nobody knows whether their event is over."""
+        if self._fleet_clock.trust is ClockTrust.SURE or self._halted():
+            return np.zeros(snapshot.n, dtype=np.bool_)
+        controlled = snapshot.control.authority == int(Authority.CONTROLLED)
+        kept: Bools = controlled & ~opted_out & ~self._authority.unattended(snapshot, now)
+        return kept
 
     def _account(self, seen: _Seen) -> list[Change]:
         """Credit what events deliver and update their delivery records; returns what the journal should remember."""
@@ -439,15 +450,4 @@ class ControlLoop:
 
     def totals(self) -> dict[str, EventTotals]:
         """Sums over the running events, by program."""
-        sums: dict[str, EventTotals] = {}
-        for entry in self._dispatcher.entries():
-            progress = self.progress(entry)
-            if progress is not None and entry.state is EventState.ACTIVE:
-                total = sums.setdefault(entry.request.program, EventTotals())
-                total.target_w += progress.target_w
-                total.commanded_w += progress.commanded_w
-                total.delivered_w += progress.delivered_w
-                total.assumed_w += progress.assumed_w
-                total.unserved_w += progress.unserved_w
-                total.attributed_w += self._attributed.get(entry.index, 0.0)
-        return sums
+        return totals(self._dispatcher.entries(), self.progress, self.attributed_w)

@@ -12,6 +12,7 @@ from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusio
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventRequest
 from gateway.domain.events.scope import own_id
+from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 from gateway.ports.journal import (
@@ -195,6 +196,15 @@ class Dispatcher:
         return True
 
     @property
+    def clock_trust(self) -> ClockTrust:
+        """Whether events may begin and end by the clock; set in every tick."""
+        return self._book.clock
+
+    @clock_trust.setter
+    def clock_trust(self, trust: ClockTrust) -> None:
+        self._book.clock = trust
+
+    @property
     def exclusions(self) -> Exclusions:
         return self._exclusions
 
@@ -214,7 +224,8 @@ class Dispatcher:
         forgotten = self._book.forgotten()
         if forgotten:
             changes.append(EventsArchived(events=tuple(forgotten)))
-        for exclusion_id in self._exclusions.over(now):
+        sure = self._book.clock is ClockTrust.SURE
+        for exclusion_id in self._exclusions.over(now) if sure else ():
             self._exclusions.lift(exclusion_id)
             changes.append(ExclusionLifted(id=exclusion_id))
         return edges, changes

@@ -118,7 +118,11 @@ def test_link_retained_message_says_nothing_of_a_clock() -> None:
 
 
 async def test_record_of_a_device_whose_clock_is_too_far_off_names_it_and_so_does_the_device() -> None:
-    made = await street(70)
+    made = Street(homes(4))
+    made.edits[0] = lambda body: body.update(t=body["t"] + 70_000)
+    await made.go(5)
+    await made.submit("e", s=3_600, target=power(8_000.0))
+    await made.go(60)
     view = DispatchView(
         fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, store=made.journal, clock=made.time,
         cause_of=made.link.cause_of,
