@@ -133,6 +133,17 @@ class StopAll:
     by: str
 
 
+EPOCH_MAX = 2_000_000
+"""Ids of commands stay below what a device can say: see `CommandIds`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRaised:
+    """Command ids jumped ahead: the next start begins after `epoch`."""
+
+    epoch: int
+
+
 Setting = float | str | bool
 
 
@@ -167,6 +178,7 @@ Change = (
     | ControlEnded
     | ReserveChanged
     | StopAll
+    | EpochRaised
     | PriorSaved
     | PriorRestored
 )

@@ -25,6 +25,7 @@ from gateway.ports.journal import (
     ControlEnded,
     ControlTaken,
     DeviceRegistered,
+    EpochRaised,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -267,6 +268,7 @@ class _Memory:
     controlled: dict[DeviceId, EventId] = field(default_factory=dict)
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
     stopped: bool = False
+    epoch: int = 0
 
     def take(self, change: Change) -> None:
         match change:
@@ -301,6 +303,8 @@ class _Memory:
 
     def _take_other(self, change: Change) -> None:
         match change:
+            case EpochRaised(epoch=epoch):
+                self.epoch = max(self.epoch, epoch)
             case StopAll(active=active):
                 self.stopped = active
             case PriorSaved(device=name, settings=settings):
@@ -365,6 +369,7 @@ class MemoryJournal:
         found = _Memory()
         for change in self.kept:
             found.take(change)
+        self.epoch = max(self.epoch, found.epoch + 1)
         return JournalState(
             epoch=self.epoch,
             devices=tuple(found.devices.values()),

@@ -18,12 +18,12 @@ from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Now, Slots
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDelivered, Journal
 from gateway.ports.links import DeviceLink
+from gateway.services.control.command_ids import CommandIds
 from gateway.services.control.reach import ReachWatch
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
 
-EPOCH_BITS = 32
 PAUSE_TELEMETRY_FROM = 500
 OWED_MAX = 10_000
 
@@ -40,7 +40,7 @@ class CommandWriterStats:
 
 
 class CommandWriter:
-    """The one place that writes to devices. Command ids grow over restarts: the journal's epoch is their upper part.
+    """The one place that writes to devices.
 
     `reach` is told what became of each command. `halted`: whether devices are only handed back; asked last before a
     write.
@@ -65,7 +65,7 @@ class CommandWriter:
         self._clock = clock
         self._reach = reach
         self._halted = halted
-        self._cmd = epoch << EPOCH_BITS
+        self.ids = CommandIds(epoch)
         self._owed: list[Change] = []
         self.failing: str | None = None
         self.stats = CommandWriterStats()
@@ -131,14 +131,13 @@ class CommandWriter:
     @property
     def newest_cmd(self) -> int:
         """The largest command id given out so far."""
-        return self._cmd
+        return self.ids.newest
 
     async def raise_reserves(self, slots: Slots, now: Now) -> None:
         """Make devices keep at least their owner's reserve by themselves, also while no lease runs."""
         n = len(slots)
         reserve_pct = self._fleet.nameplate.owner_reserve_pct[slots]
-        first = self._cmd + 1
-        self._cmd += n
+        first = self.ids.take(n)
         batch = CommandBatch(
             slots=slots,
             op=np.full(n, CommandOp.RESERVE, dtype=np.int8),
@@ -165,8 +164,7 @@ class CommandWriter:
     def _batch(self, todo: Plan, keep: NDArray[np.bool_], now: Now) -> CommandBatch:
         kept = slice(None) if keep.all() else keep
         slots = todo.slots[kept]
-        first = self._cmd + 1
-        self._cmd += len(slots)
+        first = self.ids.take(len(slots))
         return CommandBatch(
             slots=slots,
             op=todo.op[kept],

@@ -133,7 +133,7 @@ class ControlLoop:
         self.unmeasured = Unmeasured()
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
-        self.writes = self._writer.stats
+        self.writes, self.command_ids = self._writer.stats, self._writer.ids
         self.authority_stats = self._authority.stats
         self.tick_seconds = Histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
         self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
@@ -212,6 +212,7 @@ class ControlLoop:
         self._unclear.observe(snapshot, now)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
         follows = self.quarantine.follows(snapshot, now)
+        changes += self.command_ids.observe(snapshot, now)
         changes += self.quarantine.observe(snapshot, allowed, follows, now)
         power = power_of(snapshot, now, self._seen_mono_ms)
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
@@ -410,7 +411,13 @@ class ControlLoop:
             out.append("control: no tick lately")
         if self._dispatcher.stopped:
             out.append("dispatch is stopped by an operator")
-        return out + self.quarantine.reasons() + self.stranded.reasons() + self.unmeasured.reasons()
+        return (
+            out
+            + self.command_ids.reasons()
+            + self.quarantine.reasons()
+            + self.stranded.reasons()
+            + self.unmeasured.reasons()
+        )
 
     def idle(self) -> bool:
         """Whether no program's event runs and no device is under control."""

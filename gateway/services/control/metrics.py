@@ -71,6 +71,7 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         ("gateway_leases_run_out", "Leases that ended without a refresh.", control.authority_stats.leases_run_out),
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")
+    yield from control.command_ids.samples()
     yield Sample(
         name="gateway_reserve_unguaranteed_devices",
         help="Devices whose own reserve is below their owner's.",

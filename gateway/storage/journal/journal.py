@@ -28,7 +28,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample
-from gateway.ports.journal import Change, EventDelivered, EventsArchived, JournalState, StoredEvent
+from gateway.ports.journal import EPOCH_MAX, Change, EventDelivered, EventsArchived, JournalState, StoredEvent
 from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
 from gateway.storage.journal.writes import WRITE, audit, json_text
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 APPLICATION_ID = 0x62666731
 AUDIT_ROWS_MAX = 200_000
 PENDING_MAX = 256
+EPOCH_BEGIN_MS = 1_577_836_800_000
+EPOCH_MS = 600_000
 
 # Each step migrates a file from the version before; the first makes an empty one.
 _STEPS = (
@@ -165,6 +167,9 @@ class SqliteJournal:
                     for step in _STEPS[version:]:
                         for statement in step.split(";"):
                             db.execute(statement)
+                    if version == 0:
+                        begin = first_epoch(self._clock.now().utc_ms)
+                        db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (begin,))
                     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             for (table, column), statement in _ADDED.items():
@@ -238,6 +243,12 @@ class _transaction:  # noqa: N801  # a context manager, used like a function
     def _rollback(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+def first_epoch(utc_ms: int) -> int:
+    """Where a new file begins, so that its command ids are later than those of a file that was lost: at the time, since
+    no gateway starts as often. At most half of what there is."""
+    return min(max((utc_ms - EPOCH_BEGIN_MS) // EPOCH_MS, 0), EPOCH_MAX // 2)
 
 
 def _read(db: sqlite3.Connection) -> JournalState:

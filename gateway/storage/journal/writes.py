@@ -16,6 +16,7 @@ from gateway.ports.journal import (
     ControlEnded,
     ControlTaken,
     DeviceRegistered,
+    EpochRaised,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -124,6 +125,10 @@ def _stopped(db: sqlite3.Connection, changes: list[StopAll], _now_ms: int) -> No
     db.execute("UPDATE meta SET value = ? WHERE key = 'stopped'", (int(changes[-1].active),))
 
 
+def _epoch_raised(db: sqlite3.Connection, changes: list[EpochRaised], _now_ms: int) -> None:
+    db.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'", (changes[-1].epoch,))
+
+
 def _moved(db: sqlite3.Connection, changes: list[EventMoved], _now_ms: int) -> None:
     # a revision that was cancelled stays so, whatever a tick before that still owes the journal
     rows = json_text([[c.state.value, c.event, c.revision] for c in changes])
@@ -196,6 +201,7 @@ WRITE: dict[type, Any] = {
     ControlEnded: _ended,
     ReserveChanged: _reserves,
     StopAll: _stopped,
+    EpochRaised: _epoch_raised,
     EventMoved: _moved,
     EventWithdrawn: _withdrawn,
     WithdrawalLifted: _withdrawal_lifted,
@@ -259,6 +265,7 @@ _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
     Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
     Trusted: lambda c: ("trusted", _named(c.names)),
+    EpochRaised: lambda c: ("epoch_raised", {"epoch": c.epoch}),
     StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),
 }
 AUDITED = frozenset({*_TOGETHER, *_EACH})

@@ -20,10 +20,12 @@ from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, 
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import (
+    EPOCH_MAX,
     Change,
     ControlEnded,
     ControlTaken,
     DeviceRegistered,
+    EpochRaised,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -40,11 +42,12 @@ from gateway.ports.journal import (
 )
 from gateway.storage.journal import journal as module
 from gateway.storage.journal.event_store import SqliteEventStore
-from gateway.storage.journal.journal import SqliteJournal
+from gateway.storage.journal.journal import SqliteJournal, first_epoch
 from gateway.storage.journal.past_events import Bounds
 from gateway.storage.journal.writes import AUDITED, WRITE
 from tests.builders.fakes import MemoryJournal
 
+FIRST = first_epoch(ManualClock().utc) + 1
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -155,14 +158,27 @@ def audit(path: Path) -> list[tuple[int, str, str]]:
     return [(int(at), str(kind), str(body)) for at, kind, body in rows]
 
 
-def test_journal_new_file_is_empty_private_and_starts_epoch_one(shelf: Shelf) -> None:
+def test_journal_new_file_is_empty_private_and_starts_an_epoch_after_every_earlier_file(shelf: Shelf) -> None:
     _, state = shelf.open()
-    assert state == JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False, prior={})
+    assert state == JournalState(epoch=FIRST, devices=(), events=(), controlled={}, stopped=False, prior={})
     assert shelf.path.stat().st_mode & 0o077 == 0
 
 
 def test_journal_each_load_begins_a_larger_epoch(place: Reopened) -> None:
-    assert [place.open()[1].epoch for _ in range(4)] == [1, 2, 3, 4]
+    epochs = [place.open()[1].epoch for _ in range(4)]
+    assert epochs == [epochs[0] + i for i in range(4)]
+
+
+def test_journal_epoch_of_a_new_file_leaves_room_whatever_the_clock_says() -> None:
+    assert [first_epoch(ms) for ms in (0, 1_577_836_800_000, 1_577_836_800_000 + 600_000)] == [0, 0, 1]
+    assert first_epoch(2**62) == EPOCH_MAX // 2
+
+
+async def test_journal_epoch_that_was_raised_is_the_least_of_the_next_start(place: Reopened) -> None:
+    journal, state = place.open()
+    await journal.commit([EpochRaised(epoch=state.epoch + 7)])
+    await journal.commit([EpochRaised(epoch=state.epoch + 1)])
+    assert place.open()[1].epoch == state.epoch + 8
 
 
 async def test_journal_every_kind_of_change_survives_a_restart(place: Reopened) -> None:
@@ -343,7 +359,7 @@ def test_journal_of_a_newer_version_is_refused_untouched(shelf: Shelf, version: 
     with pytest.raises(CorruptState, match="newer"):
         shelf.open()
     db = sqlite3.connect(shelf.path)
-    assert db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() == (1,)
+    assert db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() == (FIRST,)
     db.close()
 
 
