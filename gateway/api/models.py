@@ -272,7 +272,10 @@ class DeviceState(Body):
     device from being controlled, a number stops the directions that rest on it. `unreachable` is null where the device
     can be told what it is to do. `reserve_pct` is the reserve in the newest reading; the reserve in force is that of
     `device`. `clock_offset_s` is how far the device's clock is ahead (negative: behind, or its readings come late),
-    null = it says no time. `authority` says who has the device: device (the maker's own mode) | controlled | releasing
+    null = it says no time. `unheeded` says why its newest live message does not count, null if it does: no_time (it
+    says none) | clock_ahead | clock_behind | clock_back (its time is earlier than that of a message before).
+    `restarted_s`: how long ago it last began anew, s. `result`: its answer to the newest command (older: it knows a
+    later one). `authority` says who has the device: device (the maker's own mode) | controlled | releasing
     | owner (an owner or maker took it back during an event) | no_profile. `held` is its former name, with free and left
     for device and owner; the next release drops it."""
 
@@ -287,6 +290,9 @@ class DeviceState(Body):
     held: Annotated[str, Field(json_schema_extra={"deprecated": True})]
     setpoint_w: int | None
     clock_offset_s: float | None = None
+    unheeded: str | None = None
+    restarted_s: float | None = None
+    result: str | None = None
     unclear: list[str] = Field(default_factory=list)
     unreachable: UnreachableState | None = None
     session: SessionState | None = None

@@ -39,6 +39,13 @@ def link_samples(link: MqttLink) -> Iterable[Sample]:
         name="gateway_device_clocks_off", help="Devices whose clock is off by 5 s or more.",
         value=len(link.clocks.off()),
     )  # fmt: skip
+    for cause, count in link.clocks.counts().items():
+        yield Sample(
+            name="gateway_unheeded_devices",
+            help="Devices whose newest live message does not count, since nobody knows how old it is.",
+            value=count,
+            labels=(("cause", cause),),
+        )
     yield Sample(
         name="gateway_unenrolled_devices", help="Devices seen that are not enrolled.",
         value=len(link.unregistered.devices()),

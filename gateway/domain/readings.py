@@ -65,10 +65,12 @@ class EnergyBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusBatch:
-    """Presence of devices as they or their last will report it."""
+    """Presence of devices as they or their last will report it. `told_now` False = a broker kept it (None = nobody
+    told anything: a link found out)."""
 
     slots: Slots
     online: Bools
+    told_now: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

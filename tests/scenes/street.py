@@ -206,7 +206,7 @@ class Street:
         if batch.unclear is not None:
             self.fleet.observe_unclear(batch.unclear)
         if batch.status is not None:
-            self.fleet.live.online[batch.status.slots] = batch.status.online
+            self.fleet.observe_status(batch.status, self.time.now())
         if batch.acks is not None:
             self.control.observe_acks(batch.acks)
 

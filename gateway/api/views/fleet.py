@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from gateway import former_names
 from gateway.api.models import DeviceState, SessionState, UnreachableState, UnregisteredList
 from gateway.clock import Clock
+from gateway.domain.commands import CommandResult
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
@@ -114,6 +115,9 @@ class FleetView:
             held=former_names.authority(authority.name.lower()),
             setpoint_w=int(control.setpoint_w[slot]) if authority is Authority.CONTROLLED else None,
             clock_offset_s=self._link.clocks.offset_s(slot),
+            unheeded=self._link.clocks.unheeded(slot),
+            restarted_s=self._fleet.restarts.age_s(slot, self._clock.now()),
+            result=CommandResult(int(control.result[slot])).name.lower(),
             unclear=unclear_names(int(live.unclear[slot])),
             unreachable=self._unreachable(slot),
             session=self._session(slot),

@@ -42,9 +42,11 @@ def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
 
 def overridden(snapshot: Snapshot, now: Now, seen_obeying: Bools, *, margin_s: float = 10.0) -> Bools:
     """Devices an owner or maker took back: they had obeyed, the lease still runs for `margin_s`, and yet they report
-    another mode. Faults, islanding and a restart (presence lost meanwhile) are not overrides."""
+    another mode. Faults, islanding and a restart (presence lost meanwhile) are not overrides. One that says no mode
+    has left if it says that no command is in force."""
     live, control = snapshot.live, snapshot.control
-    left: Bools = seen_obeying & (live.mode != int(Mode.REMOTE)) & (live.mode != int(Mode.UNKNOWN))
+    elsewhere = (live.mode != int(Mode.REMOTE)) & ((live.mode != int(Mode.UNKNOWN)) | (live.cmd == 0))
+    left: Bools = seen_obeying & elsewhere
     if not left.any():
         return left
     left &= (control.lease_end_mono_ms - now.mono_ms > 1000 * margin_s) & (control.cmd_applied == control.cmd_sent)

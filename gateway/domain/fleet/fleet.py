@@ -13,7 +13,8 @@ from gateway.domain.errors import invariant
 from gateway.domain.fleet import estimation, reserve
 from gateway.domain.fleet.columns import SETTLE_S, ControlColumns, LiveColumns, Nameplate
 from gateway.domain.fleet.device import Device, DeviceConnection
-from gateway.domain.readings import LiveBatch
+from gateway.domain.fleet.restarts import Restarts
+from gateway.domain.readings import EnergyBatch, LiveBatch, StatusBatch
 from gateway.domain.types import Bools, DeviceId, Now, UnclearBatch
 
 
@@ -132,6 +133,7 @@ class Fleet:
         self.moving: set[int] = set()
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
+        self.restarts = Restarts()
         self.live = LiveColumns()
         self.control = ControlColumns()
 
@@ -186,6 +188,7 @@ class Fleet:
         """Forget readings and writes of a slot where another battery answers from now on. The used cycles stay, since
         it may be the same battery after all."""
         self.live.blank(slot, but=("cycled_wh", "reconnected_mono_ms"))
+        self.restarts.clear(slot)
         control = self.control
         control.written_reserve_pct[slot] = np.nan
         control.refused[slot] = 0
@@ -257,6 +260,16 @@ class Fleet:
     def observe_live(self, batch: LiveBatch, now: Now) -> None:
         """Fold readings in: see `estimation.observe`."""
         self.implausible += estimation.observe(self.live, self.nameplate, batch, now)
+
+    def observe_status(self, batch: StatusBatch, now: Now) -> None:
+        """Fold presence in; a device that says now that it is there has come back."""
+        self.live.online[batch.slots] = batch.online
+        if batch.told_now is not None:
+            self.restarts.observe_births(batch.slots[batch.told_now & batch.online.astype(np.bool_)], now)
+
+    def observe_energy(self, batch: EnergyBatch, now: Now) -> None:
+        """Note the boot numbers of settlement messages; the rest of them is the recorder's."""
+        self.restarts.observe_boots(batch.slots, batch.boot, now)
 
     def observe_unclear(self, batch: UnclearBatch) -> None:
         """Note unclear messages: they exclude their devices until the next reading."""

@@ -135,7 +135,7 @@ class MqttLink:
     def cause_of(self, device: str) -> str | None:
         """What is wrong with a device's clock, in words; None = nothing, or nothing known."""
         slot = self._fleet.slot_of.get(device)
-        return None if slot is None else clock_cause(self.clocks.offset_s(slot))
+        return None if slot is None else clock_cause(self.clocks.offset_s(slot), self.clocks.unheeded(slot))
 
     def skew(self, now: Now) -> ClockSkew:
         """How far the fleet's clocks are from ours; devices of other links tell no time."""
@@ -145,11 +145,13 @@ class MqttLink:
 
     def warnings(self) -> list[str]:
         """Devices whose clock is off: beyond a minute ahead or two behind their readings count no more."""
+        timeless = self.clocks.counts()["no_time"]
+        out = [f"devices: live messages of {timeless} say no time and do not count"] if timeless else []
         off = [slot for slot in self.clocks.off() if slot < self._fleet.n]
         if not off:
-            return []
+            return out
         cause = clock_cause(self.clocks.offset_s(off[0]))
-        return [f"devices: clocks of {len(off)} are off, first of {self._fleet.ids[off[0]]}, {cause}"]
+        return [*out, f"devices: clocks of {len(off)} are off, first of {self._fleet.ids[off[0]]}, {cause}"]
 
     def acknowledge(self, token: AckToken) -> None:
         self.telemetry.acknowledge(token.generation, token.packet_ids)
@@ -248,14 +250,18 @@ class MqttLink:
         slots, columns, live = self._columns(batch)
         if batch.lane.kind == "live":
             now = self._clock.now()
-            self.clocks.observe(slots[live], columns["device_t_ms"][live], now)
+            for cause, slot in self.clocks.observe(slots[live], columns["device_t_ms"][live], now):
+                log.warning(
+                    "live messages do not count, nobody knows how old they are",
+                    extra={"reason": cause, "first": self._fleet.ids[slot], "offset_s": self.clocks.offset_s(slot)},
+                )
             fresh = live & self._plausible(columns["device_t_ms"], now)
             self.stats.stale_live += int((~fresh).sum())
             readings = LiveBatch(slots=slots, fresh=fresh, **columns)
             doubts = self._doubts(batch, readings, live) if batch.unclear or batch.unread else None
             self._emit(ReadingBatch(live=readings, unclear=doubts))
         elif batch.lane.kind == "status":
-            self._emit(ReadingBatch(status=StatusBatch(slots=slots, **columns)))
+            self._emit(ReadingBatch(status=StatusBatch(slots=slots, told_now=live, **columns)))
         else:
             self._emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
 

@@ -15,6 +15,7 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.types import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
 from gateway.ports.journal import Change, ControlEnded, ReserveChanged
+from gateway.services.control.restarted import Restarted
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class DeviceAuthority:
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._until_ms: Ints = np.zeros(0, dtype=np.int64)
         self.stats = AuthorityStats()
+        self.restarted = Restarted(fleet)
 
     def adopt(self, controlled: Iterable[DeviceId], now: Now, *, newest_cmd: int = 0) -> None:
         """Mark `controlled` as still under control after a restart, until their lease (at most the product's whole one)
@@ -95,9 +97,22 @@ class DeviceAuthority:
             changes.append(ControlEnded(devices=self._fleet.names(freed), reason="released"))
         changes += self._owners_choice(snapshot)
         self._obeying = obeyed(self._undisturbed(), snapshot)
+        self.restarted.observe(snapshot, now)
+        for slot in self.restarted.after_all(self._left_event, now).tolist():
+            del self._left_event[slot]
+            control.authority[slot] = Authority.DEVICE
         taken_back = overridden(snapshot, now, self._obeying)
         if taken_back.any():
+            restarted = self.restarted.among(taken_back, control.event)
+            if len(restarted):
+                self._free(restarted)
+                changes.append(ControlEnded(devices=fleet.names(restarted), reason="restarted"))
+                taken_back[restarted] = False
+            # without a mode nobody says that it is the owner's
+            taken_back &= live.mode != int(Mode.UNKNOWN)
+        if taken_back.any():
             slots = np.flatnonzero(taken_back)
+            self.restarted.taken_back(slots, now)
             for slot in slots.tolist():
                 self._left_event[slot] = int(control.event[slot])
             self._free(slots)

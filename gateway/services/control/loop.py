@@ -134,7 +134,7 @@ class ControlLoop:
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes, self.command_ids = self._writer.stats, self._writer.ids
-        self.authority_stats = self._authority.stats
+        self.authority_stats, self.restarted = self._authority.stats, self._authority.restarted
         self.tick_seconds = Histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
         self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
         self.histograms = (self.tick_seconds, self.tick_lateness)

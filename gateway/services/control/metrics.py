@@ -68,6 +68,11 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
         ("gateway_journal_changes_lost", "Changes the journal never took.", control.writes.forgotten),
         ("gateway_overrides", "Devices their owners took back.", control.authority_stats.overridden),
+        (
+            "gateway_restarts_excused",
+            "Devices dispatched again after they restarted.",
+            control.restarted.excused,
+        ),
         ("gateway_leases_run_out", "Leases that ended without a refresh.", control.authority_stats.leases_run_out),
     ):
         yield Sample(name=name, help=text, value=value, kind="counter")

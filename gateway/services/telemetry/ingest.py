@@ -127,10 +127,11 @@ class Ingest:
             if batch.unclear is not None:
                 self._fleet.observe_unclear(batch.unclear)
             if batch.status is not None:
-                self._fleet.live.online[batch.status.slots] = batch.status.online
+                self._fleet.observe_status(batch.status, self._clock.now())
             if batch.acks is not None:
                 self._on_acks(batch.acks)
             if batch.energy is not None:
+                self._fleet.observe_energy(batch.energy, self._clock.now())
                 self._rows.append(batch.energy)
                 self._row_count += len(batch.energy)
             if batch.token is not None:

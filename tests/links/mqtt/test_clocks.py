@@ -158,3 +158,45 @@ def test_record_that_is_expired_names_the_clock() -> None:
     row = {"device": "a", "result": "expired", "failure": None}
     assert cause_of_row(row, lambda _: "clock off by +25 s") == "clock off by +25 s"
     assert cause_of_row(row | {"result": "applied"}, lambda _: "clock off by +25 s") is None
+
+
+@pytest.mark.parametrize(
+    ("t_ms", "why"),
+    [
+        (START_MS, None),
+        (START_MS + 60_000, None),
+        (START_MS + 60_001, "clock_ahead"),
+        (START_MS - 120_000, None),
+        (START_MS - 120_001, "clock_behind"),
+    ],
+)
+def test_live_message_that_does_not_count_has_its_cause(t_ms: int, why: str | None) -> None:
+    rig = Rig().hear(live(t_ms))
+    assert rig.link.clocks.unheeded(0) == why
+    assert rig.link.clocks.unheeded(1) is None
+    heard = rig.fleet.live.seen_mono_ms[0] != NEVER_MS
+    assert heard == (why is None)
+    assert sum(rig.link.clocks.counts().values()) == (0 if heard else 1)
+
+
+def test_live_message_without_a_time_has_its_cause_until_one_says_it(caplog: pytest.LogCaptureFixture) -> None:
+    timeless = live().replace(b'"t":%d,' % START_MS, b"")
+    assert timeless != live()
+    rig = Rig().hear(timeless).hear(timeless)
+    assert rig.link.clocks.unheeded(0) == "no_time"
+    assert rig.link.cause_of("home-1") == "its live messages say no time"
+    assert rig.link.warnings() == ["devices: live messages of 1 say no time and do not count"]
+    assert [r.__dict__["reason"] for r in caplog.records] == ["no_time"]
+    rig.hear(live())
+    assert (rig.link.clocks.unheeded(0), rig.link.warnings(), rig.link.cause_of("home-1")) == (None, [], None)
+
+
+def test_clock_that_steps_back_is_named_until_time_has_caught_up(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig().hear(live(START_MS))
+    rig.clock.advance(s=2)
+    rig.hear(live(START_MS - 18_000))
+    assert rig.link.clocks.unheeded(0) == "clock_back"
+    assert [(r.__dict__["reason"], r.__dict__["first"]) for r in caplog.records] == [("clock_back", "home-1")]
+    rig.clock.advance(s=19)
+    rig.hear(live(START_MS + 1_000))
+    assert rig.link.clocks.unheeded(0) is None
