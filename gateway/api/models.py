@@ -22,12 +22,14 @@ class Problem(Body):
 
 
 class AnswerBody(Body):
-    """The decision on an event."""
+    """The decision on an event. `warnings` on one that was accepted: what its source may not have meant, as the group
+    is now."""
 
     id: str
     revision: int
     outcome: Literal["accepted", "duplicate", "superseded", "rejected"]
     reason: str | None = None
+    warnings: list[str] = Field(default_factory=list)
 
 
 class Times(Body):
@@ -51,6 +53,8 @@ class DeliveryBody(Body):
     what the device does, null while there is no reading; `assumed_w` is what it is assumed to do then. Energies since
     the occurrence began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as delivered,
     `unmeasured_wh` is the part of that which was asked while there were no readings and may have been delivered.
+    `shared_with` other events are served by the same power of the device now, and `shared_wh` is the part of
+    `delivered_wh` that others were served by too: it is in their records as well.
     `cause` says what lies behind an expired command or a device that is offline, where it is known now: a clock that is
     off. Powers in W, + = discharge; null = unknown.
     """
@@ -74,6 +78,8 @@ class DeliveryBody(Body):
     delivered_wh: float | None
     shortfall_wh: float | None
     unmeasured_wh: float | None
+    shared_with: int | None = None
+    shared_wh: float | None = None
     times: Times
 
 
@@ -97,7 +103,8 @@ class EventStatus(Body):
     """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
     backup, as it is now or in the first leg. `target_w` is the target now, after ceilings and energy limits,
     `delivered_w` the measured gross AC battery power of the group, `attributed_w` the part that is credited to this
-    event. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
+    event, `shared_w` what serves it too and is credited to other events that share its devices: together they are what
+    it got. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
     under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
     readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
     cause). `reason` says why the event was rejected, or that an operator cancelled it. `source` says whose event it is:
@@ -123,6 +130,7 @@ class EventStatus(Body):
     delivered_w: float | None
     assumed_w: float | None
     attributed_w: float | None
+    shared_w: float | None = None
     unserved_w: float | None
     shortfall: str | None
     devices: int

@@ -378,4 +378,5 @@ def answer_body(answer: Answer) -> dict[str, Any]:
         "revision": answer.revision,
         "outcome": answer.outcome.value,
         "reason": answer.reason,
+        "warnings": list(answer.warnings),
     }

@@ -130,6 +130,7 @@ class DispatchView:
     def _status(self, entry: BookEntry) -> EventStatus:
         request = entry.request
         progress = self._control.progress(entry) if entry.state in RUNS else None
+        credit = self._control.credit(entry) if progress else None
         now = request.running(self._clock.now().utc_ms)
         target = now.target if now is not None else request.target
         rebound = self._control.maintenance.rebounds.get(request.id)
@@ -150,7 +151,8 @@ class DispatchView:
             commanded_w=_watts(progress.commanded_w) if progress else None,
             delivered_w=_watts(progress.delivered_w) if progress else None,
             assumed_w=_watts(progress.assumed_w) if progress else None,
-            attributed_w=_watts(self._control.attributed_w(entry)) if progress else None,
+            attributed_w=_watts(credit.own_w) if credit else None,
+            shared_w=_watts(credit.shared_w) if credit else None,
             unserved_w=_watts(progress.unserved_w) if progress else None,
             shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,
             devices=0 if entry.state is EventState.REJECTED else self._dispatcher.devices(entry),

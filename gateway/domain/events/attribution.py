@@ -1,13 +1,24 @@
 """Credits events with delivered power, and derives reserves and permissions from claims."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, Way
 from gateway.domain.types import Bools, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credit:
+    """Power of an event, W (+ = discharge): `own_w` is credited to it. `shared_w` serves it too, since its devices give
+    it, and is credited to other events that share them."""
+
+    own_w: float
+    shared_w: float
 
 
 def pays_export(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
@@ -17,6 +28,15 @@ def pays_export(events: Sequence[ActiveEvent], claims: Claims) -> Bools:
         if event.actuates and event.request.compensation is not Compensation.SITE_LOAD:
             paid |= claims.shares[event.index]
     return paid
+
+
+def serves(events: Sequence[ActiveEvent], claims: Claims) -> NDArray[np.int16]:
+    """How many events share each device."""
+    count = np.zeros(len(claims.holder), dtype=np.int16)
+    for event in events:
+        if event.actuates and not event.preparing:
+            count += claims.shares[event.index]
+    return count
 
 
 def program_reserve_pct(events: Sequence[ActiveEvent], claims: Claims, n: int) -> Floats:
@@ -29,10 +49,10 @@ def program_reserve_pct(events: Sequence[ActiveEvent], claims: Claims, n: int) -
     return reserve_pct
 
 
-def attributed_w(
+def credit(
     events: Sequence[ActiveEvent], claims: Claims, measured_w: Floats, load_w: Floats, wanted_w: Mapping[int, float]
-) -> dict[int, float]:
-    """Power each event is credited with (W, + = discharge): every watt to one event at most, in the order of rank.
+) -> dict[int, Credit]:
+    """Power each event is credited with: every watt to one event at most, in the order of rank.
 
     `measured_w` per device, `load_w` what its home draws without it (NaN = unknown: a program that pays up to the
     site's load is credited with nothing), `wanted_w` what an event asks for now (missing = everything). A
@@ -41,6 +61,7 @@ def attributed_w(
     left_w = measured_w.astype(np.float64)
     left_w[np.isnan(left_w)] = 0.0
     found: dict[int, float] = {}
+    shared: dict[int, float] = {}
     for event in events:
         if not event.actuates or event.preparing:
             continue
@@ -58,4 +79,13 @@ def attributed_w(
             total_w = most_w
         left_w = left_w - sign * part_w
         found[event.index] = sign * total_w
-    return found
+    others_w = measured_w - left_w
+    others_w[np.isnan(others_w)] = 0.0
+    for event in events:
+        if event.index in found:
+            sign = -1.0 if event.target.way is Way.INTO else 1.0
+            own_w = sign * found[event.index]
+            credited_w = float(np.maximum(sign * others_w, 0.0)[claims.shares[event.index]].sum())
+            lacks_w = abs(wanted_w.get(event.index, credited_w)) - own_w
+            shared[event.index] = sign * max(min(credited_w - own_w, lacks_w), 0.0)
+    return {index: Credit(own_w=own_w, shared_w=shared[index]) for index, own_w in found.items()}

@@ -67,13 +67,15 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The decision on one request. `reason` is a `Refusal` where it was rejected; `decided_ms` UTC."""
+    """The decision on one request. `reason` is a `Refusal` where it was rejected; `decided_ms` UTC; `warnings` in
+    words, of the moment and not stored."""
 
     id: EventId
     revision: int
     outcome: Outcome
     reason: str | None = None
     decided_ms: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

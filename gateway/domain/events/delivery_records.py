@@ -88,7 +88,8 @@ class RecordRows(Table):
     then (NaN while measured). `unreached` (an `Unreached`) is why a device that did not respond cannot be told
     anything. `delivered_wh` is measured, `shortfall_wh` asked and not measured as delivered, `unmeasured_wh` the part
     of the shortfall asked while the device was not measured: it may have been delivered. Assumed power adds no
-    energy."""
+    energy. `shared_with`: how many other events the device's power serves too, `shared_wh` what of `delivered_wh` did:
+    that is in their records as well."""
 
     SPEC = {
         "slot": (np.int32, -1),
@@ -106,6 +107,8 @@ class RecordRows(Table):
         "delivered_wh": (np.float32, 0.0),
         "shortfall_wh": (np.float32, 0.0),
         "unmeasured_wh": (np.float32, 0.0),
+        "shared_with": (np.int16, 0),
+        "shared_wh": (np.float32, 0.0),
         "commands": (np.int32, 0),
         "cmd": (np.int64, 0),
         "status_ms": (np.int64, 0),
@@ -130,6 +133,8 @@ class RecordRows(Table):
     delivered_wh: Singles
     shortfall_wh: Singles
     unmeasured_wh: Singles
+    shared_with: NDArray[np.int16]
+    shared_wh: Singles
     commands: NDArray[np.int32]
     cmd: Ints
     status_ms: Ints
@@ -143,7 +148,8 @@ class RecordRows(Table):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """State of every device in a tick, for the records: its `power`, `asked_w` and `wanted_w` before and after limits,
-    `unresponsive` devices that have not followed for long, `unreached` why a device cannot be told anything."""
+    `unresponsive` devices that have not followed for long, `unreached` why a device cannot be told anything,
+    `serves` how many running events share it."""
 
     snapshot: Snapshot
     allowed: Envelope
@@ -152,6 +158,7 @@ class Sight:
     wanted_w: Ints
     unresponsive: Bools
     unreached: Small
+    serves: NDArray[np.int16]
 
 
 class Records:
@@ -219,9 +226,11 @@ class Records:
             (rows.delivered_wh, delivered_w * hours),
             (rows.shortfall_wh, way * np.maximum(way * (before_w - delivered_w), 0.0) * hours),
             (rows.unmeasured_wh, asked_wh * ~seen),
+            (rows.shared_wh, delivered_w * hours * (rows.shared_with[at] > 0)),
         ):
             column[at] = column[at] + more_wh
         rows.asked_w[at] = asked_w * mine
+        rows.shared_with[at] = np.maximum(sight.serves[slots] - 1, 0) * mine
         rows.allowed_w[at] = wanted_w * mine
         rows.limits[at] = bits * ((np.abs(asked_w) > np.abs(wanted_w)) | nothing) * mine
         rows.measured_w[at] = np.where(seen, each_w, np.nan)

@@ -7,7 +7,6 @@ writes to a device.
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +21,7 @@ from gateway.domain.control.ramp import in_turn
 from gateway.domain.control.reach import Reach
 from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
 from gateway.domain.events.arbitration import Claims
-from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
+from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct, serves
 from gateway.domain.events.delivery_records import Sight
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
 from gateway.domain.fleet.clock_skew import ClockTrust
@@ -32,12 +31,13 @@ from gateway.domain.fleet.measured import Power, keep_parts, power_of
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
-from gateway.domain.types import Bools, EventId, Floats, Ints, Now, Slots, Unclear
+from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
 from gateway.observability.metrics import Histogram
 from gateway.ports.journal import Change, Journal, JournalState
 from gateway.ports.links import DeviceLink
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter
+from gateway.services.control.feeders import FeederCeilings
 from gateway.services.control.lease_ends import LeaseEnds
 from gateway.services.control.maintenance import NAMES, Maintenance
 from gateway.services.control.quarantine import QuarantineWatch
@@ -120,12 +120,12 @@ class ControlLoop:
         )
         self._trackings: Mapping[int, Tracking] = {}
         self._progress: Mapping[int, Progress] = {}
-        self._attributed: Mapping[int, float] = {}
+        self._credits: Mapping[int, Credit] = {}
         self._releasing_all = False
         self._releasing_untimed = False
         self._last_tick_ms: int | None = None
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
-        self._feeders_w: Floats = np.empty(0)
+        self._feeders = FeederCeilings(settings.feeders, fleet)
         self.quarantine = QuarantineWatch(fleet)
         self.stranded = Stranded(fleet)
         self._unclear = UnclearWatch(fleet)
@@ -258,20 +258,9 @@ class ControlLoop:
             horizon_s=settings.horizon_s,
             target_w_max=settings.ceiling_mw * 1e6,
             program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
-            feeder_w=self._feeder_w(),
+            feeder_w=self._feeders.most_w(),
             maintenance_feeder_w=self.maintenance.feeder_w(),
         )
-
-    def _feeder_w(self) -> Floats | None:
-        """The most each feeder may carry; None where nothing bounds any."""
-        feeders = self._settings.feeders
-        if feeders.ceiling_kw is None and not feeders.ceilings_kw:
-            return None
-        names = self._fleet.feeders.texts
-        if len(names) != len(self._feeders_w):
-            default_kw = math.inf if feeders.ceiling_kw is None else feeders.ceiling_kw
-            self._feeders_w = np.array([feeders.ceilings_kw.get(name, default_kw) * 1000 for name in names])
-        return self._feeders_w
 
     def _exclude(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
         """Set each device's exclusions, and what its programs ask of limits."""
@@ -352,15 +341,16 @@ class ControlLoop:
             wanted_w = {event.index: self._progress[event.index].target_w for event in running}
             net_w = np.subtract(live.load_w, live.pv_w, dtype=np.float64)
             measured_w = np.where(seen.power.measured, live.battery_w, np.nan)
-            self._attributed = attributed_w(running, claims, measured_w, net_w, wanted_w)
+            self._credits = credit(running, claims, measured_w, net_w, wanted_w)
             sight = Sight(
                 snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.tracked.asked_w,
                 wanted_w=seen.tracked.wanted_w, unresponsive=self.quarantine.silent, unreached=seen.reach.cause,
+                serves=serves(running, claims),
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
             self.records.observe(running, claims, groups, seen.left, sight, now)
         else:
-            self._attributed = {}
+            self._credits = {}
         self.maintenance.observe(edges, self._dispatcher, snapshot, seen.power, now)
         return changes + list(self.records.over(self._dispatcher.by_index(), now))
 
@@ -431,9 +421,9 @@ class ControlLoop:
         """How an event is doing; None while it does not run."""
         return self._progress.get(entry.index) if entry.index >= 0 else None
 
-    def attributed_w(self, entry: BookEntry) -> float | None:
-        """What an event is credited with now, W."""
-        return self._attributed.get(entry.index)
+    def credit(self, entry: BookEntry) -> Credit | None:
+        """What an event is credited with now, and what others are of the power that serves it."""
+        return self._credits.get(entry.index)
 
     def unguaranteed(self) -> int:
         """Devices whose own reserve is below their owner's: only a lease of the gateway keeps the owner's."""
@@ -457,4 +447,4 @@ class ControlLoop:
 
     def totals(self) -> dict[str, EventTotals]:
         """Sums over the running events, by program."""
-        return totals(self._dispatcher.entries(), self.progress, self.attributed_w)
+        return totals(self._dispatcher.entries(), self.progress, self.credit)

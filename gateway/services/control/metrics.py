@@ -118,6 +118,7 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
                 total.unserved_w,
             ),
             ("attributed", "Measured power that running events are credited with.", total.attributed_w),
+            ("shared", "Measured power that serves running events and is credited to others.", total.shared_w),
         ):
             yield Sample(
                 name=f"gateway_event_{kind}_watts", help=text, value=watts, labels=(("program", program),)

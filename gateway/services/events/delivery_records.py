@@ -304,5 +304,7 @@ def _body(event: str, device: str, row: Row) -> Row:
         "delivered_wh": row["delivered_wh"],
         "shortfall_wh": row["shortfall_wh"],
         "unmeasured_wh": row["unmeasured_wh"],
+        "shared_with": row["shared_with"],
+        "shared_wh": row["shared_wh"],
         "times_ms": when,
     }

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
+from gateway.domain.events import advice
 from gateway.domain.events.arbitration import Claims, claim
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, members
 from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusions
@@ -88,7 +90,16 @@ class Dispatcher:
                        "reason": answer.reason, "source": request.source, "want": request.target.want.value,
                        "target_w": request.target.power_w, "cancelled": request.cancelled},
             )  # fmt: skip
-            return answer
+            if answer.outcome is not Outcome.ACCEPTED:
+                return answer
+            return replace(answer, warnings=self._warnings(request, now))
+
+    def _warnings(self, request: EventRequest, now: Now) -> tuple[str, ...]:
+        """What the source of an event that was accepted should know."""
+        found = advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now)
+        if found:
+            log.warning("an event was accepted with warnings", extra={"event": request.id, "warnings": found})
+        return found
 
     async def _recall(self, request: EventRequest) -> None:
         """Remember what the store alone knows of the events that have the request's id: revisions go on from there."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.events.arbitration import Claims, claim
-from gateway.domain.events.attribution import attributed_w, pays_export, program_reserve_pct
+from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Target, Want, power
 from gateway.domain.types import Slots
@@ -139,17 +139,24 @@ def test_program_reserve_is_the_largest_of_those_a_device_serves() -> None:
 # -- attribution ------------------------------------------------------------------------------------------------
 
 
-def credited(
+def credits(
     *wants: tuple[EventRequest, Slots], measured_w: list[float], load_w: list[float] | None = None, **wanted: float
-) -> dict[str, float]:
+) -> dict[str, Credit]:
     events, found = claims(*wants, n=len(measured_w))
     names = {event.index: event.request.id for event in events}
     indices = {name: index for index, name in names.items()}
-    credit = attributed_w(
+    made = credit(
         events, found, np.array(measured_w), np.array(load_w or [0.0] * len(measured_w)),
         {indices[name]: w for name, w in wanted.items()},  # type: ignore[index]
     )  # fmt: skip
-    return {str(names[index]): w for index, w in credit.items()}
+    return {str(names[index]): one for index, one in made.items()}
+
+
+def credited(
+    *wants: tuple[EventRequest, Slots], measured_w: list[float], load_w: list[float] | None = None, **wanted: float
+) -> dict[str, float]:
+    found = credits(*wants, measured_w=measured_w, load_w=load_w, **wanted)
+    return {name: one.own_w for name, one in found.items()}
 
 
 def test_attributed_every_watt_is_credited_once_in_the_order_of_rank() -> None:
@@ -185,3 +192,24 @@ def test_attributed_charging_is_negative_and_the_other_way_is_worth_nothing() ->
 
 def test_attributed_unknown_power_is_worth_nothing() -> None:
     assert credited((request("a", **OUT), slots(0, 1)), measured_w=[float("nan"), 900]) == {"a": 900}
+
+
+def test_shared_is_what_serves_an_event_too_and_others_are_credited_with() -> None:
+    both = slots(0, 1)
+    found = credits(
+        (request("a", priority=1, **OUT), both), (request("b", **OUT), both), measured_w=[30_000, 30_000],
+        a=40_000, b=60_000,
+    )  # fmt: skip
+    assert found["a"] == Credit(own_w=40_000, shared_w=0)
+    assert found["b"] == Credit(own_w=20_000, shared_w=40_000)
+
+
+def test_shared_counts_the_devices_of_an_event_alone_and_no_other_direction() -> None:
+    found = credits(
+        (request("a", priority=1, **INTO), slots(0, 1)), (request("b", **INTO), slots(1)), measured_w=[-2000, -3000],
+        a=-5000, b=-1000,
+    )  # fmt: skip
+    assert found["a"] == Credit(own_w=-5000, shared_w=0)
+    assert (found["b"].own_w, found["b"].shared_w) == (0, -1000)
+    alone = credits((request("a", **OUT), slots(0)), measured_w=[5000], a=2000)
+    assert alone["a"] == Credit(own_w=2000, shared_w=0)

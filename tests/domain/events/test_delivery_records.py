@@ -32,6 +32,7 @@ class Way:
         self.left = np.zeros(n, dtype=np.bool_)
         self.unresponsive = np.zeros(n, dtype=np.bool_)
         self.unreached = np.zeros(n, dtype=np.int8)
+        self.serves = np.ones(n, dtype=np.int16)
         self.moved: list[int] = []
 
     def sent(self, setpoint_w: int = 2_000) -> "Way":
@@ -62,6 +63,7 @@ class Way:
         sight = Sight(
             snapshot=self.snapshot, allowed=allowed, power=power_of(self.snapshot, self.now, NOTHING_SEEN),
             asked_w=self.asked_w, wanted_w=inside, unresponsive=self.unresponsive, unreached=self.unreached,
+            serves=self.serves,
         )  # fmt: skip
         self.moved = self.records.observe(sight, self.mine, self.left, self.now, sign=sign).tolist()
         return self
@@ -275,6 +277,7 @@ def test_record_large_event_is_brought_up_to_date_in_parts() -> None:
     sight = Sight(
         snapshot=way.snapshot, allowed=allowed, power=power_of(way.snapshot, way.now, NOTHING_SEEN),
         asked_w=way.asked_w, wanted_w=way.asked_w, unresponsive=way.unresponsive, unreached=way.unreached,
+        serves=way.serves,
     )  # fmt: skip
     first = way.records.observe(sight, way.mine, way.left, way.now, sign=1, part=slice(0, 4))
     assert first.tolist() == [0, 1, 2, 3]

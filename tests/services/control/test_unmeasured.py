@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.domain.control.allocation import Shortfall
+from gateway.domain.events.attribution import Credit
 from gateway.domain.events.request import power
 from gateway.services.control.metrics import control_samples
 from gateway.services.events.delivery_records import bodies
@@ -136,7 +137,7 @@ async def test_unmeasured_power_is_told_as_assumed_and_nothing_as_delivered_or_s
     assert told.unserved_w == pytest.approx(15_000, rel=0.01)
     entry = world.dispatcher.entry("e")
     assert entry is not None
-    assert world.control.attributed_w(entry) == 0
+    assert world.control.credit(entry) == Credit(own_w=0, shared_w=0)
     assert [round(found[f"gateway_event_{name}_watts"]) for name in ("delivered", "attributed")] == [0, 0]
     assert found["gateway_event_assumed_watts"] == told.assumed_w
     assert found["gateway_event_unserved_watts"] == told.unserved_w

@@ -1,0 +1,37 @@
+"""What the source of an event should know when it is accepted: what its group does now that the event would end."""
+
+import numpy as np
+
+from gateway.domain.events.request import EventRequest, Want, Way
+from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.types import Now, Slots
+
+HEARD_MS = 60_000
+TOLERANCE_W = 200.0
+TOLERANCE_PART = 0.1
+
+
+def own_power_w(snapshot: Snapshot, members: Slots, way: Way, now: Now) -> float:
+    """Power that devices give (or take) in their maker's own mode, W, not negative; those not heard lately add none."""
+    live = snapshot.live
+    heard = now.mono_ms - live.seen_mono_ms[members] <= HEARD_MS
+    own = heard & (snapshot.control.authority[members] == int(Authority.DEVICE))
+    power_w = np.nan_to_num(live.battery_w[members][own]) * (-1.0 if way is Way.INTO else 1.0)
+    return float(np.maximum(power_w, 0.0).sum())
+
+
+def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now) -> tuple[str, ...]:
+    """Warnings on an event that was accepted: it asks for less than its group does by itself now, and its target is
+    all that the group gives."""
+    target = request.target
+    if request.cancelled or target.want is not Want.POWER or target.power_w is None or target.way is Way.NEITHER:
+        return ()
+    asked_w, own_w = abs(target.power_w), own_power_w(snapshot, members, target.way, now)
+    if own_w <= asked_w + max(TOLERANCE_W, TOLERANCE_PART * asked_w):
+        return ()
+    does, other = ("charges", "charging") if target.way is Way.INTO else ("discharges", "discharging")
+    return (
+        f"the group {does} with {own_w:.0f} W by itself now; the event asks for {asked_w:.0f} W of it in all, "
+        f"and may end the other {own_w - asked_w:.0f} W of {other}",
+    )
