@@ -158,6 +158,15 @@ class StopBody(Body):
     by: str = "operator"
 
 
+class StopState(Body):
+    """Whether dispatch is stopped. While that is not `durable` a restart would forget it; it is written as soon as the
+    disk takes it."""
+
+    active: bool
+    by: str
+    durable: bool
+
+
 class ExclusionBody(Body):
     """Keeps devices out of dispatch: `opt_out` by their owners (of one `event`, or of all), `storm` to keep energy for
     an outage. `from` absent = from now on, `until` absent = until it is lifted."""
@@ -182,7 +191,8 @@ class ExclusionBody(Body):
 
 
 class ExclusionState(Body):
-    """An exclusion, how many devices it names and whether it is in force now."""
+    """An exclusion, how many devices it names and whether it is in force now. While it is not `durable` a restart would
+    forget it; it is written as soon as the disk takes it."""
 
     id: str
     reason: str
@@ -192,6 +202,7 @@ class ExclusionState(Body):
     by: str
     devices: int
     active: bool
+    durable: bool
 
 
 class ExclusionList(Body):

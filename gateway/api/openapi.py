@@ -28,6 +28,7 @@ from gateway.api.models import (
     Quarantine,
     Readiness,
     StopBody,
+    StopState,
     UnregisteredList,
 )
 from gateway.schemas.event import EventBody
@@ -38,7 +39,7 @@ def openapi(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the REST interface."""
     schemas: dict[str, Any] = {}
     for model in (
-        Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, DeviceRow, DeviceState, DeviceList,
+        Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, StopState, DeviceRow, DeviceState, DeviceList,
         ImportReport, UnregisteredList, Readiness, ExclusionBody, ExclusionState, ExclusionList, Quarantine,
         AvailabilityList, IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
         RetryReport, LeapStatus,
@@ -81,6 +82,11 @@ def _answers(ok: str, *, status: str = "200", problems: tuple[str, ...] = ()) ->
         "content": _ref("Problem"),
     }
     return out
+
+
+def _at_once(ok: str) -> dict[str, Any]:
+    """The answer of what takes effect whatever the disk does."""
+    return {"202": {"description": "in force, and not durable until the disk takes it", "content": _ref(ok)}}
 
 
 def _formerly(part: Any) -> Any:
@@ -176,14 +182,14 @@ def _paths() -> dict[str, Any]:
             "post": {
                 "summary": "Stop dispatch: release everything, ramped, and refuse events until cleared (active false)",
                 "requestBody": {"required": True, "content": _ref("StopBody")},
-                "responses": _answers("StopBody", problems=("400", "503")),
+                "responses": _answers("StopState", problems=("400", "503")) | _at_once("StopState"),
             }
         },
         "/v1/exclusions": {
             "post": {
                 "summary": "Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
                 "requestBody": {"required": True, "content": _ref("ExclusionBody")},
-                "responses": _answers("ExclusionState", problems=("400", "503")),
+                "responses": _answers("ExclusionState", problems=("400",)) | _at_once("ExclusionState"),
             },
             "get": {"summary": "List exclusions", "responses": _answers("ExclusionList")},
         },

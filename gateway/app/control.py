@@ -45,8 +45,8 @@ class ControlParts:
         return self.control.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
 
     def warnings(self) -> list[str]:
-        """What of the fleet control leaves alone."""
-        return self.control.quarantine.warnings()
+        """What of the fleet control leaves alone, and what is in force and not durable yet."""
+        return self.control.quarantine.warnings() + self.control.pending.warnings()
 
     async def report(self, platform: PlatformSignal) -> None:
         """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""
@@ -74,7 +74,7 @@ def control_parts(
     dispatcher.load(remembered)
     fleet_clock = FleetClock(clock, skew)
     control = ControlLoop(
-        settings.control, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock,
+        settings.control, fleet=fleet, dispatcher=dispatcher, link=link, clock=clock,
         epoch=remembered.epoch, fleet_clock=fleet_clock, publishing=settings.platform is not None,
     )  # fmt: skip
     control.records.know(remembered.delivered)

@@ -15,6 +15,7 @@ from gateway.cli.shared import (
     read_body,
     segment,
     show,
+    warn_if_not_durable,
 )
 
 dispatch = typer.Typer(no_args_is_help=True, help="Dispatch events.")
@@ -126,4 +127,6 @@ def dispatch_stop_all(
 ) -> None:
     """Cancel running events, release every device, ramped, and refuse new events until cleared."""
     body = json.dumps({"active": not clear, "by": os.environ.get("USER", "operator")}).encode()
-    out.print_json(data=ask(url, "POST", "/v1/dispatch/stop-all", body, "application/json"))
+    answer = ask(url, "POST", "/v1/dispatch/stop-all", body, "application/json")
+    out.print_json(data=answer)
+    warn_if_not_durable(answer)

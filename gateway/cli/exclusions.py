@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import former_names
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, read_body, segment, show
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, read_body, segment, show, warn_if_not_durable
 
 
 def _group(path: str, member: str) -> typer.Typer:
@@ -27,7 +27,9 @@ def _group(path: str, member: str) -> typer.Typer:
         url: Url = DEFAULT_URL,
     ) -> None:
         """Keep devices out of dispatch; the same id replaces the exclusion."""
-        out.print_json(data=ask(url, "POST", path, read_body(file), "application/json"))
+        answer = ask(url, "POST", path, read_body(file), "application/json")
+        out.print_json(data=answer)
+        warn_if_not_durable(answer)
 
     @group.command("lift")
     def exclusions_lift(exclusion: str, url: Url = DEFAULT_URL) -> None:

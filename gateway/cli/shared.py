@@ -53,6 +53,12 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str |
         fail(error.problems, code=1)
 
 
+def warn_if_not_durable(answer: Any) -> None:
+    """Say so where the answer is in force and a restart would forget it."""
+    if answer.get("durable") is False:
+        warn(["it is in force and not durable yet: a restart would forget it until the disk takes it"])
+
+
 def read_body(file: str) -> bytes:
     """A file, or standard input for `-`; exits with 2 if it cannot be read."""
     try:

@@ -13,12 +13,18 @@ from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.device import Device
 from gateway.domain.types import DeviceId, EventId
 
+UNNUMBERED = 0
+"""The `seq` of a change that gets its number when it is committed. Every other `seq` is from `Journal.sequence`: it
+says when the change was decided, and of two changes of one thing the journal keeps the later one, in whatever order
+they are committed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRegistered:
     """A device was registered or changed."""
 
     device: Device
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,7 @@ class EventDecided:
 
     request: EventRequest
     answer: Answer
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +43,7 @@ class EventMoved:
     event: EventId
     revision: int
     state: EventState
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class EventWithdrawn:
 
     event: EventId
     by: str
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,7 @@ class WithdrawalLifted:
     """An operator lets the source of an event revise it again."""
 
     event: EventId
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +68,7 @@ class EventsArchived:
     """These events are over and are no longer remembered by the dispatcher: the store alone has them."""
 
     events: tuple[EventId, ...]
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +80,7 @@ class EventDelivered:
     ended_ms: int
     devices: tuple[DeviceId, ...]
     columns: Mapping[str, NDArray[Any]]
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +88,7 @@ class ExclusionSet:
     """An owner or operator excludes devices from dispatch."""
 
     exclusion: Exclusion
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +96,7 @@ class ExclusionLifted:
     """An exclusion has ended."""
 
     id: str
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +105,7 @@ class Quarantined:
 
     names: tuple[str, ...]
     reason: str
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +113,7 @@ class Trusted:
     """An operator lifted these quarantines."""
 
     names: tuple[str, ...]
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +122,7 @@ class ControlTaken:
 
     devices: tuple[DeviceId, ...]
     event: EventId
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +131,7 @@ class ControlEnded:
 
     devices: tuple[DeviceId, ...]
     reason: str
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +141,7 @@ class ReserveChanged:
     devices: tuple[DeviceId, ...]
     reserve_pct: tuple[float, ...]
     source: str
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +150,7 @@ class StopAll:
 
     active: bool
     by: str
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 EPOCH_MAX = 2_000_000
@@ -153,6 +173,7 @@ class PriorSaved:
 
     device: DeviceId
     settings: Mapping[str, Setting]
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +181,7 @@ class PriorRestored:
     """The device has its own settings again; the journal forgets the saved ones."""
 
     device: DeviceId
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 Change = (
@@ -210,8 +232,13 @@ class Journal(Protocol):
         """Read everything and begin a new epoch (durably)."""
         ...
 
+    def sequence(self) -> int:
+        """The number of a change that is decided now: larger than all before, those of earlier runs included."""
+        ...
+
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Make `changes` durable in one transaction, in order. Raises StorageError; then none of them is."""
+        """Make `changes` durable in one transaction, in the order of their numbers; what is older than what is stored
+        of the same thing, or was committed before, is left out. Raises StorageError; then none of them is."""
         ...
 
     async def known(self, event_id: str) -> list["StoredEvent"]:

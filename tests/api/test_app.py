@@ -500,11 +500,28 @@ async def test_events_route_not_durable_is_told_and_changes_nothing() -> None:
 async def test_stop_all_route_not_durable_stops_at_once_all_the_same() -> None:
     async with rig() as r:
         r.world.journal.failing = True
-        await r.ask("POST", "/v1/dispatch/stop-all", json={"active": True}, status=503)
+        answer = await r.ask("POST", "/v1/dispatch/stop-all", json={"active": True}, status=202)
+        assert answer == {"active": True, "by": "operator", "durable": False}
         assert (await r.ask("GET", "/v1/dispatch-events"))["stopped"] is True
         # Allowing it again is nothing urgent: it has to be durable first.
         await r.ask("POST", "/v1/dispatch/stop-all", json={"active": False}, status=503)
         assert (await r.ask("GET", "/v1/dispatch-events"))["stopped"] is True
+
+
+async def test_exclusions_route_not_durable_counts_at_once_and_says_so() -> None:
+    async with rig() as r:
+        r.world.journal.failing = True
+        body = {"id": "h", "reason": "opt_out", "group": {"ids": ["home-00"]}}
+        answer = await r.ask("POST", "/v1/exclusions", json=body, status=202)
+        assert (answer["active"], answer["durable"]) == (True, False)
+        (listed,) = (await r.ask("GET", "/v1/exclusions"))["exclusions"]
+        assert (listed["active"], listed["durable"]) == (True, False)
+        await r.ask("DELETE", "/v1/exclusions/h", status=503)
+        r.world.journal.failing = False
+        await r.world.go(2)
+        (listed,) = (await r.ask("GET", "/v1/exclusions"))["exclusions"]
+        assert listed["durable"] is True
+        await r.ask("DELETE", "/v1/exclusions/h")
 
 
 async def test_events_route_same_event_twice_at_once_is_accepted_once() -> None:
@@ -525,11 +542,12 @@ async def test_events_route_dry_run_is_shown_as_one() -> None:
 async def test_stop_all_route_stops_and_clears() -> None:
     async with rig() as r:
         path = "/v1/dispatch/stop-all"
-        assert await r.ask("POST", path, json={"active": True, "by": "me"}) == {"active": True, "by": "me"}
+        answer = await r.ask("POST", path, json={"active": True, "by": "me"})
+        assert answer == {"active": True, "by": "me", "durable": True}
         assert (await r.ask("GET", "/v1/dispatch-events"))["stopped"] is True
         refused = await r.ask("POST", "/v1/dispatch-events", json=body_of(r), status=409)
         assert refused["reason"] == "stopped"
-        assert await r.ask("POST", path, json={"active": False}) == {"active": False, "by": "operator"}
+        assert (await r.ask("POST", path, json={"active": False}))["active"] is False
         for wrong in (b"", b"{}", b"[]", b'{"active": "perhaps"}', b'{"active": true, "why": 1}'):
             await r.ask("POST", path, data=wrong, headers={"Content-Type": "application/json"}, status=400)
 

@@ -217,6 +217,9 @@ class NoJournal:
     def load(self) -> JournalState:
         return JournalState(epoch=1, devices=(), events=(), controlled={}, stopped=False, prior={})
 
+    def sequence(self) -> int:
+        return 1
+
     async def commit(self, changes: Sequence[Change]) -> None: ...
 
     async def known(self, event_id: str) -> list[StoredEvent]:
@@ -232,6 +235,9 @@ class TimedJournal:
 
     def load(self) -> JournalState:
         return self._inner.load()
+
+    def sequence(self) -> int:
+        return self._inner.sequence()
 
     async def commit(self, changes: Sequence[Change]) -> None:
         began = time.perf_counter()
@@ -254,7 +260,5 @@ def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> S
     """Control over `fleet`, as the composition root makes it."""
     epoch = journal.load().epoch
     dispatcher = Dispatcher(STEEP, fleet=fleet, journal=journal, clock=clock)
-    control = ControlLoop(
-        STEEP, fleet=fleet, dispatcher=dispatcher, journal=journal, link=link, clock=clock, epoch=epoch
-    )
+    control = ControlLoop(STEEP, fleet=fleet, dispatcher=dispatcher, link=link, clock=clock, epoch=epoch)
     return Steered(dispatcher=dispatcher, control=control)

@@ -1,6 +1,7 @@
 """Fakes that behave like the real thing: devices that follow setpoints, a journal in memory, scripted sinks."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
 from gateway.ports.journal import (
+    UNNUMBERED,
     Change,
     ControlEnded,
     ControlTaken,
@@ -316,7 +318,7 @@ class _Memory:
             case ExclusionLifted(id=hold_id):
                 self.holds.pop(hold_id, None)
             case Quarantined(names=named, reason=reason):
-                self.quarantined = dict.fromkeys(named, reason) | self.quarantined
+                self.quarantined |= dict.fromkeys(named, reason)
             case Trusted(names=named):
                 for text in named:
                     self.quarantined.pop(text, None)
@@ -357,12 +359,17 @@ class _Memory:
 
 class MemoryJournal:
     """A journal, and its store of events that are over, without a disk. `failing` makes every commit fail; `kept` are
-    the changes in order."""
+    the changes in the order of their numbers."""
 
     def __init__(self) -> None:
         self.kept: list[Change] = []
         self.failing = False
         self.epoch = 0
+        self._newest = 0
+
+    def sequence(self) -> int:
+        self._newest += 1
+        return self._newest
 
     def load(self) -> JournalState:
         self.epoch += 1
@@ -422,7 +429,11 @@ class MemoryJournal:
     async def commit(self, changes: Sequence[Change]) -> None:
         if self.failing:
             raise StorageError("no space left on device")
-        self.kept += changes
+        for change in changes:
+            numbered = replace(change, seq=self.sequence()) if change.seq == UNNUMBERED else change
+            at = bisect_left(self.kept, numbered.seq, key=lambda kept: kept.seq)
+            if at == len(self.kept) or self.kept[at].seq != numbered.seq:
+                self.kept.insert(at, numbered)
 
     def of(self, kind: type[Change]) -> list[Change]:
         return [change for change in self.kept if isinstance(change, kind)]

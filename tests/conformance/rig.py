@@ -172,7 +172,7 @@ class Station:
         desk = self.desk = Dispatcher(CONTROL, fleet=fleet, journal=self.journal, clock=self.clock)
         desk.load(remembered)
         loop = self.loop = ControlLoop(
-            CONTROL, fleet=fleet, dispatcher=desk, journal=self.journal, link=sessions, clock=self.clock,
+            CONTROL, fleet=fleet, dispatcher=desk, link=sessions, clock=self.clock,
             epoch=remembered.epoch,
         )  # fmt: skip
         loop.load(remembered)

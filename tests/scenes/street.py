@@ -182,7 +182,7 @@ class Street:
         self.dispatcher.load(remembered)
         self.fleet_clock = FleetClock(self.time, self.link.skew)
         self.control = ControlLoop(
-            self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.link,
+            self.settings, fleet=self.fleet, dispatcher=self.dispatcher, link=self.link,
             clock=self.time, epoch=remembered.epoch, fleet_clock=self.fleet_clock,
         )  # fmt: skip
         self.control.load(remembered)

@@ -59,7 +59,7 @@ class World:
         self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=steady)
         self.dispatcher.load(remembered)
         self.control = ControlLoop(
-            self.settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
+            self.settings, fleet=self.fleet, dispatcher=self.dispatcher, link=self.homes,
             clock=steady, epoch=remembered.epoch, publishing=True,
         )  # fmt: skip
         self.control.records.know(remembered.delivered)

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gateway import former_names
 from gateway.api.exchange import PAGE_MAX, json_answer, json_list, number, problem, read_body, small_body
-from gateway.api.models import AnswerBody, AvailabilityList, ExclusionBody, ExclusionList, StopBody
+from gateway.api.models import AnswerBody, AvailabilityList, ExclusionBody, ExclusionList, StopBody, StopState
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
@@ -100,8 +100,8 @@ class DispatchRoutes:
 
     async def stop_all(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, StopBody)
-        await self._dispatcher.stop_all(active=body.active, by=body.by)
-        return json_answer(body)
+        durable = await self._dispatcher.stop_all(active=body.active, by=body.by)
+        return json_answer(StopState(active=body.active, by=body.by, durable=durable), status=200 if durable else 202)
 
     async def set_exclusion(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, ExclusionBody)
@@ -115,8 +115,8 @@ class DispatchRoutes:
             event=None if body.event is None else EventId(body.event),
             by=body.by,
         )
-        await self._dispatcher.exclude(exclusion)
-        return json_answer(self._events.exclusion(exclusion))
+        durable = await self._dispatcher.exclude(exclusion)
+        return json_answer(self._events.exclusion(exclusion, durable=durable), status=200 if durable else 202)
 
     async def exclusions(self, request: web.Request) -> web.StreamResponse:
         return await json_list(request, ExclusionList(exclusions=[]), EXCLUSIONS, self._events.exclusions())

@@ -32,7 +32,7 @@ from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
-from gateway.ports.journal import EventStore, StoredEvent
+from gateway.ports.journal import EventStore, ExclusionSet, StoredEvent
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, StatusReport, bodies
@@ -169,12 +169,13 @@ class DispatchView:
     def exclusions(self) -> Iterator[ExclusionState]:
         """All exclusions by id, each as it is when its turn comes."""
         exclusions = self._dispatcher.exclusions
+        owed = {change.exclusion.id for change in self._dispatcher.pending.owed(ExclusionSet)}
         for name in exclusions.ids():
             found = exclusions.get(name)
             if found is not None:
-                yield self.exclusion(found)
+                yield self.exclusion(found, durable=name not in owed)
 
-    def exclusion(self, exclusion: Exclusion) -> ExclusionState:
+    def exclusion(self, exclusion: Exclusion, *, durable: bool) -> ExclusionState:
         return ExclusionState(
             id=exclusion.id,
             reason=exclusion.reason,
@@ -184,6 +185,7 @@ class DispatchView:
             by=exclusion.by,
             devices=len(self._dispatcher.exclusions.devices(self._fleet, exclusion)),
             active=exclusion.applies(self._clock.now()),
+            durable=durable,
         )
 
     def quarantine(self) -> Quarantine:

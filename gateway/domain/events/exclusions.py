@@ -1,7 +1,8 @@
 """Exclusions from dispatch by choice: owners who opted out, groups that keep their energy for a storm.
 
 An exclusion names devices, a time and a reason. An opt-out may be for one event only; it then survives every update of
-that event. An exclusion is durable before it counts; it ends by itself or is lifted.
+that event. An exclusion counts at once; one that it replaces goes on until the new one is durable. It ends by itself,
+or once its lifting is durable.
 """
 
 from bisect import bisect_left, insort
@@ -64,6 +65,7 @@ class Exclusions:
         self._exclusions: dict[str, Exclusion] = {one.id: one for one in exclusions}
         self._ids = sorted(self._exclusions)
         self._of_events = {one.id: one for one in self._exclusions.values() if one.event is not None}
+        self._former: dict[str, Exclusion] = {}
         self._first_end_ms = min(
             (one.until_ms for one in self._exclusions.values() if one.until_ms is not None), default=EVER_MS
         )
@@ -75,7 +77,11 @@ class Exclusions:
         return len(self._exclusions)
 
     def set(self, exclusion: Exclusion) -> None:
+        """Begin an exclusion. The one of its id that is durable stays in force beside it until `settle`."""
+        former = self._former.get(exclusion.id) or self._exclusions.get(exclusion.id)
         self.lift(exclusion.id)
+        if former is not None:
+            self._former[exclusion.id] = former
         self._exclusions[exclusion.id] = exclusion
         insort(self._ids, exclusion.id)
         if exclusion.event is not None:
@@ -83,7 +89,20 @@ class Exclusions:
         if exclusion.until_ms is not None:
             self._first_end_ms = min(self._first_end_ms, exclusion.until_ms)
 
+    def settle(self, exclusion: Exclusion) -> None:
+        """End what an exclusion replaced: it is durable. Where it was replaced itself meanwhile, it goes on instead."""
+        if self._exclusions.get(exclusion.id) is exclusion:
+            self._former.pop(exclusion.id, None)
+        elif exclusion.id in self._former:
+            self._former[exclusion.id] = exclusion
+        self._bits = None
+
+    def unsettled(self) -> list[Exclusion]:
+        """Those beside which the one that they replaced goes on."""
+        return [self._exclusions[name] for name in self._former]
+
     def lift(self, exclusion_id: str) -> None:
+        self._former.pop(exclusion_id, None)
         if self._exclusions.pop(exclusion_id, None) is not None:
             del self._ids[bisect_left(self._ids, exclusion_id)]
         self._of_events.pop(exclusion_id, None)
@@ -119,7 +138,7 @@ class Exclusions:
     def _worked_out(self, fleet: Fleet, now: Now) -> "_Bits":
         bits = np.zeros(fleet.n, dtype=np.uint8)
         until_ms = EVER_MS
-        for exclusion in self._exclusions.values():
+        for exclusion in (*self._exclusions.values(), *self._former.values()):
             for edge_ms in (exclusion.from_ms, exclusion.until_ms):
                 if edge_ms is not None and now.utc_ms < edge_ms < until_ms:
                     until_ms = edge_ms
@@ -133,6 +152,8 @@ class Exclusions:
             return members(fleet, exclusion.group)
         if fleet.version != self._version:
             self._members, self._version = {}, fleet.version
+        if self._exclusions.get(exclusion.id) is not exclusion:
+            return members(fleet, exclusion.group)
         found = self._members.get(exclusion.id)
         if found is None:
             found = self._members[exclusion.id] = members(fleet, exclusion.group)
@@ -145,7 +166,8 @@ class Exclusions:
         for event, index in index_of.items():
             named.setdefault(own_id(event), []).append(index)
         found: dict[int, list[Slots]] = {}
-        for exclusion in self._of_events.values():
+        former = [one for one in self._former.values() if one.event is not None]
+        for exclusion in (*self._of_events.values(), *former):
             for index in named.get(exclusion.event, ()) if exclusion.event is not None else ():
                 if exclusion.applies(now):
                     found.setdefault(index, []).append(self.devices(fleet, exclusion))

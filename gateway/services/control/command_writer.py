@@ -1,6 +1,5 @@
 """Carries out a tick's plan: journals the release plan, then writes, then records what is in force."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -11,29 +10,26 @@ from numpy.typing import NDArray
 from gateway.clock import Clock
 from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
 from gateway.domain.control.planning import Cause, Plan
-from gateway.domain.errors import StorageError
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Now, Slots
-from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDelivered, Journal
+from gateway.ports.journal import Change, ControlEnded, ControlTaken
 from gateway.ports.links import DeviceLink
 from gateway.services.control.command_ids import CommandIds
 from gateway.services.control.reach import ReachWatch
+from gateway.services.runtime.pending_changes import NO_ANSWER, PendingChanges
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
 
 PAUSE_TELEMETRY_FROM = 500
-OWED_MAX = 10_000
 
 
 @dataclass(slots=True)
 class CommandWriterStats:
-    """Counts of commands. `forgotten`: changes that the journal could not commit and that were too many to keep."""
+    """Counts of commands."""
 
-    journal_failures: int = 0
-    forgotten: int = 0
     reserves: int = 0
     writes: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
     outcomes: dict[WriteOutcome, int] = field(default_factory=lambda: dict.fromkeys(WriteOutcome, 0))
@@ -51,7 +47,7 @@ class CommandWriter:
         settings: ControlSettings,
         *,
         fleet: Fleet,
-        journal: Journal,
+        pending: PendingChanges,
         link: DeviceLink,
         clock: Clock,
         epoch: int,
@@ -60,44 +56,30 @@ class CommandWriter:
     ) -> None:
         self._settings = settings
         self._fleet = fleet
-        self._journal = journal
+        self._pending = pending
         self._link = link
         self._clock = clock
         self._reach = reach
         self._halted = halted
         self.ids = CommandIds(epoch)
-        self._owed: list[Change] = []
-        self.failing: str | None = None
         self.stats = CommandWriterStats()
 
     async def carry_out(
-        self, todo: Plan, holder: NDArray[np.int32], changes: list[Change], now: Now, *, names: Mapping[int, EventId]
+        self, todo: Plan, holder: NDArray[np.int32], now: Now, *, names: Mapping[int, EventId]
     ) -> CommandBatch:
-        """Write a plan; returns what may have arrived. `holder` is the event of each slot, `names` the events' ids,
-        `changes` go into the same journal commit as the release plan. While the journal fails no device newly comes
-        under control; the rest goes on."""
+        """Write a plan; returns what may have arrived. `holder` is the event of each slot, `names` the events' ids.
+        What is owed to the journal goes into the same commit as the release plan. While the journal fails no device
+        newly comes under control; the rest goes on."""
         slots = todo.slots
         authority = self._fleet.control.authority[run(slots)]
         taken = (todo.op != int(CommandOp.RELEASE)) & (authority == int(Authority.DEVICE))
-        owed = self._owed + changes
-        changes = owed + self._plans(slots[taken], holder, names)
         keep = np.ones(len(slots), dtype=np.bool_)
-        if changes:
-            self._owed = self._kept(owed)
-            try:
-                # a disk that hangs must not stop the refresh of leases
-                async with asyncio.timeout(self._settings.write_deadline_s):
-                    await self._journal.commit(changes)
-                self.failing, self._owed = None, []
-            except (StorageError, TimeoutError) as error:
-                self.stats.journal_failures += 1
-                if self.failing is None:
-                    log.warning(
-                        "the journal cannot be written; no device newly comes under control",
-                        extra={"error": str(error)},
-                    )
-                self.failing = str(error) or "no answer in time"
-                keep = ~taken
+        plans = self._plans(slots[taken], holder, names)
+        if not await self._pending.flush(plans):
+            keep = ~taken
+            if plans and self._pending.failing == NO_ANSWER:
+                # it may become durable yet
+                self._pending.owe([ControlEnded(devices=self._fleet.names(slots[taken]), reason="not_taken")])
         if self._halted():
             keep = self._only_releases(todo, keep, taken)
         batch, causes = self._batch(todo, keep, now), todo.cause[keep]
@@ -114,19 +96,9 @@ class CommandWriter:
         control: the next commit corrects that."""
         never = todo.slots[keep & taken]
         if len(never):
-            self._owed.append(ControlEnded(devices=self._fleet.names(never), reason="stopped"))
+            self._pending.owe([ControlEnded(devices=self._fleet.names(never), reason="stopped")])
         left: NDArray[np.bool_] = keep & (todo.op == CommandOp.RELEASE)
         return left
-
-    def _kept(self, owed: list[Change]) -> list[Change]:
-        """Changes to journal once it can be written again; ends of control and delivery records are never dropped."""
-        too_many = len(owed) - OWED_MAX
-        if too_many <= 0:
-            return owed
-        lesser = [i for i, change in enumerate(owed) if not isinstance(change, EventDelivered | ControlEnded)]
-        left_out = set(lesser[:too_many])
-        self.stats.forgotten += len(left_out)
-        return [change for i, change in enumerate(owed) if i not in left_out]
 
     @property
     def newest_cmd(self) -> int:

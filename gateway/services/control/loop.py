@@ -33,7 +33,7 @@ from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
 from gateway.observability.metrics import Histogram
-from gateway.ports.journal import Change, Journal, JournalState
+from gateway.ports.journal import Change, JournalState
 from gateway.ports.links import DeviceLink
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter
@@ -94,7 +94,6 @@ class ControlLoop:
         *,
         fleet: Fleet,
         dispatcher: Dispatcher,
-        journal: Journal,
         link: DeviceLink,
         clock: Clock,
         epoch: int,
@@ -104,12 +103,12 @@ class ControlLoop:
         self._settings = settings
         self._fleet = fleet
         self._dispatcher = dispatcher
-        self._journal = journal
+        self.pending = dispatcher.pending
         self._clock = clock
         self._fleet_clock = FleetClock(clock) if fleet_clock is None else fleet_clock
         self.reach = ReachWatch(fleet)
         self._writer = CommandWriter(
-            settings, fleet=fleet, journal=journal, link=link, clock=clock, epoch=epoch, reach=self.reach,
+            settings, fleet=fleet, pending=dispatcher.pending, link=link, clock=clock, epoch=epoch, reach=self.reach,
             halted=self._halted,
         )  # fmt: skip
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
@@ -151,7 +150,7 @@ class ControlLoop:
         changes = self.quarantine.trust([name])
         if not changes:
             return False
-        await self._journal.commit(changes)
+        await self.pending.commit(changes)
         self.quarantine.trusted([name])
         log.warning("a quarantine was lifted", extra={"of": name})
         return True
@@ -234,9 +233,11 @@ class ControlLoop:
         self.unmeasured.observe(events, claims, power, names)
         self._fleet.writing = low.copy()
         self._fleet.writing[todo.slots] = True
+        # numbered before the first await: whatever is decided meanwhile is newer
+        self.pending.owe(changes)
         if low.any():
             await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
-        written = await self._writer.carry_out(todo, claims.holder, changes, now, names=names)
+        written = await self._writer.carry_out(todo, claims.holder, now, names=names)
         self._fleet.writing = np.zeros(0, dtype=np.bool_)
         self.records.written(written.slots, written.setpoint_w, written.cmd, now)
 
@@ -395,7 +396,7 @@ class ControlLoop:
 
     def reasons(self) -> list[str]:
         """Why control is not in order."""
-        out = [f"journal: {self._writer.failing}"] if self._writer.failing else []
+        out = [f"journal: {self.pending.failing}"] if self.pending.failing else []
         last = self._last_tick_ms
         if last is None or self._clock.mono_ms() - last > 5_000 * self._settings.tick_s:
             out.append("control: no tick lately")

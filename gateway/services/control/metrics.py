@@ -65,8 +65,8 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         ("gateway_late_ticks", "Control ticks later than a period.", stats.late_ticks),
         ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
         ("gateway_reserves_raised", "Reserves raised on devices to their owner's.", control.writes.reserves),
-        ("gateway_journal_failures", "Failed commits of the journal.", control.writes.journal_failures),
-        ("gateway_journal_changes_lost", "Changes the journal never took.", control.writes.forgotten),
+        ("gateway_journal_failures", "Failed commits of the journal.", control.pending.stats.failures),
+        ("gateway_journal_changes_lost", "Changes the journal never took.", control.pending.stats.forgotten),
         ("gateway_overrides", "Devices their owners took back.", control.authority_stats.overridden),
         (
             "gateway_restarts_excused",

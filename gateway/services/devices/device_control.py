@@ -83,6 +83,7 @@ class DeviceControl:
         self._device = device
         self._values = values
         self._saved_of = prior
+        self._owed: PriorRestored | None = None
         self._journal = journal
         self._clock = clock
         self._stats = stats
@@ -213,6 +214,8 @@ class DeviceControl:
         gateway. Waits a whole lease after the last command or the start: an event that goes on renews it in that time.
         A device that somebody else controls is left alone."""
         control, watchdog = variant.control, variant.watchdog
+        if self._owed is not None:
+            await self._tell(self._owed)
         if not self.leaves or self.running or self.taken_over or control is None or watchdog is None:
             return
         if self._clock.mono_ms() - max(self._began_mono_ms, self._force_end_ms) < 1000 * watchdog.lease_s:
@@ -228,15 +231,23 @@ class DeviceControl:
     async def _forget(self) -> None:
         """Clear the saved settings: the device has its own again."""
         if self._prior is not None:
-            try:
-                await self._journal.commit([PriorRestored(device=self._device)])
-            except StorageError as error:
-                # Restoring the same once more after a restart does no harm.
+            await self._tell(PriorRestored(device=self._device, seq=self._journal.sequence()))
+        self._saved_of.pop(self._device, None)
+
+    async def _tell(self, restored: PriorRestored) -> None:
+        """Clear them from the journal, now or, where the disk refuses, as soon as it does not. Until then a restart
+        would restore them once more, whatever the owner has chosen meanwhile."""
+        try:
+            await self._journal.commit([restored])
+        except StorageError as error:
+            if self._owed is None:
                 log.warning(
                     "saved settings could not be cleared from the journal",
                     extra={"device": self._device, "error": str(error)},
                 )
-        self._saved_of.pop(self._device, None)
+            self._owed = restored
+            return
+        self._owed = None
 
     async def _hand_back(self, variant: ProductVariant, link: PointLink) -> None:
         """Release after a sequence that stopped half way: leave the device as it was, as far as it allows."""

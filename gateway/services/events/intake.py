@@ -1,4 +1,8 @@
-"""The one place that accepts events and exclusions: makes them durable, then applies them, then answers."""
+"""The one place that accepts events and exclusions.
+
+What gives devices power, or gives them back to dispatch, is made durable, then applied, then answered. What takes power
+away (an exclusion, a stop) is applied first; the answer says whether it is durable yet.
+"""
 
 import asyncio
 import logging
@@ -31,6 +35,7 @@ from gateway.ports.journal import (
     StoredEvent,
     WithdrawalLifted,
 )
+from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
@@ -41,12 +46,13 @@ COUNTS_MAX = 1_000
 
 
 class Dispatcher:
-    """The one submitter of events."""
+    """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it."""
 
     def __init__(self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, clock: Clock) -> None:
         self._fleet = fleet
         self._journal = journal
         self._clock = clock
+        self.pending = PendingChanges(journal, deadline_s=settings.write_deadline_s)
         self._book = Book(
             BookParams(
                 ceiling_w=settings.ceiling_mw * 1e6,
@@ -147,9 +153,10 @@ class Dispatcher:
             entry = self._book.entry(event_id, self._clock.now())
         return None if entry is None or entry.state is EventState.REJECTED else entry
 
-    async def stop_all(self, *, active: bool, by: str) -> None:
-        """Release everything, ramped, and refuse events until cleared. Running events are cancelled for good in the
-        same commit. Raises StorageError: then dispatch is stopped all the same, and the request must be repeated."""
+    async def stop_all(self, *, active: bool, by: str) -> bool:
+        """Release everything, ramped, and refuse events until cleared; returns whether that is durable. Running events
+        are cancelled for good. What is not durable yet is owed. Raises StorageError where a clearing is not durable:
+        then dispatch stays stopped."""
         now = self._clock.now()
         first = active and not self._book.stopped
         if active:
@@ -169,7 +176,12 @@ class Dispatcher:
                 EventMoved(event=entry.request.id, revision=entry.request.revision, state=EventState.CANCELLED)
                 for entry in doomed
             ]
-            await self._journal.commit([StopAll(active=active, by=by), *ended])
+            changes: list[Change] = [StopAll(active=active, by=by), *ended]
+            durable = True
+            if active:
+                durable = await self.pending.keep(changes)
+            else:
+                await self.pending.commit(changes)
             # A stop requested while an earlier one is being cleared wins, whichever became durable first.
             cleared = not active and self._stop_requests == requested
             self._book.stop(active=not cleared)
@@ -178,6 +190,7 @@ class Dispatcher:
             self._doomed = set()
         if cleared:
             log.warning("dispatch allowed again", extra={"by": by})
+        return durable
 
     def _wanting(self, now: Now) -> set[EventId]:
         return {event.request.id for event in self._book.wanting(now)}
@@ -186,22 +199,31 @@ class Dispatcher:
     def stopped(self) -> bool:
         return self._book.stopped
 
-    async def exclude(self, exclusion: Exclusion) -> None:
-        """Exclude devices from dispatch; the same id replaces. Raises InvalidInput and StorageError."""
+    async def exclude(self, exclusion: Exclusion) -> bool:
+        """Exclude devices from dispatch, at once; the same id replaces. Returns whether that is durable yet. Raises
+        InvalidInput."""
         if len(self._exclusions) >= EXCLUSIONS_MAX and self._exclusions.get(exclusion.id) is None:
             raise InvalidInput([f"there are {EXCLUSIONS_MAX} exclusions already"])
-        await self._journal.commit([ExclusionSet(exclusion=exclusion)])
         self._exclusions.set(exclusion)
+        durable = await self.pending.keep([ExclusionSet(exclusion=exclusion)])
+        if durable:
+            self._exclusions.settle(exclusion)
         log.info(
             "exclusion set",
-            extra={"exclusion": exclusion.id, "reason": exclusion.reason, "by": exclusion.by, "event": exclusion.event},
-        )
+            extra={"exclusion": exclusion.id, "reason": exclusion.reason, "by": exclusion.by,
+                   "event": exclusion.event, "durable": durable},
+        )  # fmt: skip
+        return durable
 
     async def lift(self, exclusion_id: str) -> bool:
-        """End an exclusion; returns whether there was one."""
-        if self._exclusions.get(exclusion_id) is None:
+        """End an exclusion once that is durable; returns whether there was one. Raises StorageError."""
+        meant = self._exclusions.get(exclusion_id)
+        if meant is None:
             return False
-        await self._journal.commit([ExclusionLifted(id=exclusion_id)])
+        await self.pending.commit([ExclusionLifted(id=exclusion_id)])
+        if self._exclusions.get(exclusion_id) is not meant:
+            # set anew while the disk was asked
+            return True
         self._exclusions.lift(exclusion_id)
         log.info("exclusion lifted", extra={"exclusion": exclusion_id})
         return True
@@ -235,6 +257,12 @@ class Dispatcher:
         forgotten = self._book.forgotten()
         if forgotten:
             changes.append(EventsArchived(events=tuple(forgotten)))
+        unsettled = self._exclusions.unsettled()
+        if unsettled:
+            owed = {id(change.exclusion) for change in self.pending.owed(ExclusionSet)}
+            for exclusion in unsettled:
+                if id(exclusion) not in owed:
+                    self._exclusions.settle(exclusion)
         sure = self._book.clock is ClockTrust.SURE
         for exclusion_id in self._exclusions.over(now) if sure else ():
             self._exclusions.lift(exclusion_id)

@@ -7,8 +7,8 @@ One thread writes one SQLite file (WAL, synchronous=FULL) in the order of the co
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
 beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
-are in `past_events` once the dispatcher no longer remembers them. A transaction is a handful
-of statements however many devices it names: rows go in as one JSON array.
+are in `past_events` once the dispatcher no longer remembers them. `sequences` tells which changes come too late. A
+transaction is a handful of statements however many devices it names: rows go in as one JSON array.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -28,8 +29,16 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample
-from gateway.ports.journal import EPOCH_MAX, Change, EventDelivered, EventsArchived, JournalState, StoredEvent
-from gateway.storage.journal import past_events
+from gateway.ports.journal import (
+    EPOCH_MAX,
+    UNNUMBERED,
+    Change,
+    EventDelivered,
+    EventsArchived,
+    JournalState,
+    StoredEvent,
+)
+from gateway.storage.journal import past_events, sequences
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
 from gateway.storage.journal.writes import WRITE, audit, json_text
 
@@ -40,6 +49,8 @@ AUDIT_ROWS_MAX = 200_000
 PENDING_MAX = 256
 EPOCH_BEGIN_MS = 1_577_836_800_000
 EPOCH_MS = 600_000
+EPOCH_BITS = 32
+"""A number is the epoch and, below it, a count within the run: it grows from run to run."""
 
 # Each step migrates a file from the version before; the first makes an empty one.
 _STEPS = (
@@ -86,6 +97,7 @@ class SqliteJournal:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._db: sqlite3.Connection | None = None
         self._closed = False
+        self._sequence = 0
         self.pending = 0
         self.commits = 0
         self.failures = 0
@@ -96,23 +108,42 @@ class SqliteJournal:
 
         Raises CorruptState if the file is damaged or from a newer version, StorageError if the disk refuses.
         """
-        return self._thread.submit(self._load).result()
+        state = self._thread.submit(self._load).result()
+        self._sequence = state.epoch << EPOCH_BITS
+        return state
+
+    def sequence(self) -> int:
+        """The number of a change that is decided now."""
+        self._sequence += 1
+        return self._sequence
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make `changes` durable in one transaction, in order. Raises StorageError; then none of them is. A cancelled
-        caller does not know whether its changes are durable."""
+        caller does not know whether its changes are durable; where the disk has not begun with them they are not."""
         if self._closed or self.pending >= PENDING_MAX:
             self.failures += 1
             raise StorageError("the journal is closed" if self._closed else f"{self.pending} commits wait already")
+        asked = _Asked(changes=tuple(self._numbered(changes)))
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, asked)
+        # A commit waits until the disk is done with it, whoever still waits for it.
         self.pending += 1
+        running.add_done_callback(self._ended)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, tuple(changes))
-            self.commits += 1
-        except StorageError:
-            self.failures += 1
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            asked.changes = ()
             raise
-        finally:
-            self.pending -= 1
+
+    def _numbered(self, changes: Sequence[Change]) -> Iterator[Change]:
+        for change in changes:
+            yield replace(change, seq=self.sequence()) if change.seq == UNNUMBERED else change
+
+    def _ended(self, commit: "asyncio.Future[None]") -> None:
+        self.pending -= 1
+        if commit.cancelled() or commit.exception() is not None:
+            self.failures += 1
+        else:
+            self.commits += 1
 
     async def known(self, event_id: str) -> list[StoredEvent]:
         """What is stored of events with this id that are over, of every source. Raises StorageError."""
@@ -143,6 +174,7 @@ class SqliteJournal:
             state = _read(db)
             with _transaction(db):
                 db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (state.epoch,))
+                sequences.begin(db)
             return state
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self.path}: {error}") from error
@@ -175,7 +207,7 @@ class SqliteJournal:
             for (table, column), statement in _ADDED.items():
                 if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
                     db.execute(statement)
-            for statement in past_events.SCHEMA:
+            for statement in (*past_events.SCHEMA, *sequences.SCHEMA):
                 db.execute(statement)
         except BaseException:
             db.close()
@@ -184,7 +216,10 @@ class SqliteJournal:
             sync_directory(self.path.parent)
         return db
 
-    def _commit(self, changes: tuple[Change, ...]) -> None:
+    def _commit(self, asked: "_Asked") -> None:
+        changes = sorted(asked.changes, key=lambda change: change.seq)
+        if not changes:
+            return
         if self._db is None:
             raise StorageError("the journal is not open")
         db, now_ms = self._db, self._clock.now().utc_ms
@@ -192,9 +227,10 @@ class SqliteJournal:
         try:
             with _transaction(db):
                 for kind, run in groupby(changes, type):
-                    rows = list(run)
-                    WRITE[kind](db, rows, now_ms)
-                    trail += audit(rows)
+                    rows = sequences.newest(db, list(run))
+                    if rows:
+                        WRITE[kind](db, rows, now_ms)
+                        trail += audit(rows)
                 added = sum(isinstance(change, EventsArchived | EventDelivered) for change in changes)
                 dropped = past_events.trim(db, self._bounds, now_ms, added=added) if added else 0
                 db.execute(
@@ -221,6 +257,13 @@ class SqliteJournal:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A commit on its way to the thread; empty once nobody waits for it."""
+
+    changes: tuple[Change, ...]
 
 
 class _transaction:  # noqa: N801  # a context manager, used like a function

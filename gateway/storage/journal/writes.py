@@ -45,7 +45,7 @@ def json_text(value: object) -> str:
 
 
 def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _now_ms: int) -> None:
-    rows = json_text([[change.device.id, device_body(change.device)] for change in changes])
+    rows = json_text([[change.device.id, device_body(change.device), change.seq] for change in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -53,8 +53,15 @@ def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _now_ms
     )
     # A registration states the reserve anew. It never lowers one: a higher one was chosen after that import was made.
     db.execute(
-        "DELETE FROM reserves WHERE device IN (SELECT device FROM json_each(?) JOIN reserves AS chosen "
-        "ON chosen.device = value ->> '$[0]' WHERE value ->> '$[1].reserve_pct' >= chosen.reserve_pct)",
+        "INSERT INTO sequences SELECT 'reserve', value ->> '$[0]', value ->> '$[2]' FROM json_each(?) "
+        "LEFT JOIN reserves AS chosen ON chosen.device = value ->> '$[0]' "
+        "WHERE value ->> '$[1].reserve_pct' >= coalesce(chosen.reserve_pct, 0) "
+        "ON CONFLICT (space, name) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > sequences.seq",
+        (rows,),
+    )
+    db.execute(
+        "DELETE FROM reserves WHERE device IN (SELECT name FROM json_each(?) CROSS JOIN sequences "
+        "ON space = 'reserve' AND name = value ->> '$[0]' AND seq = value ->> '$[2]')",
         (rows,),
     )
 
@@ -183,7 +190,8 @@ def _exclusion_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _n
 def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _now_ms: int) -> None:
     for change in changes:
         db.execute(
-            "INSERT INTO quarantined SELECT value, ? FROM json_each(?) WHERE true ON CONFLICT (name) DO NOTHING",
+            "INSERT INTO quarantined SELECT value, ? FROM json_each(?) WHERE true "
+            "ON CONFLICT (name) DO UPDATE SET reason = excluded.reason",
             (change.reason, json_text(change.names)),
         )
 

@@ -61,8 +61,11 @@ def test_exclusions_opt_out_of_one_event_excludes_nobody_from_the_others() -> No
 
 def test_exclusions_the_same_id_again_replaces() -> None:
     exclusions = Exclusions([exclusion("h", "a")])
-    exclusions.set(exclusion("h", "b"))
+    second = exclusion("h", "b")
+    exclusions.set(second)
     assert len(exclusions) == 1
+    assert exclusions.bits(small_fleet(), at(0)).tolist() == [1, 1, 0, 0], "the first holds until the second is durable"
+    exclusions.settle(second)
     assert exclusions.bits(small_fleet(), at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
 
 
@@ -96,7 +99,9 @@ def test_exclusions_know_who_is_registered_later_and_what_replaced_them() -> Non
     assert exclusions.bits(fleet, at(0)).tolist() == [0, 0, 0, 0]
     fleet.register(replace(fleet.device(1), tags=("late",)), FACTS)
     assert exclusions.bits(fleet, at(0)).tolist() == [0, ExclusionReason.OPTED_OUT, 0, 0]
-    exclusions.set(exclusion("t", "d"))
+    second = exclusion("t", "d")
+    exclusions.set(second)
+    exclusions.settle(second)
     assert exclusions.bits(fleet, at(0)).tolist() == [0, 0, 0, ExclusionReason.OPTED_OUT]
 
 

@@ -23,6 +23,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.services.control.command_writer import CommandWriter
 from gateway.services.control.reach import ReachWatch
+from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
@@ -88,8 +89,8 @@ class Way:
 
     def start(self) -> None:
         self.writer = CommandWriter(
-            ControlSettings(), fleet=self.fleet, journal=self.journal, link=self.link, clock=self.clock,
-            epoch=self.journal.load().epoch, reach=ReachWatch(self.fleet), halted=lambda: False,
+            ControlSettings(), fleet=self.fleet, pending=PendingChanges(self.journal, deadline_s=5.0), link=self.link,
+            clock=self.clock, epoch=self.journal.load().epoch, reach=ReachWatch(self.fleet), halted=lambda: False,
         )  # fmt: skip
 
     async def write(self, slots: tuple[int, ...], op: CommandOp, setpoint_w: int, lease_s: int) -> None:
@@ -99,7 +100,7 @@ class Way:
             setpoint_w=np.full(n, setpoint_w, dtype=np.int64), lease_s=np.full(n, lease_s, dtype=np.int64),
             cause=np.full(n, Cause.CHANGE, dtype=np.int8), outside=0,
         )  # fmt: skip
-        await self.writer.carry_out(plan, np.zeros(COUNT, dtype=np.int32), [], self.clock.now(), names={})
+        await self.writer.carry_out(plan, np.zeros(COUNT, dtype=np.int32), self.clock.now(), names={})
 
     async def do(self, action: tuple[Any, ...]) -> None:
         lying = self.road.lying

@@ -203,6 +203,23 @@ async def test_release_restores_what_was_and_forgets_it(bench: Bench) -> None:
     assert bench.journal.load().prior == {}
 
 
+async def test_release_that_the_disk_did_not_take_is_cleared_later_and_not_against_a_new_episode(bench: Bench) -> None:
+    await bench.tell(CommandOp.SETPOINT, 1234)
+    bench.journal.broken = True
+    await bench.tell(CommandOp.RELEASE)
+    assert bench.journal.load().prior != {}
+    bench.journal.broken = False
+    await bench.control.tidy(bench.variant, bench.device)
+    assert bench.journal.load().prior == {}
+    await bench.tell(CommandOp.SETPOINT, 1234)
+    bench.journal.broken = True
+    await bench.tell(CommandOp.RELEASE)
+    bench.journal.broken = False
+    await bench.tell(CommandOp.SETPOINT, 1234)
+    await bench.control.tidy(bench.variant, bench.device)
+    assert bench.journal.load().prior != {}, "the settings of the episode that runs"
+
+
 async def test_release_after_restart_restores_from_the_journal(bench: Bench) -> None:
     await bench.tell(CommandOp.SETPOINT, 500)
     bench.values.clear()

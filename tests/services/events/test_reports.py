@@ -9,9 +9,8 @@ import pytest
 from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
 from gateway.domain.events.request import Leg, power
 from gateway.domain.limits.types import Reason
-from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import Change, ControlEnded, EventDelivered, Trusted
-from gateway.services.control import command_writer as writer
+from gateway.domain.types import EventId
+from gateway.ports.journal import EventDelivered
 from gateway.services.events import reports as module
 from gateway.services.events.delivery_records import StatusReport
 from gateway.services.events.reports import PART, Body, Reports
@@ -258,14 +257,3 @@ async def test_maintenance_event_cancelled_in_the_middle_has_a_rebound_too() -> 
     await world.dispatcher.cancel("e")
     await world.go(30)
     assert list(world.control.maintenance.rebounds) == ["e"]
-
-
-async def test_writer_that_cannot_remember_everything_forgets_the_lesser_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "OWED_MAX", 3)
-    world = World(homes_of(2))
-    lesser = [Trusted(names=(DeviceId(f"x{i}"),)) for i in range(4)]
-    ended = ControlEnded(devices=(DeviceId("home-00"),), reason="released")
-    owed: list[Change] = [lesser[0], ended, *lesser[1:]]
-    assert world.control._writer._kept(owed) == [ended, *lesser[2:]]
-    assert world.control.writes.forgotten == 2
-    assert world.control._writer._kept(owed[:3]) == owed[:3]

@@ -466,7 +466,7 @@ async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: R
     _, state = place.open()
     assert state.states == {EventId("e1"): (1, EventState.ACTIVE)}
     assert state.exclusions == (STORM,)
-    assert state.quarantined == {"a": "wrong_sign"}
+    assert state.quarantined == {"a": "again"}
     assert state.delivered == {(EventId("e1"), 1), (EventId("e1"), 2), (EventId("e2"), 1)}
 
 

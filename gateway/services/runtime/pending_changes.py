@@ -1,0 +1,120 @@
+"""Keeps changes that have taken effect until the journal has them.
+
+What is decided is numbered at once. A change that is owed and committed late therefore never undoes one that was
+decided after it and committed before: the journal keeps the newer of the two.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from gateway.domain.errors import StorageError
+from gateway.ports.journal import (
+    UNNUMBERED,
+    Change,
+    EventMoved,
+    EventsArchived,
+    ExclusionLifted,
+    Journal,
+)
+
+log = logging.getLogger(__name__)
+
+OWED_MAX = 10_000
+NO_ANSWER = "no answer in time"
+LESSER = (EventMoved, EventsArchived, ExclusionLifted)
+"""What the next start finds out again by itself."""
+
+C = TypeVar("C")
+
+
+@dataclass(slots=True)
+class PendingStats:
+    """`failures` counts commits, `forgotten` changes that were too many to keep."""
+
+    failures: int = 0
+    forgotten: int = 0
+
+
+class PendingChanges:
+    """Changes on their way to the journal. `failing`: why the newest commit failed; None = it did not."""
+
+    def __init__(self, journal: Journal, *, deadline_s: float, owed_max: int = OWED_MAX) -> None:
+        self._journal = journal
+        self._deadline_s = deadline_s
+        self._owed_max = owed_max
+        self._owed: list[Change] = []
+        self.failing: str | None = None
+        self.stats = PendingStats()
+
+    def owe(self, changes: Iterable[Change]) -> None:
+        """Number changes that have taken effect, and keep them until `flush` has made them durable."""
+        self._owed += map(self._numbered, changes)
+        self._bound()
+
+    async def keep(self, changes: Iterable[Change]) -> bool:
+        """Owe changes and ask the disk at once; returns whether nothing is owed of them, or from before, any more."""
+        self.owe(changes)
+        return await self.flush()
+
+    async def flush(self, further: Sequence[Change] = ()) -> bool:
+        """Make durable what is owed, with `further` changes in the same commit; returns whether that was done. The
+        further ones are not owed if it was not."""
+        return await self._write([*self._owed, *map(self._numbered, further)])
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make durable what is owed and `changes`, however long the disk takes. Raises StorageError; then none of them
+        is durable, and `changes` are not owed."""
+        written = [*self._owed, *map(self._numbered, changes)]
+        await self._journal.commit(written)
+        self._done(written)
+
+    def owed(self, kind: type[C]) -> list[C]:
+        """The changes of one kind that are not durable yet, oldest first."""
+        return [change for change in self._owed if isinstance(change, kind)]
+
+    def warnings(self) -> list[str]:
+        """What would be lost if the gateway died now."""
+        if self.failing is None or not self._owed:
+            return []
+        count = len(self._owed)
+        some = "1 change is" if count == 1 else f"{count} changes are"
+        return [f"journal: {some} in force and not durable yet: {self.failing}"]
+
+    def _numbered(self, change: Change) -> Change:
+        return replace(change, seq=self._journal.sequence()) if change.seq == UNNUMBERED else change
+
+    async def _write(self, changes: Sequence[Change]) -> bool:
+        if not changes:
+            return True
+        try:
+            # a disk that hangs must not stop the refresh of leases, nor the answer to an owner
+            async with asyncio.timeout(self._deadline_s):
+                await self._journal.commit(changes)
+        except (StorageError, TimeoutError) as error:
+            self.stats.failures += 1
+            if self.failing is None:
+                log.warning(
+                    "the journal cannot be written; no device newly comes under control", extra={"error": str(error)}
+                )
+            self.failing = str(error) or NO_ANSWER
+            return False
+        self._done(changes)
+        return True
+
+    def _done(self, written: Iterable[Change]) -> None:
+        done = {change.seq for change in written}
+        self._owed = [change for change in self._owed if change.seq not in done]
+        self.failing = None
+
+    def _bound(self) -> None:
+        """Forget the oldest of what the next start finds out by itself, where too much is owed."""
+        too_many = len(self._owed) - self._owed_max
+        if too_many <= 0:
+            return
+        lesser = [change.seq for change in self._owed if isinstance(change, LESSER)]
+        gone = frozenset(lesser[:too_many])
+        self.stats.forgotten += len(gone)
+        self._owed = [change for change in self._owed if change.seq not in gone]

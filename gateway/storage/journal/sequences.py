@@ -1,0 +1,105 @@
+"""The number of the newest stored change of each thing, which tells what comes too late.
+
+`sequences` (space, name, seq): one row per thing that was changed in this run, also where the change removed it. A
+change that is not newer than that is not written. The next start begins with none: nobody owes the journal a change of
+an earlier run any more.
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from gateway.ports.journal import (
+    Change,
+    ControlEnded,
+    ControlTaken,
+    DeviceRegistered,
+    EpochRaised,
+    EventDecided,
+    EventDelivered,
+    EventMoved,
+    EventsArchived,
+    EventWithdrawn,
+    ExclusionLifted,
+    ExclusionSet,
+    PriorRestored,
+    PriorSaved,
+    Quarantined,
+    ReserveChanged,
+    StopAll,
+    Trusted,
+    WithdrawalLifted,
+)
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS sequences (space TEXT NOT NULL, name TEXT NOT NULL, seq INTEGER NOT NULL, "
+    "PRIMARY KEY (space, name)) WITHOUT ROWID",
+)
+
+THINGS: Mapping[type, tuple[str, Callable[[Any], Sequence[str]]]] = {
+    DeviceRegistered: ("device", lambda c: (c.device.id,)),
+    EventDecided: ("event", lambda c: (c.request.id,)),
+    EventMoved: ("state", lambda c: (c.event,)),
+    EventWithdrawn: ("withdrawn", lambda c: (c.event,)),
+    WithdrawalLifted: ("withdrawn", lambda c: (c.event,)),
+    EventsArchived: ("event", lambda c: c.events),
+    EventDelivered: ("delivered", lambda c: (f"{c.occurrence_ms} {c.event}",)),
+    ExclusionSet: ("exclusion", lambda c: (c.exclusion.id,)),
+    ExclusionLifted: ("exclusion", lambda c: (c.id,)),
+    Quarantined: ("quarantine", lambda c: c.names),
+    Trusted: ("quarantine", lambda c: c.names),
+    ControlTaken: ("controlled", lambda c: c.devices),
+    ControlEnded: ("controlled", lambda c: c.devices),
+    ReserveChanged: ("reserve", lambda c: c.devices),
+    StopAll: ("stop", lambda c: ("all",)),
+    EpochRaised: ("epoch", lambda c: ("all",)),
+    PriorSaved: ("prior", lambda c: (c.device,)),
+    PriorRestored: ("prior", lambda c: (c.device,)),
+}
+"""What each kind of change is about: the space of its names, and the names. A registration states a reserve too, see
+`writes`."""
+
+
+def begin(db: sqlite3.Connection) -> None:
+    """Call at a start: nobody has a change of an earlier run."""
+    db.execute("DELETE FROM sequences")
+
+
+def newest(db: sqlite3.Connection, changes: Sequence[Change]) -> list[Change]:
+    """What of `changes`, all of one kind, is newer than what is stored of the same things; that is newest from now
+    on. Of a change of several things those remain that it is the newest of."""
+    space, names_of = THINGS[type(changes[0])]
+    rows = orjson.dumps([[name, change.seq] for change in changes for name in names_of(change)])
+    claimed = db.execute(
+        "INSERT INTO sequences SELECT ?, value ->> '$[0]', value ->> '$[1]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (space, name) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > sequences.seq",
+        (space, rows.decode()),
+    ).rowcount
+    if claimed == sum(len(names_of(change)) for change in changes):
+        return list(changes)
+    mine = set(
+        db.execute(
+            "SELECT name, seq FROM json_each(?) CROSS JOIN sequences ON space = ? AND name = value ->> '$[0]' "
+            "AND seq = value ->> '$[1]'",
+            (rows.decode(), space),
+        )
+    )
+    left = (_only(change, [(name, change.seq) in mine for name in names_of(change)]) for change in changes)
+    return [change for change in left if change is not None]
+
+
+def _only(change: Any, keep: list[bool]) -> Any:
+    """The change of those of its things that are kept; None if it has none left."""
+    if all(keep):
+        return change
+    if not any(keep):
+        return None
+
+    def kept(values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(value for value, stays in zip(values, keep, strict=True) if stays)
+
+    columns = ("devices", "reserve_pct", "names", "events")
+    return replace(change, **{name: kept(getattr(change, name)) for name in columns if hasattr(change, name)})
