@@ -203,7 +203,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     checkpointer = Checkpointer(
         recorder=recorder, checkpoints=checkpoints, fleet=fleet, records=control.records, clock=clock
     )
-    stack.push_async_callback(checkpointer.write)
+    stack.push_async_callback(_last_writes, checkpointer, control)
 
     lag, peers, door = LoopLag(clock), QuietPeers(), front_door()
     connections = {"control": link.control, "telemetry": link.telemetry}
@@ -259,6 +259,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         "sessions": lambda: sessions.run(ingest.emitter(sessions)),
         "ingest": ingest.run,
         "control": control.run,
+        "put-away": control.pending.run,
         "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
         former_names.SERVICES["clock_guard"]: dispatch.clock_guard.run,
@@ -270,6 +271,11 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         services["reports"] = lambda: dispatch.report(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness)
+
+
+async def _last_writes(checkpointer: Checkpointer, control: ControlLoop) -> None:
+    await control.pending.put_away()
+    await checkpointer.write()
 
 
 def _readiness(unheard: Unheard, sessions: PolledDevices, link: MqttLink, supervisor: Supervisor) -> ReadinessWatch:

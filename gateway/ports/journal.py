@@ -225,6 +225,10 @@ class JournalState:
     withdrawn: dict[EventId, str] = field(default_factory=dict)
 
 
+PAST = (EventDelivered, EventsArchived)
+"""What is put away beside the commits."""
+
+
 class Journal(Protocol):
     """Durable memory of decisions: events, release plans, inventory, audit."""
 
@@ -239,6 +243,11 @@ class Journal(Protocol):
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make `changes` durable in one transaction, in the order of their numbers; what is older than what is stored
         of the same thing, or was committed before, is left out. Raises StorageError; then none of them is."""
+        ...
+
+    async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None:
+        """Make durable what is over, beside the commits: none of them waits for it. Raises StorageError; then some of
+        them may be."""
         ...
 
     async def known(self, event_id: str) -> list["StoredEvent"]:

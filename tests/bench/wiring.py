@@ -21,7 +21,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
-from gateway.ports.journal import Change, Journal, JournalState, StoredEvent
+from gateway.ports.journal import Change, EventDelivered, EventsArchived, Journal, JournalState, StoredEvent
 from gateway.ports.links import DeviceLink, Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
@@ -222,6 +222,8 @@ class NoJournal:
 
     async def commit(self, changes: Sequence[Change]) -> None: ...
 
+    async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None: ...
+
     async def known(self, event_id: str) -> list[StoredEvent]:
         return []
 
@@ -238,6 +240,9 @@ class TimedJournal:
 
     def sequence(self) -> int:
         return self._inner.sequence()
+
+    async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None:
+        await self._inner.put_away(changes)
 
     async def commit(self, changes: Sequence[Change]) -> None:
         began = time.perf_counter()

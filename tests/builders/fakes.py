@@ -435,6 +435,9 @@ class MemoryJournal:
             if at == len(self.kept) or self.kept[at].seq != numbered.seq:
                 self.kept.insert(at, numbered)
 
+    async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None:
+        await self.commit(changes)
+
     def of(self, kind: type[Change]) -> list[Change]:
         return [change for change in self.kept if isinstance(change, kind)]
 

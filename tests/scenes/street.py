@@ -231,6 +231,7 @@ class Street:
                 self._judge(step_s, gap_s)
             self.clock_guard.observe()
             await self.control.tick()
+            await self.control.pending.put_away()
             self._judge_commands()
         return self
 

@@ -84,6 +84,7 @@ class World:
             self.homes.report()
             self.clock_guard.observe()
             await self.control.tick()
+            await self.control.pending.put_away()
             self.trace.append(float(self.homes.battery_w.sum()))
             if each is not None:
                 each()

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from gateway.domain.errors import StorageError
 from gateway.ports.journal import (
+    PAST,
     UNNUMBERED,
     Change,
+    EventDelivered,
     EventMoved,
     EventsArchived,
     ExclusionLifted,
@@ -23,6 +25,7 @@ from gateway.ports.journal import (
 log = logging.getLogger(__name__)
 
 OWED_MAX = 10_000
+PUT_AWAY_EVERY_S = 1.0
 NO_ANSWER = "no answer in time"
 LESSER = (EventMoved, EventsArchived, ExclusionLifted)
 """What the next start finds out again by itself."""
@@ -39,7 +42,8 @@ class PendingStats:
 
 
 class PendingChanges:
-    """Changes on their way to the journal. `failing`: why the newest commit failed; None = it did not."""
+    """Changes on their way to the journal. `failing`: why the newest commit failed; None = it did not. `late`: why
+    what is over could not be put away; "" = it could."""
 
     def __init__(self, journal: Journal, *, deadline_s: float, owed_max: int = OWED_MAX) -> None:
         self._journal = journal
@@ -47,6 +51,7 @@ class PendingChanges:
         self._owed_max = owed_max
         self._owed: list[Change] = []
         self.failing: str | None = None
+        self.late = ""
         self.stats = PendingStats()
 
     def owe(self, changes: Iterable[Change]) -> None:
@@ -62,14 +67,34 @@ class PendingChanges:
     async def flush(self, further: Sequence[Change] = ()) -> bool:
         """Make durable what is owed, with `further` changes in the same commit; returns whether that was done. The
         further ones are not owed if it was not."""
-        return await self._write([*self._owed, *map(self._numbered, further)])
+        return await self._write([*self._due(), *map(self._numbered, further)])
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make durable what is owed and `changes`, however long the disk takes. Raises StorageError; then none of them
         is durable, and `changes` are not owed."""
-        written = [*self._owed, *map(self._numbered, changes)]
+        written = [*self._due(), *map(self._numbered, changes)]
         await self._journal.commit(written)
         self._done(written)
+
+    async def run(self) -> None:
+        """Put away what is over as it comes, until cancelled."""
+        while True:
+            await self.put_away()
+            await asyncio.sleep(PUT_AWAY_EVERY_S)
+
+    async def put_away(self) -> None:
+        """Make durable what is over: delivery records, archived events. Nothing else waits for it."""
+        for change in [change for change in self._owed if isinstance(change, EventDelivered | EventsArchived)]:
+            try:
+                await self._journal.put_away([change])
+            except StorageError as error:
+                self.stats.failures += 1
+                if not self.late:
+                    log.warning("delivery records cannot be written", extra={"error": str(error)})
+                self.late = str(error)
+                return
+            self._owed = [owed for owed in self._owed if owed.seq != change.seq]
+        self.late = ""
 
     def owed(self, kind: type[C]) -> list[C]:
         """The changes of one kind that are not durable yet, oldest first."""
@@ -77,11 +102,16 @@ class PendingChanges:
 
     def warnings(self) -> list[str]:
         """What would be lost if the gateway died now."""
-        if self.failing is None or not self._owed:
-            return []
-        count = len(self._owed)
-        some = "1 change is" if count == 1 else f"{count} changes are"
-        return [f"journal: {some} in force and not durable yet: {self.failing}"]
+        due, out = len(self._due()), []
+        if self.failing is not None and due:
+            some = "1 change is" if due == 1 else f"{due} changes are"
+            out.append(f"journal: {some} in force and not durable yet: {self.failing}")
+        if self.late:
+            out.append(f"journal: delivery records are not durable yet: {self.late}")
+        return out
+
+    def _due(self) -> list[Change]:
+        return [change for change in self._owed if not isinstance(change, PAST)]
 
     def _numbered(self, change: Change) -> Change:
         return replace(change, seq=self._journal.sequence()) if change.seq == UNNUMBERED else change

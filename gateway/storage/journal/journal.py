@@ -1,9 +1,14 @@
 """The journal: durable memory of decisions, release plans, inventory and stops, with an audit trail.
 
-One thread writes one SQLite file (WAL, synchronous=FULL) in the order of the commits. Tables: `meta` (key, value),
-`devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision, end_ms, body, state, source),
-`controlled` (device, event), `prior` (device, body: settings before we touched them), `holds` (exclusions: id, body),
-`quarantined` (name, reason), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body).
+One SQLite file (WAL, synchronous=FULL), two threads with a connection each: `journal` writes the commits, in their
+order; `journal-past` writes what is over (delivery records, archived events) and looks it up. SQLite has one writer at
+a time, so what is over is packed before its transaction, goes in by one change a transaction, and leaves by a few rows:
+a commit waits for one of those at most. It is one file because release 0.1 reads delivery records there.
+
+Tables: `meta` (key, value), `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision,
+end_ms, body, state, source), `controlled` (device, event), `prior` (device, body: settings before we touched them),
+`holds` (exclusions: id, body), `quarantined` (name, reason), `deliveries` (event, occurrence_ms, ended_ms, body:
+packed), `audit` (utc_ms, kind, body).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
 beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
@@ -40,7 +45,7 @@ from gateway.ports.journal import (
 )
 from gateway.storage.journal import past_events, sequences
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
-from gateway.storage.journal.writes import WRITE, audit, json_text
+from gateway.storage.journal.writes import WRITE, At, audit, json_text, packed
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +101,8 @@ class SqliteJournal:
         self._bounds = bounds or past_events.Bounds()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._db: sqlite3.Connection | None = None
+        self._past_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-past")
+        self._past_db: sqlite3.Connection | None = None
         self._closed = False
         self._sequence = 0
         self.pending = 0
@@ -149,7 +156,15 @@ class SqliteJournal:
         """What is stored of events with this id that are over, of every source. Raises StorageError."""
         if self._closed:
             raise StorageError("the journal is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._known, event_id)
+        return await asyncio.get_running_loop().run_in_executor(self._past_thread, self._known, event_id)
+
+    async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None:
+        """Make durable what is over, one change after the other, while commits go on. Raises StorageError; then some
+        of them may be."""
+        for change in self._numbered(changes):
+            if self._closed:
+                raise StorageError("the journal is closed")
+            await asyncio.get_running_loop().run_in_executor(self._past_thread, self._put_away, change)
 
     def samples(self) -> Iterator[Sample]:
         yield Sample(
@@ -163,7 +178,9 @@ class SqliteJournal:
         """Finish the pending commits and close the file. A second call has no effect."""
         if not self._closed:
             self._closed = True
+            self._past_thread.submit(self._close_past).result()
             self._thread.submit(self._close).result()
+        self._past_thread.shutdown(wait=True)
         self._thread.shutdown(wait=True)
 
     # Below: the journal's thread.
@@ -222,14 +239,19 @@ class SqliteJournal:
             return
         if self._db is None:
             raise StorageError("the journal is not open")
-        db, now_ms = self._db, self._clock.now().utc_ms
+        self._write(self._db, changes)
+
+    def _write(self, db: sqlite3.Connection, changes: Sequence[Change]) -> None:
+        """One transaction, on the thread of its connection."""
+        now_ms = self._clock.now().utc_ms
+        at = At(now_ms=now_ms, packed=packed(changes))
         trail: list[tuple[str, object]] = []
         try:
             with _transaction(db):
                 for kind, run in groupby(changes, type):
                     rows = sequences.newest(db, list(run))
                     if rows:
-                        WRITE[kind](db, rows, now_ms)
+                        WRITE[kind](db, rows, at)
                         trail += audit(rows)
                 added = sum(isinstance(change, EventsArchived | EventDelivered) for change in changes)
                 dropped = past_events.trim(db, self._bounds, now_ms, added=added) if added else 0
@@ -245,13 +267,33 @@ class SqliteJournal:
             log.warning("events or delivery records were removed before their time", extra={"count": dropped})
         self.dropped += dropped
 
-    def _known(self, event_id: str) -> list[StoredEvent]:
+    # Below: the other thread.
+
+    def _past(self) -> sqlite3.Connection:
         if self._db is None:
             raise StorageError("the journal is not open")
+        if self._past_db is None:
+            self._past_db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
+            self._past_db.execute("PRAGMA synchronous = FULL")
+        return self._past_db
+
+    def _put_away(self, change: Change) -> None:
         try:
-            return past_events.known(self._db, event_id)
+            db = self._past()
         except sqlite3.Error as error:
             raise StorageError(f"{self.path}: {error}") from error
+        self._write(db, [change])
+
+    def _known(self, event_id: str) -> list[StoredEvent]:
+        try:
+            return past_events.known(self._past(), event_id)
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path}: {error}") from error
+
+    def _close_past(self) -> None:
+        if self._past_db is not None:
+            self._past_db.close()
+            self._past_db = None
 
     def _close(self) -> None:
         if self._db is not None:

@@ -35,7 +35,7 @@ PAGE_BYTES = 4 << 20
 """Bodies that a page of events reads at most, and one more."""
 
 _AT_ONCE = 16
-"""Rows that a commit removes for the sake of the file's size; more where it adds more."""
+"""Rows that a commit removes of each table; more where it adds more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,16 +74,19 @@ def remove(db: sqlite3.Connection, events: Sequence[str]) -> None:
 def trim(db: sqlite3.Connection, bounds: Bounds, now_ms: int, *, added: int) -> int:
     """Remove what is beyond the bounds, `added` being the rows of the commit; returns how many went before their time
     was over."""
-    oldest = (now_ms - bounds.retention_ms,)
-    db.execute("DELETE FROM past_events WHERE end_ms < ?", oldest)
-    db.execute("DELETE FROM deliveries WHERE ended_ms < ?", oldest)
-    dropped = _too_many(db, bounds)
+    most = max(_AT_ONCE, 2 * added)
+    for table, end in (("past_events", "end_ms"), ("deliveries", "ended_ms")):
+        db.execute(
+            f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {end} < ? ORDER BY {end} LIMIT ?)",  # noqa: S608 names of this module
+            (now_ms - bounds.retention_ms, most),
+        )
+    dropped = _too_many(db, bounds, most)
     db.execute(
         "DELETE FROM withdrawn WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = event) "
         "AND NOT EXISTS (SELECT 1 FROM past_events WHERE id = event)"
     )
     if _used_bytes(db) > bounds.bytes_max:
-        rows = (max(_AT_ONCE, 2 * added),)
+        rows = (most,)
         gone = db.execute(
             "DELETE FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries ORDER BY ended_ms LIMIT ?)", rows
         ).rowcount
@@ -95,8 +98,9 @@ def trim(db: sqlite3.Connection, bounds: Bounds, now_ms: int, *, added: int) -> 
     return dropped
 
 
-def _too_many(db: sqlite3.Connection, bounds: Bounds) -> int:
-    """Remove the oldest of too many archived events, and of too many cancelled ones of a source; returns how many."""
+def _too_many(db: sqlite3.Connection, bounds: Bounds, most: int) -> int:
+    """Remove the oldest of too many archived events, and of too many cancelled ones of a source, `most` at a time;
+    returns how many."""
     dropped = 0
     counts = db.execute("SELECT source, count(*) FROM past_events WHERE state = 'cancelled' GROUP BY source").fetchall()
     for source, there in counts:
@@ -104,14 +108,14 @@ def _too_many(db: sqlite3.Connection, bounds: Bounds) -> int:
             dropped += db.execute(
                 "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state = 'cancelled' "
                 "AND source IS ? ORDER BY end_ms LIMIT ?)",
-                (source, there - bounds.cancelled_max),
+                (source, min(there - bounds.cancelled_max, most)),
             ).rowcount
     (there,) = db.execute("SELECT count(*) FROM past_events WHERE state <> 'cancelled'").fetchone()
     if there > bounds.events_max:
         dropped += db.execute(
             "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state <> 'cancelled' "
             "ORDER BY end_ms LIMIT ?)",
-            (there - bounds.events_max,),
+            (min(there - bounds.events_max, most),),
         ).rowcount
     return dropped
 

@@ -4,7 +4,8 @@ Changes of one kind in a row are one statement however many devices they name: r
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -40,11 +41,24 @@ TOMBSTONE_MS = 15 * 24 * 3600 * 1000
 NAMED_IN_AUDIT = 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class At:
+    """When a commit is written, and its delivery records as they are stored, by the number of their change."""
+
+    now_ms: int
+    packed: Mapping[int, bytes]
+
+
+def packed(changes: Iterable[Change]) -> dict[int, bytes]:
+    """Delivery records as they are stored, which takes long for many: call it before the transaction."""
+    return {c.seq: pack(c.devices, c.columns) for c in changes if isinstance(c, EventDelivered)}
+
+
 def json_text(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _now_ms: int) -> None:
+def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _at: At) -> None:
     rows = json_text([[change.device.id, device_body(change.device), change.seq] for change in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
@@ -66,14 +80,16 @@ def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _now_ms
     )
 
 
-def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -> None:
+def _decided(db: sqlite3.Connection, changes: list[EventDecided], at: At) -> None:
     newest = {c.request.id: c for c in changes if c.answer.outcome is Outcome.ACCEPTED}
     # Nobody checks the times of a cancellation: its tombstone stays for a while from now.
     rows = [
         [
             c.request.id,
             c.request.revision,
-            min(max(c.request.end_ms, now_ms), now_ms + TOMBSTONE_MS) if c.request.cancelled else c.request.end_ms,
+            min(max(c.request.end_ms, at.now_ms), at.now_ms + TOMBSTONE_MS)
+            if c.request.cancelled
+            else c.request.end_ms,
             event_body(c),
             c.request.source,
             EventState.CANCELLED.value if c.request.cancelled else None,
@@ -90,7 +106,7 @@ def _decided(db: sqlite3.Connection, changes: list[EventDecided], now_ms: int) -
     past_events.remove(db, [c.request.id for c in newest.values()])
 
 
-def _taken(db: sqlite3.Connection, changes: list[ControlTaken], _now_ms: int) -> None:
+def _taken(db: sqlite3.Connection, changes: list[ControlTaken], _at: At) -> None:
     for change in changes:
         db.execute(
             "INSERT INTO controlled SELECT value, ? FROM json_each(?) WHERE true "
@@ -99,14 +115,14 @@ def _taken(db: sqlite3.Connection, changes: list[ControlTaken], _now_ms: int) ->
         )
 
 
-def _ended(db: sqlite3.Connection, changes: list[ControlEnded], _now_ms: int) -> None:
+def _ended(db: sqlite3.Connection, changes: list[ControlEnded], _at: At) -> None:
     for change in changes:
         db.execute(
             "DELETE FROM controlled WHERE device IN (SELECT value FROM json_each(?))", (json_text(change.devices),)
         )
 
 
-def _reserves(db: sqlite3.Connection, changes: list[ReserveChanged], _now_ms: int) -> None:
+def _reserves(db: sqlite3.Connection, changes: list[ReserveChanged], _at: At) -> None:
     for change in changes:
         db.execute(
             "INSERT INTO reserves SELECT value ->> '$[0]', value ->> '$[1]', ? FROM json_each(?) WHERE true "
@@ -115,7 +131,7 @@ def _reserves(db: sqlite3.Connection, changes: list[ReserveChanged], _now_ms: in
         )
 
 
-def _prior_saved(db: sqlite3.Connection, changes: list[PriorSaved], _now_ms: int) -> None:
+def _prior_saved(db: sqlite3.Connection, changes: list[PriorSaved], _at: At) -> None:
     db.execute(
         "INSERT INTO prior SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (device) DO UPDATE SET body = excluded.body",
@@ -123,20 +139,20 @@ def _prior_saved(db: sqlite3.Connection, changes: list[PriorSaved], _now_ms: int
     )
 
 
-def _prior_restored(db: sqlite3.Connection, changes: list[PriorRestored], _now_ms: int) -> None:
+def _prior_restored(db: sqlite3.Connection, changes: list[PriorRestored], _at: At) -> None:
     rows = json_text([change.device for change in changes])
     db.execute("DELETE FROM prior WHERE device IN (SELECT value FROM json_each(?))", (rows,))
 
 
-def _stopped(db: sqlite3.Connection, changes: list[StopAll], _now_ms: int) -> None:
+def _stopped(db: sqlite3.Connection, changes: list[StopAll], _at: At) -> None:
     db.execute("UPDATE meta SET value = ? WHERE key = 'stopped'", (int(changes[-1].active),))
 
 
-def _epoch_raised(db: sqlite3.Connection, changes: list[EpochRaised], _now_ms: int) -> None:
+def _epoch_raised(db: sqlite3.Connection, changes: list[EpochRaised], _at: At) -> None:
     db.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'epoch'", (changes[-1].epoch,))
 
 
-def _moved(db: sqlite3.Connection, changes: list[EventMoved], _now_ms: int) -> None:
+def _moved(db: sqlite3.Connection, changes: list[EventMoved], _at: At) -> None:
     # a revision that was cancelled stays so, whatever a tick before that still owes the journal
     rows = json_text([[c.state.value, c.event, c.revision] for c in changes])
     db.execute(
@@ -146,7 +162,7 @@ def _moved(db: sqlite3.Connection, changes: list[EventMoved], _now_ms: int) -> N
     )
 
 
-def _withdrawn(db: sqlite3.Connection, changes: list[EventWithdrawn], _now_ms: int) -> None:
+def _withdrawn(db: sqlite3.Connection, changes: list[EventWithdrawn], _at: At) -> None:
     rows = json_text([[c.event, c.by] for c in changes])
     db.execute("INSERT OR REPLACE INTO withdrawn SELECT value ->> '$[0]', value ->> '$[1]' FROM json_each(?)", (rows,))
     # what release 0.1 knows of it
@@ -156,25 +172,25 @@ def _withdrawn(db: sqlite3.Connection, changes: list[EventWithdrawn], _now_ms: i
     )
 
 
-def _withdrawal_lifted(db: sqlite3.Connection, changes: list[WithdrawalLifted], _now_ms: int) -> None:
+def _withdrawal_lifted(db: sqlite3.Connection, changes: list[WithdrawalLifted], _at: At) -> None:
     rows = json_text([change.event for change in changes])
     db.execute("DELETE FROM withdrawn WHERE event IN (SELECT value FROM json_each(?))", (rows,))
 
 
-def _archived(db: sqlite3.Connection, changes: list[EventsArchived], _now_ms: int) -> None:
+def _archived(db: sqlite3.Connection, changes: list[EventsArchived], _at: At) -> None:
     past_events.archive(db, [event for change in changes for event in change.events])
 
 
-def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], _now_ms: int) -> None:
+def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], at: At) -> None:
     for change in changes:
         db.execute(
             "INSERT INTO deliveries VALUES (?, ?, ?, ?) ON CONFLICT (event, occurrence_ms) "
             "DO UPDATE SET ended_ms = excluded.ended_ms, body = excluded.body",
-            (change.event, change.occurrence_ms, change.ended_ms, pack(change.devices, change.columns)),
+            (change.event, change.occurrence_ms, change.ended_ms, at.packed[change.seq]),
         )
 
 
-def _exclusion_set(db: sqlite3.Connection, changes: list[ExclusionSet], _now_ms: int) -> None:
+def _exclusion_set(db: sqlite3.Connection, changes: list[ExclusionSet], _at: At) -> None:
     db.execute(
         "INSERT INTO holds SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -182,12 +198,12 @@ def _exclusion_set(db: sqlite3.Connection, changes: list[ExclusionSet], _now_ms:
     )
 
 
-def _exclusion_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _now_ms: int) -> None:
+def _exclusion_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _at: At) -> None:
     rows = json_text([change.id for change in changes])
     db.execute("DELETE FROM holds WHERE id IN (SELECT value FROM json_each(?))", (rows,))
 
 
-def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _now_ms: int) -> None:
+def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _at: At) -> None:
     for change in changes:
         db.execute(
             "INSERT INTO quarantined SELECT value, ? FROM json_each(?) WHERE true "
@@ -196,7 +212,7 @@ def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _now_ms: in
         )
 
 
-def _trusted(db: sqlite3.Connection, changes: list[Trusted], _now_ms: int) -> None:
+def _trusted(db: sqlite3.Connection, changes: list[Trusted], _at: At) -> None:
     for change in changes:
         rows = json_text(change.names)
         db.execute("DELETE FROM quarantined WHERE name IN (SELECT value FROM json_each(?))", (rows,))

@@ -3,7 +3,7 @@ store and the fake."""
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -18,6 +18,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import (
     Change,
+    ControlEnded,
     EventDecided,
     EventDelivered,
     EventMoved,
@@ -28,7 +29,7 @@ from gateway.ports.journal import (
     JournalState,
     WithdrawalLifted,
 )
-from gateway.storage.journal import delivery_rows, past_events
+from gateway.storage.journal import delivery_rows, past_events, writes
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.storage.journal.past_events import Bounds
@@ -243,6 +244,39 @@ async def test_store_question_keeps_no_commit_waiting(file: Desk) -> None:
     assert not reading.done()
     go_on.set()
     assert await reading
+
+
+async def test_store_records_that_are_put_away_keep_no_commit_waiting(
+    file: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing, go_on = Event(), Event()
+
+    def slow(devices: Sequence[str], columns: Mapping[str, Any]) -> bytes:
+        packing.set()
+        go_on.wait(60)
+        return delivery_rows.pack(devices, columns)
+
+    monkeypatch.setattr(writes, "pack", slow)
+    async with asyncio.TaskGroup() as tasks:
+        putting = tasks.create_task(file.journal.put_away([delivered("e", 1)]), name="put-away")
+        await asyncio.get_running_loop().run_in_executor(None, packing.wait, 60)
+        await file.commit(ControlEnded(devices=(DeviceId("a"),), reason="released"))
+        assert not putting.done()
+        go_on.set()
+    assert len(await file.store.occurrences(EventId("e"), None, 9)) == 1
+
+
+async def test_store_records_that_a_long_question_reads_keep_neither_commits_nor_new_ones_waiting(file: Desk) -> None:
+    await file.journal.put_away([delivered("e", 1)])
+    assert file.path is not None
+    reader = sqlite3.connect(file.path, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
+    await file.commit(ControlEnded(devices=(DeviceId("a"),), reason="released"))
+    await file.journal.put_away([delivered("e", 2)])
+    assert reader.execute("SELECT count(*) FROM deliveries").fetchone() == (1,), "it still reads what it began with"
+    reader.close()
+    assert len(await file.store.occurrences(EventId("e"), None, 9)) == 2
 
 
 async def test_store_that_is_closed_or_has_no_file_is_told(tmp_path: Path) -> None:
