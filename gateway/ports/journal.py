@@ -10,6 +10,7 @@ from gateway.domain.events.book import Answer
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventRequest
+from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.fleet.device import Device
 from gateway.domain.types import DeviceId, EventId
 
@@ -117,6 +118,25 @@ class Trusted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBack:
+    """Owners took devices back from an event, at `at_ms` (UTC): see `take_backs`."""
+
+    event: EventId
+    devices: tuple[DeviceId, ...]
+    at_ms: int
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBackOver:
+    """The event that these devices were taken back from may have them again."""
+
+    event: EventId
+    devices: tuple[DeviceId, ...]
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlTaken:
     """The release plan, written before the first setpoint: these devices must be released, whatever happens."""
 
@@ -196,6 +216,8 @@ Change = (
     | ExclusionLifted
     | Quarantined
     | Trusted
+    | TakenBack
+    | TakeBackOver
     | ControlTaken
     | ControlEnded
     | ReserveChanged
@@ -223,6 +245,7 @@ class JournalState:
     quarantined: dict[str, str] = field(default_factory=dict)
     delivered: frozenset[tuple[EventId, int]] = frozenset()
     withdrawn: dict[EventId, str] = field(default_factory=dict)
+    taken_back: tuple[TakeBack, ...] = ()
 
 
 PAST = (EventDelivered, EventsArchived)

@@ -15,6 +15,7 @@ from gateway.domain.events.book import Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import OVER, EventState
 from gateway.domain.events.scope import own_id
+from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
@@ -45,6 +46,8 @@ from gateway.ports.journal import (
     StoredEvent,
     StoredOccurrence,
     StoredRecords,
+    TakeBackOver,
+    TakenBack,
     Trusted,
     WithdrawalLifted,
 )
@@ -269,6 +272,7 @@ class _Memory:
     quarantined: dict[str, str] = field(default_factory=dict)
     controlled: dict[DeviceId, EventId] = field(default_factory=dict)
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
+    taken_back: dict[tuple[DeviceId, EventId], TakeBack] = field(default_factory=dict)
     stopped: bool = False
     epoch: int = 0
 
@@ -317,6 +321,12 @@ class _Memory:
                 self.holds[hold.id] = hold
             case ExclusionLifted(id=hold_id):
                 self.holds.pop(hold_id, None)
+            case TakenBack(event=event, devices=devices, at_ms=at_ms):
+                for name in devices:
+                    self.taken_back[name, event] = TakeBack(device=name, event=event, at_ms=at_ms)
+            case TakeBackOver(event=event, devices=devices):
+                for name in devices:
+                    self.taken_back.pop((name, event), None)
             case Quarantined(names=named, reason=reason):
                 self.quarantined |= dict.fromkeys(named, reason)
             case Trusted(names=named):
@@ -386,6 +396,7 @@ class MemoryJournal:
             prior=found.prior,
             states=found.states,
             withdrawn=found.withdrawn,
+            taken_back=tuple(found.taken_back[key] for key in sorted(found.taken_back)),
             exclusions=tuple(found.holds.values()),
             quarantined=found.quarantined,
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),

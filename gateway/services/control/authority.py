@@ -1,7 +1,7 @@
 """Who has each device: under control, released, run out, taken back by its owner, still ours after a restart."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gateway.domain.control.compliance import obeyed, overridden
 from gateway.domain.control.leases import NO_END_MS, release_at
 from gateway.domain.control.ramp import in_turn
+from gateway.domain.events.arbitration import NOBODY
 from gateway.domain.fleet import reserve
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet, Snapshot
@@ -41,7 +42,8 @@ class DeviceAuthority:
         self._settings = settings
         self._fleet = fleet
         self._obeying: Bools = np.zeros(0, dtype=np.bool_)
-        self._left_event: dict[int, int | None] = {}
+        self._left: dict[int, int] = {}
+        self._excused: list[int] = []
         self._adopt: Bools = np.zeros(0, dtype=np.bool_)
         self._began_mono_ms = NEVER_MS
         self._newest_cmd = 0
@@ -50,19 +52,29 @@ class DeviceAuthority:
         self.stats = AuthorityStats()
         self.restarted = Restarted(fleet)
 
-    def adopt(self, controlled: Iterable[DeviceId], now: Now, *, newest_cmd: int = 0) -> None:
+    def adopt(
+        self,
+        controlled: Iterable[DeviceId],
+        now: Now,
+        *,
+        newest_cmd: int = 0,
+        taken_back: Mapping[int, bool] | None = None,
+    ) -> None:
         """Mark `controlled` as still under control after a restart, until their lease (at most the product's whole one)
-        has run out; their setpoint is read from what they do. `newest_cmd`: no command was given a larger id."""
+        has run out; their setpoint is read from what they do. `newest_cmd`: no command was given a larger id.
+        `taken_back`: slots that their owners took back, and whether that goes on."""
         fleet = self._fleet
         control, plate = fleet.control, fleet.nameplate
-        # Their event has a new index now: that of the event which claims the device in the first tick.
-        self._left_event = dict.fromkeys(np.flatnonzero(control.authority[: fleet.n] == Authority.OWNER).tolist())
+        taken_back = taken_back or {}
+        # Of those that only a checkpoint knows, as release 0.1 wrote it, the event is that which claims the device in
+        # the first tick.
+        left = np.flatnonzero(control.authority[: fleet.n] == Authority.OWNER).tolist()
         ours = np.zeros(fleet.n, dtype=np.bool_)
         ours[[fleet.slot_of[device] for device in controlled if device in fleet.slot_of]] = True
         control.authority[: fleet.n] = np.where(ours, Authority.CONTROLLED, Authority.DEVICE)
-        for slot in [slot for slot in self._left_event if ours[slot]]:
-            del self._left_event[slot]
-        control.authority[list(self._left_event)] = Authority.OWNER
+        self._left = {slot: NOBODY for slot in left if not ours[slot] and slot not in taken_back}
+        going_on = [slot for slot, goes_on in taken_back.items() if goes_on and not ours[slot]]
+        control.authority[[*self._left, *going_on]] = Authority.OWNER
         control.event[: fleet.n] = -1
         control.release_mono_ms[: fleet.n] = NEVER_MS
         whole = now.mono_ms + (1000 * plate.lease_s[: fleet.n]).astype(np.int64)
@@ -98,9 +110,7 @@ class DeviceAuthority:
         changes += self._owners_choice(snapshot)
         self._obeying = obeyed(self._undisturbed(), snapshot)
         self.restarted.observe(snapshot, now)
-        for slot in self.restarted.after_all(self._left_event, now).tolist():
-            del self._left_event[slot]
-            control.authority[slot] = Authority.DEVICE
+        self._excused += self.restarted.after_all(now).tolist()
         taken_back = overridden(snapshot, now, self._obeying)
         if taken_back.any():
             restarted = self.restarted.among(taken_back, control.event)
@@ -112,9 +122,8 @@ class DeviceAuthority:
             taken_back &= live.mode != int(Mode.UNKNOWN)
         if taken_back.any():
             slots = np.flatnonzero(taken_back)
-            self.restarted.taken_back(slots, now)
-            for slot in slots.tolist():
-                self._left_event[slot] = int(control.event[slot])
+            self.restarted.taken_back(slots, control.event[slots], now)
+            self._left |= dict(zip(slots.tolist(), control.event[slots].tolist(), strict=True))
             self._free(slots)
             control.authority[slots] = Authority.OWNER
             self.stats.overridden += len(slots)
@@ -217,17 +226,27 @@ class DeviceAuthority:
         control.lease_end_mono_ms[slots] = NEVER_MS
         control.release_mono_ms[slots] = NEVER_MS
 
-    def return_left(self, holder: NDArray[np.int32], snapshot: Snapshot) -> None:
-        """Return devices their owners took back once the event they were in is over: they may be dispatched again."""
-        for slot, event in self._left_event.items():
-            if event is None and slot < len(holder):
-                self._left_event[slot] = int(holder[slot]) if holder[slot] >= 0 else None
-        for slot in [
-            s for s, event in self._left_event.items() if s >= len(holder) or event is None or holder[s] != event
-        ]:
-            del self._left_event[slot]
-            self._fleet.control.authority[slot] = Authority.DEVICE
-            snapshot.control.authority[slot] = Authority.DEVICE
+    def left(self, holder: NDArray[np.int32]) -> dict[int, list[int]]:
+        """Slots that their owners took back since this was last asked, by the index of the event they were in; where
+        that is not known, the one that has the device now (`holder`)."""
+        found: dict[int, list[int]] = {}
+        for slot, index in self._left.items():
+            event = index if index != NOBODY else int(holder[slot])
+            found.setdefault(event, []).append(slot)
+        self._left = {}
+        return found
+
+    def excused(self) -> list[int]:
+        """Slots, since this was last asked, that seemed to be taken back and had restarted."""
+        found, self._excused = self._excused, []
+        return found
+
+    def return_left(self, held_back: Collection[int], snapshot: Snapshot) -> None:
+        """Return devices that their owners took back once that is over: they may be dispatched again."""
+        for slot in np.flatnonzero(snapshot.control.authority == int(Authority.OWNER)).tolist():
+            if slot not in held_back:
+                self._fleet.control.authority[slot] = Authority.DEVICE
+                snapshot.control.authority[slot] = Authority.DEVICE
 
     def turns(self, snapshot: Snapshot, taking: Bools, now: Now, at_once: Bools) -> Bools:
         """Devices to hand back in this tick. Releases are spread, no faster than the fleet may ramp. Those in `at_once`

@@ -143,7 +143,10 @@ class ControlLoop:
         product's whole one) has run out; their setpoint is read from what they do."""
         self.quarantine.load(remembered.quarantined)
         self.stranded.load(remembered)
-        self._authority.adopt(remembered.controlled, self._clock.now(), newest_cmd=self._writer.newest_cmd)
+        now = self._clock.now()
+        self._authority.adopt(
+            remembered.controlled, now, newest_cmd=self._writer.newest_cmd, taken_back=self._dispatcher.taken_back(now)
+        )
 
     async def trust(self, name: str) -> bool:
         """Release a device or product from quarantine, durably; returns whether it was in it. Raises StorageError."""
@@ -207,7 +210,13 @@ class ControlLoop:
         claims = self._dispatcher.claims(events, now, self.maintenance.members)
         snapshot = self._fleet.snapshot()
         self._exclude(events, claims, snapshot, now)
-        self._authority.return_left(claims.holder, snapshot)
+        left = self._authority.left(claims.holder)
+        if left:
+            changes += self._dispatcher.take_back(left, self._names(), now)
+        excused = self._authority.excused()
+        if excused:
+            changes += self._dispatcher.excuse(excused)
+        self._authority.return_left(self._dispatcher.held_back(now), snapshot)
         self._unclear.observe(snapshot, now)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
         follows = self.quarantine.follows(snapshot, now)

@@ -29,7 +29,7 @@ class Restarted:
         self._ours_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._before_ms = 0
-        self._left_mono_ms: dict[int, int] = {}
+        self._left: dict[int, tuple[int, int]] = {}
         self._excuses: dict[int, tuple[int, int]] = {}
         self.excused = 0
 
@@ -57,23 +57,18 @@ class Restarted:
         begun = (begun_ms != NEVER_MS) & (begun_ms >= self._ours_mono_ms[:n])
         return self._excused({slot: int(event[slot]) for slot in np.flatnonzero(left & (begun | forgot)).tolist()})
 
-    def taken_back(self, slots: NDArray[np.intp], now: Now) -> None:
-        """Owners took these devices back, as it seems."""
-        self._left_mono_ms.update(dict.fromkeys(slots.tolist(), now.mono_ms))
+    def taken_back(self, slots: NDArray[np.intp], event: NDArray[np.int32], now: Now) -> None:
+        """Owners took these devices back from their `event`, as it seems."""
+        self._left |= {slot: (one, now.mono_ms) for slot, one in zip(slots.tolist(), event.tolist(), strict=True)}
 
-    def after_all(self, left_event: Mapping[int, int | None], now: Now) -> NDArray[np.intp]:
+    def after_all(self, now: Now) -> NDArray[np.intp]:
         """Of the devices that their owners took back, those that tell a new boot number by now."""
-        for slot in [s for s, ms in self._left_mono_ms.items() if now.mono_ms - ms > BOOT_TOLD_MS]:
-            del self._left_mono_ms[slot]
+        self._left = {slot: left for slot, left in self._left.items() if now.mono_ms - left[1] <= BOOT_TOLD_MS}
         booted_since = self._fleet.restarts.booted_since
-        found = {
-            slot: event
-            for slot, ms in self._left_mono_ms.items()
-            if (event := left_event.get(slot)) is not None and booted_since(slot, ms - SLACK_MS)
-        }
+        found = {slot: event for slot, (event, ms) in self._left.items() if booted_since(slot, ms - SLACK_MS)}
         excused = self._excused(found)
         for slot in excused.tolist():
-            del self._left_mono_ms[slot]
+            del self._left[slot]
         return excused
 
     def _excused(self, found: Mapping[int, int]) -> NDArray[np.intp]:

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events import advice
@@ -18,6 +20,7 @@ from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusio
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventRequest
 from gateway.domain.events.scope import own_id
+from gateway.domain.events.take_backs import TakeBack, TakeBacks
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
@@ -33,6 +36,8 @@ from gateway.ports.journal import (
     JournalState,
     StopAll,
     StoredEvent,
+    TakeBackOver,
+    TakenBack,
     WithdrawalLifted,
 )
 from gateway.services.runtime.pending_changes import PendingChanges
@@ -60,6 +65,7 @@ class Dispatcher:
             )
         )
         self._exclusions = Exclusions()
+        self._take_backs = TakeBacks()
         self._submitting = asyncio.Lock()
         self._doomed: set[EventId] = set()
         self._stop_requests = 0
@@ -76,6 +82,7 @@ class Dispatcher:
             withdrawn=remembered.withdrawn,
         )
         self._exclusions = Exclusions(remembered.exclusions)
+        self._take_backs = TakeBacks(remembered.taken_back)
 
     # -- decisions -------------------------------------------------------------------------------------------
 
@@ -267,6 +274,8 @@ class Dispatcher:
         for exclusion_id in self._exclusions.over(now) if sure else ():
             self._exclusions.lift(exclusion_id)
             changes.append(ExclusionLifted(id=exclusion_id))
+        for event, devices in self._take_backs.forget(now, self.entry).items():
+            changes.append(TakeBackOver(event=event, devices=tuple(devices)))
         return edges, changes
 
     def active(self, now: Now) -> list[ActiveEvent]:
@@ -275,7 +284,7 @@ class Dispatcher:
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
         """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
         index_of: dict[EventId, int] = {event.request.id: event.index for event in events}
-        without = self._exclusions.without(self._fleet, index_of, now)
+        without = self._without(index_of, now)
         groups = [
             own[event.index] if event.index in own else self.members(event.index, event.request) for event in events
         ]
@@ -286,8 +295,40 @@ class Dispatcher:
         return self._book.by_index()
 
     def opted_out(self, event: ActiveEvent, now: Now) -> Slots | None:
-        """Slots whose owners opted out of this event."""
-        return self._exclusions.without(self._fleet, {event.request.id: event.index}, now).get(event.index)
+        """Slots whose owners opted out of this event, or took them back from it."""
+        return self._without({event.request.id: event.index}, now).get(event.index)
+
+    def _without(self, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
+        found = self._exclusions.without(self._fleet, index_of, now)
+        for index, slots in self._take_backs.apart(self._fleet, index_of).items():
+            found[index] = np.union1d(found[index], slots).astype(np.int32) if index in found else slots
+        return found
+
+    def take_back(self, left: Mapping[int, Sequence[int]], names: Mapping[int, EventId], now: Now) -> list[Change]:
+        """Remember that owners took devices back (slots by the index of their event); returns what to journal."""
+        changes: list[Change] = []
+        for index, slots in left.items():
+            event = names.get(index)
+            if event is not None:
+                devices = self._fleet.names(np.array(slots))
+                changes.append(TakenBack(event=event, devices=devices, at_ms=now.utc_ms))
+                for device in devices:
+                    self._take_backs.add(TakeBack(device=device, event=event, at_ms=now.utc_ms))
+        return changes
+
+    def excuse(self, slots: Sequence[int]) -> list[Change]:
+        """Forget that devices were taken back: they had restarted. Returns what to journal."""
+        excused = self._take_backs.excuse(self._fleet.names(np.array(slots)))
+        return [TakeBackOver(event=event, devices=tuple(devices)) for event, devices in excused.items()]
+
+    def taken_back(self, now: Now) -> dict[int, bool]:
+        """Slots that their owners took back, and whether the occurrence in which they did goes on."""
+        held, slot_of = self.held_back(now), self._fleet.slot_of
+        return {slot_of[one.device]: slot_of[one.device] in held for one in self._take_backs if one.device in slot_of}
+
+    def held_back(self, now: Now) -> set[int]:
+        """Slots that no event gets, because their owners took them back in an occurrence that goes on."""
+        return self._take_backs.held(self._fleet, now, self.entry)
 
     def members(self, index: int, request: EventRequest) -> Slots:
         """Slots that an event addresses; found again when the event or the fleet has changed."""

@@ -7,8 +7,8 @@ a commit waits for one of those at most. It is one file because release 0.1 read
 
 Tables: `meta` (key, value), `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision,
 end_ms, body, state, source), `controlled` (device, event), `prior` (device, body: settings before we touched them),
-`holds` (exclusions: id, body), `quarantined` (name, reason), `deliveries` (event, occurrence_ms, ended_ms, body:
-packed), `audit` (utc_ms, kind, body).
+`holds` (exclusions: id, body), `quarantined` (name, reason), `taken_back` (device, event, at_ms), `deliveries` (event,
+occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
 beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
@@ -31,6 +31,7 @@ import orjson
 from gateway.clock import Clock
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample
@@ -78,6 +79,10 @@ _STEPS = (
     """,
 )
 SCHEMA_VERSION = len(_STEPS)
+_BESIDE = (
+    "CREATE TABLE IF NOT EXISTS taken_back (device TEXT NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, "
+    "PRIMARY KEY (device, event)) WITHOUT ROWID",
+)
 _ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"}
 
 
@@ -224,7 +229,7 @@ class SqliteJournal:
             for (table, column), statement in _ADDED.items():
                 if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
                     db.execute(statement)
-            for statement in (*past_events.SCHEMA, *sequences.SCHEMA):
+            for statement in (*_BESIDE, *past_events.SCHEMA, *sequences.SCHEMA):
                 db.execute(statement)
         except BaseException:
             db.close()
@@ -357,5 +362,9 @@ def _read(db: sqlite3.Connection) -> JournalState:
         ),
         quarantined=dict(db.execute("SELECT name, reason FROM quarantined ORDER BY name")),
         withdrawn={EventId(event): by for event, by in db.execute("SELECT event, by FROM withdrawn")},
+        taken_back=tuple(
+            TakeBack(device=DeviceId(device), event=EventId(event), at_ms=at_ms)
+            for device, event, at_ms in db.execute("SELECT device, event, at_ms FROM taken_back ORDER BY device, event")
+        ),
         delivered=frozenset((EventId(e), ms) for e, ms in db.execute("SELECT event, occurrence_ms FROM deliveries")),
     )

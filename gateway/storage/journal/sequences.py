@@ -30,6 +30,8 @@ from gateway.ports.journal import (
     Quarantined,
     ReserveChanged,
     StopAll,
+    TakeBackOver,
+    TakenBack,
     Trusted,
     WithdrawalLifted,
 )
@@ -51,6 +53,8 @@ THINGS: Mapping[type, tuple[str, Callable[[Any], Sequence[str]]]] = {
     ExclusionLifted: ("exclusion", lambda c: (c.id,)),
     Quarantined: ("quarantine", lambda c: c.names),
     Trusted: ("quarantine", lambda c: c.names),
+    TakenBack: ("taken back", lambda c: [f"{device} {c.event}" for device in c.devices]),
+    TakeBackOver: ("taken back", lambda c: [f"{device} {c.event}" for device in c.devices]),
     ControlTaken: ("controlled", lambda c: c.devices),
     ControlEnded: ("controlled", lambda c: c.devices),
     ReserveChanged: ("reserve", lambda c: c.devices),

@@ -30,6 +30,8 @@ from gateway.ports.journal import (
     Quarantined,
     ReserveChanged,
     StopAll,
+    TakeBackOver,
+    TakenBack,
     Trusted,
     WithdrawalLifted,
 )
@@ -218,7 +220,25 @@ def _trusted(db: sqlite3.Connection, changes: list[Trusted], _at: At) -> None:
         db.execute("DELETE FROM quarantined WHERE name IN (SELECT value FROM json_each(?))", (rows,))
 
 
+def _taken_back(db: sqlite3.Connection, changes: list[TakenBack], _at: At) -> None:
+    for change in changes:
+        db.execute(
+            "INSERT OR REPLACE INTO taken_back SELECT value, ?, ? FROM json_each(?)",
+            (change.event, change.at_ms, json_text(change.devices)),
+        )
+
+
+def _take_back_over(db: sqlite3.Connection, changes: list[TakeBackOver], _at: At) -> None:
+    for change in changes:
+        db.execute(
+            "DELETE FROM taken_back WHERE event = ? AND device IN (SELECT value FROM json_each(?))",
+            (change.event, json_text(change.devices)),
+        )
+
+
 WRITE: dict[type, Any] = {
+    TakenBack: _taken_back,
+    TakeBackOver: _take_back_over,
     DeviceRegistered: _registered,
     EventDecided: _decided,
     ControlTaken: _taken,
@@ -290,6 +310,8 @@ _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
     Trusted: lambda c: ("trusted", _named(c.names)),
     EpochRaised: lambda c: ("epoch_raised", {"epoch": c.epoch}),
+    TakenBack: lambda c: ("taken_back", {"event": c.event, **_named(c.devices)}),
+    TakeBackOver: lambda c: ("take_back_over", {"event": c.event, **_named(c.devices)}),
     StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),
 }
 AUDITED = frozenset({*_TOGETHER, *_EACH})
