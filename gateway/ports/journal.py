@@ -182,6 +182,7 @@ class EpochRaised:
     """Command ids jumped ahead: the next start begins after `epoch`."""
 
     epoch: int
+    seq: int = field(default=UNNUMBERED, compare=False)
 
 
 Setting = float | str | bool
