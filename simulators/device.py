@@ -88,6 +88,7 @@ class Devices:
         self.lease_end_ms: Ints = np.zeros(n, dtype=np.int64)
         self.last_cmd: Ints = np.zeros(n, dtype=np.int64)
         self.reported = Reported(fault_bits=np.zeros(n, dtype=np.int64), command_in_force=np.zeros(n, dtype=np.int64))
+        self.live_s = live_s
         self._live_ms = round(live_s * 1000)
         self._energy_ms = round(energy_s * 1000)
         self._next_live_ms: Ints = now_ms + rng.integers(1, self._live_ms + 1, n)
@@ -192,7 +193,7 @@ class Devices:
         self.acked.append(message.acked())
 
     def status(self, index: int, now_ms: int, *, online: bool) -> Outgoing:
-        payload = status_payload(self.homes.ids[index], online=online, now_ms=now_ms)
+        payload = status_payload(self.homes.ids[index], online=online, now_ms=now_ms, live_s=self.live_s)
         return Outgoing(index=index, topic=self.topics.status[index], payload=payload, qos=1, retain=True)
 
     # messages in

@@ -16,7 +16,7 @@ from simulators.device import Devices
 from simulators.energy_store import AckedEnergy, EnergyMessage, Place
 from simulators.faults import Fault, FaultRecord
 from simulators.homes import Homes
-from simulators.messages import Outgoing, status_payload
+from simulators.messages import Outgoing
 from simulators.recorder import Recorder
 from simulators.uplink import ConnectFailed, Endpoint, Uplink, Will
 
@@ -123,8 +123,10 @@ class Line:
         will = None
         if self._single:
             device = self._indices.start
-            payload = status_payload(self._devices.homes.ids[device], online=False, now_ms=self._fleet.now_ms())
-            will = Will(topic=self._devices.topics.status[device], payload=payload)
+            will = Will(
+                topic=self._devices.topics.status[device],
+                payload=self._devices.status(device, self._fleet.now_ms(), online=False).payload,
+            )
         uplink = Uplink(
             self._fleet.endpoint,
             client_id=self._client_id,

@@ -95,8 +95,8 @@ def live_bodies(batteries: Batteries, reported: Reported, due: Ints, now_ms: int
     ]  # fmt: skip
 
 
-def status_payload(device: str, *, online: bool, now_ms: int) -> bytes:
-    return orjson.dumps({"id": device, "online": online, "t": now_ms})
+def status_payload(device: str, *, online: bool, now_ms: int, live_s: float) -> bytes:
+    return orjson.dumps({"id": device, "online": online, "t": now_ms, "live_s": live_s})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

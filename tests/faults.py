@@ -44,7 +44,7 @@ FAULTS = {
     "F36": "a disk that is full, read-only or broken",
     "F37": "a process killed while it writes",
     "F38": "a file that is damaged",
-    "F40": "many of one product are lost at once",
+    "F40": "many of one product fail or are lost at once",
     "F41": "an exception where nobody expected one",
     "F42": "a stop, an upgrade, a downgrade",
 }

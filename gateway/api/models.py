@@ -213,7 +213,7 @@ class ExclusionList(Body):
 
 class Quarantine(Body):
     """Devices (or products, `product:<profile>`) that get no setpoints because they cannot be trusted, and why.
-    `frozen` are products of which many devices were lost at once."""
+    `frozen` are products of which many devices failed at once."""
 
     quarantined: dict[str, str]
     frozen: list[str]

@@ -45,8 +45,9 @@ class ControlParts:
         return self.control.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
 
     def warnings(self) -> list[str]:
-        """What of the fleet control leaves alone, and what is in force and not durable yet."""
-        return self.control.quarantine.warnings() + self.control.pending.warnings()
+        """What control leaves alone, does not hear or measures seldom, and what is in force and not durable yet."""
+        control = self.control
+        return control.quarantine.warnings() + control.unmeasured.warnings() + control.pending.warnings()
 
     async def report(self, platform: PlatformSignal) -> None:
         """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""

@@ -65,7 +65,10 @@ def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         out.print_json(data=page)
         return
     rows = [{"name": name, "reason": reason} for name, reason in page["quarantined"].items()]
-    show(rows + [{"name": f"product:{name}", "reason": "lost all at once"} for name in page["frozen"]], as_json=False)
+    show(
+        rows + [{"name": f"product:{name}", "reason": "many devices failed at once"} for name in page["frozen"]],
+        as_json=False,
+    )
 
 
 @devices.command("trust")

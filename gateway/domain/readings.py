@@ -66,11 +66,13 @@ class EnergyBatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusBatch:
     """Presence of devices as they or their last will report it. `told_now` False = a broker kept it (None = nobody
-    told anything: a link found out)."""
+    told anything: a link found out). `report_s`: the period of their live messages in s (NaN: the device does not
+    say)."""
 
     slots: Slots
     online: Bools
     told_now: Bools | None = None
+    report_s: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,7 @@ class Homes:
         self.lease_end_ms = np.zeros(n, dtype=np.int64)
         self.cmd = np.zeros(n, dtype=np.int64)
         self.in_force = np.zeros(n, dtype=np.int64)
+        self.faults = np.zeros(n, dtype=np.int64)
         self.unresponsive: set[int] = set()
         self.silent: set[int] = set()
         self.unseen: set[int] = set()
@@ -241,7 +242,7 @@ class Homes:
             grid=grid,
             locked=np.zeros(k, dtype=np.int8),
             opt_out=np.array([s in self.opted_out for s in loud.tolist()], dtype=np.int8),
-            faults=np.zeros(k, dtype=np.int64),
+            faults=self.faults[loud].copy(),
             cmd=self.in_force[loud].copy(),
         )
         self.fleet.observe_live(batch, self.clock.now())

@@ -190,6 +190,9 @@ class Street:
             self.time, idle=lambda: self.control.idle() or self.fleet_clock.trust is ClockTrust.CONTRADICTED
         )
         self.link._emit = self._taken
+        # what the broker keeps of each device's presence
+        reachable = np.flatnonzero(self.devices.reachable).tolist()
+        self.wire.hear(self.devices.status(i, self.now_ms, online=True) for i in reachable)
 
     async def restart(self, *, away_s: float) -> None:
         """The gateway dies, and somebody starts it again."""

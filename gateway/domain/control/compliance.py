@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
-from gateway.domain.fleet.measured import AGE_S
+from gateway.domain.fleet.measured import UNDECLARED_AGE_S
 from gateway.domain.table import Singles, Table
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now, Small
 
@@ -26,7 +26,7 @@ class ResponseParams:
 
     tolerance_w: float = 200.0
     tolerance_part: float = 0.1
-    age_s_max: float = AGE_S
+    age_s_max: float = UNDECLARED_AGE_S
 
 
 def obeyed(before: Bools, snapshot: Snapshot) -> Bools:
@@ -65,12 +65,14 @@ class Conduct(Table):
     act. `ours_s`: since when only our commands move it. `judged_s` is the newest reading whose direction was checked,
     `strikes` (counted up to `READINGS_MIN`) the readings in a row with the wrong one, `wrong_s` the first of them.
     `verdict` is what was proven last, at `verdict_s`: +1 it goes the way it is commanded, -1 the opposite.
-    `unresponsive_s`: since when it has not followed; `lost_s` when it was last lost, `up` whether it is there."""
+    `unresponsive_s`: since when it has not followed; `lost_s` when it was last lost, `up` whether it is there;
+    `failed_s` when it last failed while it was heard, `well` whether it had not by its last word."""
 
     SPEC = {
         "controlled": (np.bool_, False),
         "late": (np.bool_, False),
         "up": (np.bool_, False),
+        "well": (np.bool_, False),
         "strikes": (np.int8, 0),
         "verdict": (np.int8, 0),
         "commanded_w": (np.float32, 0.0),
@@ -88,10 +90,12 @@ class Conduct(Table):
         "owed_s": (np.int32, NEVER_S),
         "unresponsive_s": (np.int32, NEVER_S),
         "lost_s": (np.int32, NEVER_S),
+        "failed_s": (np.int32, NEVER_S),
     }
     controlled: Bools
     late: Bools
     up: Bools
+    well: Bools
     strikes: Small
     verdict: Small
     commanded_w: Singles
@@ -109,6 +113,7 @@ class Conduct(Table):
     owed_s: NDArray[np.int32]
     unresponsive_s: NDArray[np.int32]
     lost_s: NDArray[np.int32]
+    failed_s: NDArray[np.int32]
 
     def clear(self, slots: NDArray[np.integer]) -> None:
         """Forget what was proven of some devices: an operator trusts them again."""

@@ -1,9 +1,13 @@
-"""Finds devices that do the opposite of their setpoint, products that do so in many homes, and products lost at
-once."""
+"""Finds devices that do the opposite of their setpoint, products that do so in many homes, and products of which many
+devices fail, or are lost, at once.
+
+Only what answers can misbehave: the loss of contact is no evidence against it, and a product is never held back for the
+devices of it that are not heard."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.domain.control.compliance import NEVER_S, Conduct, answered, ratings_w, settling_s
 from gateway.domain.fleet.columns import Authority
@@ -150,9 +154,9 @@ def wrong_products(conduct: Conduct, snapshot: Snapshot, now: Now) -> Ints:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossParams:
-    """A product is frozen when `share` of its devices, and at least `devices_min`, were lost within `within_s`, and
-    unfrozen once all but `back_share` are back."""
+class StruckParams:
+    """A product is struck when `share` of its devices, and at least `devices_min`, fell out within `within_s`, and no
+    longer once all but `back_share` are back. A device is heard while its reading is not older than `age_s_max`."""
 
     share: float = 0.4
     devices_min: int = 5
@@ -161,26 +165,59 @@ class LossParams:
     age_s_max: float = 120.0
 
 
-def lost_products(
-    conduct: Conduct, snapshot: Snapshot, frozen: frozenset[int], now: Now, params: LossParams
+def heard(snapshot: Snapshot, now: Now, params: StruckParams) -> Bools:
+    """Devices that answer. Those that do not prove nothing about those that do."""
+    live = snapshot.live
+    result: Bools = (now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max) & (live.online != 0)
+    return result & snapshot.nameplate.registered
+
+
+def failed_products(
+    conduct: Conduct, snapshot: Snapshot, product: Ints, failed: frozenset[int], now: Now, params: StruckParams
 ) -> frozenset[int]:
-    """Numbers of the profiles that lost many devices at once: silent, offline, islanded, faulty, or taken back by their
-    owner or maker. `frozen` are those of the last tick; `conduct` keeps who is there and when others were lost."""
-    live, control, plate, n = snapshot.live, snapshot.control, snapshot.nameplate, snapshot.n
-    up = (now.mono_ms - live.seen_mono_ms <= 1000 * params.age_s_max) & (live.online != 0) & (live.faults == 0)
-    up &= (live.grid != int(Grid.ISLAND)) & (control.authority != int(Authority.OWNER)) & plate.registered
+    """Numbers of the products of which many devices that are heard failed at once: faulty, or taken back by their owner
+    or maker. `product` is the number of each device's, `failed` what the last call returned."""
+    here = heard(snapshot, now, params)
+    ill = here & ((snapshot.live.faults != 0) | (snapshot.control.authority == int(Authority.OWNER)))
+    kept = conduct.view(snapshot.n)
+    return _struck(kept.well, kept.failed_s, product, failed, now, params, good=here & ~ill, bad=ill)
+
+
+def lost_products(
+    conduct: Conduct, snapshot: Snapshot, product: Ints, lost: frozenset[int], now: Now, params: StruckParams
+) -> frozenset[int]:
+    """Numbers of the products of which many devices were lost at once: silent, offline or islanded."""
+    here = heard(snapshot, now, params) & (snapshot.live.grid != int(Grid.ISLAND))
+    kept = conduct.view(snapshot.n)
+    return _struck(kept.up, kept.lost_s, product, lost, now, params, good=here, bad=~here)
+
+
+def _struck(
+    was: Bools,
+    since_s: NDArray[np.int32],
+    product: Ints,
+    struck: frozenset[int],
+    now: Now,
+    params: StruckParams,
+    *,
+    good: Bools,
+    bad: Bools,
+) -> frozenset[int]:
+    """The products of which many devices have gone from `good` to `bad` of late, and those of `struck` that are not
+    back. `was` keeps who was good, `since_s` when others ceased to be."""
     now_s = now.mono_ms // 1000
-    conduct.lost_s[:n][conduct.up[:n] & ~up] = now_s
-    conduct.lost_s[:n][up] = NEVER_S
-    conduct.up[:n] = up
-    recent = ~up & (conduct.lost_s[:n] > now_s - params.within_s)
-    if not frozen and int(recent.sum()) < params.devices_min:
-        return frozen
-    known = plate.profile >= 0
-    count = int(plate.profile.max(initial=-1)) + 1
-    there = np.bincount(plate.profile[known & up], minlength=count)
-    gone = np.bincount(plate.profile[known & recent], minlength=count)
-    away = np.bincount(plate.profile[known & ~up & (conduct.lost_s[:n] != NEVER_S)], minlength=count)
-    struck = np.flatnonzero((gone >= params.devices_min) & (gone >= params.share * (there + gone)))
-    still = [p for p in frozen if away[p] > params.back_share * (there[p] + away[p])]
-    return frozenset(struck.tolist()) | frozenset(still)
+    since_s[was & bad] = now_s
+    since_s[good] = NEVER_S
+    was |= good
+    was &= ~bad
+    recent = bad & (since_s > now_s - params.within_s)
+    if not struck and int(recent.sum()) < params.devices_min:
+        return struck
+    known = product >= 0
+    count = int(product.max(initial=-1)) + 1
+    there = np.bincount(product[known & good], minlength=count)
+    gone = np.bincount(product[known & recent], minlength=count)
+    away = np.bincount(product[known & bad & (since_s != NEVER_S)], minlength=count)
+    new = np.flatnonzero((gone >= params.devices_min) & (gone >= params.share * (there + gone)))
+    still = [p for p in struck if away[p] > params.back_share * (there[p] + away[p])]
+    return frozenset(new.tolist()) | frozenset(still)

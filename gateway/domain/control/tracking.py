@@ -2,8 +2,8 @@
 
 Events are served in the order of their rank. Each allocates its power to its devices on top of what earlier events that
 share them allocated (the larger setpoint counts), ramped by the governor and corrected by measured power. Unreliable
-and unreachable devices count with their measured power, or with assumed power while they are not measured; the others
-make up for them.
+and unreachable devices count with their measured power, or with assumed power until their readings are overdue; the
+others make up for them. Lost devices that can still be told something get what the others cannot carry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -110,11 +110,14 @@ def track(
     params: TrackingParams,
     *,
     reach: Reach | None = None,
+    lost: Bools | None = None,
 ) -> Tracked:
     """One tick of all `events`. `tracking` is what the last tick returned, `follows` the responsive devices, `power`
-    the power of each, `reach` who can be told anything (None: everybody)."""
+    the power of each, `reach` who can be told anything (None: everybody), `lost` who is not counted on (None:
+    nobody)."""
     reach = everybody(snapshot.n) if reach is None else reach
-    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach)
+    lost = np.zeros(snapshot.n, dtype=np.bool_) if lost is None else lost
+    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach, lost)
     tracker.share_ramp(events)
     for event in events:
         tracker.serve(event)
@@ -136,6 +139,7 @@ class _Tracker:
         dt_s: float,
         params: TrackingParams,
         reach: Reach,
+        lost: Bools,
     ) -> None:
         n = snapshot.n
         live, control = snapshot.live, snapshot.control
@@ -157,6 +161,14 @@ class _Tracker:
         unreachable = reach.unreachable
         self._reliable = allowed.controllable & follows & ~faulty & ~unreachable
         self._unsteered = ~follows | unreachable
+        self._lost = lost if lost.any() else None
+        # what is not heard is not counted, unless it was just told what the others cannot carry
+        self._counted = (
+            self._on_grid if self._lost is None else self._on_grid & (self._reliable | ~(lost & power.overdue))
+        )
+        by_itself = (control.authority == int(Authority.DEVICE)) | control.idle
+        self._loose = lost & self._on_grid & power.overdue & (~self._reliable | by_itself)
+        self._loose_w = 0.0
         self._taken_w = np.zeros(n, dtype=np.int64)
         self._asked_w = np.zeros(n, dtype=np.int64)
         self._wanted_w = np.zeros(n, dtype=np.int64)
@@ -241,7 +253,8 @@ class _Tracker:
     def _group_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
         """What an event's devices add to the power that earlier events gave them."""
         reliable = mine & self._reliable
-        others_w = float(self._each_w[mine & self._on_grid & ~reliable].sum())
+        others_w = float(self._each_w[mine & self._counted & ~reliable].sum())
+        self._loose_w = float(self._each_w[mine & self._loose].sum())
         taken_w = float((self._taken_w * mine).sum()) if event.actuates else 0.0
         sign = -1.0 if event.target.way is Way.INTO else 1.0
         most = self._allocate(event, None, reliable) if event.target.power_w is None else None
@@ -250,7 +263,7 @@ class _Tracker:
             wanted_w = sign * taken_w + most.allocated_w + others_w
         target_w, clipped = self._ceilings.power(event, wanted_w)
         tracking = self._tracked.get(event.index)
-        done_w = sum_of(self._each_w, mine & self._on_grid)
+        done_w = sum_of(self._each_w, mine & self._counted)
         if tracking is None or tracking.target.want is Want.IDLE:
             tracking = Tracking(target=event.target, commanded_w=done_w, served_w=done_w)
         desired_w = target_w + tracking.trim.offset_w
@@ -274,7 +287,7 @@ class _Tracker:
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
             # only readings since the last tick drive the correction, for the time they cover
             trim = trimmed(
-                trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._on_grid),
+                trim, target_w=target_w, delivered_w=done_w, dt_s=self._power.heard(mine & self._counted),
                 unserved_w=given.unserved_w, params=self._params.trim,
             )  # fmt: skip
         self._next[event.index] = Tracking(
@@ -332,7 +345,7 @@ class _Tracker:
         given = given_w(own_w, reliable)
         control = self._snapshot.control
         running = reliable & (given.setpoint_w == 0) & ((control.authority == int(Authority.DEVICE)) | control.idle)
-        running &= self._taken_w == 0
+        running &= (self._taken_w == 0) & ~self._loose
         now_w = float(self._each_w[running].sum())
         if abs(now_w - own_w) <= OWN_POWER_W:
             return given, own_w
@@ -340,17 +353,26 @@ class _Tracker:
         return (again if again.unserved_w == 0 else given_w(0.0, reliable)), now_w
 
     def _preferred(self, event: ActiveEvent, need_w: float, mask: Bools) -> Allocation:
-        """Allocate to devices that serve no earlier event first: their power counts for this event only."""
+        """Allocate to devices that serve no earlier event first: their power counts for this event only. Lost devices
+        come last, and get what those of them that do as they like are assumed to leave."""
         shared = mask & (self._taken_w > 0) if event.actuates else np.zeros_like(mask)
-        if not shared.any():
-            return self._allocate(event, need_w, mask)
-        first = self._allocate(event, need_w, mask & ~shared)
-        if first.unserved_w == 0:
-            return first
-        more = self._allocate(event, float(first.unserved_w), shared)
-        return replace(
-            more, setpoint_w=first.setpoint_w + more.setpoint_w, allocated_w=first.allocated_w + more.allocated_w
-        )
+        tiers = [mask & ~shared, shared]
+        if self._lost is not None:
+            tiers = [*(tier & ~self._lost for tier in tiers), mask & self._lost]
+        given = self._allocate(event, need_w, tiers[0])
+        for number, tier in enumerate(tiers[1:], start=1):
+            if given.unserved_w == 0 or not tier.any():
+                continue
+            left_w = float(given.unserved_w)
+            if number == 2:
+                left_w = float(np.sign(left_w)) * max(
+                    abs(left_w) - max(float(np.sign(left_w)) * self._loose_w, 0.0), 0.0
+                )
+            more = self._allocate(event, left_w, tier)
+            given = replace(
+                more, setpoint_w=given.setpoint_w + more.setpoint_w, allocated_w=given.allocated_w + more.allocated_w
+            )
+        return given
 
     def _allocate(self, event: ActiveEvent, target_w: float | None, mask: Bools) -> Allocation:
         params = self._params
@@ -371,10 +393,20 @@ class _Tracker:
         feeder_w = self._params.feeder_w
         if feeder_w is None:
             return None
-        rows = np.flatnonzero((self._taken_w > 0) & ~mask & (self._snapshot.nameplate.feeder >= 0))
+        carried_w = np.maximum(self._taken_w, self._loose_each_w())
+        rows = np.flatnonzero((carried_w > 0) & ~mask & (self._snapshot.nameplate.feeder >= 0))
         feeder = self._snapshot.nameplate.feeder[rows]
-        used_w = np.bincount(feeder, self._taken_w[rows], minlength=len(feeder_w))
+        used_w = np.bincount(feeder, carried_w[rows], minlength=len(feeder_w))
         return np.maximum(feeder_w - used_w, 0.0)
+
+    def _loose_each_w(self) -> Floats:
+        """What each device may carry under a lease although nothing rests on it, as a size: feeders carry that too."""
+        control = self._snapshot.control
+        most_w = np.maximum(np.maximum(control.ran_high_w, -control.ran_low_w), np.abs(control.setpoint_w))
+        loose = (self._power.controlled_w > 0) & ~self._reliable
+        if self._lost is not None:
+            loose |= self._lost & self._power.overdue
+        return np.where(loose, most_w, 0.0)
 
     # -- power of each device --------------------------------------------------------------------------------
 

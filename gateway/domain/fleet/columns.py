@@ -30,7 +30,7 @@ class Authority(IntEnum):
 class ExclusionReason(IntFlag):
     """Why a device is excluded from dispatch, besides what it reports itself. `OPTED_OUT`: its owner opted out.
     `STORM`: energy is kept for an expected outage. `QUARANTINED`: it did the opposite of its setpoint. `FROZEN`: many
-    of its product were lost at once. `MOVING`: an import is about to register it at another place."""
+    of its product failed at once. `MOVING`: an import is about to register it at another place."""
 
     OPTED_OUT = 1
     STORM = 2
@@ -60,7 +60,7 @@ class Nameplate(Table):
     `timed` whether the device reverts by its own timer, `blocks` whether it can be kept from discharging and left to
     charge from PV, `steerable` whether it takes setpoints from us (the product can, the operator has not ruled it out,
     and the device is what it is registered as). `counter_step_wh` the step of its energy counters, `report_s` the
-    period in which it is read, NaN = not known.
+    period of its readings as the profile declares it, NaN = not declared.
     """
 
     SPEC = {
@@ -155,7 +155,7 @@ class LiveColumns(Table):
     newest since `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the
     most export. `reconnected_mono_ms` the end of the last islanding. `unclear`: `Unclear` bits of members in the newest
     reading that were not understood; `mode`, `grid`, `locked`, `opt_out` and `faults` then keep the last value
-    understood."""
+    understood. `report_s`: the period of its readings that the device itself states (NaN: it does not)."""
 
     SPEC = {
         "battery_w": (np.float64, np.nan),
@@ -201,6 +201,7 @@ class LiveColumns(Table):
         "net_high_1_w": (np.float32, np.nan),
         "net_high_2_w": (np.float32, np.nan),
         "net_since_mono_ms": (np.int64, NEVER_MS),
+        "report_s": (np.float32, np.nan),
     }
     battery_w: Floats
     soc_pct: Floats
@@ -245,6 +246,7 @@ class LiveColumns(Table):
     net_high_1_w: Singles
     net_high_2_w: Singles
     net_since_mono_ms: Ints
+    report_s: Singles
 
 
 class ControlColumns(Table):

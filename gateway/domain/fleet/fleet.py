@@ -262,10 +262,14 @@ class Fleet:
         self.implausible += estimation.observe(self.live, self.nameplate, batch, now)
 
     def observe_status(self, batch: StatusBatch, now: Now) -> None:
-        """Fold presence in; a device that says now that it is there has come back."""
+        """Note presence, and the period of readings where a device states it; a device that says now that it is there
+        has come back."""
         self.live.online[batch.slots] = batch.online
         if batch.told_now is not None:
             self.restarts.observe_births(batch.slots[batch.told_now & batch.online.astype(np.bool_)], now)
+        if batch.report_s is not None:
+            stated = ~np.isnan(batch.report_s)
+            self.live.report_s[batch.slots[stated]] = batch.report_s[stated]
 
     def observe_energy(self, batch: EnergyBatch, now: Now) -> None:
         """Note the boot numbers of settlement messages; the rest of them is the recorder's."""

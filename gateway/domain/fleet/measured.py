@@ -1,8 +1,11 @@
-"""Decides which devices are measured, and assumes a power for the others.
+"""Decides which devices are measured and which are overdue, and assumes a power for those that are not measured.
 
-A reading counts as its device's power until several more should have come. After that the device is assumed to go on as
-in its last reading, in proportion to its setpoint. Assumed power is good enough to allocate the rest of a target; it is
-never reported as delivered, and it drives no correction.
+A reading counts as its device's power until several more should have come, by the period that the device or its profile
+declares; a period learnt from gaps would excuse them. After that the device is overdue. Where the period is long, the
+device is not measured between its readings either, without being overdue.
+
+Without a measurement a device is assumed to go on as in its last reading, in proportion to its setpoint. Assumed power
+is never reported as delivered, and it drives no correction.
 """
 
 from dataclasses import dataclass
@@ -11,11 +14,18 @@ import numpy as np
 
 from gateway.domain.fleet.columns import Authority, LiveColumns, Nameplate
 from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.table import Singles
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Mode, Now
 
-AGE_S = 30.0
+AGE_S = 15.0
 PERIODS = 5.0
-"""A reading counts for `AGE_S`, or for `PERIODS` of its product's declared reading periods."""
+"""A device is overdue when its last reading is older than `AGE_S` and than `PERIODS` of its declared periods."""
+
+UNDECLARED_AGE_S = 30.0
+"""The same where no period is declared."""
+
+SLOW_S = 15.0
+"""A device that is read less often than this is measured for so long after each reading, and assumed until the next."""
 
 OWN_AGE_S = 120.0
 """How long a device in its own mode is assumed to go on as it was read."""
@@ -30,12 +40,13 @@ PART_MAX = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """Power of every device, W (+ = discharge): `each_w` as read where `measured`, elsewhere assumed. `heard_s`: for
-    devices that were read since the last tick, the time since the reading before (at most `HEARD_S_MAX`), else 0.
-    `controlled_w` the size of the setpoints in force."""
+    """Power of every device, W (+ = discharge): `each_w` as read where `measured`, elsewhere assumed; `overdue`:
+    several readings have not come. `heard_s`: for devices that were read since the last tick, the time since the
+    reading before (at most `HEARD_S_MAX`), else 0. `controlled_w` the size of the setpoints in force."""
 
     each_w: Floats
     measured: Bools
+    overdue: Bools
     heard_s: Floats
     controlled_w: Floats
 
@@ -69,13 +80,24 @@ def sum_of(values: Floats, rows: Bools) -> float:
     return float(values.sum() if rows.all() else values[rows].sum())
 
 
-def measured(live: LiveColumns, plate: Nameplate, now: Now) -> Bools:
-    """Devices whose power is measured now. A product with a long declared period stays measured between readings."""
+def period_s(live: LiveColumns, plate: Nameplate) -> Singles:
+    """The declared period of each device's readings: its own word, else its profile's; NaN = neither says."""
+    result: Singles = np.where(np.isnan(live.report_s), plate.report_s, live.report_s)
+    return result
+
+
+def measured(live: LiveColumns, plate: Nameplate, now: Now) -> tuple[Bools, Bools]:
+    """Devices whose power is measured now, and those whose readings are overdue."""
     age_ms = now.mono_ms - live.seen_mono_ms
     young: Bools = age_ms <= 1000 * AGE_S
-    rows = np.flatnonzero(~young)
-    young[rows] = age_ms[rows] <= 1000 * PERIODS * plate.report_s[rows]
-    return young & ~np.isnan(live.battery_w)
+    overdue = ~young
+    rows = np.flatnonzero(overdue)
+    if len(rows):
+        declared_s = period_s(live, plate)[rows]
+        most_s = np.where(np.isnan(declared_s), UNDECLARED_AGE_S, np.maximum(PERIODS * declared_s, AGE_S))
+        overdue[rows] = age_ms[rows] > 1000 * most_s
+        young[rows] = ~overdue[rows] & ~(declared_s > SLOW_S)
+    return young & ~np.isnan(live.battery_w), overdue
 
 
 def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
@@ -85,7 +107,7 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
     force; else to do the same part of its setpoint as before (`done_part`, all of it if unknown), until its lease ends.
     A device read in its own mode is assumed to go on for `OWN_AGE_S`."""
     live, control = snapshot.live, snapshot.control
-    known = measured(live, snapshot.nameplate, now)
+    known, overdue = measured(live, snapshot.nameplate, now)
     leased = (control.authority == int(Authority.CONTROLLED)) & (control.lease_end_mono_ms > now.mono_ms)
     if len(before_ms) < snapshot.n:
         before_ms = np.append(before_ms, np.full(snapshot.n - len(before_ms), NEVER_MS))
@@ -100,7 +122,7 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
         assumed_w = np.where(kept, last_w, part * control.setpoint_w * leased)
         each_w = np.where(known, live.battery_w, assumed_w)
     controlled_w = np.abs(control.setpoint_w) * leased.astype(np.float64)
-    return Power(each_w=each_w, measured=known, heard_s=gap_ms * 0.001, controlled_w=controlled_w)
+    return Power(each_w=each_w, measured=known, overdue=overdue, heard_s=gap_ms * 0.001, controlled_w=controlled_w)
 
 
 def keep_parts(snapshot: Snapshot, heard: Bools) -> None:

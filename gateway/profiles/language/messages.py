@@ -5,7 +5,7 @@ signs are those of `domain.types`: battery power + = discharge, grid power + = i
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,12 +49,14 @@ class Member(StrictModel):
 
 
 class Message(StrictModel):
-    """One kind of message from the device. `identity` is the key that must repeat the device id of the topic."""
+    """One kind of message from the device. `identity` is the key that must repeat the device id of the topic.
+    `every_s`: how often the device sends it, s, where it does not say so itself."""
 
     topic: TopicPattern
     qos: Literal[0, 1]
     retain: bool = False
     identity: Key
+    every_s: Annotated[float, Field(ge=0.5, le=600)] | None = None
     description: str = ""
     points: dict[str, Member]
 

@@ -90,6 +90,7 @@ ENERGY: dict[str, CanonicalQuantity] = {
 }
 STATUS: dict[str, CanonicalQuantity] = {
     "online": CanonicalQuantity(dtype=np.bool_, unknown=False, required=True),
+    "report_s": _number("s"),
 }
 ACK: dict[str, CanonicalQuantity] = {
     "cmd": _integer(required=True),

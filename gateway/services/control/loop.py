@@ -15,12 +15,13 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
 from gateway.domain.control.availability import Availability, availability
+from gateway.domain.control.contact import Contact
 from gateway.domain.control.leases import rest
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.ramp import in_turn
 from gateway.domain.control.reach import Reach
 from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
-from gateway.domain.events.arbitration import Claims
+from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct, serves
 from gateway.domain.events.delivery_records import Sight
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
@@ -129,7 +130,8 @@ class ControlLoop:
         self.stranded = Stranded(fleet)
         self._unclear = UnclearWatch(fleet)
         self.records = DeliveryRecords(fleet, publishing=publishing)
-        self.unmeasured = Unmeasured()
+        self._contact = Contact()
+        self.unmeasured = Unmeasured(fleet)
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
         self.writes, self.command_ids = self._writer.stats, self._writer.ids
@@ -227,9 +229,10 @@ class ControlLoop:
         reach = self.reach.observe(snapshot, now)
         keep_parts(snapshot, power.heard_s > 0)
         steered = replace(allowed, controllable=np.zeros_like(follows)) if self._releasing_all else allowed
+        lost = self._contact.observe(power, claims.holder != NOBODY, now)
         tracked = track(
             events, claims, self._trackings, snapshot, steered, follows, power, now, dt_s, self._params(),
-            reach=reach,
+            reach=reach, lost=lost,
         )  # fmt: skip
         self._trackings, self._progress = tracked.tracking, tracked.progress
         seen = _Seen(
@@ -239,7 +242,7 @@ class ControlLoop:
         low, todo = self._plan(seen)
         changes += self._account(seen)
         names = self._names()
-        self.unmeasured.observe(events, claims, power, names)
+        self.unmeasured.observe(events, claims, power, self._contact, names)
         self._fleet.writing = low.copy()
         self._fleet.writing[todo.slots] = True
         # numbered before the first await: whatever is decided meanwhile is newer

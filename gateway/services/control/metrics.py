@@ -100,7 +100,7 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         )
     yield Sample(
         name="gateway_measured_power_ratio", help="Part of steered power that is measured; 1 while nothing is steered.",
-        value=1 - control.unmeasured.fleet.share,
+        value=control.unmeasured.measured_share,
     )  # fmt: skip
     yield Sample(
         name="gateway_unmeasured_devices", help="Devices that are steered and of which readings are missing.",

@@ -1,8 +1,9 @@
 """Quarantine: devices that keep doing the opposite of their commands, products that do so in many homes, and products
-lost all at once, which are frozen.
+of which many devices fail at once, which are frozen.
 
-Quarantine is durable and ends when an operator lifts it; a frozen product is freed when its devices are back. Neither
-is written to: running leases expire.
+Quarantine is durable and ends when an operator lifts it; a frozen product is freed when its devices are well. Neither
+is written to: running leases expire. Products of which many devices are lost at once are only told: those that answer
+go on.
 """
 
 import logging
@@ -12,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.control.compliance import Conduct, ResponseParams, responsive, unresponsive_for_s, update_conduct
-from gateway.domain.control.quarantine import LossParams, lost_products, wrong_products, wrong_way
+from gateway.domain.control.quarantine import (
+    StruckParams,
+    failed_products,
+    lost_products,
+    wrong_products,
+    wrong_way,
+)
 from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.limits.types import Envelope
@@ -23,7 +30,7 @@ log = logging.getLogger(__name__)
 
 WRONG_SIGN = "wrong_sign"
 PRODUCT = "product:"
-LOSS_EVERY_MS = 5_000
+PRODUCTS_EVERY_MS = 5_000
 SILENT_S = 60
 
 
@@ -35,6 +42,7 @@ class QuarantineWatch:
         self._conduct = Conduct()
         self._excluded: Bools = np.zeros(0, dtype=np.bool_)
         self._frozen: frozenset[int] = frozenset()
+        self._lost: frozenset[int] = frozenset()
         self._checked_ms: int | None = None
         self._version = -1
         self.quarantined: dict[str, str] = {}
@@ -56,8 +64,10 @@ class QuarantineWatch:
         return self._untrusted() if self._most else []
 
     def warnings(self) -> list[str]:
-        """What is not trusted, while most of the fleet is."""
-        return [] if self._most else self._untrusted()
+        """What is not trusted, while most of the fleet is, and what was lost."""
+        texts = self._fleet.profiles.texts
+        lost = sorted(f"product {texts[number]}: many devices lost at once" for number in self._lost)
+        return lost if self._most else self._untrusted() + lost
 
     @property
     def _most(self) -> bool:
@@ -66,7 +76,7 @@ class QuarantineWatch:
         return untrusted > 0 and 2 * untrusted >= int(np.count_nonzero(registered))
 
     def _untrusted(self) -> list[str]:
-        out = [f"product {name}: lost all at once, frozen" for name in self.frozen]
+        out = [f"product {name}: many devices failed at once, frozen" for name in self.frozen]
         products = sorted(name for name in self.quarantined if name.startswith(PRODUCT))
         out += [f"product {name.removeprefix(PRODUCT)}: in quarantine, {self.quarantined[name]}" for name in products]
         devices = sorted(self.quarantined.keys() - set(products))
@@ -129,9 +139,9 @@ class QuarantineWatch:
     def observe(self, snapshot: Snapshot, allowed: Envelope, follows: Bools, now: Now) -> list[Change]:
         """Judge what devices did since the last tick; a quarantine takes effect at once. Returns what to journal."""
         self.silent = unresponsive_for_s(self._conduct, follows, now) >= SILENT_S
-        if self._checked_ms is None or now.mono_ms - self._checked_ms >= LOSS_EVERY_MS:
+        if self._checked_ms is None or now.mono_ms - self._checked_ms >= PRODUCTS_EVERY_MS:
             self._checked_ms = now.mono_ms
-            self._observe_losses(snapshot, now)
+            self._observe_products(snapshot, now)
         wrong = wrong_way(self._conduct, snapshot, allowed, now) & ~self._quarantined()
         if not wrong.any():
             return []
@@ -158,12 +168,18 @@ class QuarantineWatch:
             log.critical("products do the opposite of their commands; they are quarantined", extra={"names": new})
         return self._quarantine(new)
 
-    def _observe_losses(self, snapshot: Snapshot, now: Now) -> None:
-        before = self._frozen
-        self._frozen = lost_products(self._conduct, snapshot, before, now, LossParams())
-        texts = self._fleet.profiles.texts
-        for number in sorted(self._frozen - before):
+    def _observe_products(self, snapshot: Snapshot, now: Now) -> None:
+        """Freeze and free products, and log those of which many devices are lost or back."""
+        texts, product = self._fleet.profiles.texts, snapshot.nameplate.profile.astype(np.int64)
+        frozen, lost = self._frozen, self._lost
+        self._frozen = failed_products(self._conduct, snapshot, product, frozen, now, StruckParams())
+        self._lost = lost_products(self._conduct, snapshot, product, lost, now, StruckParams())
+        for number in sorted(self._frozen - frozen):
             self.freezes += 1
-            log.critical("many devices of a product were lost at once; it is frozen", extra={"profile": texts[number]})
-        for number in sorted(before - self._frozen):
-            log.warning("the devices of a frozen product are back", extra={"profile": texts[number]})
+            log.critical("many devices of a product failed at once; it is frozen", extra={"profile": texts[number]})
+        for number in sorted(frozen - self._frozen):
+            log.warning("the devices of a frozen product are well again", extra={"profile": texts[number]})
+        for number in sorted(self._lost - lost):
+            log.error("many devices of a product were lost at once; the others go on", extra={"profile": texts[number]})
+        for number in sorted(lost - self._lost):
+            log.warning("the devices of a product are back", extra={"profile": texts[number]})

@@ -1,4 +1,5 @@
-"""Warns once when devices under control send no readings, and gives the reason for not being ready meanwhile."""
+"""Warns once when the readings of devices under control are overdue, gives the reason for not being ready meanwhile,
+and says which products are measured too seldom to be called measured in between."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.domain.control.contact import Contact
 from gateway.domain.events.arbitration import Claims
 from gateway.domain.events.lifecycle import ActiveEvent
-from gateway.domain.fleet.measured import Power
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.fleet.measured import SLOW_S, Power, period_s
 from gateway.domain.types import EventId
 
 log = logging.getLogger(__name__)
@@ -22,7 +25,7 @@ BACK_SHARE = 0.05
 
 @dataclass(slots=True)
 class MeasurementGap:
-    """Unmeasured `devices` under control, and the `share` of the power under control that they carry."""
+    """Lost `devices` of those under control, and the `share` of the power under control that was theirs."""
 
     devices: int = 0
     share: float = 0.0
@@ -37,23 +40,33 @@ class MeasurementGap:
 
 
 class Unmeasured:
-    """Keeps what is under control without readings, of the fleet and of each running event."""
+    """Keeps what is under control without readings, of the fleet and of each running event. `measured_share`: the part
+    of the power under control that is measured now."""
 
-    def __init__(self) -> None:
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
         self.fleet = MeasurementGap()
+        self.measured_share = 1.0
         self._gaps: dict[int, MeasurementGap] = {}
 
     def observe(
-        self, events: Sequence[ActiveEvent], claims: Claims, power: Power, names: Mapping[int, EventId]
+        self,
+        events: Sequence[ActiveEvent],
+        claims: Claims,
+        power: Power,
+        contact: Contact,
+        names: Mapping[int, EventId],
     ) -> None:
         """Observe a tick. `names`: the events' ids by index."""
-        self.fleet.observe(*power.unmeasured(np.ones(len(power.measured), dtype=np.bool_)))
+        everybody = np.ones(len(power.measured), dtype=np.bool_)
+        self.fleet.observe(*contact.missing(power, everybody))
+        self.measured_share = 1 - power.unmeasured(everybody)[1]
         actuating = [event for event in events if event.actuates]
         for index in self._gaps.keys() - {event.index for event in actuating}:
             del self._gaps[index]
         for event in actuating:
             gap = self._gaps.setdefault(event.index, MeasurementGap())
-            if gap.observe(*power.unmeasured(claims.shares[event.index])):
+            if gap.observe(*contact.missing(power, claims.shares[event.index])):
                 _log(gap, names.get(event.index, EventId("unknown")))
 
     def reasons(self) -> list[str]:
@@ -61,12 +74,20 @@ class Unmeasured:
         if not self.fleet.open:
             return []
         share = f"{100 * self.fleet.share:.0f} % of the power"
-        return [f"control: no readings of {self.fleet.devices} devices under control ({share}), theirs is assumed"]
+        return [f"control: no readings of {self.fleet.devices} devices under control ({share})"]
+
+    def warnings(self) -> list[str]:
+        """Products that are measured so seldom that their power is assumed between readings."""
+        seen, profile = self._fleet.snapshot(), self._fleet.nameplate.profile
+        every_s = period_s(seen.live, seen.nameplate)
+        rows = np.flatnonzero((every_s > SLOW_S) & seen.nameplate.registered & seen.nameplate.steerable)
+        found = sorted({(self._fleet.profiles.texts[profile[row]], float(every_s[row])) for row in rows.tolist()})
+        return [f"product {name}: measured every {s:g} s, its power in between is assumed" for name, s in found]
 
 
 def _log(gap: MeasurementGap, event: EventId) -> None:
     fields = {"event": event, "count": gap.devices, "share_pct": round(100 * gap.share, 1)}
     if gap.open:
-        log.warning("devices under control send no readings; their power is assumed", extra=fields)
+        log.warning("devices under control send no readings; others make up for them", extra=fields)
     else:
         log.info("devices under control send readings again", extra=fields)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gateway.domain.control.compliance import Conduct, ResponseParams, responsive, unresponsive_for_s, update_conduct
-from gateway.domain.control.quarantine import LossParams, lost_products
+from gateway.domain.control.quarantine import StruckParams, failed_products, lost_products
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.types import Grid, Now
 from tests.builders.fleets import NOW, fleet_of
@@ -181,72 +181,103 @@ def test_unresponsive_counts_from_when_it_began_and_ends_with_the_first_reading_
     assert unresponsive_for_s(conduct, both, at(200)).tolist() == [0, 0]
 
 
-# -- F40: a product is lost -------------------------------------------------------------------------------------
+# -- F40: many devices of a product fall out at once ------------------------------------------------------------
+
+FAILED = [("faults", 4, 0), ("authority", Authority.OWNER, Authority.CONTROLLED)]
+LOST = [("online", 0, 1), ("grid", Grid.ISLAND, Grid.ON)]
 
 
 class Fleet:
-    """Two products of 20 devices each; looked at every five seconds."""
+    """Two products of 20 devices each; looked at every five seconds. `silent` devices say nothing."""
 
     def __init__(self) -> None:
         self.snapshot = fleet_of(40, profile=np.repeat([0, 1], 20))
         self.conduct = Conduct(40)
         self.now = NOW
-        self.frozen: frozenset[int] = frozenset()
+        self.silent = np.zeros(40, dtype=np.bool_)
+        self.failed: frozenset[int] = frozenset()
+        self.lost: frozenset[int] = frozenset()
         self.observe()
 
-    def observe(self, s: int = 5) -> frozenset[int]:
+    def observe(self, s: int = 5) -> tuple[frozenset[int], frozenset[int]]:
+        """Failed and lost products."""
         self.now = Now(utc_ms=self.now.utc_ms + s * 1000, mono_ms=self.now.mono_ms + s * 1000)
-        self.snapshot.live.seen_mono_ms[:] = self.now.mono_ms
-        self.frozen = lost_products(self.conduct, self.snapshot, self.frozen, self.now, LossParams())
-        return self.frozen
+        self.snapshot.live.seen_mono_ms[~self.silent] = self.now.mono_ms
+        product, params = self.snapshot.nameplate.profile.astype(np.int64), StruckParams()
+        self.failed = failed_products(self.conduct, self.snapshot, product, self.failed, self.now, params)
+        self.lost = lost_products(self.conduct, self.snapshot, product, self.lost, self.now, params)
+        return self.failed, self.lost
+
+    def set(self, column: str, slots: slice, value: int) -> None:
+        table = self.snapshot.control if column == "authority" else self.snapshot.live
+        table.column(column)[slots] = value
 
 
 @pytest.mark.fault("F40")
-@pytest.mark.parametrize(
-    ("column", "gone", "here"),
-    [
-        ("online", 0, 1),
-        ("faults", 4, 0),
-        ("grid", Grid.ISLAND, Grid.ON),
-        ("authority", Authority.OWNER, Authority.CONTROLLED),
-    ],
-)
-def test_lost_many_of_one_product_at_once_freeze_it_and_no_other(column: str, gone: int, here: int) -> None:
+@pytest.mark.parametrize(("column", "gone", "here"), [*FAILED, *LOST])
+def test_struck_is_a_product_of_which_many_fall_out_at_once_and_no_other(column: str, gone: int, here: int) -> None:
     fleet = Fleet()
-    table = fleet.snapshot.control if column == "authority" else fleet.snapshot.live
-    table.column(column)[:7] = gone
-    assert fleet.observe() == frozenset()
-    table.column(column)[7] = gone
-    assert fleet.observe() == {0}
+    which = 0 if (column, gone, here) in FAILED else 1
+
+    def struck() -> frozenset[int]:
+        return fleet.observe()[which]
+
+    fleet.set(column, slice(7), gone)
+    assert struck() == frozenset()
+    fleet.set(column, slice(7, 8), gone)
+    assert struck() == {0}
     # some are back, then all but one in ten
-    table.column(column)[:5] = here
-    assert fleet.observe() == {0}
-    table.column(column)[:6] = here
-    assert fleet.observe() == frozenset()
+    fleet.set(column, slice(5), here)
+    assert struck() == {0}
+    fleet.set(column, slice(6), here)
+    assert struck() == frozenset()
+
+
+@pytest.mark.fault("F40")
+@pytest.mark.parametrize(("column", "gone", "here"), LOST)
+def test_failed_is_no_product_of_which_many_are_lost(column: str, gone: int, here: int) -> None:
+    fleet = Fleet()
+    fleet.set(column, slice(20), gone)
+    assert fleet.observe() == (frozenset(), frozenset({0}))
+
+
+def test_failed_is_judged_by_those_that_are_heard() -> None:
+    fleet = Fleet()
+    fleet.silent[:12] = True
+    fleet.observe(s=130)
+    fleet.set("faults", slice(12, 16), 4)
+    assert fleet.observe()[0] == frozenset()
+    fleet.set("faults", slice(16, 17), 4)
+    assert fleet.observe()[0] == {0}
+    # those that are silent say nothing for or against it either
+    fleet.set("faults", slice(12, 17), 0)
+    assert fleet.observe()[0] == frozenset()
 
 
 @pytest.mark.fault("F40")
 def test_lost_silence_counts_once_readings_are_too_old() -> None:
     fleet = Fleet()
-    fleet.snapshot.live.seen_mono_ms[:10] = fleet.now.mono_ms - 121_000
-    fleet.frozen = lost_products(fleet.conduct, fleet.snapshot, fleet.frozen, fleet.now, LossParams())
-    assert fleet.frozen == {0}
+    fleet.silent[:10] = True
+    assert fleet.observe(s=119)[1] == frozenset()
+    assert fleet.observe(s=2) == (frozenset(), frozenset({0}))
 
 
-def test_lost_devices_one_after_the_other_over_an_hour_freeze_nothing() -> None:
+def test_struck_is_no_product_whose_devices_fall_out_one_after_the_other_over_an_hour() -> None:
     fleet = Fleet()
     for slot in range(12):
-        fleet.snapshot.live.online[slot] = 0
-        assert fleet.observe(s=300) == frozenset()
+        fleet.set("online" if slot % 2 else "faults", slice(slot, slot + 1), 0 if slot % 2 else 4)
+        assert fleet.observe(s=300) == (frozenset(), frozenset())
 
 
-def test_lost_few_devices_of_a_small_product_freeze_nothing() -> None:
+def test_struck_is_no_small_product() -> None:
     fleet = Fleet()
     fleet.snapshot.nameplate.profile[:] = np.arange(40) // 4
-    fleet.snapshot.live.online[:4] = 0
-    assert fleet.observe() == frozenset()
+    fleet.set("online", slice(4), 0)
+    fleet.set("faults", slice(8, 12), 4)
+    assert fleet.observe() == (frozenset(), frozenset())
 
 
 def test_lost_devices_that_never_were_there_are_no_loss() -> None:
     snapshot = fleet_of(20, profile=0, online=0)
-    assert lost_products(Conduct(20), snapshot, frozenset(), NOW, LossParams()) == frozenset()
+    product = np.zeros(20, dtype=np.int64)
+    assert lost_products(Conduct(20), snapshot, product, frozenset(), NOW, StruckParams()) == frozenset()

@@ -19,7 +19,12 @@ def at(s: float) -> Now:
 
 
 def known(snapshot: Snapshot, now: Now) -> list[bool]:
-    found: list[bool] = measured(snapshot.live, snapshot.nameplate, now).tolist()
+    found: list[bool] = measured(snapshot.live, snapshot.nameplate, now)[0].tolist()
+    return found
+
+
+def overdue(snapshot: Snapshot, now: Now) -> list[bool]:
+    found: list[bool] = measured(snapshot.live, snapshot.nameplate, now)[1].tolist()
     return found
 
 
@@ -38,11 +43,24 @@ def test_measured_reading_counts_for_half_a_minute_and_no_longer() -> None:
     assert known(snapshot, at(30.1)) == [False, False, False]
 
 
-def test_measured_product_that_is_read_slowly_is_so_between_its_readings_and_not_for_ever() -> None:
-    snapshot = fleet_of(3, report_s=[np.nan, 2, 60])
-    assert known(snapshot, at(59)) == [False, False, True]
-    assert known(snapshot, at(300)) == [False, False, True]
-    assert known(snapshot, at(301)) == [False, False, False]
+def test_measured_reading_is_overdue_after_five_declared_periods_and_fifteen_seconds() -> None:
+    snapshot = fleet_of(4)
+    # the device's own word comes before its profile's
+    snapshot.nameplate.report_s[:] = [1, 5, 1, 60]
+    snapshot.live.report_s[:] = [np.nan, np.nan, 10, 1]
+    assert overdue(snapshot, at(15)) == [False, False, False, False]
+    assert known(snapshot, at(15.1)) == [False, True, True, False]
+    assert overdue(snapshot, at(25)) == [True, False, False, True]
+    assert overdue(snapshot, at(25.1)) == [True, True, False, True]
+    assert overdue(snapshot, at(50.1)) == [True, True, True, True]
+
+
+def test_measured_product_that_is_read_slowly_is_so_after_each_reading_and_overdue_once_several_are_missing() -> None:
+    snapshot = fleet_of(1)
+    snapshot.nameplate.report_s[:] = 60
+    assert (known(snapshot, at(15)), overdue(snapshot, at(15))) == ([True], [False])
+    assert (known(snapshot, at(16)), overdue(snapshot, at(300))) == ([False], [False])
+    assert overdue(snapshot, at(301)) == [True]
 
 
 def test_power_device_that_settled_goes_on_as_it_was_read_until_its_lease_is_over() -> None:
@@ -57,7 +75,7 @@ def test_power_device_that_settled_goes_on_as_it_was_read_until_its_lease_is_ove
 
 def test_power_device_that_was_told_something_else_does_the_part_of_it_that_it_did_before() -> None:
     snapshot = fleet_of(4, setpoint_w=2_000, before_w=2_000, battery_w=[1_900, 0, 2_000, 2_000])
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW))
+    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     snapshot.control.setpoint_w[:] = [3_000, 3_000, -1_000, 3_000]
     snapshot.control.changed_mono_ms[:] = NOW.mono_ms + 1_000
     snapshot.live.battery_w[3] = np.nan
@@ -66,7 +84,7 @@ def test_power_device_that_was_told_something_else_does_the_part_of_it_that_it_d
 
 def test_power_part_of_a_setpoint_that_nobody_has_measured_is_taken_for_all_of_it() -> None:
     snapshot = fleet_of(1, setpoint_w=2_000, changed_mono_ms=NOW.mono_ms, battery_w=300)
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW))
+    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert alone(power_of(snapshot, at(60), NOTHING_SEEN)) == [2_000]
 
 
@@ -83,16 +101,16 @@ def test_power_part_of_a_setpoint_that_nobody_has_measured_is_taken_for_all_of_i
 )
 def test_part_is_learnt_only_from_a_reading_that_shows_what_becomes_of_a_setpoint(columns: dict[str, Any]) -> None:
     snapshot = fleet_of(1, **({"setpoint_w": 2_000, "battery_w": 1_000} | columns))
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW))
+    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert np.isnan(snapshot.control.done_part[0])
 
 
 def test_part_is_learnt_anew_with_each_reading_and_within_bounds() -> None:
     snapshot = fleet_of(3, setpoint_w=[2_000, 2_000, -2_000], battery_w=[1_800, 9_000, 500])
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW))
+    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert snapshot.control.done_part.tolist() == pytest.approx([0.9, 1.25, 0])
     snapshot.live.battery_w[:] = [1_700, 2_000, -2_000]
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW))
+    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert snapshot.control.done_part.tolist() == pytest.approx([0.85, 1, 1])
 
 

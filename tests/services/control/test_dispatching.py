@@ -530,29 +530,58 @@ async def test_quarantine_unresponsive_devices_are_marked_and_made_up_for() -> N
 
 
 @pytest.mark.fault("F40")
-async def test_quarantine_product_that_is_lost_at_once_is_frozen_and_the_shortfall_is_reported() -> None:
+async def test_quarantine_product_that_fails_at_once_is_frozen_and_the_shortfall_is_reported() -> None:
     devices = [home(f"home-{i:02d}", profile="p" if i < 10 else "q") for i in range(14)]
     world = World(devices)
     await world.go(8)
     await world.submit(s=1_200, target_w=40_000)
     await world.go(60)
-    world.homes.offline |= set(range(6))
-    world.homes.unresponsive |= set(range(6))
+    world.homes.faults[:6] = 4
     await world.go(6)
     assert world.control.quarantine.frozen == ["p"]
     assert any("frozen" in reason for reason in world.control.reasons())
-    written = {slot: len(world.ops(slot)) for slot in range(10)}
-    await world.go(20)
-    assert world.homes.battery_w.sum() == pytest.approx(40_000, rel=0.02)
+    written = {slot: world.ops(slot).count(CommandOp.SETPOINT) for slot in range(10)}
     # the leases have run out, and the 4 that are left carry 20 kW at most
-    await world.go(120)
-    assert {slot: len(world.ops(slot)) for slot in range(10)} == written
+    await world.go(140)
+    assert {slot: world.ops(slot).count(CommandOp.SETPOINT) for slot in range(10)} == written
     assert world.progress().unserved_w == pytest.approx(20_000, rel=0.02)
-    world.homes.offline.clear()
-    world.homes.unresponsive.clear()
+    world.homes.faults[:6] = 0
     await world.go(120)
     assert world.control.quarantine.frozen == []
     assert world.homes.battery_w.sum() == pytest.approx(40_000, rel=0.02)
+
+
+@pytest.mark.fault("F40")
+async def test_quarantine_those_of_a_product_that_answer_carry_the_event_of_those_that_are_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World([home(f"home-{i:02d}", profile="p") for i in range(15)])
+    await world.go(8)
+    await world.submit(s=1_200, target_w=40_000)
+    await world.go(60)
+    world.homes.offline |= set(range(6))
+    world.homes.silent |= set(range(6))
+    world.homes.unresponsive |= set(range(6))
+    await world.go(36)
+    assert world.control.quarantine.frozen == []
+    assert world.control.quarantine.warnings() == ["product p: many devices lost at once"]
+    assert world.progress().delivered_w == pytest.approx(40_000, rel=0.02)
+    await world.go(100)
+    assert world.homes.battery_w[6:].sum() == pytest.approx(40_000, rel=0.02)
+    assert {world.rows()[f"home-{i:02d}"]["failure"] for i in range(6)} == {"offline"}
+    world.trace.clear()
+    world.homes.offline.clear()
+    world.homes.silent.clear()
+    world.homes.unresponsive.clear()
+    await world.go(120)
+    assert world.steps_w() <= 1_000
+    assert world.homes.battery_w[:6].sum() > 10_000
+    assert world.homes.battery_w.sum() == pytest.approx(40_000, rel=0.02)
+    told = [record.message for record in caplog.records if "of a product" in record.message]
+    assert told == [
+        "many devices of a product were lost at once; the others go on",
+        "the devices of a product are back",
+    ]
 
 
 async def test_control_refusing_device_is_not_asked_every_second() -> None:

@@ -1,0 +1,55 @@
+"""Which devices are counted on: those whose readings come when they are due.
+
+A device whose readings are overdue is lost: it may or may not go on, and nothing rests on it. It is counted on again
+once its readings have come on time for a while; one that drops out every few seconds is not.
+"""
+
+import numpy as np
+
+from gateway.domain.fleet.measured import Power
+from gateway.domain.table import Singles, Table
+from gateway.domain.types import NEVER_MS, Bools, Ints, Now
+
+BACK_S = 30.0
+"""How long readings must have come on time before a lost device is counted on again."""
+
+
+class Contact(Table):
+    """What is known of each device's readings: `heard` since the start, `lost`, `overdue_mono_ms` when a reading was
+    overdue last. `lost_w`: the size of the setpoint that it had when it was lost, as long as an event has it."""
+
+    SPEC = {
+        "heard": (np.bool_, False),
+        "lost": (np.bool_, False),
+        "overdue_mono_ms": (np.int64, NEVER_MS),
+        "lost_w": (np.float32, 0.0),
+    }
+    heard: Bools
+    lost: Bools
+    overdue_mono_ms: Ints
+    lost_w: Singles
+
+    def observe(self, power: Power, members: Bools, now: Now) -> Bools:
+        """Observe a tick; returns the lost devices. `members`: those that an event has."""
+        n = len(members)
+        if len(self.lost) < n:
+            self.grow(n)
+        kept = self.view(n)
+        kept.heard |= ~power.overdue
+        if power.overdue.any():
+            new = power.overdue & kept.heard & ~kept.lost
+            kept.lost_w[new] = power.controlled_w[new]
+            kept.lost |= new
+            kept.overdue_mono_ms[power.overdue] = now.mono_ms
+        if kept.lost.any():
+            kept.lost &= now.mono_ms - kept.overdue_mono_ms < 1000 * BACK_S
+            kept.lost_w *= kept.lost & power.overdue & members
+        return kept.lost
+
+    def missing(self, power: Power, mask: Bools) -> tuple[int, float]:
+        """How many devices of `mask` had power to give when they were lost, and their part of that of all."""
+        lost_w = np.where(mask, self.lost_w[: len(mask)], 0.0)
+        if not lost_w.any():
+            return 0, 0.0
+        given_w = np.where(mask & (lost_w == 0), power.controlled_w, 0.0)
+        return int(np.count_nonzero(lost_w)), float(lost_w.sum() / (lost_w.sum() + given_w.sum()))
