@@ -86,13 +86,15 @@ class Progress:
 class Tracked:
     """The wanted setpoint of every device: `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's
     own limits. `taking`: devices to be under control; of those `idle` are given nothing and need not hold 0 W, and
-    `by_itself` may then be left to their maker's own mode. `tracking` by event index, for the next tick."""
+    `by_itself` may then be left to their maker's own mode; `by_own_mode`: devices that serve their event by that.
+    `tracking` by event index, for the next tick."""
 
     wanted_w: Ints
     asked_w: Ints
     taking: Bools
     idle: Bools
     by_itself: Bools
+    by_own_mode: Bools
     tracking: Mapping[int, Tracking]
     progress: Mapping[int, Progress]
 
@@ -111,13 +113,15 @@ def track(
     *,
     reach: Reach | None = None,
     lost: Bools | None = None,
+    by_own_mode: Bools | None = None,
 ) -> Tracked:
     """One tick of all `events`. `tracking` is what the last tick returned, `follows` the responsive devices, `power`
-    the power of each, `reach` who can be told anything (None: everybody), `lost` who is not counted on (None:
-    nobody)."""
+    the power of each, `reach` who can be told anything (None: everybody), `lost` who is not counted on,
+    `by_own_mode` who serves by the maker's own mode (None: nobody)."""
     reach = everybody(snapshot.n) if reach is None else reach
-    lost = np.zeros(snapshot.n, dtype=np.bool_) if lost is None else lost
-    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach, lost)
+    nobody = np.zeros(snapshot.n, dtype=np.bool_)
+    lost, own = nobody if lost is None else lost, nobody if by_own_mode is None else by_own_mode
+    tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach, lost, own)
     tracker.share_ramp(events)
     for event in events:
         tracker.serve(event)
@@ -140,6 +144,7 @@ class _Tracker:
         params: TrackingParams,
         reach: Reach,
         lost: Bools,
+        own: Bools,
     ) -> None:
         n = snapshot.n
         live, control = snapshot.live, snapshot.control
@@ -159,7 +164,8 @@ class _Tracker:
         self._on_grid = live.grid != int(Grid.ISLAND)
         faulty = (allowed.reasons_discharge & np.uint64(Reason.FAULT)) != 0
         unreachable = reach.unreachable
-        self._reliable = allowed.controllable & follows & ~faulty & ~unreachable
+        self._own = own.copy()
+        self._reliable = allowed.controllable & follows & ~faulty & ~unreachable & ~own
         self._unsteered = ~follows | unreachable
         self._lost = lost if lost.any() else None
         # what is not heard is not counted, unless it was just told what the others cannot carry
@@ -206,6 +212,7 @@ class _Tracker:
             taking=self._taking,
             idle=idle,
             by_itself=idle & self._by_itself,
+            by_own_mode=self._own,
             tracking=self._next,
             progress=self._progress,
         )
@@ -216,7 +223,8 @@ class _Tracker:
         if want is Want.FOLLOW_LOAD and abs(event.target.power_w or 0.0) < 1.0:
             # the maker's own mode does that already, and better: it is nearer to the meter
             control, live = self._snapshot.control, self._snapshot.live
-            mine &= (control.authority != int(Authority.DEVICE)) | (live.mode != int(Mode.SELF_CONSUMPTION))
+            self._own |= mine & (control.authority == int(Authority.DEVICE)) & (live.mode == int(Mode.SELF_CONSUMPTION))
+            self._reliable &= ~self._own
         if want is Want.POWER:
             given_w, asked_w = self._group_power(event, mine)
         elif want in (Want.IDLE, Want.SELF_CONSUMPTION):
@@ -230,7 +238,13 @@ class _Tracker:
             given_w, asked_w = self._device_power(event, mine)
         if not event.actuates or want is Want.SELF_CONSUMPTION:
             return
-        self._taking |= mine
+        own = mine & self._own & (self._taken_w == 0)
+        if own.any():
+            # what they do by themselves is their share of this event; no other counts it again
+            own_w = np.trunc(np.where(own, self._each_w, 0.0)).astype(np.int64)
+            self._taken_w += np.maximum(own_w * (1 if event.target.way is Way.OUT else -1), 0)
+            asked_w = asked_w + own_w
+        self._taking |= mine & ~self._own
         self._taken_w += np.abs(given_w)
         self._wanted_w += given_w
         self._asked_w = np.where(np.abs(asked_w) > np.abs(self._asked_w), asked_w, self._asked_w)
@@ -253,7 +267,7 @@ class _Tracker:
     def _group_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
         """What an event's devices add to the power that earlier events gave them."""
         reliable = mine & self._reliable
-        others_w = float(self._each_w[mine & self._counted & ~reliable].sum())
+        others_w = float(self._each_w[mine & self._counted & ~reliable & ~(self._own & (self._taken_w > 0))].sum())
         self._loose_w = float(self._each_w[mine & self._loose].sum())
         taken_w = float((self._taken_w * mine).sum()) if event.actuates else 0.0
         sign = -1.0 if event.target.way is Way.INTO else 1.0
@@ -413,6 +427,7 @@ class _Tracker:
     def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
         """Setpoints for a target of each device or home, moved no faster than the governor allows."""
         others = mine & self._on_grid & ~self._reliable
+        own_target_w, own_missing_w = self._by_own_mode(event, mine & self._own)
         mine = mine & self._reliable
         asked_w = device_target_w(event, self._snapshot, self._allowed, mine, self._now)
         inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
@@ -431,17 +446,26 @@ class _Tracker:
         extra_w = np.maximum(np.abs(given_w) - self._taken_w, 0) if event.actuates else np.abs(given_w)
         # a governor on its way may still have a device on the other side of 0 than its goal
         extra_w[(self._taken_w > 0) & (sign * self._wanted_w < 0)] = 0
-        unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum())
+        unserved_w = float((np.where(mine, asked_w, 0.0) - goal_w).sum()) + own_missing_w
         self._next[event.index] = Tracking(
             target=event.target, commanded_w=float(given_w.sum()), served_w=float(given_w.sum()),
             ahead_w=abs(ahead_w - moved_w),
         )  # fmt: skip
         self._note(
-            event, mine, given_w, target_w=float(np.where(mine, asked_w, 0.0).sum()),
+            event, mine | (others & self._own), given_w,
+            target_w=float(np.where(mine, asked_w, 0.0).sum()) + own_target_w,
             commanded_w=float(given_w.sum()), unserved_w=unserved_w,
             reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.CEILING if clipped else Shortfall.NONE,
         )  # fmt: skip
         return sign * extra_w, np.where(mine, np.trunc(asked_w), 0).astype(np.int64)
+
+    def _by_own_mode(self, event: ActiveEvent, own: Bools) -> tuple[float, float]:
+        """What devices that serve by their own mode are asked for, and the part of it that they do not give."""
+        if not own.any():
+            return 0.0, 0.0
+        asked_w = device_target_w(event, self._snapshot, self._allowed, own, self._now)[own]
+        missing_w = np.sign(asked_w) * np.maximum(np.sign(asked_w) * (asked_w - self._each_w[own]), 0.0)
+        return float(asked_w.sum()), float(missing_w.sum())
 
     def _carried(self, event: ActiveEvent, goal_w: Floats) -> Floats:
         """`goal_w` cut to what feeders still may carry; devices of one feeder are cut in proportion."""

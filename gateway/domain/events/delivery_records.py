@@ -149,7 +149,8 @@ class RecordRows(Table):
 class Sight:
     """State of every device in a tick, for the records: its `power`, `asked_w` and `wanted_w` before and after limits,
     `unresponsive` devices that have not followed for long, `unreached` why a device cannot be told anything,
-    `serves` how many running events share it."""
+    `serves` how many running events share it, `by_own_mode` devices that serve by
+    their maker's own mode: what they give counts as their share."""
 
     snapshot: Snapshot
     allowed: Envelope
@@ -159,6 +160,7 @@ class Sight:
     unresponsive: Bools
     unreached: Small
     serves: NDArray[np.int16]
+    by_own_mode: Bools
 
 
 class Records:
@@ -309,6 +311,7 @@ def _status(sight: Sight, slots: Run, failure: Small, before: Small, *, mine: Bo
         status[unseen] = np.where(had_started, Status.STARTED, np.minimum(status, Status.ACKNOWLEDGED))[unseen]
     authority = control.authority[slots]
     status[(authority != int(Authority.CONTROLLED)) | control.idle[slots]] = Status.SCHEDULED
+    status[sight.by_own_mode[slots] & (authority == int(Authority.DEVICE))] = Status.DELIVERING
     status[failure != int(Failure.NONE)] = Status.FAILED
     status[~mine] = Status.SUPERSEDED
     status[left | (authority == int(Authority.OWNER))] = Status.OPTED_OUT
@@ -336,7 +339,7 @@ def _failure(sight: Sight, slots: Run, bits: Bits, nothing: Bools, unreached: Sm
     """Why each device cannot deliver; the strongest cause. `bits`: the reasons in the direction asked; `nothing`:
     devices that may give nothing in it."""
     failure = np.zeros(len(bits), dtype=np.int8)
-    failure[nothing] = Failure.LIMIT
+    failure[nothing & ~sight.by_own_mode[slots]] = Failure.LIMIT
     failure[sight.unresponsive[slots]] = Failure.NO_RESPONSE
     failure[sight.snapshot.control.result[slots] == int(CommandResult.REFUSED)] = Failure.REFUSED
     # a lost device to which nothing is left to do

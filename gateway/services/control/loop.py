@@ -17,6 +17,7 @@ from gateway.domain.commands import CommandResult
 from gateway.domain.control.availability import Availability, availability
 from gateway.domain.control.contact import Contact
 from gateway.domain.control.leases import rest
+from gateway.domain.control.own_mode import OwnModes, wanted_ways
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.ramp import in_turn
 from gateway.domain.control.reach import Reach
@@ -71,7 +72,8 @@ class ControlStats:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
     """What a tick has found out and decided before it writes. `follows`: the devices that obey; `reach`: those that can
-    be told anything; `power`: what each device does; `left`: the devices whose owners opted out, by event."""
+    be told anything; `power`: what each device does; `left`: the devices whose owners opted out, by event;
+    `guaranteed`: those that keep the owner's reserve by themselves."""
 
     now: Now
     events: Sequence[ActiveEvent]
@@ -83,6 +85,7 @@ class _Seen:
     power: Power
     left: Mapping[int, Slots]
     tracked: Tracked
+    guaranteed: Bools
 
 
 class ControlLoop:
@@ -131,6 +134,7 @@ class ControlLoop:
         self._unclear = UnclearWatch(fleet)
         self.records = DeliveryRecords(fleet, publishing=publishing)
         self._contact = Contact()
+        self._own_modes = OwnModes()
         self.unmeasured = Unmeasured(fleet)
         self.envelope: Envelope | None = None
         self.stats = ControlStats()
@@ -230,14 +234,17 @@ class ControlLoop:
         keep_parts(snapshot, power.heard_s > 0)
         steered = replace(allowed, controllable=np.zeros_like(follows)) if self._releasing_all else allowed
         lost = self._contact.observe(power, claims.holder != NOBODY, now)
+        guaranteed = ~self._authority.unguaranteed(snapshot.n)
+        ways = wanted_ways(events, claims, snapshot.n)
+        by_own_mode = self._own_modes.observe(ways, snapshot, allowed, power, guaranteed, now)
         tracked = track(
             events, claims, self._trackings, snapshot, steered, follows, power, now, dt_s, self._params(),
-            reach=reach, lost=lost,
+            reach=reach, lost=lost, by_own_mode=by_own_mode,
         )  # fmt: skip
         self._trackings, self._progress = tracked.tracking, tracked.progress
         seen = _Seen(
             now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, reach=reach,
-            power=power, left=self._left(events, snapshot, now), tracked=tracked,
+            power=power, left=self._left(events, snapshot, now), tracked=tracked, guaranteed=guaranteed,
         )  # fmt: skip
         low, todo = self._plan(seen)
         changes += self._account(seen)
@@ -301,9 +308,8 @@ class ControlLoop:
         # an owner's report that was not understood may have been an opt-out
         opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
         taking = tracked.taking & ~opted_out & (not self._releasing_all)
-        unguaranteed = self._authority.unguaranteed(snapshot.n)
         resting = rest(
-            snapshot, now, idle=tracked.idle, by_itself=tracked.by_itself, guaranteed=~unguaranteed,
+            snapshot, now, idle=tracked.idle, by_itself=tracked.by_itself, guaranteed=seen.guaranteed,
             after_s=self._settings.rest_after_s,
         )  # fmt: skip
         taking &= ~resting.free
@@ -359,6 +365,7 @@ class ControlLoop:
                 snapshot=snapshot, allowed=seen.allowed, power=seen.power, asked_w=seen.tracked.asked_w,
                 wanted_w=seen.tracked.wanted_w, unresponsive=self.quarantine.silent, unreached=seen.reach.cause,
                 serves=serves(running, claims),
+                by_own_mode=seen.tracked.by_own_mode,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
             self.records.observe(running, claims, groups, seen.left, sight, now)

@@ -64,6 +64,7 @@ class Way:
             snapshot=self.snapshot, allowed=allowed, power=power_of(self.snapshot, self.now, NOTHING_SEEN),
             asked_w=self.asked_w, wanted_w=inside, unresponsive=self.unresponsive, unreached=self.unreached,
             serves=self.serves,
+            by_own_mode=np.zeros(self.snapshot.n, dtype=np.bool_),
         )  # fmt: skip
         self.moved = self.records.observe(sight, self.mine, self.left, self.now, sign=sign).tolist()
         return self
@@ -278,6 +279,7 @@ def test_record_large_event_is_brought_up_to_date_in_parts() -> None:
         snapshot=way.snapshot, allowed=allowed, power=power_of(way.snapshot, way.now, NOTHING_SEEN),
         asked_w=way.asked_w, wanted_w=way.asked_w, unresponsive=way.unresponsive, unreached=way.unreached,
         serves=way.serves,
+        by_own_mode=np.zeros(10, dtype=np.bool_),
     )  # fmt: skip
     first = way.records.observe(sight, way.mine, way.left, way.now, sign=1, part=slice(0, 4))
     assert first.tolist() == [0, 1, 2, 3]

@@ -249,7 +249,7 @@ async def test_unmeasured_device_is_told_and_made_up_for_by_the_period_that_it_s
     if own_s is not None:
         slots = np.arange(4, dtype=np.int32)
         world.fleet.observe_status(
-            StatusBatch(slots=slots, online=np.ones(4, dtype=np.bool_), report_s=np.full(4, own_s))
+            StatusBatch(slots=slots, online=np.ones(4, dtype=np.bool_), report_s=np.full(4, own_s)), world.clock.now()
         )
     await world.go(2)
     await world.submit(s=1_200, target_w=8_000)
