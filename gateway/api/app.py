@@ -1,7 +1,7 @@
 """The HTTP interface: REST under /v1/, /metrics, /healthz, /readyz. Parses, asks a service, answers."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from gateway.api.exchange import problem
 from gateway.api.guard import guard
 from gateway.api.models import Readiness
-from gateway.api.routes.dispatch import DispatchRoutes
+from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
@@ -56,7 +56,7 @@ class Parts:
 
     dispatcher: Dispatcher
     events: DispatchView
-    trust: Callable[[str], Awaitable[bool]]
+    trust: Trust
     devices: DeviceView
     history: History
     telemetry: Telemetry

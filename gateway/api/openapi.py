@@ -208,9 +208,13 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/quarantine/{name}": {
             "delete": {
-                "summary": "Let a device or a product out of quarantine",
-                "parameters": [_parameter("name", "path", "string")],
-                "responses": _answers("Quarantine", problems=("404", "503")),
+                "summary": "Lift the quarantine or freeze of a device or a product",
+                "parameters": [
+                    _parameter("name", "path", "string"),
+                    _parameter("by", "query", "string"),
+                    _parameter("reason", "query", "string"),
+                ],
+                "responses": _answers("Quarantine", problems=("400", "404", "503")),
             }
         },
         "/v1/availability": {

@@ -1,5 +1,6 @@
 """Commands about registered devices."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -72,9 +73,14 @@ def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 @devices.command("trust")
-def devices_trust(name: str, url: Url = DEFAULT_URL) -> None:
-    """Let a device (or a product, as `product:<profile>`) out of quarantine after it has been repaired."""
-    out.print_json(data=ask(url, "DELETE", f"/v1/quarantine/{segment(name)}"))
+def devices_trust(
+    name: str,
+    url: Url = DEFAULT_URL,
+    reason: Annotated[str, typer.Option("--reason", help="why it may be trusted again; kept in the journal")] = "",
+) -> None:
+    """Lift the quarantine or freeze of a device (or a product, as `product:<name>`) after it has been repaired."""
+    query = f"by={segment(os.environ.get('USER') or 'operator')}&reason={segment(reason)}"
+    out.print_json(data=ask(url, "DELETE", f"/v1/quarantine/{segment(name)}?{query}"))
 
 
 @devices.command("import")

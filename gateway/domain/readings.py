@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.domain.types import Bools, Flags, Floats, Ints, Slots, Small, UnclearBatch
+from gateway.domain.types import Bools, Flags, Floats, Ints, Slots, Small, Texts, UnclearBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +66,16 @@ class EnergyBatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusBatch:
     """Presence of devices as they or their last will report it. `told_now` False = a broker kept it (None = nobody
-    told anything: a link found out). `report_s`: the period of their live messages in s (NaN: the device does not
-    say)."""
+    told anything: a link found out). What they state of themselves: `report_s`, the period of their live messages in s
+    (NaN = not stated), maker, product and firmware ("" = not stated). None: no row states it."""
 
     slots: Slots
     online: Bools
     told_now: Bools | None = None
     report_s: Floats | None = None
+    maker: Texts | None = None
+    product: Texts | None = None
+    firmware: Texts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 Slots = NDArray[np.int32]
 
 Small = NDArray[np.int8]
+Texts = NDArray[np.object_]
 
 Flags = NDArray[np.int16]
 

@@ -111,9 +111,11 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trusted:
-    """An operator lifted these quarantines."""
+    """An operator lifted these quarantines and freezes: who, and why."""
 
     names: tuple[str, ...]
+    by: str = ""
+    reason: str = ""
     seq: int = field(default=UNNUMBERED, compare=False)
 
 

@@ -440,14 +440,14 @@ async def test_events_route_names_a_quarantined_members_failure_as_the_release_b
 
 async def test_events_route_tells_what_is_assumed_apart_from_what_is_delivered() -> None:
     async with rig() as r:
-        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r, target_w=13_000))  # more than two homes can carry
         await r.world.go(20)
         r.world.homes.unseen.add(0)
         await r.world.go(40)
         shown = await r.ask("GET", "/v1/dispatch-events/e")
-        assert (shown["assumed_w"], shown["unmeasured"]) == (pytest.approx(1_000, rel=0.02), 1)
-        assert shown["delivered_w"] == pytest.approx(2_000, rel=0.02)
-        assert (shown["unserved_w"], shown["shortfall"]) == (pytest.approx(1_000, rel=0.02), "unmeasured")
+        assert (shown["assumed_w"], shown["unmeasured"]) == (pytest.approx(3_000, rel=0.02), 1)
+        assert shown["delivered_w"] == pytest.approx(10_000, rel=0.02)
+        assert (shown["unserved_w"], shown["shortfall"]) == (pytest.approx(3_000, rel=0.02), "unmeasured")
         silent, read = shown["members"][:2]
         assert (silent["measured_w"], silent["status"], silent["unmeasured_wh"] > 0) == (None, "started", True)
         assert (read["assumed_w"], read["status"], read["unmeasured_wh"]) == (None, "delivering", 0)

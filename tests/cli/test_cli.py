@@ -462,10 +462,11 @@ def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
     daemon.says({"quarantined": {"home-1": "wrong_sign"}, "frozen": ["acme"]})
     shown = run("devices", "quarantine", "--url", daemon.url).output
     assert re.search(r"home-1 +wrong_sign", shown)
-    assert re.search(r"product:acme +lost all at once", shown)
+    assert re.search(r"product:acme +many devices failed", shown)
     assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
-    assert run("devices", "trust", "product:acme", "--url", daemon.url).exit_code == 0
-    assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
+    assert run("devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url).exit_code == 0
+    assert "by=" in daemon.asked[-1][1] and daemon.asked[-1][1].endswith("&reason=rolled%20back")
+    assert [(method, path.split("?")[0], body) for method, path, body, _ in daemon.asked] == [
         ("GET", "/v1/quarantine", b""),
         ("GET", "/v1/quarantine", b""),
         ("DELETE", "/v1/quarantine/product%3Aacme", b""),

@@ -1,6 +1,7 @@
 """Events, stops, exclusions, quarantine and availability."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from typing import Protocol
 
 from aiohttp import web
 
@@ -19,15 +20,20 @@ from gateway.services.events.intake import Dispatcher
 
 EVENTS_PAGE = 100
 BY_MAX = 64
+REASON_MAX = 200
 EXCLUSIONS = "exclusions"
 
 
-class DispatchRoutes:
-    """The routes of dispatch. `trust` lets a device or product out of quarantine; False = it is not in there."""
+class Trust(Protocol):
+    """Lifts the quarantine or freeze of a device or product; False = there is none."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, events: DispatchView, trust: Callable[[str], Awaitable[bool]], clock: Clock
-    ) -> None:
+    def __call__(self, name: str, /, *, by: str, reason: str) -> Awaitable[bool]: ...
+
+
+class DispatchRoutes:
+    """The routes of dispatch."""
+
+    def __init__(self, dispatcher: Dispatcher, events: DispatchView, trust: Trust, clock: Clock) -> None:
         self._dispatcher = dispatcher
         self._events = events
         self._trust = trust
@@ -139,7 +145,10 @@ class DispatchRoutes:
         return json_answer(self._events.quarantine())
 
     async def trust(self, request: web.Request) -> web.StreamResponse:
-        if not await self._trust(request.match_info["name"]):
+        reason = request.query.get("reason", "")
+        if len(reason) > REASON_MAX:
+            raise InvalidInput([f"reason: at most {REASON_MAX} characters"])
+        if not await self._trust(request.match_info["name"], by=_by(request), reason=reason):
             return problem(404, "not in quarantine")
         return json_answer(self._events.quarantine())
 

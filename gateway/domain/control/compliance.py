@@ -119,6 +119,8 @@ class Conduct(Table):
         """Forget what was proven of some devices: an operator trusts them again."""
         self.strikes[slots] = 0
         self.verdict[slots] = 0
+        self.failed_s[slots] = NEVER_S
+        self.well[slots] = False
 
 
 def settling_s(snapshot: Snapshot) -> Floats:

@@ -139,13 +139,13 @@ def _by_itself(snapshot: Snapshot) -> Bools:
 
 
 def wrong_products(conduct: Conduct, snapshot: Snapshot, now: Now) -> Ints:
-    """Numbers of the profiles that are wrong: at least `HOMES_MIN` homes, and `HOMES_PART` of those that answered
+    """Numbers of the products that are wrong: at least `HOMES_MIN` homes, and `HOMES_PART` of those that answered
     within `VERDICT_S`, go the wrong way. A home with several batteries of a product counts once."""
     plate, n = snapshot.nameplate, snapshot.n
     late = conduct.verdict_s[:n] >= now.mono_ms // 1000 - VERDICT_S
-    rows = np.flatnonzero((conduct.verdict[:n] != 0) & late & (plate.profile >= 0))
+    rows = np.flatnonzero((conduct.verdict[:n] != 0) & late & (plate.product >= 0))
     homes = Homes(plate.site)
-    homes_of = plate.profile[rows].astype(np.int64) * homes.count + homes.index[rows]
+    homes_of = plate.product[rows].astype(np.int64) * homes.count + homes.index[rows]
     bad = np.unique(homes_of[conduct.verdict[rows] < 0]) // homes.count
     wrong = np.bincount(bad)
     answered = np.bincount(np.unique(homes_of) // homes.count, minlength=len(wrong))[: len(wrong)]
@@ -173,29 +173,29 @@ def heard(snapshot: Snapshot, now: Now, params: StruckParams) -> Bools:
 
 
 def failed_products(
-    conduct: Conduct, snapshot: Snapshot, product: Ints, failed: frozenset[int], now: Now, params: StruckParams
+    conduct: Conduct, snapshot: Snapshot, failed: frozenset[int], now: Now, params: StruckParams
 ) -> frozenset[int]:
     """Numbers of the products of which many devices that are heard failed at once: faulty, or taken back by their owner
-    or maker. `product` is the number of each device's, `failed` what the last call returned."""
+    or maker. `failed` is what the last call returned."""
     here = heard(snapshot, now, params)
     ill = here & ((snapshot.live.faults != 0) | (snapshot.control.authority == int(Authority.OWNER)))
     kept = conduct.view(snapshot.n)
-    return _struck(kept.well, kept.failed_s, product, failed, now, params, good=here & ~ill, bad=ill)
+    return _struck(kept.well, kept.failed_s, snapshot.nameplate.product, failed, now, params, good=here & ~ill, bad=ill)
 
 
 def lost_products(
-    conduct: Conduct, snapshot: Snapshot, product: Ints, lost: frozenset[int], now: Now, params: StruckParams
+    conduct: Conduct, snapshot: Snapshot, lost: frozenset[int], now: Now, params: StruckParams
 ) -> frozenset[int]:
     """Numbers of the products of which many devices were lost at once: silent, offline or islanded."""
     here = heard(snapshot, now, params) & (snapshot.live.grid != int(Grid.ISLAND))
     kept = conduct.view(snapshot.n)
-    return _struck(kept.up, kept.lost_s, product, lost, now, params, good=here, bad=~here)
+    return _struck(kept.up, kept.lost_s, snapshot.nameplate.product, lost, now, params, good=here, bad=~here)
 
 
 def _struck(
     was: Bools,
     since_s: NDArray[np.int32],
-    product: Ints,
+    product: NDArray[np.int32],
     struck: frozenset[int],
     now: Now,
     params: StruckParams,

@@ -47,6 +47,7 @@ through 0 W, ramp and settle."""
 class Nameplate(Table):
     """What does not change from tick to tick: ratings, permissions, the owner's reserve, the product's facts.
 
+    `product` is the number of its maker, product and firmware within its profile (see `Fleet.products`).
     `inverter_w_max` inf = not shared with PV. Site limits: NaN = unknown = not allowed, inf = unlimited;
     `site_phase_w_max` per phase at the meter, NaN = none is known, `phases` those the battery feeds;
     `fuse_protected`: something in the home itself keeps its main fuse from being overloaded.
@@ -88,6 +89,7 @@ class Nameplate(Table):
         "site": (np.int32, -1),
         "feeder": (np.int32, -1),
         "profile": (np.int32, -1),
+        "product": (np.int32, -1),
         "setpoint_w_min": (np.float32, 0.0),
         "setpoint_step_w": (np.float32, 1.0),
         "lease_s": (np.float32, 120.0),
@@ -125,6 +127,7 @@ class Nameplate(Table):
     site: NDArray[np.int32]
     feeder: NDArray[np.int32]
     profile: NDArray[np.int32]
+    product: NDArray[np.int32]
     setpoint_w_min: Singles
     setpoint_step_w: Singles
     lease_s: Singles

@@ -4,6 +4,7 @@ A device gets one slot, which is never reused within a process. `Fleet` owns the
 works on a `Snapshot`: views of the columns, valid until the next await.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,11 @@ from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.restarts import Restarts
 from gateway.domain.readings import EnergyBatch, LiveBatch, StatusBatch
 from gateway.domain.types import Bools, DeviceId, Now, UnclearBatch
+
+PRODUCTS_MAX = 4096
+"""Products beyond this many are not told apart within their profile: their names come from outside."""
+
+_NOT_A_WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +120,8 @@ class Fleet:
 
     A device keeps its address and product while it is being written. `moving` are slots whose address or product an
     import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
-    until the outcome is noted: no import moves them."""
+    until the outcome is noted: no import moves them. `products` are named `<profile>`, and
+    `<profile>:<maker>:<product>:<firmware>` where a device states those."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -128,6 +135,7 @@ class Fleet:
         self.sites = Names()
         self.feeders = Names()
         self.profiles = Names()
+        self.products = Names()
         self.connections: dict[int, DeviceConnection] = {}
         self.experimental: set[int] = set()
         self.moving: set[int] = set()
@@ -162,7 +170,10 @@ class Fleet:
         plate.owner_reserve_pct[slot] = device.reserve_pct
         plate.site[slot] = self.sites.index(device.site)
         plate.feeder[slot] = self.feeders.index(device.feeder)
-        plate.profile[slot] = self.profiles.index(device.profile)
+        profile = self.profiles.index(device.profile)
+        if plate.profile[slot] != profile:
+            plate.product[slot] = self.products.index(device.profile)
+        plate.profile[slot] = profile
         for name in _AS_REGISTERED:
             plate.column(name)[slot] = getattr(device, name)
         for name in _MAY_BE_UNKNOWN:
@@ -270,6 +281,23 @@ class Fleet:
         if batch.report_s is not None:
             stated = ~np.isnan(batch.report_s)
             self.live.report_s[batch.slots[stated]] = batch.report_s[stated]
+        if batch.maker is not None and batch.product is not None and batch.firmware is not None:
+            for slot, *words in zip(batch.slots.tolist(), batch.maker, batch.product, batch.firmware, strict=True):
+                if any(words):
+                    self._note_product(slot, ":".join(_NOT_A_WORD.sub("-", word) for word in words))
+
+    def _note_product(self, slot: int, text: str) -> None:
+        profile = int(self.nameplate.profile[slot])
+        if profile < 0:
+            return
+        name = f"{self.profiles.texts[profile]}:{text}"
+        if len(self.products.texts) < PRODUCTS_MAX or name in self.products.texts:
+            self.nameplate.product[slot] = self.products.index(name)
+
+    def products_of(self, name: str) -> list[int]:
+        """Numbers of the products that `name` covers: `<profile>:<maker>:<product>:<firmware>`, or the beginning of it
+        up to a colon."""
+        return [i for i, text in enumerate(self.products.texts) if text == name or text.startswith(f"{name}:")]
 
     def observe_energy(self, batch: EnergyBatch, now: Now) -> None:
         """Note the boot numbers of settlement messages; the rest of them is the recorder's."""

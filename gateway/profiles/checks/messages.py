@@ -52,6 +52,7 @@ def _point_faults(point: Member, canonical: CanonicalQuantity) -> list[str]:
         np.float64: MemberType.NUMBER,
         np.int64: MemberType.INTEGER,
         np.bool_: MemberType.BOOLEAN,
+        np.object_: MemberType.STRING,
         np.int8: MemberType.BOOLEAN if canonical.flag else MemberType.ENUM,
     }[canonical.dtype]  # type: ignore[index]
     if point.type is not expected:

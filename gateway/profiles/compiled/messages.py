@@ -29,6 +29,7 @@ from gateway.profiles.language.quantities import CATALOGUE, CanonicalQuantity
 
 Columns = dict[str, NDArray[Any]]
 MAX_INTEGER = 2**53
+MAX_TEXT = 64
 WORD_BITS = 64
 _FORM_OF = {
     CommandOp.SETPOINT: "setpoint",
@@ -54,7 +55,7 @@ class _Column:
     name: str
     dtype: Any
     factor: float
-    unknown: float | int
+    unknown: float | int | str
     members: dict[str, int] | None
 
 
@@ -80,6 +81,8 @@ def _annotation(point: Member, canonical: CanonicalQuantity) -> Any:
         return Annotated[int, msgspec.Meta(ge=int(max(low, -MAX_INTEGER)), le=int(min(high, MAX_INTEGER)))]
     if point.type is MemberType.BOOLEAN:
         return bool
+    if point.type is MemberType.STRING:
+        return Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
     if canonical.excluding and point.values:
         return Literal[tuple(point.values)]
     return str

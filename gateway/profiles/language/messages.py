@@ -19,6 +19,7 @@ class MemberType(StrEnum):
     INTEGER = "integer"
     BOOLEAN = "boolean"
     ENUM = "enum"
+    STRING = "string"
 
 
 class Member(StrictModel):

@@ -241,6 +241,7 @@ class Identity(StrictModel):
     like this one and mean something else. Else it is identified again now and then, and never used or written."""
 
     serial: Name | None = None
+    maker: Name | None = None
     product: Name | None = None
     firmware: Name | None = None
     rules: tuple[Match, ...] = Field(min_length=1)

@@ -16,7 +16,7 @@ class CanonicalQuantity:
     nothing (0) where unknown is safe by itself."""
 
     dtype: DTypeLike
-    unknown: float | int
+    unknown: float | int | str
     unit: str = ""
     members: dict[str, int] | None = None
     required: bool = False
@@ -34,6 +34,10 @@ class CanonicalQuantity:
 
 def _number(unit: str, *, power: str = "", unclear: Unclear = CLEAR) -> CanonicalQuantity:
     return CanonicalQuantity(dtype=np.float64, unknown=float("nan"), unit=unit, power=power, unclear=unclear)
+
+
+def _text() -> CanonicalQuantity:
+    return CanonicalQuantity(dtype=np.object_, unknown="")
 
 
 def _flag(unclear: Unclear) -> CanonicalQuantity:
@@ -91,6 +95,9 @@ ENERGY: dict[str, CanonicalQuantity] = {
 STATUS: dict[str, CanonicalQuantity] = {
     "online": CanonicalQuantity(dtype=np.bool_, unknown=False, required=True),
     "report_s": _number("s"),
+    "maker": _text(),
+    "product": _text(),
+    "firmware": _text(),
 }
 ACK: dict[str, CanonicalQuantity] = {
     "cmd": _integer(required=True),

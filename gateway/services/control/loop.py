@@ -154,14 +154,15 @@ class ControlLoop:
             remembered.controlled, now, newest_cmd=self._writer.newest_cmd, taken_back=self._dispatcher.taken_back(now)
         )
 
-    async def trust(self, name: str) -> bool:
-        """Release a device or product from quarantine, durably; returns whether it was in it. Raises StorageError."""
-        changes = self.quarantine.trust([name])
+    async def trust(self, name: str, *, by: str = "operator", reason: str = "") -> bool:
+        """Lift the quarantine of a device or product, or its freeze, durably; returns whether there was one. Raises
+        StorageError."""
+        changes = self.quarantine.trust([name], by=by, reason=reason)
         if not changes:
             return False
         await self.pending.commit(changes)
         self.quarantine.trusted([name])
-        log.warning("a quarantine was lifted", extra={"of": name})
+        log.warning("a quarantine was lifted", extra={"of": name, "by": by, "reason": reason})
         return True
 
     def observe_acks(self, batch: AckBatch) -> None:

@@ -35,7 +35,9 @@ SILENT_S = 60
 
 
 class QuarantineWatch:
-    """Keeps which devices and products are not trusted. `quarantined`: the reason by device or `product:` profile."""
+    """Keeps which devices and products are not trusted. `quarantined`: the reason by device, or by
+    `product:` and the name of a product (see `Fleet.products`). One maker's fault stops no other maker's devices of the
+    same profile."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -57,7 +59,7 @@ class QuarantineWatch:
     @property
     def frozen(self) -> list[str]:
         """Names of the products that are frozen."""
-        return sorted(self._fleet.profiles.texts[number] for number in self._frozen)
+        return sorted(self._fleet.products.texts[number] for number in self._frozen)
 
     def reasons(self) -> list[str]:
         """Why control is not ready: at least half of the fleet is not trusted."""
@@ -65,7 +67,7 @@ class QuarantineWatch:
 
     def warnings(self) -> list[str]:
         """What is not trusted, while most of the fleet is, and what was lost."""
-        texts = self._fleet.profiles.texts
+        texts = self._fleet.products.texts
         lost = sorted(f"product {texts[number]}: many devices lost at once" for number in self._lost)
         return lost if self._most else self._untrusted() + lost
 
@@ -85,35 +87,38 @@ class QuarantineWatch:
             out.append(f"devices: {len(devices)} in quarantine, first of them {first}, {self.quarantined[first]}")
         return out
 
-    def trust(self, names: Iterable[str]) -> list[Change]:
-        """Return what the journal should remember to lift quarantines: nothing where there is none."""
-        known = tuple(name for name in names if name in self.quarantined)
-        return [Trusted(names=known)] if known else []
+    def trust(self, names: Iterable[str], *, by: str, reason: str) -> list[Change]:
+        """Return what the journal should remember to lift quarantines and freezes: nothing where there is none."""
+        frozen = {PRODUCT + name for name in self.frozen}
+        known = tuple(name for name in names if name in self.quarantined or name in frozen)
+        return [Trusted(names=known, by=by, reason=reason)] if known else []
 
     def trusted(self, names: Iterable[str]) -> None:
-        """Lift quarantines, once that is durable. What was proven before no longer counts, not for the product
-        either."""
+        """Lift quarantines and freezes, once that is durable. What was proven before no longer counts, not for the
+        product either."""
         for name in names:
             self.quarantined.pop(name, None)
+            if name.startswith(PRODUCT):
+                self._frozen -= frozenset(self._fleet.products_of(name.removeprefix(PRODUCT)))
             self._conduct.clear(self._slots(name))
         self._version = -1
 
     def _slots(self, name: str) -> NDArray[np.intp]:
-        """Observed slots of `name`: a device, or a profile behind `product:`."""
+        """Observed slots of `name`: a device, or a product behind `product:`."""
         fleet, n = self._fleet, len(self._conduct.controlled)
         if name.startswith(PRODUCT):
-            number = fleet.profiles.index(name.removeprefix(PRODUCT))
-            return np.flatnonzero(fleet.nameplate.profile[: min(n, fleet.n)] == number)
+            numbers = fleet.products_of(name.removeprefix(PRODUCT))
+            return np.flatnonzero(np.isin(fleet.nameplate.product[: min(n, fleet.n)], numbers))
         return np.array([slot for slot in (fleet.slot_of.get(name),) if slot is not None and slot < n], dtype=np.intp)
 
     def exclusions(self) -> NDArray[np.uint8]:
         """`ExclusionReason` bits of every device."""
-        n, profile = self._fleet.n, self._fleet.nameplate.profile[: self._fleet.n]
+        n, product = self._fleet.n, self._fleet.nameplate.product[: self._fleet.n]
         bits = np.zeros(n, dtype=np.uint8)
         if self.quarantined:
             bits[self._quarantined()] |= np.uint8(ExclusionReason.QUARANTINED)
         if self._frozen:
-            bits[np.isin(profile, list(self._frozen))] |= np.uint8(ExclusionReason.FROZEN)
+            bits[np.isin(product, list(self._frozen))] |= np.uint8(ExclusionReason.FROZEN)
         return bits
 
     def _quarantined(self) -> Bools:
@@ -124,8 +129,8 @@ class QuarantineWatch:
             excluded = np.zeros(fleet.n, dtype=np.bool_)
             excluded[[fleet.slot_of[name] for name in self.quarantined if name in fleet.slot_of]] = True
             products = [name.removeprefix(PRODUCT) for name in self.quarantined if name.startswith(PRODUCT)]
-            numbers = [fleet.profiles.index(name) for name in products]
-            excluded |= np.isin(fleet.nameplate.profile[: fleet.n], numbers)
+            numbers = [number for name in products for number in fleet.products_of(name)]
+            excluded |= np.isin(fleet.nameplate.product[: fleet.n], numbers)
             self._excluded = excluded
         return self._excluded
 
@@ -161,7 +166,7 @@ class QuarantineWatch:
 
     def _products(self, snapshot: Snapshot, now: Now) -> list[Change]:
         """Quarantine products that do the opposite in so many homes that no device of them is written any more."""
-        texts = self._fleet.profiles.texts
+        texts = self._fleet.products.texts
         wrong = [PRODUCT + texts[number] for number in wrong_products(self._conduct, snapshot, now)]
         new = [name for name in wrong if name not in self.quarantined]
         if new:
@@ -170,16 +175,16 @@ class QuarantineWatch:
 
     def _observe_products(self, snapshot: Snapshot, now: Now) -> None:
         """Freeze and free products, and log those of which many devices are lost or back."""
-        texts, product = self._fleet.profiles.texts, snapshot.nameplate.profile.astype(np.int64)
+        texts = self._fleet.products.texts
         frozen, lost = self._frozen, self._lost
-        self._frozen = failed_products(self._conduct, snapshot, product, frozen, now, StruckParams())
-        self._lost = lost_products(self._conduct, snapshot, product, lost, now, StruckParams())
+        self._frozen = failed_products(self._conduct, snapshot, frozen, now, StruckParams())
+        self._lost = lost_products(self._conduct, snapshot, lost, now, StruckParams())
         for number in sorted(self._frozen - frozen):
             self.freezes += 1
-            log.critical("many devices of a product failed at once; it is frozen", extra={"profile": texts[number]})
+            log.critical("many devices of a product failed at once; it is frozen", extra={"product": texts[number]})
         for number in sorted(frozen - self._frozen):
-            log.warning("the devices of a frozen product are well again", extra={"profile": texts[number]})
+            log.warning("the devices of a frozen product are well again", extra={"product": texts[number]})
         for number in sorted(self._lost - lost):
-            log.error("many devices of a product were lost at once; the others go on", extra={"profile": texts[number]})
+            log.error("many devices of a product were lost at once; the others go on", extra={"product": texts[number]})
         for number in sorted(lost - self._lost):
-            log.warning("the devices of a product are back", extra={"profile": texts[number]})
+            log.warning("the devices of a product are back", extra={"product": texts[number]})

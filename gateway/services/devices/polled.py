@@ -209,6 +209,17 @@ class PolledDevices:
         facts = self._codecs[int(plate.profile[slot])].facts
         allowed = facts.steerable and (slot in self._fleet.experimental or not facts.experimental)
         plate.steerable[slot] = trusted and allowed
+        session = self.sessions.get(slot)
+        if trusted and session is not None:
+            maker, product, firmware = (np.array([word], dtype=np.object_) for word in session.states())
+            self._emit(
+                ReadingBatch(
+                    status=StatusBatch(
+                        slots=np.array([slot], dtype=np.int32), online=np.array([True]),
+                        maker=maker, product=product, firmware=firmware,
+                    )
+                )
+            )  # fmt: skip
 
     def _soon(self) -> None:
         if not self._flush_due:

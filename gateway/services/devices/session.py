@@ -277,6 +277,13 @@ class DeviceSession:
         await self._link.open()
         return self._link
 
+    def states(self) -> tuple[str, str, str]:
+        """Maker, product and firmware as the device states them; "" where it does not."""
+        identity = self._target.document.identity
+        points = () if identity is None else (identity.maker, identity.product, identity.firmware)
+        words = [str(self.values.get(point) or "").strip() if point is not None else "" for point in points]
+        return (words[0], words[1], words[2]) if words else ("", "", "")
+
     def _other_serial(self) -> list[str]:
         """Another device of the same product at this address is not the one that was registered."""
         wanted = dict(self._target.connection.parameters).get("serial")

@@ -308,7 +308,7 @@ _EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
     ExclusionSet: _of_exclusion,
     ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
     Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
-    Trusted: lambda c: ("trusted", _named(c.names)),
+    Trusted: lambda c: ("trusted", {"by": c.by, "reason": c.reason, **_named(c.names)}),
     EpochRaised: lambda c: ("epoch_raised", {"epoch": c.epoch}),
     TakenBack: lambda c: ("taken_back", {"event": c.event, **_named(c.devices)}),
     TakeBackOver: lambda c: ("take_back_over", {"event": c.event, **_named(c.devices)}),

@@ -191,7 +191,7 @@ class Fleet:
     """Two products of 20 devices each; looked at every five seconds. `silent` devices say nothing."""
 
     def __init__(self) -> None:
-        self.snapshot = fleet_of(40, profile=np.repeat([0, 1], 20))
+        self.snapshot = fleet_of(40, product=np.repeat([0, 1], 20))
         self.conduct = Conduct(40)
         self.now = NOW
         self.silent = np.zeros(40, dtype=np.bool_)
@@ -203,9 +203,9 @@ class Fleet:
         """Failed and lost products."""
         self.now = Now(utc_ms=self.now.utc_ms + s * 1000, mono_ms=self.now.mono_ms + s * 1000)
         self.snapshot.live.seen_mono_ms[~self.silent] = self.now.mono_ms
-        product, params = self.snapshot.nameplate.profile.astype(np.int64), StruckParams()
-        self.failed = failed_products(self.conduct, self.snapshot, product, self.failed, self.now, params)
-        self.lost = lost_products(self.conduct, self.snapshot, product, self.lost, self.now, params)
+        params = StruckParams()
+        self.failed = failed_products(self.conduct, self.snapshot, self.failed, self.now, params)
+        self.lost = lost_products(self.conduct, self.snapshot, self.lost, self.now, params)
         return self.failed, self.lost
 
     def set(self, column: str, slots: slice, value: int) -> None:
@@ -271,13 +271,12 @@ def test_struck_is_no_product_whose_devices_fall_out_one_after_the_other_over_an
 
 def test_struck_is_no_small_product() -> None:
     fleet = Fleet()
-    fleet.snapshot.nameplate.profile[:] = np.arange(40) // 4
+    fleet.snapshot.nameplate.product[:] = np.arange(40) // 4
     fleet.set("online", slice(4), 0)
     fleet.set("faults", slice(8, 12), 4)
     assert fleet.observe() == (frozenset(), frozenset())
 
 
 def test_lost_devices_that_never_were_there_are_no_loss() -> None:
-    snapshot = fleet_of(20, profile=0, online=0)
-    product = np.zeros(20, dtype=np.int64)
-    assert lost_products(Conduct(20), snapshot, product, frozenset(), NOW, StruckParams()) == frozenset()
+    snapshot = fleet_of(20, product=0, online=0)
+    assert lost_products(Conduct(20), snapshot, frozenset(), NOW, StruckParams()) == frozenset()

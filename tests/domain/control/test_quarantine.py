@@ -310,7 +310,7 @@ class Answers:
 
     def __init__(self, *, right: int, wrong: int, others: int = 0, **columns: Any) -> None:
         n = right + wrong + others
-        self.snapshot = fleet_of(n, **({"profile": np.repeat([0, 1], [right + wrong, others])} | columns))
+        self.snapshot = fleet_of(n, **({"product": np.repeat([0, 1], [right + wrong, others])} | columns))
         self.conduct = Conduct(n)
         self.conduct.verdict[:] = -1
         self.conduct.verdict[wrong : wrong + right] = 1
@@ -360,7 +360,7 @@ def test_wrong_products_only_homes_that_were_asked_much_have_answered() -> None:
     n = 3 * HOMES_MIN
     wrong, right, little = np.arange(n) < HOMES_MIN, np.arange(n) >= 2 * HOMES_MIN, np.arange(n) >= HOMES_MIN
     little &= ~right
-    trial = Trial(n, profile=0).commanded(*np.where(little, 500, 3_000))
+    trial = Trial(n, product=0).commanded(*np.where(little, 500, 3_000))
     trial.does(*np.where(wrong, -3_000, np.where(little, 500, 3_000)), s=FOUND_S + 2)
     assert trial.proven == set(range(HOMES_MIN))
     assert wrong_products(trial.conduct, trial.snapshot, trial.now).tolist() == [0]

@@ -12,8 +12,9 @@ from gateway.domain.events.book import Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
 from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.readings import StatusBatch
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import EventDelivered, EventMoved, ExclusionLifted
+from gateway.ports.journal import EventDelivered, EventMoved, ExclusionLifted, Trusted
 from gateway.services.settings import ControlSettings, FeederSettings, MaintenanceSettings, ProgramSettings
 from tests.builders.fakes import FACTS, home
 from tests.scenes.world import SETTINGS, World, group, homes_of
@@ -582,6 +583,59 @@ async def test_quarantine_those_of_a_product_that_answer_carry_the_event_of_thos
         "many devices of a product were lost at once; the others go on",
         "the devices of a product are back",
     ]
+
+
+def made_by(world: World, slots: range, maker: str) -> None:
+    """These homes say who made them."""
+    words = [np.full(len(slots), word, dtype=np.object_) for word in (maker, "Box", "1.2")]
+    world.fleet.observe_status(
+        StatusBatch(
+            slots=np.array(slots, dtype=np.int32), online=np.ones(len(slots), dtype=np.bool_),
+            maker=words[0], product=words[1], firmware=words[2],
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.fault("F40")
+async def test_quarantine_makers_failure_freezes_no_other_maker_s_devices_and_an_operator_can_lift_it() -> None:
+    world = World([home(f"home-{i:02d}", profile="p") for i in range(20)])
+    made_by(world, range(10), "Acme / 2")
+    made_by(world, range(10, 20), "Other")
+    await world.go(8)
+    await world.submit(s=1_200, target_w=40_000)
+    await world.go(60)
+    world.homes.faults[:6] = 4
+    await world.go(6)
+    assert world.control.quarantine.frozen == ["p:Acme-2:Box:1.2"]
+    await world.go(140)
+    assert world.homes.battery_w[:10].tolist() == [0] * 10
+    assert world.homes.battery_w[10:].sum() == pytest.approx(40_000, rel=0.02)
+    assert await world.control.trust("product:p:Acme-2:Box:1.2", by="anna", reason="a bad release, rolled back")
+    await world.go(60)
+    assert world.control.quarantine.frozen == []
+    assert world.homes.battery_w[6:10].sum() > 5_000
+    assert not await world.control.trust("product:p:Acme-2:Box:1.2")
+    lifted = [change for change in world.journal.kept if isinstance(change, Trusted)]
+    assert [(change.by, change.reason) for change in lifted] == [("anna", "a bad release, rolled back")]
+
+
+@pytest.mark.fault("F21")
+async def test_quarantine_product_that_runs_the_wrong_way_stops_its_makers_homes_alone() -> None:
+    world = World([home(f"home-{i:02d}", profile="p") for i in range(28)])
+    made_by(world, range(14), "Acme")
+    made_by(world, range(14, 28), "Other")
+    world.homes.inverted |= set(range(12))
+    await world.go(2)
+    await world.submit(s=1_200, target_w=60_000)
+    await world.go(150)
+    assert {name for name in world.control.quarantine.quarantined if name.startswith("product:")} == {
+        "product:p:Acme:Box:1.2"
+    }
+    await world.go(150)
+    assert world.homes.battery_w[:14].tolist() == [0] * 14
+    assert world.homes.battery_w[14:].sum() == pytest.approx(60_000, rel=0.02)
+    # a name that an older journal knows covers whoever made them
+    assert len(world.fleet.products_of("p")) == 3
 
 
 async def test_control_refusing_device_is_not_asked_every_second() -> None:

@@ -40,9 +40,9 @@ def test_quarantine_of_at_least_half_makes_it_not_ready(quarantined: dict[str, s
 
 def test_quarantine_frozen_product_counts_like_one_in_quarantine() -> None:
     made = watch({})
-    made._frozen = frozenset({made._fleet.profiles.index("q")})
+    made._frozen = frozenset({made._fleet.products.index("q")})
     assert (made.reasons(), made.warnings()) == ([], ["product q: many devices failed at once, frozen"])
-    made._frozen = frozenset({made._fleet.profiles.index("p")})
+    made._frozen = frozenset({made._fleet.products.index("p")})
     assert (made.reasons(), made.warnings()) == (["product p: many devices failed at once, frozen"], [])
 
 
