@@ -465,7 +465,8 @@ def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
     assert re.search(r"product:acme +many devices failed", shown)
     assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
     assert run("devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url).exit_code == 0
-    assert "by=" in daemon.asked[-1][1] and daemon.asked[-1][1].endswith("&reason=rolled%20back")
+    assert "by=" in daemon.asked[-1][1]
+    assert daemon.asked[-1][1].endswith("&reason=rolled%20back")
     assert [(method, path.split("?")[0], body) for method, path, body, _ in daemon.asked] == [
         ("GET", "/v1/quarantine", b""),
         ("GET", "/v1/quarantine", b""),

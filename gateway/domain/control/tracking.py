@@ -364,7 +364,13 @@ class _Tracker:
         if abs(now_w - own_w) <= OWN_POWER_W:
             return given, own_w
         again = given_w(now_w, reliable & ~running)
-        return (again if again.unserved_w == 0 else given_w(0.0, reliable)), now_w
+        if again.unserved_w == 0:
+            return again, now_w
+        most = given_w(0.0, reliable)
+        # what those who are given nothing even so do by themselves is missing too, or is not
+        still_w = float(self._each_w[running & (most.setpoint_w == 0)].sum())
+        missing_w = round(sign * max(sign * (most.unserved_w - still_w), 0.0)) if most.unserved_w else 0
+        return replace(most, unserved_w=missing_w), now_w
 
     def _preferred(self, event: ActiveEvent, need_w: float, mask: Bools) -> Allocation:
         """Allocate to devices that serve no earlier event first: their power counts for this event only. Lost devices

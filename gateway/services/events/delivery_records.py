@@ -25,8 +25,11 @@ from gateway.ports.journal import EventDelivered
 PART_ROWS = 16_384
 """Rows of one event that are updated in a tick; the rest follows in the next ones."""
 
-OVER_MAX = 8
-"""Ended events that are not published yet; more means a peer that accepts nothing, and the oldest is dropped."""
+OVER_ROWS_MAX = 100_000
+"""Rows of ended events that are not published yet. More means a peer that accepts nothing: the oldest events are
+dropped, but not the newest `OVER_KEPT`. Many events may end in one tick."""
+
+OVER_KEPT = 8
 
 KNOWN_MAX = 100_000
 """Occurrences known to have their records in the journal."""
@@ -148,10 +151,20 @@ class DeliveryRecords:
             if entry is None or entry.state not in RUNS:
                 cancelled = entry is not None and entry.state is EventState.CANCELLED
                 self._close(index, Status.CANCELLED if cancelled else Status.COMPLETED, now)
-        while len(self._over) > OVER_MAX:
-            self.dropped += int(self._over.pop(0).changed.sum())
+        self._drop()
         ended, self._ended = self._ended, []
         return ended
+
+    def _drop(self) -> None:
+        """Drop the oldest ended events whose rows are too many to keep until somebody takes them."""
+        if len(self._over) <= OVER_KEPT:
+            return
+        self._over = [kept for kept in self._over if kept.changed.any()]
+        rows = sum(kept.records.n for kept in self._over)
+        while rows > OVER_ROWS_MAX and len(self._over) > OVER_KEPT:
+            oldest = self._over.pop(0)
+            rows -= oldest.records.n
+            self.dropped += int(oldest.changed.sum())
 
     def _close(self, index: int, status: Status, now: Now) -> None:
         """End an occurrence: now, or at its planned end if that is earlier."""

@@ -257,6 +257,26 @@ async def test_dispatch_storm_keeps_energy_and_lets_charging_go_on() -> None:
 # -- members that are given nothing -----------------------------------------------------------------------------
 
 
+async def test_dispatch_what_is_missing_counts_what_members_take_by_themselves_while_that_changes() -> None:
+    world = World(homes_of(3))
+    world.homes.soc_pct[1:] = 20
+    missing_w: list[float] = []
+
+    def changes() -> None:
+        world.homes.own_w[1:] = -300 - 200 * (world.clock.utc // 1000 % 5)
+        for slot in (1, 2):
+            world.homes.revert(slot)
+        missing_w.append(world.progress().target_w - world.progress().delivered_w - world.progress().unserved_w)
+
+    await world.go(2)
+    await world.submit(s=600, target_w=6_000)
+    await world.go(30)
+    await world.go(60, each=changes)
+    assert world.authority() == ["CONTROLLED", "DEVICE", "DEVICE"]
+    # what changed within the second, and no more
+    assert max(map(abs, missing_w)) <= 2 * 1_000
+
+
 async def test_dispatch_member_at_its_reserve_is_kept_from_discharging_where_the_product_can() -> None:
     world = World(homes_of(3), facts_of={"home-02": BLOCKS})
     world.homes.soc_pct[2] = 20
@@ -697,7 +717,7 @@ async def test_maintenance_keeps_to_its_hours() -> None:
             "maintenance": MaintenanceSettings(
                 full_charge_cycles=10, full_charge_hours=((hour + 1) % 24, (hour + 2) % 24)
             )
-        }
+        }, world.clock.now()
     )
     world = World(homes_of(1), settings=settings)
     world.fleet.live.since_full_wh[:1] = 250_000

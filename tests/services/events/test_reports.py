@@ -11,6 +11,7 @@ from gateway.domain.events.request import Leg, power
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import EventId
 from gateway.ports.journal import EventDelivered
+from gateway.services.events import delivery_records
 from gateway.services.events import reports as module
 from gateway.services.events.delivery_records import StatusReport
 from gateway.services.events.reports import PART, Body, Reports
@@ -90,7 +91,22 @@ async def test_reports_what_the_peer_rejects_waits_and_is_published_as_it_is_by_
     assert world.control.records.dropped == 0
 
 
-async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it() -> None:
+async def test_reports_every_one_of_many_events_that_end_in_one_tick_is_told_as_it_ended() -> None:
+    world, peer = World(homes_of(20)), Peer()
+    reports = Reports(world.control.records, availability_s=60)
+    for number in range(20):
+        await world.submit(f"zone-{number:02d}", s=20, target_w=1_000, group=group(f"home-{number:02d}"))
+    await world.go(10)
+    await told(world, peer, reports, 20)
+    assert {row["status"] for row in peer.newest().values()} == {"delivering"}
+    await world.go(20)
+    await told(world, peer, reports, peer.offered + 20)
+    assert [row["status"] for row in peer.newest().values()] == ["completed"] * 20
+    assert world.control.records.dropped == 0
+
+
+async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_records, "OVER_ROWS_MAX", 16)
     world = World(homes_of(2))
     for number in range(10):
         await world.submit(f"e{number}", s=3, target_w=1_000)
