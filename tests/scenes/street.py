@@ -26,6 +26,7 @@ from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profile
 from gateway.services.control.loop import ControlLoop
+from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.runtime.fleet_clock import FleetClock
@@ -63,7 +64,8 @@ def reference() -> Codec:
 
 
 class Wire:
-    """A connection to a broker; `up` is whether anything goes through."""
+    """A connection to a broker; `up` is whether anything goes through, `failing` what becomes of messages to a topic
+    instead of their delivery."""
 
     connected = True
 
@@ -72,6 +74,7 @@ class Wire:
     ) -> None:
         del settings, clock, subscriptions
         self.up = True
+        self.failing: dict[str, PublishOutcome] = {}
         self.on_messages = on_messages
         self.deliver: Callable[[str, bytes], None] = lambda _topic, _payload: None
 
@@ -79,9 +82,11 @@ class Wire:
         del deadline_mono_ms
         if not self.up:
             return [PublishOutcome.NOT_SENT] * len(messages)
-        for message in messages:
-            self.deliver(message.topic, message.payload)
-        return [PublishOutcome.ACKED] * len(messages)
+        outcomes = [self.failing.get(message.topic, PublishOutcome.ACKED) for message in messages]
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if outcome is PublishOutcome.ACKED:
+                self.deliver(message.topic, message.payload)
+        return outcomes
 
     def hear(self, messages: Iterable[Outgoing]) -> None:
         """What devices send; without a connection it is gone."""
@@ -146,6 +151,7 @@ class Street:
     problems: list[str] = field(default_factory=list)
     lagging: bool = False
     edits: dict[int, Callable[[dict[str, Any]], None]] = field(default_factory=dict)
+    publishing: bool = False
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.homes, self.physics(self.homes, guard=False), now_ms=START_MS)
@@ -168,8 +174,8 @@ class Street:
         remembered = self.journal.load()
         codec = reference()
         self.fleet = Fleet()
-        for device in registered(self.homes):
-            self.fleet.register(device, codec.facts)
+        self.registry = DeviceRegistry(fleet=self.fleet, journal=self.journal, codecs=self.installed())
+        self.registry.load(self.known(), remembered.controlled)
         self.time = SteadyClock(self.clock)
         with patch("gateway.links.mqtt.messages.MqttConnection", Wire):
             self.link = MqttLink(
@@ -183,8 +189,9 @@ class Street:
         self.fleet_clock = FleetClock(self.time, self.link.skew)
         self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, link=self.link,
-            clock=self.time, epoch=remembered.epoch, fleet_clock=self.fleet_clock,
+            clock=self.time, epoch=remembered.epoch, fleet_clock=self.fleet_clock, publishing=self.publishing,
         )  # fmt: skip
+        self.control.records.know(remembered.delivered)
         self.control.load(remembered)
         self.clock_guard = ClockGuard(
             self.time, idle=lambda: self.control.idle() or self.fleet_clock.trust is ClockTrust.CONTRADICTED
@@ -193,6 +200,14 @@ class Street:
         # what the broker keeps of each device's presence
         reachable = np.flatnonzero(self.devices.reachable).tolist()
         self.wire.hear(self.devices.status(i, self.now_ms, online=True) for i in reachable)
+
+    def known(self) -> list[Device]:
+        """The homes as the gateway's journal has them."""
+        return registered(self.homes)
+
+    def installed(self) -> dict[str, Codec]:
+        """The profiles that a new process finds."""
+        return {"reference-mqtt": reference()}
 
     async def restart(self, *, away_s: float) -> None:
         """The gateway dies, and somebody starts it again."""
@@ -232,11 +247,15 @@ class Street:
                 passed_s += step_s
                 self._live(step_s)
                 self._judge(step_s, gap_s)
-            self.clock_guard.observe()
-            await self.control.tick()
-            await self.control.pending.put_away()
-            self._judge_commands()
+            await self.tick()
         return self
+
+    async def tick(self) -> None:
+        """One tick of the gateway."""
+        self.clock_guard.observe()
+        await self.control.tick()
+        await self.control.pending.put_away()
+        self._judge_commands()
 
     def _live(self, s: float) -> None:
         self.now_ms += round(s * 1000)
@@ -244,7 +263,7 @@ class Street:
         self.devices.step(self.now_ms, s)
         presence = [self.devices.status(i, self.now_ms, online=on) for i, on in self.devices.take_presence()]
         answers, self._answers = self._answers + self.devices.take_answers(), []
-        heard = presence + answers + [self._edited(m) for m in self.devices.live(self.now_ms)]
+        heard = self.arriving(presence + answers + [self._edited(m) for m in self.devices.live(self.now_ms)])
         self.wire.hear(heard)
         spoke = {message.index for message in heard if message.topic == self.devices.topics.live[message.index]}
         if self.wire.up:
@@ -257,6 +276,10 @@ class Street:
         body = orjson.loads(message.payload)
         edit(body)
         return replace(message, payload=orjson.dumps(body))
+
+    def arriving(self, messages: list[Outgoing]) -> list[Outgoing]:
+        """What of the devices' messages comes to the broker, and how."""
+        return messages
 
     def inject(self, index: int, fault: Fault) -> None:
         """Plant a fault; it begins with the next second."""
@@ -277,7 +300,7 @@ class Street:
         }  # fmt: skip
         answer = await self.dispatcher.submit(EventRequest(**(asked | other)))
         if answer.outcome is Outcome.ACCEPTED:
-            self.asked.setdefault(name, []).append((start_ms, start_ms + round(s * 1000)))
+            self.asked.setdefault(answer.id, []).append((start_ms, start_ms + round(s * 1000)))
         return answer
 
     async def cancel(self, name: str) -> None:

@@ -612,7 +612,8 @@ def made_by(world: World, slots: range, maker: str) -> None:
         StatusBatch(
             slots=np.array(slots, dtype=np.int32), online=np.ones(len(slots), dtype=np.bool_),
             maker=words[0], product=words[1], firmware=words[2],
-        )
+        ),
+        world.clock.now(),
     )  # fmt: skip
 
 
@@ -717,7 +718,7 @@ async def test_maintenance_keeps_to_its_hours() -> None:
             "maintenance": MaintenanceSettings(
                 full_charge_cycles=10, full_charge_hours=((hour + 1) % 24, (hour + 2) % 24)
             )
-        }, world.clock.now()
+        }
     )
     world = World(homes_of(1), settings=settings)
     world.fleet.live.since_full_wh[:1] = 250_000

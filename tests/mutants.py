@@ -1,0 +1,258 @@
+"""Takes mends of the gateway back one by one and lets the histories look for each: `python -m tests.mutants`.
+
+A mend is named in words and reverted in a copy of the tree by replacing exact texts; a text that is no longer there, or
+there twice, is an error. What the histories do not find is a promise that they do not judge. Exit status 1: a mutant
+was not found.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("gateway", "simulators", "tests", "device_profiles", "pyproject.toml")
+HISTORIES = 3_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A mend that is taken back: `edits` are a file, a text in it, and what stands there instead."""
+
+    name: str
+    mend: str
+    edits: tuple[tuple[str, str, str], ...]
+
+
+LOOP = "gateway/services/control/loop.py"
+TRACKING = "gateway/domain/control/tracking.py"
+BOOK = "gateway/domain/events/book.py"
+RESERVE = "gateway/domain/fleet/reserve.py"
+QUARANTINE = "gateway/domain/control/quarantine.py"
+
+MUTANTS = (
+    Mutant(
+        name="unreachable",
+        mend="Devices that cannot be told anything do not keep their share.",
+        edits=((TRACKING, "& ~faulty & ~unreachable", "& ~faulty"),),
+    ),
+    Mutant(
+        name="sources",
+        mend="Events belong to their source.",
+        edits=((BOOK, "return replace(request, id=mine[0] if mine else free)", "return request"),),
+    ),
+    Mutant(
+        name="lease-ends",
+        mend="A lease ends with its event.",
+        edits=(
+            (
+                "gateway/domain/control/leases.py",
+                "return result if until_ms is None else _bounded_s(result, granted, snapshot, now, slots, until_ms)",
+                "return result",
+            ),
+        ),
+    ),
+    Mutant(
+        name="ceilings",
+        mend="The ceiling of a program binds every kind of target.",
+        edits=(
+            (
+                TRACKING,
+                "goal_w, asked_w, clipped = self._ceilings.each(event, goal_w, asked_w, "
+                "float(self._each_w[others].sum()))",
+                "clipped = bool(others.all())",
+            ),
+        ),
+    ),
+    Mutant(
+        name="ramp",
+        mend="The ramp belongs to the events that move.",
+        edits=(
+            (
+                "gateway/domain/control/ramp.py",
+                "min(ahead_w[index], self._free_w / (len(ahead_w) - done))",
+                "self._free_w / (len(ahead_w) - done)",
+            ),
+            (
+                "gateway/domain/control/ramp.py",
+                "most_w = self._part_w.pop(index, 0.0) + self._free_w",
+                "most_w = self._part_w.pop(index, 0.0)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="reserve-raised",
+        mend="A higher reserve counts at once.",
+        edits=((RESERVE, "chosen = higher | lowered | back", "chosen = (higher & sure) | lowered | back"),),
+    ),
+    Mutant(
+        name="reserve-lowered",
+        mend="A lower reserve counts only once it is confirmed.",
+        edits=((RESERVE, "sure = _confirmed(live)[rows]", "sure = np.ones(len(rows), dtype=np.bool_)"),),
+    ),
+    Mutant(
+        name="stop-maintenance",
+        mend="A stop also ends the gateway's own charging.",
+        edits=(
+            (
+                LOOP,
+                "events = [] if self._halted() else [*self._dispatcher.active(now), *self.maintenance.events(now)]",
+                "events = [*self._dispatcher.active(now), *self.maintenance.events(now)]",
+            ),
+            (
+                "gateway/services/control/maintenance.py",
+                "        if dispatcher.stopped:\n            self._charge({}, None)\n        elif",
+                "        if",
+            ),
+            (
+                "gateway/services/control/command_writer.py",
+                "        if self._halted():\n            keep = self._only_releases(todo, keep, taken)\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        name="opt-out",
+        mend="An opt-out that a home reports counts at once.",
+        edits=(
+            (
+                LOOP,
+                "chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)",
+                "chosen |= np.uint8(0)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="delivered",
+        mend="What is not measured is not called delivered.",
+        edits=(
+            (
+                TRACKING,
+                "delivered_w=self._power.measured_w(counted),",
+                "delivered_w=self._power.measured_w(counted) + self._power.assumed_w(counted),",
+            ),
+        ),
+    ),
+    Mutant(
+        name="old-now",
+        mend="An event that says now and is old is refused.",
+        edits=((BOOK, "return Refusal.NOW_TOO_OLD if age_ms > bound_ms else None", "return None"),),
+    ),
+    Mutant(
+        name="cancel-holds",
+        mend="An operator's cancellation holds against every later revision.",
+        edits=(
+            (
+                BOOK,
+                "if known is not None and known.held_by is not None and not request.cancelled:",
+                "if known is not None and known.held_by is not None and request.revision < 0:",
+            ),
+        ),
+    ),
+    Mutant(
+        name="final-records",
+        mend="However many events end in one tick, each has its final records.",
+        edits=(
+            ("gateway/services/events/delivery_records.py", "OVER_ROWS_MAX = 100_000", "OVER_ROWS_MAX = 1"),
+        ),
+    ),
+    Mutant(
+        name="stranded",
+        mend="A device under control whose profile is missing is told.",
+        edits=((LOOP, "self.quarantine.reasons() + self.stranded.reasons()", "self.quarantine.reasons()"),),
+    ),
+    Mutant(
+        name="sign-check",
+        mend="The check for devices that do the opposite waits until they have settled.",
+        edits=(
+            (
+                QUARANTINE,
+                "    due &= seen_s - np.maximum(kept.commanded_s, kept.ours_s) > settling_s(snapshot)\n",
+                "",
+            ),
+            (QUARANTINE, "SUSTAINED_S = 60\n", "SUSTAINED_S = 0\n"),
+            (QUARANTINE, "READINGS_MIN = 3\n", "READINGS_MIN = 2\n"),
+        ),
+    ),
+    Mutant(
+        name="moves",
+        mend="An import does not change the product of a device that is not free.",
+        edits=(("gateway/services/devices/moves.py", "if tie is not None:", 'if tie == "":'),),
+    ),
+    Mutant(
+        name="own-power",
+        mend="What is missing counts what devices that are given nothing do by themselves.",
+        edits=((TRACKING, "return replace(most, unserved_w=missing_w), now_w", "return most, now_w"),),
+    ),
+)  # fmt: skip
+
+
+def reverted(mutant: Mutant, root: Path = ROOT) -> dict[str, str]:
+    """The files of a mutant, with the mend taken back. Raises ValueError where a text is not there exactly once."""
+    files: dict[str, str] = {}
+    for name, text, other in mutant.edits:
+        source = files.get(name) or (root / name).read_text(encoding="utf-8")
+        if source.count(text) != 1:
+            raise ValueError(f"{mutant.name}: {name} has {source.count(text)} times: {text}")
+        files[name] = source.replace(text, other)
+    return files
+
+
+def copied(into: Path) -> None:
+    """A copy of what the histories need."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, into / name)
+
+
+def search(mutant: Mutant, *, count: int, seed: int, jobs: int) -> dict[str, object]:
+    """Look for a mutant with that many histories."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as scratch:
+        copied(Path(scratch))
+        for name, source in reverted(mutant).items():
+            (Path(scratch) / name).write_text(source, encoding="utf-8")
+        command = [sys.executable, "-m", "tests.histories", "--first", "--json", "--count", str(count)]
+        command += ["--seed", str(seed), "--jobs", str(jobs)]
+        done = subprocess.run(
+            command, cwd=scratch, env=os.environ | {"PYTHONPATH": scratch}, check=False, capture_output=True, text=True
+        )
+    if done.returncode not in (0, 1) or not done.stdout:
+        raise RuntimeError(f"{mutant.name}: {done.stderr[-2_000:]}")
+    told = json.loads(done.stdout)
+    says = [one["says"].splitlines()[0] for one in told["broken"]]
+    return {"name": mutant.name, "mend": mutant.mend, "found": bool(says), "histories": told["histories"],
+            "seconds": told["seconds"], "says": says[0] if says else ""}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[mutant.name for mutant in MUTANTS])
+    parser.add_argument("--count", type=int, default=HISTORIES, help="histories for each at most")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    missed = 0
+    for mutant in MUTANTS:
+        if asked.only and mutant.name not in asked.only:
+            continue
+        told = search(mutant, count=asked.count, seed=asked.seed, jobs=asked.jobs)
+        missed += not told["found"]
+        if asked.json:
+            print(json.dumps(told), flush=True)
+        else:
+            verdict = "found" if told["found"] else "NOT FOUND"
+            print(f"{mutant.name:18} {verdict:9} {told['histories']:>6} histories  {told['says']}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
