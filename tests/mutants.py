@@ -88,7 +88,14 @@ MUTANTS = (
     Mutant(
         name="reserve-raised",
         mend="A higher reserve counts at once.",
-        edits=((RESERVE, "chosen = higher | lowered | back", "chosen = (higher & sure) | lowered | back"),),
+        edits=(
+            (RESERVE, "chosen = higher | lowered | back", "chosen = (higher & sure) | lowered | back"),
+            (
+                "gateway/domain/limits/device.py",
+                "reserve_pct = np.fmax(plate.owner_reserve_pct, live.reserve_pct)",
+                "reserve_pct = plate.owner_reserve_pct.copy()",
+            ),
+        ),
     ),
     Mutant(
         name="reserve-lowered",

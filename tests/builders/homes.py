@@ -1,5 +1,6 @@
 """Small fleets for tests of the simulators."""
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import orjson
 
 from simulators.battery import Batteries
 from simulators.device import Devices
-from simulators.homes import Homes, make_homes
+from simulators.homes import Bools, Floats, Homes, make_homes
 
 START_MS = 1_800_000_000_000
 
@@ -31,6 +32,26 @@ def homes(n: int = 1, **columns: Any) -> Homes:
     for name, value in columns.items():
         values[name] = np.full(n, value) if np.isscalar(value) and name != "seed" else value
     return replace(plain, **values)
+
+
+def late(dead_s: float) -> type[Batteries]:
+    """Batteries that confirm a command at once and act on it `dead_s` later; until then they go on as before."""
+
+    class Late(Batteries):
+        def __init__(self, *args: Any, **other: Any) -> None:
+            super().__init__(*args, **other)
+            self._told: deque[tuple[float, Floats, Any, Bools]] = deque()
+
+        def step(self, dt_s: float) -> None:
+            told = self.setpoint_w, self.mode, self.blocked
+            self._told.append((self.time_s, told[0].copy(), told[1].copy(), told[2].copy()))
+            while len(self._told) > 1 and self._told[1][0] <= self.time_s - dead_s:
+                self._told.popleft()
+            _, self.setpoint_w, self.mode, self.blocked = self._told[0]
+            super().step(dt_s)
+            self.setpoint_w, self.mode, self.blocked = told
+
+    return Late
 
 
 def devices(n: int = 1, *, guard: bool = False, store_max: int = 1_000, **columns: Any) -> Devices:

@@ -18,9 +18,10 @@ from gateway.domain.events.book import Outcome
 from gateway.domain.events.request import Target, Want, power
 from gateway.services.settings import MaintenanceSettings
 from gateway.transports.mqtt.session import PublishOutcome
+from simulators.battery import Batteries
 from simulators.faults import Fault, FaultKind
 from simulators.homes import Homes
-from tests.builders.homes import homes
+from tests.builders.homes import homes, late
 from tests.scenes.street import FAR_S
 from tests.scenes.town import CAPPED, TOWN, Town
 
@@ -73,6 +74,7 @@ STREETS = st.fixed_dictionaries(
         "pv_peak_w": st.lists(st.sampled_from([0, 6_000]), min_size=COUNT, max_size=COUNT),
         "site_index": st.sampled_from([(0, 1, 2), (0, 0, 1)]),
         "fleet_w_per_s": st.sampled_from([20_000.0, 1_000.0]),
+        "dead_s": st.sampled_from([0, 0, 8]),
         "maintenance": st.sampled_from(["none", "none", "none", "full"]),
     }
 )
@@ -95,7 +97,12 @@ ACTIONS = st.one_of(
     st.tuples(st.just("stop"), st.sampled_from([True, True, False])),
     st.tuples(st.just("fault"), INDEX, FAULTS),
     st.tuples(st.just("reserve"), INDEX, st.integers(0, 100)),
-    st.tuples(st.just("once"), INDEX, st.sampled_from([{"reserve_pct": 0}, {"reserve_pct": 7}, {"soc_pct": 100}])),
+    st.tuples(
+        st.just("once"),
+        INDEX,
+        st.sampled_from([{"reserve_pct": 0}, {"reserve_pct": 7}, {"soc_pct": 100}]),
+        st.sampled_from([0, 200]),
+    ),
     st.tuples(st.just("says"), INDEX, SAYINGS),
     st.tuples(st.just("out"), INDEX),
     st.tuples(st.just("in"), INDEX),
@@ -116,6 +123,7 @@ def town_of(drawn: dict[str, Any]) -> Town:
     """Homes of such columns; batteries of 5 kW each."""
     columns = dict(drawn)
     maintenance, w_per_s = columns.pop("maintenance"), columns.pop("fleet_w_per_s")
+    dead_s = columns.pop("dead_s")
     values = {name: np.array(column) for name, column in columns.items()}
     values["soc_start_pct"] = np.clip(values["reserve_pct"] + values.pop("over_reserve_pct"), 8, 100)
     site = values["site_index"]
@@ -129,7 +137,12 @@ def town_of(drawn: dict[str, Any]) -> Town:
         sites=tuple(f"site-{i}" for i in site), load_base_w=np.full(site.max() + 1, 500.0), **values,
     )  # fmt: skip
     changed = {"fleet_w_per_s": w_per_s, "maintenance": MAINTENANCE[maintenance]}
-    return Town(made, settings=TOWN.model_copy(update=changed), maintained=maintenance != "none")
+    return Town(
+        made,
+        settings=TOWN.model_copy(update=changed),
+        maintained=maintenance != "none",
+        physics=late(dead_s) if dead_s else Batteries,
+    )
 
 
 class History:
@@ -205,8 +218,8 @@ class History:
                 town.inject(index, fault)
             case ("reserve", index, pct):
                 town.inject(index, Fault(kind=FaultKind.OWNER_RESERVE, value=float(pct)))
-            case ("once", index, said):
-                town.once[index] = said
+            case ("once", index, said, silent_s):
+                town.once[index] = (said, silent_s)
             case ("says", index, said):
                 town.say(index, said)
             case ("failing", index, outcome):
@@ -249,10 +262,15 @@ class History:
         town.keep()
 
 
-async def short(columns: dict[str, Any], first: Action, actions: Sequence[tuple[Action, int]]) -> None:
-    """An event that begins at once, and what comes between."""
+async def short(
+    columns: dict[str, Any], before: Sequence[Action], first: Action, actions: Sequence[tuple[Action, int]]
+) -> None:
+    """An event that begins at once, what was there before, and what comes between."""
     history = History(town_of(columns))
     await history.town.go(1)
+    for action in before:
+        await history.do(action)
+        await history.town.go(1)
     await history.do(first)
     await history.town.go(4, tick_s=2)
     for action, wait_s in actions:
@@ -276,9 +294,14 @@ class Search:
         @seed(number)
         @settings(max_examples=count, derandomize=False, phases=phases, suppress_health_check=list(HealthCheck),
                   deadline=None, database=None)  # fmt: skip
-        @given(columns=STREETS, first=FIRSTS, actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4))
-        def histories(columns: dict[str, Any], first: Action, actions: list[tuple[Action, int]]) -> None:
+        @given(
+            columns=STREETS, before=st.lists(ACTIONS, max_size=2), first=FIRSTS,
+            actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4),
+        )  # fmt: skip
+        def histories(
+            columns: dict[str, Any], before: list[Action], first: Action, actions: list[tuple[Action, int]]
+        ) -> None:
             self.tried += 1
-            runner.run(short(columns, first, actions))
+            runner.run(short(columns, before, first, actions))
 
         histories()

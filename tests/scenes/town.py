@@ -24,6 +24,7 @@ from gateway.services.settings import ControlSettings, ProgramSettings
 from gateway.transports.mqtt.session import PublishOutcome
 from simulators.battery import Mode
 from simulators.commands import Op, Result
+from simulators.faults import Fault, FaultKind
 from simulators.homes import Bools
 from simulators.messages import Outgoing
 from tests.builders.fakes import MemoryJournal, message_product
@@ -87,7 +88,8 @@ class Wish:
 
 @dataclass
 class Town(Street):
-    """`blind`: no live reading arrives, everything else does. `says` is what homes say besides, `once` in one reading.
+    """`blind`: no live reading arrives, everything else does. `says` is what homes say besides, `once` in one
+    reading, and for how long they say nothing after it.
     `missing`: homes whose profile is not installed. `reading`: whether the platform takes reports."""
 
     settings: ControlSettings = TOWN
@@ -95,7 +97,7 @@ class Town(Street):
     publishing: bool = True
     blind: bool = False
     says: dict[int, dict[str, Any]] = field(default_factory=dict)
-    once: dict[int, dict[str, Any]] = field(default_factory=dict)
+    once: dict[int, tuple[dict[str, Any], float]] = field(default_factory=dict)
     told_out_ms: dict[int, int] = field(default_factory=dict)
     barred_ms: dict[int, int] = field(default_factory=dict)
     failing: dict[int, PublishOutcome] = field(default_factory=dict)
@@ -196,7 +198,10 @@ class Town(Street):
             self.barred_ms.setdefault(message.index, self.now_ms)
         if self.wire.up and isinstance(body, dict) and isinstance(body.get("battery_w"), int | float):
             self._readings[message.index].append((int(body.get("t") or self.now_ms), float(body["battery_w"])))
-        besides = besides | self.once.pop(message.index, {})
+        odd, silent_s = self.once.pop(message.index, ({}, 0.0))
+        if silent_s:
+            self.inject(message.index, Fault(kind=FaultKind.STALE, for_s=silent_s))
+        besides = besides | odd
         return replace(message, payload=orjson.dumps(body | besides)) if besides else message
 
     # -- what the platform, operators and owners do ----------------------------------------------------------

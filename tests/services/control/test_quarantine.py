@@ -1,7 +1,6 @@
 """Who is quarantined for doing the opposite of its commands, judged on simulated homes: not those that are slow,
 pass through 0 W or act late; those that really run the wrong way, and a product that does so in many homes."""
 
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -9,32 +8,12 @@ import pytest
 
 from gateway.domain.events.request import Target, Want, power
 from simulators.battery import Batteries, Mode
-from simulators.homes import Bools, Floats, Homes
-from tests.builders.homes import homes
+from simulators.homes import Homes
+from tests.builders.homes import homes, late
 from tests.scenes.street import SETTINGS, Street
 
 FOUND_S = 105
 """Delivery (5 s), settling (30 s) and 60 s of the wrong direction, the ramp of the event (5 s) and a few ticks."""
-
-
-def late(dead_s: float) -> type[Batteries]:
-    """Batteries that confirm a command at once and act on it `dead_s` later; until then they go on as before."""
-
-    class Late(Batteries):
-        def __init__(self, *args: Any, **other: Any) -> None:
-            super().__init__(*args, **other)
-            self._told: deque[tuple[float, Floats, Any, Bools]] = deque()
-
-        def step(self, dt_s: float) -> None:
-            told = self.setpoint_w, self.mode, self.blocked
-            self._told.append((self.time_s, told[0].copy(), told[1].copy(), told[2].copy()))
-            while len(self._told) > 1 and self._told[1][0] <= self.time_s - dead_s:
-                self._told.popleft()
-            _, self.setpoint_w, self.mode, self.blocked = self._told[0]
-            super().step(dt_s)
-            self.setpoint_w, self.mode, self.blocked = told
-
-    return Late
 
 
 def through_zero(dip_s: float) -> type[Batteries]:
