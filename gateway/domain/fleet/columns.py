@@ -150,6 +150,7 @@ class LiveColumns(Table):
     `soc_told_pct` is the newest SoC of any reading. `soc_low_pct` and `soc_high_pct` bound the charge: both are the
     reported SoC unless that has jumped; then `soc_doubt` more readings must agree before it counts. `moved_wh` is the
     energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN = none was seen),
+    `unfilled_wh` the same, counted from the first reading where no full charge was seen,
     `cycled_wh` what is used of the day's cycles (a bucket that leaks as fast as the warranty allows). `reserve_pct` is
     the reserve in the newest reading. `reserve_told_pct` was reported `reserve_times` times in a row, over
     `reserve_told_s`, while it is being confirmed (0 times: nothing is); `reported_reserve_pct` was reported before, and
@@ -196,6 +197,7 @@ class LiveColumns(Table):
         "reconnected_mono_ms": (np.int64, NEVER_MS),
         "moved_wh": (np.float32, 0.0),
         "since_full_wh": (np.float32, np.nan),
+        "unfilled_wh": (np.float32, 0.0),
         "cycled_wh": (np.float32, 0.0),
         "net_low_w": (np.float32, np.nan),
         "net_low_1_w": (np.float32, np.nan),
@@ -241,6 +243,7 @@ class LiveColumns(Table):
     reconnected_mono_ms: Ints
     moved_wh: Singles
     since_full_wh: Singles
+    unfilled_wh: Singles
     cycled_wh: Singles
     net_low_w: Singles
     net_low_1_w: Singles

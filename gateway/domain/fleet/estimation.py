@@ -203,7 +203,9 @@ def _wear(live: LiveColumns, plate: Nameplate, slots: Slots, since: _Since) -> N
     """Throughput since the last full charge, and the day's cycles as a bucket that leaks as the warranty allows. SoC
     uncertainty rests on the full charge, so a single reading of it, or one still in doubt, does not count."""
     full = (live.soc_low_pct[slots] >= FULL_PCT) & (since.soc_pct >= FULL_PCT) & ~(live.battery_w[slots] > 0)
-    live.since_full_wh[slots] = np.where(full, 0.0, live.since_full_wh[slots] + since.out_wh + since.into_wh)
+    moved_wh = since.out_wh + since.into_wh
+    live.since_full_wh[slots] = np.where(full, 0.0, live.since_full_wh[slots] + moved_wh)
+    live.unfilled_wh[slots] = np.where(full, 0.0, live.unfilled_wh[slots] + moved_wh)
     budget_wh = plate.cycles_per_day_max[slots] * since.capacity_wh
     rows = np.flatnonzero(np.isfinite(budget_wh))
     if len(rows):

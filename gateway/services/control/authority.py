@@ -144,7 +144,9 @@ class DeviceAuthority:
         over = plate.timed[rows] & (control.lease_end_mono_ms[rows] + slack_ms < now.mono_ms)
         self.stats.leases_run_out += int(np.count_nonzero(over & ~releasing))
         mode, sent_ms = live.mode[rows], control.sent_mono_ms[rows]
-        elsewhere = (mode != int(Mode.REMOTE)) & (mode != int(Mode.UNKNOWN)) & (live.seen_mono_ms[rows] > sent_ms)
+        # what was sent before may still be under way, for as long as it is valid, and take the device after all
+        dead_ms = sent_ms + round(1000 * self._settings.command_valid_s)
+        elsewhere = (mode != int(Mode.REMOTE)) & (mode != int(Mode.UNKNOWN)) & (live.seen_mono_ms[rows] > dead_ms)
         confirmed = (control.cmd_applied[rows] >= control.cmd_sent[rows]) | elsewhere
         due: NDArray[np.intp] = rows[over | (releasing & confirmed)]
         return due

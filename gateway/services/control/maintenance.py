@@ -138,14 +138,15 @@ class Maintenance:
         return np.flatnonzero(after & below & self._may_charge(snapshot)).astype(np.int32)
 
     def _filling(self, snapshot: Snapshot, now: Now) -> Slots:
-        """Devices that were not full for too many cycles, within the configured hours."""
+        """Devices that were not full for too many cycles, within the configured hours. Where no full charge was seen,
+        cycles count from the first reading: a fleet that is new would be charged all at once."""
         cycles, (first, last) = self._settings.full_charge_cycles, self._settings.full_charge_hours
         hour = now.utc_ms // 3_600_000 % 24
         inside = first <= hour < last if first <= last else hour >= first or hour < last
         if cycles is None or not inside:
             return np.zeros(0, dtype=np.int32)
         overdue_wh = 2 * cycles * snapshot.nameplate.capacity_wh
-        overdue = ~(snapshot.live.since_full_wh < overdue_wh)
+        overdue = np.fmax(snapshot.live.since_full_wh, snapshot.live.unfilled_wh) >= overdue_wh
         heard = now.mono_ms - snapshot.live.seen_mono_ms <= HEARD_MS
         return np.flatnonzero(overdue & heard & self._may_charge(snapshot)).astype(np.int32)
 

@@ -165,86 +165,25 @@ def _keep_newest(newest: dict[Place, Row], row: Row) -> None:
         newest[_place(row)] = row
 
 
-class IntervalQueries:
-    """Queries a log from a thread and connections of its own, so that queries neither wait for commits nor delay them.
-    `files`: those that may contain intervals from a time (UTC ms) on; `on_damage` is called when one is damaged. Use as
-    an async context manager."""
+class _Lane:
+    """A thread and connections of its own."""
 
-    def __init__(self, files: Callable[[int], Sequence[Path]], on_damage: Callable[[], Awaitable[None]]) -> None:
-        self._files = files
-        self._on_damage = on_damage
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interval-query")
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._open: dict[Path, sqlite3.Connection] = {}
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._close, ())
+    async def end(self) -> None:
+        await self.run(lambda: self._close(()))
         self._pool.shutdown(wait=False)
 
-    async def page(
-        self, wanted: IntervalSelection, after: Place | None, limit: int
-    ) -> tuple[list[IntervalRecord], Place | None]:
-        """See `page`. Raises StorageError if a file cannot be read: it never returns some intervals as if all."""
-
-        return await self._run(lambda: page(self._connections(wanted.from_ms), wanted, after, limit))
-
-    async def find(self, places: Sequence[Place]) -> tuple[list[IntervalRecord], list[Place]]:
-        """The newest records of these intervals, by start and device, and the intervals whose newest record is damaged.
-        Skips intervals without a record. Raises StorageError."""
-        if not places:
-            return [], []
-
-        def work() -> tuple[list[IntervalRecord], list[Place]]:
-            newest: dict[Place, Row] = {}
-            damaged: dict[Place, Row] = {}
-            for connection in self._connections(min(places)[0]):
-                rows, bad = _fetch(connection, _FIND, {"keys": json.dumps(places)})
-                for found, into in ((rows, newest), (_keyed(bad), damaged)):
-                    for row in found:
-                        _keep_newest(into, row)
-            lost = {place for place, row in damaged.items() if place not in newest or newest[place][4] < row[4]}
-            return [record_of(newest[place]) for place in sorted(newest.keys() - lost)], sorted(lost)
-
-        return await self._run(work)
-
-    async def day(self, from_ms: int, to_ms: int, devices: Sequence[DeviceId]) -> Day:
-        """The intervals that begin within `[from_ms, to_ms)`, without damaged records. Raises StorageError."""
-
-        def work() -> Day:
-            newest: dict[DeviceId, dict[int, Found]] = {device: {} for device in devices}
-            heard: set[int] = set()
-            values = {"from_ms": from_ms, "to_ms": to_ms, "devices": json.dumps(devices)}
-            for path in self._files(from_ms):
-                connection = self._connection(path)
-                heard.update(ms for (ms,) in connection.execute(_STARTS, values) if ms is not None)
-                for row in _fetch(connection, _OF_SOME, values)[0]:
-                    record = record_of(row)
-                    known = newest[record.device].get(record.start_ms)
-                    if known is None or known.record.revision < record.revision:
-                        place = Cursor(int(path.name[:8]), row[0])
-                        newest[record.device][record.start_ms] = Found(record=record, place=place)
-            return Day(newest=newest, heard=frozenset(heard))
-
-        return await self._run(work)
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except sqlite3.Error as error:
-            if is_damage(error):
-                await self._on_damage()
-            raise StorageError(f"interval log: {error}") from error
-
-    def _connections(self, from_ms: int) -> list[sqlite3.Connection]:
-        paths = self._files(from_ms)
+    def connections(self, paths: Sequence[Path]) -> list[sqlite3.Connection]:
         self._close(keep=paths)
-        return [self._connection(path) for path in paths]
+        return [self.connection(path) for path in paths]
 
-    def _connection(self, path: Path) -> sqlite3.Connection:
+    def connection(self, path: Path) -> sqlite3.Connection:
         found = self._open.get(path)
         if found is None:
             # `rw` never creates: a file that retention has just dropped must not come back empty
@@ -258,3 +197,79 @@ class IntervalQueries:
         for path in [path for path in self._open if path not in keep]:
             with contextlib.suppress(sqlite3.Error):
                 self._open.pop(path).close()
+
+
+class IntervalQueries:
+    """Queries a log from threads and connections of its own, so that queries neither wait for commits nor delay them,
+    and what late repairs look up does not wait for what somebody asks. `files`: those that may contain intervals from a
+    time (UTC ms) on; `on_damage` is called when one is damaged. Use as an async context manager."""
+
+    def __init__(self, files: Callable[[int], Sequence[Path]], on_damage: Callable[[], Awaitable[None]]) -> None:
+        self._files = files
+        self._on_damage = on_damage
+        self._asked = _Lane("interval-query")
+        self._repairs = _Lane("interval-find")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._asked.end()
+        await self._repairs.end()
+
+    async def page(
+        self, wanted: IntervalSelection, after: Place | None, limit: int
+    ) -> tuple[list[IntervalRecord], Place | None]:
+        """See `page`. Raises StorageError if a file cannot be read: it never returns some intervals as if all."""
+
+        lane = self._asked
+        return await self._run(lane, lambda: page(lane.connections(self._files(wanted.from_ms)), wanted, after, limit))
+
+    async def find(self, places: Sequence[Place]) -> tuple[list[IntervalRecord], list[Place]]:
+        """The newest records of these intervals, by start and device, and the intervals whose newest record is damaged.
+        Skips intervals without a record. Raises StorageError."""
+        if not places:
+            return [], []
+
+        def work() -> tuple[list[IntervalRecord], list[Place]]:
+            newest: dict[Place, Row] = {}
+            damaged: dict[Place, Row] = {}
+            for connection in self._repairs.connections(self._files(min(places)[0])):
+                rows, bad = _fetch(connection, _FIND, {"keys": json.dumps(places)})
+                for found, into in ((rows, newest), (_keyed(bad), damaged)):
+                    for row in found:
+                        _keep_newest(into, row)
+            lost = {place for place, row in damaged.items() if place not in newest or newest[place][4] < row[4]}
+            return [record_of(newest[place]) for place in sorted(newest.keys() - lost)], sorted(lost)
+
+        return await self._run(self._repairs, work)
+
+    async def day(self, from_ms: int, to_ms: int, devices: Sequence[DeviceId]) -> Day:
+        """The intervals that begin within `[from_ms, to_ms)`, without damaged records. Raises StorageError."""
+
+        def work() -> Day:
+            newest: dict[DeviceId, dict[int, Found]] = {device: {} for device in devices}
+            heard: set[int] = set()
+            values = {"from_ms": from_ms, "to_ms": to_ms, "devices": json.dumps(devices)}
+            for path in self._files(from_ms):
+                connection = self._asked.connection(path)
+                heard.update(ms for (ms,) in connection.execute(_STARTS, values) if ms is not None)
+                for row in _fetch(connection, _OF_SOME, values)[0]:
+                    record = record_of(row)
+                    known = newest[record.device].get(record.start_ms)
+                    if known is None or known.record.revision < record.revision:
+                        place = Cursor(int(path.name[:8]), row[0])
+                        newest[record.device][record.start_ms] = Found(record=record, place=place)
+            return Day(newest=newest, heard=frozenset(heard))
+
+        return await self._run(self._asked, work)
+
+    async def _run(self, lane: _Lane, work: Callable[[], T]) -> T:
+        try:
+            return await lane.run(work)
+        except sqlite3.Error as error:
+            if is_damage(error):
+                await self._on_damage()
+            raise StorageError(f"interval log: {error}") from error

@@ -223,6 +223,7 @@ async def test_dispatch_owners_leaving_one_event_all_at_once_are_no_step() -> No
 
 async def test_clock_guard_maintenance_that_waits_for_a_silent_device_does_not_keep_a_wrong_clock() -> None:
     world = World(homes_of(2), settings=ControlSettings(maintenance=MaintenanceSettings(full_charge_cycles=10)))
+    world.fleet.live.since_full_wh[:2] = 250_000
     world.homes.silent.add(1)
     await world.go(30)
     world.clock.utc += 7_200_000
@@ -709,6 +710,19 @@ async def test_maintenance_fills_what_was_not_full_for_long_and_any_event_comes_
     await world.submit(s=600, target_w=4_000)
     await world.go(30)
     assert world.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
+
+
+async def test_maintenance_charges_no_fleet_at_once_of_which_it_has_seen_no_full_charge() -> None:
+    settings = SETTINGS.model_copy(update={"maintenance": MaintenanceSettings(full_charge_cycles=10)})
+    world = World(homes_of(4), settings=settings)
+    await world.go(120)
+    assert np.isnan(world.fleet.live.since_full_wh[:4]).all()
+    assert world.ops() == []
+    # a battery that has moved ten cycles before our eyes is due all the same
+    world.fleet.live.unfilled_wh[1] = 250_000
+    await world.go(120)
+    assert world.homes.battery_w[1] < -1_000
+    assert world.homes.battery_w[[0, 2, 3]].tolist() == [0, 0, 0]
 
 
 async def test_maintenance_keeps_to_its_hours() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.domain.commands import CommandOp, WriteOutcome
 from gateway.domain.events.request import Leg, Target, Want, power
+from gateway.domain.types import Mode
 from tests.builders.fakes import FACTS
 from tests.scenes.world import SETTINGS, World, group, homes_of
 
@@ -154,3 +155,40 @@ async def test_lease_of_a_device_that_waits_for_its_release_is_narrowed_and_not_
     narrowed = [(slot, lease_s) for slot, op, _, lease_s, _ in world.homes.writes if op is not CommandOp.RELEASE]
     assert narrowed
     assert max(lease_s for _, lease_s in narrowed) <= SPREAD_S
+
+
+async def test_device_is_not_taken_for_free_while_a_setpoint_on_its_way_is_still_valid() -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    # commands wait somewhere; the device does not know that it has an event
+    world.homes.unresponsive.add(0)
+    await world.submit(s=600, target_w=4_000)
+    await world.go(6)
+    await world.dispatcher.cancel("e")
+    for _ in range(12):
+        await world.go(1)
+        if world.authority()[0] == "RELEASING":
+            break
+    # it says that it is in its maker's mode, and that is true
+    await world.go(3)
+    assert world.authority()[0] == "RELEASING"
+    # the setpoint arrives late, and the release that went after it is lost
+    late = next(cmd for slot, op, _, _, cmd in world.homes.writes if slot == 0 and op is CommandOp.SETPOINT)
+    world.homes.mode[0], world.homes.battery_w[0] = Mode.REMOTE, 2_000.0
+    world.homes.cmd[0] = world.homes.in_force[0] = late
+    world.homes.lease_end_ms[0] = world.clock.mono + 100_000
+    world.homes.unresponsive.clear()
+    await world.go(15)
+    assert world.homes.battery_w.tolist() == [0, 0]
+    assert world.authority() == ["DEVICE", "DEVICE"]
+
+
+async def test_device_that_confirms_nothing_is_free_once_nothing_that_was_sent_is_valid() -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    world.homes.unresponsive.add(0)
+    await world.submit(s=600, target_w=4_000)
+    await world.go(6)
+    await world.dispatcher.cancel("e")
+    await world.go(60)
+    assert world.authority() == ["DEVICE", "DEVICE"]

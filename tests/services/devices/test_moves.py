@@ -209,6 +209,17 @@ async def test_move_of_a_device_with_saved_settings_waits_until_they_are_restore
     assert (await bench.register(row("modbus", "a", **THERE))).registered == 1
 
 
+@pytest.mark.parametrize("after", [row("modbus", **HERE) | {"profile": "other"}, row("p")])
+async def test_change_of_product_waits_until_the_settings_of_the_product_before_are_restored(
+    after: dict[str, object],
+) -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.saved[DeviceId("a")] = {"work_mode": 2.0}
+    done = await bench.register(after)
+    assert "'a' is still without the settings it had before" in done.bad[0].problem
+    assert bench.inventory.devices[DeviceId("a")].profile == row("modbus", **HERE)["profile"]
+
+
 async def test_move_after_a_restart_waits_until_the_device_has_said_that_it_is_free() -> None:
     bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
     await bench.controlled(s=600)

@@ -1,8 +1,10 @@
 """Questions to the log against a dictionary: any devices, any stretch, any page size, files of several days."""
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -233,3 +235,27 @@ async def test_query_named_devices_are_looked_up_and_not_searched_for(tmp_path: 
         connection.close()
     assert any("SEARCH i USING INDEX identity (start_ms=? AND device=?" in step for step in plan), plan
     assert not any(step.startswith("SCAN i") for step in plan), plan
+
+
+async def test_late_repairs_do_not_wait_for_a_question_that_scans_the_log(tmp_path: Path) -> None:
+    asked, answer = threading.Event(), threading.Event()
+    async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
+        await log.append([unlogged(1, [(0, 0, 1), (1, 0, 1)])])
+
+        def files(from_ms: int) -> Sequence[Path]:
+            # a question takes its time; a repair asks from later on
+            if from_ms < T0:
+                asked.set()
+                answer.wait(10)
+            return log.files_from(from_ms)
+
+        async with IntervalQueries(files, log.check) as queries, asyncio.TaskGroup() as group:
+            many = IntervalSelection(from_ms=T0 - 1, to_ms=T0 + DAY_S * 1000, devices=tuple(f"d{i}" for i in range(65)))
+            question = group.create_task(queries.page(many, None, 100), name="question")
+            await asyncio.to_thread(asked.wait, 10)
+            try:
+                found, lost = await queries.find([(T0, IDS[0])])
+                assert [record.device for record in found] == [IDS[0]]
+                assert (lost, question.done()) == ([], False)
+            finally:
+                answer.set()
