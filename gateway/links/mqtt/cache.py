@@ -1,6 +1,7 @@
 """Keeps, per device, the newest values that each MQTT topic said of the profile's points, and the time they came."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from gateway.profiles.language.product import ProfileDocument
 NO_LEVEL = frozenset("/+#\0")
 RARELY = ("once", "slow")
 TEXT_MAX = 1_024
+FULL_EVERY_MS = 50_000
+ANSWER_MS = 20_000
+"""How long a device may take to say everything."""
 
 
 @dataclass(slots=True)
@@ -98,6 +102,12 @@ class DeviceCache:
             self._pointers.setdefault(topic, {})[point.pointer] = tokens_of(point.pointer)
             self._bare[topic] = self._bare.get(topic, True) and bare
             self._text[topic] = self._text.get(topic, True) and bare and point.type is PointType.TEXT
+        self._rare: dict[str, bool] = {}
+        for point in points:
+            topic = topic_of(point.topic or "", levels)
+            self._rare[topic] = self._rare.get(topic, True) and point.poll in RARELY
+        self._heard: dict[str, int] = {}
+        self._asked: deque[int] = deque(maxlen=2)
         self._news = asyncio.Event()
 
     @property
@@ -122,7 +132,7 @@ class DeviceCache:
             self._kept.add(topic)
         else:
             self._kept.discard(topic)
-            self.heard_ms = now_ms
+            self.heard_ms = self._heard[topic] = now_ms
         self._wake()
         return True
 
@@ -148,7 +158,30 @@ class DeviceCache:
         self.values.clear()
         self._unreadable.clear()
         self._kept.clear()
+        self._heard.clear()
+        self._asked.clear()
         self.waited = False
+
+    def due_in_full(self, now_ms: int) -> bool:
+        """Whether the device is to be asked for everything: it was not, or a while ago."""
+        return not self.greeted or not self._asked or now_ms - self._asked[-1] >= FULL_EVERY_MS
+
+    def asked_in_full(self, now_ms: int) -> None:
+        """Everything was asked for. What the two times before have not brought is no value of now: what it comes from
+        may be gone while the rest speaks. Values that do not change are not said otherwise."""
+        if self._asked and now_ms - self._asked[-1] < ANSWER_MS:
+            return
+        if len(self._asked) == 2:
+            for topic in [t for t, ms in self._heard.items() if ms < self._asked[0] and not self._rare[t]]:
+                self.values.pop(topic, None)
+                self._unreadable.discard(topic)
+                del self._heard[topic]
+        self._asked.append(now_ms)
+
+    def quiet(self, point: Point, since_ms: int) -> bool:
+        """Whether the topic of a point that is read often has said nothing since."""
+        heard_ms = self._heard.get(topic_of(point.topic or "", self.levels))
+        return point.poll == "live" and heard_ms is not None and heard_ms < since_ms
 
     def complete(self, points: Sequence[Point]) -> bool:
         """Whether each of `points` and the device itself have been heard: retained messages are no sign of life."""

@@ -293,20 +293,23 @@ class MqttPointLinks:
         keepalive = hub.keepalive
         if keepalive is None:
             return
+        now_ms = self._clock.mono_ms()
+        in_full = [device.due_in_full(now_ms) for device in devices]
         messages = [
             OutMessage(
                 topic_of(keepalive.topic, device.levels),
-                (keepalive.payload if device.greeted else keepalive.first).encode(),
+                (keepalive.first if full else keepalive.payload).encode(),
                 qos=0,
             )
-            for device in devices
+            for device, full in zip(devices, in_full, strict=True)
         ]
-        now_ms = self._clock.mono_ms()
         outcomes = await hub.connection.publish(messages, deadline_mono_ms=now_ms + round(1000 * KEEPALIVE_S_MAX))
-        for device, outcome in zip(devices, outcomes, strict=True):
+        for device, full, outcome in zip(devices, in_full, outcomes, strict=True):
             if outcome is PublishOutcome.UNKNOWN:
                 self.stats.keepalives += 1
                 device.greeted = True
+                if full:
+                    device.asked_in_full(now_ms)
                 self._schedule(hub, device, now_ms + round(1000 * keepalive.every_s))
             else:
                 self.stats.keepalives_missed += 1
@@ -392,13 +395,21 @@ class MqttPointLink:
             raise LinkDown(f"not heard for more than {self._section.quiet_s:g} s")
         out: dict[str, Read] = {}
         for name, point in wanted.items():
-            raw = device.raw(point) if point.topic is not None else Marker.MISSING
+            raw = Marker.MISSING if self._quiet(device, point) else device.raw(point)
             said = raw.last if isinstance(raw, Unreadable) else raw
             self._stats.no_scalar += said is Marker.GARBLED
             if said is Marker.EMPTY and point.empty == "gone":
                 raise LinkDown(f"{name}: the device reports that it has gone")
             out[name] = raw
         return out
+
+    def _quiet(self, device: DeviceCache, point: Point) -> bool:
+        """Whether a point has no value of now: it is on no topic, or on one that has fallen silent. A device with a
+        keepalive says what has not changed only when it is asked for everything."""
+        if point.topic is None:
+            return True
+        since_ms = self._clock.mono_ms() - round(1000 * self._section.quiet_s)
+        return self._section.keepalive is None and device.quiet(point, since_ms)
 
     @staticmethod
     async def _first_values(device: DeviceCache, points: Sequence[Point]) -> None:

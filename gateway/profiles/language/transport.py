@@ -124,7 +124,7 @@ class MqttKeepalive(StrictModel):
 class MqttSection(StrictModel):
     """Values on MQTT topics. `broker` device = the device has its own broker, fleet = the device is a client of ours.
     `variables` are topic levels, as `{name}`, registered per device. `quiet_s`: silence after which the
-    device counts as lost."""
+    device counts as lost and, without a keepalive, a topic of its live values too."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
     broker: Literal["device", "fleet"]

@@ -253,7 +253,51 @@ async def test_read_device_that_fell_silent_is_down(standin: StandIn) -> None:
             await link.read(["power"])
         await peer.say("N/p1/quick", {"soc": 1})
         await until(lambda: links.stats.messages == 2)
-        assert await link.read(["power"]) == {"power": 5}
+        # the device speaks again, and of its power it has said nothing since
+        assert await link.read(["power", "soc"]) == {"power": Marker.MISSING, "soc": 1}
+        await peer.say("N/p1/power", {"value": 6})
+        await until(lambda: links.stats.messages == 3)
+        assert await link.read(["power"]) == {"power": 6}
+
+
+async def test_value_that_two_questions_for_everything_did_not_bring_is_no_value_of_now(standin: StandIn) -> None:
+    clock = ManualClock()
+    async with point_links(None, clock) as links, device(standin.url, "R/#") as peer:
+        link = await opened(links, target(KEPT % "device", url=standin.url))
+        await peer.heard(1)
+        await peer.say("N/p1/power", {"value": 5})
+        await until(lambda: links.stats.messages == 1)
+        asked = 0
+        for number in range(2, 8):
+            clock.advance(s=30)
+            payload = (await peer.heard(number))[number - 1][1]
+            asked += payload == b""
+            # the battery goes on, the meter is gone
+            await peer.say("N/p1/quick", {"soc": 60 + number})
+            await until(lambda said=number: links.stats.messages == said)  # type: ignore[misc]
+            await until(lambda said=number: links.stats.keepalives == said)  # type: ignore[misc]
+            found = await link.read(["power", "soc"])
+            assert found["soc"] == 60 + number
+            assert (found["power"] == 5) is (asked < 3)
+        assert asked == 3
+
+
+async def test_value_that_does_not_change_stays_while_the_device_repeats_it_when_asked(standin: StandIn) -> None:
+    clock = ManualClock()
+    async with point_links(None, clock) as links, device(standin.url, "R/#") as peer:
+        link = await opened(links, target(KEPT % "device", url=standin.url))
+        await peer.heard(1)
+        await peer.say("N/p1/power", {"value": 5})
+        messages = 1
+        for number in range(2, 10):
+            clock.advance(s=30)
+            if (await peer.heard(number))[number - 1][1] == b"":
+                await peer.say("N/p1/power", {"value": 5})
+            else:
+                await peer.say("N/p1/quick", {"soc": 50})
+            messages += 1
+            await until(lambda said=messages: links.stats.messages == said)  # type: ignore[misc]
+            assert (await link.read(["power"]))["power"] == 5
 
 
 async def test_read_device_never_heard_is_down(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
