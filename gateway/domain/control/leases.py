@@ -93,9 +93,18 @@ def _filled_w(window_w: Floats, more_w: float) -> Floats:
     return filled_w
 
 
-def release_at(slots: NDArray[np.integer], end_ms: int, spread_s: float) -> Ints:
-    """When each device is released (same clock as `end_ms`): from the end on, spread over `spread_s`."""
-    result: Ints = end_ms + (1000 * spread_s * spread(slots, 2)).astype(np.int64)
+def release_at(homes: NDArray[np.integer], power_w: Floats, end_ms: int, spread_s: float) -> Ints:
+    """When each device is released (same clock as `end_ms`): from the end on, spread over `spread_s` by power, so that
+    two large batteries never go at once. Those of one of the `homes` (a number for each device) go together."""
+    weight_w = np.abs(power_w) + REVERTING_W
+    order = np.lexsort((homes, spread(homes, 2)))
+    before_w = np.zeros(len(homes))
+    before_w[order] = np.cumsum(weight_w[order]) - weight_w[order] / 2
+    _, home = np.unique(homes, return_inverse=True)
+    first_w = np.full(len(homes), np.inf)
+    np.minimum.at(first_w, home, before_w)
+    part = first_w[home] / max(float(weight_w.sum()), REVERTING_W)
+    result: Ints = end_ms + (1000 * spread_s * part).astype(np.int64)
     return result
 
 

@@ -275,7 +275,9 @@ class DeviceAuthority:
         """When devices whose event is over at `end_ms` are handed back, as things stand (both monotonic)."""
         # The batteries of a home go together: one that is back would cover the load the other still feeds.
         site = snapshot.nameplate.site[slots]
-        return release_at(np.where(site >= 0, site, slots), end_ms, self.spread_s(slots))
+        homes = np.where(site >= 0, site, snapshot.n + slots)
+        power_w = snapshot.control.setpoint_w[slots].astype(np.float64)
+        return release_at(homes, power_w, end_ms, self.spread_s(slots))
 
     def until_ms(self, ends: Sequence[tuple[Bools, int]], going_on: Bools, snapshot: Snapshot) -> Ints | None:
         """When each device is handed back (monotonic); None where none is soon. `ends`: devices whose event is over

@@ -241,10 +241,29 @@ def test_plan_narrowing_of_what_nobody_has_any_more_keeps_the_lease_it_has() -> 
 
 
 def test_release_is_spread_evenly_from_the_end_on() -> None:
-    due = release_at(np.arange(1000), 5_000_000, 60)
+    due = release_at(np.arange(1000), np.full(1000, 2_000.0), 5_000_000, 60)
     assert due.min() >= 5_000_000
     assert due.max() < 5_060_000
-    assert np.histogram(due, bins=12)[0].max() <= 100
+    assert np.histogram(due, bins=12)[0].max() <= 85
+
+
+def test_release_gives_each_battery_the_time_that_its_power_takes() -> None:
+    power_w = np.array([11_400.0, 500.0, 11_400.0, -2_000.0, 9_500.0, 0.0, 11_400.0, 5_000.0])
+    due = release_at(np.arange(8), power_w, 0, 20)
+    order = np.argsort(due)
+    per_s = (np.abs(power_w) + 100).sum() / 20
+    gaps_s = np.diff(due[order]) / 1000
+    weight_w = np.abs(power_w[order]) + 100
+    assert gaps_s == pytest.approx((weight_w[:-1] + weight_w[1:]) / 2 / per_s, abs=0.002)
+
+
+def test_release_of_a_home_is_one_whatever_its_batteries_do() -> None:
+    homes = np.array([7, 3, 7, 3, 9])
+    due = release_at(homes, np.array([5_000.0, 0.0, 300.0, 4_000.0, 2_000.0]), 1_000, 30)
+    assert due[0] == due[2]
+    assert due[1] == due[3]
+    assert len(set(due.tolist())) == 3
+    assert release_at(homes[:0], np.zeros(0), 1_000, 30).tolist() == []
 
 
 # plan
