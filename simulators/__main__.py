@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from simulators.demo import EVENT_S, Options, play
+from simulators.disturbances import EVENT_S as LASTING_S
+from simulators.disturbances import KINDS
 from simulators.fleet import FleetOptions, live
 
 
@@ -22,10 +24,10 @@ def main() -> int:
     demo = commands.add_parser("demo", help="broker, homes, gateway and platform, judged from outside")
     demo.add_argument("--devices", type=int, default=200)
     demo.add_argument("--each", type=int, default=3, help="homes of every polled product among the devices (0 = none)")
-    demo.add_argument("--for", dest="event_s", type=float, default=EVENT_S, help="length of the event in s (min 30)")
+    demo.add_argument("--for", dest="event_s", type=float, help="length of the event in s (min 30)")
     demo.add_argument("--broker", choices=("auto", "mosquitto", "standin"), default="auto")
     demo.add_argument("--calm", action="store_true", help="no faults, kills or outages")
-    demo.add_argument("--disturb", choices=("kill", "term", "broker"), default="kill", help="what happens in mid-event")
+    demo.add_argument("--disturb", choices=KINDS, default="kill", help="what happens in mid-event")
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     demo.add_argument("--keep", type=Path, help="work in this directory and keep it")
@@ -43,12 +45,14 @@ def main() -> int:
             devices=args.devices, each=args.each, url=args.broker, inventory=args.inventory, seed=args.seed
         )
         return _run(_fleet(homes), "the homes could not be run")
-    if args.devices < 20 or args.event_s < 30:
+    lasts_s = EVENT_S if args.calm else LASTING_S.get(args.disturb, EVENT_S)
+    event_s = lasts_s if args.event_s is None else args.event_s
+    if args.devices < 20 or event_s < 30:
         parser.error("at least 20 devices and 30 s")
     options = Options(
         devices=args.devices,
         each=args.each,
-        event_s=args.event_s,
+        event_s=event_s,
         broker=args.broker,
         chaos=not args.calm,
         disturbance=args.disturb,

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from simulators import demo_files, oracle, processes
+from simulators import demo_files, oracle, processes, truth
 from simulators.clock import RealClock
+from simulators.disturbances import Disturbance
 from simulators.faces.catalogue import FACES
 from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
@@ -23,6 +24,7 @@ from simulators.homes import Homes, make_homes, well_stocked
 from simulators.inventory import write_inventory
 from simulators.platform import Outage, Platform
 from simulators.polled import PolledHomes, places
+from simulators.told import Asker
 from simulators.view import Facts, View
 
 INTERVAL_S = 60
@@ -42,9 +44,11 @@ DRAIN_S = 30.0
 RECORDS_PCT, READING_S, CHECKPOINT_S = 3.0, 6.0, 10.0
 """What records may be off. Readings are a few seconds old, and what a ramp gains meanwhile is not in them; of a gateway
 that is killed, what it saw since its last checkpoint is not in them either."""
-BROKER_AWAY_S = 6.0
 POLLED_SINCE_S = 20.0
 """Polled devices are connected one after the other; an interval that began before counts for nobody."""
+ON_BROKER = frozenset({"victron-gx-mqtt"})
+"""Products that are not on the reference protocol and whose readings go through the broker all the same."""
+
 TOKEN = "demo-token-0123456789"
 
 
@@ -52,7 +56,8 @@ TOKEN = "demo-token-0123456789"
 class Options:
     """How to run. `each`: homes of every polled product among the devices; `event_s`: length of the discharge event;
     `disturbance` in mid-event: kill | term (the gateway, with SIGKILL or SIGTERM, and started again) | broker (killed,
-    and started again after a while)."""
+    and started again after a while) | freeze (the broker stopped with SIGSTOP, and continued) | blind (no live readings
+    of the devices on MQTT, while commands and their answers work)."""
 
     devices: int = 200
     each: int = 3
@@ -112,6 +117,11 @@ class Demo:
             gateway_url=f"http://127.0.0.1:{self._http_port}",
             token=TOKEN,
         )
+        self._disturbance = Disturbance(
+            kind=options.disturbance, broker=self._broker, gateway=self._gateway, fleet=self._fleet, view=view,
+            start_gateway=self._start_gateway,
+        )  # fmt: skip
+        self._asker = Asker(url=f"http://127.0.0.1:{self._http_port}", token=TOKEN, event="demo-discharge")
         self._fleet_started_ms = self._fleet.now_ms()
         self._start_ms = 0
 
@@ -161,6 +171,7 @@ class Demo:
                 tasks.create_task(self._platform.run(), name="platform"),
                 tasks.create_task(self._fleet.run(), name="fleet"),
                 tasks.create_task(self._watch(), name="view"),
+                tasks.create_task(self._asker.run(), name="asker"),
             ]
             try:
                 await self._story()
@@ -245,27 +256,11 @@ class Demo:
         await asyncio.sleep(self._until(20))
         await self._platform.set_outage(Outage.REFUSED)
         self.view.note("the platform's HTTP side goes away")
-        await asyncio.sleep(self._until(30))
-        await self._interrupt()
+        await asyncio.sleep(self._until(min(30, length / 3)))
+        await self._disturbance.run(length)
         await asyncio.sleep(self._until(min(75, length - 20)))
         await self._platform.set_outage(Outage.NONE)
         self.view.note("the platform's HTTP side is back")
-
-    async def _interrupt(self) -> None:
-        if self.options.disturbance == "broker":
-            await self._broker.kill()
-            self.view.note("broker killed (SIGKILL)")
-            await asyncio.sleep(BROKER_AWAY_S)
-            await self._broker.start()
-            self.view.note("broker started again")
-            return
-        if self.options.disturbance == "term":
-            await self._gateway.stop()
-            self.view.note("gateway stopped (SIGTERM) and started again")
-        else:
-            await self._gateway.kill()
-            self.view.note("gateway killed (SIGKILL) and started again")
-        await self._start_gateway()
 
     async def _recharge(self) -> None:
         """A bounded recharge, asked for over MQTT."""
@@ -304,9 +299,12 @@ class Demo:
         # What the broker took before the gateway had subscribed went to nobody.
         heard = [message for message in self._fleet.acked if message.t_ms > self._ready_ms + 1_000]
         expected = oracle.expected_intervals(heard, self.homes.ids, length_s=INTERVAL_S, until_ms=until_ms)
-        polled = [self.homes.ids[index] for index in self._polled.indices]
         since_ms = self._ready_ms + round(POLLED_SINCE_S * 1000)
-        expected |= oracle.expected_of_polled(polled, length_s=INTERVAL_S, since_ms=since_ms, until_ms=until_ms)
+        for index, face in self._polled.faces.items():
+            expected |= oracle.expected_of_polled(
+                [self.homes.ids[index]], length_s=INTERVAL_S, since_ms=since_ms, until_ms=until_ms,
+                but=self._unasked_ms() if face.profile in ON_BROKER else None,
+            )  # fmt: skip
         deadline = asyncio.get_running_loop().time() + DRAIN_S
         ledgers = (self._platform.by_http, self._platform.by_mqtt)
         while asyncio.get_running_loop().time() < deadline:
@@ -319,9 +317,20 @@ class Demo:
             columns = {f.name: getattr(trace, f.name) for f in fields(trace)}
             np.savez_compressed(self._directory / "trace.npz", **columns)
         verdict = self.verdict
+        span_ms = self._disturbance.span_ms
         for window in self._windows:
-            oracle.judge_tracking(trace, window, verdict)
+            oracle.judge_tracking(trace, window, verdict, but=span_ms)
+        truth.judge_time(trace, verdict)
+        truth.judge_told(trace, self._asker.answers, float(self.homes.discharge_w_max.max()), verdict)
+        if span_ms is not None and self._disturbance.kind == "freeze":
+            spoken = ~self._fleet.devices.elsewhere
+            truth.judge_return(trace, spoken, since_ms=span_ms[1], until_ms=self._windows[0].end_ms, verdict=verdict)
+        elif span_ms is not None:
+            truth.judge_kept(trace, self._windows[0], span_ms, verdict)
         silent = [self.cast.stale] if self.options.chaos else []
+        if span_ms is not None:
+            # nobody sees what their homes do
+            silent += self._on_broker()
         oracle.judge_safety(trace, self.homes, verdict, silent=silent)
         oracle.judge_steps(trace, self._windows[0].target_w, float(self.homes.discharge_w_max.max()), verdict)
         oracle.judge_end(trace, verdict)
@@ -331,14 +340,27 @@ class Demo:
             trace, self.homes, self._windows[0], self._platform.deliveries, verdict,
             tolerance_pct=RECORDS_PCT
             + 100 * (READING_S + (CHECKPOINT_S if self.options.chaos else 0.0)) / self.options.event_s,
+            measured=span_ms is None,
         )  # fmt: skip
         if not self._platform.stats.availability_reports:
             verdict.problems.append("the platform was never told what the fleet can sustain")
         oracle.judge_faults(self._fleet.faults, self._planted, verdict)
         verdict.products = ["reference-mqtt", *self._polled.products]
         oracle.judge_products(trace, self._products(), self._windows[0], verdict)
-        if self.options.event_s >= oracle.TRACKING_FROM_S + 60 and not verdict.minutes:
+        if self.options.event_s >= oracle.TRACKING_FROM_S + 60 and not verdict.minutes and span_ms is None:
             verdict.problems.append("no full minute of an event was measured")
+
+    def _unasked_ms(self) -> tuple[int, int] | None:
+        """From when until when devices on the broker could not be asked, with the time to be found again."""
+        span_ms = self._disturbance.span_ms
+        if span_ms is None or self._disturbance.kind != "freeze":
+            return None
+        return span_ms[0], span_ms[1] + round(POLLED_SINCE_S * 1000)
+
+    def _on_broker(self) -> list[int]:
+        """Homes whose readings go through the broker."""
+        asked = [i for i, face in self._polled.faces.items() if face.profile not in ON_BROKER]
+        return [i for i in range(len(self.homes)) if i not in asked]
 
     def _products(self) -> dict[str, list[int]]:
         """Homes of each polled product."""

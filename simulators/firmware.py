@@ -232,7 +232,8 @@ class Line:
 class FirmwareFleet:
     """A fleet of simulated homes on a broker, in real time.
 
-    `devices` holds firmware and batteries, `recorder` what truly happened. `run` lasts until it is cancelled.
+    `devices` holds firmware and batteries, `recorder` what truly happened; while it is `blind` no device sends live
+    readings. `run` lasts until it is cancelled.
     """
 
     def __init__(
@@ -267,6 +268,7 @@ class FirmwareFleet:
         self.recorder = Recorder(self.devices, samples_max=record_s)
         self.on_tick: Callable[[int], None] | None = None
         self.before_step: Callable[[float], None] | None = None
+        self.blind = False
         self._next_sample_ms = now_ms
         chunk = devices_per_connection
         self._lines = [
@@ -335,7 +337,7 @@ class FirmwareFleet:
                 line.send_urgent(message)
             else:
                 line.send_live(message)
-        for message in devices.live(now_ms):
+        for message in () if self.blind else devices.live(now_ms):
             self._lines[message.index // chunk].send_live(message)
         devices.make_energy(now_ms)
         for index in devices.take_ready():

@@ -1,11 +1,12 @@
 """One MQTT 5 connection on the running asyncio loop, with the acknowledgement of every publish visible.
 
 Built on paho-mqtt, so that devices do not share the gateway's codec. A connection is used once: after it is lost, make
-a new one. Plain TCP only; connecting blocks the loop for as long as the peer's kernel takes (meant for loopback).
+a new one. Plain TCP only; a thread connects, since a peer that is frozen may take as long as the time-out.
 """
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,18 +96,21 @@ class Uplink:
         self._subscribing: set[int] = set()
         self._misc: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self.lost = asyncio.Event()
         self.inflight_max = INFLIGHT_MAX
 
     async def connect(self, timeout_s: float) -> None:
         """Connect and wait for the broker's answer; ConnectFailed otherwise."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._connack = self._loop.create_future()
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._session_expiry_s
         self._client.connect_timeout = timeout_s
         try:
-            self._client.connect(
+            # a broker that is frozen lets a connect wait; the batteries' time goes on meanwhile
+            await asyncio.to_thread(
+                self._client.connect,
                 self._endpoint.host,
                 self._endpoint.port,
                 keepalive=self._keepalive_s,
@@ -213,9 +217,23 @@ class Uplink:
         if not self._subscribing:
             self._subscribed.set()
 
+    def _on_loop(self, change: Callable[[asyncio.AbstractEventLoop], object], sock: "SocketLike") -> None:
+        """Change what the loop watches; a thread that connects asks the loop to."""
+        loop = self._loop
+        if loop is None:
+            return
+
+        def changed() -> None:
+            if sock.fileno() >= 0:
+                change(loop)
+
+        if threading.get_ident() == self._thread:
+            changed()
+        else:
+            loop.call_soon_threadsafe(changed)
+
     def _open(self, client: Client, _data: object, sock: "SocketLike") -> None:
-        if self._loop is not None:
-            self._loop.add_reader(sock.fileno(), client.loop_read)
+        self._on_loop(lambda loop: loop.add_reader(sock.fileno(), client.loop_read), sock)
 
     def _close(self, _client: Client, _data: object, sock: "SocketLike") -> None:
         if self._loop is not None and sock.fileno() >= 0:
@@ -223,9 +241,7 @@ class Uplink:
             self._loop.remove_writer(sock.fileno())
 
     def _want_write(self, client: Client, _data: object, sock: "SocketLike") -> None:
-        if self._loop is not None:
-            self._loop.add_writer(sock.fileno(), client.loop_write)
+        self._on_loop(lambda loop: loop.add_writer(sock.fileno(), client.loop_write), sock)
 
     def _no_write(self, _client: Client, _data: object, sock: "SocketLike") -> None:
-        if self._loop is not None and sock.fileno() >= 0:
-            self._loop.remove_writer(sock.fileno())
+        self._on_loop(lambda loop: loop.remove_writer(sock.fileno()), sock)

@@ -16,7 +16,7 @@ async def play(*args: str) -> dict[str, object]:
         sys.executable, "-m", "simulators", "demo", "--json", *args,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    output, progress = await asyncio.wait_for(process.communicate(), 420)
+    output, progress = await asyncio.wait_for(process.communicate(), 900)
     assert process.returncode in (0, 1), progress.decode()
     found: dict[str, object] = json.loads(output)
     return found
@@ -34,7 +34,15 @@ async def test_demo_calm_on_the_stand_in_broker_holds() -> None:
 @pytest.mark.deep
 @pytest.mark.parametrize(
     ("broker", "disturbance"),
-    [("mosquitto", "kill"), ("standin", "kill"), ("mosquitto", "term"), ("mosquitto", "broker")],
+    [
+        ("mosquitto", "kill"),
+        ("standin", "kill"),
+        ("mosquitto", "term"),
+        ("mosquitto", "broker"),
+        ("mosquitto", "freeze"),
+        ("standin", "freeze"),
+        ("mosquitto", "blind"),
+    ],
 )
 async def test_demo_with_faults_and_interruptions_holds(broker: str, disturbance: str) -> None:
     if broker == "mosquitto" and find_mosquitto() is None:

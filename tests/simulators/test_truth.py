@@ -1,0 +1,112 @@
+"""The judges of a disturbance, on made-up traces: each lets the good run through and stops the bad one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulators import truth
+from simulators.battery import Mode
+from simulators.oracle import Verdict, Window, expected_of_polled, judge_steps, judge_tracking
+from simulators.recorder import Trace
+from simulators.told import Told
+
+T0 = 1_800_000_000_000
+S, N = 240, 10
+
+
+def trace(**columns: Any) -> Trace:
+    """Ten homes under control for four minutes, 1 kW each, a sample a second."""
+    shape = (S, N)
+    whole: dict[str, Any] = {
+        name: np.zeros(shape, dtype=np.float32)
+        for name in ("true_soc_pct", "grid_w", "load_w", "pv_w", "reserve_pct", "setpoint_w")
+    }
+    whole |= {
+        "t_ms": T0 + 1000 * np.arange(S), "battery_w": np.full(shape, 1000, dtype=np.float32),
+        "available_w": np.full(shape, 5000, dtype=np.float32), "mode": np.full(shape, Mode.REMOTE, dtype=np.int8),
+        "islanded": np.zeros(shape, dtype=np.bool_), "reachable": np.ones(shape, dtype=np.bool_),
+        "command": np.ones(shape, dtype=np.int64), "lease_end_ms": np.zeros(shape, dtype=np.int64),
+    }  # fmt: skip
+    return Trace(**(whole | columns))
+
+
+WINDOW = Window(id="e", start_ms=T0, end_ms=T0 + S * 1000, target_w=10_000)
+ALL = np.ones(N, dtype=np.bool_)
+
+
+def told(second: int, delivered_w: float) -> Told:
+    return Told(t_ms=T0 + 1000 * second, delivered_w=delivered_w, assumed_w=0)
+
+
+def problems(judge: Any, *args: Any, **more: Any) -> list[str]:
+    verdict = Verdict()
+    judge(*args, verdict=verdict, **more)
+    return verdict.problems
+
+
+def test_time_that_stands_still_with_the_broker_is_a_problem() -> None:
+    assert problems(truth.judge_time, trace()) == []
+    t_ms = T0 + 1000 * np.arange(S)
+    t_ms[100:] += 20_000
+    assert problems(truth.judge_time, trace(t_ms=t_ms)) == ["the batteries' time stood still for 21.0 s"]
+
+
+def test_what_is_called_delivered_must_have_been_there_shortly_before() -> None:
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[100:] = 200
+    made = trace(battery_w=battery_w)
+    good = [told(50, 10_000), told(105, 10_000), told(120, 2_000), told(200, 0)]
+    assert problems(truth.judge_told, made, good, 1_000.0) == []
+    assert problems(truth.judge_told, made, [*good, told(120, 10_000)], 1_000.0) == [
+        "8000 W were called delivered and were not there"
+    ]
+
+
+@pytest.mark.parametrize(("after_s", "held"), [(3, True), (7, True), (20, False), (None, False)])
+def test_control_must_be_back_soon_after_the_broker_goes_on(after_s: int | None, held: bool) -> None:
+    command = np.ones((S, N), dtype=np.int64)
+    if after_s is not None:
+        command[100 + after_s :, 3] = 7
+    found = problems(
+        truth.judge_return, trace(command=command), ALL, since_ms=T0 + 100_000, until_ms=WINDOW.end_ms
+    )  # fmt: skip
+    assert (found == []) is held
+
+
+def test_fleet_that_nobody_measures_goes_on_with_what_it_does() -> None:
+    span_ms = (T0 + 70_000, T0 + 150_000)
+    assert problems(truth.judge_kept, trace(), WINDOW, span_ms) == []
+    less = trace(battery_w=np.full((S, N), 680, dtype=np.float32))
+    assert problems(truth.judge_kept, less, WINDOW, span_ms) == ["without readings the fleet gave 68.0 % of the target"]
+
+
+def test_minutes_of_a_disturbance_and_of_the_ramp_after_it_are_not_judged() -> None:
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[70:110] = 0
+    made = trace(battery_w=battery_w)
+    assert len(problems(judge_tracking, made, WINDOW)) == 1
+    verdict = Verdict()
+    judge_tracking(made, WINDOW, verdict, but=(T0 + 65_000, T0 + 110_000))
+    assert (verdict.problems, [minute.start_s for minute in verdict.minutes]) == ([], [180])
+
+
+def test_step_counts_what_homes_do_that_are_or_just_were_under_control() -> None:
+    mode = np.full((S, N), Mode.REMOTE, dtype=np.int8)
+    mode[:, 5:] = Mode.SELF_CONSUMPTION
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[100:, 5:] = 0
+    assert problems(judge_steps, trace(mode=mode, battery_w=battery_w), 10_000.0, 500.0) == []
+    mode[98:, :5] = Mode.SELF_CONSUMPTION
+    battery_w[100:, :5] = 0
+    found = problems(judge_steps, trace(mode=mode, battery_w=battery_w), 10_000.0, 500.0)
+    assert found == ["a step of 50.0 % of the target"]
+
+
+def test_intervals_are_due_of_polled_homes_but_while_nobody_could_ask_them() -> None:
+    all_of_them = expected_of_polled(["a"], length_s=60, since_ms=T0, until_ms=T0 + 300_000)
+    assert len(all_of_them) == 5
+    some = expected_of_polled(
+        ["a"], length_s=60, since_ms=T0, until_ms=T0 + 300_000, but=(T0 + 70_000, T0 + 130_000)
+    )  # fmt: skip
+    assert {start - T0 for _, start, _ in some} == {0, 180_000, 240_000}
