@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from gateway.api.exchange import problem
 from gateway.api.guard import guard
 from gateway.api.models import Readiness
+from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
@@ -21,6 +22,7 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.observability.metrics import Metrics, Sample
+from gateway.ports.journal import AuditTrail
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
@@ -59,6 +61,7 @@ class Parts:
     trust: Trust
     devices: DeviceView
     history: History
+    audit: AuditTrail
     telemetry: Telemetry
     leap: LeapUploads
     clock: Clock
@@ -77,6 +80,7 @@ def make_app(parts: Parts) -> web.Application:
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory),
+        AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     ):
         app.add_routes([_with_expect(route) for route in routes.table()])

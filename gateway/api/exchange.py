@@ -12,6 +12,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.schemas.event import MAX_BODY_BYTES, problems_of
 
 PAGE_MAX = 1_000
+BY_MAX = 64
 BODY_BYTES_MAX = MAX_BODY_BYTES
 PART_BYTES = 1 << 14
 
@@ -86,6 +87,14 @@ async def read_body(request: web.Request, kind: type[B]) -> B:
         return kind.model_validate_json(await small_body(request))
     except ValidationError as error:
         raise InvalidInput(problems_of(error)) from error
+
+
+def by(request: web.Request) -> str:
+    """Who asks. Raises InvalidInput."""
+    name = request.query.get("by", "operator")
+    if not 0 < len(name) <= BY_MAX:
+        raise InvalidInput([f"by: 1 to {BY_MAX} characters"])
+    return name
 
 
 def number(request: web.Request, name: str, default: int, most: int) -> int:

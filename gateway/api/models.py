@@ -211,6 +211,25 @@ class ExclusionList(Body):
     exclusions: list[ExclusionState]
 
 
+class AuditBody(Body):
+    """A change that was journalled: its `kind`, when, `by` whom and through which `door` (gateway | device | rest |
+    mqtt | offline), and what it was. `by` and `door` are null where release 0.1 wrote it."""
+
+    id: int
+    at: str
+    kind: str
+    by: str | None
+    door: str | None
+    what: dict[str, object]
+
+
+class AuditList(Body):
+    """A page of what was journalled, newest first. `next` is what the request for the next page has as `after`."""
+
+    entries: list[AuditBody]
+    next: str | None
+
+
 class Quarantine(Body):
     """Devices (or products, `product:<profile>`) that get no setpoints because they cannot be trusted, and why.
     `frozen` are products of which many devices failed at once."""

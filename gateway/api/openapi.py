@@ -15,6 +15,7 @@ from gateway.api.interval_models import (
 )
 from gateway.api.models import (
     AnswerBody,
+    AuditList,
     AvailabilityList,
     DeviceList,
     DeviceState,
@@ -41,7 +42,7 @@ def openapi(version: str) -> dict[str, Any]:
     for model in (
         Problem, AnswerBody, EventBody, EventStatus, EventList, StopBody, StopState, DeviceRow, DeviceState, DeviceList,
         ImportReport, UnregisteredList, Readiness, ExclusionBody, ExclusionState, ExclusionList, Quarantine,
-        AvailabilityList, IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
+        AvailabilityList, AuditList, IntervalList, CompletenessList, SinkList, ResendBody, ResendReport, MissingList,
         RetryReport, LeapStatus,
     ):  # fmt: skip
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -196,8 +197,8 @@ def _paths() -> dict[str, Any]:
         "/v1/exclusions/{id}": {
             "delete": {
                 "summary": "End an exclusion",
-                "parameters": event_id,
-                "responses": _answers("ExclusionList", problems=("404", "503")),
+                "parameters": [*event_id, _parameter("by", "query", "string")],
+                "responses": _answers("ExclusionList", problems=("400", "404", "503")),
             }
         },
         "/v1/quarantine": {
@@ -221,6 +222,19 @@ def _paths() -> dict[str, Any]:
             "get": {
                 "summary": "What each group can sustain, and for how many hours",
                 "responses": _answers("AvailabilityList"),
+            }
+        },
+        "/v1/audit": {
+            "get": {
+                "summary": "What was journalled, newest first: what, when, by whom and through which door",
+                "parameters": [
+                    _parameter("from", "query", "string"),
+                    _parameter("until", "query", "string"),
+                    _parameter("kind", "query", "string"),
+                    _parameter("limit", "query", "integer"),
+                    _parameter("after", "query", "string"),
+                ],
+                "responses": _answers("AuditList", problems=("400", "503")),
             }
         },
         "/v1/intervals": {
@@ -293,6 +307,7 @@ def _paths() -> dict[str, Any]:
             },
             "post": {
                 "summary": "Import devices: text/csv or application/x-ndjson, one row per device",
+                "parameters": [_parameter("by", "query", "string")],
                 "requestBody": {
                     "required": True,
                     "content": {

@@ -243,6 +243,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             fleet=fleet, inventory=inventory, link=link, clock=clock, reach=control.reach, sessions=sessions.sessions
         ),
         history=upstream.history,
+        audit=store,
         telemetry=upstream.telemetry(recorder.engine),
         leap=upstream.leap(),
         inventory=inventory,

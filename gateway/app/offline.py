@@ -20,6 +20,7 @@ from gateway.domain.types import DeviceId
 from gateway.links.http.link import HttpLinks
 from gateway.links.modbus.link import ModbusLinks
 from gateway.links.mqtt.points import MqttPointLinks
+from gateway.ports.journal import AuditDoor
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
@@ -166,7 +167,8 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
             remembered = journal.load()
             inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
             inventory.load(remembered.devices, remembered.controlled)
-            return await inventory.register_rows(parse_rows(text, form=kind, profiles=codecs, places=inventory.places))
+            rows = parse_rows(text, form=kind, profiles=codecs, places=inventory.places)
+            return await inventory.register_rows(rows, by=os.environ.get("USER") or "operator", door=AuditDoor.OFFLINE)
         finally:
             journal.close()
 

@@ -48,6 +48,10 @@ class Commands(LazyGroup):
             module="gateway.cli.leap", group="leap",
             help="The aggregator: what it has confirmed, and how uploads stand.",
         ),
+        "audit": Named(
+            module="gateway.cli.audit", group="audit",
+            help="What was changed, when, by whom and through which door.",
+        ),
         "state": Named(
             module="gateway.cli.state", group="state", help="The whole state directory, for backups and moves."
         ),

@@ -1,6 +1,5 @@
 """Commands about registered devices."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from gateway.cli.shared import (
     out,
     segment,
     show,
+    user,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
 
@@ -79,7 +79,7 @@ def devices_trust(
     reason: Annotated[str, typer.Option("--reason", help="why it may be trusted again; kept in the journal")] = "",
 ) -> None:
     """Lift the quarantine or freeze of a device (or a product, as `product:<name>`) after it has been repaired."""
-    query = f"by={segment(os.environ.get('USER') or 'operator')}&reason={segment(reason)}"
+    query = f"by={user()}&reason={segment(reason)}"
     out.print_json(data=ask(url, "DELETE", f"/v1/quarantine/{segment(name)}?{query}"))
 
 
@@ -113,7 +113,7 @@ def devices_import(
             fail([f"{file}: {error}"], code=1)
     else:
         kind = "text/csv" if form == "csv" else "application/x-ndjson"
-        report = ask(url, "POST", "/v1/devices", raw, kind)
+        report = ask(url, "POST", f"/v1/devices?by={user()}", raw, kind)
     for row in report["rejected"]:
         err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
     for row in report.get("notes", ()):

@@ -15,6 +15,7 @@ from gateway.cli.shared import (
     read_body,
     segment,
     show,
+    user,
     warn_if_not_durable,
 )
 
@@ -101,7 +102,7 @@ def dispatch_lift(event: str, url: Url = DEFAULT_URL, source: Source = None) -> 
 
 def _by(source: str | None) -> str:
     """Who asks about whose event, as a query."""
-    return f"by={segment(os.environ.get('USER') or 'operator')}" + (f"&source={segment(source)}" if source else "")
+    return f"by={user()}" + (f"&source={segment(source)}" if source else "")
 
 
 @dispatch.command("availability")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import former_names
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, read_body, segment, show, warn_if_not_durable
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, read_body, segment, show, user, warn_if_not_durable
 
 
 def _group(path: str, member: str) -> typer.Typer:
@@ -34,7 +34,7 @@ def _group(path: str, member: str) -> typer.Typer:
     @group.command("lift")
     def exclusions_lift(exclusion: str, url: Url = DEFAULT_URL) -> None:
         """End an exclusion."""
-        out.print_json(data=ask(url, "DELETE", f"{path}/{segment(exclusion)}"))
+        out.print_json(data=ask(url, "DELETE", f"{path}/{segment(exclusion)}?by={user()}"))
 
     return group
 

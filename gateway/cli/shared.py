@@ -53,6 +53,11 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str |
         fail(error.problems, code=1)
 
 
+def user() -> str:
+    """Who asks, as one value of a query."""
+    return segment(os.environ.get("USER") or "operator")
+
+
 def warn_if_not_durable(answer: Any) -> None:
     """Say so where the answer is in force and a restart would forget it."""
     if answer.get("durable") is False:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -20,11 +21,24 @@ says when the change was decided, and of two changes of one thing the journal ke
 they are committed."""
 
 
+class AuditDoor(StrEnum):
+    """Through which door a change came: the gateway itself, a device, REST, the platform's connection, or the command
+    line while no daemon runs."""
+
+    GATEWAY = "gateway"
+    DEVICE = "device"
+    REST = "rest"
+    PLATFORM = "mqtt"
+    OFFLINE = "offline"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRegistered:
     """A device was registered or changed."""
 
     device: Device
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -53,6 +67,7 @@ class EventWithdrawn:
 
     event: EventId
     by: str
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -61,6 +76,8 @@ class WithdrawalLifted:
     """An operator lets the source of an event revise it again."""
 
     event: EventId
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -89,6 +106,8 @@ class ExclusionSet:
     """An owner or operator excludes devices from dispatch."""
 
     exclusion: Exclusion
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -97,6 +116,8 @@ class ExclusionLifted:
     """An exclusion has ended."""
 
     id: str
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -114,8 +135,9 @@ class Trusted:
     """An operator lifted these quarantines and freezes: who, and why."""
 
     names: tuple[str, ...]
-    by: str = ""
-    reason: str = ""
+    by: str = field(default="", compare=False)
+    reason: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -172,6 +194,7 @@ class StopAll:
 
     active: bool
     by: str
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -330,4 +353,36 @@ class EventStore(Protocol):
 
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         """Delivery records of one occurrence (None = the newest)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """A change that was journalled: what, when (UTC), by whom and through which door; `by` and `door` are None in
+    entries of release 0.1. `id` grows."""
+
+    id: int
+    utc_ms: int
+    kind: str
+    by: str | None
+    door: str | None
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditQuestion:
+    """Entries from `from_ms` until `until_ms` (UTC), of one `kind`, older than the one with the id `before`; None =
+    whatever it is."""
+
+    from_ms: int | None = None
+    until_ms: int | None = None
+    kind: str | None = None
+    before: int | None = None
+
+
+class AuditTrail(Protocol):
+    """Reads what was journalled, beside the journal."""
+
+    async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
+        """At most `limit` entries, newest first. Raises StorageError."""
         ...

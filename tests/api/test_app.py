@@ -109,6 +109,7 @@ async def rig(
             fleet=world.fleet, inventory=inventory, link=link, clock=world.clock, reach=world.control.reach
         ),
         history=History(queries, world.fleet),
+        audit=world.journal,
         telemetry=telemetry,
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,

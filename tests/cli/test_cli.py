@@ -311,9 +311,9 @@ def test_devices_import_over_rest_sends_the_file_with_its_kind(tmp_path: Path, d
     daemon.says({"rows": 1, "enrolled": 1, "rejected": [], "rejected_total": 0})
     file = tmp_path / "fleet.jsonl"
     file.write_text("{}\n", encoding="utf-8")
-    result = run("devices", "import", str(file), "--url", daemon.url, env={"GATEWAY_TOKEN": "t0ken"})
+    result = run("devices", "import", str(file), "--url", daemon.url, env={"GATEWAY_TOKEN": "t0ken", "USER": "me"})
     assert (result.exit_code, result.output.strip()) == (0, "1 rows, 1 new or changed, 0 rejected")
-    assert daemon.asked == [("POST", "/v1/devices", b"{}\n", "Bearer t0ken")]
+    assert daemon.asked == [("POST", "/v1/devices?by=me", b"{}\n", "Bearer t0ken")]
 
 
 @pytest.mark.parametrize(
@@ -409,6 +409,21 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     assert run("dispatch", "send", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
 
 
+def test_audit_list_asks_for_a_page_and_says_how_to_get_the_next(daemon: Script) -> None:
+    entry = {"id": 7, "at": "2026-01-01T00:00:00Z", "kind": "stop_all", "by": "me", "door": "rest",
+             "what": {"active": True}}  # fmt: skip
+    daemon.says({"entries": [entry], "next": "7"})
+    shown = run("audit", "list", "--kind", "stop_all", "--from", "2026-01-01T00:00:00Z", "--url", daemon.url)
+    assert shown.exit_code == 0
+    assert re.search(r"stop_all +me +rest", shown.output)
+    assert "there are more: --after 7" in shown.output
+    again = run("audit", "list", "--after", "7", "--json", "--url", daemon.url)
+    assert json.loads(again.stdout)["entries"] == [entry]
+    assert [path for _, path, *_ in daemon.asked] == [
+        "/v1/audit?from=2026-01-01T00%3A00%3A00Z&kind=stop_all&limit=100", "/v1/audit?after=7&limit=100"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["exclusions", "holds"])
 def test_exclusions_commands_ask_the_daemon_under_both_names(name: str, tmp_path: Path, daemon: Script) -> None:
     storm = {"id": "h", "reason": "storm", "event": None, "since": "s", "until": None, "by": "me", "devices": 2,
@@ -417,14 +432,15 @@ def test_exclusions_commands_ask_the_daemon_under_both_names(name: str, tmp_path
     listed = run(name, "list", "--url", daemon.url)
     assert (listed.exit_code, "storm" in listed.stdout) == (0, True)
     assert json.loads(run(name, "list", "--url", daemon.url, "--json").stdout) == {name: [storm]}
-    assert run(name, "lift", "a/b", "--url", daemon.url).exit_code == 0
-    daemon.says(storm)
-    assert run(name, "set", "-", "--url", daemon.url, stdin='{"id": "h"}').exit_code == 0
+    assert run(name, "lift", "a/b", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
+    daemon.says(storm | {"durable": False})
+    done = run(name, "set", "-", "--url", daemon.url, stdin='{"id": "h"}')
+    assert (done.exit_code, "not durable yet" in done.output) == (0, True)
     assert run(name, "set", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
     assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
         ("GET", f"/v1/{name}", b""),
         ("GET", f"/v1/{name}", b""),
-        ("DELETE", f"/v1/{name}/a%2Fb", b""),
+        ("DELETE", f"/v1/{name}/a%2Fb?by=me", b""),
         ("POST", f"/v1/{name}", b'{"id": "h"}'),
     ]
 
@@ -464,13 +480,16 @@ def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
     assert re.search(r"home-1 +wrong_sign", shown)
     assert re.search(r"product:acme +many devices failed", shown)
     assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
-    assert run("devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url).exit_code == 0
-    assert "by=" in daemon.asked[-1][1]
-    assert daemon.asked[-1][1].endswith("&reason=rolled%20back")
-    assert [(method, path.split("?")[0], body) for method, path, body, _ in daemon.asked] == [
+    assert (
+        run(
+            "devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url, env={"USER": "me"}
+        ).exit_code
+        == 0
+    )
+    assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
         ("GET", "/v1/quarantine", b""),
         ("GET", "/v1/quarantine", b""),
-        ("DELETE", "/v1/quarantine/product%3Aacme", b""),
+        ("DELETE", "/v1/quarantine/product%3Aacme?by=me&reason=rolled%20back", b""),
     ]
 
 

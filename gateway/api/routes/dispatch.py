@@ -6,7 +6,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, json_answer, json_list, number, problem, read_body, small_body
+from gateway.api.exchange import PAGE_MAX, by, json_answer, json_list, number, problem, read_body, small_body
 from gateway.api.models import AnswerBody, AvailabilityList, ExclusionBody, ExclusionList, StopBody, StopState
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
@@ -19,7 +19,6 @@ from gateway.schemas.event import answer_body, parse_event
 from gateway.services.events.intake import Dispatcher
 
 EVENTS_PAGE = 100
-BY_MAX = 64
 REASON_MAX = 200
 EXCLUSIONS = "exclusions"
 
@@ -83,14 +82,14 @@ class DispatchRoutes:
         found = await self._named(request)
         if isinstance(found, web.StreamResponse):
             return found
-        answer = await self._dispatcher.cancel(found.request.id, by=_by(request))
+        answer = await self._dispatcher.cancel(found.request.id, by=by(request))
         return _answer(answer) if answer is not None else problem(404, "no such event")
 
     async def lift_cancel(self, request: web.Request) -> web.StreamResponse:
         found = await self._named(request)
         if isinstance(found, web.StreamResponse):
             return found
-        if not await self._dispatcher.lift_cancel(found.request.id, by=_by(request)):
+        if not await self._dispatcher.lift_cancel(found.request.id, by=by(request)):
             return problem(404, "no operator has cancelled this event")
         return await self.event(request)
 
@@ -132,12 +131,12 @@ class DispatchRoutes:
         return await json_list(request, f'{{"{member}":[]}}'.encode(), member, self._events.exclusions())
 
     async def lift_exclusion(self, request: web.Request) -> web.StreamResponse:
-        if not await self._dispatcher.lift(request.match_info["id"]):
+        if not await self._dispatcher.lift(request.match_info["id"], by=by(request)):
             return problem(404, "no such exclusion")
         return await self.exclusions(request)
 
     async def lift_exclusion_formerly(self, request: web.Request) -> web.StreamResponse:
-        if not await self._dispatcher.lift(request.match_info["id"]):
+        if not await self._dispatcher.lift(request.match_info["id"], by=by(request)):
             return problem(404, "no such hold")
         return await self.exclusions_formerly(request)
 
@@ -148,7 +147,7 @@ class DispatchRoutes:
         reason = request.query.get("reason", "")
         if len(reason) > REASON_MAX:
             raise InvalidInput([f"reason: at most {REASON_MAX} characters"])
-        if not await self._trust(request.match_info["name"], by=_by(request), reason=reason):
+        if not await self._trust(request.match_info["name"], by=by(request), reason=reason):
             return problem(404, "not in quarantine")
         return json_answer(self._events.quarantine())
 
@@ -159,11 +158,3 @@ class DispatchRoutes:
 def _answer(answer: Answer) -> web.Response:
     body = AnswerBody.model_validate(answer_body(answer))
     return json_answer(body, status=409 if answer.outcome in (Outcome.REJECTED, Outcome.SUPERSEDED) else 200)
-
-
-def _by(request: web.Request) -> str:
-    """Who asks. Raises InvalidInput."""
-    by = request.query.get("by", "operator")
-    if not 0 < len(by) <= BY_MAX:
-        raise InvalidInput([f"by: 1 to {BY_MAX} characters"])
-    return by

@@ -7,7 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, json_answer, json_list, number, problem
+from gateway.api.exchange import PAGE_MAX, by, json_answer, json_list, number, problem
 from gateway.api.guard import IMPORT_FORMS
 from gateway.api.models import BadRowBody, DeviceList, DeviceState, ImportReport, NoteBody, UnregisteredList
 from gateway.domain.errors import InvalidInput
@@ -69,7 +69,7 @@ class FleetRoutes:
             profiles=inventory.profiles,
             places=inventory.places,
         )
-        done = await inventory.register_rows(parsed)
+        done = await inventory.register_rows(parsed, by=by(request))
         return json_answer(
             ImportReport(
                 rows=done.rows,

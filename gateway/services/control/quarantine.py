@@ -24,7 +24,7 @@ from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, DeviceId, Now
-from gateway.ports.journal import Change, Quarantined, Trusted
+from gateway.ports.journal import AuditDoor, Change, Quarantined, Trusted
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class QuarantineWatch:
         """Return what the journal should remember to lift quarantines and freezes: nothing where there is none."""
         frozen = {PRODUCT + name for name in self.frozen}
         known = tuple(name for name in names if name in self.quarantined or name in frozen)
-        return [Trusted(names=known, by=by, reason=reason)] if known else []
+        return [Trusted(names=known, by=by, reason=reason, door=AuditDoor.REST)] if known else []
 
     def trusted(self, names: Iterable[str]) -> None:
         """Lift quarantines and freezes, once that is durable. What was proven before no longer counts, not for the

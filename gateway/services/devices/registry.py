@@ -10,7 +10,7 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import Change, ControlEnded, DeviceRegistered, Journal, PriorRestored
+from gateway.ports.journal import AuditDoor, Change, ControlEnded, DeviceRegistered, Journal, PriorRestored
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import (
     Place,
@@ -102,7 +102,7 @@ class DeviceRegistry:
         self._ties.planned = frozenset(device for device in controlled if device not in self._fleet.slot_of)
         return list(self.devices.orphans)
 
-    async def register(self, devices: list[Device]) -> int:
+    async def register(self, devices: list[Device], *, by: str = "operator", door: AuditDoor = AuditDoor.REST) -> int:
         """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
         device is raised, never lowered: only its owner does that, on the device. Raises InvalidInput, and registers
         none, where a device answers at the place of another one, or would change its place or product while it is
@@ -111,14 +111,16 @@ class DeviceRegistry:
             asked = await self._asked(devices)
             if asked.problems:
                 raise InvalidInput(list(asked.problems.values()))
-            return await self._apply(asked)
+            return await self._apply(asked, by=by, door=door)
 
-    async def register_rows(self, parsed: Parsed) -> Imported:
+    async def register_rows(
+        self, parsed: Parsed, *, by: str = "operator", door: AuditDoor = AuditDoor.REST
+    ) -> Imported:
         """Make the good rows of an import durable and part of the fleet, as `register` does, but row by row: one that
         cannot be registered is named with its line, the others are registered."""
         async with self._one_at_a_time:
             asked = await self._asked(parsed.devices)
-            registered = await self._apply(asked)
+            registered = await self._apply(asked, by=by, door=door)
         lines = {parsed.lines[device]: problem for device, problem in asked.problems.items()}
         bad = parsed.bad + [BadRow(line=line, problem=problem) for line, problem in lines.items()]
         return Imported(
@@ -175,14 +177,14 @@ class DeviceRegistry:
         ties = ((name, self._ties.of(name), changes) for name, changes in changed.items())
         return {name: tied(name, why, changes) for name, why, changes in ties if why}
 
-    async def _apply(self, asked: "_Asked") -> int:
+    async def _apply(self, asked: "_Asked", *, by: str, door: AuditDoor) -> int:
         """Journal first, then change the fleet. Meanwhile a device that moves does not come under control."""
         slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
         self._fleet.moving |= slots
         try:
             changes: list[Change] = []
             for count, device in enumerate(asked.devices):
-                changes.append(DeviceRegistered(device=device))
+                changes.append(DeviceRegistered(device=device, by=by, door=door))
                 if count % CHANGES_SLICE == CHANGES_SLICE - 1:
                     await asyncio.sleep(0)
             if asked.moved:

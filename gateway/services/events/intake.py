@@ -25,6 +25,7 @@ from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import EventId, Now, Slots
 from gateway.ports.journal import (
+    AuditDoor,
     Change,
     EventDecided,
     EventMoved,
@@ -132,7 +133,7 @@ class Dispatcher:
                 return None
             name = entry.request.id
             if entry.held_by is None:
-                await self._journal.commit([EventWithdrawn(event=name, by=by)])
+                await self._journal.commit([EventWithdrawn(event=name, by=by, door=AuditDoor.REST)])
                 await self._stored(name)
                 self._book.withdraw(name, held_by=by)
                 log.warning("event cancelled by an operator", extra={"event": event_id, "by": by})
@@ -147,7 +148,7 @@ class Dispatcher:
             entry = await self._stored(event_id)
             if entry is None or entry.held_by is None:
                 return False
-            await self._journal.commit([WithdrawalLifted(event=entry.request.id)])
+            await self._journal.commit([WithdrawalLifted(event=entry.request.id, by=by, door=AuditDoor.REST)])
             self._book.lift(entry.request.id)
             log.warning("an operator's cancellation was lifted", extra={"event": event_id, "by": by})
             return True
@@ -183,7 +184,7 @@ class Dispatcher:
                 EventMoved(event=entry.request.id, revision=entry.request.revision, state=EventState.CANCELLED)
                 for entry in doomed
             ]
-            changes: list[Change] = [StopAll(active=active, by=by), *ended]
+            changes: list[Change] = [StopAll(active=active, by=by, door=AuditDoor.REST), *ended]
             durable = True
             if active:
                 durable = await self.pending.keep(changes)
@@ -212,7 +213,7 @@ class Dispatcher:
         if len(self._exclusions) >= EXCLUSIONS_MAX and self._exclusions.get(exclusion.id) is None:
             raise InvalidInput([f"there are {EXCLUSIONS_MAX} exclusions already"])
         self._exclusions.set(exclusion)
-        durable = await self.pending.keep([ExclusionSet(exclusion=exclusion)])
+        durable = await self.pending.keep([ExclusionSet(exclusion=exclusion, by=exclusion.by, door=AuditDoor.REST)])
         if durable:
             self._exclusions.settle(exclusion)
         log.info(
@@ -222,17 +223,17 @@ class Dispatcher:
         )  # fmt: skip
         return durable
 
-    async def lift(self, exclusion_id: str) -> bool:
+    async def lift(self, exclusion_id: str, *, by: str = "operator") -> bool:
         """End an exclusion once that is durable; returns whether there was one. Raises StorageError."""
         meant = self._exclusions.get(exclusion_id)
         if meant is None:
             return False
-        await self.pending.commit([ExclusionLifted(id=exclusion_id)])
+        await self.pending.commit([ExclusionLifted(id=exclusion_id, by=by, door=AuditDoor.REST)])
         if self._exclusions.get(exclusion_id) is not meant:
             # set anew while the disk was asked
             return True
         self._exclusions.lift(exclusion_id)
-        log.info("exclusion lifted", extra={"exclusion": exclusion_id})
+        log.info("exclusion lifted", extra={"exclusion": exclusion_id, "by": by})
         return True
 
     @property

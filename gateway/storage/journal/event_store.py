@@ -1,5 +1,5 @@
-"""Reads events that are over, and their delivery records: on a connection and a thread of its own, so that no question
-keeps a release plan waiting."""
+"""Reads events that are over, their delivery records and the audit trail: on a connection and a thread of its own, so
+that no question keeps a release plan waiting."""
 
 import asyncio
 import sqlite3
@@ -11,15 +11,15 @@ from urllib.parse import quote
 
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.types import EventId
-from gateway.ports.journal import StoredEvent, StoredOccurrence, StoredRecords
-from gateway.storage.journal import past_events
+from gateway.ports.journal import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
+from gateway.storage.journal import audit_rows, past_events
 
 T = TypeVar("T")
 
 
 class SqliteEventStore:
-    """Implements `gateway.ports.EventStore` on the journal's file, which the journal has opened before the first
-    question. Call `close` at the end; it blocks."""
+    """Implements `gateway.ports.EventStore` and `AuditTrail` on the journal's file, which the journal has opened before
+    the first question. Call `close` at the end; it blocks."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,6 +42,10 @@ class SqliteEventStore:
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         """Delivery records of one occurrence (None = the newest)."""
         return await self._ask(lambda db: past_events.records(db, event, occurrence_ms, rows))
+
+    async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
+        """What was journalled, newest first."""
+        return await self._ask(lambda db: audit_rows.entries(db, question, limit))
 
     def close(self) -> None:
         """Finish the question under way and close the file. A second call has no effect."""

@@ -8,7 +8,7 @@ a commit waits for one of those at most. It is one file because release 0.1 read
 Tables: `meta` (key, value), `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision,
 end_ms, body, state, source), `controlled` (device, event), `prior` (device, body: settings before we touched them),
 `holds` (exclusions: id, body), `quarantined` (name, reason), `taken_back` (device, event, at_ms), `deliveries` (event,
-occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body).
+occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body, who, door).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
 beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
@@ -44,9 +44,10 @@ from gateway.ports.journal import (
     JournalState,
     StoredEvent,
 )
-from gateway.storage.journal import past_events, sequences
+from gateway.storage.journal import audit_rows, past_events, sequences
+from gateway.storage.journal.audit_rows import audit
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
-from gateway.storage.journal.writes import WRITE, At, audit, json_text, packed
+from gateway.storage.journal.writes import WRITE, At, json_text, packed
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ _BESIDE = (
     "CREATE TABLE IF NOT EXISTS taken_back (device TEXT NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, "
     "PRIMARY KEY (device, event)) WITHOUT ROWID",
 )
-_ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"}
+_ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED
 
 
 class SqliteJournal:
@@ -135,7 +136,9 @@ class SqliteJournal:
         if self._closed or self.pending >= PENDING_MAX:
             self.failures += 1
             raise StorageError("the journal is closed" if self._closed else f"{self.pending} commits wait already")
-        asked = _Asked(changes=tuple(self._numbered(changes)))
+        # Their numbers are theirs now; there may be many of them, and the thread puts them on.
+        asked = _Asked(changes=tuple(changes), first=self._sequence + 1)
+        self._sequence += len(changes)
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, asked)
         # A commit waits until the disk is done with it, whoever still waits for it.
         self.pending += 1
@@ -145,10 +148,6 @@ class SqliteJournal:
         except asyncio.CancelledError:
             asked.changes = ()
             raise
-
-    def _numbered(self, changes: Sequence[Change]) -> Iterator[Change]:
-        for change in changes:
-            yield replace(change, seq=self.sequence()) if change.seq == UNNUMBERED else change
 
     def _ended(self, commit: "asyncio.Future[None]") -> None:
         self.pending -= 1
@@ -166,10 +165,11 @@ class SqliteJournal:
     async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None:
         """Make durable what is over, one change after the other, while commits go on. Raises StorageError; then some
         of them may be."""
-        for change in self._numbered(changes):
+        for change in changes:
             if self._closed:
                 raise StorageError("the journal is closed")
-            await asyncio.get_running_loop().run_in_executor(self._past_thread, self._put_away, change)
+            numbered = replace(change, seq=self.sequence()) if change.seq == UNNUMBERED else change
+            await asyncio.get_running_loop().run_in_executor(self._past_thread, self._put_away, numbered)
 
     def samples(self) -> Iterator[Sample]:
         yield Sample(
@@ -239,7 +239,11 @@ class SqliteJournal:
         return db
 
     def _commit(self, asked: "_Asked") -> None:
-        changes = sorted(asked.changes, key=lambda change: change.seq)
+        numbered = (
+            replace(change, seq=number) if change.seq == UNNUMBERED else change
+            for number, change in enumerate(asked.changes, start=asked.first)
+        )
+        changes = sorted(numbered, key=lambda change: change.seq)
         if not changes:
             return
         if self._db is None:
@@ -250,7 +254,7 @@ class SqliteJournal:
         """One transaction, on the thread of its connection."""
         now_ms = self._clock.now().utc_ms
         at = At(now_ms=now_ms, packed=packed(changes))
-        trail: list[tuple[str, object]] = []
+        trail: list[audit_rows.Row] = []
         try:
             with _transaction(db):
                 for kind, run in groupby(changes, type):
@@ -261,8 +265,8 @@ class SqliteJournal:
                 added = sum(isinstance(change, EventsArchived | EventDelivered) for change in changes)
                 dropped = past_events.trim(db, self._bounds, now_ms, added=added) if added else 0
                 db.execute(
-                    "INSERT INTO audit (utc_ms, kind, body) "
-                    "SELECT ?, value ->> '$[0]', value -> '$[1]' FROM json_each(?)",
+                    "INSERT INTO audit (utc_ms, kind, body, who, door) SELECT ?, value ->> '$[0]', value -> '$[1]', "
+                    "value ->> '$[2]', value ->> '$[3]' FROM json_each(?)",
                     (now_ms, json_text(trail)),
                 )
                 db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (self._audit_rows_max,))
@@ -308,9 +312,10 @@ class SqliteJournal:
 
 @dataclass(slots=True)
 class _Asked:
-    """A commit on its way to the thread; empty once nobody waits for it."""
+    """A commit on its way to the thread, with the number of its first change; empty once nobody waits for it."""
 
     changes: tuple[Change, ...]
+    first: int
 
 
 class _transaction:  # noqa: N801  # a context manager, used like a function

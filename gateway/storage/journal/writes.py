@@ -1,10 +1,10 @@
-"""Writes each kind of change to the journal's tables, and its audit row.
+"""Writes each kind of change to the journal's tables.
 
 Changes of one kind in a row are one statement however many devices they name: rows go in as one JSON array.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,6 @@ from gateway.storage.journal.bodies import device_body, event_body, exclusion_bo
 from gateway.storage.journal.delivery_rows import pack
 
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
-NAMED_IN_AUDIT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,64 +257,3 @@ WRITE: dict[type, Any] = {
     PriorSaved: _prior_saved,
     PriorRestored: _prior_restored,
 }
-
-
-def audit(changes: Sequence[Change]) -> Iterator[tuple[str, object]]:
-    """Audit rows of changes of one kind: small however many devices they name."""
-    kind, name = type(changes[0]), _TOGETHER.get(type(changes[0]))
-    if name is not None:
-        yield name, _named([_device_of(change) for change in changes])
-        return
-    yield from (_EACH[kind](change) for change in changes)
-
-
-def _device_of(change: Any) -> str:
-    return str(change.device.id if isinstance(change, DeviceRegistered) else change.device)
-
-
-def _of_event(change: EventDecided) -> tuple[str, object]:
-    body = event_body(change)
-    body["request"]["group"]["ids"] = _named(change.request.group.ids)
-    return f"event_{change.answer.outcome.value}", body
-
-
-def _of_exclusion(change: ExclusionSet) -> tuple[str, object]:
-    body = exclusion_body(change.exclusion)
-    body["group"]["ids"] = _named(change.exclusion.group.ids)
-    return "hold_set", body
-
-
-def _of_reserves(change: ReserveChanged) -> tuple[str, object]:
-    chosen = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
-    return "reserve_changed", chosen | _named(change.devices)
-
-
-_TOGETHER: dict[type, str] = {
-    DeviceRegistered: "device_enrolled",
-    PriorSaved: "prior_saved",
-    PriorRestored: "prior_restored",
-}
-_EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
-    EventDecided: _of_event,
-    EventMoved: lambda c: ("event_moved", {"event": c.event, "revision": c.revision, "state": c.state.value}),
-    EventWithdrawn: lambda c: ("event_withdrawn", {"event": c.event, "by": c.by}),
-    WithdrawalLifted: lambda c: ("withdrawal_lifted", {"event": c.event}),
-    EventsArchived: lambda c: ("events_archived", {"count": len(c.events)}),
-    EventDelivered: lambda c: ("event_delivered", {"event": c.event, "occurrence_ms": c.occurrence_ms}),
-    ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
-    ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),
-    ReserveChanged: _of_reserves,
-    ExclusionSet: _of_exclusion,
-    ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
-    Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
-    Trusted: lambda c: ("trusted", {"by": c.by, "reason": c.reason, **_named(c.names)}),
-    EpochRaised: lambda c: ("epoch_raised", {"epoch": c.epoch}),
-    TakenBack: lambda c: ("taken_back", {"event": c.event, **_named(c.devices)}),
-    TakeBackOver: lambda c: ("take_back_over", {"event": c.event, **_named(c.devices)}),
-    StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),
-}
-AUDITED = frozenset({*_TOGETHER, *_EACH})
-
-
-def _named(devices: Sequence[str]) -> dict[str, object]:
-    return {"count": len(devices), "devices": list(devices[:NAMED_IN_AUDIT])}

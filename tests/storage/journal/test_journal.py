@@ -41,10 +41,11 @@ from gateway.ports.journal import (
     Trusted,
 )
 from gateway.storage.journal import journal as module
+from gateway.storage.journal.audit_rows import AUDITED
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal, first_epoch
 from gateway.storage.journal.past_events import Bounds
-from gateway.storage.journal.writes import AUDITED, WRITE
+from gateway.storage.journal.writes import WRITE
 from tests.builders.fakes import MemoryJournal
 
 FIRST = first_epoch(ManualClock().utc) + 1

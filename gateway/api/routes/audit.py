@@ -1,0 +1,60 @@
+"""The audit trail: what was journalled, when, by whom and through which door."""
+
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.api.exchange import PAGE_MAX, json_list
+from gateway.api.models import AuditBody, AuditList
+from gateway.domain.errors import InvalidInput
+from gateway.ports.journal import AuditQuestion, AuditTrail
+from gateway.schemas.event import Moment, problems_of
+from gateway.schemas.interval_rows import rfc3339
+
+
+class AuditQuery(BaseModel):
+    """Which entries. `after`: the `next` of the page before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: Annotated[Moment | None, Field(alias="from")] = None
+    until: Moment | None = None
+    kind: Annotated[str | None, Field(pattern=r"^[a-z_]{1,40}$")] = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
+    after: Annotated[int | None, Field(ge=1, le=1 << 62)] = None
+
+    def question(self) -> AuditQuestion:
+        return AuditQuestion(
+            from_ms=None if self.since is None else round(self.since.timestamp() * 1000),
+            until_ms=None if self.until is None else round(self.until.timestamp() * 1000),
+            kind=self.kind,
+            before=self.after,
+        )
+
+
+class AuditRoutes:
+    """The routes of the audit trail."""
+
+    def __init__(self, trail: AuditTrail) -> None:
+        self._trail = trail
+
+    def table(self) -> list[web.RouteDef]:
+        return [web.get("/v1/audit", self.entries)]
+
+    async def entries(self, request: web.Request) -> web.StreamResponse:
+        try:
+            query = AuditQuery.model_validate(dict(request.query))
+        except ValidationError as error:
+            raise InvalidInput(problems_of(error)) from error
+        found = await self._trail.audit(query.question(), query.limit + 1)
+        page = found[: query.limit]
+        following = str(page[-1].id) if len(found) > query.limit else None
+        bodies = (
+            AuditBody(
+                id=entry.id, at=rfc3339(entry.utc_ms), kind=entry.kind, by=entry.by, door=entry.door,
+                what=dict(entry.body),
+            )
+            for entry in page
+        )  # fmt: skip
+        return await json_list(request, AuditList(entries=[], next=following), "entries", bodies)

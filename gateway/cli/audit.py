@@ -1,0 +1,36 @@
+"""Commands about the audit trail."""
+
+import json
+from typing import Annotated
+from urllib.parse import urlencode
+
+import typer
+
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, show
+
+audit = typer.Typer(no_args_is_help=True, help="What was changed, when, by whom and through which door.")
+
+SHOWN = 120
+
+
+@audit.command("list")
+def audit_list(
+    since: Annotated[str | None, typer.Option("--from", help="RFC 3339")] = None,
+    until: Annotated[str | None, typer.Option(help="RFC 3339")] = None,
+    kind: Annotated[str | None, typer.Option(help="one kind of change, such as hold_set or stop_all")] = None,
+    after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List a page of journalled changes, newest first."""
+    asked = {"from": since, "until": until, "kind": kind, "after": after, "limit": limit}
+    page = ask(
+        url, "GET", f"/v1/audit?{urlencode({name: value for name, value in asked.items() if value is not None})}"
+    )
+    if as_json:
+        out.print_json(data=page)
+        return
+    show([entry | {"what": json.dumps(entry["what"])[:SHOWN]} for entry in page["entries"]], as_json=False)
+    if page["next"]:
+        out.print(f"there are more: --after {page['next']}", highlight=False)

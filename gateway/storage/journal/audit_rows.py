@@ -1,0 +1,132 @@
+"""The audit trail: a row for each change that is journalled, who asked for it, and through which door it came."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import orjson
+
+from gateway.ports.journal import (
+    AuditDoor,
+    AuditEntry,
+    AuditQuestion,
+    Change,
+    ControlEnded,
+    ControlTaken,
+    DeviceRegistered,
+    EpochRaised,
+    EventDecided,
+    EventDelivered,
+    EventMoved,
+    EventsArchived,
+    EventWithdrawn,
+    ExclusionLifted,
+    ExclusionSet,
+    PriorRestored,
+    PriorSaved,
+    Quarantined,
+    ReserveChanged,
+    StopAll,
+    TakeBackOver,
+    TakenBack,
+    Trusted,
+    WithdrawalLifted,
+)
+from gateway.storage.journal.bodies import event_body, exclusion_body
+
+NAMED_IN_AUDIT = 20
+ADDED = {
+    ("audit", "who"): "ALTER TABLE audit ADD COLUMN who TEXT",
+    ("audit", "door"): "ALTER TABLE audit ADD COLUMN door TEXT",
+}
+"""Columns that release 0.1 does not know."""
+
+Row = tuple[str, object, str, str]
+"""The kind, the body, who, and through which door."""
+
+
+def audit(changes: Sequence[Change]) -> Iterator[Row]:
+    """Audit rows of changes of one kind: small however many devices they name."""
+    kind, name = type(changes[0]), _TOGETHER.get(type(changes[0]))
+    if name is None:
+        yield from ((*_EACH[kind](change), *_who(change)) for change in changes)
+        return
+    for who, some in groupby(changes, _who):
+        yield (name, _named([_device_of(change) for change in some]), *who)
+
+
+def _who(change: Any) -> tuple[str, str]:
+    """Who asked for a change, and through which door it came."""
+    if isinstance(change, EventDecided):
+        return change.request.source, change.request.source
+    if isinstance(change, ReserveChanged | TakenBack):
+        return "owner", AuditDoor.DEVICE.value
+    by, door = getattr(change, "by", ""), getattr(change, "door", AuditDoor.GATEWAY)
+    return by or door.value, door.value
+
+
+def entries(db: sqlite3.Connection, question: AuditQuestion, limit: int) -> list[AuditEntry]:
+    """What was journalled, newest first."""
+    found = db.execute(
+        "SELECT id, utc_ms, kind, coalesce(who, body ->> '$.by'), door, body FROM audit WHERE id < ? "
+        "AND utc_ms >= coalesce(?, utc_ms) AND utc_ms < coalesce(?, utc_ms + 1) AND kind = coalesce(?, kind) "
+        "ORDER BY id DESC LIMIT ?",
+        (question.before or 1 << 62, question.from_ms, question.until_ms, question.kind, limit),
+    )
+    return [
+        AuditEntry(id=number, utc_ms=utc_ms, kind=kind, by=by, door=door, body=orjson.loads(body))
+        for number, utc_ms, kind, by, door, body in found
+    ]
+
+
+def _device_of(change: Any) -> str:
+    return str(change.device.id if isinstance(change, DeviceRegistered) else change.device)
+
+
+def _of_event(change: EventDecided) -> tuple[str, object]:
+    body = event_body(change)
+    body["request"]["group"]["ids"] = _named(change.request.group.ids)
+    return f"event_{change.answer.outcome.value}", body
+
+
+def _of_exclusion(change: ExclusionSet) -> tuple[str, object]:
+    body = exclusion_body(change.exclusion)
+    body["group"]["ids"] = _named(change.exclusion.group.ids)
+    return "hold_set", body
+
+
+def _of_reserves(change: ReserveChanged) -> tuple[str, object]:
+    chosen = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
+    return "reserve_changed", chosen | _named(change.devices)
+
+
+_TOGETHER: dict[type, str] = {
+    DeviceRegistered: "device_enrolled",
+    PriorSaved: "prior_saved",
+    PriorRestored: "prior_restored",
+}
+_EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
+    EventDecided: _of_event,
+    EventMoved: lambda c: ("event_moved", {"event": c.event, "revision": c.revision, "state": c.state.value}),
+    EventWithdrawn: lambda c: ("event_withdrawn", {"event": c.event, "by": c.by}),
+    WithdrawalLifted: lambda c: ("withdrawal_lifted", {"event": c.event, "by": c.by}),
+    EventsArchived: lambda c: ("events_archived", {"count": len(c.events)}),
+    EventDelivered: lambda c: ("event_delivered", {"event": c.event, "occurrence_ms": c.occurrence_ms}),
+    ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
+    ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),
+    ReserveChanged: _of_reserves,
+    ExclusionSet: _of_exclusion,
+    ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
+    Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
+    Trusted: lambda c: ("trusted", {"reason": c.reason, **_named(c.names)}),
+    EpochRaised: lambda c: ("epoch_raised", {"epoch": c.epoch}),
+    TakenBack: lambda c: ("taken_back", {"event": c.event, **_named(c.devices)}),
+    TakeBackOver: lambda c: ("take_back_over", {"event": c.event, **_named(c.devices)}),
+    StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),
+}
+AUDITED = frozenset({*_TOGETHER, *_EACH})
+
+
+def _named(devices: Sequence[str]) -> dict[str, object]:
+    return {"count": len(devices), "devices": list(devices[:NAMED_IN_AUDIT])}
