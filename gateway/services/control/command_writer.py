@@ -79,7 +79,7 @@ class CommandWriter:
             keep = ~taken
             if plans and self._pending.failing == NO_ANSWER:
                 # it may become durable yet
-                self._pending.owe([ControlEnded(devices=self._fleet.names(slots[taken]), reason="not_taken")])
+                self._pending.owe_anew(ControlEnded(devices=self._fleet.names(slots[taken]), reason="not_taken"))
         if self._halted():
             keep = self._only_releases(todo, keep, taken)
         batch, causes = self._batch(todo, keep, now), todo.cause[keep]

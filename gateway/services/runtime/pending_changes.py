@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from gateway.domain.errors import StorageError
+from gateway.domain.events.lifecycle import EventState
 from gateway.ports.journal import (
     PAST,
     UNNUMBERED,
@@ -27,8 +28,6 @@ log = logging.getLogger(__name__)
 OWED_MAX = 10_000
 PUT_AWAY_EVERY_S = 1.0
 NO_ANSWER = "no answer in time"
-LESSER = (EventMoved, EventsArchived, ExclusionLifted)
-"""What the next start finds out again by itself."""
 
 C = TypeVar("C")
 
@@ -58,6 +57,11 @@ class PendingChanges:
         """Number changes that have taken effect, and keep them until `flush` has made them durable."""
         self._owed += map(self._numbered, changes)
         self._bound()
+
+    def owe_anew(self, change: Change) -> None:
+        """The same, in place of an equal change that is owed already."""
+        self._owed = [owed for owed in self._owed if type(owed) is not type(change) or owed != change]
+        self.owe([change])
 
     async def keep(self, changes: Iterable[Change]) -> bool:
         """Owe changes and ask the disk at once; returns whether nothing is owed of them, or from before, any more."""
@@ -144,7 +148,14 @@ class PendingChanges:
         too_many = len(self._owed) - self._owed_max
         if too_many <= 0:
             return
-        lesser = [change.seq for change in self._owed if isinstance(change, LESSER)]
+        lesser = [change.seq for change in self._owed if _found_out(change)]
         gone = frozenset(lesser[:too_many])
         self.stats.forgotten += len(gone)
         self._owed = [change for change in self._owed if change.seq not in gone]
+
+
+def _found_out(change: Change) -> bool:
+    """Whether the next start finds a change out by itself. It does not know what was cancelled."""
+    if isinstance(change, EventMoved):
+        return change.state is not EventState.CANCELLED
+    return isinstance(change, EventsArchived | ExclusionLifted)

@@ -21,6 +21,9 @@ async def test_pending_changes_that_is_full_forgets_first_what_the_next_start_fi
     assert not await pending.keep([moved("x0"), ENDED, moved("x1"), moved("x2"), moved("x3")])
     assert (pending.owed(ControlEnded), pending.owed(EventMoved)) == ([ENDED], [moved("x2"), moved("x3")])
     assert pending.stats.forgotten == 2
+    cancelled = EventMoved(event=EventId("y"), revision=0, state=EventState.CANCELLED)
+    assert not await pending.keep([cancelled])
+    assert pending.owed(EventMoved) == [moved("x3"), cancelled], "nor is a cancellation"
     assert not await pending.keep([ENDED, ENDED, ENDED])
     assert len(pending.owed(ControlEnded)) == 4, "an end of control is never forgotten"
 
