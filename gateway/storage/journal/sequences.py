@@ -76,23 +76,45 @@ def newest(db: sqlite3.Connection, changes: Sequence[Change]) -> list[Change]:
     """What of `changes`, all of one kind, is newer than what is stored of the same things; that is newest from now
     on. Of a change of several things those remain that it is the newest of."""
     space, names_of = THINGS[type(changes[0])]
-    rows = orjson.dumps([[name, change.seq] for change in changes for name in names_of(change)])
-    claimed = db.execute(
-        "INSERT INTO sequences SELECT ?, value ->> '$[0]', value ->> '$[1]' FROM json_each(?) WHERE true "
-        "ON CONFLICT (space, name) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > sequences.seq",
-        (space, rows.decode()),
-    ).rowcount
-    if claimed == sum(len(names_of(change)) for change in changes):
-        return list(changes)
+    count = sum(len(names_of(change)) for change in changes)
+    claimed = _claim_one(db, changes[0]) if len(changes) == 1 else _claim(db, space, _rows(changes))
+    if claimed in (0, count):
+        return list(changes) if claimed else []
     mine = set(
         db.execute(
             "SELECT name, seq FROM json_each(?) CROSS JOIN sequences ON space = ? AND name = value ->> '$[0]' "
             "AND seq = value ->> '$[1]'",
-            (rows.decode(), space),
+            (_rows(changes), space),
         )
     )
     left = (_only(change, [(name, change.seq) in mine for name in names_of(change)]) for change in changes)
     return [change for change in left if change is not None]
+
+
+def _claim(db: sqlite3.Connection, space: str, rows: str) -> int:
+    """Note the numbers that are newer than those that are stored; returns how many are."""
+    return db.execute(
+        "INSERT INTO sequences SELECT ?, value ->> '$[0]', value ->> '$[1]' FROM json_each(?) WHERE true "
+        "ON CONFLICT (space, name) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > sequences.seq",
+        (space, rows),
+    ).rowcount
+
+
+def _claim_one(db: sqlite3.Connection, change: Change) -> int:
+    """The same for one change, which may be of a whole fleet: half the work."""
+    space, names_of = THINGS[type(change)]
+    names = orjson.dumps(names_of(change)).decode()
+    return db.execute(
+        "INSERT INTO sequences SELECT ?, value, ? FROM json_each(?) WHERE true "
+        "ON CONFLICT (space, name) DO UPDATE SET seq = excluded.seq WHERE excluded.seq > sequences.seq",
+        (space, change.seq, names),
+    ).rowcount
+
+
+def _rows(changes: Sequence[Change]) -> str:
+    """The name and the number of each thing, as JSON."""
+    names_of = THINGS[type(changes[0])][1]
+    return orjson.dumps([[name, change.seq] for change in changes for name in names_of(change)]).decode()
 
 
 def _only(change: Any, keep: list[bool]) -> Any:
