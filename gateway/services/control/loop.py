@@ -157,13 +157,7 @@ class ControlLoop:
     async def trust(self, name: str, *, by: str = "operator", reason: str = "") -> bool:
         """Lift the quarantine of a device or product, or its freeze, durably; returns whether there was one. Raises
         StorageError."""
-        changes = self.quarantine.trust([name], by=by, reason=reason)
-        if not changes:
-            return False
-        await self.pending.commit(changes)
-        self.quarantine.trusted([name])
-        log.warning("a quarantine was lifted", extra={"of": name, "by": by, "reason": reason})
-        return True
+        return await self.quarantine.trust(name, by=by, reason=reason, pending=self.pending)
 
     def observe_acks(self, batch: AckBatch) -> None:
         """Record devices' answers to their newest commands; answers to older ones are only counted."""

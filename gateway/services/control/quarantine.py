@@ -25,6 +25,7 @@ from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, DeviceId, Now
 from gateway.ports.journal import AuditDoor, Change, Quarantined, Trusted
+from gateway.services.runtime.pending_changes import PendingChanges
 
 log = logging.getLogger(__name__)
 
@@ -87,21 +88,19 @@ class QuarantineWatch:
             out.append(f"devices: {len(devices)} in quarantine, first of them {first}, {self.quarantined[first]}")
         return out
 
-    def trust(self, names: Iterable[str], *, by: str, reason: str) -> list[Change]:
-        """Return what the journal should remember to lift quarantines and freezes: nothing where there is none."""
-        frozen = {PRODUCT + name for name in self.frozen}
-        known = tuple(name for name in names if name in self.quarantined or name in frozen)
-        return [Trusted(names=known, by=by, reason=reason, door=AuditDoor.REST)] if known else []
-
-    def trusted(self, names: Iterable[str]) -> None:
-        """Lift quarantines and freezes, once that is durable. What was proven before no longer counts, not for the
-        product either."""
-        for name in names:
-            self.quarantined.pop(name, None)
-            if name.startswith(PRODUCT):
-                self._frozen -= frozenset(self._fleet.products_of(name.removeprefix(PRODUCT)))
-            self._conduct.clear(self._slots(name))
+    async def trust(self, name: str, *, by: str, reason: str, pending: PendingChanges) -> bool:
+        """Lift a quarantine or a freeze, once that is durable; returns whether there was one. What was proven before no
+        longer counts, not for the product either. Raises StorageError."""
+        if name not in self.quarantined and name not in {PRODUCT + one for one in self.frozen}:
+            return False
+        await pending.commit([Trusted(names=(name,), by=by, reason=reason, door=AuditDoor.REST)])
+        self.quarantined.pop(name, None)
+        if name.startswith(PRODUCT):
+            self._frozen -= frozenset(self._fleet.products_of(name.removeprefix(PRODUCT)))
+        self._conduct.clear(self._slots(name))
         self._version = -1
+        log.warning("a quarantine was lifted", extra={"of": name, "by": by, "reason": reason})
+        return True
 
     def _slots(self, name: str) -> NDArray[np.intp]:
         """Observed slots of `name`: a device, or a product behind `product:`."""
