@@ -480,12 +480,8 @@ def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
     assert re.search(r"home-1 +wrong_sign", shown)
     assert re.search(r"product:acme +many devices failed", shown)
     assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
-    assert (
-        run(
-            "devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url, env={"USER": "me"}
-        ).exit_code
-        == 0
-    )
+    trust = ("devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url)
+    assert run(*trust, env={"USER": "me"}).exit_code == 0
     assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
         ("GET", "/v1/quarantine", b""),
         ("GET", "/v1/quarantine", b""),

@@ -265,7 +265,9 @@ class ControlColumns(Table):
     `idle`: under control it is kept from discharging only.
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last refused one, `refused` in which
     direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `exclusions` are
-    `ExclusionReason` bits. `program_reserve_pct` and `pays_export` are those of the programs the device serves now.
+    `ExclusionReason` bits. `floor_mono_ms` and `ceiling_mono_ms`: the last load of a device that has reached that bound
+    of its charge and is stopped there (NEVER_MS: it is not). `program_reserve_pct` and `pays_export` are those of the
+    programs the device serves now.
     """
 
     SPEC = {
@@ -290,6 +292,8 @@ class ControlColumns(Table):
         "lease_end_mono_ms": (np.int64, NEVER_MS),
         "release_mono_ms": (np.int64, NEVER_MS),
         "refused_mono_ms": (np.int64, NEVER_MS),
+        "floor_mono_ms": (np.int64, NEVER_MS),
+        "ceiling_mono_ms": (np.int64, NEVER_MS),
     }
     authority: Small
     exclusions: NDArray[np.uint8]
@@ -312,3 +316,5 @@ class ControlColumns(Table):
     lease_end_mono_ms: Ints
     release_mono_ms: Ints
     refused_mono_ms: Ints
+    floor_mono_ms: Ints
+    ceiling_mono_ms: Ints

@@ -9,6 +9,7 @@ import numpy as np
 
 from gateway.domain.fleet.columns import ExclusionReason, LiveColumns, Nameplate
 from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.limits.resume import stopped
 from gateway.domain.limits.types import UNCLEAR, LimitParams, Reason, Side, spread, unclear_reason
 from gateway.domain.types import NEVER_MS, Bools, Floats, Grid, Now, Unclear
 
@@ -118,10 +119,10 @@ class Charge:
     absorbable_wh: Floats
 
 
-def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, params: LimitParams) -> Charge:
+def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: Now, params: LimitParams) -> Charge:
     """Floor, ceiling and the energy left to each; forbid a direction without energy. A device stopped at a bound
     resumes only with some energy in hand, which avoids chatter."""
-    plate, live = snapshot.nameplate, snapshot.live
+    plate, live, control = snapshot.nameplate, snapshot.live, snapshot.control
     unsure_pct = _uncertainty_pct(plate, live)
     floor_pct = _floor_pct(out, snapshot, unsure_pct)
     ceiling_pct: Floats = np.full(len(unsure_pct), 100.0)
@@ -131,8 +132,10 @@ def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, params
     above_wh = np.fmax((low_pct - floor_pct) * plate.capacity_wh / 100, 0.0)
     below_wh = np.fmax((ceiling_pct - high_pct) * plate.capacity_wh / 100, 0.0)
     resting = (setpoint_w <= 0) & (low_pct < floor_pct + params.resume_pct)
+    resting |= stopped(control.floor_mono_ms, low_pct - floor_pct, now, params)
     out.forbid(resting | (above_wh <= 0), Reason.RESERVE)
     resting = (setpoint_w >= 0) & (high_pct > ceiling_pct - params.resume_pct)
+    resting |= stopped(control.ceiling_mono_ms, ceiling_pct - high_pct, now, params)
     into.forbid(resting | (below_wh <= 0), Reason.SOC_CEILING)
     return Charge(
         floor_pct=floor_pct,

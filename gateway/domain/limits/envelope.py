@@ -40,7 +40,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
     setpoint_w = control.setpoint_w.astype(np.float64)
     device.safety(out, into, plate, live, setpoint_w, params)
     not_writable = device.not_writable(out, into, snapshot, params, stale)
-    charge = device.charge(out, into, snapshot, setpoint_w, params)
+    charge = device.charge(out, into, snapshot, setpoint_w, now, params)
     device.choices(out, into, snapshot, setpoint_w, now, params)
     not_writable |= _home(out, into, snapshot, charge, setpoint_w, stale, not_writable, now, params)
     past = _past(setpoint_w, out.power_w, params) | _past(-setpoint_w, into.power_w, params)
@@ -57,6 +57,7 @@ def envelope(snapshot: Snapshot, now: Now, params: LimitParams) -> Envelope:
         deliverable_wh=charge.deliverable_wh,
         absorbable_wh=charge.absorbable_wh,
         floor_pct=charge.floor_pct,
+        ceiling_pct=charge.ceiling_pct,
         age_s=age_s,
         controllable=~not_writable,
         must_narrow=past & ~not_writable & (control.authority == int(Authority.CONTROLLED)),

@@ -82,15 +82,18 @@ class LimitParams:
     `site_margin_w` is kept free at every finite grid-connection limit; a setpoint in force may be past a limit by
     `narrow_band_w` before it is rewritten for that. A device stopped at its reserve discharges again `resume_pct`
     above it, one at its ceiling charges again as far below it, one that was too cold `resume_c` above the bound, one
-    whose cycles are used up once `resume_part` of the day's is free again. `stuck_steps` resolution steps of energy
-    moved without a change of SoC mean it is stuck (`soc_step_pct` where the product does not state its resolution). A
-    direction that the device refused is not used again for `refusal_s`.
+    whose cycles are used up once `resume_part` of the day's is free again. A device that has reached its floor or
+    ceiling under control stays stopped until it is `rest_pct` away from it, or has rested for `rest_s` (see `resume`).
+    `stuck_steps` resolution steps of energy moved without a change of SoC mean it is stuck (`soc_step_pct` where the
+    product does not state its resolution). A direction that the device refused is not used again for `refusal_s`.
     """
 
     reading_age_s_max: float = 120.0
     site_margin_w: float = 50.0
     narrow_band_w: float = 25.0
     resume_pct: float = 1.0
+    rest_pct: float = 5.0
+    rest_s: float = 900.0
     resume_c: float = 1.0
     resume_part: float = 0.05
     stuck_steps: float = 3.0
@@ -120,6 +123,7 @@ class Envelope:
     deliverable_wh: Floats
     absorbable_wh: Floats
     floor_pct: Floats
+    ceiling_pct: Floats
     age_s: Floats
     controllable: Bools
     must_narrow: Bools

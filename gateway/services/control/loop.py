@@ -31,6 +31,7 @@ from gateway.domain.fleet.columns import Authority, ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.fleet.measured import Power, keep_parts, power_of
 from gateway.domain.limits.envelope import envelope
+from gateway.domain.limits.resume import note_stops
 from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
@@ -220,6 +221,7 @@ class ControlLoop:
         self._authority.return_left(self._dispatcher.held_back(now), snapshot)
         self._unclear.observe(snapshot, now)
         allowed = self.envelope = envelope(snapshot, now, self._limits)
+        note_stops(snapshot, allowed, now, self._limits)
         follows = self.quarantine.follows(snapshot, now)
         changes += self.command_ids.observe(snapshot, now)
         changes += self.quarantine.observe(snapshot, allowed, follows, now)
