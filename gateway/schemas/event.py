@@ -226,7 +226,8 @@ class EventBody(WantedBody):
     `priority`: lower wins, then commitment over `voluntary`. A change carries a higher revision. `compensation`: how
     far the program pays, `nomination_w` its nomination. `reserve_pct`: what the program leaves in every battery.
     `start_spread_s`: members start within it. `prepare_s` before the start members keep their energy, and with
-    `precharge` are charged where that is permitted.
+    `precharge` are charged where that is permitted. Devices in their maker's backup or storm mode are left alone unless
+    `takes_backup`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=False)
@@ -250,6 +251,7 @@ class EventBody(WantedBody):
     start_spread_s: Annotated[float, Field(ge=0, le=900)] = 0.0
     prepare_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     precharge: bool = False
+    takes_backup: bool = False
     cancelled: bool = False
 
     @model_validator(mode="after")
@@ -313,6 +315,7 @@ class EventBody(WantedBody):
             start_spread_s=self.start_spread_s,
             prepare_s=self.prepare_s,
             precharge=self.precharge,
+            takes_backup=self.takes_backup,
             cancelled=self.cancelled,
             source=source,
             sent_ms=received_ms if self.sent is None else _ms(self.sent),

@@ -39,6 +39,15 @@ def serves(events: Sequence[ActiveEvent], claims: Claims) -> NDArray[np.int16]:
     return count
 
 
+def takes_backup(events: Sequence[ActiveEvent], claims: Claims, n: int) -> Bools:
+    """Devices that some event may take from their maker's backup or storm mode."""
+    taken: Bools = np.zeros(n, dtype=np.bool_)
+    for event in events:
+        if event.actuates and event.request.takes_backup:
+            taken |= claims.shares[event.index]
+    return taken
+
+
 def program_reserve_pct(events: Sequence[ActiveEvent], claims: Claims, n: int) -> Floats:
     """The largest reserve among the programs that each device serves, percent."""
     reserve_pct = np.zeros(n)

@@ -121,7 +121,7 @@ class EventRequest:
     Lower `priority` wins, then commitment over `voluntary`. `compensation` and `nomination_w` bound what is paid.
     `reserve_pct`: SoC that the program leaves in every device. Members start within `start_spread_s`, each at its own
     time. For `prepare_s` before the start they are kept from discharging, and with `precharge` charged from the grid
-    where that is permitted.
+    where that is permitted. A device in its maker's backup or storm mode is left alone unless `takes_backup`.
     """
 
     id: EventId
@@ -145,6 +145,7 @@ class EventRequest:
     start_spread_s: float = 0.0
     prepare_s: float = 0.0
     precharge: bool = False
+    takes_backup: bool = False
     cancelled: bool = False
     source: str = field(default="")
     sent_ms: int | None = field(default=None, compare=False)

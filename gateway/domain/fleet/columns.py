@@ -266,8 +266,8 @@ class ControlColumns(Table):
     `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last refused one, `refused` in which
     direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `exclusions` are
     `ExclusionReason` bits. `floor_mono_ms` and `ceiling_mono_ms`: the last load of a device that has reached that bound
-    of its charge and is stopped there (NEVER_MS: it is not). `program_reserve_pct` and `pays_export` are those of the
-    programs the device serves now.
+    of its charge and is stopped there (NEVER_MS: it is not). `program_reserve_pct`, `pays_export` and `takes_backup`
+    (it may be taken from its maker's backup mode) are those of the programs the device serves now.
     """
 
     SPEC = {
@@ -276,6 +276,7 @@ class ControlColumns(Table):
         "idle": (np.bool_, False),
         "refused": (np.int8, 0),
         "pays_export": (np.bool_, True),
+        "takes_backup": (np.bool_, False),
         "result": (np.int8, 0),
         "event": (np.int32, -1),
         "program_reserve_pct": (np.float32, 0.0),
@@ -300,6 +301,7 @@ class ControlColumns(Table):
     idle: Bools
     refused: Small
     pays_export: Bools
+    takes_backup: Bools
     result: Small
     event: NDArray[np.int32]
     program_reserve_pct: Singles

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.fleet.columns import ExclusionReason, LiveColumns, Nameplate
+from gateway.domain.fleet.columns import Authority, ExclusionReason, LiveColumns, Nameplate
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.resume import stopped
 from gateway.domain.limits.types import UNCLEAR, LimitParams, Reason, Side, spread, unclear_reason
-from gateway.domain.types import NEVER_MS, Bools, Floats, Grid, Now, Unclear
+from gateway.domain.types import NEVER_MS, Bools, Floats, Grid, Mode, Now, Unclear
 
 NOT_TO_BE_WRITTEN = (
     Reason.STALE | Reason.STUCK | Reason.OFFLINE | Reason.ISLANDED | Reason.UNENROLLED | Reason.NOT_STEERABLE
-    | Reason.LOCKED | Reason.QUARANTINED | Reason.FROZEN | UNCLEAR
+    | Reason.LOCKED | Reason.QUARANTINED | Reason.FROZEN | Reason.MAKER_BACKUP | UNCLEAR
 )  # fmt: skip
 """Reasons that forbid both directions and leave the device alone altogether."""
 
@@ -67,6 +67,7 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
         (~plate.steerable, Reason.NOT_STEERABLE),
         (live.locked != 0, Reason.LOCKED),
         (live.faults != 0, Reason.FAULT),
+        (_in_backup(snapshot), Reason.MAKER_BACKUP),
     )
     excluded = exclusions & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
     if excluded.any():
@@ -86,6 +87,15 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
         if reason in NOT_TO_BE_WRITTEN:
             not_writable |= where
     return not_writable
+
+
+def _in_backup(snapshot: Snapshot) -> Bools:
+    """Devices that nobody has taken from their maker's backup or storm mode, and no event may."""
+    control = snapshot.control
+    result: Bools = snapshot.live.mode == int(Mode.BACKUP)
+    if result.any():
+        result &= (control.authority == int(Authority.DEVICE)) & ~control.takes_backup
+    return result
 
 
 def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> tuple[tuple[Bools, Reason], ...]:

@@ -13,7 +13,7 @@ Bits = NDArray[np.uint64]
 
 class Reason(IntFlag):
     """Named causes that narrow a device's power; `RATING` where only the nameplate does. `UNCLEAR_*`: the device sent
-    that member, and it could not be understood."""
+    that member, and it could not be understood. `MAKER_BACKUP`: the maker's own backup or storm mode keeps energy."""
 
     RATING = 1 << 0
     BMS = 1 << 1
@@ -57,6 +57,7 @@ class Reason(IntFlag):
     UNCLEAR_TEMP_C = Unclear.TEMP_C << 31
     UNCLEAR_GRID_PHASES = Unclear.GRID_PHASES << 31
     UNCLEAR_MESSAGE = Unclear.MESSAGE << 31
+    MAKER_BACKUP = 1 << 42
 
 
 def unclear_reason(members: Unclear) -> Reason:

@@ -23,7 +23,7 @@ from gateway.domain.control.ramp import in_turn
 from gateway.domain.control.reach import Reach
 from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
 from gateway.domain.events.arbitration import NOBODY, Claims
-from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct, serves
+from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct, serves, takes_backup
 from gateway.domain.events.delivery_records import Sight
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry
 from gateway.domain.fleet.clock_skew import ClockTrust
@@ -296,6 +296,7 @@ class ControlLoop:
         control.exclusions[:] = self.quarantine.exclusions() | chosen
         control.exclusions[list(self._fleet.moving)] |= np.uint8(ExclusionReason.MOVING)
         control.pays_export[:] = pays_export(events, claims)
+        control.takes_backup[:] = takes_backup(events, claims, snapshot.n)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
 
     def _plan(self, seen: _Seen) -> tuple[Bools, Plan]:

@@ -101,6 +101,8 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
             "start_spread_s": request.start_spread_s,
             "prepare_s": request.prepare_s,
             "precharge": request.precharge,
+            # release 0.1 does not know it, and reads what leaves it out
+            **({"takes_backup": True} if request.takes_backup else {}),
             "cancelled": request.cancelled,
             "source": request.source,
         },
