@@ -7,7 +7,7 @@ import numpy as np
 
 from gateway.clock import ManualClock, SteadyClock
 from gateway.domain.commands import CommandOp
-from gateway.domain.control.tracking import Progress
+from gateway.domain.control.progress import Progress
 from gateway.domain.events.book import Answer
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet.columns import Authority

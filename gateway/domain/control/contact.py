@@ -48,6 +48,8 @@ class Contact(Table):
 
     def missing(self, power: Power, mask: Bools) -> tuple[int, float]:
         """How many devices of `mask` had power to give when they were lost, and their part of that of all."""
+        if not self.lost.any():
+            return 0, 0.0
         lost_w = np.where(mask, self.lost_w[: len(mask)], 0.0)
         if not lost_w.any():
             return 0, 0.0

@@ -1,4 +1,5 @@
-"""Device targets for events without a group power: power of each device, SoC by a time, power at each meter."""
+"""Device targets for events without a group power: power of each device, SoC by a time, power at each meter; and what
+is left of the setpoints in force."""
 
 import numpy as np
 
@@ -7,7 +8,7 @@ from gateway.domain.events.request import Want
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.site import Homes
 from gateway.domain.limits.types import Envelope
-from gateway.domain.types import Bools, Floats, Now
+from gateway.domain.types import Bools, Floats, Ints, Now
 
 ON_TIME_PART = 0.95
 """A SoC is reached a little early: the last of it is taken slowly."""
@@ -60,3 +61,11 @@ def _follow_w(grid_w: float, snapshot: Snapshot, allowed: Envelope, mask: Bools)
     if unknown.any():
         target_w = np.where(unknown, snapshot.control.setpoint_w, target_w)
     return target_w
+
+
+def kept_w(snapshot: Snapshot, allowed: Envelope) -> Ints:
+    """The setpoints in force, cut to what is allowed now."""
+    low_w = -np.floor(allowed.charge_w).astype(np.int64)
+    high_w = np.floor(allowed.discharge_w).astype(np.int64)
+    kept: Ints = np.minimum(np.maximum(snapshot.control.setpoint_w, low_w), high_w)
+    return kept

@@ -63,6 +63,12 @@ class OwnModes(Table):
         if len(self.follows) < n:
             self.grow(n)
         kept = self.view(n)
+        narrowed = (np.bitwise_or.reduce(allowed.reasons_discharge, initial=0) & METER_OUT) | (
+            np.bitwise_or.reduce(allowed.reasons_charge, initial=0) & METER_INTO
+        )
+        if not narrowed:
+            kept.follows[:] = False
+            return kept.follows
         out, into = way > 0, way < 0
         bounded = out & ((allowed.reasons_discharge & METER_OUT) != 0)
         bounded |= into & ((allowed.reasons_charge & METER_INTO) != 0)

@@ -7,18 +7,20 @@ others make up for them. Lost devices that can still be told something get what 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
 from gateway.domain.control.ceilings import Ceilings
-from gateway.domain.control.device_targets import device_target_w
-from gateway.domain.control.ramp import Governor, RampBudget, Trim, TrimParams, trimmed
+from gateway.domain.control.device_targets import device_target_w, kept_w
+from gateway.domain.control.feeders import left_w, within_w
+from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams, unseen_w
+from gateway.domain.control.ramp import Governor, RampBudget, Trim, trimmed
 from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
-from gateway.domain.events.request import Target, Want, Way
+from gateway.domain.events.request import Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power, sum_of
@@ -30,73 +32,6 @@ OWN_POWER_W = 50.0
 
 HEARD_PART_MIN = 0.5
 """Where less than this part of an event's newest commands was taken, its ramp starts from present power."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackingParams:
-    """`fleet_w_per_s` bounds how fast the power of all events together moves, `target_w_max` the power of each event,
-    `program_w` that of all events of a program together, `feeder_w` that of a feeder (by its number; None = no bounds),
-    `maintenance_feeder_w` what maintenance may charge there. `horizon_s`: see `allocation`."""
-
-    fleet_w_per_s: float
-    horizon_s: float
-    target_w_max: float = np.inf
-    program_w: Mapping[str, float] = field(default_factory=dict)
-    feeder_w: Floats | None = None
-    maintenance_feeder_w: Floats | None = None
-    trim: TrimParams = field(default_factory=TrimParams)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tracking:
-    """What a running event keeps from tick to tick, W. `target`: what it asked for; `served_w`: the part of
-    `commanded_w` that could be given; `ahead_w`: how far that still has to go; `own_w`: own power of devices that are
-    given nothing."""
-
-    target: Target
-    commanded_w: float
-    served_w: float
-    ahead_w: float = 0.0
-    own_w: float = 0.0
-    trim: Trim = field(default_factory=Trim)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Progress of an event, W (+ = discharge). `target_w`: what it asks for, bounded by the ceilings, its nomination
-    and (without a power of its own) its energy; `delivered_w`: gross AC battery power of its measured
-    devices, `assumed_w` of the others; `devices`: those that count, `unmeasured` those of them that have a setpoint and
-    are not measured.
-
-    `unserved_w`: the part of the target that could not be allocated, plus what rests on devices that are not measured:
-    it is 0 only where the whole target rests on measured devices. `reason` says why, `UNMEASURED` where nothing else
-    does."""
-
-    target_w: float
-    commanded_w: float
-    delivered_w: float
-    assumed_w: float
-    unserved_w: float
-    reason: Shortfall
-    devices: int
-    unmeasured: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tracked:
-    """The wanted setpoint of every device: `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's
-    own limits. `taking`: devices to be under control; of those `idle` are given nothing and need not hold 0 W, and
-    `by_itself` may then be left to their maker's own mode; `by_own_mode`: devices that serve their event by that.
-    `tracking` by event index, for the next tick."""
-
-    wanted_w: Ints
-    asked_w: Ints
-    taking: Bools
-    idle: Bools
-    by_itself: Bools
-    by_own_mode: Bools
-    tracking: Mapping[int, Tracking]
-    progress: Mapping[int, Progress]
 
 
 def track(
@@ -172,8 +107,10 @@ class _Tracker:
         self._counted = (
             self._on_grid if self._lost is None else self._on_grid & (self._reliable | ~(lost & power.overdue))
         )
-        by_itself = (control.authority == int(Authority.DEVICE)) | control.idle
-        self._loose = lost & self._on_grid & power.overdue & (~self._reliable | by_itself)
+        self._loose = lost
+        if self._lost is not None:
+            by_itself = (control.authority == int(Authority.DEVICE)) | control.idle
+            self._loose = lost & self._on_grid & power.overdue & (~self._reliable | by_itself)
         self._loose_w = 0.0
         self._taken_w = np.zeros(n, dtype=np.int64)
         self._asked_w = np.zeros(n, dtype=np.int64)
@@ -204,7 +141,7 @@ class _Tracker:
         unsteered = self._taking & self._unsteered
         if unsteered.any():
             # unresponsive and unreachable devices keep the setpoint in force, as far as it is still allowed
-            self._wanted_w[unsteered] = _kept_w(self._snapshot, self._allowed)[unsteered]
+            self._wanted_w[unsteered] = kept_w(self._snapshot, self._allowed)[unsteered]
         idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._unsteered
         return Tracked(
             wanted_w=self._wanted_w,
@@ -404,29 +341,25 @@ class _Tracker:
             seconds_to_end=event.seconds_to_end(self._now),
             charge=event.target.way is Way.INTO,
             taken_w=self._taken_w if shared else None,
-            feeder_w=self._feeders_left_w(mask),
+            feeder_w=None
+            if params.feeder_w is None
+            else left_w(
+                params.feeder_w,
+                self._snapshot.nameplate.feeder,
+                np.maximum(self._taken_w, self._loose_each_w()),
+                mask,
+            ),
         )
         return allocate(ask, self._allowed, self._snapshot)
 
-    def _feeders_left_w(self, mask: Bools) -> Floats | None:
-        """What feeders still may carry beside devices outside `mask`."""
-        feeder_w = self._params.feeder_w
-        if feeder_w is None:
-            return None
-        carried_w = np.maximum(self._taken_w, self._loose_each_w())
-        rows = np.flatnonzero((carried_w > 0) & ~mask & (self._snapshot.nameplate.feeder >= 0))
-        feeder = self._snapshot.nameplate.feeder[rows]
-        used_w = np.bincount(feeder, carried_w[rows], minlength=len(feeder_w))
-        return np.maximum(feeder_w - used_w, 0.0)
-
     def _loose_each_w(self) -> Floats:
         """What each device may carry under a lease although nothing rests on it, as a size: feeders carry that too."""
-        control = self._snapshot.control
+        control, power = self._snapshot.control, self._power
         most_w = np.maximum(np.maximum(control.ran_high_w, -control.ran_low_w), np.abs(control.setpoint_w))
-        loose = (self._power.controlled_w > 0) & ~self._reliable
+        loose = (power.controlled_w > 0) & ~self._reliable
         if self._lost is not None:
-            loose |= self._lost & self._power.overdue
-        return np.where(loose, most_w, 0.0)
+            loose |= self._lost & power.overdue
+        return np.where(loose, np.where(power.measured, np.abs(self._each_w), most_w), 0.0)
 
     # -- power of each device --------------------------------------------------------------------------------
 
@@ -474,23 +407,17 @@ class _Tracker:
         return float(asked_w.sum()), float(missing_w.sum())
 
     def _carried(self, event: ActiveEvent, goal_w: Floats) -> Floats:
-        """`goal_w` cut to what feeders still may carry; devices of one feeder are cut in proportion."""
+        """`goal_w` cut to what feeders still may carry."""
         for feeder_w in (self._params.feeder_w, self._params.maintenance_feeder_w if event.index < NOBODY else None):
             if feeder_w is not None and len(feeder_w):
-                goal_w = self._within(goal_w, feeder_w)
+                goal_w = within_w(
+                    goal_w,
+                    feeder_w,
+                    self._snapshot.nameplate.feeder,
+                    self._taken_w.astype(np.float64),
+                    self._loose_each_w(),
+                )
         return goal_w
-
-    def _within(self, goal_w: Floats, feeder_w: Floats) -> Floats:
-        feeder = self._snapshot.nameplate.feeder
-        rows = np.flatnonzero(feeder >= 0)
-        taken_w = self._taken_w[rows]
-        more_w = np.maximum(np.abs(goal_w[rows]) - taken_w, 0.0)
-        numbers, count = feeder[rows], len(feeder_w)
-        left_w = np.maximum(feeder_w - np.bincount(numbers, taken_w, minlength=count), 0.0)
-        part = np.minimum(left_w / np.maximum(np.bincount(numbers, more_w, minlength=count), 1e-9), 1.0)
-        carried_w = goal_w.copy()
-        carried_w[rows] = np.sign(goal_w[rows]) * np.minimum(np.abs(goal_w[rows]), taken_w + more_w * part[numbers])
-        return carried_w
 
     def _in_steps(self, given_w: Ints) -> Ints:
         """Setpoints the products can carry: whole steps towards 0, and 0 below the minimum."""
@@ -513,33 +440,17 @@ class _Tracker:
         reason: Shortfall,
     ) -> None:
         counted = mine & self._on_grid
-        unseen_w = 0.0
+        missing_w = 0.0
         if event.actuates:
             rows = counted & ~self._power.measured
-            unseen_w = _unseen_w(target_w, unserved_w, given_w[rows], self._each_w[rows])
+            missing_w = unseen_w(target_w, unserved_w, given_w[rows], self._each_w[rows])
         self._progress[event.index] = Progress(
             target_w=target_w,
             commanded_w=commanded_w,
             delivered_w=self._power.measured_w(counted),
             assumed_w=self._power.assumed_w(counted),
-            unserved_w=unserved_w + unseen_w,
-            reason=Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(unseen_w) >= 1 else reason,
+            unserved_w=unserved_w + missing_w,
+            reason=Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(missing_w) >= 1 else reason,
             devices=int(np.count_nonzero(counted)),
             unmeasured=self._power.unmeasured(counted)[0],
         )
-
-
-def _unseen_w(target_w: float, unserved_w: float, given_w: Ints, assumed_w: Floats) -> float:
-    """The part of the target that rests on devices that are not measured, beside what could not be allocated."""
-    sign = -1.0 if target_w < 0 else 1.0
-    left_w = max(abs(target_w) - max(sign * unserved_w, 0.0), 0.0)
-    rests_w = float(np.maximum(np.maximum(sign * given_w, sign * assumed_w), 0.0).sum())
-    return sign * min(rests_w, left_w)
-
-
-def _kept_w(snapshot: Snapshot, allowed: Envelope) -> Ints:
-    """The setpoints in force, cut to what is allowed now."""
-    low_w = -np.floor(allowed.charge_w).astype(np.int64)
-    high_w = np.floor(allowed.discharge_w).astype(np.int64)
-    kept: Ints = np.minimum(np.maximum(snapshot.control.setpoint_w, low_w), high_w)
-    return kept

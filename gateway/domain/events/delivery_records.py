@@ -343,7 +343,9 @@ def _failure(sight: Sight, slots: Run, bits: Bits, nothing: Bools, unreached: Sm
     failure[sight.unresponsive[slots]] = Failure.NO_RESPONSE
     failure[sight.snapshot.control.result[slots] == int(CommandResult.REFUSED)] = Failure.REFUSED
     # a lost device to which nothing is left to do
-    failure[sight.power.overdue[slots] & (sight.wanted_w[slots] == 0)] = Failure.OFFLINE
+    overdue = sight.power.overdue[slots]
+    if overdue.any():
+        failure[overdue & (sight.wanted_w[slots] == 0)] = Failure.OFFLINE
     # most of these reasons hold for no device at all
     somewhere = np.bitwise_or.reduce(bits)
     if somewhere & _REFUSED:

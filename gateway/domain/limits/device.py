@@ -142,10 +142,10 @@ def charge(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: N
     above_wh = np.fmax((low_pct - floor_pct) * plate.capacity_wh / 100, 0.0)
     below_wh = np.fmax((ceiling_pct - high_pct) * plate.capacity_wh / 100, 0.0)
     resting = (setpoint_w <= 0) & (low_pct < floor_pct + params.resume_pct)
-    resting |= stopped(control.floor_mono_ms, low_pct - floor_pct, now, params)
+    resting |= stopped(control.floor_mono_ms, low_pct, floor_pct, now, params)
     out.forbid(resting | (above_wh <= 0), Reason.RESERVE)
     resting = (setpoint_w >= 0) & (high_pct > ceiling_pct - params.resume_pct)
-    resting |= stopped(control.ceiling_mono_ms, ceiling_pct - high_pct, now, params)
+    resting |= stopped(control.ceiling_mono_ms, ceiling_pct, high_pct, now, params)
     into.forbid(resting | (below_wh <= 0), Reason.SOC_CEILING)
     return Charge(
         floor_pct=floor_pct,

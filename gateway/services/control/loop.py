@@ -19,9 +19,10 @@ from gateway.domain.control.contact import Contact
 from gateway.domain.control.leases import rest
 from gateway.domain.control.own_mode import OwnModes, wanted_ways
 from gateway.domain.control.planning import Plan, PlanParams, plan
+from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams
 from gateway.domain.control.ramp import in_turn
 from gateway.domain.control.reach import Reach
-from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
+from gateway.domain.control.tracking import track
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.attribution import Credit, credit, pays_export, program_reserve_pct, serves, takes_backup
 from gateway.domain.events.delivery_records import Sight

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gateway.domain.control.tracking import Progress
+from gateway.domain.control.progress import Progress
 from gateway.domain.events.attribution import Credit
 from gateway.domain.events.lifecycle import BookEntry, EventState
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gateway.domain.control.allocation import Shortfall
+from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams
 from gateway.domain.control.reach import Reach, everybody
-from gateway.domain.control.tracking import Progress, Tracked, Tracking, TrackingParams, track
+from gateway.domain.control.tracking import track
 from gateway.domain.events.arbitration import claim
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Target, Want, power
@@ -610,7 +611,7 @@ def test_course_follow_load_brings_every_meter_to_its_power() -> None:
 
 def test_course_follow_load_to_nothing_is_left_to_a_maker_whose_own_mode_does_that() -> None:
     s = scene(
-        2, authority=Authority.DEVICE, mode=[Mode.SELF_CONSUMPTION, Mode.BACKUP], load_w=3_000, battery_w=[3_000, 0]
+        2, authority=Authority.DEVICE, mode=[Mode.SELF_CONSUMPTION, Mode.OTHER], load_w=3_000, battery_w=[3_000, 0]
     ).ask(Target(want=Want.FOLLOW_LOAD, power_w=0))  # fmt: skip
     found = s.tick()
     assert found.taking.tolist() == [False, True]

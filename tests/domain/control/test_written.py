@@ -17,7 +17,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.control.compliance import Conduct, ResponseParams, responsive, update_conduct
 from gateway.domain.control.leases import rest
 from gateway.domain.control.planning import Plan, PlanParams, plan
-from gateway.domain.control.tracking import TrackingParams
+from gateway.domain.control.progress import TrackingParams
 from gateway.domain.events.request import Target, Want, power
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.limits.envelope import envelope

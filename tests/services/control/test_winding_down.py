@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.domain.control.tracking import Progress
+from gateway.domain.control.progress import Progress
 from tests.scenes.waiting import until
 from tests.scenes.world import World, homes_of
 

@@ -1,0 +1,28 @@
+"""Keeps power within what each feeder may carry: devices are numbered by feeder, -1 = on none; sizes in W."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.domain.types import Bools, Floats
+
+
+def left_w(feeder_w: Floats, feeder: NDArray[np.int32], carried_w: Floats, mask: Bools) -> Floats:
+    """What feeders still may carry beside what devices outside `mask` carry."""
+    rows = np.flatnonzero((carried_w > 0) & ~mask & (feeder >= 0))
+    used_w = np.bincount(feeder[rows], carried_w[rows], minlength=len(feeder_w))
+    return np.maximum(feeder_w - used_w, 0.0)
+
+
+def within_w(goal_w: Floats, feeder_w: Floats, feeder: NDArray[np.int32], taken_w: Floats, loose_w: Floats) -> Floats:
+    """`goal_w` cut to what feeders still may carry beside `taken_w` by earlier events and `loose_w`, which flows
+    whatever is told; devices of one feeder are cut in proportion."""
+    rows = np.flatnonzero(feeder >= 0)
+    taken_w = taken_w[rows]
+    more_w = np.maximum(np.abs(goal_w[rows]) - taken_w, 0.0)
+    numbers, count = feeder[rows], len(feeder_w)
+    used_w = np.bincount(numbers, np.maximum(taken_w, loose_w[rows]), minlength=count)
+    asked_w = np.bincount(numbers, more_w, minlength=count)
+    part = np.minimum(np.maximum(feeder_w - used_w, 0.0) / np.maximum(asked_w, 1e-9), 1.0)
+    carried_w = goal_w.copy()
+    carried_w[rows] = np.sign(goal_w[rows]) * np.minimum(np.abs(goal_w[rows]), taken_w + more_w * part[numbers])
+    return carried_w
