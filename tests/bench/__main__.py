@@ -9,7 +9,7 @@ import uvloop
 
 BENCHES = (
     "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
-    "edge", "stretch",
+    "edge", "stretch", "season-market",
 )  # fmt: skip
 
 
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller sizes, one round")
     parser.add_argument("--json", action="store_true", help="one line of JSON (otherwise indented)")
     args = parser.parse_args()
-    bench = importlib.import_module(f"tests.bench.{args.name}")
+    bench = importlib.import_module(f"tests.bench.{args.name.replace('-', '_')}")
     result = uvloop.run(bench.run(quick=args.quick))
     print(json.dumps(result, indent=None if args.json else 2))
     return 0

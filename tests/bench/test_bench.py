@@ -18,6 +18,7 @@ from tests.bench import (
     modbus,
     outage,
     paced,
+    season_market,
     stretch,
     tick,
     track,
@@ -125,6 +126,13 @@ async def test_stretch_few_devices_reports_every_case() -> None:
     assert set(size["cases_ms"]) == cases
     assert size["stretch_ms"] == max(size["cases_ms"].values()) == size["cases_ms"][size["longest"]]
     assert all(ms > 0 for ms in size["cases_ms"].values())
+
+
+async def test_season_market_few_events_are_all_carried_out_and_recorded() -> None:
+    aims = {"lost", "rss_mib", "stretch_ms", "growth_x"}
+    (size,) = check(await season_market.run(quick=True, events=60), "season-market", {"growth_x"}, aims)
+    assert (size["refused"], size["without_record"], size["unknown"]) == (0, 0, 0)
+    assert min(size["rows_told"], size["bytes_on_disk"], size["stretch_ms"]) > 0
 
 
 @pytest.mark.fault("F7")
