@@ -11,7 +11,9 @@ import logging
 import random
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -54,14 +56,16 @@ def main() -> int:
     seeds = range(seed, seed + -(-asked.count // PART))
     print(f"seeds {seeds[0]} to {seeds[-1]}, {PART} histories each", file=sys.stderr)
     began, tried, broken = time.monotonic(), 0, []
-    with ProcessPoolExecutor(max_workers=asked.jobs) as pool:
-        for found in pool.map(partial(part, count=min(PART, asked.count), shrink=not asked.first), seeds):
+    with ExitStack() as stack:
+        each: Callable[..., Iterator[Found]] = map
+        if asked.jobs > 1:
+            each = stack.enter_context(ProcessPoolExecutor(max_workers=asked.jobs)).map
+        for found in each(partial(part, count=min(PART, asked.count), shrink=not asked.first), seeds):
             tried += found.tried
             if found.says:
                 broken.append(found)
                 print(f"seed {found.seed}: {found.says}", file=sys.stderr)
             if found.says and asked.first:
-                pool.shutdown(cancel_futures=True)
                 break
     told = {"seed": seed, "histories": tried, "seconds": round(time.monotonic() - began, 1)}
     if asked.json:

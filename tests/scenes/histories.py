@@ -64,6 +64,9 @@ FAILING = st.sampled_from([*[o for o in PublishOutcome if o is not PublishOutcom
 SAYINGS = st.sampled_from(
     [{"opt_out": True}, {"locked": True}, {"opt_out": 1}, {"locked": "true"}, {"faults": -1}, {"grid": "off"}, {}]
 )
+ODD = st.sampled_from(
+    [({"reserve_pct": 0}, 0), ({"reserve_pct": 7}, 0), ({"reserve_pct": 7}, 100), ({"soc_pct": 100}, 0)]
+)
 STREETS = st.fixed_dictionaries(
     {
         "over_reserve_pct": st.lists(st.sampled_from([-10, 4, 8, 40, 80]), min_size=COUNT, max_size=COUNT),
@@ -97,12 +100,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("stop"), st.sampled_from([True, True, False])),
     st.tuples(st.just("fault"), INDEX, FAULTS),
     st.tuples(st.just("reserve"), INDEX, st.integers(0, 100)),
-    st.tuples(
-        st.just("once"),
-        INDEX,
-        st.sampled_from([{"reserve_pct": 0}, {"reserve_pct": 7}, {"soc_pct": 100}]),
-        st.sampled_from([0, 200]),
-    ),
+    st.tuples(st.just("odd"), INDEX, ODD),
     st.tuples(st.just("says"), INDEX, SAYINGS),
     st.tuples(st.just("out"), INDEX),
     st.tuples(st.just("in"), INDEX),
@@ -218,8 +216,8 @@ class History:
                 town.inject(index, fault)
             case ("reserve", index, pct):
                 town.inject(index, Fault(kind=FaultKind.OWNER_RESERVE, value=float(pct)))
-            case ("once", index, said, silent_s):
-                town.once[index] = (said, silent_s)
+            case ("odd", index, (said, for_s)):
+                town.odd[index] = (said, town.now_ms + 1_000 * for_s)
             case ("says", index, said):
                 town.say(index, said)
             case ("failing", index, outcome):

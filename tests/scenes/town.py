@@ -24,7 +24,6 @@ from gateway.services.settings import ControlSettings, ProgramSettings
 from gateway.transports.mqtt.session import PublishOutcome
 from simulators.battery import Mode
 from simulators.commands import Op, Result
-from simulators.faults import Fault, FaultKind
 from simulators.homes import Bools
 from simulators.messages import Outgoing
 from tests.builders.fakes import MemoryJournal, message_product
@@ -88,8 +87,8 @@ class Wish:
 
 @dataclass
 class Town(Street):
-    """`blind`: no live reading arrives, everything else does. `says` is what homes say besides, `once` in one
-    reading, and for how long they say nothing after it.
+    """`blind`: no live reading arrives, everything else does. `says` is what homes say besides, `odd` what is
+    not so: in one reading, and in those until then (the devices' time).
     `missing`: homes whose profile is not installed. `reading`: whether the platform takes reports."""
 
     settings: ControlSettings = TOWN
@@ -97,7 +96,7 @@ class Town(Street):
     publishing: bool = True
     blind: bool = False
     says: dict[int, dict[str, Any]] = field(default_factory=dict)
-    once: dict[int, tuple[dict[str, Any], float]] = field(default_factory=dict)
+    odd: dict[int, tuple[dict[str, Any], int]] = field(default_factory=dict)
     told_out_ms: dict[int, int] = field(default_factory=dict)
     barred_ms: dict[int, int] = field(default_factory=dict)
     failing: dict[int, PublishOutcome] = field(default_factory=dict)
@@ -198,9 +197,9 @@ class Town(Street):
             self.barred_ms.setdefault(message.index, self.now_ms)
         if self.wire.up and isinstance(body, dict) and isinstance(body.get("battery_w"), int | float):
             self._readings[message.index].append((int(body.get("t") or self.now_ms), float(body["battery_w"])))
-        odd, silent_s = self.once.pop(message.index, ({}, 0.0))
-        if silent_s:
-            self.inject(message.index, Fault(kind=FaultKind.STALE, for_s=silent_s))
+        odd, until_ms = self.odd.get(message.index, ({}, 0))
+        if self.now_ms >= until_ms:
+            self.odd.pop(message.index, None)
         besides = besides | odd
         return replace(message, payload=orjson.dumps(body | besides)) if besides else message
 
