@@ -191,11 +191,6 @@ MUTANTS = (
         mend="An import does not change the product of a device that is not free.",
         edits=(("gateway/services/devices/moves.py", "if tie is not None:", 'if tie == "":'),),
     ),
-    Mutant(
-        name="own-power",
-        mend="What is missing counts what devices that are given nothing do by themselves.",
-        edits=((TRACKING, "return replace(most, unserved_w=missing_w), now_w", "return most, now_w"),),
-    ),
 )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ async def test_stretch_few_devices_reports_every_case() -> None:
 
 async def test_season_market_few_events_are_all_carried_out_and_recorded() -> None:
     aims = {"lost", "rss_mib", "stretch_ms", "growth_x"}
-    (size,) = check(await season_market.run(quick=True, events=60), "season-market", {"growth_x"}, aims)
+    (size,) = check(await season_market.run(quick=True, events=30), "season-market", {"growth_x"}, aims)
     assert (size["refused"], size["without_record"], size["unknown"]) == (0, 0, 0)
     assert min(size["rows_told"], size["bytes_on_disk"], size["stretch_ms"]) > 0
 

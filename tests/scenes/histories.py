@@ -33,8 +33,8 @@ MAINTENANCE = {
     "none": MaintenanceSettings(recovery_s=0),
     "full": MaintenanceSettings(recovery_s=60, full_charge_cycles=1),
 }
-SOURCES = st.sampled_from(["platform", "platform", "local"])
-NAMES = st.sampled_from(["a", "b"])
+SOURCES = st.sampled_from(["platform", "platform", "platform", "local"])
+NAMES = st.sampled_from(["a", "a", "a", "b"])
 INDEX = st.integers(0, COUNT - 1)
 GROUPS = st.sampled_from([(), (), (0, 1), (2,)])
 PROGRAMS = st.sampled_from(["test", "test", CAPPED])
@@ -92,6 +92,7 @@ FIRSTS = st.tuples(
 ACTIONS = st.one_of(
     SUBMITS,
     SUBMITS,
+    SUBMITS,
     st.tuples(st.just("withdraw"), SOURCES, NAMES),
     st.tuples(st.just("cancel"), SOURCES, NAMES),
     st.tuples(st.just("lift"), SOURCES, NAMES),
@@ -107,7 +108,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("move"), INDEX),
     st.tuples(st.just("failing"), INDEX, FAILING),
     st.tuples(st.just("wire"), st.booleans()),
-    st.tuples(st.just("blind"), st.booleans()),
+    st.tuples(st.just("blind"), st.sampled_from([True, True, False])),
     st.tuples(st.just("reading"), st.booleans()),
     st.tuples(st.just("disk"), st.sampled_from(["full", "slow", "well"])),
     st.tuples(st.just("step"), st.sampled_from([-10_800, 5, 172_800])),
@@ -294,7 +295,7 @@ class Search:
                   deadline=None, database=None)  # fmt: skip
         @given(
             columns=STREETS, before=st.lists(ACTIONS, max_size=2), first=FIRSTS,
-            actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=4),
+            actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=5),
         )  # fmt: skip
         def histories(
             columns: dict[str, Any], before: list[Action], first: Action, actions: list[tuple[Action, int]]
