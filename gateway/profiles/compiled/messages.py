@@ -6,9 +6,10 @@ required point or a wrong identity refuses the whole message. The codec rejects,
 that is present and not understood is reported as unclear, since "unknown" would hide that the device sent something.
 """
 
+import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Annotated, Any, Literal
@@ -100,6 +101,23 @@ def _read(payload: bytes) -> object:
     return found
 
 
+def _quoted(key: str) -> bytes:
+    return f'"{key}"'.encode()
+
+
+def _once(decode: Callable[[bytes], Any], keys: Iterable[str]) -> Callable[[bytes], Any]:
+    """`decode`, which refuses a payload that may name one of `keys` more than once: the last one would win."""
+    quoted = tuple(map(_quoted, keys))
+
+    def decoded(payload: bytes) -> Any:
+        for key in quoted:
+            if payload.count(key) > 1:
+                raise msgspec.DecodeError("a member may be there twice")
+        return decode(payload)
+
+    return decoded if quoted else decode
+
+
 def _integral(value: object) -> object:
     """Convert a whole number written with a decimal point to an integer."""
     if isinstance(value, float) and abs(value) <= MAX_INTEGER and value.is_integer():
@@ -140,7 +158,10 @@ class Decoder:
             )
         self._struct: Any = msgspec.defstruct(f"{kind.title()}Message", fields, rename=rename, gc=False, kw_only=True)
         self._fields = self._struct.__struct_fields__
-        self.fast: Callable[[bytes], Any] = msgspec.json.Decoder(self._struct).decode
+        self._safety = {
+            point.key: catalogue[name].unclear for name, point in message.points.items() if catalogue[name].excluding
+        }
+        self.fast = _once(msgspec.json.Decoder(self._struct).decode, self._safety)
         self.columns = [
             _Column(
                 name=name,
@@ -187,7 +208,7 @@ class Decoder:
         if not isinstance(raw, dict) or not isinstance(raw.get(self._message.identity), str):
             raise MessageRefused("schema")
         values: dict[str, Any] = {"device": raw[self._message.identity]}
-        unclear = CLEAR
+        unclear = self._contradicted(payload)
         for name, point in self._message.points.items():
             canonical, value = CATALOGUE[self.kind][name], raw.get(point.key)
             try:
@@ -200,6 +221,20 @@ class Decoder:
                 if value is not None or (canonical.excluding and point.key in raw):
                     unclear |= canonical.unclear
         return self._struct(**values), unclear
+
+    def _contradicted(self, payload: bytes) -> Unclear:
+        """Words about safety that a message says several times, and not the same each time."""
+        if not any(payload.count(_quoted(key)) > 1 for key in self._safety):
+            return CLEAR
+        try:
+            pairs = json.loads(payload, object_pairs_hook=tuple)
+        except (ValueError, RecursionError):
+            raise MessageRefused("malformed") from None
+        unclear, said = CLEAR, dict(pairs)
+        for key, value in pairs:
+            if key in self._safety and value != said[key]:
+                unclear |= self._safety[key]
+        return unclear
 
     def _converted(self, name: str, point: Member, canonical: CanonicalQuantity, value: object) -> Any:
         """One value as the struct has it. Raises msgspec.ValidationError."""

@@ -116,6 +116,39 @@ async def test_street_device_that_says_it_well_or_not_at_all_is_controlled(membe
         assert world.reasons() == ["lookahead"] or not [n for n in world.reasons() if n.startswith("unclear")]
 
 
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [("opt_out", "true"), ("locked", "true"), ("faults", "2"), ("grid", '"island"'), ("mode", '"vacation"')],
+)
+async def test_street_device_that_contradicts_itself_is_not_understood(member: str, text: str) -> None:
+    """The last of several members of one name would win, whatever the others say."""
+
+    def twice(payload: bytes) -> bytes:
+        well = json.dumps(json.loads(payload).get(member, False))
+        return (
+            b'{"%s":%s,' % (member.encode(), text.encode())
+            + b'"%s":%s,' % (member.encode(), well.encode())
+            + payload[1:]
+        )
+
+    world = street()
+    world.change = twice
+    await world.go(2)
+    await world.submit(s=3_600, target=power(6_000))
+    await world.go(20)
+    assert world.ops(0) == []
+    assert f"unclear_{member}" in world.reasons()
+
+
+async def test_street_device_that_says_the_same_twice_is_controlled() -> None:
+    world = street()
+    world.change = lambda payload: payload[:-1] + b',"grid":"on","faults":0,"note":"opt_out","opt_out":false}'
+    await world.go(2)
+    await world.submit(s=3_600, target=power(6_000))
+    await world.go(5)
+    assert Op.SETPOINT in world.ops(0)
+
+
 @pytest.mark.parametrize("word", ["4", "9223372036854775808", "18446744073709551615", "9.1e15"])
 async def test_street_any_bit_of_a_fault_word_is_a_fault(word: str) -> None:
     world = street()
