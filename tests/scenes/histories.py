@@ -37,13 +37,16 @@ SOURCES = st.sampled_from(["platform", "platform", "platform", "local"])
 NAMES = st.sampled_from(["a", "a", "a", "b"])
 INDEX = st.integers(0, COUNT - 1)
 GROUPS = st.sampled_from([(), (), (0, 1), (2,)])
-PROGRAMS = st.sampled_from(["test", "test", CAPPED])
-POWER_W = st.one_of(st.integers(-15_000, 15_000), st.sampled_from([15_000, 6_000, -15_000, 0]))
+PROGRAMS = st.sampled_from(["test", CAPPED])
+POWER_W = st.one_of(
+    st.integers(-15_000, 15_000), st.sampled_from([15_000, 12_000, 6_000, -15_000, -6_000, 0])
+)  # fmt: skip
 TARGETS = st.one_of(
     POWER_W.map(power),
     POWER_W.map(power),
     st.just(power(None)),
     POWER_W.map(lambda w: Target(want=Want.DEVICE_POWER, power_w=w / COUNT)),
+    st.sampled_from([5_000.0, -5_000.0]).map(lambda w: Target(want=Want.DEVICE_POWER, power_w=w)),
     st.integers(-2_000, 2_000).map(lambda w: Target(want=Want.FOLLOW_LOAD, power_w=w)),
     st.integers(5, 100).map(lambda pct: Target(want=Want.CHARGE_TO, soc_pct=pct)),
     st.sampled_from([Target(want=Want.IDLE), Target(want=Want.BACKUP), Target(want=Want.SELF_CONSUMPTION)]),
@@ -69,11 +72,11 @@ ODD = st.sampled_from(
 )
 STREETS = st.fixed_dictionaries(
     {
-        "over_reserve_pct": st.lists(st.sampled_from([-10, 4, 8, 40, 80]), min_size=COUNT, max_size=COUNT),
+        "over_reserve_pct": st.lists(st.sampled_from([-10, 4, 8, 40, 40, 80]), min_size=COUNT, max_size=COUNT),
         "reserve_pct": st.lists(st.sampled_from([20, 5, 50, 100]), min_size=COUNT, max_size=COUNT),
-        "capacity_wh": st.lists(st.sampled_from([500, 3_000, 10_000]), min_size=COUNT, max_size=COUNT),
-        "export_allowed": st.lists(st.booleans(), min_size=COUNT, max_size=COUNT),
-        "grid_charge_allowed": st.lists(st.booleans(), min_size=COUNT, max_size=COUNT),
+        "capacity_wh": st.lists(st.sampled_from([500, 10_000, 10_000]), min_size=COUNT, max_size=COUNT),
+        "export_allowed": st.lists(st.sampled_from([True, True, False]), min_size=COUNT, max_size=COUNT),
+        "grid_charge_allowed": st.lists(st.sampled_from([True, True, False]), min_size=COUNT, max_size=COUNT),
         "pv_peak_w": st.lists(st.sampled_from([0, 6_000]), min_size=COUNT, max_size=COUNT),
         "site_index": st.sampled_from([(0, 1, 2), (0, 0, 1)]),
         "fleet_w_per_s": st.sampled_from([20_000.0, 1_000.0]),
@@ -82,7 +85,7 @@ STREETS = st.fixed_dictionaries(
     }
 )
 SUBMITS = st.tuples(
-    st.just("submit"), SOURCES, NAMES, TARGETS, st.sampled_from([-20, 0, 0, 10]), st.sampled_from([20, 90, 400]),
+    st.just("submit"), SOURCES, NAMES, TARGETS, st.sampled_from([-20, 0, 0, 10]), st.sampled_from([20, 90, 90, 400]),
     GROUPS, PROGRAMS,
 )  # fmt: skip
 FIRSTS = st.tuples(
@@ -94,9 +97,9 @@ ACTIONS = st.one_of(
     SUBMITS,
     SUBMITS,
     st.tuples(st.just("withdraw"), SOURCES, NAMES),
-    st.tuples(st.just("cancel"), SOURCES, NAMES),
+    st.tuples(st.just("cancel"), SOURCES, NAMES, st.booleans()),
     st.tuples(st.just("lift"), SOURCES, NAMES),
-    st.tuples(st.just("many"), st.integers(2, 12), st.sampled_from([20, 60])),
+    st.tuples(st.just("many"), st.integers(2, 12), st.sampled_from([20, 60, 400])),
     st.tuples(st.just("now"), st.sampled_from([None, 0, 30, 90, 3_600])),
     st.tuples(st.just("stop"), st.sampled_from([True, True, False])),
     st.tuples(st.just("fault"), INDEX, FAULTS),
@@ -107,7 +110,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("in"), INDEX),
     st.tuples(st.just("move"), INDEX),
     st.tuples(st.just("failing"), INDEX, FAILING),
-    st.tuples(st.just("wire"), st.booleans()),
+    st.tuples(st.just("wire"), st.sampled_from([False, False, True])),
     st.tuples(st.just("blind"), st.sampled_from([True, True, False])),
     st.tuples(st.just("reading"), st.booleans()),
     st.tuples(st.just("disk"), st.sampled_from(["full", "slow", "well"])),
@@ -172,10 +175,10 @@ class History:
                     program=program,
                 )  # fmt: skip
             case ("withdraw", source, name):
-                if (wish := town.wishes.get((source, name))) is not None:
-                    await town.ask(source, name, wish.target, revision=self._next(source, name), s=60, cancelled=True)
-            case ("cancel", source, name):
+                await self._revise(source, name, cancelled=True)
+            case ("cancel", source, name, insists):
                 await town.call_off(source, name)
+                await self._revise(source, name, cancelled=False if insists else None)
             case ("lift", source, name):
                 await town.lift(source, name)
             case ("many", count, s):
@@ -198,6 +201,13 @@ class History:
                 await town.restart(away_s=away_s)
             case _:
                 self._befall(action)
+
+    async def _revise(self, source: str, name: str, *, cancelled: bool | None) -> None:
+        """A source sends its event once more, or calls it off; None: it does not."""
+        wish = self.town.wishes.get((source, name))
+        if wish is not None and cancelled is not None:
+            revision = self._next(source, name)
+            await self.town.ask(source, name, wish.target, revision=revision, s=90, cancelled=cancelled)
 
     async def _now(self, age_s: int | None) -> None:
         """An event that says "now" and was sent some time ago; nobody knows when, if None."""

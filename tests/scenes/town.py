@@ -30,9 +30,9 @@ from tests.builders.fakes import MemoryJournal, message_product
 from tests.scenes.street import LEASE_S, SETTINGS, Street, registered
 
 CAPPED = "capped"
-CEILING_W = 6_000.0
+CEILING_W = 4_000.0
 TOWN = SETTINGS.model_copy(update={"programs": {CAPPED: ProgramSettings(ceiling_mw=CEILING_W / 1e6)}})
-LATE_S = 60.0
+LATE_S = 40.0
 """By so much the end of a lease may come after the end of its event: the spread of releases, a command that was put
 off, and a tick."""
 READ_MS = 65_000
@@ -372,7 +372,10 @@ class Town(Street):
             self.problems.append(f"{entry.request.id} is told to deliver {told.delivered_w:g} W, and {read}")
         target_w = told.target_w
         shared = any((self._groups.get(other.request.id, mine) & mine).any() for other in others)
-        if entry.request.target_w is None or shared or self.stopped_ms is not None:
+        # while the disk fails nobody newly comes under control, and readiness says so
+        fails = self.journal.failing or self.journal.slow
+        if entry.request.target_w is None or shared or self.stopped_ms is not None or fails:
+            self._short_s.pop(entry.request.id, None)
             return
         batteries = self.devices.batteries
         true_w = float(batteries.battery_w[mine & ~batteries.islanded].sum())

@@ -237,3 +237,12 @@ async def test_reserve_that_firmware_goes_on_telling_counts_in_the_end() -> None
     assert chosen(street.journal) == [(street.homes.ids[0], 10)]
     assert street.devices.batteries.battery_w[0] > 500
     assert street.problems == []
+
+
+async def test_reserve_that_goes_to_and_fro_between_lower_values_is_never_confirmed() -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    for told_pct in (10, 7) * (LONG_S // 5):
+        world.homes.reserve_pct[0] = told_pct
+        await world.go(5)
+    assert (in_force(world.fleet), chosen(world.journal)) == ([20, 20], [])

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.errors import StorageError
-from gateway.domain.types import EventId
+from gateway.domain.types import EventId, Mode
 from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
 from gateway.services.settings import ControlSettings, FeederSettings, MaintenanceSettings
 from tests.builders.fakes import MemoryJournal, home
@@ -367,3 +367,33 @@ async def test_stop_all_event_for_later_that_was_being_taken_in_stays() -> None:
     await stop(world, active=False)
     await world.go(90)
     assert world.homes.battery_w.sum() == pytest.approx(4_000, rel=0.02)
+
+
+async def test_stop_all_ends_what_prepares_an_event_and_the_event_does_not_begin() -> None:
+    world = World(homes_of(3))
+    await world.go(2)
+    at_ms = world.clock.utc + 300_000
+    await world.submit(s=600, target_w=6_000, start_ms=at_ms, end_ms=at_ms + 600_000, prepare_s=290.0, precharge=True)
+    await world.go(60)
+    assert (world.homes.mode == Mode.REMOTE).any()
+    await world.dispatcher.stop_all(active=True, by="test")
+    await world.go(60)
+    assert not (world.homes.mode == Mode.REMOTE).any()
+    await world.dispatcher.stop_all(active=False, by="test")
+    await world.go(300)
+    assert (world.state(), (world.homes.mode == Mode.REMOTE).any()) == ("cancelled", False)
+
+
+async def test_stop_all_holds_over_a_restart_for_the_gateway_s_own_charging_too() -> None:
+    own = MaintenanceSettings(recovery_s=600, full_charge_cycles=1)
+    world = World(homes_of(3), settings=ControlSettings(maintenance=own))
+    await world.go(30)
+    assert (world.homes.mode == Mode.REMOTE).any()
+    await world.dispatcher.stop_all(active=True, by="test")
+    await world.go(2)
+    world.restart(away_s=1)
+    await world.go(200)
+    written = len(world.homes.writes)
+    await world.go(100)
+    assert not (world.homes.mode == Mode.REMOTE).any()
+    assert len(world.homes.writes) == written
