@@ -108,8 +108,8 @@ MUTANTS = (
         edits=(
             (
                 LOOP,
-                "events = [] if self._halted() else [*self._dispatcher.active(now), *self.maintenance.events(now)]",
-                "events = [*self._dispatcher.active(now), *self.maintenance.events(now)]",
+                "if self._halted() or self._fleet_clock.trust is ClockTrust.CONTRADICTED:",
+                "if self._fleet_clock.trust is ClockTrust.CONTRADICTED:",
             ),
             (
                 "gateway/services/control/maintenance.py",
@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         name="stranded",
         mend="A device under control whose profile is missing is told.",
-        edits=((LOOP, "self.quarantine.reasons() + self.stranded.reasons()", "self.quarantine.reasons()"),),
+        edits=((LOOP, "            + self.stranded.reasons()\n", ""),),
     ),
     Mutant(
         name="sign-check",

@@ -12,7 +12,7 @@ from gateway import former_names
 from gateway.cli.lazy import LazyGroup, Named
 
 
-class Commands(LazyGroup):
+class CommandLine(LazyGroup):
     """Every command and group, by name."""
 
     named = {
@@ -58,7 +58,7 @@ class Commands(LazyGroup):
     }  # fmt: skip
 
 
-cli = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+cli = typer.Typer(cls=CommandLine, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @cli.callback(epilog="`gateway --version` prints the version.")

@@ -69,7 +69,7 @@ class Market:
         self.dispatcher = Dispatcher(settings, fleet=self.fleet, journal=self.journal, clock=steady)
         self.dispatcher.load(remembered)
         self.control = ControlLoop(
-            settings, fleet=self.fleet, dispatcher=self.dispatcher, journal=self.journal, link=self.homes,
+            settings, fleet=self.fleet, dispatcher=self.dispatcher, link=self.homes,
             clock=steady, epoch=remembered.epoch, publishing=True,
         )  # fmt: skip
         self.homes.on_acks = self.control.observe_acks

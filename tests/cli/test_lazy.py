@@ -6,7 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import Commands, cli, main
+from gateway.cli import CommandLine, cli, main
 
 HEAVY = ("aiohttp", "numpy", "pydantic", "gateway.app")
 SCRIPT = f"""
@@ -42,9 +42,9 @@ def test_cli_version_is_that_of_the_package(
     assert capsys.readouterr().out.startswith("battery-fleet-gateway 0.")
 
 
-@pytest.mark.parametrize("name", sorted(Commands.named))
+@pytest.mark.parametrize("name", sorted(CommandLine.named))
 def test_cli_list_of_commands_says_of_each_what_the_command_says_itself(name: str) -> None:
-    place = Commands.named[name]
+    place = CommandLine.named[name]
     found = CliRunner().invoke(cli, [name, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1"})
     assert found.exit_code == 0
     assert place.former or place.help in found.output
@@ -53,7 +53,7 @@ def test_cli_list_of_commands_says_of_each_what_the_command_says_itself(name: st
 
 def test_cli_lists_every_command_that_is_not_former() -> None:
     found = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "300", "NO_COLOR": "1"}).output
-    for name, place in Commands.named.items():
+    for name, place in CommandLine.named.items():
         assert (f" {name} " in found and place.help in found) is not place.former
 
 

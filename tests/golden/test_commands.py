@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from gateway.cli import cli
+from gateway.cli.lazy import LazyGroup
 from tests.golden import golden
 
 
@@ -22,7 +23,8 @@ def _told(command: Any, path: str) -> Iterator[str]:
             facts.append(f"from {parameter.envvar}")
         yield f"    {names} ({', '.join(facts)}): {getattr(parameter, 'help', None) or ''}".rstrip()
     for name in sorted(getattr(command, "commands", {})):
-        yield from _told(command.commands[name], f"{path} {name}")
+        found = command.named[name].load(name) if isinstance(command, LazyGroup) else command.commands[name]
+        yield from _told(found, f"{path} {name}")
 
 
 def test_commands_and_their_options_are_those_of_the_golden_file() -> None:

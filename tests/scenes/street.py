@@ -248,13 +248,13 @@ class Street:
                 self._live(step_s)
                 self._judge(step_s, gap_s)
             await self.tick()
+            await self.control.pending.put_away()
         return self
 
     async def tick(self) -> None:
         """One tick of the gateway."""
         self.clock_guard.observe()
         await self.control.tick()
-        await self.control.pending.put_away()
         self._judge_commands()
 
     def _live(self, s: float) -> None:

@@ -72,7 +72,7 @@ async def test_firmware_on_a_broker_reports_and_obeys(broker: Mosquitto) -> None
     async with listening(broker, "live", "energy", "status", "ack") as (listener, client), running(fleet):
         await listener.until(lambda heard: len({body["id"] for body in heard.bodies("energy")}) == 5)
         assert {body["online"] for body in listener.bodies("status")} == {True}
-        assert len({body["id"] for body in listener.bodies("live")}) == 5
+        await listener.until(lambda heard: len({body["id"] for body in heard.bodies("live")}) == 5)
         await send(client, fleet, 4, cmd=1, op="setpoint", setpoint_w=1_500, lease_s=60)
         await send(client, fleet, 3, cmd=1, op="hold", lease_s=60, valid_until=fleet.now_ms() - 1)
         await listener.until(lambda heard: len(heard.bodies("ack")) == 2)
