@@ -280,7 +280,7 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
     async with rig() as r:
         path = "/v1/dispatch-events"
         first = await r.ask("POST", path, json=body_of(r))
-        assert first == {"id": "e", "revision": 1, "outcome": "accepted", "reason": None}
+        assert first == {"id": "e", "revision": 1, "outcome": "accepted", "reason": None, "warnings": []}
         assert (await r.ask("POST", path, json=body_of(r)))["outcome"] == "duplicate"
         conflict = await r.ask("POST", path, json=body_of(r, target_w=1), status=409)
         assert (conflict["outcome"], conflict["reason"]) == ("rejected", "conflict")
