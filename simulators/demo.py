@@ -46,7 +46,7 @@ RECORDS_PCT, READING_S, CHECKPOINT_S = 3.0, 6.0, 10.0
 that is killed, what it saw since its last checkpoint is not in them either."""
 POLLED_SINCE_S = 20.0
 """Polled devices are connected one after the other; an interval that began before counts for nobody."""
-ON_BROKER = frozenset({"victron-gx-mqtt"})
+ON_BROKER = frozenset({"hoymiles-ms-a2"})
 """Products that are not on the reference protocol and whose readings go through the broker all the same."""
 
 TOKEN = "demo-token-0123456789"

@@ -188,7 +188,8 @@ def judge_steps(trace: Trace, target_w: float, largest_device_w: float, verdict:
     # a home that loses or regains the grid, or that nobody steers, moves the total by itself
     counted = (lately[1:] | lately[:-1]) & ~trace.islanded[1:] & ~trace.islanded[:-1]
     moved_w = np.where(counted, np.diff(trace.battery_w, axis=0), 0.0).sum(axis=1, dtype=np.float64)
-    steps = np.abs(moved_w)[steady] / seconds[steady]
+    # what took less than a second is no more for that: samples are not taken to the millisecond
+    steps = np.abs(moved_w)[steady] / np.maximum(seconds[steady], 1.0)
     verdict.largest_step_w = round(float(steps.max(initial=0.0)), 1)
     verdict.largest_step_pct = round(verdict.largest_step_w / abs(target_w) * 100, 2)
     if len(total) > 10:
