@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.control.compliance import obeyed, overridden
+from gateway.domain.control.compliance import obeyed, overridden, ratings_w
 from gateway.domain.control.leases import NO_END_MS, release_at
 from gateway.domain.control.ramp import in_turn
 from gateway.domain.events.arbitration import NOBODY
@@ -276,8 +276,8 @@ class DeviceAuthority:
         # The batteries of a home go together: one that is back would cover the load the other still feeds.
         site = snapshot.nameplate.site[slots]
         homes = np.where(site >= 0, site, snapshot.n + slots)
-        power_w = snapshot.control.setpoint_w[slots].astype(np.float64)
-        return release_at(homes, power_w, end_ms, self.spread_s(slots))
+        # by rating, which does not change between the lease that ends then and the release
+        return release_at(homes, ratings_w(snapshot)[slots], end_ms, self.spread_s(slots))
 
     def until_ms(self, ends: Sequence[tuple[Bools, int]], going_on: Bools, snapshot: Snapshot) -> Ints | None:
         """When each device is handed back (monotonic); None where none is soon. `ends`: devices whose event is over
