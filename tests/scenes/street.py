@@ -361,13 +361,16 @@ class Street:
             self._note("is under control long after every event", self.remote, REACTION_S + LEASE_S + 1e6, gap_s)
 
     def _note(self, what: str, bad: Bools, s: float, gap_s: float) -> None:
-        """A fault in a home must be over soon. Where nothing is heard of it, where it hears nothing, or believes no
-        command since the two clocks are apart, it must be once the lease is."""
+        """A fault in a home must be over soon. Where it hears nothing, or believes no command since the two clocks are
+        apart, it must be once the lease is; where nothing is heard of it, once its last reading is too old to renew the
+        lease, and the lease is over."""
         since_s = self._since_s.setdefault(what, np.zeros(len(self.homes)))
         since_s[:] = np.where(bad, since_s + s, 0.0)
-        unresponsive = (self._silent_s < LEASE_S) | (self.now_ms < self._unresponsive_until_ms + 1_000 * LEASE_S)
+        silent = self._silent_s < LEASE_S
+        unresponsive = silent | (self.now_ms < self._unresponsive_until_ms + 1_000 * LEASE_S)
         unresponsive |= abs(self.time.now().utc_ms - self.now_ms) > APART_MS
         most_s = REACTION_S + 2 * gap_s + np.where(unresponsive, LEASE_S, 0)
+        most_s = most_s + np.where(silent, self.settings.reading_age_s_max, 0)
         for index in np.flatnonzero(since_s > most_s).tolist():
             self.problems.append(f"{self.homes.ids[index]} {what}, for {since_s[index]:g} s")
 

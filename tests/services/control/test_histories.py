@@ -28,7 +28,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.mark.parametrize("part", range(20))
 def test_history_that_is_short_keeps_every_promise_and_ends_free(runner: asyncio.Runner, part: int) -> None:
-    Search().run(runner, SEED + part, deep(1_000, else_=8))
+    Search().run(runner, SEED + part, deep(1_000, else_=5))
 
 
 class Histories(RuleBasedStateMachine):
