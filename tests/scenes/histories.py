@@ -143,6 +143,7 @@ def town_of(drawn: dict[str, Any]) -> Town:
         made,
         settings=TOWN.model_copy(update=changed),
         maintained=maintenance != "none",
+        dead_s=dead_s,
         physics=late(dead_s) if dead_s else Batteries,
     )
 

@@ -137,7 +137,7 @@ class Street:
     """`clock` is the gateway's machine, `now_ms` the devices' time, which nothing moves but `go`. `asked`: from and
     until (UTC ms of the gateway) when each event that was accepted may be carried out; `out_since_ms` who opted out,
     and when; `problems` the invariants that were broken, in words; `edits` what the firmware of a home changes in its
-    live messages."""
+    live messages; `dead_s` how late the batteries act."""
 
     homes: Homes
     settings: ControlSettings = SETTINGS
@@ -152,6 +152,7 @@ class Street:
     lagging: bool = False
     edits: dict[int, Callable[[dict[str, Any]], None]] = field(default_factory=dict)
     publishing: bool = False
+    dead_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.homes, self.physics(self.homes, guard=False), now_ms=START_MS)
@@ -369,7 +370,7 @@ class Street:
         silent = self._silent_s < LEASE_S
         unresponsive = silent | (self.now_ms < self._unresponsive_until_ms + 1_000 * LEASE_S)
         unresponsive |= abs(self.time.now().utc_ms - self.now_ms) > APART_MS
-        most_s = REACTION_S + 2 * gap_s + np.where(unresponsive, LEASE_S, 0)
+        most_s = REACTION_S + self.dead_s + 2 * gap_s + np.where(unresponsive, LEASE_S, 0)
         most_s = most_s + np.where(silent, self.settings.reading_age_s_max, 0)
         for index in np.flatnonzero(since_s > most_s).tolist():
             self.problems.append(f"{self.homes.ids[index]} {what}, for {since_s[index]:g} s")
