@@ -102,6 +102,7 @@ class Market:
     async def tick(self) -> None:
         self.homes.report()
         await self.control.tick()
+        await self.control.pending.put_away()
         while (found := self.control.records.changed(32)) is not None:
             self.told += len(found.rows)
 

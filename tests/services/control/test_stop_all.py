@@ -387,6 +387,7 @@ async def test_stop_all_ends_what_prepares_an_event_and_the_event_does_not_begin
 async def test_stop_all_holds_over_a_restart_for_the_gateway_s_own_charging_too() -> None:
     own = MaintenanceSettings(recovery_s=600, full_charge_cycles=1)
     world = World(homes_of(3), settings=ControlSettings(maintenance=own))
+    world.fleet.live.since_full_wh[:3] = OVERDUE_WH
     await world.go(30)
     assert (world.homes.mode == Mode.REMOTE).any()
     await world.dispatcher.stop_all(active=True, by="test")
