@@ -1,16 +1,20 @@
-"""The README's table of folders and its import chain are those of the code; the changelog names tests that exist."""
+"""The table of folders and the import chain are those of the code, the table of products that of the profiles; the
+changelog names tests that exist, and links lead somewhere."""
 
 import re
 import tomllib
 from pathlib import Path
 
+from tests.products import written
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (?:`(?P<folder>[a-z_/]+)/`|top) \| (?P<modules>.+) \|$", re.MULTILINE)
 
 
-def test_readme_names_every_module_in_the_row_of_its_folder() -> None:
-    named = {row["folder"] or ".": set(re.findall(r"`([a-z0-9_]+)`", row["modules"])) for row in ROW.finditer(README)}
+def test_architecture_names_every_module_in_the_row_of_its_folder() -> None:
+    named = {row["folder"] or ".": set(re.findall(r"`([a-z0-9_]+)`", row["modules"])) for row in ROW.finditer(ARCHITECTURE)}
     missing = []
     for path in sorted((ROOT / "gateway").rglob("*.py")):
         folder, name = path.parent.relative_to(ROOT / "gateway").as_posix(), path.stem
@@ -19,18 +23,18 @@ def test_readme_names_every_module_in_the_row_of_its_folder() -> None:
     assert missing == []
 
 
-def test_readme_names_no_folder_that_is_not_there() -> None:
-    folders = [row["folder"] for row in ROW.finditer(README) if row["folder"]]
+def test_architecture_names_no_folder_that_is_not_there() -> None:
+    folders = [row["folder"] for row in ROW.finditer(ARCHITECTURE) if row["folder"]]
     assert [folder for folder in folders if not (ROOT / "gateway" / folder).is_dir()] == []
 
 
-def test_readme_import_chain_is_the_one_that_is_proven() -> None:
+def test_architecture_import_chain_is_the_one_that_is_proven() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
     layers = {contract["name"]: contract.get("layers") for contract in contracts}
     for name in ("layers point down only", "inside the services", "inside the domain"):
-        assert f"`{' > '.join(layers[name])}`" in README.replace("\n", " ")
+        assert f"`{' > '.join(layers[name])}`" in ARCHITECTURE.replace("\n", " ")
 
 
 def test_changelog_names_tests_that_are_there() -> None:
@@ -39,3 +43,14 @@ def test_changelog_names_tests_that_are_there() -> None:
     for file, name in named:
         assert (ROOT / file).is_file(), file
         assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name
+
+
+def test_readme_has_the_products_of_the_profiles_and_is_short() -> None:
+    assert written(README) == README, "python -m tests.products --write"
+    assert len(README.splitlines()) <= 130
+
+
+def test_documents_link_to_files_that_are_there() -> None:
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
