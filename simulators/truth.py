@@ -11,8 +11,8 @@ from simulators.told import Told
 STILL_S_MAX = 3.0
 """The batteries' time must not depend on the broker: a longer gap between two samples proves nothing about them."""
 
-TOLD_S = 8.0
-"""How old what is told may be: a reading each second, a tick, a leave of a few seconds for a busy machine."""
+TOLD_S = 19.0
+"""How old what is told may be: a reading counts for 15 s, and then there are a tick, a report and a busy machine."""
 
 TOLD_PCT = 2.0
 RETURN_S = 5.0
