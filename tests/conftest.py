@@ -1,7 +1,9 @@
 """Settings that hold for every test."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.depth import SEED
@@ -19,6 +21,15 @@ settings.register_profile(
 )
 settings.register_profile("fresh", parent=settings.get_profile("gateway"), derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("GATEWAY_HYPOTHESIS", "gateway"))
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """A command narrows it for its whole process, which here is that of the next tests too."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 def pytest_report_header() -> list[str]:
