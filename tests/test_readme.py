@@ -14,7 +14,9 @@ ROW = re.compile(r"^\| (?:`(?P<folder>[a-z_/]+)/`|top) \| (?P<modules>.+) \|$", 
 
 
 def test_architecture_names_every_module_in_the_row_of_its_folder() -> None:
-    named = {row["folder"] or ".": set(re.findall(r"`([a-z0-9_]+)`", row["modules"])) for row in ROW.finditer(ARCHITECTURE)}
+    named = {
+        row["folder"] or ".": set(re.findall(r"`([a-z0-9_]+)`", row["modules"])) for row in ROW.finditer(ARCHITECTURE)
+    }
     missing = []
     for path in sorted((ROOT / "gateway").rglob("*.py")):
         folder, name = path.parent.relative_to(ROOT / "gateway").as_posix(), path.stem

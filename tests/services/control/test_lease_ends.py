@@ -9,6 +9,7 @@ import pytest
 from gateway.domain.commands import CommandOp, WriteOutcome
 from gateway.domain.events.request import Leg, Target, Want, power
 from gateway.domain.types import Mode
+from gateway.services.control.lease_ends import ASKED_AT_ONCE
 from tests.builders.fakes import FACTS
 from tests.scenes.world import SETTINGS, World, group, homes_of
 
@@ -192,3 +193,27 @@ async def test_device_that_confirms_nothing_is_free_once_nothing_that_was_sent_i
     await world.dispatcher.cancel("e")
     await world.go(60)
     assert world.authority() == ["DEVICE", "DEVICE"]
+
+
+async def test_lease_ends_of_many_events_are_looked_up_a_few_in_a_tick_and_all_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(homes_of(20))
+    await world.go(2)
+    for number in range(40):
+        await world.submit(f"e{number}", s=60 + number, target_w=1_000.0, priority=10 + number)
+    asked: list[int] = []
+    claims = world.dispatcher.claims
+
+    def counted(*args: Any) -> Any:
+        asked[-1] += 1
+        return claims(*args)
+
+    monkeypatch.setattr(world.dispatcher, "claims", counted)
+    for _ in range(20):
+        asked.append(0)
+        await world.go(1)
+    assert max(asked) <= 1 + ASKED_AT_ONCE
+    assert sum(asked) >= 20 + 40
+    await world.go(110)
+    assert not (world.homes.mode == Mode.REMOTE).any()
