@@ -33,7 +33,7 @@ lint: $(STAMP)
 	$(BIN)/gateway schema --check
 
 unit: $(STAMP)
-	$(BIN)/pytest $(PYTEST) -m "not e2e and not deep" -n 2 --dist worksteal
+	$(BIN)/pytest $(PYTEST) -m "not e2e and not deep" -n 4 --dist worksteal
 
 e2e: $(STAMP)
 	$(BIN)/pytest $(PYTEST) -m "e2e and not deep" -n 3 --dist worksteal
