@@ -333,11 +333,12 @@ class EventBody(WantedBody):
         if self.repeat is None or self.repeat.timezone is None or self.end is None or self.start is None:
             return ()
         zone, end_ms = ZoneInfo(self.repeat.timezone), _ms(self.end)
-        first = self.start.astimezone(zone).replace(tzinfo=None)
+        first = self.start.astimezone(zone)
         found: list[int] = []
         for day in range(2 * MAX_OCCURRENCES):
-            local = first + timedelta(days=day)
-            at_ms = _ms(local.replace(tzinfo=zone))
+            # a sum is the first of two equal times (PEP 495); the start itself may be the second
+            local = first + timedelta(days=day) if day else first
+            at_ms = _ms(local)
             if at_ms + length_ms > end_ms:
                 break
             if DAYS[local.weekday()] in self.repeat.weekdays:
