@@ -29,6 +29,7 @@ MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000
 MAX_LEGS = 1_000
 MAX_OCCURRENCES = 400
+DAY_MS = 86_400_000
 NOW = "now"
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Weekday, ...] = get_args(Weekday)
@@ -204,7 +205,9 @@ class LegBody(WantedBody):
 
 
 class RepeatBody(StrictBody):
-    """How an event repeats until its `end`: every `every_s`, or at the same time of day in `timezone` on `weekdays`."""
+    """How an event repeats until its `end`: every `every_s`, or at the same time of day in `timezone` on `weekdays`.
+    By time of day, an occurrence of 24 h lasts to the same time of the next day, 23 or 25 h later where the clock
+    changes, and a shorter one no longer than that."""
 
     every_s: Annotated[float, Field(ge=1, le=366 * 86_400)] | None = None
     timezone: Annotated[str, BeforeValidator(_zone)] | None = None
@@ -290,10 +293,10 @@ class EventBody(WantedBody):
         start_ms = 0 if self.start is None else _ms(self.start)
         legs = self._legs()
         length_ms = legs[-1].until_ms if legs else round((self.duration_s or 0) * 1000)
-        starts_ms = self._starts_ms(length_ms)
+        occurrences = self._occurrences(length_ms)
         end_ms = start_ms + length_ms if self.end is None else _ms(self.end)
-        if starts_ms:
-            start_ms, end_ms = starts_ms[0], starts_ms[-1] + length_ms
+        if occurrences:
+            start_ms, end_ms = occurrences[0][0], occurrences[-1][1]
         return EventRequest(
             id=EventId(self.id),
             revision=self.revision,
@@ -304,7 +307,8 @@ class EventBody(WantedBody):
             end_ms=end_ms,
             target=legs[0].target if legs else self.wanted(),
             legs=legs,
-            starts_ms=starts_ms,
+            starts_ms=tuple(at_ms for at_ms, _ in occurrences),
+            ends_ms=tuple(until_ms for _, until_ms in occurrences),
             every_ms=round(self.repeat.every_s * 1000) if self.repeat and self.repeat.every_s else None,
             anchored=self.start is None,
             priority=self.priority,
@@ -328,24 +332,33 @@ class EventBody(WantedBody):
             return ()
         return (Leg(after_ms=0, until_ms=round(self.duration_s * 1000), target=self.wanted()),)
 
-    def _starts_ms(self, length_ms: int) -> tuple[int, ...]:
-        """Occurrences at the same time of day, from the start to the end."""
+    def _occurrences(self, length_ms: int) -> tuple[tuple[int, int], ...]:
+        """Start and end of the occurrences at the same time of day, from the start to the end of the event."""
         if self.repeat is None or self.repeat.timezone is None or self.end is None or self.start is None:
             return ()
-        zone, end_ms = ZoneInfo(self.repeat.timezone), _ms(self.end)
-        first = self.start.astimezone(zone)
-        found: list[int] = []
+        first, end_ms = self.start.astimezone(ZoneInfo(self.repeat.timezone)), _ms(self.end)
+        # a sum is the first of two equal times (PEP 495); the start itself may be the second
+        at_ms = _ms(first)
+        found: list[tuple[int, int]] = []
         for day in range(2 * MAX_OCCURRENCES):
-            # a sum is the first of two equal times (PEP 495); the start itself may be the second
-            local = first + timedelta(days=day) if day else first
-            at_ms = _ms(local)
-            if at_ms + length_ms > end_ms:
+            next_ms = _ms(first + timedelta(days=day + 1))
+            until_ms = _until_ms(at_ms, length_ms, next_ms)
+            if min(until_ms, at_ms + length_ms) > end_ms:
                 break
-            if DAYS[local.weekday()] in self.repeat.weekdays:
-                found.append(at_ms)
+            if DAYS[(first + timedelta(days=day)).weekday()] in self.repeat.weekdays:
+                found.append((at_ms, min(until_ms, end_ms)))
+            at_ms = next_ms
         if not found or len(found) > MAX_OCCURRENCES:
             raise InvalidInput([f"repeat: 1 to {MAX_OCCURRENCES} occurrences are possible, not {len(found)}"])
         return tuple(found)
+
+
+def _until_ms(at_ms: int, length_ms: int, next_ms: int) -> int:
+    """End of an occurrence at `at_ms`. `next_ms`: the same time of the next day, to which a whole day lasts, whatever
+    the clock does, and beyond which no part of a day does."""
+    if length_ms == DAY_MS:
+        return next_ms
+    return min(at_ms + length_ms, next_ms) if length_ms < DAY_MS else at_ms + length_ms
 
 
 def _ms(moment: datetime) -> int:

@@ -135,8 +135,9 @@ class Book:
         if known is not None and known.request.anchored and known.request.length_ms == request.length_ms:
             start_ms = known.request.start_ms
         by_ms = start_ms - request.start_ms
-        moved = tuple(ms + by_ms for ms in request.starts_ms)
-        return replace(request, start_ms=start_ms, end_ms=request.end_ms + by_ms, starts_ms=moved)
+        starts_ms, ends_ms = (tuple(ms + by_ms for ms in times) for times in (request.starts_ms, request.ends_ms))
+        end_ms = request.end_ms + by_ms
+        return replace(request, start_ms=start_ms, end_ms=end_ms, starts_ms=starts_ms, ends_ms=ends_ms)
 
     def decide(self, request: EventRequest, now: Now) -> Answer:
         """Decide on a scoped and anchored request; changes nothing. The same request at the same time gives the same
@@ -178,7 +179,7 @@ class Book:
         params = self.params
         ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
         powers = [target.power_w for target in request.targets if target.power_w is not None]
-        longest_s = params.repeats_s_max if request.repeats else params.length_s_max
+        longest_s = params.repeats_s_max if request.repeats or request.starts_ms else params.length_s_max
         checks = (
             (self.stopped, Refusal.STOPPED),
             (self.clock is ClockTrust.CONTRADICTED, Refusal.CLOCK_CONTRADICTED),
@@ -408,7 +409,8 @@ def _overlap(request: EventRequest) -> bool:
     starts_ms = request.starts_ms
     if not starts_ms:
         return False
-    return starts_ms[0] != request.start_ms or any(b - a < request.length_ms for a, b in pairwise(starts_ms))
+    ends_ms = request.ends_ms or tuple(ms + request.length_ms for ms in starts_ms)
+    return starts_ms[0] != request.start_ms or any(b < a for a, b in zip(ends_ms, starts_ms[1:], strict=False))
 
 
 def members(fleet: Fleet, group: TargetGroup) -> Slots:

@@ -114,9 +114,10 @@ class EventRequest:
     """What the grid asks of `group` from `start_ms` to `end_ms` (UTC, half open).
 
     One target, or `legs` with a target each. An event that repeats has legs: `starts_ms` are its occurrences by the
-    calendar, `every_ms` the period of one that repeats until `end_ms`. `anchored`: its start was "now" and became the
-    time when it was first received; `sent_ms`: when it was sent (UTC), None = unknown. `revision` grows with each
-    change; `cancelled` withdraws.
+    calendar and `ends_ms` their ends (none = the legs say them), `every_ms` the period of one that repeats until
+    `end_ms`. The last leg ends with its occurrence. `anchored`: its start was "now" and became the time when it was
+    first received; `sent_ms`: when it was sent (UTC), None = unknown. `revision` grows with each change; `cancelled`
+    withdraws.
 
     Lower `priority` wins, then commitment over `voluntary`. `compensation` and `nomination_w` bound what is paid.
     `reserve_pct`: SoC that the program leaves in every device. Members start within `start_spread_s`, each at its own
@@ -135,6 +136,8 @@ class EventRequest:
     legs: tuple[Leg, ...] = ()
     _sustained_ms: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
     starts_ms: tuple[int, ...] = ()
+    # not compared: requests that were stored without are the same
+    ends_ms: tuple[int, ...] = field(default=(), compare=False)
     every_ms: int | None = None
     anchored: bool = False
     priority: int
@@ -155,7 +158,7 @@ class EventRequest:
 
     @property
     def length_ms(self) -> int:
-        """Length of one occurrence."""
+        """Length of one occurrence; by the calendar, as long as no clock changes."""
         return self.legs[-1].until_ms if self.legs else self.end_ms - self.start_ms
 
     @property
@@ -196,29 +199,35 @@ class EventRequest:
 
     def running(self, utc_ms: int) -> Running | None:
         """The target at `utc_ms`; None outside, and between legs and occurrences."""
-        began_ms = self.occurrence_ms(utc_ms)
-        if began_ms is None or utc_ms >= self.end_ms:
+        began_ms, over_ms = self.occurrence_ms(utc_ms), self.until_over_ms(utc_ms)
+        if began_ms is None or utc_ms >= over_ms:
             return None
         if not self.legs:
-            end_ms = min(began_ms + self.length_ms, self.end_ms)
-            if utc_ms >= end_ms:
-                return None
-            return Running(target=self.target, since_ms=began_ms, until_ms=end_ms, sustained_until_ms=end_ms)
+            return Running(target=self.target, since_ms=began_ms, until_ms=over_ms, sustained_until_ms=over_ms)
         at = bisect_right(self.legs, utc_ms - began_ms, key=_after_ms) - 1
         leg = self.legs[max(at, 0)]
-        if at < 0 or utc_ms - began_ms >= leg.until_ms:
+        until_ms = self._until_ms(leg.until_ms, began_ms, over_ms)
+        if at < 0 or utc_ms >= until_ms:
             return None
         return Running(
             target=leg.target,
             since_ms=began_ms + leg.after_ms,
-            until_ms=min(began_ms + leg.until_ms, self.end_ms),
-            sustained_until_ms=min(began_ms + self._sustained_ms[at], self.end_ms),
+            until_ms=until_ms,
+            sustained_until_ms=self._until_ms(self._sustained_ms[at], began_ms, over_ms),
         )
+
+    def _until_ms(self, after_ms: int, began_ms: int, over_ms: int) -> int:
+        """The end of a leg, UTC, that ends `after_ms` from the start of an occurrence."""
+        return over_ms if after_ms == self.length_ms else min(began_ms + after_ms, over_ms)
 
     def until_over_ms(self, utc_ms: int) -> int:
         """When the current occurrence, or the event, is over."""
         began_ms = self.occurrence_ms(utc_ms)
-        return self.end_ms if began_ms is None else min(began_ms + self.length_ms, self.end_ms)
+        if began_ms is None:
+            return self.end_ms
+        if self.ends_ms:
+            return self.ends_ms[bisect_right(self.starts_ms, utc_ms) - 1]
+        return min(began_ms + self.length_ms, self.end_ms)
 
 
 def _after_ms(leg: Leg) -> int:

@@ -106,6 +106,8 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
             "cancelled": request.cancelled,
             "source": request.source,
         },
+        # beside the request, where release 0.1 passes over it
+        **({"ends_ms": request.ends_ms} if request.ends_ms else {}),
         "answer": {
             "id": answer.id,
             "revision": answer.revision,
@@ -131,6 +133,7 @@ def read_event(body: dict[str, Any], source: str | None) -> EventDecided:
     request["target"] = _target(request["target"])
     request["legs"] = tuple(Leg(after_ms=a, until_ms=u, target=_target(t)) for a, u, t in request.get("legs", ()))
     request["starts_ms"] = tuple(request.get("starts_ms", ()))
+    request["ends_ms"] = tuple(body.get("ends_ms", ()))
     request["compensation"] = Compensation(request.get("compensation", Compensation.EXPORTS.value))
     request["kind"] = EventKind(request["kind"])
     request["group"] = _group(request["group"])

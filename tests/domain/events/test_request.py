@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.events.book import Book, Refusal
+from gateway.domain.events.book import Book, Outcome, Refusal
 from gateway.domain.events.request import EventRequest, Leg, Target, Want, Way, power
 from tests.domain.events.test_book import HOUR, T0, at, outcome, request, submit
 
@@ -69,6 +69,21 @@ def test_event_repeated_by_a_list_rests_between() -> None:
     assert asked.next_ms(T0 - 1) == T0
 
 
+def test_event_last_leg_ends_with_its_occurrence_be_it_short_or_long() -> None:
+    starts, ends = (T0, T0 + 2 * HOUR, T0 + 4 * HOUR), (T0 + HOUR, T0 + 2 * HOUR + 40 * MIN, T0 + 6 * HOUR)
+    asked = repeated(starts_ms=starts, ends_ms=ends, end_ms=ends[-1])
+    assert [asked.until_over_ms(ms) for ms in starts] == list(ends)
+    assert [wanted(asked, ms - T0 - 1) for ms in ends] == [-500, -500, -500]
+    assert [wanted(asked, ms - T0) for ms in ends] == ["nothing"] * 3
+    found = [asked.running(ms + 31 * MIN) for ms in starts]
+    assert [(one.until_ms, one.sustained_until_ms) for one in found if one] == [(ms, ms) for ms in ends]
+
+
+def test_event_occurrence_that_ends_within_an_early_leg_has_no_later_one() -> None:
+    asked = repeated(starts_ms=(T0, T0 + 2 * HOUR), ends_ms=(T0 + 20 * MIN, T0 + 3 * HOUR))
+    assert [wanted(asked, minute * MIN) for minute in (19, 20, 31)] == [1000, "nothing", "nothing"]
+
+
 def test_event_the_most_must_last_to_the_end_of_the_last_leg_that_asks_for_it() -> None:
     asked = request(legs=legs((0, 20, None), (20, 40, None), (40, 60, 500.0)))
     found = asked.running(asked.start_ms + MIN)
@@ -91,6 +106,7 @@ def test_event_occurrence_that_passes_the_end_is_cut() -> None:
         (repeated(every_ms=59 * MIN), Refusal.OCCURRENCES_OVERLAP),
         (repeated(starts_ms=(T0, T0 + 59 * MIN)), Refusal.OCCURRENCES_OVERLAP),
         (repeated(starts_ms=(T0 + 1, T0 + 2 * HOUR)), Refusal.OCCURRENCES_OVERLAP),
+        (repeated(starts_ms=(T0, T0 + HOUR), ends_ms=(T0 + HOUR + 1, T0 + 2 * HOUR)), Refusal.OCCURRENCES_OVERLAP),
         (repeated(every_ms=HOUR, end_ms=T0 + 401 * 24 * HOUR), Refusal.TOO_LONG),
         (request(legs=legs((0, 24 * 60 + 1, 1.0))), Refusal.TOO_LONG),
         (request(legs=legs((0, 10, 1.0), (10, 20, 1e9))), Refusal.OVER_CEILING),
@@ -108,6 +124,23 @@ def test_book_event_that_repeats_rests_between_and_ends_once() -> None:
     for minute in range(0, 5 * 60, 30):
         states += [edge.entry.state.value for edge in book.advance(at(minute * MIN))]
     assert states == ["active", "scheduled", "active", "completed"]
+
+
+def test_book_event_whose_occurrences_follow_each_other_runs_through() -> None:
+    book = Book()
+    starts, ends = (T0, T0 + 50 * MIN, T0 + 2 * HOUR), (T0 + 50 * MIN, T0 + 2 * HOUR, T0 + 3 * HOUR)
+    submit(book, repeated(starts_ms=starts, ends_ms=ends, end_ms=ends[-1]), at(0))
+    states = []
+    for minute in range(0, 4 * 60, 10):
+        states += [edge.entry.state.value for edge in book.advance(at(minute * MIN))]
+    assert states == ["active", "completed"]
+
+
+def test_book_event_that_was_stored_without_the_ends_of_its_occurrences_is_the_same() -> None:
+    book, starts = Book(), (T0, T0 + HOUR)
+    submit(book, repeated(starts_ms=starts), at(0))
+    again = repeated(starts_ms=starts, ends_ms=(T0 + HOUR, T0 + 2 * HOUR))
+    assert outcome(book, again) is Outcome.DUPLICATE
 
 
 def test_target_goes_one_way_and_shares_with_those_that_go_the_same() -> None:

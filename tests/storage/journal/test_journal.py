@@ -481,6 +481,15 @@ async def test_journal_events_of_two_sources_under_one_id_stay_two(shelf: Shelf)
     assert state.states == {EventId("mqtt~e1"): (0, EventState.ACTIVE)}
 
 
+async def test_journal_ends_of_occurrences_are_read_back_and_none_where_none_were_stored(place: Reopened) -> None:
+    journal, _ = place.open()
+    known, other = event(place.clock), event(place.clock, name="e2")
+    starts_ms, ends_ms = (known.request.start_ms, known.request.start_ms + 10_000), (5, 7)
+    await journal.commit([replace(known, request=replace(known.request, starts_ms=starts_ms, ends_ms=ends_ms)), other])
+    _, state = place.open()
+    assert [(e.request.starts_ms, e.request.ends_ms) for e in state.events] == [(starts_ms, ends_ms), ((), ())]
+
+
 async def test_journal_cancellation_of_a_release_that_did_not_scope_events_has_no_source(shelf: Shelf) -> None:
     journal, _ = shelf.open()
     await journal.commit([event(shelf.clock), event(shelf.clock, name="e2", cancelled=True)])
