@@ -79,6 +79,14 @@ def test_event_last_leg_ends_with_its_occurrence_be_it_short_or_long() -> None:
     assert [(one.until_ms, one.sustained_until_ms) for one in found if one] == [(ms, ms) for ms in ends]
 
 
+def test_event_that_starts_now_takes_all_its_occurrences_along() -> None:
+    asked = repeated(starts_ms=(0, 2 * HOUR), ends_ms=(HOUR, 5 * HOUR), start_ms=0, end_ms=5 * HOUR, anchored=True)
+    moved = Book().anchor(asked, at(7))
+    assert (moved.start_ms, moved.end_ms) == (T0 + 7, T0 + 7 + 5 * HOUR)
+    assert moved.starts_ms == (T0 + 7, T0 + 7 + 2 * HOUR)
+    assert moved.ends_ms == (T0 + 7 + HOUR, T0 + 7 + 5 * HOUR)
+
+
 def test_event_occurrence_that_ends_within_an_early_leg_has_no_later_one() -> None:
     asked = repeated(starts_ms=(T0, T0 + 2 * HOUR), ends_ms=(T0 + 20 * MIN, T0 + 3 * HOUR))
     assert [wanted(asked, minute * MIN) for minute in (19, 20, 31)] == [1000, "nothing", "nothing"]
