@@ -101,13 +101,12 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
             "start_spread_s": request.start_spread_s,
             "prepare_s": request.prepare_s,
             "precharge": request.precharge,
-            # release 0.1 does not know it, and reads what leaves it out
-            **({"takes_backup": True} if request.takes_backup else {}),
             "cancelled": request.cancelled,
             "source": request.source,
         },
         # beside the request, where release 0.1 passes over it
         **({"ends_ms": request.ends_ms} if request.ends_ms else {}),
+        **({"takes_backup": True} if request.takes_backup else {}),
         "answer": {
             "id": answer.id,
             "revision": answer.revision,
@@ -134,6 +133,7 @@ def read_event(body: dict[str, Any], source: str | None) -> EventDecided:
     request["legs"] = tuple(Leg(after_ms=a, until_ms=u, target=_target(t)) for a, u, t in request.get("legs", ()))
     request["starts_ms"] = tuple(request.get("starts_ms", ()))
     request["ends_ms"] = tuple(body.get("ends_ms", ()))
+    request["takes_backup"] = bool(body.get("takes_backup", False))
     request["compensation"] = Compensation(request.get("compensation", Compensation.EXPORTS.value))
     request["kind"] = EventKind(request["kind"])
     request["group"] = _group(request["group"])

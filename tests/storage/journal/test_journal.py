@@ -42,6 +42,7 @@ from gateway.ports.journal import (
 )
 from gateway.storage.journal import journal as module
 from gateway.storage.journal.audit_rows import AUDITED
+from gateway.storage.journal.bodies import event_body
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal, first_epoch
 from gateway.storage.journal.past_events import Bounds
@@ -488,6 +489,18 @@ async def test_journal_ends_of_occurrences_are_read_back_and_none_where_none_wer
     await journal.commit([replace(known, request=replace(known.request, starts_ms=starts_ms, ends_ms=ends_ms)), other])
     _, state = place.open()
     assert [(e.request.starts_ms, e.request.ends_ms) for e in state.events] == [(starts_ms, ends_ms), ((), ())]
+
+
+async def test_journal_event_that_takes_batteries_from_a_backup_mode_is_one_that_the_last_release_can_read(
+    place: Reopened,
+) -> None:
+    journal, _ = place.open()
+    taking, other = event(place.clock), event(place.clock, name="e2")
+    taking = replace(taking, request=replace(taking.request, takes_backup=True))
+    await journal.commit([taking, other])
+    _, state = place.open()
+    assert [e.request.takes_backup for e in state.events] == [True, False]
+    assert "takes_backup" not in event_body(taking)["request"]
 
 
 async def test_journal_cancellation_of_a_release_that_did_not_scope_events_has_no_source(shelf: Shelf) -> None:
