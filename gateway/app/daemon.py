@@ -275,7 +275,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
 
 
 async def _last_writes(checkpointer: Checkpointer, control: ControlLoop) -> None:
-    await control.pending.put_away()
+    await control.pending.close()
     await checkpointer.write()
 
 

@@ -100,6 +100,11 @@ class PendingChanges:
             self._owed = [owed for owed in self._owed if owed.seq != change.seq]
         self.late = ""
 
+    async def close(self) -> None:
+        """The last chance of what is in force and not durable yet, and of what is over."""
+        await self.flush()
+        await self.put_away()
+
     def owed(self, kind: type[C]) -> list[C]:
         """The changes of one kind that are not durable yet, oldest first."""
         return [change for change in self._owed if isinstance(change, kind)]

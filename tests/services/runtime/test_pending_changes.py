@@ -40,3 +40,15 @@ async def test_pending_changes_commit_that_fails_owes_nothing_more_and_one_that_
     journal.failing = False
     await pending.commit([trusted])
     assert (journal.kept, pending.owed(ControlEnded), pending.warnings()) == ([ENDED, trusted], [], [])
+
+
+async def test_pending_changes_that_are_owed_when_the_gateway_stops_have_a_last_chance() -> None:
+    journal = MemoryJournal()
+    journal.failing = True
+    pending = PendingChanges(journal, deadline_s=5.0)
+    assert not await pending.keep([ENDED])
+    await pending.close()
+    assert pending.owed(ControlEnded) == [ENDED]
+    journal.failing = False
+    await pending.close()
+    assert (journal.kept, pending.owed(ControlEnded)) == ([ENDED], [])
