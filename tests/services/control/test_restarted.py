@@ -89,6 +89,20 @@ async def test_device_that_tells_a_new_boot_number_after_it_left_is_dispatched_a
     assert authority(made) == [1, 1, 1, 1]
 
 
+async def test_take_back_that_was_a_restart_is_forgotten_by_the_journal_too() -> None:
+    made = await world()
+    made.homes.revert(0)
+    await made.go(5)
+    assert [one.device for one in made.journal.load().taken_back] == ["home-00"]
+    made.fleet.restarts.observe_boots(np.array([0], dtype=np.int32), np.array([8]), made.clock.now())
+    await made.go(10)
+    assert list(made.journal.load().taken_back) == []
+    made.restart(away_s=1)
+    await made.go(20)
+    assert authority(made) == [1, 1, 1, 1]
+    assert made.rows()["home-00"]["status"] == "delivering"
+
+
 async def test_boot_number_that_is_told_too_late_or_that_is_an_earlier_one_excuses_nobody() -> None:
     made = await world()
     made.homes.revert(0)
