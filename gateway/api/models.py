@@ -107,11 +107,12 @@ class EventStatus(Body):
     it got. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
     under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
     readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
-    cause). `reason` says why the event was rejected, or that an operator cancelled it. `source` says whose event it is:
-    several sources may have one of the same id, and the request for one event then names the `source`. Only the answer
-    for one event has `members`, a page of its delivery records (of now or of the newest occurrence, unless the request
-    names another), `next`, the offset of the next page, and `occurrences`, the newest that are over;
-    `occurrences_before` is what the request for older ones has as `before`, null if there are none."""
+    cause). `end` is "open" where the event goes on until further notice. `reason` says why the event was rejected, or
+    that an operator cancelled it. `source` says whose event it is: several sources may have one of the same id, and the
+    request for one event then names the `source`. Only the answer for one event has `members`, a page of its delivery
+    records (of now or of the newest occurrence, unless the request names another), `next`, the offset of the next page,
+    and `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as
+    `before`, null if there are none."""
 
     id: str
     source: str

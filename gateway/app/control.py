@@ -45,9 +45,15 @@ class ControlParts:
         return self.control.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
 
     def warnings(self) -> list[str]:
-        """What control leaves alone, does not hear or measures seldom, and what is in force and not durable yet."""
+        """What control leaves alone, does not hear or measures seldom, what is in force and not durable yet, and which
+        events nobody has ended."""
         control = self.control
-        return control.quarantine.warnings() + control.unmeasured.warnings() + control.pending.warnings()
+        return (
+            control.quarantine.warnings()
+            + control.unmeasured.warnings()
+            + control.pending.warnings()
+            + self.dispatcher.warnings()
+        )
 
     async def report(self, platform: PlatformSignal) -> None:
         """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""

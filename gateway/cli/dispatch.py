@@ -11,6 +11,7 @@ from gateway.cli.shared import (
     AsJson,
     Url,
     ask,
+    fail,
     out,
     read_body,
     segment,
@@ -19,6 +20,9 @@ from gateway.cli.shared import (
     warn_if_not_durable,
 )
 
+OPEN = "open"
+"""The `end` of an event that goes on until further notice; `schemas.event` would import pydantic."""
+
 dispatch = typer.Typer(no_args_is_help=True, help="Dispatch events.")
 
 
@@ -26,9 +30,30 @@ dispatch = typer.Typer(no_args_is_help=True, help="Dispatch events.")
 def dispatch_send(
     file: Annotated[str, typer.Argument(help="file with the event as JSON; - reads standard input")],
     url: Url = DEFAULT_URL,
+    open_ended: Annotated[
+        bool, typer.Option("--until-further-notice", help="the event has no end: it goes on until it is revised")
+    ] = False,
 ) -> None:
     """Send an event (or a new revision of one)."""
-    out.print_json(data=ask(url, "POST", "/v1/dispatch-events", read_body(file), "application/json"))
+    body = read_body(file)
+    out.print_json(
+        data=ask(
+            url, "POST", "/v1/dispatch-events", _without_end(file, body) if open_ended else body, "application/json"
+        )
+    )
+
+
+def _without_end(file: str, body: bytes) -> bytes:
+    """The event of a file that has no end, with one that says so; exits with 2 if it has."""
+    try:
+        event = json.loads(body)
+    except ValueError as error:
+        fail([f"{file}: not JSON: {error}"], code=2)
+    if not isinstance(event, dict):
+        fail([f"{file}: not an event"], code=2)
+    if event.get("end", OPEN) != OPEN:
+        fail([f"{file}: end: {event['end']} contradicts --until-further-notice"], code=2)
+    return json.dumps(event | {"end": OPEN}).encode()
 
 
 @dispatch.command("list")

@@ -1,7 +1,7 @@
 """Parses a dispatch event as the platform writes it: the JSON body shared by REST and MQTT."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -21,7 +21,17 @@ from pydantic import (
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import Answer
-from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
+from gateway.domain.events.calendar import Daily
+from gateway.domain.events.request import (
+    OPEN_MS,
+    Compensation,
+    EventKind,
+    EventRequest,
+    Leg,
+    Target,
+    TargetGroup,
+    Want,
+)
 from gateway.domain.events.scope import own_id
 from gateway.domain.types import ID_PATTERN, DeviceId, EventId
 
@@ -29,8 +39,12 @@ MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000
 MAX_LEGS = 1_000
 MAX_OCCURRENCES = 400
-DAY_MS = 86_400_000
 NOW = "now"
+OPEN: Literal["open"] = "open"
+"""How the end of an event is written that goes on until further notice."""
+
+NO_END = 'end: missing: a time or a duration_s, or "open" for until further notice'
+
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Weekday, ...] = get_args(Weekday)
 
@@ -64,13 +78,19 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
-def _start(value: object) -> datetime | None:
-    if value == NOW:
-        return None
+def _moment(value: object) -> datetime:
     try:
         return _MOMENT.validate_python(value)
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+def _start(value: object) -> datetime | None:
+    return None if value == NOW else _moment(value)
+
+
+def _end(value: object) -> datetime | Literal["open"] | None:
+    return OPEN if value == OPEN else None if value is None else _moment(value)
 
 
 Start = Annotated[
@@ -79,6 +99,13 @@ Start = Annotated[
     WithJsonSchema({"anyOf": [{"const": NOW}, {"type": "string", "format": "date-time"}]}),
 ]
 """A moment, or None for "now"."""
+
+End = Annotated[
+    datetime | Literal["open"] | None,
+    PlainValidator(_end),
+    WithJsonSchema({"anyOf": [{"const": OPEN}, {"type": "string", "format": "date-time"}, {"type": "null"}]}),
+]
+"""A moment, or that there is none until further notice."""
 
 Identifier = Annotated[str, Field(pattern=ID_PATTERN)]
 Watts = Annotated[float, Field(allow_inf_nan=False, strict=True)]
@@ -189,10 +216,11 @@ class WantedBody(StrictBody):
 
 
 class LegBody(WantedBody):
-    """One target within an event, from `after_s` to `until_s` after its start."""
+    """One target within an event, from `after_s` to `until_s` after its start; that of the last leg may be "open":
+    until further notice."""
 
     after_s: Annotated[float, Field(ge=0, le=86_400)]
-    until_s: Annotated[float, Field(gt=0, le=86_400)]
+    until_s: Annotated[float, Field(gt=0, le=86_400)] | Literal["open"]
 
     @model_validator(mode="after")
     def _some(self) -> "LegBody":
@@ -201,13 +229,14 @@ class LegBody(WantedBody):
         return self
 
     def leg(self) -> Leg:
-        return Leg(after_ms=round(self.after_s * 1000), until_ms=round(self.until_s * 1000), target=self.wanted())
+        until_ms = round(self.until_s * 1000) if isinstance(self.until_s, float) else OPEN_MS
+        return Leg(after_ms=round(self.after_s * 1000), until_ms=until_ms, target=self.wanted())
 
 
 class RepeatBody(StrictBody):
-    """How an event repeats until its `end`: every `every_s`, or at the same time of day in `timezone` on `weekdays`.
-    By time of day, an occurrence of 24 h lasts to the same time of the next day, 23 or 25 h later where the clock
-    changes, and a shorter one no longer than that."""
+    """How an event repeats until its `end`, or until further notice where that is "open": every `every_s`, or at the
+    same time of day in `timezone` on `weekdays`. By time of day, an occurrence of 24 h lasts to the same time of the
+    next day, 23 or 25 h later where the clock changes, and a shorter one no longer than that."""
 
     every_s: Annotated[float, Field(ge=1, le=366 * 86_400)] | None = None
     timezone: Annotated[str, BeforeValidator(_zone)] | None = None
@@ -222,9 +251,10 @@ class RepeatBody(StrictBody):
 
 class EventBody(WantedBody):
     """A dispatch event. `start` may be "now" (that of the first receipt; refused 60 s after it was `sent`, or where its
-    age is not known); `end`, or `duration_s` of it. `target_w`: gross AC battery power of the group in W,
-    + = discharge; null = the most that can be sustained to the end (`direction` says which way); `target` what else may
-    be wanted; `legs` several of them. `repeat` needs `end` and, without legs, `duration_s` of an occurrence.
+    age is not known); `end`, or `duration_s` of it; an `end` "open" means until further notice. `target_w`: gross AC
+    battery power of the group in W, + = discharge; null = the most that can be sustained to the end (`direction` says
+    which way); `target` what else may be wanted; `legs` several of them. `repeat` needs `end` and, without legs,
+    `duration_s` of an occurrence.
 
     `priority`: lower wins, then commitment over `voluntary`. A change carries a higher revision. `compensation`: how
     far the program pays, `nomination_w` its nomination. `reserve_pct`: what the program leaves in every battery.
@@ -242,7 +272,7 @@ class EventBody(WantedBody):
     group: GroupBody
     start: Start
     sent: Moment | None = None
-    end: Moment | None = None
+    end: End = None
     duration_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
     legs: list[LegBody] = Field(default_factory=list, max_length=MAX_LEGS)
     repeat: RepeatBody | None = None
@@ -262,12 +292,18 @@ class EventBody(WantedBody):
         problems = [
             ("target_w: missing", not (self.legs or self.says)),
             ("legs: target_w and target stand in the legs", bool(self.legs) and self.says),
-            ("end: missing (or duration_s)", self.end is None and self.duration_s is None and not self.legs),
+            (NO_END, self.end is None and self.duration_s is None and not self.legs),
             ("end: duration_s stands for it", self.end is not None and self.duration_s is not None and not self.repeat),
             ("end: the legs say it", self.end is not None and bool(self.legs) and not self.repeat),
             ("duration_s: the legs say it", self.duration_s is not None and bool(self.legs)),
-            ("end: an event that starts now has a duration_s", self.start is None and self.end is not None),
-            ("repeat: needs an end", self.repeat is not None and self.end is None),
+            ("end: an event that starts now has a duration_s", self.start is None and self.end not in (None, OPEN)),
+            (
+                'repeat: needs an end: a time, or "open" for until further notice',
+                self.repeat is not None and self.end is None,
+            ),
+            ("repeat: by the time of day needs a start", self.start is None and self._by_day),
+            ("legs: only the last one is open", any(leg.until_s == OPEN for leg in self.legs[:-1])),
+            ("legs: what repeats has none that is open", self.repeat is not None and self._last_open),
             ("repeat: needs legs or a duration_s", self.repeat is not None and not (self.legs or self.duration_s)),
             ("nomination_w: missing", self.compensation is Compensation.NOMINATION and self.nomination_w is None),
             ("precharge: needs prepare_s", self.precharge and self.prepare_s == 0),
@@ -279,6 +315,14 @@ class EventBody(WantedBody):
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    @property
+    def _by_day(self) -> bool:
+        return self.repeat is not None and self.repeat.timezone is not None
+
+    @property
+    def _last_open(self) -> bool:
+        return bool(self.legs) and self.legs[-1].until_s == OPEN
 
     def _contradictions(self) -> list[str]:
         legs = [(f"legs.{i}.", leg.contradiction()) for i, leg in enumerate(self.legs)]
@@ -293,10 +337,14 @@ class EventBody(WantedBody):
         start_ms = 0 if self.start is None else _ms(self.start)
         legs = self._legs()
         length_ms = legs[-1].until_ms if legs else round((self.duration_s or 0) * 1000)
-        occurrences = self._occurrences(length_ms)
-        end_ms = start_ms + length_ms if self.end is None else _ms(self.end)
+        daily = self._daily(start_ms, length_ms)
+        open_ended = self.end == OPEN or self._last_open
+        end_ms = OPEN_MS if open_ended else _ms(self.end) if isinstance(self.end, datetime) else start_ms + length_ms
+        occurrences = () if daily is None or open_ended else _occurrences(daily, end_ms)
         if occurrences:
             start_ms, end_ms = occurrences[0][0], occurrences[-1][1]
+        elif daily is not None:
+            start_ms = daily.next_ms(start_ms - 1)
         return EventRequest(
             id=EventId(self.id),
             revision=self.revision,
@@ -310,6 +358,7 @@ class EventBody(WantedBody):
             starts_ms=tuple(at_ms for at_ms, _ in occurrences),
             ends_ms=tuple(until_ms for _, until_ms in occurrences),
             every_ms=round(self.repeat.every_s * 1000) if self.repeat and self.repeat.every_s else None,
+            daily=daily if open_ended else None,
             anchored=self.start is None,
             priority=self.priority,
             voluntary=self.voluntary,
@@ -332,33 +381,27 @@ class EventBody(WantedBody):
             return ()
         return (Leg(after_ms=0, until_ms=round(self.duration_s * 1000), target=self.wanted()),)
 
-    def _occurrences(self, length_ms: int) -> tuple[tuple[int, int], ...]:
-        """Start and end of the occurrences at the same time of day, from the start to the end of the event."""
-        if self.repeat is None or self.repeat.timezone is None or self.end is None or self.start is None:
-            return ()
-        first, end_ms = self.start.astimezone(ZoneInfo(self.repeat.timezone)), _ms(self.end)
-        # a sum is the first of two equal times (PEP 495); the start itself may be the second
-        at_ms = _ms(first)
-        found: list[tuple[int, int]] = []
-        for day in range(2 * MAX_OCCURRENCES):
-            next_ms = _ms(first + timedelta(days=day + 1))
-            until_ms = _until_ms(at_ms, length_ms, next_ms)
-            if min(until_ms, at_ms + length_ms) > end_ms:
-                break
-            if DAYS[(first + timedelta(days=day)).weekday()] in self.repeat.weekdays:
-                found.append((at_ms, min(until_ms, end_ms)))
-            at_ms = next_ms
-        if not found or len(found) > MAX_OCCURRENCES:
-            raise InvalidInput([f"repeat: 1 to {MAX_OCCURRENCES} occurrences are possible, not {len(found)}"])
-        return tuple(found)
+    def _daily(self, start_ms: int, length_ms: int) -> Daily | None:
+        if self.repeat is None or self.repeat.timezone is None:
+            return None
+        weekdays = tuple(i for i, day in enumerate(DAYS) if day in self.repeat.weekdays)
+        return Daily(zone=self.repeat.timezone, first_ms=start_ms, length_ms=length_ms, weekdays=weekdays)
 
 
-def _until_ms(at_ms: int, length_ms: int, next_ms: int) -> int:
-    """End of an occurrence at `at_ms`. `next_ms`: the same time of the next day, to which a whole day lasts, whatever
-    the clock does, and beyond which no part of a day does."""
-    if length_ms == DAY_MS:
-        return next_ms
-    return min(at_ms + length_ms, next_ms) if length_ms < DAY_MS else at_ms + length_ms
+def _occurrences(daily: Daily, end_ms: int) -> tuple[tuple[int, int], ...]:
+    """Start and end of the occurrences up to the end of the event. Raises InvalidInput."""
+    found: list[tuple[int, int]] = []
+    for day in range(2 * MAX_OCCURRENCES):
+        occurrence = daily.of_day(day)
+        if occurrence is None:
+            continue
+        at_ms, until_ms = occurrence
+        if min(until_ms, at_ms + daily.length_ms) > end_ms:
+            break
+        found.append((at_ms, min(until_ms, end_ms)))
+    if not found or len(found) > MAX_OCCURRENCES:
+        raise InvalidInput([f"repeat: 1 to {MAX_OCCURRENCES} occurrences are possible, not {len(found)}"])
+    return tuple(found)
 
 
 def _ms(moment: datetime) -> int:

@@ -8,11 +8,13 @@ from gateway import former_names
 
 
 class ProgramSettings(BaseModel):
-    """Bounds of one grid program: `ceiling_mw` on the power of all its events together, whatever they ask for."""
+    """Bounds of one grid program: `ceiling_mw` on the power of all its events together, whatever they ask for.
+    `open_ended`: whether its events may go on until further notice."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ceiling_mw: float = Field(gt=0, examples=[10.0])
+    open_ended: bool = True
 
 
 class FeederSettings(BaseModel):

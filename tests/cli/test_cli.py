@@ -409,6 +409,23 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     assert run("dispatch", "send", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
 
 
+def test_dispatch_send_until_further_notice_says_so_in_the_event(tmp_path: Path, daemon: Script) -> None:
+    daemon.says({"id": "e", "outcome": "accepted"})
+    open_ended = ("dispatch", "send", "-", "--until-further-notice", "--url", daemon.url)
+    assert run(*open_ended, stdin='{"id": "e"}').exit_code == 0
+    assert run(*open_ended, stdin='{"id": "f", "end": "open"}').exit_code == 0
+    assert [json.loads(body) for _, _, body, _ in daemon.asked] == [
+        {"id": "e", "end": "open"}, {"id": "f", "end": "open"},
+    ]  # fmt: skip
+    for body, word in (
+        ('{"id": "e", "end": "2030-06-01T19:00:00Z"}', "contradicts"), ("[]", "not an event"), ("{", "not JSON"),
+    ):  # fmt: skip
+        refused = run(*open_ended, stdin=body)
+        assert refused.exit_code == 2
+        assert word in refused.stderr
+    assert len(daemon.asked) == 2, "nothing more was sent"
+
+
 def test_audit_list_asks_for_a_page_and_says_how_to_get_the_next(daemon: Script) -> None:
     entry = {"id": 7, "at": "2026-01-01T00:00:00Z", "kind": "stop_all", "by": "me", "door": "rest",
              "what": {"active": True}}  # fmt: skip

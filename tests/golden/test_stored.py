@@ -1,12 +1,15 @@
 """What a fixed history looks like on disk: journal, spool, checkpoint, interval log and where its readers are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gateway.clock import ManualClock
+from gateway.domain.events.calendar import Daily
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.request import OPEN_MS, Leg
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.types import DeviceId, EventId
@@ -45,6 +48,9 @@ async def test_journal_of_every_kind_of_change_is_that_of_the_golden_file(tmp_pa
     journal = SqliteJournal(tmp_path / "journal.sqlite", clock=clock)
     journal.load()
     decided = event(clock)
+    until_notice, every_day = event(clock, name="e3"), event(clock, name="e4")
+    daily = Daily(zone="America/Los_Angeles", first_ms=clock.utc, length_ms=1000, weekdays=(0, 4))
+    leg = Leg(after_ms=0, until_ms=1000, target=decided.request.target)
     storm = Exclusion(id="storm-7", reason="storm", group=decided.request.group, from_ms=clock.utc, until_ms=None)
     columns = {"asked_wh": np.array([1.5, 2.5]), "status": np.array([3, 4], dtype=np.int8)}
     await journal.commit(
@@ -54,6 +60,8 @@ async def test_journal_of_every_kind_of_change_is_that_of_the_golden_file(tmp_pa
             DeviceRegistered(device=device("c", connection=DeviceConnection(url=""))),
             decided,
             event(clock, name="e2", revision=1, cancelled=True),
+            replace(until_notice, request=replace(until_notice.request, end_ms=OPEN_MS)),
+            replace(every_day, request=replace(every_day.request, end_ms=OPEN_MS, legs=(leg,), daily=daily)),
             EventMoved(event=decided.request.id, revision=0, state=EventState.ACTIVE),
             PriorSaved(device=B, settings=SETTINGS),
             PriorSaved(device=C, settings={"mode": 1.0}),

@@ -33,6 +33,7 @@ from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
 from gateway.ports.journal import EventStore, ExclusionSet, StoredEvent
+from gateway.schemas.event import OPEN
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, StatusReport, bodies
@@ -143,7 +144,7 @@ class DispatchView:
             state=entry.state.value,
             reason=entry.reason if entry.held_by is None else Refusal.CANCELLED_BY_OPERATOR,
             start=rfc3339(request.start_ms),
-            end=rfc3339(request.end_ms),
+            end=OPEN if request.open_ended else rfc3339(request.end_ms),
             priority=request.priority,
             voluntary=request.voluntary,
             want=target.want.value,

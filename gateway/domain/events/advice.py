@@ -1,7 +1,13 @@
-"""What the source of an event should know when it is accepted: what its group does now that the event would end."""
+"""What the source of an event should know when it is accepted: what its group does now that the event would end. And
+what an operator should know of events that nobody has ended."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import numpy as np
 
+from gateway.domain.events.calendar import DAY_MS
+from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.events.request import EventRequest, Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
@@ -10,6 +16,8 @@ from gateway.domain.types import Now, Slots
 HEARD_MS = 60_000
 TOLERANCE_W = 200.0
 TOLERANCE_PART = 0.1
+FORGOTTEN_MS = DAY_MS
+"""An event without an end that runs for longer may be forgotten; no other runs for so long."""
 
 
 def own_power_w(snapshot: Snapshot, members: Slots, way: Way, now: Now) -> float:
@@ -35,3 +43,16 @@ def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now
         f"the group {does} with {own_w:.0f} W by itself now; the event asks for {asked_w:.0f} W of it in all, "
         f"and may end the other {own_w - asked_w:.0f} W of {other}",
     )
+
+
+def forgotten(running: Iterable[BookEntry], now: Now) -> list[str]:
+    """Warnings on events without an end that have run for more than a day."""
+    return [
+        f"event {entry.request.id} runs until further notice, since {_date(entry.request.start_ms)}"
+        for entry in running
+        if now.utc_ms - entry.request.start_ms > FORGOTTEN_MS
+    ]
+
+
+def _date(utc_ms: int) -> str:
+    return f"{datetime.fromtimestamp(utc_ms / 1000, tz=UTC):%Y-%m-%d %H:%M} UTC"

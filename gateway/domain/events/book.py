@@ -28,7 +28,7 @@ from gateway.domain.events.lifecycle import (
     place,
     wanting,
 )
-from gateway.domain.events.request import EventRequest, TargetGroup
+from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, Want
 from gateway.domain.events.scope import own_id, qualified, unscoped
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
@@ -51,6 +51,8 @@ class Refusal(StrEnum):
     END_BEFORE_START = "end_before_start"
     EXPIRED = "expired"
     TOO_LONG = "too_long"
+    NEEDS_END = "needs_end"
+    OPEN_END_NOT_ALLOWED = "open_end_not_allowed"
     TOO_FAR_AHEAD = "too_far_ahead"
     LEGS_OUT_OF_ORDER = "legs_out_of_order"
     OCCURRENCES_OVERLAP = "occurrences_overlap"
@@ -81,12 +83,14 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookParams:
     """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same by program, `length_s_max` of
-    an occurrence, `repeats_s_max` of all of them, `now_age_s_max` on the age of a request that says "now". At most
-    `events_max` events are live, scheduled or running. Of those that are over, the book remembers the newest
-    `finished_max` and the newest `tombstones_max` cancelled ones, for `retention_s`: the store has the others."""
+    an occurrence that has an end, `repeats_s_max` of all of them, `now_age_s_max` on the age of a request that says
+    "now". Events of `ending` programs have an end. At most `events_max` events are live, scheduled or running. Of those
+    that are over, the book remembers the newest `finished_max` and the newest `tombstones_max` cancelled ones, for
+    `retention_s`: the store has the others."""
 
     ceiling_w: float = 100e6
     program_w: Mapping[str, float] = field(default_factory=dict)
+    ending: Set[str] = frozenset()
     length_s_max: float = 24 * 3600.0
     repeats_s_max: float = 400 * 24 * 3600.0
     ahead_s_max: float = 14 * 24 * 3600.0
@@ -136,7 +140,7 @@ class Book:
             start_ms = known.request.start_ms
         by_ms = start_ms - request.start_ms
         starts_ms, ends_ms = (tuple(ms + by_ms for ms in times) for times in (request.starts_ms, request.ends_ms))
-        end_ms = request.end_ms + by_ms
+        end_ms = request.end_ms if request.open_ended else request.end_ms + by_ms
         return replace(request, start_ms=start_ms, end_ms=end_ms, starts_ms=starts_ms, ends_ms=ends_ms)
 
     def decide(self, request: EventRequest, now: Now) -> Answer:
@@ -151,7 +155,7 @@ class Book:
             if replace(request, source="") == replace(known.request, source=""):
                 return _answer(request, Outcome.DUPLICATE, now)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
-        refusal = self._refusal(request, now) or self._untimely(request, known, now)
+        refusal = self._refusal(request, known, now) or self._untimely(request, known, now)
         if known is not None and known.held_by is not None and not request.cancelled:
             refusal = Refusal.CANCELLED_BY_OPERATOR
         if refusal is None and self._full(request, known):
@@ -173,13 +177,12 @@ class Book:
             return Refusal.NOW_AGE_UNKNOWN
         return Refusal.NOW_TOO_OLD if age_ms > bound_ms else None
 
-    def _refusal(self, request: EventRequest, now: Now) -> Refusal | None:
+    def _refusal(self, request: EventRequest, known: BookEntry | None, now: Now) -> Refusal | None:
         if request.cancelled:
             return None
         params = self.params
         ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
         powers = [target.power_w for target in request.targets if target.power_w is not None]
-        longest_s = params.repeats_s_max if request.repeats or request.starts_ms else params.length_s_max
         checks = (
             (self.stopped, Refusal.STOPPED),
             (self.clock is ClockTrust.CONTRADICTED, Refusal.CLOCK_CONTRADICTED),
@@ -190,11 +193,25 @@ class Book:
             (not _in_order(request), Refusal.LEGS_OUT_OF_ORDER),
             (_overlap(request), Refusal.OCCURRENCES_OVERLAP),
             (request.end_ms <= now.utc_ms, Refusal.EXPIRED),
-            (request.length_ms > params.length_s_max * 1000, Refusal.TOO_LONG),
-            (request.end_ms - request.start_ms > longest_s * 1000, Refusal.TOO_LONG),
+            (self._too_long(request, known, now), Refusal.TOO_LONG),
+            (_needs_end(request), Refusal.NEEDS_END),
+            (request.open_ended and request.program in params.ending, Refusal.OPEN_END_NOT_ALLOWED),
             (request.start_ms - now.utc_ms > params.ahead_s_max * 1000, Refusal.TOO_FAR_AHEAD),
         )
         return next((refusal for applies, refusal in checks if applies), None)
+
+    def _too_long(self, request: EventRequest, known: BookEntry | None, now: Now) -> bool:
+        """Whether an occurrence, or all of them, last too long. What runs until further notice has no length. Where it
+        is given an end, that may be as far from now as that of a new event."""
+        one_ms, all_ms = self.params.length_s_max * 1000, self.params.repeats_s_max * 1000
+        if request.legs and not request.endless and request.length_ms > one_ms:
+            return True
+        longest_ms = all_ms if request.repeats or request.starts_ms else one_ms
+        began_ms = request.start_ms
+        if known is not None and known.request.start_ms == began_ms:
+            lasted_ms = known.request.end_ms - began_ms
+            began_ms = max(began_ms, now.utc_ms) if lasted_ms > longest_ms else began_ms
+        return not request.open_ended and request.end_ms - began_ms > longest_ms
 
     def apply(self, request: EventRequest, answer: Answer, state: EventState | None = None) -> None:
         """Apply a decided request; an older revision changes nothing. `state`: its last journalled state."""
@@ -394,6 +411,12 @@ def _names_someone(group: TargetGroup) -> bool:
     return group.all or bool(group.ids) or bool(group.tags)
 
 
+def _needs_end(request: EventRequest) -> bool:
+    """Whether an occurrence has no end and asks for what needs one: a SoC by then, or a test of what lasts to it."""
+    test = request.kind is EventKind.CAPACITY_TEST
+    return request.endless and (test or request.targets[-1].want is Want.CHARGE_TO)
+
+
 def _in_order(request: EventRequest) -> bool:
     """Legs one after the other, each of some length, the first not before the start."""
     legs = request.legs
@@ -406,6 +429,8 @@ def _overlap(request: EventRequest) -> bool:
     """Whether an occurrence begins before the one before it is over, or the first not with the start."""
     if request.every_ms is not None:
         return request.every_ms < request.length_ms or bool(request.starts_ms)
+    if request.daily is not None:
+        return request.endless or bool(request.starts_ms)
     starts_ms = request.starts_ms
     if not starts_ms:
         return False

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from gateway.domain.events.request import EventKind, EventRequest, Running, Target, Want
+from gateway.domain.events.request import OPEN_MS, EventKind, EventRequest, Running, Target, Want
 from gateway.domain.types import EventId, Now
 
 IDLE = Target(want=Want.IDLE)
 
 FILL = Target(want=Want.BACKUP)
 """The target of members before an event with `precharge`."""
+
+OPEN_HORIZON_S = 4 * 3600.0
+"""For how long from each moment on the target of an event without an end is to be sustained: the four hours for which
+capacity is rated, and the longest for which availability is reported. "The most" of such an event thus falls as the
+batteries empty, and never empties them at once."""
 
 
 class EventState(Enum):
@@ -123,6 +128,8 @@ class ActiveEvent:
 
     def seconds_to_end(self, now: Now) -> float:
         """Time for which the target must be sustained, s, at least 0."""
+        if self.running.sustained_until_ms >= OPEN_MS:
+            return OPEN_HORIZON_S
         return max(0, self.running.sustained_until_ms - now.utc_ms) / 1000
 
     @property

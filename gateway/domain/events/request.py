@@ -8,7 +8,12 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gateway.domain.events.calendar import DAY_MS, Daily
 from gateway.domain.types import DeviceId, EventId
+
+OPEN_MS = 253_370_764_800_000
+"""The end of what runs until further notice: 9999-01-01 in UTC ms. No event has such a time of its own, it can be
+written as a date, and what is added to it stays far from the bounds of an integer."""
 
 
 class EventKind(Enum):
@@ -91,7 +96,8 @@ class Compensation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
-    """One target within an event: from `after_ms` to `until_ms`, counted from the start of the occurrence."""
+    """One target within an event: from `after_ms` to `until_ms`, counted from the start of the occurrence; the last one
+    to `OPEN_MS` if it lasts until further notice."""
 
     after_ms: int
     until_ms: int
@@ -111,11 +117,12 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRequest:
-    """What the grid asks of `group` from `start_ms` to `end_ms` (UTC, half open).
+    """What the grid asks of `group` from `start_ms` to `end_ms` (UTC, half open; `OPEN_MS` = until further notice).
 
     One target, or `legs` with a target each. An event that repeats has legs: `starts_ms` are its occurrences by the
     calendar and `ends_ms` their ends (none = the legs say them), `every_ms` the period of one that repeats until
-    `end_ms`. The last leg ends with its occurrence. `anchored`: its start was "now" and became the time when it was
+    `end_ms`, `daily` the calendar of one that repeats until further notice. The last leg ends with its occurrence.
+    `anchored`: its start was "now" and became the time when it was
     first received; `sent_ms`: when it was sent (UTC), None = unknown. `revision` grows with each change; `cancelled`
     withdraws.
 
@@ -139,6 +146,7 @@ class EventRequest:
     # not compared: requests that were stored without are the same
     ends_ms: tuple[int, ...] = field(default=(), compare=False)
     every_ms: int | None = None
+    daily: Daily | None = None
     anchored: bool = False
     priority: int
     voluntary: bool = True
@@ -158,12 +166,24 @@ class EventRequest:
 
     @property
     def length_ms(self) -> int:
-        """Length of one occurrence; by the calendar, as long as no clock changes."""
-        return self.legs[-1].until_ms if self.legs else self.end_ms - self.start_ms
+        """Length of one occurrence; by the calendar, as long as no clock changes. `OPEN_MS` if it has no end."""
+        if self.legs:
+            return self.legs[-1].until_ms
+        return OPEN_MS if self.open_ended else self.end_ms - self.start_ms
 
     @property
     def repeats(self) -> bool:
-        return bool(self.every_ms) or len(self.starts_ms) > 1
+        return bool(self.every_ms) or self.daily is not None or len(self.starts_ms) > 1
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the event goes on, or repeats, until further notice."""
+        return self.end_ms >= OPEN_MS
+
+    @property
+    def endless(self) -> bool:
+        """Whether an occurrence has no end of its own."""
+        return self.length_ms >= OPEN_MS
 
     @property
     def target_w(self) -> float | None:
@@ -178,6 +198,9 @@ class EventRequest:
         """Start of the newest occurrence at or before `utc_ms`; None before the first."""
         if utc_ms < self.start_ms:
             return None
+        if self.daily is not None:
+            found = self.daily.newest(utc_ms)
+            return None if found is None else found[0]
         if self.every_ms:
             return self.start_ms + (utc_ms - self.start_ms) // self.every_ms * self.every_ms
         if self.starts_ms:
@@ -188,6 +211,8 @@ class EventRequest:
         """Start of the next occurrence after `utc_ms`; None if there is none."""
         if utc_ms < self.start_ms:
             return self.start_ms
+        if self.daily is not None:
+            return self.daily.next_ms(utc_ms)
         now_ms = self.occurrence_ms(utc_ms)
         if now_ms is None:
             return None
@@ -225,9 +250,20 @@ class EventRequest:
         began_ms = self.occurrence_ms(utc_ms)
         if began_ms is None:
             return self.end_ms
+        if self.daily is not None and (found := self.daily.newest(utc_ms)) is not None:
+            return found[1]
         if self.ends_ms:
             return self.ends_ms[bisect_right(self.starts_ms, utc_ms) - 1]
         return min(began_ms + self.length_ms, self.end_ms)
+
+    def recorded_ms(self, utc_ms: int) -> tuple[int, int] | None:
+        """Start and end of what one delivery record of each device covers: the newest occurrence at or before `utc_ms`,
+        or its newest 24 h if it has no end. None before the first."""
+        began_ms, over_ms = self.occurrence_ms(utc_ms), self.until_over_ms(utc_ms)
+        if began_ms is None or not self.endless:
+            return None if began_ms is None else (began_ms, over_ms)
+        from_ms = began_ms + (utc_ms - began_ms) // DAY_MS * DAY_MS
+        return from_ms, from_ms + DAY_MS
 
 
 def _after_ms(leg: Leg) -> int:

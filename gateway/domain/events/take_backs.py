@@ -3,7 +3,8 @@
 The rule. No event gets the device until the occurrence in which it was taken back is over: its legs and the pauses
 between them are one, whatever events of higher rank come and go meanwhile, and a revision counts by its own times. The
 event itself does not get it for `APART_MS` from then on either, so that no later occurrence, leg or revision of the
-same day takes it again; other events may. Both hold through restarts. A cancelled event is over.
+same day takes it again; other events may. Both hold through restarts. A cancelled event is over. An occurrence without
+an end is over for this 24 h after the take-back.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.domain.events.calendar import DAY_MS
 from gateway.domain.events.lifecycle import OVER, BookEntry, EventState
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, EventId, Now, Slots
@@ -37,7 +39,8 @@ def occurs(taken: TakeBack, entry: BookEntry | None, now: Now) -> bool:
     if entry is None or not _alive(entry):
         return False
     request = entry.request
-    return now.utc_ms < request.until_over_ms(max(taken.at_ms, request.start_ms))
+    from_ms = max(taken.at_ms, request.start_ms)
+    return now.utc_ms < (from_ms + DAY_MS if request.endless else request.until_over_ms(from_ms))
 
 
 def _alive(entry: BookEntry) -> bool:

@@ -129,6 +129,11 @@ def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[S
     """What was decided, which devices are excluded, what maintenance does."""
     for outcome, count in dispatcher.outcomes.items():
         yield _counter("gateway_events_decided", "Events decided.", count, "outcome", outcome)
+    yield Sample(
+        name="gateway_events_open_ended",
+        help="Running events that go on until further notice.",
+        value=len(dispatcher.open_ended()),
+    )
     quarantine, maintenance = control.quarantine, control.maintenance
     for name, text, value, kind in (
         ("gateway_holds", "Holds that are set.", len(dispatcher.exclusions), "gauge"),

@@ -41,9 +41,9 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class _Kept:
-    """The records of an event's occurrence, and which rows have changed since they were published. `occurrence_ms`
-    names it: its start, or when it began again; `start_ms` and `until_ms`: when it should begin and end; `shares`: the
-    devices it shares."""
+    """The records of an event's occurrence (of 24 h of one without an end), and which rows have changed since they were
+    published. `occurrence_ms` names it: its start, or when it began again; `start_ms` and `until_ms`: when it should
+    begin and end; `shares`: the devices it shares."""
 
     event: EventId
     source: str
@@ -116,19 +116,19 @@ class DeliveryRecords:
     def _of(self, event: ActiveEvent, now: Now) -> _Kept:
         """The records of the running occurrence. An earlier one that ended between two ticks is closed."""
         request = event.request
-        start_ms = request.occurrence_ms(now.utc_ms)
+        start_ms, until_ms = request.recorded_ms(now.utc_ms) or (request.start_ms, request.end_ms)
         kept = self._kept.get(event.index)
-        if kept is not None and request.repeats and start_ms is not None and start_ms != kept.start_ms:
+        parts = request.repeats or request.endless
+        if kept is not None and parts and now.utc_ms >= request.start_ms and start_ms != kept.start_ms:
             self._close(event.index, Status.COMPLETED, now)
             kept = None
         if kept is None:
-            start_ms = request.start_ms if start_ms is None else start_ms
             anew = (request.id, start_ms) in self._known
             kept = self._kept[event.index] = _Kept(
                 event=request.id, source=request.source, revision=request.revision,
-                occurrence_ms=now.utc_ms if anew else start_ms, start_ms=start_ms, until_ms=request.end_ms,
+                occurrence_ms=now.utc_ms if anew else start_ms, start_ms=start_ms, until_ms=until_ms,
             )  # fmt: skip
-        kept.revision, kept.until_ms = request.revision, request.until_over_ms(now.utc_ms)
+        kept.revision, kept.until_ms = request.revision, until_ms
         return kept
 
     def written(self, slots: Slots, setpoint_w: Ints, cmd: Ints, now: Now) -> None:
@@ -261,10 +261,10 @@ class DeliveryRecords:
             if entry is None or slots is None or (name, occurrence_ms) in self._known:
                 continue
             request = entry.request
+            start_ms, until_ms = request.recorded_ms(occurrence_ms) or (occurrence_ms, request.end_ms)
             kept = _Kept(
                 event=name, source=request.source, revision=request.revision, occurrence_ms=occurrence_ms,
-                start_ms=request.occurrence_ms(occurrence_ms) or occurrence_ms,
-                until_ms=request.until_over_ms(occurrence_ms),
+                start_ms=start_ms, until_ms=until_ms,
             )  # fmt: skip
             there = np.array([int(slot) in slot_of for slot in slots], dtype=np.bool_)
             at = np.array([slot_of[int(slot)] for slot in slots[there]], dtype=np.int32)

@@ -17,7 +17,7 @@ from gateway.domain.events import advice
 from gateway.domain.events.arbitration import Claims, claim
 from gateway.domain.events.book import Answer, Book, BookParams, Outcome, members
 from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusions
-from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState, Transition
+from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState, Transition
 from gateway.domain.events.request import EventRequest
 from gateway.domain.events.scope import own_id
 from gateway.domain.events.take_backs import TakeBack, TakeBacks
@@ -63,6 +63,7 @@ class Dispatcher:
             BookParams(
                 ceiling_w=settings.ceiling_mw * 1e6,
                 program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
+                ending={name for name, program in settings.programs.items() if not program.open_ended},
             )
         )
         self._exclusions = Exclusions()
@@ -355,6 +356,14 @@ class Dispatcher:
             del self._members[index]
 
     # -- queries ---------------------------------------------------------------------------------------------
+
+    def open_ended(self) -> Sequence[BookEntry]:
+        """Running events that go on until further notice, the longest first."""
+        return [entry for entry in reversed(self.entries()) if entry.state in RUNS and entry.request.endless]
+
+    def warnings(self) -> list[str]:
+        """Events that go on until further notice and may be forgotten."""
+        return advice.forgotten(self.open_ended(), self._clock.now())
 
     def entry(self, event_id: str) -> BookEntry | None:
         return self._book.entry(event_id, self._clock.now())

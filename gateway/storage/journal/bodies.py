@@ -6,10 +6,12 @@ null or an object with `url`, `units`, `parameters`, `username` and `secret` (a 
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from gateway.domain.errors import invariant
 from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.calendar import Daily
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
 from gateway.domain.events.scope import UNSCOPED
@@ -107,6 +109,7 @@ def event_body(decided: EventDecided) -> dict[str, Any]:
         # beside the request, where release 0.1 passes over it
         **({"ends_ms": request.ends_ms} if request.ends_ms else {}),
         **({"takes_backup": True} if request.takes_backup else {}),
+        **({"daily": asdict(request.daily)} if request.daily is not None else {}),
         "answer": {
             "id": answer.id,
             "revision": answer.revision,
@@ -133,6 +136,8 @@ def read_event(body: dict[str, Any], source: str | None) -> EventDecided:
     request["legs"] = tuple(Leg(after_ms=a, until_ms=u, target=_target(t)) for a, u, t in request.get("legs", ()))
     request["starts_ms"] = tuple(request.get("starts_ms", ()))
     request["ends_ms"] = tuple(body.get("ends_ms", ()))
+    daily = body.get("daily")
+    request["daily"] = None if daily is None else Daily(**(daily | {"weekdays": tuple(daily["weekdays"])}))
     request["takes_backup"] = bool(body.get("takes_backup", False))
     request["compensation"] = Compensation(request.get("compensation", Compensation.EXPORTS.value))
     request["kind"] = EventKind(request["kind"])

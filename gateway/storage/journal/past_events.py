@@ -49,15 +49,17 @@ class Bounds:
     bytes_max: int = 4 << 30
 
 
-def archive(db: sqlite3.Connection, events: Sequence[str]) -> None:
-    """Move events that are over from what is loaded at start. One that was revised meanwhile is not over, and stays."""
+def archive(db: sqlite3.Connection, events: Sequence[str], now_ms: int) -> None:
+    """Move events that are over from what is loaded at start. One that was revised meanwhile is not over, and stays.
+    One that was called off before its end is kept from `now_ms` on: it may have had none."""
     names = (orjson.dumps(list(events)).decode(),)
     db.execute(
         "INSERT OR REPLACE INTO past_events (id, own, source, revision, start_ms, end_ms, state, body) "
-        "SELECT id, substr(id, instr(id, '~') + 1), source, revision, body ->> '$.request.start_ms', end_ms, "
-        "coalesce(state, 'cancelled'), body FROM events WHERE id IN (SELECT value FROM json_each(?)) "
+        "SELECT id, substr(id, instr(id, '~') + 1), source, revision, body ->> '$.request.start_ms', "
+        "iif(coalesce(state, 'cancelled') = 'cancelled', min(end_ms, ?), end_ms), coalesce(state, 'cancelled'), body "
+        "FROM events WHERE id IN (SELECT value FROM json_each(?)) "
         "AND (state IN ('completed', 'expired', 'cancelled') OR state IS NULL AND body ->> '$.request.cancelled')",
-        names,
+        (now_ms, *names),
     )
     db.execute(
         "DELETE FROM events WHERE id IN (SELECT value FROM json_each(?)) "

@@ -178,8 +178,8 @@ def _withdrawal_lifted(db: sqlite3.Connection, changes: list[WithdrawalLifted], 
     db.execute("DELETE FROM withdrawn WHERE event IN (SELECT value FROM json_each(?))", (rows,))
 
 
-def _archived(db: sqlite3.Connection, changes: list[EventsArchived], _at: At) -> None:
-    past_events.archive(db, [event for change in changes for event in change.events])
+def _archived(db: sqlite3.Connection, changes: list[EventsArchived], at: At) -> None:
+    past_events.archive(db, [event for change in changes for event in change.events], at.now_ms)
 
 
 def _delivered(db: sqlite3.Connection, changes: list[EventDelivered], at: At) -> None:

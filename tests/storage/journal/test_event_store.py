@@ -14,9 +14,12 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
+from gateway.domain.events.calendar import Daily
 from gateway.domain.events.lifecycle import EventState
+from gateway.domain.events.request import OPEN_MS, Leg, power
 from gateway.domain.types import DeviceId, EventId
 from gateway.ports.journal import (
+    AuditDoor,
     Change,
     ControlEnded,
     EventDecided,
@@ -332,3 +335,48 @@ async def test_store_oldest_delivery_records_go_when_the_file_is_too_large(tmp_p
     assert desk.path is not None
     assert desk.path.stat().st_size < 2 << 20
     close(desk)
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "stopped", "by its source"])
+async def test_store_event_without_an_end_that_was_called_off_is_kept_as_long_as_any_other(
+    tmp_path: Path, how: str
+) -> None:
+    desk = opened(tmp_path / "journal.sqlite", ManualClock(), Bounds(retention_ms=24 * HOUR_MS))
+    endless = at(desk.clock, "e")
+    endless = replace(endless, request=replace(endless.request, end_ms=OPEN_MS))
+    await desk.commit(endless)
+    name = endless.request.id
+    if how == "withdrawn":
+        await desk.commit(EventWithdrawn(event=name, by="me", door=AuditDoor.REST))
+    elif how == "stopped":
+        await desk.commit(EventMoved(event=name, revision=0, state=EventState.CANCELLED))
+    else:
+        await desk.commit(replace(endless, request=replace(endless.request, revision=1, cancelled=True)))
+    await desk.commit(EventsArchived(events=(name,)))
+    desk.clock.advance(s=23 * 3600)
+    await desk.over("next")
+    assert await desk.names() == ["next", "e"]
+    desk.clock.advance(s=3601)
+    await desk.over("last")
+    assert await desk.names() == ["last", "next"]
+    close(desk)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"end_ms": OPEN_MS},
+        {"end_ms": OPEN_MS, "legs": (Leg(after_ms=0, until_ms=OPEN_MS, target=power(1.0)),)},
+        {"end_ms": OPEN_MS, "legs": (Leg(after_ms=0, until_ms=1, target=power(1.0)),), "every_ms": HOUR_MS},
+        {
+            "end_ms": OPEN_MS, "legs": (Leg(after_ms=0, until_ms=1, target=power(1.0)),),
+            "daily": Daily(zone="Australia/Lord_Howe", first_ms=T0, length_ms=1, weekdays=(0, 6)),
+        },
+    ],
+)  # fmt: skip
+async def test_store_event_without_an_end_is_read_as_it_was_decided(desk: Desk, changes: dict[str, Any]) -> None:
+    decided = at(desk.clock, "e")
+    decided = replace(decided, request=replace(decided.request, **changes))
+    await desk.commit(decided)
+    (loaded,) = desk.journal.load().events
+    assert loaded.request == decided.request
