@@ -85,11 +85,11 @@ STREETS = st.fixed_dictionaries(
     }
 )
 SUBMITS = st.tuples(
-    st.just("submit"), SOURCES, NAMES, TARGETS, st.sampled_from([-20, 0, 0, 10]), st.sampled_from([20, 90, 90, 400]),
-    GROUPS, PROGRAMS,
+    st.just("submit"), SOURCES, NAMES, TARGETS, st.sampled_from([-20, 0, 0, 10]),
+    st.sampled_from([20, 90, 90, 400, None]), GROUPS, PROGRAMS,
 )  # fmt: skip
 FIRSTS = st.tuples(
-    st.just("submit"), st.just("platform"), st.just("a"), TARGETS, st.just(0), st.sampled_from([400, 90]), GROUPS,
+    st.just("submit"), st.just("platform"), st.just("a"), TARGETS, st.just(0), st.sampled_from([400, 90, None]), GROUPS,
     PROGRAMS,
 )  # fmt: skip
 ACTIONS = st.one_of(
@@ -97,6 +97,7 @@ ACTIONS = st.one_of(
     SUBMITS,
     SUBMITS,
     st.tuples(st.just("withdraw"), SOURCES, NAMES),
+    st.tuples(st.just("end"), SOURCES, NAMES, st.sampled_from([30, 90, None])),
     st.tuples(st.just("cancel"), SOURCES, NAMES, st.booleans()),
     st.tuples(st.just("lift"), SOURCES, NAMES),
     st.tuples(st.just("many"), st.integers(2, 12), st.sampled_from([20, 60, 400])),
@@ -177,6 +178,8 @@ class History:
                 )  # fmt: skip
             case ("withdraw", source, name):
                 await self._revise(source, name, cancelled=True)
+            case ("end", source, name, in_s):
+                await self._end(source, name, in_s)
             case ("cancel", source, name, insists):
                 await town.call_off(source, name)
                 await self._revise(source, name, cancelled=False if insists else None)
@@ -210,6 +213,15 @@ class History:
             revision = self._next(source, name)
             await self.town.ask(source, name, wish.target, revision=revision, s=90, cancelled=cancelled)
 
+    async def _end(self, source: str, name: str, in_s: int | None) -> None:
+        """A source gives its event another end, so many seconds from now; None: it takes it away."""
+        wish = self.town.wishes.get((source, name))
+        if wish is not None:
+            from_s = (wish.start_ms - self.town.time.now().utc_ms) / 1000
+            s = None if in_s is None else in_s - min(from_s, 0)
+            revision = self._next(source, name)
+            await self.town.ask(source, name, wish.target, revision=revision, in_s=from_s, s=s)
+
     async def _now(self, age_s: int | None) -> None:
         """An event that says "now" and was sent some time ago; nobody knows when, if None."""
         town = self.town
@@ -227,6 +239,8 @@ class History:
             case ("fault", index, fault):
                 town.inject(index, fault)
             case ("reserve", index, pct):
+                # nobody could know of a choice that the home never reports
+                town.odd.pop(index, None)
                 town.inject(index, Fault(kind=FaultKind.OWNER_RESERVE, value=float(pct)))
             case ("odd", index, (said, for_s)):
                 town.odd[index] = (said, town.now_ms + 1_000 * for_s)

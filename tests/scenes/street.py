@@ -16,7 +16,7 @@ import orjson
 from gateway.clock import ManualClock, SteadyClock
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.exclusions import Exclusion
-from gateway.domain.events.request import EventKind, EventRequest, Target, TargetGroup
+from gateway.domain.events.request import OPEN_MS, EventKind, EventRequest, Target, TargetGroup
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
@@ -291,17 +291,20 @@ class Street:
 
     # -- what the platform and owners do ---------------------------------------------------------------------
 
-    async def submit(self, name: str = "e", *, in_s: float = 0.0, s: float, target: Target, **other: Any) -> Answer:
-        """An event to everybody from `in_s` on for `s` seconds."""
+    async def submit(
+        self, name: str = "e", *, in_s: float = 0.0, s: float | None, target: Target, **other: Any
+    ) -> Answer:
+        """An event to everybody from `in_s` on for `s` seconds; None: until further notice."""
         start_ms = self.time.now().utc_ms + round(in_s * 1000)
+        end_ms = OPEN_MS if s is None else start_ms + round(s * 1000)
         asked: dict[str, Any] = {
             "id": EventId(name), "revision": 1, "kind": EventKind.REAL, "program": "test",
-            "group": TargetGroup(all=True), "start_ms": start_ms, "end_ms": start_ms + round(s * 1000),
+            "group": TargetGroup(all=True), "start_ms": start_ms, "end_ms": end_ms,
             "target": target, "priority": 100,
         }  # fmt: skip
         answer = await self.dispatcher.submit(EventRequest(**(asked | other)))
         if answer.outcome is Outcome.ACCEPTED:
-            self.asked.setdefault(answer.id, []).append((start_ms, start_ms + round(s * 1000)))
+            self.asked.setdefault(answer.id, []).append((start_ms, end_ms))
         return answer
 
     async def cancel(self, name: str) -> None:

@@ -15,7 +15,7 @@ from gateway.domain.control.ramp import DT_S_MAX
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.lifecycle import OVER, BookEntry, EventState
-from gateway.domain.events.request import Target, TargetGroup
+from gateway.domain.events.request import OPEN_MS, Target, TargetGroup
 from gateway.domain.fleet.device import Device
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Change
@@ -74,11 +74,13 @@ def other_product() -> Codec:
 
 @dataclass(slots=True, kw_only=True)
 class Wish:
-    """What a source asked for last and was accepted. `called_off`: by its source, an operator or a stop; `held`: an
-    operator cancelled it and has not lifted that; `unsure`: a stop came at its edge, or could not be made durable."""
+    """What a source asked for last and was accepted. `end_ms`: `OPEN_MS` = until further notice; `called_off`: by its
+    source, an operator or a stop; `held`: an operator cancelled it and has not lifted that; `unsure`: a stop came at
+    its edge, or could not be made durable."""
 
     revision: int
     target: Target
+    start_ms: int
     end_ms: int
     called_off: bool = False
     held: bool = False
@@ -113,6 +115,7 @@ class Town(Street):
         self._readings: list[deque[tuple[int, float]]] = [deque() for _ in range(n)]
         self._uncapped_ms = 0
         self._groups: dict[str, Bools] = {}
+        self._open: dict[str, tuple[Bools, str]] = {}
         self._ran: set[str] = set()
         self._published: dict[str, str] = {}
         self._short_s: dict[str, float] = {}
@@ -206,10 +209,10 @@ class Town(Street):
     # -- what the platform, operators and owners do ----------------------------------------------------------
 
     async def ask(
-        self, source: str, name: str, target: Target, *, revision: int, in_s: float = 0.0, s: float,
+        self, source: str, name: str, target: Target, *, revision: int, in_s: float = 0.0, s: float | None,
         homes: Sequence[int] = (), program: str = "test", cancelled: bool = False,
     ) -> Answer:  # fmt: skip
-        """A source's event, to everybody or to some homes."""
+        """A source's event, to everybody or to some homes; without `s` until further notice."""
         group = TargetGroup(ids=tuple(DeviceId(self.homes.ids[i]) for i in homes), all=not homes)
         answer = await self.submit(
             name, in_s=in_s, s=s, target=target, revision=revision, source=source, group=group, program=program,
@@ -224,10 +227,13 @@ class Town(Street):
             return answer
         if held and not cancelled:
             self.problems.append(f"{name} of {source} was cancelled by an operator and is accepted all the same")
-        end_ms = now_ms + round(1000 * (in_s + s))
-        self.wishes[key] = Wish(revision=revision, target=target, end_ms=end_ms, called_off=cancelled, held=held)
+        start_ms, end_ms = self.asked[answer.id][-1]
+        self.wishes[key] = Wish(
+            revision=revision, target=target, start_ms=start_ms, end_ms=end_ms, called_off=cancelled, held=held
+        )
         if cancelled:
             self._until_now(answer.id)
+            self._no_longer_open(answer.id)
             self.asked[answer.id].pop()
             return answer
         mine = np.ones(len(self.homes), dtype=np.bool_)
@@ -235,10 +241,29 @@ class Town(Street):
             mine[:] = False
             mine[list(homes)] = True
         self._groups[answer.id] = mine
+        # what an earlier revision left open ends with this one
+        self._no_longer_open(answer.id)
+        self.asked[answer.id] = [(a, min(b, now_ms)) for a, b in self.asked[answer.id][:-1]] + [(start_ms, end_ms)]
+        if end_ms >= OPEN_MS:
+            self._open[answer.id] = (mine, program)
+        else:
+            self._until(mine, program, end_ms)
+        return answer
+
+    def _until(self, mine: Bools, program: str, end_ms: int) -> None:
+        """An event with this end may have these homes until then."""
         self._end_ms[mine] = np.maximum(self._end_ms[mine], end_ms)
         if program != CAPPED:
             self._uncapped_ms = max(self._uncapped_ms, end_ms)
-        return answer
+
+    def _no_longer_open(self, name: str) -> None:
+        found = self._open.pop(name, None)
+        if found is not None:
+            self._until(*found, self.time.now().utc_ms)
+
+    async def cancel(self, name: str) -> None:
+        await super().cancel(name)
+        self._no_longer_open(name)
 
     def expect_all(self, *, until_ms: int) -> None:
         """Everybody may be under control until then."""
@@ -306,6 +331,8 @@ class Town(Street):
         self._note("is under control though it says that its owner opted out", self.remote & out, s, gap_s)
         if not self.stepped and not self.maintained:
             late = self.time.now().utc_ms > self._end_ms + round(1000 * (LATE_S + 2 * gap_s))
+            for mine, _ in self._open.values():
+                late &= ~mine
             for i in np.flatnonzero(late & self.remote).tolist():
                 self.problems.append(f"{self.homes.ids[i]} is under control long after its last event")
         self._judge_ceiling(s, gap_s)
@@ -322,7 +349,10 @@ class Town(Street):
     def _judge_ceiling(self, s: float, gap_s: float) -> None:
         """Events of a program with a ceiling keep it, whatever they ask for."""
         batteries = self.devices.batteries
-        alone = not self.maintained and self.time.now().utc_ms > self._uncapped_ms + 1_000 * (LATE_S + LEASE_S)
+        capped = all(program == CAPPED for _, program in self._open.values())
+        alone = (
+            capped and not self.maintained and self.time.now().utc_ms > self._uncapped_ms + 1_000 * (LATE_S + LEASE_S)
+        )
         moved_w = float(np.abs(batteries.battery_w[self.remote & ~batteries.blocked & ~batteries.islanded]).sum())
         self._over_s = self._over_s + s if alone and not self.stepped and moved_w > 1.1 * CEILING_W else 0.0
         if self._over_s > SHORT_S + 2 * gap_s:
