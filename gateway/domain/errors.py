@@ -1,11 +1,16 @@
-"""Error taxonomy: what failed and whether trying again can help."""
+"""Error taxonomy: what failed, whether trying again can help, and how long to wait before that."""
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import ClassVar
+
+REFUSED_FACTOR = 8
+REFUSED_CAP_S = 60.0
 
 
 class Retry(Enum):
-    """Whether the same attempt may succeed later."""
+    """Whether the same attempt may succeed later: by itself, after somebody has changed something, or never (a bug, or
+    input that stays as wrong as it is)."""
 
     LATER = "later"
     AFTER_CHANGE = "after_change"
@@ -13,9 +18,11 @@ class Retry(Enum):
 
 
 class GatewayError(Exception):
-    """Root of every error the gateway raises on purpose; `retry` says whether waiting can help."""
+    """Root of every error the gateway raises on purpose. `retry` decides whether what failed is tried again; `after_s`:
+    not before, the peer asks (0 = no time given)."""
 
-    retry: Retry = Retry.NEVER
+    retry: ClassVar[Retry] = Retry.NEVER
+    after_s: float = 0.0
 
 
 class LinkDown(GatewayError):
@@ -31,7 +38,7 @@ class PeerRefused(GatewayError):
 
 
 class PeerBusy(GatewayError):
-    """The peer asks to try again later (`after_s`, 0 = no time given); nothing was done."""
+    """The peer asks to try again later; nothing was done."""
 
     retry = Retry.LATER
 
@@ -77,6 +84,8 @@ class NewerState(GatewayError):
 class InvalidInput(GatewayError):
     """Input from outside is not acceptable. `problems` names what and where, all at once."""
 
+    retry = Retry.AFTER_CHANGE
+
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
@@ -90,6 +99,24 @@ def invariant(condition: bool, why: str) -> None:
     """Raise `InvariantBroken` unless `condition` holds."""
     if not condition:
         raise InvariantBroken(why)
+
+
+def retry_of(error: BaseException) -> Retry:
+    """Whether what failed may succeed later; of several errors at once, the one that is least likely to. An exception
+    that is no GatewayError is a bug."""
+    if isinstance(error, BaseExceptionGroup):
+        found = {retry_of(one) for one in error.exceptions}
+        return next(retry for retry in (Retry.NEVER, Retry.AFTER_CHANGE, Retry.LATER) if retry in found)
+    return error.retry if isinstance(error, GatewayError) else Retry.NEVER
+
+
+def pause_ceiling_s(retry: Retry, failures: int, *, base_s: float, cap_s: float) -> float:
+    """The longest pause before the next attempt, after `failures` in a row. A peer that refuses is asked less often:
+    somebody must act first, and accounts may be locked."""
+    if retry is Retry.AFTER_CHANGE:
+        base_s *= REFUSED_FACTOR
+        cap_s = max(cap_s, min(cap_s * REFUSED_FACTOR, REFUSED_CAP_S))
+    return float(min(cap_s, base_s * 2.0 ** min(failures, 16)))
 
 
 def refuse(faults: Sequence[str]) -> None:

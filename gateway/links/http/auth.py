@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from gateway.clock import Clock
-from gateway.domain.errors import GatewayError, InvalidInput, LinkDown, PeerRefused
+from gateway.domain.errors import GatewayError, InvalidInput, LinkDown, PeerRefused, Retry
 from gateway.profiles.language.transport import Auth
 
 REFUSED_REST_MS = 60_000
@@ -101,7 +101,7 @@ class Credentials:
             self._refused = None
             flight.set_result(None)
         except GatewayError as error:
-            if isinstance(error, PeerRefused):
+            if error.retry is Retry.AFTER_CHANGE:
                 self._refused = (self._clock.mono_ms(), str(error))
             flight.set_exception(error)
             raise

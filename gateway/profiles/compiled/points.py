@@ -13,7 +13,7 @@ from enum import Enum
 
 import numpy as np
 
-from gateway.domain.errors import GatewayError
+from gateway.domain.errors import GatewayError, Retry
 from gateway.profiles.language.base import FLIPPED
 from gateway.profiles.language.points import REGISTERS, Point, PointType
 
@@ -59,6 +59,8 @@ Read = Raw | Unreadable
 
 class Unwritable(GatewayError):
     """A value cannot be written to a point; the text names point and cause."""
+
+    retry = Retry.AFTER_CHANGE
 
 
 @dataclass(slots=True)

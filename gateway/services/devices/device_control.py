@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
-from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, StorageError
+from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, Retry, StorageError
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal, PriorRestored, PriorSaved, Setting
 from gateway.ports.links import PointLink
@@ -257,6 +257,8 @@ class DeviceControl:
             if control is not None:
                 await self._release(control.release, variant, link)
         except GatewayError as error:
+            if error.retry is Retry.NEVER:
+                raise
             log.warning("a device could not be handed back", extra={"device": self._device, "error": str(error)})
         self._force(None)
 

@@ -16,7 +16,9 @@ from gateway.domain.errors import (
     NotThisProduct,
     PeerBusy,
     ProtocolViolation,
+    Retry,
     SecretUnreadable,
+    pause_ceiling_s,
 )
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.observability.episodes import FewLines
@@ -33,7 +35,6 @@ log = logging.getLogger(__name__)
 BACKOFF_BASE_S = 1.0
 BACKOFF_CAP_S = 60.0
 SHARED_BACKOFF_CAP_S = 5.0
-QUARANTINE_S = 60.0
 FAILURES_TO_RECONNECT = 3
 FAILURES_TO_OFFLINE = 3
 INTEGRATE_GAP_PART = 3.0
@@ -168,38 +169,43 @@ class DeviceSession:
         # Devices that were registered together must not be polled together for ever.
         await asyncio.sleep(self._rng.uniform(0, self._target.document.polling.live_s))
         while True:
-            pause_s = 0.0
             try:
                 await self._connect()
                 await self._poll()
-            except NotThisProduct as error:
-                self._quarantine(str(error))
-                pause_s = QUARANTINE_S
-            except SecretUnreadable as error:
-                self._without_secret(error)
-            except PeerBusy as error:
-                self._stats.busy += 1
-                pause_s = error.after_s
-                self._failed(error)
             except GatewayError as error:
-                self._failed(error)
+                if error.retry is Retry.NEVER:
+                    raise
+                self._failures += 1
+                self._note(error)
+                pause_s = max(error.after_s, self._backoff_s(error))
             finally:
                 await self._close()
-            await asyncio.sleep(max(pause_s, self._backoff_s()))
+            await asyncio.sleep(pause_s)
 
-    def _backoff_s(self) -> float:
-        ceiling = min(pause_cap_s(self._target.document), BACKOFF_BASE_S * 2.0 ** min(self._failures, 10))
+    def _backoff_s(self, error: GatewayError) -> float:
+        ceiling = pause_ceiling_s(
+            error.retry, self._failures, base_s=BACKOFF_BASE_S, cap_s=pause_cap_s(self._target.document)
+        )
         return self._rng.uniform(0.5, 1.0) * ceiling
 
+    def _note(self, error: GatewayError) -> None:
+        """Show and log what a failure means; the pause after it is `_backoff_s`'s."""
+        match error:
+            case NotThisProduct():
+                self._quarantine(str(error))
+            case SecretUnreadable():
+                self._without_secret(error)
+            case _:
+                self._stats.busy += isinstance(error, PeerBusy)
+                self._failed(error)
+
     def _failed(self, error: GatewayError) -> None:
-        self._failures += 1
         if not self._told_lost:
             self._told_lost = True
             self._log(logging.WARNING, "lost", "a device was lost", error=str(error))
         self._down(str(error))
 
     def _without_secret(self, error: SecretUnreadable) -> None:
-        self._failures += 1
         if not self.secret_unreadable:
             self._log(logging.ERROR, "without_secret", "a device's secret cannot be read", error=str(error))
         self.secret_unreadable = True
@@ -316,7 +322,9 @@ class DeviceSession:
             try:
                 heard = await self._read(names, now)
                 failures = 0
-            except (LinkDown, PeerBusy, ProtocolViolation) as error:
+            except GatewayError as error:
+                if error.retry is not Retry.LATER:
+                    raise
                 self._stats.poll_failures += 1
                 failures += 1
                 if isinstance(error, ProtocolViolation):
@@ -466,7 +474,9 @@ class DeviceSession:
                 await self._control.beat(self._variant, link)
             if control.follow_s is not None:
                 await self._control.follow(self._variant, link)
-        except (LinkDown, ProtocolViolation, PeerBusy) as error:
+        except GatewayError as error:
+            if error.retry is not Retry.LATER:
+                raise
             self._lost(error)
 
     async def _carry_out(self, command: Command) -> WriteOutcome:

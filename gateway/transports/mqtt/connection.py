@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import mqtt5
 
 from gateway.clock import Clock
-from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation
+from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation, Retry, pause_ceiling_s
 from gateway.observability.episodes import Episode
 from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 CHUNK = 256
 PUBACK_BYTES = 4
 SMALL_RECEIVE_MAX = 1_000
-REFUSED_RETRY_FACTOR = 8
-REFUSED_CAP_S = 60.0
 QUIET_MS = 300_000
 REASON_MAX = 100
 
@@ -76,6 +74,9 @@ class MqttConnection:
             try:
                 await self._serve()
             except GatewayError as error:
+                if error.retry is Retry.NEVER:
+                    self._down()
+                    raise
                 was_up = self._up.is_set()
                 self._down()
                 failures = 0 if was_up else failures + 1
@@ -261,13 +262,9 @@ class MqttConnection:
 
 
 def retry_ceiling_s(settings: MqttSettings, failures: int, error: GatewayError) -> float:
-    """The longest pause before the next attempt. A broker that refuses is asked less often: somebody must act first,
-    and accounts may be locked."""
+    """The longest pause before the next attempt."""
     base_s, cap_s = settings.reconnect_base_s, settings.reconnect_cap_s
-    if isinstance(error, PeerRefused):
-        base_s *= REFUSED_RETRY_FACTOR
-        cap_s = max(cap_s, min(cap_s * REFUSED_RETRY_FACTOR, REFUSED_CAP_S))
-    return float(min(cap_s, base_s * 2.0 ** min(failures, 16)))
+    return pause_ceiling_s(error.retry, failures, base_s=base_s, cap_s=cap_s)
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:

@@ -62,7 +62,7 @@ class Heard:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "QUARANTINE_S", 1.0)
+    monkeypatch.setattr(session_module, "BACKOFF_BASE_S", 0.1)
 
 
 @asynccontextmanager
