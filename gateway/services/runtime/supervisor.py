@@ -1,12 +1,19 @@
-"""Keeps the services running: each in a named task, restarted with back-off when it fails, its health reported."""
+"""Keeps the services running: each in a named task, restarted with back-off when it fails, its health reported.
+
+What a failure means is decided by its retry class. A bug in an essential service counts: one too many within the
+budget, or a broken invariant in control, ends the process, for what its state is worth is unknown by then. Errors that
+may pass (a peer that is away, a disk that is full) never count, nor does any error of another service.
+"""
 
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
+from gateway.domain.errors import InvariantBroken, Retry, pause_ceiling_s, retry_of
 from gateway.observability.episodes import FewLines
 
 log = logging.getLogger(__name__)
@@ -15,14 +22,25 @@ BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 10.0
 STABLE_MS = 60_000
 TRACEBACKS_MAX = 5
+WHY_MAX = 200
+
+CONTROL = "control"
+ESSENTIAL = frozenset({CONTROL, "put-away", "ingest"})
+"""Control, the journal and ingest: without them the gateway does harm or loses what it has accepted."""
+
+RESTARTS_MAX = 3
+BUDGET_MS = 60_000
+"""An essential service that fails by a bug more than `RESTARTS_MAX` times within `BUDGET_MS` ends the process."""
 
 
 @dataclass(slots=True)
 class Health:
-    """State of the services of one name: how often one failed, and which are not running now, with the reason."""
+    """State of the services of one name: how often one failed, and which are not running now, with the reason.
+    `bugs`: when it last failed by a bug, monotonic ms."""
 
     restarts: int = 0
     down: dict[object, str] = field(default_factory=dict)
+    bugs: deque[int] = field(default_factory=lambda: deque(maxlen=RESTARTS_MAX + 1))
 
     @property
     def failing(self) -> str | None:
@@ -33,13 +51,22 @@ class Health:
 
 class Supervisor:
     """Runs services until cancelled. One that fails is logged and restarted; the others go on. Services share a name
-    (every device's session does), so a few tracebacks a minute are logged, with the number of restarts."""
+    (every device's session does), so a few tracebacks a minute are logged, with the number of restarts. `essential`:
+    services whose bugs may end the process."""
 
-    def __init__(self, *, rng: random.Random, clock: Clock) -> None:
+    def __init__(self, *, rng: random.Random, clock: Clock, essential: frozenset[str] = ESSENTIAL) -> None:
         self._rng = rng
         self._clock = clock
-        self.health: dict[str, Health] = {}
+        self._essential = essential
         self._lines = FewLines(most=TRACEBACKS_MAX)
+        self._ended = asyncio.Event()
+        self._end = ""
+        self.health: dict[str, Health] = {}
+
+    async def ended(self) -> str:
+        """Wait until the process must end; returns why."""
+        await self._ended.wait()
+        return self._end
 
     async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
         """Run `service` for ever. The only place that catches every exception: one fault must not stop the rest."""
@@ -53,8 +80,11 @@ class Supervisor:
                     await service()
                     return
                 except Exception as error:
-                    health.restarts += 1
+                    retry = retry_of(error)
                     health.down[this] = type(error).__name__
+                    if self._is_the_end(name, health, error):
+                        return
+                    health.restarts += 1
                     if self._lines.allow(name, self._clock.mono_ms()):
                         log.exception(
                             "a service failed and is restarted", extra={"service": name, "restarts": health.restarts}
@@ -62,7 +92,37 @@ class Supervisor:
                 if self._clock.mono_ms() - began_ms > STABLE_MS:
                     failures = 0
                 failures += 1
-                ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures, 8))
-                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * ceiling)
+                ceiling_s = pause_ceiling_s(retry, failures, base_s=BACKOFF_BASE_S, cap_s=BACKOFF_CAP_S)
+                await asyncio.sleep(self._rng.uniform(0.5, 1.0) * ceiling_s)
         finally:
-            health.down.pop(this, None)
+            if not self._ended.is_set():
+                health.down.pop(this, None)
+
+    def _is_the_end(self, name: str, health: Health, error: Exception) -> bool:
+        """Whether a failure ends the process; logs it once."""
+        if name not in self._essential or retry_of(error) is not Retry.NEVER:
+            return False
+        now_ms = self._clock.mono_ms()
+        health.bugs.append(now_ms)
+        broken = _broken(error) if name == CONTROL else None
+        if broken is not None:
+            self._finish(f"{name}: broken invariant: {broken}", error)
+        elif len(health.bugs) > RESTARTS_MAX and now_ms - health.bugs[0] <= BUDGET_MS:
+            told = f"{len(health.bugs)} failures within {BUDGET_MS // 1000} s, the last {type(error).__name__}: {error}"
+            self._finish(f"{name}: {told}", error)
+        return self._ended.is_set()
+
+    def _finish(self, why: str, error: Exception) -> None:
+        if not self._ended.is_set():
+            self._end = why[:WHY_MAX]
+            log.critical(
+                "an essential service is broken; the gateway ends", extra={"reason": self._end}, exc_info=error
+            )
+            self._ended.set()
+
+
+def _broken(error: BaseException) -> InvariantBroken | None:
+    """The broken invariant in an error, or among several at once."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := _broken(one)) is not None), None)
+    return error if isinstance(error, InvariantBroken) else None

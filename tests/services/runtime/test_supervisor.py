@@ -1,0 +1,109 @@
+"""Which failures of services end the process, and which never do."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.domain.errors import InvariantBroken, LinkDown, PeerRefused, StorageError
+from gateway.services.runtime.supervisor import BUDGET_MS, ESSENTIAL, RESTARTS_MAX, Supervisor
+from tests.virtual.clock import loop_clock
+
+OTHERS = ("link-mqtt", "link-topics", "sessions", "device-session", "delivery-platform", "platform", "live")
+
+
+@asynccontextmanager
+async def supervised(
+    name: str, service: Callable[[], Awaitable[None]], **options: frozenset[str]
+) -> AsyncIterator[Supervisor]:
+    """A supervisor that keeps one service."""
+    supervisor = Supervisor(rng=random.Random(1), clock=loop_clock(), **options)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(supervisor.keep(name, service), name=name)
+        yield supervisor
+        task.cancel()
+
+
+def failing(error: Exception, *, after_s: float = 0.0) -> Callable[[], Awaitable[None]]:
+    async def service() -> None:
+        await asyncio.sleep(after_s)
+        # one that is raised again would carry all its tracebacks
+        raise error.with_traceback(None)
+
+    return service
+
+
+async def ends(supervisor: Supervisor, *, within_s: float = 900) -> str | None:
+    """Why the process must end; None = it goes on."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await supervisor.ended()
+    except TimeoutError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvariantBroken("no lease is endless"),
+        ExceptionGroup("tick", [LinkDown("away"), InvariantBroken("no lease is endless")]),
+    ],
+)
+async def test_broken_invariant_in_control_ends_the_process_at_once_and_is_named(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with supervised("control", failing(error)) as supervisor:
+        why = await ends(supervisor, within_s=0.1)
+        assert why == "control: broken invariant: no lease is endless"
+        assert supervisor.health["control"].restarts == 0
+    lines = [vars(record)["reason"] for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+    assert lines == [why]
+
+
+@pytest.mark.parametrize("name", sorted(ESSENTIAL))
+async def test_essential_service_that_fails_once_more_than_its_budget_ends_the_process(name: str) -> None:
+    async with supervised(name, failing(KeyError("a bug"))) as supervisor:
+        why = await ends(supervisor, within_s=60)
+        assert why is not None
+        assert why.startswith(f"{name}: {RESTARTS_MAX + 1} failures within 60 s, the last KeyError")
+        assert supervisor.health[name].restarts == RESTARTS_MAX
+
+
+@pytest.mark.parametrize("name", sorted(ESSENTIAL))
+async def test_essential_service_that_fails_seldom_is_restarted_for_ever(name: str) -> None:
+    seldom_s = BUDGET_MS / 1000 / RESTARTS_MAX + 1
+    async with supervised(name, failing(KeyError("a bug"), after_s=seldom_s)) as supervisor:
+        assert await ends(supervisor) is None
+        assert supervisor.health[name].restarts > 30
+
+
+@pytest.mark.parametrize("error", [LinkDown("away"), PeerRefused("no"), StorageError("full")])
+@pytest.mark.parametrize("name", sorted(ESSENTIAL))
+async def test_error_that_may_pass_never_counts_towards_the_budget(name: str, error: Exception) -> None:
+    async with supervised(name, failing(error)) as supervisor:
+        assert await ends(supervisor) is None
+        assert supervisor.health[name].restarts > RESTARTS_MAX
+
+
+@pytest.mark.parametrize("error", [KeyError("a bug"), InvariantBroken("a bug")])
+@pytest.mark.parametrize("name", OTHERS)
+async def test_service_that_is_not_essential_never_ends_the_process(name: str, error: Exception) -> None:
+    async with supervised(name, failing(error)) as supervisor:
+        assert await ends(supervisor) is None
+
+
+async def test_service_that_is_refused_is_restarted_less_often_than_one_that_may_recover_by_itself() -> None:
+    restarts = []
+    for error in (LinkDown("away"), PeerRefused("no")):
+        async with supervised("platform", failing(error)) as supervisor:
+            await ends(supervisor)
+            restarts.append(supervisor.health["platform"].restarts)
+    assert restarts[1] * 4 < restarts[0]
+
+
+async def test_nothing_ends_the_process_where_no_service_is_essential() -> None:
+    async with supervised("control", failing(InvariantBroken("a bug")), essential=frozenset()) as supervisor:
+        assert await ends(supervisor) is None
+        assert supervisor.health["control"].restarts > RESTARTS_MAX
