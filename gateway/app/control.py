@@ -76,13 +76,15 @@ def control_parts(
     clock: SteadyClock,
     cause_of: CauseOf,
     skew: Callable[[Now], ClockSkew],
+    release_only: bool = False,
 ) -> ControlParts:
-    dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock)
+    dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock, release_only=release_only)
     dispatcher.load(remembered)
     fleet_clock = FleetClock(clock, skew)
     control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, link=link, clock=clock,
         epoch=remembered.epoch, fleet_clock=fleet_clock, publishing=settings.platform is not None,
+        release_only=release_only,
     )  # fmt: skip
     control.records.know(remembered.delivered)
     reports = Reports(control.records, availability_s=settings.control.availability_s)

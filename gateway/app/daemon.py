@@ -29,6 +29,7 @@ from gateway.api.samples import (
 )
 from gateway.api.views.fleet import FleetView
 from gateway.app.control import ControlParts, control_parts
+from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
 from gateway.app.readiness import ReadinessWatch, broken_connections, broken_services
 from gateway.app.telemetry import Upstream
@@ -52,7 +53,7 @@ from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.runtime.loop_lag import LoopLag
-from gateway.services.runtime.supervisor import Supervisor
+from gateway.services.runtime.supervisor import ESSENTIAL, Supervisor
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.recorder import Recorder
 from gateway.signals.platform import PlatformSignal
@@ -67,6 +68,9 @@ log = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
+EXIT_BROKEN = 70
+"""The exit code of a run that ends because an essential part is broken (EX_SOFTWARE)."""
+
 KEPT_BYTES, BLOCK_BYTES = 512 << 20, 32 << 20
 
 
@@ -80,7 +84,8 @@ def keep_memory() -> None:
 
 
 def run_daemon(settings: Settings, *, release_on_stop: bool) -> None:
-    """Run until SIGTERM or SIGINT. Raises GatewayError when it cannot start."""
+    """Run until SIGTERM or SIGINT. Raises GatewayError when it cannot start. A run that is broken ends the process with
+    `EXIT_BROKEN`."""
     os.umask(0o077)
     keep_memory()
     set_up_logging(form=settings.log.format, level=settings.log.level, converter=utc_struct)
@@ -97,21 +102,46 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
         gc.collect()
         gc.freeze()
         log.info("gateway is running", extra={"version": version("battery-fleet-gateway"), "devices": running.fleet.n})
+        why = await _over(running, stop, release=release_on_stop)
+        if why:
+            # No ordinary stop, which could take long and rests on what is broken: leases run on.
+            try:
+                await running.last_runs.note_end(why, running.control.pending)
+            finally:
+                os._exit(EXIT_BROKEN)
+
+
+async def _over(running: "Gateway", stop: asyncio.Event, *, release: bool) -> str:
+    """Wait for a stop as asked for, and wind down: ""; or until an essential part is broken: why."""
+
+    async def stopped() -> str:
         await stop.wait()
-        log.info("gateway is stopping", extra={"release": release_on_stop})
-        await running.wind_down(release=release_on_stop)
+        log.info("gateway is stopping", extra={"release": release})
+        await running.wind_down(release=release)
+        return ""
+
+    async with asyncio.TaskGroup() as group:
+        ways = [
+            group.create_task(running.supervisor.ended(), name="broken"), group.create_task(stopped(), name="stopped"),
+        ]  # fmt: skip
+        done, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+        return done.pop().result()
 
 
 class Gateway:
     """The running object graph."""
 
     def __init__(
-        self, *, fleet: Fleet, control: ControlLoop, supervisor: Supervisor, readiness: ReadinessWatch
-    ) -> None:
+        self, *, fleet: Fleet, control: ControlLoop, supervisor: Supervisor, readiness: ReadinessWatch,
+        last_runs: LastRuns,
+    ) -> None:  # fmt: skip
         self.fleet = fleet
         self.control = control
         self.supervisor = supervisor
         self.readiness = readiness
+        self.last_runs = last_runs
 
     async def wind_down(self, *, release: bool) -> None:
         """Hand devices back as configured before the links go: see `ControlLoop.shut_down`."""
@@ -124,7 +154,8 @@ async def gateway(settings: Settings, *, clock: SteadyClock) -> AsyncIterator[Ga
     """Start everything, yield the running gateway, stop everything."""
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(settings.state_dir))
-        graph = await _build(settings, clock, stack)
+        last_runs = stack.enter_context(noted_run(settings.state_dir))
+        graph = await _build(settings, clock, stack, last_runs)
         yield graph
 
 
@@ -147,7 +178,7 @@ def _register(inventory: DeviceRegistry, remembered: JournalState) -> None:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
 
-async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) -> Gateway:
+async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, last_runs: LastRuns) -> Gateway:
     codecs = load_profiles(settings.profiles_dir)
     log_inputs(settings, codecs)
     fleet = Fleet()
@@ -159,7 +190,10 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
     _register(inventory, remembered)
-    supervisor = Supervisor(rng=random.Random(), clock=clock)
+    # What only releases goes on as long as it can.
+    supervisor = Supervisor(
+        rng=random.Random(), clock=clock, essential=frozenset() if last_runs.release_only else ESSENTIAL
+    )
     spoken = [codec for codec in codecs.values() if codec.product is None]
     link = MqttLink(settings.devices.mqtt, codecs=spoken, fleet=fleet, clock=clock)
     transports = Transports(clock, settings.devices.mqtt.broker)
@@ -170,7 +204,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
     dispatch = control_parts(
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
-        cause_of=link.cause_of, skew=link.skew,
+        cause_of=link.cause_of, skew=link.skew, release_only=last_runs.release_only,
     )  # fmt: skip
     dispatcher, control = dispatch.dispatcher, dispatch.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
@@ -209,7 +243,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
     connections = {"control": link.control, "telemetry": link.telemetry}
     if platform is not None:
         connections["platform"] = platform.connection
-    readiness = _readiness(Unheard(fleet, clock), sessions, link, supervisor)
+    readiness = _readiness(Unheard(fleet, clock), sessions, link, supervisor, last_runs)
     readiness.add("mqtt", reasons=broken_connections(connections))
     readiness.add("telemetry", reasons=ingest.reasons)
     readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
@@ -230,6 +264,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
             peers.samples,
             door.samples,
             readiness.samples,
+            last_runs.samples,
         ],
         [lag.histogram, *control.histograms],
     )
@@ -271,7 +306,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack) 
         services["platform"] = lambda: platform.run(dispatcher.submit)
         services["reports"] = lambda: dispatch.report(platform)
     await stack.enter_async_context(_running(supervisor, services))
-    return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness)
+    return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness, last_runs=last_runs)
 
 
 async def _last_writes(checkpointer: Checkpointer, control: ControlLoop) -> None:
@@ -279,9 +314,12 @@ async def _last_writes(checkpointer: Checkpointer, control: ControlLoop) -> None
     await checkpointer.write()
 
 
-def _readiness(unheard: Unheard, sessions: PolledDevices, link: MqttLink, supervisor: Supervisor) -> ReadinessWatch:
+def _readiness(
+    unheard: Unheard, sessions: PolledDevices, link: MqttLink, supervisor: Supervisor, last_runs: LastRuns
+) -> ReadinessWatch:
     """What is told of the devices and of what runs; other parts are added."""
     watch = ReadinessWatch()
+    watch.add("release-only", reasons=last_runs.reasons)
     watch.add(
         "devices",
         reasons=unheard.reasons,

@@ -1,6 +1,7 @@
 """The command line. `run` is the daemon; other commands check files, ask a device or talk REST to a running daemon.
 
-Exit codes: 0 done, 1 the daemon, a device or some rows refused, 2 the input or the configuration has faults.
+Exit codes: 0 done, 1 the daemon, a device or some rows refused, 2 the input or the configuration has faults, 70
+the gateway is broken.
 """
 
 import sys
@@ -18,6 +19,10 @@ class CommandLine(LazyGroup):
     named = {
         "run": Named(
             module="gateway.cli.daemon", group="daemon", command="run", help="Run the gateway until SIGTERM or SIGINT."
+        ),
+        "resume": Named(
+            module="gateway.cli.daemon", group="daemon", command="resume",
+            help="Let the next start run events again, after a release-only one.",
         ),
         "validate": Named(
             module="gateway.cli.daemon", group="daemon", command="validate",

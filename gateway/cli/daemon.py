@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from gateway.api.documents import documents
-from gateway.app.daemon import run_daemon
+from gateway.app.daemon import EXIT_BROKEN, run_daemon
+from gateway.app.last_runs import resume
 from gateway.cli.configuration import ConfigFile, settings_of
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
@@ -17,7 +18,7 @@ from gateway.cli.shared import (
 )
 from gateway.config.json_schema import settings_schema
 from gateway.config.loader import load_settings
-from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.domain.errors import GatewayError, InvalidInput, InvariantBroken
 from gateway.profiles.loader import load_profiles
 
 daemon = typer.Typer()
@@ -34,8 +35,21 @@ def run(
         run_daemon(settings, release_on_stop=release)
     except InvalidInput as error:
         fail(error.problems, code=2)
+    except InvariantBroken as error:
+        fail([f"broken invariant: {error}"], code=EXIT_BROKEN)
     except GatewayError as error:
         fail([str(error)], code=1)
+
+
+@daemon.command("resume")
+def leave_release_only(config: ConfigFile) -> None:
+    """Let the next start run events again, after the gateway has come up release-only; then restart it."""
+    settings = settings_of(config)
+    try:
+        resume(settings.state_dir)
+    except GatewayError as error:
+        fail([str(error)], code=1)
+    out.print(f"{settings.state_dir}: the next start runs events again", markup=False, highlight=False)
 
 
 @daemon.command()

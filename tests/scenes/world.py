@@ -28,7 +28,7 @@ SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)
 @dataclass(slots=True)
 class World:
     """`trace` is the fleet's power in W, one value per second. `clock` is the machine's: moving its `utc` alone is what
-    a step of the wall clock is."""
+    a step of the wall clock is. `release_only`: what the next process is."""
 
     devices: Sequence[Device]
     facts: ProductFacts = FACTS
@@ -36,6 +36,7 @@ class World:
     settings: ControlSettings = SETTINGS
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
+    release_only: bool = False
     fleet: Fleet = field(init=False)
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
@@ -56,11 +57,14 @@ class World:
     def _attach(self) -> None:
         remembered = self.journal.load()
         steady = SteadyClock(self.clock)
-        self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=steady)
+        self.dispatcher = Dispatcher(
+            self.settings, fleet=self.fleet, journal=self.journal, clock=steady, release_only=self.release_only
+        )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(
             self.settings, fleet=self.fleet, dispatcher=self.dispatcher, link=self.homes,
             clock=steady, epoch=remembered.epoch, publishing=True,
+            release_only=self.release_only,
         )  # fmt: skip
         self.control.records.know(remembered.delivered)
         self.control.load(remembered)

@@ -11,7 +11,7 @@ from gateway.api.models import AnswerBody, AvailabilityList, ExclusionBody, Excl
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
-from gateway.domain.events.book import Answer, Outcome
+from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.types import EventId
@@ -61,6 +61,8 @@ class DispatchRoutes:
         body = await small_body(request)
         asked = parse_event(body, source="rest", received_ms=self._clock.now().utc_ms)
         answer = await self._dispatcher.submit(asked)
+        if answer.reason == Refusal.RELEASE_ONLY:
+            return problem(503, "the gateway is release-only and starts no event; /readyz says why", [answer.reason])
         return _answer(answer)
 
     async def events(self, request: web.Request) -> web.StreamResponse:

@@ -132,6 +132,20 @@ def plan(
     )
 
 
+def releases(snapshot: Snapshot, now: Now, params: PlanParams, release: Bools) -> Plan:
+    """Only the releases that are due of those devices."""
+    slots = np.flatnonzero(_release_due(snapshot, now, params, release)).astype(np.int32)
+    zeros: Ints = np.zeros(len(slots), dtype=np.int64)
+    return Plan(
+        slots=slots,
+        op=np.full(len(slots), int(CommandOp.RELEASE), dtype=np.int8),
+        setpoint_w=zeros,
+        lease_s=zeros,
+        cause=np.full(len(slots), int(Cause.RELEASE), dtype=np.int8),
+        outside=0,
+    )
+
+
 def _causes(
     snapshot: Snapshot,
     now: Now,

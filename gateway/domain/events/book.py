@@ -60,6 +60,7 @@ class Refusal(StrEnum):
     OVER_CEILING = "over_ceiling"
     EMPTY_GROUP = "empty_group"
     STOPPED = "stopped"
+    RELEASE_ONLY = "release_only"
     TOO_MANY_EVENTS = "too_many_events"
     CANCELLED_BY_OPERATOR = "cancelled_by_operator"
     NOW_TOO_OLD = "now_too_old"
@@ -110,6 +111,7 @@ class Book:
     def __init__(self, params: BookParams | None = None) -> None:
         self.params = params or BookParams()
         self.stopped = False
+        self.release_only = False
         self.clock = ClockTrust.SURE
         self._entries: dict[EventId, BookEntry] = {}
         self._rejected: OrderedDict[tuple[str, EventId], BookEntry] = OrderedDict()
@@ -184,6 +186,7 @@ class Book:
         ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
         powers = [target.power_w for target in request.targets if target.power_w is not None]
         checks = (
+            (self.release_only, Refusal.RELEASE_ONLY),
             (self.stopped, Refusal.STOPPED),
             (self.clock is ClockTrust.CONTRADICTED, Refusal.CLOCK_CONTRADICTED),
             (not _names_someone(request.group), Refusal.EMPTY_GROUP),

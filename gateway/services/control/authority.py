@@ -103,10 +103,7 @@ class DeviceAuthority:
         read = confirmed | (live.seen_mono_ms >= in_force_ms)
         for ran_w in (control.ran_high_w, control.ran_low_w):
             np.copyto(ran_w, control.setpoint_w, where=read, casting="same_kind")
-        freed = self._over(snapshot, now)
-        if len(freed):
-            self._free(freed)
-            changes.append(ControlEnded(devices=self._fleet.names(freed), reason="released"))
+        changes += self._end(snapshot, now)
         changes += self._owners_choice(snapshot)
         self._obeying = obeyed(self._undisturbed(), snapshot)
         self.restarted.observe(snapshot, now)
@@ -130,6 +127,17 @@ class DeviceAuthority:
             changes.append(ControlEnded(devices=self._fleet.names(slots), reason="owner"))
             log.warning("owners took devices back", extra={"count": len(slots), "first": fleet.ids[slots[0]]})
         return changes
+
+    def end(self, now: Now) -> list[Change]:
+        """Only free the devices that are no longer under control; returns what the journal should remember."""
+        return self._adopt_controlled(now) + self._end(self._fleet.snapshot(), now)
+
+    def _end(self, snapshot: Snapshot, now: Now) -> list[Change]:
+        freed = self._over(snapshot, now)
+        if not len(freed):
+            return []
+        self._free(freed)
+        return [ControlEnded(devices=self._fleet.names(freed), reason="released")]
 
     def _over(self, snapshot: Snapshot, now: Now) -> NDArray[np.intp]:
         """Devices whose lease has run out, or that have confirmed their release."""

@@ -46,6 +46,7 @@ from gateway.services.control.lease_ends import LeaseEnds
 from gateway.services.control.maintenance import NAMES, Maintenance
 from gateway.services.control.quarantine import QuarantineWatch
 from gateway.services.control.reach import ReachWatch
+from gateway.services.control.release_only import ReleaseOnly
 from gateway.services.control.stranded import Stranded
 from gateway.services.control.totals import EventTotals, totals
 from gateway.services.control.unclear import UnclearWatch
@@ -92,7 +93,8 @@ class _Seen:
 
 class ControlLoop:
     """The one writer of setpoints. `fleet_clock`: what the fleet says of our time (None: it tells none);
-    `publishing`: a reader asks the delivery records for what has changed."""
+    `publishing`: a reader asks the delivery records for what has changed; `release_only`: ticks only hand devices
+    back."""
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class ControlLoop:
         epoch: int,
         fleet_clock: FleetClock | None = None,
         publishing: bool = False,
+        release_only: bool = False,
     ) -> None:
         self._settings = settings
         self._fleet = fleet
@@ -119,6 +122,11 @@ class ControlLoop:
         )  # fmt: skip
         self._limits = LimitParams(reading_age_s_max=settings.reading_age_s_max, site_margin_w=settings.site_margin_w)
         self._authority = DeviceAuthority(settings, fleet=fleet)
+        self._release_only: ReleaseOnly | None = None
+        if release_only:
+            self._release_only = ReleaseOnly(
+                fleet=fleet, authority=self._authority, writer=self._writer, pending=self.pending
+            )
         self._lease_ends = LeaseEnds(dispatcher)
         self.maintenance = Maintenance(
             settings.maintenance, fleet=fleet, recharge_w=settings.feeders.recharge_kw * 1000
@@ -207,6 +215,9 @@ class ControlLoop:
         dt_s = self._settings.tick_s if self._last_tick_ms is None else (now.mono_ms - self._last_tick_ms) / 1000
         self._last_tick_ms = now.mono_ms
         self.stats.ticks += 1
+        if self._release_only is not None:
+            await self._release_only.tick(now, everything=self._halted())
+            return
         changes = self._authority.update(now)
         self._dispatcher.clock_trust = self._fleet_clock.observe(now)
         events = self._events(now)

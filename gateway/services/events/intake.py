@@ -52,9 +52,12 @@ COUNTS_MAX = 1_000
 
 
 class Dispatcher:
-    """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it."""
+    """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it.
+    `release_only`: no event runs in this run of the gateway, and none is accepted; cancellations are."""
 
-    def __init__(self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, clock: Clock, release_only: bool = False
+    ) -> None:
         self._fleet = fleet
         self._journal = journal
         self._clock = clock
@@ -66,6 +69,7 @@ class Dispatcher:
                 ending={name for name, program in settings.programs.items() if not program.open_ended},
             )
         )
+        self._book.release_only = release_only
         self._exclusions = Exclusions()
         self._take_backs = TakeBacks()
         self._submitting = asyncio.Lock()
