@@ -109,10 +109,11 @@ async def test_csv_few_sites_writes_what_the_standard_library_writes_and_finds_t
 
 
 async def test_log_one_commit_reports_both_loads_beside_raw_sqlite() -> None:
-    ratios = {"raw_x", "busy_x"}
+    ratios = {"raw_x", "busy_x", "columns_raw_x"}
     sizes = check(await log.run(quick=True, n=log.BATCH_ROWS), "log", ratios, ratios)
     assert [size["load"] for size in sizes] == ["idle", "saturated", "raw"]
     assert len({size["bytes_per_row"] for size in sizes}) == 1
+    assert min(sizes[0]["columns_items_per_s"], sizes[0]["tuples_items_per_s"]) > 0
 
 
 async def test_edge_few_devices_closes_all_through_the_service() -> None:

@@ -16,7 +16,7 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.schemas.event import Identifier, Moment, problems_of
 from gateway.schemas.interval_rows import row_of
 from gateway.services.telemetry.history import History, Question
-from gateway.storage.interval_log.query import Place
+from gateway.storage.interval_log.merge import Place
 
 log = logging.getLogger(__name__)
 

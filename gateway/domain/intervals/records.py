@@ -45,7 +45,7 @@ class IntervalRecords:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def rows(self, index: Ints | Slots | Bools) -> "IntervalRecords":
+    def rows(self, index: Ints | Slots | Bools | slice) -> "IntervalRecords":
         return IntervalRecords(**{name: getattr(self, name)[index] for name in RECORD_COLUMNS})
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.storage.interval_log.query import IntervalQueries, IntervalSelection, Place
+from gateway.storage.interval_log.merge import IntervalSelection, Place
+from gateway.storage.interval_log.query import IntervalQueries
 
 STREAM_ROWS = 5_000
 

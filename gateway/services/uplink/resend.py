@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from gateway.clock import Clock
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.storage.interval_log.log import IntervalLog
+from gateway.storage.interval_log.merge import Place
 from gateway.storage.interval_log.positions import RESEND, Parked
-from gateway.storage.interval_log.query import IntervalQueries, Place
+from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.interval_log.rows import Identity
 
 MARKED_AT_ONCE = 50_000

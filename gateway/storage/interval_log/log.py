@@ -21,10 +21,11 @@ from typing import Self, TypeVar
 
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
+from gateway.domain.intervals.columns import IntervalColumns, joined
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
 from gateway.storage.interval_log.files import LogFile, connect, is_damage, open_file, position_in, size
-from gateway.storage.interval_log.pages import fetch
+from gateway.storage.interval_log.pages import DamagedRow, fetch
 from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Positions, Range
 from gateway.storage.interval_log.rows import (
     SELECT_AFTER,
@@ -37,7 +38,6 @@ from gateway.storage.interval_log.rows import (
     create_sql,
     identity,
     insertions,
-    record_of,
     rows_of,
 )
 from gateway.storage.recovery import Unlogged
@@ -90,7 +90,7 @@ class IntervalLog:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interval-log")
         self._files: list[LogFile] = []
         self._newest: sqlite3.Connection | None = None
-        self._older: tuple[int, sqlite3.Connection] | None = None
+        self._reading: dict[int, sqlite3.Connection] = {}
         self._positions_open: Positions | None = None
         self._position = 0
         self._largest = 0
@@ -140,6 +140,17 @@ class IntervalLog:
         self, cursor: Cursor, limit: int, until: Cursor | None = None
     ) -> tuple[list[IntervalRecord], Cursor]:
         """Up to `limit` records after `cursor` (at most 50,000) and not after `until`, and the cursor after them."""
+
+        def work() -> tuple[list[IntervalRecord], Cursor]:
+            columns, after = self._read(cursor, min(limit, READ_MAX), until)
+            return columns.objects(), after
+
+        return await self._run(work)
+
+    async def read_columns(
+        self, cursor: Cursor, limit: int, until: Cursor | None = None
+    ) -> tuple[IntervalColumns, Cursor]:
+        """The same records as columns, every revision of each, in the order of commits."""
         return await self._run(lambda: self._read(cursor, min(limit, READ_MAX), until))
 
     async def end(self) -> Cursor:
@@ -244,9 +255,9 @@ class IntervalLog:
         return self._positions_open
 
     def _end(self) -> None:
-        for connection in (self._newest, self._older and self._older[1]):
-            if connection is not None:
-                connection.close()
+        self._stop_reading(*self._reading)
+        if self._newest is not None:
+            self._newest.close()
         if self._positions_open is not None:
             self._positions_open.close()
 
@@ -327,56 +338,68 @@ class IntervalLog:
                 extra={"rows": len(conflicting), "first": repr(identity(conflicting[0]))},
             )
 
-    def _read(self, cursor: Cursor, limit: int, until: Cursor | None) -> tuple[list[IntervalRecord], Cursor]:
-        out: list[IntervalRecord] = []
+    def _read(self, cursor: Cursor, limit: int, until: Cursor | None) -> tuple[IntervalColumns, Cursor]:
+        out: list[IntervalColumns] = []
+        left = limit
         for file in list(self._files):
-            if file.sequence < cursor.file or limit <= len(out) or (until and file.sequence > until.file):
+            if file.sequence < cursor.file or left <= 0 or (until and file.sequence > until.file):
                 continue
             row = cursor.row if file.sequence == cursor.file else 0
             last = until.row if until and file.sequence == until.file else ROW_MAX
             try:
-                good, bad = fetch(self._reader(file), SELECT_AFTER, (row, last, limit - len(out)))
+                # a page may have damaged records alone: what follows them in the file is still due
+                while left > 0 and (page := fetch(self._reader(file), SELECT_AFTER, (row, last, left))).last_id:
+                    if page.damaged:
+                        self._damaged_rows(file, page.damaged)
+                    out.append(page.columns)
+                    left -= len(page.columns)
+                    row = page.last_id
+                    cursor = Cursor(file.sequence, row)
+                    if not page.damaged:
+                        break
             except sqlite3.DatabaseError as error:
                 self._forget(file, error)
-                continue
-            if bad:
-                self._damaged_rows(file, bad)
-            out += map(record_of, good)
-            if good or bad:
-                cursor = Cursor(file.sequence, max(rows[-1][0] for rows in (good, bad) if rows))
-        return out, cursor
+        return out[0] if len(out) == 1 else joined(out), cursor
 
-    def _damaged_rows(self, file: LogFile, rows: list[Row]) -> None:
+    def _damaged_rows(self, file: LogFile, rows: Sequence[DamagedRow]) -> None:
         """Records that differ from what was written go nowhere: disk or memory damaged them."""
         self.stats.corrupt_rows += len(rows)
+        first = rows[0]
         log.error(
             "interval records are damaged and left out",
-            extra={"file": file.path.name, "rows": len(rows), "first": repr(identity(rows[0][1:]))},
+            extra={
+                "file": file.path.name,
+                "rows": len(rows),
+                "first": repr((first.start_ms, first.device, first.revision)),
+            },
         )
 
     def _reader(self, file: LogFile) -> sqlite3.Connection:
-        if file is self._files[-1] and self._newest is not None:
-            return self._newest
-        if self._older is None or self._older[0] != file.sequence:
-            if self._older is not None:
-                self._older[1].close()
-            self._older = None
-            connection = open_file(file.path)
-            if connection is None:
-                raise sqlite3.DatabaseError("an old log file is empty")
-            self._older = (file.sequence, connection)
-        return self._older[1]
+        """A connection to read a file with; those to the newest and to one older file stay open. The writer's is not
+        used: what reading attaches and detaches would have its large statements compiled again."""
+        found = self._reading.get(file.sequence)
+        if found is None:
+            self._stop_reading(*(other for other in self._reading if other != self._files[-1].sequence))
+            found = open_file(file.path)
+            if found is None:
+                raise sqlite3.DatabaseError("a log file is empty")
+            self._reading[file.sequence] = found
+        return found
+
+    def _stop_reading(self, *sequences: int) -> None:
+        for sequence in sequences:
+            connection = self._reading.pop(sequence, None)
+            if connection is not None:
+                connection.close()
 
     def _forget(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
         """Set a damaged file aside; new records go into the next one."""
+        if not is_damage(error):
+            raise error
         if file is self._files[-1] and self._newest is not None:
-            if not is_damage(error):
-                raise error
             self._newest.close()
             self._newest = None
-        if self._older is not None:
-            self._older[1].close()
-            self._older = None
+        self._stop_reading(file.sequence)
         self._set_aside(file, error)
         self._files.remove(file)
 
@@ -466,9 +489,7 @@ class IntervalLog:
         return dropped
 
     def _drop(self, file: LogFile) -> None:
-        if self._older is not None and self._older[0] == file.sequence:
-            self._older[1].close()
-            self._older = None
+        self._stop_reading(file.sequence)
         for end in ("", "-wal", "-shm"):
             file.path.with_name(file.path.name + end).unlink(missing_ok=True)
         self._files = [other for other in self._files if other is not file]

@@ -49,7 +49,8 @@ COLUMNS = (
 _NAMES = ", ".join(COLUMNS)
 _ROW = "(" + ", ".join("?" * len(COLUMNS)) + ")"
 
-SELECT_AFTER = f"select id, {_NAMES} from interval where id > ? and id <= ? order by id limit ?"  # noqa: S608 own constants
+SELECT_AFTER = "select {columns} from interval i where id > ? and id <= ? order by id limit ?"
+"""See `pages.fetch`."""
 SELECT_IDENTITY = f"select {_NAMES} from interval where start_ms = ? and device = ? and revision = ?"  # noqa: S608
 _WHOLE = {
     size: f"insert into interval ({_NAMES}) values {', '.join([_ROW] * size)} on conflict do nothing"  # noqa: S608
