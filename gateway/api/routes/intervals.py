@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.api.exchange import json_list
 from gateway.api.interval_models import IntervalBody, IntervalList
 from gateway.domain.errors import InvalidInput, StorageError
-from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.intervals.columns import IntervalColumns
 from gateway.schemas.event import Identifier, Moment, problems_of
-from gateway.schemas.interval_rows import row_of
+from gateway.schemas.interval_rows import csv_lines, row_of
 from gateway.services.telemetry.history import History, Question
 from gateway.storage.interval_log.merge import Place
 
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 PAGE_MAX = 10_000
 NAMES_MAX = 10_000
-PART_ROWS = 200
 CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 COLUMNS = tuple(IntervalBody.model_fields)
 
@@ -79,19 +78,18 @@ async def answer(request: web.Request, history: History) -> web.StreamResponse:
 
 
 async def _stream(request: web.Request, history: History, query: IntervalQuery) -> web.StreamResponse:
-    lines = _csv if query.format == "csv" else _ndjson
+    lines = csv_lines if query.format == "csv" else _ndjson
     response = web.StreamResponse(headers={"Content-Type": f"{CONTENT_TYPES[query.format]}; charset=utf-8"})
     begun = False
     try:
-        async for rows in history.all(query.question()):
-            if not begun:
-                await response.prepare(request)
-                begun = True
-                if query.format == "csv":
-                    await response.write((",".join(COLUMNS) + "\n").encode())
-            for at in range(0, len(rows), PART_ROWS):
-                await response.write(lines(rows[at : at + PART_ROWS]))
-                await asyncio.sleep(0)
+        async with aclosing(history.all(query.question())) as pages:
+            async for page in pages:
+                if not begun:
+                    await response.prepare(request)
+                    begun = True
+                    if query.format == "csv":
+                        await response.write((",".join(COLUMNS) + "\n").encode())
+                await response.write(await asyncio.to_thread(lines, page))
     except StorageError as error:
         if not begun:
             raise
@@ -104,17 +102,5 @@ async def _stream(request: web.Request, history: History, query: IntervalQuery) 
     return response
 
 
-def _csv(rows: Iterable[IntervalRecord]) -> bytes:
-    """Lines in the order of `COLUMNS`; what is unknown is empty, several qualities have bars between them. No value
-    needs quoting."""
-    return "".join(",".join(_cell(value) for value in row_of(row).values()) + "\n" for row in rows).encode()
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return "|".join(value)
-    return "" if value is None else str(value)
-
-
-def _ndjson(rows: Iterable[IntervalRecord]) -> bytes:
-    return b"".join(orjson.dumps(row_of(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+def _ndjson(columns: IntervalColumns) -> bytes:
+    return b"".join(orjson.dumps(row_of(row), option=orjson.OPT_APPEND_NEWLINE) for row in columns.objects())

@@ -1,6 +1,8 @@
 """Intervals, completeness of a day, how far each receiver is, what one lacks, and sending intervals again."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Annotated
@@ -147,8 +149,10 @@ class Telemetry:
 
     async def _mark(self, delivery: SinkDelivery, question: Question) -> int:
         marked = 0
-        async for rows in self.history.all(question):
-            marked += await self.resend.mark(delivery.sink.name, [row for row in rows if delivery.sink.wants(row)])
+        async with aclosing(self.history.all(question)) as pages:
+            async for page in pages:
+                rows = await asyncio.to_thread(page.objects)
+                marked += await self.resend.mark(delivery.sink.name, [row for row in rows if delivery.sink.wants(row)])
         return marked
 
     async def missing(self, name: str, request: web.Request) -> MissingList | None:

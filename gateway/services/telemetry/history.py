@@ -1,10 +1,12 @@
 """Reads intervals of some devices and a stretch of time from the log, page by page."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.intervals.columns import IntervalColumns
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.storage.interval_log.merge import IntervalSelection, Place
 from gateway.storage.interval_log.query import IntervalQueries
@@ -36,14 +38,12 @@ class History:
         """The next intervals, by start and device, each at its newest revision. Raises InvalidInput, StorageError."""
         return await self._queries.page(self._wanted(question), after, limit)
 
-    async def all(self, question: Question) -> AsyncIterator[Sequence[IntervalRecord]]:
-        """Yield all of them, some thousand at a time; may include intervals that are stored meanwhile."""
-        wanted, after = self._wanted(question), None
-        while True:
-            rows, after = await self._queries.page(wanted, after, STREAM_ROWS)
-            yield rows
-            if after is None:
-                return
+    async def all(self, question: Question) -> AsyncGenerator[IntervalColumns]:
+        """Yield all of them as columns, some thousand at a time; may include intervals that are stored meanwhile.
+        Raises InvalidInput, StorageError."""
+        async with aclosing(self._queries.columns(self._wanted(question), STREAM_ROWS)) as pages:
+            async for page in pages:
+                yield page
 
     def _wanted(self, question: Question) -> IntervalSelection:
         if question.to_ms <= question.from_ms:

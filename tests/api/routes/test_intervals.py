@@ -15,6 +15,7 @@ import pytest
 from gateway.api.routes import intervals
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
+from gateway.domain.intervals.columns import IntervalColumns
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry import history
 from gateway.storage.interval_log.log import IntervalLog
@@ -102,17 +103,17 @@ async def test_intervals_route_stream_that_fails_half_way_does_not_end_as_if_who
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "STREAM_ROWS", 5)
-    asked = 0
-    real = IntervalQueries.page
+    real = IntervalQueries.columns
 
-    async def page(self: Any, *how: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked == 3:
-            raise StorageError("the disk is gone")
-        return await real(self, *how)
+    async def columns(self: Any, *how: Any) -> AsyncIterator[IntervalColumns]:
+        asked = 0
+        async for page in real(self, *how):
+            asked += 1
+            if asked == 3:
+                raise StorageError("the disk is gone")
+            yield page
 
-    monkeypatch.setattr(IntervalQueries, "page", page)
+    monkeypatch.setattr(IntervalQueries, "columns", columns)
     async with logged(tmp_path) as r:
         with pytest.raises(aiohttp.ClientError):
             await r.ask("GET", "/v1/intervals", params=stretch(format="csv"))

@@ -1,0 +1,36 @@
+"""Interval records as JSON and as CSV say the same."""
+
+import csv
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain.intervals.columns import columns_of_objects
+from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
+from gateway.domain.types import DeviceId
+from gateway.schemas.interval_rows import csv_lines, row_of
+
+REAL = st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 0.1 + 0.2, 1e-7, 2.5e-6])
+UNSURE = st.none() | REAL
+RECORDS = st.builds(
+    IntervalRecord, device=st.sampled_from(["bat-1", "home.a"]).map(DeviceId), start_ms=st.integers(0, 1 << 42),
+    length_s=st.sampled_from([300, 900]), revision=st.integers(1, 9), charge_wh=UNSURE, discharge_wh=UNSURE,
+    coverage_pct=st.floats(0, 100), samples=st.integers(0, 400), soc_start_pct=UNSURE, soc_end_pct=UNSURE,
+    source=st.sampled_from(EnergySource), battery_w_mean=UNSURE, battery_w_min=UNSURE, battery_w_max=UNSURE,
+    grid_w_mean=UNSURE, pv_w_mean=UNSURE, load_w_mean=UNSURE, quality=st.integers(0, 511).map(Quality),
+    hash=st.sampled_from(["", "00000000000000ff", "7fffffffffffffff"]),
+)  # fmt: skip
+
+
+@given(st.lists(RECORDS, max_size=8))
+def test_csv_lines_say_what_the_json_of_each_record_says(records: list[IntervalRecord]) -> None:
+    lines = csv.reader(io.StringIO(csv_lines(columns_of_objects(records)).decode()))
+    expected = [
+        [
+            "|".join(cell) if isinstance(cell, list) else "" if cell is None else str(cell)
+            for cell in row_of(one).values()
+        ]
+        for one in records
+    ]
+    assert list(lines) == expected
