@@ -15,6 +15,8 @@ then: OpenAPI marks a former path as deprecated, the command line hides a former
 | `gateway exclusions`, `gateway intervals completeness` | `gateway holds`, `gateway intervals ledger` |
 | `gateway devices unregistered` | `gateway devices unenrolled` |
 | configuration `control.maintenance` | `control.upkeep` |
+| configuration `programs.NAME.interval_length_s` | `intervals.programs.NAME.length_s` |
+| configuration `programs.NAME.ceiling_mw` | `control.programs.NAME.ceiling_mw` |
 | profiles `facts.command_latency_s` | `facts.delivery_s` |
 """
 
@@ -62,6 +64,13 @@ COMMANDS: Mapping[str, str] = {"exclusions": "holds", "completeness": "ledger", 
 
 CONFIGURATION: Mapping[tuple[str, ...], str] = {("control", "maintenance"): "upkeep"}
 """Keys of the configuration by their path: the former last part."""
+
+PROGRAMS: Mapping[str, Mapping[str, str]] = {
+    "intervals": {"length_s": "interval_length_s"},
+    "control": {"ceiling_mw": "ceiling_mw"},
+}
+"""Sections of the configuration that had a block `programs` of their own: what its keys are now called in the block at
+the top."""
 
 PROFILE: Mapping[tuple[str, ...], str] = {("facts", "command_latency_s"): "delivery_s"}
 """Keys of a profile by their path: the former last part."""

@@ -78,7 +78,10 @@ def control_parts(
     skew: Callable[[Now], ClockSkew],
     release_only: bool = False,
 ) -> ControlParts:
-    dispatcher = Dispatcher(settings.control, fleet=fleet, journal=journal, clock=clock, release_only=release_only)
+    dispatcher = Dispatcher(
+        settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
+        release_only=release_only,
+    )  # fmt: skip
     dispatcher.load(remembered)
     fleet_clock = FleetClock(clock, skew)
     control = ControlLoop(

@@ -54,6 +54,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import ESSENTIAL, Supervisor
+from gateway.services.settings import interval_lengths
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.recorder import Recorder
 from gateway.signals.platform import PlatformSignal
@@ -223,7 +224,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         on_acks=control.observe_acks,
         on_logged=upstream.wake,
         newest=upstream.newest,
-        lengths={tag: program.length_s for tag, program in settings.intervals.programs.items()},
+        lengths=interval_lengths(settings.programs),
     )
     spool = recorder.open_spool(
         settings.state_dir / "spool",

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from gateway import former_names
 from gateway.config.durations import duration_s, hint
 from gateway.config.faults import Loc, every_fault, inside
+from gateway.config.programs import moved_programs
 from gateway.config.secrets import read_secret
 from gateway.config.settings import Settings, SinkSettings
 from gateway.domain.errors import InvalidInput
-from gateway.yaml_lines import NotStrict, read_yaml
+from gateway.yaml_lines import NotStrict, Place, read_yaml
 
 SECRET_KEYS = frozenset({"token", "password"})
 KEY_FILES = frozenset({"key_file"})
@@ -33,13 +34,17 @@ def load_settings(path: Path) -> Settings:
     except NotStrict as error:
         raise InvalidInput([f"{path}:{error.line}: {error}"]) from error
     faults: list[Fault] = []
-    resolved = _resolve(raw, (), faults)
+    moved = moved_programs(_resolve(raw, (), faults))
+    resolved = moved.document
+    faults += moved.faults
+    faults += [(loc, _contradiction(raw, loc, there, place)) for loc, there in moved.contradicted.items()]
     try:
         settings = Settings.model_validate(resolved)
     except ValidationError:
+        found = [(moved.place(loc), kind, words) for loc, kind, words in every_fault(Settings, resolved)]
         faults += [
             (loc, _words(raw, loc, kind, words))
-            for loc, kind, words in every_fault(Settings, resolved)
+            for loc, kind, words in found
             if not any(loc[: len(known)] == known for known, _ in faults)
         ]
         settings = None
@@ -49,8 +54,8 @@ def load_settings(path: Path) -> Settings:
     base = path.resolve().parent
     settings.devices.keep_own(_own_secrets(raw, base))
     former = [
-        f"{path}:{place.line_of(loc)}: {'.'.join(loc)}: {words}"
-        for loc, words in former_names.used(raw, former_names.CONFIGURATION)
+        f"{path}:{place.line_of(loc)}: {'.'.join(map(str, loc))}: {words}"
+        for loc, words in (*former_names.used(raw, former_names.CONFIGURATION), *moved.former)
     ]
     return settings.model_copy(
         update={
@@ -61,11 +66,24 @@ def load_settings(path: Path) -> Settings:
     ).with_former(former)
 
 
+def _value(raw: object, loc: Loc) -> object:
+    """The value at a path of the file."""
+    for part in loc:
+        raw = inside(raw, part)
+    return raw
+
+
+def _contradiction(raw: object, loc: Loc, there: Loc, place: Place) -> str:
+    """What is wrong with a former key beside the new one that says something else."""
+    return (
+        f"it is {_value(raw, loc)} here and {_value(raw, there)} on line {place.line_of(there)}"
+        f" ({'.'.join(map(str, there))}); keep that one alone"
+    )
+
+
 def _words(raw: object, loc: Loc, kind: str, words: str) -> str:
     """What is wrong, in the words that help most."""
-    value = raw
-    for part in loc:
-        value = inside(value, part)
+    value = _value(raw, loc)
     if isinstance(value, str) and loc and str(loc[-1]).endswith("_s") and duration_s(value) is value:
         return hint(value)
     return former_names.refusal(loc, kind, former_names.CONFIGURATION) or words

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from gateway.addresses import is_loopback
 from gateway.config import secrets
 from gateway.domain.errors import InvalidInput, refuse
 from gateway.links.mqtt.messages import MqttLinkSettings
-from gateway.services.settings import ControlSettings
+from gateway.services.settings import ControlSettings, IntervalLength, ProgramSettings, Tag, interval_lengths
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.leap.confirmed import LeapSettings
@@ -53,32 +53,15 @@ class LogSettings(StrictSettings):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def divides_a_day(length_s: int) -> int:
-    """An interval length. Raises ValueError."""
-    if 86_400 % length_s:
-        raise ValueError(f"{length_s} s does not divide a day")
-    return length_s
-
-
-Tag = Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class ProgramIntervals(StrictSettings):
-    """Intervals of the devices of a program."""
-
-    length_s: Annotated[int, Field(ge=1, le=86_400, examples=[900]), AfterValidator(divides_a_day)]
-
-
 class IntervalSettings(StrictSettings):
-    """Clock-aligned UTC intervals; the length divides a day. Devices with the tag of one of `programs` have its length
-    (of several the shortest). Records are kept for `keep_days`, longer than late data may come, and up to `keep_gib`;
-    None = as much as the disk allows."""
+    """Clock-aligned UTC intervals; the length divides a day. Devices with the tag of a program have that program's
+    length (of several the shortest). Records are kept for `keep_days`, longer than late data may come, and up to
+    `keep_gib`; None = as much as the disk allows."""
 
-    length_s: Annotated[int, Field(ge=1, le=86_400), AfterValidator(divides_a_day)] = 300
+    length_s: IntervalLength = 300
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30
     keep_days: Annotated[int, Field(ge=3, le=3650)] = 30
     keep_gib: Annotated[float, Field(gt=0)] | None = None
-    programs: dict[Tag, ProgramIntervals] = Field(default_factory=dict, max_length=64)
 
 
 SecretPrefix = Annotated[str, Field(pattern=r"^(env:[A-Za-z0-9_]+|file:/.+/)$")]
@@ -133,6 +116,7 @@ class Settings(StrictSettings):
     platform: PlatformSettings | None = None
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     leap: LeapSettings = LeapSettings()
+    programs: dict[Tag, ProgramSettings] = Field(default_factory=dict, max_length=256)
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
     _former: tuple[str, ...] = PrivateAttr(default=())
@@ -157,13 +141,13 @@ class Settings(StrictSettings):
             for i, place in enumerate(places)
             if place is not None and place in places[:i]
         ]
-        lengths = {self.intervals.length_s, *(program.length_s for program in self.intervals.programs.values())}
+        lengths = {self.intervals.length_s, *interval_lengths(self.programs).values()}
         for i, sink in enumerate(self.sinks):
             if sink.kind == "mqtt" and self.platform is None:
                 faults.append(f"sinks.{i}.kind: mqtt needs `platform`")
             if sink.kind == "leap_csv":
                 if 900 not in lengths:
-                    faults.append(f"sinks.{i}.kind: leap_csv needs a length of 15min in intervals")
+                    faults.append(f"sinks.{i}.kind: leap_csv needs a length of 15min in intervals or programs")
                 for point, ours in (("upload_schema", sink.upload_schema), ("transport", sink.transport)):
                     theirs = getattr(self.leap.confirmed, point)
                     if theirs not in (None, ours):

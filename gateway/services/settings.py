@@ -1,20 +1,50 @@
 """Settings of the services."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
 from gateway import former_names
 
 
+def divides_a_day(length_s: int) -> int:
+    """An interval length. Raises ValueError."""
+    if 86_400 % length_s:
+        raise ValueError(f"{length_s} s does not divide a day")
+    return length_s
+
+
+IntervalLength = Annotated[int, Field(ge=1, le=86_400, examples=[900]), AfterValidator(divides_a_day)]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class ProgramSettings(BaseModel):
-    """Bounds of one grid program: `ceiling_mw` on the power of all its events together, whatever they ask for.
+    """One grid program. `ceiling_mw` bounds the power of all events that name it together, whatever they ask for.
+    `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
     `open_ended`: whether its events may go on until further notice."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ceiling_mw: float = Field(gt=0, examples=[10.0])
+    tag: Tag | None = None
+    interval_length_s: IntervalLength | None = None
+    ceiling_mw: float | None = Field(default=None, gt=0)
     open_ended: bool = True
+
+
+def interval_lengths(programs: Mapping[str, ProgramSettings]) -> dict[str, int]:
+    """The interval length in s that each tag asks for: of several programs with one tag the shortest."""
+    lengths: dict[str, int] = {}
+    for name, program in programs.items():
+        if program.interval_length_s is not None:
+            tag = name if program.tag is None else program.tag
+            lengths[tag] = min(program.interval_length_s, lengths.get(tag, program.interval_length_s))
+    return lengths
+
+
+def program_ceilings_w(programs: Mapping[str, ProgramSettings]) -> dict[str, float]:
+    """The ceiling in W of each program that has one."""
+    return {name: program.ceiling_mw * 1e6 for name, program in programs.items() if program.ceiling_mw is not None}
 
 
 class FeederSettings(BaseModel):
@@ -61,7 +91,6 @@ class ControlSettings(BaseModel):
     site_margin_w: float = Field(default=50.0, ge=0, le=1_000)
     rest_after_s: float = Field(default=60.0, ge=0, le=3600)
     availability_s: float = Field(default=60.0, ge=1, le=3600)
-    programs: dict[str, ProgramSettings] = Field(default_factory=dict)
     feeders: FeederSettings = FeederSettings()
     maintenance: MaintenanceSettings = Field(
         default=MaintenanceSettings(),

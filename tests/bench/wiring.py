@@ -141,9 +141,9 @@ async def wired(
 
 
 STEEP = ControlSettings(
-    fleet_w_per_s=1e12, ceiling_mw=10_000, write_deadline_s=30, programs={"bench": ProgramSettings(ceiling_mw=9_000)},
-    feeders=FeederSettings(ceiling_kw=200),
+    fleet_w_per_s=1e12, ceiling_mw=10_000, write_deadline_s=30, feeders=FeederSettings(ceiling_kw=200),
 )  # fmt: skip
+PROGRAMS = {"bench": ProgramSettings(ceiling_mw=9_000)}
 """Nothing holds a setpoint back, so that every device changes at once, though every ceiling is looked at."""
 
 
@@ -264,6 +264,6 @@ class Steered:
 def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> Steered:
     """Control over `fleet`, as the composition root makes it."""
     epoch = journal.load().epoch
-    dispatcher = Dispatcher(STEEP, fleet=fleet, journal=journal, clock=clock)
+    dispatcher = Dispatcher(STEEP, fleet=fleet, journal=journal, clock=clock, programs=PROGRAMS)
     control = ControlLoop(STEEP, fleet=fleet, dispatcher=dispatcher, link=link, clock=clock, epoch=epoch)
     return Steered(dispatcher=dispatcher, control=control)

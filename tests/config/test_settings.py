@@ -383,7 +383,7 @@ PLANTED: dict[str, tuple[tuple[tuple[int | str, ...], object], ...]] = {
     "sinks.5.timeout_s: Input should be less than or equal to 300": (
         (("sinks", 5, "timeout_s"), "1h"),
     ),
-    "sinks.4.kind: leap_csv needs a length of 15min in intervals": (
+    "sinks.4.kind: leap_csv needs a length of 15min in intervals or programs": (
         (("sinks", 4), {"kind": "leap_csv", "name": "l", "url": "https://x", "token": "env:TEST_TOKEN", "meters": "m"}),
     ),
     "sinks.3.kind: not one of 'http', 'mqtt', 'leap_csv', 'parquet'": (
@@ -394,8 +394,12 @@ PLANTED: dict[str, tuple[tuple[tuple[int | str, ...], object], ...]] = {
         (("leap", "confirmed"), {"energy_columns": "net"}),
     ),
     "control.tick_s: Input should be greater than or equal to 0.2": ((("control", "tick_s"), 0),),
-    "control.programs.peak.ceiling_mw: Input should be greater than 0": (
-        (("control", "programs", "peak"), {"ceiling_mw": -1}),
+    "programs.peak.ceiling_mw: Input should be greater than 0": ((("programs", "peak"), {"ceiling_mw": -1}),),
+    "control.programs.noon.ceiling_mw: Input should be greater than 0": (
+        (("control", "programs", "noon"), {"ceiling_mw": -1}),
+    ),
+    "intervals.programs.night.length_s: 7 s does not divide a day": (
+        (("intervals", "programs", "night"), {"length_s": "7s"}),
     ),
 }  # fmt: skip
 

@@ -66,7 +66,7 @@ def _every_kind(directory: Path) -> dict[str, Any]:
     return {
         "sinks": [leap, rows],
         "platform": {"live_s": "30s"},
-        "intervals": {"programs": {"nobodys": {"length_s": "15min"}}},
+        "programs": {"nobodys": {"interval_length_s": "15min"}},
     }
 
 

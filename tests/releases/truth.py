@@ -56,7 +56,7 @@ def daemon_on(tree: Tree, directory: Path, utc_ms: int, more: Document) -> TreeD
     }
     for name, section in more.items():
         if name != "sinks":
-            change[name] |= section
+            change[name] = change.get(name, {}) | section
     secrets = {f"DEVICE_TOKEN_{index}": "nobody asks for it" for index in range(SECRETS)}
     return TreeDaemon(directory, free_port(), change, tree=tree, utc_ms=utc_ms, env=secrets)
 

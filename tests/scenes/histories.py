@@ -22,8 +22,8 @@ from simulators.battery import Batteries
 from simulators.faults import Fault, FaultKind
 from simulators.homes import Homes
 from tests.builders.homes import homes, late
-from tests.scenes.street import FAR_S
-from tests.scenes.town import CAPPED, TOWN, Town
+from tests.scenes.street import FAR_S, SETTINGS
+from tests.scenes.town import CAPPED, Town
 
 Action = tuple[Any, ...]
 
@@ -142,7 +142,7 @@ def town_of(drawn: dict[str, Any]) -> Town:
     changed = {"fleet_w_per_s": w_per_s, "maintenance": MAINTENANCE[maintenance]}
     return Town(
         made,
-        settings=TOWN.model_copy(update=changed),
+        settings=SETTINGS.model_copy(update=changed),
         maintained=maintenance != "none",
         dead_s=dead_s,
         physics=late(dead_s) if dead_s else Batteries,

@@ -1,7 +1,7 @@
 """Simulated homes under a real control core, moved by hand: the firmware's JSON goes through the gateway's MQTT link,
 its commands through the firmware, and the batteries are physics. What is judged is read from those alone."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -30,7 +30,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.runtime.fleet_clock import FleetClock
-from gateway.services.settings import ControlSettings, MaintenanceSettings
+from gateway.services.settings import ControlSettings, MaintenanceSettings, ProgramSettings
 from gateway.transports.mqtt.connection import OnMessages, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.battery import Batteries, Mode
@@ -141,6 +141,7 @@ class Street:
 
     homes: Homes
     settings: ControlSettings = SETTINGS
+    programs: Mapping[str, ProgramSettings] = field(default_factory=dict)
     physics: type[Batteries] = Batteries
     clock: ManualClock = field(default_factory=lambda: ManualClock(utc_ms=START_MS))
     journal: MemoryJournal = field(default_factory=MemoryJournal)
@@ -185,7 +186,9 @@ class Street:
             )  # fmt: skip
         self.wire: Wire = self.link.control  # type: ignore[assignment]
         self.wire.deliver = self._delivered
-        self.dispatcher = Dispatcher(self.settings, fleet=self.fleet, journal=self.journal, clock=self.time)
+        self.dispatcher = Dispatcher(
+            self.settings, fleet=self.fleet, journal=self.journal, clock=self.time, programs=self.programs
+        )
         self.dispatcher.load(remembered)
         self.fleet_clock = FleetClock(self.time, self.link.skew)
         self.control = ControlLoop(

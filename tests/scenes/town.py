@@ -2,7 +2,7 @@
 from the commands that reached them, and from what the platform, operators and owners are told."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -20,18 +20,18 @@ from gateway.domain.fleet.device import Device
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Change
 from gateway.profiles.compile import Codec
-from gateway.services.settings import ControlSettings, ProgramSettings
+from gateway.services.settings import ProgramSettings
 from gateway.transports.mqtt.session import PublishOutcome
 from simulators.battery import Mode
 from simulators.commands import Op, Result
 from simulators.homes import Bools
 from simulators.messages import Outgoing
 from tests.builders.fakes import MemoryJournal, message_product
-from tests.scenes.street import LEASE_S, SETTINGS, Street, registered
+from tests.scenes.street import LEASE_S, Street, registered
 
 CAPPED = "capped"
 CEILING_W = 4_000.0
-TOWN = SETTINGS.model_copy(update={"programs": {CAPPED: ProgramSettings(ceiling_mw=CEILING_W / 1e6)}})
+PROGRAMS = {CAPPED: ProgramSettings(ceiling_mw=CEILING_W / 1e6)}
 LATE_S = 40.0
 """By so much the end of a lease may come after the end of its event: the spread of releases, a command that was put
 off, and a tick."""
@@ -93,7 +93,7 @@ class Town(Street):
     not so: in one reading, and in those until then (the devices' time).
     `missing`: homes whose profile is not installed. `reading`: whether the platform takes reports."""
 
-    settings: ControlSettings = TOWN
+    programs: Mapping[str, ProgramSettings] = field(default_factory=lambda: PROGRAMS)
     journal: TroubledJournal = field(default_factory=TroubledJournal)
     publishing: bool = True
     blind: bool = False

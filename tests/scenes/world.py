@@ -1,6 +1,6 @@
 """A small fleet under control, moved by hand: devices report, control ticks, a second passes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
-from gateway.services.settings import ControlSettings
+from gateway.services.settings import ControlSettings, ProgramSettings
 from tests.builders.fakes import FACTS, Homes, MemoryJournal, home
 
 SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)
@@ -34,6 +34,7 @@ class World:
     facts: ProductFacts = FACTS
     facts_of: dict[str, ProductFacts] = field(default_factory=dict)
     settings: ControlSettings = SETTINGS
+    programs: Mapping[str, ProgramSettings] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     release_only: bool = False
@@ -58,7 +59,8 @@ class World:
         remembered = self.journal.load()
         steady = SteadyClock(self.clock)
         self.dispatcher = Dispatcher(
-            self.settings, fleet=self.fleet, journal=self.journal, clock=steady, release_only=self.release_only
+            self.settings, fleet=self.fleet, journal=self.journal, clock=steady, release_only=self.release_only,
+            programs=self.programs,
         )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(

@@ -286,7 +286,7 @@ class ControlLoop:
             fleet_w_per_s=settings.fleet_w_per_s,
             horizon_s=settings.horizon_s,
             target_w_max=settings.ceiling_mw * 1e6,
-            program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
+            program_w=self._dispatcher.program_w,
             feeder_w=self._feeders.most_w(),
             maintenance_feeder_w=self.maintenance.feeder_w(),
         )

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from gateway.ports.journal import (
     WithdrawalLifted,
 )
 from gateway.services.runtime.pending_changes import PendingChanges
-from gateway.services.settings import ControlSettings
+from gateway.services.settings import ControlSettings, ProgramSettings, program_ceilings_w
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +54,29 @@ COUNTS_MAX = 1_000
 
 class Dispatcher:
     """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it.
-    `release_only`: no event runs in this run of the gateway, and none is accepted; cancellations are."""
+    `program_w`: the ceiling in W of each program that has one; `release_only`: no event runs in this run of the
+    gateway, and none is accepted; cancellations are."""
 
     def __init__(
-        self, settings: ControlSettings, *, fleet: Fleet, journal: Journal, clock: Clock, release_only: bool = False
+        self,
+        settings: ControlSettings,
+        *,
+        fleet: Fleet,
+        journal: Journal,
+        clock: Clock,
+        programs: Mapping[str, ProgramSettings] = MappingProxyType({}),
+        release_only: bool = False,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
         self._clock = clock
         self.pending = PendingChanges(journal, deadline_s=settings.write_deadline_s)
+        self.program_w = program_ceilings_w(programs)
         self._book = Book(
             BookParams(
                 ceiling_w=settings.ceiling_mw * 1e6,
-                program_w={name: program.ceiling_mw * 1e6 for name, program in settings.programs.items()},
-                ending={name for name, program in settings.programs.items() if not program.open_ended},
+                program_w=self.program_w,
+                ending={name for name, program in programs.items() if not program.open_ended},
             )
         )
         self._book.release_only = release_only

@@ -375,14 +375,9 @@ async def test_dispatch_members_keep_their_energy_before_the_event_and_start_on_
 
 
 async def test_dispatch_ceilings_of_programs_and_feeders_hold() -> None:
-    settings = SETTINGS.model_copy(
-        update={
-            "programs": {"test": ProgramSettings(ceiling_mw=0.006)},
-            "feeders": FeederSettings(ceilings_kw={"f1": 2.0}),
-        }
-    )
+    settings = SETTINGS.model_copy(update={"feeders": FeederSettings(ceilings_kw={"f1": 2.0})})
     devices = [home(f"home-{i:02d}", feeder="f1" if i < 2 else "") for i in range(4)]
-    world = World(devices, settings=settings)
+    world = World(devices, settings=settings, programs={"test": ProgramSettings(ceiling_mw=0.006)})
     await world.go(2)
     assert (await world.submit("much", s=600, target_w=6_001)).reason == "over_ceiling"
     await world.submit("a", s=600, target_w=4_000)
@@ -402,10 +397,10 @@ async def test_dispatch_ceilings_of_programs_and_feeders_hold() -> None:
     ids=["the most", "device_power", "backup", "charge_to"],
 )  # fmt: skip
 async def test_dispatch_ceiling_holds_for_every_kind_of_target(target: Target, ceiling: str) -> None:
-    changes = (
-        {"programs": {"test": ProgramSettings(ceiling_mw=0.005)}} if ceiling == "program" else {"ceiling_mw": 0.005}
-    )
-    world = World(homes_of(4), settings=SETTINGS.model_copy(update=changes))
+    if ceiling == "program":
+        world = World(homes_of(4), programs={"test": ProgramSettings(ceiling_mw=0.005)})
+    else:
+        world = World(homes_of(4), settings=SETTINGS.model_copy(update={"ceiling_mw": 0.005}))
     await world.go(2)
     assert (await world.submit(s=600, target_w=None, target=target)).outcome is Outcome.ACCEPTED
     await world.go(40)

@@ -163,7 +163,7 @@ async def test_open_event_that_runs_for_a_day_is_a_warning_and_every_one_is_coun
 
 async def test_program_that_may_not_run_open_events_refuses_them() -> None:
     programs = {"test": ProgramSettings(ceiling_mw=1.0, open_ended=False)}
-    world = World(homes_of(1), settings=SETTINGS.model_copy(update={"programs": programs}))
+    world = World(homes_of(1), programs=programs)
     answer = await world.submit(s=0, target_w=1.0, end_ms=OPEN_MS)
     assert (answer.outcome.value, answer.reason) == ("rejected", "open_end_not_allowed")
 
