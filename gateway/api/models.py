@@ -345,11 +345,21 @@ class DeviceList(Body):
     devices: list[DeviceState]
 
 
+class RowFaultBody(Body):
+    """One fault of a row. `column` "" = the row as a whole; `value` is what stands there, null where that may be a
+    secret or nothing stands there."""
+
+    column: str
+    problem: str
+    value: str | None
+
+
 class BadRowBody(Body):
-    """A row that was not imported."""
+    """A row that was not imported: its line in the input (1 = first), every fault, and all of them in one text."""
 
     line: int
     problem: str
+    faults: list[RowFaultBody]
 
 
 class NoteBody(Body):
@@ -360,7 +370,8 @@ class NoteBody(Body):
 
 
 class ImportReport(Body):
-    """What an import did; `enrolled` counts devices that were new or changed."""
+    """What an import did; `enrolled` counts devices that were new or changed, `rejected_total` every row that was not
+    imported, also those that `rejected` has no room for."""
 
     rows: int
     enrolled: int

@@ -5,11 +5,11 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from gateway.api.views.fleet import import_report
 from gateway.clock import Clock, SystemClock
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
@@ -175,10 +175,4 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
     os.umask(0o077)
     with locked(settings.state_dir):
         done = asyncio.run(commit())
-    return {
-        "rows": done.rows,
-        "enrolled": done.registered,
-        "rejected": [asdict(row) for row in done.bad],
-        "rejected_total": len(done.bad),
-        "notes": [asdict(note) for note in done.notes],
-    }
+    return import_report(done).model_dump()

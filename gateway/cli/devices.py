@@ -1,7 +1,7 @@
 """Commands about registered devices."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from gateway.cli.shared import (
 from gateway.domain.errors import GatewayError, InvalidInput
 
 devices = typer.Typer(no_args_is_help=True, help="Registered devices.")
+
+ROWS_SHOWN = 50
+"""Of the bad rows of an import, and of the notes, as many are printed."""
 
 
 @devices.command("list")
@@ -89,8 +92,10 @@ def devices_import(
     url: Url = DEFAULT_URL,
     offline: Annotated[bool, typer.Option("--offline", help="write to the state directory; no daemon may run")] = False,
     config: Annotated[Path | None, typer.Option("--config", help="configuration file (with --offline)")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Import devices from a .csv or .jsonl file. Good rows are imported; every bad row is reported with its line."""
+    """Import devices from a .csv or .jsonl file. Good rows are imported; bad ones are named with their line and every
+    fault. Exits with 1 if there are any."""
     form = {".csv": "csv", ".jsonl": "jsonl"}.get(file.suffix)
     if form is None:
         fail([f"{file}: neither .csv nor .jsonl"], code=2)
@@ -114,13 +119,25 @@ def devices_import(
     else:
         kind = "text/csv" if form == "csv" else "application/x-ndjson"
         report = ask(url, "POST", f"/v1/devices?by={user()}", raw, kind)
-    for row in report["rejected"]:
+    if as_json:
+        out.print_json(data=report)
+    else:
+        _tell_import(file, report)
+    if report["rejected_total"]:
+        raise typer.Exit(1)
+
+
+def _tell_import(file: Path, report: dict[str, Any]) -> None:
+    """Print the first bad rows, each with its faults, and the first notes; count the rest."""
+    notes = report.get("notes", [])
+    for row in report["rejected"][:ROWS_SHOWN]:
         err.print(f"{file}:{row['line']}: {row['problem']}", markup=False, highlight=False)
-    for row in report.get("notes", ()):
+    for row in notes[:ROWS_SHOWN]:
         err.print(f"{file}:{row['line']}: note: {row['note']}", markup=False, highlight=False)
+    for count, what in ((report["rejected_total"], "bad rows"), (len(notes), "notes")):
+        if count > ROWS_SHOWN:
+            err.print(f"{file}: and {count - ROWS_SHOWN} more {what}; --json has more of them", highlight=False)
     out.print(
         f"{report['rows']} rows, {report['enrolled']} new or changed, {report['rejected_total']} rejected",
         highlight=False,
     )
-    if report["rejected_total"]:
-        raise typer.Exit(1)

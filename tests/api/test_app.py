@@ -584,10 +584,14 @@ async def test_device_route_tells_what_is_known_and_null_for_what_is_not() -> No
 
 async def test_import_route_takes_good_rows_and_names_bad_ones() -> None:
     async with rig(devices=1) as r:
-        text = f"{HEADER}n-1,p,s,1000,500,500,20\nn-2,p,s,none,500,500,20\n"
+        text = f"{HEADER}n-1,p,s,1000,500,500,20\nn-2,p,s,none,500,500,101\n"
         report = await r.ask("POST", "/v1/devices", data=text, headers={"Content-Type": "text/csv"})
         assert (report["rows"], report["enrolled"], report["rejected_total"]) == (2, 1, 1)
-        assert report["rejected"][0]["line"] == 3
+        (row,) = report["rejected"]
+        assert (row["line"], [(fault["column"], fault["value"]) for fault in row["faults"]]) == (
+            3, [("capacity_wh", "none"), ("reserve_pct", "101")],
+        )  # fmt: skip
+        assert all(fault["problem"] in row["problem"] for fault in row["faults"])
         line = {"id": "n-3", "profile": "p", "site": "s", "capacity_wh": 1, "discharge_w_max": 1, "charge_w_max": 1,
                 "reserve_pct": 0}  # fmt: skip
         kind = {"Content-Type": "application/x-ndjson; charset=utf-8"}

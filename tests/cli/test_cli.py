@@ -209,6 +209,25 @@ def test_devices_import_tells_notes_and_they_are_no_failure(daemon: Script, tmp_
     assert "devices.jsonl:1: note: a: telemetry only" in result.output
 
 
+def test_devices_import_prints_each_fault_of_the_first_bad_rows_and_counts_the_rest(tmp_path: Path) -> None:
+    settings = config(tmp_path, state_dir=str(tmp_path / "state"))
+    file = tmp_path / "devices.csv"
+    file.write_text(HEADER + "a,unheard-of,s,1,1,1,101\n" * 60, encoding="utf-8")
+    ask = ("devices", "import", str(file), "--offline", "--config", settings)
+    told = run(*ask)
+    assert told.exit_code == 1
+    reserve = "reserve_pct: Input should be less than or equal to 100 (found '101')"
+    assert f"{file}:2: {reserve}; profile: is not known (found 'unheard-of')" in told.stderr
+    assert f"{file}: and 10 more bad rows" in told.stderr
+    assert len(told.stderr.splitlines()) == 51
+    assert told.stdout == "60 rows, 0 new or changed, 60 rejected\n"
+    as_json = run(*ask, "--json")
+    assert (as_json.exit_code, as_json.stderr) == (1, "")
+    report = json.loads(as_json.stdout)
+    assert (len(report["rejected"]), report["rejected_total"]) == (60, 60)
+    assert report["rejected"][0]["faults"][1] == {"column": "profile", "problem": "is not known", "value": "unheard-of"}
+
+
 def test_devices_import_offline_knows_who_answers_where(tmp_path: Path) -> None:
     profiles = tmp_path / "profiles"
     profiles.mkdir()
@@ -289,7 +308,7 @@ def test_devices_import_offline_names_bad_lines_and_keeps_the_good(tmp_path: Pat
     args = ("devices", "import", str(file), "--offline", "--config", config(tmp_path))
     result = run(*args)
     assert result.exit_code == 1
-    assert re.search(r"fleet\.csv:3: profile: 'none' is not known", result.output)
+    assert re.search(r"fleet\.csv:3: profile: is not known \(found 'none'\)", result.output)
     assert "2 rows, 1 new or changed, 1 rejected" in result.output
     assert "2 rows, 0 new or changed, 1 rejected" in run(*args).output
     file.write_bytes(b"\xff")

@@ -9,10 +9,11 @@ from aiohttp import web
 from gateway import former_names
 from gateway.api.exchange import PAGE_MAX, by, json_answer, json_list, number, problem
 from gateway.api.guard import IMPORT_FORMS
-from gateway.api.models import BadRowBody, DeviceList, DeviceState, ImportReport, NoteBody, UnregisteredList
+from gateway.api.models import DeviceList, DeviceState, UnregisteredList
+from gateway.api.views.fleet import import_report
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
-from gateway.services.devices.import_rows import MAX_REPORTED, parse_rows
+from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.registry import DeviceRegistry
 
 
@@ -70,15 +71,7 @@ class FleetRoutes:
             places=inventory.places,
         )
         done = await inventory.register_rows(parsed, by=by(request))
-        return json_answer(
-            ImportReport(
-                rows=done.rows,
-                enrolled=done.registered,
-                rejected=[BadRowBody(line=row.line, problem=row.problem) for row in done.bad[:MAX_REPORTED]],
-                rejected_total=len(done.bad),
-                notes=[NoteBody(line=note.line, note=note.note) for note in done.notes[:MAX_REPORTED]],
-            )
-        )
+        return json_answer(import_report(done))
 
     async def unregistered(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(self._devices.unregistered())

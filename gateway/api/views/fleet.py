@@ -2,9 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from gateway import former_names
-from gateway.api.models import DeviceState, SessionState, UnreachableState, UnregisteredList
+from gateway.api.models import (
+    BadRowBody,
+    DeviceState,
+    ImportReport,
+    NoteBody,
+    RowFaultBody,
+    SessionState,
+    UnreachableState,
+    UnregisteredList,
+)
 from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
 from gateway.domain.fleet.columns import Authority
@@ -14,13 +24,27 @@ from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
 from gateway.links.mqtt.messages import MqttLink
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.reach import ReachWatch
-from gateway.services.devices.import_rows import DeviceFields
-from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.devices.import_rows import MAX_REPORTED, DeviceFields
+from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.services.devices.session import DeviceSession
 
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 3)
+
+
+def import_report(done: Imported) -> ImportReport:
+    """What an import did, as REST and the offline import tell it. Rows beyond a bound are only counted."""
+    return ImportReport(
+        rows=done.rows,
+        enrolled=done.registered,
+        rejected=[
+            BadRowBody(line=row.line, problem=row.problem, faults=[RowFaultBody(**asdict(one)) for one in row.faults])
+            for row in done.bad[:MAX_REPORTED]
+        ],
+        rejected_total=len(done.bad),
+        notes=[NoteBody(line=note.line, note=note.note) for note in done.notes[:MAX_REPORTED]],
+    )
 
 
 def device_fields(device: Device) -> DeviceFields:

@@ -12,6 +12,7 @@ from gateway.addresses import is_loopback
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.profiles.language.base import Name
 from gateway.profiles.language.product import ProfileDocument
+from gateway.services.devices.row_faults import RowFault
 
 ADDRESS_MAX = 255
 VALUE_MAX = 128
@@ -94,11 +95,11 @@ Parameters = Annotated[
 SecretReference = Annotated[str, AfterValidator(_line), AfterValidator(_secret)]
 
 
-def connection_faults(document: ProfileDocument, connection: DeviceConnection | None) -> Iterator[str]:
+def connection_faults(document: ProfileDocument, connection: DeviceConnection | None) -> Iterator[RowFault]:
     """What does not fit the profile in a row's connection, each with the column."""
     if document.messages:
         if connection is not None:
-            yield "address: the device comes to us; a connection cannot be given"
+            yield RowFault(column="address", problem="the device comes to us; a connection cannot be given")
         return
     given = connection or DeviceConnection(url="")
     yield from _address_faults(document, given)
@@ -107,29 +108,34 @@ def connection_faults(document: ProfileDocument, connection: DeviceConnection | 
     yield from _access_faults(document, given)
 
 
-def _address_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
+def _address_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[RowFault]:
     if document.mqtt is not None and document.mqtt.broker == "fleet":
         if given.url:
-            yield "address: the device is a client of our own broker"
+            yield RowFault(column="address", problem="the device is a client of our own broker")
         return
     if not given.url:
-        yield "address: missing; the gateway connects to this product"
+        yield RowFault(column="address", problem="missing; the gateway connects to this product")
         return
     scheme, host = given.url.partition("://")[0], urlsplit(given.url).hostname or ""
     if scheme not in SCHEMES[document.transport]:
-        yield f"address: {' or '.join(s + '://' for s in SCHEMES[document.transport])} is expected"
+        yield RowFault(
+            column="address", problem=f"{' or '.join(s + '://' for s in SCHEMES[document.transport])} is expected"
+        )
     elif scheme == "http" and document.http is not None and document.http.tls != "none" and not is_loopback(host):
-        yield "address: https:// is expected; the product protects what is sent to it"
+        yield RowFault(column="address", problem="https:// is expected; the product protects what is sent to it")
 
 
-def _unit_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
+def _unit_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[RowFault]:
     known = document.modbus.units if document.modbus is not None else {}
     for name, _ in given.units:
         if name not in known:
-            yield f"units: {name!r} is none of the profile's" + (f" ({', '.join(known)})" if known else "")
+            yield RowFault(
+                column="units",
+                problem=f"{name!r} is none of the profile's" + (f" ({', '.join(known)})" if known else ""),
+            )
 
 
-def _parameter_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
+def _parameter_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[RowFault]:
     """Requires exactly the variables of the topics; allows what identifies the device more surely."""
     wanted = document.mqtt.variables if document.mqtt is not None else ()
     optional = {"device"} if document.mqtt is not None else set()
@@ -140,25 +146,25 @@ def _parameter_faults(document: ProfileDocument, given: DeviceConnection) -> Ite
     parameters = dict(given.parameters)
     for name in wanted:
         if name not in parameters:
-            yield f"parameters: {name!r} is missing"
+            yield RowFault(column="parameters", problem=f"{name!r} is missing")
     for name, value in parameters.items():
         if name not in wanted and name not in optional:
-            yield f"parameters: {name!r} is none of the profile's"
+            yield RowFault(column="parameters", problem=f"{name!r} is none of the profile's")
         elif document.mqtt is not None and name != "serial" and TOPIC_CHARACTERS & set(value):
-            yield f"parameters: {name!r} is one level of a topic"
+            yield RowFault(column="parameters", problem=f"{name!r} is one level of a topic")
         elif name == "fingerprint" and not FINGERPRINT.fullmatch(value):
-            yield "parameters: 'fingerprint' is a SHA-256 in hexadecimal"
+            yield RowFault(column="parameters", problem="'fingerprint' is a SHA-256 in hexadecimal")
 
 
-def _access_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[str]:
+def _access_faults(document: ProfileDocument, given: DeviceConnection) -> Iterator[RowFault]:
     auth = document.http.auth if document.http is not None else None
     if document.modbus is not None or (auth is not None and auth.kind == "none"):
         if given.username or given.secret:
-            yield "secret: this product asks for none"
+            yield RowFault(column="secret", problem="this product asks for none")
     elif auth is not None and not given.secret and (auth.kind != "login" or "$secret" in auth.fields.values()):
-        yield "secret: missing; the product asks for one"
+        yield RowFault(column="secret", problem="missing; the product asks for one")
     elif document.mqtt is not None and document.mqtt.broker == "fleet" and (given.username or given.secret):
-        yield "secret: the device is a client of our own broker"
+        yield RowFault(column="secret", problem="the device is a client of our own broker")
 
 
 def place_of(document: ProfileDocument, device: Device) -> Place | None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from gateway.services.devices.connection_rows import (
     place_of,
 )
 from gateway.services.devices.moves import twice
+from gateway.services.devices.row_faults import COLUMN_SHOWN, VALUE_SHOWN, BadRow, RowFault, bounded
 
 MAX_IMPORT_BYTES = 64 << 20
 
@@ -33,6 +34,18 @@ MAX_IMPORT_ROWS = 200_000
 MAX_REPORTED = 1_000
 
 MAY_HOLD_SECRETS = ("address", "parameters", "secret", "username")
+
+SITE_LIMITS = ("site_import_w_max", "site_export_w_max")
+
+SITE_LIMIT = "a site limit is a number of W >= 0, `unlimited`, or absent"
+
+PLACING = {"id", "address", "units", "parameters"}
+"""Columns that say where a device answers."""
+
+STAND_INS = {
+    "id": "-", "profile": "", "site": "-", "capacity_wh": 1, "discharge_w_max": 1, "charge_w_max": 1, "reserve_pct": 0,
+}  # fmt: skip
+"""What stands for required values with a fault while the rest of the row is checked."""
 
 NOT_CONTROLLED = "control of this product is experimental; telemetry only, until the row says experimental"
 
@@ -113,11 +126,11 @@ class DeviceFields(BaseModel):
     def _split(cls, value: object) -> object:
         return [tag.strip() for tag in value.split(";") if tag.strip()] if isinstance(value, str) else value
 
-    @field_validator("site_import_w_max", "site_export_w_max")
+    @field_validator(*SITE_LIMITS)
     @classmethod
     def _limit(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, float) and (value < 0 or not math.isfinite(value)):
-            raise ValueError("a site limit is a number of W >= 0, `unlimited`, or absent")
+            raise ValueError(SITE_LIMIT)
         return value
 
 
@@ -166,14 +179,6 @@ def _watts(limit: float | str | None) -> float | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BadRow:
-    """A row that was not imported: its line in the input (1 = first) and why."""
-
-    line: int
-    problem: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """A row that was imported, and a note about it."""
 
@@ -198,25 +203,27 @@ def parse_rows(
     profiles: Mapping[str, Codec],
     places: Mapping[Place, DeviceId] | None = None,
 ) -> Parsed:
-    """Read an inventory. Good rows are kept, every bad one is named with its line. `places` are occupied already.
+    """Read an inventory. Good rows are kept, every bad one is named with its line and all its faults (of the first
+    MAX_REPORTED bad rows; with the first fault afterwards). `places` are occupied already.
     Raises InvalidInput if it is no inventory at all (too large, no header, unknown columns)."""
     if len(text) > MAX_IMPORT_BYTES:
         raise InvalidInput([f"the inventory is larger than {MAX_IMPORT_BYTES} bytes"])
-    rows = _Rows(profiles)
-    bad: list[BadRow] = []
+    rows = _Rows(profiles, places or {})
+    bad: dict[int, list[RowFault]] = {}
     source = _csv_rows(text) if form == "csv" else _json_rows(text)
     for number, (line, row) in enumerate(source):
         if number >= MAX_IMPORT_ROWS:
             raise InvalidInput([f"line {line}: more than {MAX_IMPORT_ROWS} rows"])
-        problems = [row] if isinstance(row, str) else rows.add(line, row)
-        if problems:
-            bad.append(BadRow(line=line, problem="; ".join(problems)))
-    bad += rows.drop_occupied(places or {})
+        faults = [RowFault(column="", problem=row)] if isinstance(row, str) else rows.add(line, row)
+        if faults:
+            bad[line] = faults if len(bad) < MAX_REPORTED else faults[:1]
+    for line, fault in rows.drop_occupied():
+        bad.setdefault(line, []).append(fault)
     good = rows.good.values()
     notes = [Note(line=row.line, note=f"{row.device.id}: {NOT_CONTROLLED}") for row in good if row.uncontrolled]
     return Parsed(
         devices=[row.device for row in good],
-        bad=sorted(bad, key=lambda row: row.line),
+        bad=[BadRow(line=line, faults=bounded(faults)) for line, faults in sorted(bad.items())],
         notes=notes,
         lines={row.device.id: row.line for row in good},
     )
@@ -224,7 +231,7 @@ def parse_rows(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Good:
-    """A good row: its device, where that answers, whether it is read only."""
+    """A row without a fault of its own: its device, where that answers, whether it is read only."""
 
     line: int
     device: Device
@@ -233,53 +240,95 @@ class _Good:
 
 
 class _Rows:
-    """Rows of one inventory, checked one after the other."""
+    """Rows of one inventory, checked one after the other. `occupied`: where registered devices answer."""
 
-    def __init__(self, profiles: Mapping[str, Codec]) -> None:
+    def __init__(self, profiles: Mapping[str, Codec], occupied: Mapping[Place, DeviceId]) -> None:
         self.good: dict[DeviceId, _Good] = {}
         self._profiles = profiles
+        self._occupied = occupied
         self._places: dict[Place, DeviceId] = {}
+        self._faulty: list[tuple[int, DeviceId, Place]] = []
 
-    def add(self, line: int, row: dict[str, Any]) -> list[str]:
-        """Add a row; returns what is wrong with it."""
+    def add(self, line: int, row: dict[str, Any]) -> list[RowFault]:
+        """Add a row; returns everything that is wrong with it. What a column with a fault would say is not judged."""
+        faults: list[RowFault] = []
         try:
             parsed = DeviceRow.model_validate(row)
         except ValidationError as error:
-            return [_problem(e) for e in error.errors()]
+            faults = list(_column_faults(error))
+            sound = {name: value for name, value in row.items() if name in DeviceRow.model_fields}
+            parsed = DeviceRow.model_validate(
+                {name: value for name, value in sound.items() if name not in _columns(faults)}
+                | {name: value for name, value in STAND_INS.items() if name in _columns(faults)}
+            )
+        bad = _columns(faults)
+        first = self.good.get(DeviceId(parsed.id))
+        if first is not None and "id" not in bad:
+            faults.append(RowFault(column="id", problem=f"stands on line {first.line} already", value=parsed.id))
         codec = self._profiles.get(parsed.profile)
         if codec is None:
-            return [f"profile: {parsed.profile!r} is not known"]
+            if "profile" not in bad:
+                faults.append(RowFault(column="profile", problem="is not known", value=parsed.profile[:VALUE_SHOWN]))
+            return faults
         device = parsed.device()
-        if device.id in self.good:
-            return [f"id: {parsed.id!r} stands on line {self.good[device.id].line} already"]
-        problems = list(connection_faults(codec.document, device.connection))
-        if problems:
-            return problems
-        place = place_of(codec.document, device)
-        if place is not None and self._places.setdefault(place, device.id) != device.id:
-            return [twice(device.id, self._places[place])]
-        uncontrolled = codec.facts.experimental and not device.experimental
-        self.good[device.id] = _Good(line=line, device=device, place=place, uncontrolled=uncontrolled)
-        return []
+        unfit = [fault for fault in connection_faults(codec.document, device.connection) if fault.column not in bad]
+        faults += unfit
+        place = None if PLACING & (bad | _columns(unfit)) else place_of(codec.document, device)
+        if place is not None and self._places.get(place, device.id) != device.id:
+            faults.append(twice(device.id, self._places[place]))
+        if not faults:
+            uncontrolled = codec.facts.experimental and not device.experimental
+            self.good[device.id] = _Good(line=line, device=device, place=place, uncontrolled=uncontrolled)
+            if place is not None:
+                self._places[place] = device.id
+        elif place is not None and place in self._occupied:
+            self._faulty.append((line, device.id, place))
+        return faults
 
-    def drop_occupied(self, occupied: Mapping[Place, DeviceId]) -> Iterator[BadRow]:
-        """Drop rows at the place of a registered device that does not move, and those that these keep out in turn."""
+    def drop_occupied(self) -> Iterator[tuple[int, RowFault]]:
+        """Drop rows at the place of a registered device that does not move, and those that these keep out in turn;
+        name rows with other faults that are at such a place too. Each with its line."""
         lost = True
         while lost:
             lost = False
             for row in list(self.good.values()):
-                holder = occupied.get(row.place) if row.place is not None else None
+                holder = self._occupied.get(row.place) if row.place is not None else None
                 if holder is not None and holder not in self.good:
                     lost = True
                     del self.good[row.device.id]
-                    yield BadRow(line=row.line, problem=twice(row.device.id, holder))
+                    yield row.line, twice(row.device.id, holder)
+        for line, device, place in self._faulty:
+            holder = self._occupied[place]
+            if holder != device and holder not in self.good:
+                yield line, twice(device, holder)
 
 
-def _problem(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "row"
-    if place.startswith(MAY_HOLD_SECRETS):
-        return f"{place}: {error['msg']}"
-    return f"{place}: {error['msg']} (found {str(error.get('input'))[:40]!r})"
+def _columns(faults: Iterable[RowFault]) -> set[str]:
+    return {fault.column for fault in faults}
+
+
+def _column_faults(error: ValidationError) -> Iterator[RowFault]:
+    """What is wrong with the columns of a row by themselves."""
+    limits: set[str] = set()
+    for found in error.errors(include_url=False, include_context=False):
+        column = str(found["loc"][0])[:COLUMN_SHOWN] if found["loc"] else ""
+        problem, value = found["msg"].removeprefix("Value error, "), str(found["input"])[:VALUE_SHOWN]
+        if column in SITE_LIMITS:
+            # a limit is one of two kinds; each of them tells why it is not that kind
+            if column not in limits:
+                yield RowFault(column=column, problem=SITE_LIMIT, value=value)
+            limits.add(column)
+            continue
+        if found["type"] == "missing":
+            yield RowFault(column=column, problem="required")
+        elif found["type"] == "extra_forbidden":
+            yield RowFault(column=column, problem="unknown column")
+        else:
+            inside = ".".join(str(part)[:COLUMN_SHOWN] for part in found["loc"][1:] if part != "[key]")
+            secret = column in MAY_HOLD_SECRETS
+            yield RowFault(
+                column=column, problem=f"{inside}: {problem}" if inside else problem, value=None if secret else value
+            )
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:

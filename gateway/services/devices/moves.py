@@ -13,6 +13,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import Place, place_of
+from gateway.services.devices.row_faults import RowFault
 
 TIED_BY = {Authority.CONTROLLED: "under control", Authority.RELEASING: "being released"}
 FIRST = (
@@ -73,19 +74,19 @@ def _pairs(levels: tuple[tuple[str, str], ...]) -> str:
     return ";".join(f"{name}={value}" for name, value in levels)
 
 
-def tied(device: str, why: str, changes: Mapping[str, str]) -> str:
-    """The problem of a row that must wait."""
+def tied(device: str, why: str, changes: Mapping[str, str]) -> RowFault:
+    """The fault of a row that must wait."""
     listed = ", ".join(f"{column} from {text}" for column, text in changes.items())
-    return f"{next(iter(changes))}: {device!r} is {why} and cannot change {listed}; {FIRST}"
+    return RowFault(column=next(iter(changes)), problem=f"{device!r} is {why} and cannot change {listed}; {FIRST}")
 
 
-def twice(device: str, holder: str) -> str:
-    """The problem of a row at a place that another device has."""
-    return f"address: {device!r} and {holder!r} are one and the same (address, unit main)"
+def twice(device: str, holder: str) -> RowFault:
+    """The fault of a row at a place that another device has."""
+    return RowFault(column="address", problem=f"{device!r} and {holder!r} are one and the same (address, unit main)")
 
 
 def who_goes_where(
-    wanted: Mapping[DeviceId, Place | None], places: Mapping[Place, DeviceId], problems: dict[DeviceId, str]
+    wanted: Mapping[DeviceId, Place | None], places: Mapping[Place, DeviceId], problems: dict[DeviceId, RowFault]
 ) -> dict[Place, DeviceId]:
     """Which device answers where once the rows without a problem are registered. A device that stays, because its row
     has a problem or it has no row, keeps out the row that wants its place, which then stays too: those are added to

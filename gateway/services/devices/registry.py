@@ -16,8 +16,9 @@ from gateway.services.devices.connection_rows import (
     Place,
     place_of,
 )
-from gateway.services.devices.import_rows import BadRow, Note, Parsed
+from gateway.services.devices.import_rows import Note, Parsed
 from gateway.services.devices.moves import Ties, moves, tied, who_goes_where
+from gateway.services.devices.row_faults import BadRow, RowFault
 
 REGISTER_SLICE, CHANGES_SLICE = 100, 2_000
 
@@ -110,7 +111,7 @@ class DeviceRegistry:
         async with self._one_at_a_time:
             asked = await self._asked(devices)
             if asked.problems:
-                raise InvalidInput(list(asked.problems.values()))
+                raise InvalidInput([str(fault) for fault in asked.problems.values()])
             return await self._apply(asked, by=by, door=door)
 
     async def register_rows(
@@ -121,8 +122,8 @@ class DeviceRegistry:
         async with self._one_at_a_time:
             asked = await self._asked(parsed.devices)
             registered = await self._apply(asked, by=by, door=door)
-        lines = {parsed.lines[device]: problem for device, problem in asked.problems.items()}
-        bad = parsed.bad + [BadRow(line=line, problem=problem) for line, problem in lines.items()]
+        lines = {parsed.lines[device]: fault for device, fault in asked.problems.items()}
+        bad = parsed.bad + [BadRow(line=line, faults=(fault,)) for line, fault in lines.items()]
         return Imported(
             rows=len(parsed.devices) + len(parsed.bad),
             registered=registered,
@@ -159,9 +160,9 @@ class DeviceRegistry:
 
     async def _placed(
         self, where: Mapping[DeviceId, Place | None], changed: Mapping[DeviceId, Mapping[str, str]]
-    ) -> tuple[dict[Place, DeviceId], dict[DeviceId, str]]:
+    ) -> tuple[dict[Place, DeviceId], dict[DeviceId, RowFault]]:
         """Which device answers where afterwards, and the problems of those that stay, as of the last await."""
-        tied_then: dict[DeviceId, str] | None = None
+        tied_then: dict[DeviceId, RowFault] | None = None
         if len(where) > CHANGES_SLICE:
             tied_then = self._tied(changed)
             problems = tied_then.copy()
@@ -172,7 +173,7 @@ class DeviceRegistry:
             places = who_goes_where(where, self._places, problems)
         return places, problems
 
-    def _tied(self, changed: Mapping[DeviceId, Mapping[str, str]]) -> dict[DeviceId, str]:
+    def _tied(self, changed: Mapping[DeviceId, Mapping[str, str]]) -> dict[DeviceId, RowFault]:
         """The problems of devices that cannot move because they are not free."""
         ties = ((name, self._ties.of(name), changes) for name, changes in changed.items())
         return {name: tied(name, why, changes) for name, why, changes in ties if why}
@@ -225,7 +226,7 @@ class _Asked:
     moved: list[DeviceId]
     new: int
     places: dict[Place, DeviceId]
-    problems: dict[DeviceId, str]
+    problems: dict[DeviceId, RowFault]
 
 
 def _merged(device: Device, known: Device | None) -> Device | None:

@@ -21,6 +21,7 @@ from gateway.services.devices.connection_rows import Place
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.moves import who_goes_where
 from gateway.services.devices.registry import DeviceRegistry, Imported
+from gateway.services.devices.row_faults import RowFault
 from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
 from tests.builders.profiles import HTTP, MODBUS, MQTT, changed, compiled
 from tests.scenes.waiting import turns
@@ -295,7 +296,7 @@ def test_who_goes_where_gives_no_place_twice_and_none_away_that_is_kept(
     """Devices 0 to 5 are registered at `at`, 6 and 7 are new; those `asked` want to go `to`, those `stuck` may not."""
     before = {place(number): DeviceId(str(i)) for i, number in enumerate(at)}
     wanted = {DeviceId(str(i)): None if (n := to[i]) is None else place(n) for i in sorted(asked)}
-    problems = {DeviceId(str(i)): "tied" for i in stuck & asked}
+    problems = {DeviceId(str(i)): RowFault(column="address", problem="tied") for i in stuck & asked}
     after = who_goes_where(wanted, before, problems)
     at_place = {device: where for where, device in after.items()}
     assert len(at_place) == len(after)
