@@ -24,6 +24,7 @@ from gateway.ports.journal import AuditDoor
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
+from gateway.progress import Progress, unseen
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.probe import Probe, probe
 from gateway.services.devices.registry import DeviceRegistry, Imported
@@ -128,22 +129,24 @@ def _still(file: TextIO, path: Path) -> bool:
         return False
 
 
-def export_state(settings: Settings, file: Path, *, damaged: bool) -> dict[str, Any]:
+def export_state(settings: Settings, file: Path, *, damaged: bool, progress: Progress = unseen) -> dict[str, Any]:
     """Write the whole state directory to an archive while no daemon runs. Raises GatewayError."""
     state_dir = settings.state_dir
     if not state_dir.is_dir():
         raise InvalidInput([f"state_dir {state_dir}: does not exist"])
     os.umask(0o077)
     with locked(state_dir):
-        manifest = export_archive(state_dir, file, version=version(PROJECT), now=SystemClock().now(), damaged=damaged)
+        manifest = export_archive(
+            state_dir, file, version=version(PROJECT), now=SystemClock().now(), damaged=damaged, progress=progress
+        )
     return _told(manifest) | {"file": str(file), "archive_bytes": file.stat().st_size}
 
 
-def import_state(settings: Settings, file: Path, *, replace: bool) -> dict[str, Any]:
+def import_state(settings: Settings, file: Path, *, replace: bool, progress: Progress = unseen) -> dict[str, Any]:
     """Make an archive the state directory while no daemon runs. Raises GatewayError."""
     os.umask(0o077)
     with locked(settings.state_dir):
-        found = import_archive(file, settings.state_dir, now=SystemClock().now(), replace=replace)
+        found = import_archive(file, settings.state_dir, now=SystemClock().now(), replace=replace, progress=progress)
     before = None if found.before is None else str(found.before)
     return _told(found.manifest) | {"state_dir": str(settings.state_dir), "before": before}
 
@@ -156,8 +159,8 @@ def _told(manifest: Manifest) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any]:
-    """Import devices while no daemon runs; the report has the shape of the REST answer."""
+def import_offline(settings: Settings, text: str, *, form: str, progress: Progress = unseen) -> dict[str, Any]:
+    """Import devices while no daemon runs; the report has the shape of the REST answer. `progress` is told in lines."""
     kind: Literal["csv", "jsonl"] = "csv" if form == "csv" else "jsonl"
     codecs = load_profiles(settings.profiles_dir)
 
@@ -167,7 +170,7 @@ def import_offline(settings: Settings, text: str, *, form: str) -> dict[str, Any
             remembered = journal.load()
             inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
             inventory.load(remembered.devices, remembered.controlled)
-            rows = parse_rows(text, form=kind, profiles=codecs, places=inventory.places)
+            rows = parse_rows(text, form=kind, profiles=codecs, places=inventory.places, progress=progress)
             return await inventory.register_rows(rows, by=os.environ.get("USER") or "operator", door=AuditDoor.OFFLINE)
         finally:
             journal.close()

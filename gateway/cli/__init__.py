@@ -1,7 +1,7 @@
 """The command line. `run` is the daemon; other commands check files, ask a device or talk REST to a running daemon.
 
-Exit codes: 0 done, 1 the daemon, a device or some rows refused, 2 the input or the configuration has faults, 70
-the gateway is broken.
+Exit codes: 0 done; 1 the daemon or a device refused, cannot be reached, or took only a part; 2 the input or the
+configuration has faults, also of a command that only checks them; 70 the gateway is broken.
 """
 
 import sys
@@ -66,7 +66,10 @@ class CommandLine(LazyGroup):
 cli = typer.Typer(cls=CommandLine, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-@cli.callback(epilog="`gateway --version` prints the version.")
+@cli.callback(
+    epilog="`gateway --version` prints the version. Exit codes: 0 done; 1 the gateway or a device refused, cannot be "
+    "reached, or took only a part; 2 the input or the configuration has faults."
+)
 def _gateway() -> None:
     """Battery fleet gateway: dispatches home batteries and sends their interval energy upstream."""
 

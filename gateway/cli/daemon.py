@@ -11,6 +11,7 @@ from gateway.app.last_runs import resume
 from gateway.cli.configuration import ConfigFile, settings_of
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
+    AsJson,
     fail,
     json_text,
     out,
@@ -53,14 +54,24 @@ def leave_release_only(config: ConfigFile) -> None:
 
 
 @daemon.command()
-def validate(config: ConfigFile) -> None:
+def validate(config: ConfigFile, as_json: AsJson = False) -> None:
     """Check a configuration and the profiles it names, and print every fault."""
+    problems: list[str] = []
+    warnings: list[str] = []
     try:
         settings = load_settings(config)
         codecs = load_profiles(settings.profiles_dir)
     except InvalidInput as error:
-        fail(error.problems, code=2)
-    warn([*settings.former, *(warning for codec in codecs.values() for warning in codec.former)])
+        problems = error.problems
+    else:
+        warnings = [*settings.former, *(warning for codec in codecs.values() for warning in codec.former)]
+    if as_json:
+        out.print_json(data={"valid": not problems, "problems": problems, "warnings": warnings})
+    if problems:
+        fail([] if as_json else problems, code=2)
+    if as_json:
+        return
+    warn(warnings)
     out.print(f"{config}: valid", markup=False, highlight=False)
 
 

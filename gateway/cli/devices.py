@@ -6,8 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from gateway import former_names
+from gateway.cli.progress import progress
 from gateway.cli.shared import (
     DEFAULT_URL,
+    AlwaysJson,
     AsJson,
     Url,
     ask,
@@ -47,7 +49,7 @@ def devices_list(
 
 
 @devices.command("show")
-def devices_show(device: str, url: Url = DEFAULT_URL) -> None:
+def devices_show(device: str, url: Url = DEFAULT_URL, _json: AlwaysJson = False) -> None:
     """Show one device."""
     out.print_json(data=ask(url, "GET", f"/v1/devices/{segment(device)}"))
 
@@ -56,7 +58,7 @@ def devices_show(device: str, url: Url = DEFAULT_URL) -> None:
 @devices.command(
     former_names.COMMANDS["unregistered"], help="Former name of `unregistered`.", hidden=True, deprecated=True
 )
-def devices_unregistered(url: Url = DEFAULT_URL) -> None:
+def devices_unregistered(url: Url = DEFAULT_URL, _json: AlwaysJson = False) -> None:
     """List devices that send telemetry but are not registered."""
     out.print_json(data=ask(url, "GET", "/v1/unregistered"))
 
@@ -111,14 +113,18 @@ def devices_import(
         from gateway.cli.configuration import settings_of
 
         try:
-            report = import_offline(settings_of(config), raw.decode("utf-8-sig"), form=form)
+            with progress(f"importing {file.name}") as told:
+                report = import_offline(settings_of(config), raw.decode("utf-8-sig"), form=form, progress=told)
         except InvalidInput as error:
             fail([f"{file}: {problem}" for problem in error.problems], code=2)
-        except (GatewayError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            fail([f"{file}: {error}"], code=2)
+        except GatewayError as error:
             fail([f"{file}: {error}"], code=1)
     else:
         kind = "text/csv" if form == "csv" else "application/x-ndjson"
-        report = ask(url, "POST", f"/v1/devices?by={user()}", raw, kind)
+        with progress(f"the gateway imports {file.name}"):
+            report = ask(url, "POST", f"/v1/devices?by={user()}", raw, kind)
     if as_json:
         out.print_json(data=report)
     else:

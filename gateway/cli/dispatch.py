@@ -8,6 +8,7 @@ import typer
 
 from gateway.cli.shared import (
     DEFAULT_URL,
+    AlwaysJson,
     AsJson,
     Url,
     ask,
@@ -106,6 +107,7 @@ def dispatch_show(
         str | None, typer.Option(help="start of an occurrence that is over, as the event shows it")
     ] = None,
     source: Source = None,
+    _json: AlwaysJson = False,
 ) -> None:
     """Show one event with the delivery records of its devices."""
     query = f"offset={offset}&limit={limit}" + (f"&occurrence={segment(occurrence)}" if occurrence else "")

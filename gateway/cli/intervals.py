@@ -9,6 +9,7 @@ import typer
 
 from gateway import former_names
 from gateway.cli.client import DaemonError
+from gateway.cli.progress import progress
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, daemon_at, fail, out, show
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: list, check and export it.")
@@ -104,6 +105,7 @@ def intervals_export(
     tag: Tags = None,
     form: Annotated[Format, typer.Option("--format")] = Format.CSV,
     url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Export all intervals within a stretch of time to a file."""
     if form is Format.PARQUET:
@@ -115,11 +117,13 @@ def intervals_export(
     columns = file.with_name(file.name + ".part.parquet")
     try:
         daemon = daemon_at(url)
-        daemon.fetch(_path(since, to, device, tag, format=text), part)
-        if form is Format.PARQUET:
-            _as_parquet(part, columns)
-            columns.replace(part)
-        part.replace(file)
+        with progress(f"exporting to {file.name}"):
+            daemon.fetch(_path(since, to, device, tag, format=text), part)
+            if form is Format.PARQUET:
+                _as_parquet(part, columns)
+                columns.replace(part)
+            part.replace(file)
+        size = file.stat().st_size
     except DaemonError as error:
         fail(error.problems, code=1)
     except OSError as error:
@@ -127,6 +131,8 @@ def intervals_export(
     finally:
         part.unlink(missing_ok=True)
         columns.unlink(missing_ok=True)
+    if as_json:
+        out.print_json(data={"file": str(file), "bytes": size})
 
 
 def _as_parquet(csv_file: Path, parquet_file: Path) -> None:

@@ -20,6 +20,7 @@ err = Console(stderr=True, soft_wrap=True)
 
 Url = Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="the daemon's address")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+AlwaysJson = Annotated[bool, typer.Option("--json", help="print JSON, which this command always does")]
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_PROFILES = Path("device_profiles")
 

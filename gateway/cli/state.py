@@ -8,6 +8,7 @@ import typer
 
 from gateway.app.offline import export_state, import_state
 from gateway.cli.configuration import ConfigFile, settings_of
+from gateway.cli.progress import progress
 from gateway.cli.shared import AsJson, fail, out
 from gateway.domain.errors import GatewayError, InvalidInput
 
@@ -25,7 +26,8 @@ def state_export(
 ) -> None:
     """Write the state directory to an archive. It contains customers' data: keep it as safe as the original."""
     settings = settings_of(config)
-    told = _done(lambda: export_state(settings, file, damaged=damaged))
+    with progress("writing the archive") as told_of:
+        told = _done(lambda: export_state(settings, file, damaged=damaged, progress=told_of))
     _tell(told, f"{file}: {told['files']} files, {told['bytes']} bytes in {told['archive_bytes']}", as_json=as_json)
 
 
@@ -40,7 +42,8 @@ def state_import(
 ) -> None:
     """Make an archive the state directory. The gateway that it came from must not run again."""
     settings = settings_of(config)
-    told = _done(lambda: import_state(settings, file, replace=replace))
+    with progress("unpacking the archive") as told_of:
+        told = _done(lambda: import_state(settings, file, replace=replace, progress=told_of))
     text = f"{told['state_dir']}: {told['files']} files, {told['bytes']} bytes, as of {told['created']}"
     _tell(told, text + (f"; before: {told['before']}" if told["before"] else ""), as_json=as_json)
 

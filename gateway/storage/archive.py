@@ -34,6 +34,7 @@ import msgspec
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.types import Now
 from gateway.files import replacing, sync_directory
+from gateway.progress import Progress, Tally, unseen
 from gateway.storage import checkpoint
 from gateway.storage.interval_log import rows as interval_rows
 from gateway.storage.journal import journal
@@ -91,21 +92,26 @@ class ImportedState:
     before: Path | None
 
 
-def export_archive(state_dir: Path, out: Path, *, version: str, now: Now, damaged: bool) -> Manifest:
+def export_archive(
+    state_dir: Path, out: Path, *, version: str, now: Now, damaged: bool, progress: Progress = unseen
+) -> Manifest:
     """Write the archive of a state directory to `out`, whole or not at all; `damaged`: include files set aside as
-    damaged. Raises InvalidInput for a place or a content that cannot be archived, StorageError if a disk refuses."""
+    damaged; `progress` is told in bytes, each of which is read twice. Raises InvalidInput for a place or a content that
+    cannot be archived, StorageError if a disk refuses."""
     if out.resolve().is_relative_to(state_dir.resolve()):
         raise InvalidInput([f"{out}: within the state directory"])
     try:
         schemas = KNOWN | _truncate_wals(state_dir)
-        files = [_entry(state_dir, path) for path in _files(state_dir, damaged=damaged)]
+        paths = list(_files(state_dir, damaged=damaged))
+        tally = Tally(progress, total=2 * sum(path.stat().st_size for path in paths))
+        files = [_entry(state_dir, path, tally) for path in paths]
         created = datetime.fromtimestamp(now.utc_ms // 1000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         manifest = Manifest(format=FORMAT, gateway=version, created=created, schemas=schemas, files=files)
         with (
             replacing(out) as file,
             gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=COMPRESSION, mtime=0) as packed,
         ):
-            _write(packed, state_dir, manifest, now.utc_ms // 1000)
+            _write(packed, state_dir, manifest, now.utc_ms // 1000, tally)
     except OSError as error:
         raise StorageError(f"{error.filename or out}: {error.strerror or error}") from error
     except sqlite3.Error as error:
@@ -113,9 +119,12 @@ def export_archive(state_dir: Path, out: Path, *, version: str, now: Now, damage
     return manifest
 
 
-def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) -> ImportedState:
+def import_archive(
+    source: Path, state_dir: Path, *, now: Now, replace: bool, progress: Progress = unseen
+) -> ImportedState:
     """Unpack an archive and put it in the place of `state_dir`, which must exist and be locked; `replace`: even if it
-    is not empty. A kill at any time leaves the old state or the new. Raises InvalidInput, StorageError."""
+    is not empty; `progress` is told in bytes. A kill at any time leaves the old state or the new. Raises InvalidInput,
+    StorageError."""
     state_dir = state_dir.resolve()
     occupied = any(path.name != LOCK for path in state_dir.iterdir())
     if occupied and not replace:
@@ -131,7 +140,7 @@ def import_archive(source: Path, state_dir: Path, *, now: Now, replace: bool) ->
         fresh.mkdir(mode=0o700)
         try:
             with source.open("rb") as file:
-                manifest = _Reader(source, file).unpack(fresh)
+                manifest = _Reader(source, file).unpack(fresh, progress)
             _own(fresh, state_dir)
             _swap(fresh, state_dir, before)
         except BaseException:
@@ -178,13 +187,14 @@ def _files(state_dir: Path, *, damaged: bool) -> Iterator[Path]:
         yield path
 
 
-def _entry(state_dir: Path, path: Path) -> Entry:
+def _entry(state_dir: Path, path: Path, tally: Tally) -> Entry:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+        tally.add(file.tell())
         return Entry(path=str(path.relative_to(state_dir)), size=file.tell(), sha256=digest)
 
 
-def _write(packed: gzip.GzipFile, state_dir: Path, manifest: Manifest, mtime_s: int) -> None:
+def _write(packed: gzip.GzipFile, state_dir: Path, manifest: Manifest, mtime_s: int, tally: Tally) -> None:
     text = msgspec.json.encode(manifest)
     if len(text) > MANIFEST_BYTES:
         raise InvalidInput([f"{state_dir}: too many files"])
@@ -198,6 +208,7 @@ def _write(packed: gzip.GzipFile, state_dir: Path, manifest: Manifest, mtime_s: 
                 digest.update(chunk)
                 size += len(chunk)
                 packed.write(chunk)
+                tally.add(len(chunk))
         if digest.hexdigest() != entry.sha256:
             raise StorageError(f"{state_dir / entry.path}: changed while it was exported")
         packed.write(_padding(size))
@@ -221,11 +232,12 @@ class _Reader:
         self._source = source
         self._packed = gzip.GzipFile(fileobj=file, mode="rb")
 
-    def unpack(self, into: Path) -> Manifest:
+    def unpack(self, into: Path, progress: Progress) -> Manifest:
         """Every file of the archive into the directory `into`, durably."""
         manifest = self._manifest()
+        tally = Tally(progress, total=sum(entry.size for entry in manifest.files))
         for entry in manifest.files:
-            self._file(into, entry)
+            self._file(into, entry, tally)
         if self._bytes(2 * tarfile.BLOCKSIZE) != 2 * _ZEROS or self._some(1):
             self._refuse("contains more than its manifest names")
         for directory in [into, *(path for path in into.rglob("*") if path.is_dir())]:
@@ -263,7 +275,7 @@ class _Reader:
         if twice:
             self._refuse(f"{twice[0]!r}: named twice")
 
-    def _file(self, into: Path, entry: Entry) -> None:
+    def _file(self, into: Path, entry: Entry, tally: Tally) -> None:
         if self._member(PREFIX + entry.path) != entry.size:
             self._refuse(f"{entry.path}: its size does not match the manifest")
         path = into / entry.path
@@ -275,6 +287,7 @@ class _Reader:
                 left -= len(chunk)
                 digest.update(chunk)
                 file.write(chunk)
+                tally.add(len(chunk))
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != entry.sha256:

@@ -312,7 +312,7 @@ def test_devices_import_offline_names_bad_lines_and_keeps_the_good(tmp_path: Pat
     assert "2 rows, 1 new or changed, 1 rejected" in result.output
     assert "2 rows, 0 new or changed, 1 rejected" in run(*args).output
     file.write_bytes(b"\xff")
-    assert run(*args).exit_code == 1
+    assert run(*args).exit_code == 2
     file.write_text("id\n", encoding="utf-8")
     assert run(*args).exit_code == 2
 

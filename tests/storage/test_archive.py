@@ -29,7 +29,6 @@ from gateway.storage.archive import (
     FORMAT,
     KNOWN,
     MANIFEST,
-    Entry,
     ImportedState,
     Manifest,
     export_archive,
@@ -119,6 +118,22 @@ def exported(state_dir: Path, out: Path, *, damaged: bool = False) -> Manifest:
 def imported(source: Path, state_dir: Path, *, replace: bool = False) -> ImportedState:
     state_dir.mkdir(exist_ok=True)
     return import_archive(source, state_dir, now=at(0), replace=replace)
+
+
+def test_archive_tells_how_far_it_is_in_bytes_and_ends_with_all_of_them(tmp_path: Path) -> None:
+    state, told, out = empty(tmp_path / "state"), list[tuple[int, int]](), tmp_path / "a.tar.gz"
+    (state / "large").write_bytes(b"x" * 3_000_000)
+    (state / "small").write_bytes(b"y")
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+
+    export_archive(state, out, version="0.1.0", now=at(0), damaged=False, progress=progress)
+    assert told[-1] == (6_000_002, 6_000_002)
+    told.clear()
+    import_archive(out, empty(tmp_path / "other"), now=at(0), replace=False, progress=progress)
+    assert (told, len(told)) == (sorted(told), 4)
+    assert told[-1] == (3_000_001, 3_000_001)
 
 
 def tree(directory: Path) -> dict[str, bytes]:
@@ -272,20 +287,16 @@ def test_archive_export_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
-def test_archive_of_a_file_that_changes_meanwhile_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_of_a_file_that_changes_meanwhile_is_not_made(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / "a.checkpoint").write_bytes(b"one")
-    real = module._entry
 
-    def then_changed(state_dir: Path, path: Path) -> Entry:
-        entry = real(state_dir, path)
-        path.write_bytes(b"two")
-        return entry
+    def changed(_done: int, _total: int) -> None:
+        (state / "a.checkpoint").write_bytes(b"two")
 
-    monkeypatch.setattr(module, "_entry", then_changed)
     with pytest.raises(StorageError) as failed:
-        exported(state, tmp_path / "out.tgz")
+        export_archive(state, tmp_path / "out.tgz", version="0.1.0", now=at(0), damaged=False, progress=changed)
     assert str(failed.value) == f"{state}/a.checkpoint: changed while it was exported"
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 

@@ -14,6 +14,7 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.profiles.compile import Codec
+from gateway.progress import Progress, unseen
 from gateway.services.devices.connection_rows import (
     Address,
     Line,
@@ -32,6 +33,9 @@ MAX_IMPORT_BYTES = 64 << 20
 MAX_IMPORT_ROWS = 200_000
 
 MAX_REPORTED = 1_000
+
+TOLD_EVERY = 500
+"""Rows from one word about progress to the next."""
 
 MAY_HOLD_SECRETS = ("address", "parameters", "secret", "username")
 
@@ -202,6 +206,7 @@ def parse_rows(
     form: Literal["csv", "jsonl"],
     profiles: Mapping[str, Codec],
     places: Mapping[Place, DeviceId] | None = None,
+    progress: Progress = unseen,
 ) -> Parsed:
     """Read an inventory. Good rows are kept, every bad one is named with its line and all its faults (of the first
     MAX_REPORTED bad rows; with the first fault afterwards). `places` are occupied already.
@@ -210,10 +215,12 @@ def parse_rows(
         raise InvalidInput([f"the inventory is larger than {MAX_IMPORT_BYTES} bytes"])
     rows = _Rows(profiles, places or {})
     bad: dict[int, list[RowFault]] = {}
-    source = _csv_rows(text) if form == "csv" else _json_rows(text)
+    source, lines = _csv_rows(text) if form == "csv" else _json_rows(text), text.count("\n") + 1
     for number, (line, row) in enumerate(source):
         if number >= MAX_IMPORT_ROWS:
             raise InvalidInput([f"line {line}: more than {MAX_IMPORT_ROWS} rows"])
+        if number % TOLD_EVERY == 0:
+            progress(line, lines)
         faults = [RowFault(column="", problem=row)] if isinstance(row, str) else rows.add(line, row)
         if faults:
             bad[line] = faults if len(bad) < MAX_REPORTED else faults[:1]
