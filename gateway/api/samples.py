@@ -77,6 +77,10 @@ def connection_samples(connections: Mapping[str, MqttConnection]) -> Iterable[Sa
         for metric, text, value in (
             ("gateway_mqtt_connects", "Connections made.", stats.connects),
             ("gateway_mqtt_received_bytes", "Bytes received.", stats.rx_bytes),
+            ("gateway_mqtt_received_messages", "Messages received.", stats.rx_messages),
+            ("gateway_mqtt_sent_messages", "Messages sent.", stats.tx_messages),
+            ("gateway_mqtt_acknowledgements", "Messages acknowledged to the broker.", stats.acks_sent),
+            ("gateway_mqtt_overruns", "Times the broker sent more than it may.", stats.overruns),
             (
                 "gateway_mqtt_stale_acknowledgements",
                 "Acknowledgements of an old connection, dropped.",
@@ -100,6 +104,8 @@ def log_samples(stats: LogStats) -> Iterable[Sample]:
     for metric, text, value in (
         ("gateway_interval_records", "Interval records stored.", stats.rows),
         ("gateway_interval_commits", "Commits of the interval log.", stats.commits),
+        ("gateway_interval_log_errors", "Reads and writes of the interval log that failed.", stats.failures),
+        ("gateway_interval_repeated", "Records stored before, with the same content.", stats.repeated),
         ("gateway_interval_conflicts", "Records made twice with different content.", stats.conflicting),
         ("gateway_interval_nameless", "Records of devices that are not known any more.", stats.nameless),
         ("gateway_interval_corrupt_files", "Damaged log files that were set aside.", stats.corrupt_files),

@@ -56,6 +56,7 @@ from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import ESSENTIAL, Supervisor
 from gateway.services.settings import interval_lengths
 from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.metrics import recovery_samples
 from gateway.services.telemetry.recorder import Recorder
 from gateway.signals.platform import PlatformSignal
 from gateway.storage.checkpoint import Checkpoints
@@ -251,12 +252,14 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
     readiness.add("upstream", warnings=upstream.warnings)
     metrics = registry(
         [
+            *(() if platform is None else (platform.samples,)),
             journal.samples,
             ingest.samples,
             upstream.samples,
             lambda: fleet_samples(fleet, clock),
             dispatch.samples,
             checkpointer.samples,
+            lambda: recovery_samples(recovered.stats, checkpoints.stats.corrupt),
             lambda: link_samples(link),
             sessions.samples,
             lambda: transport_samples(transports.stats),

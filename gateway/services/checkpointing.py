@@ -140,3 +140,4 @@ class Checkpointer:
             ("gateway_checkpoint_failures", "Checkpoints that could not be written.", stats.failures),
         ):
             yield Sample(name=name, help=text, value=value, kind="counter")
+        yield Sample(name="gateway_checkpoint_bytes", help="Bytes of the newest checkpoint.", value=stats.bytes)

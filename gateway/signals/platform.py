@@ -14,6 +14,7 @@ retained message is refused.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import mqtt5
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.observability.episodes import Episode
+from gateway.observability.metrics import Sample
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
@@ -61,7 +63,7 @@ class PlatformSettings(BaseModel):
 
 
 class PlatformSignal:
-    """The `Signal` on the platform's connection. `rejected` counts malformed and retained events."""
+    """The `Signal` on the platform's connection. `rejects` counts malformed and retained events, by reason."""
 
     def __init__(self, settings: PlatformSettings, *, clock: Clock) -> None:
         self._clock = clock
@@ -69,7 +71,7 @@ class PlatformSignal:
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket, int | None]] = asyncio.Queue()
         self._paused = False
         self._generation, self._busy_mono_ms, self._caught_up = -1, 0, False
-        self.rejected = 0
+        self.rejects = {"malformed": 0, "retained": 0}
         self._refusals = Episode()
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
         self.connection = MqttConnection(
@@ -122,6 +124,14 @@ class PlatformSignal:
             )
             await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
 
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of what was refused before it became an event."""
+        for reason, count in self.rejects.items():
+            yield Sample(
+                name="gateway_platform_rejects", help="Dispatch messages refused.", value=count, kind="counter",
+                labels=(("reason", reason),),
+            )  # fmt: skip
+
     async def report(self, kind: str, body: dict[str, Any]) -> bool:
         """Publish one report to the platform; returns whether the broker accepted it."""
         message = OutMessage(
@@ -138,7 +148,7 @@ class PlatformSignal:
         try:
             request = parse_event(packet.payload, source="mqtt", received_ms=received_ms)
         except InvalidInput as error:
-            self.rejected += 1
+            self.rejects["malformed"] += 1
             if self._refusals.add("malformed", 1, self._clock.mono_ms()):
                 log.warning("refused malformed dispatch messages", extra={"count": 1, "problems": error.problems[:5]})
             return {"outcome": "rejected", "reason": "malformed", "problems": error.problems}
@@ -146,7 +156,7 @@ class PlatformSignal:
         if counts:
             log.info("no more malformed dispatch messages", extra={"count": sum(counts.values())})
         if packet.retain:
-            self.rejected += 1
+            self.rejects["retained"] += 1
             log.warning("refused a retained dispatch message", extra={"event": request.id})
             return {"id": request.id, "revision": request.revision, "outcome": "rejected", "reason": "retained"}
         logged = False

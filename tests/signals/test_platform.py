@@ -189,7 +189,7 @@ async def test_platform_garbage_is_counted_and_the_next_event_is_taken() -> None
     platform._receive(1, [*garbage, *packets(1)], [])
     async with service(lambda: platform.run(submit)):
         await until(lambda: seen == 1)
-    assert platform.rejected == len(garbage)
+    assert platform.rejects["malformed"] == len(garbage)
 
 
 async def test_platform_malformed_messages_are_one_line_and_a_sum_once_they_are_over(
@@ -205,7 +205,7 @@ async def test_platform_malformed_messages_are_one_line_and_a_sum_once_they_are_
     bad = [mqtt5.PublishPacket("gateway/v1/platform/dispatch", b'{"id": %d}' % i) for i in range(300)]
     async with service(lambda: platform.run(submit)):
         platform._receive(1, bad, [])
-        await until(lambda: platform.rejected == 300)
+        await until(lambda: platform.rejects["malformed"] == 300)
         clock.advance(s=61)
         platform._receive(1, packets(2), [])
         await until(lambda: any("no more" in record.message for record in caplog.records))

@@ -319,6 +319,7 @@ class PolledDevices:
             ("gateway_session_polls", "Polls answered.", stats.polls),
             ("gateway_session_poll_failures", "Polls that failed.", stats.poll_failures),
             ("gateway_session_busy", "Times a device asked to come later.", stats.busy),
+            ("gateway_session_superseded", "Commands that a newer one replaced before they left.", stats.superseded),
             ("gateway_session_quarantined", "Devices that were not what they were enrolled as.", stats.quarantined),
             ("gateway_session_energy_gaps", "Gaps in the energy of polled devices.", stats.energy_gaps),
             ("gateway_device_writes", "Requests that write to polled devices.", control.requests),

@@ -23,6 +23,7 @@ from gateway.domain.types import Ints, Slots
 from gateway.observability.metrics import Sample
 from gateway.ports.links import DeviceLink, Emit
 from gateway.services.telemetry.interval_config import IntervalConfigs
+from gateway.services.telemetry.metrics import energy_samples, spool_samples
 from gateway.services.telemetry.recorder import Recorded, Recorder
 from gateway.storage.recovery import Unlogged
 
@@ -285,46 +286,16 @@ class Ingest:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of the telemetry path."""
-        totals, spool = self._recorder.engine.totals, self._recorder.spool
         for name, text, value in (
             ("gateway_live_readings", "Live readings taken.", self.stats.live),
             ("gateway_settlement_rows", "Settlement messages taken, duplicates included.", self.stats.rows),
-            ("gateway_duplicates", "Settlement messages that had been counted before.", totals.duplicates),
-            ("gateway_too_old", "Settlement messages too old to be told from duplicates.", totals.too_old),
-            ("gateway_sequence_gaps", "Settlement messages that were never received.", totals.gaps),
-            (
-                "gateway_late_rows",
-                "Settlement messages for intervals older than the newest two.",
-                totals.late_rows,
-            ),
-            ("gateway_lost_rows", "Settlement messages that belong to no interval any more.", totals.lost_rows),
-            ("gateway_interval_repairs", "Intervals made again from late data.", totals.repairs),
-            ("gateway_time_replaced", "Settlement messages that go by the time of receipt.", totals.time_replaced),
-            ("gateway_energy_resets", "Energy counters that began anew.", totals.counter_resets),
-            ("gateway_energy_rollovers", "Energy counters that went past their end.", totals.rollovers),
-            ("gateway_energy_jumps", "Energies beyond what a battery could move, left out.", totals.jumps),
-            ("gateway_energy_silences", "Silences longer than an interval, by counter.", totals.counter_gaps),
-            ("gateway_energy_spread_wh", "Energy of silences that was shared by time.", totals.spread_wh),
-            ("gateway_energy_unattributed_wh", "Energy that no interval has.", totals.unattributed_wh),
-            (
-                "gateway_energy_comparisons",
-                "Days of integration compared with a coarse counter.",
-                totals.days_compared,
-            ),
-            ("gateway_energy_drifts", "Days on which integration was off its counter.", totals.days_drifted),
+            ("gateway_settlement_batches", "Batches of settlement messages taken.", self.stats.batches),
             ("gateway_telemetry_holds", "Times that telemetry was held back.", self.stats.pauses),
             ("gateway_interval_log_failures", "Failed appends to the interval log.", self.stats.log_failures),
-            ("gateway_spool_commits", "Commits of the spool.", spool.stats.commits),
-            ("gateway_spool_failures", "Failed commits of the spool.", spool.stats.failures),
         ):
             yield Sample(name=name, help=text, value=value, kind="counter")
-        failing = 1.0 if spool.stats.failing else 0.0
-        for name, text, level in (
-            ("gateway_spool_segment_bytes", "Bytes in spool segments.", float(spool.stats.segment_bytes)),
-            ("gateway_spool_queue_bytes", "Bytes that are not durable yet.", float(spool.queued_bytes)),
-            ("gateway_spool_failing", "1 while nothing becomes durable.", failing),
-        ):
-            yield Sample(name=name, help=text, value=level)
+        yield from energy_samples(self._recorder.engine.totals)
+        yield from spool_samples(self._recorder.spool)
 
     def reasons(self) -> list[str]:
         """Why telemetry is not ready."""

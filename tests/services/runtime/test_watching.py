@@ -330,4 +330,5 @@ async def test_checkpoint_that_cannot_be_written_is_counted_and_told_once(
     assert {sample.name: sample.value for sample in checkpointer.samples()} == {
         "gateway_checkpoints": 1,
         "gateway_checkpoint_failures": 2,
+        "gateway_checkpoint_bytes": checkpoints.stats.bytes,
     }
