@@ -11,7 +11,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import Now
 from gateway.observability.metrics import Sample
 from gateway.ports.journal import EventStore, Journal, JournalState
-from gateway.ports.links import DeviceLink
+from gateway.ports.links import CommandTarget
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import control_samples, dispatch_samples
 from gateway.services.events.intake import Dispatcher
@@ -72,7 +72,7 @@ def control_parts(
     fleet: Fleet,
     journal: Journal,
     store: EventStore,
-    link: DeviceLink,
+    link: CommandTarget,
     clock: SteadyClock,
     cause_of: CauseOf,
     skew: Callable[[Now], ClockSkew],

@@ -32,6 +32,7 @@ from gateway.app.control import ControlParts, control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
 from gateway.app.readiness import ReadinessWatch, broken_connections, broken_services
+from gateway.app.recording import Recording
 from gateway.app.telemetry import Upstream
 from gateway.app.web import front_door, serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
@@ -54,13 +55,8 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import ESSENTIAL, Supervisor
-from gateway.services.settings import interval_lengths
-from gateway.services.telemetry.ingest import Ingest
-from gateway.services.telemetry.metrics import recovery_samples
-from gateway.services.telemetry.recorder import Recorder
 from gateway.signals.platform import PlatformSignal
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.disk_budget import spool_budget_bytes
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
@@ -216,28 +212,12 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
     checkpoints = Checkpoints(settings.state_dir)
     recovered = _recovered(settings, rules, checkpoints, upstream.log, dispatch, fleet)
     control.load(remembered)
-    recorder = Recorder(recovered.engine, ids=fleet.ids, unlogged=recovered.unlogged)
-    ingest = Ingest(
-        fleet=fleet,
-        recorder=recorder,
-        log_=upstream.log,
-        clock=clock,
-        on_acks=control.observe_acks,
-        on_logged=upstream.wake,
-        newest=upstream.newest,
-        lengths=interval_lengths(settings.programs),
-    )
-    spool = recorder.open_spool(
-        settings.state_dir / "spool",
-        first_record=recovered.next_record,
-        corrupt=recovered.corrupt,
-        max_bytes=spool_budget_bytes(settings.state_dir / "spool"),
-        on_durable=ingest.durable,
-    )
-    await stack.enter_async_context(spool)
-    recorder.begin(rules, clock.now())
+    recording = await Recording.opened(
+        settings, recovered, rules, checkpoints=checkpoints, upstream=upstream, fleet=fleet, answers=control,
+        clock=clock, stack=stack,
+    )  # fmt: skip
     checkpointer = Checkpointer(
-        recorder=recorder, checkpoints=checkpoints, fleet=fleet, records=control.records, clock=clock
+        recorder=recording.recorder, checkpoints=checkpoints, fleet=fleet, records=control.records, clock=clock
     )
     stack.push_async_callback(_last_writes, checkpointer, control)
 
@@ -247,19 +227,18 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         connections["platform"] = platform.connection
     readiness = _readiness(Unheard(fleet, clock), sessions, link, supervisor, last_runs)
     readiness.add("mqtt", reasons=broken_connections(connections))
-    readiness.add("telemetry", reasons=ingest.reasons)
+    readiness.add("telemetry", reasons=recording.reasons, warnings=recording.repair.warnings)
     readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
     readiness.add("upstream", warnings=upstream.warnings)
     metrics = registry(
         [
             *(() if platform is None else (platform.samples,)),
             journal.samples,
-            ingest.samples,
+            recording.samples,
             upstream.samples,
             lambda: fleet_samples(fleet, clock),
             dispatch.samples,
             checkpointer.samples,
-            lambda: recovery_samples(recovered.stats, checkpoints.stats.corrupt),
             lambda: link_samples(link),
             sessions.samples,
             lambda: transport_samples(transports.stats),
@@ -283,7 +262,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         ),
         history=upstream.history,
         audit=store,
-        telemetry=upstream.telemetry(recorder.engine),
+        telemetry=upstream.telemetry(recording.recorder.engine),
         leap=upstream.leap(),
         inventory=inventory,
         registry=metrics,
@@ -294,10 +273,9 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
     await serve(settings, parts, door, stack)
 
     services: dict[str, Callable[[], Any]] = {
-        "link-mqtt": lambda: link.run(ingest.emitter(link)),
+        "link-mqtt": lambda: link.run(recording.ingest.emitter(link, sender=link)),
         "link-topics": transports.topics.run,
-        "sessions": lambda: sessions.run(ingest.emitter(sessions)),
-        "ingest": ingest.run,
+        "sessions": lambda: sessions.run(recording.ingest.emitter(sessions)),
         "control": control.run,
         "put-away": control.pending.run,
         "checkpoint": checkpointer.run,
@@ -305,6 +283,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         former_names.SERVICES["clock_guard"]: dispatch.clock_guard.run,
         "readiness": readiness.run,
     }
+    services |= recording.services()
     services |= upstream.services()
     if platform is not None:
         services["platform"] = lambda: platform.run(dispatcher.submit)

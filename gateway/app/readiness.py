@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 NAMED = 5
-SPARE_SERVICES = frozenset({"retention", "live", "reports", "loop-lag", "device-session", "readiness"})
+SPARE_SERVICES = frozenset({"retention", "live", "repair", "reports", "loop-lag", "device-session", "readiness"})
 """Services without which the gateway still commands, hears and stores; so are those that deliver to a sink."""
 
 Said = Callable[[], list[str]]

@@ -16,8 +16,6 @@ from gateway.config.settings import Settings
 from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
-from gateway.domain.intervals.records import IntervalRecords
-from gateway.domain.types import DeviceId, Ints, Slots
 from gateway.observability.metrics import Sample
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
@@ -33,7 +31,6 @@ from gateway.sinks.parquet import ParquetSink
 from gateway.storage.disk_budget import log_budget_bytes
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.query import IntervalQueries
-from gateway.storage.interval_log.rows import damaged_record, records_of_rows
 
 log = logging.getLogger(__name__)
 
@@ -109,20 +106,6 @@ class Upstream:
     @property
     def _leap(self) -> list[tuple[LeapCsvSink, SinkDelivery]]:
         return [(d.sink, d) for d in self.deliveries if isinstance(d.sink, LeapCsvSink)]
-
-    async def newest(self, slots: Slots, starts: Ints) -> IntervalRecords:
-        """The newest records of these intervals in the log."""
-        ids = self.fleet.ids
-        places = [(start, ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
-        records, damaged = await self.queries.find(places)
-        return records_of_rows(
-            [*records, *(damaged_record(DeviceId(id_), start) for start, id_ in damaged)], self.fleet.slot_of
-        )
-
-    def wake(self) -> None:
-        """Tell the sinks that the log has grown."""
-        for delivery in self.deliveries:
-            delivery.wake()
 
     def services(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Services that run as long as the gateway does, by name."""

@@ -16,27 +16,36 @@ from gateway.profiles.language.product import ProfileDocument
 Emit = Callable[[ReadingBatch], None]
 
 
-class DeviceLink(Protocol):
-    """Keeps the connections to many devices of one kind. Moves readings and commands; never decides or retries."""
+class TelemetrySource(Protocol):
+    """What devices say: keeps the connections to many of one kind. Moves readings; never decides or retries."""
 
     async def run(self, emit: Emit) -> None:
         """Serve until cancelled; `emit` is called on the loop, in the order received per device."""
         ...
 
-    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
-        """Write all commands concurrently under one deadline. Rejects commands it cannot encode; adjusts nothing."""
+    def pause_telemetry(self, on: bool) -> None:
+        """Stop (or go on) reading interval telemetry: back-pressure, or priority for a dispatch. Whoever pauses
+        resumes; it is read while nobody pauses."""
         ...
+
+
+class TelemetrySender(Protocol):
+    """Whoever keeps the messages of a source until they are acknowledged, and sends them again on a new connection."""
 
     def acknowledge(self, token: AckToken) -> None:
-        """Acknowledge the batch behind `token` to its sender: it is durable. No effect after a reconnect."""
-        ...
-
-    def pause_telemetry(self, on: bool) -> None:
-        """Stop (or go on) reading interval telemetry: back-pressure, or priority for a dispatch."""
+        """Acknowledge the batch behind `token`: it is durable. No effect after a reconnect."""
         ...
 
     def start_over(self) -> None:
-        """Drop the telemetry session's connection, so that the broker sends everything unacknowledged again."""
+        """Drop the telemetry session's connection, so that everything unacknowledged is sent again."""
+        ...
+
+
+class CommandTarget(Protocol):
+    """Where commands go."""
+
+    async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
+        """Write all commands concurrently under one deadline. Rejects commands it cannot encode; adjusts nothing."""
         ...
 
 

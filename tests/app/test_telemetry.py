@@ -142,20 +142,20 @@ async def test_receiver_that_is_slow_holds_up_nobody_and_one_batch_at_most(tmp_p
         one, other = await r.to("slow", into(slow, go)), await r.to("quick", into(quick, None))
         async with service(one.run), service(other.run):
             await r.filled(0, 5)
-            one.wake()
-            other.wake()
+            one.news.set()
+            other.news.set()
             await until(lambda: held > 0)
             async with service(tick):
                 before = turns
                 for k in range(5, 60):
                     await r.filled(k, 1)
-                    other.wake()
+                    other.news.set()
                 await until(lambda: len(quick) == 360)
                 assert turns - before > 60
             assert (len(slow), held) == (0, 20)
             assert await r.log.backlog(one.position) == 360
             go.set()
-            one.wake()
+            one.news.set()
             await until(lambda: one.position.live.row == 360)
         assert await r.log.backlog(one.position) == 0
     assert (slow.conflicting, slow.duplicates, slow.out_of_order) == (0, 0, 0)

@@ -25,8 +25,7 @@ from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.interval_log.log import IntervalLog
 from tests.bench.rig import aim, report
-from tests.bench.wiring import enroll, reference
-from tests.builders.fakes import nothing_logged
+from tests.bench.wiring import NoAnswers, enroll, recording, reference
 
 T0_MS = 1_800_000_000_000
 LENGTH_S = 300
@@ -90,15 +89,12 @@ async def through_the_service(devices: int) -> tuple[float, float]:
     clock, fleet = ManualClock(utc_ms=T0_MS), Fleet()
     enroll(fleet, devices, reference())
     engine = Engine(IntervalRules(length_s=LENGTH_S))
-    recorder = Recorder(engine, ids=fleet.ids)
+    recorder = Recorder(engine, ids=fleet.ids, clock=clock)
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd())))
         log = await stack.enter_async_context(IntervalLog(directory / "log", clock=clock))
-        ingest = Ingest(
-            fleet=fleet, recorder=recorder, log_=log, clock=clock, on_acks=lambda _: None, on_logged=lambda: None,
-            newest=nothing_logged, lengths={},
-        )  # fmt: skip
-        spool = recorder.open_spool(directory / "spool", first_record=1, on_durable=ingest.durable)
+        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
+        spool = recorder.open_spool(directory / "spool", first_record=1)
         await stack.enter_async_context(spool)
         recorder.begin(engine.rules, clock.now())
         rated_w = np.full(devices, RATED_W)
@@ -107,7 +103,8 @@ async def through_the_service(devices: int) -> tuple[float, float]:
         await spool.wait_durable(spool.last_record)
         lateness = Lateness()
         async with asyncio.timeout(TIMEOUT_S), asyncio.TaskGroup() as group:
-            tasks = [group.create_task(ingest.run(), name="ingest")]
+            parts = recording(fleet, ingest, recorder, log, clock)
+            tasks = [group.create_task(run(), name=name) for name, run in parts]
             await asyncio.sleep(0.1)
             tasks.append(group.create_task(lateness.run(), name="lateness"))
             clock.advance(s=LENGTH_S + 30)

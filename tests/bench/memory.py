@@ -18,6 +18,7 @@ import pkgutil
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -42,8 +43,7 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE, telemetry
 from tests.bench.rig import aim, percentile, report, rss_kib
-from tests.bench.wiring import CountingLog, NoJournal, reference, steered
-from tests.builders.fakes import nothing_logged
+from tests.bench.wiring import CountingLog, NoAnswers, NoJournal, recording, reference, steered
 from tests.scenes.waiting import service
 
 TIMEOUT_S = 120
@@ -117,23 +117,17 @@ async def child(devices: int) -> dict[str, Any]:
     clock, codec, fleet = SystemClock(), reference(), Fleet()
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="bench")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[codec], fleet=fleet, clock=clock)
-    recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=fleet.ids)
-    ingest = Ingest(
-        fleet=fleet,
-        recorder=recorder,
-        log_=CountingLog(),
-        clock=clock,
-        on_acks=lambda _: None,
-        on_logged=lambda: None,
-        newest=nothing_logged,
-        lengths={},
-    )
+    recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=fleet.ids, clock=clock)
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
+    parts = [run for _, run in recording(fleet, ingest, recorder, CountingLog(), clock)]
     control = steered(fleet, link, NoJournal(), clock).control
     inventory = DeviceRegistry(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
-    link._emit = ingest.emitter(link)
+    link._emit = ingest.emitter(link, sender=link)
     with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
-        spool = recorder.open_spool(Path(directory), first_record=1, on_durable=ingest.durable)
-        async with spool, service(ingest.run):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(recorder.open_spool(Path(directory), first_record=1))
+            for run in parts:
+                await stack.enter_async_context(service(run))
             recorder.begin(IntervalRules(length_s=LENGTH_S), clock.now())
             # The paths have run before the base is taken: what they load, cache and work with is not a device's.
             await imported(inventory, 1, codec.name)

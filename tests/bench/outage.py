@@ -143,7 +143,7 @@ class Rig:
         )
         self.index += 1
         self.clock.advance(s=LENGTH_S)
-        self.delivery.wake()
+        self.delivery.news.set()
         self.peak_kib = max(self.peak_kib, rss_kib())
 
     async def drained(self) -> None:

@@ -40,8 +40,8 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from tests.api.test_app import HEADER, Rig, rig
 from tests.bench.rig import aim, report
-from tests.bench.wiring import CountingLog, enroll, reference
-from tests.builders.fakes import FACTS, FakeLink, nothing_logged
+from tests.bench.wiring import CountingLog, NoAnswers, enroll, recording, reference
+from tests.builders.fakes import FACTS, FakeLink
 
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (200, 1_000)
 T0_MS = 1_800_000_000_000
@@ -120,15 +120,14 @@ class TelemetryPath:
         self.devices = devices
         self.fleet, self.clock, self.log = Fleet(), ManualClock(utc_ms=T0_MS), CountingLog()
         enroll(self.fleet, devices, reference())
-        self.recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=self.fleet.ids)
+        self.recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=self.fleet.ids, clock=self.clock)
         self.ingest = Ingest(
-            fleet=self.fleet, recorder=self.recorder, log_=self.log, clock=self.clock, on_acks=lambda _: None,
-            on_logged=lambda: None, newest=nothing_logged, lengths={},
+            fleet=self.fleet, recorder=self.recorder, clock=self.clock, answers=NoAnswers(), lengths={}
         )  # fmt: skip
-        self.spool = self.recorder.open_spool(directory / "spool", first_record=1, on_durable=self.ingest.durable)
+        self.spool = self.recorder.open_spool(directory / "spool", first_record=1)
         self.checkpoints = Checkpoints(directory / "checkpoints")
         self.link = FakeLink()
-        self.emit = self.ingest.emitter(self.link)
+        self.emit = self.ingest.emitter(self.link, sender=self.link)
         self.said = 0
 
     async def say(self, *, seq: int, t_s: float, wh: float, span_s: int = 10, only: int | None = None) -> None:
@@ -184,10 +183,12 @@ async def through_the_path(devices: int, turns: Turns) -> dict[str, float]:
         path = TelemetryPath(devices, Path(directory))
         async with path.spool:
             path.recorder.begin(path.recorder.engine.rules, path.clock.now())
-            task = asyncio.create_task(path.ingest.run(), name="ingest")
+            parts = recording(path.fleet, path.ingest, path.recorder, path.log, path.clock)
+            tasks = [asyncio.ensure_future(run()) for _, run in parts]
             for case in (path.telemetry, path.silences, path.spans, path.checkpoint):
                 found[case.__name__] = await longest_ms(turns, case)
-            task.cancel()
+            for task in tasks:
+                task.cancel()
     return found
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,22 +18,24 @@ from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
-from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.readings import AckBatch, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.ports.journal import Change, EventDelivered, EventsArchived, Journal, JournalState, StoredEvent
-from gateway.ports.links import DeviceLink, Emit
+from gateway.ports.links import CommandTarget
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import ControlSettings, FeederSettings, ProgramSettings
 from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.log_writer import IntervalSink, LogWriter
 from gateway.services.telemetry.recorder import Recorder
+from gateway.services.telemetry.repair import Repairs
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
-from tests.builders.fakes import nothing_logged
+from tests.builders.fakes import NothingLogged
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 RESERVE_PCT = 20
@@ -98,10 +100,25 @@ def make_fleet(devices: int, codec: Codec) -> Fleet:
     return fleet
 
 
+class NoAnswers:
+    """Hears no answers to commands."""
+
+    def observe_acks(self, batch: AckBatch) -> None: ...
+
+
+def recording(
+    fleet: Fleet, ingest: Ingest, recorder: Recorder, log: IntervalSink, clock: Clock
+) -> list[tuple[str, Callable[[], Coroutine[object, object, None]]]]:
+    """The services of the telemetry path by name."""
+    repair = Repairs(recorder, records=NothingLogged(), fleet=fleet, clock=clock)
+    log_writer = LogWriter(recorder, log)
+    return [
+        ("ingest", ingest.run), ("recorder", recorder.run), ("log-writer", log_writer.run), ("repair", repair.run)
+    ]  # fmt: skip
+
+
 @asynccontextmanager
-async def wired(
-    port: int, devices: int, *, on_acks: Callable[[AckBatch], None] = lambda _batch: None
-) -> AsyncIterator[Wired]:
+async def wired(port: int, devices: int) -> AsyncIterator[Wired]:
     """A running telemetry path against the broker on `port`, with its spool on the real file system."""
     clock = SystemClock()
     codec = reference()
@@ -110,25 +127,17 @@ async def wired(
     link = MqttLink(settings, codecs=[codec], fleet=fleet, clock=clock)
     rules = IntervalRules(length_s=300)
     engine = Engine(rules)
-    recorder = Recorder(engine, ids=fleet.ids)
+    recorder = Recorder(engine, ids=fleet.ids, clock=clock)
     log = CountingLog()
-    ingest = Ingest(
-        fleet=fleet,
-        recorder=recorder,
-        log_=log,
-        clock=clock,
-        on_acks=on_acks,
-        on_logged=lambda: None,
-        newest=nothing_logged,
-        lengths={},
-    )
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
+    parts = recording(fleet, ingest, recorder, log, clock)
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
-        async with recorder.open_spool(Path(directory) / "spool", first_record=1, on_durable=ingest.durable):
+        async with recorder.open_spool(Path(directory) / "spool", first_record=1):
             recorder.begin(rules, clock.now())
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(link.run(ingest.emitter(link)), name="link"),
-                    group.create_task(ingest.run(), name="ingest"),
+                    group.create_task(link.run(ingest.emitter(link, sender=link)), name="link"),
+                    *(group.create_task(run(), name=name) for name, run in parts),
                 ]
                 try:
                     yield Wired(fleet=fleet, link=link, ingest=ingest, recorder=recorder, log=log, clock=clock)
@@ -198,17 +207,9 @@ class CountingLink:
     def __init__(self) -> None:
         self.written = 0
 
-    async def run(self, emit: Emit) -> None: ...
-
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         self.written += len(batch)
         return WriteReport(delivery=np.full(len(batch), WriteOutcome.ACCEPTED, dtype=np.int8))
-
-    def acknowledge(self, token: AckToken) -> None: ...
-
-    def pause_telemetry(self, on: bool) -> None: ...
-
-    def start_over(self) -> None: ...
 
 
 class NoJournal:
@@ -261,7 +262,7 @@ class Steered:
     control: ControlLoop
 
 
-def steered(fleet: Fleet, link: DeviceLink, journal: Journal, clock: Clock) -> Steered:
+def steered(fleet: Fleet, link: CommandTarget, journal: Journal, clock: Clock) -> Steered:
     """Control over `fleet`, as the composition root makes it."""
     epoch = journal.load().epoch
     dispatcher = Dispatcher(STEEP, fleet=fleet, journal=journal, clock=clock, programs=PROGRAMS)

@@ -22,9 +22,8 @@ from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
-from gateway.domain.types import DeviceId, EventId, Floats, Grid, Ints, Mode, Slots
+from gateway.domain.types import DeviceId, EventId, Floats, Grid, Mode
 from gateway.ports.journal import (
     UNNUMBERED,
     AuditEntry,
@@ -61,6 +60,7 @@ from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
+from gateway.storage.interval_log.query import Place
 from gateway.storage.journal.audit_rows import audit
 
 FACTS = ProductFacts(
@@ -157,9 +157,6 @@ class Homes:
         self.on_acks: Callable[[AckBatch], None] | None = None
         self.answers: list[tuple[int, int, CommandResult]] = []
 
-    async def run(self, emit: Emit) -> None:
-        """Reports are made by `report`."""
-
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         """Every device does as it is told; (slot, op, setpoint_w, lease_s, cmd) goes into `writes`."""
         assert len(set(batch.slots.tolist())) == len(batch)
@@ -208,15 +205,6 @@ class Homes:
         self.battery_w[slot] = self.own_w[slot]
         self.lease_end_ms[slot] = 0
         self.in_force[slot] = 0
-
-    def acknowledge(self, token: AckToken) -> None:
-        """Nothing here needs it."""
-
-    def pause_telemetry(self, on: bool) -> None:
-        """Nothing here needs it."""
-
-    def start_over(self) -> None:
-        """Nothing here needs it."""
 
     def report(self, *, answers: bool = True) -> None:
         """Leases run out where it is time; everybody who is neither silent nor unseen says how
@@ -511,9 +499,11 @@ class ScriptedSink:
         return [row for batch in self.got for row in batch.rows]
 
 
-async def nothing_logged(_slots: Slots, _starts: Ints) -> IntervalRecords:
+class NothingLogged:
     """A log that has no record of any interval."""
-    return NO_RECORDS
+
+    async def find(self, places: Sequence[Place]) -> tuple[list[IntervalRecord], list[Place]]:
+        return [], []
 
 
 async def nothing_damaged() -> None:

@@ -1,13 +1,14 @@
 """A recorder on a real directory, fed with random histories, for tests of storage."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.clock import ManualClock
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
@@ -15,7 +16,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.recovery import Recovered, Unlogged, recover
-from tests.builders.energy_batches import EVER_MS, at, random_batch
+from tests.builders.energy_batches import EVER_MS, T0, at, random_batch
 
 RULES = IntervalRules(length_s=60, counter_step_wh=10.0, close_slice=2)
 CEILING_S = 30.0
@@ -56,11 +57,10 @@ async def session(
     max_bytes: int = 8 << 30,
     queue_bytes: int = 32 << 20,
     logged: int = 0,
-    on_durable: Callable[[int], None] | None = None,
 ) -> AsyncIterator[tuple[Recorder, Checkpoints]]:
     """One life of the process: recovery, then a recorder that runs."""
     found = restarted(directory, ids, logged=logged, rules=rules)
-    recorder = Recorder(found.engine, ids=ids, unlogged=found.unlogged)
+    recorder = Recorder(found.engine, ids=ids, clock=ManualClock(utc_ms=T0), unlogged=found.unlogged)
     spool = recorder.open_spool(
         directory / "spool",
         first_record=found.next_record,
@@ -68,7 +68,6 @@ async def session(
         segment_bytes=segment_bytes,
         max_bytes=max_bytes,
         queue_bytes=queue_bytes,
-        on_durable=on_durable,
     )
     async with spool:
         recorder.begin(rules, at(0))

@@ -1,6 +1,6 @@
 """The telemetry path on a real spool, with an interval log in memory: links emit, acknowledgements come out."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckBatch, AckToken, ReadingBatch
+from gateway.observability.metrics import Sample
 from gateway.ports.links import Emit
 from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.log_writer import LogWriter
 from gateway.services.telemetry.recorder import Recorder
+from gateway.services.telemetry.repair import Repairs
 from gateway.storage.recovery import Unlogged
-from gateway.storage.spool.spool import Spool
 from tests.builders.energy_batches import T0, batch, row
-from tests.builders.fakes import FACTS, FakeLink, home, nothing_logged
+from tests.builders.fakes import FACTS, FakeLink, NothingLogged, home
 from tests.scenes.waiting import service, until
 
 RULES = IntervalRules(length_s=60, grace_s=5)
@@ -38,21 +40,45 @@ class MemoryLog:
         return len(entries)
 
 
-class Rig:
-    """Ingest on a real spool."""
+class Told:
+    """What control hears of devices' answers."""
 
-    def __init__(self, ingest: Ingest, recorder: Recorder, spool: Spool, log: MemoryLog, clock: ManualClock) -> None:
+    def __init__(self) -> None:
+        self.acks: list[AckBatch] = []
+
+    def observe_acks(self, batch: AckBatch) -> None:
+        self.acks.append(batch)
+
+
+class Rig:
+    """The telemetry path on a real spool."""
+
+    def __init__(
+        self, fleet: Fleet, ingest: Ingest, recorder: Recorder, log: MemoryLog, told: Told, clock: ManualClock
+    ) -> None:
+        self.fleet = fleet
         self.ingest = ingest
         self.recorder = recorder
-        self.spool = spool
+        self.spool = recorder.spool
         self.log = log
+        self.log_writer = LogWriter(recorder, log)
+        self.repair = Repairs(recorder, records=NothingLogged(), fleet=fleet, clock=clock)
         self.clock = clock
-        self.acks: list[AckBatch] = []
-        self.logged = 0
+        self.acks = told.acks
+
+    @property
+    def parts(self) -> tuple[Ingest, Recorder, LogWriter, Repairs]:
+        return self.ingest, self.recorder, self.log_writer, self.repair
+
+    def samples(self) -> Iterable[Sample]:
+        return (sample for part in self.parts for sample in part.samples())
+
+    def reasons(self) -> list[str]:
+        return self.recorder.reasons() + self.log_writer.reasons() + self.ingest.reasons()
 
     def linked(self) -> tuple[FakeLink, Emit]:
         link = FakeLink()
-        return link, self.ingest.emitter(link)
+        return link, self.ingest.emitter(link, sender=link)
 
 
 @asynccontextmanager
@@ -60,32 +86,21 @@ async def rig(
     directory: Path, *, queue_bytes: int = 1 << 20, running: bool = True, rules: IntervalRules = RULES,
     facts: ProductFacts = FACTS,
 ) -> AsyncIterator[Rig]:  # fmt: skip
-    fleet, clock, log = Fleet(), ManualClock(utc_ms=T0), MemoryLog()
+    fleet, clock, told = Fleet(), ManualClock(utc_ms=T0), Told()
     for name in ("a", "b", "c"):
         fleet.register(home(name), facts)
-    recorder = Recorder(Engine(rules), ids=fleet.ids)
-    acks: list[AckBatch] = []
-    logged: list[int] = []
-    ingest = Ingest(
-        fleet=fleet,
-        recorder=recorder,
-        log_=log,
-        clock=clock,
-        on_acks=acks.append,
-        on_logged=lambda: logged.append(1),
-        newest=nothing_logged,
-        lengths={},
-    )
-    spool = recorder.open_spool(directory / "spool", first_record=1, on_durable=ingest.durable, queue_bytes=queue_bytes)
+    recorder = Recorder(Engine(rules), ids=fleet.ids, clock=clock)
+    spool = recorder.open_spool(directory / "spool", first_record=1, queue_bytes=queue_bytes)
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=told, lengths={})
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(spool)
         stack.callback(spool.gate.set)
-        made = Rig(ingest, recorder, spool, log, clock)
-        made.acks = acks
+        made = Rig(fleet, ingest, recorder, MemoryLog(), told, clock)
         recorder.begin(rules, clock.now())
         await until(lambda: spool.durable_record == spool.last_record)
         if running:
-            await stack.enter_async_context(service(ingest.run))
+            for part in made.parts:
+                await stack.enter_async_context(service(part.run))
         yield made
 
 

@@ -59,7 +59,11 @@ class World:
         remembered = self.journal.load()
         steady = SteadyClock(self.clock)
         self.dispatcher = Dispatcher(
-            self.settings, fleet=self.fleet, journal=self.journal, clock=steady, release_only=self.release_only,
+            self.settings,
+            fleet=self.fleet,
+            journal=self.journal,
+            clock=steady,
+            release_only=self.release_only,
             programs=self.programs,
         )
         self.dispatcher.load(remembered)

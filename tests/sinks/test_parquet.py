@@ -263,7 +263,7 @@ async def test_delivery_gathers_for_a_sink_that_wants_few_files(
     async with service(delivery.run):
         await until(log.idle.is_set)
         log.rows.append(record(5))
-        delivery.wake()
+        delivery.news.set()
         await until(lambda: log.saved[-1] == 7)
     assert [s for s in waits if s >= 1] == [300]
     assert log.saved == [2, 4, 5, 7]

@@ -38,9 +38,10 @@ async def main(directory: Path) -> None:
     ids = [f"bat-{i}" for i in range(DEVICES)]
     acked_file = os.open(directory / "acked", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sent_file = os.open(directory / "sent", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    async with IntervalLog(directory / "log", clock=ManualClock(utc_ms=T0)) as log:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(directory / "log", clock=clock) as log:
         found = restarted(directory, ids, logged=log.position)
-        recorder = Recorder(found.engine, ids=ids, unlogged=found.unlogged)
+        recorder = Recorder(found.engine, ids=ids, clock=clock, unlogged=found.unlogged)
         waiting: list[tuple[int, list[dict[str, float]]]] = []
 
         def durable(record: int) -> None:
@@ -55,7 +56,6 @@ async def main(directory: Path) -> None:
             first_record=found.next_record,
             corrupt=found.corrupt,
             segment_bytes=30_000,
-            on_durable=durable,
         )
         rng = np.random.default_rng(os.getpid())
         checkpoints = Checkpoints(directory / "checkpoints")
@@ -75,6 +75,7 @@ async def main(directory: Path) -> None:
                         first[int(r["slot"])] = max(first[int(r["slot"])], int(r["seq"]) + 1)
                 recorder.close_due(at(newest * SPAN_S))
                 await spool.wait_durable(spool.last_record)
+                durable(spool.durable_record)
                 ready = recorder.unlogged()
                 if ready and index % 3 == 0:
                     await log.append(ready)

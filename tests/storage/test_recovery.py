@@ -10,16 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.clock import ManualClock
 from gateway.domain.errors import InvariantBroken, StorageError
+from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.services.telemetry import recorder as recorder_module
+from gateway.services.telemetry.repair import Repairs
 from gateway.storage import checkpoint as checkpoint_module
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.spool.records import names_payload
 from gateway.storage.spool.spool import Scan, segments
 from tests.builders.energy_batches import T0, at, batch, row
+from tests.builders.fakes import NothingLogged
 from tests.scenes.recorder_histories import DEVICES, State, content, restarted, session, settle, state_of, step
 
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -347,6 +351,7 @@ async def test_recorder_closes_reach_the_log_only_once_durable(tmp_path: Path) -
 async def test_recorder_late_data_is_repaired_while_more_of_it_comes_all_the_time(tmp_path: Path) -> None:
     """The log is always a little behind the spool; what it has all of is not kept waiting for the rest."""
     async with session(tmp_path, ["a", "b"]) as (recorder, _):
+        repair = Repairs(recorder, records=NothingLogged(), fleet=Fleet(), clock=ManualClock(utc_ms=T0))
         newest = [row(seq=seq, t=60 * seq, span=10, charge_wh=1.0) for seq in (999, 1_000)]
         recorder.ingest(batch(newest), at(60_000))
         repaired: list[int] = []
@@ -358,12 +363,12 @@ async def test_recorder_late_data_is_repaired_while_more_of_it_comes_all_the_tim
             behind = recorder.unlogged()[:-1]
             if behind:
                 recorder.logged(behind[-1].record)
-            slots, starts = recorder.repairs_due(now)
+            slots, starts = repair.due(now)
             repaired += starts.tolist()
             if len(slots):
-                recorder.repair(slots, starts, NO_RECORDS, now)
+                repair.revise(slots, starts, NO_RECORDS, now)
                 # the log has to have what was made before anything is made from it
-                assert not len(recorder.repairs_due(at(200_000))[0])
+                assert not len(repair.due(at(200_000))[0])
         assert repaired == [T0 + 1000 * (120 * seq + 30_000 - 60) for seq in range(1, 40)]
 
 

@@ -35,6 +35,8 @@ REJECTS = ("malformed", "schema", "identity", "topic", "profile")
 UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
 TELEMETRY_KINDS = ("energy",)
+PAUSE_TELEMETRY_FROM = 500
+"""Commands of one fan-out."""
 
 _OUTCOMES = {
     PublishOutcome.ACKED: WriteOutcome.ACCEPTED,
@@ -89,7 +91,7 @@ class _Rows:
 
 
 class MqttLink:
-    """The `DeviceLink` of all MQTT products on one broker."""
+    """All MQTT products on one broker: `TelemetrySource`, `TelemetrySender` and `CommandTarget`."""
 
     def __init__(self, settings: MqttLinkSettings, *, codecs: Sequence[Codec], fleet: Fleet, clock: Clock) -> None:
         self._fleet = fleet
@@ -322,14 +324,22 @@ class MqttLink:
             log.warning("refused a device's message", extra={"reason": reason, "kind": lane.kind})
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
-        """Publish the commands; a product without the operation gives REFUSED."""
+        """Publish the commands; a product without the operation gives REFUSED. Telemetry waits during a large
+        fan-out, so that the commands do not queue behind it."""
         written = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
         encoders = self._encoders(batch)
         written[encoders < 0] = int(WriteOutcome.REFUSED)
         now_ms = self._clock.now().utc_ms
         index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
         messages = _Commands(self._fleet, self._codecs, batch, index, now_ms, self.clocks.ahead_ms(batch.slots[index]))
-        outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
+        large = len(messages) >= PAUSE_TELEMETRY_FROM
+        if large:
+            self.pause_telemetry(True)
+        try:
+            outcomes = await self.control.publish(messages, deadline_mono_ms=deadline_mono_ms)
+        finally:
+            if large:
+                self.pause_telemetry(False)
         if outcomes.count(PublishOutcome.ACKED) == len(outcomes):
             written[index] = int(WriteOutcome.ACCEPTED)
         else:

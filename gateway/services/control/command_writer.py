@@ -15,15 +15,13 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Now, Slots
 from gateway.ports.journal import Change, ControlEnded, ControlTaken
-from gateway.ports.links import DeviceLink
+from gateway.ports.links import CommandTarget
 from gateway.services.control.command_ids import CommandIds
 from gateway.services.control.reach import ReachWatch
 from gateway.services.runtime.pending_changes import NO_ANSWER, PendingChanges
 from gateway.services.settings import ControlSettings
 
 log = logging.getLogger(__name__)
-
-PAUSE_TELEMETRY_FROM = 500
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class CommandWriter:
         *,
         fleet: Fleet,
         pending: PendingChanges,
-        link: DeviceLink,
+        link: CommandTarget,
         clock: Clock,
         epoch: int,
         reach: ReachWatch,
@@ -157,16 +155,9 @@ class CommandWriter:
         return batch
 
     async def _send(self, batch: CommandBatch, *, urgent: Bools) -> WriteReport:
-        """Write under one deadline; telemetry pauses during a large fan-out."""
+        """Write under one deadline."""
         deadline_ms = self._clock.mono_ms() + round(self._settings.write_deadline_s * 1000)
-        large = len(batch) >= PAUSE_TELEMETRY_FROM
-        if large:
-            self._link.pause_telemetry(True)
-        try:
-            report = await self._link.write(batch, deadline_mono_ms=deadline_ms)
-        finally:
-            if large:
-                self._link.pause_telemetry(False)
+        report = await self._link.write(batch, deadline_mono_ms=deadline_ms)
         counts = np.bincount(report.delivery, minlength=len(WriteOutcome)).tolist()
         for outcome in WriteOutcome:
             self.stats.outcomes[outcome] += counts[outcome]

@@ -38,7 +38,7 @@ from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
 from gateway.observability.metrics import Histogram
 from gateway.ports.journal import Change, JournalState
-from gateway.ports.links import DeviceLink
+from gateway.ports.links import CommandTarget
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter
 from gateway.services.control.feeders import FeederCeilings
@@ -102,7 +102,7 @@ class ControlLoop:
         *,
         fleet: Fleet,
         dispatcher: Dispatcher,
-        link: DeviceLink,
+        link: CommandTarget,
         clock: Clock,
         epoch: int,
         fleet_clock: FleetClock | None = None,

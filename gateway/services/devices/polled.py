@@ -11,7 +11,7 @@ from gateway.clock import Clock
 from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
+from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.observability.episodes import FewLines
 from gateway.observability.metrics import Sample
@@ -33,7 +33,8 @@ _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "
 
 
 class PolledDevices:
-    """The `DeviceLink` of every product with values at addresses. `secret_of` resolves a secret's reference."""
+    """Every product with values at addresses: a `CommandTarget`, and a `TelemetrySource` without a sender, since the
+    next counter samples cover what was not recorded. `secret_of` resolves a secret's reference."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class PolledDevices:
         self._energies: list[tuple[int, EnergySample, Now]] = []
         self._answers: list[tuple[int, int, CommandResult]] = []
         self._flush_due = False
-        self._paused = False
+        self._pauses = 0
         self._seq: dict[int, int] = {}
         self.sessions: dict[int, DeviceSession] = {}
         self.stats = SessionStats()
@@ -174,7 +175,7 @@ class PolledDevices:
     def _energy(self, slot: int, sample: EnergySample, now: Now) -> None:
         if not self._current(slot):
             return
-        if self._paused:
+        if self._pauses:
             # Counters lose nothing by a missing sample; the integrated energy is part of a gap.
             self.stats.energy_gaps += 1
             return
@@ -245,7 +246,7 @@ class PolledDevices:
                 )
             )
         if energies:
-            self._emit(ReadingBatch(energy=self._energy_batch(energies), token=AckToken(generation=0, packet_ids=[])))
+            self._emit(ReadingBatch(energy=self._energy_batch(energies)))
 
     def _energy_batch(self, samples: Sequence[tuple[int, EnergySample, Now]]) -> EnergyBatch:
         for slot, _, _ in samples:
@@ -259,7 +260,7 @@ class PolledDevices:
             **{name: np.array([getattr(s[1], name) for s in samples], dtype=np.float64) for name in _SAMPLED},
         )
 
-    # -- the device link -------------------------------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------------------------
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         """Queue every command in its session, as a broker does with a message: ACCEPTED = a connected session has it.
@@ -282,14 +283,8 @@ class PolledDevices:
             delivery[row] = int(outcome.result() if outcome.done() else WriteOutcome.ACCEPTED)
         return WriteReport(delivery=delivery)
 
-    def acknowledge(self, token: AckToken) -> None:
-        """Do nothing: polled devices keep nothing that could be acknowledged."""
-
     def pause_telemetry(self, on: bool) -> None:
-        self._paused = on
-
-    def start_over(self) -> None:
-        """Do nothing: the next counter samples cover what was not recorded; integrated energy becomes a gap."""
+        self._pauses += 1 if on else -1
 
     def warnings(self) -> list[str]:
         """Why devices cannot be reached although nothing is wrong with them."""

@@ -25,8 +25,8 @@ TRACEBACKS_MAX = 5
 WHY_MAX = 200
 
 CONTROL = "control"
-ESSENTIAL = frozenset({CONTROL, "put-away", "ingest"})
-"""Control, the journal and ingest: without them the gateway does harm or loses what it has accepted."""
+ESSENTIAL = frozenset({CONTROL, "put-away", "ingest", "recorder"})
+"""Control, the journal, ingest and the recorder: without them the gateway does harm or loses what it has accepted."""
 
 RESTARTS_MAX = 3
 BUDGET_MS = 60_000

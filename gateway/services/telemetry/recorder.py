@@ -1,18 +1,19 @@
-"""Passes settlement telemetry through the interval engine and into the spool, in the same order.
+"""Passes settlement telemetry through the interval engine and into the spool, in the same order; closes by time.
 
-The interval records that a step closed share a spool record with the rows that caused them, and go to the interval log
-only after that is durable. The recorder runs on the event loop; nothing here blocks.
+The interval records that a step closed share a spool record with the rows that caused them, and wait for the interval
+log from when that is durable. The recorder runs on the event loop; nothing here blocks.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gateway.clock import Clock
 from gateway.domain.errors import StorageError, invariant
 from gateway.domain.intervals.config import AgreedConfig
 from gateway.domain.intervals.engine import Engine, Ingested
@@ -20,7 +21,9 @@ from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.intervals.slices import steps
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
-from gateway.domain.types import NEVER_MS, Floats, Ints, Now, Slots
+from gateway.domain.types import Floats, Ints, Now, Slots
+from gateway.observability.metrics import Sample
+from gateway.services.telemetry.metrics import energy_samples, spool_samples
 from gateway.storage.checkpoint import Checkpoints, Columns, capture
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool.records import (
@@ -35,11 +38,9 @@ from gateway.storage.spool.records import (
 )
 from gateway.storage.spool.spool import Spool
 
-DurableHook = Callable[[int], None]
-
 UNLOGGED_ROWS = 500_000
 LATE_ROWS = 500_000
-REPAIR_ROWS = 1_000
+CLOSE_PERIOD_S = 1.0
 DURABLE_WAIT_S = 30.0
 
 
@@ -55,20 +56,18 @@ class Recorder:
     """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows. Whoever runs beside others
     takes each step within `step`."""
 
-    def __init__(self, engine: Engine, *, ids: Sequence[str], unlogged: Sequence[Unlogged] = ()) -> None:
+    def __init__(self, engine: Engine, *, ids: Sequence[str], clock: Clock, unlogged: Sequence[Unlogged] = ()) -> None:
         self.engine = engine
         self._ids = ids
+        self._clock = clock
         self._named = 0
         self._names: list[bytes] = []
         self._spool: Spool | None = None
-        self._waiting: deque[Unlogged] = deque()
-        self._durable: deque[Unlogged] = deque(unlogged)
+        self._unlogged: deque[Unlogged] = deque(unlogged)
         self._rows = sum(len(found.records) for found in unlogged)
-        # the log has all that changed up to `_logged_ms`; once it has the record of the mark, up to the mark's time
-        self._logged_ms = NEVER_MS
-        self._mark = (0, NEVER_MS)
-        self._asked_ms = NEVER_MS
-        self._repaired = 0
+        self._some = asyncio.Event()
+        if unlogged:
+            self._some.set()
         self._still = asyncio.Lock()
         self._copying = False
 
@@ -81,21 +80,11 @@ class Recorder:
         segment_bytes: int = 64 << 20,
         max_bytes: int = 8 << 30,
         queue_bytes: int = 32 << 20,
-        on_durable: DurableHook | None = None,
     ) -> Spool:
-        """Make the spool this recorder appends to; enter it, then call `begin`. `on_durable(record)` runs on the loop
-        once per commit, after the recorder has noted it."""
-
-        def durable(record: int) -> None:
-            while self._waiting and self._waiting[0].record <= record:
-                self._durable.append(self._waiting.popleft())
-            if on_durable is not None:
-                on_durable(record)
-
+        """Make the spool this recorder appends to; enter it, then call `begin`."""
         self._spool = Spool(
             directory,
             first_record=first_record,
-            on_durable=durable,
             preface=self._fleet,
             segment_bytes=segment_bytes,
             max_bytes=max_bytes,
@@ -162,33 +151,12 @@ class Recorder:
         records = self.engine.agree(agreed)
         return self._append(Kind.TERMS, config_payload(now, agreed, records), records)
 
-    def repairs_due(self, now: Now) -> tuple[Slots, Ints]:
-        """Older intervals that are due for a revision, once the log has the records of what changed them."""
-        if now.utc_ms < self._asked_ms:
-            self._logged_ms, self._mark = NEVER_MS, (self.spool.last_record, now.utc_ms)
-        self._asked_ms = now.utc_ms
-        if self.repair_on_its_way:
-            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
-        slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
-        if not len(slots) and self.engine.to_repair and self.logged_record() >= self._mark[0]:
-            # What has changed by now is in records up to here; it is due when the log has come as far.
-            self._logged_ms, self._mark = self._mark[1], (self.spool.last_record, now.utc_ms)
-            slots, start_ms = self.engine.repairs_due(now, REPAIR_ROWS, self._logged_ms)
-        return slots, start_ms
-
-    @property
-    def repair_on_its_way(self) -> bool:
-        """Whether the log still lacks the newest repair; another one begins from what it has."""
-        return self.logged_record() < self._repaired
-
     def repair(self, slots: Slots, start_ms: Ints, bases: IntervalRecords, now: Now) -> int:
-        """Revise older intervals from their newest records; returns how many."""
+        """Revise older intervals from their newest records. Returns the record."""
         self._alone()
         records = self.engine.repair(slots, start_ms, bases)
-        self._repaired = self._append(
-            Kind.REPAIR, repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), records), records
-        )
-        return len(records)
+        payload = repair_payload(now, Repair(slots=slots, start_ms=start_ms, bases=bases), records)
+        return self._append(Kind.REPAIR, payload, records)
 
     def close_due(self, now: Now) -> int:
         """Close intervals that are due by the clock, one slice; returns how many, or 1 where others than closed ones
@@ -202,11 +170,16 @@ class Recorder:
             self._append(Kind.TIMER, timer_payload(now, records), records)
         return max(len(records), int(pending))
 
+    async def wait_unlogged(self) -> None:
+        """Return once the interval log lacks durable interval records."""
+        await self._some.wait()
+        await self.spool.wait_durable(self._unlogged[0].record)
+
     def unlogged(self, rows: int = 20_000) -> list[Unlogged]:
         """Durable interval records for the interval log, oldest first, about `rows` of them. Confirm with `logged`."""
         out: list[Unlogged] = []
-        for found in self._durable:
-            if out and rows < len(found.records):
+        for found in self._unlogged:
+            if found.record > self.spool.durable_record or (out and rows < len(found.records)):
                 break
             out.append(found)
             rows -= len(found.records)
@@ -214,15 +187,36 @@ class Recorder:
 
     def logged(self, record: int) -> None:
         """Call once the interval log durably has the interval records of all spool records up to `record`."""
-        while self._durable and self._durable[0].record <= record:
-            self._rows -= len(self._durable.popleft().records)
+        while self._unlogged and self._unlogged[0].record <= record:
+            self._rows -= len(self._unlogged.popleft().records)
+        if not self._unlogged:
+            self._some.clear()
 
     def logged_record(self) -> int:
         """The spool record up to which the log lacks nothing."""
-        for queue in (self._durable, self._waiting):
-            if queue:
-                return queue[0].record - 1
-        return self.spool.durable_record
+        return self._unlogged[0].record - 1 if self._unlogged else self.spool.durable_record
+
+    async def run(self) -> None:
+        """Close intervals by time, until cancelled."""
+        while True:
+            await asyncio.sleep(CLOSE_PERIOD_S)
+            while await self._close_slice():
+                # An edge, or the end of a silence, takes the whole fleet in slices; other tasks run between them.
+                pass
+
+    async def _close_slice(self) -> int:
+        async with self.step():
+            return self.close_due(self._clock.now())
+
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of the engine and the spool."""
+        yield from energy_samples(self.engine.totals)
+        yield from spool_samples(self.spool)
+
+    def reasons(self) -> list[str]:
+        """Why nothing becomes durable."""
+        failing = self.spool.stats.failing
+        return [f"spool: {failing}"] if failing else []
 
     async def checkpoint(self, checkpoints: Checkpoints, now: Now, extra: Columns) -> None:
         """Write a checkpoint as of now and drop the segments no longer needed. `extra`: columns by slot that the caller
@@ -266,8 +260,9 @@ class Recorder:
     def _append(self, kind: Kind, parts: list[bytes], records: IntervalRecords) -> int:
         record = self.spool.append(kind, parts)
         if len(records):
-            self._waiting.append(Unlogged(record=record, records=records, ids=self._ids))
+            self._unlogged.append(Unlogged(record=record, records=records, ids=self._ids))
             self._rows += len(records)
+            self._some.set()
         return record
 
     def _fleet(self) -> tuple[Kind, list[bytes]]:

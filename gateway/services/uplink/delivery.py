@@ -106,7 +106,7 @@ class _Outcome:
 class SinkDelivery:
     """Delivers the log to one sink, at least once. `rate` bounds rows per second, so that a backlog does not flood the
     receiver; `gather_s`: how long to wait for more rows once all are sent, for receivers that prefer few large
-    batches."""
+    batches; `news` is set when the log has grown."""
 
     def __init__(
         self, sink: Sink, *, log_: IntervalReader, finder: Finder, clock: Clock, rng: random.Random,
@@ -120,7 +120,7 @@ class SinkDelivery:
         self._rng = rng
         self._rate = rate
         self._gather_s = gather_s
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
         self._retry = asyncio.Event()
         self._resend = True
         self._batch_rows = sink.batch_rows
@@ -129,14 +129,10 @@ class SinkDelivery:
         self._refusals = Episode()
         self._told: set[str] = set()
 
-    def wake(self) -> None:
-        """Call after an append to the log."""
-        self._news.set()
-
     def resend(self) -> None:
         """Call after records were marked to be sent again."""
         self._resend = True
-        self._news.set()
+        self.news.set()
 
     def retry(self) -> None:
         """Try again now what waits: somebody has mended what kept it."""
@@ -153,7 +149,7 @@ class SinkDelivery:
         self._failures = 0
         waiting = False
         while True:
-            self._news.clear()
+            self.news.clear()
             try:
                 worked = await self._step()
             except StorageError as error:
@@ -169,7 +165,7 @@ class SinkDelivery:
             waiting = False
             if not worked:
                 self.stats.oldest_ms, self.stats.backlog = None, 0
-                await self._news.wait()
+                await self.news.wait()
                 if self._gather_s:
                     await asyncio.sleep(self._gather_s)
 

@@ -66,14 +66,13 @@ class _Item:
 
 
 class Spool:
-    """Appends records and reports when they are durable. `gate` is set; clear it to delay commits."""
+    """Appends records; `durable_record` is the newest durable one. `gate` is set; clear it to delay commits."""
 
     def __init__(
         self,
         directory: Path,
         *,
         first_record: int,
-        on_durable: Callable[[int], None],
         preface: Preface,
         segment_bytes: int = 64 << 20,
         max_bytes: int = 8 << 30,
@@ -88,7 +87,6 @@ class Spool:
         self.gate.set()
         self.last_record = first_record - 1
         self.durable_record = first_record - 1
-        self._on_durable = on_durable
         self._preface = preface
         self._segment_limit = min(segment_bytes, int(SEGMENT_PART * max_bytes))
         self._max_bytes = max_bytes
@@ -171,7 +169,6 @@ class Spool:
 
     def _durable(self, number: int) -> None:
         self.durable_record = number
-        self._on_durable(number)
         waiting, self._waiters = self._waiters, []
         for wanted, waiter in waiting:
             if wanted > number:

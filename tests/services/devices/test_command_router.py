@@ -4,8 +4,6 @@ import numpy as np
 
 from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, WriteReport
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.readings import AckToken
-from gateway.ports.links import Emit
 from gateway.services.devices.command_router import CommandRouter
 from tests.builders.fakes import FACTS, home
 
@@ -16,20 +14,10 @@ class Link:
     def __init__(self, answer: WriteOutcome) -> None:
         self.answer = answer
         self.slots: list[list[int]] = []
-        self.paused: list[bool] = []
-
-    async def run(self, emit: Emit) -> None: ...
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:
         self.slots.append(batch.slots.tolist())
         return WriteReport(delivery=np.full(len(batch), int(self.answer), dtype=np.int8))
-
-    def acknowledge(self, token: AckToken) -> None: ...
-
-    def pause_telemetry(self, on: bool) -> None:
-        self.paused.append(on)
-
-    def start_over(self) -> None: ...
 
 
 def _fleet() -> Fleet:
@@ -64,9 +52,3 @@ async def test_write_one_link_s_devices_only_the_other_is_left_alone() -> None:
     await router.write(_batch(1), deadline_mono_ms=0)
     await router.write(_batch(0, 2), deadline_mono_ms=0)
     assert (main.slots, other.slots) == ([[0, 2]], [[1]])
-
-
-async def test_pause_telemetry_reaches_every_link() -> None:
-    fleet, main, other = _fleet(), Link(WriteOutcome.ACCEPTED), Link(WriteOutcome.ACCEPTED)
-    CommandRouter(fleet, main, [(frozenset({1}), other)]).pause_telemetry(True)
-    assert main.paused == other.paused == [True]

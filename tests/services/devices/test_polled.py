@@ -32,6 +32,7 @@ from gateway.services.runtime.supervisor import Supervisor
 from tests.builders.fakes import MemoryJournal, message_product
 from tests.scenes.waiting import service, turns, until
 from tests.services.devices.test_device_control import PROFILE, Device
+from tests.virtual.clock import loop_clock
 
 POLLED = PROFILE.replace("domain: battery_ac", "domain: battery_ac\n  settle_s: 0").replace(
     "modbus: {units", "polling: {live_s: 0.5, energy_s: 1, slow_s: 300}\nmodbus: {units"
@@ -132,11 +133,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(monkeypatch: pytest.MonkeyPatch, *, match_s: float) -> AsyncIterator[Bench]:
+async def bench(monkeypatch: pytest.MonkeyPatch, *, match_s: float, clock: Clock | None = None) -> AsyncIterator[Bench]:
     """A registered device, its session ready; afterwards the sessions compare themselves with the registry."""
     monkeypatch.setattr(sessions_module, "FLUSH_S", 0.0)
     monkeypatch.setattr(sessions_module, "MATCH_S", match_s)
-    made = Bench()
+    made = Bench(clock=clock or SystemClock())
     await made.register()
     async with service(lambda: made.sessions.run(made.heard.append)):
         await made.ready()
@@ -165,6 +166,16 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
         assert await b.tell(CommandOp.RELEASE) is WriteOutcome.ACCEPTED
         await until(lambda: "enable=0" in new.told, "the release at the new address")
         assert (new.registers["mode"], len(old.told)) == (9, written)
+
+
+async def test_energy_is_held_back_for_as_long_as_anybody_wants_it_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch, match_s=NEVER_S, clock=loop_clock()) as b:
+        for on in (True, True, False):
+            b.sessions.pause_telemetry(on)
+        await until(lambda: b.sessions.stats.energy_gaps >= 2, "samples held back")
+        assert not [batch for batch in b.heard if batch.energy is not None]
+        b.sessions.pause_telemetry(False)
+        await until(lambda: any(batch.energy is not None for batch in b.heard), "a sample")
 
 
 @pytest.mark.parametrize("cells", [{"address": NEW}, {"profile": "other"}, {"profile": "p", "address": None}])

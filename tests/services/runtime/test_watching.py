@@ -247,7 +247,7 @@ async def test_checkpoint_restored_readings_keep_their_true_ages(tmp_path: Path)
     fleet.control.lease_end_mono_ms[1] = clock.mono + 90_000
     fleet.live.unclear[1] = Unclear.OPT_OUT
     clock.advance(s=30)
-    recorder = Recorder(Engine(RULES), ids=fleet.ids)
+    recorder = Recorder(Engine(RULES), ids=fleet.ids, clock=clock)
     checkpoints = Checkpoints(tmp_path)
     spool = recorder.open_spool(tmp_path / "spool", first_record=1)
     async with spool:
@@ -307,7 +307,7 @@ async def test_checkpoint_that_cannot_be_written_is_counted_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, fleet = ManualClock(), fleet_of("a")
-    recorder = Recorder(Engine(RULES), ids=fleet.ids)
+    recorder = Recorder(Engine(RULES), ids=fleet.ids, clock=clock)
     directory = tmp_path / "gone"
     directory.mkdir()
     checkpoints = Checkpoints(directory)

@@ -19,7 +19,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Slots
 from gateway.services.devices.registry import DeviceRegistry
-from gateway.services.telemetry import interval_config, recorder
+from gateway.services.telemetry import interval_config, repair
 from tests.builders.energy_batches import EVER_MS, at
 from tests.builders.fakes import MemoryJournal, home, message_product
 from tests.domain.intervals.test_slices import HOUR_S, everybody
@@ -98,7 +98,7 @@ class Calls:
     def repair(self, t: float) -> None:
         while True:
             with self.step("repairs_due"):
-                slots, starts = self.engine.repairs_due(at(t), recorder.REPAIR_ROWS, EVER_MS)
+                slots, starts = self.engine.repairs_due(at(t), repair.ROWS, EVER_MS)
             if not len(slots):
                 return
             with self.step("repair"):
@@ -123,7 +123,7 @@ def test_engine_calls_of_a_whole_fleet_make_no_more_rows_than_some_slices(
 ) -> None:
     """A day of 2,000 devices: samples, an edge, a silence, another within the wait for the first, spans of a day, late
     data, other lengths, a clock that goes back."""
-    monkeypatch.setattr(recorder, "REPAIR_ROWS", SLICE)
+    monkeypatch.setattr(repair, "ROWS", SLICE)
     monkeypatch.setattr(interval_config, "DEVICES", SLICE)
     calls = Calls(made)
     calls.agree(300)

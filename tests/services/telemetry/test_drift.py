@@ -10,21 +10,22 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.record import Quality
-from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import AckToken, ReadingBatch
-from gateway.domain.types import Ints, Slots
-from gateway.services.telemetry import ingest as module
+from gateway.services.telemetry import recorder as recorder_module
+from gateway.services.telemetry import repair as repair_module
 from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.log_writer import LogWriter
 from gateway.services.telemetry.recorder import Recorder
+from gateway.services.telemetry.repair import Repairs
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.positions import START
 from gateway.storage.interval_log.query import IntervalQueries
-from gateway.storage.interval_log.rows import records_of_rows
 from gateway.storage.recovery import recover
 from tests.builders.energy_batches import T0, batch, row
 from tests.builders.fakes import FACTS, FakeLink, home
+from tests.scenes.telemetry import Told
 from tests.scenes.waiting import service, until
 
 RULES = IntervalRules(length_s=3600, grace_s=5)
@@ -48,9 +49,9 @@ class Life:
             seq=hour + 1, t=MIDNIGHT_S + 3600 * hour, span=3600, charge_wh=100.0, discharge_wh=0.0,
             charge_counter_wh=125.0 * hour, discharge_counter_wh=0.0,
         )  # fmt: skip
-        before = self.ingest.stats.rows
-        self.ingest.emitter(self.link)(ReadingBatch(energy=batch([told])))
-        self.ingest.emitter(self.link)(ReadingBatch(token=AckToken(generation=1, packet_ids=[hour + 1])))
+        before, emit = self.ingest.stats.rows, self.ingest.emitter(self.link, sender=self.link)
+        emit(ReadingBatch(energy=batch([told])))
+        emit(ReadingBatch(token=AckToken(generation=1, packet_ids=[hour + 1])))
         spool = self.recorder.spool
         await until(lambda: self.ingest.stats.rows > before and spool.durable_record == spool.last_record)
 
@@ -69,19 +70,12 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
         )  # fmt: skip
         assert found.stats.mismatches == 0
 
-        async def newest(slots: Slots, starts: Ints) -> IntervalRecords:
-            places = [(start, fleet.ids[slot]) for slot, start in zip(slots.tolist(), starts.tolist(), strict=True)]
-            return records_of_rows((await queries.find(places))[0], fleet.slot_of)
-
-        recorder = Recorder(found.engine, ids=fleet.ids, unlogged=found.unlogged)
-        ingest = Ingest(
-            fleet=fleet, recorder=recorder, log_=log, clock=clock, on_acks=lambda _: None, on_logged=lambda: None,
-            newest=newest, lengths={},
-        )  # fmt: skip
-        spool = recorder.open_spool(directory / "spool", first_record=found.next_record, on_durable=ingest.durable)
-        async with spool:
+        recorder = Recorder(found.engine, ids=fleet.ids, clock=clock, unlogged=found.unlogged)
+        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=Told(), lengths={})
+        log_writer, repair = LogWriter(recorder, log), Repairs(recorder, records=queries, fleet=fleet, clock=clock)
+        async with recorder.open_spool(directory / "spool", first_record=found.next_record):
             recorder.begin(RULES, clock.now())
-            async with service(ingest.run):
+            async with service(ingest.run), service(recorder.run), service(log_writer.run), service(repair.run):
                 yield Life(ingest, recorder, log, clock, FakeLink())
 
 
@@ -90,8 +84,8 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
 async def test_day_off_its_counter_is_in_the_log_as_the_counter_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart_at: int | None
 ) -> None:
-    monkeypatch.setattr(module, "REPAIR_PERIOD_S", 0.02)
-    monkeypatch.setattr(module, "CLOSE_PERIOD_S", 0.02)
+    monkeypatch.setattr(repair_module, "PERIOD_S", 0.02)
+    monkeypatch.setattr(recorder_module, "CLOSE_PERIOD_S", 0.02)
     clock = ManualClock(utc_ms=T0 + 1000 * MIDNIGHT_S)
     hours = list(range(27))
     cut = len(hours) if restart_at is None else restart_at

@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 
 from gateway.domain.errors import StorageError
-from gateway.domain.readings import AckBatch, ReadingBatch, StatusBatch
-from gateway.services.telemetry import recorder as recorder_module
-from gateway.services.telemetry.ingest import REPAIR_PERIOD_S
+from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
+from gateway.services.telemetry import repair
 from gateway.services.telemetry.interval_config import IntervalConfigs
 from gateway.services.telemetry.recorder import Recorded
 from gateway.storage.recovery import Unlogged
 from tests.builders.energy_batches import batch, row
-from tests.builders.fakes import FACTS, home
+from tests.builders.fakes import FACTS, FakeLink, home
 from tests.scenes.telemetry import RULES, rig, say, token
 from tests.scenes.waiting import service, turns, until
+
+
+class Gone(FakeLink):
+    """A link that cannot acknowledge while it is `gone`."""
+
+    gone = True
+
+    def acknowledge(self, token: AckToken) -> None:
+        if self.gone:
+            raise StorageError("gone")
+        super().acknowledge(token)
 
 
 async def test_ingest_with_commits_blocked_no_acknowledgement_leaves(tmp_path: Path) -> None:
@@ -97,7 +107,7 @@ async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there
             say(emit, seq)
             await until(lambda: r.ingest.stats.rows == seq or bool(link.holds))  # noqa: B023
         assert link.holds == [True]
-        assert r.ingest.reasons()[-1] == "telemetry is paused until the disk has caught up"
+        assert r.reasons()[-1] == "telemetry is paused until the disk has caught up"
         say(emit, seq + 1)
         await turns(200)
         taken = r.ingest.stats.rows
@@ -108,7 +118,7 @@ async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there
         await until(lambda: link.holds == [True, False])
         await until(lambda: len(link.acknowledged) == seq + 1)
         assert [t.packet_ids[0] for t in link.acknowledged] == list(range(1, seq + 2))
-        assert (r.ingest.stats.pauses, r.ingest.reasons()) == (1, [])
+        assert (r.ingest.stats.pauses, r.reasons()) == (1, [])
 
 
 async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> None:
@@ -132,12 +142,12 @@ async def test_ingest_log_that_fails_is_told_and_tried_again(tmp_path: Path) -> 
         r.log.failing = True
         say(emit, 1, t=10)
         say(emit, 2, t=65)
-        await until(lambda: r.ingest.reasons() == ["interval log: interval log: disk full"])
+        await until(lambda: r.reasons() == ["interval log: interval log: disk full"])
         await until(lambda: len(link.acknowledged) == 2)
         r.log.failing = False
         await until(lambda: r.log.closes == 1)
-        await until(lambda: r.ingest.reasons() == [])
-        assert r.ingest.stats.log_failures >= 1
+        await until(lambda: r.reasons() == [])
+        assert r.log_writer.failures >= 1
 
 
 async def test_ingest_interval_without_further_samples_is_closed_by_time(tmp_path: Path) -> None:
@@ -176,6 +186,32 @@ async def test_ingest_fault_while_taking_acknowledges_nothing_and_has_the_links_
             say(emit, 2)
             await until(lambda: [t.packet_ids for t in link.acknowledged] == [[1], [2]])
         assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (2, 1)
+
+
+async def test_ingest_sender_that_cannot_be_acknowledged_is_heard_anew(tmp_path: Path) -> None:
+    """Nothing that was received and not acknowledged is forgotten: it comes again on a new connection."""
+    async with rig(tmp_path, running=False) as r:
+        link, (other, emit_other) = Gone(), r.linked()
+        emit = r.ingest.emitter(link, sender=link)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with service(r.ingest.run):
+                say(emit, 1)
+                say(emit_other, 1, slots=(1,))
+                await until(lambda: link.starts == other.starts == 1)
+        assert caught.group_contains(StorageError, match="gone")
+        assert other.acknowledged == []
+        link.gone = False
+        async with service(r.ingest.run):
+            say(emit, 1)
+            say(emit_other, 1, slots=(1,))
+            await until(lambda: len(link.acknowledged) == len(other.acknowledged) == 1)
+        assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (2, 2)
+
+
+async def test_ingest_source_without_a_sender_is_recorded_too(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.ingest.emitter(FakeLink())(ReadingBatch(energy=batch([row(seq=1)])))
+        await until(lambda: r.recorder.engine.totals.new == 1)
 
 
 async def test_ingest_spans_of_a_day_are_steps_between_which_others_run_and_acknowledged_after_the_last(
@@ -257,7 +293,7 @@ async def test_ingest_repairs_follow_one_another_as_fast_as_the_log_takes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are small, so that none holds the loop; none waits for the next look at what is due either."""
-    monkeypatch.setattr(recorder_module, "REPAIR_ROWS", 4)
+    monkeypatch.setattr(repair, "ROWS", 4)
     async with rig(tmp_path) as r:
         append = r.log.append
 
@@ -273,7 +309,7 @@ async def test_ingest_repairs_follow_one_another_as_fast_as_the_log_takes_them(
         r.clock.advance(s=60)
         began_s = asyncio.get_running_loop().time()
         await until(lambda: not r.recorder.engine.to_repair)
-        assert asyncio.get_running_loop().time() - began_s < 60 / 4 * 0.5 + 3 * REPAIR_PERIOD_S
+        assert asyncio.get_running_loop().time() - began_s < 60 / 4 * 0.5 + 3 * repair.PERIOD_S
 
 
 async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> None:
@@ -282,14 +318,14 @@ async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> N
         emit(ReadingBatch(status=StatusBatch(slots=np.array([1], dtype=np.int32), online=np.array([False]))))
         acks = AckBatch(slots=np.array([2], dtype=np.int32), cmd=np.array([9]), result=np.array([1], dtype=np.int8))
         emit(ReadingBatch(acks=acks))
-        assert r.ingest._fleet.live.online[:3].tolist() == [-1, 0, -1]
+        assert r.fleet.live.online[:3].tolist() == [-1, 0, -1]
         assert r.acks == [acks]
 
 
 async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:
     async with rig(tmp_path, queue_bytes=2_000, running=False) as r:
-        slot = r.ingest._fleet.register(home("d", tags=("daily",)), FACTS)
-        terms = IntervalConfigs(fleet=r.ingest._fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
+        slot = r.fleet.register(home("d", tags=("daily",)), FACTS)
+        terms = IntervalConfigs(fleet=r.fleet, recorder=r.recorder, clock=r.clock, lengths={"daily": 300})
         r.spool.gate.clear()
         while r.recorder.room:
             r.recorder.ingest(batch([row(seq=1)]), r.clock.now())
@@ -306,4 +342,4 @@ async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["gateway_settlement_rows", "gateway_duplicates", "gateway_spool_failing"])
 async def test_ingest_metrics_are_there(tmp_path: Path, name: str) -> None:
     async with rig(tmp_path) as r:
-        assert name in {sample.name for sample in r.ingest.samples()}
+        assert name in {sample.name for sample in r.samples()}

@@ -24,7 +24,7 @@ Message = dict[str, float]
 
 async def scraped(r: Rig, name: str) -> float:
     """The value of a counter without labels in a scrape."""
-    text = (await registry([r.ingest.samples], []).text()).decode()
+    text = (await registry([r.samples], []).text()).decode()
     (found,) = [line for line in text.splitlines() if line.startswith(f"{name}_total ")]
     return float(found.split()[1])
 

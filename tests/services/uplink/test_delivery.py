@@ -38,7 +38,7 @@ async def test_delivery_accepted_moves_the_cursor_and_waits_for_news() -> None:
         log.rows.append(record(3))
         await turns(50)
         assert len(sink.got) == 1
-        delivery.wake()
+        delivery.news.set()
         await until(lambda: log.saved == [3, 4])
     assert sink.rows == [record(i) for i in range(4)]
     assert (delivery.stats.accepted, delivery.stats.backlog, delivery.stats.failing) == (4, 0, None)
@@ -151,7 +151,7 @@ async def test_delivery_rows_that_a_sink_does_not_want_are_passed_over() -> None
         await until(log.idle.is_set)
         assert sink.rows == [record(0), record(2)]
         log.rows.append(record(5))
-        delivery.wake()
+        delivery.news.set()
         await until(lambda: log.saved[-1] == 5)
     assert (len(sink.got), delivery.stats.accepted) == (1, 2)
 

@@ -110,7 +110,7 @@ async def test_leap_week_of_200_homes_is_there_once_and_in_its_newest_revision(t
             rows = edge(index, rng)
             everything += rows
             log.rows += rows
-            lives[-1].wake()
+            lives[-1].news.set()
             if index % 31 == 5:
                 aggregator.next_files(FAILED_WITHOUT_ERRORS)
             if index % 17 == 3:

@@ -14,6 +14,8 @@ from gateway.storage.spool.records import Kind
 from gateway.storage.spool.spool import CORRUPT_SUFFIX, Scan, Spool, segments
 from tests.scenes.recorder_histories import CEILING_S
 
+NOTING: set[asyncio.Future[None]] = set()
+
 
 def spool_at(
     directory: Path,
@@ -28,19 +30,30 @@ def spool_at(
     spool = Spool(
         directory,
         first_record=first,
-        on_durable=durable.append,
         preface=lambda: (Kind.FLEET, [b"[0,[]]"]),
         segment_bytes=segment_bytes,
         max_bytes=max_bytes,
         queue_bytes=queue_bytes,
         corrupt=corrupt,
     )
+    noting = asyncio.ensure_future(noted(spool, durable))
+    NOTING.add(noting)
+    noting.add_done_callback(NOTING.discard)
     return spool, durable
+
+
+async def noted(spool: Spool, durable: list[int]) -> None:
+    """Note what becomes durable, until the spool is closed."""
+    while True:
+        await spool.wait_durable(spool.durable_record + 1)
+        durable.append(spool.durable_record)
 
 
 async def until_durable(spool: Spool) -> None:
     async with asyncio.timeout(CEILING_S):
         await spool.wait_durable(spool.last_record)
+    # who noted it waits for the same
+    await asyncio.sleep(0)
 
 
 async def until_failing(spool: Spool, reason: str) -> None:
@@ -208,8 +221,15 @@ from gateway.storage.spool.spool import Spool, Scan
 
 async def main(directory):
     durable = []
-    spool = Spool(directory, first_record=1, on_durable=durable.append, preface=lambda: (Kind.FLEET, [b"[0,[]]"]))
+    spool = Spool(directory, first_record=1, preface=lambda: (Kind.FLEET, [b"[0,[]]"]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+
+    async def note():
+        while True:
+            await spool.wait_durable(spool.durable_record + 1)
+            durable.append(spool.durable_record)
+
+    noting = asyncio.ensure_future(note())
     async with spool:
         for i in range(10):
             spool.append(Kind.NAMES, [b"%04d" % i * 250])
@@ -224,7 +244,8 @@ async def main(directory):
         async with asyncio.timeout(30):
             await spool.wait_durable(spool.last_record)
         assert spool.stats.failing is None and spool.stats.failures > 0
-        assert durable == sorted(durable)
+        await asyncio.sleep(0)
+        assert durable == sorted(durable) and durable[-1] == spool.last_record
     scan = Scan(directory)
     payloads = [bytes(r.payload) for r in scan if r.kind is Kind.NAMES]
     assert payloads == [b"%04d" % i * 250 for i in range(10)]
