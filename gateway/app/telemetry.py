@@ -17,6 +17,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.observability.metrics import Sample
+from gateway.ports.sinks import Auditable, Sink
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.live_feed import LiveFeed
@@ -49,6 +50,8 @@ class Upstream:
     history: History
     resend: Resend
     deliveries: list[SinkDelivery]
+    leap_sinks: list[tuple[LeapCsvSink, SinkDelivery]]
+    auditable: dict[str, Auditable]
     live: "_Live | None"
 
     @classmethod
@@ -60,15 +63,20 @@ class Upstream:
         queries = await stack.enter_async_context(IntervalQueries(interval_log.files_from, interval_log.check))
         resend = Resend(interval_log, queries, clock)
         deliveries: list[SinkDelivery] = []
+        leap_sinks: list[tuple[LeapCsvSink, SinkDelivery]] = []
+        auditable: dict[str, Auditable] = {}
         for sink_settings in settings.sinks:
-            sink: HttpSink | MqttSink | LeapCsvSink | ParquetSink
-            gather_s = 0.0
+            sink: Sink
+            gather_s, leap = 0.0, None
             if sink_settings.kind == "http":
-                sink = HttpSink(sink_settings)
-                stack.push_async_callback(sink.close)
+                sink = http = HttpSink(sink_settings)
+                stack.push_async_callback(http.close)
             elif sink_settings.kind == "leap_csv":
-                sink, gather_s = _leap(settings, sink_settings, clock), sink_settings.gather_s
-                stack.push_async_callback(sink.close)
+                sink = leap = _leap(settings, sink_settings, clock)
+                gather_s = sink_settings.gather_s
+                stack.push_async_callback(leap.close)
+                if leap.can_be_asked:
+                    auditable[leap.name] = leap
             elif sink_settings.kind == "parquet":
                 sink, gather_s = ParquetSink(sink_settings), sink_settings.gather_s
             elif platform is not None:
@@ -81,9 +89,12 @@ class Upstream:
                     rate=sink_settings.rows_per_s_max, gather_s=gather_s,
                 )
             )  # fmt: skip
+            if leap is not None:
+                leap_sinks.append((leap, deliveries[-1]))
         return cls(
             settings=settings, fleet=fleet, clock=clock, log=interval_log, queries=queries,
-            history=History(queries, fleet), resend=resend, deliveries=deliveries, live=_live(fleet, clock, platform),
+            history=History(queries, fleet), resend=resend, deliveries=deliveries, leap_sinks=leap_sinks,
+            auditable=auditable, live=_live(fleet, clock, platform),
         )  # fmt: skip
 
     def telemetry(self, engine: Engine) -> Telemetry:
@@ -95,17 +106,15 @@ class Upstream:
             ),
             deliveries=self.deliveries, resend=self.resend, history=self.history, log=self.log, fleet=self.fleet,
             clock=self.clock,
-            audits={sink.name: sink.missing for sink, _ in self._leap if sink.can_be_asked},
-            unconfirmed=self.settings.leap.confirmed.unconfirmed if self._leap else (),
+            auditable=self.auditable,
+            unconfirmed=self.settings.leap.confirmed.unconfirmed if self.leap_sinks else (),
         )  # fmt: skip
 
     def leap(self) -> LeapUploads:
         """What the routes of the aggregator ask."""
-        return LeapUploads(log=self.log, clock=self.clock, confirmed=self.settings.leap.confirmed, sinks=self._leap)
-
-    @property
-    def _leap(self) -> list[tuple[LeapCsvSink, SinkDelivery]]:
-        return [(d.sink, d) for d in self.deliveries if isinstance(d.sink, LeapCsvSink)]
+        return LeapUploads(
+            log=self.log, clock=self.clock, confirmed=self.settings.leap.confirmed, sinks=self.leap_sinks
+        )
 
     def services(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Services that run as long as the gateway does, by name."""
@@ -133,8 +142,10 @@ class Upstream:
         yield from delivery_samples(self.deliveries, self.clock)
         if self.live is not None:
             yield from self.live.feed.samples()
-        if self._leap:
-            yield from leap_samples([sink for sink, _ in self._leap], len(self.settings.leap.confirmed.unconfirmed))
+        if self.leap_sinks:
+            yield from leap_samples(
+                [sink for sink, _ in self.leap_sinks], len(self.settings.leap.confirmed.unconfirmed)
+            )
 
     def warnings(self) -> list[str]:
         """What was lost for want of room, and sinks that do not accept: the log keeps what they lack."""
@@ -164,7 +175,9 @@ def _leap(settings: Settings, sink: LeapCsvSinkSettings, clock: Clock) -> LeapCs
             "the aggregator has not confirmed what uploads rest on",
             extra={"sink": sink.name, "unconfirmed": confirmed.unconfirmed},
         )
-    return LeapCsvSink(sink, clock=clock, directory=settings.state_dir / "leap" / sink.name, confirmed=confirmed)
+    made = LeapCsvSink(sink, clock=clock, directory=settings.state_dir / "leap" / sink.name, confirmed=confirmed)
+    made.look()
+    return made
 
 
 def _live(fleet: Fleet, clock: Clock, platform: PlatformSignal | None) -> _Live | None:

@@ -1,6 +1,6 @@
 """The port of sinks: what carries interval records upstream, and what a receiver answers."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +62,11 @@ class Sink(Protocol):
     batch_rows: int
 
     def wants(self, record: IntervalRecord) -> bool:
-        """Whether this record is for this receiver at all; the uplink skips others without counting them."""
+        """Whether this record is for this receiver at all. Asking changes nothing."""
+        ...
+
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        """Those of the log's next rows that it wants; the uplink passes over the others, and the sink may note them."""
         ...
 
     async def send(self, batch: IntervalBatch) -> SinkResult: ...
@@ -85,5 +89,9 @@ class MissingInterval:
     deadline_ms: int | None
 
 
-Audit = Callable[[int, int], Awaitable[Sequence[MissingInterval] | Keep | Stop]]
-"""Asks a receiver which intervals it lacks between two times (UTC ms)."""
+class Auditable(Protocol):
+    """A receiver that can be asked what it lacks."""
+
+    async def missing(self, from_ms: int, to_ms: int) -> Sequence[MissingInterval] | Keep | Stop:
+        """The intervals that it lacks between two times (UTC ms); Keep or Stop when it cannot be asked."""
+        ...

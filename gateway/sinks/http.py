@@ -12,6 +12,7 @@ answer that says less or something else has accepted nothing. 401 and 403 stop t
 import asyncio
 import gzip
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import aiohttp
@@ -86,6 +87,9 @@ class HttpSink:
 
     def wants(self, _record: IntervalRecord) -> bool:
         return True
+
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        return list(rows)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         body = orjson.dumps({"batch": batch.id, "intervals": [row_of(record) for record in batch.rows]})

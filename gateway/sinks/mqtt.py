@@ -1,5 +1,6 @@
 """Publishes interval records to the platform's broker: a QoS 1 message each on `gateway/v1/platform/intervals`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import orjson
@@ -38,6 +39,9 @@ class MqttSink:
 
     def wants(self, _record: IntervalRecord) -> bool:
         return True
+
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        return list(rows)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         if not self._connection.connected:

@@ -74,6 +74,9 @@ class ParquetSink:
     def wants(self, _record: IntervalRecord) -> bool:
         return True
 
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        return list(rows)
+
     async def send(self, batch: IntervalBatch) -> SinkResult:
         try:
             await asyncio.to_thread(self._in_turn, batch)

@@ -484,6 +484,9 @@ class ScriptedSink:
     def wants(self, record: IntervalRecord) -> bool:
         return self.wanted(record)
 
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        return [row for row in rows if self.wanted(row)]
+
     async def settled(self, batch: IntervalBatch) -> None:
         self.settled_ids.append(batch.id)
 

@@ -59,7 +59,9 @@ class Rig:
 
     def another(self) -> LeapCsvSink:
         """A sink as it is after a start of the gateway."""
-        return LeapCsvSink(self.settings, clock=self.clock, directory=self.outbox, confirmed=self.confirmed)
+        sink = LeapCsvSink(self.settings, clock=self.clock, directory=self.outbox, confirmed=self.confirmed)
+        sink.look()
+        return sink
 
     async def restart(self) -> None:
         await self.sink.close()

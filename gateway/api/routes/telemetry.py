@@ -30,7 +30,7 @@ from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.completeness import DeviceDay
 from gateway.domain.types import DeviceId
-from gateway.ports.sinks import Audit, Keep, MissingInterval, Stop
+from gateway.ports.sinks import Auditable, Keep, MissingInterval, Stop
 from gateway.schemas.event import Identifier, Moment, problems_of
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import DAY_MS, Completeness
@@ -62,7 +62,7 @@ class Telemetry:
     log: IntervalLog
     fleet: Fleet
     clock: Clock
-    audits: Mapping[str, Audit] = field(default_factory=dict)
+    auditable: Mapping[str, Auditable] = field(default_factory=dict)
     unconfirmed: Sequence[str] = ()
 
     async def day(self, request: web.Request) -> web.StreamResponse:
@@ -173,10 +173,10 @@ class Telemetry:
         )  # fmt: skip
 
     async def _lacking(self, name: str, from_ms: int, to_ms: int) -> Sequence[MissingInterval] | None:
-        audit = self.audits.get(name)
-        if audit is None:
+        sink = self.auditable.get(name)
+        if sink is None:
             return None
-        found = await audit(from_ms, to_ms)
+        found = await sink.missing(from_ms, to_ms)
         if isinstance(found, Keep):
             raise PeerBusy(f"{name} could not be asked: {found.reason}", after_s=found.after_s)
         if isinstance(found, Stop):

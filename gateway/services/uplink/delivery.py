@@ -234,7 +234,7 @@ class SinkDelivery:
         """The rows for this sink; a large batch is filtered in parts, other tasks run between them."""
         wanted: list[IntervalRecord] = []
         for at in range(0, len(rows), PART_ROWS):
-            wanted += filter(self.sink.wants, rows[at : at + PART_ROWS])
+            wanted += self.sink.pick(rows[at : at + PART_ROWS])
             if at + PART_ROWS < len(rows):
                 await asyncio.sleep(0)
         return wanted

@@ -77,6 +77,11 @@ class MeterFile:
         self._check_ms: int | None = None
 
     @property
+    def newest(self) -> Mapping[DeviceId, LeapMeter] | None:
+        """The meters by device as they were read last, None if there was no good file yet."""
+        return self._meters
+
+    @property
     def count(self) -> int:
         return 0 if self._meters is None else len(self._meters)
 

@@ -14,7 +14,7 @@ be sent later, alone; whoever keeps them drops those that a newer revision has o
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,8 +50,6 @@ log = logging.getLogger(__name__)
 
 FILES_MAX = 200
 """Files of one try; a batch that needs more is gone on with at the next."""
-WANTS_PER_LOOK = 256
-"""The file of meters is looked at once for so many records."""
 ALONE_MAX = 3
 """A batch of one row that FAILED for no row is tried so often, and so many such batches in a row are refused."""
 EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
@@ -92,8 +90,6 @@ class LeapCsvSink:
         self._early: dict[Row, tuple[int, int]] = {}
         self._alone: dict[Row, int] = {}
         self._alone_refused = 0
-        self._wanted: Mapping[DeviceId, LeapMeter] | None = None
-        self._looks = 0
         self._api = _api(settings)
         self._transport = _transport(settings, self._api, clock)
 
@@ -131,24 +127,23 @@ class LeapCsvSink:
         if self._api is not None:
             await self._api.close()
 
+    def look(self) -> None:
+        """Read the file of meters if it has changed, every few seconds at most."""
+        self._meters()
+
     def wants(self, record: IntervalRecord) -> bool:
         """Whether the record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
-        if not self._looks % WANTS_PER_LOOK:
-            self._wanted = self._meters()
-        self._looks += 1
-        meters = self._wanted
-        if meters is None:
-            return record.length_s == LENGTH_S
-        if record.device not in meters:
-            return False
-        if record.length_s != LENGTH_S:
-            self._other_length.add(record.device)
-        elif record.device in self._other_length:
-            self._other_length.remove(record.device)
-        else:
-            return True
+        meters = self._file.newest
+        return record.length_s == LENGTH_S and (meters is None or record.device in meters)
+
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        """What it wants by the newest file of meters; notes which devices with a meter have another length."""
+        meters = self._meters()
+        other = {row.device: row.length_s != LENGTH_S for row in rows if meters is not None and row.device in meters}
+        self._other_length -= other.keys()
+        self._other_length |= {device for device, is_other in other.items() if is_other}
         self.stats.other_length = len(self._other_length)
-        return record.length_s == LENGTH_S
+        return [row for row in rows if self.wants(row)]
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         meters = self._meters()
@@ -180,7 +175,7 @@ class LeapCsvSink:
         be asked."""
         if self._api is None:
             return Stop(reason="no_url", detail="what is missing can only be asked over HTTP, and `url` is not set")
-        devices = {meter.id: device for device, meter in (self._meters() or {}).items()}
+        devices = {meter.id: device for device, meter in (self._file.newest or {}).items()}
         found = await search(self._api, devices, from_ms, to_ms, names=self.settings.missing_names)
         if isinstance(found, Keep | Stop):
             return found

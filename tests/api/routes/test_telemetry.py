@@ -14,7 +14,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import DeviceId
-from gateway.ports.sinks import Audit, Keep, MissingInterval, Reject, Stop
+from gateway.ports.sinks import Auditable, Keep, MissingInterval, Reject, Sink, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
@@ -38,7 +38,7 @@ class Street:
 
     rig: Rig
     log: IntervalLog
-    sinks: list[ScriptedSink]
+    sinks: list[Sink]
     deliveries: list[SinkDelivery]
 
     async def delivered(self) -> None:
@@ -50,7 +50,7 @@ class Street:
 
 @asynccontextmanager
 async def street(
-    directory: Path, *sinks: ScriptedSink, audits: Mapping[str, Audit] = MappingProxyType({}), more: int = 0
+    directory: Path, *sinks: Sink, auditable: Mapping[str, Auditable] = MappingProxyType({}), more: int = 0
 ) -> AsyncIterator[Street]:
     """Three homes of twelve intervals; the second has a gap of two, the first interval of the third was made again.
     `more` homes have none."""
@@ -75,7 +75,7 @@ async def street(
                     queries=queries, log_=log, sinks=sinks, fleet=fleet, engine=Engine(IntervalRules()), clock=clock
                 ),
                 deliveries=deliveries, resend=resend, history=History(queries, fleet), log=log, fleet=fleet,
-                clock=clock, audits=audits,
+                clock=clock, auditable=auditable,
             )  # fmt: skip
 
         async with rig(devices=3 + more, files=log.files_from, upstream=upstream) as r:
@@ -196,12 +196,13 @@ async def test_missing_route_asks_the_receiver_and_resend_brings_what_it_lacks(t
     asked: list[tuple[int, int]] = []
     answers: list[list[MissingInterval] | Keep] = []
 
-    async def audit(from_ms: int, to_ms: int) -> list[MissingInterval] | Keep:
-        asked.append((from_ms, to_ms))
-        return answers.pop(0)
+    class Asked:
+        async def missing(self, from_ms: int, to_ms: int) -> list[MissingInterval] | Keep:
+            asked.append((from_ms, to_ms))
+            return answers.pop(0)
 
     sink = ScriptedSink("picky")
-    async with street(tmp_path, sink, ScriptedSink("mute"), audits={"picky": audit}) as s:
+    async with street(tmp_path, sink, ScriptedSink("mute"), auditable={"picky": Asked()}) as s:
         await s.delivered()
         stretch = {"from": at(0), "to": at(12)}
         answers += [[lack("bat-1", 3, 5), lack(None, 0, 1)]] * 2 + [Keep(reason="http_503")] * 2

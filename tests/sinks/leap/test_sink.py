@@ -600,17 +600,28 @@ async def test_leap_many_files_are_gone_on_with_at_the_next_try(
 
 async def test_leap_wants_a_quarter_of_a_device_with_a_meter_and_shows_who_has_another_length(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
-        assert r.sink.wants(quarter(1))
-        assert not r.sink.wants(quarter(9))
-        assert not r.sink.wants(replace(quarter(2), length_s=300))
+        assert r.sink.pick([quarter(1), quarter(9), replace(quarter(2), length_s=300)]) == [quarter(1)]
         assert r.sink.stats.other_length == 1
-        assert r.sink.wants(quarter(2))
+        assert r.sink.pick([quarter(2)]) == [quarter(2)]
         assert r.sink.stats.other_length == 0
+
+
+async def test_leap_that_is_asked_what_it_wants_is_as_it_was(tmp_path: Path) -> None:
+    """Whoever asks, REST for one, moves no metric and reads no file."""
+    async with rig(tmp_path) as r:
+        r.sink.pick([quarter(1), replace(quarter(2), length_s=300)])
+        r.put(mapping(1))
+        r.clock.advance(s=60)
+        before = list(leap_samples([r.sink], 0))
+        asked = [quarter(1), quarter(9), quarter(2), replace(quarter(1), length_s=300)]
+        assert [r.sink.wants(record) for record in asked] == [True, False, True, False]
+        assert list(leap_samples([r.sink], 0)) == before
 
 
 async def test_leap_while_meters_were_never_read_nothing_is_passed_over(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         r.file.unlink()
+        await r.restart()
         assert r.sink.wants(quarter(1))
         assert await r.send(quarter(1)) == Keep(reason="meters_unreadable")
         r.put(mapping(1))
@@ -638,6 +649,7 @@ async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path:
 async def test_leap_region_of_the_meter_goes_up(tmp_path: Path) -> None:
     async with rig(tmp_path, final=False) as r:
         r.put(mapping(1, 2, region="CA"))
+        await r.restart()
         assert await r.send(quarter(1)) == Accept()
         header, line = r.files[0].decode().splitlines()
         assert header.endswith(",region,final")
