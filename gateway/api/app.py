@@ -21,7 +21,7 @@ from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
-from gateway.observability.metrics import Metrics, Sample
+from gateway.observability.metrics import Metrics, Sample, counter
 from gateway.ports.journal import AuditTrail
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
@@ -29,6 +29,8 @@ from gateway.services.events.intake import Dispatcher
 from gateway.services.telemetry.history import History
 
 log = logging.getLogger(__name__)
+
+MALFORMED = counter("gateway_rest_malformed", "Requests that were no HTTP.")
 
 
 class QuietPeers(logging.Filter):
@@ -47,9 +49,7 @@ class QuietPeers(logging.Filter):
         return False
 
     def samples(self) -> Iterable[Sample]:
-        yield Sample(
-            name="gateway_rest_malformed", help="Requests that were no HTTP.", value=self.dropped, kind="counter"
-        )
+        yield MALFORMED.sample(self.dropped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

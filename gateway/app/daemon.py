@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -21,12 +22,6 @@ import uvloop
 
 from gateway import former_names
 from gateway.api.app import Parts, QuietPeers
-from gateway.api.samples import (
-    connection_samples,
-    link_samples,
-    supervisor_samples,
-    transport_samples,
-)
 from gateway.api.views.fleet import FleetView
 from gateway.app.control import ControlParts, control_parts
 from gateway.app.last_runs import LastRuns, noted_run
@@ -239,11 +234,11 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
             lambda: fleet_samples(fleet, clock),
             dispatch.samples,
             checkpointer.samples,
-            lambda: link_samples(link),
+            link.samples,
             sessions.samples,
-            lambda: transport_samples(transports.stats),
-            lambda: connection_samples(connections),
-            lambda: supervisor_samples(supervisor),
+            transports.samples,
+            *(partial(connection.samples, name) for name, connection in connections.items()),
+            supervisor.samples,
             peers.samples,
             door.samples,
             readiness.samples,

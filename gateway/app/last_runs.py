@@ -16,11 +16,13 @@ from pathlib import Path
 from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError, InvariantBroken, StorageError
 from gateway.domain.runs import ENDS_MAX, WITHIN_MS, RunEnd, only_releases
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, gauge
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.storage.runs import Runs
 
 log = logging.getLogger(__name__)
+
+RELEASE_ONLY = gauge("gateway_release_only", "1 while the gateway only hands devices back and runs no events.")
 
 LAST_CHANCE_S = 5.0
 
@@ -46,10 +48,7 @@ class LastRuns:
         ]
 
     def samples(self) -> Iterable[Sample]:
-        yield Sample(
-            name="gateway_release_only", help="1 while the gateway only hands devices back and runs no events.",
-            value=int(self.release_only),
-        )  # fmt: skip
+        yield RELEASE_ONLY.sample(int(self.release_only))
 
     async def note_end(self, why: str, pending: PendingChanges) -> None:
         """The last chance, for a few seconds, of what is in force and not durable yet; then note why the run ends."""

@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from gateway.domain.types import DeviceId
 from gateway.links.http.link import HttpLinks
 from gateway.links.modbus.link import ModbusLinks
 from gateway.links.mqtt.points import MqttPointLinks
+from gateway.observability.metrics import Sample
 from gateway.ports.journal import AuditDoor
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
@@ -43,9 +44,10 @@ class Transports:
         self.topics = MqttPointLinks(clock, fleet_broker)
         self._modbus, self._http = ModbusLinks(clock), HttpLinks(clock)
         self.links: dict[str, PointLinks] = {"modbus": self._modbus, "http": self._http, "mqtt": self.topics}
-        self.stats: dict[str, object] = {
-            "modbus": self._modbus.stats, "http": self._http.stats, "topics": self.topics.stats,
-        }  # fmt: skip
+
+    def samples(self) -> Iterable[Sample]:
+        for stats in (self._modbus.stats, self._http.stats, self.topics.stats):
+            yield from stats.samples()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

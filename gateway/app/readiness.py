@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.api.models import Readiness
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, gauge
 from gateway.services.runtime.supervisor import Health
 from gateway.transports.mqtt.connection import MqttConnection
 
@@ -20,6 +20,14 @@ EVERY_S = 1.0
 NAMED = 5
 SPARE_SERVICES = frozenset({"retention", "live", "repair", "reports", "loop-lag", "device-session", "readiness"})
 """Services without which the gateway still commands, hears and stores; so are those that deliver to a sink."""
+
+READY = gauge("gateway_ready", "Whether the gateway is ready (1) or not (0).")
+REASONS = gauge(
+    "gateway_readiness_reasons",
+    "Reasons for not being ready (critical), and warnings, by component.",
+    component="parts of the gateway",
+    severity=("critical", "warning"),
+)
 
 Said = Callable[[], list[str]]
 
@@ -78,18 +86,9 @@ class ReadinessWatch:
     def samples(self) -> Iterable[Sample]:
         """Metrics: whether it is ready, and reasons and warnings by component."""
         counts = [(part.name, len(part.reasons()), len(part.warnings())) for part in self._parts]
-        yield Sample(
-            name="gateway_ready", help="Whether the gateway is ready (1) or not (0).",
-            value=int(not any(reasons for _, reasons, _ in counts)),
-        )  # fmt: skip
+        yield READY.sample(int(not any(reasons for _, reasons, _ in counts)))
         for name, reasons, warnings in counts:
-            for severity, count in (("critical", reasons), ("warning", warnings)):
-                yield Sample(
-                    name="gateway_readiness_reasons",
-                    help="Reasons for not being ready (critical), and warnings, by component.",
-                    value=count,
-                    labels=(("component", name), ("severity", severity)),
-                )
+            yield from REASONS.each({"critical": reasons, "warning": warnings}, component=name)
 
 
 def broken_connections(connections: Mapping[str, MqttConnection]) -> Said:

@@ -10,7 +10,6 @@ from functools import partial
 
 from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
-from gateway.api.samples import delivery_samples, leap_samples, log_reasons, log_samples
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.domain.errors import StorageError
@@ -22,6 +21,7 @@ from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.live_feed import LiveFeed
 from gateway.services.uplink.delivery import SinkDelivery
+from gateway.services.uplink.metrics import delivery_samples
 from gateway.services.uplink.resend import Resend
 from gateway.signals.platform import PlatformSignal
 from gateway.sinks.http import HttpSink
@@ -138,18 +138,18 @@ class Upstream:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of the log and the sinks."""
-        yield from log_samples(self.log.stats)
+        yield from self.log.stats.samples()
         yield from delivery_samples(self.deliveries, self.clock)
         if self.live is not None:
             yield from self.live.feed.samples()
         if self.leap_sinks:
-            yield from leap_samples(
-                [sink for sink, _ in self.leap_sinks], len(self.settings.leap.confirmed.unconfirmed)
-            )
+            yield from self.settings.leap.confirmed.samples()
+        for sink, _ in self.leap_sinks:
+            yield from sink.samples()
 
     def warnings(self) -> list[str]:
         """What was lost for want of room, and sinks that do not accept: the log keeps what they lack."""
-        return log_reasons(self.log.stats) + [
+        return self.log.stats.warnings() + [
             f"sink {d.sink.name}: {d.stats.failing}" + (" (stopped: somebody must act)" if d.stats.stopped else "")
             for d in self.deliveries
             if d.stats.failing

@@ -11,10 +11,13 @@ from aiohttp import web
 from gateway.api.app import Parts, make_app, server_log
 from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 
 STOP_GRACE_S = 10.0
 CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 1_024
+
+CONNECTIONS = gauge("gateway_rest_connections", "Connections of HTTP peers.")
+CONNECTIONS_REFUSED = counter("gateway_rest_connections_refused", "Connections of HTTP peers that were too many.")
 
 
 def connections_max(files: int) -> int:
@@ -55,11 +58,8 @@ class Door:
         return server()
 
     def samples(self) -> Iterable[Sample]:
-        yield Sample(name="gateway_rest_connections", help="Connections of HTTP peers.", value=self.open)
-        yield Sample(
-            name="gateway_rest_connections_refused", help="Connections of HTTP peers that were too many.",
-            value=self.refused, kind="counter",
-        )  # fmt: skip
+        yield CONNECTIONS.sample(self.open)
+        yield CONNECTIONS_REFUSED.sample(self.refused)
 
 
 class _Threshold(asyncio.Protocol):

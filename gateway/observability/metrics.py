@@ -1,20 +1,45 @@
-"""Builds metrics at each scrape from plain counters: hot paths count in plain ints, this module reads them."""
+"""Declares metrics and builds them at each scrape: hot paths count in plain ints, which parts make samples of.
+
+A part declares each of its metrics once, as a constant of its module (`counter`, `gauge`, `histogram`), and makes
+samples of no other. `docs/reference/metrics.md` is generated from the declarations.
+"""
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from importlib.metadata import version
+from typing import TypeVar
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as PrometheusMetric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
+
+from gateway.domain.errors import invariant
 
 CHUNK_SERIES = 50
 
 HEADER_LINES = 2
 
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+UNITS = ("seconds", "bytes", "watts", "wh", "ratio")
+
+LabelValues = tuple[str, ...] | str
+"""Every value that a label may have, or in words what bounds them."""
+
+Key = TypeVar("Key")
+
+
+class MetricKind(StrEnum):
+    """What a metric is to Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +53,77 @@ class Sample:
     labels: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Metric:
+    """The declaration of a metric. `name` without `_total`, `bounds` of a histogram."""
+
+    name: str
+    help: str
+    kind: MetricKind
+    labels: Mapping[str, LabelValues] = field(default_factory=dict)
+    bounds: tuple[float, ...] = ()
+
+    @property
+    def exposed(self) -> str:
+        """Its name in a scrape."""
+        return f"{self.name}_total" if self.kind is MetricKind.COUNTER else self.name
+
+    @property
+    def unit(self) -> str:
+        """The unit that its name ends with; empty = it counts things."""
+        return next((unit for unit in UNITS if self.name.endswith(f"_{unit}")), "")
+
+    def sample(self, value: float, /, **labels: str) -> Sample:
+        """One value. Raises InvariantBroken for other labels than the declared ones."""
+        invariant(labels.keys() == self.labels.keys(), f"{self.name} has the labels {[*self.labels]}, not {[*labels]}")
+        ordered = tuple((label, labels[label]) for label in self.labels)
+        return Sample(name=self.name, help=self.help, value=value, kind=self.kind, labels=ordered)
+
+    def each(self, counts: Mapping[Key, float], /, **labels: str) -> Iterator[Sample]:
+        """A value per key of `counts`, which is the value of the one label that is not given."""
+        free = [label for label in self.labels if label not in labels]
+        invariant(len(free) == 1, f"{self.name} has one label for the keys, not {free}")
+        for key, count in counts.items():
+            yield self.sample(count, **labels, **{free[0]: word(key)})
+
+
+def word(key: object) -> str:
+    """The value of a label: the name of a member in small letters."""
+    return key.name.lower() if isinstance(key, Enum) and key.name is not None else str(key)
+
+
+def words(kind: Iterable[Enum]) -> tuple[str, ...]:
+    """The values of a label whose keys are these members."""
+    return tuple(word(member) for member in kind)
+
+
+def counter(name: str, text: str, /, **labels: LabelValues) -> Metric:
+    """Declare a metric that only grows while the process lives."""
+    return Metric(name=name, help=text, kind=MetricKind.COUNTER, labels=labels)
+
+
+def gauge(name: str, text: str, /, **labels: LabelValues) -> Metric:
+    """Declare a metric that goes up and down."""
+    return Metric(name=name, help=text, kind=MetricKind.GAUGE, labels=labels)
+
+
+def histogram(name: str, text: str, bounds: Sequence[float] = LAG_BUCKETS_S, /) -> Metric:
+    """Declare a histogram of seconds."""
+    return Metric(name=name, help=text, kind=MetricKind.HISTOGRAM, bounds=tuple(bounds))
+
+
 class Histogram:
-    """A histogram of seconds counted in plain ints."""
+    """The counts of a declared histogram, in plain ints."""
 
-    __slots__ = ("bounds", "counts", "name", "sum", "text")
+    __slots__ = ("counts", "metric", "sum")
 
-    def __init__(self, name: str, text: str, bounds: Sequence[float] = LAG_BUCKETS_S) -> None:
-        self.name = name
-        self.text = text
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(bounds) + 1)
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.counts = [0] * (len(metric.bounds) + 1)
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        for i, bound in enumerate(self.bounds):
+        for i, bound in enumerate(self.metric.bounds):
             if seconds <= bound:
                 self.counts[i] += 1
                 break
@@ -52,10 +134,10 @@ class Histogram:
     def family(self) -> HistogramMetricFamily:
         total = 0
         buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*self.metric.bounds, float("inf")), self.counts, strict=True):
             total += count
             buckets.append(("+Inf" if bound == float("inf") else repr(bound), total))
-        family = HistogramMetricFamily(self.name, self.text)
+        family = HistogramMetricFamily(self.metric.name, self.metric.help)
         family.add_metric([], buckets, self.sum)
         return family
 
@@ -98,14 +180,14 @@ class Metrics:
 class _Family(Collector):
     """One family as a collector, for `generate_latest`."""
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
+    def __init__(self, family: PrometheusMetric) -> None:
+        self._family = family
 
-    def collect(self) -> Iterable[Metric]:
-        return (self._metric,)
+    def collect(self) -> Iterable[PrometheusMetric]:
+        return (self._family,)
 
 
-def _family(samples: Sequence[Sample]) -> Metric:
+def _family(samples: Sequence[Sample]) -> PrometheusMetric:
     first = samples[0]
     make = CounterMetricFamily if first.kind == "counter" else GaugeMetricFamily
     family = make(first.name, first.help, labels=[name for name, _ in first.labels])
@@ -114,10 +196,12 @@ def _family(samples: Sequence[Sample]) -> Metric:
     return family
 
 
+BUILD_INFO = gauge("gateway_build_info", "Version that runs; always 1.", version="the gateway's", python="Python's")
+
+
 def build_info() -> Iterable[Sample]:
     """The version that runs."""
-    labels = (("version", version("battery-fleet-gateway")), ("python", sys.version.split()[0]))
-    yield Sample(name="gateway_build_info", help="Version that runs; always 1.", value=1, labels=labels)
+    yield BUILD_INFO.sample(1, version=version("battery-fleet-gateway"), python=sys.version.split()[0])
 
 
 def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> Metrics:

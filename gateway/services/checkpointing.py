@@ -16,7 +16,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Now
 from gateway.former_names import read, written
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
@@ -28,6 +28,10 @@ MONO = "_mono_ms"
 RECORDS = "records/"
 SEEN = "seen_mono_ms"
 CLOCKS, BOOT = "clocks/ms", "clocks/boot"
+
+WRITTEN = counter("gateway_checkpoints", "Checkpoints written.")
+FAILURES = counter("gateway_checkpoint_failures", "Checkpoints that could not be written.")
+BYTES = gauge("gateway_checkpoint_bytes", "Bytes of the newest checkpoint.")
 
 
 def fleet_columns(fleet: Fleet, now: Now, boot: str) -> dict[str, NDArray[Any]]:
@@ -134,10 +138,6 @@ class Checkpointer:
                 log.warning("a checkpoint could not be written", extra={"error": str(error)})
 
     def samples(self) -> Iterable[Sample]:
-        stats = self._checkpoints.stats
-        for name, text, value in (
-            ("gateway_checkpoints", "Checkpoints written.", stats.written),
-            ("gateway_checkpoint_failures", "Checkpoints that could not be written.", stats.failures),
-        ):
-            yield Sample(name=name, help=text, value=value, kind="counter")
-        yield Sample(name="gateway_checkpoint_bytes", help="Bytes of the newest checkpoint.", value=stats.bytes)
+        yield WRITTEN.sample(self._checkpoints.stats.written)
+        yield FAILURES.sample(self._checkpoints.stats.failures)
+        yield BYTES.sample(self._checkpoints.stats.bytes)

@@ -24,13 +24,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.observability.episodes import Episode
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import EXAMPLE_BROKER, MqttSettings
 
 log = logging.getLogger(__name__)
+
+REJECTS = counter("gateway_platform_rejects", "Dispatch messages refused.", reason=("malformed", "retained"))
 
 DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
 ANSWER_TOPIC = "gateway/v1/platform/dispatch/answers"
@@ -126,11 +128,7 @@ class PlatformSignal:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of what was refused before it became an event."""
-        for reason, count in self.rejects.items():
-            yield Sample(
-                name="gateway_platform_rejects", help="Dispatch messages refused.", value=count, kind="counter",
-                labels=(("reason", reason),),
-            )  # fmt: skip
+        yield from REJECTS.each(self.rejects)
 
     async def report(self, kind: str, body: dict[str, Any]) -> bool:
         """Publish one report to the platform; returns whether the broker accepted it."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api.samples import delivery_samples, leap_samples, link_samples, log_samples
 from gateway.clock import ManualClock
 from gateway.observability.metrics import Sample, registry
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.metrics import control_samples, dispatch_samples, fleet_samples
+from gateway.services.uplink.metrics import delivery_samples
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.leap.sink import LeapCsvSink
 from tests.api.routes.test_telemetry import DAY_MS, Street, at, street
@@ -48,10 +48,10 @@ async def scraped(s: Street, sink: LeapCsvSink) -> bytes:
         yield from control_samples(world.control)
         yield from dispatch_samples(world.dispatcher, world.control)
         yield from fleet_samples(world.fleet, world.clock)
-        yield from link_samples(link)
+        yield from link.samples()
         yield from delivery_samples(s.deliveries, world.clock)
-        yield from log_samples(s.log.stats)
-        yield from leap_samples([sink], 0)
+        yield from s.log.stats.samples()
+        yield from sink.samples()
 
     return await registry([samples], []).text()
 

@@ -60,7 +60,7 @@ from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
-from gateway.storage.interval_log.query import Place
+from gateway.storage.interval_log.merge import Place
 from gateway.storage.journal.audit_rows import audit
 
 FACTS = ProductFacts(

@@ -1,7 +1,7 @@
 """Sends one HTTP request and classifies its answer: bounded in time, size and redirects; errors of our taxonomy."""
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +12,7 @@ from yarl import URL
 
 from gateway.clock import Clock
 from gateway.domain.errors import LinkDown, PeerBusy, PeerRefused, ProtocolViolation
+from gateway.observability.metrics import Sample, counter
 
 REDIRECTS_MAX = 3
 RETRY_AFTER_S_MAX = 3600.0
@@ -23,6 +24,14 @@ FAILURES = (
     "timeout", "unreachable", "certificate", "broken_off", "malformed", "oversized", "redirect", "unauthorised",
     "refused", "not_found", "server_error", "busy", "left_alone",
 )  # fmt: skip
+
+REQUESTS = counter("gateway_http_requests", "Requests sent to polled devices, logins and redirects included.")
+FAILED = counter("gateway_http_failures", "Requests that failed, by reason.", reason=FAILURES)
+LOGINS = counter("gateway_http_logins", "Logins.")
+BREAKER_OPENED = counter("gateway_http_breaker_opened", "Times a host that kept failing was left alone for a while.")
+REDIRECTS_REFUSED = counter("gateway_http_redirects_refused", "Redirects that were not followed.")
+MALFORMED = counter("gateway_http_malformed", "Bodies that were not the expected JSON.")
+NO_SCALAR = counter("gateway_http_no_scalar", "Points whose value is an object or an array.")
 
 
 @dataclass(slots=True)
@@ -37,6 +46,15 @@ class HttpStats:
     redirects_refused: int = 0
     malformed: int = 0
     no_scalar: int = 0
+
+    def samples(self) -> Iterator[Sample]:
+        yield REQUESTS.sample(self.requests)
+        yield from FAILED.each(self.failures)
+        yield LOGINS.sample(self.logins)
+        yield BREAKER_OPENED.sample(self.breaker_opened)
+        yield REDIRECTS_REFUSED.sample(self.redirects_refused)
+        yield MALFORMED.sample(self.malformed)
+        yield NO_SCALAR.sample(self.no_scalar)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

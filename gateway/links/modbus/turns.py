@@ -2,15 +2,37 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gateway.domain.errors import GatewayError
 from gateway.links.modbus.pdu import WRITES, ExceptionReply, Words
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.profiles.language.transport import ModbusSection
 
 IDLE_SHARE = 0.5
 CODES = frozenset((*range(1, 12), 0x80))
 OTHER_CODE = 0
+
+REQUESTS = counter("gateway_modbus_requests", "Requests sent.")
+POINTS = counter("gateway_modbus_points", "Points asked for.")
+MISSING = counter("gateway_modbus_missing", "Points that a device does not have.")
+TIMEOUTS = counter("gateway_modbus_timeouts", "Requests without an answer in time.")
+EXCEPTIONS = counter(
+    "gateway_modbus_exceptions",
+    "Requests answered with an exception, by its code (0 = one that no standard names).",
+    reason=tuple(str(code) for code in (OTHER_CODE, *sorted(CODES))),
+)
+BUSY = counter("gateway_modbus_busy", "Requests that a device asked to repeat later.")
+CONNECTS = counter("gateway_modbus_connects", "Connections made.")
+RECONNECTS = counter("gateway_modbus_reconnects", "Connections made again.")
+CONNECT_FAILURES = counter("gateway_modbus_connect_failures", "Connections that could not be made.")
+CONNECTIONS = gauge("gateway_modbus_connections", "Connections open now.")
+LOST = counter("gateway_modbus_lost", "Connections lost.")
+LATE_REPLIES = counter("gateway_modbus_late_replies", "Answers that came after their time, dropped.")
+REPLY_ERRORS = counter("gateway_modbus_reply_errors", "Answers that are none to the request.")
+KEEPALIVES = counter("gateway_modbus_keepalives", "Reads repeated so that a product does not close the connection.")
+REFUSED_FULL = counter("gateway_modbus_refused_full", "Requests refused since too many waited.")
 
 
 @dataclass(slots=True)
@@ -36,6 +58,23 @@ class ModbusStats:
     def exception(self, code: int) -> None:
         known = code if code in CODES else OTHER_CODE
         self.exceptions[known] = self.exceptions.get(known, 0) + 1
+
+    def samples(self) -> Iterator[Sample]:
+        yield REQUESTS.sample(self.requests)
+        yield POINTS.sample(self.points)
+        yield MISSING.sample(self.missing)
+        yield TIMEOUTS.sample(self.timeouts)
+        yield from EXCEPTIONS.each(self.exceptions)
+        yield BUSY.sample(self.busy)
+        yield CONNECTS.sample(self.connects)
+        yield RECONNECTS.sample(self.reconnects)
+        yield CONNECT_FAILURES.sample(self.connect_failures)
+        yield CONNECTIONS.sample(self.connections)
+        yield LOST.sample(self.lost)
+        yield LATE_REPLIES.sample(self.late_replies)
+        yield REPLY_ERRORS.sample(self.reply_errors)
+        yield KEEPALIVES.sample(self.keepalives)
+        yield REFUSED_FULL.sample(self.refused_full)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
 from gateway.links.json_values import Json, parse_json, raw_of, tokens_of, value_at
+from gateway.observability.metrics import Sample, counter
 from gateway.profiles.compiled.points import Marker, Raw, Read, Unreadable
 from gateway.profiles.language.points import Point, PointType
 from gateway.profiles.language.product import ProfileDocument
@@ -18,6 +19,18 @@ TEXT_MAX = 1_024
 FULL_EVERY_MS = 50_000
 ANSWER_MS = 20_000
 """How long a device may take to say everything."""
+
+MESSAGES = counter("gateway_topics_messages", "Messages with points of polled devices.")
+MALFORMED = counter("gateway_topics_malformed", "Messages that could not be read.")
+UNKNOWN_TOPICS = counter("gateway_topics_unknown_topics", "Messages of devices that are not registered or connected.")
+RETAINED = counter("gateway_topics_retained", "Messages that the broker had kept, which say nothing of now.")
+RETAINED_DROPPED = counter("gateway_topics_retained_dropped", "Kept messages that were more than the gateway keeps.")
+NO_SCALAR = counter("gateway_topics_no_scalar", "Points whose value is an object, an array or too long a text.")
+KEEPALIVES = counter("gateway_topics_keepalives", "Messages sent so that devices go on publishing.")
+KEEPALIVES_MISSED = counter("gateway_topics_keepalives_missed", "Keepalives that could not be sent.")
+WRITES = counter("gateway_topics_writes", "Writes published.")
+NO_SUBSCRIBER = counter("gateway_topics_no_subscriber", "Writes that nobody had subscribed to.")
+SILENT = counter("gateway_topics_silent", "Reads of devices that have said nothing for longer than their product may.")
 
 
 @dataclass(slots=True)
@@ -38,6 +51,19 @@ class PointMessageStats:
     writes: int = 0
     no_subscriber: int = 0
     silent: int = 0
+
+    def samples(self) -> Iterator[Sample]:
+        yield MESSAGES.sample(self.messages)
+        yield MALFORMED.sample(self.malformed)
+        yield UNKNOWN_TOPICS.sample(self.unknown_topics)
+        yield RETAINED.sample(self.retained)
+        yield RETAINED_DROPPED.sample(self.retained_dropped)
+        yield NO_SCALAR.sample(self.no_scalar)
+        yield KEEPALIVES.sample(self.keepalives)
+        yield KEEPALIVES_MISSED.sample(self.keepalives_missed)
+        yield WRITES.sample(self.writes)
+        yield NO_SUBSCRIBER.sample(self.no_subscriber)
+        yield SILENT.sample(self.silent)
 
 
 def levels_of(document: ProfileDocument, device: DeviceId, parameters: Mapping[str, str]) -> dict[str, str]:

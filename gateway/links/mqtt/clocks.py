@@ -6,6 +6,7 @@ in the future proves a wrong clock: one in the past may as well be a late readin
 the device's readings count no more, nor is it clear whose clock is wrong: nothing is corrected.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from gateway.domain.fleet.clock_skew import AHEAD_MS_MAX, BEHIND_MS_MAX, ClockSkew, clock_skew
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots, Small
 from gateway.observability.episodes import Episode
+from gateway.observability.metrics import Sample, gauge, words
 
 OFF_MS = 5_000
 AHEAD_MS_MIN = 2_000
@@ -27,6 +29,14 @@ class Unheeded(IntEnum):
     CLOCK_AHEAD = 2
     CLOCK_BEHIND = 3
     CLOCK_BACK = 4
+
+
+CLOCKS_OFF = gauge("gateway_device_clocks_off", "Devices whose clock is off by 5 s or more.")
+UNHEEDED = gauge(
+    "gateway_unheeded_devices",
+    "Devices whose newest live message does not count, since nobody knows how old it is.",
+    cause=words(why for why in Unheeded if why),
+)
 
 
 class DeviceClocks:
@@ -114,6 +124,10 @@ class DeviceClocks:
     def off(self) -> list[int]:
         """Slots of the devices whose clock is off."""
         return np.flatnonzero(np.abs(self._offset_ms) >= OFF_MS).tolist()
+
+    def samples(self) -> Iterator[Sample]:
+        yield CLOCKS_OFF.sample(len(self.off()))
+        yield from UNHEEDED.each(self.counts())
 
 
 def clock_cause(offset_s: float | None, unheeded: str | None = None) -> str | None:

@@ -6,7 +6,7 @@ Two sessions on the devices' broker: `control` (state, presence, answers, comman
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, overload
 
@@ -23,6 +23,7 @@ from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, 
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.links.mqtt.clocks import DeviceClocks, clock_cause
 from gateway.links.mqtt.unregistered import Unregistered
+from gateway.observability.metrics import Sample, counter
 from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.messages import Columns, Decoder, MessageRefused, Route
@@ -37,6 +38,12 @@ CONTROL_KINDS = ("live", "status", "ack")
 TELEMETRY_KINDS = ("energy",)
 PAUSE_TELEMETRY_FROM = 500
 """Commands of one fan-out."""
+
+MESSAGES = counter("gateway_messages", "Messages decoded.", kind=(*CONTROL_KINDS, *TELEMETRY_KINDS))
+DECODE_REJECTS = counter("gateway_decode_rejects", "Messages refused.", reason=REJECTS)
+UNENROLLED = counter("gateway_unenrolled_messages", "Messages of devices that are not enrolled.")
+LIVE_STALE = counter("gateway_live_stale", "Live readings of unknown age.")
+IMPLAUSIBLE = counter("gateway_implausible_points", "Points made unknown.")
 
 _OUTCOMES = {
     PublishOutcome.ACKED: WriteOutcome.ACCEPTED,
@@ -133,6 +140,15 @@ class MqttLink:
     def implausible(self) -> int:
         """Points made unknown because their values are impossible."""
         return sum(decoder.implausible for codec in self._codecs.values() for decoder in codec.decoders.values())
+
+    def samples(self) -> Iterator[Sample]:
+        yield from MESSAGES.each(self.stats.messages)
+        yield from DECODE_REJECTS.each(self.stats.rejects)
+        yield UNENROLLED.sample(self.stats.unregistered)
+        yield LIVE_STALE.sample(self.stats.stale_live)
+        yield IMPLAUSIBLE.sample(self.implausible)
+        yield from self.clocks.samples()
+        yield from self.unregistered.samples()
 
     def cause_of(self, device: str) -> str | None:
         """What is wrong with a device's clock, in words; None = nothing, or nothing known."""

@@ -2,12 +2,16 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Iterator
+
+from gateway.observability.metrics import Sample, gauge
 
 log = logging.getLogger(__name__)
 
 UNREGISTERED_MAX = 1_000
 SLACK = 256
+
+UNENROLLED = gauge("gateway_unenrolled_devices", "Devices seen that are not enrolled.")
 
 
 class Unregistered:
@@ -38,6 +42,9 @@ class Unregistered:
         """When each was last heard, in UTC ms; without those that were registered since."""
         self._forget()
         return dict(self._seen)
+
+    def samples(self) -> Iterator[Sample]:
+        yield UNENROLLED.sample(len(self.devices()))
 
     def _forget(self) -> None:
         for name in [name for name in self._seen if name in self._registered]:

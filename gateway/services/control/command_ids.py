@@ -9,12 +9,15 @@ from gateway.domain.commands import CommandResult
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.types import Now
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.ports.journal import EPOCH_MAX, Change, EpochRaised
 
 log = logging.getLogger(__name__)
 
 EPOCH_BITS = 32
+
+DEVICES_AHEAD = gauge("gateway_devices_ahead", "Devices under control that know later commands than ours.")
+JUMPS = counter("gateway_command_id_jumps", "Times command ids jumped ahead of what devices know.")
 
 MOST_SHARE = 0.5
 """Ids jump where more than this share of the devices under control, of those that have answered, calls ours older. One
@@ -77,11 +80,5 @@ class CommandIds:
         return [f"control: {self.older} of {self.answered} devices know later commands than ours and obey none"]
 
     def samples(self) -> Iterable[Sample]:
-        yield Sample(
-            name="gateway_devices_ahead", help="Devices under control that know later commands than ours.",
-            value=self.older,
-        )  # fmt: skip
-        yield Sample(
-            name="gateway_command_id_jumps", help="Times command ids jumped ahead of what devices know.",
-            value=self.jumps, kind="counter",
-        )  # fmt: skip
+        yield DEVICES_AHEAD.sample(self.older)
+        yield JUMPS.sample(self.jumps)

@@ -36,7 +36,7 @@ from gateway.domain.limits.resume import note_stops
 from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
-from gateway.observability.metrics import Histogram
+from gateway.observability.metrics import Histogram, histogram
 from gateway.ports.journal import Change, JournalState
 from gateway.ports.links import CommandTarget
 from gateway.services.control.authority import DeviceAuthority
@@ -60,6 +60,9 @@ log = logging.getLogger(__name__)
 
 RELEASE_SLACK_S = 15.0
 TICK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+TICK_SECONDS = histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
+TICK_LATENESS = histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
 
 
 @dataclass(slots=True)
@@ -150,8 +153,8 @@ class ControlLoop:
         self.stats = ControlStats()
         self.writes, self.command_ids = self._writer.stats, self._writer.ids
         self.authority_stats, self.restarted = self._authority.stats, self._authority.restarted
-        self.tick_seconds = Histogram("gateway_tick_seconds", "Duration of a control tick.", TICK_BUCKETS_S)
-        self.tick_lateness = Histogram("gateway_tick_lateness_seconds", "Lateness of a control tick.", TICK_BUCKETS_S)
+        self.tick_seconds = Histogram(TICK_SECONDS)
+        self.tick_lateness = Histogram(TICK_LATENESS)
         self.histograms = (self.tick_seconds, self.tick_lateness)
 
     def load(self, remembered: JournalState) -> None:

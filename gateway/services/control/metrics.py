@@ -6,15 +6,104 @@ import numpy as np
 
 from gateway import former_names
 from gateway.clock import Clock
+from gateway.domain.commands import CommandResult, Unreached, WriteOutcome
+from gateway.domain.control.planning import Cause
+from gateway.domain.events.book import Outcome
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import Unclear
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge, words
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.intake import Dispatcher
 
 UP_AGE_S = 120.0
+PROGRAM = "programs of running events"
+
+DEVICES = gauge("gateway_devices", "Devices enrolled.")
+DEVICES_UP = gauge("gateway_devices_up", "Devices with a fresh reading.")
+READING_AGE = gauge("gateway_reading_age_seconds", "Age of fresh readings.", rank=("p50", "p99"))
+UNCLEAR = gauge(
+    "gateway_unclear_devices",
+    "Devices that report something about their safety that is not understood.",
+    member=words(Unclear),
+)
+AUTHORITY = gauge("gateway_devices_authority", "Devices by who has them.", authority=words(Authority))
+HELD = gauge(
+    "gateway_devices_held",
+    "Former name of gateway_devices_authority.",
+    held=tuple(former_names.authority(name) for name in words(Authority)),
+)
+
+SETPOINTS = counter("gateway_setpoints", "Commands written.", cause=words(Cause))
+DELIVERIES = counter("gateway_command_deliveries", "Commands by what the broker said.", outcome=words(WriteOutcome))
+RESULTS = counter("gateway_command_results", "Commands by what the device said.", result=words(CommandResult))
+TICKS = counter("gateway_ticks", "Control ticks.")
+LATE_TICKS = counter("gateway_late_ticks", "Control ticks later than a period.")
+OUTSIDE = counter("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.")
+RESERVES_RAISED = counter("gateway_reserves_raised", "Reserves raised on devices to their owner's.")
+JOURNAL_FAILURES = counter("gateway_journal_failures", "Failed commits of the journal.")
+CHANGES_LOST = counter("gateway_journal_changes_lost", "Changes the journal never took.")
+OVERRIDES = counter("gateway_overrides", "Devices their owners took back.")
+RESTARTS_EXCUSED = counter("gateway_restarts_excused", "Devices dispatched again after they restarted.")
+LEASES_RUN_OUT = counter("gateway_leases_run_out", "Leases that ended without a refresh.")
+UNGUARANTEED = gauge("gateway_reserve_unguaranteed_devices", "Devices whose own reserve is below their owner's.")
+STRANDED = gauge(
+    "gateway_stranded_devices",
+    "Devices that may be under control and cannot be released, since their profile is not installed.",
+)
+SILENT = gauge("gateway_silent_devices", "Devices that have not followed their setpoints for a minute.")
+UNREACHABLE = gauge(
+    "gateway_unreachable_devices",
+    "Devices that cannot be told anything although they may report, by cause.",
+    cause=words(cause for cause in Unreached if cause is not Unreached.NONE),
+)
+MEASURED_RATIO = gauge(
+    "gateway_measured_power_ratio", "Part of steered power that is measured; 1 while nothing is steered."
+)
+UNMEASURED = gauge("gateway_unmeasured_devices", "Devices that are steered and of which readings are missing.")
+
+TARGET = gauge("gateway_event_target_watts", "Target of running events.", program=PROGRAM)
+COMMANDED = gauge("gateway_event_commanded_watts", "Commanded power of running events.", program=PROGRAM)
+DELIVERED = gauge(
+    "gateway_event_delivered_watts", "Power of running events, of devices that are measured.", program=PROGRAM
+)
+ASSUMED = gauge(
+    "gateway_event_assumed_watts",
+    "Power that devices of running events are taken to give while unmeasured.",
+    program=PROGRAM,
+)
+UNSERVED = gauge(
+    "gateway_event_unserved_watts",
+    "Part of the target that nobody could be given, or only devices that are not measured.",
+    program=PROGRAM,
+)
+ATTRIBUTED = gauge(
+    "gateway_event_attributed_watts", "Measured power that running events are credited with.", program=PROGRAM
+)
+SHARED = gauge(
+    "gateway_event_shared_watts",
+    "Measured power that serves running events and is credited to others.",
+    program=PROGRAM,
+)
+
+DECIDED = counter("gateway_events_decided", "Events decided.", outcome=words(Outcome))
+OPEN_ENDED = gauge("gateway_events_open_ended", "Running events that go on until further notice.")
+HOLDS = gauge("gateway_holds", "Holds that are set.")
+QUARANTINED = gauge("gateway_quarantined", "Devices and products in quarantine.")
+WRONG_SIGN = counter("gateway_wrong_sign_devices", "Devices proven to do the opposite.")
+FROZEN = gauge("gateway_frozen_products", "Products frozen now.")
+FREEZES = counter("gateway_product_freezes", "Times a product was frozen.")
+RECOVERING = gauge("gateway_recovering_devices", "Devices charged up to their reserve.")
+FILLING = gauge("gateway_filling_devices", "Devices charged full since that is overdue.")
+REBOUND = gauge("gateway_rebound_watts", "Power taken back after events.")
+
+ENVELOPE_REASONS = gauge(
+    "gateway_envelope_reasons",
+    "Devices narrowed, by cause.",
+    direction=("discharge", "charge"),
+    reason=words(Reason),
+)
 
 
 def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
@@ -22,131 +111,64 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
     n, now_ms = fleet.n, clock.mono_ms()
     age_s = (now_ms - fleet.live.seen_mono_ms[:n]) / 1000
     fresh = age_s <= UP_AGE_S
-    yield Sample(name="gateway_devices", help="Devices enrolled.", value=n)
-    yield Sample(name="gateway_devices_up", help="Devices with a fresh reading.", value=int(fresh.sum()))
+    yield DEVICES.sample(n)
+    yield DEVICES_UP.sample(int(fresh.sum()))
     for share in (0.5, 0.99):
         value = float(np.quantile(age_s[fresh], share)) if fresh.any() else 0.0
-        yield Sample(
-            name="gateway_reading_age_seconds",
-            help="Age of fresh readings.",
-            value=value,
-            labels=(("rank", f"p{share * 100:.0f}"),),
-        )
-    for member in Unclear:
-        yield Sample(
-            name="gateway_unclear_devices",
-            help="Devices that report something about their safety that is not understood.",
-            value=int(np.count_nonzero(fleet.live.unclear[:n] & member)),
-            labels=(("member", str(member.name).lower()),),
-        )
-    for authority in Authority:
-        count, name = int(np.count_nonzero(fleet.control.authority[:n] == authority)), authority.name.lower()
-        label = (("authority", name),)
-        yield Sample(name="gateway_devices_authority", help="Devices by who has them.", value=count, labels=label)
-        former = (("held", former_names.authority(name)),)
-        text = "Former name of gateway_devices_authority."
-        yield Sample(name="gateway_devices_held", help=text, value=count, labels=former)
+        yield READING_AGE.sample(value, rank=f"p{share * 100:.0f}")
+    yield from UNCLEAR.each({member: int(np.count_nonzero(fleet.live.unclear[:n] & member)) for member in Unclear})
+    for authority, name in zip(Authority, words(Authority), strict=True):
+        count = int(np.count_nonzero(fleet.control.authority[:n] == authority))
+        yield AUTHORITY.sample(count, authority=name)
+        yield HELD.sample(count, held=former_names.authority(name))
 
 
 def control_samples(control: ControlLoop) -> Iterable[Sample]:
     """What narrows devices, what is written, what devices answer, what events deliver."""
     yield from _reasons(control)
-    for cause, count in control.writes.writes.items():
-        yield _counter("gateway_setpoints", "Commands written.", count, "cause", cause.name)
-    for outcome, count in control.writes.outcomes.items():
-        yield _counter(
-            "gateway_command_deliveries", "Commands by what the broker said.", count, "outcome", outcome.name
-        )
-    for result, count in control.stats.results.items():
-        yield _counter("gateway_command_results", "Commands by what the device said.", count, "result", result.name)
-    stats = control.stats
-    for name, text, value in (
-        ("gateway_ticks", "Control ticks.", stats.ticks),
-        ("gateway_late_ticks", "Control ticks later than a period.", stats.late_ticks),
-        ("gateway_setpoints_outside", "Setpoints not written since the envelope forbade them.", stats.outside),
-        ("gateway_reserves_raised", "Reserves raised on devices to their owner's.", control.writes.reserves),
-        ("gateway_journal_failures", "Failed commits of the journal.", control.pending.stats.failures),
-        ("gateway_journal_changes_lost", "Changes the journal never took.", control.pending.stats.forgotten),
-        ("gateway_overrides", "Devices their owners took back.", control.authority_stats.overridden),
-        (
-            "gateway_restarts_excused",
-            "Devices dispatched again after they restarted.",
-            control.restarted.excused,
-        ),
-        ("gateway_leases_run_out", "Leases that ended without a refresh.", control.authority_stats.leases_run_out),
-    ):
-        yield Sample(name=name, help=text, value=value, kind="counter")
+    stats, writes, owners = control.stats, control.writes, control.authority_stats
+    yield from SETPOINTS.each(writes.writes)
+    yield from DELIVERIES.each(writes.outcomes)
+    yield from RESULTS.each(stats.results)
+    yield TICKS.sample(stats.ticks)
+    yield LATE_TICKS.sample(stats.late_ticks)
+    yield OUTSIDE.sample(stats.outside)
+    yield RESERVES_RAISED.sample(writes.reserves)
+    yield JOURNAL_FAILURES.sample(control.pending.stats.failures)
+    yield CHANGES_LOST.sample(control.pending.stats.forgotten)
+    yield OVERRIDES.sample(owners.overridden)
+    yield RESTARTS_EXCUSED.sample(control.restarted.excused)
+    yield LEASES_RUN_OUT.sample(owners.leases_run_out)
     yield from control.command_ids.samples()
-    yield Sample(
-        name="gateway_reserve_unguaranteed_devices",
-        help="Devices whose own reserve is below their owner's.",
-        value=control.unguaranteed(),
-    )
-    yield Sample(
-        name="gateway_stranded_devices",
-        help="Devices that may be under control and cannot be released, since their profile is not installed.",
-        value=len(control.stranded.devices),
-    )
-    yield Sample(
-        name="gateway_silent_devices", help="Devices that have not followed their setpoints for a minute.",
-        value=int(control.quarantine.silent.sum()),
-    )  # fmt: skip
-    for unreached, count in control.reach.counts():
-        yield Sample(
-            name="gateway_unreachable_devices",
-            help="Devices that cannot be told anything although they may report, by cause.",
-            value=count,
-            labels=(("cause", unreached.name.lower()),),
-        )
-    yield Sample(
-        name="gateway_measured_power_ratio", help="Part of steered power that is measured; 1 while nothing is steered.",
-        value=control.unmeasured.measured_share,
-    )  # fmt: skip
-    yield Sample(
-        name="gateway_unmeasured_devices", help="Devices that are steered and of which readings are missing.",
-        value=control.unmeasured.fleet.devices,
-    )  # fmt: skip
+    yield UNGUARANTEED.sample(control.unguaranteed())
+    yield STRANDED.sample(len(control.stranded.devices))
+    yield SILENT.sample(int(control.quarantine.silent.sum()))
+    yield from UNREACHABLE.each(dict(control.reach.counts()))
+    yield MEASURED_RATIO.sample(control.unmeasured.measured_share)
+    yield UNMEASURED.sample(control.unmeasured.fleet.devices)
     for program, total in control.totals().items():
-        for kind, text, watts in (
-            ("target", "Target of running events.", total.target_w),
-            ("commanded", "Commanded power of running events.", total.commanded_w),
-            ("delivered", "Power of running events, of devices that are measured.", total.delivered_w),
-            ("assumed", "Power that devices of running events are taken to give while unmeasured.", total.assumed_w),
-            (
-                "unserved",
-                "Part of the target that nobody could be given, or only devices that are not measured.",
-                total.unserved_w,
-            ),
-            ("attributed", "Measured power that running events are credited with.", total.attributed_w),
-            ("shared", "Measured power that serves running events and is credited to others.", total.shared_w),
-        ):
-            yield Sample(
-                name=f"gateway_event_{kind}_watts", help=text, value=watts, labels=(("program", program),)
-            )  # fmt: skip
+        yield TARGET.sample(total.target_w, program=program)
+        yield COMMANDED.sample(total.commanded_w, program=program)
+        yield DELIVERED.sample(total.delivered_w, program=program)
+        yield ASSUMED.sample(total.assumed_w, program=program)
+        yield UNSERVED.sample(total.unserved_w, program=program)
+        yield ATTRIBUTED.sample(total.attributed_w, program=program)
+        yield SHARED.sample(total.shared_w, program=program)
 
 
 def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[Sample]:
     """What was decided, which devices are excluded, what maintenance does."""
-    for outcome, count in dispatcher.outcomes.items():
-        yield _counter("gateway_events_decided", "Events decided.", count, "outcome", outcome)
-    yield Sample(
-        name="gateway_events_open_ended",
-        help="Running events that go on until further notice.",
-        value=len(dispatcher.open_ended()),
-    )
+    yield from DECIDED.each(dispatcher.outcomes)
+    yield OPEN_ENDED.sample(len(dispatcher.open_ended()))
     quarantine, maintenance = control.quarantine, control.maintenance
-    for name, text, value, kind in (
-        ("gateway_holds", "Holds that are set.", len(dispatcher.exclusions), "gauge"),
-        ("gateway_quarantined", "Devices and products in quarantine.", len(quarantine.quarantined), "gauge"),
-        ("gateway_wrong_sign_devices", "Devices proven to do the opposite.", quarantine.proven, "counter"),
-        ("gateway_frozen_products", "Products frozen now.", len(quarantine.frozen), "gauge"),
-        ("gateway_product_freezes", "Times a product was frozen.", quarantine.freezes, "counter"),
-        ("gateway_recovering_devices", "Devices charged up to their reserve.", maintenance.stats.recovering, "gauge"),
-        ("gateway_filling_devices", "Devices charged full since that is overdue.", maintenance.stats.filling, "gauge"),
-    ):
-        yield Sample(name=name, help=text, value=value, kind=kind)
-    now_w = sum(rebound.power_w for rebound in maintenance.rebounds.values())
-    yield Sample(name="gateway_rebound_watts", help="Power taken back after events.", value=now_w)
+    yield HOLDS.sample(len(dispatcher.exclusions))
+    yield QUARANTINED.sample(len(quarantine.quarantined))
+    yield WRONG_SIGN.sample(quarantine.proven)
+    yield FROZEN.sample(len(quarantine.frozen))
+    yield FREEZES.sample(quarantine.freezes)
+    yield RECOVERING.sample(maintenance.stats.recovering)
+    yield FILLING.sample(maintenance.stats.filling)
+    yield REBOUND.sample(sum(rebound.power_w for rebound in maintenance.rebounds.values()))
 
 
 def _reasons(control: ControlLoop) -> Iterable[Sample]:
@@ -154,14 +176,5 @@ def _reasons(control: ControlLoop) -> Iterable[Sample]:
     if allowed is None:
         return
     for direction, bits in (("discharge", allowed.reasons_discharge), ("charge", allowed.reasons_charge)):
-        for reason in Reason:
-            yield Sample(
-                name="gateway_envelope_reasons",
-                help="Devices narrowed, by cause.",
-                value=int(np.count_nonzero(bits & np.uint64(reason))),
-                labels=(("direction", direction), ("reason", str(reason.name).lower())),
-            )
-
-
-def _counter(name: str, text: str, value: float, label: str, word: str) -> Sample:
-    return Sample(name=name, help=text, value=value, kind="counter", labels=((label, word.lower()),))
+        counts = {reason: int(np.count_nonzero(bits & np.uint64(reason))) for reason in Reason}
+        yield from ENVELOPE_REASONS.each(counts, direction=direction)

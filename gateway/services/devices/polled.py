@@ -14,7 +14,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.observability.episodes import FewLines
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge, words
 from gateway.ports.journal import Journal, Setting
 from gateway.ports.links import Emit, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
@@ -29,6 +29,29 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 MATCH_S = 1.0
+
+SESSIONS = gauge("gateway_sessions", "Polled devices, by state.", state=words(SessionPhase))
+WITHOUT_SECRET = gauge("gateway_sessions_without_secret", "Polled devices whose secret cannot be read now.")
+CONNECTS = counter("gateway_session_connects", "Sessions that got ready.")
+POLLS = counter("gateway_session_polls", "Polls answered.")
+POLL_FAILURES = counter("gateway_session_poll_failures", "Polls that failed.")
+BUSY = counter("gateway_session_busy", "Times a device asked to come later.")
+SUPERSEDED = counter("gateway_session_superseded", "Commands that a newer one replaced before they left.")
+SESSION_QUARANTINED = counter("gateway_session_quarantined", "Devices that were not what they were enrolled as.")
+ENERGY_GAPS = counter("gateway_session_energy_gaps", "Gaps in the energy of polled devices.")
+WRITES = counter("gateway_device_writes", "Requests that write to polled devices.")
+REFUSALS = counter("gateway_device_refusals", "Commands refused by device, profile or guard.")
+UNWRITABLE = counter("gateway_device_unwritable", "Values that a product cannot take.")
+OVER_BUDGET = counter("gateway_device_over_budget", "Writes held back to spare a device's memory.")
+NOT_HELD = counter("gateway_device_not_held", "Read-backs that did not show what was written.")
+FOREIGN_WRITES = counter("gateway_device_foreign_writes", "Devices somebody else wrote to during a lease.")
+HANDED_BACK = counter("gateway_device_handed_back", "Write sequences given up half way.")
+SETTINGS_SAVED = counter("gateway_device_settings_saved", "Episodes whose settings were saved.")
+SETTINGS_RESTORED = counter("gateway_device_settings_restored", "Episodes whose settings were restored.")
+SENTINELS = counter("gateway_point_sentinels", "Points that said: no value.")
+IMPLAUSIBLE = counter("gateway_point_implausible", "Points outside their range.")
+MALFORMED = counter("gateway_point_malformed", "Points of the wrong kind.")
+
 _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "span_ms")
 
 
@@ -298,39 +321,29 @@ class PolledDevices:
         states = dict.fromkeys(SessionPhase, 0)
         for session in self.sessions.values():
             states[session.state] += 1
-        for state, count in states.items():
-            yield Sample(
-                name="gateway_sessions", help="Polled devices, by state.", value=count, labels=(("state", state.value),)
-            )
-        yield Sample(
-            name="gateway_sessions_without_secret",
-            help="Polled devices whose secret cannot be read now.",
-            value=sum(session.secret_unreadable for session in self.sessions.values()),
-        )
+        yield from SESSIONS.each(states)
+        yield WITHOUT_SECRET.sample(sum(session.secret_unreadable for session in self.sessions.values()))
         stats, control = self.stats, self.control_stats
+        yield CONNECTS.sample(stats.connects)
+        yield POLLS.sample(stats.polls)
+        yield POLL_FAILURES.sample(stats.poll_failures)
+        yield BUSY.sample(stats.busy)
+        yield SUPERSEDED.sample(stats.superseded)
+        yield SESSION_QUARANTINED.sample(stats.quarantined)
+        yield ENERGY_GAPS.sample(stats.energy_gaps)
+        yield WRITES.sample(control.requests)
+        yield REFUSALS.sample(control.refused)
+        yield UNWRITABLE.sample(control.unwritable)
+        yield OVER_BUDGET.sample(control.over_budget)
+        yield NOT_HELD.sample(control.not_shown)
+        yield FOREIGN_WRITES.sample(control.foreign)
+        yield HANDED_BACK.sample(control.half_way)
+        yield SETTINGS_SAVED.sample(control.saved)
+        yield SETTINGS_RESTORED.sample(control.restored)
         counts = [codec.product.base.counts for codec in self._codecs.values() if codec.product is not None]
-        for name, text, value in (
-            ("gateway_session_connects", "Sessions that got ready.", stats.connects),
-            ("gateway_session_polls", "Polls answered.", stats.polls),
-            ("gateway_session_poll_failures", "Polls that failed.", stats.poll_failures),
-            ("gateway_session_busy", "Times a device asked to come later.", stats.busy),
-            ("gateway_session_superseded", "Commands that a newer one replaced before they left.", stats.superseded),
-            ("gateway_session_quarantined", "Devices that were not what they were enrolled as.", stats.quarantined),
-            ("gateway_session_energy_gaps", "Gaps in the energy of polled devices.", stats.energy_gaps),
-            ("gateway_device_writes", "Requests that write to polled devices.", control.requests),
-            ("gateway_device_refusals", "Commands refused by device, profile or guard.", control.refused),
-            ("gateway_device_unwritable", "Values that a product cannot take.", control.unwritable),
-            ("gateway_device_over_budget", "Writes held back to spare a device's memory.", control.over_budget),
-            ("gateway_device_not_held", "Read-backs that did not show what was written.", control.not_shown),
-            ("gateway_device_foreign_writes", "Devices somebody else wrote to during a lease.", control.foreign),
-            ("gateway_device_handed_back", "Write sequences given up half way.", control.half_way),
-            ("gateway_device_settings_saved", "Episodes whose settings were saved.", control.saved),
-            ("gateway_device_settings_restored", "Episodes whose settings were restored.", control.restored),
-            ("gateway_point_sentinels", "Points that said: no value.", sum(c.sentinel for c in counts)),
-            ("gateway_point_implausible", "Points outside their range.", sum(c.implausible for c in counts)),
-            ("gateway_point_malformed", "Points of the wrong kind.", sum(c.malformed for c in counts)),
-        ):
-            yield Sample(name=name, help=text, value=value, kind="counter")
+        yield SENTINELS.sample(sum(c.sentinel for c in counts))
+        yield IMPLAUSIBLE.sample(sum(c.implausible for c in counts))
+        yield MALFORMED.sample(sum(c.malformed for c in counts))
 
 
 def live_batch(rows: Sequence[tuple[int, CanonicalReading, Now, int]]) -> LiveBatch:

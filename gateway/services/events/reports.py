@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.services.events.delivery_records import DeliveryRecords, StatusReport
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,12 @@ PART = 32
 POLL_S = 0.5
 RETRY_S = 1.0
 EVENTS_EVERY_S = 10.0
+
+ROWS = counter("gateway_reported_rows", "Delivery records told upstream.")
+REPORTS = counter("gateway_reports", "Reports on events and availability told upstream.")
+REFUSED = counter("gateway_reports_refused", "Reports that nobody took.")
+ROWS_DROPPED = counter("gateway_report_rows_dropped", "Delivery records never told, since nobody took them.")
+ROWS_WAITING = gauge("gateway_report_rows_waiting", "Delivery records to be told.")
 
 Body = dict[str, Any]
 Publish = Callable[[str, Body], Awaitable[bool]]
@@ -97,17 +103,8 @@ class Reports:
                 self.stats.reports += self._accepted(kind, await publish(kind, body))
 
     def samples(self) -> Iterable[Sample]:
-        for name, text, value in (
-            ("gateway_reported_rows", "Delivery records told upstream.", self.stats.rows),
-            ("gateway_reports", "Reports on events and availability told upstream.", self.stats.reports),
-            ("gateway_reports_refused", "Reports that nobody took.", self.stats.refused),
-            (
-                "gateway_report_rows_dropped",
-                "Delivery records never told, since nobody took them.",
-                self._records.dropped,
-            ),
-        ):
-            yield Sample(name=name, help=text, value=value, kind="counter")
-        yield Sample(
-            name="gateway_report_rows_waiting", help="Delivery records to be told.", value=self._records.waiting
-        )
+        yield ROWS.sample(self.stats.rows)
+        yield REPORTS.sample(self.stats.reports)
+        yield REFUSED.sample(self.stats.refused)
+        yield ROWS_DROPPED.sample(self._records.dropped)
+        yield ROWS_WAITING.sample(self._records.waiting)

@@ -5,11 +5,14 @@ import logging
 from collections.abc import Callable, Iterable
 
 from gateway.clock import SteadyClock
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
+
+STEP_HELD = gauge("gateway_clock_step_held_seconds", "Step of the wall clock that is not followed yet.")
+STEPS = counter("gateway_clock_steps", "Steps of the wall clock.")
 
 
 class ClockGuard:
@@ -43,10 +46,5 @@ class ClockGuard:
         return [f"clock: the wall clock stepped by {step_ms / 1000:+.0f} s, not followed"] if step_ms else []
 
     def samples(self) -> Iterable[Sample]:
-        yield Sample(
-            name="gateway_clock_step_held_seconds", help="Step of the wall clock that is not followed yet.",
-            value=self._clock.step_ms / 1000,
-        )  # fmt: skip
-        yield Sample(
-            name="gateway_clock_steps", help="Steps of the wall clock.", value=self._clock.steps, kind="counter"
-        )
+        yield STEP_HELD.sample(self._clock.step_ms / 1000)
+        yield STEPS.sample(self._clock.steps)

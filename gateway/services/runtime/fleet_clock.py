@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterable
 from gateway.clock import Clock
 from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.types import Now
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, gauge
 
 log = logging.getLogger(__name__)
 
 START_MS = 60_000
 """After a start devices have this long to tell a time; until enough have, no event ends."""
+
+SKEW = gauge(
+    "gateway_fleet_clock_skew_seconds", "Median of the devices' clocks less ours, of those that told a time lately."
+)
+TELLING = gauge("gateway_fleet_clock_devices", "Devices that told a time lately.")
+CONTRADICTED = gauge("gateway_clock_contradicted", "Whether most devices contradict the clock (1) or not (0).")
 
 
 def nobody(_now: Now) -> ClockSkew:
@@ -55,15 +61,6 @@ class FleetClock:
         """The median is missing while no device tells a time."""
         skew = self._newest
         if skew.offset_s is not None:
-            yield Sample(
-                name="gateway_fleet_clock_skew_seconds",
-                help="Median of the devices' clocks less ours, of those that told a time lately.",
-                value=skew.offset_s,
-            )
-        yield Sample(
-            name="gateway_fleet_clock_devices", help="Devices that told a time lately.", value=skew.telling,
-        )  # fmt: skip
-        yield Sample(
-            name="gateway_clock_contradicted", help="Whether most devices contradict the clock (1) or not (0).",
-            value=int(self.trust is ClockTrust.CONTRADICTED),
-        )  # fmt: skip
+            yield SKEW.sample(skew.offset_s)
+        yield TELLING.sample(skew.telling)
+        yield CONTRADICTED.sample(int(self.trust is ClockTrust.CONTRADICTED))

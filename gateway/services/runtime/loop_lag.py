@@ -3,9 +3,11 @@
 import asyncio
 
 from gateway.clock import Clock
-from gateway.observability.metrics import Histogram
+from gateway.observability.metrics import Histogram, histogram
 
 LAG_PERIOD_S = 0.25
+
+LOOP_LAG = histogram("gateway_loop_lag_seconds", "Lateness of a timer on the event loop.")
 
 
 class LoopLag:
@@ -13,7 +15,7 @@ class LoopLag:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.histogram = Histogram("gateway_loop_lag_seconds", "Lateness of a timer on the event loop.")
+        self.histogram = Histogram(LOOP_LAG)
         self.worst_s = 0.0
 
     async def run(self) -> None:

@@ -9,12 +9,13 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvariantBroken, Retry, pause_ceiling_s, retry_of
 from gateway.observability.episodes import FewLines
+from gateway.observability.metrics import Sample, counter
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ ESSENTIAL = frozenset({CONTROL, "put-away", "ingest", "recorder"})
 RESTARTS_MAX = 3
 BUDGET_MS = 60_000
 """An essential service that fails by a bug more than `RESTARTS_MAX` times within `BUDGET_MS` ends the process."""
+
+RESTARTS = counter(
+    "gateway_service_restarts", "Services that failed and were started again.", service="services of the daemon"
+)
 
 
 @dataclass(slots=True)
@@ -97,6 +102,9 @@ class Supervisor:
         finally:
             if not self._ended.is_set():
                 health.down.pop(this, None)
+
+    def samples(self) -> Iterator[Sample]:
+        yield from RESTARTS.each({name: health.restarts for name, health in self.health.items()})
 
     def _is_the_end(self, name: str, health: Health, error: Exception) -> bool:
         """Whether a failure ends the process; logs it once."""

@@ -16,10 +16,15 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter
 from gateway.ports.links import Emit, TelemetrySender, TelemetrySource
 from gateway.services.telemetry.interval_config import IntervalConfigs
 from gateway.services.telemetry.recorder import Recorded, Recorder
+
+LIVE = counter("gateway_live_readings", "Live readings taken.")
+ROWS = counter("gateway_settlement_rows", "Settlement messages taken, duplicates included.")
+BATCHES = counter("gateway_settlement_batches", "Batches of settlement messages taken.")
+PAUSES = counter("gateway_telemetry_holds", "Times that telemetry was held back.")
 
 BATCH_ROWS = 4096
 BATCH_DELAY_S = 0.010
@@ -208,13 +213,10 @@ class Ingest:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of what comes in."""
-        for name, text, value in (
-            ("gateway_live_readings", "Live readings taken.", self.stats.live),
-            ("gateway_settlement_rows", "Settlement messages taken, duplicates included.", self.stats.rows),
-            ("gateway_settlement_batches", "Batches of settlement messages taken.", self.stats.batches),
-            ("gateway_telemetry_holds", "Times that telemetry was held back.", self.stats.pauses),
-        ):
-            yield Sample(name=name, help=text, value=value, kind="counter")
+        yield LIVE.sample(self.stats.live)
+        yield ROWS.sample(self.stats.rows)
+        yield BATCHES.sample(self.stats.batches)
+        yield PAUSES.sample(self.stats.pauses)
 
     def reasons(self) -> list[str]:
         """Why telemetry is not read."""

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from gateway.domain.errors import StorageError
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter
 from gateway.storage.recovery import Unlogged
 
 log = logging.getLogger(__name__)
+
+FAILURES = counter("gateway_interval_log_failures", "Failed appends to the interval log.")
 
 RETRY_S = 1.0
 
@@ -61,10 +63,7 @@ class LogWriter:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of the way into the log."""
-        yield Sample(
-            name="gateway_interval_log_failures", help="Failed appends to the interval log.", value=self.failures,
-            kind="counter",
-        )  # fmt: skip
+        yield FAILURES.sample(self.failures)
 
     def reasons(self) -> list[str]:
         """Why intervals do not reach the log."""

@@ -3,80 +3,116 @@
 from collections.abc import Iterable
 
 from gateway.domain.intervals.types import SampleCounts
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.storage.recovery import RecoveryStats
 from gateway.storage.spool.spool import Spool
+
+SETTLEMENT_ROWS_COUNTED = counter("gateway_settlement_rows_counted", "Settlement messages counted, replayed ones too.")
+SETTLEMENT_ROWS_NEW = counter("gateway_settlement_rows_new", "Settlement messages that were counted as new.")
+SETTLEMENT_MALFORMED = counter(
+    "gateway_settlement_malformed", "Settlement messages with an impossible boot or sequence."
+)
+DUPLICATES = counter("gateway_duplicates", "Settlement messages that had been counted before.")
+TOO_OLD = counter("gateway_too_old", "Settlement messages too old to be told from duplicates.")
+SEQUENCE_GAPS = counter("gateway_sequence_gaps", "Settlement messages that were never received.")
+LATE_ROWS = counter("gateway_late_rows", "Settlement messages for intervals older than the newest two.")
+LATE_WH = counter("gateway_late_wh", "Energy of messages for intervals older than the newest two.")
+LOST_ROWS = counter("gateway_lost_rows", "Settlement messages that belong to no interval any more.")
+LOST_WH = counter("gateway_lost_wh", "Energy of messages that belong to no interval any more.")
+INTERVAL_RECORDS_MADE = counter("gateway_interval_records_made", "Records of intervals made, revisions included.")
+INTERVAL_REVISIONS = counter("gateway_interval_revisions", "Records of intervals that replace an earlier one.")
+INTERVAL_REPAIRS = counter("gateway_interval_repairs", "Intervals made again from late data.")
+TIME_REPLACED = counter("gateway_time_replaced", "Settlement messages that go by the time of receipt.")
+ENERGY_RESETS = counter("gateway_energy_resets", "Energy counters that began anew.")
+ENERGY_ROLLOVERS = counter("gateway_energy_rollovers", "Energy counters that went past their end.")
+ENERGY_JUMPS = counter("gateway_energy_jumps", "Energies beyond what a battery could move, left out.")
+ENERGY_JUMP_WH = counter("gateway_energy_jump_wh", "Energy beyond what a battery could move, left out.")
+ENERGY_POWERS_REFUSED = counter("gateway_energy_powers_refused", "Powers beyond a battery's rating, made unknown.")
+ENERGY_SILENCES = counter("gateway_energy_silences", "Silences longer than an interval, by counter.")
+ENERGY_SPREAD_WH = counter("gateway_energy_spread_wh", "Energy of silences that was shared by time.")
+ENERGY_UNATTRIBUTED_WH = counter("gateway_energy_unattributed_wh", "Energy that no interval has.")
+ENERGY_SPANS_REFUSED = counter("gateway_energy_spans_refused", "Energies of an impossible span or sign, left out.")
+ENERGY_SPANS_BESIDE_COUNTER = counter(
+    "gateway_energy_spans_beside_counter", "Energies without a counter of devices that have one, left to the counter."
+)
+ENERGY_COMPARISONS = counter("gateway_energy_comparisons", "Days of integration compared with a coarse counter.")
+ENERGY_DRIFTS = counter("gateway_energy_drifts", "Days on which integration was off its counter.")
+ENERGY_DRIFT_WH = counter("gateway_energy_drift_wh", "Energy by which integration was off its counter.")
+
+SPOOL_RECORDS = counter("gateway_spool_records", "Records that became durable.")
+SPOOL_WRITTEN_BYTES = counter("gateway_spool_written_bytes", "Bytes that became durable.")
+SPOOL_COMMITS = counter("gateway_spool_commits", "Commits of the spool.")
+SPOOL_FAILURES = counter("gateway_spool_failures", "Failed commits of the spool.")
+SPOOL_DROPPED_SEGMENTS = counter("gateway_spool_dropped_segments", "Segments that were needed no more.")
+SPOOL_CORRUPT_SEGMENTS = counter("gateway_spool_corrupt_segments", "Damaged segments that were set aside.")
+SPOOL_SEGMENTS = gauge("gateway_spool_segments", "Spool segments.")
+SPOOL_SEGMENT_BYTES = gauge("gateway_spool_segment_bytes", "Bytes in spool segments.")
+SPOOL_UNCOUNTED_BYTES = gauge("gateway_spool_uncounted_bytes", "Bytes that the spool's limit leaves out.")
+SPOOL_QUEUE_BYTES = gauge("gateway_spool_queue_bytes", "Bytes that are not durable yet.")
+SPOOL_FAILING = gauge("gateway_spool_failing", "1 while nothing becomes durable.")
+
+RECOVERY_REPLAYED = counter("gateway_recovery_replayed", "Spool records replayed at the start.")
+RECOVERY_MISMATCHES = counter("gateway_recovery_mismatches", "Spool records whose replay gave other intervals.")
+RECOVERY_UNREADABLE = counter("gateway_recovery_unreadable", "Spool records that could not be read.")
+RECOVERY_NAMELESS = counter("gateway_recovery_nameless", "Spool records and devices that nothing names.")
+RECOVERY_TORN_BYTES = counter("gateway_recovery_torn_bytes", "Bytes of a torn end that were cut off.")
+RECOVERY_DAMAGED_BYTES = counter("gateway_recovery_damaged_bytes", "Damaged bytes of spool segments.")
+RECOVERY_CORRUPT_CHECKPOINTS = counter("gateway_recovery_corrupt_checkpoints", "Damaged checkpoints set aside.")
 
 
 def energy_samples(totals: SampleCounts) -> Iterable[Sample]:
     """What the engine has counted since the start, the records that the start replayed included."""
-    for name, text, value in (
-        ("gateway_settlement_rows_counted", "Settlement messages counted, replayed ones too.", totals.rows),
-        ("gateway_settlement_rows_new", "Settlement messages that were counted as new.", totals.new),
-        ("gateway_settlement_malformed", "Settlement messages with an impossible boot or sequence.", totals.malformed),
-        ("gateway_duplicates", "Settlement messages that had been counted before.", totals.duplicates),
-        ("gateway_too_old", "Settlement messages too old to be told from duplicates.", totals.too_old),
-        ("gateway_sequence_gaps", "Settlement messages that were never received.", totals.gaps),
-        ("gateway_late_rows", "Settlement messages for intervals older than the newest two.", totals.late_rows),
-        ("gateway_late_wh", "Energy of messages for intervals older than the newest two.", totals.late_wh),
-        ("gateway_lost_rows", "Settlement messages that belong to no interval any more.", totals.lost_rows),
-        ("gateway_lost_wh", "Energy of messages that belong to no interval any more.", totals.lost_wh),
-        ("gateway_interval_records_made", "Records of intervals made, revisions included.", totals.records),
-        ("gateway_interval_revisions", "Records of intervals that replace an earlier one.", totals.revisions),
-        ("gateway_interval_repairs", "Intervals made again from late data.", totals.repairs),
-        ("gateway_time_replaced", "Settlement messages that go by the time of receipt.", totals.time_replaced),
-        ("gateway_energy_resets", "Energy counters that began anew.", totals.counter_resets),
-        ("gateway_energy_rollovers", "Energy counters that went past their end.", totals.rollovers),
-        ("gateway_energy_jumps", "Energies beyond what a battery could move, left out.", totals.jumps),
-        ("gateway_energy_jump_wh", "Energy beyond what a battery could move, left out.", totals.jump_wh),
-        ("gateway_energy_powers_refused", "Powers beyond a battery's rating, made unknown.", totals.power_refused),
-        ("gateway_energy_silences", "Silences longer than an interval, by counter.", totals.counter_gaps),
-        ("gateway_energy_spread_wh", "Energy of silences that was shared by time.", totals.spread_wh),
-        ("gateway_energy_unattributed_wh", "Energy that no interval has.", totals.unattributed_wh),
-        ("gateway_energy_spans_refused", "Energies of an impossible span or sign, left out.", totals.spans_refused),
-        (
-            "gateway_energy_spans_beside_counter",
-            "Energies without a counter of devices that have one, left to the counter.",
-            totals.spans_beside_counter,
-        ),
-        ("gateway_energy_comparisons", "Days of integration compared with a coarse counter.", totals.days_compared),
-        ("gateway_energy_drifts", "Days on which integration was off its counter.", totals.days_drifted),
-        ("gateway_energy_drift_wh", "Energy by which integration was off its counter.", totals.drift_wh),
-    ):
-        yield Sample(name=name, help=text, value=value, kind="counter")
+    yield SETTLEMENT_ROWS_COUNTED.sample(totals.rows)
+    yield SETTLEMENT_ROWS_NEW.sample(totals.new)
+    yield SETTLEMENT_MALFORMED.sample(totals.malformed)
+    yield DUPLICATES.sample(totals.duplicates)
+    yield TOO_OLD.sample(totals.too_old)
+    yield SEQUENCE_GAPS.sample(totals.gaps)
+    yield LATE_ROWS.sample(totals.late_rows)
+    yield LATE_WH.sample(totals.late_wh)
+    yield LOST_ROWS.sample(totals.lost_rows)
+    yield LOST_WH.sample(totals.lost_wh)
+    yield INTERVAL_RECORDS_MADE.sample(totals.records)
+    yield INTERVAL_REVISIONS.sample(totals.revisions)
+    yield INTERVAL_REPAIRS.sample(totals.repairs)
+    yield TIME_REPLACED.sample(totals.time_replaced)
+    yield ENERGY_RESETS.sample(totals.counter_resets)
+    yield ENERGY_ROLLOVERS.sample(totals.rollovers)
+    yield ENERGY_JUMPS.sample(totals.jumps)
+    yield ENERGY_JUMP_WH.sample(totals.jump_wh)
+    yield ENERGY_POWERS_REFUSED.sample(totals.power_refused)
+    yield ENERGY_SILENCES.sample(totals.counter_gaps)
+    yield ENERGY_SPREAD_WH.sample(totals.spread_wh)
+    yield ENERGY_UNATTRIBUTED_WH.sample(totals.unattributed_wh)
+    yield ENERGY_SPANS_REFUSED.sample(totals.spans_refused)
+    yield ENERGY_SPANS_BESIDE_COUNTER.sample(totals.spans_beside_counter)
+    yield ENERGY_COMPARISONS.sample(totals.days_compared)
+    yield ENERGY_DRIFTS.sample(totals.days_drifted)
+    yield ENERGY_DRIFT_WH.sample(totals.drift_wh)
 
 
 def spool_samples(spool: Spool) -> Iterable[Sample]:
     """What is durable, what waits, and what was set aside."""
     stats = spool.stats
-    for name, text, value in (
-        ("gateway_spool_records", "Records that became durable.", stats.records),
-        ("gateway_spool_written_bytes", "Bytes that became durable.", stats.bytes),
-        ("gateway_spool_commits", "Commits of the spool.", stats.commits),
-        ("gateway_spool_failures", "Failed commits of the spool.", stats.failures),
-        ("gateway_spool_dropped_segments", "Segments that were needed no more.", stats.dropped_segments),
-        ("gateway_spool_corrupt_segments", "Damaged segments that were set aside.", stats.corrupt_segments),
-    ):
-        yield Sample(name=name, help=text, value=value, kind="counter")
-    for name, text, level in (
-        ("gateway_spool_segments", "Spool segments.", stats.segments),
-        ("gateway_spool_segment_bytes", "Bytes in spool segments.", stats.segment_bytes),
-        ("gateway_spool_uncounted_bytes", "Bytes that the spool's limit leaves out.", stats.uncounted_bytes),
-        ("gateway_spool_queue_bytes", "Bytes that are not durable yet.", spool.queued_bytes),
-        ("gateway_spool_failing", "1 while nothing becomes durable.", int(bool(stats.failing))),
-    ):
-        yield Sample(name=name, help=text, value=float(level))
+    yield SPOOL_RECORDS.sample(stats.records)
+    yield SPOOL_WRITTEN_BYTES.sample(stats.bytes)
+    yield SPOOL_COMMITS.sample(stats.commits)
+    yield SPOOL_FAILURES.sample(stats.failures)
+    yield SPOOL_DROPPED_SEGMENTS.sample(stats.dropped_segments)
+    yield SPOOL_CORRUPT_SEGMENTS.sample(stats.corrupt_segments)
+    yield SPOOL_SEGMENTS.sample(stats.segments)
+    yield SPOOL_SEGMENT_BYTES.sample(stats.segment_bytes)
+    yield SPOOL_UNCOUNTED_BYTES.sample(stats.uncounted_bytes)
+    yield SPOOL_QUEUE_BYTES.sample(spool.queued_bytes)
+    yield SPOOL_FAILING.sample(int(bool(stats.failing)))
 
 
 def recovery_samples(stats: RecoveryStats, corrupt_checkpoints: int) -> Iterable[Sample]:
     """What the start met in checkpoints and spool."""
-    for name, text, value in (
-        ("gateway_recovery_replayed", "Spool records replayed at the start.", stats.replayed),
-        ("gateway_recovery_mismatches", "Spool records whose replay gave other intervals.", stats.mismatches),
-        ("gateway_recovery_unreadable", "Spool records that could not be read.", stats.unreadable),
-        ("gateway_recovery_nameless", "Spool records and devices that nothing names.", stats.nameless),
-        ("gateway_recovery_torn_bytes", "Bytes of a torn end that were cut off.", stats.torn_bytes),
-        ("gateway_recovery_damaged_bytes", "Damaged bytes of spool segments.", stats.damaged_bytes),
-        ("gateway_recovery_corrupt_checkpoints", "Damaged checkpoints set aside.", corrupt_checkpoints),
-    ):
-        yield Sample(name=name, help=text, value=value, kind="counter")
+    yield RECOVERY_REPLAYED.sample(stats.replayed)
+    yield RECOVERY_MISMATCHES.sample(stats.mismatches)
+    yield RECOVERY_UNREADABLE.sample(stats.unreadable)
+    yield RECOVERY_NAMELESS.sample(stats.nameless)
+    yield RECOVERY_TORN_BYTES.sample(stats.torn_bytes)
+    yield RECOVERY_DAMAGED_BYTES.sample(stats.damaged_bytes)
+    yield RECOVERY_CORRUPT_CHECKPOINTS.sample(corrupt_checkpoints)

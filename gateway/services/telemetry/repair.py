@@ -17,12 +17,18 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.types import NEVER_MS, DeviceId, Ints, Now, Slots
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.services.telemetry.recorder import Recorder
-from gateway.storage.interval_log.query import Place
+from gateway.storage.interval_log.merge import Place
 from gateway.storage.interval_log.rows import damaged_record, records_of_rows
 
 log = logging.getLogger(__name__)
+
+FAILURES = counter(
+    "gateway_interval_repair_failures",
+    "Times that late data had to wait, since the interval log could not be read.",
+)
+WAITING = gauge("gateway_interval_repairs_waiting", "Older intervals and days with data that came late.")
 
 PERIOD_S = 5.0
 PAUSE_S = 0.05
@@ -114,16 +120,8 @@ class Repairs:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics of late data."""
-        yield Sample(
-            name="gateway_interval_repair_failures",
-            help="Times that late data had to wait, since the interval log could not be read.",
-            value=self.failures,
-            kind="counter",
-        )
-        yield Sample(
-            name="gateway_interval_repairs_waiting", help="Older intervals and days with data that came late.",
-            value=self._recorder.engine.to_repair,
-        )  # fmt: skip
+        yield FAILURES.sample(self.failures)
+        yield WAITING.sample(self._recorder.engine.to_repair)
 
     def warnings(self) -> list[str]:
         """Why late data waits; meanwhile it is stored."""

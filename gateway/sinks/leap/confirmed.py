@@ -4,10 +4,12 @@ The public text is silent on these points. Until one is confirmed the gateway ta
 says UNCONFIRMED wherever a figure or an upload rests on it, and learns nothing from silence.
 """
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from gateway.observability.metrics import Sample, gauge
 from gateway.sinks.leap.rows import NetColumn
 
 POINTS: dict[str, str] = {
@@ -20,6 +22,8 @@ POINTS: dict[str, str] = {
     "transport": "whether interval data goes over HTTP or SFTP",
 }
 """The points and the question that each answers."""
+
+UNCONFIRMED = gauge("gateway_leap_unconfirmed", "Points that the aggregator has not confirmed.")
 
 
 class LeapConfirmed(BaseModel):
@@ -47,6 +51,9 @@ class LeapConfirmed(BaseModel):
         """The points that are open. The sign of net energy is none where net energy is not wanted."""
         needless = {"net_sign"} if self.energy_columns == "generated_consumed" else set()
         return [point for point in POINTS if getattr(self, point) is None and point not in needless]
+
+    def samples(self) -> Iterator[Sample]:
+        yield UNCONFIRMED.sample(len(self.unconfirmed))
 
     @property
     def net(self) -> NetColumn | None:

@@ -14,14 +14,14 @@ be sent later, alone; whoever keeps them drops those that a newer revision has o
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvariantBroken
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
+from gateway.observability.metrics import Sample
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.sinks.leap.api import LeapApi
@@ -44,6 +44,7 @@ from gateway.sinks.leap.over_sftp import SftpUpload
 from gateway.sinks.leap.replies import COMPLETED, FAILED
 from gateway.sinks.leap.rows import FUTURE_CODES, LENGTH_S, Document, LeapMeter
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
+from gateway.sinks.leap.stats import LeapStats
 from gateway.sinks.leap.transport import Ended, Transport
 
 log = logging.getLogger(__name__)
@@ -54,21 +55,6 @@ ALONE_MAX = 3
 """A batch of one row that FAILED for no row is tried so often, and so many such batches in a row are refused."""
 EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
 """A row that the aggregator takes for future waits that long, and twice as long each time: a day and a half in all."""
-
-
-@dataclass(slots=True)
-class LeapStats:
-    """`other_length`: devices with a meter whose newest record is not of 15 minutes and is never uploaded. `uploads`
-    and `jobs_failed` count files, the others rows; a batch that is tried again counts again. `waiting`: rows of the
-    newest batch that wait, by reason."""
-
-    other_length: int = 0
-    uploads: int = 0
-    jobs_failed: int = 0
-    superseded: int = 0
-    missing_unread: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    waiting: dict[str, int] = field(default_factory=dict)
 
 
 class LeapCsvSink:
@@ -117,6 +103,9 @@ class LeapCsvSink:
     def can_be_asked(self) -> bool:
         """Whether there is an HTTP interface to ask what is missing."""
         return self._api is not None
+
+    def samples(self) -> Iterator[Sample]:
+        return self.stats.samples(self.name, meters=self.meters_known, failing=self.meters_failing is not None)
 
     async def recall(self) -> None:
         """Read what an earlier run left on disk, once. Raises OSError."""

@@ -13,7 +13,6 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +39,7 @@ from gateway.storage.interval_log.rows import (
     insertions,
     rows_of,
 )
+from gateway.storage.interval_log.stats import LogStats
 from gateway.storage.recovery import Unlogged
 from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
@@ -55,29 +55,6 @@ DiskBudget = Callable[[int], int]
 
 ROW_MAX = (1 << 63) - 1
 READ_MAX = 50_000
-
-
-@dataclass(slots=True)
-class LogStats:
-    """Counters. `repeated`: rows that were there already; `conflicting`: there already with different content (the
-    first one stays); `nameless`: rows whose device is no longer known. `kept_files`: files past retention that stay
-    because a reader has not read them; `dropped_unsent`: rows dropped to meet the disk budget before every reader had
-    them. `bytes`: what the log takes; `bytes_max`: what it may take."""
-
-    rows: int = 0
-    commits: int = 0
-    failures: int = 0
-    repeated: int = 0
-    conflicting: int = 0
-    nameless: int = 0
-    corrupt_files: int = 0
-    corrupt_rows: int = 0
-    dropped_files: int = 0
-    dropped_unsent: int = 0
-    kept_files: int = 0
-    bytes: int = 0
-    bytes_max: int = 0
-    failing: str | None = None
 
 
 class IntervalLog:

@@ -34,7 +34,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
-from gateway.observability.metrics import Sample
+from gateway.observability.metrics import Sample, counter
 from gateway.ports.journal import (
     EPOCH_MAX,
     UNNUMBERED,
@@ -58,6 +58,11 @@ EPOCH_BEGIN_MS = 1_577_836_800_000
 EPOCH_MS = 600_000
 EPOCH_BITS = 32
 """A number is the epoch and, below it, a count within the run: it grows from run to run."""
+
+PAST_DROPPED = counter(
+    "gateway_past_events_dropped",
+    "Events and delivery records that were removed before their time, since there were too many.",
+)
 
 # Each step migrates a file from the version before; the first makes an empty one.
 _STEPS = (
@@ -172,12 +177,7 @@ class SqliteJournal:
             await asyncio.get_running_loop().run_in_executor(self._past_thread, self._put_away, numbered)
 
     def samples(self) -> Iterator[Sample]:
-        yield Sample(
-            name="gateway_past_events_dropped",
-            help="Events and delivery records that were removed before their time, since there were too many.",
-            value=self.dropped,
-            kind="counter",
-        )
+        yield PAST_DROPPED.sample(self.dropped)
 
     def close(self) -> None:
         """Finish the pending commits and close the file. A second call has no effect."""

@@ -8,13 +8,14 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mqtt5
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation, Retry, pause_ceiling_s
 from gateway.observability.episodes import Episode
+from gateway.observability.metrics import Sample
 from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from gateway.transports.mqtt.wire import ConnectionStats, MqttWire, OnMessages
@@ -63,6 +64,10 @@ class MqttConnection:
     @property
     def connected(self) -> bool:
         return self._up.is_set()
+
+    def samples(self, name: str) -> Iterator[Sample]:
+        """Metrics under a name of this connection."""
+        return self.stats.samples(name, connected=self.connected)
 
     async def wait_connected(self) -> None:
         await self._up.wait()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -10,12 +10,30 @@ import mqtt5
 
 from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, PeerRefused
+from gateway.observability.metrics import Sample, counter, gauge, words
 from gateway.transports.mqtt.session import PINGREQ, BrokerViolation, MqttSession, MqttState, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 
 LINGER_S = 1.0
 UNSENT_BYTES_MAX = 1 << 20
 LOST_REASONS = ("closed", "refused", "violation", "oversized", "keepalive", "unreachable", "taken_over")
+
+NAME = "the gateway's connections"
+CONNECTED = gauge("gateway_mqtt_connected", "1 while connected.", connection=NAME)
+RECEIVE_MAXIMUM = gauge("gateway_mqtt_receive_maximum", "The broker's.", connection=NAME)
+CONNECTS = counter("gateway_mqtt_connects", "Connections made.", connection=NAME)
+RECEIVED = counter("gateway_mqtt_received_bytes", "Bytes received.", connection=NAME)
+RECEIVED_MESSAGES = counter("gateway_mqtt_received_messages", "Messages received.", connection=NAME)
+SENT_MESSAGES = counter("gateway_mqtt_sent_messages", "Messages sent.", connection=NAME)
+ACKNOWLEDGEMENTS = counter("gateway_mqtt_acknowledgements", "Messages acknowledged to the broker.", connection=NAME)
+OVERRUNS = counter("gateway_mqtt_overruns", "Times the broker sent more than it may.", connection=NAME)
+STALE_ACKS = counter(
+    "gateway_mqtt_stale_acknowledgements", "Acknowledgements of an old connection, dropped.", connection=NAME
+)
+LOSSES = counter("gateway_mqtt_losses", "Connections lost or refused.", connection=NAME, reason=LOST_REASONS)
+PUBLISHED = counter(
+    "gateway_mqtt_published", "Messages published, by outcome.", connection=NAME, outcome=words(PublishOutcome)
+)
 
 _REFUSALS = frozenset(
     {
@@ -47,6 +65,19 @@ class ConnectionStats:
     overruns: int = 0
     lost: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOST_REASONS, 0))
     published: dict[PublishOutcome, int] = field(default_factory=lambda: dict.fromkeys(PublishOutcome, 0))
+
+    def samples(self, connection: str, *, connected: bool) -> Iterator[Sample]:
+        yield CONNECTED.sample(1.0 if connected else 0.0, connection=connection)
+        yield RECEIVE_MAXIMUM.sample(self.broker_receive_max, connection=connection)
+        yield CONNECTS.sample(self.connects, connection=connection)
+        yield RECEIVED.sample(self.rx_bytes, connection=connection)
+        yield RECEIVED_MESSAGES.sample(self.rx_messages, connection=connection)
+        yield SENT_MESSAGES.sample(self.tx_messages, connection=connection)
+        yield ACKNOWLEDGEMENTS.sample(self.acks_sent, connection=connection)
+        yield OVERRUNS.sample(self.overruns, connection=connection)
+        yield STALE_ACKS.sample(self.acks_stale, connection=connection)
+        yield from LOSSES.each(self.lost, connection=connection)
+        yield from PUBLISHED.each(self.published, connection=connection)
 
 
 class MqttWire(asyncio.BufferedProtocol):

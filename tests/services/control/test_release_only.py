@@ -54,7 +54,7 @@ async def test_untimed_products_are_released_and_timed_leases_run_out() -> None:
 
 async def test_releases_are_spread() -> None:
     world = await under_control(untimed=10, timed=0)
-    at = []
+    at: list[int] = []
     for second in range(30):
         await world.go(1)
         at += [second] * (len(world.homes.writes) - len(at))

@@ -23,7 +23,7 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import NEVER_MS, Unclear
 from gateway.observability.logs import HumanLines, JsonLines
-from gateway.observability.metrics import Histogram, Metrics, Sample, registry
+from gateway.observability.metrics import Histogram, Metrics, Sample, histogram, registry
 from gateway.services.checkpointing import Checkpointer, fleet_columns, load_columns
 from gateway.services.events.delivery_records import DeliveryRecords
 from gateway.services.runtime import supervisor as supervisor_module
@@ -206,10 +206,10 @@ async def test_metrics_label_values_are_escaped() -> None:
 
 
 async def test_histogram_counts_are_cumulative() -> None:
-    histogram = Histogram("gateway_wait_seconds", "Waits.", (0.1, 1.0))
+    waits = Histogram(histogram("gateway_wait_seconds", "Waits.", (0.1, 1.0)))
     for seconds in (0.05, 0.1, 0.5, 7):
-        histogram.observe(seconds)
-    text = (await registry([], [histogram]).text()).decode()
+        waits.observe(seconds)
+    text = (await registry([], [waits]).text()).decode()
     assert "gateway_build_info{" in text
     for line in (
         'gateway_wait_seconds_bucket{le="0.1"} 2.0', 'gateway_wait_seconds_bucket{le="1.0"} 3.0',

@@ -8,7 +8,7 @@ import pytest
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.services.telemetry.repair import Repairs
-from gateway.storage.interval_log.query import Place
+from gateway.storage.interval_log.merge import Place
 from tests.builders.energy_batches import batch, row
 from tests.scenes.telemetry import rig
 from tests.scenes.waiting import service, until

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from gateway.api.samples import leap_samples
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, Keep, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
@@ -612,10 +611,10 @@ async def test_leap_that_is_asked_what_it_wants_is_as_it_was(tmp_path: Path) -> 
         r.sink.pick([quarter(1), replace(quarter(2), length_s=300)])
         r.put(mapping(1))
         r.clock.advance(s=60)
-        before = list(leap_samples([r.sink], 0))
+        before = list(r.sink.samples())
         asked = [quarter(1), quarter(9), quarter(2), replace(quarter(1), length_s=300)]
         assert [r.sink.wants(record) for record in asked] == [True, False, True, False]
-        assert list(leap_samples([r.sink], 0)) == before
+        assert list(r.sink.samples()) == before
 
 
 async def test_leap_while_meters_were_never_read_nothing_is_passed_over(tmp_path: Path) -> None:
@@ -639,11 +638,11 @@ async def test_leap_delivered_from_the_log_only_what_is_wanted_goes_up(tmp_path:
             await until(log.idle.is_set)
         assert set(r.taken) == {key(1)}
         assert (delivery.stats.accepted, delivery.stats.rejected, log.saved) == (1, 2, [5])
-        samples = {(s.name, s.labels[1:]): s.value for s in leap_samples([r.sink], 7)}
+        samples = {(s.name, s.labels[1:]): s.value for s in r.sink.samples()}
         assert samples["gateway_leap_refused", (("reason", "mtr_0003"),)] == 1
         assert samples["gateway_leap_refused", (("reason", "withheld_coverage"),)] == 1
         assert (samples["gateway_leap_meters", ()], samples["gateway_leap_other_length", ()]) == (5, 1)
-        assert samples["gateway_leap_unconfirmed", ()] == 7
+        assert [(s.name, s.value) for s in LeapConfirmed().samples()] == [("gateway_leap_unconfirmed", 7)]
 
 
 async def test_leap_region_of_the_meter_goes_up(tmp_path: Path) -> None:
