@@ -31,6 +31,7 @@ class Mutant:
 
 LOOP = "gateway/services/control/loop.py"
 TRACKING = "gateway/domain/control/tracking.py"
+WRITER = "gateway/services/control/command_writer.py"
 BOOK = "gateway/domain/events/book.py"
 RESERVE = "gateway/domain/fleet/reserve.py"
 QUARANTINE = "gateway/domain/control/quarantine.py"
@@ -40,6 +41,11 @@ MUTANTS = (
         name="unreachable",
         mend="Devices that cannot be told anything do not keep their share.",
         edits=((TRACKING, "& ~faulty & ~unreachable", "& ~faulty"),),
+    ),
+    Mutant(
+        name="not-durable",
+        mend="What nobody can be commanded for, since no release plan is durable, is told as unserved.",
+        edits=((WRITER, "            self._reach.note_not_durable(slots[taken], now)\n", ""),),
     ),
     Mutant(
         name="sources",
@@ -117,7 +123,7 @@ MUTANTS = (
                 "        if",
             ),
             (
-                "gateway/services/control/command_writer.py",
+                WRITER,
                 "        if self._halted():\n            keep = self._only_releases(todo, keep, taken)\n",
                 "",
             ),

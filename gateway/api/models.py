@@ -47,17 +47,16 @@ class DeliveryBody(Body):
 
     `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
     cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | unreachable | barred (excluded,
-    from the next release on); `unreachable`: why it cannot be told anything (no_subscriber | refused | not_sent), null
-    where that is not what failed. `asked_w` is what the event wanted, `allowed_w` what its limits left of it and
-    `limits` which limits those were, `written_w` the newest setpoint, `result` the device's answer. `measured_w` is
-    what the device does, null while there is no reading; `assumed_w` is what it is assumed to do then. Energies since
-    the occurrence began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as delivered,
-    `unmeasured_wh` is the part of that which was asked while there were no readings and may have been delivered.
-    `shared_with` other events are served by the same power of the device now, and `shared_wh` is the part of
-    `delivered_wh` that others were served by too: it is in their records as well.
-    `cause` says what lies behind an expired command or a device that is offline, where it is known now: a clock that is
-    off. Powers in W, + = discharge; null = unknown.
-    """
+    from the next release on); `unreachable`: why it cannot be told anything (no_subscriber | refused | not_sent |
+    not_durable), null where that is not what failed. `asked_w` is what the event wanted, `allowed_w` what its limits
+    left of it and `limits` which limits those were, `written_w` the newest setpoint, `result` the device's answer.
+    `measured_w` is what the device does, null while there is no reading; `assumed_w` is what it is assumed to do then.
+    Energies since the occurrence began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as
+    delivered, `unmeasured_wh` is the part of that which was asked while there were no readings and may have been
+    delivered. `shared_with` other events are served by the same power of the device now, and `shared_wh` is the part of
+    `delivered_wh` that others were served by too: it is in their records as well. `cause` says what lies behind an
+    expired command or a device that is offline, where it is known now: a clock that is off. Powers in W, + = discharge;
+    null = unknown."""
 
     id: str
     device: str
@@ -107,12 +106,13 @@ class EventStatus(Body):
     it got. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
     under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
     readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
-    cause). `end` is "open" where the event goes on until further notice. `reason` says why the event was rejected, or
-    that an operator cancelled it. `source` says whose event it is: several sources may have one of the same id, and the
-    request for one event then names the `source`. Only the answer for one event has `members`, a page of its delivery
-    records (of now or of the newest occurrence, unless the request names another), `next`, the offset of the next page,
-    and `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as
-    `before`, null if there are none."""
+    cause, `not_durable` if the journal takes no release plans and the other devices have no more to give). `end` is
+    "open" where the event goes on until further notice. `reason` says why the event was rejected, or that an operator
+    cancelled it. `source` says whose event it is: several sources may have one of the same id, and the request for one
+    event then names the `source`. Only the answer for one event has `members`, a page of its delivery records (of now
+    or of the newest occurrence, unless the request names another), `next`, the offset of the next page, and
+    `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as `before`,
+    null if there are none."""
 
     id: str
     source: str
@@ -294,9 +294,9 @@ class SessionState(Body):
 
 class UnreachableState(Body):
     """A device that cannot be told anything, although it may report: `cause` (no_subscriber: nobody has subscribed to
-    its commands, refused: the broker refuses them, not_sent: the gateway is not connected to it), for how long (s), and
-    when it is tried again (s from now, 0 = with the next command). Others make up for it; it comes back by itself once
-    it has answered."""
+    its commands, refused: the broker refuses them, not_sent: the gateway is not connected to it, not_durable: the
+    journal does not take its release plan), for how long (s), and when it is tried again (s from now, 0 = with the next
+    command). Others make up for it; it comes back by itself once it has answered."""
 
     cause: str
     for_s: float

@@ -38,12 +38,14 @@ class WriteOutcome(IntEnum):
 
 
 class Unreached(IntEnum):
-    """Why a device cannot be told anything although it may report; `NONE` = it can."""
+    """Why a device cannot be told anything although it may report; `NONE` = it can. `NOT_DURABLE`: the journal does not
+    take its release plan, without which no device comes under control."""
 
     NONE = 0
     NOT_SENT = 1
     NO_SUBSCRIBER = 2
     REFUSED = 3
+    NOT_DURABLE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -402,9 +402,7 @@ class Town(Street):
             self.problems.append(f"{entry.request.id} is told to deliver {told.delivered_w:g} W, and {read}")
         target_w = told.target_w
         shared = any((self._groups.get(other.request.id, mine) & mine).any() for other in others)
-        # while the disk fails nobody newly comes under control, and readiness says so
-        fails = self.journal.failing or self.journal.slow
-        if entry.request.target_w is None or shared or self.stopped_ms is not None or fails:
+        if entry.request.target_w is None or shared or self.stopped_ms is not None:
             self._short_s.pop(entry.request.id, None)
             return
         batteries = self.devices.batteries

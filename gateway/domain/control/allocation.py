@@ -28,7 +28,7 @@ _SUM_PART = 1e-9
 class Shortfall(Enum):
     """Why less was allocated than asked. `MINIMA`: the rest is less than any product can carry. `CEILING`: the
     program's ceiling or the nomination bounds the request. `UNMEASURED`: all was allocated, but part of it to devices
-    that are not measured."""
+    that are not measured. `NOT_DURABLE`: the journal does not take the release plans of some of the devices."""
 
     NONE = "none"
     NO_MEMBERS = "no_members"
@@ -37,6 +37,7 @@ class Shortfall(Enum):
     MINIMA = "minima"
     CEILING = "ceiling"
     UNMEASURED = "unmeasured"
+    NOT_DURABLE = "not_durable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,15 @@ class Tracked:
     progress: Mapping[int, Progress]
 
 
+def cause(reason: Shortfall, unserved_w: float, missing_w: float, *, undurable: bool) -> Shortfall:
+    """Why a part of the target is unserved. `reason`: why not all of it could be allocated, `missing_w`: what rests on
+    devices that are not measured; `undurable`: some devices lack a durable release plan, which outweighs that others
+    have no more to give."""
+    if undurable and abs(unserved_w) >= 1 and reason in (Shortfall.NO_MEMBERS, Shortfall.LIMITS):
+        return Shortfall.NOT_DURABLE
+    return Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(missing_w) >= 1 else reason
+
+
 def unseen_w(target_w: float, unserved_w: float, given_w: Ints, assumed_w: Floats) -> float:
     """The part of the target that rests on devices that are not measured, beside what could not be allocated."""
     sign = -1.0 if target_w < 0 else 1.0

@@ -1,6 +1,7 @@
 """Which devices cannot be told anything although they report, and when each is tried again.
 
-Nobody subscribes to such a device's commands, the broker refuses them, or they are not sent. It is tried again after a
+Nobody subscribes to such a device's commands, the broker refuses them, or they are not sent, also because the journal
+does not take the device's release plan. It is tried again after a
 pause that doubles, and counts as reachable once it has answered a command or, where a product answers none, has had its
 time to. Handing back and narrowing wait for `URGENT_S` at most.
 """
@@ -22,8 +23,8 @@ WAIT_S_MAX = 60.0
 """The pause before a device is tried again, at first and at most; up to `SPREAD_PART` longer, by device."""
 
 UNSENT_S_MAX = 4.0
-"""The longest pause where nothing was sent: the gateway's own connection is down, and control is to be back soon after
-it is."""
+"""The longest pause where nothing was sent: the gateway's own connection or disk is down, and control is to be back
+soon after it is."""
 
 URGENT_S = 5.0
 SPREAD_PART = 0.25
@@ -36,6 +37,7 @@ UNREACHED = {
     WriteOutcome.NO_SUBSCRIBER: Unreached.NO_SUBSCRIBER,
     WriteOutcome.REFUSED: Unreached.REFUSED,
 }
+_OURS = (Unreached.NOT_SENT, Unreached.NOT_DURABLE)
 _CAUSE = np.array([UNREACHED.get(outcome, Unreached.NONE) for outcome in WriteOutcome], dtype=np.int8)
 
 
@@ -83,6 +85,11 @@ class Reach:
         found: Bools = self.cause != int(Unreached.NONE)
         return found
 
+    @property
+    def not_durable(self) -> Bools:
+        found: Bools = self.cause == int(Unreached.NOT_DURABLE)
+        return found
+
 
 def everybody(n: int) -> Reach:
     """All of `n` devices can be told what they are to do."""
@@ -91,23 +98,27 @@ def everybody(n: int) -> Reach:
     return Reach(cause=zeros, back=none, heard=zeros, waiting=none, waiting_urgent=none)
 
 
-def note_attempts(attempts: Attempts, slots: Slots, cmd: Ints, outcome: Small, now: Now, *, urgent: Bools) -> Slots:
+def note_attempts(
+    attempts: Attempts, slots: Slots, cmd: Ints, outcome: Small, now: Now, *, urgent: Bools,
+    unsent: Unreached = Unreached.NOT_SENT,
+) -> Slots:  # fmt: skip
     """Note what became of commands (`WriteOutcome`) to `slots`; returns the devices that have become unreachable. An
-    unknown outcome says nothing new: the command may have arrived."""
+    unknown outcome says nothing new: the command may have arrived. `unsent`: why those that were not sent were not."""
     at, accepted = run(slots), outcome == int(WriteOutcome.ACCEPTED)
     attempts.heard[at] = 2 * accepted.view(np.int8) - 1
     before = attempts.cause[at]
     if accepted.all() and not before.any():
         return slots[:0]
-    before, cause = before.copy(), _CAUSE[outcome]
+    before, cause = before.copy(), np.where(outcome == WriteOutcome.NOT_SENT, np.int8(unsent), _CAUSE[outcome])
     known = (cause != Unreached.NONE) | (before != Unreached.NONE)
     if not known.any():
         return slots[:0]
     slots, cmd, outcome, cause, before, urgent = (a[known] for a in (slots, cmd, outcome, cause, before, urgent))
     failed = cause != Unreached.NONE
+    ours = np.isin(cause, _OURS)
     # the first pause again where the connection was down and the device itself is what is missing now
-    anew = (before == Unreached.NONE) | ((before == Unreached.NOT_SENT) & failed & (cause != Unreached.NOT_SENT))
-    most_s = np.where(cause == Unreached.NOT_SENT, UNSENT_S_MAX, WAIT_S_MAX)
+    anew = (before == Unreached.NONE) | (np.isin(before, _OURS) & failed & ~ours)
+    most_s = np.where(ours, UNSENT_S_MAX, WAIT_S_MAX)
     wait_s = np.where(anew, WAIT_S_MIN, np.minimum(2 * attempts.wait_s[slots], most_s))
     attempts.wait_s[slots] = wait_s
     attempts.tried_mono_ms[slots] = now.mono_ms

@@ -15,7 +15,7 @@ from gateway.domain.control.allocation import Allocation, Ask, Shortfall, alloca
 from gateway.domain.control.ceilings import Ceilings
 from gateway.domain.control.device_targets import device_target_w, kept_w
 from gateway.domain.control.feeders import left_w, within_w
-from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams, unseen_w
+from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams, cause, unseen_w
 from gateway.domain.control.ramp import Governor, RampBudget, Trim, trimmed
 from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.events.arbitration import NOBODY, Claims
@@ -366,7 +366,8 @@ class _Tracker:
     def _device_power(self, event: ActiveEvent, mine: Bools) -> tuple[Ints, Ints]:
         """Setpoints for a target of each device or home, moved no faster than the governor allows."""
         others = mine & self._on_grid & ~self._reliable
-        own_target_w, own_missing_w = self._by_own_mode(event, mine & self._own)
+        alone = mine & (self._own | (self._allowed.controllable & self._reach.unreachable))
+        own_target_w, own_missing_w = self._by_themselves(event, alone)
         mine = mine & self._reliable
         asked_w = device_target_w(event, self._snapshot, self._allowed, mine, self._now)
         inside_w = np.clip(asked_w, -np.floor(self._allowed.charge_w), np.floor(self._allowed.discharge_w))
@@ -391,15 +392,16 @@ class _Tracker:
             ahead_w=abs(ahead_w - moved_w),
         )  # fmt: skip
         self._note(
-            event, mine | (others & self._own), given_w,
+            event, mine | (others & alone), given_w,
             target_w=float(np.where(mine, asked_w, 0.0).sum()) + own_target_w,
             commanded_w=float(given_w.sum()), unserved_w=unserved_w,
             reason=Shortfall.LIMITS if abs(unserved_w) >= 1 else Shortfall.CEILING if clipped else Shortfall.NONE,
         )  # fmt: skip
         return sign * extra_w, np.where(mine, np.trunc(asked_w), 0).astype(np.int64)
 
-    def _by_own_mode(self, event: ActiveEvent, own: Bools) -> tuple[float, float]:
-        """What devices that serve by their own mode are asked for, and the part of it that they do not give."""
+    def _by_themselves(self, event: ActiveEvent, own: Bools) -> tuple[float, float]:
+        """What devices that serve by their own mode, or cannot be told anything, are asked for, and the part of it that
+        they do not give."""
         if not own.any():
             return 0.0, 0.0
         asked_w = device_target_w(event, self._snapshot, self._allowed, own, self._now)[own]
@@ -450,7 +452,7 @@ class _Tracker:
             delivered_w=self._power.measured_w(counted),
             assumed_w=self._power.assumed_w(counted),
             unserved_w=unserved_w + missing_w,
-            reason=Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(missing_w) >= 1 else reason,
+            reason=cause(reason, unserved_w, missing_w, undurable=bool((mine & self._reach.not_durable).any())),
             devices=int(np.count_nonzero(counted)),
             unmeasured=self._power.unmeasured(counted)[0],
         )

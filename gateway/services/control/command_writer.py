@@ -67,7 +67,7 @@ class CommandWriter:
     ) -> CommandBatch:
         """Write a plan; returns what may have arrived. `holder` is the event of each slot, `names` the events' ids.
         What is owed to the journal goes into the same commit as the release plan. While the journal fails no device
-        newly comes under control; the rest goes on."""
+        newly comes under control, `reach` is told so, and the rest goes on."""
         slots = todo.slots
         authority = self._fleet.control.authority[run(slots)]
         taken = (todo.op != int(CommandOp.RELEASE)) & (authority == int(Authority.DEVICE))
@@ -75,6 +75,7 @@ class CommandWriter:
         plans = self._plans(slots[taken], holder, names)
         if not await self._pending.flush(plans):
             keep = ~taken
+            self._reach.note_not_durable(slots[taken], now)
             if plans and self._pending.failing == NO_ANSWER:
                 # it may become durable yet
                 self._pending.owe_anew(ControlEnded(devices=self._fleet.names(slots[taken]), reason="not_taken"))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gateway.domain.commands import CommandBatch, CommandOp, Unreached, WriteOutcome, WriteReport
 from gateway.domain.control.reach import Attempts, Reach, note_attempts, pauses_s, reach
 from gateway.domain.fleet.fleet import Fleet, Snapshot
-from gateway.domain.types import Bools, Now
+from gateway.domain.types import Bools, Now, Slots
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,15 @@ class ReachWatch:
         kept = slice(None) if told.all() else told
         new = note_attempts(
             self._attempts, batch.slots[kept], batch.cmd[kept], report.delivery[kept], now, urgent=urgent[kept]
+        )
+        self._newly.update(new.tolist())
+
+    def note_not_durable(self, slots: Slots, now: Now) -> None:
+        """Note devices that were not told anything since the journal did not take their release plans."""
+        self._grow(self._fleet.n)
+        none = np.zeros(len(slots), dtype=np.int64)
+        new = note_attempts(
+            self._attempts, slots, none, none.astype(np.int8), now, urgent=none != 0, unsent=Unreached.NOT_DURABLE
         )
         self._newly.update(new.tolist())
 
