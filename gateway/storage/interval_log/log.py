@@ -13,7 +13,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -23,9 +23,11 @@ from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, joined
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
-from gateway.storage.interval_log.files import LogFile, connect, is_damage, open_file, position_in, size
+from gateway.storage.interval_log.files import LogFile, connect, is_damage
+from gateway.storage.interval_log.folder import LogFolder
 from gateway.storage.interval_log.pages import DamagedRow, fetch
-from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Positions, Range
+from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Positions
+from gateway.storage.interval_log.retention import DiskBudget, retain
 from gateway.storage.interval_log.rows import (
     SELECT_AFTER,
     SELECT_IDENTITY,
@@ -34,25 +36,18 @@ from gateway.storage.interval_log.rows import (
     Row,
     as_stored,
     columns_of,
-    create_sql,
     identity,
     insertions,
     rows_of,
 )
 from gateway.storage.interval_log.stats import LogStats
 from gateway.storage.recovery import Unlogged
-from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SUFFIX = ".sqlite"
 CURSORS = "cursors.sqlite"
-DAY_MS = 86_400_000
-DiskBudget = Callable[[int], int]
-"""How many bytes the log may take, given how many it takes now. Raises OSError."""
-
 ROW_MAX = (1 << 63) - 1
 READ_MAX = 50_000
 
@@ -65,12 +60,9 @@ class IntervalLog:
         self.stats = LogStats()
         self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="interval-log")
-        self._files: list[LogFile] = []
-        self._newest: sqlite3.Connection | None = None
-        self._reading: dict[int, sqlite3.Connection] = {}
+        self.folder = LogFolder(directory, self.stats)
         self._positions_open: Positions | None = None
         self._position = 0
-        self._largest = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -95,7 +87,7 @@ class IntervalLog:
         """Files that may contain intervals that begin at `from_ms` or later, in the order of commits. A device's clock
         may be a little ahead; a record may be late without a bound."""
         day = datetime.fromtimestamp(from_ms / 1000, tz=UTC).date() - timedelta(days=1)
-        return [file.path for file in list(self._files) if file.day >= day]
+        return [file.path for file in list(self.folder.files) if file.day >= day]
 
     async def append(self, entries: Sequence[Unlogged]) -> int:
         """Write the interval records of these spool records durably in one transaction; returns how many rows are new.
@@ -154,17 +146,15 @@ class IntervalLog:
         return await self._run(lambda: self._backlog(position))
 
     async def retain(self, days: int, readers: Iterable[str], disk_budget: DiskBudget | None = None) -> int:
-        """Drop files more than `days` old that every reader has read, then as many more as `disk_budget` requires:
-        first damaged files that were set aside, then files that every reader has read, oldest first, and only then
-        files that some reader has not read (counted, and logged as an error). Returns how many log files it dropped;
-        the newest stays."""
+        """Drop files more than `days` old that every reader has read, and what `disk_budget` requires besides; see
+        `retention`. Returns how many log files it dropped."""
         today = datetime.fromtimestamp(self._clock.now().utc_ms / 1000, tz=UTC).date()
-        names = tuple(readers)
-        return await self._run(lambda: self._retain(today - timedelta(days=days), names, disk_budget))
+        names, oldest = tuple(readers), today - timedelta(days=days)
+        return await self._run(lambda: retain(self.folder, self.stats, oldest, self._positions, names, disk_budget))
 
     async def check(self) -> None:
         """Check the integrity of every file and set the damaged ones aside. Slow: call it once damage is found."""
-        await self._run(self._check)
+        await self._run(self.folder.check)
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -176,54 +166,21 @@ class IntervalLog:
     # Below: the log's thread.
 
     def _begin(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._files = sorted(
-            LogFile(int(path.name[:8]), date.fromisoformat(path.name[9:19]), path)
-            for path in self.directory.glob(f"????????-????-??-??{SUFFIX}")
-            if path.name[:8].isdigit()
-        )
-        self._largest = self._files[-1].sequence if self._files else 0
-        for path in self.directory.glob(f"????????-????-??-??{SUFFIX}{CORRUPT_SUFFIX}"):
-            self._largest = max(self._largest, int(path.name[:8]))
-        while self._files and self._newest is None:
-            try:
-                self._newest = open_file(self._files[-1].path)
-                if self._newest is None:
-                    self._drop(self._files[-1])
-                    continue
-                self._position = position_in(self._newest)
-            except sqlite3.DatabaseError as error:
-                if self._newest is not None:
-                    self._newest.close()
-                self._newest = None
-                self._set_aside(self._files.pop(), error)
-        for file in self._files[:-1]:
-            self._migrate(file)
+        self._position = self.folder.open()
         try:
             self._open_positions()
         except sqlite3.DatabaseError as error:
-            self._set_aside(LogFile(0, date.min, self.directory / CURSORS), error)
+            self.folder.set_aside(LogFile(0, date.min, self.folder.directory / CURSORS), error)
             self._open_positions()
-
-    def _migrate(self, file: LogFile) -> None:
-        """Migrate an older file to the present schema, so that readers need to know only that one."""
-        try:
-            connection = open_file(file.path)
-            if connection is None:
-                raise sqlite3.DatabaseError("an old log file is empty")
-            connection.close()
-        except sqlite3.DatabaseError as error:
-            self._set_aside(file, error)
-            self._files.remove(file)
 
     def _open_positions(self) -> None:
-        connection = connect(self.directory / CURSORS)
+        connection = connect(self.folder.directory / CURSORS)
         try:
             self._positions_open = Positions(connection)
         except sqlite3.Error:
             connection.close()
             raise
-        sync_directory(self.directory)
+        sync_directory(self.folder.directory)
 
     @property
     def _positions(self) -> Positions:
@@ -232,35 +189,9 @@ class IntervalLog:
         return self._positions_open
 
     def _end(self) -> None:
-        self._stop_reading(*self._reading)
-        if self._newest is not None:
-            self._newest.close()
+        self.folder.close()
         if self._positions_open is not None:
             self._positions_open.close()
-
-    def _set_aside(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
-        if not is_damage(error):
-            raise error
-        self.stats.corrupt_files += 1
-        log.error("an interval log file is damaged", extra={"file": file.path.name, "error": str(error)})
-        for path in (file.path, *(file.path.with_name(file.path.name + end) for end in ("-wal", "-shm"))):
-            if path.exists():
-                path.replace(path.with_name(path.name + CORRUPT_SUFFIX))
-        sync_directory(self.directory)
-
-    def _current(self, day: date) -> sqlite3.Connection:
-        if self._newest is not None and (not self._files or day <= self._files[-1].day):
-            return self._newest
-        sequence = self._largest + 1
-        path = self.directory / f"{sequence:08d}-{day.isoformat()}{SUFFIX}"
-        connection = connect(path)
-        connection.executescript(create_sql(self._position))
-        sync_directory(self.directory)
-        if self._newest is not None:
-            self._newest.close()
-        self._newest, self._largest = connection, sequence
-        self._files.append(LogFile(sequence, day, path))
-        return connection
 
     def _append_or_begin_anew(self, entries: Sequence[Unlogged], day: date) -> int:
         try:
@@ -268,7 +199,7 @@ class IntervalLog:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            self._forget(self._files[-1], error)
+            self.folder.forget(self.folder.files[-1], error)
             return self._append(entries, day)
 
     def _append(self, entries: Sequence[Unlogged], day: date) -> int:
@@ -278,7 +209,7 @@ class IntervalLog:
         each = [columns_of(entry.records, entry.ids) for entry in wanted]
         columns = [list(itertools.chain.from_iterable(column)) for column in zip(*each, strict=True)]
         self.stats.nameless += sum(len(entry.records) for entry in wanted) - len(columns[0])
-        connection = self._current(day)
+        connection = self.folder.current(day, self._position)
         connection.execute("begin immediate")
         try:
             added = self._insert(connection, columns)
@@ -318,14 +249,14 @@ class IntervalLog:
     def _read(self, cursor: Cursor, limit: int, until: Cursor | None) -> tuple[IntervalColumns, Cursor]:
         out: list[IntervalColumns] = []
         left = limit
-        for file in list(self._files):
+        for file in list(self.folder.files):
             if file.sequence < cursor.file or left <= 0 or (until and file.sequence > until.file):
                 continue
             row = cursor.row if file.sequence == cursor.file else 0
             last = until.row if until and file.sequence == until.file else ROW_MAX
             try:
                 # a page may have damaged records alone: what follows them in the file is still due
-                while left > 0 and (page := fetch(self._reader(file), SELECT_AFTER, (row, last, left))).last_id:
+                while left > 0 and (page := fetch(self.folder.reader(file), SELECT_AFTER, (row, last, left))).last_id:
                     if page.damaged:
                         self._damaged_rows(file, page.damaged)
                     out.append(page.columns)
@@ -335,7 +266,7 @@ class IntervalLog:
                     if not page.damaged:
                         break
             except sqlite3.DatabaseError as error:
-                self._forget(file, error)
+                self.folder.forget(file, error)
         return out[0] if len(out) == 1 else joined(out), cursor
 
     def _damaged_rows(self, file: LogFile, rows: Sequence[DamagedRow]) -> None:
@@ -351,122 +282,12 @@ class IntervalLog:
             },
         )
 
-    def _reader(self, file: LogFile) -> sqlite3.Connection:
-        """A connection to read a file with; those to the newest and to one older file stay open. The writer's is not
-        used: what reading attaches and detaches would have its large statements compiled again."""
-        found = self._reading.get(file.sequence)
-        if found is None:
-            self._stop_reading(*(other for other in self._reading if other != self._files[-1].sequence))
-            found = open_file(file.path)
-            if found is None:
-                raise sqlite3.DatabaseError("a log file is empty")
-            self._reading[file.sequence] = found
-        return found
-
-    def _stop_reading(self, *sequences: int) -> None:
-        for sequence in sequences:
-            connection = self._reading.pop(sequence, None)
-            if connection is not None:
-                connection.close()
-
-    def _forget(self, file: LogFile, error: sqlite3.DatabaseError) -> None:
-        """Set a damaged file aside; new records go into the next one."""
-        if not is_damage(error):
-            raise error
-        if file is self._files[-1] and self._newest is not None:
-            self._newest.close()
-            self._newest = None
-        self._stop_reading(file.sequence)
-        self._set_aside(file, error)
-        self._files.remove(file)
-
-    def _check(self) -> None:
-        for file in list(self._files):
-            try:
-                verdict = self._reader(file).execute("pragma integrity_check(1)").fetchone()[0]
-                if verdict != "ok":
-                    raise sqlite3.DatabaseError(verdict)
-            except sqlite3.DatabaseError as error:
-                self._forget(file, error)
-
-    def _rows_in(self, file: LogFile) -> int:
-        return int(self._reader(file).execute("select coalesce(max(id), 0) from interval").fetchone()[0])
-
     def _end_of_log(self) -> Cursor:
-        return Cursor(self._files[-1].sequence, self._rows_in(self._files[-1])) if self._files else START
-
-    def _backlog(self, position: Position) -> int:
-        return sum(self._backlog_in(file, position) for file in list(self._files))
-
-    def _backlog_in(self, file: LogFile, position: Position) -> int:
-        """How many records of a file a reader has still to read."""
-        if file.sequence < position.oldest.file:
-            return 0
-        try:
-            rows = self._rows_in(file)
-        except sqlite3.DatabaseError as error:
-            self._forget(file, error)
-            return 0
-        return sum(
-            max(min(unread.until.within(file.sequence, rows), rows) - unread.after.within(file.sequence, rows), 0)
-            for unread in (*position.backfill, Range(position.live, Cursor(file.sequence + 1)))
+        return (
+            Cursor(self.folder.files[-1].sequence, self.folder.rows_in(self.folder.files[-1]))
+            if self.folder.files
+            else START
         )
 
-    def _retain(self, oldest: date, readers: tuple[str, ...], disk_budget: DiskBudget | None) -> int:
-        positions = [self._positions.load(name) for name in readers]
-        dropped = 0
-        self.stats.kept_files = 0
-        for file in self._files[:-1]:
-            if file.day >= oldest:
-                break
-            if any(self._backlog_in(file, position) for position in positions):
-                self.stats.kept_files += 1
-                continue
-            self._drop(file)
-            dropped += 1
-        bytes_max = None if disk_budget is None else disk_budget(self._bytes())
-        if bytes_max is not None:
-            dropped += self._meet_budget(positions, bytes_max)
-        if dropped:
-            sync_directory(self.directory)
-            self.stats.dropped_files += dropped
-            first = self._files[0].day if self._files else oldest
-            self._positions.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
-        self.stats.bytes = self._bytes()
-        self.stats.bytes_max = bytes_max or 0
-        return dropped
-
-    def _bytes(self) -> int:
-        """Bytes of the log, files set aside included."""
-        aside = self.directory.glob(f"*{CORRUPT_SUFFIX}")
-        return sum(size(file.path) for file in self._files) + sum(path.stat().st_size for path in aside)
-
-    def _meet_budget(self, positions: list[Position], bytes_max: int) -> int:
-        aside = sorted(self.directory.glob(f"*{CORRUPT_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-        excess = self._bytes() - bytes_max
-        for path in aside:
-            if excess <= 0:
-                return 0
-            excess -= path.stat().st_size
-            path.unlink()
-        unsent = {file: max((self._backlog_in(file, s) for s in positions), default=0) for file in self._files[:-1]}
-        dropped = 0
-        for file in sorted(unsent, key=lambda file: (unsent[file] > 0, file.sequence)):
-            if excess <= 0:
-                break
-            excess -= size(file.path)
-            if unsent[file]:
-                self.stats.dropped_unsent += unsent[file]
-                log.error(
-                    "interval records were dropped before every receiver had them: the disk budget is used up",
-                    extra={"file": file.path.name, "rows": unsent[file], "bytes_max": bytes_max},
-                )
-            self._drop(file)
-            dropped += 1
-        return dropped
-
-    def _drop(self, file: LogFile) -> None:
-        self._stop_reading(file.sequence)
-        for end in ("", "-wal", "-shm"):
-            file.path.with_name(file.path.name + end).unlink(missing_ok=True)
-        self._files = [other for other in self._files if other is not file]
+    def _backlog(self, position: Position) -> int:
+        return sum(self.folder.backlog_in(file, position) for file in list(self.folder.files))

@@ -275,7 +275,7 @@ async def test_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with IntervalLog(tmp_path, clock=clock) as log:
         await log.append([entry(1, 1)])
-        await log._run(lambda: log._newest and log._newest.execute("pragma user_version = 99"))
+        await log._run(lambda: log.folder.writer and log.folder.writer.execute("pragma user_version = 99"))
     with pytest.raises(NewerState, match="newer version"):
         await IntervalLog(tmp_path, clock=clock).__aenter__()
 
@@ -284,12 +284,12 @@ async def test_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 async def test_log_that_cannot_be_written_says_so_and_keeps_its_position(tmp_path: Path) -> None:
     async with IntervalLog(tmp_path, clock=ManualClock(utc_ms=T0)) as log:
         await log.append([entry(1, 1)])
-        await log._run(lambda: log._newest and log._newest.execute("pragma max_page_count = 1"))
+        await log._run(lambda: log.folder.writer and log.folder.writer.execute("pragma max_page_count = 1"))
         with pytest.raises(StorageError):
             await log.append([entry(2, *range(10, 3000))])
         assert log.position == 1
         assert log.stats.failing is not None
-        await log._run(lambda: log._newest and log._newest.execute("pragma max_page_count = 1000000"))
+        await log._run(lambda: log.folder.writer and log.folder.writer.execute("pragma max_page_count = 1000000"))
         assert await log.append([entry(2, *range(10, 3000))]) == 2990
         assert log.stats.failing is None
 
