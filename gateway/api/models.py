@@ -231,12 +231,26 @@ class AuditList(Body):
     next: str | None
 
 
-class Quarantine(Body):
-    """Devices (or products, `product:<profile>`) that get no setpoints because they cannot be trusted, and why.
-    `frozen` are products of which many devices failed at once."""
+class QuarantineEntry(Body):
+    """A device, or a product as `product:<product>`, that gets no setpoints because it cannot be trusted. `reason`:
+    wrong_sign (it does the opposite of its commands), many_failed (many devices of the product failed at once, it is
+    frozen) or wrong_identity (what answers is not what was registered); `detail`: what was found, where more is known.
+    `since`: null where it is not known; `lifted_by`: what ends it."""
 
-    quarantined: dict[str, str]
-    frozen: list[str]
+    name: str
+    reason: str
+    since: str | None
+    lifted_by: str
+    detail: str
+
+
+class Quarantine(Body):
+    """Devices and products that get no setpoints because they cannot be trusted. Former members: `quarantined`, the
+    reason of those of `wrong_sign` by name, and `frozen`, the products of `many_failed`."""
+
+    entries: list[QuarantineEntry]
+    quarantined: Annotated[dict[str, str], Field(json_schema_extra={"deprecated": True})]
+    frozen: Annotated[list[str], Field(json_schema_extra={"deprecated": True})]
 
 
 class AvailabilityBody(Body):

@@ -215,7 +215,7 @@ def _paths() -> dict[str, Any]:
                     _parameter("by", "query", "string"),
                     _parameter("reason", "query", "string"),
                 ],
-                "responses": _answers("Quarantine", problems=("400", "404", "503")),
+                "responses": _answers("Quarantine", problems=("400", "404", "409", "503")),
             }
         },
         "/v1/availability": {

@@ -1,6 +1,6 @@
 """The part of the graph that takes events in, carries them out and reports on them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.api.views.dispatch import CauseOf, DispatchView
@@ -14,6 +14,7 @@ from gateway.ports.journal import EventStore, Journal, JournalState
 from gateway.ports.links import CommandTarget
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import control_samples, dispatch_samples
+from gateway.services.control.quarantine import Untrusted
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
@@ -76,6 +77,7 @@ def control_parts(
     clock: SteadyClock,
     cause_of: CauseOf,
     skew: Callable[[Now], ClockSkew],
+    misidentified: Callable[[], Iterable[Untrusted]],
     release_only: bool = False,
 ) -> ControlParts:
     dispatcher = Dispatcher(
@@ -92,7 +94,13 @@ def control_parts(
     control.records.know(remembered.delivered)
     reports = Reports(control.records, availability_s=settings.control.availability_s)
     view = DispatchView(
-        fleet=fleet, dispatcher=dispatcher, control=control, store=store, clock=clock, cause_of=cause_of
+        fleet=fleet,
+        dispatcher=dispatcher,
+        control=control,
+        store=store,
+        clock=clock,
+        cause_of=cause_of,
+        misidentified=misidentified,
     )
     clock_guard = ClockGuard(clock, idle=lambda: control.idle() or fleet_clock.trust is ClockTrust.CONTRADICTED)
     return ControlParts(

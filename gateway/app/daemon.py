@@ -197,7 +197,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
     router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
     dispatch = control_parts(
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
-        cause_of=link.cause_of, skew=link.skew, release_only=last_runs.release_only,
+        cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, release_only=last_runs.release_only,
     )  # fmt: skip
     dispatcher, control = dispatch.dispatcher, dispatch.control
     platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None

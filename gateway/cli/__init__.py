@@ -22,7 +22,7 @@ class CommandLine(LazyGroup):
         ),
         "resume": Named(
             module="gateway.cli.daemon", group="daemon", command="resume",
-            help="Let the next start run events again, after a release-only one.",
+            help="Let the next start run events again, after the gateway has come up release-only; then restart it.",
         ),
         "validate": Named(
             module="gateway.cli.daemon", group="daemon", command="validate",

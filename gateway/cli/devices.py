@@ -65,16 +65,13 @@ def devices_unregistered(url: Url = DEFAULT_URL, _json: AlwaysJson = False) -> N
 
 @devices.command("quarantine")
 def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List devices and products that get no setpoints because they cannot be trusted, and why."""
+    """List devices and products that cannot be trusted and get no setpoints: why, since when, what lifts it."""
     page = ask(url, "GET", "/v1/quarantine")
     if as_json:
         out.print_json(data=page)
         return
-    rows = [{"name": name, "reason": reason} for name, reason in page["quarantined"].items()]
-    show(
-        rows + [{"name": f"product:{name}", "reason": "many devices failed at once"} for name in page["frozen"]],
-        as_json=False,
-    )
+    shown = ("name", "reason", "since", "lifted_by", "detail")
+    show([{key: entry[key] or None for key in shown} for entry in page["entries"]], as_json=False)
 
 
 @devices.command("trust")

@@ -123,10 +123,12 @@ class ExclusionLifted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """The gateway no longer writes to these devices (or products, `product:<profile>`)."""
+    """The gateway no longer writes to these devices (or products, `product:<profile>`), since `since_ms` (UTC; None =
+    unknown)."""
 
     names: tuple[str, ...]
     reason: str
+    since_ms: int | None = field(default=None, compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 
@@ -257,8 +259,9 @@ Change = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
     """What the journal remembers at start. `epoch` grows at every start and prefixes command ids. `states`: newest
-    revision and state by event; `quarantined`: the reason by device or `product:<profile>`; `delivered`: the
-    occurrences that have delivery records; `withdrawn`: who cancelled an event here, by event."""
+    revision and state by event; `quarantined`: the reason by device or `product:<profile>`, `quarantined_since_ms`:
+    since when (UTC), where that is known; `delivered`: the occurrences that have delivery records; `withdrawn`: who
+    cancelled an event here, by event."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -269,6 +272,7 @@ class JournalState:
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
     exclusions: tuple[Exclusion, ...] = ()
     quarantined: dict[str, str] = field(default_factory=dict)
+    quarantined_since_ms: dict[str, int] = field(default_factory=dict)
     delivered: frozenset[tuple[EventId, int]] = frozenset()
     withdrawn: dict[EventId, str] = field(default_factory=dict)
     taken_back: tuple[TakeBack, ...] = ()

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from gateway.domain.types import DeviceId, Unclear
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.observability.metrics import Sample, registry
 from gateway.schemas.interval_rows import rfc3339
+from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.telemetry.history import History
 from gateway.storage.interval_log.query import IntervalQueries
@@ -78,8 +79,10 @@ async def rig(
     devices: int = 3,
     files: Callable[[int], Sequence[Path]] = lambda _: (),
     upstream: Callable[[Fleet, Clock, IntervalQueries], Telemetry] | None = None,
+    misidentified: Callable[[], Iterable[Untrusted]] = tuple,
+    release_only: bool = False,
 ) -> AsyncIterator[Rig]:
-    world = World(homes_of(devices))
+    world = World(homes_of(devices), release_only=release_only)
     inventory = DeviceRegistry(
         fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
     )
@@ -102,6 +105,7 @@ async def rig(
             control=world.control,
             store=world.journal,
             clock=world.clock,
+            misidentified=misidentified,
         ),
         trust=world.control.trust,
         clock=world.clock,
@@ -689,3 +693,17 @@ async def test_storage_error_is_not_an_internal_error() -> None:
     async with rig() as r:
         r.world.journal.failing = True
         await r.ask("DELETE", "/v1/dispatch-events/none", status=404)
+
+
+async def test_release_only_gateway_refuses_an_event_with_why_and_takes_its_cancellation_and_a_stop() -> None:
+    async with rig(release_only=True) as r:
+        path = "/v1/dispatch-events"
+        refused = await r.ask("POST", path, json=body_of(r), status=503)
+        assert refused == {
+            "error": "the gateway is release-only and starts no event; /readyz says why", "problems": ["release_only"],
+        }  # fmt: skip
+        cancelled = await r.ask("POST", path, json=body_of(r, "f", cancelled=True))
+        assert cancelled["outcome"] == "accepted"
+        assert {event["id"] for event in (await r.ask("GET", path))["events"]} == {"e", "f"}
+        stop = await r.ask("POST", "/v1/dispatch/stop-all", json={"active": True, "by": "operator"})
+        assert (stop["active"], stop["durable"]) == (True, True)

@@ -265,6 +265,7 @@ class _Memory:
     states: dict[EventId, tuple[int, EventState]] = field(default_factory=dict)
     holds: dict[str, Exclusion] = field(default_factory=dict)
     quarantined: dict[str, str] = field(default_factory=dict)
+    quarantined_since_ms: dict[str, int | None] = field(default_factory=dict)
     controlled: dict[DeviceId, EventId] = field(default_factory=dict)
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
     taken_back: dict[tuple[DeviceId, EventId], TakeBack] = field(default_factory=dict)
@@ -322,11 +323,13 @@ class _Memory:
             case TakeBackOver(event=event, devices=devices):
                 for name in devices:
                     self.taken_back.pop((name, event), None)
-            case Quarantined(names=named, reason=reason):
+            case Quarantined(names=named, reason=reason, since_ms=since_ms):
                 self.quarantined |= dict.fromkeys(named, reason)
+                self.quarantined_since_ms |= dict.fromkeys(named, since_ms)
             case Trusted(names=named):
                 for text in named:
                     self.quarantined.pop(text, None)
+                    self.quarantined_since_ms.pop(text, None)
             case _:
                 self._take_past(change)
 
@@ -398,6 +401,7 @@ class MemoryJournal:
             taken_back=tuple(found.taken_back[key] for key in sorted(found.taken_back)),
             exclusions=tuple(found.holds.values()),
             quarantined=found.quarantined,
+            quarantined_since_ms={name: ms for name, ms in found.quarantined_since_ms.items() if ms is not None},
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),
         )
 

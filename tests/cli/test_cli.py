@@ -511,10 +511,17 @@ def test_unregistered_command_asks_the_daemon_under_both_names(daemon: Script) -
 
 
 def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
-    daemon.says({"quarantined": {"home-1": "wrong_sign"}, "frozen": ["acme"]})
+    since = "2026-05-01T00:00:00Z"
+    entries = [
+        {"name": "home-1", "reason": "wrong_sign", "since": since, "lifted_by": "an operator", "detail": ""},
+        {"name": "product:acme", "reason": "many_failed", "since": None, "lifted_by": "its devices", "detail": ""},
+        {"name": "fox", "reason": "wrong_identity", "since": since, "lifted_by": "an import", "detail": "model is 9"},
+    ]
+    daemon.says({"entries": entries, "quarantined": {}, "frozen": []})
     shown = run("devices", "quarantine", "--url", daemon.url).output
-    assert re.search(r"home-1 +wrong_sign", shown)
-    assert re.search(r"product:acme +many devices failed", shown)
+    assert re.search(rf"home-1 +wrong_sign +{since} +an operator", shown)
+    assert re.search(r"product:acme +many_failed +- +its devices", shown)
+    assert re.search(rf"fox +wrong_identity +{since} +an import +model is 9", shown)
     assert run("devices", "quarantine", "--url", daemon.url, "--json").exit_code == 0
     trust = ("devices", "trust", "product:acme", "--reason", "rolled back", "--url", daemon.url)
     assert run(*trust, env={"USER": "me"}).exit_code == 0

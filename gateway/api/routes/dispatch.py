@@ -142,16 +142,22 @@ class DispatchRoutes:
             return problem(404, "no such hold")
         return await self.exclusions_formerly(request)
 
-    async def quarantine(self, _request: web.Request) -> web.StreamResponse:
-        return json_answer(self._events.quarantine())
+    async def quarantine(self, request: web.Request) -> web.StreamResponse:
+        return await json_list(request, self._events.quarantine(), "entries", self._events.untrusted())
 
     async def trust(self, request: web.Request) -> web.StreamResponse:
         reason = request.query.get("reason", "")
         if len(reason) > REASON_MAX:
             raise InvalidInput([f"reason: at most {REASON_MAX} characters"])
         if not await self._trust(request.match_info["name"], by=by(request), reason=reason):
+            return self._not_lifted(request.match_info["name"])
+        return await self.quarantine(request)
+
+    def _not_lifted(self, name: str) -> web.Response:
+        found = next((entry for entry in self._events.untrusted() if entry.name == name), None)
+        if found is None:
             return problem(404, "not in quarantine")
-        return json_answer(self._events.quarantine())
+        return problem(409, f"{found.reason} is not lifted by an operator, but by {found.lifted_by}", [found.detail])
 
     async def availability(self, request: web.Request) -> web.StreamResponse:
         return await json_list(request, AvailabilityList(groups=[]), "groups", self._events.availability())

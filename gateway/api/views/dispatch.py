@@ -1,7 +1,7 @@
 """What REST and the platform see of dispatch: events, delivery records, exclusions, quarantine, availability."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from gateway.api.models import (
     ExclusionState,
     OccurrenceBody,
     Quarantine,
+    QuarantineEntry,
     ReboundBody,
     Times,
 )
@@ -36,6 +37,7 @@ from gateway.ports.journal import EventStore, ExclusionSet, StoredEvent
 from gateway.schemas.event import OPEN
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.loop import ControlLoop
+from gateway.services.control.quarantine import Untrusted
 from gateway.services.events.delivery_records import Row, StatusReport, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import PART
@@ -48,7 +50,8 @@ DIGITS = 18
 
 
 class DispatchView:
-    """Reads from the services; decides nothing. `cause_of`: what is known of a device that would explain a failure."""
+    """Reads from the services; decides nothing. `cause_of`: what is known of a device that would explain a failure;
+    `misidentified`: devices that are not what they are registered as."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class DispatchView:
         store: EventStore,
         clock: Clock,
         cause_of: CauseOf = lambda _: None,
+        misidentified: Callable[[], Iterable[Untrusted]] = tuple,
     ) -> None:
         self._fleet = fleet
         self._dispatcher = dispatcher
@@ -66,6 +70,7 @@ class DispatchView:
         self._store = store
         self._clock = clock
         self._cause_of = cause_of
+        self._misidentified = misidentified
 
     async def page(self, after: str | None, limit: int) -> EventList:
         """Events of a page, newest start first: what is live or has ended lately, and what the store has. `after`: the
@@ -190,8 +195,20 @@ class DispatchView:
         )
 
     def quarantine(self) -> Quarantine:
+        """What cannot be trusted, but for the entries."""
         watch = self._control.quarantine
-        return Quarantine(quarantined=dict(sorted(watch.quarantined.items())), frozen=watch.frozen)
+        return Quarantine(entries=[], quarantined=dict(sorted(watch.quarantined.items())), frozen=watch.frozen)
+
+    def untrusted(self) -> Iterator[QuarantineEntry]:
+        """Every device and product that cannot be trusted."""
+        for found in (*self._control.quarantine.untrusted(), *self._misidentified()):
+            yield QuarantineEntry(
+                name=found.name,
+                reason=found.reason,
+                since=None if found.since_ms is None else rfc3339(found.since_ms),
+                lifted_by=found.lifted_by,
+                detail=found.detail,
+            )
 
     # -- availability ----------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class ControlLoop:
     def load(self, remembered: JournalState) -> None:
         """Load release plans and quarantines. Devices that were under control stay so until their lease (at most the
         product's whole one) has run out; their setpoint is read from what they do."""
-        self.quarantine.load(remembered.quarantined)
+        self.quarantine.load(remembered.quarantined, remembered.quarantined_since_ms)
         self.stranded.load(remembered)
         now = self._clock.now()
         self._authority.adopt(

@@ -7,7 +7,9 @@ go on.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +31,29 @@ from gateway.services.runtime.pending_changes import PendingChanges
 
 log = logging.getLogger(__name__)
 
-WRONG_SIGN = "wrong_sign"
 PRODUCT = "product:"
 PRODUCTS_EVERY_MS = 5_000
 SILENT_S = 60
+
+
+class Distrust(StrEnum):
+    """Why a device or a product is not written."""
+
+    WRONG_SIGN = "wrong_sign"
+    MANY_FAILED = "many_failed"
+    WRONG_IDENTITY = "wrong_identity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untrusted:
+    """A device, or `product:<product>`, that is not written: why, since when (UTC; None = unknown), and what lifts
+    that. `detail`: what was found, where more is known than the reason."""
+
+    name: str
+    reason: str
+    since_ms: int | None
+    lifted_by: str
+    detail: str = ""
 
 
 class QuarantineWatch:
@@ -49,13 +70,27 @@ class QuarantineWatch:
         self._checked_ms: int | None = None
         self._version = -1
         self.quarantined: dict[str, str] = {}
+        self._since_ms: dict[str, int] = {}
+        self._frozen_since_ms: dict[int, int] = {}
         self.silent: Bools = np.zeros(0, dtype=np.bool_)
         self.proven = 0
         self.freezes = 0
 
-    def load(self, quarantined: Mapping[str, str]) -> None:
-        self.quarantined = dict(quarantined)
+    def load(self, quarantined: Mapping[str, str], since_ms: Mapping[str, int]) -> None:
+        self.quarantined, self._since_ms = dict(quarantined), dict(since_ms)
         self._version = -1
+
+    def untrusted(self) -> Iterator[Untrusted]:
+        """What is in quarantine or frozen, by name."""
+        operator = "an operator, after repair: gateway devices trust"
+        for name, reason in sorted(self.quarantined.items()):
+            yield Untrusted(name=name, reason=reason, since_ms=self._since_ms.get(name), lifted_by=f"{operator} {name}")
+        for number in sorted(self._frozen, key=self._fleet.products.texts.__getitem__):
+            name = PRODUCT + self._fleet.products.texts[number]
+            yield Untrusted(
+                name=name, reason=Distrust.MANY_FAILED, since_ms=self._frozen_since_ms.get(number),
+                lifted_by=f"its devices, once they are well; or {operator} {name}",
+            )  # fmt: skip
 
     @property
     def frozen(self) -> list[str]:
@@ -95,6 +130,7 @@ class QuarantineWatch:
             return False
         await pending.commit([Trusted(names=(name,), by=by, reason=reason, door=AuditDoor.REST)])
         self.quarantined.pop(name, None)
+        self._since_ms.pop(name, None)
         if name.startswith(PRODUCT):
             self._frozen -= frozenset(self._fleet.products_of(name.removeprefix(PRODUCT)))
         self._conduct.clear(self._slots(name))
@@ -155,13 +191,14 @@ class QuarantineWatch:
             "devices do the opposite of their commands; they are quarantined",
             extra={"count": len(names), "first": names[0]},
         )
-        return self._quarantine(names) + self._products(snapshot, now)
+        return self._quarantine(names, now) + self._products(snapshot, now)
 
-    def _quarantine(self, names: Iterable[str]) -> list[Change]:
+    def _quarantine(self, names: Iterable[str], now: Now) -> list[Change]:
         new = tuple(DeviceId(name) for name in names if name not in self.quarantined)
-        self.quarantined |= dict.fromkeys(new, WRONG_SIGN)
+        self.quarantined |= dict.fromkeys(new, Distrust.WRONG_SIGN.value)
+        self._since_ms |= dict.fromkeys(new, now.utc_ms)
         self._version = -1
-        return [Quarantined(names=new, reason=WRONG_SIGN)] if new else []
+        return [Quarantined(names=new, reason=Distrust.WRONG_SIGN.value, since_ms=now.utc_ms)] if new else []
 
     def _products(self, snapshot: Snapshot, now: Now) -> list[Change]:
         """Quarantine products that do the opposite in so many homes that no device of them is written any more."""
@@ -170,7 +207,7 @@ class QuarantineWatch:
         new = [name for name in wrong if name not in self.quarantined]
         if new:
             log.critical("products do the opposite of their commands; they are quarantined", extra={"names": new})
-        return self._quarantine(new)
+        return self._quarantine(new, now)
 
     def _observe_products(self, snapshot: Snapshot, now: Now) -> None:
         """Freeze and free products, and log those of which many devices are lost or back."""
@@ -180,6 +217,7 @@ class QuarantineWatch:
         self._lost = lost_products(self._conduct, snapshot, lost, now, StruckParams())
         for number in sorted(self._frozen - frozen):
             self.freezes += 1
+            self._frozen_since_ms[number] = now.utc_ms
             log.critical("many devices of a product failed at once; it is frozen", extra={"product": texts[number]})
         for number in sorted(frozen - self._frozen):
             log.warning("the devices of a frozen product are well again", extra={"product": texts[number]})

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from gateway.ports.links import Emit, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.variant import CanonicalReading, PointProduct
 from gateway.profiles.language.quantities import LIVE
+from gateway.services.control.quarantine import Distrust, Untrusted
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.energy_integrator import EnergySample
 from gateway.services.devices.session import DeviceSession, Hearer, SecretOf, SessionPhase, SessionStats
@@ -308,6 +309,16 @@ class PolledDevices:
 
     def pause_telemetry(self, on: bool) -> None:
         self._pauses += 1 if on else -1
+
+    def untrusted(self) -> Iterator[Untrusted]:
+        """Devices that are not what they are registered as, by id."""
+        for session in sorted(self.sessions.values(), key=lambda session: session.device):
+            if session.untrusted_since_ms is not None:
+                yield Untrusted(
+                    name=session.device, reason=Distrust.WRONG_IDENTITY, since_ms=session.untrusted_since_ms,
+                    lifted_by="the registered product, once it answers; or an import of the device as what it is",
+                    detail=session.mistaken_for,
+                )  # fmt: skip
 
     def warnings(self) -> list[str]:
         """Why devices cannot be reached although nothing is wrong with them."""

@@ -100,7 +100,8 @@ class SessionStats:
 
 class DeviceSession:
     """Owns one device for as long as `run` runs. `slot` names it to the hearer; `secret_of` reads a secret by its
-    reference, at every connect; `lines` bounds what the sessions that share it log."""
+    reference, at every connect; `lines` bounds what the sessions that share it log. `untrusted_since_ms`: since when
+    (UTC) what answers is not what was registered, also while nothing answers; None = it is, as far as is known."""
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class DeviceSession:
         self._all_read = False
         self._refused_as = ""
         self._told_lost = False
+        self.untrusted_since_ms: int | None = None
         self._written_ms = -(1 << 62)
 
     async def run(self) -> None:
@@ -230,6 +232,8 @@ class DeviceSession:
             self._log(
                 logging.ERROR, "quarantined", "a device is not what it is registered as; it is not written", error=why
             )
+        if self.untrusted_since_ms is None:
+            self.untrusted_since_ms = self._clock.now().utc_ms
         self.state, self.why = SessionPhase.QUARANTINED, why
         self._hearer.trusted(self.slot, False)
 
@@ -257,7 +261,7 @@ class DeviceSession:
         self._stats.connects += 1
         self._control.begin_anew()
         self.state, self.why, self._failures, self._reported_online = SessionPhase.READY, None, 0, True
-        self._refused_as, self._told_lost = "", False
+        self._refused_as, self._told_lost, self.untrusted_since_ms = "", False, None
         self._hearer.trusted(self.slot, True)
         self._log(logging.INFO, "connected", "a device is connected", variant=variant.variant or "base")
 
@@ -519,6 +523,11 @@ class DeviceSession:
     def notice(self) -> str | None:
         """What is wrong with the connection although it goes on, None = nothing."""
         return self._link.notice if self._link is not None else None
+
+    @property
+    def mistaken_for(self) -> str:
+        """Why what last answered is not what was registered, "" = it is, as far as is known."""
+        return self._refused_as
 
     @property
     def variant(self) -> str:

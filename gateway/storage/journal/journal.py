@@ -7,8 +7,8 @@ a commit waits for one of those at most. It is one file because release 0.1 read
 
 Tables: `meta` (key, value), `devices` (id, body), `reserves` (device, reserve_pct, source), `events` (id, revision,
 end_ms, body, state, source), `controlled` (device, event), `prior` (device, body: settings before we touched them),
-`holds` (exclusions: id, body), `quarantined` (name, reason), `taken_back` (device, event, at_ms), `deliveries` (event,
-occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body, who, door).
+`holds` (exclusions: id, body), `quarantined` (name, reason), `quarantined_since` (name, at_ms), `taken_back` (device,
+event, at_ms), `deliveries` (event, occurrence_ms, ended_ms, body: packed), `audit` (utc_ms, kind, body, who, door).
 Bodies are JSON objects, see `bodies`. `PRAGMA user_version` is the schema's version; the journal migrates an older
 file, one version after the other, in one transaction, and refuses a newer one. What release 0.1 may not know is added
 beside the version, so that it still reads the file: `source` is null in rows that it wrote, and events that are over
@@ -88,6 +88,7 @@ SCHEMA_VERSION = len(_STEPS)
 _BESIDE = (
     "CREATE TABLE IF NOT EXISTS taken_back (device TEXT NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, "
     "PRIMARY KEY (device, event)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS quarantined_since (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
 )
 _ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED
 
@@ -366,6 +367,9 @@ def _read(db: sqlite3.Connection) -> JournalState:
             read_exclusion(orjson.loads(body)) for (body,) in db.execute("SELECT body FROM holds ORDER BY id")
         ),
         quarantined=dict(db.execute("SELECT name, reason FROM quarantined ORDER BY name")),
+        quarantined_since_ms=dict(
+            db.execute("SELECT name, at_ms FROM quarantined JOIN quarantined_since USING (name) ORDER BY name")
+        ),
         withdrawn={EventId(event): by for event, by in db.execute("SELECT event, by FROM withdrawn")},
         taken_back=tuple(
             TakeBack(device=DeviceId(device), event=EventId(event), at_ms=at_ms)

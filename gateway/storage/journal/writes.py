@@ -206,10 +206,17 @@ def _exclusion_lifted(db: sqlite3.Connection, changes: list[ExclusionLifted], _a
 
 def _quarantined(db: sqlite3.Connection, changes: list[Quarantined], _at: At) -> None:
     for change in changes:
+        names = json_text(change.names)
+        if change.since_ms is None:
+            db.execute("DELETE FROM quarantined_since WHERE name IN (SELECT value FROM json_each(?))", (names,))
+        else:
+            db.execute(
+                "INSERT OR REPLACE INTO quarantined_since SELECT value, ? FROM json_each(?)", (change.since_ms, names)
+            )
         db.execute(
             "INSERT INTO quarantined SELECT value, ? FROM json_each(?) WHERE true "
             "ON CONFLICT (name) DO UPDATE SET reason = excluded.reason",
-            (change.reason, json_text(change.names)),
+            (change.reason, names),
         )
 
 

@@ -13,7 +13,7 @@ def watch(quarantined: dict[str, str]) -> QuarantineWatch:
     for i in range(10):
         fleet.register(home(f"home-{i}", profile="p" if i < 8 else "q"), FACTS)
     made = QuarantineWatch(fleet)
-    made.load(quarantined)
+    made.load(quarantined, {})
     return made
 
 

@@ -245,3 +245,26 @@ async def test_command_to_a_session_that_has_failed_is_not_sent(monkeypatch: pyt
         b.homes[OLD].faulty = False
         await b.ready()
         assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.ACCEPTED
+
+
+async def test_device_that_is_not_what_it_is_registered_as_is_untrusted_until_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(monkeypatch, match_s=0.005) as b:
+        assert list(b.sessions.untrusted()) == []
+        home = b.homes[NEW]
+        home.registers["model_code"] = 9
+        await b.register("b", address=NEW)
+        await until(lambda: bool(list(b.sessions.untrusted())), "a device that is not trusted")
+        (found,) = b.sessions.untrusted()
+        assert (found.name, found.reason, found.detail) == ("b", "wrong_identity", b.sessions.sessions[1].why)
+        assert "model_code" in found.detail
+        assert found.since_ms is not None
+        assert "once it answers" in found.lifted_by
+        # a device that is lost meanwhile is no more trusted than before
+        home.down = True
+        await until(lambda: b.sessions.sessions[1].state is SessionPhase.DOWN, "lost")
+        assert list(b.sessions.untrusted()) == [found]
+        home.registers["model_code"], home.down = 7, False
+        await b.ready(1)
+        assert list(b.sessions.untrusted()) == []

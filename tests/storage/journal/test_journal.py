@@ -461,14 +461,16 @@ async def test_journal_remembers_states_holds_quarantine_and_deliveries(place: R
     await journal.commit([
         event(place.clock, revision=1), EventMoved(event=EventId("e1"), revision=1, state=EventState.ACTIVE),
         ExclusionSet(exclusion=STORM), ExclusionSet(exclusion=replace(STORM, id="h2")), ExclusionLifted(id="h2"),
-        Quarantined(names=("a", "product:p"), reason="wrong_sign"), Quarantined(names=("a",), reason="again"),
+        Quarantined(names=("a", "b", "product:p"), reason="wrong_sign", since_ms=5),
+        Quarantined(names=("a",), reason="again", since_ms=7), Quarantined(names=("b",), reason="again"),
         Trusted(names=("product:p",)),
         delivered(place.clock, "e1", 2), delivered(place.clock, "e1", 1), delivered(place.clock, "e2", 1),
     ])  # fmt: skip
     _, state = place.open()
     assert state.states == {EventId("e1"): (1, EventState.ACTIVE)}
     assert state.exclusions == (STORM,)
-    assert state.quarantined == {"a": "again"}
+    assert state.quarantined == {"a": "again", "b": "again"}
+    assert state.quarantined_since_ms == {"a": 7}
     assert state.delivered == {(EventId("e1"), 1), (EventId("e1"), 2), (EventId("e2"), 1)}
 
 
