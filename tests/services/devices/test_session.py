@@ -1,11 +1,15 @@
 """One polled device's session: what it makes of commands that come while it waits, and of what it has read when."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping, Sequence
 
+import pytest
+
 from gateway.clock import ManualClock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
+from gateway.domain.errors import InvariantBroken, LinkDown, NotThisProduct, PeerBusy, PeerRefused
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Now
@@ -16,6 +20,7 @@ from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import CanonicalReading
 from gateway.profiles.loader import parse_profile
 from gateway.services.control.authority import DeviceAuthority
+from gateway.services.devices import session as session_module
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.polled import live_batch
 from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
@@ -58,7 +63,8 @@ watchdog: {kind: implicit, lease_s: 60, reverts_within_s: 66, falls_back_to: sel
 
 
 class Device:
-    """A link whose registers hold what is written; `told` is what was, in order."""
+    """A link whose registers hold what is written; `told` is what was, in order. `trouble` is raised at every attempt
+    to connect, which `attempts` counts."""
 
     heard_mono_ms: int | None = None
     notice: str | None = None
@@ -66,8 +72,13 @@ class Device:
     def __init__(self) -> None:
         self.registers = {"model_code": 7, "battery": 0, "soc": 60, "backup": 20, "power": 0}
         self.told: list[int] = []
+        self.trouble: Exception | None = None
+        self.attempts = 0
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        self.attempts += 1
+        if self.trouble is not None:
+            raise self.trouble.with_traceback(None)
 
     async def close(self) -> None: ...
 
@@ -215,3 +226,38 @@ async def test_session_reserve_that_was_misread_once_lowers_nobodys_while_its_re
     assert await poll(300, backup=10) == 20
     assert await poll(300, backup=10) == 20
     assert await poll(300, backup=10) == 10
+
+
+async def attempts(trouble: Exception, *, within_s: float = 600) -> int:
+    """How often a session tries to connect to a device in trouble."""
+    bench = Bench()
+    bench.device.trouble = trouble
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await bench.session.run()
+    return bench.device.attempts
+
+
+async def test_session_that_is_refused_tries_again_less_often_than_one_that_finds_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "BACKOFF_CAP_S", 5.0)
+    away, refused = await attempts(LinkDown("away")), await attempts(PeerRefused("no"))
+    assert 600 / 5 <= away <= 600 / 2
+    assert 600 / 40 <= refused <= 600 / 20 + 5
+    assert await attempts(NotThisProduct("another")) == refused
+
+
+async def test_session_that_is_busy_waits_as_long_as_the_device_asks() -> None:
+    assert await attempts(PeerBusy("later", after_s=200)) <= 4
+
+
+@pytest.mark.parametrize("bug", [InvariantBroken("a bug"), KeyError("a bug")])
+async def test_session_with_a_bug_ends_and_leaves_the_rest_to_its_supervisor(bug: Exception) -> None:
+    bench = Bench()
+    bench.device.trouble = bug
+    with pytest.raises(ExceptionGroup) as caught:
+        await bench.session.run()
+    assert caught.value.exceptions == (bug,)
+    assert bench.device.attempts == 1
+    assert bench.session.state is SessionPhase.DOWN
