@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -26,6 +27,7 @@ from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.progress import Progress, unseen
+from gateway.services.devices.capture import captured
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.probe import Probe, probe
 from gateway.services.devices.registry import DeviceRegistry, Imported
@@ -95,6 +97,28 @@ async def probe_device(
     if failure is not None:
         raise failure
     return found
+
+
+def capture_device(
+    codec: Codec,
+    address: str,
+    *,
+    units: Mapping[str, str],
+    parameters: Mapping[str, str],
+    username: str,
+    secret: str,
+    source: str,
+) -> tuple[Probe, dict[str, dict[str, Any]]]:
+    """Read one device without a daemon; what it is, and the vectors of what it said, by their form. Raises what
+    `probe_device` does."""
+    found = asyncio.run(
+        probe_device(codec, address, units=units, parameters=parameters, username=username, secret=secret)
+    )
+    day = datetime.fromtimestamp(SystemClock().now().utc_ms / 1000, tz=UTC).date()
+    return found, captured(
+        codec, found, units={name: int(number) for name, number in units.items()}, parameters=parameters,
+        secret=resolve_secret(secret) if secret else "", source=source or f"gateway profiles capture, {day}",
+    )  # fmt: skip
 
 
 def _broker_without_account(address: str) -> MqttSettings:

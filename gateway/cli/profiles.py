@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
-from gateway.app.offline import probe_device
+from gateway.app.offline import capture_device, probe_device
 from gateway.cli.shared import (
     DEFAULT_PROFILES,
     AsJson,
@@ -18,11 +21,14 @@ from gateway.cli.shared import (
     out,
     show,
     warn,
+    write_new,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.profiles.compile import Codec
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profile, load_profiles
 from gateway.profiles.summary import summary
+from gateway.services.devices.probe import Probe
 
 profiles = typer.Typer(no_args_is_help=True, help="Device profiles.")
 
@@ -85,48 +91,107 @@ def profiles_schema(
         fail([f"{file}: cannot be written: {error}"], code=2)
 
 
+Installed = Annotated[str, typer.Argument(help="name of an installed profile")]
+Address = Annotated[str, typer.Argument(help="modbus://host[:port], http://host, mqtt://host")]
+Units = Annotated[list[str] | None, typer.Option("--unit", help="NAME=ID, a Modbus unit id other than the profile's")]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", help="NAME=VALUE, as the device's registration would give it")
+]
+Secret = Annotated[str, typer.Option("--secret", help="env:NAME or file:/path")]
+
+
 @profiles.command("probe")
 def profiles_probe(
-    profile: Annotated[str, typer.Argument(help="name of an installed profile")],
-    address: Annotated[str, typer.Argument(help="modbus://host[:port], http://host, mqtt://host")],
+    profile: Installed,
+    address: Address,
     directory: Annotated[Path, typer.Option("--dir")] = DEFAULT_PROFILES,
-    unit: Annotated[
-        list[str] | None, typer.Option(help="NAME=ID, a Modbus unit id that differs from the profile's")
-    ] = None,
-    parameter: Annotated[
-        list[str] | None, typer.Option("--param", help="NAME=VALUE, as the device's registration would give it")
-    ] = None,
+    unit: Units = None,
+    parameter: Parameters = None,
     username: Annotated[str, typer.Option()] = "",
-    secret: Annotated[str, typer.Option(help="env:NAME or file:/path")] = "",
+    secret: Secret = "",
     as_json: AsJson = False,
 ) -> None:
     """Identify one device and read every point; nothing is written. Exits with 1 if it is another product."""
-    try:
-        codec = load_profiles(directory).get(profile)
-        if codec is None:
-            raise InvalidInput([f"{profile}: no such profile in {directory}"])
+    with _refusals(address):
         found = asyncio.run(
             probe_device(
-                codec, address, units=_pairs(unit, "--unit"), parameters=_pairs(parameter, "--param"),
-                username=username, secret=secret,
+                _installed(profile, directory), address, units=_pairs(unit, "--unit"),
+                parameters=_pairs(parameter, "--param"), username=username, secret=secret,
             )
         )  # fmt: skip
-    except InvalidInput as error:
-        fail(error.problems, code=2)
-    except GatewayError as error:
-        fail([f"{address}: {error}"], code=1)
     if as_json:
         out.print_json(data=asdict(found), default=str)
     else:
         out.print(f"{found.profile}{' / ' + found.variant if found.variant else ''} at {address}", highlight=False)
         show([{"point": p.name, "value": p.value, "unit": p.unit, "raw": p.raw} for p in found.points], as_json=False)
         show([{"reading": name, "value": value} for name, value in found.readings.items()], as_json=False)
+    _tell_misfits(found)
+
+
+@profiles.command("capture")
+def profiles_capture(
+    profile: Installed,
+    address: Address,
+    file: Annotated[Path, typer.Option("--out", help="the vector file to write; one that is there is not replaced")],
+    directory: Annotated[Path, typer.Option("--dir")] = DEFAULT_PROFILES,
+    unit: Units = None,
+    parameter: Parameters = None,
+    username: Annotated[str, typer.Option()] = "",
+    secret: Secret = "",
+    source: Annotated[str, typer.Option(help="where the device is, as the vector says it")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Read one device once into a vector file; nothing is written to the device. Serial numbers, addresses and secrets
+    are masked. A product with SunSpec models and registers beside them gets a second file. Exits with 1 if it is
+    another product; what it said is written all the same."""
+    if file.exists():
+        fail([f"{file}: is there already"], code=2)
+    with _refusals(address):
+        found, vectors = capture_device(
+            _installed(profile, directory), address, units=_pairs(unit, "--unit"),
+            parameters=_pairs(parameter, "--param"), username=username, secret=secret, source=source,
+        )  # fmt: skip
+    written: list[dict[str, Any]] = []
+    for number, (form, vector) in enumerate(vectors.items()):
+        place = file if number == 0 else file.with_stem(f"{file.stem}-{form}")
+        write_new(place, yaml.safe_dump(vector, sort_keys=False, width=110, default_flow_style=None))
+        written.append({"file": str(place), "form": form, "points": len(vector["points"])})
+    if as_json:
+        out.print_json(data={"written": written, "problems": found.problems})
+    else:
+        if not written:
+            err.print(f"{address}: it said nothing that the profile reads", markup=False, highlight=False)
+        for one in written:
+            out.print(f"{one['file']}: {one['points']} points in {one['form']}", markup=False, highlight=False)
+    _tell_misfits(found)
+
+
+def _tell_misfits(found: Probe) -> None:
+    """Say why a device is another product, and exits with 1 if it is, or could not be controlled."""
     for problem in found.problems:
         err.print(f"not this product: {problem}", markup=False, highlight=False)
     for need in found.unmet:
         err.print(f"not controllable now: {need}", markup=False, highlight=False)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _installed(profile: str, directory: Path) -> Codec:
+    codec = load_profiles(directory).get(profile)
+    if codec is None:
+        raise InvalidInput([f"{profile}: no such profile in {directory}"])
+    return codec
+
+
+@contextmanager
+def _refusals(address: str) -> Iterator[None]:
+    """Exit as documented if the input has faults, or the device refuses or cannot be reached."""
+    try:
+        yield
+    except InvalidInput as error:
+        fail(error.problems, code=2)
+    except GatewayError as error:
+        fail([f"{address}: {error}"], code=1)
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -73,6 +73,18 @@ def read_body(file: str) -> bytes:
         fail([f"{file}: cannot be read: {error}"], code=2)
 
 
+def write_new(file: Path, text: str) -> None:
+    """Write a file that is not there yet; exits with 2 if it is, or cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError:
+        fail([f"{file}: is there already"], code=2)
+    except OSError as error:
+        fail([f"{file}: cannot be written: {error}"], code=2)
+
+
 def json_text(document: object) -> str:
     """A document as it stands in a file."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

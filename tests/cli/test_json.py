@@ -37,8 +37,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Commands that list, show or check, or say what they did, each with what it needs."""
 
-DEVICES = {"profiles probe"}
-"""Commands that show what a device answers; `tests/e2e` has one."""
+DEVICES = {"profiles probe", "profiles capture"}
+"""Commands that show what a device answers; `tests/services/devices` has some."""
 
 DOING = {
     "run", "schema", "profiles schema", "devices trust", "dispatch send", "dispatch cancel", "dispatch lift",

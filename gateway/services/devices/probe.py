@@ -90,11 +90,12 @@ async def probe(
         problems=problems,
         unmet=variant.unmet(values),
         points=points,
-        readings=_named(variant, values),
+        readings=named_readings(variant, values),
     )
 
 
-def _named(variant: ProductVariant, values: Values) -> dict[str, float | str | None]:
+def named_readings(variant: ProductVariant, values: Values) -> dict[str, float | str | None]:
+    """The canonical readings of the values, in the words of `Probe.readings`."""
     out: dict[str, float | str | None] = {}
     found = variant.canonical(values)
     for name, number in found.quantities.items():

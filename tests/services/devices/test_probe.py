@@ -25,7 +25,7 @@ PRODUCTS = sorted(name for name, codec in load_profiles(ROOT / "device_profiles"
 
 
 @asynccontextmanager
-async def _listening(name: str) -> AsyncIterator[tuple[Connection, Plant, dict[str, float]]]:
+async def listening(name: str) -> AsyncIterator[tuple[Connection, Plant, dict[str, float]]]:
     """A simulated product on a socket, its time running as fast as the machine's; and its settings at the start."""
     async with AsyncExitStack() as stack:
         broker = None
@@ -70,7 +70,7 @@ async def _probe(name: str, connection: Connection, *options: str) -> tuple[int,
 
 @pytest.mark.parametrize("name", PRODUCTS)
 async def test_probe_tells_what_the_device_is_and_every_reading(name: str) -> None:
-    async with _listening(name) as (connection, plant, _):
+    async with listening(name) as (connection, plant, _):
         code, found, err = await _probe(name, connection)
         assert code == 0, err
         assert found["problems"] == []
@@ -80,7 +80,7 @@ async def test_probe_tells_what_the_device_is_and_every_reading(name: str) -> No
 
 
 async def test_probe_of_another_product_says_so_and_leaves_with_1() -> None:
-    async with _listening("foxess-h3") as (connection, _, _):
+    async with listening("foxess-h3") as (connection, _, _):
         code, _, err = await _probe("sunspec-der", connection)
         assert code == 1
         assert connection.url in err
