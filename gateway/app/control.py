@@ -8,9 +8,10 @@ from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
 from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.stored import JournalState
 from gateway.domain.types import Now
 from gateway.observability.metrics import Sample
-from gateway.ports.journal import EventStore, Journal, JournalState
+from gateway.ports.journal import EventStore, Journal
 from gateway.ports.links import CommandTarget
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import control_samples, dispatch_samples

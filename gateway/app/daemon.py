@@ -34,10 +34,10 @@ from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.types import IntervalRules
+from gateway.domain.journal.stored import JournalState
 from gateway.links.mqtt.messages import MqttLink
 from gateway.observability.logs import set_up_logging
 from gateway.observability.metrics import registry
-from gateway.ports.journal import JournalState
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary

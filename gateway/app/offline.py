@@ -17,12 +17,12 @@ from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import AuditDoor
 from gateway.domain.types import DeviceId
 from gateway.links.http.link import HttpLinks
 from gateway.links.modbus.link import ModbusLinks
 from gateway.links.mqtt.points import MqttPointLinks
 from gateway.observability.metrics import Sample
-from gateway.ports.journal import AuditDoor
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles

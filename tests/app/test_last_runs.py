@@ -9,8 +9,8 @@ import pytest
 
 from gateway.app.last_runs import LAST_CHANCE_S, noted_run, resume
 from gateway.domain.errors import GatewayError, InvariantBroken, StorageError
+from gateway.domain.journal.changes import Change, ControlEnded
 from gateway.domain.runs import ENDS_MAX
-from gateway.ports.journal import Change, ControlEnded
 from gateway.services.runtime.pending_changes import PendingChanges
 from tests.builders.fakes import MemoryJournal
 

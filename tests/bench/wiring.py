@@ -18,10 +18,12 @@ from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
+from gateway.domain.journal.changes import Change, EventDelivered, EventsArchived
+from gateway.domain.journal.stored import JournalState, StoredEvent
 from gateway.domain.readings import AckBatch, LiveBatch
 from gateway.domain.types import DeviceId, EventId, Grid, Mode, Now
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
-from gateway.ports.journal import Change, EventDelivered, EventsArchived, Journal, JournalState, StoredEvent
+from gateway.ports.journal import Journal
 from gateway.ports.links import CommandTarget
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles

@@ -22,12 +22,8 @@ from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.domain.readings import AckBatch, AckToken, LiveBatch
-from gateway.domain.types import DeviceId, EventId, Floats, Grid, Mode
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     UNNUMBERED,
-    AuditEntry,
-    AuditQuestion,
     Change,
     ControlEnded,
     ControlTaken,
@@ -40,21 +36,27 @@ from gateway.ports.journal import (
     EventWithdrawn,
     ExclusionLifted,
     ExclusionSet,
-    JournalState,
     PriorRestored,
     PriorSaved,
     Quarantined,
     ReserveChanged,
     Setting,
     StopAll,
-    StoredEvent,
-    StoredOccurrence,
-    StoredRecords,
     TakeBackOver,
     TakenBack,
     Trusted,
     WithdrawalLifted,
 )
+from gateway.domain.journal.stored import (
+    AuditEntry,
+    AuditQuestion,
+    JournalState,
+    StoredEvent,
+    StoredOccurrence,
+    StoredRecords,
+)
+from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.types import DeviceId, EventId, Floats, Grid, Mode
 from gateway.ports.links import Emit
 from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
 from gateway.profiles.compile import Codec, compile_profile

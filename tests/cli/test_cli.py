@@ -21,8 +21,8 @@ from gateway.app.offline import locked
 from gateway.cli import cli
 from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError
+from gateway.domain.journal.changes import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved
 from gateway.storage.journal.journal import SqliteJournal
 from tests.builders.profiles import MODBUS, SAMPLES
 from tests.config.test_settings import PLAIN

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.fleet.columns import Authority
-from gateway.ports.journal import ControlEnded, ControlTaken, PriorRestored
+from gateway.domain.journal.changes import ControlEnded, ControlTaken, PriorRestored
 from tests.conformance.rig import CODECS, STEERED, STEP_S, Rig, bench
 
 TIMED = [name for name in STEERED if CODECS[name].facts.timed]

@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.domain.journal.changes import ControlTaken
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import ControlTaken
 from gateway.storage.journal.journal import SqliteJournal
 from simulators import processes
 from tests.e2e.rig import PROFILES, Daemon, Reply, event, eventually, inventory_csv, now_ms, run_cli, running, utc

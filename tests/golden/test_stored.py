@@ -12,8 +12,7 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import OPEN_MS, Leg
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.intervals.config import AgreedConfig
-from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     ControlEnded,
     ControlTaken,
     DeviceRegistered,
@@ -28,6 +27,7 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
+from gateway.domain.types import DeviceId, EventId
 from gateway.services.checkpointing import Checkpointer
 from gateway.storage.checkpoint import Checkpoints
 from gateway.storage.interval_log.log import IntervalLog

@@ -17,8 +17,8 @@ from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.lifecycle import OVER, BookEntry, EventState
 from gateway.domain.events.request import OPEN_MS, Target, TargetGroup
 from gateway.domain.fleet.device import Device
+from gateway.domain.journal.changes import Change
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import Change
 from gateway.profiles.compile import Codec
 from gateway.services.settings import ProgramSettings
 from gateway.transports.mqtt.session import PublishOutcome

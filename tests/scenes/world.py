@@ -13,8 +13,8 @@ from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, 
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
+from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import EventDelivered
 from gateway.services.control.loop import ControlLoop
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher

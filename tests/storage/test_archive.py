@@ -23,7 +23,8 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.intervals.records import IntervalRecords
-from gateway.ports.journal import ControlTaken, DeviceRegistered, JournalState
+from gateway.domain.journal.changes import ControlTaken, DeviceRegistered
+from gateway.domain.journal.stored import JournalState
 from gateway.storage import archive as module
 from gateway.storage.archive import (
     FORMAT,

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gateway.api.exchange import PAGE_MAX, json_list
 from gateway.api.models import AuditBody, AuditList
 from gateway.domain.errors import InvalidInput
-from gateway.ports.journal import AuditQuestion, AuditTrail
+from gateway.domain.journal.stored import AuditQuestion
+from gateway.ports.journal import AuditTrail
 from gateway.schemas.event import Moment, problems_of
 from gateway.schemas.interval_rows import rfc3339
 

@@ -33,7 +33,9 @@ from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState, place
 from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.fleet import Fleet
-from gateway.ports.journal import EventStore, ExclusionSet, StoredEvent
+from gateway.domain.journal.changes import ExclusionSet
+from gateway.domain.journal.stored import StoredEvent
+from gateway.ports.journal import EventStore
 from gateway.schemas.event import OPEN
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.loop import ControlLoop

@@ -14,8 +14,8 @@ from gateway.domain.events.arbitration import NOBODY
 from gateway.domain.fleet import reserve
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.journal.changes import Change, ControlEnded, ReserveChanged
 from gateway.domain.types import NEVER_MS, Bools, DeviceId, Grid, Ints, Mode, Now
-from gateway.ports.journal import Change, ControlEnded, ReserveChanged
 from gateway.services.control.restarted import Restarted
 from gateway.services.settings import ControlSettings
 

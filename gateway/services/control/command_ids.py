@@ -8,9 +8,9 @@ import numpy as np
 from gateway.domain.commands import CommandResult
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.journal.changes import EPOCH_MAX, Change, EpochRaised
 from gateway.domain.types import Now
 from gateway.observability.metrics import Sample, counter, gauge
-from gateway.ports.journal import EPOCH_MAX, Change, EpochRaised
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, Writ
 from gateway.domain.control.planning import Cause, Plan
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import Change, ControlEnded, ControlTaken
 from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Now, Slots
-from gateway.ports.journal import Change, ControlEnded, ControlTaken
 from gateway.ports.links import CommandTarget
 from gateway.services.control.command_ids import CommandIds
 from gateway.services.control.reach import ReachWatch

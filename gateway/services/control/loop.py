@@ -31,13 +31,14 @@ from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.columns import Authority, ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.fleet.measured import Power, keep_parts, power_of
+from gateway.domain.journal.changes import Change
+from gateway.domain.journal.stored import JournalState
 from gateway.domain.limits.envelope import envelope
 from gateway.domain.limits.resume import note_stops
 from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
 from gateway.observability.metrics import Histogram, histogram
-from gateway.ports.journal import Change, JournalState
 from gateway.ports.links import CommandTarget
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter

@@ -24,9 +24,9 @@ from gateway.domain.control.quarantine import (
 )
 from gateway.domain.fleet.columns import ExclusionReason
 from gateway.domain.fleet.fleet import Fleet, Snapshot
+from gateway.domain.journal.changes import AuditDoor, Change, Quarantined, Trusted
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, DeviceId, Now
-from gateway.ports.journal import AuditDoor, Change, Quarantined, Trusted
 from gateway.services.runtime.pending_changes import PendingChanges
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ them counts until the profile is installed again and the next start releases the
 import logging
 
 from gateway.domain.fleet.fleet import Fleet
-from gateway.ports.journal import JournalState
+from gateway.domain.journal.stored import JournalState
 
 log = logging.getLogger(__name__)
 

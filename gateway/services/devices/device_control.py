@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, Retry, StorageError
+from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import Journal, PriorRestored, PriorSaved, Setting
+from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink
 from gateway.profiles.compiled.points import Unwritable, Value
 from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows

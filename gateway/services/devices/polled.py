@@ -11,11 +11,12 @@ from gateway.clock import Clock
 from gateway.domain.commands import CommandBatch, CommandOp, CommandResult, WriteOutcome, WriteReport
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import Setting
 from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.observability.episodes import FewLines
 from gateway.observability.metrics import Sample, counter, gauge, words
-from gateway.ports.journal import Journal, Setting
+from gateway.ports.journal import Journal
 from gateway.ports.links import Emit, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.variant import CanonicalReading, PointProduct

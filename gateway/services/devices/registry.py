@@ -9,8 +9,9 @@ from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import AuditDoor, Change, ControlEnded, DeviceRegistered, PriorRestored
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import AuditDoor, Change, ControlEnded, DeviceRegistered, Journal, PriorRestored
+from gateway.ports.journal import Journal
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import (
     Place,

@@ -20,9 +20,10 @@ from gateway.domain.errors import (
     SecretUnreadable,
     pause_ceiling_s,
 )
+from gateway.domain.journal.changes import Setting
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.observability.episodes import FewLines
-from gateway.ports.journal import Journal, Setting
+from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant

@@ -17,10 +17,10 @@ from gateway.domain.events.delivery_records import Failure, RecordRows, Records,
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState
 from gateway.domain.events.request import Way
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.limits.types import reason_names
 from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots
-from gateway.ports.journal import EventDelivered
 
 PART_ROWS = 16_384
 """Rows of one event that are updated in a tick; the rest follows in the next ones."""

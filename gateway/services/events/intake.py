@@ -24,8 +24,7 @@ from gateway.domain.events.scope import own_id
 from gateway.domain.events.take_backs import TakeBack, TakeBacks
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.types import EventId, Now, Slots
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     AuditDoor,
     Change,
     EventDecided,
@@ -34,14 +33,14 @@ from gateway.ports.journal import (
     EventWithdrawn,
     ExclusionLifted,
     ExclusionSet,
-    Journal,
-    JournalState,
     StopAll,
-    StoredEvent,
     TakeBackOver,
     TakenBack,
     WithdrawalLifted,
 )
+from gateway.domain.journal.stored import JournalState, StoredEvent
+from gateway.domain.types import EventId, Now, Slots
+from gateway.ports.journal import Journal
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings, ProgramSettings, program_ceilings_w
 

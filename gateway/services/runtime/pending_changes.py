@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from gateway.domain.errors import StorageError
 from gateway.domain.events.lifecycle import EventState
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     PAST,
     UNNUMBERED,
     Change,
@@ -20,8 +20,8 @@ from gateway.ports.journal import (
     EventMoved,
     EventsArchived,
     ExclusionLifted,
-    Journal,
 )
+from gateway.ports.journal import Journal
 
 log = logging.getLogger(__name__)
 

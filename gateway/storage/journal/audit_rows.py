@@ -7,10 +7,8 @@ from typing import Any
 
 import orjson
 
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     AuditDoor,
-    AuditEntry,
-    AuditQuestion,
     Change,
     ControlEnded,
     ControlTaken,
@@ -33,6 +31,7 @@ from gateway.ports.journal import (
     Trusted,
     WithdrawalLifted,
 )
+from gateway.domain.journal.stored import AuditEntry, AuditQuestion
 from gateway.storage.journal.bodies import event_body, exclusion_body
 
 NAMED_IN_AUDIT = 20

@@ -16,8 +16,8 @@ from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, EventKind, EventRequest, Leg, Target, TargetGroup, Want
 from gateway.domain.events.scope import UNSCOPED
 from gateway.domain.fleet.device import Device, DeviceConnection
+from gateway.domain.journal.changes import EventDecided, Setting
 from gateway.domain.types import UNLIMITED
-from gateway.ports.journal import EventDecided, Setting
 
 
 def device_body(device: Device) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from gateway.domain.errors import CorruptState, StorageError
+from gateway.domain.journal.stored import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.domain.types import EventId
-from gateway.ports.journal import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.storage.journal import audit_rows, past_events
 
 T = TypeVar("T")

@@ -32,18 +32,11 @@ from gateway.clock import Clock
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.take_backs import TakeBack
+from gateway.domain.journal.changes import EPOCH_MAX, UNNUMBERED, Change, EventDelivered, EventsArchived
+from gateway.domain.journal.stored import JournalState, StoredEvent
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample, counter
-from gateway.ports.journal import (
-    EPOCH_MAX,
-    UNNUMBERED,
-    Change,
-    EventDelivered,
-    EventsArchived,
-    JournalState,
-    StoredEvent,
-)
 from gateway.storage.journal import audit_rows, past_events, sequences
 from gateway.storage.journal.audit_rows import audit
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion

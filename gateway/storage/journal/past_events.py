@@ -14,8 +14,8 @@ import orjson
 
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.scope import own_id
+from gateway.domain.journal.stored import NO_RECORDS, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import NO_RECORDS, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.storage.journal.bodies import read_event
 from gateway.storage.journal.delivery_rows import count, unpack
 

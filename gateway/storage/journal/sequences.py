@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,

@@ -12,7 +12,7 @@ import orjson
 
 from gateway.domain.events.book import Outcome
 from gateway.domain.events.lifecycle import EventState
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,

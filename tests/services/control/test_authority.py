@@ -7,9 +7,9 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.journal.changes import Change, ControlEnded, ReserveChanged
 from gateway.domain.readings import LiveBatch
 from gateway.domain.types import DeviceId, Mode, Now
-from gateway.ports.journal import Change, ControlEnded, ReserveChanged
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.settings import ControlSettings
 

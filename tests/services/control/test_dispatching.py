@@ -12,9 +12,9 @@ from gateway.domain.events.book import Outcome
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import Compensation, Leg, Target, TargetGroup, Want, power
 from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.journal.changes import EventDelivered, EventMoved, ExclusionLifted, Trusted
 from gateway.domain.readings import StatusBatch
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import EventDelivered, EventMoved, ExclusionLifted, Trusted
 from gateway.services.settings import ControlSettings, FeederSettings, MaintenanceSettings, ProgramSettings
 from tests.builders.fakes import FACTS, home
 from tests.scenes.world import SETTINGS, World, group, homes_of

@@ -11,8 +11,8 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.errors import StorageError
 from gateway.domain.events.request import EventKind
 from gateway.domain.fleet.reserve import SUSTAINED_S
+from gateway.domain.journal.changes import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
 from gateway.domain.types import Mode
-from gateway.ports.journal import ControlEnded, ControlTaken, EventDecided, ReserveChanged, StopAll
 from gateway.services.settings import ControlSettings
 from tests.builders.fakes import FACTS, home
 from tests.scenes.waiting import until

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gateway.ports.journal import EpochRaised
+from gateway.domain.journal.changes import EpochRaised
 from gateway.services.control.command_ids import EPOCH_BITS
 from tests.builders.fakes import MemoryJournal
 from tests.scenes.world import World, homes_of

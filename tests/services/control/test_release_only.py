@@ -15,8 +15,8 @@ from gateway.domain.events.arbitration import claim
 from gateway.domain.events.attribution import credit
 from gateway.domain.events.book import Outcome, Refusal
 from gateway.domain.fleet.measured import power_of
+from gateway.domain.journal.changes import ControlEnded
 from gateway.domain.limits.envelope import envelope
-from gateway.ports.journal import ControlEnded
 from tests.builders.fakes import FACTS
 from tests.scenes.waiting import until
 from tests.scenes.world import World, homes_of

@@ -8,7 +8,7 @@ from gateway.domain.events.request import power
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.fleet.reserve import SUSTAINED_S
 from gateway.domain.intervals.types import IntervalRules
-from gateway.ports.journal import ReserveChanged
+from gateway.domain.journal.changes import ReserveChanged
 from gateway.services.checkpointing import fleet_columns, load_columns
 from gateway.storage.checkpoint import Checkpoint, CheckpointHeader
 from tests.builders.fakes import MemoryJournal, home

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.domain.commands import CommandOp, CommandResult
 from gateway.domain.errors import StorageError
+from gateway.domain.journal.changes import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
 from gateway.domain.types import EventId, Mode
-from gateway.ports.journal import Change, ControlEnded, ControlTaken, EventDecided, EventMoved, StopAll
 from gateway.services.settings import ControlSettings, FeederSettings, MaintenanceSettings
 from tests.builders.fakes import MemoryJournal, home
 from tests.scenes.world import SETTINGS, World, homes_of

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from gateway.domain.fleet.device import Device
+from gateway.domain.journal.changes import ControlEnded, ControlTaken, DeviceRegistered, PriorRestored, PriorSaved
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import ControlEnded, ControlTaken, DeviceRegistered, PriorRestored, PriorSaved
 from gateway.services.control.metrics import control_samples
 from tests.builders.fakes import MemoryJournal, home
 from tests.scenes.world import World

@@ -8,7 +8,7 @@ import pytest
 from gateway.domain.commands import CommandOp
 from gateway.domain.events.request import Leg, power
 from gateway.domain.fleet.columns import Authority
-from gateway.ports.journal import TakenBack
+from gateway.domain.journal.changes import TakenBack
 from gateway.services.control.maintenance import NAMES, RECOVERY
 from tests.scenes.world import World, group, homes_of
 

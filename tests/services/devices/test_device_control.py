@@ -8,8 +8,8 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import LinkDown, PeerRefused, StorageError
+from gateway.domain.journal.changes import Change, PriorRestored, PriorSaved
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import Change, PriorRestored, PriorSaved
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.compiled.points import Marker, Raw, Value
 from gateway.profiles.compiled.sequences import Request

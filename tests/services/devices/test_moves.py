@@ -13,8 +13,8 @@ from gateway.domain.commands import CommandBatch, CommandOp, WriteReport
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
+from gateway.domain.journal.changes import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
 from gateway.profiles.compile import Codec
 from gateway.services.devices import registry
 from gateway.services.devices.connection_rows import Place

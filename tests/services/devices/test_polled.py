@@ -16,9 +16,9 @@ from gateway.clock import Clock, SystemClock
 from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import Setting
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId
-from gateway.ports.journal import Setting
 from gateway.ports.links import PointTarget
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.compiled.points import Raw

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.domain.errors import StorageError
 from gateway.domain.events.exclusions import Exclusion
-from gateway.ports.journal import ExclusionLifted, ExclusionSet
+from gateway.domain.journal.changes import ExclusionLifted, ExclusionSet
 from tests.scenes.world import World, group, homes_of
 
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.api.views.dispatch import DispatchView
 from gateway.domain.events.lifecycle import OPEN_HORIZON_S
 from gateway.domain.events.request import OPEN_MS, Leg, Target, Want, power
-from gateway.ports.journal import EventDelivered
+from gateway.domain.journal.changes import EventDelivered
 from gateway.services.control.metrics import dispatch_samples
 from gateway.services.settings import ProgramSettings
 from tests.builders.fakes import FACTS

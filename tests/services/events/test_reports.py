@@ -8,9 +8,9 @@ import pytest
 
 from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
 from gateway.domain.events.request import Leg, power
+from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import EventId
-from gateway.ports.journal import EventDelivered
 from gateway.services.events import delivery_records
 from gateway.services.events import reports as module
 from gateway.services.events.delivery_records import StatusReport

@@ -1,8 +1,8 @@
 """What has taken effect is kept until the journal has it, within a bound."""
 
 from gateway.domain.events.lifecycle import EventState
+from gateway.domain.journal.changes import ControlEnded, EventMoved, Trusted
 from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import ControlEnded, EventMoved, Trusted
 from gateway.services.runtime.pending_changes import PendingChanges
 from tests.builders.fakes import MemoryJournal
 

@@ -10,10 +10,8 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
-from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     AuditDoor,
-    AuditQuestion,
     ControlTaken,
     DeviceRegistered,
     EventWithdrawn,
@@ -26,6 +24,8 @@ from gateway.ports.journal import (
     Trusted,
     WithdrawalLifted,
 )
+from gateway.domain.journal.stored import AuditQuestion
+from gateway.domain.types import DeviceId, EventId
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
 from tests.storage.journal.test_journal import device, event

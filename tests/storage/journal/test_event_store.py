@@ -17,8 +17,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.events.calendar import Daily
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import OPEN_MS, Leg, power
-from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     AuditDoor,
     Change,
     ControlEnded,
@@ -26,12 +25,12 @@ from gateway.ports.journal import (
     EventDelivered,
     EventMoved,
     EventsArchived,
-    EventStore,
     EventWithdrawn,
-    Journal,
-    JournalState,
     WithdrawalLifted,
 )
+from gateway.domain.journal.stored import JournalState
+from gateway.domain.types import DeviceId, EventId
+from gateway.ports.journal import EventStore, Journal
 from gateway.storage.journal import delivery_rows, past_events, writes
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal

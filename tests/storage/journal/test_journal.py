@@ -18,8 +18,7 @@ from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, power
 from gateway.domain.fleet.device import Device, DeviceConnection
-from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     EPOCH_MAX,
     Change,
     ControlEnded,
@@ -31,8 +30,6 @@ from gateway.ports.journal import (
     EventMoved,
     ExclusionLifted,
     ExclusionSet,
-    Journal,
-    JournalState,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -40,6 +37,9 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
+from gateway.domain.journal.stored import JournalState
+from gateway.domain.types import DeviceId, EventId
+from gateway.ports.journal import Journal
 from gateway.storage.journal import journal as module
 from gateway.storage.journal.audit_rows import AUDITED
 from gateway.storage.journal.bodies import event_body

@@ -14,16 +14,13 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
-from gateway.domain.types import DeviceId, EventId
-from gateway.ports.journal import (
+from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,
     DeviceRegistered,
     ExclusionLifted,
     ExclusionSet,
-    Journal,
-    JournalState,
     PriorRestored,
     PriorSaved,
     Quarantined,
@@ -31,6 +28,9 @@ from gateway.ports.journal import (
     StopAll,
     Trusted,
 )
+from gateway.domain.journal.stored import JournalState
+from gateway.domain.types import DeviceId, EventId
+from gateway.ports.journal import Journal
 from gateway.storage.journal.journal import PENDING_MAX, SqliteJournal
 from tests.builders.fakes import MemoryJournal
 from tests.storage.journal.test_journal import device
