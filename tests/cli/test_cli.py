@@ -360,7 +360,7 @@ def test_commands_warn_where_the_token_goes_in_the_open(
 def test_probe_of_a_broker_that_is_not_on_this_machine_ends_in_words(
     profile: str, address: str, code: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.links.mqtt.points.OPEN_S_MAX", 0.05)
+    monkeypatch.setattr("gateway.links.mqtt.point_link.OPEN_S_MAX", 0.05)
     names = ("portal=x", "battery=0") if profile.startswith("victron") else ("device=x",)
     parameters = [part for name in names for part in ("--param", name)]
     result = run("profiles", "probe", profile, address, *parameters)

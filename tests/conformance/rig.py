@@ -25,7 +25,7 @@ from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBat
 from gateway.domain.types import EventId, Mode, Now
 from gateway.links.http.link import HttpLinks
 from gateway.links.modbus.link import ModbusLinks
-from gateway.links.mqtt import points as mqtt_points
+from gateway.links.mqtt import point_link
 from gateway.links.mqtt.points import MqttPointLinks
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
@@ -383,7 +383,7 @@ class Rig(Station):
     def timeout_s(self) -> float:
         """How long the gateway waits for an answer."""
         section = self.codec.document.modbus or self.codec.document.http
-        return section.timeout_s if section is not None else mqtt_points.WRITE_S_MAX
+        return section.timeout_s if section is not None else point_link.WRITE_S_MAX
 
     @property
     def again_s(self) -> float:

@@ -13,8 +13,9 @@ from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import InvalidInput, LinkDown, PeerRefused
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.types import DeviceId
-from gateway.links.mqtt import points as mqtt_points
-from gateway.links.mqtt.points import MqttPointLink, MqttPointLinks
+from gateway.links.mqtt import point_link
+from gateway.links.mqtt.point_link import MqttPointLink
+from gateway.links.mqtt.points import MqttPointLinks
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unreadable
 from gateway.profiles.compiled.sequences import PointWrite, Request
@@ -209,7 +210,7 @@ async def test_read_empty_payload_is_a_fact_of_its_own(standin: StandIn) -> None
 async def test_read_kept_messages_say_nothing_of_now(
     broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(mqtt_points, "FIRST_VALUES_S_MAX", 0.3)
+    monkeypatch.setattr(point_link, "FIRST_VALUES_S_MAX", 0.3)
     async with point_links(broker.url) as links, device(broker.url) as peer:
         await peer.say("N/p1/power", {"value": 5}, retain=True)
         await peer.say("N/p1/serial", {"value": "s1"}, retain=True)
@@ -301,7 +302,7 @@ async def test_value_that_does_not_change_stays_while_the_device_repeats_it_when
 
 
 async def test_read_device_never_heard_is_down(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_points, "FIRST_VALUES_S_MAX", 0.1)
+    monkeypatch.setattr(point_link, "FIRST_VALUES_S_MAX", 0.1)
     async with point_links(standin.url) as links:
         link = await opened(links, target())
         with pytest.raises(LinkDown, match="not heard"):
@@ -366,7 +367,7 @@ async def test_keepalive_asks_for_everything_once_more_after_what_nobody_could_r
 @pytest.mark.real_time
 async def test_connection_made_anew_asks_again_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """F3: a broker that went and came back; what it said before counts no more."""
-    monkeypatch.setattr(mqtt_points, "FIRST_VALUES_S_MAX", 0.3)
+    monkeypatch.setattr(point_link, "FIRST_VALUES_S_MAX", 0.3)
     async with mosquitto_process(tmp_path) as broker, point_links(broker.url) as links:
         async with device(broker.url, "R/#") as peer:
             link = await opened(links, target(KEPT % "fleet"))
@@ -419,7 +420,7 @@ async def test_open_broker_that_is_not_there_is_down() -> None:
 
 
 async def test_open_wrong_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_points, "OPEN_S_MAX", 1.0)
+    monkeypatch.setattr(point_link, "OPEN_S_MAX", 1.0)
     broker = Broker(users={"gx": User(password="right")})
     async with broker, point_links(None) as links:
         url = f"mqtt://127.0.0.1:{broker.port}"
@@ -442,7 +443,7 @@ async def test_open_before_the_links_run_waits_for_them(standin: StandIn) -> Non
 
 
 async def test_open_links_that_never_run_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_points, "OPEN_S_MAX", 0.1)
+    monkeypatch.setattr(point_link, "OPEN_S_MAX", 0.1)
     links = MqttPointLinks(loop_clock(), None)
     with pytest.raises(LinkDown):
         await links.link(target(HOME, url="mqtt://127.0.0.1:1")).open()
@@ -463,9 +464,7 @@ async def test_link_connection_that_cannot_be_is_invalid(to: PointTarget) -> Non
         MqttPointLinks(loop_clock(), None).link(to)
 
 
-@pytest.mark.parametrize(
-    ("expires_s", "most_s"), [(None, mqtt_points.EXPIRY_S), (20.9, 20), (1e6, mqtt_points.EXPIRY_S)]
-)
+@pytest.mark.parametrize(("expires_s", "most_s"), [(None, point_link.EXPIRY_S), (20.9, 20), (1e6, point_link.EXPIRY_S)])
 async def test_write_that_expires_is_kept_by_the_broker_no_longer(
     standin: StandIn, expires_s: float | None, most_s: int
 ) -> None:
