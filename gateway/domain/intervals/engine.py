@@ -11,23 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.domain.errors import invariant
-from gateway.domain.intervals.accumulators import Accumulators, Powers, gather, split, summed
+from gateway.domain.intervals.accumulators import Accumulators, gather, split, summed
 from gateway.domain.intervals.config import AgreedConfig
-from gateway.domain.intervals.device_clock import times
 from gateway.domain.intervals.drift import CHARGE, compare
-from gateway.domain.intervals.duplicates import by_slot, heads, second_last, sift, tails
+from gateway.domain.intervals.duplicates import heads, second_last, tails
 from gateway.domain.intervals.energy import flow
 from gateway.domain.intervals.gaps import apportion
 from gateway.domain.intervals.record import Quality
 from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords, records_of
+from gateway.domain.intervals.samples import reported_powers, sample_rows, sifted
 from gateway.domain.intervals.slices import gaps_due
 from gateway.domain.intervals.state import DAY_S, EngineState
-from gateway.domain.intervals.types import RATING_MARGIN, CounterState, IntervalRules, SampleCounts, SampleRows
+from gateway.domain.intervals.types import CounterState, IntervalRules, SampleCounts
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
-
-RATING_W = 100.0
-_CLOCK = np.int16(Quality.CLOCK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +55,11 @@ class Engine(EngineState):
         if not len(batch):
             return Ingested(new=np.zeros(0, dtype=np.bool_), counts=counts, records=NO_RECORDS)
         self.reserve(int(batch.slots.max()) + 1)
-        new = self._sift(batch, counts)
+        new = sifted(self, batch, counts)
         records = NO_RECORDS
         if counts.new:
-            index, rows = self._rows(batch, np.flatnonzero(new), now, rated_w, counts)
-            powers = self._powers(batch, index, rows, counts)
+            index, rows = sample_rows(self, batch, np.flatnonzero(new), now, rated_w, counts)
+            powers = reported_powers(batch, index, rows, counts)
             power, rules, now_ms = powers.battery, self.rules, now.utc_ms
             directions = (
                 (self.charge, batch.charge_counter_wh[index], batch.charge_wh[index], -power),
@@ -249,58 +246,6 @@ class Engine(EngineState):
             state.day_ms[slots] = 0
         self.drift.drop(slots, after_ms=now.utc_ms)
         return made
-
-    def _sift(self, batch: EnergyBatch, counts: SampleCounts) -> Bools:
-        legal = (batch.boot >= 0) & (batch.seq >= 0) & (batch.slots >= 0)
-        if legal.all():
-            sifted = sift(self.seen, batch.slots, batch.boot, batch.seq)
-            new = sifted.new
-        else:
-            kept = np.flatnonzero(legal)
-            sifted = sift(self.seen, batch.slots[kept], batch.boot[kept], batch.seq[kept])
-            new = np.zeros(len(batch), dtype=np.bool_)
-            new[kept] = sifted.new
-            counts.malformed = len(batch) - len(kept)
-        counts.new = int(np.count_nonzero(new))
-        counts.duplicates, counts.too_old, counts.gaps = sifted.duplicates, sifted.too_old, sifted.gaps
-        return new
-
-    def _rows(
-        self, batch: EnergyBatch, kept: Ints, now: Now, rated_w: Floats | None, counts: SampleCounts
-    ) -> tuple[Ints, SampleRows]:
-        """The new rows by device and time, and their positions in the batch."""
-        index = kept[by_slot(batch.slots[kept])]
-        slots = batch.slots[index]
-        t, replaced = times(self.clocks, slots, batch.t_ms[index], now, self.rules, counts)
-        if np.any((t[1:] <= t[:-1]) & (slots[1:] == slots[:-1])):
-            order = np.lexsort((batch.seq[index], batch.boot[index], t, slots))
-            index, slots, t, replaced = index[order], slots[order], t[order], replaced[order]
-        rated = np.full(len(index), np.nan) if rated_w is None else rated_w[index]
-        return index, SampleRows(
-            slots=slots,
-            t_ms=t,
-            span_ms=batch.span_ms[index],
-            rated_w=rated,
-            length_ms=self.config.length_ms[slots],
-            step_wh=self.config.counter_step_wh,
-            coarse=self.config.coarse[slots],
-            any_coarse=self.any_coarse and bool(self.config.coarse[slots].any()),
-            quality=replaced.astype(np.int16) * _CLOCK,
-        )
-
-    @staticmethod
-    def _powers(batch: EnergyBatch, index: Ints, rows: SampleRows, counts: SampleCounts) -> Powers:
-        """The powers that the rows report; battery power beyond the rating becomes unknown."""
-        battery = batch.battery_w[index]
-        wild = np.abs(battery) > RATING_MARGIN * rows.rated_w + RATING_W
-        if wild.any():
-            counts.power_refused += int(np.count_nonzero(wild))
-            rows.quality[wild] |= Quality.JUMP
-            battery = np.where(wild, np.nan, battery)
-        return Powers(
-            battery=battery, grid=batch.grid_w[index], pv=batch.pv_w[index], load=batch.load_w[index],
-            soc_pct=batch.soc_pct[index],
-        )  # fmt: skip
 
     def _end_days(self, now_ms: int) -> None:
         """Mark days as ready once none of their intervals is among the newest two and no gap waits."""
