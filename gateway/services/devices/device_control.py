@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
-from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, Retry, StorageError
-from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
+from gateway.domain.errors import GatewayError, PeerBusy, PeerRefused, Retry
+from gateway.domain.journal.changes import Setting
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink
@@ -21,6 +21,7 @@ from gateway.profiles.compiled.points import Unwritable, Value
 from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
+from gateway.services.devices.saved_settings import SavedSettings, owners_settings
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,7 @@ class DeviceControl:
     ) -> None:
         self._device = device
         self._values = values
-        self._saved_of = prior
-        self._owed: PriorRestored | None = None
-        self._journal = journal
+        self._saved = SavedSettings(device, prior=prior, journal=journal)
         self._clock = clock
         self._stats = stats
         self._engaged = False
@@ -100,11 +99,6 @@ class DeviceControl:
         self._force_end_ms = 0
         self._began_mono_ms = clock.mono_ms()
         self.read_mono_ms = 0
-
-    @property
-    def _prior(self) -> Mapping[str, Setting] | None:
-        """Settings from before the episode; None while there is none."""
-        return self._saved_of.get(self._device)
 
     def begin_anew(self) -> None:
         """Call after the device was away: volatile settings may be gone, so the next command begins from the start."""
@@ -125,7 +119,7 @@ class DeviceControl:
     @property
     def leaves(self) -> bool:
         """Whether settings of an episode are still to be restored."""
-        return self._prior is not None
+        return self._saved.kept is not None
 
     @property
     def taken_over(self) -> bool:
@@ -162,7 +156,7 @@ class DeviceControl:
             return self._refuse(unmet[0])
         control = variant.control
         sequence = (*(() if self._engaged or control is None else control.begin), *steps)
-        first = self._prior is None and control is not None
+        first = self._saved.kept is None and control is not None
         if first and control is not None:
             # What cannot be written is refused before anything is journalled.
             self._actions(sequence, command, variant)
@@ -179,7 +173,7 @@ class DeviceControl:
             if written:
                 await self._hand_back(variant, link)
             elif first:
-                await self._forget()
+                await self._saved.forget()
             return self._refuse(str(error))
         self._engaged, self._refused_for = True, ""
         self._force(command, began_ms)
@@ -204,9 +198,9 @@ class DeviceControl:
         done = await self._confirmed(written, variant, link)
         if done.result is CommandResult.REFUSED:
             return done
-        if self._prior is not None:
+        if self._saved.kept is not None:
             self._stats.restored += 1
-        await self._forget()
+        await self._saved.forget()
         self._engaged, self._touched, self._foreign = False, {}, 0
         return done
 
@@ -215,40 +209,18 @@ class DeviceControl:
         gateway. Waits a whole lease after the last command or the start: an event that goes on renews it in that time.
         A device that somebody else controls is left alone."""
         control, watchdog = variant.control, variant.watchdog
-        if self._owed is not None:
-            await self._tell(self._owed)
+        await self._saved.settle()
         if not self.leaves or self.running or self.taken_over or control is None or watchdog is None:
             return
         if self._clock.mono_ms() - max(self._began_mono_ms, self._force_end_ms) < 1000 * watchdog.lease_s:
             return
-        if not self._prior:
-            await self._forget()
+        if not self._saved.kept:
+            await self._saved.forget()
             return
         try:
             await self._release(control.release, variant, link)
         except (Unwritable, PeerRefused) as error:
             log.info("settings could not be restored", extra={"device": self._device, "error": str(error)})
-
-    async def _forget(self) -> None:
-        """Clear the saved settings: the device has its own again."""
-        if self._prior is not None:
-            await self._tell(PriorRestored(device=self._device, seq=self._journal.sequence()))
-        self._saved_of.pop(self._device, None)
-
-    async def _tell(self, restored: PriorRestored) -> None:
-        """Clear them from the journal, now or, where the disk refuses, as soon as it does not. Until then a restart
-        would restore them once more, whatever the owner has chosen meanwhile."""
-        try:
-            await self._journal.commit([restored])
-        except StorageError as error:
-            if self._owed is None:
-                log.warning(
-                    "saved settings could not be cleared from the journal",
-                    extra={"device": self._device, "error": str(error)},
-                )
-            self._owed = restored
-            return
-        self._owed = None
 
     async def _hand_back(self, variant: ProductVariant, link: PointLink) -> None:
         """Release after a sequence that stopped half way: leave the device as it was, as far as it allows."""
@@ -267,41 +239,16 @@ class DeviceControl:
         """Save the present settings in the journal; returns "" or the reason why it cannot."""
         if names:
             variant.decode(await link.read(names), self._values)
-        given = {part.restore for step in self._release_steps(variant) for part in (step.together or (step,))
-                 if part.or_value is not None}  # fmt: skip
-        settings = {
-            name: value
-            for name in names
-            if (value := self._values.get(name)) is not None
-            and not (name in given and self._is_ours(name, value, variant))
-        }
-        unknown = [name for name in names if name not in settings and name not in given]
+        settings, unknown = owners_settings(names, self._values, variant)
         if unknown:
             return f"{unknown[0]} cannot be read, so it could not be restored"
-        try:
-            await self._journal.commit([PriorSaved(device=self._device, settings=settings)])
-        except StorageError as error:
-            return f"the journal: {error}"
-        self._stats.saved += 1
-        self._saved_of[self._device] = settings
-        return ""
-
-    @staticmethod
-    def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
-        """Whether control itself sets a point to `value`: what an episode left, or the device still shows of it, is not
-        an owner's setting."""
-        control = variant.control
-        sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
-        parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
-        return any(part.write == name and part.value is not None and part.value == value for part in parts)
-
-    @staticmethod
-    def _release_steps(variant: ProductVariant) -> tuple[Step, ...]:
-        return variant.control.release if variant.control is not None else ()
+        why = await self._saved.save(settings)
+        self._stats.saved += not why
+        return why
 
     async def _still_ours(self, variant: ProductVariant, link: PointLink) -> dict[str, Value]:
         """What to restore: a setting that no longer shows what was written is somebody's new choice and stays."""
-        saved: dict[str, Value] = dict(self._prior or {})
+        saved: dict[str, Value] = dict(self._saved.kept or {})
         touched = [name for name in saved if name in self._touched and variant.points[name].readable]
         if touched:
             variant.decode(await link.read(touched), self._values)
@@ -325,7 +272,7 @@ class DeviceControl:
             **self._targets(setpoint_w, variant),
             count=self._beats,
         )
-        return variant.actions(tuple(steps), given, self._values, self._prior or {})
+        return variant.actions(tuple(steps), given, self._values, self._saved.kept or {})
 
     def _targets(self, setpoint_w: float, variant: ProductVariant) -> dict[str, float]:
         """The grid power (+ = import) and the inverter's power (+ = out) at which the battery gives `setpoint_w`;

@@ -8,12 +8,13 @@ fault and keeps the one before in force. Put a new one in place by renaming it: 
 import csv
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.domain.errors import InvalidInput
+from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
-from gateway.sinks.leap.rows import STATES, UUID, LeapMeter
+from gateway.sinks.leap.rows import LENGTH_S, STATES, UUID, LeapMeter
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,12 @@ def _wrong(device: str, meter: LeapMeter) -> str | None:
 
 
 class MeterFile:
-    """The newest good content of the file. `failing`: why the newest content is not in force."""
+    """The newest good content of the file. `failing`: why the newest content is not in force; `other_length`: devices
+    with a meter whose newest record is not of 15 minutes."""
 
     def __init__(self, path: Path) -> None:
         self.failing: str | None = None
+        self.other_length: set[DeviceId] = set()
         self._path = path
         self._meters: Mapping[DeviceId, LeapMeter] | None = None
         self._seen: tuple[int, int, int] | None = None
@@ -84,6 +87,20 @@ class MeterFile:
     @property
     def count(self) -> int:
         return 0 if self._meters is None else len(self._meters)
+
+    def wants(self, record: IntervalRecord) -> bool:
+        """Whether a record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
+        meters = self._meters
+        return record.length_s == LENGTH_S and (meters is None or record.device in meters)
+
+    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+        """What it wants of these records, the newest last; notes whose length is another."""
+        meters = self._meters
+        if meters is not None:
+            other = {row.device: row.length_s != LENGTH_S for row in rows if row.device in meters}
+            self.other_length -= other.keys()
+            self.other_length |= {device for device, is_other in other.items() if is_other}
+        return [row for row in rows if self.wants(row)]
 
     def current(self, mono_ms: int) -> Mapping[DeviceId, LeapMeter] | None:
         """The meters by device, None if there was no good file yet. Checks the file every few seconds."""

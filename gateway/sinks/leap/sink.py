@@ -42,7 +42,7 @@ from gateway.sinks.leap.outbox import TAKEN, Outbox, Outgoing, Past, Row, digest
 from gateway.sinks.leap.over_http import HttpUpload
 from gateway.sinks.leap.over_sftp import SftpUpload
 from gateway.sinks.leap.replies import COMPLETED, FAILED
-from gateway.sinks.leap.rows import FUTURE_CODES, LENGTH_S, Document, LeapMeter
+from gateway.sinks.leap.rows import FUTURE_CODES, Document, LeapMeter
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.leap.stats import LeapStats
 from gateway.sinks.leap.transport import Ended, Transport
@@ -72,7 +72,6 @@ class LeapCsvSink:
         self._clock = clock
         self._file = MeterFile(settings.meters)
         self._outbox = Outbox(directory)
-        self._other_length: set[DeviceId] = set()
         self._early: dict[Row, tuple[int, int]] = {}
         self._alone: dict[Row, int] = {}
         self._alone_refused = 0
@@ -122,17 +121,14 @@ class LeapCsvSink:
 
     def wants(self, record: IntervalRecord) -> bool:
         """Whether the record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
-        meters = self._file.newest
-        return record.length_s == LENGTH_S and (meters is None or record.device in meters)
+        return self._file.wants(record)
 
     def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
         """What it wants by the newest file of meters; notes which devices with a meter have another length."""
-        meters = self._meters()
-        other = {row.device: row.length_s != LENGTH_S for row in rows if meters is not None and row.device in meters}
-        self._other_length -= other.keys()
-        self._other_length |= {device for device, is_other in other.items() if is_other}
-        self.stats.other_length = len(self._other_length)
-        return [row for row in rows if self.wants(row)]
+        self.look()
+        picked = self._file.pick(rows)
+        self.stats.other_length = len(self._file.other_length)
+        return picked
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         meters = self._meters()

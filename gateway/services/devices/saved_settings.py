@@ -1,0 +1,89 @@
+"""The settings of one device from before we touched them: in the journal until the device has its own again."""
+
+import logging
+from collections.abc import Mapping, MutableMapping, Sequence
+
+from gateway.domain.errors import StorageError
+from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
+from gateway.domain.types import DeviceId
+from gateway.ports.journal import Journal
+from gateway.profiles.compiled.points import Value
+from gateway.profiles.compiled.variant import ProductVariant
+
+log = logging.getLogger(__name__)
+
+
+class SavedSettings:
+    """Keeps them. `prior` is what the journal has, by device, kept up to date here."""
+
+    def __init__(
+        self, device: DeviceId, *, prior: MutableMapping[DeviceId, Mapping[str, Setting]], journal: Journal
+    ) -> None:
+        self._device = device
+        self._prior = prior
+        self._journal = journal
+        self._owed: PriorRestored | None = None
+
+    @property
+    def kept(self) -> Mapping[str, Setting] | None:
+        """Settings from before the episode; None while there is none."""
+        return self._prior.get(self._device)
+
+    async def save(self, settings: Mapping[str, Setting]) -> str:
+        """Make them durable before the first write; returns "" or the reason why that cannot be."""
+        try:
+            await self._journal.commit([PriorSaved(device=self._device, settings=settings)])
+        except StorageError as error:
+            return f"the journal: {error}"
+        self._prior[self._device] = settings
+        return ""
+
+    async def forget(self) -> None:
+        """Clear the saved settings: the device has its own again."""
+        if self.kept is not None:
+            await self._tell(PriorRestored(device=self._device, seq=self._journal.sequence()))
+        self._prior.pop(self._device, None)
+
+    async def settle(self) -> None:
+        """Clear from the journal what the disk refused to."""
+        if self._owed is not None:
+            await self._tell(self._owed)
+
+    async def _tell(self, restored: PriorRestored) -> None:
+        """Clear them from the journal, now or, where the disk refuses, as soon as it does not. Until then a restart
+        would restore them once more, whatever the owner has chosen meanwhile."""
+        try:
+            await self._journal.commit([restored])
+        except StorageError as error:
+            if self._owed is None:
+                log.warning(
+                    "saved settings could not be cleared from the journal",
+                    extra={"device": self._device, "error": str(error)},
+                )
+            self._owed = restored
+            return
+        self._owed = None
+
+
+def owners_settings(
+    names: Sequence[str], values: Mapping[str, Value], variant: ProductVariant
+) -> tuple[dict[str, Setting], list[str]]:
+    """Which of these points show an owner's setting, and those that can be neither read nor given another way."""
+    control = variant.control
+    release = control.release if control is not None else ()
+    given = {part.restore for step in release for part in (step.together or (step,)) if part.or_value is not None}
+    settings = {
+        name: value
+        for name in names
+        if (value := values.get(name)) is not None and not (name in given and _is_ours(name, value, variant))
+    }
+    return settings, [name for name in names if name not in settings and name not in given]
+
+
+def _is_ours(name: str, value: Value, variant: ProductVariant) -> bool:
+    """Whether control itself sets a point to `value`: what an episode left, or the device still shows of it, is not an
+    owner's setting."""
+    control = variant.control
+    sequences = (control.begin, control.discharge, control.charge, control.hold) if control is not None else ()
+    parts = [part for steps in sequences for step in steps for part in (step.together or (step,))]
+    return any(part.write == name and part.value is not None and part.value == value for part in parts)
