@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import MethodType
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -74,16 +75,22 @@ class Parts:
 
 def make_app(parts: Parts) -> web.Application:
     """The routes over `parts`."""
-    app = web.Application(middlewares=[_translate, guard(parts.token)], client_max_size=MAX_IMPORT_BYTES)
-    for routes in (
+    groups = (
         DispatchRoutes(parts.dispatcher, parts.events, parts.trust, parts.clock),
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
-    ):
-        app.add_routes([_with_expect(route) for route in routes.table()])
+    )
+    checked = guard(parts.token, [route for group in groups for route in group.ROUTES])
+    app = web.Application(middlewares=[_translate, checked], client_max_size=MAX_IMPORT_BYTES)
+    for group in groups:
+        for route in group.ROUTES:
+            handler = MethodType(route.handler, group)
+            for operation in (route.operation, route.operation.former):
+                if operation is not None:
+                    app.add_routes([web.route(operation.method, operation.path, handler, expect_handler=_expected)])
     return app
 
 
@@ -92,11 +99,6 @@ def server_log(peers: QuietPeers) -> logging.Logger:
     found = logging.getLogger("gateway.api.server")
     found.filters = [peers]
     return found
-
-
-def _with_expect(route: web.RouteDef) -> web.RouteDef:
-    route.kwargs["expect_handler"] = _expected
-    return route
 
 
 async def _expected(request: web.Request) -> web.StreamResponse | None:

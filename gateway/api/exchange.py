@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_origin
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,6 @@ from gateway.domain.errors import InvalidInput
 from gateway.schemas.event import MAX_BODY_BYTES, problems_of
 
 PAGE_MAX = 1_000
-BY_MAX = 64
 BODY_BYTES_MAX = MAX_BODY_BYTES
 PART_BYTES = 1 << 14
 
@@ -89,17 +88,12 @@ async def read_body(request: web.Request, kind: type[B]) -> B:
         raise InvalidInput(problems_of(error)) from error
 
 
-def by(request: web.Request) -> str:
-    """Who asks. Raises InvalidInput."""
-    name = request.query.get("by", "operator")
-    if not 0 < len(name) <= BY_MAX:
-        raise InvalidInput([f"by: 1 to {BY_MAX} characters"])
-    return name
-
-
-def number(request: web.Request, name: str, default: int, most: int) -> int:
-    """A number of the query, from 0 to `most`. Raises InvalidInput."""
-    text = request.query.get(name, str(default))
-    if not text.isdecimal() or len(text) > len(str(most)) or int(text) > most:
-        raise InvalidInput([f"{name}: a whole number from 0 to {most}"])
-    return int(text)
+def read_query(request: web.Request, kind: type[B]) -> B:
+    """The query as a `kind`: of a parameter that is given several times the last counts, unless it is a list. Raises
+    InvalidInput with every fault."""
+    lists = {field.alias or name for name, field in kind.model_fields.items() if get_origin(field.annotation) is list}
+    given = {name: request.query.getall(name) for name in request.query}
+    try:
+        return kind.model_validate({name: v if name in lists else v[-1] for name, v in given.items()})
+    except ValidationError as error:
+        raise InvalidInput(problems_of(error)) from error

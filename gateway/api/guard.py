@@ -7,29 +7,28 @@ origin than this server's own.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import SecretStr
 
-OPEN_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
+from gateway.api.route import JSON, RestRoute
+
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-JSON = ("application/json",)
-IMPORT_FORMS = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
-# What the body of a change may be, by route, where it is not JSON. None of it may be a type of a simple request.
-BODY_KINDS: Mapping[str, tuple[str, ...]] = {"/v1/devices": tuple(IMPORT_FORMS)}
 
 
-def guard(token: SecretStr | None) -> Middleware:
+def guard(token: SecretStr | None, routes: Sequence[RestRoute]) -> Middleware:
     """Refuse a request that is not allowed, as an HTTPException with the reason. Without a token only requests that
-    name loopback are served (no DNS rebinding)."""
+    name loopback are served (no DNS rebinding). No route may take a type of a simple request."""
+    open_paths = frozenset(route.operation.path for route in routes if not route.token)
+    kinds = {route.operation.path: route.kinds for route in routes if route.operation.method not in READING}
     wanted = None if token is None else _bytes(f"Bearer {token.get_secret_value()}")
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in OPEN_PATHS:
+        if request.path in open_paths:
             return await handler(request)
         if wanted is None:
             _only_loopback(request)
@@ -38,7 +37,7 @@ def guard(token: SecretStr | None) -> Middleware:
         # What no route takes is answered as that, whatever its body.
         if request.method not in READING and request.match_info.http_exception is None:
             _only_own_pages(request)
-            _only_kinds(request)
+            _only_kinds(request, kinds)
         return await handler(request)
 
     return check
@@ -63,11 +62,11 @@ def _only_own_pages(request: web.Request) -> None:
         raise web.HTTPForbidden(reason="pages of other origins change nothing here")
 
 
-def _only_kinds(request: web.Request) -> None:
+def _only_kinds(request: web.Request, known: Mapping[str, tuple[str, ...]]) -> None:
     """A DELETE without a body is no simple request; everything else says what it is, with a body or without."""
     if request.method == hdrs.METH_DELETE and not request.body_exists:
         return
     resource = request.match_info.route.resource
-    kinds = JSON if resource is None else BODY_KINDS.get(resource.canonical, JSON)
+    kinds = (JSON,) if resource is None else known.get(resource.canonical, (JSON,))
     if request.content_type not in kinds:
         raise web.HTTPUnsupportedMediaType(reason=f"send {' or '.join(kinds)}")

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import typer
 
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, show
+from gateway.schemas import operations as ops
 
 audit = typer.Typer(no_args_is_help=True, help="What was changed, when, by whom and through which door.")
 
@@ -25,9 +26,7 @@ def audit_list(
 ) -> None:
     """List a page of journalled changes, newest first."""
     asked = {"from": since, "until": until, "kind": kind, "after": after, "limit": limit}
-    page = ask(
-        url, "GET", f"/v1/audit?{urlencode({name: value for name, value in asked.items() if value is not None})}"
-    )
+    page = ask(url, ops.LIST_AUDIT, urlencode({name: value for name, value in asked.items() if value is not None}))
     if as_json:
         out.print_json(data=page)
         return

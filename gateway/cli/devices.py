@@ -21,6 +21,7 @@ from gateway.cli.shared import (
     user,
 )
 from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.schemas import operations as ops
 
 devices = typer.Typer(no_args_is_help=True, help="Registered devices.")
 
@@ -36,7 +37,7 @@ def devices_list(
     as_json: AsJson = False,
 ) -> None:
     """List registered devices."""
-    page = ask(url, "GET", f"/v1/devices?offset={offset}&limit={limit}")
+    page = ask(url, ops.LIST_DEVICES, f"offset={offset}&limit={limit}")
     if as_json:
         out.print_json(data=page)
         return
@@ -51,7 +52,7 @@ def devices_list(
 @devices.command("show")
 def devices_show(device: str, url: Url = DEFAULT_URL, _json: AlwaysJson = False) -> None:
     """Show one device."""
-    out.print_json(data=ask(url, "GET", f"/v1/devices/{segment(device)}"))
+    out.print_json(data=ask(url, ops.SHOW_DEVICE, id=device))
 
 
 @devices.command("unregistered")
@@ -60,13 +61,13 @@ def devices_show(device: str, url: Url = DEFAULT_URL, _json: AlwaysJson = False)
 )
 def devices_unregistered(url: Url = DEFAULT_URL, _json: AlwaysJson = False) -> None:
     """List devices that send telemetry but are not registered."""
-    out.print_json(data=ask(url, "GET", "/v1/unregistered"))
+    out.print_json(data=ask(url, ops.LIST_UNREGISTERED))
 
 
 @devices.command("quarantine")
 def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List devices and products that cannot be trusted and get no setpoints: why, since when, what lifts it."""
-    page = ask(url, "GET", "/v1/quarantine")
+    page = ask(url, ops.SHOW_QUARANTINE)
     if as_json:
         out.print_json(data=page)
         return
@@ -82,7 +83,7 @@ def devices_trust(
 ) -> None:
     """Lift the quarantine or freeze of a device (or a product, as `product:<name>`) after it has been repaired."""
     query = f"by={user()}&reason={segment(reason)}"
-    out.print_json(data=ask(url, "DELETE", f"/v1/quarantine/{segment(name)}?{query}"))
+    out.print_json(data=ask(url, ops.TRUST, query, name=name))
 
 
 @devices.command("import")
@@ -121,7 +122,7 @@ def devices_import(
     else:
         kind = "text/csv" if form == "csv" else "application/x-ndjson"
         with progress(f"the gateway imports {file.name}"):
-            report = ask(url, "POST", f"/v1/devices?by={user()}", raw, kind)
+            report = ask(url, ops.IMPORT_DEVICES, f"by={user()}", body=raw, kind=kind)
     if as_json:
         out.print_json(data=report)
     else:

@@ -20,6 +20,7 @@ from gateway.cli.shared import (
     user,
     warn_if_not_durable,
 )
+from gateway.schemas import operations as ops
 
 OPEN = "open"
 """The `end` of an event that goes on until further notice; `schemas.event` would import pydantic."""
@@ -37,11 +38,7 @@ def dispatch_send(
 ) -> None:
     """Send an event (or a new revision of one)."""
     body = read_body(file)
-    out.print_json(
-        data=ask(
-            url, "POST", "/v1/dispatch-events", _without_end(file, body) if open_ended else body, "application/json"
-        )
-    )
+    out.print_json(data=ask(url, ops.SUBMIT_EVENT, body=_without_end(file, body) if open_ended else body))
 
 
 def _without_end(file: str, body: bytes) -> bytes:
@@ -66,7 +63,7 @@ def dispatch_list(
 ) -> None:
     """List a page of events, newest start first."""
     query = f"limit={limit}" + (f"&after={segment(after)}" if after else "")
-    page = ask(url, "GET", f"/v1/dispatch-events?{query}")
+    page = ask(url, ops.LIST_EVENTS, query)
     if as_json:
         out.print_json(data=page)
         return
@@ -112,19 +109,19 @@ def dispatch_show(
     """Show one event with the delivery records of its devices."""
     query = f"offset={offset}&limit={limit}" + (f"&occurrence={segment(occurrence)}" if occurrence else "")
     query += f"&source={segment(source)}" if source else ""
-    out.print_json(data=ask(url, "GET", f"/v1/dispatch-events/{segment(event)}?{query}"))
+    out.print_json(data=ask(url, ops.SHOW_EVENT, query, id=event))
 
 
 @dispatch.command("cancel")
 def dispatch_cancel(event: str, url: Url = DEFAULT_URL, source: Source = None) -> None:
     """Cancel an event, until `lift`, whatever its source sends meanwhile."""
-    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}?{_by(source)}"))
+    out.print_json(data=ask(url, ops.CANCEL_EVENT, _by(source), id=event))
 
 
 @dispatch.command("lift")
 def dispatch_lift(event: str, url: Url = DEFAULT_URL, source: Source = None) -> None:
     """Let the source of a cancelled event revise it again. The event stays cancelled until it does."""
-    out.print_json(data=ask(url, "DELETE", f"/v1/dispatch-events/{segment(event)}/cancellation?{_by(source)}"))
+    out.print_json(data=ask(url, ops.LIFT_CANCELLATION, _by(source), id=event))
 
 
 def _by(source: str | None) -> str:
@@ -135,7 +132,7 @@ def _by(source: str | None) -> str:
 @dispatch.command("availability")
 def dispatch_availability(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show the power in kW that each group can sustain from now on, by hours."""
-    page = ask(url, "GET", "/v1/availability")
+    page = ask(url, ops.SHOW_AVAILABILITY)
     if as_json:
         out.print_json(data=page)
         return
@@ -155,6 +152,6 @@ def dispatch_stop_all(
 ) -> None:
     """Cancel running events, release every device, ramped, and refuse new events until cleared."""
     body = json.dumps({"active": not clear, "by": os.environ.get("USER", "operator")}).encode()
-    answer = ask(url, "POST", "/v1/dispatch/stop-all", body, "application/json")
+    answer = ask(url, ops.STOP_ALL, body=body)
     out.print_json(data=answer)
     warn_if_not_durable(answer)

@@ -11,6 +11,7 @@ from gateway import former_names
 from gateway.cli.client import DaemonError
 from gateway.cli.progress import progress
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, daemon_at, fail, out, show
+from gateway.schemas import operations as ops
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: list, check and export it.")
 
@@ -28,10 +29,10 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-def _path(since: str, to: str, devices: list[str] | None, tags: list[str] | None, **more: str) -> str:
+def _query(since: str, to: str, devices: list[str] | None, tags: list[str] | None, **more: str) -> str:
     given = [("from", since), ("to", to), *(("device", name) for name in devices or ())]
     given += [*(("tag", tag) for tag in tags or ()), *more.items()]
-    return f"/v1/intervals?{urlencode(given)}"
+    return urlencode(given)
 
 
 @intervals.command("list")
@@ -47,7 +48,7 @@ def intervals_list(
 ) -> None:
     """List intervals by start and device, each with its newest revision."""
     more = {"limit": str(limit)} | ({} if after is None else {"after": after})
-    page = ask(url, "GET", _path(since, to, device, tag, **more))
+    page = ask(url, ops.LIST_INTERVALS, _query(since, to, device, tag, **more))
     if as_json:
         out.print_json(data=page)
         return
@@ -75,7 +76,7 @@ def intervals_completeness(
     given = [("limit", str(limit)), ("offset", str(offset)), ("incomplete", str(incomplete).lower())]
     given += [] if day is None else [("day", day)]
     given += [*(("device", name) for name in device or ()), *(("tag", tag) for tag in tag or ())]
-    page = ask(url, "GET", f"/v1/completeness?{urlencode(given)}")
+    page = ask(url, ops.SHOW_COMPLETENESS, urlencode(given))
     if as_json:
         out.print_json(data=page)
         return
@@ -118,7 +119,7 @@ def intervals_export(
     try:
         daemon = daemon_at(url)
         with progress(f"exporting to {file.name}"):
-            daemon.fetch(_path(since, to, device, tag, format=text), part)
+            daemon.fetch(ops.LIST_INTERVALS.target({}, _query(since, to, device, tag, format=text)), part)
             if form is Format.PARQUET:
                 _as_parquet(part, columns)
                 columns.replace(part)

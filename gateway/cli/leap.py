@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out
+from gateway.schemas import operations as ops
 
 leap = typer.Typer(no_args_is_help=True, help="The aggregator: what it has confirmed, and how uploads stand.")
 
@@ -18,7 +19,7 @@ def _leap() -> None:
 @leap.command("status")
 def leap_status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show the last file, the last accepted row, what is missing and until when, what waits and why."""
-    status = ask(url, "GET", "/v1/leap")
+    status = ask(url, ops.SHOW_LEAP)
     if as_json:
         out.print_json(data=status)
         return

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.cli.client import Daemon, DaemonError
+from gateway.schemas.operations import Operation
 
 # A table that goes into a file or a pipe is not cut to the width of a screen.
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1_000)
@@ -47,9 +48,18 @@ def daemon_at(url: str) -> Daemon:
     return daemon
 
 
-def ask(url: str, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> Any:
+def ask(
+    url: str,
+    operation: Operation,
+    query: str = "",
+    *,
+    body: bytes | None = None,
+    kind: str | None = None,
+    **parameters: str,
+) -> Any:
+    """The JSON answer of an operation. `parameters`: those of its path; a body is JSON unless `kind` says otherwise."""
     try:
-        return daemon_at(url).ask(method, path, body=body, content_type=kind)
+        return daemon_at(url).ask(operation.method, operation.target(parameters, query), body=body, content_type=kind)
     except DaemonError as error:
         fail(error.problems, code=1)
 
@@ -91,7 +101,7 @@ def json_text(document: object) -> str:
 
 
 def segment(name: str) -> str:
-    """An id as one segment of a path, whatever is in it."""
+    """A text as one value of a query, whatever is in it."""
     return quote(name, safe="")
 
 

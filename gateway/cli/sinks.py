@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 
 import typer
 
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, segment, show
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, show
+from gateway.schemas import operations as ops
 
 sinks = typer.Typer(
     no_args_is_help=True, help="Receivers of interval records: their progress, what they refused, sending again."
@@ -16,7 +17,7 @@ sinks = typer.Typer(
 @sinks.command("list")
 def sinks_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List receivers: records they accepted, records that wait, records parked by reason."""
-    show(ask(url, "GET", "/v1/sinks")["sinks"], as_json=as_json)
+    show(ask(url, ops.LIST_SINKS)["sinks"], as_json=as_json)
 
 
 @sinks.command("missing")
@@ -28,8 +29,8 @@ def sinks_missing(
     as_json: AsJson = False,
 ) -> None:
     """Ask a receiver what it lacks (the aggregator can say)."""
-    path = f"/v1/sinks/{segment(sink)}/missing?{urlencode({'from': since, 'to': to})}"
-    show(ask(url, "GET", path)["missing"], as_json=as_json)
+    query = urlencode({"from": since, "to": to})
+    show(ask(url, ops.LIST_MISSING, query, name=sink)["missing"], as_json=as_json)
 
 
 @sinks.command("resend")
@@ -46,11 +47,10 @@ def sinks_resend(
     """Send intervals to a receiver again, each with its newest revision."""
     body = {"from": since, "to": to, "devices": device or [], "tags": tag or [], "parked": parked}
     body["missing"] = missing
-    path = f"/v1/sinks/{segment(sink)}/resend"
-    out.print_json(data=ask(url, "POST", path, json.dumps(body).encode(), "application/json"))
+    out.print_json(data=ask(url, ops.RESEND, body=json.dumps(body).encode(), name=sink))
 
 
 @sinks.command("retry")
 def sinks_retry(sink: str, url: Url = DEFAULT_URL) -> None:
     """Let a receiver that stopped, or that is waited for, be tried again now."""
-    out.print_json(data=ask(url, "POST", f"/v1/sinks/{segment(sink)}/retry", b"{}", "application/json"))
+    out.print_json(data=ask(url, ops.RETRY, body=b"{}", name=sink))

@@ -3,14 +3,15 @@
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.exchange import PAGE_MAX, json_list
+from gateway.api.exchange import PAGE_MAX, json_list, read_query
 from gateway.api.models import AuditBody, AuditList
-from gateway.domain.errors import InvalidInput
+from gateway.api.route import RestRoute
 from gateway.domain.journal.stored import AuditQuestion
 from gateway.ports.journal import AuditTrail
-from gateway.schemas.event import Moment, problems_of
+from gateway.schemas import operations as ops
+from gateway.schemas.event import Moment
 from gateway.schemas.interval_rows import rfc3339
 
 
@@ -40,14 +41,8 @@ class AuditRoutes:
     def __init__(self, trail: AuditTrail) -> None:
         self._trail = trail
 
-    def table(self) -> list[web.RouteDef]:
-        return [web.get("/v1/audit", self.entries)]
-
     async def entries(self, request: web.Request) -> web.StreamResponse:
-        try:
-            query = AuditQuery.model_validate(dict(request.query))
-        except ValidationError as error:
-            raise InvalidInput(problems_of(error)) from error
+        query = read_query(request, AuditQuery)
         found = await self._trail.audit(query.question(), query.limit + 1)
         page = found[: query.limit]
         following = str(page[-1].id) if len(found) > query.limit else None
@@ -59,3 +54,11 @@ class AuditRoutes:
             for entry in page
         )  # fmt: skip
         return await json_list(request, AuditList(entries=[], next=following), "entries", bodies)
+
+    ROUTES = (
+        RestRoute(
+            operation=ops.LIST_AUDIT, handler=entries,
+            summary="What was journalled, newest first: what, when, by whom and through which door",
+            query=AuditQuery, answers={200: AuditList}, problems=(400, 503),
+        ),
+    )  # fmt: skip

@@ -6,21 +6,35 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, by, json_answer, json_list, number, problem, read_body, small_body
-from gateway.api.models import AnswerBody, AvailabilityList, ExclusionBody, ExclusionList, StopBody, StopState
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body, small_body
+from gateway.api.models import (
+    AnswerBody,
+    AvailabilityList,
+    EventList,
+    EventStatus,
+    ExclusionBody,
+    ExclusionList,
+    ExclusionState,
+    Quarantine,
+    StopBody,
+    StopState,
+)
+from gateway.api.route import BY, Number, RestRoute, Text, asked_formerly, by
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
-from gateway.domain.errors import InvalidInput
 from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.types import EventId
-from gateway.schemas.event import answer_body, parse_event
+from gateway.schemas import operations as ops
+from gateway.schemas.event import EventBody, answer_body, parse_event
 from gateway.services.events.intake import Dispatcher
 
-EVENTS_PAGE = 100
-REASON_MAX = 200
 EXCLUSIONS = "exclusions"
+AFTER, LIMIT = Text("after"), Number("limit", 100, PAGE_MAX)
+SOURCE, OCCURRENCE, BEFORE = Text("source"), Text("occurrence"), Text("before")
+OFFSET, DEVICES = Number("offset", 0, 10**9), Number("limit", PAGE_MAX, PAGE_MAX)
+REASON = Text("reason", most=200)
 
 
 class Trust(Protocol):
@@ -38,25 +52,6 @@ class DispatchRoutes:
         self._trust = trust
         self._clock = clock
 
-    def table(self) -> list[web.RouteDef]:
-        return [
-            web.post("/v1/dispatch-events", self.submit),
-            web.get("/v1/dispatch-events", self.events),
-            web.get("/v1/dispatch-events/{id}", self.event),
-            web.delete("/v1/dispatch-events/{id}", self.cancel),
-            web.delete("/v1/dispatch-events/{id}/cancellation", self.lift_cancel),
-            web.post("/v1/dispatch/stop-all", self.stop_all),
-            web.post("/v1/exclusions", self.set_exclusion),
-            web.get("/v1/exclusions", self.exclusions),
-            web.delete("/v1/exclusions/{id}", self.lift_exclusion),
-            web.post(former_names.PATHS["/v1/exclusions"], self.set_exclusion),
-            web.get(former_names.PATHS["/v1/exclusions"], self.exclusions_formerly),
-            web.delete(former_names.PATHS["/v1/exclusions/{id}"], self.lift_exclusion_formerly),
-            web.get("/v1/quarantine", self.quarantine),
-            web.delete("/v1/quarantine/{name}", self.trust),
-            web.get("/v1/availability", self.availability),
-        ]
-
     async def submit(self, request: web.Request) -> web.StreamResponse:
         body = await small_body(request)
         asked = parse_event(body, source="rest", received_ms=self._clock.now().utc_ms)
@@ -66,18 +61,15 @@ class DispatchRoutes:
         return _answer(answer)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        limit = number(request, "limit", EVENTS_PAGE, PAGE_MAX)
-        return json_answer(await self._events.page(request.query.get("after"), max(1, limit)))
+        return json_answer(await self._events.page(AFTER.of(request), max(1, LIMIT.of(request))))
 
     async def event(self, request: web.Request) -> web.StreamResponse:
-        occurrence = request.query.get("occurrence")
-        offset, limit = number(request, "offset", 0, 10**9), number(request, "limit", PAGE_MAX, PAGE_MAX)
+        occurrence, offset, limit = OCCURRENCE.of(request), OFFSET.of(request), DEVICES.of(request)
         found = await self._named(request)
         if isinstance(found, web.StreamResponse):
             return found
-        before = request.query.get("before")
         return json_answer(
-            await self._events.one(found, occurrence=occurrence, before=before, offset=offset, limit=limit)
+            await self._events.one(found, occurrence=occurrence, before=BEFORE.of(request), offset=offset, limit=limit)
         )
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
@@ -97,7 +89,7 @@ class DispatchRoutes:
 
     async def _named(self, request: web.Request) -> BookEntry | web.StreamResponse:
         """The one event that a request names, or the answer that says why there is none."""
-        found = await self._events.find(request.match_info["id"], request.query.get("source"))
+        found = await self._events.find(request.match_info["id"], SOURCE.of(request))
         if not found:
             return problem(404, "no such event")
         if len(found) > 1:
@@ -126,29 +118,23 @@ class DispatchRoutes:
         return json_answer(self._events.exclusion(exclusion, durable=durable), status=200 if durable else 202)
 
     async def exclusions(self, request: web.Request) -> web.StreamResponse:
-        return await json_list(request, ExclusionList(exclusions=[]), EXCLUSIONS, self._events.exclusions())
-
-    async def exclusions_formerly(self, request: web.Request) -> web.StreamResponse:
-        member = former_names.MEMBERS[EXCLUSIONS]
-        return await json_list(request, f'{{"{member}":[]}}'.encode(), member, self._events.exclusions())
+        empty: ExclusionList | bytes = ExclusionList(exclusions=[])
+        member = EXCLUSIONS
+        if asked_formerly(request):
+            member = former_names.MEMBERS[EXCLUSIONS]
+            empty = f'{{"{member}":[]}}'.encode()
+        return await json_list(request, empty, member, self._events.exclusions())
 
     async def lift_exclusion(self, request: web.Request) -> web.StreamResponse:
         if not await self._dispatcher.lift(request.match_info["id"], by=by(request)):
-            return problem(404, "no such exclusion")
+            return problem(404, "no such hold" if asked_formerly(request) else "no such exclusion")
         return await self.exclusions(request)
-
-    async def lift_exclusion_formerly(self, request: web.Request) -> web.StreamResponse:
-        if not await self._dispatcher.lift(request.match_info["id"], by=by(request)):
-            return problem(404, "no such hold")
-        return await self.exclusions_formerly(request)
 
     async def quarantine(self, request: web.Request) -> web.StreamResponse:
         return await json_list(request, self._events.quarantine(), "entries", self._events.untrusted())
 
     async def trust(self, request: web.Request) -> web.StreamResponse:
-        reason = request.query.get("reason", "")
-        if len(reason) > REASON_MAX:
-            raise InvalidInput([f"reason: at most {REASON_MAX} characters"])
+        reason = REASON.of(request) or ""
         if not await self._trust(request.match_info["name"], by=by(request), reason=reason):
             return self._not_lifted(request.match_info["name"])
         return await self.quarantine(request)
@@ -161,6 +147,66 @@ class DispatchRoutes:
 
     async def availability(self, request: web.Request) -> web.StreamResponse:
         return await json_list(request, AvailabilityList(groups=[]), "groups", self._events.availability())
+
+    ROUTES = (
+        RestRoute(
+            operation=ops.SUBMIT_EVENT, handler=submit,
+            summary="Submit, update or cancel a dispatch event; idempotent by id and revision",
+            body=EventBody, answers={200: AnswerBody, 409: AnswerBody}, problems=(400, 503),
+            texts={409: "rejected, with the reason"},
+        ),
+        RestRoute(
+            operation=ops.LIST_EVENTS, handler=events, summary="A page of events, newest start first",
+            query=(AFTER, LIMIT), answers={200: EventList}, problems=(400, 503),
+        ),
+        RestRoute(
+            operation=ops.SHOW_EVENT, handler=event, summary="One event with the delivery records of its devices",
+            query=(SOURCE, OCCURRENCE, BEFORE, OFFSET, DEVICES), answers={200: EventStatus},
+            problems=(400, 404, 409, 503),
+        ),
+        RestRoute(
+            operation=ops.CANCEL_EVENT, handler=cancel,
+            summary="Cancel an event until this is lifted, whatever its source sends meanwhile",
+            query=(SOURCE, BY), answers={200: AnswerBody}, problems=(400, 404, 409, 503),
+        ),
+        RestRoute(
+            operation=ops.LIFT_CANCELLATION, handler=lift_cancel,
+            summary="Let the source of a cancelled event revise it again; it stays cancelled until then",
+            query=(SOURCE, BY), answers={200: EventStatus}, problems=(400, 404, 409, 503),
+        ),
+        RestRoute(
+            operation=ops.STOP_ALL, handler=stop_all,
+            summary="Stop dispatch: release everything, ramped, and refuse events until cleared (active false)",
+            body=StopBody, answers={200: StopState, 202: StopState}, problems=(400, 503),
+        ),
+        RestRoute(
+            operation=ops.SET_EXCLUSION, handler=set_exclusion,
+            summary="Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
+            body=ExclusionBody, answers={200: ExclusionState, 202: ExclusionState}, problems=(400,),
+        ),
+        RestRoute(
+            operation=ops.LIST_EXCLUSIONS, handler=exclusions, summary="List exclusions",
+            answers={200: ExclusionList},
+        ),
+        RestRoute(
+            operation=ops.LIFT_EXCLUSION, handler=lift_exclusion, summary="End an exclusion",
+            query=(BY,), answers={200: ExclusionList}, problems=(400, 404, 503),
+        ),
+        RestRoute(
+            operation=ops.SHOW_QUARANTINE, handler=quarantine,
+            summary="Devices and products that get no setpoints because they cannot be trusted",
+            answers={200: Quarantine},
+        ),
+        RestRoute(
+            operation=ops.TRUST, handler=trust,
+            summary="Lift the quarantine or freeze of a device or a product",
+            query=(BY, REASON), answers={200: Quarantine}, problems=(400, 404, 409, 503),
+        ),
+        RestRoute(
+            operation=ops.SHOW_AVAILABILITY, handler=availability,
+            summary="What each group can sustain, and for how many hours", answers={200: AvailabilityList},
+        ),
+    )  # fmt: skip
 
 
 def _answer(answer: Answer) -> web.Response:

@@ -6,15 +6,18 @@ from typing import Protocol
 
 from aiohttp import web
 
-from gateway import former_names
-from gateway.api.exchange import PAGE_MAX, by, json_answer, json_list, number, problem
-from gateway.api.guard import IMPORT_FORMS
-from gateway.api.models import DeviceList, DeviceState, UnregisteredList
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem
+from gateway.api.models import DeviceList, DeviceState, ImportReport, UnregisteredList
+from gateway.api.route import BY, Number, RestRoute, by
 from gateway.api.views.fleet import import_report
 from gateway.domain.errors import InvalidInput
 from gateway.domain.types import DeviceId
-from gateway.services.devices.import_rows import parse_rows
+from gateway.schemas import operations as ops
+from gateway.services.devices.import_rows import DeviceRow, parse_rows
 from gateway.services.devices.registry import DeviceRegistry
+
+IMPORT_FORMS = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
+OFFSET, LIMIT = Number("offset", 0, 10**9), Number("limit", 100, PAGE_MAX)
 
 
 class DeviceView(Protocol):
@@ -34,17 +37,8 @@ class FleetRoutes:
         self._devices = devices
         self._inventory = inventory
 
-    def table(self) -> list[web.RouteDef]:
-        return [
-            web.get("/v1/devices", self.devices),
-            web.post("/v1/devices", self.import_devices),
-            web.get("/v1/devices/{id}", self.device),
-            web.get("/v1/unregistered", self.unregistered),
-            web.get(former_names.PATHS["/v1/unregistered"], self.unregistered),
-        ]
-
     async def devices(self, request: web.Request) -> web.StreamResponse:
-        offset, limit = number(request, "offset", 0, 10**9), number(request, "limit", 100, PAGE_MAX)
+        offset, limit = OFFSET.of(request), LIMIT.of(request)
         total, page = self._devices.page(offset, limit)
         following = offset + len(page)
         body = DeviceList(total=total, next=following if following < total and page else None, devices=[])
@@ -75,3 +69,23 @@ class FleetRoutes:
 
     async def unregistered(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(self._devices.unregistered())
+
+    ROUTES = (
+        RestRoute(
+            operation=ops.LIST_DEVICES, handler=devices, summary="List devices",
+            query=(OFFSET, LIMIT), answers={200: DeviceList}, problems=(400,),
+        ),
+        RestRoute(
+            operation=ops.IMPORT_DEVICES, handler=import_devices,
+            summary="Import devices: text/csv or application/x-ndjson, one row per device",
+            query=(BY,), body=tuple(IMPORT_FORMS), rows=DeviceRow, answers={200: ImportReport}, problems=(400, 503),
+        ),
+        RestRoute(
+            operation=ops.SHOW_DEVICE, handler=device, summary="One device",
+            answers={200: DeviceState}, problems=(404,),
+        ),
+        RestRoute(
+            operation=ops.LIST_UNREGISTERED, handler=unregistered,
+            summary="List devices that send telemetry but are not registered", answers={200: UnregisteredList},
+        ),
+    )  # fmt: skip

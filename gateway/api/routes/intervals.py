@@ -3,17 +3,17 @@
 import asyncio
 import logging
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.exchange import json_list
+from gateway.api.exchange import json_list, read_query
 from gateway.api.interval_models import IntervalBody, IntervalList
-from gateway.domain.errors import InvalidInput, StorageError
+from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns
-from gateway.schemas.event import Identifier, Moment, problems_of
+from gateway.schemas.event import Identifier, Moment
 from gateway.schemas.interval_rows import csv_lines, row_of
 from gateway.services.telemetry.history import History, Question
 from gateway.storage.interval_log.merge import Place
@@ -54,21 +54,9 @@ class IntervalQuery(BaseModel):
         return int(ms), device
 
 
-def parse(request: web.Request) -> IntervalQuery:
-    """The query of a request. Raises InvalidInput with every fault."""
-    values: dict[str, Any] = {}
-    for name in request.query:
-        given = request.query.getall(name)
-        values[name] = given if name in ("device", "tag") else given[-1]
-    try:
-        return IntervalQuery.model_validate(values)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error)) from error
-
-
 async def answer(request: web.Request, history: History) -> web.StreamResponse:
     """A page, or a stream that ends cleanly only if it is complete."""
-    query = parse(request)
+    query = read_query(request, IntervalQuery)
     if query.format != "json":
         return await _stream(request, history, query)
     rows, following = await history.page(query.question(), query.place(), query.limit)

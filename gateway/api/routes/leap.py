@@ -15,8 +15,10 @@ from gateway.api.interval_models import (
     LeapSinkState,
     LeapStatus,
 )
+from gateway.api.route import RestRoute
 from gateway.clock import Clock
 from gateway.ports.sinks import Keep, Stop
+from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.uplink.delivery import SinkDelivery
 from gateway.sinks.leap.confirmed import LeapConfirmed
@@ -112,8 +114,13 @@ class LeapRoutes:
     def __init__(self, uploads: LeapUploads) -> None:
         self._uploads = uploads
 
-    def table(self) -> list[web.RouteDef]:
-        return [web.get("/v1/leap", self.status)]
-
     async def status(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(await self._uploads.status())
+
+    ROUTES = (
+        RestRoute(
+            operation=ops.SHOW_LEAP, handler=status,
+            summary="Show how uploads to the aggregator stand; asks it what is missing",
+            answers={200: LeapStatus}, problems=(503,),
+        ),
+    )  # fmt: skip

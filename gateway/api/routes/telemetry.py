@@ -8,13 +8,14 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body, read_query
 from gateway.api.interval_models import (
     CompletenessList,
     DeviceDayBody,
     GapBody,
+    IntervalList,
     MissingBody,
     MissingList,
     ResendBody,
@@ -24,14 +25,16 @@ from gateway.api.interval_models import (
     SinkList,
     SinkState,
 )
-from gateway.api.routes import intervals
+from gateway.api.route import RestRoute
+from gateway.api.routes.intervals import CONTENT_TYPES, IntervalQuery, answer
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.completeness import DeviceDay
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Auditable, Keep, MissingInterval, Stop
-from gateway.schemas.event import Identifier, Moment, problems_of
+from gateway.schemas import operations as ops
+from gateway.schemas.event import Identifier, Moment
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import DAY_MS, Completeness
 from gateway.services.telemetry.history import History, Question
@@ -40,7 +43,9 @@ from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
 
 
-class _CompletenessQuery(BaseModel):
+class CompletenessQuery(BaseModel):
+    """Which devices of which day."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     day: date | None = None
@@ -49,6 +54,15 @@ class _CompletenessQuery(BaseModel):
     offset: Annotated[int, Field(ge=0, le=10**9)] = 0
     limit: Annotated[int, Field(ge=1, le=PAGE_MAX)] = 100
     incomplete: bool = False
+
+
+class StretchQuery(BaseModel):
+    """A stretch of time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    since: Moment = Field(alias="from")
+    to: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +83,7 @@ class Telemetry:
         """A page of the completeness of a day, yesterday unless the request names one; it has fewer devices than asked
         for where they have many intervals. `incomplete` leaves only the devices of the page that lack something here or
         at a sink. Raises InvalidInput and StorageError."""
-        query = _parsed(request)
+        query = read_query(request, CompletenessQuery)
         now_ms = self.clock.now().utc_ms
         day = query.day or date.fromisoformat(rfc3339(now_ms - DAY_MS)[:10])
         day_ms = round(datetime.combine(day, time(), UTC).timestamp() * 1000)
@@ -157,8 +171,8 @@ class Telemetry:
 
     async def missing(self, name: str, request: web.Request) -> MissingList | None:
         """What a receiver says it lacks; None = there is no such sink, or it cannot be asked. Raises PeerBusy."""
-        stretch = _stretch(request)
-        found = await self._lacking(name, *stretch)
+        stretch = read_query(request, StretchQuery)
+        found = await self._lacking(name, round(stretch.since.timestamp() * 1000), round(stretch.to.timestamp() * 1000))
         if found is None:
             return None
         return MissingList(
@@ -191,18 +205,8 @@ class TelemetryRoutes:
         self._telemetry = telemetry
         self._history = history
 
-    def table(self) -> list[web.RouteDef]:
-        return [
-            web.get("/v1/intervals", self.intervals),
-            web.get("/v1/completeness", self.completeness),
-            web.get("/v1/sinks", self.sinks),
-            web.get("/v1/sinks/{name}/missing", self.missing),
-            web.post("/v1/sinks/{name}/resend", self.resend),
-            web.post("/v1/sinks/{name}/retry", self.retry),
-        ]
-
     async def intervals(self, request: web.Request) -> web.StreamResponse:
-        return await intervals.answer(request, self._history)
+        return await answer(request, self._history)
 
     async def completeness(self, request: web.Request) -> web.StreamResponse:
         return await self._telemetry.day(request)
@@ -224,29 +228,34 @@ class TelemetryRoutes:
         known = self._telemetry.retry(name)
         return json_answer(RetryReport(sink=name)) if known else problem(404, "no such sink")
 
-
-class _Stretch(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    since: Moment = Field(alias="from")
-    to: Moment
-
-
-def _stretch(request: web.Request) -> tuple[int, int]:
-    try:
-        stretch = _Stretch.model_validate(dict(request.query))
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error)) from error
-    return round(stretch.since.timestamp() * 1000), round(stretch.to.timestamp() * 1000)
-
-
-def _parsed(request: web.Request) -> _CompletenessQuery:
-    many = ("device", "tag")
-    values = {n: request.query.getall(n) if n in many else request.query.getall(n)[-1] for n in request.query}
-    try:
-        return _CompletenessQuery.model_validate(values)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error)) from error
+    ROUTES = (
+        RestRoute(
+            operation=ops.LIST_INTERVALS, handler=intervals, streams=tuple(CONTENT_TYPES.values()),
+            summary="List intervals by device, group and time: a page, or everything as CSV or NDJSON",
+            query=IntervalQuery, answers={200: IntervalList}, problems=(400, 503),
+        ),
+        RestRoute(
+            operation=ops.SHOW_COMPLETENESS, handler=completeness,
+            summary="Completeness of a day: intervals expected, stored, accepted by each sink, missing and why",
+            query=CompletenessQuery, answers={200: CompletenessList}, problems=(400, 503),
+        ),
+        RestRoute(
+            operation=ops.LIST_SINKS, handler=sinks, summary="List receivers of intervals", answers={200: SinkList}
+        ),
+        RestRoute(
+            operation=ops.LIST_MISSING, handler=missing,
+            summary="Ask a receiver what it lacks within a stretch of time",
+            query=StretchQuery, answers={200: MissingList}, problems=(400, 404, 502),
+        ),
+        RestRoute(
+            operation=ops.RESEND, handler=resend, summary="Send intervals to a receiver again",
+            body=ResendBody, answers={200: ResendReport}, problems=(400, 404, 502, 503),
+        ),
+        RestRoute(
+            operation=ops.RETRY, handler=retry, summary="Try a receiver again now that stopped or is waited for",
+            answers={200: RetryReport}, problems=(404,),
+        ),
+    )  # fmt: skip
 
 
 def _whole(day: DeviceDay) -> bool:

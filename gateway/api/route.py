@@ -1,0 +1,92 @@
+"""What a route is: an operation with what it takes, what it answers and who carries it out, declared in one place.
+
+The server, the guard and the OpenAPI document read the same declarations.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from gateway import former_names
+from gateway.domain.errors import InvalidInput
+from gateway.schemas.operations import Operation
+
+JSON = "application/json"
+BY_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of the query, of `least` to `most` characters where it is given."""
+
+    name: str
+    least: int = 0
+    most: int | None = None
+    kind: str = "string"
+
+    def of(self, request: web.Request) -> str | None:
+        """What the request says; None = nothing. Raises InvalidInput."""
+        text = request.query.get(self.name)
+        if text is not None and self.most is not None and not self.least <= len(text) <= self.most:
+            bounds = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
+            raise InvalidInput([f"{self.name}: {bounds} characters"])
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number of the query, from 0 to `most`; `default` where it is not given."""
+
+    name: str
+    default: int
+    most: int
+    kind: str = "integer"
+
+    def of(self, request: web.Request) -> int:
+        """What the request says. Raises InvalidInput."""
+        text = request.query.get(self.name, str(self.default))
+        if not text.isdecimal() or len(text) > len(str(self.most)) or int(text) > self.most:
+            raise InvalidInput([f"{self.name}: a whole number from 0 to {self.most}"])
+        return int(text)
+
+
+BY = Text("by", least=1, most=BY_MAX)
+
+
+def by(request: web.Request) -> str:
+    """Who asks. Raises InvalidInput."""
+    return BY.of(request) or "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestRoute:
+    """`query`: its parameters, one by one or as a model; `body`: a model that is sent as JSON, or the media types of a
+    text whose rows are `rows`; `answers`: a model by status, None = a text; `problems`: statuses of refusals; `texts`:
+    what a status means where the usual words do not say it; `streams`: other media types of the answer; `token`:
+    whether one is asked for."""
+
+    operation: Operation
+    handler: Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
+    summary: str
+    answers: Mapping[int, type[BaseModel] | None]
+    query: type[BaseModel] | tuple[Text | Number, ...] = ()
+    body: type[BaseModel] | tuple[str, ...] | None = None
+    rows: type[BaseModel] | None = None
+    problems: tuple[int, ...] = ()
+    texts: Mapping[int, str] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
+    token: bool = True
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The media types that its body may have."""
+        return self.body if isinstance(self.body, tuple) else (JSON,)
+
+
+def asked_formerly(request: web.Request) -> bool:
+    """Whether a request came by a former path."""
+    resource = request.match_info.route.resource
+    return resource is not None and resource.canonical in former_names.PATHS.values()

@@ -1,0 +1,58 @@
+"""The operations of the REST interface: the method and the path of each, for the server, its document and its clients.
+
+The routes under `api` say what each takes and answers. Nothing here needs a library: the command line starts with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from gateway import former_names
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`path` with its parameters in braces."""
+
+    method: str
+    path: str
+
+    def target(self, parameters: Mapping[str, str], query: str = "") -> str:
+        """The path and query of a request: a parameter is one segment, whatever is in it."""
+        path = self.path.format_map({name: quote(value, safe="") for name, value in parameters.items()})
+        return f"{path}?{query}" if query else path
+
+    @property
+    def former(self) -> "Operation | None":
+        """The same operation under its former path."""
+        path = former_names.PATHS.get(self.path)
+        return None if path is None else replace(self, path=path)
+
+
+SUBMIT_EVENT = Operation("POST", "/v1/dispatch-events")
+LIST_EVENTS = Operation("GET", "/v1/dispatch-events")
+SHOW_EVENT = Operation("GET", "/v1/dispatch-events/{id}")
+CANCEL_EVENT = Operation("DELETE", "/v1/dispatch-events/{id}")
+LIFT_CANCELLATION = Operation("DELETE", "/v1/dispatch-events/{id}/cancellation")
+STOP_ALL = Operation("POST", "/v1/dispatch/stop-all")
+SET_EXCLUSION = Operation("POST", "/v1/exclusions")
+LIST_EXCLUSIONS = Operation("GET", "/v1/exclusions")
+LIFT_EXCLUSION = Operation("DELETE", "/v1/exclusions/{id}")
+SHOW_QUARANTINE = Operation("GET", "/v1/quarantine")
+TRUST = Operation("DELETE", "/v1/quarantine/{name}")
+SHOW_AVAILABILITY = Operation("GET", "/v1/availability")
+LIST_AUDIT = Operation("GET", "/v1/audit")
+LIST_INTERVALS = Operation("GET", "/v1/intervals")
+SHOW_COMPLETENESS = Operation("GET", "/v1/completeness")
+LIST_SINKS = Operation("GET", "/v1/sinks")
+LIST_MISSING = Operation("GET", "/v1/sinks/{name}/missing")
+RESEND = Operation("POST", "/v1/sinks/{name}/resend")
+RETRY = Operation("POST", "/v1/sinks/{name}/retry")
+SHOW_LEAP = Operation("GET", "/v1/leap")
+LIST_DEVICES = Operation("GET", "/v1/devices")
+IMPORT_DEVICES = Operation("POST", "/v1/devices")
+SHOW_DEVICE = Operation("GET", "/v1/devices/{id}")
+LIST_UNREGISTERED = Operation("GET", "/v1/unregistered")
+SHOW_READINESS = Operation("GET", "/readyz")
+SHOW_LIFE = Operation("GET", "/healthz")
+SCRAPE = Operation("GET", "/metrics")
