@@ -1,8 +1,10 @@
 """Columns of one length that grow together, one row per device."""
 
+import inspect
 import mmap
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,6 +14,42 @@ from gateway.domain.types import Bools, Ints
 Singles = NDArray[np.float32]
 
 MAPPED_BYTES = 1 << 16
+
+UNITS = {"w": "W", "wh": "Wh", "pct": "%", "s": "s", "ms": "ms", "c": "°C"}
+
+
+def unit_of(name: str) -> str:
+    """The unit that a name tells, such as `discharge_w_max`; empty = none."""
+    return next((UNITS[word] for word in reversed(name.split("_")) if word in UNITS), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """The declaration of a column: its kind, the value of a new slot, what it means."""
+
+    dtype: DTypeLike
+    fill: float | int | bool
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    fill: float | int | bool
+    meaning: str
+
+
+def column(fill: float | int | bool, meaning: str) -> Any:
+    """Declare a column of a table; its annotation says of which kind it is."""
+    return _Declared(fill, meaning)
+
+
+def _declared(table: type) -> dict[str, Column]:
+    kinds = inspect.get_annotations(table)
+    return {
+        name: Column(dtype=get_args(get_args(kinds[name])[1])[0], fill=found.fill, meaning=found.meaning)
+        for name, found in vars(table).items()
+        if isinstance(found, _Declared)
+    }
 
 
 def blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
@@ -41,10 +79,20 @@ def run(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:
 
 
 class Table:
-    """Columns of one length that grow together. Subclasses name them in `SPEC` as (dtype, value of a new slot). Columns
-    that few devices need are filled with zero: they take no memory until written."""
+    """Columns of one length that grow together. Subclasses declare each (see `column`), or name them in `SPEC` as
+    (dtype, value of a new slot). Columns that few devices need are filled with zero: they take no memory until
+    written."""
 
     SPEC: ClassVar[Mapping[str, tuple[DTypeLike, float | int | bool]]] = {}
+    COLUMNS: ClassVar[Mapping[str, Column]] = {}
+
+    def __init_subclass__(cls) -> None:
+        found = _declared(cls)
+        if found:
+            cls.COLUMNS, cls.SPEC = found, {name: (known.dtype, known.fill) for name, known in found.items()}
+        for name in found:
+            # a table has arrays under these names, and looks for nothing else
+            delattr(cls, name)
 
     def __init__(self, capacity: int = 0) -> None:
         for name, (dtype, fill) in self.SPEC.items():

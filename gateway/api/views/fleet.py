@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from gateway import former_names
 from gateway.api.models import (
@@ -28,6 +28,8 @@ from gateway.services.devices.import_rows import MAX_REPORTED, DeviceFields
 from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.services.devices.session import DeviceSession
 
+SITE_LIMITS = ("site_import_w_max", "site_export_w_max")
+
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 3)
@@ -49,37 +51,12 @@ def import_report(done: Imported) -> ImportReport:
 
 def device_fields(device: Device) -> DeviceFields:
     """A device as it stands in an inventory, without the reference to its secret."""
-
-    def limit(value: float | None) -> float | str | None:
-        return "unlimited" if value == math.inf else value
-
     connection = device.connection or DeviceConnection(url="")
-    return DeviceFields.model_validate(
-        {
-            "id": device.id,
-            "profile": device.profile,
-            "site": device.site,
-            "feeder": device.feeder,
-            "tags": list(device.tags),
-            "capacity_wh": device.capacity_wh,
-            "discharge_w_max": device.discharge_w_max,
-            "charge_w_max": device.charge_w_max,
-            "inverter_w_max": device.inverter_w_max,
-            "reserve_pct": device.reserve_pct,
-            "export_allowed": device.export_allowed,
-            "grid_charge_allowed": device.grid_charge_allowed,
-            "site_import_w_max": limit(device.site_import_w_max),
-            "site_export_w_max": limit(device.site_export_w_max),
-            "site_phase_w_max": device.site_phase_w_max,
-            "phases": device.phases,
-            "fuse_protected": device.fuse_protected,
-            "address": connection.url,
-            "units": dict(connection.units),
-            "parameters": dict(connection.parameters),
-            "username": connection.username,
-            "experimental": device.experimental,
-        }
-    )
+    row = {f.name: getattr(device, f.name) for f in fields(Device) if f.name in DeviceFields.model_fields}
+    row |= {name: "unlimited" for name in SITE_LIMITS if row[name] == math.inf}
+    row |= {"tags": list(device.tags), "address": connection.url, "username": connection.username}
+    row |= {"units": dict(connection.units), "parameters": dict(connection.parameters)}
+    return DeviceFields.model_validate(row)
 
 
 class FleetView:

@@ -2,7 +2,8 @@
 
 `Nameplate` does not change from tick to tick, `LiveColumns` holds what devices report (and what `estimation` derives
 from a run of readings), `ControlColumns` the commands and what is known of them. NaN is unknown, `NEVER_MS` a time that
-has not been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC.
+has not been. Columns whose name ends in `_mono_ms` are monotonic times; a checkpoint keeps them as UTC. Each column is
+declared once: its kind, the value of a new slot, and its meaning, which `docs/reference/fleet.md` is made of.
 
 What runs in every tick compares a column with `int()` of a member of an enum: with the member itself numpy takes five
 to ten times as long, since it makes both sides 64 bits wide.
@@ -13,7 +14,7 @@ from enum import IntEnum, IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.table import Singles, Table
+from gateway.domain.table import Singles, Table, column
 from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Small
 
 
@@ -45,278 +46,149 @@ through 0 W, ramp and settle."""
 
 
 class Nameplate(Table):
-    """What does not change from tick to tick: ratings, permissions, the owner's reserve, the product's facts.
+    """What does not change from tick to tick: ratings, permissions, the owner's reserve, the product's facts."""
 
-    `product` is the number of its maker, product and firmware within its profile (see `Fleet.products`).
-    `inverter_w_max` inf = not shared with PV. Site limits: NaN = unknown = not allowed, inf = unlimited;
-    `site_phase_w_max` per phase at the meter, NaN = none is known, `phases` those the battery feeds;
-    `fuse_protected`: something in the home itself keeps its main fuse from being overloaded.
-    `soc_min_pct` below which the product refuses to discharge, `soc_max_pct` to which it may be charged,
-    `soc_uncertainty_pct` the most its SoC may be wrong by, `drift_pct_per_cycle` how fast it gets there after a full
-    charge (NaN = not known: always the most), `cycles_per_day_max` the warranty's.
-    `setpoint_w_min` and `setpoint_step_w`: what is less is a hold, what lies between is cut.
-    `lease_s` the lease the product is given, `lease_step_s` what a shorter one is a multiple of (the whole lease where
-    the device's own time is fixed), `overrun_s` how much longer an inexact timer may let it run,
-    `command_latency_s` the longest a command may take to act, `settle_s` how much longer until its power stands,
-    `timed` whether the device reverts by its own timer, `blocks` whether it can be kept from discharging and left to
-    charge from PV, `steerable` whether it takes setpoints from us (the product can, the operator has not ruled it out,
-    and the device is what it is registered as). `counter_step_wh` the step of its energy counters, `report_s` the
-    period of its readings as the profile declares it, NaN = not declared.
-    """
-
-    SPEC = {
-        "registered": (np.bool_, False),
-        "discharge_w_max": (np.float64, 0.0),
-        "charge_w_max": (np.float64, 0.0),
-        "inverter_w_max": (np.float64, np.inf),
-        "capacity_wh": (np.float64, np.nan),
-        "efficiency_discharge": (np.float32, 0.95),
-        "efficiency_charge": (np.float32, 0.95),
-        "standby_w": (np.float32, 0.0),
-        "soc_min_pct": (np.float32, 0.0),
-        "soc_max_pct": (np.float32, 100.0),
-        "soc_uncertainty_pct": (np.float32, 5.0),
-        "drift_pct_per_cycle": (np.float32, np.nan),
-        "cycles_per_day_max": (np.float32, np.inf),
-        "owner_reserve_pct": (np.float64, 100.0),
-        "export_allowed": (np.bool_, False),
-        "grid_charge_allowed": (np.bool_, False),
-        "fuse_protected": (np.bool_, False),
-        "site_import_w_max": (np.float64, np.nan),
-        "site_export_w_max": (np.float64, np.nan),
-        "site_phase_w_max": (np.float32, np.nan),
-        "phases": (np.int8, 1),
-        "site": (np.int32, -1),
-        "feeder": (np.int32, -1),
-        "profile": (np.int32, -1),
-        "product": (np.int32, -1),
-        "setpoint_w_min": (np.float32, 0.0),
-        "setpoint_step_w": (np.float32, 1.0),
-        "lease_s": (np.float32, 120.0),
-        "lease_step_s": (np.float32, 1.0),
-        "overrun_s": (np.float32, 0.0),
-        "command_latency_s": (np.float32, 5.0),
-        "settle_s": (np.float32, SETTLE_S),
-        "timed": (np.bool_, True),
-        "blocks": (np.bool_, False),
-        "steerable": (np.bool_, True),
-        "counter_step_wh": (np.float32, np.nan),
-        "report_s": (np.float32, np.nan),
-    }
-    registered: Bools
-    discharge_w_max: Floats
-    charge_w_max: Floats
-    inverter_w_max: Floats
-    capacity_wh: Floats
-    efficiency_discharge: Singles
-    efficiency_charge: Singles
-    standby_w: Singles
-    soc_min_pct: Singles
-    soc_max_pct: Singles
-    soc_uncertainty_pct: Singles
-    drift_pct_per_cycle: Singles
-    cycles_per_day_max: Singles
-    owner_reserve_pct: Floats
-    export_allowed: Bools
-    grid_charge_allowed: Bools
-    fuse_protected: Bools
-    site_import_w_max: Floats
-    site_export_w_max: Floats
-    site_phase_w_max: Singles
-    phases: Small
-    site: NDArray[np.int32]
-    feeder: NDArray[np.int32]
-    profile: NDArray[np.int32]
-    product: NDArray[np.int32]
-    setpoint_w_min: Singles
-    setpoint_step_w: Singles
-    lease_s: Singles
-    lease_step_s: Singles
-    overrun_s: Singles
-    command_latency_s: Singles
-    settle_s: Singles
-    timed: Bools
-    blocks: Bools
-    steerable: Bools
-    counter_step_wh: Singles
-    report_s: Singles
+    registered: Bools = column(False, "Whether the slot has a device.")
+    discharge_w_max: Floats = column(0.0, "Rating.")
+    charge_w_max: Floats = column(0.0, "Rating.")
+    inverter_w_max: Floats = column(np.inf, "Rating of an inverter that it shares with PV; inf = it shares none.")
+    capacity_wh: Floats = column(np.nan, "Usable energy.")
+    efficiency_discharge: Singles = column(0.95, "AC energy out of energy stored.")
+    efficiency_charge: Singles = column(0.95, "Energy stored out of AC energy.")
+    standby_w: Singles = column(0.0, "What the device takes while it does nothing.")
+    soc_min_pct: Singles = column(0.0, "Below it the product refuses to discharge.")
+    soc_max_pct: Singles = column(100.0, "To it the device may be charged.")
+    soc_uncertainty_pct: Singles = column(5.0, "The most its SoC may be wrong by.")
+    drift_pct_per_cycle: Singles = column(
+        np.nan, "How fast its SoC gets there after a full charge; NaN = not known: always the most."
+    )
+    cycles_per_day_max: Singles = column(np.inf, "The warranty's.")
+    owner_reserve_pct: Floats = column(100.0, "The reserve that its owner chose.")
+    export_allowed: Bools = column(False, "Whether it may discharge to the grid.")
+    grid_charge_allowed: Bools = column(False, "Whether it may be charged from the grid.")
+    fuse_protected: Bools = column(False, "Something in the home itself keeps its main fuse from being overloaded.")
+    site_import_w_max: Floats = column(np.nan, "Limit of the site; NaN = unknown = not allowed, inf = unlimited.")
+    site_export_w_max: Floats = column(np.nan, "Limit of the site; NaN = unknown = not allowed, inf = unlimited.")
+    site_phase_w_max: Singles = column(np.nan, "The most that one phase of the meter may carry; NaN = none is known.")
+    phases: Small = column(1, "How many phases the battery feeds.")
+    site: NDArray[np.int32] = column(-1, "Number of its site.")
+    feeder: NDArray[np.int32] = column(-1, "Number of its feeder; -1 = none.")
+    profile: NDArray[np.int32] = column(-1, "Number of its profile.")
+    product: NDArray[np.int32] = column(
+        -1, "Number of its maker, product and firmware within its profile (see `Fleet.products`)."
+    )
+    setpoint_w_min: Singles = column(0.0, "A setpoint below it is a hold.")
+    setpoint_step_w: Singles = column(1.0, "What lies between two steps is cut.")
+    lease_s: Singles = column(120.0, "The lease that the product is given.")
+    lease_step_s: Singles = column(
+        1.0, "What a shorter lease is a multiple of: the whole lease where the device's own time is fixed."
+    )
+    overrun_s: Singles = column(0.0, "How much longer an inexact timer may let a lease run.")
+    command_latency_s: Singles = column(5.0, "The longest that a command may take to act.")
+    settle_s: Singles = column(SETTLE_S, "How much longer until its power stands.")
+    timed: Bools = column(True, "Whether the device reverts by its own timer.")
+    blocks: Bools = column(False, "Whether it can be kept from discharging and left to charge from PV.")
+    steerable: Bools = column(
+        True,
+        "Whether it takes setpoints from us: its product can, its operator lets it, it is what it is registered as.",
+    )
+    counter_step_wh: Singles = column(np.nan, "Step of its energy counters; NaN = not declared.")
+    report_s: Singles = column(np.nan, "Period of its readings as the profile declares it; NaN = not declared.")
 
 
 class LiveColumns(Table):
-    """The newest reading of each device and what earlier ones add. `seen_mono_ms` is when a reading of known age
-    arrived; `locked` = its maker or somebody on the spot forbids control, `opt_out` = its owner opted out; either stays
-    until no reading has said so for a while: `lock_gone_s`, `opt_out_gone_s` is the time so far.
+    """The newest reading of each device and what earlier ones add."""
 
-    `soc_told_pct` is the newest SoC of any reading. `soc_low_pct` and `soc_high_pct` bound the charge: both are the
-    reported SoC unless that has jumped; then `soc_doubt` more readings must agree before it counts. `moved_wh` is the
-    energy moved since the SoC last changed, `since_full_wh` since the last full charge (NaN = none was seen),
-    `unfilled_wh` the same, counted from the first reading where no full charge was seen,
-    `cycled_wh` what is used of the day's cycles (a bucket that leaks as fast as the warranty allows). `reserve_pct` is
-    the reserve in the newest reading. `reserve_told_pct` was reported `reserve_times` times in a row, over
-    `reserve_told_s`, while it is being confirmed (0 times: nothing is); `reported_reserve_pct` was reported before, and
-    a change is measured from it; `raised_from_pct` is the owner's reserve before a raise that is not confirmed (NaN
-    none): see `reserve`. `net_low*_w`, `net_high*_w`: smallest and largest load less PV of three stretches of time, the
-    newest since `net_since_mono_ms`. `phase_w_max`, `phase_w_min`: the phase with the most import and the one with the
-    most export. `reconnected_mono_ms` the end of the last islanding. `unclear`: `Unclear` bits of members in the newest
-    reading that were not understood; `mode`, `grid`, `locked`, `opt_out` and `faults` then keep the last value
-    understood. `report_s`: the period of its readings that the device itself states (NaN: it does not)."""
-
-    SPEC = {
-        "battery_w": (np.float64, np.nan),
-        "soc_pct": (np.float64, np.nan),
-        "soc_told_pct": (np.float32, np.nan),
-        "soc_step_pct": (np.float32, np.nan),
-        "soc_low_pct": (np.float32, np.nan),
-        "soc_high_pct": (np.float32, np.nan),
-        "soc_doubt": (np.int8, 0),
-        "temp_c": (np.float32, np.nan),
-        "discharge_w_max": (np.float32, np.nan),
-        "charge_w_max": (np.float32, np.nan),
-        "reserve_pct": (np.float32, np.nan),
-        "reserve_told_pct": (np.float32, 0.0),
-        "reserve_told_s": (np.float32, 0.0),
-        "reserve_times": (np.int8, 0),
-        "reported_reserve_pct": (np.float32, np.nan),
-        "raised_from_pct": (np.float32, np.nan),
-        "pv_w": (np.float32, np.nan),
-        "load_w": (np.float32, np.nan),
-        "grid_w": (np.float32, np.nan),
-        "phase_w_max": (np.float32, np.nan),
-        "phase_w_min": (np.float32, np.nan),
-        "mode": (np.int8, 0),
-        "grid": (np.int8, 0),
-        "online": (np.int8, -1),
-        "locked": (np.int8, 0),
-        "opt_out": (np.int8, 0),
-        "lock_gone_s": (np.float32, 0.0),
-        "opt_out_gone_s": (np.float32, 0.0),
-        "faults": (np.int64, 0),
-        "unclear": (np.int16, 0),
-        "cmd": (np.int64, 0),
-        "seen_mono_ms": (np.int64, NEVER_MS),
-        "reconnected_mono_ms": (np.int64, NEVER_MS),
-        "moved_wh": (np.float32, 0.0),
-        "since_full_wh": (np.float32, np.nan),
-        "unfilled_wh": (np.float32, 0.0),
-        "cycled_wh": (np.float32, 0.0),
-        "net_low_w": (np.float32, np.nan),
-        "net_low_1_w": (np.float32, np.nan),
-        "net_low_2_w": (np.float32, np.nan),
-        "net_high_w": (np.float32, np.nan),
-        "net_high_1_w": (np.float32, np.nan),
-        "net_high_2_w": (np.float32, np.nan),
-        "net_since_mono_ms": (np.int64, NEVER_MS),
-        "report_s": (np.float32, np.nan),
-    }
-    battery_w: Floats
-    soc_pct: Floats
-    soc_told_pct: Singles
-    soc_step_pct: Singles
-    soc_low_pct: Singles
-    soc_high_pct: Singles
-    soc_doubt: Small
-    temp_c: Singles
-    discharge_w_max: Singles
-    charge_w_max: Singles
-    reserve_pct: Singles
-    reserve_told_pct: Singles
-    reserve_told_s: Singles
-    reserve_times: Small
-    reported_reserve_pct: Singles
-    raised_from_pct: Singles
-    pv_w: Singles
-    load_w: Singles
-    grid_w: Singles
-    phase_w_max: Singles
-    phase_w_min: Singles
-    mode: Small
-    grid: Small
-    online: Small
-    locked: Small
-    opt_out: Small
-    lock_gone_s: Singles
-    opt_out_gone_s: Singles
-    faults: Ints
-    unclear: Flags
-    cmd: Ints
-    seen_mono_ms: Ints
-    reconnected_mono_ms: Ints
-    moved_wh: Singles
-    since_full_wh: Singles
-    unfilled_wh: Singles
-    cycled_wh: Singles
-    net_low_w: Singles
-    net_low_1_w: Singles
-    net_low_2_w: Singles
-    net_high_w: Singles
-    net_high_1_w: Singles
-    net_high_2_w: Singles
-    net_since_mono_ms: Ints
-    report_s: Singles
+    battery_w: Floats = column(np.nan, "AC power of the battery, + = discharge.")
+    soc_pct: Floats = column(np.nan, "State of charge.")
+    soc_told_pct: Singles = column(np.nan, "The newest SoC of any reading.")
+    soc_step_pct: Singles = column(np.nan, "Resolution of its SoC.")
+    soc_low_pct: Singles = column(np.nan, "Lower bound of the charge: the reported SoC, unless that has jumped.")
+    soc_high_pct: Singles = column(np.nan, "Upper bound of the charge: the reported SoC, unless that has jumped.")
+    soc_doubt: Small = column(0, "How many more readings must agree before a jump of SoC counts.")
+    temp_c: Singles = column(np.nan, "Temperature of the cells.")
+    discharge_w_max: Singles = column(np.nan, "The most that it says it can discharge now.")
+    charge_w_max: Singles = column(np.nan, "The most that it says it can be charged with now.")
+    reserve_pct: Singles = column(np.nan, "The reserve in the newest reading.")
+    reserve_told_pct: Singles = column(0.0, "The reserve that is being confirmed.")
+    reserve_told_s: Singles = column(0.0, "For how long it has been reported.")
+    reserve_times: Small = column(0, "How many times in a row it has been reported; 0 = nothing is being confirmed.")
+    reported_reserve_pct: Singles = column(np.nan, "The reserve reported before; a change is measured from it.")
+    raised_from_pct: Singles = column(
+        np.nan, "The owner's reserve before a raise that is not confirmed; NaN = none: see `reserve`."
+    )
+    pv_w: Singles = column(np.nan, "AC power of PV.")
+    load_w: Singles = column(np.nan, "Power of the home's load.")
+    grid_w: Singles = column(np.nan, "Power at the meter, + = import.")
+    phase_w_max: Singles = column(np.nan, "Power of the phase with the most import.")
+    phase_w_min: Singles = column(np.nan, "Power of the phase with the most export.")
+    mode: Small = column(0, "`Mode`: who controls the battery, as it reports.")
+    grid: Small = column(0, "`Grid`: whether its home is connected to the grid, as it reports.")
+    online: Small = column(-1, "Whether it is connected; -1 = unknown.")
+    locked: Small = column(
+        0, "Its maker or somebody on the spot forbids control; stays until no reading has said so for a while."
+    )
+    opt_out: Small = column(0, "Its owner opted out; stays until no reading has said so for a while.")
+    lock_gone_s: Singles = column(0.0, "For how long no reading has said `locked`.")
+    opt_out_gone_s: Singles = column(0.0, "For how long no reading has said `opt_out`.")
+    faults: Ints = column(0, "Fault bits, as it reports.")
+    unclear: Flags = column(
+        0,
+        "`Unclear` bits: members of the newest reading that were not understood; a word keeps its last value.",
+    )
+    cmd: Ints = column(0, "The newest command that its readings name.")
+    seen_mono_ms: Ints = column(NEVER_MS, "When a reading of known age arrived.")
+    reconnected_mono_ms: Ints = column(NEVER_MS, "End of the last islanding.")
+    moved_wh: Singles = column(0.0, "Energy moved since the SoC last changed.")
+    since_full_wh: Singles = column(np.nan, "Energy moved since the last full charge; NaN = none was seen.")
+    unfilled_wh: Singles = column(0.0, "The same, counted from the first reading where no full charge was seen.")
+    cycled_wh: Singles = column(
+        0.0, "What is used of the day's cycles: a bucket that leaks as fast as the warranty allows."
+    )
+    net_low_w: Singles = column(np.nan, "Smallest load less PV of the newest stretch of time.")
+    net_low_1_w: Singles = column(np.nan, "The same of the stretch before.")
+    net_low_2_w: Singles = column(np.nan, "The same of the one before that.")
+    net_high_w: Singles = column(np.nan, "Largest load less PV of the newest stretch of time.")
+    net_high_1_w: Singles = column(np.nan, "The same of the stretch before.")
+    net_high_2_w: Singles = column(np.nan, "The same of the one before that.")
+    net_since_mono_ms: Ints = column(NEVER_MS, "Begin of the newest stretch.")
+    report_s: Singles = column(np.nan, "Period of its readings that the device itself states; NaN = it states none.")
 
 
 class ControlColumns(Table):
-    """The last command to each device and what is known of it.
+    """The last command to each device and what is known of it."""
 
-    `setpoint_w` is the setpoint in force by our knowledge (0 when DEVICE), `before_w` the one it replaced, `done_part`
-    the part of a setpoint that the device did when it was last measured and had settled (NaN unknown); `ran_high_w` and
-    `ran_low_w` the largest and smallest setpoint that may have been in force since the newest reading;
-    `lease_end_mono_ms` when it reverts by itself; `event` the index of the event that controls the device (-1 none);
-    `idle`: under control it is kept from discharging only.
-    `cmd_applied` the last command the device confirmed; `refused_mono_ms` when it last refused one, `refused` in which
-    direction (+1 discharge, -1 charge); `written_reserve_pct` the reserve we last wrote (NaN none). `exclusions` are
-    `ExclusionReason` bits. `floor_mono_ms` and `ceiling_mono_ms`: the last load of a device that has reached that bound
-    of its charge and is stopped there (NEVER_MS: it is not). `program_reserve_pct`, `pays_export` and `takes_backup`
-    (it may be taken from its maker's backup mode) are those of the programs the device serves now.
-    """
-
-    SPEC = {
-        "authority": (np.int8, int(Authority.DEVICE)),
-        "exclusions": (np.uint8, 0),
-        "idle": (np.bool_, False),
-        "refused": (np.int8, 0),
-        "pays_export": (np.bool_, True),
-        "takes_backup": (np.bool_, False),
-        "result": (np.int8, 0),
-        "event": (np.int32, -1),
-        "program_reserve_pct": (np.float32, 0.0),
-        "written_reserve_pct": (np.float32, np.nan),
-        "setpoint_w": (np.int64, 0),
-        "before_w": (np.int64, 0),
-        "done_part": (np.float32, np.nan),
-        "ran_high_w": (np.float32, 0.0),
-        "ran_low_w": (np.float32, 0.0),
-        "cmd_sent": (np.int64, 0),
-        "cmd_applied": (np.int64, 0),
-        "sent_mono_ms": (np.int64, NEVER_MS),
-        "changed_mono_ms": (np.int64, NEVER_MS),
-        "lease_end_mono_ms": (np.int64, NEVER_MS),
-        "release_mono_ms": (np.int64, NEVER_MS),
-        "refused_mono_ms": (np.int64, NEVER_MS),
-        "floor_mono_ms": (np.int64, NEVER_MS),
-        "ceiling_mono_ms": (np.int64, NEVER_MS),
-    }
-    authority: Small
-    exclusions: NDArray[np.uint8]
-    idle: Bools
-    refused: Small
-    pays_export: Bools
-    takes_backup: Bools
-    result: Small
-    event: NDArray[np.int32]
-    program_reserve_pct: Singles
-    written_reserve_pct: Singles
-    setpoint_w: Ints
-    before_w: Ints
-    done_part: Singles
-    ran_high_w: Singles
-    ran_low_w: Singles
-    cmd_sent: Ints
-    cmd_applied: Ints
-    sent_mono_ms: Ints
-    changed_mono_ms: Ints
-    lease_end_mono_ms: Ints
-    release_mono_ms: Ints
-    refused_mono_ms: Ints
-    floor_mono_ms: Ints
-    ceiling_mono_ms: Ints
+    authority: Small = column(int(Authority.DEVICE), "`Authority`: who controls the device.")
+    exclusions: NDArray[np.uint8] = column(0, "`ExclusionReason` bits.")
+    idle: Bools = column(False, "Under control it is kept from discharging only.")
+    refused: Small = column(0, "Direction of the last command that it refused: +1 discharge, -1 charge.")
+    pays_export: Bools = column(True, "Whether a program that it serves now pays for export.")
+    takes_backup: Bools = column(
+        False, "Whether a program that it serves now may take it from its maker's backup mode."
+    )
+    result: Small = column(0, "`CommandResult`: its answer to the newest command.")
+    event: NDArray[np.int32] = column(-1, "Index of the event that controls it; -1 = none.")
+    program_reserve_pct: Singles = column(0.0, "The reserve of the programs that it serves now.")
+    written_reserve_pct: Singles = column(np.nan, "The reserve that we last wrote; NaN = none.")
+    setpoint_w: Ints = column(
+        0, "The setpoint in force by our knowledge, + = discharge; 0 where the device controls itself."
+    )
+    before_w: Ints = column(0, "The setpoint that this one replaced.")
+    done_part: Singles = column(
+        np.nan, "The part of a setpoint that it did when it was last measured and had settled; NaN = unknown."
+    )
+    ran_high_w: Singles = column(0.0, "The largest setpoint that may have been in force since the newest reading.")
+    ran_low_w: Singles = column(0.0, "The smallest one.")
+    cmd_sent: Ints = column(0, "The newest command sent.")
+    cmd_applied: Ints = column(0, "The newest command that the device confirmed.")
+    sent_mono_ms: Ints = column(NEVER_MS, "When the newest command was sent.")
+    changed_mono_ms: Ints = column(NEVER_MS, "When its setpoint last changed.")
+    lease_end_mono_ms: Ints = column(NEVER_MS, "When it reverts by itself.")
+    release_mono_ms: Ints = column(NEVER_MS, "When it is to be released.")
+    refused_mono_ms: Ints = column(NEVER_MS, "When it last refused a command.")
+    floor_mono_ms: Ints = column(
+        NEVER_MS, "The last load of a device that is stopped at the lower bound of its charge; never = it is not."
+    )
+    ceiling_mono_ms: Ints = column(
+        NEVER_MS, "The last load of a device that is stopped at the upper bound of its charge; never = it is not."
+    )

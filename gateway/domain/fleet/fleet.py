@@ -5,7 +5,7 @@ works on a `Snapshot`: views of the columns, valid until the next await.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,33 +85,9 @@ class ProductFacts:
     report_s: float | None = None
 
 
-_AS_REGISTERED = (
-    "discharge_w_max",
-    "charge_w_max",
-    "capacity_wh",
-    "export_allowed",
-    "grid_charge_allowed",
-    "fuse_protected",
-    "phases",
-)
-_MAY_BE_UNKNOWN = ("site_import_w_max", "site_export_w_max", "site_phase_w_max")
-_OF_THE_PRODUCT = (
-    "lease_s",
-    "lease_step_s",
-    "overrun_s",
-    "command_latency_s",
-    "settle_s",
-    "timed",
-    "blocks",
-    "setpoint_w_min",
-    "setpoint_step_w",
-    "efficiency_discharge",
-    "efficiency_charge",
-    "standby_w",
-    "soc_uncertainty_pct",
-    "soc_min_pct",
-    "soc_max_pct",
-)
+_NUMBERED = ("site", "feeder", "profile")
+_AS_REGISTERED = tuple(field.name for field in fields(Device) if field.name in {*Nameplate.SPEC} - {*_NUMBERED})
+_OF_THE_PRODUCT = tuple(field.name for field in fields(ProductFacts) if field.name in Nameplate.SPEC)
 
 
 class Fleet:
@@ -166,7 +142,6 @@ class Fleet:
             self.experimental.add(slot)
         plate = self.nameplate
         plate.registered[slot] = True
-        plate.inverter_w_max[slot] = np.inf if device.inverter_w_max is None else device.inverter_w_max
         plate.owner_reserve_pct[slot] = device.reserve_pct
         plate.site[slot] = self.sites.index(device.site)
         plate.feeder[slot] = self.feeders.index(device.feeder)
@@ -174,18 +149,10 @@ class Fleet:
         if plate.profile[slot] != profile:
             plate.product[slot] = self.products.index(device.profile)
         plate.profile[slot] = profile
-        for name in _AS_REGISTERED:
-            plate.column(name)[slot] = getattr(device, name)
-        for name in _MAY_BE_UNKNOWN:
-            value = getattr(device, name)
-            plate.column(name)[slot] = np.nan if value is None else value
-        for name in _OF_THE_PRODUCT:
-            plate.column(name)[slot] = getattr(facts, name)
-        drift, cycles = facts.drift_pct_per_cycle, facts.cycles_per_day_max
-        plate.drift_pct_per_cycle[slot] = np.nan if drift is None else drift
-        plate.cycles_per_day_max[slot] = np.inf if cycles is None else cycles
-        plate.counter_step_wh[slot] = np.nan if facts.counter_step_wh is None else facts.counter_step_wh
-        plate.report_s[slot] = np.nan if facts.report_s is None else facts.report_s
+        for source, names in ((device, _AS_REGISTERED), (facts, _OF_THE_PRODUCT)):
+            for name in names:
+                value = getattr(source, name)
+                plate.column(name)[slot] = Nameplate.SPEC[name][1] if value is None else value
         plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
         return slot
 

@@ -6,7 +6,7 @@ null or an object with `url`, `units`, `parameters`, `username` and `secret` (a 
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from gateway.domain.errors import invariant
@@ -19,44 +19,22 @@ from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.journal.changes import EventDecided, Setting
 from gateway.domain.types import UNLIMITED
 
+LIMITS = ("inverter_w_max", "site_import_w_max", "site_export_w_max")
+"""Members of a device that may be unlimited."""
+_OF_A_DEVICE = tuple(member.name for member in fields(Device))
+_OF_A_CONNECTION = tuple(member.name for member in fields(DeviceConnection))
+
 
 def device_body(device: Device) -> dict[str, Any]:
     """A registered device as a body."""
-
-    def limit(value: float | None) -> float | str | None:
-        return "unlimited" if value == UNLIMITED else value
-
-    return {
-        "id": device.id,
-        "profile": device.profile,
-        "site": device.site,
-        "feeder": device.feeder,
-        "tags": device.tags,
-        "capacity_wh": device.capacity_wh,
-        "discharge_w_max": device.discharge_w_max,
-        "charge_w_max": device.charge_w_max,
-        "inverter_w_max": limit(device.inverter_w_max),
-        "reserve_pct": device.reserve_pct,
-        "export_allowed": device.export_allowed,
-        "grid_charge_allowed": device.grid_charge_allowed,
-        "site_import_w_max": limit(device.site_import_w_max),
-        "site_export_w_max": limit(device.site_export_w_max),
-        "site_phase_w_max": device.site_phase_w_max,
-        "phases": device.phases,
-        "fuse_protected": device.fuse_protected,
-        "connection": None if device.connection is None else _connection_body(device.connection),
-        "experimental": device.experimental,
-    }
-
-
-def _connection_body(connection: DeviceConnection) -> dict[str, Any]:
-    return {
-        "url": connection.url,
-        "units": dict(connection.units),
-        "parameters": dict(connection.parameters),
-        "username": connection.username,
-        "secret": connection.secret,
-    }
+    body = {name: getattr(device, name) for name in _OF_A_DEVICE}
+    body |= {name: "unlimited" for name in LIMITS if body[name] == UNLIMITED}
+    if device.connection is not None:
+        connection = device.connection
+        units, parameters = dict(connection.units), dict(connection.parameters)
+        members = {name: getattr(connection, name) for name in _OF_A_CONNECTION}
+        body["connection"] = members | {"units": units, "parameters": parameters}
+    return body
 
 
 def _connection(body: dict[str, Any]) -> DeviceConnection:
@@ -66,7 +44,7 @@ def _connection(body: dict[str, Any]) -> DeviceConnection:
 
 def read_device(body: dict[str, Any], reserve_pct: float | None) -> Device:
     """The device of a body. `reserve_pct`: the reserve chosen after registration (None = none was)."""
-    for name in ("inverter_w_max", "site_import_w_max", "site_export_w_max"):
+    for name in LIMITS:
         if body[name] == "unlimited":
             body[name] = UNLIMITED
     body["tags"] = tuple(body["tags"])
