@@ -347,13 +347,17 @@ class Town(Street):
                 self.problems.append(f"{seen.device} is steered and said what bars it: {self.says.get(seen.index)}")
 
     def _judge_ceiling(self, s: float, gap_s: float) -> None:
-        """Events of a program with a ceiling keep it, whatever they ask for."""
+        """Events of a program with a ceiling keep it, whatever they ask for. What others of the group take by
+        themselves is made up for: it is the power of all together that is bounded. Who cannot be told anything has its
+        lease."""
         batteries = self.devices.batteries
         capped = all(program == CAPPED for _, program in self._open.values())
-        alone = (
-            capped and not self.maintained and self.time.now().utc_ms > self._uncapped_ms + 1_000 * (LATE_S + LEASE_S)
-        )
-        moved_w = float(np.abs(batteries.battery_w[self.remote & ~batteries.blocked & ~batteries.islanded]).sum())
+        since_ms = self._uncapped_ms + 1_000 * (LATE_S + LEASE_S)
+        alone = capped and self.wire.up and not self.maintained and self.time.now().utc_ms > since_ms
+        moving = self.remote & ~batteries.blocked & ~batteries.islanded
+        moving[[*self.missing, *self.failing]] = False
+        moved_w = float(np.abs(batteries.battery_w[moving]).sum())
+        moved_w = min(moved_w, abs(float(batteries.battery_w[~batteries.islanded].sum())))
         self._over_s = self._over_s + s if alone and not self.stepped and moved_w > 1.1 * CEILING_W else 0.0
         if self._over_s > SHORT_S + 2 * gap_s:
             self.problems.append(f"{moved_w:g} W are moved for a program that may move {CEILING_W:g} W")
