@@ -51,7 +51,7 @@ class IntervalColumns:
                     values = [qualities[value] for value in values]
                 case "hash":
                     values = [f"{value:016x}" if value else "" for value in values]
-                case _ if np.isnan(column).any():
+                case _ if name != "coverage_pct" and np.isnan(column).any():
                     values = [None if math.isnan(value) else value for value in values]
             columns[name] = values
         return [IntervalRecord(**dict(zip(_FIELDS, row, strict=True))) for row in zip(*columns.values(), strict=True)]
