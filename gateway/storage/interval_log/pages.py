@@ -145,7 +145,11 @@ def _row_by_row(connection: sqlite3.Connection, select: str, values: Mapping[str
     good: list[IntervalColumns] = []
     ids: list[int] = []
     damaged: list[DamagedRow] = []
-    rows = connection.execute(_selecting(select, ("id", *COLUMNS)), values).fetchall()
+    connection.text_factory = _text
+    try:
+        rows = connection.execute(_selecting(select, ("id", *COLUMNS)), values).fetchall()
+    finally:
+        connection.text_factory = str
     for row in rows:
         columns = _one(row)
         if columns is None:
@@ -154,6 +158,14 @@ def _row_by_row(connection: sqlite3.Connection, select: str, values: Mapping[str
             good.append(columns)
             ids.append(row[0])
     return Page(columns=joined(good), ids=np.array(ids, dtype=np.int64), damaged=damaged)
+
+
+def _text(value: bytes) -> str | bytes:
+    """Text, or bytes that no longer are any: one damaged name is no reason to refuse the whole file."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _one(row: Row) -> IntervalColumns | None:

@@ -202,6 +202,22 @@ async def test_columns_more_damaged_records_than_a_page_holds_hide_nothing_behin
         assert log.stats.corrupt_rows == 10
 
 
+@pytest.mark.fault("F38")
+async def test_columns_name_that_is_no_text_any_more_is_one_damaged_record_and_no_damaged_file(tmp_path: Path) -> None:
+    clock = ManualClock(utc_ms=T0)
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        rows = [(0, number, 1) for number in range(5)]
+        await log.append([unlogged(1, rows, np.random.default_rng(1))])
+        path = log.files_from(T0)[0]
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("update interval set device = cast(x'ff62' as text) where id = 2")
+        db.commit()
+    async with IntervalLog(tmp_path, clock=clock) as log:
+        columns, after = await log.read_columns(START, 50)
+        assert (len(columns), after) == (4, Cursor(1, 5))
+        assert (log.stats.corrupt_rows, log.stats.corrupt_files) == (1, 0)
+
+
 async def test_columns_of_months_hold_only_the_files_that_overlap(tmp_path: Path) -> None:
     """A page never has more rows than its size for each file that has intervals there."""
     clock = ManualClock(utc_ms=T0)
