@@ -27,6 +27,7 @@ from gateway.domain.errors import GatewayError, InvalidInput
 from gateway.profiles.compile import Codec
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profile, load_profiles
+from gateway.profiles.scaffold import new_product
 from gateway.profiles.summary import summary
 from gateway.services.devices.probe import Probe
 
@@ -89,6 +90,40 @@ def profiles_schema(
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         fail([f"{file}: cannot be written: {error}"], code=2)
+
+
+CHECKOUT = ("device_profiles", "simulators/faces", "tests/vectors")
+"""Folders of a checkout that the files of a product are in."""
+
+
+@profiles.command("new")
+def profiles_new(
+    name: Annotated[str, typer.Argument(help="maker-model, in small letters")],
+    into: Annotated[
+        Path | None, typer.Option(help="folder to write to; this folder, if it is a checkout, unless given")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the files a new product begins with: a profile that reads a battery over Modbus TCP, a simulator face of
+    it, and a note about vectors. Nothing that is there is replaced."""
+    try:
+        files = new_product(name)
+    except ValueError as error:
+        fail([str(error)], code=2)
+    folder = into or Path()
+    if into is None and not all(Path(part).is_dir() for part in CHECKOUT):
+        fail([f"this folder is no checkout (it lacks one of {', '.join(CHECKOUT)}); name a folder with --into"], code=2)
+    there = [f"{folder / path}: is there already" for path in files if (folder / path).exists()]
+    if there:
+        fail(there, code=2)
+    for path, text in files.items():
+        write_new(folder / path, text)
+    if as_json:
+        out.print_json(data={"written": [str(folder / path) for path in files]})
+        return
+    for path in files:
+        out.print(str(folder / path), markup=False, highlight=False)
+    out.print("list the face in simulators/faces/catalogue.py; docs/adding-a-product.md has the next steps")
 
 
 Installed = Annotated[str, typer.Argument(help="name of an installed profile")]

@@ -32,7 +32,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
     "profiles list": ("--dir", str(PROFILES)), "profiles check": ("--dir", str(PROFILES)),
-    "validate": ("--config", "{config}"), "state export": ("--config", "{config}", "--out", "{out}"),
+    "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
+    "state export": ("--config", "{config}", "--out", "{out}"),
     "state import": ("--config", "{config}", "--in", "{archive}", "--replace"),
 }  # fmt: skip
 """Commands that list, show or check, or say what they did, each with what it needs."""
