@@ -1,12 +1,12 @@
 """The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, generated from the models and the profiles."""
 
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from gateway import __version__
 from gateway.api.interval_models import IntervalBody, LiveReport
 from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport
 from gateway.api.openapi import openapi
@@ -58,7 +58,7 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         },
     }  # fmt: skip
     return {
-        "openapi.json": openapi(version("battery-fleet-gateway")),
+        "openapi.json": openapi(__version__),
         "asyncapi.json": asyncapi(codecs, platform, dict(sorted(schemas.items()))),
         "profile.schema.json": profile_schema(),
     }

@@ -15,12 +15,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import uvloop
 
-from gateway import former_names
+from gateway import __version__, former_names
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
 from gateway.app.control import ControlParts, control_parts
@@ -94,7 +93,7 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
         # What the start has made lives as long as the process; collections that go through it would stop the loop.
         gc.collect()
         gc.freeze()
-        log.info("gateway is running", extra={"version": version("battery-fleet-gateway"), "devices": running.fleet.n})
+        log.info("gateway is running", extra={"version": __version__, "devices": running.fleet.n})
         why = await _over(running, stop, release=release_on_stop)
         if why:
             # No ordinary stop, which could take long and rests on what is broken: leases run on.

@@ -6,10 +6,10 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from gateway import __version__
 from gateway.api.views.fleet import import_report
 from gateway.clock import Clock, SystemClock
 from gateway.config.secrets import resolve_secret
@@ -34,8 +34,6 @@ from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.storage.archive import Manifest, export_archive, import_archive
 from gateway.storage.journal.journal import SqliteJournal
 from gateway.transports.mqtt.settings import MqttSettings
-
-PROJECT = "battery-fleet-gateway"
 
 
 class Transports:
@@ -163,7 +161,7 @@ def export_state(settings: Settings, file: Path, *, damaged: bool, progress: Pro
     os.umask(0o077)
     with locked(state_dir):
         manifest = export_archive(
-            state_dir, file, version=version(PROJECT), now=SystemClock().now(), damaged=damaged, progress=progress
+            state_dir, file, version=__version__, now=SystemClock().now(), damaged=damaged, progress=progress
         )
     return _told(manifest) | {"file": str(file), "archive_bytes": file.stat().st_size}
 

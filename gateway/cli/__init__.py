@@ -5,11 +5,10 @@ configuration has faults, also of a command that only checks them; 70 the gatewa
 """
 
 import sys
-from importlib.metadata import version
 
 import typer
 
-from gateway import former_names
+from gateway import __version__, former_names
 from gateway.cli.lazy import LazyGroup, Named
 
 
@@ -78,6 +77,6 @@ def main() -> None:
     """Entry point of the command `gateway`."""
     # not an option of the group: the library would import pydantic to read it, whatever the command
     if sys.argv[1:] == ["--version"]:
-        print(f"battery-fleet-gateway {version('battery-fleet-gateway')}")
+        print(f"battery-fleet-gateway {__version__}")
         return
     cli()

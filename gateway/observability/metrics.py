@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from importlib.metadata import version
 from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -17,6 +16,7 @@ from prometheus_client.core import Metric as PrometheusMetric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from gateway import __version__
 from gateway.domain.errors import invariant
 
 CHUNK_SERIES = 50
@@ -201,7 +201,7 @@ BUILD_INFO = gauge("gateway_build_info", "Version that runs; always 1.", version
 
 def build_info() -> Iterable[Sample]:
     """The version that runs."""
-    yield BUILD_INFO.sample(1, version=version("battery-fleet-gateway"), python=sys.version.split()[0])
+    yield BUILD_INFO.sample(1, version=__version__, python=sys.version.split()[0])
 
 
 def registry(sources: Sequence[Source], histograms: Sequence[Histogram]) -> Metrics:
