@@ -37,7 +37,8 @@ from gateway.services.control.loop import ControlLoop
 from gateway.services.devices import polled as sessions_module
 from gateway.services.devices.device_control import Command
 from gateway.services.devices.polled import PolledDevices
-from gateway.services.devices.session import DeviceSession, SessionPhase
+from gateway.services.devices.session import DeviceSession
+from gateway.services.devices.session_state import SessionPhase
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.services.settings import ControlSettings

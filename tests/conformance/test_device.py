@@ -16,7 +16,7 @@ from gateway.config.secrets import resolve_secret
 from gateway.domain.commands import CommandOp, WriteOutcome
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.links.mqtt.points import MqttPointLinks
-from gateway.services.devices.session import SessionPhase
+from gateway.services.devices.session_state import SessionPhase
 from tests.conformance.rig import CODECS, PRODUCTS, Station, bench, links_for
 from tests.conformance.test_telemetry import SILENT_POINTS
 

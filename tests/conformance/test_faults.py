@@ -12,7 +12,7 @@ from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.types import DeviceId, Mode
 from gateway.ports.links import PointTarget
-from gateway.services.devices.session import SessionPhase
+from gateway.services.devices.session_state import SessionPhase
 from simulators.faces.plant import Face, Trouble
 from tests.conformance.recording import ignored
 from tests.conformance.rig import CODECS, PRODUCTS, STEERED, Rig, bench

@@ -85,3 +85,19 @@ class EnergyIntegrator:
         out = (self._before[0] - self._began_ms, self.charge_wh, self.discharge_wh)
         self._began_ms, self.charge_wh, self.discharge_wh = self._before[0], 0.0, 0.0
         return out
+
+    def sample(self, *, charge_counter_wh: float, discharge_counter_wh: float, soc_pct: float) -> EnergySample | None:
+        """The sample since the last one, beside the newest counters and SoC; None = nothing is known."""
+        span_ms, charge_wh, discharge_wh = self.collect()
+        if span_ms <= 0:
+            return None
+        return EnergySample(
+            span_ms=span_ms,
+            charge_counter_wh=charge_counter_wh,
+            discharge_counter_wh=discharge_counter_wh,
+            charge_wh=charge_wh,
+            discharge_wh=discharge_wh,
+            battery_w=(discharge_wh - charge_wh) * 3_600_000 / span_ms,
+            soc_pct=soc_pct,
+            **{name: mean.collect() for name, mean in self.site.items()},
+        )

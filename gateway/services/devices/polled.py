@@ -24,7 +24,8 @@ from gateway.profiles.language.quantities import LIVE
 from gateway.services.control.quarantine import Distrust, Untrusted
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.energy_integrator import EnergySample
-from gateway.services.devices.session import DeviceSession, Hearer, SecretOf, SessionPhase, SessionStats
+from gateway.services.devices.session import DeviceSession, SecretOf
+from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats
 from gateway.services.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

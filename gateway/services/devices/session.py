@@ -4,8 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandOp, CommandResult, WriteOutcome
@@ -27,15 +26,14 @@ from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant
-from gateway.profiles.language.product import ProfileDocument
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
-from gateway.services.devices.energy_integrator import EnergyIntegrator, EnergySample
+from gateway.services.devices.energy_integrator import EnergyIntegrator
+from gateway.services.devices.identity import other_serial, stated
+from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s
 
 log = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 1.0
-BACKOFF_CAP_S = 60.0
-SHARED_BACKOFF_CAP_S = 5.0
 FAILURES_TO_RECONNECT = 3
 FAILURES_TO_OFFLINE = 3
 INTEGRATE_GAP_PART = 3.0
@@ -43,60 +41,6 @@ POLL_PAUSE_MIN_S = 0.05
 TIDY_S = 30.0
 RETRY_S = 1.0
 SecretOf = Callable[[str], str]
-
-
-def pause_cap_s(document: ProfileDocument) -> float:
-    """The longest pause between attempts at a device. On our own broker, whose connection all its devices share, an
-    attempt costs nothing, and control must not wait once the broker is back."""
-    shared = document.mqtt is not None and document.mqtt.broker == "fleet"
-    return SHARED_BACKOFF_CAP_S if shared else BACKOFF_CAP_S
-
-
-class SessionPhase(Enum):
-    """State of a session. `QUARANTINED`: what answers is not what was registered, so nothing is written."""
-
-    DOWN = "down"
-    CONNECTING = "connecting"
-    READY = "ready"
-    QUARANTINED = "quarantined"
-
-
-class Hearer:
-    """Callbacks of a session: `live` a reading (with the command in force), `energy` a settlement sample, `answer` the
-    result of a command, `online` whether the device can be reached, `trusted` whether it may be controlled, `unread`:
-    it answered and the answer cannot be read."""
-
-    __slots__ = ("answer", "energy", "live", "online", "trusted", "unread")
-
-    def __init__(
-        self,
-        *,
-        live: Callable[[int, CanonicalReading, Now, int], None],
-        energy: Callable[[int, EnergySample, Now], None],
-        answer: Callable[[int, int, CommandResult], None],
-        online: Callable[[int, bool], None],
-        trusted: Callable[[int, bool], None],
-        unread: Callable[[int], None],
-    ) -> None:
-        self.live = live
-        self.energy = energy
-        self.answer = answer
-        self.online = online
-        self.trusted = trusted
-        self.unread = unread
-
-
-@dataclass(slots=True)
-class SessionStats:
-    """Counts over all devices of a service."""
-
-    connects: int = 0
-    polls: int = 0
-    poll_failures: int = 0
-    busy: int = 0
-    quarantined: int = 0
-    superseded: int = 0
-    energy_gaps: int = 0
 
 
 class DeviceSession:
@@ -248,7 +192,7 @@ class DeviceSession:
         link = await self._open(self._product.base)
         found = await link.read(self._product.base.identifying)
         self._product.base.decode(found, self.values)
-        problems = self._product.base.not_this_product(self.values) + self._other_serial()
+        problems = self._product.base.not_this_product(self.values) + other_serial(self._target, self.values)
         if problems:
             raise NotThisProduct("; ".join(problems))
         variant = self._product.variant(self.values)
@@ -290,19 +234,7 @@ class DeviceSession:
 
     def states(self) -> tuple[str, str, str]:
         """Maker, product and firmware as the device states them; "" where it does not."""
-        identity = self._target.document.identity
-        points = () if identity is None else (identity.maker, identity.product, identity.firmware)
-        words = [str(self.values.get(point) or "").strip() if point is not None else "" for point in points]
-        return (words[0], words[1], words[2]) if words else ("", "", "")
-
-    def _other_serial(self) -> list[str]:
-        """Another device of the same product at this address is not the one that was registered."""
-        wanted = dict(self._target.connection.parameters).get("serial")
-        identity = self._target.document.identity
-        if wanted is None or identity is None or identity.serial is None:
-            return []
-        found = self.values.get(identity.serial)
-        return [] if found == wanted else [f"serial is {found!r}, expected {wanted!r}"]
+        return stated(self._target.document.identity, self.values)
 
     async def _close(self) -> None:
         if self._link is not None:
@@ -389,26 +321,16 @@ class DeviceSession:
 
     def _emit_energy(self, now: Now) -> None:
         """Emit an energy sample."""
-        span_ms, charge_wh, discharge_wh = self._meter.collect()
+        reading = self._variant.canonical(self.values)
+        sample = self._meter.sample(
+            charge_counter_wh=reading.get("charge_counter_wh"),
+            discharge_counter_wh=reading.get("discharge_counter_wh"),
+            soc_pct=reading.get("soc_pct"),
+        )
         self._stats.energy_gaps += self._meter.gaps
         self._meter.gaps = 0
-        if span_ms <= 0:
-            return
-        reading = self._variant.canonical(self.values)
-        self._hearer.energy(
-            self.slot,
-            EnergySample(
-                span_ms=span_ms,
-                charge_counter_wh=reading.get("charge_counter_wh"),
-                discharge_counter_wh=reading.get("discharge_counter_wh"),
-                charge_wh=charge_wh,
-                discharge_wh=discharge_wh,
-                battery_w=(discharge_wh - charge_wh) * 3_600_000 / span_ms,
-                soc_pct=reading.get("soc_pct"),
-                **{name: mean.collect() for name, mean in self._meter.site.items()},
-            ),
-            now,
-        )
+        if sample is not None:
+            self._hearer.energy(self.slot, sample, now)
 
     # -- commands --------------------------------------------------------------------------------------------
 

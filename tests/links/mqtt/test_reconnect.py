@@ -12,7 +12,7 @@ from gateway.links.mqtt.brokers import broker_of
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.links.mqtt.points import MqttPointLinks
 from gateway.profiles.loader import parse_profile
-from gateway.services.devices.session import pause_cap_s
+from gateway.services.devices.session_state import pause_cap_s
 from gateway.signals.platform import PlatformSettings, PlatformSignal
 from gateway.transports.mqtt.connection import MqttConnection, retry_ceiling_s
 from gateway.transports.mqtt.settings import MqttSettings

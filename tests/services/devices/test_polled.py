@@ -27,7 +27,7 @@ from gateway.services.devices import polled as sessions_module
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry, Imported
-from gateway.services.devices.session import SessionPhase
+from gateway.services.devices.session_state import SessionPhase
 from gateway.services.runtime.supervisor import Supervisor
 from tests.builders.fakes import MemoryJournal, message_product
 from tests.scenes.waiting import service, turns, until

@@ -14,7 +14,7 @@ from gateway.domain.types import DeviceId
 from gateway.ports.links import PointTarget
 from gateway.profiles.compile import compile_profile
 from gateway.profiles.loader import parse_profile
-from gateway.services.devices.session import SessionPhase
+from gateway.services.devices.session_state import SessionPhase
 from tests.scenes.waiting import service, until
 from tests.services.devices.test_polled import OLD, POLLED, Bench, Home
 from tests.virtual.clock import loop_clock

@@ -23,7 +23,8 @@ from gateway.services.control.authority import DeviceAuthority
 from gateway.services.devices import session as session_module
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.polled import live_batch
-from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
+from gateway.services.devices.session import DeviceSession
+from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats
 from gateway.services.settings import ControlSettings
 from tests.builders.fakes import FACTS, MemoryJournal, home
 from tests.scenes.waiting import turns

@@ -27,7 +27,8 @@ from gateway.services.control.reach import ReachWatch
 from gateway.services.devices import session as session_module
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.registry import DeviceRegistry
-from gateway.services.devices.session import DeviceSession, Hearer, SessionPhase, SessionStats
+from gateway.services.devices.session import DeviceSession
+from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats
 from simulators.faces.foxess_h3 import FoxessH3
 from simulators.faces.fronius_gen24 import FroniusGen24
 from simulators.faces.plant import Face

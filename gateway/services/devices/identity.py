@@ -1,0 +1,24 @@
+"""What a polled device says it is."""
+
+from collections.abc import Mapping
+
+from gateway.ports.links import PointTarget
+from gateway.profiles.compiled.points import Value
+from gateway.profiles.language.points import Identity
+
+
+def stated(identity: Identity | None, values: Mapping[str, Value]) -> tuple[str, str, str]:
+    """Maker, product and firmware as the device states them; "" where it does not."""
+    points = () if identity is None else (identity.maker, identity.product, identity.firmware)
+    words = [str(values.get(point) or "").strip() if point is not None else "" for point in points]
+    return (words[0], words[1], words[2]) if words else ("", "", "")
+
+
+def other_serial(target: PointTarget, values: Mapping[str, Value]) -> list[str]:
+    """Another device of the same product at this address is not the one that was registered."""
+    wanted = dict(target.connection.parameters).get("serial")
+    identity = target.document.identity
+    if wanted is None or identity is None or identity.serial is None:
+        return []
+    found = values.get(identity.serial)
+    return [] if found == wanted else [f"serial is {found!r}, expected {wanted!r}"]
