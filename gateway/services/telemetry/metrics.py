@@ -32,8 +32,8 @@ ENERGY_SILENCES = counter("gateway_energy_silences", "Silences longer than an in
 ENERGY_SPREAD_WH = counter("gateway_energy_spread_wh", "Energy of silences that was shared by time.")
 ENERGY_UNATTRIBUTED_WH = counter("gateway_energy_unattributed_wh", "Energy that no interval has.")
 ENERGY_SPANS_REFUSED = counter("gateway_energy_spans_refused", "Energies of an impossible span or sign, left out.")
-ENERGY_SPANS_BESIDE_COUNTER = counter(
-    "gateway_energy_spans_beside_counter", "Energies without a counter of devices that have one, left to the counter."
+ENERGY_SPANS_UNUSED = counter(
+    "gateway_energy_spans_unused", "Energies without a counter of devices that have one, left to the counter."
 )
 ENERGY_COMPARISONS = counter("gateway_energy_comparisons", "Days of integration compared with a coarse counter.")
 ENERGY_DRIFTS = counter("gateway_energy_drifts", "Days on which integration was off its counter.")
@@ -85,7 +85,7 @@ def energy_samples(totals: SampleCounts) -> Iterable[Sample]:
     yield ENERGY_SPREAD_WH.sample(totals.spread_wh)
     yield ENERGY_UNATTRIBUTED_WH.sample(totals.unattributed_wh)
     yield ENERGY_SPANS_REFUSED.sample(totals.spans_refused)
-    yield ENERGY_SPANS_BESIDE_COUNTER.sample(totals.spans_beside_counter)
+    yield ENERGY_SPANS_UNUSED.sample(totals.spans_beside_counter)
     yield ENERGY_COMPARISONS.sample(totals.days_compared)
     yield ENERGY_DRIFTS.sample(totals.days_drifted)
     yield ENERGY_DRIFT_WH.sample(totals.drift_wh)

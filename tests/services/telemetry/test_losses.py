@@ -58,7 +58,7 @@ def days(first: int, last: int) -> list[Message]:
         ("gateway_energy_powers_refused", 1, [row(battery_w=50_000.0)]),
         ("gateway_energy_spans_refused", 1, [row(span=-10, charge_wh=1.0)]),
         ("gateway_energy_spans_refused", 1, [row(charge_wh=-1.0)]),
-        ("gateway_energy_spans_beside_counter", 1,
+        ("gateway_energy_spans_unused", 1,
          [row(seq=1, charge_counter_wh=0.0), row(seq=2, t=20, charge_wh=5.0)]),
         ("gateway_energy_jump_wh", 1_000.0, [row(charge_wh=1_000.0)]),
         ("gateway_energy_jump_wh", 2_000.0,
@@ -82,7 +82,7 @@ async def test_loss_that_a_message_causes_is_in_the_next_scrape(
 async def test_loss_is_not_counted_where_nothing_is_wrong(tmp_path: Path) -> None:
     losses = (
         "gateway_settlement_malformed", "gateway_energy_powers_refused", "gateway_energy_spans_refused",
-        "gateway_energy_spans_beside_counter", "gateway_energy_jump_wh", "gateway_late_wh", "gateway_lost_wh",
+        "gateway_energy_spans_unused", "gateway_energy_jump_wh", "gateway_late_wh", "gateway_lost_wh",
         "gateway_energy_drift_wh", "gateway_interval_revisions",
     )  # fmt: skip
     async with rig(tmp_path) as r:
