@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant(
         name="not-durable",
         mend="What nobody can be commanded for, since no release plan is durable, is told as unserved.",
-        edits=((WRITER, "            self._reach.note_not_durable(slots[taken], now)\n", ""),),
+        edits=((WRITER, "            if not durable:\n", "            if durable is None:\n"),),
     ),
     Mutant(
         name="sources",
@@ -124,7 +124,7 @@ MUTANTS = (
             ),
             (
                 WRITER,
-                "        if self._halted():\n            keep = self._only_releases(todo, keep, taken)\n",
+                "        if self._halted():\n            return marks.released\n",
                 "",
             ),
         ),
@@ -135,8 +135,8 @@ MUTANTS = (
         edits=(
             (
                 LOOP,
-                "chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)",
-                "chosen |= np.uint8(0)",
+                "bits |= (self._fleet.live.opt_out[:n] != 0) * np.uint8(ExclusionReason.OPTED_OUT)",
+                "bits |= np.uint8(0)",
             ),
         ),
     ),

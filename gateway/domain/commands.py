@@ -1,9 +1,9 @@
 """Commands to devices and their outcomes. Batches are columns of equal length; `slots` index the fleet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
-from gateway.domain.types import Floats, Ints, Slots, Small
+from gateway.domain.types import Bools, Floats, Ints, Slots, Small
 
 
 class CommandOp(IntEnum):
@@ -63,6 +63,12 @@ class CommandBatch:
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def some(self, rows: Bools) -> "CommandBatch":
+        """Some of the commands; the batch itself where these are all."""
+        if rows.all():
+            return self
+        return CommandBatch(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,8 +243,15 @@ class Homes:
         )
         self.fleet.observe_live(batch, self.clock.now())
         self.fleet.live.online[list(self.offline)] = 0
+        if answers:
+            self.answer()
+        else:
+            self.answers = []
+
+    def answer(self) -> None:
+        """Everybody says what became of the commands heard so far."""
         said, self.answers = self.answers, []
-        if answers and said and self.on_acks is not None:
+        if said and self.on_acks is not None:
             slots, cmds, results = zip(*said, strict=True)
             self.on_acks(
                 AckBatch(

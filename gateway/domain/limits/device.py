@@ -19,6 +19,9 @@ NOT_TO_BE_WRITTEN = (
 )  # fmt: skip
 """Reasons that forbid both directions and leave the device alone altogether."""
 
+Causes = tuple[tuple[Bools, Reason], ...]
+"""Devices and why they may not be dispatched."""
+
 
 def safety(out: Side, into: Side, plate: Nameplate, live: LiveColumns, setpoint_w: Floats, params: LimitParams) -> None:
     out.narrow(np.maximum(live.discharge_w_max, 0), Reason.BMS)
@@ -58,16 +61,11 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
     stuck = live.moved_wh > params.stuck_steps * step_pct * plate.capacity_wh / 100
     # a full battery that takes a trickle stays at 100 %
     stuck &= (live.soc_pct < 100) | (live.battery_w > 0)
-    causes: tuple[tuple[Bools, Reason], ...] = (
+    free = snapshot.control.authority == int(Authority.DEVICE)
+    causes: Causes = (
         (stale | np.isnan(live.soc_pct), Reason.STALE),
         (stuck, Reason.STUCK),
-        (live.online == 0, Reason.OFFLINE),
-        (live.grid == int(Grid.ISLAND), Reason.ISLANDED),
-        (~plate.registered, Reason.UNENROLLED),
-        (~plate.steerable, Reason.NOT_STEERABLE),
-        (live.locked != 0, Reason.LOCKED),
-        (live.faults != 0, Reason.FAULT),
-        (_in_backup(snapshot), Reason.MAKER_BACKUP),
+        *left_alone(snapshot, free),
     )
     excluded = exclusions & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
     if excluded.any():
@@ -77,7 +75,7 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
             ((exclusions & np.uint8(ExclusionReason.MOVING)) != 0, Reason.UNENROLLED),
         )
     if live.unclear.any():
-        causes += _unclear(out, into, plate, live)
+        _unclear(out, into, plate, live)
     not_writable = np.zeros(snapshot.n, dtype=np.bool_)
     for where, reason in causes:
         if not where.any():
@@ -89,18 +87,32 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
     return not_writable
 
 
-def _in_backup(snapshot: Snapshot) -> Bools:
-    """Devices that nobody has taken from their maker's backup or storm mode, and no event may."""
-    control = snapshot.control
-    result: Bools = snapshot.live.mode == int(Mode.BACKUP)
-    if result.any():
-        result &= (control.authority == int(Authority.DEVICE)) & ~control.takes_backup
-    return result
+def left_alone(snapshot: Snapshot, free: Bools) -> Causes:
+    """Devices that are left alone by what they are, or say of themselves: now, whatever a tick has decided before.
+    `free`: devices that nobody has taken; those are left in their maker's backup or storm mode where no event may end
+    that."""
+    plate, live = snapshot.nameplate, snapshot.live
+    in_backup: Bools = live.mode == int(Mode.BACKUP)
+    if in_backup.any():
+        in_backup &= free & ~snapshot.control.takes_backup
+    causes: Causes = (
+        (live.online == 0, Reason.OFFLINE),
+        (live.grid == int(Grid.ISLAND), Reason.ISLANDED),
+        (~plate.registered, Reason.UNENROLLED),
+        (~plate.steerable, Reason.NOT_STEERABLE),
+        (live.locked != 0, Reason.LOCKED),
+        (live.faults != 0, Reason.FAULT),
+        (in_backup, Reason.MAKER_BACKUP),
+    )
+    if live.unclear.any():
+        words = [member for member in Unclear if unclear_reason(member) in UNCLEAR]
+        causes += tuple(((live.unclear & member) != 0, unclear_reason(member)) for member in words)
+    return causes
 
 
-def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> tuple[tuple[Bools, Reason], ...]:
-    """Unclear members about safety: return each word that excludes the device. A number only forbids the directions
-    that rest on it, and a setpoint that runs in such a direction is not renewed."""
+def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> None:
+    """Unclear numbers about safety: each forbids the directions that rest on it, and a setpoint that runs in such a
+    direction is not renewed."""
     everywhere: Bools = np.ones(len(live.unclear), dtype=np.bool_)
     bounded = np.isfinite(plate.site_phase_w_max)
     for member, side, rests in (
@@ -115,8 +127,6 @@ def _unclear(out: Side, into: Side, plate: Nameplate, live: LiveColumns) -> tupl
         where = ((live.unclear & member) != 0) & rests
         side.forbid(where, unclear_reason(member))
         side.unknown |= where
-    words = [member for member in Unclear if unclear_reason(member) in UNCLEAR]
-    return tuple(((live.unclear & member) != 0, unclear_reason(member)) for member in words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

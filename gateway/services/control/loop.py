@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
+from gateway.domain.control.authority import barred
 from gateway.domain.control.availability import Availability, availability
 from gateway.domain.control.contact import Contact
 from gateway.domain.control.leases import rest
+from gateway.domain.control.marks import Marks, standing
 from gateway.domain.control.own_mode import OwnModes, wanted_ways
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams
@@ -41,7 +44,7 @@ from gateway.domain.types import Bools, EventId, Ints, Now, Slots, Unclear
 from gateway.observability.metrics import Histogram, histogram
 from gateway.ports.links import CommandTarget
 from gateway.services.control.authority import DeviceAuthority
-from gateway.services.control.command_writer import CommandWriter
+from gateway.services.control.command_writer import CommandWriter, Marked
 from gateway.services.control.feeders import FeederCeilings
 from gateway.services.control.lease_ends import LeaseEnds
 from gateway.services.control.maintenance import NAMES, Maintenance
@@ -80,7 +83,8 @@ class ControlStats:
 class _Seen:
     """What a tick has found out and decided before it writes. `follows`: the devices that obey; `reach`: those that can
     be told anything; `power`: what each device does; `left`: the devices whose owners opted out, by event;
-    `guaranteed`: those that keep the owner's reserve by themselves."""
+    `guaranteed`: those that keep the owner's reserve by themselves; `excluding`: `ExclusionReason` bits that are asked
+    for."""
 
     now: Now
     events: Sequence[ActiveEvent]
@@ -93,6 +97,7 @@ class _Seen:
     left: Mapping[int, Slots]
     tracked: Tracked
     guaranteed: Bools
+    excluding: NDArray[np.uint8]
 
 
 class ControlLoop:
@@ -227,7 +232,7 @@ class ControlLoop:
         events = self._events(now)
         claims = self._dispatcher.claims(events, now, self.maintenance.members)
         snapshot = self._fleet.snapshot()
-        self._exclude(events, claims, snapshot, now)
+        excluding = self._exclude(events, claims, snapshot, now)
         left = self._authority.left(claims.holder)
         if left:
             changes += self._dispatcher.take_back(left, self._names(), now)
@@ -258,20 +263,28 @@ class ControlLoop:
         seen = _Seen(
             now=now, events=events, claims=claims, snapshot=snapshot, allowed=allowed, follows=follows, reach=reach,
             power=power, left=self._left(events, snapshot, now), tracked=tracked, guaranteed=guaranteed,
+            excluding=excluding,
         )  # fmt: skip
         low, todo = self._plan(seen)
         changes += self._account(seen)
         names = self._names()
         self.unmeasured.observe(events, claims, power, self._contact, names)
-        self._fleet.writing = low.copy()
-        self._fleet.writing[todo.slots] = True
-        # numbered before the first await: whatever is decided meanwhile is newer
+        # numbered and marked before the first await: whatever is decided meanwhile is newer
         self.pending.owe(changes)
-        if low.any():
-            await self._writer.raise_reserves(np.flatnonzero(low).astype(np.int32), now)
-        written = await self._writer.carry_out(todo, claims.holder, now, names=names)
-        self._fleet.writing = np.zeros(0, dtype=np.bool_)
-        self.records.written(written.slots, written.setpoint_w, written.cmd, now)
+        marked = self._writer.mark(todo, np.flatnonzero(low).astype(np.int32), claims.holder, now, names=names)
+        await self._write(marked, seen)
+
+    async def _write(self, marked: Marked, seen: _Seen) -> None:
+        """Write what a tick has decided, and record what may have arrived."""
+        marks, control = marked.commands, self._fleet.control
+        self._fleet.writing = np.zeros(seen.snapshot.n, dtype=np.bool_)
+        self._fleet.writing[marked.reserves.slots] = self._fleet.writing[marks.batch.slots] = True
+        try:
+            await self._writer.carry_out(marked, lambda marks: self._barred(seen, marks))
+        finally:
+            self._fleet.writing = np.zeros(0, dtype=np.bool_)
+            sent = marks.batch.some(standing(control, marks))
+            self.records.written(sent.slots, sent.setpoint_w, sent.cmd, seen.now)
 
     def _events(self, now: Now) -> list[ActiveEvent]:
         """What is carried out now. While everything is handed back before a stop, events are only measured."""
@@ -295,11 +308,22 @@ class ControlLoop:
             maintenance_feeder_w=self.maintenance.feeder_w(),
         )
 
-    def _exclude(self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now) -> None:
-        """Set each device's exclusions, and what its programs ask of limits."""
+    def _excluding(self, n: int, now: Now) -> NDArray[np.uint8]:
+        """`ExclusionReason` bits that are asked for, of the first `n` devices: by choice, by the devices themselves, by
+        quarantine, by an import."""
+        bits = self._dispatcher.exclusions.bits(self._fleet, now)[:n]
+        bits |= (self._fleet.live.opt_out[:n] != 0) * np.uint8(ExclusionReason.OPTED_OUT)
+        bits |= self.quarantine.exclusions()[:n]
+        bits[[slot for slot in self._fleet.moving if slot < n]] |= np.uint8(ExclusionReason.MOVING)
+        return bits
+
+    def _exclude(
+        self, events: Sequence[ActiveEvent], claims: Claims, snapshot: Snapshot, now: Now
+    ) -> NDArray[np.uint8]:
+        """Set each device's exclusions, and what its programs ask of limits; returns the exclusions asked for."""
         control = snapshot.control
-        chosen = self._dispatcher.exclusions.bits(self._fleet, now)
-        chosen |= (snapshot.live.opt_out != 0) * np.uint8(ExclusionReason.OPTED_OUT)
+        asked = self._excluding(snapshot.n, now)
+        chosen = asked & np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.STORM)
         # one home is excluded at once; a whole group excluded together must be no step of the fleet either
         stopping = (
             (chosen & ~control.exclusions != 0)
@@ -309,11 +333,19 @@ class ControlLoop:
         if stopping.any():
             at_once = in_turn(stopping, control.setpoint_w.astype(np.float64), self._settings.step_w)
             chosen &= np.where(stopping & ~at_once, control.exclusions, chosen)
-        control.exclusions[:] = self.quarantine.exclusions() | chosen
-        control.exclusions[list(self._fleet.moving)] |= np.uint8(ExclusionReason.MOVING)
+        control.exclusions[:] = (asked & ~np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.STORM)) | chosen
         control.pays_export[:] = pays_export(events, claims)
         control.takes_backup[:] = takes_backup(events, claims, snapshot.n)
         control.program_reserve_pct[:] = program_reserve_pct(events, claims, snapshot.n)
+        return asked
+
+    def _barred(self, seen: _Seen, marks: Marks) -> Bools:
+        """Commands that may not go out any more, by what came since they were decided."""
+        now, n = self._clock.now(), seen.snapshot.n
+        excluded: Bools = (self._excluding(n, now) & ~seen.excluding) != 0
+        for index, slots in self._dispatcher.opted_out(seen.events, now).items():
+            excluded[slots] |= seen.claims.shares[index][slots]
+        return barred(self._fleet.snapshot(), marks, excluded)
 
     def _plan(self, seen: _Seen) -> tuple[Bools, Plan]:
         """Decide whose reserve to raise first, and what to write."""
@@ -391,13 +423,10 @@ class ControlLoop:
     def _left(self, events: Sequence[ActiveEvent], snapshot: Snapshot, now: Now) -> dict[int, Slots]:
         """Devices whose owners opted out, by event."""
         everywhere = np.flatnonzero(snapshot.control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)).astype(np.int32)
-        out: dict[int, Slots] = {}
-        for event in events:
-            own = self._dispatcher.opted_out(event, now)
-            found = everywhere if own is None else np.union1d(everywhere, own).astype(np.int32)
-            if len(found):
-                out[event.index] = found
-        return out
+        found = dict.fromkeys((event.index for event in events), everywhere)
+        for index, own in self._dispatcher.opted_out(events, now).items():
+            found[index] = np.union1d(everywhere, own).astype(np.int32)
+        return {index: slots for index, slots in found.items() if len(slots)}
 
     def _names(self) -> dict[int, EventId]:
         return {index: entry.request.id for index, entry in self._dispatcher.by_index().items()} | dict(NAMES)

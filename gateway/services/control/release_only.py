@@ -9,7 +9,7 @@ import numpy as np
 from gateway.domain.control.planning import PlanParams, releases
 from gateway.domain.events.arbitration import NOBODY
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.types import NEVER_MS, Ints, Now
+from gateway.domain.types import NEVER_MS, Ints, Now, Slots
 from gateway.services.control.authority import DeviceAuthority
 from gateway.services.control.command_writer import CommandWriter
 from gateway.services.runtime.pending_changes import PendingChanges
@@ -44,8 +44,11 @@ class ReleaseOnly:
         due &= now.mono_ms - self._tried_ms[:n] >= AGAIN_MS
         todo = releases(snapshot, now, PlanParams(), due)
         self._tried_ms[todo.slots] = now.mono_ms
+        none: Slots = np.zeros(0, dtype=np.int32)
+        marked = self._writer.mark(todo, none, np.full(n, NOBODY, dtype=np.int32), now, names={})
         self._fleet.writing = np.zeros(n, dtype=np.bool_)
         self._fleet.writing[todo.slots] = True
-        holder = np.full(n, NOBODY, dtype=np.int32)
-        await self._writer.carry_out(todo, holder, now, names={})
-        self._fleet.writing = np.zeros(0, dtype=np.bool_)
+        try:
+            await self._writer.carry_out(marked, lambda marks: np.zeros_like(marks.taken))
+        finally:
+            self._fleet.writing = np.zeros(0, dtype=np.bool_)

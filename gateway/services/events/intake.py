@@ -309,9 +309,9 @@ class Dispatcher:
         """Every event by its index, as it stood at the last `advance`."""
         return self._book.by_index()
 
-    def opted_out(self, event: ActiveEvent, now: Now) -> Slots | None:
-        """Slots whose owners opted out of this event, or took them back from it."""
-        return self._without({event.request.id: event.index}, now).get(event.index)
+    def opted_out(self, events: Sequence[ActiveEvent], now: Now) -> dict[int, Slots]:
+        """Slots whose owners opted out of each event, or took them back from it, by the event's index."""
+        return self._without({event.request.id: event.index for event in events}, now)
 
     def _without(self, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
         found = self._exclusions.without(self._fleet, index_of, now)

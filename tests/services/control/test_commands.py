@@ -100,7 +100,10 @@ class Way:
             setpoint_w=np.full(n, setpoint_w, dtype=np.int64), lease_s=np.full(n, lease_s, dtype=np.int64),
             cause=np.full(n, Cause.CHANGE, dtype=np.int8), outside=0,
         )  # fmt: skip
-        await self.writer.carry_out(plan, np.zeros(COUNT, dtype=np.int32), self.clock.now(), names={})
+        marked = self.writer.mark(
+            plan, np.zeros(0, dtype=np.int32), np.zeros(COUNT, dtype=np.int32), self.clock.now(), names={}
+        )
+        await self.writer.carry_out(marked, lambda marks: np.zeros_like(marks.taken))
 
     async def do(self, action: tuple[Any, ...]) -> None:
         lying = self.road.lying

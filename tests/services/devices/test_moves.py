@@ -448,12 +448,13 @@ async def test_import_is_refused_for_a_device_that_a_tick_is_about_to_take(low_f
         ticking = group.create_task(bench.world.control.tick())
         await turns()
         assert not ticking.done()
-        assert bench.world.authority() == ["DEVICE", "DEVICE"]
+        # what a tick gives power counts as under control from then on; where a reserve is raised first, it will be
+        assert bench.world.authority() == (["DEVICE"] if low_first else ["CONTROLLED"]) * 2
         done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7",
                                                                  tags=["x"]))  # fmt: skip
         hung.set()
     assert ([bad.line for bad in done.bad], done.registered) == ([1], 1)
-    assert "'a' is coming under control" in done.bad[0].problem
+    assert f"'a' is {'coming under control' if low_first else 'under control'}" in done.bad[0].problem
     assert bench.url() == "modbus://10.0.0.5"
     if low_first:
         assert bench.world.ops() == [CommandOp.RESERVE, CommandOp.RESERVE]
