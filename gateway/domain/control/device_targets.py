@@ -5,6 +5,7 @@ import numpy as np
 
 from gateway.domain.events.lifecycle import ActiveEvent
 from gateway.domain.events.request import Want
+from gateway.domain.fleet.columns import Nameplate
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.site import Homes
 from gateway.domain.limits.types import Envelope
@@ -69,3 +70,12 @@ def kept_w(snapshot: Snapshot, allowed: Envelope) -> Ints:
     high_w = np.floor(allowed.discharge_w).astype(np.int64)
     kept: Ints = np.minimum(np.maximum(snapshot.control.setpoint_w, low_w), high_w)
     return kept
+
+
+def in_steps(given_w: Ints, plate: Nameplate) -> Ints:
+    """Setpoints the products can carry: whole steps towards 0, and 0 below the minimum."""
+    if not ((plate.setpoint_w_min > 1).any() or (plate.setpoint_step_w > 1).any()):
+        return given_w
+    size_w = np.floor(np.abs(given_w) / plate.setpoint_step_w) * plate.setpoint_step_w
+    size_w[size_w < plate.setpoint_w_min] = 0
+    return (np.sign(given_w) * size_w).astype(np.int64)

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.measured import Power
 from gateway.domain.types import Bools, Floats
 
 
@@ -26,3 +28,13 @@ def within_w(goal_w: Floats, feeder_w: Floats, feeder: NDArray[np.int32], taken_
     carried_w = goal_w.copy()
     carried_w[rows] = np.sign(goal_w[rows]) * np.minimum(np.abs(goal_w[rows]), taken_w + more_w * part[numbers])
     return carried_w
+
+
+def loose_each_w(snapshot: Snapshot, power: Power, reliable: Bools, lost: Bools | None) -> Floats:
+    """What each device may carry under a lease although nothing rests on it, as a size: feeders carry that too."""
+    control = snapshot.control
+    most_w = np.maximum(np.maximum(control.ran_high_w, -control.ran_low_w), np.abs(control.setpoint_w))
+    loose = (power.controlled_w > 0) & ~reliable
+    if lost is not None:
+        loose |= lost & power.overdue
+    return np.where(loose, np.where(power.measured, np.abs(power.each_w), most_w), 0.0)

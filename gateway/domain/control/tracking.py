@@ -13,8 +13,8 @@ import numpy as np
 
 from gateway.domain.control.allocation import Allocation, Ask, Shortfall, allocate
 from gateway.domain.control.ceilings import Ceilings
-from gateway.domain.control.device_targets import device_target_w, kept_w
-from gateway.domain.control.feeders import left_w, within_w
+from gateway.domain.control.device_targets import device_target_w, in_steps, kept_w
+from gateway.domain.control.feeders import left_w, loose_each_w, within_w
 from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams, cause, unseen_w
 from gateway.domain.control.ramp import Governor, RampBudget, Trim, trimmed
 from gateway.domain.control.reach import Reach, everybody
@@ -282,7 +282,8 @@ class _Tracker:
         size_w = float(np.abs(now_w).sum())
         left_w = self._ramped(event, 0.0, size_w)
         self._next[event.index] = Tracking(target=event.target, commanded_w=0.0, served_w=0.0, ahead_w=left_w)
-        return self._in_steps(np.trunc(now_w * (left_w / max(size_w, 1.0))).astype(np.int64))
+        given_w = np.trunc(now_w * (left_w / max(size_w, 1.0))).astype(np.int64)
+        return in_steps(given_w, self._snapshot.nameplate)
 
     def _made_up(
         self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools, own_w: float
@@ -353,13 +354,7 @@ class _Tracker:
         return allocate(ask, self._allowed, self._snapshot)
 
     def _loose_each_w(self) -> Floats:
-        """What each device may carry under a lease although nothing rests on it, as a size: feeders carry that too."""
-        control, power = self._snapshot.control, self._power
-        most_w = np.maximum(np.maximum(control.ran_high_w, -control.ran_low_w), np.abs(control.setpoint_w))
-        loose = (power.controlled_w > 0) & ~self._reliable
-        if self._lost is not None:
-            loose |= self._lost & power.overdue
-        return np.where(loose, np.where(power.measured, np.abs(self._each_w), most_w), 0.0)
+        return loose_each_w(self._snapshot, self._power, self._reliable, self._lost)
 
     # -- power of each device --------------------------------------------------------------------------------
 
@@ -381,7 +376,7 @@ class _Tracker:
         moved_w = self._ramped(event, ahead_w, at_w)
         part = 1.0 if abs(ahead_w - at_w) < 1.0 else (moved_w - at_w) / (ahead_w - at_w)
         given_w = np.trunc(now_w + part * (goal_w - now_w)).astype(np.int64)
-        given_w = self._in_steps(given_w)
+        given_w = in_steps(given_w, self._snapshot.nameplate)
         sign = np.sign(given_w)
         extra_w = np.maximum(np.abs(given_w) - self._taken_w, 0) if event.actuates else np.abs(given_w)
         # a governor on its way may still have a device on the other side of 0 than its goal
@@ -420,15 +415,6 @@ class _Tracker:
                     self._loose_each_w(),
                 )
         return goal_w
-
-    def _in_steps(self, given_w: Ints) -> Ints:
-        """Setpoints the products can carry: whole steps towards 0, and 0 below the minimum."""
-        plate = self._snapshot.nameplate
-        if not ((plate.setpoint_w_min > 1).any() or (plate.setpoint_step_w > 1).any()):
-            return given_w
-        size_w = np.floor(np.abs(given_w) / plate.setpoint_step_w) * plate.setpoint_step_w
-        size_w[size_w < plate.setpoint_w_min] = 0
-        return (np.sign(given_w) * size_w).astype(np.int64)
 
     def _note(
         self,
