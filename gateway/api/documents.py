@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway import __version__
-from gateway.api.interval_models import IntervalBody, LiveReport
-from gateway.api.models import AvailabilityReport, DeliveryReport, EventReport
 from gateway.api.openapi import openapi
 from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.compile import Codec
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profiles
 from gateway.schemas.event import EventBody
+from gateway.schemas.interval_rows import IntervalBody
+from gateway.schemas.reports import AvailabilityReport, DeliveryReport, EventReport, LiveReport, PlatformAnswer
 from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, REPORT_TOPICS
 from gateway.sinks.mqtt import INTERVAL_TOPIC
 
@@ -31,10 +31,7 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         },
         "platform.answers": {
             "address": ANSWER_TOPIC, "action": "send", "summary": "The decision on an event.",
-            "payload": {"type": "object", "required": ["outcome"], "properties": {
-                "id": {"type": "string"}, "revision": {"type": "integer"},
-                "outcome": {"enum": ["accepted", "duplicate", "superseded", "rejected"]},
-                "reason": {"type": ["string", "null"]}}},
+            "payload": _payload(PlatformAnswer, schemas),
         },
         "platform.deliveries": {
             "address": REPORT_TOPICS["deliveries"], "action": "send", "payload": _payload(DeliveryReport, schemas),

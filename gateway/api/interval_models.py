@@ -4,55 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.api.models import Body
+from gateway.schemas.body import Body
 from gateway.schemas.event import Identifier, Moment
-
-
-class IntervalBody(Body):
-    """An interval record. (device, start, revision) identify it and `hash` is that of its content when it closed, so
-    the same identity with another hash is an error; a higher revision replaces a lower one. Energy in Wh on the AC
-    side, charge and discharge apart; power in W, battery + = discharge, grid + = import; null = unknown, never zero.
-    `quality` lists what a reader should know: gap, clock, reset, jump, spread, late, disagrees, drift, cut."""
-
-    device: str
-    start: str
-    length_s: int
-    revision: int
-    charge_wh: float | None
-    discharge_wh: float | None
-    coverage_pct: float
-    samples: int
-    soc_start_pct: float | None
-    soc_end_pct: float | None
-    source: Literal["none", "counter", "integrated"]
-    battery_w_mean: float | None
-    battery_w_min: float | None
-    battery_w_max: float | None
-    grid_w_mean: float | None
-    pv_w_mean: float | None
-    load_w_mean: float | None
-    quality: list[str]
-    hash: str
-
-
-class LiveReading(Body):
-    """The newest reading of a device, `age_s` old; power in W, battery + = discharge, grid + = import."""
-
-    device: str
-    age_s: float
-    online: bool | None
-    battery_w: float | None
-    soc_pct: float | None
-    grid_w: float | None
-    pv_w: float | None
-    load_w: float | None
-
-
-class LiveReport(Body):
-    """Newest readings of some devices, as of `t` (UTC ms)."""
-
-    t: int
-    devices: list[LiveReading]
+from gateway.schemas.interval_rows import IntervalBody
 
 
 class IntervalList(Body):

@@ -2,16 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from gateway.schemas.body import Body
 from gateway.schemas.event import GroupBody, Identifier, Moment
+from gateway.schemas.reports import AvailabilityBody, EventStatus
 from gateway.services.devices.import_rows import DeviceFields
-
-
-class Body(BaseModel):
-    """A body; an unknown member is an error."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Problem(Body):
@@ -19,128 +15,6 @@ class Problem(Body):
 
     error: str
     problems: list[str] = []
-
-
-class AnswerBody(Body):
-    """The decision on an event. `warnings` on one that was accepted: what its source may not have meant, as the group
-    is now."""
-
-    id: str
-    revision: int
-    outcome: Literal["accepted", "duplicate", "superseded", "rejected"]
-    reason: str | None = None
-    warnings: list[str] = Field(default_factory=list)
-
-
-class Times(Body):
-    """When a device reached each step; null = never."""
-
-    status: str | None
-    sent: str | None
-    acknowledged: str | None
-    started: str | None
-    ended: str | None
-
-
-class DeliveryBody(Body):
-    """The delivery record of one device within one event; `id` is the same from the grid's signal to the meter.
-
-    `status`: scheduled | sent | acknowledged | started (measured) | delivering | completed | failed | opted_out |
-    cancelled | superseded; `failure`: offline | fault | limit | refused | no_response | unreachable | barred (excluded,
-    from the next release on); `unreachable`: why it cannot be told anything (no_subscriber | refused | not_sent |
-    not_durable), null where that is not what failed. `asked_w` is what the event wanted, `allowed_w` what its limits
-    left of it and `limits` which limits those were, `written_w` the newest setpoint, `result` the device's answer.
-    `measured_w` is what the device does, null while there is no reading; `assumed_w` is what it is assumed to do then.
-    Energies since the occurrence began: `delivered_wh` is measured, `shortfall_wh` was asked and not measured as
-    delivered, `unmeasured_wh` is the part of that which was asked while there were no readings and may have been
-    delivered. `shared_with` other events are served by the same power of the device now, and `shared_wh` is the part of
-    `delivered_wh` that others were served by too: it is in their records as well. `cause` says what lies behind an
-    expired command or a device that is offline, where it is known now: a clock that is off. Powers in W, + = discharge;
-    null = unknown."""
-
-    id: str
-    device: str
-    status: str
-    failure: str | None
-    unreachable: str | None
-    asked_w: float | None
-    allowed_w: float | None
-    limits: list[str]
-    written_w: float | None
-    commands: int
-    cmd: int | None
-    result: str
-    cause: str | None = None
-    measured_w: float | None
-    assumed_w: float | None
-    asked_wh: float | None
-    delivered_wh: float | None
-    shortfall_wh: float | None
-    unmeasured_wh: float | None
-    shared_with: int | None = None
-    shared_wh: float | None = None
-    times: Times
-
-
-class OccurrenceBody(Body):
-    """An occurrence of an event that is over, and how many devices it has delivery records of."""
-
-    start: str
-    ended: str
-    devices: int
-
-
-class ReboundBody(Body):
-    """What an event's devices charge again after it: power (+ = charging) now and at its peak, W; energy, Wh."""
-
-    power_w: float
-    peak_w: float
-    energy_wh: float
-
-
-class EventStatus(Body):
-    """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
-    backup, as it is now or in the first leg. `target_w` is the target now, after ceilings and energy limits,
-    `delivered_w` the measured gross AC battery power of the group, `attributed_w` the part that is credited to this
-    event, `shared_w` what serves it too and is credited to other events that share its devices: together they are what
-    it got. `assumed_w` is what devices without readings are assumed to give, `unmeasured` how many such devices are
-    under control. `unserved_w` is the part of the target that no device could be given, plus what devices without
-    readings were given or are assumed to give; `shortfall` says why (`unmeasured` if missing readings are the only
-    cause, `not_durable` if the journal takes no release plans and the other devices have no more to give). `end` is
-    "open" where the event goes on until further notice. `reason` says why the event was rejected, or that an operator
-    cancelled it. `source` says whose event it is: several sources may have one of the same id, and the request for one
-    event then names the `source`. Only the answer for one event has `members`, a page of its delivery records (of now
-    or of the newest occurrence, unless the request names another), `next`, the offset of the next page, and
-    `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as `before`,
-    null if there are none."""
-
-    id: str
-    source: str
-    revision: int
-    kind: str
-    program: str
-    state: str
-    reason: str | None
-    start: str
-    end: str
-    priority: int
-    voluntary: bool
-    want: str
-    target_w: float | None
-    commanded_w: float | None
-    delivered_w: float | None
-    assumed_w: float | None
-    attributed_w: float | None
-    shared_w: float | None = None
-    unserved_w: float | None
-    shortfall: str | None
-    devices: int
-    unmeasured: int | None
-    rebound: ReboundBody | None = None
-    members: list[DeliveryBody] | None = None
-    next: int | None = None
-    occurrences: list[OccurrenceBody] | None = None
-    occurrences_before: str | None = None
 
 
 class EventList(Body):
@@ -253,45 +127,9 @@ class Quarantine(Body):
     frozen: Annotated[list[str], Field(json_schema_extra={"deprecated": True})]
 
 
-class AvailabilityBody(Body):
-    """A power-duration curve: W that the devices of a group can sustain for each of `hours`, from now on."""
-
-    group: str
-    devices: int
-    hours: list[int]
-    discharge_w: list[float]
-    charge_w: list[float]
-
-
 class AvailabilityList(Body):
     """The curves of the whole fleet and of every tag."""
 
-    groups: list[AvailabilityBody]
-
-
-class DeliveryReport(Body):
-    """Delivery records of an event's `occurrence` (its start) that changed; `at` is the time of the report."""
-
-    event: str
-    source: str
-    revision: int
-    occurrence: str
-    at: str
-    devices: list[DeliveryBody]
-
-
-class EventReport(Body):
-    """Running events, and those that an operator cancelled (`cancelled_by_operator`) until their time is over, as they
-    are `at` that time; unknown values are absent."""
-
-    at: str
-    events: list[EventStatus]
-
-
-class AvailabilityReport(Body):
-    """Power-duration curves by group, from `at` on."""
-
-    at: str
     groups: list[AvailabilityBody]
 
 

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -34,6 +33,7 @@ from gateway.domain.events.request import (
 )
 from gateway.domain.events.scope import own_id
 from gateway.domain.types import ID_PATTERN, DeviceId, EventId
+from gateway.schemas.body import Body
 
 MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000
@@ -113,13 +113,7 @@ Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)
 Direction = Literal["discharge", "charge"]
 
 
-class StrictBody(BaseModel):
-    """Unknown members are faults."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class GroupBody(StrictBody):
+class GroupBody(Body):
     """Who is addressed: everything, or the union of ids and tags."""
 
     all: bool = False
@@ -146,7 +140,7 @@ def _contradiction(power_w: float | None, direction: Direction) -> str | None:
     return f"direction: {direction} contradicts {power_w:g} W (+ = discharge)"
 
 
-class TargetBody(StrictBody):
+class TargetBody(Body):
     """What is wanted. `power`: gross AC battery power of the group, W, + = discharge (null = the most that can be
     sustained, `direction` says which way; beside a power it agrees with its sign). `device_power`: of each device.
     `charge_to`: `soc_pct` of each device by the end. `follow_load`: `power_w` at the meter of each home, + = import.
@@ -183,7 +177,7 @@ class TargetBody(StrictBody):
         return Target(want=self.want, power_w=self.power_w, soc_pct=self.soc_pct, charge_when_max=charge)
 
 
-class WantedBody(StrictBody):
+class WantedBody(Body):
     """One target: `target_w` (W of the group, null = the most), or `target` in full. A `direction` beside a power must
     agree with its sign."""
 
@@ -233,7 +227,7 @@ class LegBody(WantedBody):
         return Leg(after_ms=round(self.after_s * 1000), until_ms=until_ms, target=self.wanted())
 
 
-class RepeatBody(StrictBody):
+class RepeatBody(Body):
     """How an event repeats until its `end`, or until further notice where that is "open": every `every_s`, or at the
     same time of day in `timezone` on `weekdays`. By time of day, an occurrence of 24 h lasts to the same time of the
     next day, 23 or 25 h later where the clock changes, and a shorter one no longer than that."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,12 +11,40 @@ from pydantic import Field
 from gateway.domain.intervals.columns import IntervalColumns
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.domain.types import Floats
+from gateway.schemas.body import Body
 
 DECIMALS = 6
 COVERAGE_DECIMALS = 2
 
 RowsPerS = Annotated[float, Field(gt=0, le=1_000_000)]
 """The most records per second that a sink is sent."""
+
+
+class IntervalBody(Body):
+    """An interval record. (device, start, revision) identify it and `hash` is that of its content when it closed, so
+    the same identity with another hash is an error; a higher revision replaces a lower one. Energy in Wh on the AC
+    side, charge and discharge apart; power in W, battery + = discharge, grid + = import; null = unknown, never zero.
+    `quality` lists what a reader should know: gap, clock, reset, jump, spread, late, disagrees, drift, cut."""
+
+    device: str
+    start: str
+    length_s: int
+    revision: int
+    charge_wh: float | None
+    discharge_wh: float | None
+    coverage_pct: float
+    samples: int
+    soc_start_pct: float | None
+    soc_end_pct: float | None
+    source: Literal["none", "counter", "integrated"]
+    battery_w_mean: float | None
+    battery_w_min: float | None
+    battery_w_max: float | None
+    grid_w_mean: float | None
+    pv_w_mean: float | None
+    load_w_mean: float | None
+    quality: list[str]
+    hash: str
 
 
 def rfc3339(ms: int) -> str:

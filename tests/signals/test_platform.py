@@ -14,6 +14,7 @@ from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.request import EventRequest
+from gateway.schemas.reports import PlatformAnswer
 from gateway.signals import platform as platform_module
 from gateway.signals.platform import PENDING_MAX, QUIET_MS, PlatformSettings, PlatformSignal
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
@@ -77,7 +78,7 @@ NOW = {name: value for name, value in EVENT.items() if name != "end"} | {"start"
 
 
 class Desk:
-    """Takes what the platform sends; `taken` are the requests, `told` the answers."""
+    """Takes what the platform sends; `taken` are the requests, `told` the answers, which are as documented."""
 
     def __init__(self) -> None:
         self.taken: list[EventRequest] = []
@@ -89,7 +90,9 @@ class Desk:
         self.failures = 0
 
     async def _publish(self, messages: Sequence[OutMessage], *, deadline_mono_ms: int) -> list[PublishOutcome]:
-        self.told += [orjson.loads(message.payload) for message in messages]
+        for message in messages:
+            PlatformAnswer.model_validate_json(message.payload)
+            self.told.append(orjson.loads(message.payload))
         return [PublishOutcome.ACKED]
 
     async def submit(self, request: EventRequest) -> Answer:
@@ -117,6 +120,14 @@ async def desk() -> AsyncIterator[Desk]:
     desk = Desk()
     async with service(lambda: desk.platform._serve(desk.submit)):
         yield desk
+
+
+async def test_platform_answer_says_why_a_message_was_refused(desk: Desk) -> None:
+    await desk.comes({"id": "e"})
+    assert (desk.told[-1]["outcome"], desk.told[-1]["reason"]) == ("rejected", "malformed")
+    assert desk.told[-1]["problems"]
+    await desk.comes(EVENT, retain=True)
+    assert desk.told[-1] == {"id": "e", "revision": 1, "outcome": "rejected", "reason": "retained"}
 
 
 @pytest.mark.fault("F16")

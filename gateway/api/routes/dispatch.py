@@ -8,10 +8,8 @@ from aiohttp import web
 from gateway import former_names
 from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body, small_body
 from gateway.api.models import (
-    AnswerBody,
     AvailabilityList,
     EventList,
-    EventStatus,
     ExclusionBody,
     ExclusionList,
     ExclusionState,
@@ -28,6 +26,7 @@ from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.types import EventId
 from gateway.schemas import operations as ops
 from gateway.schemas.event import EventBody, answer_body, parse_event
+from gateway.schemas.reports import AnswerBody, EventStatus
 from gateway.services.events.intake import Dispatcher
 
 EXCLUSIONS = "exclusions"

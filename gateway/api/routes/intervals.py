@@ -10,11 +10,11 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.exchange import json_list, read_query
-from gateway.api.interval_models import IntervalBody, IntervalList
+from gateway.api.interval_models import IntervalList
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns
 from gateway.schemas.event import Identifier, Moment
-from gateway.schemas.interval_rows import csv_lines, row_of
+from gateway.schemas.interval_rows import IntervalBody, csv_lines, row_of
 from gateway.services.telemetry.history import History, Question
 from gateway.storage.interval_log.merge import Place
 

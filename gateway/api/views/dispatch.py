@@ -7,21 +7,7 @@ from itertools import islice
 from typing import Any
 
 from gateway import former_names
-from gateway.api.models import (
-    AvailabilityBody,
-    AvailabilityReport,
-    DeliveryBody,
-    DeliveryReport,
-    EventList,
-    EventReport,
-    EventStatus,
-    ExclusionState,
-    OccurrenceBody,
-    Quarantine,
-    QuarantineEntry,
-    ReboundBody,
-    Times,
-)
+from gateway.api.models import EventList, ExclusionState, Quarantine, QuarantineEntry
 from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
@@ -38,6 +24,17 @@ from gateway.domain.journal.stored import StoredEvent
 from gateway.ports.journal import EventStore
 from gateway.schemas.event import OPEN
 from gateway.schemas.interval_rows import rfc3339
+from gateway.schemas.reports import (
+    AvailabilityBody,
+    AvailabilityReport,
+    DeliveryBody,
+    DeliveryReport,
+    EventReport,
+    EventStatus,
+    OccurrenceBody,
+    ReboundBody,
+    Times,
+)
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.events.delivery_records import Row, StatusReport, bodies

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.api.models import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
 from gateway.domain.events.request import Leg, power
 from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import EventId
+from gateway.schemas.reports import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
 from gateway.services.events import delivery_records
 from gateway.services.events import reports as module
 from gateway.services.events.delivery_records import StatusReport

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.api.interval_models import LiveReport
 from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
+from gateway.schemas.reports import LiveReport
 from gateway.services.telemetry import live_feed as module
 from gateway.services.telemetry.live_feed import LiveFeed
 from tests.scenes.waiting import service
