@@ -5,14 +5,12 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gateway.domain.fleet.columns import ControlColumns, LiveColumns, Nameplate
-from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.table import Column, Table, unit_of
 from gateway.domain.types import NEVER_MS
 from gateway.services.devices.import_rows import DeviceRow
@@ -29,13 +27,6 @@ FLEET: tuple[tuple[type[Table], str, str], ...] = (
 )
 
 WORDS = {"boolean": "yes or no", "string": "text", "array": "texts", "object": "names with values", "number": "number"}
-
-
-def meanings() -> dict[str, str]:
-    """What each column of an import means, as the device declares it."""
-    members = (*fields(Device), *fields(DeviceConnection))
-    found = {member.name: str(member.metadata["meaning"]) for member in members if "meaning" in member.metadata}
-    return found | {"address": found.pop("url")}
 
 
 def document() -> str:
@@ -62,10 +53,10 @@ def document() -> str:
 
 
 def _rows() -> Iterator[str]:
-    schema, known = DeviceRow.model_json_schema(), meanings()
+    schema = DeviceRow.model_json_schema()
     for name, member in schema["properties"].items():
         absent = "a fault" if name in schema["required"] else _absent(member)
-        yield f"| `{name}` | {unit_of(name)} | {_admitted(member)} | {absent} | {known[name]} |"
+        yield f"| `{name}` | {unit_of(name)} | {_admitted(member)} | {absent} | {member['description']} |"
 
 
 def _absent(member: Mapping[str, Any]) -> str:

@@ -11,10 +11,10 @@ from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.table import Singles, Table, column, unit_of
 from gateway.domain.types import UNLIMITED, Bools, DeviceId
-from gateway.services.devices.import_rows import DeviceFields, DeviceRow
+from gateway.services.devices.import_rows import MEANINGS, DeviceFields, DeviceRow
 from gateway.storage.journal.bodies import device_body, read_device
 from tests.builders.fakes import FACTS
-from tests.fleet import DOCUMENT, document, meanings
+from tests.fleet import DOCUMENT, document
 
 EVERYTHING = Device(
     id=DeviceId("d"), profile="p", site="s", feeder="f", tags=("a", "b"), capacity_wh=10_000.0, discharge_w_max=5_000.0,
@@ -57,7 +57,7 @@ def test_unit_of_a_column_is_that_of_its_name(name: str, unit: str) -> None:
 
 
 def test_import_knows_every_attribute_of_a_device_and_no_other() -> None:
-    assert set(DeviceRow.model_fields) == set(meanings())
+    assert set(DeviceRow.model_fields) == set(MEANINGS)
     assert set(DeviceRow.model_fields) - set(DeviceFields.model_fields) == {"secret"}
 
 

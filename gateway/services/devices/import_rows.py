@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -36,6 +36,13 @@ MAX_REPORTED = 1_000
 
 TOLD_EVERY = 500
 """Rows from one word about progress to the next."""
+
+MEANINGS = {
+    "address" if member.name == "url" else member.name: str(member.metadata["meaning"])
+    for member in (*fields(Device), *fields(DeviceConnection))
+    if member.metadata
+}
+"""What each column means, as the device declares it."""
 
 MAY_HOLD_SECRETS = ("address", "parameters", "secret", "username")
 
@@ -89,18 +96,16 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, Field(max_length=64)]
 
 
+def _described(schema: dict[str, Any]) -> None:
+    """Say in a schema what each column means."""
+    for name, member in schema["properties"].items():
+        member["description"] = MEANINGS[name]
+
+
 class DeviceFields(BaseModel):
-    """One device as everybody may see it. Ratings in W and Wh on the AC side; percent of usable capacity.
+    """One device as everybody may see it."""
 
-    A site limit is a number of W, `unlimited`, or absent = unknown = not allowed. `site_phase_w_max` the most one phase
-    of the meter may carry, where that is known; `phases` the battery feeds. `fuse_protected`: a device in the home
-    keeps its main fuse from being overloaded; without one there is no charging from the grid. `inverter_w_max` absent =
-    the battery has an inverter of its own. `address` scheme://host[:port] where the gateway connects to the device,
-    `units` Modbus unit ids where they are not the profile's, `parameters` what an installer writes down.
-    `experimental`: control may rest on facts of the profile that nobody has verified or documented.
-    """
-
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_described)
 
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     profile: Text
