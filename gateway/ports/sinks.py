@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+from gateway.domain.intervals.columns import IntervalColumns
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 
@@ -44,14 +46,23 @@ class Stop:
 SinkResult = Accept | Reject | Keep | Stop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class IntervalBatch:
-    """Interval records in log order. `id` is the same for the same content: an idempotency key. `again`: somebody wants
-    these sent again; they are not the next of the log."""
+    """Interval records in log order, as columns, or one by one (`rows`, made when they are first asked for: do that off
+    the loop). `id` is the same for the same content: an idempotency key. `again`: somebody wants these sent again; they
+    are not the next of the log."""
 
     id: str
-    rows: Sequence[IntervalRecord]
+    columns: IntervalColumns
     again: bool = False
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @cached_property
+    def rows(self) -> Sequence[IntervalRecord]:
+        """The records one by one."""
+        return self.columns.objects()
 
 
 class Sink(Protocol):
@@ -61,12 +72,12 @@ class Sink(Protocol):
     name: str
     batch_rows: int
 
-    def wants(self, record: IntervalRecord) -> bool:
-        """Whether this record is for this receiver at all. Asking changes nothing."""
+    def wants(self, device: DeviceId, length_s: int) -> bool:
+        """Whether records of this device and length are for this receiver at all. Asking changes nothing."""
         ...
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        """Those of the log's next rows that it wants; the uplink passes over the others, and the sink may note them."""
+    def pick(self, devices: Sequence[DeviceId], lengths_s: Sequence[int]) -> list[bool]:
+        """Which of the log's next rows it wants; the uplink passes over the others, and the sink may note them."""
         ...
 
     async def send(self, batch: IntervalBatch) -> SinkResult: ...

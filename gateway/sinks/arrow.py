@@ -6,15 +6,17 @@ qualities separated by `|`, unknown = null.
 
 import importlib.util
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from enum import Enum
-from operator import attrgetter
 from types import NoneType
 from typing import Any, BinaryIO
 
-from gateway.domain.intervals.record import IntervalRecord, Quality
-from gateway.schemas.interval_rows import quality_names
+import numpy as np
+
+from gateway.domain.intervals.columns import IntervalColumns
+from gateway.domain.intervals.record import IntervalRecord
+from gateway.schemas.interval_rows import quality_text, source_name
 
 NEEDED = "Parquet needs pyarrow: pip install 'battery-fleet-gateway[parquet]'"
 COMPRESSION = "zstd"
@@ -43,24 +45,36 @@ def arrow_schema() -> Any:
     return pa.schema(columns)
 
 
-def write_parquet(rows: Sequence[IntervalRecord], file: BinaryIO) -> None:
+def write_parquet(columns: IntervalColumns, file: BinaryIO) -> None:
     """Records as one Parquet file. Raises what `file` raises."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    kinds, schema = _kinds(), arrow_schema()
-    columns = zip(*map(attrgetter(*kinds), rows), strict=True)
-    arrays = [
-        pa.array([_text(value) for value in column] if issubclass(kind, Enum) else column, type=type_)
-        for kind, type_, column in zip(kinds.values(), schema.types, columns, strict=True)
-    ]
+    schema, records = arrow_schema(), columns.records
+    texts = {
+        "device": (columns.devices, records.slots),
+        "source": _named(records.source, source_name),
+        "quality": _named(records.quality, quality_text),
+    }
+    arrays = []
+    for name, type_ in zip(_kinds(), schema.types, strict=True):
+        if name in texts:
+            names, places = texts[name]
+            arrays.append(pa.DictionaryArray.from_arrays(places, pa.array(names, pa.string())).cast(type_))
+        elif name == "hash":
+            arrays.append(pa.array([f"{value:016x}" if value else "" for value in records.hash.tolist()], type_))
+        else:
+            # unknown (NaN) becomes null
+            arrays.append(pa.array(getattr(records, name), from_pandas=True).cast(type_))
     packed = pa.BufferOutputStream()
     pyarrow.parquet.write_table(pa.table(arrays, schema=schema), packed, compression=COMPRESSION)
     file.write(packed.getvalue())
 
 
-def _text(value: Enum) -> str:
-    return "|".join(quality_names(value)) if isinstance(value, Quality) else value.name.lower()
+def _named(values: np.ndarray, text: Callable[[int], str]) -> tuple[list[str], np.ndarray]:
+    """The texts of the distinct values, and the place of each value among them."""
+    distinct, places = np.unique(values, return_inverse=True)
+    return [text(value) for value in distinct.tolist()], places
 
 
 def _kinds() -> dict[str, type]:

@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
 from gateway.sinks.web import ask, body_of, check_url, open_session
@@ -85,15 +85,14 @@ class HttpSink:
             await self._session.close()
             self._session = None
 
-    def wants(self, _record: IntervalRecord) -> bool:
+    def wants(self, _device: DeviceId, _length_s: int) -> bool:
         return True
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        return list(rows)
+    def pick(self, devices: Sequence[DeviceId], _lengths_s: Sequence[int]) -> list[bool]:
+        return [True] * len(devices)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
-        body = orjson.dumps({"batch": batch.id, "intervals": [row_of(record) for record in batch.rows]})
-        packed = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
+        packed = await asyncio.to_thread(_packed, batch)
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "Idempotency-Key": batch.id}
         if self._settings.token is not None:
             headers["Authorization"] = f"Bearer {self._settings.token.get_secret_value()}"
@@ -105,13 +104,18 @@ class HttpSink:
         """Nothing is remembered between batches."""
 
 
+def _packed(batch: IntervalBatch) -> bytes:
+    body = orjson.dumps({"batch": batch.id, "intervals": [row_of(record) for record in batch.rows]})
+    return gzip.compress(body, 1, mtime=0)
+
+
 def _judge(body: bytes, batch: IntervalBatch) -> SinkResult:
     try:
         answer = _Answer.model_validate_json(body)
     except ValidationError:
         return Keep(reason="reply_malformed")
     refused = {one.row: _reason(one.reason) for one in answer.rejected}
-    rows = len(batch.rows)
+    rows = len(batch)
     if answer.batch != batch.id:
         return Keep(reason="reply_of_another_batch")
     if (

@@ -1,5 +1,6 @@
 """Publishes interval records to the platform's broker: a QoS 1 message each on `gateway/v1/platform/intervals`."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
-from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
@@ -37,20 +38,19 @@ class MqttSink:
         self._connection = connection
         self._clock = clock
 
-    def wants(self, _record: IntervalRecord) -> bool:
+    def wants(self, _device: DeviceId, _length_s: int) -> bool:
         return True
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        return list(rows)
+    def pick(self, devices: Sequence[DeviceId], _lengths_s: Sequence[int]) -> list[bool]:
+        return [True] * len(devices)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         if not self._connection.connected:
             return Keep(reason="not_connected")
+        payloads = await asyncio.to_thread(_payloads, batch)
         messages = [
-            OutMessage(
-                topic=INTERVAL_TOPIC, payload=orjson.dumps(row_of(r)), qos=1, retain=False, message_expiry_s=None
-            )
-            for r in batch.rows
+            OutMessage(topic=INTERVAL_TOPIC, payload=payload, qos=1, retain=False, message_expiry_s=None)
+            for payload in payloads
         ]
         deadline = self._clock.mono_ms() + round(self._settings.timeout_s * 1000)
         outcomes = set(await self._connection.publish(messages, deadline_mono_ms=deadline))
@@ -62,3 +62,7 @@ class MqttSink:
 
     async def settled(self, _batch: IntervalBatch) -> None:
         """Nothing is remembered between batches."""
+
+
+def _payloads(batch: IntervalBatch) -> list[bytes]:
+    return [orjson.dumps(row_of(record)) for record in batch.rows]

@@ -13,20 +13,22 @@ import asyncio
 import errno
 import hashlib
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.intervals.columns import IntervalColumns
+from gateway.domain.types import DeviceId
 from gateway.files import replacing, sync_directory
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
 from gateway.schemas.interval_rows import RowsPerS
 from gateway.sinks.arrow import NEEDED, available, write_parquet
 
+DAY_MS = 86_400_000
 REASONS = {
     errno.ENOSPC: "disk_full",
     errno.EDQUOT: "disk_full",
@@ -71,11 +73,11 @@ class ParquetSink:
         # a cancelled send may still be writing
         self._turn = threading.Lock()
 
-    def wants(self, _record: IntervalRecord) -> bool:
+    def wants(self, _device: DeviceId, _length_s: int) -> bool:
         return True
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        return list(rows)
+    def pick(self, devices: Sequence[DeviceId], _lengths_s: Sequence[int]) -> list[bool]:
+        return [True] * len(devices)
 
     async def send(self, batch: IntervalBatch) -> SinkResult:
         try:
@@ -89,12 +91,14 @@ class ParquetSink:
 
     def _in_turn(self, batch: IntervalBatch) -> None:
         with self._turn:
-            self._write(batch.rows, f"again-{batch.id}" if batch.again else _key(batch.rows[0]))
+            self._write(batch.columns, f"again-{batch.id}" if batch.again else _key(batch.columns))
 
-    def _write(self, rows: Sequence[IntervalRecord], key: str) -> None:
-        days: defaultdict[str, list[IntervalRecord]] = defaultdict(list)
-        for row in rows:
-            days[datetime.fromtimestamp(row.start_ms / 1000, tz=UTC).date().isoformat()].append(row)
+    def _write(self, columns: IntervalColumns, key: str) -> None:
+        numbers = columns.records.start_ms // DAY_MS
+        days = {
+            datetime.fromtimestamp(number * DAY_MS / 1000, tz=UTC).date().isoformat(): columns.rows(numbers == number)
+            for number in np.unique(numbers).tolist()
+        }
         name = f"{key}.parquet"
         for day, some in days.items():
             path = self._directory / f"date={day}" / name
@@ -115,6 +119,7 @@ def _make(directory: Path) -> None:
         sync_directory(directory.parent)
 
 
-def _key(first: IntervalRecord) -> str:
-    """A key that no two records of the log share."""
+def _key(columns: IntervalColumns) -> str:
+    """A key of the first record, which no two records of the log share."""
+    (first,) = columns.rows(slice(1)).objects()
     return hashlib.sha256(repr((first.device, first.start_ms, first.revision)).encode()).hexdigest()[:32]

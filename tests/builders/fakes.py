@@ -490,15 +490,15 @@ class ScriptedSink:
     got: list[IntervalBatch] = field(default_factory=list)
     on_batch: Callable[[], None] | None = None
     batch_rows: int = 1_000
-    wanted: Callable[[IntervalRecord], bool] = lambda _record: True
+    wanted: Callable[[DeviceId], bool] = lambda _device: True
     judge: Callable[[IntervalBatch], SinkResult] | None = None
     settled_ids: list[str] = field(default_factory=list)
 
-    def wants(self, record: IntervalRecord) -> bool:
-        return self.wanted(record)
+    def wants(self, device: DeviceId, _length_s: int) -> bool:
+        return self.wanted(device)
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        return [row for row in rows if self.wanted(row)]
+    def pick(self, devices: Sequence[DeviceId], _lengths_s: Sequence[int]) -> list[bool]:
+        return [self.wanted(device) for device in devices]
 
     async def settled(self, batch: IntervalBatch) -> None:
         self.settled_ids.append(batch.id)

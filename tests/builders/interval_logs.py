@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.types import DeviceId
+from gateway.ports.sinks import IntervalBatch
 from gateway.storage.interval_log.positions import RESEND, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
@@ -37,6 +39,11 @@ def quarter(
     )  # fmt: skip
 
 
+def batch(rows: Sequence[IntervalRecord], id_: str = "abc", *, again: bool = False) -> IntervalBatch:
+    """A batch of these records."""
+    return IntervalBatch(id=id_, columns=columns_of_objects(rows), again=again)
+
+
 class MemoryReader:
     """The log as delivery reads it, in one file; and what is parked. `saved` are the rows that the reader was at, in
     the order they were saved."""
@@ -48,13 +55,13 @@ class MemoryReader:
         self.parked: dict[Identity, str] = {}
         self.idle = asyncio.Event()
 
-    async def read(
+    async def read_columns(
         self, cursor: Cursor, limit: int, until: Cursor | None = None
-    ) -> tuple[Sequence[IntervalRecord], Cursor]:
+    ) -> tuple[IntervalColumns, Cursor]:
         rows = self.rows[cursor.row : min(cursor.row + limit, len(self.rows) if until is None else until.row)]
         if not rows:
             self.idle.set()
-        return rows, Cursor(1, cursor.row + len(rows)) if rows else cursor
+        return columns_of_objects(rows), Cursor(1, cursor.row + len(rows)) if rows else cursor
 
     async def end(self) -> Cursor:
         return Cursor(1, len(self.rows))

@@ -10,12 +10,12 @@ from pydantic import SecretStr
 
 from gateway.clock import ManualClock
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.ports.sinks import IntervalBatch, SinkResult
+from gateway.ports.sinks import SinkResult
 from gateway.sinks.leap.confirmed import LeapConfirmed
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.leap.sink import LeapCsvSink
 from simulators.aggregator import AT_ONCE, Access, Aggregator, OpenPoints, Operation
-from tests.builders.interval_logs import T0
+from tests.builders.interval_logs import T0, batch
 from tests.builders.leap import METERS, NOW_MS, meter_id
 
 KEY = "leap-key-of-the-tests"
@@ -74,10 +74,10 @@ class Rig:
         other.replace(self.file)
 
     async def send(self, *rows: IntervalRecord, again: bool = False) -> SinkResult:
-        return await self.sink.send(IntervalBatch(id="abc", rows=rows, again=again))
+        return await self.sink.send(batch(rows, again=again))
 
     async def settled(self, *rows: IntervalRecord) -> None:
-        await self.sink.settled(IntervalBatch(id="abc", rows=rows))
+        await self.sink.settled(batch(rows))
 
     @property
     def taken(self) -> dict[tuple[str, int], list[float | None]]:

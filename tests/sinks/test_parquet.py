@@ -22,13 +22,14 @@ import yaml
 from gateway.clock import ManualClock
 from gateway.config.loader import load_settings
 from gateway.domain.errors import InvalidInput
+from gateway.domain.intervals.columns import columns_of_objects
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, SinkResult
+from gateway.ports.sinks import Accept, Keep, SinkResult
 from gateway.schemas.interval_rows import row_of
 from gateway.services.uplink.delivery import SinkDelivery, batch_id
 from gateway.sinks.arrow import arrow_schema
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
-from tests.builders.interval_logs import T0, MemoryReader, record
+from tests.builders.interval_logs import T0, MemoryReader, batch, record
 from tests.config.test_settings import PLAIN
 from tests.scenes.waiting import service, until
 
@@ -41,9 +42,8 @@ KILL_CHILD = """
 import asyncio, os, sys, time
 from pathlib import Path
 from gateway import files
-from gateway.ports.sinks import IntervalBatch
 from gateway.sinks.parquet import ParquetSink, ParquetSinkSettings
-from tests.builders.interval_logs import record
+from tests.builders.interval_logs import batch, record
 
 def stuck(fd):
     print("half way", flush=True)
@@ -57,7 +57,7 @@ def fsync(fd):
     (stuck if left < 0 else real)(fd)
 files.os.fsync = fsync
 settings = ParquetSinkSettings(kind="parquet", name="p", directory=Path(sys.argv[1]))
-asyncio.run(ParquetSink(settings).send(IntervalBatch(id="x", rows=[record(i) for i in range(150, 250)])))
+asyncio.run(ParquetSink(settings).send(batch([record(i) for i in range(150, 250)])))
 """
 
 
@@ -66,7 +66,7 @@ def sink(directory: Path, **more: Any) -> ParquetSink:
 
 
 def sent(into: ParquetSink, rows: Sequence[IntervalRecord]) -> SinkResult:
-    return asyncio.run(into.send(IntervalBatch(id=batch_id(rows), rows=rows)))
+    return asyncio.run(into.send(batch(rows, batch_id(columns_of_objects(rows)))))
 
 
 def read(directory: Path) -> list[IntervalRecord]:
@@ -93,7 +93,7 @@ def files(directory: Path) -> list[str]:
 def test_parquet_sink_what_is_sent_once_more_takes_nothings_place(tmp_path: Path) -> None:
     rows, into = [record(i) for i in range(10)], sink(tmp_path)
     assert sent(into, rows) == Accept()
-    again = IntervalBatch(id=batch_id(rows[:2]), rows=rows[:2], again=True)
+    again = batch(rows[:2], batch_id(columns_of_objects(rows[:2])), again=True)
     assert asyncio.run(into.send(again)) == Accept()
     assert read(tmp_path) == sorted([*rows, *rows[:2]], key=lambda r: r.start_ms)
     assert len(files(tmp_path)) == 2
@@ -233,10 +233,10 @@ async def test_parquet_sink_error_of_the_disk_keeps_with_a_bounded_reason(
 
     with monkeypatch.context() as patched:
         patched.setattr("gateway.files.os.fsync", fsync)
-        batch = IntervalBatch(id="x", rows=rows)
-        assert await sink(tmp_path).send(batch) == Keep(reason=reason)
+        day_batch = batch(rows)
+        assert await sink(tmp_path).send(day_batch) == Keep(reason=reason)
     assert [name for name in files(tmp_path) if "/." in name] == []
-    assert await sink(tmp_path).send(batch) == Accept()
+    assert await sink(tmp_path).send(day_batch) == Accept()
     assert read(tmp_path) == rows
 
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
+from gateway.ports.sinks import Accept, Keep, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339, row_of
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
@@ -20,13 +20,13 @@ from gateway.transports.mqtt.connection import MqttConnection
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.broker import Broker
 from simulators.ledger import IntervalRow, read_row
-from tests.builders.interval_logs import record
+from tests.builders.interval_logs import batch, record
 from tests.scenes.waiting import service, until
 from tests.virtual.clock import loop_clock
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 UNACCOUNTED = "reply_does_not_account_for_every_row"
-BATCH = IntervalBatch(id="abc", rows=[record(1), record(2), record(3)])
+BATCH = batch([record(1), record(2), record(3)])
 
 
 @asynccontextmanager

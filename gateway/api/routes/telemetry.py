@@ -166,7 +166,8 @@ class Telemetry:
         async with aclosing(self.history.all(question)) as pages:
             async for page in pages:
                 rows = await asyncio.to_thread(page.objects)
-                marked += await self.resend.mark(delivery.sink.name, [row for row in rows if delivery.sink.wants(row)])
+                wanted = [row for row in rows if delivery.sink.wants(row.device, row.length_s)]
+                marked += await self.resend.mark(delivery.sink.name, wanted)
         return marked
 
     async def missing(self, name: str, request: web.Request) -> MissingList | None:

@@ -95,7 +95,11 @@ class Completeness:
         length_s = self._length_s(self._fleet.slot_of.get(device))
         newest: dict[int, IntervalRecord] = {start: one.record for start, one in found.items()}
         fates = {
-            reader.sink.name: {start: reader.fate(one) for start, one in found.items() if reader.sink.wants(one.record)}
+            reader.sink.name: {
+                start: reader.fate(one)
+                for start, one in found.items()
+                if reader.sink.wants(device, one.record.length_s)
+            }
             for reader in readers
         }
         return device_day(

@@ -16,8 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
+import numpy as np
+
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
+from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.observability.episodes import Episode
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink, SinkResult, Stop
@@ -39,9 +42,9 @@ PART_ROWS = 5_000
 class IntervalReader(Protocol):
     """What delivery asks of the interval log."""
 
-    async def read(
+    async def read_columns(
         self, cursor: Cursor, limit: int, until: Cursor | None = None
-    ) -> tuple[Sequence[IntervalRecord], Cursor]: ...
+    ) -> tuple[IntervalColumns, Cursor]: ...
 
     async def end(self) -> Cursor: ...
 
@@ -85,11 +88,14 @@ def identity(record: IntervalRecord) -> Identity:
     return record.start_ms, record.device, record.revision
 
 
-def batch_id(rows: Sequence[IntervalRecord]) -> str:
+def batch_id(columns: IntervalColumns) -> str:
     """The same for the same rows in the same order, so that a receiver can recognise a repetition."""
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr((row.device, row.start_ms, row.revision, row.hash)).encode())
+    records = columns.records
+    hashes = (f"{value:016x}" if value else "" for value in records.hash.tolist())
+    numbers = (records.start_ms.tolist(), records.revision.tolist())
+    for row in zip(columns.device_of_each(), *numbers, hashes, strict=True):
+        digest.update(repr(row).encode())
     return digest.hexdigest()[:32]
 
 
@@ -172,8 +178,8 @@ class SinkDelivery:
     async def _step(self) -> bool:
         """Deliver one batch: new records, else marked ones, else the backlog. Returns whether there was one."""
         here = self._position
-        rows, after = await self._log.read(here.live, self._batch_rows)
-        if rows:
+        rows, after = await self._log.read_columns(here.live, self._batch_rows)
+        if len(rows):
             if len(rows) == self._batch_rows:
                 self.stats.backlog = await self._log.backlog(here)
                 if self.stats.backlog > BEHIND_BATCHES * self.sink.batch_rows and len(here.backfill) < BACKFILLS_MAX:
@@ -187,30 +193,30 @@ class SinkDelivery:
         if self._resend:
             # records marked during the query must be queried again
             self._resend = False
-            rows, waiting = await self._finder.again(self.sink.name, self._batch_rows)
+            found, waiting = await self._finder.again(self.sink.name, self._batch_rows)
             if waiting:
                 self._resend = True
-                await self._deliver(rows, here, waiting)
+                await self._deliver(await asyncio.to_thread(columns_of_objects, found), here, waiting)
                 return True
         if here.backfill:
             part = here.backfill[0]
-            rows, after = await self._log.read(part.after, self._batch_rows, part.until)
+            rows, after = await self._log.read_columns(part.after, self._batch_rows, part.until)
             self.stats.backlog = await self._log.backlog(here)
-            await self._deliver(rows, here.caught_up(after if rows else part.until))
+            await self._deliver(rows, here.caught_up(after if len(rows) else part.until))
             return True
         return False
 
-    async def _deliver(self, rows: Sequence[IntervalRecord], then: Position, waiting: Sequence[Identity] = ()) -> None:
+    async def _deliver(self, rows: IntervalColumns, then: Position, waiting: Sequence[Identity] = ()) -> None:
         """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` identities
         are cleared, whatever the receiver answers."""
         began_ms = self._clock.mono_ms()
-        if rows:
-            self.stats.oldest_ms = rows[0].start_ms
+        if len(rows):
+            self.stats.oldest_ms = int(rows.records.start_ms[0])
         wanted = await self._wanted(rows)
         batch: IntervalBatch | None = None
         outcome = _Outcome()
-        if wanted:
-            batch = IntervalBatch(id=await asyncio.to_thread(batch_id, wanted), rows=wanted, again=bool(waiting))
+        if len(wanted):
+            batch = IntervalBatch(id=await asyncio.to_thread(batch_id, wanted), columns=wanted, again=bool(waiting))
             outcome = self._judge(batch, await self.sink.send(batch))
         if not outcome.done:
             self._failures += 1
@@ -219,8 +225,10 @@ class SinkDelivery:
         self._failures = 0
         self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
         at_ms = self._clock.now().utc_ms
+        places = np.array([*outcome.refused], dtype=np.int64)
         parked = [
-            Parked(identity=identity(wanted[i]), reason=reason, at_ms=at_ms) for i, reason in outcome.refused.items()
+            Parked(identity=identity(record), reason=reason, at_ms=at_ms)
+            for record, reason in zip(wanted.rows(places).objects(), outcome.refused.values(), strict=True)
         ]
         await self._log.save_position(self.sink.name, then, parked, waiting)
         self._position = then
@@ -230,14 +238,15 @@ class SinkDelivery:
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 
-    async def _wanted(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+    async def _wanted(self, rows: IntervalColumns) -> IntervalColumns:
         """The rows for this sink; a large batch is filtered in parts, other tasks run between them."""
-        wanted: list[IntervalRecord] = []
+        wanted: list[bool] = []
         for at in range(0, len(rows), PART_ROWS):
-            wanted += self.sink.pick(rows[at : at + PART_ROWS])
+            part = rows.rows(slice(at, at + PART_ROWS))
+            wanted += self.sink.pick(part.device_of_each(), part.records.length_s.tolist())
             if at + PART_ROWS < len(rows):
                 await asyncio.sleep(0)
-        return wanted
+        return rows if all(wanted) else rows.rows(np.array(wanted, dtype=np.bool_))
 
     async def _pause(self, wait_s: float | None) -> None:
         """Wait, or until somebody asks for another try; meanwhile the backlog is told as it grows."""
@@ -255,7 +264,7 @@ class SinkDelivery:
         self._retry.clear()
 
     def _judge(self, batch: IntervalBatch, result: SinkResult) -> _Outcome:
-        rows = batch.rows
+        rows = batch.columns
         match result:
             case Accept():
                 self.stats.accepted += len(rows)
@@ -283,7 +292,7 @@ class SinkDelivery:
         self.stats.failing, self.stats.detail, self.stats.stopped = stop.reason, stop.detail, True
         return _Outcome(done=False, wait_s=stop.retry_s)
 
-    def _kept(self, rows: Sequence[IntervalRecord], reason: str, after_s: float, *, whole: bool) -> _Outcome:
+    def _kept(self, rows: IntervalColumns, reason: str, after_s: float, *, whole: bool) -> _Outcome:
         self.stats.kept += 1
         if reason not in self._told:
             self._told.add(reason)
@@ -299,7 +308,7 @@ class SinkDelivery:
         ceiling = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** min(self._failures, 10))
         return _Outcome(done=False, wait_s=float(max(after_s, self._rng.uniform(0.1, 1.0) * ceiling)))
 
-    def _refused(self, rows: Sequence[IntervalRecord], refused: Mapping[int, str]) -> None:
+    def _refused(self, rows: IntervalColumns, refused: Mapping[int, str]) -> None:
         self.stats.rejected += len(refused)
         for reason in refused.values():
             known = reason if reason in self.stats.refused or len(self.stats.refused) < 64 else "other"
@@ -307,7 +316,8 @@ class SinkDelivery:
         now_ms = self._clock.mono_ms()
         for reason, count in Counter(refused.values()).items():
             if self._refusals.add(reason, count, now_ms):
-                first = rows[min(at for at, why in refused.items() if why == reason)]
+                place = min(at for at, why in refused.items() if why == reason)
+                (first,) = rows.rows(slice(place, place + 1)).objects()
                 log.error(
                     "receiver refused interval records; they are parked",
                     extra={"sink": self.sink.name, "reason": reason, "count": count, "device": first.device,

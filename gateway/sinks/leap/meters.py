@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.domain.errors import InvalidInput
-from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.sinks.leap.rows import LENGTH_S, STATES, UUID, LeapMeter
 
@@ -88,19 +87,20 @@ class MeterFile:
     def count(self) -> int:
         return 0 if self._meters is None else len(self._meters)
 
-    def wants(self, record: IntervalRecord) -> bool:
+    def wants(self, device: DeviceId, length_s: int) -> bool:
         """Whether a record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
         meters = self._meters
-        return record.length_s == LENGTH_S and (meters is None or record.device in meters)
+        return length_s == LENGTH_S and (meters is None or device in meters)
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-        """What it wants of these records, the newest last; notes whose length is another."""
+    def pick(self, devices: Sequence[DeviceId], lengths_s: Sequence[int]) -> list[bool]:
+        """Which of these records it wants, the newest last; notes whose length is another."""
         meters = self._meters
         if meters is not None:
-            other = {row.device: row.length_s != LENGTH_S for row in rows if row.device in meters}
+            lengths = zip(devices, lengths_s, strict=True)
+            other = {device: length_s != LENGTH_S for device, length_s in lengths if device in meters}
             self.other_length -= other.keys()
             self.other_length |= {device for device, is_other in other.items() if is_other}
-        return [row for row in rows if self.wants(row)]
+        return [self.wants(device, length_s) for device, length_s in zip(devices, lengths_s, strict=True)]
 
     def current(self, mono_ms: int) -> Mapping[DeviceId, LeapMeter] | None:
         """The meters by device, None if there was no good file yet. Checks the file every few seconds."""

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvariantBroken
-from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.observability.metrics import Sample
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult, Stop
@@ -119,14 +118,14 @@ class LeapCsvSink:
         """Read the file of meters if it has changed, every few seconds at most."""
         self._meters()
 
-    def wants(self, record: IntervalRecord) -> bool:
+    def wants(self, device: DeviceId, length_s: int) -> bool:
         """Whether the record is of 15 minutes and its device has a meter (any may, while no meters are known)."""
-        return self._file.wants(record)
+        return self._file.wants(device, length_s)
 
-    def pick(self, rows: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+    def pick(self, devices: Sequence[DeviceId], lengths_s: Sequence[int]) -> list[bool]:
         """What it wants by the newest file of meters; notes which devices with a meter have another length."""
         self.look()
-        picked = self._file.pick(rows)
+        picked = self._file.pick(devices, lengths_s)
         self.stats.other_length = len(self._file.other_length)
         return picked
 
@@ -145,7 +144,8 @@ class LeapCsvSink:
             return Keep(reason="outbox_unwritable")
 
     async def settled(self, batch: IntervalBatch) -> None:
-        rows = await asyncio.to_thread(rows_of, batch.rows, self._meters() or {})
+        meters = self._meters() or {}
+        rows = await asyncio.to_thread(lambda: rows_of(batch.rows, meters))
         if self._early or self._alone:
             for row in rows:
                 self._early.pop(row, None)
@@ -181,7 +181,9 @@ class LeapCsvSink:
         )
         held = {row for row, (_, until_ms) in self._early.items() if now_ms < until_ms}
         known = self._outbox.known(again=batch.again)
-        return await asyncio.to_thread(prepare, batch.rows, meters, rules, known=known, held=held, now_ms=now_ms)
+        return await asyncio.to_thread(
+            lambda: prepare(batch.rows, meters, rules, known=known, held=held, now_ms=now_ms)
+        )
 
     async def _finish_earlier(self) -> Keep | Stop | None:
         """Follow the file of an earlier try to its end, and draw the conclusion as from any other."""

@@ -92,7 +92,7 @@ def ledger(page: Any) -> dict[str, dict[str, Any]]:
 
 async def test_completeness_route_tells_what_is_there_what_is_missing_and_who_has_it(tmp_path: Path) -> None:
     refusing = ScriptedSink("picky", script=[Reject(refused={0: "mtr_0003"})])
-    choosy = ScriptedSink("choosy", wanted=lambda r: r.device == "bat-2")
+    choosy = ScriptedSink("choosy", wanted=lambda device: device == "bat-2")
     async with street(tmp_path, refusing, choosy, ScriptedSink("idle")) as s:
         for delivery in s.deliveries[:2]:
             async with service(delivery.run):

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
+from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
 from gateway.services.uplink import delivery as module
@@ -145,7 +146,10 @@ async def test_delivery_rejected_rows_are_counted_and_passed() -> None:
 
 
 async def test_delivery_rows_that_a_sink_does_not_want_are_passed_over() -> None:
-    sink, log = ScriptedSink(wanted=lambda r: r.start_ms % 600_000 == 0), MemoryReader([record(i) for i in range(4)])
+    sink, log = (
+        ScriptedSink(wanted=lambda device: device in ("home-0", "home-2")),
+        MemoryReader([record(i) for i in range(4)]),
+    )
     delivery = make(sink, log)
     async with service(delivery.run):
         await until(log.idle.is_set)
@@ -194,9 +198,9 @@ async def test_delivery_large_backlog_goes_in_bounded_batches_in_order() -> None
 
 def test_batch_id_is_the_contents_own() -> None:
     rows = [record(1), record(2)]
-    assert batch_id(rows) == batch_id(list(rows))
-    assert batch_id(rows) != batch_id(rows[::-1])
-    assert batch_id(rows) != batch_id([record(1), record(2, revision=2)])
+    assert batch_id(columns_of_objects(rows)) == batch_id(columns_of_objects(list(rows)))
+    assert batch_id(columns_of_objects(rows)) != batch_id(columns_of_objects(rows[::-1]))
+    assert batch_id(columns_of_objects(rows)) != batch_id(columns_of_objects([record(1), record(2, revision=2)]))
 
 
 @pytest.mark.fault("F7")
@@ -282,16 +286,16 @@ async def test_delivery_drains_no_faster_than_it_may(monkeypatch: pytest.MonkeyP
 async def test_delivery_waits_for_a_log_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_RETRY_S", 0.001)
     sink, log = ScriptedSink(), MemoryReader([record(i) for i in range(5)])
-    real, failed = log.read, 0
+    real, failed = log.read_columns, 0
 
-    async def read(cursor: Cursor, limit: int, until: Cursor | None = None) -> tuple[Sequence[IntervalRecord], Cursor]:
+    async def read(cursor: Cursor, limit: int, until: Cursor | None = None) -> tuple[IntervalColumns, Cursor]:
         nonlocal failed
         if failed < 3:
             failed += 1
             raise StorageError("disk I/O error")
         return await real(cursor, limit, until)
 
-    log.read = read  # type: ignore[method-assign]
+    log.read_columns = read  # type: ignore[method-assign]
     async with service(make(sink, log).run):
         await until(log.idle.is_set)
     assert (failed, sink.rows) == (3, [record(i) for i in range(5)])

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from gateway.clock import SystemClock
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import Now
-from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
+from gateway.ports.sinks import Accept, Keep, Reject, SinkResult, Stop
 from gateway.sinks.leap.over_sftp import LeapSftpSettings, errors_of_csv
 from gateway.sinks.leap.replies import LineError
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
@@ -28,7 +28,7 @@ from simulators.aggregator import (
     Schema,
     SftpFolder,
 )
-from tests.builders.interval_logs import T0, quarter
+from tests.builders.interval_logs import T0, batch, quarter
 from tests.builders.leap import METERS, NOW_MS, meter_id
 from tests.builders.openssh import OpenSsh
 from tests.scenes.leap import FIRST_DAY, QUARTER_MS, key, mapping
@@ -63,10 +63,10 @@ class SshRig:
         return LeapCsvSink(settings, clock=CLOCK, directory=self.directory / "outbox")
 
     async def send(self, *homes: int, index: int = 0) -> SinkResult:
-        return await self.sink.send(IntervalBatch(id="abc", rows=[quarter(home, index=index) for home in homes]))
+        return await self.sink.send(batch([quarter(home, index=index) for home in homes]))
 
     async def offer(self, rows: list[IntervalRecord]) -> SinkResult:
-        return await self.sink.send(IntervalBatch(id="abc", rows=rows))
+        return await self.sink.send(batch(rows))
 
     @property
     def taken(self) -> dict[tuple[str, int], int]:
