@@ -31,7 +31,6 @@ class Mutant:
 
 LOOP = "gateway/services/control/loop.py"
 TRACKING = "gateway/domain/control/tracking.py"
-WRITER = "gateway/services/control/command_writer.py"
 BOOK = "gateway/domain/events/book.py"
 RESERVE = "gateway/domain/fleet/reserve.py"
 QUARANTINE = "gateway/domain/control/quarantine.py"
@@ -41,11 +40,6 @@ MUTANTS = (
         name="unreachable",
         mend="Devices that cannot be told anything do not keep their share.",
         edits=((TRACKING, "& ~faulty & ~unreachable", "& ~faulty"),),
-    ),
-    Mutant(
-        name="not-durable",
-        mend="What nobody can be commanded for, since no release plan is durable, is told as unserved.",
-        edits=((WRITER, "            if not durable:\n", "            if durable is None:\n"),),
     ),
     Mutant(
         name="sources",
@@ -123,7 +117,7 @@ MUTANTS = (
                 "        if",
             ),
             (
-                WRITER,
+                "gateway/services/control/command_writer.py",
                 "        if self._halted():\n            return marks.released\n",
                 "",
             ),

@@ -16,8 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gateway.domain.events.request import power
 from tests.depth import SEED, deep
-from tests.scenes.histories import ACTIONS, STREETS, Action, History, Search, town_of
+from tests.scenes.histories import ACTIONS, STREETS, Action, History, Search, short, town_of
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,22 @@ def runner() -> Iterator[asyncio.Runner]:
 @pytest.mark.parametrize("part", range(20))
 def test_history_that_is_short_keeps_every_promise_and_ends_free(runner: asyncio.Runner, part: int) -> None:
     Search().run(runner, SEED + part, deep(1_000, else_=5))
+
+
+ROOMY: dict[str, Any] = {
+    "over_reserve_pct": [40] * 3, "reserve_pct": [20] * 3, "capacity_wh": [10_000] * 3, "export_allowed": [True] * 3,
+    "grid_charge_allowed": [True] * 3, "pv_peak_w": [0] * 3, "site_index": (0, 1, 2), "fleet_w_per_s": 20_000.0,
+    "dead_s": 0, "maintenance": "none",
+}  # fmt: skip
+
+
+def test_history_whose_disk_is_full_before_an_event_begins_tells_what_nobody_can_be_commanded_for(
+    runner: asyncio.Runner,
+) -> None:
+    """Seldom drawn: the event is accepted, and its homes are not under control yet."""
+    first = ("submit", "platform", "a", power(3_000), 0, 400, (0, 1), "test")
+    later = ("submit", "local", "b", power(5_000), 10, 400, (2,), "test")
+    runner.run(short(ROOMY, (), first, [(later, 1), (("disk", "full"), 130), (("disk", "well"), 60)]))
 
 
 class Histories(RuleBasedStateMachine):
