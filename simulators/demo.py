@@ -1,6 +1,7 @@
 """The whole thing once: broker, homes, gateway, platform, faults, kills, an outage; judged from outside.
 
 The gateway is a real process, started and killed like one. Times of the story are seconds after the event's start.
+`docs/architecture.md` says what each phase proves.
 """
 
 import asyncio
@@ -14,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from simulators import demo_files, oracle, processes, truth
+from simulators import demo_cast, demo_events, demo_files, oracle, processes, truth
 from simulators.clock import RealClock
 from simulators.disturbances import Disturbance
 from simulators.faces.catalogue import FACES
-from simulators.faults import Fault, FaultKind
 from simulators.firmware import FirmwareFleet
 from simulators.homes import Homes, make_homes, well_stocked
 from simulators.inventory import write_inventory
@@ -29,15 +29,23 @@ from simulators.view import Facts, View
 
 INTERVAL_S = 60
 GRACE_S = 5
-WARM_UP_S = 6.0
-LEAD_S = 3.0
-EVENT_S = 121.0
+WARM_UP_S = 3.0
+LEAD_S = 2.0
+EVENT_S = 113.0
+SILENCE_S = 60.0
+"""Length of the event of homes that need a minute of silence to be released: they are back when the others are."""
 RELEASE_SPREAD_S = 16.0
 RELEASED_S_MAX = 100.0
 RECHARGE_S = 20.0
-SHARE_OF_CAPACITY = 0.5
-RECHARGE_SHARE = 0.12
-RAMP_S = 66.0
+SETTLED_S, AGAIN_S = 77.0, 30.0
+"""When the recharge begins in an event: once the platform's HTTP side is back, or so long after what lasted."""
+CHARGED_S = 15.0
+"""How long before the end of the event the recharge is over."""
+SHARE_OF_CAPACITY = 0.56
+DISCHARGE, SILENCE, RECHARGE = "demo-discharge", "demo-silence", "demo-recharge"
+RECHARGE_SHARE = 0.5
+WHOLE_RAMP_S = 132.0
+"""The governor would take so long from nothing to the power of all batteries."""
 LIVE_S = 1.0
 ENERGY_S = 5.0
 DRAIN_S = 30.0
@@ -70,22 +78,6 @@ class Options:
     keep: Path | None = None
 
 
-@dataclass(slots=True)
-class Cast:
-    """Devices with a part in the story."""
-
-    at_reserve: int = 0
-    raises_reserve: int = 0
-    stale: int = 0
-    deaf: int = 0
-    reboots: int = 0
-    islands: int = 0
-
-    @property
-    def taken(self) -> list[int]:
-        return [self.at_reserve, self.raises_reserve, self.stale, self.deaf, self.reboots, self.islands]
-
-
 class Demo:
     """One run."""
 
@@ -98,7 +90,6 @@ class Demo:
         # one home of every polled product has much to give: each is to be seen at work
         shown = places(options.devices, options.each)[: len(FACES)]
         self.homes: Homes = well_stocked(make_homes(options.devices, options.seed), shown)
-        self.cast = Cast()
         self.verdict = oracle.Verdict()
         self._planted = 0
         self._windows: list[oracle.Window] = []
@@ -121,24 +112,12 @@ class Demo:
             kind=options.disturbance, broker=self._broker, gateway=self._gateway, fleet=self._fleet, view=view,
             start_gateway=self._start_gateway,
         )  # fmt: skip
-        self._asker = Asker(url=f"http://127.0.0.1:{self._http_port}", token=TOKEN, event="demo-discharge")
+        self._asker = Asker(url=f"http://127.0.0.1:{self._http_port}", token=TOKEN, event=DISCHARGE)
         self._fleet_started_ms = self._fleet.now_ms()
         self._start_ms = 0
+        self._groups = demo_events.Groups(discharge=(), silence=(), recharge=())
 
     # -- setting up ------------------------------------------------------------------------------------------
-
-    def _choose_cast(self) -> None:
-        """The story's homes are drawn from those it makes sense for; each plays one part."""
-        batteries = self._fleet.devices.batteries
-        spoken = ~self._fleet.devices.elsewhere
-        able = np.flatnonzero((batteries.available_discharge_w(self.homes.reserve_pct) > 1_000) & spoken)
-        rng = np.random.default_rng(self.options.seed)
-        picks = [int(i) for i in rng.permutation(able)[:6]]
-        names = ("at_reserve", "raises_reserve", "stale", "deaf", "reboots", "islands")
-        self.cast = Cast(**dict(zip(names, picks, strict=True)))
-        # One home sits at its reserve from the start.
-        soc = batteries.true_soc_pct[self.cast.at_reserve]
-        self._fleet.devices.batteries.reserve_pct[self.cast.at_reserve] = float(np.floor(soc))
 
     def _write_files(self) -> Path:
         reserve_pct = self._fleet.devices.batteries.reserve_pct
@@ -146,7 +125,7 @@ class Demo:
         self._config.write_text(
             demo_files.configuration(
                 broker_port=self._broker_port, http_port=self._http_port, receiver_url=self._platform.url,
-                interval_s=INTERVAL_S, grace_s=GRACE_S, fleet_w_per_s=capacity_w * SHARE_OF_CAPACITY / RAMP_S,
+                interval_s=INTERVAL_S, grace_s=GRACE_S, fleet_w_per_s=capacity_w / WHOLE_RAMP_S,
                 release_spread_s=RELEASE_SPREAD_S,
             ),
             encoding="utf-8",
@@ -183,79 +162,103 @@ class Demo:
     async def _story(self) -> None:
         await asyncio.wait_for(self._platform.ready.wait(), 20)
         await self._fleet.wait_connected(20)
-        self._choose_cast()
+        self.cast = demo_cast.choose(self._fleet, self.homes, self.options.seed)
         inventory = self._write_files()
         self._gateway.env |= {"DEMO_TOKEN": TOKEN} | self._polled.environment()
-        self._phase("enrolling")
+        count, polled = len(self.homes), len(self._polled.faces)
+        self._phase(
+            "registering homes", f"{count} homes, {polled} of them of {len(self._polled.products)} makers' products"
+        )
         await processes.gateway_cli(
             self._directory, "devices", "import", str(inventory), "--offline", "--config", str(self._config),
             env=self._gateway.env,
         )  # fmt: skip
-        self._phase("starting the gateway")
+        self._phase("starting the gateway", "a process of its own, beside the broker")
         await self._start_gateway()
         self._ready_ms = self._fleet.now_ms()
-        self._phase("warm-up")
+        self._phase("first readings", "homes connect and report")
         await asyncio.sleep(WARM_UP_S)
         await self._discharge()
-        await self._recharge()
+        self._phase("staggered release", "the event is over; batteries go back to their makers' own modes, in turn")
+        await self._all_released()
+        if not any(window.id == RECHARGE for window in self._windows):
+            await self._recharge()
+            self._phase("staggered release", "the recharge is over")
+            await self._all_released()
         await self._finish()
 
     async def _start_gateway(self) -> None:
         await self._gateway.start()
         await processes.wait_port(self._http_port, alive=self._gateway)
 
-    def _phase(self, name: str) -> None:
+    def _phase(self, name: str, about: str) -> None:
         self.view.facts.phase = name
-        self.view.note(name)
+        self.view.note(f"{name}: {about}")
 
     def _until(self, second: float) -> float:
         """How long until `second` of the event."""
-        return max(0.0, self._start_ms / 1000 + second - datetime.now(tz=UTC).timestamp())
+        return max(0.0, second - self._second())
+
+    def _second(self) -> float:
+        """The second of the event that it is."""
+        return datetime.now(tz=UTC).timestamp() - self._start_ms / 1000
 
     async def _discharge(self) -> None:
+        """The event that is judged minute by minute, with all that goes wrong meanwhile; beside it a short one of homes
+        that only silence releases, and a recharge once the rest is under way again."""
         length = self.options.event_s
         batteries = self._fleet.devices.batteries
         able = batteries.available_discharge_w(batteries.reserve_pct + self.homes.soc_uncertainty_pct + 1, length + 60)
         # The homes that fall out do not count as capacity.
         able[self.cast.taken] = 0
-        target = float(np.floor(able.sum() * SHARE_OF_CAPACITY / 100) * 100)
+        spoken = ~self._fleet.devices.elsewhere
+        self._groups = demo_events.groups(
+            len(self.homes), silence=self._polled.slow, may_charge=self.homes.grid_charge_allowed & spoken,
+            soc_pct=batteries.true_soc_pct, cast=self.cast.taken,
+        )  # fmt: skip
         self._start_ms = round((datetime.now(tz=UTC).timestamp() + LEAD_S) * 1000)
+        main, silence = self._groups.discharge, self._groups.silence
+        await self._post(DISCHARGE, main, length, SHARE_OF_CAPACITY * float(able[list(main)].sum()), who="homes")
+        if silence:
+            await self._post(
+                SILENCE,
+                silence,
+                min(SILENCE_S, length),
+                max(100.0, SHARE_OF_CAPACITY * float(able[list(silence)].sum())),
+                who="homes that only a minute of silence releases",
+            )
+        self.view.facts.phase = "discharge event"
+        if self.options.chaos:
+            begun_s = (self._start_ms - self._fleet_started_ms) / 1000
+            self._planted = demo_cast.plant(self.cast, self._fleet, begun_s=begun_s, length_s=length)
+            self.view.note(f"trouble is on its way: {demo_cast.TOLD}")
+            await self._disturb(length)
+        settled = SETTLED_S if self._disturbance.span_ms is None else self._second() + AGAIN_S
+        if max(settled, self._second()) + RECHARGE_S + CHARGED_S <= length:
+            await asyncio.sleep(self._until(settled))
+            await self._recharge()
+            self.view.facts.phase = "discharge event"
+        await asyncio.sleep(self._until(length))
+
+    async def _post(self, name: str, members: tuple[int, ...], length_s: float, target_w: float, *, who: str) -> None:
+        """An event of these homes over REST, from the start of the story on."""
         window = oracle.Window(
-            id="demo-discharge", start_ms=self._start_ms, end_ms=self._start_ms + round(length * 1000), target_w=target
-        )
+            id=name, start_ms=self._start_ms, end_ms=self._start_ms + round(length_s * 1000),
+            target_w=demo_events.whole_hundreds(target_w), members=members,
+        )  # fmt: skip
         self._windows.append(window)
-        self.view.note(f"event: discharge {target / 1000:.1f} kW for {length:.0f} s")
-        answer = await self._platform.post_event(_event(window))
+        self.view.note(
+            f"event over REST: {len(members)} {who} give {window.target_w / 1000:.1f} kW for {length_s:.0f} s,"
+            f" in {self._until(0):.0f} s"
+        )
+        answer = await self._platform.post_event(demo_events.event(window, self.homes.ids))
         if answer.status != 200:
             raise RuntimeError(f"the gateway refused the event: {answer.body.decode(errors='replace')}")
-        self._phase("discharge event")
-        if self.options.chaos:
-            self._plant(length)
-            await self._disturb(length)
-        await asyncio.sleep(self._until(length))
-        self._phase("staggered release")
-        await self._all_released(but=self._polled.slow + (1 if self.options.chaos else 0))
-
-    def _plant(self, length: float) -> None:
-        cast, now_s = self.cast, LEAD_S + 10
-        batteries = self._fleet.devices.batteries
-        soc = float(batteries.true_soc_pct[cast.raises_reserve])
-        raised = min(100.0, float(np.ceil(soc)) + 10)
-        begun_s = (self._start_ms - self._fleet_started_ms) / 1000
-        for index, fault in (
-            (cast.deaf, Fault(kind=FaultKind.DEAF, at_s=begun_s - 1, for_s=length + 30)),
-            (cast.islands, Fault(kind=FaultKind.ISLAND, at_s=begun_s + now_s, for_s=40)),
-            (cast.stale, Fault(kind=FaultKind.STALE, at_s=begun_s + 25, for_s=length - 30)),
-            (cast.reboots, Fault(kind=FaultKind.REBOOT, at_s=begun_s + 35, for_s=6)),
-            (cast.raises_reserve, Fault(kind=FaultKind.OWNER_RESERVE, at_s=begun_s + length / 2, value=raised)),
-        ):
-            self._fleet.inject(index, fault)
-            self._planted += 1
 
     async def _disturb(self, length: float) -> None:
         await asyncio.sleep(self._until(20))
         await self._platform.set_outage(Outage.REFUSED)
-        self.view.note("the platform's HTTP side goes away")
+        self.view.note("the platform's HTTP side goes away: intervals wait, and go by MQTT meanwhile")
         await asyncio.sleep(self._until(min(30, length / 3)))
         await self._disturbance.run(length)
         await asyncio.sleep(self._until(min(75, length - 20)))
@@ -264,29 +267,33 @@ class Demo:
 
     async def _recharge(self) -> None:
         """A bounded recharge, asked for over MQTT."""
-        batteries = self._fleet.devices.batteries
-        may = self.homes.grid_charge_allowed & (batteries.true_soc_pct < 80)
-        limit = np.where(may, batteries.charge_limit_w(), 0.0).sum()
+        members = self._groups.recharge
+        if not members:
+            self.verdict.problems.append("no home may be charged from the grid")
+            return
+        limit = float(self._fleet.devices.batteries.charge_limit_w()[list(members)].sum())
         start_ms = round((datetime.now(tz=UTC).timestamp() + 1) * 1000)
         window = oracle.Window(
-            id="demo-recharge",
+            id=RECHARGE,
             start_ms=start_ms,
             end_ms=start_ms + round(RECHARGE_S * 1000),
-            target_w=-float(np.floor(limit * RECHARGE_SHARE / 100) * 100),
+            target_w=-demo_events.whole_hundreds(limit * RECHARGE_SHARE),
+            members=members,
         )
         self._windows.append(window)
-        self._phase("bounded recharge")
-        self.view.note(f"event over MQTT: charge {-window.target_w / 1000:.1f} kW for {RECHARGE_S:.0f} s")
-        await self._platform.publish_event(_event(window))
+        self.view.facts.phase = "recharge beside it" if self._second() < self.options.event_s else "recharge"
+        self.view.note(
+            f"event over MQTT: {len(members)} other homes charge with {-window.target_w / 1000:.1f} kW"
+            f" for {RECHARGE_S:.0f} s"
+        )
+        await self._platform.publish_event(demo_events.event(window, self.homes.ids))
         await asyncio.sleep((window.end_ms - self._fleet.now_ms()) / 1000)
-        self._phase("staggered release")
-        await self._all_released(but=0)
 
-    async def _all_released(self, *, but: int) -> None:
-        """Until at most `but` homes (one that hears nothing keeps its lease) are under control, within a bound."""
+    async def _all_released(self) -> None:
+        """Until no home is under control, within a bound."""
         deadline = asyncio.get_running_loop().time() + RELEASED_S_MAX
         while asyncio.get_running_loop().time() < deadline:
-            if int(self._fleet.devices.steered.sum()) <= but:
+            if not self._fleet.devices.steered.any():
                 # The recorder takes a sample a second: let it see this.
                 await asyncio.sleep(1.5)
                 return
@@ -294,7 +301,7 @@ class Demo:
 
     async def _finish(self) -> None:
         """Let the last interval close and arrive, then judge."""
-        self._phase("last intervals")
+        self._phase("last intervals", "the platform waits for what is still on its way, then everything is judged")
         until_ms = round(datetime.now(tz=UTC).timestamp() * 1000) - (GRACE_S + 5) * 1000
         # What the broker took before the gateway had subscribed went to nobody.
         heard = [message for message in self._fleet.acked if message.t_ms > self._ready_ms + 1_000]
@@ -320,8 +327,13 @@ class Demo:
         span_ms = self._disturbance.span_ms
         for window in self._windows:
             oracle.judge_tracking(trace, window, verdict, but=span_ms)
+        for window in self._windows:
+            if window.target_w < 0:
+                oracle.judge_charging(trace, window, verdict)
         truth.judge_time(trace, verdict)
-        truth.judge_told(trace, self._asker.answers, float(self.homes.discharge_w_max.max()), verdict)
+        truth.judge_told(
+            self._windows[0].of(trace), self._asker.answers, float(self.homes.discharge_w_max.max()), verdict
+        )
         if span_ms is not None and self._disturbance.kind == "freeze":
             spoken = ~self._fleet.devices.elsewhere
             truth.judge_return(trace, spoken, since_ms=span_ms[1], until_ms=self._windows[0].end_ms, verdict=verdict)
@@ -336,8 +348,9 @@ class Demo:
         oracle.judge_end(trace, verdict)
         oracle.judge_intervals(ledgers[0], expected, verdict, path="http")
         oracle.judge_intervals(ledgers[1], expected, verdict, path="mqtt")
+        records = [oracle.judge_ended(w, self.homes.ids, self._platform.deliveries, verdict) for w in self._windows]
         oracle.judge_records(
-            trace, self.homes, self._windows[0], self._platform.deliveries, verdict,
+            trace, self._windows[0], records[0], verdict,
             tolerance_pct=RECORDS_PCT
             + 100 * (READING_S + (CHECKPOINT_S if self.options.chaos else 0.0)) / self.options.event_s,
             measured=span_ms is None,
@@ -383,25 +396,9 @@ class Demo:
         facts.islanded = int(batteries.islanded.sum())
         facts.intervals_http = len(self._platform.by_http)
         facts.intervals_mqtt = len(self._platform.by_mqtt)
-        facts.target_w = next((w.target_w for w in self._windows if w.start_ms <= now_ms < w.end_ms), None)
-        facts.total_s = WARM_UP_S + LEAD_S + self.options.event_s + 2.5 * RELEASE_SPREAD_S + RECHARGE_S + 12
-
-
-def _event(window: oracle.Window) -> dict[str, object]:
-    def text(ms: int) -> str:
-        return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat()
-
-    return {
-        "id": window.id,
-        "revision": 1,
-        "kind": "real",
-        "program": "demo",
-        "group": {"all": True},
-        "start": text(window.start_ms),
-        "end": text(window.end_ms),
-        "target_w": window.target_w,
-        "priority": 10,
-    }
+        running = [w.target_w for w in self._windows if w.start_ms <= now_ms < w.end_ms]
+        facts.target_w = sum(running) if running else None
+        facts.total_s = WARM_UP_S + LEAD_S + self.options.event_s + 2.5 * RELEASE_SPREAD_S + 12
 
 
 def _ignore_closed_socket(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -52,11 +52,11 @@ class Disturbance:
                 await self._last(min(BLIND_S, SHARE_MAX * event_s), self._blind, "live readings stopped")
             case "term":
                 await self.gateway.stop()
-                self.view.note("gateway stopped (SIGTERM) and started again")
+                self.view.note("the gateway is stopped (SIGTERM) and started again; batteries go on by their leases")
                 await self.start_gateway()
             case _:
                 await self.gateway.kill()
-                self.view.note("gateway killed (SIGKILL) and started again")
+                self.view.note("the gateway is killed (SIGKILL) and started again; batteries go on by their leases")
                 await self.start_gateway()
 
     async def _last(self, for_s: float, switch: Callable[[bool], None], what: str) -> None:

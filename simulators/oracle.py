@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 TRACKING_PCT = 2.0
-TRACKING_FROM_S = 60
+TRACKING_FROM_S = 52
 STEP_PCT = 5.0
 SETTLE_S = 5
 """After a release a battery is on its way to its own mode for about this long."""
@@ -39,12 +39,17 @@ REACTION_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """An event as the platform asked for it."""
+    """An event as the platform asked for it. `members`: the homes it addresses, None = all."""
 
     id: str
     start_ms: int
     end_ms: int
     target_w: float
+    members: tuple[int, ...] | None = None
+
+    def of(self, trace: Trace) -> Trace:
+        """What its homes did."""
+        return trace if self.members is None else trace.only(self.members)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,8 +105,9 @@ def on_grid_total(trace: Trace) -> Floats:
 
 
 def judge_tracking(trace: Trace, window: Window, verdict: Verdict, *, but: tuple[int, int] | None = None) -> None:
-    """Every full minute from one minute after the start: within 2 % while the true capacity suffices. Not those that a
+    """Every full minute from 52 s after the start: within 2 % while the true capacity suffices. Not those that a
     disturbance and the ramp after it take part in: `but` from when until when it lasted."""
+    trace = window.of(trace)
     total = on_grid_total(trace)
     inside = (trace.t_ms >= window.start_ms) & (trace.t_ms < window.end_ms)
     if inside.any():
@@ -263,23 +269,42 @@ def judge_intervals(ledger: Ledger, expected: set[tuple[str, int, int]], verdict
         verdict.problems.append(f"intervals by {path}: {found.conflicting} arrived twice with different content")
 
 
+def judge_ended(
+    window: Window, ids: Sequence[str], deliveries: Mapping[str, Mapping[str, Any]], verdict: Verdict
+) -> list[Mapping[str, Any]]:
+    """Whether the platform was told of every home of an event how it ended; returns the records of its homes."""
+    members = range(len(ids)) if window.members is None else window.members
+    found = [deliveries.get(f"{window.id}/{ids[i]}", {}) for i in members]
+    statuses = [record.get("status", "none") for record in found]
+    for status in sorted(set(statuses)):
+        verdict.records[status] = verdict.records.get(status, 0) + statuses.count(status)
+    if unended := len(statuses) - sum(status in ENDED for status in statuses):
+        verdict.problems.append(f"{window.id}: {unended} homes of which the platform was not told how it ended")
+    return found
+
+
+def judge_charging(trace: Trace, window: Window, verdict: Verdict) -> None:
+    """A recharge must charge, and no more than was asked for."""
+    inside = (trace.t_ms >= (window.start_ms + window.end_ms) // 2) & (trace.t_ms < window.end_ms)
+    mean_w = float(on_grid_total(window.of(trace))[inside].mean()) if inside.any() else 0.0
+    if not 1.1 * window.target_w <= mean_w < 0:
+        verdict.problems.append(
+            f"{window.id}: {mean_w:.0f} W in its second half, {window.target_w:.0f} W were asked for"
+        )
+
+
 def judge_records(
     trace: Trace,
-    homes: Homes,
     window: Window,
-    deliveries: Mapping[str, Mapping[str, Any]],
+    found: Sequence[Mapping[str, Any]],
     verdict: Verdict,
     *,
     tolerance_pct: float,
     measured: bool = True,
 ) -> None:
-    """What the platform was told of an event: a record of every home that says how it ended, and the energy of those
-    that completed it against what their batteries gave. Unless they were `measured` all along, it may be less."""
-    found = [deliveries.get(f"{window.id}/{device}", {}) for device in homes.ids]
-    statuses = [record.get("status", "none") for record in found]
-    verdict.records = {status: statuses.count(status) for status in sorted(set(statuses))}
-    if unended := len(statuses) - sum(status in ENDED for status in statuses):
-        verdict.problems.append(f"{window.id}: {unended} homes of which the platform was not told how it ended")
+    """What the platform was told of the energy of an event's homes (`found`: a record of each) against what the
+    batteries gave of those that completed it. Unless they were `measured` all along, it may be less."""
+    trace = window.of(trace)
     gave = [i for i, record in enumerate(found) if record.get("status") == "completed" and record["asked_wh"]]
     inside = (trace.t_ms >= window.start_ms) & (trace.t_ms < window.end_ms)
     if not gave or not inside.any():

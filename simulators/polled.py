@@ -48,9 +48,9 @@ class PolledHomes:
         fleet.before_step = self.step
 
     @property
-    def slow(self) -> int:
+    def slow(self) -> list[int]:
         """Homes that are released by silence alone, a minute after the last word."""
-        return sum(face.profile in BY_SILENCE for face in self.faces.values())
+        return [index for index, face in self.faces.items() if face.profile in BY_SILENCE]
 
     @property
     def products(self) -> list[str]:

@@ -1,6 +1,7 @@
 """What truly happened, second by second: rings over the fleet for whoever judges afterwards."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,12 @@ class Trace:
     command: npt.NDArray[np.int64]
     lease_end_ms: npt.NDArray[np.int64]
     setpoint_w: Singles
+
+    def only(self, devices: Sequence[int]) -> "Trace":
+        """The samples of these devices."""
+        chosen = list(devices)
+        columns = {f.name: getattr(self, f.name)[:, chosen] for f in fields(self) if f.name != "t_ms"}
+        return Trace(t_ms=self.t_ms, **columns)
 
     @property
     def total_w(self) -> npt.NDArray[np.float64]:

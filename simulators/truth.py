@@ -59,6 +59,7 @@ def judge_return(trace: Trace, spoken: Bools, *, since_ms: int, until_ms: int, v
 
 def judge_kept(trace: Trace, window: Window, span_ms: tuple[int, int], verdict: Verdict) -> None:
     """While nobody is measured the fleet goes on with what it does: its mean power, against the target."""
+    trace = window.of(trace)
     begin_ms = max(span_ms[0], window.start_ms + 60_000)
     rows = (trace.t_ms >= begin_ms) & (trace.t_ms < min(span_ms[1], window.end_ms))
     if rows.sum() < SETTLED_S:

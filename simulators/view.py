@@ -89,7 +89,7 @@ class View:
         line = f"{time.monotonic() - self._began:6.1f} s  {text}"
         self.facts.notes.append(line)
         if self._live is None:
-            self._console.print(line, highlight=False)
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def update(self, change: Callable[[Facts], None]) -> None:
         change(self.facts)
@@ -102,7 +102,8 @@ class View:
             f = self.facts
             target = "-" if f.target_w is None else f"{f.target_w / 1000:.1f}"
             self._console.print(
-                f"{f.elapsed_s:6.1f} s  {f.phase:28} fleet {f.fleet_w / 1000:8.1f} kW  target {target:>8} kW  "
-                f"under control {f.under_control}  intervals {f.intervals_http}/{f.intervals_mqtt}",
+                f"{f.elapsed_s:6.1f} s  {f.phase:20} all homes {f.fleet_w / 1000:7.1f} kW  asked {target:>6} kW  "
+                f"under control {f.under_control:3}  intervals by HTTP {f.intervals_http}, by MQTT {f.intervals_mqtt}",
                 highlight=False,
+                soft_wrap=True,
             )

@@ -1,5 +1,6 @@
 """The judges of a disturbance, on made-up traces: each lets the good run through and stops the bad one."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,15 @@ import pytest
 
 from simulators import truth
 from simulators.battery import Mode
-from simulators.oracle import Verdict, Window, expected_of_polled, judge_steps, judge_tracking
+from simulators.oracle import (
+    Verdict,
+    Window,
+    expected_of_polled,
+    judge_charging,
+    judge_ended,
+    judge_steps,
+    judge_tracking,
+)
 from simulators.recorder import Trace
 from simulators.told import Told
 
@@ -88,7 +97,7 @@ def test_minutes_of_a_disturbance_and_of_the_ramp_after_it_are_not_judged() -> N
     assert len(problems(judge_tracking, made, WINDOW)) == 1
     verdict = Verdict()
     judge_tracking(made, WINDOW, verdict, but=(T0 + 65_000, T0 + 110_000))
-    assert (verdict.problems, [minute.start_s for minute in verdict.minutes]) == ([], [180])
+    assert (verdict.problems, [minute.start_s for minute in verdict.minutes]) == ([], [172])
 
 
 def test_step_counts_what_homes_do_that_are_or_just_were_under_control() -> None:
@@ -110,3 +119,28 @@ def test_intervals_are_due_of_polled_homes_but_while_nobody_could_ask_them() -> 
         ["a"], length_s=60, since_ms=T0, until_ms=T0 + 300_000, but=(T0 + 70_000, T0 + 130_000)
     )  # fmt: skip
     assert {start - T0 for _, start, _ in some} == {0, 180_000, 240_000}
+
+
+def test_event_of_some_homes_is_judged_by_what_those_do() -> None:
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[:, 6:] = -3000
+    made, window = trace(battery_w=battery_w), replace(WINDOW, target_w=6_000, members=tuple(range(6)))
+    assert problems(judge_tracking, made, window) == []
+    assert len(problems(judge_tracking, made, replace(window, members=None))) == 3
+
+
+@pytest.mark.parametrize(("each_w", "held"), [(-1000, True), (-900, True), (-1200, False), (0, False), (500, False)])
+def test_recharge_must_charge_and_no_more_than_was_asked_for(each_w: float, held: bool) -> None:
+    battery_w = np.full((S, N), 5000, dtype=np.float32)
+    battery_w[:, :4] = each_w
+    window = replace(WINDOW, target_w=-4_000, members=(0, 1, 2, 3))
+    assert (problems(judge_charging, trace(battery_w=battery_w), window) == []) is held
+
+
+def test_every_home_of_an_event_must_be_told_of_how_it_ended() -> None:
+    window, verdict, ids = replace(WINDOW, members=(0, 2)), Verdict(), ["a", "b", "c"]
+    deliveries = {"e/a": {"status": "completed"}, "e/c": {"status": "opted_out"}}
+    assert [record["status"] for record in judge_ended(window, ids, deliveries, verdict)] == ["completed", "opted_out"]
+    assert (verdict.problems, verdict.records) == ([], {"completed": 1, "opted_out": 1})
+    judge_ended(window, ids, {"e/a": {"status": "active"}}, verdict)
+    assert verdict.problems == ["e: 2 homes of which the platform was not told how it ended"]
