@@ -23,6 +23,7 @@ PROGRAM = "programs of running events"
 DEVICES = gauge("gateway_devices", "Devices enrolled.")
 DEVICES_UP = gauge("gateway_devices_up", "Devices with a fresh reading.")
 READING_AGE = gauge("gateway_reading_age_seconds", "Age of fresh readings.", rank=("p50", "p99"))
+RESTARTS = counter("gateway_device_restarts", "Restarts of devices that speak MQTT.")
 UNCLEAR = gauge(
     "gateway_unclear_devices",
     "Devices that report something about their safety that is not understood.",
@@ -116,6 +117,7 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
     for share in (0.5, 0.99):
         value = float(np.quantile(age_s[fresh], share)) if fresh.any() else 0.0
         yield READING_AGE.sample(value, rank=f"p{share * 100:.0f}")
+    yield RESTARTS.sample(fleet.restarts.count)
     yield from UNCLEAR.each({member: int(np.count_nonzero(fleet.live.unclear[:n] & member)) for member in Unclear})
     for authority, name in zip(Authority, words(Authority), strict=True):
         count = int(np.count_nonzero(fleet.control.authority[:n] == authority))

@@ -40,6 +40,7 @@ POLLS = counter("gateway_session_polls", "Polls answered.")
 POLL_FAILURES = counter("gateway_session_poll_failures", "Polls that failed.")
 BUSY = counter("gateway_session_busy", "Times a device asked to come later.")
 SUPERSEDED = counter("gateway_session_superseded", "Commands that a newer one replaced before they left.")
+OUTDATED = counter("gateway_session_outdated", "Readings and answers of a battery that was replaced.")
 SESSION_QUARANTINED = counter("gateway_session_quarantined", "Devices that were not what they were enrolled as.")
 ENERGY_GAPS = counter("gateway_session_energy_gaps", "Gaps in the energy of polled devices.")
 WRITES = counter("gateway_device_writes", "Requests that write to polled devices.")
@@ -164,6 +165,12 @@ class PolledDevices:
         running = self._tasks.get(slot)
         return running is not None and running[0] == self._wanted(slot)
 
+    def _outdated(self, slot: int) -> bool:
+        """Whether what a session says is of another battery; counts it then."""
+        current = self._current(slot)
+        self.stats.outdated += not current
+        return not current
+
     def _session(self, slot: int, product: PointProduct | None) -> DeviceSession | None:
         if product is None:
             return None
@@ -193,13 +200,13 @@ class PolledDevices:
     # -- readings --------------------------------------------------------------------------------------------
 
     def _live(self, slot: int, reading: CanonicalReading, now: Now, cmd: int) -> None:
-        if not self._current(slot):
+        if self._outdated(slot):
             return
         self._lives.append((slot, reading, now, cmd))
         self._soon()
 
     def _energy(self, slot: int, sample: EnergySample, now: Now) -> None:
-        if not self._current(slot):
+        if self._outdated(slot):
             return
         if self._pauses:
             # Counters lose nothing by a missing sample; the integrated energy is part of a gap.
@@ -209,7 +216,7 @@ class PolledDevices:
         self._soon()
 
     def _answer(self, slot: int, cmd: int, result: CommandResult) -> None:
-        if not self._current(slot):
+        if self._outdated(slot):
             return
         self._answers.append((slot, cmd, result))
         self._soon()
@@ -342,6 +349,7 @@ class PolledDevices:
         yield POLL_FAILURES.sample(stats.poll_failures)
         yield BUSY.sample(stats.busy)
         yield SUPERSEDED.sample(stats.superseded)
+        yield OUTDATED.sample(stats.outdated)
         yield SESSION_QUARANTINED.sample(stats.quarantined)
         yield ENERGY_GAPS.sample(stats.energy_gaps)
         yield WRITES.sample(control.requests)

@@ -57,7 +57,8 @@ class Hearer:
 
 @dataclass(slots=True)
 class SessionStats:
-    """Counts over all devices of a service."""
+    """Counts over all devices of a service. `outdated`: readings and answers of sessions that no longer fit their
+    device."""
 
     connects: int = 0
     polls: int = 0
@@ -65,4 +66,5 @@ class SessionStats:
     busy: int = 0
     quarantined: int = 0
     superseded: int = 0
+    outdated: int = 0
     energy_gaps: int = 0

@@ -24,6 +24,7 @@ from gateway.services.telemetry.recorder import Recorded, Recorder
 LIVE = counter("gateway_live_readings", "Live readings taken.")
 ROWS = counter("gateway_settlement_rows", "Settlement messages taken, duplicates included.")
 BATCHES = counter("gateway_settlement_batches", "Batches of settlement messages taken.")
+DROPPED = counter("gateway_settlement_dropped", "Settlement messages that a fault kept from the disk.")
 PAUSES = counter("gateway_telemetry_holds", "Times that telemetry was held back.")
 
 BATCH_ROWS = 4096
@@ -42,12 +43,13 @@ class CommandAnswers(Protocol):
 
 @dataclass(slots=True)
 class IngestStats:
-    """Counts of what was ingested."""
+    """Counts of what was ingested. `dropped`: rows that a fault kept from being recorded; senders send them again."""
 
     live: int = 0
     rows: int = 0
     batches: int = 0
     pauses: int = 0
+    dropped: int = 0
 
 
 def joined(batches: list[EnergyBatch]) -> EnergyBatch:
@@ -87,6 +89,7 @@ class Ingest:
         self._senders: list[TelemetrySender] = []
         self._rows: list[EnergyBatch] = []
         self._row_count = 0
+        self._unrecorded = 0
         self._tokens: Tokens = []
         self._news = asyncio.Event()
         self._unacknowledged: deque[tuple[int, Tokens]] = deque()
@@ -140,6 +143,8 @@ class Ingest:
                 self._begin_anew()
 
     def _begin_anew(self) -> None:
+        self.stats.dropped += self._unrecorded + self._row_count
+        self._unrecorded = 0
         self._rows, self._row_count, self._tokens = [], 0, []
         self._unacknowledged.clear()
         self._recorded.clear()
@@ -163,7 +168,7 @@ class Ingest:
     async def _flush(self) -> None:
         """Record what has arrived since the last call, in steps between which other tasks run."""
         tokens, self._tokens = self._tokens, []
-        rows, self._rows, self._row_count = self._rows, [], 0
+        rows, self._rows, self._unrecorded, self._row_count = self._rows, [], self._row_count, 0
         number = self._recorder.spool.last_record
         if rows:
             await self._configs.update()
@@ -172,6 +177,7 @@ class Ingest:
                     recorded = await self._ingest(part)
                     number = recorded.record
                     self.stats.rows += recorded.taken.counts.rows
+                    self._unrecorded -= recorded.taken.counts.rows
                     self.stats.batches += 1
         if tokens:
             self._unacknowledged.append((number, tokens))
@@ -216,6 +222,7 @@ class Ingest:
         yield LIVE.sample(self.stats.live)
         yield ROWS.sample(self.stats.rows)
         yield BATCHES.sample(self.stats.batches)
+        yield DROPPED.sample(self.stats.dropped)
         yield PAUSES.sample(self.stats.pauses)
 
     def reasons(self) -> list[str]:

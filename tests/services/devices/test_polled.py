@@ -196,6 +196,8 @@ async def test_readings_after_a_move_are_none_of_the_battery_of_before(monkeypat
         heard = len(b.heard)
         await until(lambda: b.homes[OLD].reads > reads + 1, "the old session polling on")
         assert len(b.heard) == heard
+        (shown,) = [s.value for s in b.sessions.samples() if s.name == "gateway_session_outdated"]
+        assert shown > 0
 
 
 async def test_session_of_a_device_that_became_another_product_ends(

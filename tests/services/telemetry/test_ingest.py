@@ -208,6 +208,28 @@ async def test_ingest_sender_that_cannot_be_acknowledged_is_heard_anew(tmp_path:
         assert (r.recorder.engine.totals.new, r.recorder.engine.totals.duplicates) == (2, 2)
 
 
+async def test_ingest_rows_that_a_fault_drops_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a batch that were recorded before it are not among them."""
+    day_s = 86_400
+
+    async with rig(tmp_path, running=False) as r:
+        emit, whole = r.ingest.emitter(FakeLink()), r.recorder.ingest
+
+        def second_fails(*args: Any) -> Recorded:
+            if r.ingest.stats.rows:
+                raise StorageError("gone")
+            return whole(*args)
+
+        monkeypatch.setattr(r.recorder, "ingest", second_fails)
+        long = [row(seq=1 + i, t=-10 * i, span=day_s, charge_wh=1440.0) for i in range(5)]
+        with pytest.raises(ExceptionGroup):
+            async with service(r.ingest.run):
+                emit(ReadingBatch(energy=batch(long)))
+                await until(lambda: r.ingest.stats.dropped > 0)
+        (shown,) = [sample.value for sample in r.samples() if sample.name == "gateway_settlement_dropped"]
+        assert (r.ingest.stats.rows, shown) == (1, 4)
+
+
 async def test_ingest_source_without_a_sender_is_recorded_too(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         r.ingest.emitter(FakeLink())(ReadingBatch(energy=batch([row(seq=1)])))
