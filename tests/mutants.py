@@ -128,7 +128,7 @@ MUTANTS = (
         mend="An opt-out that a home reports counts at once.",
         edits=(
             (
-                LOOP,
+                "gateway/services/control/arbitration.py",
                 "bits |= (self._fleet.live.opt_out[:n] != 0) * np.uint8(ExclusionReason.OPTED_OUT)",
                 "bits |= np.uint8(0)",
             ),
@@ -171,7 +171,7 @@ MUTANTS = (
     Mutant(
         name="stranded",
         mend="A device under control whose profile is missing is told.",
-        edits=((LOOP, "            + self.stranded.reasons()\n", ""),),
+        edits=(("gateway/services/control/queries.py", "            + self.stranded.reasons()\n", ""),),
     ),
     Mutant(
         name="sign-check",

@@ -16,6 +16,7 @@ from gateway.ports.links import CommandTarget
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import control_samples, dispatch_samples
 from gateway.services.control.quarantine import Untrusted
+from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
@@ -32,30 +33,25 @@ class ControlParts:
     fleet_clock: FleetClock
     dispatcher: Dispatcher
     control: ControlLoop
+    queries: ControlQueries
     reports: Reports
     view: DispatchView
 
     def samples(self) -> Iterator[Sample]:
-        yield from control_samples(self.control)
-        yield from dispatch_samples(self.dispatcher, self.control)
+        yield from control_samples(self.queries)
+        yield from dispatch_samples(self.dispatcher, self.queries)
         yield from self.reports.samples()
         yield from self.clock_guard.samples()
         yield from self.fleet_clock.samples()
 
     def reasons(self) -> list[str]:
         """Why control is not ready."""
-        return self.control.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
+        return self.queries.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
 
     def warnings(self) -> list[str]:
         """What control leaves alone, does not hear or measures seldom, what is in force and not durable yet, and which
         events nobody has ended."""
-        control = self.control
-        return (
-            control.quarantine.warnings()
-            + control.unmeasured.warnings()
-            + control.pending.warnings()
-            + self.dispatcher.warnings()
-        )
+        return self.queries.warnings() + self.dispatcher.warnings()
 
     async def report(self, platform: PlatformSignal) -> None:
         """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""
@@ -93,23 +89,25 @@ def control_parts(
         release_only=release_only,
     )  # fmt: skip
     control.records.know(remembered.delivered)
+    queries = ControlQueries(control, fleet=fleet, dispatcher=dispatcher, clock=clock, tick_s=settings.control.tick_s)
     reports = Reports(control.records, availability_s=settings.control.availability_s)
     view = DispatchView(
         fleet=fleet,
         dispatcher=dispatcher,
-        control=control,
+        queries=queries,
         store=store,
         clock=clock,
         cause_of=cause_of,
         misidentified=misidentified,
     )
-    clock_guard = ClockGuard(clock, idle=lambda: control.idle() or fleet_clock.trust is ClockTrust.CONTRADICTED)
+    clock_guard = ClockGuard(clock, idle=lambda: queries.idle() or fleet_clock.trust is ClockTrust.CONTRADICTED)
     return ControlParts(
         clock=clock,
         clock_guard=clock_guard,
         fleet_clock=fleet_clock,
         dispatcher=dispatcher,
         control=control,
+        queries=queries,
         reports=reports,
         view=view,
     )

@@ -131,3 +131,10 @@ class Table:
         out, columns = object.__new__(type(self)), vars(self)
         vars(out).update({name: columns[name][:n] for name in self.SPEC})
         return out
+
+    def frozen(self, n: int) -> Self:
+        """The first `n` rows as they are and become, for those who only read: writing into one raises ValueError."""
+        out = self.view(n)
+        for name in self.SPEC:
+            out.column(name).flags.writeable = False
+        return out

@@ -102,7 +102,7 @@ async def rig(
         events=DispatchView(
             fleet=world.fleet,
             dispatcher=world.dispatcher,
-            control=world.control,
+            queries=world.queries,
             store=world.journal,
             clock=world.clock,
             misidentified=misidentified,
@@ -374,7 +374,7 @@ async def test_events_page_lets_the_loop_go_on_between_two_events() -> None:
         for i in range(30):
             await r.world.submit(f"e{i}", s=60, target_w=1, start_ms=later_ms, end_ms=later_ms + 60_000,
                                  group=TargetGroup(ids=ids))  # fmt: skip
-        view = DispatchView(fleet=r.world.fleet, dispatcher=r.world.dispatcher, control=r.world.control,
+        view = DispatchView(fleet=r.world.fleet, dispatcher=r.world.dispatcher, queries=r.world.queries,
                             store=r.world.journal, clock=r.world.clock)  # fmt: skip
         turns = 0
 

@@ -45,8 +45,8 @@ async def scraped(s: Street, sink: LeapCsvSink) -> bytes:
     assert link is not None
 
     def samples() -> Iterable[Sample]:
-        yield from control_samples(world.control)
-        yield from dispatch_samples(world.dispatcher, world.control)
+        yield from control_samples(world.queries)
+        yield from dispatch_samples(world.dispatcher, world.queries)
         yield from fleet_samples(world.fleet, world.clock)
         yield from link.samples()
         yield from delivery_samples(s.deliveries, world.clock)

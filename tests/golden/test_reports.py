@@ -16,7 +16,7 @@ from tests.scenes.world import World, group, homes_of
 async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> None:
     world = World(homes_of(3))
     view = DispatchView(
-        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, store=world.journal, clock=world.clock
+        fleet=world.fleet, dispatcher=world.dispatcher, queries=world.queries, store=world.journal, clock=world.clock
     )
     told: list[object] = [{"dispatch": DISPATCH_TOPIC, "answers": ANSWER_TOPIC, "intervals": INTERVAL_TOPIC}]
 
@@ -48,8 +48,8 @@ async def test_platform_is_told_of_an_event_what_stands_in_the_golden_file() -> 
     golden("rest-dispatch.txt", masks.json_text(shown))
     counted = registry(
         [
-            lambda: control_samples(world.control),
-            lambda: dispatch_samples(world.dispatcher, world.control),
+            lambda: control_samples(world.queries),
+            lambda: dispatch_samples(world.dispatcher, world.queries),
             lambda: fleet_samples(world.fleet, world.clock),
         ],
         [],

@@ -26,6 +26,7 @@ from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profile
 from gateway.services.control.loop import ControlLoop
+from gateway.services.control.queries import ControlQueries
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
@@ -197,8 +198,11 @@ class Street:
         )  # fmt: skip
         self.control.records.know(remembered.delivered)
         self.control.load(remembered)
+        self.queries = ControlQueries(
+            self.control, fleet=self.fleet, dispatcher=self.dispatcher, clock=self.time, tick_s=self.settings.tick_s
+        )
         self.clock_guard = ClockGuard(
-            self.time, idle=lambda: self.control.idle() or self.fleet_clock.trust is ClockTrust.CONTRADICTED
+            self.time, idle=lambda: self.queries.idle() or self.fleet_clock.trust is ClockTrust.CONTRADICTED
         )
         self.link._emit = self._taken
         # what the broker keeps of each device's presence

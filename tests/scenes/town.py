@@ -148,7 +148,7 @@ class Town(Street):
         await super().restart(away_s=away_s)
         if not self.dispatcher.stopped:
             self.stopped_ms = None
-        told = " ".join(self.control.reasons())
+        told = " ".join(self.queries.reasons())
         for i in self.missing:
             if left[i] and self.homes.ids[i] not in told:
                 self.problems.append(
@@ -370,7 +370,7 @@ class Town(Street):
             self._judge_wish(source, name, wish)
         running = []
         for entry in self.dispatcher.entries():
-            if entry.state is EventState.ACTIVE and self.control.progress(entry) is not None:
+            if entry.state is EventState.ACTIVE and self.queries.progress(entry) is not None:
                 self._ran.add(entry.request.id)
                 running.append(entry)
         for entry in running:
@@ -389,7 +389,7 @@ class Town(Street):
 
     def _judge_delivery(self, entry: BookEntry, others: Sequence[BookEntry], s: float) -> None:
         """Delivered is what was read; and what is missing is said, or given by others."""
-        told = self.control.progress(entry)
+        told = self.queries.progress(entry)
         mine = self._groups.get(entry.request.id)
         if told is None or mine is None:
             return

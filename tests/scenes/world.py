@@ -16,6 +16,7 @@ from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.types import DeviceId, EventId
 from gateway.services.control.loop import ControlLoop
+from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
@@ -42,6 +43,7 @@ class World:
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     control: ControlLoop = field(init=False)
+    queries: ControlQueries = field(init=False)
     clock_guard: ClockGuard = field(init=False)
     trace: list[float] = field(default_factory=list)
 
@@ -74,7 +76,10 @@ class World:
         )  # fmt: skip
         self.control.records.know(remembered.delivered)
         self.control.load(remembered)
-        self.clock_guard = ClockGuard(steady, idle=self.control.idle)
+        self.queries = ControlQueries(
+            self.control, fleet=self.fleet, dispatcher=self.dispatcher, clock=steady, tick_s=self.settings.tick_s
+        )
+        self.clock_guard = ClockGuard(steady, idle=self.queries.idle)
         self.homes.on_acks = self.control.observe_acks
 
     def restart(self, *, away_s: int) -> None:
@@ -105,7 +110,7 @@ class World:
         """How an event that runs is doing."""
         entry = self.dispatcher.entry(name)
         assert entry is not None
-        found = self.control.progress(entry)
+        found = self.queries.progress(entry)
         assert found is not None
         return found
 

@@ -35,8 +35,8 @@ from gateway.schemas.reports import (
     ReboundBody,
     Times,
 )
-from gateway.services.control.loop import ControlLoop
 from gateway.services.control.quarantine import Untrusted
+from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, StatusReport, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.events.reports import PART
@@ -57,7 +57,7 @@ class DispatchView:
         *,
         fleet: Fleet,
         dispatcher: Dispatcher,
-        control: ControlLoop,
+        queries: ControlQueries,
         store: EventStore,
         clock: Clock,
         cause_of: CauseOf = lambda _: None,
@@ -65,7 +65,7 @@ class DispatchView:
     ) -> None:
         self._fleet = fleet
         self._dispatcher = dispatcher
-        self._control = control
+        self._queries = queries
         self._store = store
         self._clock = clock
         self._cause_of = cause_of
@@ -120,7 +120,7 @@ class DispatchView:
         total, rows = 0, list[Row]()
         if occurrence is None and entry.index >= 0:
             slots = self._dispatcher.members(entry.index, entry.request)
-            total, rows = self._control.records.page(entry, slots, page)
+            total, rows = self._queries.records.page(entry, slots, page)
         causes = [cause_of_row(row, self._cause_of) for row in rows]
         which = _ms(occurrence)
         if not total and (occurrence is None or which is not None):
@@ -134,11 +134,11 @@ class DispatchView:
 
     def _status(self, entry: BookEntry) -> EventStatus:
         request = entry.request
-        progress = self._control.progress(entry) if entry.state in RUNS else None
-        credit = self._control.credit(entry) if progress else None
+        progress = self._queries.progress(entry) if entry.state in RUNS else None
+        credit = self._queries.credit(entry) if progress else None
         now = request.running(self._clock.now().utc_ms)
         target = now.target if now is not None else request.target
-        rebound = self._control.maintenance.rebounds.get(request.id)
+        rebound = self._queries.maintenance.rebounds.get(request.id)
         return EventStatus(
             id=own_id(request.id),
             source=request.source,
@@ -195,12 +195,12 @@ class DispatchView:
 
     def quarantine(self) -> Quarantine:
         """What cannot be trusted, but for the entries."""
-        watch = self._control.quarantine
+        watch = self._queries.quarantine
         return Quarantine(entries=[], quarantined=dict(sorted(watch.quarantined.items())), frozen=watch.frozen)
 
     def untrusted(self) -> Iterator[QuarantineEntry]:
         """Every device and product that cannot be trusted."""
-        for found in (*self._control.quarantine.untrusted(), *self._misidentified()):
+        for found in (*self._queries.quarantine.untrusted(), *self._misidentified()):
             yield QuarantineEntry(
                 name=found.name,
                 reason=found.reason,
@@ -213,7 +213,7 @@ class DispatchView:
 
     def availability(self) -> Iterator[AvailabilityBody]:
         """What each group can sustain, as of the newest tick when it is first asked; nothing before that."""
-        for found in self._control.availability():
+        for found in self._queries.availability():
             yield AvailabilityBody(
                 group=found.group,
                 devices=found.devices,

@@ -1,7 +1,7 @@
 """The fleet: every device by slot, in columns; registration, names, readings.
 
 A device gets one slot, which is never reused within a process. `Fleet` owns the columns and grows them; a control tick
-works on a `Snapshot`: views of the columns, valid until the next await.
+works on a `Snapshot`: views of the columns that cannot be written, valid until the next await.
 """
 
 import re
@@ -26,7 +26,7 @@ _NOT_A_WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The fleet at one instant: `n` slots of the columns themselves. Take a new one after an await."""
+    """The fleet at one instant, to be read: `n` slots of the columns. Take a new one after an await."""
 
     n: int
     nameplate: Nameplate
@@ -120,6 +120,8 @@ class Fleet:
         self.restarts = Restarts()
         self.live = LiveColumns()
         self.control = ControlColumns()
+        self._snapshot: Snapshot | None = None
+        self._columns: Snapshot | None = None
 
     def register(self, device: Device, facts: ProductFacts) -> int:
         """Give `device` a slot, or update the one it has; returns the slot."""
@@ -207,6 +209,7 @@ class Fleet:
         if n > len(self.live.soc_pct):
             for table in (self.nameplate, self.live, self.control):
                 table.grow(n)
+            self._snapshot = self._columns = None
 
     def compact(self) -> None:
         """Drop indexes that only registration needs."""
@@ -218,6 +221,7 @@ class Fleet:
         if slot >= len(self.live.soc_pct):
             self.reserve(max(64, slot + slot // 4))
         self.n += 1
+        self._snapshot = self._columns = None
         self.ids.append(device_id)
         self._tags_of.append(())
         self.slot_of[device_id] = slot
@@ -228,12 +232,24 @@ class Fleet:
         return tuple(self.ids[slot] for slot in slots.tolist())
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(
-            n=self.n,
-            nameplate=self.nameplate.view(self.n),
-            live=self.live.view(self.n),
-            control=self.control.view(self.n),
-        )
+        """The columns as they are, read-only; the same views until a device is added."""
+        if self._snapshot is None:
+            self._snapshot = Snapshot(
+                n=self.n,
+                nameplate=self.nameplate.frozen(self.n),
+                live=self.live.frozen(self.n),
+                control=self.control.frozen(self.n),
+            )
+        return self._snapshot
+
+    def columns(self) -> Snapshot:
+        """The same for those who keep them up to date: they may write."""
+        if self._columns is None:
+            n = self.n
+            self._columns = Snapshot(
+                n=n, nameplate=self.nameplate.view(n), live=self.live.view(n), control=self.control.view(n)
+            )
+        return self._columns
 
     def observe_live(self, batch: LiveBatch, now: Now) -> None:
         """Fold readings in: see `estimation.observe`."""

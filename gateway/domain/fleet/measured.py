@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.fleet.columns import Authority, LiveColumns, Nameplate
+from gateway.domain.fleet.columns import Authority, ControlColumns, LiveColumns, Nameplate
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.table import Singles
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Mode, Now
@@ -125,10 +125,9 @@ def power_of(snapshot: Snapshot, now: Now, before_ms: Ints) -> Power:
     return Power(each_w=each_w, measured=known, overdue=overdue, heard_s=gap_ms * 0.001, controlled_w=controlled_w)
 
 
-def keep_parts(snapshot: Snapshot, heard: Bools) -> None:
-    """Store in `done_part` what part of its setpoint each settled device does, for those `heard` since the last
-    tick."""
-    control = snapshot.control
+def keep_parts(control: ControlColumns, snapshot: Snapshot, heard: Bools) -> None:
+    """Store in `done_part` of `control` what part of its setpoint each settled device does, for those `heard` since the
+    last tick."""
     rows = heard & (control.authority == int(Authority.CONTROLLED)) & ~control.idle & _settled(snapshot)
     if not rows.any():
         return

@@ -8,7 +8,7 @@ other way round, at the ceiling.
 
 import numpy as np
 
-from gateway.domain.fleet.columns import Authority
+from gateway.domain.fleet.columns import Authority, ControlColumns
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import Envelope, LimitParams, Reason
 from gateway.domain.table import Singles
@@ -35,9 +35,10 @@ def stopped(
     return result
 
 
-def note_stops(snapshot: Snapshot, allowed: Envelope, now: Now, params: LimitParams) -> None:
-    """Note who has reached a bound under control, who still has load there, and who is free of it; once a tick."""
-    live, control, plate = snapshot.live, snapshot.control, snapshot.nameplate
+def note_stops(control: ControlColumns, snapshot: Snapshot, allowed: Envelope, now: Now, params: LimitParams) -> None:
+    """Note in `control` who has reached a bound under control, who still has load there, and who is free of it; once a
+    tick."""
+    live, plate = snapshot.live, snapshot.nameplate
     for since_mono_ms, way, allowed_w, reasons, at_bound, rated_w, above_pct, below_pct in (
         (control.floor_mono_ms, 1, allowed.discharge_w, allowed.reasons_discharge, AT_FLOOR, plate.discharge_w_max,
          live.soc_low_pct, allowed.floor_pct),

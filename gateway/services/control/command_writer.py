@@ -154,6 +154,8 @@ class CommandWriter:
 
     def _plans(self, slots: Slots, holder: NDArray[np.int32], names: Mapping[int, EventId]) -> list[Change]:
         out: list[Change] = []
+        if not len(slots):
+            return out
         for index in np.unique(holder[slots]).tolist():
             mine = slots[holder[slots] == index]
             out.append(ControlTaken(devices=self._fleet.names(mine), event=names.get(index, EventId("unknown"))))

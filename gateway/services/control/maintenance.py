@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.domain.control.maintenance import charging_w, filling, inside, recovering
 from gateway.domain.events.arbitration import NOBODY
 from gateway.domain.events.lifecycle import ActiveEvent, EventState, Transition
 from gateway.domain.events.request import EventKind, EventRequest, Running, Target, TargetGroup, Want
 from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.fleet.measured import Power
-from gateway.domain.types import Bools, EventId, Floats, Now, Slots
+from gateway.domain.types import EventId, Floats, Now, Slots
 from gateway.services.control.rebound import REBOUNDS_MAX, Rebound
 from gateway.services.events.intake import Dispatcher
 from gateway.services.settings import MaintenanceSettings
@@ -35,7 +36,7 @@ AHEAD_MS = 900_000
 
 CHECK_EVERY_MS = 10_000
 
-HEARD_MS = 300_000
+NOBODY_CHARGED: Slots = np.zeros(0, dtype=np.int32)
 
 OVER = (EventState.COMPLETED, EventState.CANCELLED, EventState.SCHEDULED)
 
@@ -95,8 +96,7 @@ class Maintenance:
         if dispatcher.stopped:
             self._charge({}, None)
         elif self._checked_ms is None or now.mono_ms - self._checked_ms >= CHECK_EVERY_MS:
-            charged = {RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}
-            self._charge(charged, now.mono_ms)
+            self._charge({RECOVERY: self._recovering(snapshot, now), FULL: self._filling(snapshot, now)}, now.mono_ms)
 
     def _charge(self, members: dict[int, Slots], checked_ms: int | None) -> None:
         """Set which devices are charged from now on, as of `checked_ms` (None: choose anew in the next tick)."""
@@ -108,9 +108,7 @@ class Maintenance:
         self._tick_ms = now.mono_ms
         for rebound in self.rebounds.values():
             if now.utc_ms < rebound.until_ms:
-                # unmeasured power is not counted as rebound
-                charging_w = np.maximum(-power.each_w[rebound.slots], 0.0) * power.measured[rebound.slots]
-                rebound.power_w = float(charging_w.sum())
+                rebound.power_w = charging_w(power, rebound.slots)
                 rebound.peak_w = max(rebound.peak_w, rebound.power_w)
                 rebound.energy_wh += rebound.power_w * hours
             else:
@@ -118,37 +116,15 @@ class Maintenance:
         while len(self.rebounds) > REBOUNDS_MAX:
             self.rebounds.pop(next(iter(self.rebounds)))
 
-    def _may_charge(self, snapshot: Snapshot) -> Bools:
-        plate = snapshot.nameplate
-        may: Bools = plate.registered & plate.steerable & plate.grid_charge_allowed & plate.fuse_protected
-        may &= snapshot.control.exclusions == 0
-        return may
-
     def _recovering(self, snapshot: Snapshot, now: Now) -> Slots:
-        """Devices of recently ended events that are below their reserve, until they are clear of it."""
-        plate, live = snapshot.nameplate, snapshot.live
-        after = np.zeros(snapshot.n, dtype=np.bool_)
-        for rebound in self.rebounds.values():
-            if now.utc_ms < rebound.until_ms:
-                after[rebound.slots] = True
-        reserve_pct = np.fmax(plate.owner_reserve_pct, live.reserve_pct)
-        was = np.zeros(snapshot.n, dtype=np.bool_)
-        was[self._members.get(RECOVERY, np.zeros(0, dtype=np.int32))] = True
-        below = live.soc_pct < reserve_pct + plate.soc_uncertainty_pct * was
-        return np.flatnonzero(after & below & self._may_charge(snapshot)).astype(np.int32)
+        rebounding = [rebound.slots for rebound in self.rebounds.values() if now.utc_ms < rebound.until_ms]
+        return recovering(snapshot, rebounding, self._members.get(RECOVERY, NOBODY_CHARGED))
 
     def _filling(self, snapshot: Snapshot, now: Now) -> Slots:
-        """Devices that were not full for too many cycles, within the configured hours. Where no full charge was seen,
-        cycles count from the first reading: a fleet that is new would be charged all at once."""
-        cycles, (first, last) = self._settings.full_charge_cycles, self._settings.full_charge_hours
-        hour = now.utc_ms // 3_600_000 % 24
-        inside = first <= hour < last if first <= last else hour >= first or hour < last
-        if cycles is None or not inside:
-            return np.zeros(0, dtype=np.int32)
-        overdue_wh = 2 * cycles * snapshot.nameplate.capacity_wh
-        overdue = np.fmax(snapshot.live.since_full_wh, snapshot.live.unfilled_wh) >= overdue_wh
-        heard = now.mono_ms - snapshot.live.seen_mono_ms <= HEARD_MS
-        return np.flatnonzero(overdue & heard & self._may_charge(snapshot)).astype(np.int32)
+        cycles = self._settings.full_charge_cycles
+        if cycles is None or not inside(self._settings.full_charge_hours, now):
+            return NOBODY_CHARGED
+        return filling(snapshot, now, cycles)
 
     def feeder_w(self) -> Floats:
         """The most that maintenance may charge on each feeder, W."""

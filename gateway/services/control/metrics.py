@@ -14,7 +14,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import Unclear
 from gateway.observability.metrics import Sample, counter, gauge, words
-from gateway.services.control.loop import ControlLoop
+from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
 
 UP_AGE_S = 120.0
@@ -125,7 +125,7 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
         yield HELD.sample(count, held=former_names.authority(name))
 
 
-def control_samples(control: ControlLoop) -> Iterable[Sample]:
+def control_samples(control: ControlQueries) -> Iterable[Sample]:
     """What narrows devices, what is written, what devices answer, what events deliver."""
     yield from _reasons(control)
     stats, writes, owners = control.stats, control.writes, control.authority_stats
@@ -158,7 +158,7 @@ def control_samples(control: ControlLoop) -> Iterable[Sample]:
         yield SHARED.sample(total.shared_w, program=program)
 
 
-def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[Sample]:
+def dispatch_samples(dispatcher: Dispatcher, control: ControlQueries) -> Iterable[Sample]:
     """What was decided, which devices are excluded, what maintenance does."""
     yield from DECIDED.each(dispatcher.outcomes)
     yield OPEN_ENDED.sample(len(dispatcher.open_ended()))
@@ -173,7 +173,7 @@ def dispatch_samples(dispatcher: Dispatcher, control: ControlLoop) -> Iterable[S
     yield REBOUND.sample(sum(rebound.power_w for rebound in maintenance.rebounds.values()))
 
 
-def _reasons(control: ControlLoop) -> Iterable[Sample]:
+def _reasons(control: ControlQueries) -> Iterable[Sample]:
     allowed = control.envelope
     if allowed is None:
         return

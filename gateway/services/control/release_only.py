@@ -6,6 +6,7 @@ nothing tracked, judged or maintained: what broke must not be in the way of a re
 
 import numpy as np
 
+from gateway.domain.control.authority import HandBackParams, turns
 from gateway.domain.control.planning import PlanParams, releases
 from gateway.domain.events.arbitration import NOBODY
 from gateway.domain.fleet.fleet import Fleet
@@ -22,12 +23,19 @@ class ReleaseOnly:
     """Releases what would not revert by itself, and, once dispatch is stopped (`everything`), all devices."""
 
     def __init__(
-        self, *, fleet: Fleet, authority: DeviceAuthority, writer: CommandWriter, pending: PendingChanges
+        self,
+        *,
+        fleet: Fleet,
+        authority: DeviceAuthority,
+        writer: CommandWriter,
+        pending: PendingChanges,
+        hand_back: HandBackParams,
     ) -> None:
         self._fleet = fleet
         self._authority = authority
         self._writer = writer
         self._pending = pending
+        self._hand_back = hand_back
         self._tried_ms: Ints = np.zeros(0, dtype=np.int64)
 
     async def tick(self, now: Now, *, everything: bool) -> None:
@@ -40,8 +48,9 @@ class ReleaseOnly:
             self._tried_ms = np.concatenate([self._tried_ms, fresh])
         nobody = np.zeros(n, dtype=np.bool_)
         kept = nobody if everything else snapshot.nameplate.timed
-        due = self._authority.turns(snapshot, kept, now, nobody)
-        due &= now.mono_ms - self._tried_ms[:n] >= AGAIN_MS
+        turn = turns(snapshot, kept, now, nobody, None, self._hand_back)
+        self._fleet.columns().control.release_mono_ms[:] = turn.release_mono_ms
+        due = turn.release & (now.mono_ms - self._tried_ms[:n] >= AGAIN_MS)
         todo = releases(snapshot, now, PlanParams(), due)
         self._tried_ms[todo.slots] = now.mono_ms
         none: Slots = np.zeros(0, dtype=np.int32)

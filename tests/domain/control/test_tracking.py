@@ -67,7 +67,7 @@ class Scene:
         follows[list(self.unresponsive)] = False
         live = self.snapshot.live
         power_ = power_of(self.snapshot, self.now, self.seen_ms)
-        keep_parts(self.snapshot, power_.heard_s > 0)
+        keep_parts(self.snapshot.control, self.snapshot, power_.heard_s > 0)
         self.seen_ms = live.seen_mono_ms.copy()
         found = track(
             active, claims, self.tracking, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,

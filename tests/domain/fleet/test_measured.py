@@ -75,7 +75,7 @@ def test_power_device_that_settled_goes_on_as_it_was_read_until_its_lease_is_ove
 
 def test_power_device_that_was_told_something_else_does_the_part_of_it_that_it_did_before() -> None:
     snapshot = fleet_of(4, setpoint_w=2_000, before_w=2_000, battery_w=[1_900, 0, 2_000, 2_000])
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
+    keep_parts(snapshot.control, snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     snapshot.control.setpoint_w[:] = [3_000, 3_000, -1_000, 3_000]
     snapshot.control.changed_mono_ms[:] = NOW.mono_ms + 1_000
     snapshot.live.battery_w[3] = np.nan
@@ -84,7 +84,7 @@ def test_power_device_that_was_told_something_else_does_the_part_of_it_that_it_d
 
 def test_power_part_of_a_setpoint_that_nobody_has_measured_is_taken_for_all_of_it() -> None:
     snapshot = fleet_of(1, setpoint_w=2_000, changed_mono_ms=NOW.mono_ms, battery_w=300)
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
+    keep_parts(snapshot.control, snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert alone(power_of(snapshot, at(60), NOTHING_SEEN)) == [2_000]
 
 
@@ -101,16 +101,16 @@ def test_power_part_of_a_setpoint_that_nobody_has_measured_is_taken_for_all_of_i
 )
 def test_part_is_learnt_only_from_a_reading_that_shows_what_becomes_of_a_setpoint(columns: dict[str, Any]) -> None:
     snapshot = fleet_of(1, **({"setpoint_w": 2_000, "battery_w": 1_000} | columns))
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
+    keep_parts(snapshot.control, snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert np.isnan(snapshot.control.done_part[0])
 
 
 def test_part_is_learnt_anew_with_each_reading_and_within_bounds() -> None:
     snapshot = fleet_of(3, setpoint_w=[2_000, 2_000, -2_000], battery_w=[1_800, 9_000, 500])
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
+    keep_parts(snapshot.control, snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert snapshot.control.done_part.tolist() == pytest.approx([0.9, 1.25, 0])
     snapshot.live.battery_w[:] = [1_700, 2_000, -2_000]
-    keep_parts(snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
+    keep_parts(snapshot.control, snapshot, measured(snapshot.live, snapshot.nameplate, NOW)[0])
     assert snapshot.control.done_part.tolist() == pytest.approx([0.85, 1, 1])
 
 

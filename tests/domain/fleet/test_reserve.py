@@ -64,8 +64,8 @@ class Home:
         return self.tick() if tick else self
 
     def tick(self) -> "Home":
-        seen = self.fleet.snapshot()
-        _, chosen_pct = reserve.choose(seen.live, seen.nameplate, seen.control)
+        own = self.fleet.columns()
+        _, chosen_pct = reserve.choose(own.live, own.nameplate, own.control)
         self.chosen += chosen_pct.tolist()
         return self
 

@@ -24,7 +24,7 @@ def tick(snapshot: Snapshot, s: int, *, soc_pct: float, setpoint_w: int = 0, bat
     snapshot.control.setpoint_w[:] = setpoint_w
     snapshot.control.lease_end_mono_ms[:] = now.mono_ms + 80_000
     allowed = envelope(snapshot, now, PARAMS)
-    note_stops(snapshot, allowed, now, PARAMS)
+    note_stops(snapshot.control, snapshot, allowed, now, PARAMS)
     allowed = envelope(snapshot, now, PARAMS)
     return bool((allowed.charge_w if soc_pct > 50 else allowed.discharge_w)[0] > 0)
 

@@ -124,7 +124,7 @@ async def test_record_of_a_device_whose_clock_is_too_far_off_names_it_and_so_doe
     await made.submit("e", s=3_600, target=power(8_000.0))
     await made.go(60)
     view = DispatchView(
-        fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, store=made.journal, clock=made.time,
+        fleet=made.fleet, dispatcher=made.dispatcher, queries=made.queries, store=made.journal, clock=made.time,
         cause_of=made.link.cause_of,
     )  # fmt: skip
     (event,) = await view.find("e", None)
@@ -144,7 +144,7 @@ async def test_record_of_a_device_whose_clock_is_too_far_off_names_it_and_so_doe
 async def test_record_of_a_device_that_is_controlled_names_no_clock() -> None:
     made = await street(25)
     view = DispatchView(
-        fleet=made.fleet, dispatcher=made.dispatcher, control=made.control, store=made.journal, clock=made.time,
+        fleet=made.fleet, dispatcher=made.dispatcher, queries=made.queries, store=made.journal, clock=made.time,
         cause_of=made.link.cause_of,
     )  # fmt: skip
     (event,) = await view.find("e", None)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gateway.domain.control.authority import reserves_due, unguaranteed
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
@@ -119,7 +120,7 @@ def test_authority_device_that_rounds_or_caps_our_value_has_not_chosen_another(
     changes, now = going_on(fleet, authority, now, reserve_pct=kept)
     assert changes == []
     assert fleet.nameplate.owner_reserve_pct[0] == written
-    assert authority.unguaranteed(1).tolist() == [True]
+    assert unguaranteed(fleet.snapshot()).tolist() == [True]
     lowered = chosen < kept
     changes, now = going_on(fleet, authority, now, reserve_pct=chosen)
     assert len(changes) == lowered
@@ -131,8 +132,8 @@ def test_authority_device_that_reports_no_reserve_guarantees_none_and_is_not_wri
     authority.adopt([], now)
     reading(fleet, now, reserve_pct=np.nan)
     authority.update(now)
-    assert authority.unguaranteed(1).tolist() == [True]
-    assert authority.reserves_due(np.ones(1, dtype=np.bool_)).tolist() == [False]
+    assert unguaranteed(fleet.snapshot()).tolist() == [True]
+    assert reserves_due(fleet.snapshot(), np.ones(1, dtype=np.bool_)).tolist() == [False]
 
 
 def test_authority_adopted_device_with_an_id_never_given_out_has_confirmed_nothing(fleet: Fleet) -> None:
@@ -154,16 +155,16 @@ def test_authority_low_reserve_is_raised_once_and_only_before_control(fleet: Fle
     reading(fleet, now, reserve_pct=10)
     authority.update(now)
     taking = np.ones(1, dtype=np.bool_)
-    assert authority.reserves_due(taking).tolist() == [True]
-    assert authority.reserves_due(~taking).tolist() == [False]
+    assert reserves_due(fleet.snapshot(), taking).tolist() == [True]
+    assert reserves_due(fleet.snapshot(), ~taking).tolist() == [False]
     fleet.control.authority[0] = Authority.CONTROLLED
-    assert authority.reserves_due(taking).tolist() == [False]
+    assert reserves_due(fleet.snapshot(), taking).tolist() == [False]
     fleet.control.authority[0] = Authority.DEVICE
     fleet.control.written_reserve_pct[0] = 30
-    assert authority.reserves_due(taking).tolist() == [False]
-    assert authority.unguaranteed(1).tolist() == [True]
+    assert reserves_due(fleet.snapshot(), taking).tolist() == [False]
+    assert unguaranteed(fleet.snapshot()).tolist() == [True]
     reading(fleet, now, reserve_pct=30)
-    assert authority.unguaranteed(1).tolist() == [False]
+    assert unguaranteed(fleet.snapshot()).tolist() == [False]
 
 
 def test_authority_device_from_before_a_restart_is_adopted_by_a_reading_of_its_own_time_only(fleet: Fleet) -> None:

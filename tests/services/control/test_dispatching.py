@@ -72,7 +72,7 @@ async def test_dispatch_stacked_programs_share_the_batteries_and_each_is_credite
     await world.submit("dsgs", s=600, target_w=8_000, program="dsgs")
     await world.go(40)
     assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
-    totals = world.control.totals()
+    totals = world.queries.totals()
     assert totals["ra"].attributed_w == pytest.approx(3_200, rel=0.02)
     assert totals["dsgs"].attributed_w == pytest.approx(4_800, rel=0.03)
 
@@ -228,7 +228,7 @@ async def test_clock_guard_maintenance_that_waits_for_a_silent_device_does_not_k
     await world.go(30)
     world.clock.utc += 7_200_000
     await world.go(600)
-    assert world.control.idle()
+    assert world.queries.idle()
     assert world.clock_guard._clock.step_ms == 0
 
 
@@ -556,7 +556,7 @@ async def test_quarantine_product_that_fails_at_once_is_frozen_and_the_shortfall
     world.homes.faults[:6] = 4
     await world.go(6)
     assert world.control.quarantine.frozen == ["p"]
-    assert any("frozen" in reason for reason in world.control.reasons())
+    assert any("frozen" in reason for reason in world.queries.reasons())
     written = {slot: world.ops(slot).count(CommandOp.SETPOINT) for slot in range(10)}
     # the leases have run out, and the 4 that are left carry 20 kW at most
     await world.go(140)

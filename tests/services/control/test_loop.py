@@ -47,7 +47,7 @@ async def test_control_running_event_tracks_its_target_and_reports_it() -> None:
     assert np.abs(np.array(world.trace) - 8_000).max() <= 0.01 * 8_000
     progress = world.progress()
     assert progress.delivered_w == pytest.approx(8_000, rel=0.01)
-    assert world.control.totals()["test"].target_w == 8_000
+    assert world.queries.totals()["test"].target_w == 8_000
 
 
 async def test_control_changed_target_is_ramped_both_ways() -> None:
@@ -296,11 +296,11 @@ async def test_control_failing_journal_takes_no_device_newly_but_refreshes_the_r
     assert {slot for slot, *_ in world.homes.writes} == {0, 1}
     assert world.homes.battery_w.tolist() == [pytest.approx(1_000, abs=60)] * 2 + [0, 0]
     assert world.control.pending.stats.failures > 0
-    assert world.control.reasons()[0].startswith("journal: ")
+    assert world.queries.reasons()[0].startswith("journal: ")
     world.journal.failing = False
     await world.go(20)
     assert world.authority() == ["CONTROLLED"] * 4
-    assert world.control.reasons() == []
+    assert world.queries.reasons() == []
 
 
 async def test_control_hanging_journal_takes_no_device_newly_and_the_loop_goes_on(
@@ -319,7 +319,7 @@ async def test_control_hanging_journal_takes_no_device_newly_and_the_loop_goes_o
         patched.setattr(world.journal, "commit", hang)
         await world.go(10)
         assert world.authority() == ["CONTROLLED", "CONTROLLED", "DEVICE", "DEVICE"]
-        assert world.control.reasons() == ["journal: no answer in time"]
+        assert world.queries.reasons() == ["journal: no answer in time"]
         # each release plan may become durable yet, and what takes it back is owed once
         assert [change.reason for change in world.control.pending.owed(ControlEnded)] == ["not_taken"]
     await world.go(20)
@@ -387,7 +387,7 @@ async def test_control_stop_all_releases_and_refuses_until_cleared() -> None:
     await world.go(30)
     assert world.authority() == ["DEVICE"] * 4
     assert (await world.submit("new", s=60, target_w=1_000)).reason == "stopped"
-    assert "dispatch is stopped by an operator" in world.control.reasons()
+    assert "dispatch is stopped by an operator" in world.queries.reasons()
     world.restart(away_s=1)
     assert world.dispatcher.stopped
     await world.dispatcher.stop_all(active=False, by="me")

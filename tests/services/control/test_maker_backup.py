@@ -29,7 +29,7 @@ async def stormy(**asked: object) -> World:
 async def test_maker_backup_is_left_alone_at_the_start_of_an_event(asked: dict[str, object]) -> None:
     world = await stormy(**asked)
     assert world.ops(0) == []
-    assert "maker_backup" in reason_names(world.control.reasons_of(0))
+    assert "maker_backup" in reason_names(world.queries.reasons_of(0))
     row = world.rows()["home-00"]
     assert (row["status"], row["failure"]) == ("failed", "excluded")
     assert "maker_backup" in row["limits"] or asked.get("target") == Target(want=Want.IDLE)
@@ -61,4 +61,4 @@ async def test_maker_backup_is_not_charged_by_maintenance_and_not_available() ->
     world = World(homes_of(2))
     world.homes.mode[0] = Mode.BACKUP
     await world.go(5)
-    assert [group.devices for group in world.control.availability()] == [1]
+    assert [group.devices for group in world.queries.availability()] == [1]

@@ -119,6 +119,24 @@ async def test_device_that_was_to_be_taken_is_free_again_where_the_release_plan_
     assert [op for op in world.ops() if op is not CommandOp.RESERVE] == []
 
 
+@pytest.mark.parametrize("place", Place)
+async def test_tick_that_breaks_off_leaves_as_ours_only_what_may_have_heard_its_command(place: Place) -> None:
+    world = World(homes_of(4), settings=STEEP)
+    world.homes.reserve_pct[3] = 10.0
+    await world.go(2)
+    await world.submit(s=600, target_w=6_000)
+    Halts(world, place, kill())
+    with pytest.raises(Killed):
+        await world.go(1)
+    ours = "CONTROLLED" if place in AT_WRITES else "DEVICE"
+    assert world.authority() == [ours] * 3 + ["DEVICE"]
+    assert (world.rows()["home-00"]["commands"] == 1) is (place in AT_WRITES)
+    # the loop is started again, and goes on from there
+    await world.go(30)
+    assert world.homes.battery_w.sum() == pytest.approx(6_000, rel=0.02)
+    assert world.journal.load().controlled.keys() == {f"home-{slot:02d}" for slot in range(4)}
+
+
 # -- who wins --------------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ async def street(n: int = 4) -> World:
 
 
 def undurable(world: World) -> float:
-    found = [s for s in control_samples(world.control) if s.name == "gateway_unreachable_devices"]
+    found = [s for s in control_samples(world.queries) if s.name == "gateway_unreachable_devices"]
     return next(s.value for s in found if s.labels == (("cause", "not_durable"),))
 
 
@@ -45,7 +45,7 @@ async def test_event_that_nobody_can_be_commanded_for_is_told_as_unserved_with_i
     assert undurable(world) == 4
     for row in world.rows().values():
         assert (row["status"], row["failure"], row["unreachable"]) == ("failed", "unreachable", "not_durable")
-    assert any("journal" in reason for reason in world.control.reasons())
+    assert any("journal" in reason for reason in world.queries.reasons())
 
 
 async def test_event_is_served_soon_after_the_disk_takes_its_release_plans() -> None:

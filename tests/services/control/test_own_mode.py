@@ -56,7 +56,7 @@ async def test_own_mode_no_discharge_event_raises_the_import_of_a_home(
     assert await imported_w(street, 120) <= 50
     batteries, entry = street.devices.batteries, street.dispatcher.entry("e")
     assert entry is not None
-    told = street.control.progress(entry)
+    told = street.queries.progress(entry)
     assert told is not None
     assert float(batteries.battery_w.sum()) == pytest.approx(float(batteries.load_w.sum()), rel=0.01)
     # what the batteries report leaves out their standby
@@ -145,7 +145,7 @@ async def test_own_mode_power_is_credited_to_one_event_only() -> None:
     await world.submit("second", s=1_200, target_w=1_500, priority=2)
     await world.go(60)
     entries = [world.dispatcher.entry(name) for name in ("first", "second")]
-    credits = [world.control.credit(entry) for entry in entries if entry is not None]
+    credits = [world.queries.credit(entry) for entry in entries if entry is not None]
     assert [credit.own_w for credit in credits if credit is not None] == [1_500, 500]
 
 

@@ -50,7 +50,7 @@ def least_w(world: World, s: int = 10) -> float:
 
 
 def metric(world: World, cause: str) -> float:
-    found = [s for s in control_samples(world.control) if s.name == "gateway_unreachable_devices"]
+    found = [s for s in control_samples(world.queries) if s.name == "gateway_unreachable_devices"]
     return next(s.value for s in found if s.labels == (("cause", cause),))
 
 
@@ -103,7 +103,7 @@ async def test_reach_what_the_others_cannot_make_up_is_unserved() -> None:
     await world.submit(s=3600, target_w=TARGET_W)
     await go(world, 90)
     assert world.progress().unserved_w == pytest.approx(TARGET_W - 10_000, rel=0.01)
-    (found,) = [a for a in world.control.availability() if a.group == "all"]
+    (found,) = [a for a in world.queries.availability() if a.group == "all"]
     assert found.devices == 2
     assert found.discharge_w[0] <= 2 * 5_000
 
@@ -305,7 +305,7 @@ async def test_reach_is_logged_on_its_edges(caplog: pytest.LogCaptureFixture) ->
 async def test_reach_record_names_the_cause_in_what_the_platform_is_told() -> None:
     world = await street(4)
     view = DispatchView(
-        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, store=world.journal, clock=world.clock
+        fleet=world.fleet, dispatcher=world.dispatcher, queries=world.queries, store=world.journal, clock=world.clock
     )
     cut_off(world, range(1))
     await world.submit(s=60, target_w=4_000.0)

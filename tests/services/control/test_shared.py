@@ -20,7 +20,7 @@ async def two_on_one_group() -> World:
 async def test_event_that_shares_its_group_is_told_what_serves_it_and_is_credited_to_another() -> None:
     world = await two_on_one_group()
     assert world.homes.battery_w.sum() == pytest.approx(60_000, rel=0.02)
-    totals = world.control.totals()
+    totals = world.queries.totals()
     assert totals["a"].attributed_w == pytest.approx(40_000, rel=0.02)
     assert totals["a"].shared_w == 0
     assert totals["b"].attributed_w == pytest.approx(20_000, rel=0.05)

@@ -270,7 +270,7 @@ async def test_stop_all_answers_that_come_late_change_nothing() -> None:
     await world.go(20)
     assert world.ops()[written:] == []
     assert world.authority() == ["DEVICE"]
-    assert EventId("upkeep:full-charge") not in world.control.totals()
+    assert EventId("upkeep:full-charge") not in world.queries.totals()
     assert np.all(world.homes.battery_w == 0)
 
 

@@ -23,11 +23,11 @@ async def journal_of(*devices: Device, controlled: tuple[str, ...] = (), saved: 
 
 
 def told(world: World) -> list[str]:
-    return [reason for reason in world.control.reasons() if NOT_INSTALLED in reason]
+    return [reason for reason in world.queries.reasons() if NOT_INSTALLED in reason]
 
 
 def counted(world: World) -> float:
-    found = [s.value for s in control_samples(world.control) if s.name == "gateway_stranded_devices"]
+    found = [s.value for s in control_samples(world.queries) if s.name == "gateway_stranded_devices"]
     assert len(found) == 1
     return found[0]
 

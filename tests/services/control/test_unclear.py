@@ -54,7 +54,7 @@ class Bent(Street):
         return [seen.op for seen in self.devices.commands_seen if seen.index == index]
 
     def reasons(self) -> list[str]:
-        return reason_names(self.control.reasons_of(0))
+        return reason_names(self.queries.reasons_of(0))
 
 
 def street() -> Bent:
@@ -201,7 +201,7 @@ async def test_street_island_that_becomes_unclear_still_waits_after_it_is_over()
         await world.go(2)
     await world.submit(s=3_600, target=power(-6_000))
     await world.go(30)
-    assert "reconnecting" in reason_names(int(world.control.envelope.reasons_charge[0]))  # type: ignore[union-attr]
+    assert "reconnecting" in reason_names(int(world.queries.envelope.reasons_charge[0]))  # type: ignore[union-attr]
 
 
 async def test_street_log_names_the_member_on_the_edge_and_once_a_minute_at_most(

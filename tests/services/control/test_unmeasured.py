@@ -39,7 +39,7 @@ def told_w(world: World) -> int:
 
 
 def metrics(world: World) -> dict[str, float]:
-    return {sample.name: sample.value for sample in control_samples(world.control)}
+    return {sample.name: sample.value for sample in control_samples(world.queries)}
 
 
 # -- the trim ----------------------------------------------------------------------------------------------------
@@ -96,8 +96,8 @@ async def revised(world: World, revision: int, target_w: float) -> None:
 
 def most_w(world: World) -> float:
     """What the only home may still be told to discharge."""
-    assert world.control.envelope is not None
-    return float(world.control.envelope.discharge_w[0])
+    assert world.queries.envelope is not None
+    return float(world.queries.envelope.discharge_w[0])
 
 
 async def test_unmeasured_home_may_have_given_the_most_it_was_told_since_it_was_read_and_not_only_the_last() -> None:
@@ -137,7 +137,7 @@ async def test_unmeasured_power_is_told_as_assumed_and_nothing_as_delivered_or_s
     assert told.unserved_w == pytest.approx(15_000, rel=0.01)
     entry = world.dispatcher.entry("e")
     assert entry is not None
-    assert world.control.credit(entry) == Credit(own_w=0, shared_w=0)
+    assert world.queries.credit(entry) == Credit(own_w=0, shared_w=0)
     assert [round(found[f"gateway_event_{name}_watts"]) for name in ("delivered", "attributed")] == [0, 0]
     assert found["gateway_event_assumed_watts"] == told.assumed_w
     assert found["gateway_event_unserved_watts"] == told.unserved_w
@@ -234,7 +234,7 @@ async def test_unmeasured_is_a_product_long_after_a_reading_and_not_overdue_befo
     seen_w: list[float] = []
     await world.go(300, each=every(world, 45, seen_w))
     assert (max(seen_w) > 0) is assumed
-    assert world.control.reasons() == []
+    assert world.queries.reasons() == []
     assert world.control.unmeasured.warnings() == (
         ["product p: measured every 45 s, its power in between is assumed"] if assumed else []
     )
@@ -310,18 +310,18 @@ async def test_unmeasured_control_is_logged_on_its_edges_and_is_a_reason_meanwhi
 ) -> None:
     caplog.set_level(logging.INFO)
     world = await tracking()
-    assert world.control.reasons() == []
+    assert world.queries.reasons() == []
     world.homes.unseen |= {0, 1, 2}
     await world.go(30)
-    assert (lines(caplog), world.control.reasons()) == ([], [])
+    assert (lines(caplog), world.queries.reasons()) == ([], [])
     await world.go(60)
     assert lines(caplog) == [("WARNING", "e", 3)]
-    (reason,) = world.control.reasons()
+    (reason,) = world.queries.reasons()
     assert reason.startswith("control: no readings of 3 devices under control (2")
     world.homes.unseen.clear()
     await world.go(5)
     assert lines(caplog) == [("WARNING", "e", 3), ("INFO", "e", 0)]
-    assert world.control.reasons() == []
+    assert world.queries.reasons() == []
 
 
 async def test_unmeasured_one_home_of_many_is_neither_logged_nor_a_reason(caplog: pytest.LogCaptureFixture) -> None:
@@ -331,7 +331,7 @@ async def test_unmeasured_one_home_of_many_is_neither_logged_nor_a_reason(caplog
     assert world.progress().delivered_w == pytest.approx(30_000, rel=0.01)
     assert world.progress().unserved_w == 0
     assert world.rows()["home-00"]["failure"] == "offline"
-    assert (lines(caplog), world.control.reasons()) == ([], [])
+    assert (lines(caplog), world.queries.reasons()) == ([], [])
 
 
 async def test_unmeasured_event_is_named_though_the_fleet_as_a_whole_is_read(caplog: pytest.LogCaptureFixture) -> None:
@@ -344,7 +344,7 @@ async def test_unmeasured_event_is_named_though_the_fleet_as_a_whole_is_read(cap
     world.homes.unseen.add(0)
     await world.go(60)
     assert lines(caplog) == [("WARNING", "one", 1)]
-    assert world.control.reasons() == []
+    assert world.queries.reasons() == []
 
 
 async def test_unmeasured_homes_outside_control_are_not_missed(caplog: pytest.LogCaptureFixture) -> None:
@@ -352,7 +352,7 @@ async def test_unmeasured_homes_outside_control_are_not_missed(caplog: pytest.Lo
     await world.go(5)
     world.homes.unseen |= set(range(4))
     await world.go(60)
-    assert (lines(caplog), world.control.reasons()) == ([], [])
+    assert (lines(caplog), world.queries.reasons()) == ([], [])
     assert metrics(world)["gateway_measured_power_ratio"] == 1
 
 
@@ -381,11 +381,11 @@ async def test_unmeasured_street_gives_on_what_it_gave_while_commands_and_answer
     assert np.abs(np.array(powers) - before_w).max() <= 0.002 * before_w
     entry = street.dispatcher.entry("e")
     assert entry is not None
-    told = street.control.progress(entry)
+    told = street.queries.progress(entry)
     assert told is not None
     assert (told.delivered_w, told.unserved_w >= 38_000) == (0, True)
     await street.go(60)
-    told = street.control.progress(entry)
+    told = street.queries.progress(entry)
     assert told is not None
     assert (told.assumed_w, told.unserved_w) == (0, 0)
     assert told.delivered_w == pytest.approx(40_000, rel=0.02)

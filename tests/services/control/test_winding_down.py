@@ -31,7 +31,7 @@ async def test_delivered_falls_with_what_is_measured_while_a_stop_hands_devices_
     true_w = [8_000.0]
 
     def look() -> None:
-        totals = world.control.totals()["test"]
+        totals = world.queries.totals()["test"]
         # the tick knows the power of the report before it
         seen.append((true_w[-1], world.progress(), totals.delivered_w))
         true_w.append(float(world.homes.battery_w.sum()))

@@ -31,7 +31,7 @@ def fleet_w(world: World) -> float:
 
 def view(world: World) -> DispatchView:
     return DispatchView(
-        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, store=world.journal, clock=world.clock
+        fleet=world.fleet, dispatcher=world.dispatcher, queries=world.queries, store=world.journal, clock=world.clock
     )
 
 
@@ -102,7 +102,7 @@ async def test_open_event_of_a_daily_calendar_goes_on_over_a_restart() -> None:
 
 async def test_most_of_an_open_event_would_last_for_the_horizon() -> None:
     world = await running(target_w=None)
-    deliverable_wh = float(world.control.envelope.deliverable_wh.sum()) if world.control.envelope else 0.0
+    deliverable_wh = float(world.queries.envelope.deliverable_wh.sum()) if world.queries.envelope else 0.0
     assert deliverable_wh > 0
     assert fleet_w(world) == pytest.approx(deliverable_wh * 3600 / OPEN_HORIZON_S, rel=0.03)
 
@@ -154,7 +154,7 @@ async def test_open_event_that_runs_for_a_day_is_a_warning_and_every_one_is_coun
     world = await running(ago_s=ago_s)
     assert len(world.dispatcher.warnings()) == warnings
     (count,) = [
-        one for one in dispatch_samples(world.dispatcher, world.control) if one.name == "gateway_events_open_ended"
+        one for one in dispatch_samples(world.dispatcher, world.queries) if one.name == "gateway_events_open_ended"
     ]
     assert count.value == 1
     await world.dispatcher.cancel("e")

@@ -34,7 +34,7 @@ def power(world: World) -> int:
 
 def reported(world: World) -> list[tuple[object, ...]]:
     view = DispatchView(
-        fleet=world.fleet, dispatcher=world.dispatcher, control=world.control, store=world.journal, clock=world.clock
+        fleet=world.fleet, dispatcher=world.dispatcher, queries=world.queries, store=world.journal, clock=world.clock
     )
     return [(e["id"], e["state"], e.get("reason")) for body in view.event_reports() for e in body["events"]]
 

@@ -1,0 +1,54 @@
+"""What others ask of control is answered from the newest tick, and changes nothing."""
+
+import pytest
+
+from gateway.domain.limits.types import reason_names
+from tests.scenes.world import World, homes_of
+
+
+def test_queries_before_the_first_tick_know_nothing_and_say_so() -> None:
+    world = World(homes_of(2))
+    queries = world.queries
+    assert (queries.envelope, list(queries.availability()), queries.totals()) == (None, [], {})
+    assert queries.reasons_of(0) == 0
+    assert queries.reasons() == ["control: no tick lately"]
+    assert queries.idle()
+
+
+async def test_queries_tell_how_an_event_is_doing_as_of_the_newest_tick() -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    await world.submit(s=600, target_w=4_000)
+    assert world.queries.idle()
+    entry = world.dispatcher.entry("e")
+    assert entry is not None
+    assert (world.queries.progress(entry), world.queries.credit(entry)) == (None, None)
+    await world.go(10)
+    assert not world.queries.idle()
+    assert world.progress().delivered_w == pytest.approx(4_000, rel=0.02)
+    credit = world.queries.credit(entry)
+    assert credit is not None
+    assert credit.own_w == pytest.approx(4_000, rel=0.02)
+
+
+async def test_queries_tell_why_a_device_may_not_discharge_more() -> None:
+    world = World(homes_of(2))
+    world.homes.soc_pct[1] = 20.0
+    await world.go(2)
+    assert "reserve" in reason_names(world.queries.reasons_of(1))
+    assert "reserve" not in reason_names(world.queries.reasons_of(0))
+
+
+async def test_queries_count_devices_that_keep_no_reserve_by_themselves() -> None:
+    world = World(homes_of(3))
+    world.homes.reserve_pct[1] = 10.0
+    await world.go(2)
+    assert world.queries.unguaranteed() == 1
+
+
+async def test_queries_say_that_ticks_are_missing() -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    assert world.queries.reasons() == []
+    world.clock.advance(s=10)
+    assert world.queries.reasons() == ["control: no tick lately"]
