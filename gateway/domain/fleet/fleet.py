@@ -26,7 +26,8 @@ _NOT_A_WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The fleet at one instant, to be read: `n` slots of the columns. Take a new one after an await."""
+    """The fleet at one instant: `n` slots of the columns, to be read (`Fleet.snapshot`) or to be kept up to date
+    (`Fleet.columns`). Take a new one after an await."""
 
     n: int
     nameplate: Nameplate

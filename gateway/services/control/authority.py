@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.control.adoption import adopt, adopted
 from gateway.domain.control.authority import free, over, returned, undisturbed
 from gateway.domain.control.compliance import obeyed, overridden
 from gateway.domain.control.marks import note_readings
@@ -22,7 +23,6 @@ from gateway.services.settings import ControlSettings
 log = logging.getLogger(__name__)
 
 HEARD_SHARE = 0.95
-RENEW_PART = 0.25
 
 
 @dataclass(slots=True)
@@ -134,31 +134,15 @@ class DeviceAuthority:
         return [ControlEnded(devices=self._fleet.names(ended.rows), reason="released")]
 
     def _adopt_controlled(self, now: Now) -> list[Change]:
-        """Read the setpoints of devices still under control after a restart from what they do."""
+        """Take over devices still under control after a restart, as they are heard."""
         if not self._adopt.any():
             return []
-        control, live = self._fleet.control, self._fleet.live
-        n = len(self._adopt)
-        # What was written or handed back since the start is known; it needs no reading.
-        self._adopt &= control.authority[:n] == Authority.CONTROLLED
-        # A reading from before the restart shows a power that a ramp has left behind.
-        heard = self._adopt & (live.seen_mono_ms[:n] > self._began_mono_ms) & np.isfinite(live.battery_w[:n])
-        # A product that does not report its mode may still be under control.
-        ours = heard & ((live.mode[:n] == Mode.REMOTE) | (live.mode[:n] == Mode.UNKNOWN))
-        slots = np.flatnonzero(ours)
-        # How much of the lease is left is unknown: it is renewed soon, with the setpoint wanted by then.
-        soon_ms = (1000 * RENEW_PART * self._fleet.nameplate.lease_s[slots]).astype(np.int64)
-        control.lease_end_mono_ms[slots] = now.mono_ms + soon_ms
-        control.setpoint_w[slots] = np.round(live.battery_w[slots]).astype(np.int64)
-        control.before_w[slots] = control.setpoint_w[slots]
-        control.ran_high_w[slots] = control.ran_low_w[slots] = control.setpoint_w[slots]
-        # an id that was never given out proves nothing, however large
-        cmd = np.where(live.cmd[slots] <= self._newest_cmd, live.cmd[slots], 0)
-        control.cmd_sent[slots] = control.cmd_applied[slots] = cmd
-        found_free = np.flatnonzero(heard & ~ours)
-        free(control, found_free)
-        self._adopt &= ~heard
-        return [ControlEnded(devices=self._fleet.names(found_free), reason="released")] if len(found_free) else []
+        snapshot, control = self._fleet.snapshot(), self._fleet.columns().control
+        found = adopted(snapshot, self._adopt, self._began_mono_ms)
+        adopt(control, snapshot, found.ours, now, newest_cmd=self._newest_cmd)
+        free(control, found.gone)
+        self._adopt = found.waiting
+        return [ControlEnded(devices=self._fleet.names(found.gone), reason="released")] if len(found.gone) else []
 
     def _owners_choice(self) -> list[Change]:
         """Record the reserves that owners have set on their devices: see `reserve`."""

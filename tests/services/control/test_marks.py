@@ -160,14 +160,18 @@ async def on_the_device(world: World) -> None:
     world.homes.report(answers=False)
 
 
+async def by_a_quarantine(world: World) -> None:
+    world.control.quarantine.load({"home-01": "wrong_sign"})
+
+
 async def by_an_island(world: World) -> None:
     world.homes.islanded.add(1)
     world.homes.report(answers=False)
 
 
 @pytest.mark.parametrize("place", BEFORE_WRITES)
-@pytest.mark.parametrize("leaves", [by_rest, by_rest_from_this_event, on_the_device, by_an_island])
-async def test_owner_who_opts_out_before_the_writes_go_out_is_not_written(
+@pytest.mark.parametrize("leaves", [by_rest, by_rest_from_this_event, on_the_device, by_an_island, by_a_quarantine])
+async def test_device_that_may_not_be_taken_any_more_before_the_writes_go_out_is_not_written(
     place: Place, leaves: Callable[[World], Awaitable[None]]
 ) -> None:
     world = await about_to_take(place, leaves)
