@@ -38,8 +38,9 @@ class _Declared:
     meaning: str
 
 
-def column(fill: float | int | bool, meaning: str) -> Any:
-    """Declare a column of a table; its annotation says of which kind it is."""
+def column(fill: float | int | bool, meaning: str = "") -> Any:
+    """Declare a column of a table by the value of a new slot; its annotation says of which kind it is. `meaning` is for
+    the reference; without it the table says what it means."""
     return _Declared(fill, meaning)
 
 
@@ -79,9 +80,8 @@ def run(rows: NDArray[np.integer]) -> NDArray[np.integer] | slice:
 
 
 class Table:
-    """Columns of one length that grow together. Subclasses declare each (see `column`), or name them in `SPEC` as
-    (dtype, value of a new slot). Columns that few devices need are filled with zero: they take no memory until
-    written."""
+    """Columns of one length that grow together; subclasses declare each, see `column`. Columns that few devices need
+    are filled with zero: they take no memory until written."""
 
     SPEC: ClassVar[Mapping[str, tuple[DTypeLike, float | int | bool]]] = {}
     COLUMNS: ClassVar[Mapping[str, Column]] = {}

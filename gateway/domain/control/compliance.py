@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import UNDECLARED_AGE_S
-from gateway.domain.table import Singles, Table
+from gateway.domain.table import Singles, Table, column
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now, Small
 
 NEVER_S = -(1 << 31)
@@ -68,52 +68,28 @@ class Conduct(Table):
     `unresponsive_s`: since when it has not followed; `lost_s` when it was last lost, `up` whether it is there;
     `failed_s` when it last failed while it was heard, `well` whether it had not by its last word."""
 
-    SPEC = {
-        "controlled": (np.bool_, False),
-        "late": (np.bool_, False),
-        "up": (np.bool_, False),
-        "well": (np.bool_, False),
-        "strikes": (np.int8, 0),
-        "verdict": (np.int8, 0),
-        "commanded_w": (np.float32, 0.0),
-        "commanded_s": (np.int32, NEVER_S),
-        "low_w": (np.float32, 0.0),
-        "high_w": (np.float32, 0.0),
-        "low_1_w": (np.float32, 0.0),
-        "high_1_w": (np.float32, 0.0),
-        "stretch_s": (np.int32, NEVER_S),
-        "ours_s": (np.int32, NEVER_S),
-        "judged_s": (np.int32, NEVER_S),
-        "wrong_s": (np.int32, NEVER_S),
-        "verdict_s": (np.int32, NEVER_S),
-        "owed_cmd": (np.int64, 0),
-        "owed_s": (np.int32, NEVER_S),
-        "unresponsive_s": (np.int32, NEVER_S),
-        "lost_s": (np.int32, NEVER_S),
-        "failed_s": (np.int32, NEVER_S),
-    }
-    controlled: Bools
-    late: Bools
-    up: Bools
-    well: Bools
-    strikes: Small
-    verdict: Small
-    commanded_w: Singles
-    commanded_s: NDArray[np.int32]
-    low_w: Singles
-    high_w: Singles
-    low_1_w: Singles
-    high_1_w: Singles
-    stretch_s: NDArray[np.int32]
-    ours_s: NDArray[np.int32]
-    judged_s: NDArray[np.int32]
-    wrong_s: NDArray[np.int32]
-    verdict_s: NDArray[np.int32]
-    owed_cmd: Ints
-    owed_s: NDArray[np.int32]
-    unresponsive_s: NDArray[np.int32]
-    lost_s: NDArray[np.int32]
-    failed_s: NDArray[np.int32]
+    controlled: Bools = column(False)
+    late: Bools = column(False)
+    up: Bools = column(False)
+    well: Bools = column(False)
+    strikes: Small = column(0)
+    verdict: Small = column(0)
+    commanded_w: Singles = column(0.0)
+    commanded_s: NDArray[np.int32] = column(NEVER_S)
+    low_w: Singles = column(0.0)
+    high_w: Singles = column(0.0)
+    low_1_w: Singles = column(0.0)
+    high_1_w: Singles = column(0.0)
+    stretch_s: NDArray[np.int32] = column(NEVER_S)
+    ours_s: NDArray[np.int32] = column(NEVER_S)
+    judged_s: NDArray[np.int32] = column(NEVER_S)
+    wrong_s: NDArray[np.int32] = column(NEVER_S)
+    verdict_s: NDArray[np.int32] = column(NEVER_S)
+    owed_cmd: Ints = column(0)
+    owed_s: NDArray[np.int32] = column(NEVER_S)
+    unresponsive_s: NDArray[np.int32] = column(NEVER_S)
+    lost_s: NDArray[np.int32] = column(NEVER_S)
+    failed_s: NDArray[np.int32] = column(NEVER_S)
 
     def clear(self, slots: NDArray[np.integer]) -> None:
         """Forget what was proven of some devices: an operator trusts them again."""

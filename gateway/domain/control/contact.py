@@ -7,7 +7,7 @@ once its readings have come on time for a while; one that drops out every few se
 import numpy as np
 
 from gateway.domain.fleet.measured import Power
-from gateway.domain.table import Singles, Table
+from gateway.domain.table import Singles, Table, column
 from gateway.domain.types import NEVER_MS, Bools, Ints, Now
 
 BACK_S = 30.0
@@ -18,16 +18,10 @@ class Contact(Table):
     """What is known of each device's readings: `heard` since the start, `lost`, `overdue_mono_ms` when a reading was
     overdue last. `lost_w`: the size of the setpoint that it had when it was lost, as long as an event has it."""
 
-    SPEC = {
-        "heard": (np.bool_, False),
-        "lost": (np.bool_, False),
-        "overdue_mono_ms": (np.int64, NEVER_MS),
-        "lost_w": (np.float32, 0.0),
-    }
-    heard: Bools
-    lost: Bools
-    overdue_mono_ms: Ints
-    lost_w: Singles
+    heard: Bools = column(False)
+    lost: Bools = column(False)
+    overdue_mono_ms: Ints = column(NEVER_MS)
+    lost_w: Singles = column(0.0)
 
     def observe(self, power: Power, members: Bools, now: Now) -> Bools:
         """Observe a tick; returns the lost devices. `members`: those that an event has."""

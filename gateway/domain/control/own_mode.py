@@ -17,7 +17,7 @@ from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
 from gateway.domain.limits.site import Homes
 from gateway.domain.limits.types import Envelope, Reason
-from gateway.domain.table import Table
+from gateway.domain.table import Table, column
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now, Small
 
 METER_OUT = np.uint64(Reason.EXPORT | Reason.SITE_EXPORT | Reason.COMPENSATION)
@@ -46,14 +46,9 @@ class OwnModes(Table):
     """Which devices `follows` by their own mode, since `since_mono_ms` if they were let go for it (0: they were found
     there), and `not_before_mono_ms`, until when they are not let go again."""
 
-    SPEC = {
-        "follows": (np.bool_, False),
-        "since_mono_ms": (np.int64, 0),
-        "not_before_mono_ms": (np.int64, 0),
-    }
-    follows: Bools
-    since_mono_ms: Ints
-    not_before_mono_ms: Ints
+    follows: Bools = column(False)
+    since_mono_ms: Ints = column(0)
+    not_before_mono_ms: Ints = column(0)
 
     def observe(
         self, way: Small, snapshot: Snapshot, allowed: Envelope, power: Power, guaranteed: Bools, now: Now

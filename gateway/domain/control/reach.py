@@ -15,7 +15,7 @@ from gateway.domain.commands import Unreached, WriteOutcome
 from gateway.domain.control.compliance import answered
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.types import spread
-from gateway.domain.table import Singles, Table, run
+from gateway.domain.table import Singles, Table, column, run
 from gateway.domain.types import Bools, Floats, Ints, Now, Slots, Small
 
 WAIT_S_MIN = 2.0
@@ -48,24 +48,14 @@ class Attempts(Table):
     `heard`: how the command of the last tick went (1 it was taken, -1 not, 0 there was none). `there`: whether it last
     reported to be there."""
 
-    SPEC = {
-        "cause": (np.int8, 0),
-        "heard": (np.int8, 0),
-        "urgent": (np.bool_, False),
-        "there": (np.bool_, False),
-        "wait_s": (np.float32, 0.0),
-        "since_mono_ms": (np.int64, 0),
-        "tried_mono_ms": (np.int64, 0),
-        "arrived_cmd": (np.int64, 0),
-    }
-    cause: Small
-    heard: Small
-    urgent: Bools
-    there: Bools
-    wait_s: Singles
-    since_mono_ms: Ints
-    tried_mono_ms: Ints
-    arrived_cmd: Ints
+    cause: Small = column(0)
+    heard: Small = column(0)
+    urgent: Bools = column(False)
+    there: Bools = column(False)
+    wait_s: Singles = column(0.0)
+    since_mono_ms: Ints = column(0)
+    tried_mono_ms: Ints = column(0)
+    arrived_cmd: Ints = column(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

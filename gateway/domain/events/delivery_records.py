@@ -15,7 +15,7 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power
 from gateway.domain.limits.types import UNCLEAR, Bits, Envelope, Reason
-from gateway.domain.table import Singles, Table, run
+from gateway.domain.table import Singles, Table, column, run
 from gateway.domain.types import Bools, Floats, Ints, Now, Slots, Small
 
 Run = NDArray[np.integer] | slice
@@ -91,58 +91,31 @@ class RecordRows(Table):
     energy. `shared_with`: how many other events the device's power serves too, `shared_wh` what of `delivered_wh` did:
     that is in their records as well."""
 
-    SPEC = {
-        "slot": (np.int32, -1),
-        "status": (np.int8, 0),
-        "failure": (np.int8, 0),
-        "result": (np.int8, 0),
-        "unreached": (np.int8, 0),
-        "limits": (np.uint64, 0),
-        "asked_w": (np.float32, 0.0),
-        "allowed_w": (np.float32, np.nan),
-        "written_w": (np.float32, np.nan),
-        "measured_w": (np.float32, np.nan),
-        "assumed_w": (np.float32, np.nan),
-        "asked_wh": (np.float32, 0.0),
-        "delivered_wh": (np.float32, 0.0),
-        "shortfall_wh": (np.float32, 0.0),
-        "unmeasured_wh": (np.float32, 0.0),
-        "shared_with": (np.int16, 0),
-        "shared_wh": (np.float32, 0.0),
-        "commands": (np.int32, 0),
-        "cmd": (np.int64, 0),
-        "status_ms": (np.int64, 0),
-        "sent_ms": (np.int64, 0),
-        "acknowledged_ms": (np.int64, 0),
-        "started_ms": (np.int64, 0),
-        "ended_ms": (np.int64, 0),
-        "updated_ms": (np.int64, 0),
-    }
-    slot: Slots
-    status: Small
-    failure: Small
-    result: Small
-    unreached: Small
-    limits: Bits
-    asked_w: Singles
-    allowed_w: Singles
-    written_w: Singles
-    measured_w: Singles
-    assumed_w: Singles
-    asked_wh: Singles
-    delivered_wh: Singles
-    shortfall_wh: Singles
-    unmeasured_wh: Singles
-    shared_with: NDArray[np.int16]
-    shared_wh: Singles
-    commands: NDArray[np.int32]
-    cmd: Ints
-    status_ms: Ints
-    sent_ms: Ints
-    acknowledged_ms: Ints
-    started_ms: Ints
-    ended_ms: Ints
-    updated_ms: Ints
+    slot: Slots = column(-1)
+    status: Small = column(0)
+    failure: Small = column(0)
+    result: Small = column(0)
+    unreached: Small = column(0)
+    limits: Bits = column(0)
+    asked_w: Singles = column(0.0)
+    allowed_w: Singles = column(np.nan)
+    written_w: Singles = column(np.nan)
+    measured_w: Singles = column(np.nan)
+    assumed_w: Singles = column(np.nan)
+    asked_wh: Singles = column(0.0)
+    delivered_wh: Singles = column(0.0)
+    shortfall_wh: Singles = column(0.0)
+    unmeasured_wh: Singles = column(0.0)
+    shared_with: NDArray[np.int16] = column(0)
+    shared_wh: Singles = column(0.0)
+    commands: NDArray[np.int32] = column(0)
+    cmd: Ints = column(0)
+    status_ms: Ints = column(0)
+    sent_ms: Ints = column(0)
+    acknowledged_ms: Ints = column(0)
+    started_ms: Ints = column(0)
+    ended_ms: Ints = column(0)
+    updated_ms: Ints = column(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,14 +196,14 @@ class Records:
         delivered_w = np.where(seen, each_w, 0.0) * mine
         asked_wh = before_w * hours
         hours *= before_w != 0
-        for column, more_wh in (
+        for energy_wh, more_wh in (
             (rows.asked_wh, asked_wh),
             (rows.delivered_wh, delivered_w * hours),
             (rows.shortfall_wh, way * np.maximum(way * (before_w - delivered_w), 0.0) * hours),
             (rows.unmeasured_wh, asked_wh * ~seen),
             (rows.shared_wh, delivered_w * hours * (rows.shared_with[at] > 0)),
         ):
-            column[at] = column[at] + more_wh
+            energy_wh[at] = energy_wh[at] + more_wh
         rows.asked_w[at] = asked_w * mine
         rows.shared_with[at] = np.maximum(sight.serves[slots] - 1, 0) * mine
         rows.allowed_w[at] = wanted_w * mine

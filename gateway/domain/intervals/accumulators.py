@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.intervals.duplicates import heads
 from gateway.domain.intervals.types import Flow, SampleRows, Stretches
-from gateway.domain.table import Table
+from gateway.domain.table import Table, column
 from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 
 Int32s = NDArray[np.int32]
@@ -25,31 +25,29 @@ class Accumulators(Table):
     time that energy covers; `*_wms` sums power times span, `*_ms` beside it the spans. `soc_*` is the newest sample,
     `first_soc_*` the one nearest to the start, which may be of the interval before (`LATER_MS`: there is none)."""
 
-    SPEC = {
-        "start_ms": (np.int64, NEVER_MS),
-        "revision": (np.int32, 0),
-        "changed_ms": (np.int64, NEVER_MS),
-        "samples": (np.int32, 0),
-        "charge_wh": (np.float64, 0.0),
-        "charge_ms": (np.int64, 0),
-        "discharge_wh": (np.float64, 0.0),
-        "discharge_ms": (np.int64, 0),
-        "power_wms": (np.float64, 0.0),
-        "power_ms": (np.int64, 0),
-        "grid_wms": (np.float64, 0.0),
-        "grid_ms": (np.int64, 0),
-        "pv_wms": (np.float64, 0.0),
-        "pv_ms": (np.int64, 0),
-        "load_wms": (np.float64, 0.0),
-        "load_ms": (np.int64, 0),
-        "power_w_min": (np.float64, np.nan),
-        "power_w_max": (np.float64, np.nan),
-        "soc_pct": (np.float64, np.nan),
-        "soc_t_ms": (np.int64, NEVER_MS),
-        "first_soc_pct": (np.float64, np.nan),
-        "first_soc_t_ms": (np.int64, LATER_MS),
-        "quality": (np.int16, 0),
-    }
+    start_ms: Ints = column(NEVER_MS)
+    revision: Int32s = column(0)
+    changed_ms: Ints = column(NEVER_MS)
+    samples: Int32s = column(0)
+    charge_wh: Floats = column(0.0)
+    charge_ms: Ints = column(0)
+    discharge_wh: Floats = column(0.0)
+    discharge_ms: Ints = column(0)
+    power_wms: Floats = column(0.0)
+    power_ms: Ints = column(0)
+    grid_wms: Floats = column(0.0)
+    grid_ms: Ints = column(0)
+    pv_wms: Floats = column(0.0)
+    pv_ms: Ints = column(0)
+    load_wms: Floats = column(0.0)
+    load_ms: Ints = column(0)
+    power_w_min: Floats = column(np.nan)
+    power_w_max: Floats = column(np.nan)
+    soc_pct: Floats = column(np.nan)
+    soc_t_ms: Ints = column(NEVER_MS)
+    first_soc_pct: Floats = column(np.nan)
+    first_soc_t_ms: Ints = column(LATER_MS)
+    quality: Flags = column(0)
     SUMS: ClassVar[tuple[str, ...]] = (
         "samples",
         "charge_wh",
@@ -59,29 +57,6 @@ class Accumulators(Table):
         "power_wms",
         "power_ms",
     )
-    start_ms: Ints
-    revision: Int32s
-    changed_ms: Ints
-    samples: Int32s
-    charge_wh: Floats
-    charge_ms: Ints
-    discharge_wh: Floats
-    discharge_ms: Ints
-    power_wms: Floats
-    power_ms: Ints
-    grid_wms: Floats
-    grid_ms: Ints
-    pv_wms: Floats
-    pv_ms: Ints
-    load_wms: Floats
-    load_ms: Ints
-    power_w_min: Floats
-    power_w_max: Floats
-    soc_pct: Floats
-    soc_t_ms: Ints
-    first_soc_pct: Floats
-    first_soc_t_ms: Ints
-    quality: Flags
 
     def rows(self, index: Ints | Slots | Bools) -> Self:
         out = type(self).__new__(type(self))

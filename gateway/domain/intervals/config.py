@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.table import Table
+from gateway.domain.table import Table, column
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots
 
 S_PER_HOUR = 3600
@@ -14,8 +14,7 @@ FINE_PART = 0.01
 class Newest(Table):
     """`t_ms` of the newest sample of each device."""
 
-    SPEC = {"t_ms": (np.int64, NEVER_MS)}
-    t_ms: Ints
+    t_ms: Ints = column(NEVER_MS)
 
 
 class IntervalConfig(Table):
@@ -23,18 +22,11 @@ class IntervalConfig(Table):
     was another), and those that begin before `known_before_ms` may have records already. `counter_step_wh`: step of its
     counters, NaN = unknown; `coarse`: the step is too large for its intervals."""
 
-    SPEC = {
-        "length_ms": (np.int64, 300_000),
-        "not_before_ms": (np.int64, 0),
-        "known_before_ms": (np.int64, 0),
-        "counter_step_wh": (np.float64, np.nan),
-        "coarse": (np.bool_, False),
-    }
-    length_ms: Ints
-    not_before_ms: Ints
-    known_before_ms: Ints
-    counter_step_wh: Floats
-    coarse: Bools
+    length_ms: Ints = column(300_000)
+    not_before_ms: Ints = column(0)
+    known_before_ms: Ints = column(0)
+    counter_step_wh: Floats = column(np.nan)
+    coarse: Bools = column(False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

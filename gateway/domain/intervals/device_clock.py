@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.domain.intervals.duplicates import tails
 from gateway.domain.intervals.types import IntervalRules, SampleCounts
-from gateway.domain.table import Table
+from gateway.domain.table import Table, column
 from gateway.domain.types import Bools, Ints, Now, Slots, Small
 
 STEADY = 3
@@ -23,16 +23,10 @@ class Clocks(Table):
     """`age_ms` of the newest sample when it was received, `heard_ms` when that was; `steady` how many samples in a row
     had that same age; `wrong`: receipt time is used instead. `doubted`: `steady` or `wrong` may be set."""
 
-    SPEC = {
-        "age_ms": (np.int64, 0),
-        "heard_ms": (np.int64, 0),
-        "steady": (np.int8, 0),
-        "wrong": (np.bool_, False),
-    }
-    age_ms: Ints
-    heard_ms: Ints
-    steady: Small
-    wrong: Bools
+    age_ms: Ints = column(0)
+    heard_ms: Ints = column(0)
+    steady: Small = column(0)
+    wrong: Bools = column(False)
     doubted = False
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.table import Table
+from gateway.domain.table import Table, column
 from gateway.domain.types import Bools, Ints, Slots
 
 Words = NDArray[np.uint64]
@@ -23,20 +23,12 @@ _ONE = np.uint64(1)
 class Seen(Table):
     """What has been received from each device: `boot` the newest boot (-1 none), `prev_boot` the one before."""
 
-    SPEC = {
-        "boot": (np.int64, NO_BOOT),
-        "high": (np.int64, 0),
-        "window": (np.uint64, 0),
-        "prev_boot": (np.int64, NO_BOOT),
-        "prev_high": (np.int64, 0),
-        "prev_window": (np.uint64, 0),
-    }
-    boot: Ints
-    high: Ints
-    window: Words
-    prev_boot: Ints
-    prev_high: Ints
-    prev_window: Words
+    boot: Ints = column(NO_BOOT)
+    high: Ints = column(0)
+    window: Words = column(0)
+    prev_boot: Ints = column(NO_BOOT)
+    prev_high: Ints = column(0)
+    prev_window: Words = column(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

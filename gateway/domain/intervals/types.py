@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.domain.table import Table
+from gateway.domain.table import Table, column
 from gateway.domain.types import NEVER_MS, Bools, Flags, Floats, Ints, Slots
 
 MS_PER_HOUR = 3_600_000
@@ -87,28 +87,16 @@ class CounterState(Table):
     gap (0 or less: there is none). Coarse counters only: `day_*` the first reading of the
     day (0 or less: there was none) and `day_integrated_wh` what has been integrated since."""
 
-    SPEC = {
-        "t_ms": (np.int64, NEVER_MS),
-        "wh": (np.float64, np.nan),
-        "from_ms": (np.int64, 0),
-        "from_wh": (np.float64, 0.0),
-        "to_ms": (np.int64, 0),
-        "to_wh": (np.float64, 0.0),
-        "since_ms": (np.int64, 0),
-        "day_ms": (np.int64, 0),
-        "day_wh": (np.float64, 0.0),
-        "day_integrated_wh": (np.float64, 0.0),
-    }
-    t_ms: Ints
-    wh: Floats
-    from_ms: Ints
-    from_wh: Floats
-    to_ms: Ints
-    to_wh: Floats
-    since_ms: Ints
-    day_ms: Ints
-    day_wh: Floats
-    day_integrated_wh: Floats
+    t_ms: Ints = column(NEVER_MS)
+    wh: Floats = column(np.nan)
+    from_ms: Ints = column(0)
+    from_wh: Floats = column(0.0)
+    to_ms: Ints = column(0)
+    to_wh: Floats = column(0.0)
+    since_ms: Ints = column(0)
+    day_ms: Ints = column(0)
+    day_wh: Floats = column(0.0)
+    day_integrated_wh: Floats = column(0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
