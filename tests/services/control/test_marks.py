@@ -161,7 +161,7 @@ async def on_the_device(world: World) -> None:
 
 
 async def by_a_quarantine(world: World) -> None:
-    world.control.quarantine.load({"home-01": "wrong_sign"})
+    world.control.quarantine.load({"home-01": "wrong_sign"}, {})
 
 
 async def by_an_island(world: World) -> None:
