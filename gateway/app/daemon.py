@@ -40,7 +40,7 @@ from gateway.observability.metrics import registry
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
-from gateway.services.checkpointing import Checkpointer, load_columns, load_records
+from gateway.services.checkpointing import load_columns, load_records
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.metrics import fleet_samples
 from gateway.services.devices.command_router import CommandRouter
@@ -204,16 +204,15 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
 
     rules = IntervalRules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
     checkpoints = Checkpoints(settings.state_dir)
-    recovered = _recovered(settings, rules, checkpoints, upstream.log, dispatch, fleet)
+    recover_all = partial(_recovered, settings, rules, checkpoints, upstream.log, dispatch, fleet)
+    # What is stored must not keep a start from releasing devices.
+    recovered = supervisor.attempt("recovery", recover_all) if last_runs.release_only else recover_all()
     control.load(remembered)
     recording = await Recording.opened(
-        settings, recovered, rules, checkpoints=checkpoints, upstream=upstream, fleet=fleet, answers=control,
-        clock=clock, stack=stack,
+        settings, rules, recovered, checkpoints, fleet=fleet, clock=clock, control=control, upstream=upstream,
+        stack=stack,
     )  # fmt: skip
-    checkpointer = Checkpointer(
-        recorder=recording.recorder, checkpoints=checkpoints, fleet=fleet, records=control.records, clock=clock
-    )
-    stack.push_async_callback(_last_writes, checkpointer, control)
+    stack.push_async_callback(control.pending.close)
 
     lag, peers, door = LoopLag(clock), QuietPeers(), front_door()
     connections = {"control": link.control, "telemetry": link.telemetry}
@@ -221,7 +220,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         connections["platform"] = platform.connection
     readiness = _readiness(Unheard(fleet, clock), sessions, link, supervisor, last_runs)
     readiness.add("mqtt", reasons=broken_connections(connections))
-    readiness.add("telemetry", reasons=recording.reasons, warnings=recording.repair.warnings)
+    readiness.add("telemetry", reasons=recording.reasons, warnings=recording.warnings)
     readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
     readiness.add("upstream", warnings=upstream.warnings)
     metrics = registry(
@@ -232,7 +231,6 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
             upstream.samples,
             lambda: fleet_samples(fleet, clock),
             dispatch.samples,
-            checkpointer.samples,
             link.samples,
             sessions.samples,
             transports.samples,
@@ -256,7 +254,7 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         ),
         history=upstream.history,
         audit=store,
-        telemetry=upstream.telemetry(recording.recorder.engine),
+        telemetry=upstream.telemetry(recording.engine),
         leap=upstream.leap(),
         inventory=inventory,
         registry=metrics,
@@ -267,12 +265,11 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
     await serve(settings, parts, door, stack)
 
     services: dict[str, Callable[[], Any]] = {
-        "link-mqtt": lambda: link.run(recording.ingest.emitter(link, sender=link)),
+        "link-mqtt": lambda: link.run(recording.emitter(link, sender=link)),
         "link-topics": transports.topics.run,
-        "sessions": lambda: sessions.run(recording.ingest.emitter(sessions)),
+        "sessions": lambda: sessions.run(recording.emitter(sessions)),
         "control": control.run,
         "put-away": control.pending.run,
-        "checkpoint": checkpointer.run,
         "loop-lag": lag.run,
         former_names.SERVICES["clock_guard"]: dispatch.clock_guard.run,
         "readiness": readiness.run,
@@ -284,11 +281,6 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         services["reports"] = lambda: dispatch.report(platform)
     await stack.enter_async_context(_running(supervisor, services))
     return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness, last_runs=last_runs)
-
-
-async def _last_writes(checkpointer: Checkpointer, control: ControlLoop) -> None:
-    await control.pending.close()
-    await checkpointer.write()
 
 
 def _readiness(

@@ -71,7 +71,11 @@ def noted_run(state_dir: Path) -> Iterator[LastRuns]:
         log.critical("the gateway starts release-only", extra={"reasons": last.reasons()})
     try:
         yield last
-    except InvariantBroken:
+    except InvariantBroken as error:
+        why = f"start: broken invariant: {error}"
+        log.critical("the gateway cannot start", extra={"reason": why}, exc_info=error)
+        with contextlib.suppress(StorageError):
+            runs.end(why)
         raise
     except (GatewayError, asyncio.CancelledError):
         _note_stop(runs)

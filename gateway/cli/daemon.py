@@ -36,8 +36,9 @@ def run(
         run_daemon(settings, release_on_stop=release)
     except InvalidInput as error:
         fail(error.problems, code=2)
-    except InvariantBroken as error:
-        fail([f"broken invariant: {error}"], code=EXIT_BROKEN)
+    except InvariantBroken:
+        # it is logged
+        fail([], code=EXIT_BROKEN)
     except GatewayError as error:
         fail([str(error)], code=1)
 

@@ -87,3 +87,12 @@ async def test_disk_that_hangs_does_not_keep_a_broken_run_from_ending(tmp_path: 
     assert asyncio.get_running_loop().time() - began_s <= 2 * LAST_CHANCE_S
     with noted_run(tmp_path) as last:
         assert [end.why for end in last.ends] == ["control: a bug"]
+
+
+def test_start_that_breaks_an_invariant_is_named_to_the_next_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crash(tmp_path, InvariantBroken("a bug"))
+    with noted_run(tmp_path) as last:
+        assert [end.why for end in last.ends] == ["start: broken invariant: a bug"]
+    assert [vars(r)["reason"] for r in caplog.records if r.levelname == "CRITICAL"] == [last.ends[0].why]

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvariantBroken, Retry, pause_ceiling_s, retry_of
@@ -36,6 +37,9 @@ BUDGET_MS = 60_000
 RESTARTS = counter(
     "gateway_service_restarts", "Services that failed and were started again.", service="services of the daemon"
 )
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -68,13 +72,23 @@ class Supervisor:
         self._end = ""
         self.health: dict[str, Health] = {}
 
+    def attempt(self, name: str, work: Callable[[], T]) -> T | None:
+        """What `work` returns; None where it fails, for a part that the others can do without. It is told as a service
+        that does not run."""
+        try:
+            return work()
+        except Exception as error:
+            self.health.setdefault(name, Health()).down[name] = type(error).__name__
+            log.exception("a part cannot begin; the others go on without it", extra={"service": name})
+            return None
+
     async def ended(self) -> str:
         """Wait until the process must end; returns why."""
         await self._ended.wait()
         return self._end
 
     async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
-        """Run `service` for ever. The only place that catches every exception: one fault must not stop the rest."""
+        """Run `service` for ever. One fault must not stop the rest: here and in `attempt` every exception is caught."""
         health = self.health.setdefault(name, Health())
         this, failures = object(), 0
         try:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.clock import ManualClock
 from gateway.domain.errors import InvariantBroken, LinkDown, PeerRefused, StorageError
 from gateway.services.runtime.supervisor import BUDGET_MS, ESSENTIAL, RESTARTS_MAX, Supervisor
 from tests.virtual.clock import loop_clock
@@ -107,3 +108,15 @@ async def test_nothing_ends_the_process_where_no_service_is_essential() -> None:
     async with supervised("control", failing(InvariantBroken("a bug")), essential=frozenset()) as supervisor:
         assert await ends(supervisor) is None
         assert supervisor.health["control"].restarts > RESTARTS_MAX
+
+
+def test_part_that_cannot_begin_is_told_as_one_that_does_not_run(caplog: pytest.LogCaptureFixture) -> None:
+    supervisor = Supervisor(rng=random.Random(1), clock=ManualClock())
+
+    def broken() -> int:
+        raise KeyError("a bug")
+
+    assert supervisor.attempt("sound", lambda: 7) == 7
+    assert supervisor.attempt("recovery", broken) is None
+    assert {name: health.failing for name, health in supervisor.health.items()} == {"recovery": "KeyError"}
+    assert [vars(record)["service"] for record in caplog.records if record.exc_info] == ["recovery"]
