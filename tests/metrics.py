@@ -3,6 +3,7 @@
 `python -m tests.metrics` prints `docs/reference/metrics.md`, `--write` writes it.
 """
 
+import fnmatch
 import importlib
 import pkgutil
 import re
@@ -21,7 +22,7 @@ SCRAPE = ROOT / "tests" / "golden" / "files" / "metrics.txt"
 
 _SERIES = re.compile(r"^(?P<name>gateway_\w+?)(?:\{(?P<labels>.*)\})?(?: \S+)?$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
-_NAMED = re.compile(r"\bgateway_[a-z0-9_]*(?:\{[a-z0-9_,]+\}[a-z0-9_]*)?")
+_NAMED = re.compile(r"\bgateway_[a-z0-9_*]*(?:\{[a-z0-9_,]+\}[a-z0-9_]*)?")
 _OF_A_HISTOGRAM = ("_bucket", "_sum", "_count")
 BUCKET = "le"
 
@@ -105,7 +106,7 @@ def unlike(found: Metric, known: Metric) -> list[str]:
 
 
 def names_in(text: str) -> set[str]:
-    """Metrics that a text names; `gateway_{a,b}_c` names two."""
+    """Metrics that a text names; `gateway_{a,b}_c` names two, `gateway_*` all that begin so."""
     out: set[str] = set()
     for name in _NAMED.findall(text):
         head, brace, rest = name.partition("{")
@@ -121,6 +122,12 @@ def exposed() -> set[str]:
         if metric.kind is MetricKind.HISTOGRAM:
             out |= {f"{metric.name}{suffix}" for suffix in _OF_A_HISTOGRAM}
     return out
+
+
+def unknown_in(text: str) -> set[str]:
+    """What a text names and is no metric."""
+    known = exposed()
+    return {name for name in names_in(text) if not fnmatch.filter(known, name)}
 
 
 def document() -> str:

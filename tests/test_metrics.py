@@ -15,9 +15,8 @@ from tests.metrics import (
     by_part,
     declared,
     document,
-    exposed,
-    names_in,
     scraped,
+    unknown_in,
     unlike,
 )
 
@@ -79,4 +78,17 @@ def test_document_of_metrics_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_alerts_dashboards_and_documents_name_only_metrics_that_exist(path: Path) -> None:
-    assert names_in(path.read_text(encoding="utf-8")) - exposed() == set()
+    assert unknown_in(path.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("`gateway_ticks_total` and gateway_tick_seconds_bucket", set()),
+        ("gateway_ticks", {"gateway_ticks"}),
+        ("gateway_event_{target,wanted}_watts", {"gateway_event_wanted_watts"}),
+        ("gateway_event_*_watts, gateway_nothing_*", {"gateway_nothing_*"}),
+    ],
+)
+def test_name_that_is_no_metric_is_found_in_a_text(text: str, unknown: set[str]) -> None:
+    assert unknown_in(text) == unknown

@@ -5,7 +5,7 @@ The server, the guard and the OpenAPI document read the same declarations.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -22,10 +22,11 @@ BY_MAX = 64
 class Text:
     """A text of the query, of `least` to `most` characters where it is given."""
 
+    kind: ClassVar[str] = "string"
+
     name: str
     least: int = 0
     most: int | None = None
-    kind: str = "string"
 
     def of(self, request: web.Request) -> str | None:
         """What the request says; None = nothing. Raises InvalidInput."""
@@ -40,10 +41,11 @@ class Text:
 class Number:
     """A whole number of the query, from 0 to `most`; `default` where it is not given."""
 
+    kind: ClassVar[str] = "integer"
+
     name: str
     default: int
     most: int
-    kind: str = "integer"
 
     def of(self, request: web.Request) -> int:
         """What the request says. Raises InvalidInput."""
