@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.domain.intervals.columns import columns_of_objects
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.domain.types import DeviceId
-from gateway.schemas.interval_rows import csv_lines, row_of
+from gateway.schemas.interval_rows import IntervalBody, csv_lines, row_of
 
 REAL = st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 0.1 + 0.2, 1e-7, 2.5e-6])
 UNSURE = st.none() | REAL
@@ -21,6 +21,13 @@ RECORDS = st.builds(
     grid_w_mean=UNSURE, pv_w_mean=UNSURE, load_w_mean=UNSURE, quality=st.integers(0, 511).map(Quality),
     hash=st.sampled_from(["", "00000000000000ff", "7fffffffffffffff"]),
 )  # fmt: skip
+
+
+@given(RECORDS)
+def test_row_has_the_members_of_the_documented_body_in_its_order(record: IntervalRecord) -> None:
+    row = row_of(record)
+    assert list(row) == list(IntervalBody.model_fields)
+    assert IntervalBody.model_validate(row).model_dump() == row
 
 
 @given(st.lists(RECORDS, max_size=8))
