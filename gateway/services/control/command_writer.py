@@ -105,7 +105,9 @@ class CommandWriter:
             durable = await self._pending.flush(marked.plans)
             if not durable:
                 self._reach.note_not_durable(marks.batch.slots[marks.taken], self._clock.now())
-            goes = self._goes(marks, durable) & ~barred(marks)
+            goes = self._goes(marks, durable)
+            if goes.any():
+                goes = goes & ~barred(marks)
         finally:
             self._drop(marks, ~goes, durable=durable)
         if not goes.any():
