@@ -14,7 +14,7 @@ from gateway.domain.control.ramp import in_turn
 from gateway.domain.fleet import reserve
 from gateway.domain.fleet.columns import Authority, ControlColumns
 from gateway.domain.fleet.fleet import Snapshot
-from gateway.domain.limits.device import NOT_TO_BE_WRITTEN, left_alone
+from gateway.domain.limits.device import left_alone
 from gateway.domain.types import NEVER_MS, Bools, Grid, Ints, Mode, Now
 
 LEASE_MARGIN_MS = 2_000
@@ -133,9 +133,8 @@ def barred(snapshot: Snapshot, marks: Marks, excluded: Bools) -> Bools:
     taken: Bools = np.zeros(snapshot.n, dtype=np.bool_)
     taken[marks.at] = marks.taken
     alone = excluded.copy()
-    for where, reason in left_alone(snapshot, taken):
-        if reason in NOT_TO_BE_WRITTEN:
-            alone |= where
+    for where, _ in left_alone(snapshot, taken):
+        alone |= where
     rows: Bools = alone[marks.at]
     if marks.released.any():
         rows = np.where(marks.released, snapshot.live.grid[marks.at] == int(Grid.ISLAND), rows)

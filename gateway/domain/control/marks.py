@@ -41,7 +41,7 @@ class Marks:
 def mark(control: ControlColumns, batch: CommandBatch, holder: NDArray[np.int32], mono_ms: int) -> Marks:
     """Mark commands as sent at `mono_ms`. `holder`: the event that has each device of the fleet."""
     at = run(batch.slots)
-    before = {name: np.array(control.column(name)[at]) for name in _COLUMNS}
+    before = {name: control.column(name)[at].copy() for name in _COLUMNS}
     free = control.authority[at] == int(Authority.DEVICE)
     released = batch.op == int(CommandOp.RELEASE)
     marks = Marks(

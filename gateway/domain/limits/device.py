@@ -65,6 +65,7 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
     causes: Causes = (
         (stale | np.isnan(live.soc_pct), Reason.STALE),
         (stuck, Reason.STUCK),
+        (live.faults != 0, Reason.FAULT),
         *left_alone(snapshot, free),
     )
     excluded = exclusions & np.uint8(ExclusionReason.QUARANTINED | ExclusionReason.FROZEN | ExclusionReason.MOVING)
@@ -88,7 +89,7 @@ def not_writable(out: Side, into: Side, snapshot: Snapshot, params: LimitParams,
 
 
 def left_alone(snapshot: Snapshot, free: Bools) -> Causes:
-    """Devices that are left alone by what they are, or say of themselves: now, whatever a tick has decided before.
+    """Devices that must not be written by what they are, or say of themselves: now, whatever a tick has decided before.
     `free`: devices that nobody has taken; those are left in their maker's backup or storm mode where no event may end
     that."""
     plate, live = snapshot.nameplate, snapshot.live
@@ -101,7 +102,6 @@ def left_alone(snapshot: Snapshot, free: Bools) -> Causes:
         (~plate.registered, Reason.UNENROLLED),
         (~plate.steerable, Reason.NOT_STEERABLE),
         (live.locked != 0, Reason.LOCKED),
-        (live.faults != 0, Reason.FAULT),
         (in_backup, Reason.MAKER_BACKUP),
     )
     if live.unclear.any():
