@@ -323,6 +323,8 @@ class Demo:
         if self.options.keep is not None:
             columns = {f.name: getattr(trace, f.name) for f in fields(trace)}
             np.savez_compressed(self._directory / "trace.npz", **columns)
+            told = [(one.t_ms, one.delivered_w, one.assumed_w) for one in self._asker.answers]
+            np.savez_compressed(self._directory / "told.npz", told=np.array(told), members=self._groups.discharge)
         verdict = self.verdict
         span_ms = self._disturbance.span_ms
         for window in self._windows:
