@@ -7,10 +7,12 @@ waits for readings that do not come: so what it shows is what it read.
 import asyncio
 import csv
 import json
+import re
+import socket
 import sqlite3
 import tarfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ STEADY_S, SETTLED_S = 8.0, 30.0
 WARM_UP_S = 30
 OF_NOW = ("reading_age_s", "session", "online")
 SECRETS = 32
+HELD_S = 120.0
+ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 TABLES = {
     "journal.sqlite": ("devices", "reserves", "events", "controlled", "prior", "holds", "quarantined", "deliveries"),
     "intervals/cursors.sqlite": ("cursor", "backfill", "parked"),
@@ -88,11 +92,35 @@ async def seen_by(tree: Tree, release: str, name: str, document: Document, direc
     """Everything that `tree` shows of a stored state. `document`: the truth as far as it is known."""
     known = document[name]
     daemon = await placed(tree, release, name, directory / f"seen-{name}", known["at_ms"])
-    async with running(daemon):
+    async with nobody_at(known), running(daemon):
         shown = await settled(daemon, document, name)
         errors = [line["message"] for line in daemon.log_lines() if line["level"] in ("error", "critical")]
         await daemon.child.kill()
     return {"shown": shown, "errors": errors, "tables": tables_of(daemon.directory / "state")}
+
+
+@asynccontextmanager
+async def nobody_at(known: object) -> AsyncIterator[None]:
+    """Keep every other process from listening where the story's devices were."""
+    ports = sorted({int(port) for port in ADDRESS.findall(json.dumps(known))})
+    with ExitStack() as held:
+        for port in ports:
+            held.enter_context(await _held(port))
+        yield
+
+
+async def _held(port: int) -> socket.socket:
+    """A socket that is bound there and takes no connection, once who has the port has left."""
+    async with asyncio.timeout(HELD_S):
+        while True:
+            bound = socket.socket()
+            try:
+                bound.bind(("127.0.0.1", port))
+            except OSError:
+                bound.close()
+                await asyncio.sleep(0.5)
+            else:
+                return bound
 
 
 def lacking(known: object, seen: object, place: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import CanonicalReading
 from gateway.profiles.loader import parse_profile
 from gateway.services.control.authority import DeviceAuthority
-from gateway.services.devices import session as session_module
+from gateway.services.devices import session_state
 from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.polled import live_batch
 from gateway.services.devices.session import DeviceSession
@@ -242,7 +242,7 @@ async def attempts(trouble: Exception, *, within_s: float = 600) -> int:
 async def test_session_that_is_refused_tries_again_less_often_than_one_that_finds_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(session_module, "BACKOFF_CAP_S", 5.0)
+    monkeypatch.setattr(session_state, "BACKOFF_CAP_S", 5.0)
     away, refused = await attempts(LinkDown("away")), await attempts(PeerRefused("no"))
     assert 600 / 5 <= away <= 600 / 2
     assert 600 / 40 <= refused <= 600 / 20 + 5
