@@ -23,6 +23,7 @@ from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.observability.metrics import Metrics, Sample, counter
+from gateway.observability.parts import Part
 from gateway.ports.journal import AuditTrail
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 MALFORMED = counter("gateway_rest_malformed", "Requests that were no HTTP.")
 
 
-class QuietPeers(logging.Filter):
+class QuietPeers(logging.Filter, Part):
     """Drops the tracebacks of requests that are no HTTP, which anybody who reaches the port can send without end: the
     server has answered them with 400. `dropped` counts them."""
 

@@ -1,20 +1,20 @@
 """The part of the graph that takes events in, carries them out and reports on them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gateway.api.views.dispatch import CauseOf, DispatchView
+from gateway.app.parts import RunningParts
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
 from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.stored import JournalState
 from gateway.domain.types import Now
-from gateway.observability.metrics import Sample
 from gateway.ports.journal import EventStore, Journal
 from gateway.ports.links import CommandTarget
 from gateway.services.control.loop import ControlLoop
-from gateway.services.control.metrics import control_samples, dispatch_samples
+from gateway.services.control.metrics import ControlMetrics
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
@@ -26,44 +26,16 @@ from gateway.signals.platform import PlatformSignal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlParts:
-    """Intake, control loop, clock guard and reports."""
+    """Intake, control loop, what is asked of them, and the platform (None where none is configured)."""
 
     clock: SteadyClock
-    clock_guard: ClockGuard
-    fleet_clock: FleetClock
     dispatcher: Dispatcher
     control: ControlLoop
-    queries: ControlQueries
-    reports: Reports
     view: DispatchView
-
-    def samples(self) -> Iterator[Sample]:
-        yield from control_samples(self.queries)
-        yield from dispatch_samples(self.dispatcher, self.queries)
-        yield from self.reports.samples()
-        yield from self.clock_guard.samples()
-        yield from self.fleet_clock.samples()
-
-    def reasons(self) -> list[str]:
-        """Why control is not ready."""
-        return self.queries.reasons() + self.clock_guard.reasons() + self.fleet_clock.reasons()
-
-    def warnings(self) -> list[str]:
-        """What control leaves alone, does not hear or measures seldom, what is in force and not durable yet, and which
-        events nobody has ended."""
-        return self.queries.warnings() + self.dispatcher.warnings()
-
-    async def report(self, platform: PlatformSignal) -> None:
-        """Send the platform changed delivery records, and event and availability reports, for as long as it runs."""
-        await self.reports.run(
-            platform.report,
-            records=self.view.delivery_reports,
-            events=self.view.event_reports,
-            availability=self.view.availability_report,
-        )
+    platform: PlatformSignal | None
 
 
-def control_parts(
+async def control_parts(
     settings: Settings,
     remembered: JournalState,
     *,
@@ -75,8 +47,10 @@ def control_parts(
     cause_of: CauseOf,
     skew: Callable[[Now], ClockSkew],
     misidentified: Callable[[], Iterable[Untrusted]],
+    parts: RunningParts,
     release_only: bool = False,
 ) -> ControlParts:
+    """Start control with what the journal remembers of events; devices are loaded once their readings are."""
     dispatcher = Dispatcher(
         settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
         release_only=release_only,
@@ -90,24 +64,25 @@ def control_parts(
     )  # fmt: skip
     control.records.know(remembered.delivered)
     queries = ControlQueries(control, fleet=fleet, dispatcher=dispatcher, clock=clock, tick_s=settings.control.tick_s)
-    reports = Reports(control.records, availability_s=settings.control.availability_s)
     view = DispatchView(
-        fleet=fleet,
-        dispatcher=dispatcher,
-        queries=queries,
-        store=store,
-        clock=clock,
-        cause_of=cause_of,
+        fleet=fleet, dispatcher=dispatcher, queries=queries, store=store, clock=clock, cause_of=cause_of,
         misidentified=misidentified,
-    )
-    clock_guard = ClockGuard(clock, idle=lambda: queries.idle() or fleet_clock.trust is ClockTrust.CONTRADICTED)
-    return ControlParts(
-        clock=clock,
-        clock_guard=clock_guard,
-        fleet_clock=fleet_clock,
-        dispatcher=dispatcher,
-        control=control,
-        queries=queries,
-        reports=reports,
-        view=view,
-    )
+    )  # fmt: skip
+    platform = None
+    if settings.platform is not None:
+        platform = PlatformSignal(settings.platform, clock=clock, submit=dispatcher.submit)
+    for part in (
+        control,
+        queries,
+        ControlMetrics(queries, dispatcher),
+        ClockGuard(clock, idle=lambda: queries.idle() or fleet_clock.trust is ClockTrust.CONTRADICTED),
+        fleet_clock,
+        dispatcher,
+        *(() if platform is None else (platform.connection, platform)),
+        Reports(
+            control.records, view, None if platform is None else platform.report,
+            availability_s=settings.control.availability_s,
+        ),
+    ):  # fmt: skip
+        await parts.start(part)
+    return ControlParts(clock=clock, dispatcher=dispatcher, control=control, view=view, platform=platform)

@@ -1,7 +1,10 @@
 """Composition root: settings become an object graph, started and stopped in order.
 
-Start: lock, journal, profiles, inventory, interval log, recovery, spool, control, REST, links. Stop: signals, control,
-links, last checkpoint, spool, log. Nothing here decides; it only connects.
+Start: lock, profiles, journal, inventory, links, control, platform, interval log, sinks, recovery, spool, REST; then
+every service runs. Stop: control hands devices back as configured, every service ends, and the parts close from the
+last to the first: REST, what is owed to the journal, last checkpoint, spool, sinks, interval log, journal, lock.
+Nothing here decides; it only connects. What a part does, counts and says is the part's own (`observability/parts`):
+the root knows a list of them.
 """
 
 import asyncio
@@ -11,50 +14,41 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import uvloop
 
-from gateway import __version__, former_names
+from gateway import __version__
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
-from gateway.app.control import ControlParts, control_parts
+from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
-from gateway.app.readiness import ReadinessWatch, broken_connections, broken_services
-from gateway.app.recording import Recording
+from gateway.app.parts import RunningParts
+from gateway.app.readiness import ReadinessWatch
+from gateway.app.recording import recording, recovered
 from gateway.app.telemetry import Upstream
 from gateway.app.web import front_door, serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.journal.stored import JournalState
 from gateway.links.mqtt.messages import MqttLink
 from gateway.observability.logs import set_up_logging
-from gateway.observability.metrics import registry
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
-from gateway.services.checkpointing import load_columns, load_records
 from gateway.services.control.loop import ControlLoop
-from gateway.services.control.metrics import fleet_samples
 from gateway.services.devices.command_router import CommandRouter
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.runtime.loop_lag import LoopLag
-from gateway.services.runtime.supervisor import ESSENTIAL, Supervisor
-from gateway.signals.platform import PlatformSignal
-from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.interval_log.log import IntervalLog
+from gateway.services.runtime.supervisor import Supervisor
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
-from gateway.storage.recovery import Recovered, recover
 
 log = logging.getLogger(__name__)
 
@@ -127,13 +121,14 @@ class Gateway:
 
     def __init__(
         self, *, fleet: Fleet, control: ControlLoop, supervisor: Supervisor, readiness: ReadinessWatch,
-        last_runs: LastRuns,
+        last_runs: LastRuns, parts: RunningParts,
     ) -> None:  # fmt: skip
         self.fleet = fleet
         self.control = control
         self.supervisor = supervisor
         self.readiness = readiness
         self.last_runs = last_runs
+        self.parts = parts
 
     async def wind_down(self, *, release: bool) -> None:
         """Hand devices back as configured before the links go: see `ControlLoop.shut_down`."""
@@ -147,8 +142,10 @@ async def gateway(settings: Settings, *, clock: SteadyClock) -> AsyncIterator[Ga
     async with AsyncExitStack() as stack:
         stack.enter_context(locked(settings.state_dir))
         last_runs = stack.enter_context(noted_run(settings.state_dir))
-        graph = await _build(settings, clock, stack, last_runs)
-        yield graph
+        parts = RunningParts(stack)
+        running = await _build(settings, clock, parts, last_runs)
+        await stack.enter_async_context(parts.running(running.supervisor))
+        yield running
 
 
 def log_inputs(settings: Settings, codecs: Mapping[str, Codec]) -> None:
@@ -170,82 +167,56 @@ def _register(inventory: DeviceRegistry, remembered: JournalState) -> None:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
 
-async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, last_runs: LastRuns) -> Gateway:
+async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, last_runs: LastRuns) -> Gateway:
+    readiness = await parts.start(ReadinessWatch(parts))
+    await parts.start(last_runs)
     codecs = load_profiles(settings.profiles_dir)
     log_inputs(settings, codecs)
     fleet = Fleet()
-    journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock)
-    stack.callback(journal.close)
+    journal = await parts.start(SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock))
     remembered = journal.load()
-    store = SqliteEventStore(journal.path)
-    stack.callback(store.close)
+    store = await parts.start(SqliteEventStore(journal.path))
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
     _register(inventory, remembered)
+    await parts.start(Unheard(fleet, clock))
     # What only releases goes on as long as it can.
-    supervisor = Supervisor(
-        rng=random.Random(), clock=clock, essential=frozenset() if last_runs.release_only else ESSENTIAL
-    )
+    supervisor = await parts.start(Supervisor(rng=random.Random(), clock=clock, may_end=not last_runs.release_only))
+
     spoken = [codec for codec in codecs.values() if codec.product is None]
-    link = MqttLink(settings.devices.mqtt, codecs=spoken, fleet=fleet, clock=clock)
+    link = await parts.start(MqttLink(settings.devices.mqtt, codecs=spoken, fleet=fleet, clock=clock))
+    await parts.start(link.control)
+    await parts.start(link.telemetry)
     transports = Transports(clock, settings.devices.mqtt.broker)
+    for transport in transports.parts:
+        await parts.start(transport)
     sessions = PolledDevices(
         fleet=fleet, codecs=codecs.values(), links=transports.links, journal=journal, clock=clock, rng=random.Random(),
         supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
+    await parts.start(sessions)
+
     router = CommandRouter(fleet, link, [(sessions.profiles, sessions)])
-    dispatch = control_parts(
+    dispatch = await control_parts(
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
-        cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, release_only=last_runs.release_only,
+        cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, parts=parts,
+        release_only=last_runs.release_only,
     )  # fmt: skip
-    dispatcher, control = dispatch.dispatcher, dispatch.control
-    platform = PlatformSignal(settings.platform, clock=clock) if settings.platform is not None else None
-    upstream = await Upstream.opened(settings, fleet=fleet, clock=clock, platform=platform, stack=stack)
-
-    rules = IntervalRules(length_s=settings.intervals.length_s, grace_s=round(settings.intervals.grace_s))
-    checkpoints = Checkpoints(settings.state_dir)
-    recover_all = partial(_recovered, settings, rules, checkpoints, upstream.log, dispatch, fleet)
+    control = dispatch.control
+    upstream = await Upstream.started(settings, fleet=fleet, clock=clock, platform=dispatch.platform, parts=parts)
+    recover_all = partial(recovered, settings, upstream, dispatch, fleet)
     # What is stored must not keep a start from releasing devices.
-    recovered = supervisor.attempt("recovery", recover_all) if last_runs.release_only else recover_all()
+    found = supervisor.attempt("recovery", recover_all) if last_runs.release_only else recover_all()
     control.load(remembered)
-    recording = await Recording.opened(
-        settings, rules, recovered, checkpoints, fleet=fleet, clock=clock, control=control, upstream=upstream,
-        stack=stack,
-    )  # fmt: skip
-    stack.push_async_callback(control.pending.close)
-
-    lag, peers, door = LoopLag(clock), QuietPeers(), front_door()
-    connections = {"control": link.control, "telemetry": link.telemetry}
-    if platform is not None:
-        connections["platform"] = platform.connection
-    readiness = _readiness(Unheard(fleet, clock), sessions, link, supervisor, last_runs)
-    readiness.add("mqtt", reasons=broken_connections(connections))
-    readiness.add("telemetry", reasons=recording.reasons, warnings=recording.warnings)
-    readiness.add("control", reasons=dispatch.reasons, warnings=dispatch.warnings)
-    readiness.add("upstream", warnings=upstream.warnings)
-    metrics = registry(
-        [
-            *(() if platform is None else (platform.samples,)),
-            journal.samples,
-            recording.samples,
-            upstream.samples,
-            lambda: fleet_samples(fleet, clock),
-            dispatch.samples,
-            link.samples,
-            sessions.samples,
-            transports.samples,
-            *(partial(connection.samples, name) for name, connection in connections.items()),
-            supervisor.samples,
-            peers.samples,
-            door.samples,
-            readiness.samples,
-            last_runs.samples,
-        ],
-        [lag.histogram, *control.histograms],
+    ingest, engine = await recording(
+        settings, found, upstream=upstream, dispatch=dispatch, fleet=fleet, clock=clock, parts=parts
     )
+    link.emit, sessions.emit = ingest.emitter(link, sender=link), ingest.emitter(sessions)
 
-    parts = Parts(
-        dispatcher=dispatcher,
+    await parts.start(LoopLag(clock))
+    peers, door = await parts.start(QuietPeers()), await parts.start(front_door())
+    asked = Parts(
+        dispatcher=dispatch.dispatcher,
         events=dispatch.view,
         trust=control.trust,
         clock=clock,
@@ -254,80 +225,15 @@ async def _build(settings: Settings, clock: SteadyClock, stack: AsyncExitStack, 
         ),
         history=upstream.history,
         audit=store,
-        telemetry=upstream.telemetry(recording.engine),
-        leap=upstream.leap(),
+        telemetry=upstream.telemetry(engine),
+        leap=upstream.leap,
         inventory=inventory,
-        registry=metrics,
+        registry=parts.metrics(),
         readiness=readiness.now,
         token=settings.http.token,
         peers=peers,
     )
-    await serve(settings, parts, door, stack)
-
-    services: dict[str, Callable[[], Any]] = {
-        "link-mqtt": lambda: link.run(recording.emitter(link, sender=link)),
-        "link-topics": transports.topics.run,
-        "sessions": lambda: sessions.run(recording.emitter(sessions)),
-        "control": control.run,
-        "put-away": control.pending.run,
-        "loop-lag": lag.run,
-        former_names.SERVICES["clock_guard"]: dispatch.clock_guard.run,
-        "readiness": readiness.run,
-    }
-    services |= recording.services()
-    services |= upstream.services()
-    if platform is not None:
-        services["platform"] = lambda: platform.run(dispatcher.submit)
-        services["reports"] = lambda: dispatch.report(platform)
-    await stack.enter_async_context(_running(supervisor, services))
-    return Gateway(fleet=fleet, control=control, supervisor=supervisor, readiness=readiness, last_runs=last_runs)
-
-
-def _readiness(
-    unheard: Unheard, sessions: PolledDevices, link: MqttLink, supervisor: Supervisor, last_runs: LastRuns
-) -> ReadinessWatch:
-    """What is told of the devices and of what runs; other parts are added."""
-    watch = ReadinessWatch()
-    watch.add("release-only", reasons=last_runs.reasons)
-    watch.add(
-        "devices",
-        reasons=unheard.reasons,
-        warnings=lambda: unheard.warnings() + sessions.warnings() + link.warnings(),
+    await serve(settings, asked, door)
+    return Gateway(
+        fleet=fleet, control=control, supervisor=supervisor, readiness=readiness, last_runs=last_runs, parts=parts
     )
-    watch.add(
-        "services",
-        reasons=broken_services(supervisor.health, spare=False),
-        warnings=broken_services(supervisor.health, spare=True),
-    )
-    return watch
-
-
-def _recovered(
-    settings: Settings,
-    rules: IntervalRules,
-    checkpoints: Checkpoints,
-    interval_log: IntervalLog,
-    dispatch: ControlParts,
-    fleet: Fleet,
-) -> Recovered:
-    """Readings, records and accumulators as they were."""
-    recovered = recover(
-        checkpoints=checkpoints, spool=settings.state_dir / "spool", rules=rules, ids=fleet.ids,
-        logged_record=interval_log.position,
-    )  # fmt: skip
-    if recovered.checkpoint is not None:
-        load_columns(fleet, recovered.checkpoint, dispatch.clock)
-        load_records(dispatch.control.records, recovered.checkpoint, dispatch.dispatcher.entries(), fleet)
-    log.info("state recovered", extra=asdict(recovered.stats) | {"devices": fleet.n})
-    return recovered
-
-
-@asynccontextmanager
-async def _running(supervisor: Supervisor, services: Mapping[str, Callable[[], Any]]) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(supervisor.keep(name, service), name=name) for name, service in services.items()]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()

@@ -17,6 +17,7 @@ from gateway.clock import SystemClock
 from gateway.domain.errors import GatewayError, InvariantBroken, StorageError
 from gateway.domain.runs import ENDS_MAX, WITHIN_MS, RunEnd, only_releases
 from gateway.observability.metrics import Sample, gauge
+from gateway.observability.parts import Part
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.storage.runs import Runs
 
@@ -28,8 +29,10 @@ LAST_CHANCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LastRuns:
+class LastRuns(Part):
     """The ends that this start knows of, and whether it may only release devices."""
+
+    component = "release-only"
 
     runs: Runs
     ends: tuple[RunEnd, ...]

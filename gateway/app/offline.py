@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from gateway.domain.types import DeviceId
 from gateway.links.http.link import HttpLinks
 from gateway.links.modbus.link import ModbusLinks
 from gateway.links.mqtt.points import MqttPointLinks
-from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.ports.links import PointLinks
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
@@ -42,12 +42,9 @@ class Transports:
 
     def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
         self.topics = MqttPointLinks(clock, fleet_broker)
-        self._modbus, self._http = ModbusLinks(clock), HttpLinks(clock)
-        self.links: dict[str, PointLinks] = {"modbus": self._modbus, "http": self._http, "mqtt": self.topics}
-
-    def samples(self) -> Iterable[Sample]:
-        for stats in (self._modbus.stats, self._http.stats, self.topics.stats):
-            yield from stats.samples()
+        modbus, http = ModbusLinks(clock), HttpLinks(clock)
+        self.parts: tuple[Part, ...] = (modbus, http, self.topics)
+        self.links: dict[str, PointLinks] = {"modbus": modbus, "http": http, "mqtt": self.topics}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

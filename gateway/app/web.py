@@ -3,7 +3,6 @@
 import asyncio
 import resource
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from typing import cast
 
 from aiohttp import web
@@ -12,6 +11,7 @@ from gateway.api.app import Parts, make_app, server_log
 from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError
 from gateway.observability.metrics import Sample, counter, gauge
+from gateway.observability.parts import Part
 
 STOP_GRACE_S = 10.0
 CONNECTIONS_MIN, CONNECTIONS_MAX = 64, 1_024
@@ -26,25 +26,35 @@ def connections_max(files: int) -> int:
     return CONNECTIONS_MAX if files < 0 else max(CONNECTIONS_MIN, min(CONNECTIONS_MAX, files // 4))
 
 
-class Door:
+class Door(Part):
     """Lets `most` connections in, half of them from one address. `refused` counts the others."""
 
     def __init__(self, most: int) -> None:
         self.refused = 0
         self._most = most
+        self._runner: web.AppRunner | None = None
         self._server: web.Server | None = None
+        self._socket: asyncio.Server | None = None
 
     @property
     def open(self) -> int:
         """Connections now."""
         return 0 if self._server is None else len(self._server.connections)
 
-    async def listen(self, runner: web.AppRunner, host: str, port: int, stack: AsyncExitStack) -> int:
-        """Listen until the stack closes; returns the port. Raises OSError."""
-        self._server = runner.server
-        server = await asyncio.get_running_loop().create_server(lambda: _Threshold(self), host, port, backlog=128)
-        stack.callback(server.close)
-        return int(server.sockets[0].getsockname()[1])
+    async def listen(self, runner: web.AppRunner, host: str, port: int) -> int:
+        """Serve from here on, until it is closed; returns the port. Raises OSError."""
+        self._runner = runner
+        await runner.setup()
+        self._server, loop = runner.server, asyncio.get_running_loop()
+        self._socket = await loop.create_server(lambda: _Threshold(self), host, port, backlog=128)
+        return int(self._socket.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Let nobody in any more, and finish what is being answered."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     def admit(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
         """Who serves a new connection; None = nobody."""
@@ -89,14 +99,12 @@ def front_door() -> Door:
     return Door(connections_max(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
 
-async def serve(settings: Settings, parts: Parts, door: Door, stack: AsyncExitStack) -> None:
-    """Serve until the stack closes. Raises GatewayError."""
+async def serve(settings: Settings, parts: Parts, door: Door) -> None:
+    """Serve until the door is closed. Raises GatewayError."""
     runner = web.AppRunner(
         make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S, logger=server_log(parts.peers)
     )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
     try:
-        await door.listen(runner, settings.http.host, settings.http.port, stack)
+        await door.listen(runner, settings.http.host, settings.http.port)
     except OSError as error:
         raise GatewayError(f"http: cannot listen on {settings.http.host}:{settings.http.port}: {error}") from error

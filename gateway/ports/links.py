@@ -17,10 +17,13 @@ Emit = Callable[[ReadingBatch], None]
 
 
 class TelemetrySource(Protocol):
-    """What devices say: keeps the connections to many of one kind. Moves readings; never decides or retries."""
+    """What devices say: keeps the connections to many of one kind. Moves readings; never decides or retries. `emit`:
+    who gets them, called on the loop, in the order received per device; set it before `run`."""
 
-    async def run(self, emit: Emit) -> None:
-        """Serve until cancelled; `emit` is called on the loop, in the order received per device."""
+    emit: Emit
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
         ...
 
     def pause_telemetry(self, on: bool) -> None:

@@ -10,8 +10,8 @@ Submit = Callable[[EventRequest], Awaitable[Answer]]
 
 
 class Signal(Protocol):
-    """A source of dispatch events."""
+    """A source of dispatch events; it is made with a `Submit`."""
 
-    async def run(self, submit: Submit) -> None:
+    async def run(self) -> None:
         """Serve until cancelled; submit each message once and answer it after the decision is durable."""
         ...

@@ -17,9 +17,12 @@ from gateway.domain.table import Table
 from gateway.domain.types import NEVER_MS, Now
 from gateway.former_names import read, written
 from gateway.observability.metrics import Sample, counter, gauge
+from gateway.observability.parts import Part
 from gateway.services.events.delivery_records import DeliveryRecords
+from gateway.services.telemetry.metrics import recovery_samples
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.checkpoint import Checkpoint, Checkpoints
+from gateway.storage.recovery import RecoveryStats
 
 log = logging.getLogger(__name__)
 
@@ -108,22 +111,29 @@ def _tables(fleet: Fleet) -> dict[str, Table]:
     return {"live": fleet.live, "control": fleet.control}
 
 
-class Checkpointer:
-    """Writes checkpoints until cancelled; the composition root asks for one more at the end."""
+class Checkpointer(Part):
+    """Writes checkpoints until cancelled, and a last one at the end. `recovered`: what the start met."""
+
+    service = "checkpoint"
 
     def __init__(
-        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, records: DeliveryRecords, clock: Clock
-    ) -> None:
+        self, *, recorder: Recorder, checkpoints: Checkpoints, fleet: Fleet, records: DeliveryRecords, clock: Clock,
+        recovered: RecoveryStats | None = None,
+    ) -> None:  # fmt: skip
         self._recorder = recorder
         self._checkpoints = checkpoints
         self._fleet = fleet
         self._records = records
         self._clock = clock
+        self._recovered = RecoveryStats() if recovered is None else recovered
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(PERIOD_S)
             await self.write()
+
+    async def close(self) -> None:
+        await self.write()
 
     async def write(self) -> None:
         """Write one checkpoint. A failure is counted and logged once; the checkpoint before stays."""
@@ -141,3 +151,4 @@ class Checkpointer:
         yield WRITTEN.sample(self._checkpoints.stats.written)
         yield FAILURES.sample(self._checkpoints.stats.failures)
         yield BYTES.sample(self._checkpoints.stats.bytes)
+        yield from recovery_samples(self._recovered, self._checkpoints.stats.corrupt)

@@ -25,6 +25,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.observability.episodes import Episode
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Part
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
@@ -64,11 +65,14 @@ class PlatformSettings(BaseModel):
     live_devices_per_s: float = Field(default=2_000.0, gt=0, le=100_000)
 
 
-class PlatformSignal:
+class PlatformSignal(Part):
     """The `Signal` on the platform's connection. `rejects` counts malformed and retained events, by reason."""
 
-    def __init__(self, settings: PlatformSettings, *, clock: Clock) -> None:
+    service = "platform"
+
+    def __init__(self, settings: PlatformSettings, *, clock: Clock, submit: Submit) -> None:
         self._clock = clock
+        self._submit = submit
         self.settings = settings
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket, int | None]] = asyncio.Queue()
         self._paused = False
@@ -77,8 +81,9 @@ class PlatformSignal:
         self._refusals = Episode()
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
         self.connection = MqttConnection(
-            settings.broker.for_control(), clock=clock, subscriptions=filters, on_messages=self._receive
-        )
+            settings.broker.for_control(), clock=clock, subscriptions=filters, on_messages=self._receive,
+            name="platform",
+        )  # fmt: skip
 
     def _receive(self, generation: int, packets: list[mqtt5.PublishPacket], _packet_ids: list[int]) -> None:
         received_ms = self._clock.now().utc_ms if self._current(generation) else None
@@ -105,19 +110,19 @@ class PlatformSignal:
         if self._busy_mono_ms - began_ms >= QUIET_MS:
             self._caught_up = False
 
-    async def run(self, submit: Submit) -> None:
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.connection.run(), name="mqtt-platform")
-            group.create_task(self._serve(submit), name="platform-dispatch")
+            group.create_task(self._serve(), name="platform-dispatch")
 
-    async def _serve(self, submit: Submit) -> None:
+    async def _serve(self) -> None:
         while True:
             generation, packet, received_ms = await self._pending.get()
             began_ms = self._clock.mono_ms()
             if self._paused and self._pending.qsize() <= PENDING_MAX:
                 self._paused = False
                 self.connection.resume_reading()
-            answer = await self._answer(packet, received_ms, submit)
+            answer = await self._answer(packet, received_ms)
             self._answered(began_ms)
             if packet.packet_id is not None:
                 self.connection.acknowledge(generation, [packet.packet_id])
@@ -140,7 +145,7 @@ class PlatformSignal:
         # Without a subscriber it has gone as far as it can.
         return outcomes[0] in (PublishOutcome.ACKED, PublishOutcome.NO_SUBSCRIBER)
 
-    async def _answer(self, packet: mqtt5.PublishPacket, received_ms: int | None, submit: Submit) -> dict[str, Any]:
+    async def _answer(self, packet: mqtt5.PublishPacket, received_ms: int | None) -> dict[str, Any]:
         """Submit an event, again while its decision cannot be made durable: an unacknowledged message would block the
         acknowledgements of all later ones."""
         try:
@@ -160,7 +165,7 @@ class PlatformSignal:
         logged = False
         while True:
             try:
-                return answer_body(await submit(request))
+                return answer_body(await self._submit(request))
             except StorageError as error:
                 if not logged:
                     log.warning("the decision of a dispatch event cannot be stored", extra={"error": str(error)})

@@ -20,6 +20,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from gateway.domain.types import DeviceId
+from gateway.observability.parts import Part
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult
 from gateway.schemas.interval_rows import RowsPerS, row_of
 from gateway.sinks.web import ask, body_of, check_url, open_session
@@ -66,7 +67,7 @@ class HttpSinkSettings(BaseModel):
         return self
 
 
-class HttpSink:
+class HttpSink(Part):
     """One HTTP receiver. Create it inside a running loop; end it with `close`."""
 
     def __init__(self, settings: HttpSinkSettings) -> None:

@@ -10,7 +10,6 @@ from gateway.clock import ManualClock
 from gateway.observability.metrics import Sample, registry
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.metrics import control_samples, dispatch_samples, fleet_samples
-from gateway.services.uplink.metrics import delivery_samples
 from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.leap.sink import LeapCsvSink
 from tests.api.routes.test_telemetry import DAY_MS, Street, at, street
@@ -49,7 +48,7 @@ async def scraped(s: Street, sink: LeapCsvSink) -> bytes:
         yield from dispatch_samples(world.dispatcher, world.queries)
         yield from fleet_samples(world.fleet, world.clock)
         yield from link.samples()
-        yield from delivery_samples(s.deliveries, world.clock)
+        yield from (sample for delivery in s.deliveries for sample in delivery.samples())
         yield from s.log.stats.samples()
         yield from sink.samples()
 

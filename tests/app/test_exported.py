@@ -21,6 +21,7 @@ COMPUTED = {
     ("SinkStats", "oldest_ms"): "shown as an age",
     ("Health", "down"): "shown by /readyz, by name",
     ("Health", "bugs"): "times, for the budget of restarts",
+    ("Health", "importance"): "declared by the service",
 }
 
 

@@ -4,12 +4,14 @@ import logging
 
 import pytest
 
-from gateway.app.readiness import ReadinessWatch, broken_services
-from gateway.services.runtime.supervisor import Health
+from gateway.app.readiness import ReadinessWatch
+from gateway.observability.parts import Part
 
 
-class Part:
+class Saying(Part):
     """Says what the test wants."""
+
+    component = "sinks"
 
     def __init__(self) -> None:
         self.bad: list[str] = []
@@ -22,9 +24,10 @@ class Part:
         return self.meant
 
 
-def watched() -> tuple[ReadinessWatch, Part]:
-    watch, part = ReadinessWatch(), Part()
-    watch.add("sinks", reasons=part.reasons, warnings=part.warnings)
+def watched() -> tuple[ReadinessWatch, Saying]:
+    parts: list[Part] = []
+    watch, part = ReadinessWatch(parts), Saying()
+    parts += [watch, part]
     return watch, part
 
 
@@ -80,14 +83,12 @@ def test_change_is_one_line_and_the_start_in_order_is_none(caplog: pytest.LogCap
     assert caplog.messages == ["gateway is not ready", "gateway is ready again"]
 
 
-@pytest.mark.parametrize(
-    ("service", "spare"),
-    [("control", False), ("ingest", False), ("link-mqtt", False), ("platform", False), ("timekeeper", False),
-     ("sessions", False), ("checkpoint", False), ("delivery-x", True), ("retention", True), ("device-session", True),
-     ("live", True), ("reports", True)],
-)  # fmt: skip
-def test_service_that_can_be_spared_is_a_warning_and_an_essential_one_a_reason(service: str, spare: bool) -> None:
-    health = {service: Health(down={object(): "KeyError"}), "fine": Health()}
-    said = [f"service {service}: KeyError"]
-    assert broken_services(health, spare=False)() == ([] if spare else said)
-    assert broken_services(health, spare=True)() == (said if spare else [])
+def test_parts_of_one_component_are_counted_together_and_told_one_after_the_other() -> None:
+    one, other, quiet = Saying(), Saying(), Part()
+    watch = ReadinessWatch([one, quiet, other])
+    one.bad, one.meant, other.bad = ["a"], ["b"], ["c"]
+    assert watch.now().model_dump() == {"ready": False, "reasons": ["a", "c"], "warnings": ["b"]}
+    found = metrics(watch)
+    assert found["gateway_readiness_reasons.sinks.critical"] == 2
+    assert found["gateway_readiness_reasons.sinks.warning"] == 1
+    assert found["gateway_readiness_reasons.gateway.critical"] == 0

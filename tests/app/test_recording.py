@@ -1,49 +1,67 @@
-"""A gateway that cannot read what it has stored takes live readings and leaves energy to those who sent it."""
+"""A start that only releases does without what was stored where that cannot be read, and leaves it as it is."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from gateway.app.recording import Recording
-from gateway.domain.readings import AckToken, ReadingBatch, StatusBatch
+from gateway.app import recording as module
+from gateway.app.daemon import gateway
+from gateway.app.last_runs import noted_run
+from gateway.clock import SteadyClock, SystemClock
+from gateway.config.loader import load_settings
+from gateway.domain.runs import ENDS_MAX
+from tests.config.test_settings import write
 
-STATUS = StatusBatch(slots=np.array([0], dtype=np.int32), online=np.array([True]))
-TOKEN = AckToken(generation=1, packet_ids=[7])
-
-
-def recording(heard: list[ReadingBatch], *, works: bool) -> Recording:
-    """Only what is received goes on to `heard`."""
-
-    async def run() -> None:
-        """Serves for ever."""
-
-    def part(**besides: Any) -> Any:
-        return SimpleNamespace(run=run, reasons=list, **besides)
-
-    ingest = part(emitter=lambda _, sender: heard.append)
-    return Recording(
-        ingest=ingest, recorder=part(), engine=cast("Any", None), log_writer=part(), repair=part(warnings=list),
-        checkpoints=cast("Any", None), checkpointer=part(), recovered=cast("Any", object()) if works else None,
-    )  # fmt: skip
+RECORDING = {"ingest", "recorder", "log-writer", "repair", "checkpoint"}
+UNREAD = "telemetry: what was stored cannot be read; no energy is taken"
+PROFILES = Path(__file__).parents[2] / "device_profiles"
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_energy_is_neither_counted_nor_acknowledged_where_what_was_stored_cannot_be_read(works: bool) -> None:
-    heard: list[ReadingBatch] = []
-    made = recording(heard, works=works)
-    energy = cast("Any", object())
-    made.emitter(cast("Any", None))(ReadingBatch(status=STATUS, energy=energy, token=TOKEN))
-    (batch,) = heard
-    assert batch.status is STATUS
-    assert (batch.energy, batch.token) == ((energy, TOKEN) if works else (None, None))
+def settings_of(directory: Path) -> Any:
+    """A gateway without a broker that answers."""
+    return load_settings(write(directory, http={"port": 0}, profiles_dir=str(PROFILES)))
 
 
-def test_nothing_is_written_where_what_was_stored_cannot_be_read_and_readiness_says_so() -> None:
-    assert set(recording([], works=True).services()) == {
-        "ingest", "recorder", "log-writer", "repair", "checkpoint",
-    }  # fmt: skip
-    broken = recording([], works=False)
-    assert (broken.services(), list(broken.samples())) == ({}, [])
-    assert broken.reasons() == ["telemetry: what was stored cannot be read; no energy is taken"]
+async def seen(directory: Path) -> tuple[set[str], list[str], str]:
+    """The services of a run, what it says and its scrape."""
+    async with gateway(settings_of(directory), clock=SteadyClock(SystemClock())) as running:
+        services = {part.service for part in running.parts if part.service}
+        return services, running.readiness.now().reasons, (await running.parts.metrics().text()).decode()
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def unreadable(**_: object) -> None:
+    raise KeyError("a bug")
+
+
+async def test_nothing_is_recorded_where_what_was_stored_cannot_be_read_and_readiness_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, reasons, _ = await seen(tmp_path)
+    assert services >= RECORDING
+    assert UNREAD not in reasons
+    state_dir = settings_of(tmp_path).state_dir
+    stored = {name for name in files(state_dir) if name.startswith(("spool", "checkpoint"))}
+    assert stored
+    for _ in range(ENDS_MAX):
+        with suppress(KeyError), noted_run(state_dir):
+            raise KeyError("a bug")
+    monkeypatch.setattr(module, "recover", unreadable)
+    services, reasons, text = await seen(tmp_path)
+    assert not services & RECORDING
+    assert {UNREAD, "service recovery: KeyError"} <= set(reasons)
+    assert "gateway_spool" not in text
+    assert {name for name in files(state_dir) if name.startswith(("spool", "checkpoint"))} == stored
+
+
+async def test_any_other_start_is_refused_where_what_was_stored_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "recover", unreadable)
+    with pytest.raises(KeyError):
+        await seen(tmp_path)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -51,11 +51,8 @@ async def street(most: int) -> AsyncIterator[Street]:
     app = web.Application()
     app.add_routes([web.get("/", hello)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(runner.cleanup)
-        door = Door(most)
-        made = Street(door, await door.listen(runner, "127.0.0.1", 0, stack))
+    async with Door(most) as door:
+        made = Street(door, await door.listen(runner, "127.0.0.1", 0))
         yield made
         for index in range(len(made.peers)):
             await made.leave(index)

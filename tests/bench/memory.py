@@ -122,7 +122,7 @@ async def child(devices: int) -> dict[str, Any]:
     parts = [run for _, run in recording(fleet, ingest, recorder, CountingLog(), clock)]
     control = steered(fleet, link, NoJournal(), clock).control
     inventory = DeviceRegistry(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
-    link._emit = ingest.emitter(link, sender=link)
+    link.emit = ingest.emitter(link, sender=link)
     with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(recorder.open_spool(Path(directory), first_record=1))

@@ -136,9 +136,10 @@ async def wired(port: int, devices: int) -> AsyncIterator[Wired]:
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         async with recorder.open_spool(Path(directory) / "spool", first_record=1):
             recorder.begin(rules, clock.now())
+            link.emit = ingest.emitter(link, sender=link)
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(link.run(ingest.emitter(link, sender=link)), name="link"),
+                    group.create_task(link.run(), name="link"),
                     *(group.create_task(run(), name=name) for name, run in parts),
                 ]
                 try:

@@ -94,7 +94,7 @@ def home(name: str, **other: object) -> Device:
     return Device(**(known | other))  # type: ignore[arg-type]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class FakeLink:
     """A link that records: acknowledgements, holds, writes. It emits what the test says."""
 
@@ -103,7 +103,10 @@ class FakeLink:
     batches: list[CommandBatch] = field(default_factory=list)
     starts: int = 0
 
-    async def run(self, emit: Emit) -> None:
+    def __post_init__(self) -> None:
+        self.emit: Emit = lambda _batch: None
+
+    async def run(self) -> None:
         """Nothing comes by itself."""
 
     async def write(self, batch: CommandBatch, *, deadline_mono_ms: int) -> WriteReport:

@@ -184,7 +184,8 @@ class Station:
             if batch.acks is not None:
                 loop.observe_acks(batch.acks)
 
-        self._tasks.append(self._group.create_task(sessions.run(emit), name="sessions"))
+        sessions.emit = emit
+        self._tasks.append(self._group.create_task(sessions.run(), name="sessions"))
 
     async def detach(self) -> None:
         """The gateway dies: nothing is released, nothing is said."""

@@ -71,9 +71,9 @@ class Wire:
     connected = True
 
     def __init__(
-        self, settings: MqttSettings, *, clock: object, subscriptions: object, on_messages: OnMessages
+        self, settings: MqttSettings, *, clock: object, subscriptions: object, on_messages: OnMessages, name: str
     ) -> None:
-        del settings, clock, subscriptions
+        del settings, clock, subscriptions, name
         self.up = True
         self.failing: dict[str, PublishOutcome] = {}
         self.on_messages = on_messages
@@ -204,7 +204,7 @@ class Street:
         self.clock_guard = ClockGuard(
             self.time, idle=lambda: self.queries.idle() or self.fleet_clock.trust is ClockTrust.CONTRADICTED
         )
-        self.link._emit = self._taken
+        self.link.emit = self._taken
         # what the broker keeps of each device's presence
         reachable = np.flatnonzero(self.devices.reachable).tolist()
         self.wire.hear(self.devices.status(i, self.now_ms, online=True) for i in reachable)

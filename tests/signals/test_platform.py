@@ -14,6 +14,7 @@ from gateway.clock import Clock, ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.request import EventRequest
+from gateway.ports.signals import Submit
 from gateway.schemas.reports import PlatformAnswer
 from gateway.signals import platform as platform_module
 from gateway.signals.platform import PENDING_MAX, QUIET_MS, PlatformSettings, PlatformSignal
@@ -33,32 +34,33 @@ def packets(count: int) -> list[mqtt5.PublishPacket]:
     ]
 
 
-def signal(clock: Clock | None = None) -> PlatformSignal:
+def signal(submit: Submit, clock: Clock | None = None) -> PlatformSignal:
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="platform", reconnect_base_s=60)
-    return PlatformSignal(PlatformSettings(broker=broker), clock=clock or ManualClock())
+    return PlatformSignal(PlatformSettings(broker=broker), clock=clock or ManualClock(), submit=submit)
 
 
 async def test_platform_flood_pauses_reading_once_and_resumes_when_worked_off() -> None:
-    platform, seen = signal(), 0
+    seen = 0
 
     async def submit(request: EventRequest) -> Answer:
         nonlocal seen
         seen += 1
         return Answer(id=request.id, revision=request.revision, outcome=Outcome.ACCEPTED)
 
+    platform = signal(submit)
     holds: list[int] = []
     platform.connection.pause_reading = lambda: holds.append(1)  # type: ignore[method-assign]
     platform.connection.resume_reading = lambda: holds.append(-1)  # type: ignore[method-assign]
     platform._receive(1, packets(PENDING_MAX + 1), [])
     platform._receive(1, packets(100), [])
     assert holds == [1]
-    async with service(lambda: platform.run(submit)):
+    async with service(platform.run):
         await until(lambda: seen == PENDING_MAX + 101)
     assert holds == [1, -1]
 
 
 async def test_platform_event_is_tried_until_it_is_durable() -> None:
-    platform, tries = signal(), 0
+    tries = 0
 
     async def submit(request: EventRequest) -> Answer:
         nonlocal tries
@@ -67,8 +69,9 @@ async def test_platform_event_is_tried_until_it_is_durable() -> None:
             raise StorageError("disk full")
         return Answer(id=request.id, revision=request.revision, outcome=Outcome.ACCEPTED)
 
+    platform = signal(submit)
     platform._receive(1, packets(1), [])
-    async with service(lambda: platform.run(submit)):
+    async with service(platform.run):
         await until(lambda: tries == 3)
 
 
@@ -84,7 +87,7 @@ class Desk:
         self.taken: list[EventRequest] = []
         self.told: list[dict[str, Any]] = []
         self.clock = ManualClock()
-        self.platform = PlatformSignal(signal().settings, clock=self.clock)
+        self.platform = signal(self.submit, self.clock)
         self.platform.connection.publish = self._publish  # type: ignore[method-assign]
         self.platform.connection.since_mono_ms = self.clock.mono_ms()
         self.failures = 0
@@ -118,7 +121,7 @@ class Desk:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     desk = Desk()
-    async with service(lambda: desk.platform._serve(desk.submit)):
+    async with service(desk.platform._serve):
         yield desk
 
 
@@ -187,18 +190,19 @@ async def test_platform_retained_event_is_refused_and_told_and_the_next_is_taken
 
 
 async def test_platform_garbage_is_counted_and_the_next_event_is_taken() -> None:
-    platform, seen = signal(), 0
+    seen = 0
 
     async def submit(request: EventRequest) -> Answer:
         nonlocal seen
         seen += 1
         return Answer(id=request.id, revision=request.revision, outcome=Outcome.ACCEPTED)
 
+    platform = signal(submit)
     garbage = [
         mqtt5.PublishPacket("gateway/v1/platform/dispatch", raw) for raw in (b"", b"{", b"[]", b"\xff", b"1e999")
     ]
     platform._receive(1, [*garbage, *packets(1)], [])
-    async with service(lambda: platform.run(submit)):
+    async with service(platform.run):
         await until(lambda: seen == 1)
     assert platform.rejects["malformed"] == len(garbage)
 
@@ -208,13 +212,13 @@ async def test_platform_malformed_messages_are_one_line_and_a_sum_once_they_are_
 ) -> None:
     caplog.set_level(logging.INFO)
     clock = ManualClock()
-    platform = signal(clock)
 
     async def submit(request: EventRequest) -> Answer:
         return Answer(id=request.id, revision=request.revision, outcome=Outcome.ACCEPTED)
 
+    platform = signal(submit, clock)
     bad = [mqtt5.PublishPacket("gateway/v1/platform/dispatch", b'{"id": %d}' % i) for i in range(300)]
-    async with service(lambda: platform.run(submit)):
+    async with service(platform.run):
         platform._receive(1, bad, [])
         await until(lambda: platform.rejects["malformed"] == 300)
         clock.advance(s=61)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -17,6 +17,8 @@ from gateway.api.interval_models import (
 )
 from gateway.api.route import RestRoute
 from gateway.clock import Clock
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.ports.sinks import Keep, Stop
 from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
@@ -31,13 +33,17 @@ ASK_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeapUploads:
+class LeapUploads(Part):
     """The sinks of the aggregator with their deliveries, and what is confirmed."""
 
     log: IntervalLog
     clock: Clock
     confirmed: LeapConfirmed = field(default_factory=LeapConfirmed)
     sinks: Sequence[tuple[LeapCsvSink, SinkDelivery]] = ()
+
+    def samples(self) -> Iterable[Sample]:
+        """What is not confirmed, where there is a sink."""
+        return self.confirmed.samples() if self.sinks else ()
 
     async def status(self) -> LeapStatus:
         """All of it. Asks the aggregator."""

@@ -1,7 +1,7 @@
 """Links batteries that speak JSON over HTTP: reads documents, writes values; logins, pacing and quotas are per host."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +25,8 @@ from gateway.links.json_values import (
     tokens_of,
     value_at,
 )
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw, Unwritable
 from gateway.profiles.compiled.sequences import Request
@@ -75,8 +77,10 @@ class _Turn:
         await self._host.gate.again()
 
 
-class HttpLinks:
+class HttpLinks(Part):
     """The `PointLinks` of every HTTP product."""
+
+    component = "devices"
 
     def __init__(self, clock: Clock) -> None:
         self.stats = HttpStats()
@@ -93,6 +97,9 @@ class HttpLinks:
         if section is None:
             raise InvalidInput([f"{target.device}: {target.document.profile} is not reached over HTTP"])
         return HttpLink(target, section, self._host(target, section), stats=self.stats, clock=self._clock)
+
+    def samples(self) -> Iterable[Sample]:
+        return self.stats.samples()
 
     async def close(self) -> None:
         for gate, _ in self._gates.values():

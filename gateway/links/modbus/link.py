@@ -6,7 +6,7 @@ that. The channel repeats the last read before the product would close an idle c
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -19,6 +19,8 @@ from gateway.links.modbus.connection import Channel, TimeoutSweeper
 from gateway.links.modbus.pdu import WRITE_MANY, WRITE_ONE, ExceptionReply, Words, read_request, write_request
 from gateway.links.modbus.sunspec import Chain, address_of, other_product, walk
 from gateway.links.modbus.turns import ModbusStats, Pacing
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Marker, Raw
 from gateway.profiles.compiled.sequences import Request
@@ -71,8 +73,10 @@ class _Plan:
     points: int
 
 
-class ModbusLinks:
+class ModbusLinks(Part):
     """The `PointLinks` of every device reached over Modbus TCP."""
+
+    component = "devices"
 
     def __init__(self, clock: Clock) -> None:
         self.stats = ModbusStats()
@@ -98,6 +102,9 @@ class ModbusLinks:
         await channel.leave()
         if channel.users <= 0 and self._channels.get((channel.host, channel.port)) is channel:
             del self._channels[channel.host, channel.port]
+
+    def samples(self) -> Iterable[Sample]:
+        return self.stats.samples()
 
     async def close(self) -> None:
         """Close every connection; links that are still open find theirs lost."""

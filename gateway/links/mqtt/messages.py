@@ -24,6 +24,7 @@ from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.links.mqtt.clocks import DeviceClocks, clock_cause
 from gateway.links.mqtt.unregistered import Unregistered
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Part
 from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
 from gateway.profiles.compiled.messages import Columns, Decoder, MessageRefused, Route
@@ -97,8 +98,11 @@ class _Rows:
         self.unread: list[tuple[int, int]] = []
 
 
-class MqttLink:
+class MqttLink(Part):
     """All MQTT products on one broker: `TelemetrySource`, `TelemetrySender` and `CommandTarget`."""
+
+    service = "link-mqtt"
+    component = "devices"
 
     def __init__(self, settings: MqttLinkSettings, *, codecs: Sequence[Codec], fleet: Fleet, clock: Clock) -> None:
         self._fleet = fleet
@@ -109,7 +113,7 @@ class MqttLink:
         )
         self.unregistered = Unregistered(fleet.slot_of)
         self.clocks = DeviceClocks()
-        self._emit: Emit = _nowhere
+        self.emit: Emit = _nowhere
         self.control = self._connection(settings.broker.for_control(), "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
 
@@ -128,10 +132,10 @@ class MqttLink:
             clock=self._clock,
             subscriptions=filters,
             on_messages=self._receiver(lanes),
+            name=name,
         )
 
-    async def run(self, emit: Emit) -> None:
-        self._emit = emit
+    async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.control.run(), name="mqtt-control")
             group.create_task(self.telemetry.run(), name="mqtt-telemetry")
@@ -233,8 +237,8 @@ class MqttLink:
             for batch in batches:
                 energy = self._energy(batch) if batch.rows else None
                 if energy is not None:
-                    self._emit(ReadingBatch(energy=energy))
-            self._emit(ReadingBatch(token=token))
+                    self.emit(ReadingBatch(energy=energy))
+            self.emit(ReadingBatch(token=token))
             return
         for batch in batches:
             if batch.rows or batch.unread:
@@ -277,11 +281,11 @@ class MqttLink:
             self.stats.stale_live += int((~fresh).sum())
             readings = LiveBatch(slots=slots, fresh=fresh, **columns)
             doubts = self._doubts(batch, readings, live) if batch.unclear or batch.unread else None
-            self._emit(ReadingBatch(live=readings, unclear=doubts))
+            self.emit(ReadingBatch(live=readings, unclear=doubts))
         elif batch.lane.kind == "status":
-            self._emit(ReadingBatch(status=StatusBatch(slots=slots, told_now=live, **columns)))
+            self.emit(ReadingBatch(status=StatusBatch(slots=slots, told_now=live, **columns)))
         else:
-            self._emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
+            self.emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
 
     def _doubts(
         self, batch: _Rows, readings: LiveBatch, live: np.ndarray[Any, np.dtype[np.bool_]]

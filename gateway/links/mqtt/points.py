@@ -7,7 +7,7 @@ publishes the keepalives that make devices go on publishing.
 import asyncio
 import heapq
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import mqtt5
@@ -19,6 +19,8 @@ from gateway.links.mqtt.cache import DeviceCache, PointMessageStats, filter_of, 
 from gateway.links.mqtt.hub import DeviceKey, Hub, HubKey
 from gateway.links.mqtt.point_link import MqttPointLink
 from gateway.links.mqtt.retained import FLEET_BOUNDS, HOME_BOUNDS, RetainedMessages
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.ports.links import PointTarget
 from gateway.profiles.language.product import ProfileDocument
 from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
@@ -33,8 +35,11 @@ TICK_S = 0.5
 LINGER_MS = 5_000
 
 
-class MqttPointLinks:
+class MqttPointLinks(Part):
     """The `PointLinks` of every product with values on topics. `fleet_broker` None = we have no broker."""
+
+    service = "link-topics"
+    component = "devices"
 
     def __init__(self, clock: Clock, fleet_broker: MqttSettings | None) -> None:
         self.stats = PointMessageStats()
@@ -76,6 +81,9 @@ class MqttPointLinks:
 
     async def close(self) -> None:
         self._drop_all()
+
+    def samples(self) -> Iterable[Sample]:
+        return self.stats.samples()
 
     def _drop_all(self) -> None:
         for hub in self._hubs.values():

@@ -36,6 +36,7 @@ from gateway.domain.limits.types import Envelope, LimitParams
 from gateway.domain.readings import AckBatch
 from gateway.domain.types import Ints, Now
 from gateway.observability.metrics import Histogram, histogram
+from gateway.observability.parts import Importance, Part
 from gateway.ports.links import CommandTarget
 from gateway.services.control.arbitration import Arbiter, Arbitrated
 from gateway.services.control.authority import DeviceAuthority
@@ -84,10 +85,14 @@ class NewestTick:
     credits: Mapping[int, Credit] = field(default_factory=dict)
 
 
-class ControlLoop:
+class ControlLoop(Part):
     """The one writer of setpoints. `fleet_clock`: what the fleet says of our time (None: it tells none);
     `publishing`: a reader asks the delivery records for what has changed; `release_only`: ticks only hand devices
     back."""
+
+    service = "control"
+    component = "control"
+    importance = Importance.VITAL
 
     def __init__(
         self,

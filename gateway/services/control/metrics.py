@@ -1,6 +1,6 @@
 """Metrics of control and of the fleet, computed from the newest tick on request."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import Unclear
 from gateway.observability.metrics import Sample, counter, gauge, words
+from gateway.observability.parts import Part
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
 
@@ -123,6 +124,20 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
         count = int(np.count_nonzero(fleet.control.authority[:n] == authority))
         yield AUTHORITY.sample(count, authority=name)
         yield HELD.sample(count, held=former_names.authority(name))
+
+
+class ControlMetrics(Part):
+    """The metrics of control and of what it carries out."""
+
+    component = "control"
+
+    def __init__(self, queries: ControlQueries, dispatcher: Dispatcher) -> None:
+        self._queries = queries
+        self._dispatcher = dispatcher
+
+    def samples(self) -> Iterator[Sample]:
+        yield from control_samples(self._queries)
+        yield from dispatch_samples(self._dispatcher, self._queries)
 
 
 def control_samples(control: ControlQueries) -> Iterable[Sample]:

@@ -14,6 +14,7 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Slots
+from gateway.observability.parts import Part
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.totals import EventTotals, totals
 from gateway.services.events.intake import Dispatcher
@@ -22,8 +23,10 @@ LATE_TICKS = 5
 """Without a tick for the time of so many control is not ready."""
 
 
-class ControlQueries:
+class ControlQueries(Part):
     """Answers as of the newest tick. The parts that answer for themselves are attributes."""
+
+    component = "control"
 
     def __init__(
         self, control: ControlLoop, *, fleet: Fleet, dispatcher: Dispatcher, clock: Clock, tick_s: float
@@ -65,8 +68,8 @@ class ControlQueries:
         )
 
     def warnings(self) -> list[str]:
-        """What control leaves alone, does not hear or measures seldom, and what is in force and not durable yet."""
-        return self.quarantine.warnings() + self.unmeasured.warnings() + self.pending.warnings()
+        """What control leaves alone, does not hear or measures seldom."""
+        return self.quarantine.warnings() + self.unmeasured.warnings()
 
     def idle(self) -> bool:
         """Whether no program's event runs and no device is under control."""

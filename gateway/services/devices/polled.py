@@ -16,6 +16,7 @@ from gateway.domain.readings import AckBatch, EnergyBatch, LiveBatch, ReadingBat
 from gateway.domain.types import DeviceId, Now, Unclear, UnclearBatch
 from gateway.observability.episodes import FewLines
 from gateway.observability.metrics import Sample, counter, gauge, words
+from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
 from gateway.ports.links import Emit, PointLinks, PointTarget
 from gateway.profiles.compile import Codec
@@ -59,9 +60,12 @@ MALFORMED = counter("gateway_point_malformed", "Points of the wrong kind.")
 _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "span_ms")
 
 
-class PolledDevices:
+class PolledDevices(Part):
     """Every product with values at addresses: a `CommandTarget`, and a `TelemetrySource` without a sender, since the
     next counter samples cover what was not recorded. `secret_of` resolves a secret's reference."""
+
+    service = "sessions"
+    component = "devices"
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class PolledDevices:
         self._secret_of = secret_of
         self._boot = boot
         self._prior = prior
-        self._emit: Emit = _nowhere
+        self.emit: Emit = _nowhere
         self._tasks: dict[int, tuple[object, asyncio.Task[None]]] = {}
         self._lives: list[tuple[int, CanonicalReading, Now, int]] = []
         self._energies: list[tuple[int, EnergySample, Now]] = []
@@ -109,9 +113,8 @@ class PolledDevices:
         """Numbers of the profiles this link serves."""
         return frozenset(self._codecs)
 
-    async def run(self, emit: Emit) -> None:
+    async def run(self) -> None:
         """Keep a session for every registered device of these products until cancelled."""
-        self._emit = emit
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -146,7 +149,7 @@ class PolledDevices:
             if session is None:
                 continue
             self.sessions[slot] = session
-            service = self._supervisor.keep("device-session", session.run)
+            service = self._supervisor.keep(session.service, session.run, session.importance)
             self._tasks[slot] = (wanted, group.create_task(service, name=f"session-{session.device}"))
 
     def _stop(self, slot: int) -> None:
@@ -224,7 +227,7 @@ class PolledDevices:
     def _online(self, slot: int, online: bool) -> None:
         if not self._current(slot):
             return
-        self._emit(ReadingBatch(status=StatusBatch(slots=np.array([slot], dtype=np.int32), online=np.array([online]))))
+        self.emit(ReadingBatch(status=StatusBatch(slots=np.array([slot], dtype=np.int32), online=np.array([online]))))
 
     def _unread(self, slot: int) -> None:
         if not self._current(slot):
@@ -234,7 +237,7 @@ class PolledDevices:
         doubt = UnclearBatch(
             slots=np.array([slot], dtype=np.int32), unclear=np.array([Unclear.MESSAGE], dtype=np.int16)
         )
-        self._emit(ReadingBatch(unclear=doubt))
+        self.emit(ReadingBatch(unclear=doubt))
 
     def _trusted(self, slot: int, trusted: bool) -> None:
         if not self._current(slot):
@@ -246,7 +249,7 @@ class PolledDevices:
         session = self.sessions.get(slot)
         if trusted and session is not None:
             maker, product, firmware = (np.array([word], dtype=np.object_) for word in session.states())
-            self._emit(
+            self.emit(
                 ReadingBatch(
                     status=StatusBatch(
                         slots=np.array([slot], dtype=np.int32), online=np.array([True]),
@@ -267,9 +270,9 @@ class PolledDevices:
         energies, self._energies = self._energies, []
         answers, self._answers = self._answers, []
         if lives:
-            self._emit(ReadingBatch(live=live_batch(lives)))
+            self.emit(ReadingBatch(live=live_batch(lives)))
         if answers:
-            self._emit(
+            self.emit(
                 ReadingBatch(
                     acks=AckBatch(
                         slots=np.array([a[0] for a in answers], dtype=np.int32),
@@ -279,7 +282,7 @@ class PolledDevices:
                 )
             )
         if energies:
-            self._emit(ReadingBatch(energy=self._energy_batch(energies)))
+            self.emit(ReadingBatch(energy=self._energy_batch(energies)))
 
     def _energy_batch(self, samples: Sequence[tuple[int, EnergySample, Now]]) -> EnergyBatch:
         for slot, _, _ in samples:

@@ -22,6 +22,7 @@ from gateway.domain.errors import (
 from gateway.domain.journal.changes import Setting
 from gateway.domain.types import DeviceId, Mode, Now
 from gateway.observability.episodes import FewLines
+from gateway.observability.parts import Importance, Part
 from gateway.ports.journal import Journal
 from gateway.ports.links import PointLink, PointLinks, PointTarget
 from gateway.profiles.compiled.points import Values
@@ -43,10 +44,14 @@ RETRY_S = 1.0
 SecretOf = Callable[[str], str]
 
 
-class DeviceSession:
+class DeviceSession(Part):
     """Owns one device for as long as `run` runs. `slot` names it to the hearer; `secret_of` reads a secret by its
     reference, at every connect; `lines` bounds what the sessions that share it log. `untrusted_since_ms`: since when
     (UTC) what answers is not what was registered, also while nothing answers; None = it is, as far as is known."""
+
+    service = "device-session"
+    component = "devices"
+    importance = Importance.SPARE
 
     def __init__(
         self,

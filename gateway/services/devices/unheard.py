@@ -1,9 +1,14 @@
 """Tells a fleet that is not heard: without readings nothing can be commanded, however well everything else works."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
+from gateway.services.control.metrics import fleet_samples
 
 HEARD_MS = 120_000
 START_MS = 60_000
@@ -11,8 +16,10 @@ WARNING_SHARE = 0.1
 BLIND_SHARE = 0.5
 
 
-class Unheard:
+class Unheard(Part):
     """Registered devices without a reading of the last two minutes. After a start they have a minute to be heard."""
+
+    component = "devices"
 
     def __init__(self, fleet: Fleet, clock: Clock) -> None:
         self._fleet = fleet
@@ -29,6 +36,10 @@ class Unheard:
     @property
     def _starting(self) -> bool:
         return self._clock.mono_ms() - self._begin_ms < START_MS
+
+    def samples(self) -> Iterable[Sample]:
+        """Metrics of the fleet."""
+        return fleet_samples(self._fleet, self._clock)
 
     def reasons(self) -> list[str]:
         """More than half of the fleet is not heard."""

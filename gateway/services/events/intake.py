@@ -40,6 +40,7 @@ from gateway.domain.journal.changes import (
 )
 from gateway.domain.journal.stored import JournalState, StoredEvent
 from gateway.domain.types import EventId, Now, Slots
+from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings, ProgramSettings, program_ceilings_w
@@ -51,10 +52,12 @@ COUNTS_MAX = 1_000
 """Events whose number of devices is known without counting again."""
 
 
-class Dispatcher:
+class Dispatcher(Part):
     """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it.
     `program_w`: the ceiling in W of each program that has one; `release_only`: no event runs in this run of the
     gateway, and none is accepted; cancellations are."""
+
+    component = "control"
 
     def __init__(
         self,

@@ -7,9 +7,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.observability.metrics import Sample, counter, gauge
+from gateway.observability.parts import Importance, Part
 from gateway.services.events.delivery_records import DeliveryRecords, StatusReport
 
 log = logging.getLogger(__name__)
@@ -43,39 +44,52 @@ class ReportStats:
     failing: set[str] = field(default_factory=set)
 
 
-class Reports:
-    """Publishes changed delivery records, plus periodic event and availability reports."""
+class ReportBodies(Protocol):
+    """Makes the bodies of reports. `event_reports` and `availability_report` return the present state as several, which
+    may be made while they are published."""
 
-    def __init__(self, records: DeliveryRecords, *, availability_s: float) -> None:
-        self._records = records
-        self._availability_s = availability_s
-        self.stats = ReportStats()
+    def delivery_reports(self, report: StatusReport) -> Body: ...
 
-    async def run(
-        self,
-        publish: Publish,
-        *,
-        records: Callable[[StatusReport], Body],
-        events: Callable[[], Iterable[Body]],
-        availability: Callable[[], Iterable[Body]],
+    def event_reports(self) -> Iterable[Body]: ...
+
+    def availability_report(self) -> Iterable[Body]: ...
+
+
+class Reports(Part):
+    """Publishes changed delivery records, plus periodic event and availability reports. `publish` None = nobody is
+    told."""
+
+    component = "control"
+    importance = Importance.SPARE
+
+    def __init__(
+        self, records: DeliveryRecords, bodies: ReportBodies, publish: Publish | None, *, availability_s: float
     ) -> None:
-        """Publish until cancelled. `records` makes a body of rows; `events` and `availability` return the present state
-        as several bodies, which may be made while they are published."""
+        self.service = "" if publish is None else "reports"
+        self.stats = ReportStats()
+        self._records = records
+        self._bodies = bodies
+        self._publish: Publish = _untold if publish is None else publish
+        self._availability_s = availability_s
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        events, availability = self._bodies.event_reports, self._bodies.availability_report
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish_records(publish, records), name="report-deliveries")
-            group.create_task(self._publish_often(publish, "events", events, EVENTS_EVERY_S), name="report-events")
+            group.create_task(self._publish_records(), name="report-deliveries")
+            group.create_task(self._publish_often("events", events, EVENTS_EVERY_S), name="report-events")
             group.create_task(
-                self._publish_often(publish, "availability", availability, self._availability_s),
-                name="report-availability",
+                self._publish_often("availability", availability, self._availability_s), name="report-availability"
             )
 
-    async def _publish_records(self, publish: Publish, records: Callable[[StatusReport], Body]) -> None:
+    async def _publish_records(self) -> None:
         while True:
             report = self._records.changed(PART)
             if report is None:
                 await asyncio.sleep(POLL_S)
                 continue
-            if self._accepted("deliveries", await publish("deliveries", records(report))):
+            body = self._bodies.delivery_reports(report)
+            if self._accepted("deliveries", await self._publish("deliveries", body)):
                 self.stats.rows += len(report.rows)
             else:
                 self._records.give_back(report)
@@ -94,13 +108,11 @@ class Reports:
                 log.warning("platform rejected reports", extra={"kind": kind})
         return accepted
 
-    async def _publish_often(
-        self, publish: Publish, kind: str, bodies: Callable[[], Iterable[Body]], period_s: float
-    ) -> None:
+    async def _publish_often(self, kind: str, bodies: Callable[[], Iterable[Body]], period_s: float) -> None:
         while True:
             await asyncio.sleep(period_s)
             for body in bodies():
-                self.stats.reports += self._accepted(kind, await publish(kind, body))
+                self.stats.reports += self._accepted(kind, await self._publish(kind, body))
 
     def samples(self) -> Iterable[Sample]:
         yield ROWS.sample(self.stats.rows)
@@ -108,3 +120,8 @@ class Reports:
         yield REFUSED.sample(self.stats.refused)
         yield ROWS_DROPPED.sample(self._records.dropped)
         yield ROWS_WAITING.sample(self._records.waiting)
+
+
+async def _untold(_kind: str, _body: Body) -> bool:
+    """Nobody is told."""
+    return False

@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
+from gateway import former_names
 from gateway.clock import SteadyClock
 from gateway.observability.metrics import Sample, counter, gauge
+from gateway.observability.parts import Part
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +17,11 @@ STEP_HELD = gauge("gateway_clock_step_held_seconds", "Step of the wall clock tha
 STEPS = counter("gateway_clock_steps", "Steps of the wall clock.")
 
 
-class ClockGuard:
+class ClockGuard(Part):
     """Observes the wall clock. `idle` says whether nothing runs, so that a step may be followed."""
+
+    service = former_names.SERVICES["clock_guard"]
+    component = "control"
 
     def __init__(self, clock: SteadyClock, *, idle: Callable[[], bool]) -> None:
         self._clock = clock

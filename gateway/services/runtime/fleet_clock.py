@@ -7,6 +7,7 @@ from gateway.clock import Clock
 from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.types import Now
 from gateway.observability.metrics import Sample, gauge
+from gateway.observability.parts import Part
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,10 @@ def nobody(_now: Now) -> ClockSkew:
     return ClockSkew()
 
 
-class FleetClock:
+class FleetClock(Part):
     """`skew` measures how far the fleet's clocks are from ours."""
+
+    component = "control"
 
     def __init__(self, clock: Clock, skew: Callable[[Now], ClockSkew] = nobody) -> None:
         self._clock = clock

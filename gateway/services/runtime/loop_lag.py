@@ -4,18 +4,23 @@ import asyncio
 
 from gateway.clock import Clock
 from gateway.observability.metrics import Histogram, histogram
+from gateway.observability.parts import Importance, Part
 
 LAG_PERIOD_S = 0.25
 
 LOOP_LAG = histogram("gateway_loop_lag_seconds", "Lateness of a timer on the event loop.")
 
 
-class LoopLag:
+class LoopLag(Part):
     """Lateness of the event loop: the first sign of a blocking call."""
+
+    service = "loop-lag"
+    importance = Importance.SPARE
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.histogram = Histogram(LOOP_LAG)
+        self.histograms = (self.histogram,)
         self.worst_s = 0.0
 
     async def run(self) -> None:

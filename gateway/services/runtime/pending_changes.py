@@ -21,6 +21,7 @@ from gateway.domain.journal.changes import (
     EventsArchived,
     ExclusionLifted,
 )
+from gateway.observability.parts import Importance, Part
 from gateway.ports.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,13 @@ class PendingStats:
     forgotten: int = 0
 
 
-class PendingChanges:
+class PendingChanges(Part):
     """Changes on their way to the journal. `failing`: why the newest commit failed; None = it did not. `late`: why
     what is over could not be put away; "" = it could."""
+
+    service = "put-away"
+    component = "control"
+    importance = Importance.ESSENTIAL
 
     def __init__(self, journal: Journal, *, deadline_s: float, owed_max: int = OWED_MAX) -> None:
         self._journal = journal

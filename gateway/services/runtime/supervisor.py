@@ -1,8 +1,9 @@
 """Keeps the services running: each in a named task, restarted with back-off when it fails, its health reported.
 
-What a failure means is decided by its retry class. A bug in an essential service counts: one too many within the
-budget, or a broken invariant in control, ends the process, for what its state is worth is unknown by then. Errors that
-may pass (a peer that is away, a disk that is full) never count, nor does any error of another service.
+What a failure means is decided by its retry class and by how important the service says it is. A bug in an essential
+one counts: one too many within the budget, or a broken invariant in a vital one, ends the process, for what its state
+is worth is unknown by then. Errors that may pass (a peer that is away, a disk that is full) never count, nor does any
+error of another service.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvariantBroken, Retry, pause_ceiling_s, retry_of
 from gateway.observability.episodes import FewLines
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Importance, Part
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +28,7 @@ STABLE_MS = 60_000
 TRACEBACKS_MAX = 5
 WHY_MAX = 200
 
-CONTROL = "control"
-ESSENTIAL = frozenset({CONTROL, "put-away", "ingest", "recorder"})
-"""Control, the journal, ingest and the recorder: without them the gateway does harm or loses what it has accepted."""
-
+ENDING = (Importance.ESSENTIAL, Importance.VITAL)
 RESTARTS_MAX = 3
 BUDGET_MS = 60_000
 """An essential service that fails by a bug more than `RESTARTS_MAX` times within `BUDGET_MS` ends the process."""
@@ -47,6 +46,7 @@ class Health:
     """State of the services of one name: how often one failed, and which are not running now, with the reason.
     `bugs`: when it last failed by a bug, monotonic ms."""
 
+    importance: Importance
     restarts: int = 0
     down: dict[object, str] = field(default_factory=dict)
     bugs: deque[int] = field(default_factory=lambda: deque(maxlen=RESTARTS_MAX + 1))
@@ -58,15 +58,17 @@ class Health:
         return reason if reason is None or len(self.down) == 1 else f"{reason} and {len(self.down) - 1} more"
 
 
-class Supervisor:
+class Supervisor(Part):
     """Runs services until cancelled. One that fails is logged and restarted; the others go on. Services share a name
-    (every device's session does), so a few tracebacks a minute are logged, with the number of restarts. `essential`:
-    services whose bugs may end the process."""
+    (every device's session does), so a few tracebacks a minute are logged, with the number of restarts. `may_end`:
+    whether bugs of essential services may end the process."""
 
-    def __init__(self, *, rng: random.Random, clock: Clock, essential: frozenset[str] = ESSENTIAL) -> None:
+    component = "services"
+
+    def __init__(self, *, rng: random.Random, clock: Clock, may_end: bool = True) -> None:
         self._rng = rng
         self._clock = clock
-        self._essential = essential
+        self._may_end = may_end
         self._lines = FewLines(most=TRACEBACKS_MAX)
         self._ended = asyncio.Event()
         self._end = ""
@@ -78,7 +80,7 @@ class Supervisor:
         try:
             return work()
         except Exception as error:
-            self.health.setdefault(name, Health()).down[name] = type(error).__name__
+            self.health.setdefault(name, Health(Importance.NEEDED)).down[name] = type(error).__name__
             log.exception("a part cannot begin; the others go on without it", extra={"service": name})
             return None
 
@@ -87,9 +89,11 @@ class Supervisor:
         await self._ended.wait()
         return self._end
 
-    async def keep(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
+    async def keep(
+        self, name: str, service: Callable[[], Awaitable[None]], importance: Importance = Importance.NEEDED
+    ) -> None:
         """Run `service` for ever. One fault must not stop the rest: here and in `attempt` every exception is caught."""
-        health = self.health.setdefault(name, Health())
+        health = self.health.setdefault(name, Health(importance))
         this, failures = object(), 0
         try:
             while True:
@@ -120,13 +124,26 @@ class Supervisor:
     def samples(self) -> Iterator[Sample]:
         yield from RESTARTS.each({name: health.restarts for name, health in self.health.items()})
 
+    def reasons(self) -> list[str]:
+        """Services that are not running now and are needed."""
+        return [text for importance, text in self._failing() if importance is not Importance.SPARE]
+
+    def warnings(self) -> list[str]:
+        """Services that are not running now and can be spared."""
+        return [text for importance, text in self._failing() if importance is Importance.SPARE]
+
+    def _failing(self) -> Iterator[tuple[Importance, str]]:
+        for name, health in self.health.items():
+            if health.failing:
+                yield health.importance, f"service {name}: {health.failing}"
+
     def _is_the_end(self, name: str, health: Health, error: Exception) -> bool:
         """Whether a failure ends the process; logs it once."""
-        if name not in self._essential or retry_of(error) is not Retry.NEVER:
+        if not self._may_end or health.importance not in ENDING or retry_of(error) is not Retry.NEVER:
             return False
         now_ms = self._clock.mono_ms()
         health.bugs.append(now_ms)
-        broken = _broken(error) if name == CONTROL else None
+        broken = _broken(error) if health.importance is Importance.VITAL else None
         if broken is not None:
             self._finish(f"{name}: broken invariant: {broken}", error)
         elif len(health.bugs) > RESTARTS_MAX and now_ms - health.bugs[0] <= BUDGET_MS:

@@ -17,6 +17,7 @@ from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Importance, Part
 from gateway.ports.links import Emit, TelemetrySender, TelemetrySource
 from gateway.services.telemetry.interval_config import IntervalConfigs
 from gateway.services.telemetry.recorder import Recorded, Recorder
@@ -73,9 +74,13 @@ def in_batches(batches: Sequence[EnergyBatch]) -> Iterator[list[EnergyBatch]]:
         yield some
 
 
-class Ingest:
+class Ingest(Part):
     """The way in for all sources. `answers` gets devices' answers to commands; `lengths` of intervals in s by the tag
     of a program."""
+
+    service = "ingest"
+    component = "telemetry"
+    importance = Importance.ESSENTIAL
 
     def __init__(
         self, *, fleet: Fleet, recorder: Recorder, clock: Clock, answers: CommandAnswers, lengths: Mapping[str, int]

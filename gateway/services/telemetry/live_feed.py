@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import NEVER_MS, Slots
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Importance, Part
 from gateway.services.events.reports import Publish
 
 TOLD = counter("gateway_live_told", "Live readings told upstream.")
@@ -34,25 +35,29 @@ class LiveStats:
     dropped: int = 0
 
 
-class LiveFeed:
+class LiveFeed(Part):
     """Publishes each device's new reading at most every `period_s`, all together at most `per_s` devices per second."""
 
-    def __init__(self, fleet: Fleet, clock: Clock, *, period_s: float, per_s: float) -> None:
+    service = "live"
+    importance = Importance.SPARE
+
+    def __init__(self, fleet: Fleet, clock: Clock, publish: Publish, *, period_s: float, per_s: float) -> None:
         self.stats = LiveStats()
         self._fleet = fleet
         self._clock = clock
+        self._publish = publish
         self._period_s = period_s
         self._pause_s = PART / per_s
         self._published_ms = np.zeros(0, dtype=np.int64)
 
-    async def run(self, publish: Publish) -> None:
+    async def run(self) -> None:
         """Publish until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
             new = self._new()
             for at in range(0, len(new), PART):
                 slots = new[at : at + PART]
-                if await publish("live", self._body(slots)):
+                if await self._publish("live", self._body(slots)):
                     self.stats.published += len(slots)
                 else:
                     self.stats.dropped += len(slots)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gateway.domain.errors import StorageError
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Part
 from gateway.storage.recovery import Unlogged
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,11 @@ class IntervalSink(Protocol):
     async def append(self, entries: Sequence[Unlogged]) -> int: ...
 
 
-class LogWriter:
+class LogWriter(Part):
     """Moves records from the spool's queue into the log. `readers` are set whenever the log has grown."""
+
+    service = "log-writer"
+    component = "telemetry"
 
     def __init__(self, unwritten: Unwritten, log_: IntervalSink, *, readers: Sequence[asyncio.Event] = ()) -> None:
         self._unwritten = unwritten

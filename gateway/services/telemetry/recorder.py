@@ -23,6 +23,7 @@ from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import Floats, Ints, Now, Slots
 from gateway.observability.metrics import Sample
+from gateway.observability.parts import Importance, Part
 from gateway.services.telemetry.metrics import energy_samples, spool_samples
 from gateway.storage.checkpoint import Checkpoints, Columns, capture
 from gateway.storage.recovery import Unlogged
@@ -52,9 +53,13 @@ class Recorded:
     taken: Ingested
 
 
-class Recorder:
+class Recorder(Part):
     """Owns the engine. `ids` is the fleet's list of device ids by slot, which only grows. Whoever runs beside others
     takes each step within `step`."""
+
+    service = "recorder"
+    component = "telemetry"
+    importance = Importance.ESSENTIAL
 
     def __init__(self, engine: Engine, *, ids: Sequence[str], clock: Clock, unlogged: Sequence[Unlogged] = ()) -> None:
         self.engine = engine

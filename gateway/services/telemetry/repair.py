@@ -18,6 +18,7 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.intervals.records import IntervalRecords
 from gateway.domain.types import NEVER_MS, DeviceId, Ints, Now, Slots
 from gateway.observability.metrics import Sample, counter, gauge
+from gateway.observability.parts import Importance, Part
 from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.interval_log.merge import Place
 from gateway.storage.interval_log.rows import damaged_record, records_of_rows
@@ -42,8 +43,12 @@ class NewestRecords(Protocol):
     async def find(self, places: Sequence[Place]) -> tuple[list[IntervalRecord], list[Place]]: ...
 
 
-class Repairs:
+class Repairs(Part):
     """Makes late data into the next revisions."""
+
+    service = "repair"
+    component = "telemetry"
+    importance = Importance.SPARE
 
     def __init__(self, recorder: Recorder, *, records: NewestRecords, fleet: Fleet, clock: Clock) -> None:
         self._recorder = recorder

@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
@@ -23,8 +23,11 @@ from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.observability.episodes import Episode
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Importance, Part
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
+from gateway.services.uplink.metrics import SinkStats
 from gateway.storage.interval_log.positions import START, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
@@ -65,24 +68,6 @@ class Finder(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class SinkStats:
-    """Counts of one sink. `failing`: why it has not taken the last batch; `stopped`: a person must act before it goes
-    on; `detail`: what the receiver said then. `oldest_ms`: start of the oldest record it does not have, None = none
-    waiting; `refused` by reason."""
-
-    accepted: int = 0
-    rejected: int = 0
-    kept: int = 0
-    resent: int = 0
-    failing: str | None = None
-    stopped: bool = False
-    detail: str = ""
-    backlog: int = 0
-    oldest_ms: int | None = None
-    refused: dict[str, int] = field(default_factory=dict)
-
-
 def identity(record: IntervalRecord) -> Identity:
     """Start, device and revision."""
     return record.start_ms, record.device, record.revision
@@ -109,15 +94,19 @@ class _Outcome:
     refused: Mapping[int, str] = field(default_factory=dict)
 
 
-class SinkDelivery:
+class SinkDelivery(Part):
     """Delivers the log to one sink, at least once. `rate` bounds rows per second, so that a backlog does not flood the
     receiver; `gather_s`: how long to wait for more rows once all are sent, for receivers that prefer few large
     batches; `news` is set when the log has grown."""
+
+    component = "upstream"
+    importance = Importance.SPARE
 
     def __init__(
         self, sink: Sink, *, log_: IntervalReader, finder: Finder, clock: Clock, rng: random.Random,
         rate: float = 10_000.0, gather_s: float = 0.0,
     ) -> None:  # fmt: skip
+        self.service = f"delivery-{sink.name}"
         self.sink = sink
         self.stats = SinkStats()
         self._log = log_
@@ -174,6 +163,16 @@ class SinkDelivery:
                 await self.news.wait()
                 if self._gather_s:
                     await asyncio.sleep(self._gather_s)
+
+    def samples(self) -> Iterable[Sample]:
+        return self.stats.samples(self.sink.name, self._clock.now())
+
+    def warnings(self) -> list[str]:
+        """Why the receiver does not accept: the log keeps what it lacks."""
+        stats = self.stats
+        if not stats.failing:
+            return []
+        return [f"sink {self.sink.name}: {stats.failing}" + (" (stopped: somebody must act)" if stats.stopped else "")]
 
     async def _step(self) -> bool:
         """Deliver one batch: new records, else marked ones, else the backlog. Returns whether there was one."""

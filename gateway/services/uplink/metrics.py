@@ -1,10 +1,10 @@
-"""Metrics of the deliveries to sinks, made of their counts on request."""
+"""The counts of a delivery to a sink, and the metrics made of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from gateway.clock import Clock
+from gateway.domain.types import Now
 from gateway.observability.metrics import Sample, counter, gauge
-from gateway.services.uplink.delivery import SinkDelivery
 
 SINK = "sinks of the configuration"
 
@@ -20,17 +20,32 @@ BACKLOG = gauge("gateway_sink_backlog_records", "Records not accepted yet.", sin
 OLDEST = gauge("gateway_sink_oldest_seconds", "Age of the oldest record not accepted.", sink=SINK)
 
 
-def delivery_samples(deliveries: Iterable[SinkDelivery], clock: Clock) -> Iterable[Sample]:
-    """What each sink has accepted and refused, and what waits for it."""
-    now_ms = clock.now().utc_ms
-    for delivery in deliveries:
-        stats, sink = delivery.stats, delivery.sink.name
-        age_s = 0.0 if stats.oldest_ms is None else max(0.0, (now_ms - stats.oldest_ms) / 1000)
-        yield ACCEPTED.sample(stats.accepted, sink=sink)
-        yield REJECTED.sample(stats.rejected, sink=sink)
-        yield RETRIES.sample(stats.kept, sink=sink)
-        yield RESENT.sample(stats.resent, sink=sink)
-        yield from REFUSED.each(stats.refused, sink=sink)
-        yield STOPPED.sample(1.0 if stats.stopped else 0.0, sink=sink)
-        yield BACKLOG.sample(stats.backlog, sink=sink)
-        yield OLDEST.sample(age_s, sink=sink)
+@dataclass(slots=True)
+class SinkStats:
+    """Counts of one sink. `failing`: why it has not taken the last batch; `stopped`: a person must act before it goes
+    on; `detail`: what the receiver said then. `oldest_ms`: start of the oldest record it does not have, None = none
+    waiting; `refused` by reason."""
+
+    accepted: int = 0
+    rejected: int = 0
+    kept: int = 0
+    resent: int = 0
+    failing: str | None = None
+    stopped: bool = False
+    detail: str = ""
+    backlog: int = 0
+    oldest_ms: int | None = None
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def samples(self, sink: str, now: Now) -> Iterator[Sample]:
+        """What it has accepted and refused, and what waits for it."""
+        yield ACCEPTED.sample(self.accepted, sink=sink)
+        yield REJECTED.sample(self.rejected, sink=sink)
+        yield RETRIES.sample(self.kept, sink=sink)
+        yield RESENT.sample(self.resent, sink=sink)
+        yield from REFUSED.each(self.refused, sink=sink)
+        yield STOPPED.sample(1.0 if self.stopped else 0.0, sink=sink)
+        yield BACKLOG.sample(self.backlog, sink=sink)
+        yield OLDEST.sample(
+            0.0 if self.oldest_ms is None else max(0.0, (now.utc_ms - self.oldest_ms) / 1000), sink=sink
+        )

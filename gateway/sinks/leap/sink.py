@@ -21,6 +21,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvariantBroken
 from gateway.domain.types import DeviceId
 from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, MissingInterval, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.sinks.leap.api import LeapApi
@@ -56,7 +57,7 @@ EARLY_WAIT_MS, EARLY_TRIES, EARLY_WAIT_MAX_S = 60_000, 11, 3600.0
 """A row that the aggregator takes for future waits that long, and twice as long each time: a day and a half in all."""
 
 
-class LeapCsvSink:
+class LeapCsvSink(Part):
     """The aggregator as a sink. `directory`: its own, for the outbox. Create it inside a running loop; end it with
     `close`."""
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from gateway.clock import Clock
@@ -23,6 +22,8 @@ from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, joined
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.files import sync_directory
+from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.storage.interval_log.files import LogFile, connect, is_damage
 from gateway.storage.interval_log.folder import LogFolder
 from gateway.storage.interval_log.pages import DamagedRow, fetch
@@ -52,8 +53,10 @@ ROW_MAX = (1 << 63) - 1
 READ_MAX = 50_000
 
 
-class IntervalLog:
+class IntervalLog(Part):
     """Append-only log of interval records with durable cursors. Use as an async context manager."""
+
+    component = "upstream"
 
     def __init__(self, directory: Path, *, clock: Clock) -> None:
         self.directory = directory
@@ -72,11 +75,15 @@ class IntervalLog:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
         await self._run(self._end)
         self._pool.shutdown(wait=False)
+
+    def samples(self) -> Iterable[Sample]:
+        return self.stats.samples()
+
+    def warnings(self) -> list[str]:
+        return self.stats.warnings()
 
     @property
     def position(self) -> int:

@@ -11,14 +11,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, newest
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
+from gateway.observability.parts import Part
 from gateway.storage.interval_log.files import is_damage
 from gateway.storage.interval_log.merge import IntervalSelection, Merge, Place, intact
 from gateway.storage.interval_log.pages import DamagedRow
@@ -106,7 +106,7 @@ def _legible(rows: Iterable[DamagedRow]) -> Iterator[tuple[Place, int]]:
     return (((row.start_ms, row.device), row.revision) for row in rows if row.legible)
 
 
-class IntervalQueries:
+class IntervalQueries(Part):
     """Queries a log from threads and connections of its own, so that queries neither wait for commits nor delay them,
     and what late repairs look up does not wait for what somebody asks. `files`: those that may contain intervals from a
     time (UTC ms) on; `on_damage` is called when one is damaged. Use as an async context manager."""
@@ -117,12 +117,7 @@ class IntervalQueries:
         self._asked = _Lane("interval-query")
         self._repairs = _Lane("interval-find")
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
         await self._asked.end()
         await self._repairs.end()
 

@@ -12,12 +12,13 @@ from urllib.parse import quote
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.journal.stored import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.domain.types import EventId
+from gateway.observability.parts import Part
 from gateway.storage.journal import audit_rows, past_events
 
 T = TypeVar("T")
 
 
-class SqliteEventStore:
+class SqliteEventStore(Part):
     """Implements `gateway.ports.EventStore` and `AuditTrail` on the journal's file, which the journal has opened before
     the first question. Call `close` at the end; it blocks."""
 

@@ -37,6 +37,7 @@ from gateway.domain.journal.stored import JournalState, StoredEvent
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample, counter
+from gateway.observability.parts import Part
 from gateway.storage.journal import audit_rows, past_events, sequences
 from gateway.storage.journal.audit_rows import audit
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
@@ -86,7 +87,7 @@ _BESIDE = (
 _ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED
 
 
-class SqliteJournal:
+class SqliteJournal(Part):
     """Implements `gateway.ports.Journal`. Call `load` before the first commit and `close` at the end; both block.
 
     `pending`, `commits` and `failures` count commits, `dropped` events and delivery records removed before their time.

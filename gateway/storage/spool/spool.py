@@ -20,11 +20,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from gateway.domain.errors import StorageError, invariant
 from gateway.files import sync_directory
+from gateway.observability.parts import Part
 from gateway.storage.spool.records import HEADER_BYTES, Kind, Record, frame, records_in
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class _Item:
     opens: bool
 
 
-class Spool:
+class Spool(Part):
     """Appends records; `durable_record` is the newest durable one. `gate` is set; clear it to delay commits."""
 
     def __init__(
@@ -112,9 +112,7 @@ class Spool:
         self._thread.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
         """Write what is queued, within a bound, and stop."""
         with self._work:
             self._stopping = True

@@ -16,6 +16,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import GatewayError, LinkDown, PeerRefused, ProtocolViolation, Retry, pause_ceiling_s
 from gateway.observability.episodes import Episode
 from gateway.observability.metrics import Sample
+from gateway.observability.parts import Part
 from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from gateway.transports.mqtt.wire import ConnectionStats, MqttWire, OnMessages
@@ -31,10 +32,12 @@ QUIET_MS = 300_000
 REASON_MAX = 100
 
 
-class MqttConnection:
+class MqttConnection(Part):
     """One client id at one broker. `generation` numbers the attempts to connect; `on_messages` gets the newest with
     every read's messages, and the caller passes it to `acknowledge`. `since_mono_ms`: when the newest
-    connection was accepted."""
+    connection was accepted. `name`: what metrics and readiness call it."""
+
+    component = "mqtt"
 
     def __init__(
         self,
@@ -44,7 +47,9 @@ class MqttConnection:
         subscriptions: Sequence[mqtt5.TopicFilter],
         on_messages: OnMessages,
         rng: random.Random | None = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.settings = settings
         self.stats = ConnectionStats()
         self.generation = 0
@@ -65,9 +70,11 @@ class MqttConnection:
     def connected(self) -> bool:
         return self._up.is_set()
 
-    def samples(self, name: str) -> Iterator[Sample]:
-        """Metrics under a name of this connection."""
-        return self.stats.samples(name, connected=self.connected)
+    def samples(self) -> Iterator[Sample]:
+        return self.stats.samples(self.name, connected=self.connected)
+
+    def reasons(self) -> list[str]:
+        return [] if self.connected else [f"MQTT {self.name}: not connected"]
 
     async def wait_connected(self) -> None:
         await self._up.wait()

@@ -35,7 +35,7 @@ class Rig:
                 codecs=[codec], fleet=self.fleet, clock=self.clock,
             )  # fmt: skip
         self.batches: list[ReadingBatch] = []
-        self.link._emit = self._take
+        self.link.emit = self._take
 
     def _take(self, batch: ReadingBatch) -> None:
         self.batches.append(batch)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.domain.errors import LinkDown, PeerRefused
+from gateway.domain.events.book import Answer
+from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
 from gateway.links.mqtt.brokers import broker_of
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
@@ -55,7 +57,7 @@ async def test_control_is_there_five_seconds_after_its_broker_is_back_and_spread
     port, links = await free_port(), []
     async with asyncio.TaskGroup() as group:
         links = [link_at(port) for _ in range(30)]
-        tasks = [group.create_task(link.run(lambda _: None), name="link") for link in links]
+        tasks = [group.create_task(link.run(), name="link") for link in links]
         took = await back_after_s([link.control for link in links], port)
         for task in tasks:
             task.cancel()
@@ -65,10 +67,14 @@ async def test_control_is_there_five_seconds_after_its_broker_is_back_and_spread
     assert len({round(each, 1) for each in took}) > 10
 
 
+async def refuse(_request: EventRequest) -> Answer:
+    raise AssertionError("nobody sends an event")
+
+
 async def test_platform_is_there_five_seconds_after_its_broker_is_back() -> None:
     port = await free_port()
     broker = MqttSettings(url=f"mqtt://127.0.0.1:{port}", client_id="gateway-platform")
-    signals = [PlatformSignal(PlatformSettings(broker=broker), clock=loop_clock()) for _ in range(20)]
+    signals = [PlatformSignal(PlatformSettings(broker=broker), clock=loop_clock(), submit=refuse) for _ in range(20)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(signal.connection.run(), name="platform") for signal in signals]
         took = await back_after_s([signal.connection for signal in signals], port)

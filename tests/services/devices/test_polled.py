@@ -98,6 +98,7 @@ class Bench:
             fleet=self.fleet, codecs=[polled, other], links={"modbus": self}, journal=self.journal, clock=self.clock,
             rng=Prompt(), supervisor=self.supervisor, secret_of=self.secret_of, boot=1, prior=self.prior,
         )  # fmt: skip
+        self.sessions.emit = self.heard.append
 
     def link(self, target: PointTarget) -> Home:
         return self.homes[target.connection.url]
@@ -139,7 +140,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch, *, match_s: float, clock: Clock
     monkeypatch.setattr(sessions_module, "MATCH_S", match_s)
     made = Bench(clock=clock or SystemClock())
     await made.register()
-    async with service(lambda: made.sessions.run(made.heard.append)):
+    async with service(made.sessions.run):
         await made.ready()
         await until(lambda: made.lives() > 0, "a reading")
         yield made

@@ -72,6 +72,7 @@ class Rig:
             rng=random.Random(1), supervisor=Supervisor(rng=random.Random(1), clock=self.clock),
             secret_of=lambda _: "", boot=1, prior={},
         )  # fmt: skip
+        self.sessions.emit = self.emit
         self.energy = 0
 
     def emit(self, batch: ReadingBatch) -> None:
@@ -102,7 +103,7 @@ class Polls:
 
 async def test_session_answer_that_cannot_be_read_excludes_at_once_and_until_the_next_one() -> None:
     rig = Rig()
-    async with service(lambda: rig.sessions.run(rig.emit)):
+    async with service(rig.sessions.run):
         await until(rig.polls())
         assert rig.unclear == []
         rig.wire.trouble = ProtocolViolation("the body is no JSON")
@@ -113,7 +114,7 @@ async def test_session_answer_that_cannot_be_read_excludes_at_once_and_until_the
 
 async def test_session_answer_that_did_not_come_excludes_no_device_by_itself() -> None:
     rig = Rig()
-    async with service(lambda: rig.sessions.run(rig.emit)):
+    async with service(rig.sessions.run):
         await until(rig.polls())
         rig.wire.trouble = LinkDown("no answer")
         failures = rig.sessions.stats.poll_failures
@@ -126,7 +127,7 @@ async def test_session_answer_that_did_not_come_excludes_no_device_by_itself() -
 )
 async def test_session_word_that_is_not_understood_bars_and_energy_goes_on(name: str, raw: Read, member: str) -> None:
     rig = Rig()
-    async with service(lambda: rig.sessions.run(rig.emit)):
+    async with service(rig.sessions.run):
         await until(rig.polls())
         rig.wire.says[name] = raw
         await until(lambda: rig.unclear == [member])

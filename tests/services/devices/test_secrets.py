@@ -70,7 +70,7 @@ async def bench(safe: Safe, home: Home) -> AsyncIterator[SecretBench]:
     made.homes[OLD] = home
     await made.register()
     made.fleet.connections[0] = replace(made.fleet.connections[0], secret=REFERENCE)
-    async with service(lambda: made.sessions.run(made.heard.append)):
+    async with service(made.sessions.run):
         yield made
 
 
@@ -161,7 +161,7 @@ async def test_devices_that_are_lost_together_are_a_few_lines_and_a_number(
     monkeypatch.setattr("gateway.services.devices.polled.MATCH_S", 1.0)
     for i, url in enumerate(homes):
         await b.register(f"d{i:02}", address=url)
-    async with service(lambda: b.sessions.run(b.heard.append)):
+    async with service(b.sessions.run):
         await until(lambda: sum(s.state is SessionPhase.READY for s in b.sessions.sessions.values()) == 50)
         await asyncio.sleep(70)
         caplog.clear()

@@ -45,23 +45,32 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PART", 3)
 
 
-def body_of(report: StatusReport) -> Body:
-    return {"event": report.event, "rows": list(report.rows)}
+class Bodies:
+    """What there is to tell; of events and availability nothing but what a test says."""
+
+    def __init__(self, *events: list[Body], availability: tuple[Body, ...] = ()) -> None:
+        self.events = list(events)
+        self.availability = availability
+
+    def delivery_reports(self, report: StatusReport) -> Body:
+        return {"event": report.event, "rows": list(report.rows)}
+
+    def event_reports(self) -> list[Body]:
+        return self.events.pop(0) if self.events else []
+
+    def availability_report(self) -> tuple[Body, ...]:
+        return self.availability
 
 
 async def told(world: World, peer: Peer, reports: Reports, found: int) -> None:
     """Run until `found` reports were offered and nothing waits."""
-
-    async def run() -> None:
-        await reports.run(peer.publish, records=body_of, events=lambda: (), availability=lambda: ())
-
-    async with service(run):
+    async with service(reports.run):
         await until(lambda: peer.offered >= found and (not peer.takes or world.control.records.waiting == 0))
 
 
 async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> None:
     world, peer = World(homes_of(7)), Peer()
-    reports = Reports(world.control.records, availability_s=60)
+    reports = Reports(world.control.records, Bodies(), peer.publish, availability_s=60)
     await world.submit(s=60, target_w=7_000)
     await world.go(20)
     await told(world, peer, reports, 3)
@@ -76,7 +85,7 @@ async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> 
 
 async def test_reports_what_the_peer_rejects_waits_and_is_published_as_it_is_by_then() -> None:
     world, peer = World(homes_of(4)), Peer()
-    reports = Reports(world.control.records, availability_s=60)
+    reports = Reports(world.control.records, Bodies(), peer.publish, availability_s=60)
     await world.submit(s=60, target_w=4_000)
     await world.go(5)
     peer.takes = False
@@ -93,7 +102,7 @@ async def test_reports_what_the_peer_rejects_waits_and_is_published_as_it_is_by_
 
 async def test_reports_every_one_of_many_events_that_end_in_one_tick_is_told_as_it_ended() -> None:
     world, peer = World(homes_of(20)), Peer()
-    reports = Reports(world.control.records, availability_s=60)
+    reports = Reports(world.control.records, Bodies(), peer.publish, availability_s=60)
     for number in range(20):
         await world.submit(f"zone-{number:02d}", s=20, target_w=1_000, group=group(f"home-{number:02d}"))
     await world.go(10)
@@ -112,24 +121,19 @@ async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it(monke
         await world.submit(f"e{number}", s=3, target_w=1_000)
         await world.go(5)
     assert world.control.records.dropped == 2 * (10 - 8)
-    names = {sample.name: sample.value for sample in Reports(world.control.records, availability_s=60).samples()}
+    reports = Reports(world.control.records, Bodies(), None, availability_s=60)
+    assert reports.service == ""
+    names = {sample.name: sample.value for sample in reports.samples()}
     assert names["gateway_report_rows_dropped"] == 4
     assert names["gateway_report_rows_waiting"] == 16
 
 
 async def test_reports_events_and_availability_are_told_again_and_again_and_not_without_words() -> None:
     world, peer = World(homes_of(1)), Peer()
-    reports = Reports(world.control.records, availability_s=0.001)
-    words: list[list[Body]] = [[], [{"n": 1}, {"n": 2}]]
-
-    def events() -> list[Body]:
-        return words.pop(0) if words else []
-
-    async def run() -> None:
-        await reports.run(peer.publish, records=body_of, events=events, availability=lambda: [{"w": 5}])
-
-    async with service(run):
-        await until(lambda: not words and len(peer.told["availability"]) > 2)
+    bodies = Bodies([], [{"n": 1}, {"n": 2}], availability=({"w": 5},))
+    reports = Reports(world.control.records, bodies, peer.publish, availability_s=0.001)
+    async with service(reports.run):
+        await until(lambda: not bodies.events and len(peer.told["availability"]) > 2)
         await asyncio.sleep(0)
     assert peer.told["events"] == [{"n": 1}, {"n": 2}]
     assert reports.stats.reports == 2 + len(peer.told["availability"])

@@ -9,20 +9,22 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvariantBroken, LinkDown, PeerRefused, StorageError
-from gateway.services.runtime.supervisor import BUDGET_MS, ESSENTIAL, RESTARTS_MAX, Supervisor
+from gateway.observability.parts import Importance
+from gateway.services.runtime.supervisor import BUDGET_MS, RESTARTS_MAX, Supervisor
 from tests.virtual.clock import loop_clock
 
-OTHERS = ("link-mqtt", "link-topics", "sessions", "device-session", "delivery-platform", "platform", "live")
+ENDING = (Importance.ESSENTIAL, Importance.VITAL)
+OTHERS = (Importance.NEEDED, Importance.SPARE)
 
 
 @asynccontextmanager
 async def supervised(
-    name: str, service: Callable[[], Awaitable[None]], **options: frozenset[str]
+    service: Callable[[], Awaitable[None]], importance: Importance, *, may_end: bool = True
 ) -> AsyncIterator[Supervisor]:
     """A supervisor that keeps one service."""
-    supervisor = Supervisor(rng=random.Random(1), clock=loop_clock(), **options)
+    supervisor = Supervisor(rng=random.Random(1), clock=loop_clock(), may_end=may_end)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(supervisor.keep(name, service), name=name)
+        task = group.create_task(supervisor.keep("control", service, importance), name="control")
         yield supervisor
         task.cancel()
 
@@ -52,10 +54,10 @@ async def ends(supervisor: Supervisor, *, within_s: float = 900) -> str | None:
         ExceptionGroup("tick", [LinkDown("away"), InvariantBroken("no lease is endless")]),
     ],
 )
-async def test_broken_invariant_in_control_ends_the_process_at_once_and_is_named(
+async def test_broken_invariant_in_a_vital_service_ends_the_process_at_once_and_is_named(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with supervised("control", failing(error)) as supervisor:
+    async with supervised(failing(error), Importance.VITAL) as supervisor:
         why = await ends(supervisor, within_s=0.1)
         assert why == "control: broken invariant: no lease is endless"
         assert supervisor.health["control"].restarts == 0
@@ -63,49 +65,49 @@ async def test_broken_invariant_in_control_ends_the_process_at_once_and_is_named
     assert lines == [why]
 
 
-@pytest.mark.parametrize("name", sorted(ESSENTIAL))
-async def test_essential_service_that_fails_once_more_than_its_budget_ends_the_process(name: str) -> None:
-    async with supervised(name, failing(KeyError("a bug"))) as supervisor:
+@pytest.mark.parametrize("importance", ENDING)
+async def test_essential_service_that_fails_once_more_than_its_budget_ends_the_process(importance: Importance) -> None:
+    async with supervised(failing(KeyError("a bug")), importance) as supervisor:
         why = await ends(supervisor, within_s=60)
         assert why is not None
-        assert why.startswith(f"{name}: {RESTARTS_MAX + 1} failures within 60 s, the last KeyError")
-        assert supervisor.health[name].restarts == RESTARTS_MAX
+        assert why.startswith(f"control: {RESTARTS_MAX + 1} failures within 60 s, the last KeyError")
+        assert supervisor.health["control"].restarts == RESTARTS_MAX
 
 
-@pytest.mark.parametrize("name", sorted(ESSENTIAL))
-async def test_essential_service_that_fails_seldom_is_restarted_for_ever(name: str) -> None:
+@pytest.mark.parametrize("importance", ENDING)
+async def test_essential_service_that_fails_seldom_is_restarted_for_ever(importance: Importance) -> None:
     seldom_s = BUDGET_MS / 1000 / RESTARTS_MAX + 1
-    async with supervised(name, failing(KeyError("a bug"), after_s=seldom_s)) as supervisor:
+    async with supervised(failing(KeyError("a bug"), after_s=seldom_s), importance) as supervisor:
         assert await ends(supervisor) is None
-        assert supervisor.health[name].restarts > 30
+        assert supervisor.health["control"].restarts > 30
 
 
 @pytest.mark.parametrize("error", [LinkDown("away"), PeerRefused("no"), StorageError("full")])
-@pytest.mark.parametrize("name", sorted(ESSENTIAL))
-async def test_error_that_may_pass_never_counts_towards_the_budget(name: str, error: Exception) -> None:
-    async with supervised(name, failing(error)) as supervisor:
+@pytest.mark.parametrize("importance", ENDING)
+async def test_error_that_may_pass_never_counts_towards_the_budget(importance: Importance, error: Exception) -> None:
+    async with supervised(failing(error), importance) as supervisor:
         assert await ends(supervisor) is None
-        assert supervisor.health[name].restarts > RESTARTS_MAX
+        assert supervisor.health["control"].restarts > RESTARTS_MAX
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), InvariantBroken("a bug")])
-@pytest.mark.parametrize("name", OTHERS)
-async def test_service_that_is_not_essential_never_ends_the_process(name: str, error: Exception) -> None:
-    async with supervised(name, failing(error)) as supervisor:
+@pytest.mark.parametrize("importance", OTHERS)
+async def test_service_that_is_not_essential_never_ends_the_process(importance: Importance, error: Exception) -> None:
+    async with supervised(failing(error), importance) as supervisor:
         assert await ends(supervisor) is None
 
 
 async def test_service_that_is_refused_is_restarted_less_often_than_one_that_may_recover_by_itself() -> None:
     restarts = []
     for error in (LinkDown("away"), PeerRefused("no")):
-        async with supervised("platform", failing(error)) as supervisor:
+        async with supervised(failing(error), Importance.NEEDED) as supervisor:
             await ends(supervisor)
-            restarts.append(supervisor.health["platform"].restarts)
+            restarts.append(supervisor.health["control"].restarts)
     assert restarts[1] * 4 < restarts[0]
 
 
 async def test_nothing_ends_the_process_where_no_service_is_essential() -> None:
-    async with supervised("control", failing(InvariantBroken("a bug")), essential=frozenset()) as supervisor:
+    async with supervised(failing(InvariantBroken("a bug")), Importance.VITAL, may_end=False) as supervisor:
         assert await ends(supervisor) is None
         assert supervisor.health["control"].restarts > RESTARTS_MAX
 

@@ -39,7 +39,7 @@ def heard(fleet: Fleet, clock: ManualClock, *slots: int) -> None:
     fleet.live.seen_mono_ms[list(slots)] = clock.now().mono_ms
 
 
-async def rounds(feed: LiveFeed, told: Told, monkeypatch: pytest.MonkeyPatch, *steps: Any) -> list[float]:
+async def rounds(feed: LiveFeed, monkeypatch: pytest.MonkeyPatch, *steps: Any) -> list[float]:
     """Let the feed go round once before each step and once after the last."""
     waits: list[float] = []
     real, left = asyncio.sleep, list(steps)
@@ -55,7 +55,7 @@ async def rounds(feed: LiveFeed, told: Told, monkeypatch: pytest.MonkeyPatch, *s
         await real(0)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    async with service(lambda: feed.run(told)):
+    async with service(feed.run):
         await asyncio.wait_for(done.wait(), 30)
     return waits
 
@@ -67,14 +67,14 @@ async def test_live_tells_only_what_was_heard_since_in_parts_at_a_rate(monkeypat
     fleet.live.seen_mono_ms[:5] = np.iinfo(np.int64).min // 2
     fleet.live.battery_w[:5] = [100.06, np.nan, 3, 4, 5]
     fleet.live.online[:5] = [1, 0, -1, 1, 1]
-    feed = LiveFeed(fleet, clock, period_s=30.0, per_s=4.0)
+    feed = LiveFeed(fleet, clock, told, period_s=30.0, per_s=4.0)
 
     def later() -> None:
         clock.advance(s=7)
         heard(fleet, clock, 3)
 
     first = lambda: heard(fleet, clock, 0, 1, 2)  # noqa: E731
-    waits = await rounds(feed, told, monkeypatch, first, later, lambda: None)
+    waits = await rounds(feed, monkeypatch, first, later, lambda: None)
     assert told.devices == [*fleet.ids[:3], fleet.ids[3]]
     assert [len(body["devices"]) for body in told.bodies] == [2, 1, 1]
     assert [(r["battery_w"], r["online"]) for r in told.bodies[0]["devices"]] == [(100.1, True), (None, False)]
@@ -86,7 +86,7 @@ async def test_live_tells_only_what_was_heard_since_in_parts_at_a_rate(monkeypat
 async def test_live_that_the_peer_rejects_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world, told = World(homes_of(3)), Told(takes=0)
     world.fleet.live.seen_mono_ms[:3] = np.iinfo(np.int64).min // 2
-    feed = LiveFeed(world.fleet, world.clock, period_s=30.0, per_s=1e6)
-    await rounds(feed, told, monkeypatch, lambda: heard(world.fleet, world.clock, 0, 2), lambda: None)
+    feed = LiveFeed(world.fleet, world.clock, told, period_s=30.0, per_s=1e6)
+    await rounds(feed, monkeypatch, lambda: heard(world.fleet, world.clock, 0, 2), lambda: None)
     assert len(told.bodies) == 1
     assert (feed.stats.published, feed.stats.dropped) == (0, 2)

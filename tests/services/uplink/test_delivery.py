@@ -79,12 +79,14 @@ async def test_delivery_stopped_sink_is_told_once_and_left_alone_until_somebody_
         await asyncio.sleep(30 * 86_400)
         assert (len(sink.got), log.saved, log.parked) == (1, [], {})
         assert (delivery.stats.failing, delivery.stats.detail) == ("http_400", "schema is required")
+        assert delivery.warnings() == [f"sink {sink.name}: http_400 (stopped: somebody must act)"]
         delivery.retry()
         await until(lambda: len(sink.got) == 2)
         delivery.retry()
         await until(log.idle.is_set)
     assert [len(batch.rows) for batch in sink.got] == [40, 40, 40]
     assert (delivery.stats.stopped, delivery.stats.failing, delivery.stats.detail) == (False, None, "")
+    assert delivery.warnings() == []
     errors = [entry for entry in caplog.records if entry.levelname == "ERROR"]
     assert [entry.__dict__["detail"] for entry in errors] == ["schema is required"]
 
