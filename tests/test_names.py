@@ -1,4 +1,4 @@
-"""One word has one meaning: no public class stands twice under `gateway/`, and former names stand in one module."""
+"""A public class name stands once under `gateway/`, former names stand in one module, and no module is long."""
 
 import ast
 from collections import defaultdict
@@ -7,10 +7,17 @@ from pathlib import Path
 from gateway.former_names import CHECKPOINT_COLUMNS, COMMANDS, CONFIGURATION, PATHS, PROFILE, SCHEMAS
 
 GATEWAY = Path(__file__).parents[1] / "gateway"
+LINES_MAX = 450
 FORMER = {*CHECKPOINT_COLUMNS.values(), *PATHS.values(), *SCHEMAS.values(), *PROFILE.values()}
 FORMER_AT_THE_DOORS = {*COMMANDS.values(), *CONFIGURATION.values()}
 """Words that still mean something else in a stored file or inside the gateway."""
 DOORS = {"api", "app", "cli", "config"}
+
+
+def test_no_module_is_longer_than_can_be_read_in_one_go() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in GATEWAY.rglob("*.py")}
+    long = {str(path.relative_to(GATEWAY)): lines for path, lines in lengths.items() if lines > LINES_MAX}
+    assert long == {}
 
 
 def test_public_class_names_are_unique() -> None:

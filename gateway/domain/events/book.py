@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
-from itertools import pairwise
 
 import numpy as np
 
+from gateway.domain.events import checks
 from gateway.domain.events.lifecycle import (
     FINISHED,
     LIFE,
@@ -28,7 +28,7 @@ from gateway.domain.events.lifecycle import (
     place,
     wanting,
 )
-from gateway.domain.events.request import EventKind, EventRequest, TargetGroup, Want
+from gateway.domain.events.request import EventRequest, TargetGroup
 from gateway.domain.events.scope import own_id, qualified, unscoped
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.fleet import Fleet
@@ -185,23 +185,23 @@ class Book:
         params = self.params
         ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
         powers = [target.power_w for target in request.targets if target.power_w is not None]
-        checks = (
+        found = (
             (self.release_only, Refusal.RELEASE_ONLY),
             (self.stopped, Refusal.STOPPED),
             (self.clock is ClockTrust.CONTRADICTED, Refusal.CLOCK_CONTRADICTED),
-            (not _names_someone(request.group), Refusal.EMPTY_GROUP),
+            (not checks.names_someone(request.group), Refusal.EMPTY_GROUP),
             (not all(map(math.isfinite, powers)), Refusal.TARGET_NOT_FINITE),
             (any(abs(power_w) > ceiling_w for power_w in powers), Refusal.OVER_CEILING),
             (request.end_ms <= request.start_ms or request.length_ms <= 0, Refusal.END_BEFORE_START),
-            (not _in_order(request), Refusal.LEGS_OUT_OF_ORDER),
-            (_overlap(request), Refusal.OCCURRENCES_OVERLAP),
+            (not checks.in_order(request), Refusal.LEGS_OUT_OF_ORDER),
+            (checks.overlap(request), Refusal.OCCURRENCES_OVERLAP),
             (request.end_ms <= now.utc_ms, Refusal.EXPIRED),
             (self._too_long(request, known, now), Refusal.TOO_LONG),
-            (_needs_end(request), Refusal.NEEDS_END),
+            (checks.needs_end(request), Refusal.NEEDS_END),
             (request.open_ended and request.program in params.ending, Refusal.OPEN_END_NOT_ALLOWED),
             (request.start_ms - now.utc_ms > params.ahead_s_max * 1000, Refusal.TOO_FAR_AHEAD),
         )
-        return next((refusal for applies, refusal in checks if applies), None)
+        return next((refusal for applies, refusal in found if applies), None)
 
     def _too_long(self, request: EventRequest, known: BookEntry | None, now: Now) -> bool:
         """Whether an occurrence, or all of them, last too long. What runs until further notice has no length. Where it
@@ -408,37 +408,6 @@ class Book:
 
 def _answer(request: EventRequest, outcome: Outcome, now: Now, refusal: Refusal | None = None) -> Answer:
     return Answer(id=request.id, revision=request.revision, outcome=outcome, reason=refusal, decided_ms=now.utc_ms)
-
-
-def _names_someone(group: TargetGroup) -> bool:
-    return group.all or bool(group.ids) or bool(group.tags)
-
-
-def _needs_end(request: EventRequest) -> bool:
-    """Whether an occurrence has no end and asks for what needs one: a SoC by then, or a test of what lasts to it."""
-    test = request.kind is EventKind.CAPACITY_TEST
-    return request.endless and (test or request.targets[-1].want is Want.CHARGE_TO)
-
-
-def _in_order(request: EventRequest) -> bool:
-    """Legs one after the other, each of some length, the first not before the start."""
-    legs = request.legs
-    if any(leg.until_ms <= leg.after_ms for leg in legs):
-        return False
-    return not legs or (legs[0].after_ms >= 0 and all(a.until_ms <= b.after_ms for a, b in pairwise(legs)))
-
-
-def _overlap(request: EventRequest) -> bool:
-    """Whether an occurrence begins before the one before it is over, or the first not with the start."""
-    if request.every_ms is not None:
-        return request.every_ms < request.length_ms or bool(request.starts_ms)
-    if request.daily is not None:
-        return request.endless or bool(request.starts_ms)
-    starts_ms = request.starts_ms
-    if not starts_ms:
-        return False
-    ends_ms = request.ends_ms or tuple(ms + request.length_ms for ms in starts_ms)
-    return starts_ms[0] != request.start_ms or any(b < a for a, b in zip(ends_ms, starts_ms[1:], strict=False))
 
 
 def members(fleet: Fleet, group: TargetGroup) -> Slots:

@@ -30,6 +30,7 @@ from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProd
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
 from gateway.services.devices.energy_integrator import EnergyIntegrator
 from gateway.services.devices.identity import other_serial, stated
+from gateway.services.devices.mailbox import Mailbox, not_sent
 from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,7 @@ class DeviceSession(Part):
         self._control = DeviceControl(
             target.device, values=self.values, prior=prior, journal=journal, clock=clock, stats=control_stats
         )
-        self._mail: tuple[Command, asyncio.Future[WriteOutcome]] | None = None
-        self._news = asyncio.Event()
+        self._mailbox = Mailbox(stats)
         self._broken = asyncio.Event()
         self._failures = 0
         self._reported_online = True
@@ -113,7 +113,7 @@ class DeviceSession(Part):
             # no task is left that could carry out a command
             if self.state is not SessionPhase.QUARANTINED:
                 self.state, self.why = SessionPhase.DOWN, "not running"
-            self._drop_mail(WriteOutcome.NOT_SENT)
+            self._mailbox.drop()
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -341,46 +341,19 @@ class DeviceSession(Part):
 
     def command(self, command: Command) -> asyncio.Future[WriteOutcome]:
         """Queue a command; the future gets its outcome. A waiting command is replaced by a newer one."""
-        done: asyncio.Future[WriteOutcome] = asyncio.get_running_loop().create_future()
-        if self.state is not SessionPhase.READY:
-            done.set_result(WriteOutcome.NOT_SENT)
-            return done
-        if self._mail is not None:
-            self._stats.superseded += 1
-            self._drop_mail(WriteOutcome.NOT_SENT)
-        self._mail = (command, done)
-        self._news.set()
-        return done
-
-    def _drop_mail(self, outcome: WriteOutcome) -> None:
-        if self._mail is not None:
-            _, done = self._mail
-            self._mail = None
-            if not done.done():
-                done.set_result(outcome)
+        return self._mailbox.put(command) if self.state is SessionPhase.READY else not_sent()
 
     async def _obey(self) -> None:
         while True:
-            pause_s = self._pause_s()
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._news.wait()
-            except TimeoutError:
+            mail = await self._mailbox.take(self._pause_s())
+            if mail is None:
                 await self._keep_up()
                 continue
-            self._news.clear()
-            mail, self._mail = self._mail, None
-            if mail is None:
-                continue
-            command, done = mail
+            outcome = WriteOutcome.UNKNOWN
             try:
-                outcome = await self._carry_out(command)
-            except asyncio.CancelledError:
-                if not done.done():
-                    done.set_result(WriteOutcome.UNKNOWN)
-                raise
-            if not done.done():
-                done.set_result(outcome)
+                outcome = await self._carry_out(mail.command)
+            finally:
+                mail.answer(outcome)
 
     def _pause_s(self) -> float | None:
         """Time until the next heartbeat, grid target or check for settings to restore; None while there is nothing."""
@@ -418,7 +391,7 @@ class DeviceSession(Part):
         control = self._variant.control
         if control is not None and command.op is CommandOp.SETPOINT and control.interval_s_min:
             wait_s = control.interval_s_min - (self._clock.mono_ms() - self._written_ms) / 1000
-            if wait_s > 0 and await self._superseded(wait_s):
+            if wait_s > 0 and await self._mailbox.superseded(wait_s):
                 return WriteOutcome.NOT_SENT
         try:
             done = await self._control.obey(command, self._variant, link)
@@ -432,16 +405,6 @@ class DeviceSession(Part):
         if done.result is not CommandResult.NONE:
             self._hearer.answer(self.slot, command.cmd, done.result)
         return done.delivery
-
-    async def _superseded(self, wait_s: float) -> bool:
-        """Whether a newer command came within `wait_s`: a release does not wait behind a setpoint."""
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._news.wait()
-        except TimeoutError:
-            return False
-        self._stats.superseded += 1
-        return True
 
     def _lost(self, error: GatewayError) -> None:
         self._log(logging.INFO, "broken", "the link broke during a command", error=str(error))
