@@ -97,8 +97,9 @@ class Fleet:
 
     A device keeps its address and product while it is being written. `moving` are slots whose address or product an
     import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
-    until the outcome is noted: no import moves them. `products` are named `<profile>`, and
-    `<profile>:<maker>:<product>:<firmware>` where a device states those."""
+    until the outcome is noted: no import moves them. `moves` counts by slot how often another battery came to answer
+    there; `mistaken` are slots where something else than the registered device answers. `products` are named
+    `<profile>`, and `<profile>:<maker>:<product>:<firmware>` where a device states those."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -115,7 +116,9 @@ class Fleet:
         self.products = Names()
         self.connections: dict[int, DeviceConnection] = {}
         self.experimental: set[int] = set()
+        self.mistaken: set[int] = set()
         self.moving: set[int] = set()
+        self.moves: dict[int, int] = {}
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
         self.restarts = Restarts()
@@ -138,6 +141,8 @@ class Fleet:
         connection = self.connections.pop(slot, None)
         moved = connection != device.connection or self.nameplate.profile[slot] != self.profiles.index(device.profile)
         reserve.state(self.live, slot, moved=moved)
+        if moved:
+            self.mistaken.discard(slot)
         self.experimental.discard(slot)
         if device.connection is not None:
             self.connections[slot] = device.connection
@@ -156,8 +161,17 @@ class Fleet:
             for name in names:
                 value = getattr(source, name)
                 plate.column(name)[slot] = Nameplate.SPEC[name][1] if value is None else value
-        plate.steerable[slot] = facts.steerable and (device.experimental or not facts.experimental)
+        self._settle_steerable(slot, facts)
         return slot
+
+    def identified(self, slot: int, facts: ProductFacts, *, as_registered: bool) -> None:
+        """Note whether what answers is the registered device; nothing else may be controlled, whatever is imported."""
+        (self.mistaken.discard if as_registered else self.mistaken.add)(slot)
+        self._settle_steerable(slot, facts)
+
+    def _settle_steerable(self, slot: int, facts: ProductFacts) -> None:
+        allowed = facts.steerable and (slot in self.experimental or not facts.experimental)
+        self.nameplate.steerable[slot] = allowed and slot not in self.mistaken
 
     def _shared(self, tags: tuple[str, ...]) -> tuple[str, ...]:
         """The same tags as one object where devices of a group are registered one after the other."""
@@ -170,6 +184,7 @@ class Fleet:
         it may be the same battery after all."""
         self.live.blank(slot, but=("cycled_wh", "reconnected_mono_ms"))
         self.restarts.clear(slot)
+        self.moves[slot] = self.moves.get(slot, 0) + 1
         control = self.control
         control.written_reserve_pct[slot] = np.nan
         control.refused[slot] = 0

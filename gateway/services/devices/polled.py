@@ -153,14 +153,17 @@ class PolledDevices(Part):
             self._tasks[slot] = (wanted, group.create_task(service, name=f"session-{session.device}"))
 
     def _stop(self, slot: int) -> None:
+        # what it said and waits belongs to it alone
+        self._flush()
         running = self._tasks.pop(slot, None)
         if running is not None:
             running[1].cancel()
         self.sessions.pop(slot, None)
 
     def _wanted(self, slot: int) -> object:
-        """What the session of this device must fit: its product and how that is reached."""
-        return self._fleet.connections.get(slot), int(self._fleet.nameplate.profile[slot])
+        """What the session of this device must fit: its product, how that is reached, and since which move."""
+        fleet = self._fleet
+        return fleet.connections.get(slot), int(fleet.nameplate.profile[slot]), fleet.moves.get(slot, 0)
 
     def _current(self, slot: int) -> bool:
         """Whether a device's session fits the device as it is registered now. Until one that does not is stopped, its
@@ -242,10 +245,8 @@ class PolledDevices(Part):
     def _trusted(self, slot: int, trusted: bool) -> None:
         if not self._current(slot):
             return
-        plate = self._fleet.nameplate
-        facts = self._codecs[int(plate.profile[slot])].facts
-        allowed = facts.steerable and (slot in self._fleet.experimental or not facts.experimental)
-        plate.steerable[slot] = trusted and allowed
+        facts = self._codecs[int(self._fleet.nameplate.profile[slot])].facts
+        self._fleet.identified(slot, facts, as_registered=trusted)
         session = self.sessions.get(slot)
         if trusted and session is not None:
             maker, product, firmware = (np.array([word], dtype=np.object_) for word in session.states())
@@ -264,11 +265,12 @@ class PolledDevices(Part):
             asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
     def _flush(self) -> None:
-        """Emit the readings of many sessions as one batch."""
+        """Emit the readings of many sessions as one batch, but none of a battery that was replaced meanwhile."""
         self._flush_due = False
-        lives, self._lives = self._lives, []
-        energies, self._energies = self._energies, []
-        answers, self._answers = self._answers, []
+        lives = [row for row in self._lives if not self._outdated(row[0])]
+        energies = [row for row in self._energies if not self._outdated(row[0])]
+        answers = [row for row in self._answers if not self._outdated(row[0])]
+        self._lives, self._energies, self._answers = [], [], []
         if lives:
             self.emit(ReadingBatch(live=live_batch(lives)))
         if answers:

@@ -271,3 +271,41 @@ async def test_device_that_is_not_what_it_is_registered_as_is_untrusted_until_it
         home.registers["model_code"], home.down = 7, False
         await b.ready(1)
         assert list(b.sessions.untrusted()) == []
+
+
+async def test_reading_that_waited_for_others_when_its_device_moved_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch, match_s=NEVER_S, clock=loop_clock()) as b:
+        monkeypatch.setattr(sessions_module, "FLUSH_S", 0.3)
+        reads, heard = b.homes[OLD].reads, len(b.heard)
+        await until(lambda: b.homes[OLD].reads > reads, "a reading that waits to be emitted")
+        await turns()
+        assert (await b.register(address=NEW)).bad == []
+        await until(lambda: b.homes[OLD].reads > reads + 1, "the old session polling on")
+        assert not [batch for batch in b.heard[heard:] if batch.live is not None or batch.energy is not None]
+
+
+@pytest.mark.parametrize("cells", [{"address": NEW}, {"profile": "other"}])
+async def test_device_that_moved_and_came_back_at_once_is_met_anew(
+    monkeypatch: pytest.MonkeyPatch, cells: dict[str, object]
+) -> None:
+    async with bench(monkeypatch, match_s=0.3, clock=loop_clock()) as b:
+        before = b.sessions.sessions[0]
+        await b.register(**cells)
+        await b.register()
+        await until(lambda: b.sessions.sessions[0] is not before, "another session")
+        await b.ready()
+
+
+async def test_import_does_not_make_a_device_of_wrong_identity_one_that_may_be_controlled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(monkeypatch, match_s=0.005) as b:
+        b.homes[NEW].registers["model_code"] = 9
+        await b.register("b", address=NEW)
+        await until(lambda: bool(list(b.sessions.untrusted())), "a device that is not trusted")
+        b.homes[NEW].down = True
+        await b.register("b", address=NEW, tags=["x"])
+        assert not b.fleet.nameplate.steerable[1]
+        # at another address it is another battery
+        await b.register("b", address="modbus://10.0.0.3")
+        assert b.fleet.nameplate.steerable[1]
