@@ -85,9 +85,9 @@ class Answer:
 class BookParams:
     """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same by program, `length_s_max` of
     an occurrence that has an end, `repeats_s_max` of all of them, `now_age_s_max` on the age of a request that says
-    "now". Events of `ending` programs have an end. At most `events_max` events are live, scheduled or running. Of those
-    that are over, the book remembers the newest `finished_max` and the newest `tombstones_max` cancelled ones, for
-    `retention_s`: the store has the others."""
+    "now". Events of `ending` programs have an end. At most `events_max` events of a source are live, scheduled or
+    running. Of those that are over, the book remembers the newest `finished_max` and the newest `tombstones_max`
+    cancelled ones, for `retention_s`: the store has the others."""
 
     ceiling_w: float = 100e6
     program_w: Mapping[str, float] = field(default_factory=dict)
@@ -369,10 +369,11 @@ class Book:
         return entry if self.clock is ClockTrust.UNSURE and moved.state in OVER else moved
 
     def _full(self, request: EventRequest, known: BookEntry | None) -> bool:
-        """Whether the request would make one more live event than there may be."""
+        """Whether the request would make one more live event of its source than there may be."""
         if request.cancelled or (known is not None and known.state not in OVER):
             return False
-        return sum(entry.state not in OVER for entry in self._entries.values()) >= self.params.events_max
+        live = (e for e in self._entries.values() if e.state not in OVER and e.request.source == request.source)
+        return sum(1 for _ in live) >= self.params.events_max
 
     def _put(self, entry: BookEntry) -> BookEntry:
         self._entries[entry.request.id] = entry

@@ -28,7 +28,7 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS past_events_by_end ON past_events (end_ms)",
     "CREATE INDEX IF NOT EXISTS past_events_by_own_id ON past_events (own)",
     "CREATE INDEX IF NOT EXISTS past_events_cancelled ON past_events (source, end_ms) WHERE state = 'cancelled'",
-    "CREATE INDEX IF NOT EXISTS past_events_finished ON past_events (end_ms) WHERE state <> 'cancelled'",
+    "CREATE INDEX IF NOT EXISTS past_events_over ON past_events (source, end_ms) WHERE state <> 'cancelled'",
     "CREATE INDEX IF NOT EXISTS deliveries_by_end ON deliveries (ended_ms)",
 )
 PAGE_BYTES = 4 << 20
@@ -40,8 +40,9 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What is kept of events that are over: for `retention_ms`, at most `events_max` of them and `cancelled_max`
-    cancelled ones of each source, the oldest delivery records only while the file has less than `bytes_max`."""
+    """What is kept of events that are over: for `retention_ms`, of each source at most `events_max` of them and
+    `cancelled_max` cancelled ones, the oldest delivery records only while the file has less than `bytes_max`. What an
+    operator cancelled is kept for `retention_ms`: no source makes room for itself with it."""
 
     retention_ms: int = 400 * 24 * 3600 * 1000
     events_max: int = 100_000
@@ -94,31 +95,29 @@ def trim(db: sqlite3.Connection, bounds: Bounds, now_ms: int, *, added: int) -> 
         ).rowcount
         if not gone:
             gone = db.execute(
-                "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events ORDER BY end_ms LIMIT ?)", rows
+                "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events "
+                "WHERE id NOT IN (SELECT event FROM withdrawn) ORDER BY end_ms LIMIT ?)",
+                rows,
             ).rowcount
         dropped += gone
     return dropped
 
 
 def _too_many(db: sqlite3.Connection, bounds: Bounds, most: int) -> int:
-    """Remove the oldest of too many archived events, and of too many cancelled ones of a source, `most` at a time;
+    """Remove the oldest of too many archived events, and of too many cancelled ones, of each source, `most` at a time;
     returns how many."""
     dropped = 0
-    counts = db.execute("SELECT source, count(*) FROM past_events WHERE state = 'cancelled' GROUP BY source").fetchall()
-    for source, there in counts:
-        if there > bounds.cancelled_max:
-            dropped += db.execute(
-                "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state = 'cancelled' "
-                "AND source IS ? ORDER BY end_ms LIMIT ?)",
-                (source, min(there - bounds.cancelled_max, most)),
-            ).rowcount
-    (there,) = db.execute("SELECT count(*) FROM past_events WHERE state <> 'cancelled'").fetchone()
-    if there > bounds.events_max:
-        dropped += db.execute(
-            "DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state <> 'cancelled' "
-            "ORDER BY end_ms LIMIT ?)",
-            (min(there - bounds.events_max, most),),
-        ).rowcount
+    for state, bound in (("= 'cancelled'", bounds.cancelled_max), ("<> 'cancelled'", bounds.events_max)):
+        counts = db.execute(
+            f"SELECT source, count(*) FROM past_events WHERE state {state} GROUP BY source"  # noqa: S608 words of this function
+        ).fetchall()
+        for source, there in counts:
+            if there > bound:
+                dropped += db.execute(
+                    f"DELETE FROM past_events WHERE rowid IN (SELECT rowid FROM past_events WHERE state {state} "  # noqa: S608
+                    "AND source IS ? AND id NOT IN (SELECT event FROM withdrawn) ORDER BY end_ms LIMIT ?)",
+                    (source, min(there - bound, most)),
+                ).rowcount
     return dropped
 
 

@@ -255,6 +255,14 @@ def test_book_full_rejects_new_events_but_not_news_of_known_ones() -> None:
     assert outcome(book, request("a", 1, cancelled=True)) is Outcome.ACCEPTED
 
 
+def test_book_full_of_events_of_one_source_has_room_for_those_of_another() -> None:
+    book = Book(BookParams(events_max=2))
+    for name in ("a", "b"):
+        assert outcome(book, request(name, source="mqtt")) is Outcome.ACCEPTED
+    assert outcome(book, request("c", source="mqtt")) == Refusal.TOO_MANY_EVENTS
+    assert outcome(book, request("c", source="rest")) is Outcome.ACCEPTED
+
+
 def test_book_ended_events_make_room_at_once_and_are_forgotten_after_retention() -> None:
     book = Book(BookParams(events_max=1, retention_s=3600))
     submit(book, request(), at(0))

@@ -322,6 +322,34 @@ async def test_store_cancellations_of_one_source_push_out_neither_those_of_anoth
     close(desk)
 
 
+async def test_store_events_of_one_source_push_out_none_of_another(tmp_path: Path) -> None:
+    desk = opened(tmp_path / "journal.sqlite", ManualClock(), Bounds(events_max=2))
+    await desk.over("mqtt~theirs")
+    for i in range(5):
+        desk.clock.advance(s=60)
+        await desk.over(f"flood{i}")
+    assert sorted(await desk.names()) == ["flood3", "flood4", "mqtt~theirs"]
+    close(desk)
+
+
+@pytest.mark.parametrize("state", [EventState.CANCELLED, EventState.COMPLETED])
+@pytest.mark.parametrize("bounds", [Bounds(cancelled_max=2, events_max=2), Bounds(bytes_max=1)])
+async def test_store_source_cannot_push_out_what_an_operator_cancelled(
+    tmp_path: Path, bounds: Bounds, state: EventState
+) -> None:
+    clock = ManualClock()
+    desk = opened(tmp_path / "journal.sqlite", clock)
+    await desk.over("stopped", state=state)
+    await desk.commit(EventWithdrawn(event=EventId("stopped"), by="me"))
+    close(desk)
+    desk = opened(tmp_path / "journal.sqlite", clock, bounds)
+    for i in range(30):
+        desk.clock.advance(s=60)
+        await desk.over(f"flood{i}", state=state)
+    assert [one.held_by for one in await desk.store.known("stopped")] == ["me"]
+    close(desk)
+
+
 async def test_store_oldest_delivery_records_go_when_the_file_is_too_large(tmp_path: Path) -> None:
     desk = opened(tmp_path / "journal.sqlite", ManualClock(), Bounds(bytes_max=1 << 20))
     await desk.over("rt")
