@@ -2,12 +2,12 @@
 
 An exclusion names devices, a time and a reason. An opt-out may be for one event only; it then survives every update of
 that event. An exclusion counts at once; one that it replaces goes on until the new one is durable. It ends by itself,
-or once its lifting is durable.
+or once its lifting is durable; a clock that is set back neither ends nor suspends it.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -72,6 +72,7 @@ class Exclusions:
         self._members: dict[str, Slots] = {}
         self._version = -1
         self._bits: _Bits | None = None
+        self._now_ms = -EVER_MS
 
     def __len__(self) -> int:
         return len(self._exclusions)
@@ -108,6 +109,23 @@ class Exclusions:
         self._of_events.pop(exclusion_id, None)
         self._members.pop(exclusion_id, None)
         self._bits = None
+
+    def observe(self, now: Now) -> list[Exclusion]:
+        """Note the time, every tick. Returns those that had begun and would begin anew because the clock was set back:
+        they begin now."""
+        before_ms, self._now_ms = self._now_ms, now.utc_ms
+        if now.utc_ms >= before_ms:
+            return []
+        begun = [
+            replace(one, from_ms=now.utc_ms)
+            for one in self._exclusions.values()
+            if now.utc_ms < one.from_ms <= before_ms
+        ]
+        for one in begun:
+            self._exclusions[one.id] = one
+            if one.event is not None:
+                self._of_events[one.id] = one
+        return begun
 
     def get(self, exclusion_id: str) -> Exclusion | None:
         return self._exclusions.get(exclusion_id)

@@ -1,7 +1,8 @@
 """Devices that their owner, or maker, took back in mid-event: somebody else changed the mode that the gateway had set.
 
 The rule. No event gets the device until the occurrence in which it was taken back is over: its legs and the pauses
-between them are one, whatever events of higher rank come and go meanwhile, and a revision counts by its own times. The
+between them are one, and so is the preparation for it, whatever events of higher rank come and go meanwhile, and a
+revision counts by its own times. The
 event itself does not get it for `APART_MS` from then on either, so that no later occurrence, leg or revision of the
 same day takes it again; other events may. Both hold through restarts. A cancelled event is over. An occurrence without
 an end is over for this 24 h after the take-back.
@@ -40,6 +41,10 @@ def occurs(taken: TakeBack, entry: BookEntry | None, now: Now) -> bool:
         return False
     request = entry.request
     from_ms = max(taken.at_ms, request.start_ms)
+    next_ms = request.next_ms(from_ms)
+    if next_ms is not None and from_ms >= max(request.until_over_ms(from_ms), next_ms - request.prepare_s * 1000):
+        # it was being prepared for the occurrence to come
+        from_ms = next_ms
     return now.utc_ms < (from_ms + DAY_MS if request.endless else request.until_over_ms(from_ms))
 
 

@@ -282,6 +282,7 @@ class Dispatcher(Part):
         forgotten = self._book.forgotten()
         if forgotten:
             changes.append(EventsArchived(events=tuple(forgotten)))
+        changes += [ExclusionSet(exclusion=one, by=one.by) for one in self._exclusions.observe(now)]
         unsettled = self._exclusions.unsettled()
         if unsettled:
             owed = {id(change.exclusion) for change in self.pending.owed(ExclusionSet)}

@@ -32,6 +32,17 @@ def test_take_back_holds_for_the_legs_of_its_occurrence_and_the_pauses_between(h
     assert occurs(TAKEN, entry(), at(hours)) is goes_on
 
 
+@pytest.mark.parametrize(
+    ("taken", "now", "goes_on"),
+    [(22.5, 22.5, True), (22.5, 27.9, True), (22.5, 28, False), (21, 21, False), (4, 4, False)],
+)
+def test_take_back_in_a_preparation_holds_for_the_occurrence_that_it_prepares(
+    taken: float, now: float, goes_on: bool
+) -> None:
+    prepared = entry(replace(DAILY, prepare_s=2 * 3600.0), EventState.SCHEDULED)
+    assert occurs(replace(TAKEN, at_ms=at(taken).utc_ms), prepared, at(now)) is goes_on
+
+
 @pytest.mark.parametrize("state", [EventState.CANCELLED, EventState.COMPLETED, EventState.EXPIRED, EventState.REJECTED])
 def test_take_back_of_an_event_that_is_over_does_not_hold(state: EventState) -> None:
     assert not occurs(TAKEN, entry(state=state), at(1))

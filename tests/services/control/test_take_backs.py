@@ -60,6 +60,24 @@ async def test_take_back_outlasts_a_short_event_of_higher_rank() -> None:
     assert powered(world, written) == []
 
 
+async def test_take_back_before_a_later_occurrence_outlasts_an_event_of_higher_rank() -> None:
+    world = World(homes_of(3))
+    await world.go(2)
+    start_ms, legs = world.clock.utc, (Leg(after_ms=0, until_ms=60_000, target=power(4_000.0)),)
+    await world.submit(
+        s=3_600, target_w=4_000.0, start_ms=start_ms, every_ms=300_000, legs=legs, prepare_s=100.0
+    )  # fmt: skip
+    await world.go(240)
+    world.homes.revert(0)
+    await world.go(3)
+    assert world.authority() == ["OWNER", "CONTROLLED", "CONTROLLED"]
+    written = len(world.homes.writes)
+    await world.submit("other", s=600, target_w=9_000.0, priority=1)
+    await world.go(100)
+    assert world.homes.battery_w[1:].sum() == pytest.approx(9_000, rel=0.05)
+    assert powered(world, written) == []
+
+
 async def test_take_back_outlasts_a_revision() -> None:
     world = await running()
     written = len(world.homes.writes)

@@ -1,10 +1,13 @@
 """An owner's opt-out acts at once, whatever the disk does; what is owed to the journal never undoes what is newer."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.domain.errors import StorageError
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.journal.changes import ExclusionLifted, ExclusionSet
+from gateway.domain.types import EventId
 from tests.scenes.world import World, group, homes_of
 
 
@@ -86,6 +89,27 @@ async def test_opt_out_that_is_owed_and_was_lifted_does_not_come_back() -> None:
         ExclusionSet,
         ExclusionLifted,
     ]
+
+
+@pytest.mark.parametrize("event", [None, "e"])
+@pytest.mark.parametrize("killed", [False, True])
+async def test_opt_out_that_has_begun_goes_on_though_the_clock_is_set_back(event: str | None, killed: bool) -> None:
+    world = World(homes_of(2))
+    await world.go(2)
+    begun = opt_out(world, "home-00")
+    await world.dispatcher.exclude(replace(begun, event=None if event is None else EventId(event)))
+    later = replace(opt_out(world, "home-01", name="later"), from_ms=world.clock.utc + 600_000)
+    await world.dispatcher.exclude(later)
+    await world.go(2)
+    world.clock.utc -= 3_600_000
+    await world.go(70)
+    assert world.clock_guard.reasons() == [], "nothing runs, so the clock is followed"
+    if killed:
+        world.restart(away_s=1)
+        await world.go(3)
+    await world.submit(s=600, target_w=8_000.0)
+    await world.go(30)
+    assert world.authority() == ["DEVICE", "CONTROLLED"], "the other opt-out is an hour away again"
 
 
 async def test_opt_out_that_is_lifted_stays_until_that_is_durable() -> None:
