@@ -125,6 +125,7 @@ class Exclusions:
             self._exclusions[one.id] = one
             if one.event is not None:
                 self._of_events[one.id] = one
+        self._bits = None
         return begun
 
     def get(self, exclusion_id: str) -> Exclusion | None:

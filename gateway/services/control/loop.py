@@ -222,6 +222,7 @@ class ControlLoop(Part):
             await self._release_only.tick(now, everything=self._halted())
             return
         self._dispatcher.clock_trust = self._fleet_clock.observe(now)
+        self._dispatcher.observe(now)
         changes = self._authority.update(now)
         snapshot, control = self._fleet.snapshot(), self._fleet.columns().control
         observed = self._observe(snapshot, now)

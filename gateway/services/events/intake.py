@@ -268,6 +268,10 @@ class Dispatcher(Part):
 
     # -- for the tick ----------------------------------------------------------------------------------------
 
+    def observe(self, now: Now) -> None:
+        """Note the time, before a tick asks anything: exclusions go on where the clock was set back."""
+        self.pending.owe(ExclusionSet(exclusion=one, by=one.by) for one in self._exclusions.observe(now))
+
     def advance(self, now: Now, without: Iterable[int]) -> tuple[list[Transition], list[Change]]:
         """Move events on; returns the edges, and what to journal of them and of exclusions that have ended."""
         edges = self._book.advance(now, without)
@@ -282,7 +286,6 @@ class Dispatcher(Part):
         forgotten = self._book.forgotten()
         if forgotten:
             changes.append(EventsArchived(events=tuple(forgotten)))
-        changes += [ExclusionSet(exclusion=one, by=one.by) for one in self._exclusions.observe(now)]
         unsettled = self._exclusions.unsettled()
         if unsettled:
             owed = {id(change.exclusion) for change in self.pending.owed(ExclusionSet)}
