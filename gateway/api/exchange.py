@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.api.models import Problem
 from gateway.domain.errors import InvalidInput
-from gateway.schemas.event import MAX_BODY_BYTES, problems_of
+from gateway.schemas.body import problems_of, read_json
+from gateway.schemas.event import MAX_BODY_BYTES
 
 PAGE_MAX = 1_000
 BODY_BYTES_MAX = MAX_BODY_BYTES
@@ -82,10 +83,7 @@ async def small_body(request: web.Request) -> bytes:
 
 async def read_body(request: web.Request, kind: type[B]) -> B:
     """A body of `kind`. Raises InvalidInput with every fault."""
-    try:
-        return kind.model_validate_json(await small_body(request))
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error)) from error
+    return read_json(kind, await small_body(request))
 
 
 def read_query(request: web.Request, kind: type[B]) -> B:

@@ -30,7 +30,7 @@ class Text:
 
     def of(self, request: web.Request) -> str | None:
         """What the request says; None = nothing. Raises InvalidInput."""
-        text = request.query.get(self.name)
+        text = _once(request, self.name)
         if text is not None and self.most is not None and not self.least <= len(text) <= self.most:
             bounds = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
             raise InvalidInput([f"{self.name}: {bounds} characters"])
@@ -49,10 +49,18 @@ class Number:
 
     def of(self, request: web.Request) -> int:
         """What the request says. Raises InvalidInput."""
-        text = request.query.get(self.name, str(self.default))
+        given = _once(request, self.name)
+        text = str(self.default) if given is None else given
         if not text.isdecimal() or len(text) > len(str(self.most)) or int(text) > self.most:
             raise InvalidInput([f"{self.name}: a whole number from 0 to {self.most}"])
         return int(text)
+
+
+def _once(request: web.Request, name: str) -> str | None:
+    found = request.query.getall(name, ())
+    if len(found) > 1:
+        raise InvalidInput([f"{name}: stands twice"])
+    return found[0] if found else None
 
 
 BY = Text("by", least=1, most=BY_MAX)

@@ -33,7 +33,7 @@ from gateway.domain.events.request import (
 )
 from gateway.domain.events.scope import own_id
 from gateway.domain.types import ID_PATTERN, DeviceId, EventId
-from gateway.schemas.body import Body
+from gateway.schemas.body import NAME_SHOWN, Body, read_json
 
 MAX_BODY_BYTES = 1 << 20
 MAX_GROUP_IDS = 200_000
@@ -60,7 +60,7 @@ def _zone(value: object) -> object:
     try:
         return ZoneInfo(str(value)).key
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{value!r} is no time zone, like America/Los_Angeles") from error
+        raise ValueError(f"{str(value)[:NAME_SHOWN]!r} is no time zone, like America/Los_Angeles") from error
 
 
 _RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d")
@@ -213,8 +213,8 @@ class LegBody(WantedBody):
     """One target within an event, from `after_s` to `until_s` after its start; that of the last leg may be "open":
     until further notice."""
 
-    after_s: Annotated[float, Field(ge=0, le=86_400)]
-    until_s: Annotated[float, Field(gt=0, le=86_400)] | Literal["open"]
+    after_s: Annotated[float, Field(ge=0, le=86_400, strict=True)]
+    until_s: Annotated[float, Field(gt=0, le=86_400, strict=True)] | Literal["open"]
 
     @model_validator(mode="after")
     def _some(self) -> "LegBody":
@@ -232,7 +232,7 @@ class RepeatBody(Body):
     same time of day in `timezone` on `weekdays`. By time of day, an occurrence of 24 h lasts to the same time of the
     next day, 23 or 25 h later where the clock changes, and a shorter one no longer than that."""
 
-    every_s: Annotated[float, Field(ge=1, le=366 * 86_400)] | None = None
+    every_s: Annotated[float, Field(ge=1, le=366 * 86_400, strict=True)] | None = None
     timezone: Annotated[str, BeforeValidator(_zone)] | None = None
     weekdays: list[Weekday] = Field(default_factory=lambda: list(DAYS), min_length=1)
 
@@ -267,7 +267,7 @@ class EventBody(WantedBody):
     start: Start
     sent: Moment | None = None
     end: End = None
-    duration_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
+    duration_s: Annotated[float, Field(gt=0, le=366 * 86_400, strict=True)] | None = None
     legs: list[LegBody] = Field(default_factory=list, max_length=MAX_LEGS)
     repeat: RepeatBody | None = None
     priority: Annotated[int, Field(ge=1, le=1000, strict=True)] = 100
@@ -275,8 +275,8 @@ class EventBody(WantedBody):
     compensation: Compensation = Compensation.EXPORTS
     nomination_w: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     reserve_pct: Percent = 0.0
-    start_spread_s: Annotated[float, Field(ge=0, le=900)] = 0.0
-    prepare_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    start_spread_s: Annotated[float, Field(ge=0, le=900, strict=True)] = 0.0
+    prepare_s: Annotated[float, Field(ge=0, le=86_400, strict=True)] = 0.0
     precharge: bool = False
     takes_backup: bool = False
     cancelled: bool = False
@@ -408,21 +408,9 @@ def parse_event(payload: bytes, *, source: str, received_ms: int | None = None) 
     if len(payload) > MAX_BODY_BYTES:
         raise InvalidInput([f"(body): larger than {MAX_BODY_BYTES} bytes"])
     try:
-        return EventBody.model_validate_json(payload).request(source=source, received_ms=received_ms)
-    except ValidationError as error:
-        raise InvalidInput(problems_of(error)) from error
+        return read_json(EventBody, payload).request(source=source, received_ms=received_ms)
     except ArithmeticError as error:
         raise InvalidInput([f"(body): times that cannot be counted with: {error}"]) from error
-
-
-def problems_of(error: ValidationError) -> list[str]:
-    """The faults of a body with their places; where a message names its place itself, without a prefix."""
-    found: list[str] = []
-    for fault in error.errors()[:50]:
-        place = ".".join(map(str, fault["loc"]))
-        message = fault["msg"].removeprefix("Value error, ")
-        found.append(f"{place}: {message}" if place else message if ": " in message else f"(body): {message}")
-    return found
 
 
 def answer_body(answer: Answer) -> dict[str, Any]:

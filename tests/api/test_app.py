@@ -529,6 +529,24 @@ async def test_exclusions_route_not_durable_counts_at_once_and_says_so() -> None
         await r.ask("DELETE", "/v1/exclusions/h")
 
 
+async def test_exclusions_route_refuses_one_that_is_over_and_leaves_the_one_that_it_would_replace() -> None:
+    async with rig() as r:
+        body = {"id": "h", "reason": "opt_out", "group": {"ids": ["home-00"]}}
+        await r.ask("POST", "/v1/exclusions", json=body)
+        refused = await r.ask("POST", "/v1/exclusions", json=body | {"until": rfc3339(r.world.clock.utc)}, status=400)
+        assert refused["problems"] == ["until: is over already"]
+        (listed,) = (await r.ask("GET", "/v1/exclusions"))["exclusions"]
+        assert (listed["active"], listed["until"]) == (True, None)
+
+
+async def test_events_route_changes_nothing_where_a_request_names_two_sources() -> None:
+    async with rig() as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        refused = await r.ask("DELETE", "/v1/dispatch-events/e?source=rest&source=mqtt", status=400)
+        assert refused["problems"] == ["source: stands twice"]
+        assert (await r.ask("GET", "/v1/dispatch-events/e"))["state"] != "cancelled"
+
+
 async def test_events_route_same_event_twice_at_once_is_accepted_once() -> None:
     async with rig() as r:
         asked = [r.ask("POST", "/v1/dispatch-events", json=body_of(r)) for _ in range(8)]
@@ -553,7 +571,9 @@ async def test_stop_all_route_stops_and_clears() -> None:
         refused = await r.ask("POST", "/v1/dispatch-events", json=body_of(r), status=409)
         assert refused["reason"] == "stopped"
         assert (await r.ask("POST", path, json={"active": False}))["active"] is False
-        for wrong in (b"", b"{}", b"[]", b'{"active": "perhaps"}', b'{"active": true, "why": 1}'):
+        wrongs = (b"", b"{}", b"[]", b'{"active": "perhaps"}', b'{"active": true, "why": 1}',
+                  b'{"active": true, "active": false}')  # fmt: skip
+        for wrong in wrongs:
             await r.ask("POST", path, data=wrong, headers={"Content-Type": "application/json"}, status=400)
 
 

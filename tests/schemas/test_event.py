@@ -101,6 +101,37 @@ def test_body_whose_sign_and_words_contradict_each_other_is_refused(target: dict
 
 
 @pytest.mark.fault("F17")
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        (b'"target_w": -350000', ["target_w"]),
+        (b'"cancelled": true, "cancelled": false', ["cancelled"]),
+        (b'"revision": 4, "\\u0069d": "evening-2"', ["revision", "id"]),
+        (b'"repeat": {"every_s": 3600, "every_s": 7200}', ["every_s"]),
+    ],
+)
+def test_body_with_a_member_that_stands_twice_is_refused_by_its_name(more: bytes, names: list[str]) -> None:
+    length = {"end": "2030-06-03T00:00:00Z", "duration_s": 600} if b"repeat" in more else {}
+    with pytest.raises(InvalidInput) as refused:
+        parse_event(orjson.dumps(GOOD | length)[:-1] + b", " + more + b"}", source="test")
+    assert refused.value.problems == [f"{name}: stands twice" for name in names]
+
+
+@pytest.mark.parametrize("value", [True, "600"])
+@pytest.mark.parametrize("name", ["duration_s", "start_spread_s", "prepare_s"])
+def test_body_duration_that_is_no_number_is_refused(name: str, value: object) -> None:
+    changes = {name: value} if name != "duration_s" else {name: value, "end": None}
+    with pytest.raises(InvalidInput, match=name):
+        parse(**changes)
+
+
+@pytest.mark.parametrize("change", [{"x" * 500_000: 1}, {"repeat": {"timezone": "x" * 500_000}}])
+def test_body_faults_repeat_little_of_what_was_sent(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse(**change)
+    assert sum(map(len, refused.value.problems)) < 1_000
+
+
 def test_body_that_cancels_is_taken_whatever_it_repeats_of_its_event() -> None:
     assert wanted({"target_w": 5_000, "cancelled": True} | CHARGE).cancelled
 

@@ -15,6 +15,7 @@ from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.profiles.compile import Codec
 from gateway.progress import Progress, unseen
+from gateway.schemas.body import members_twice
 from gateway.services.devices.connection_rows import (
     Address,
     Line,
@@ -351,9 +352,12 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         raise InvalidInput([f"line 1: not CSV: {error}"]) from error
     unknown = [name for name in header if name not in DeviceRow.model_fields]
     missing = [n for n, f in DeviceRow.model_fields.items() if f.is_required() and n not in header]
-    if unknown or missing:
+    twice = [n for n in DeviceRow.model_fields if list(header).count(n) > 1]
+    if unknown or missing or twice:
         raise InvalidInput(
-            [f"line 1: unknown column {n!r}" for n in unknown] + [f"line 1: no column {n!r}" for n in missing]
+            [f"line 1: unknown column {n!r}" for n in unknown]
+            + [f"line 1: no column {n!r}" for n in missing]
+            + [f"line 1: column {n!r} stands twice" for n in twice]
         )
     while True:
         try:
@@ -375,8 +379,14 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not content.strip():
             continue
         try:
-            row = orjson.loads(content)
+            row, again = orjson.loads(content), members_twice(content)
         except orjson.JSONDecodeError as error:
             yield line, f"not JSON: {error}"
             continue
-        yield line, row if isinstance(row, dict) else "not a JSON object"
+        except RecursionError:
+            yield line, "not JSON: nested too deep"
+            continue
+        if not isinstance(row, dict):
+            yield line, "not a JSON object"
+            continue
+        yield line, row if not again else f"columns that stand twice: {', '.join(again)[:COLUMN_SHOWN]}"

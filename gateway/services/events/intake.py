@@ -229,6 +229,8 @@ class Dispatcher(Part):
         InvalidInput."""
         if len(self._exclusions) >= EXCLUSIONS_MAX and self._exclusions.get(exclusion.id) is None:
             raise InvalidInput([f"there are {EXCLUSIONS_MAX} exclusions already"])
+        if exclusion.over(self._clock.now()):
+            raise InvalidInput(["until: is over already"])
         self._exclusions.set(exclusion)
         durable = await self.pending.keep([ExclusionSet(exclusion=exclusion, by=exclusion.by, door=AuditDoor.REST)])
         if durable:

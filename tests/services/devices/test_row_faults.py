@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.fleet import Fleet
 from gateway.profiles.compile import Codec
 from gateway.services.devices.import_rows import MAX_REPORTED, Parsed, parse_rows
@@ -109,3 +110,16 @@ async def test_row_with_a_fault_at_the_place_of_a_registered_device_names_both()
     text = json.dumps(GOOD | {"id": "b", "reserve_pct": "-1"})
     (bad,) = parse_rows(text, form="jsonl", profiles=CODECS, places=registry.places).bad
     assert [fault.column for fault in bad.faults] == ["reserve_pct", "address"]
+
+
+def test_column_that_stands_twice_is_a_fault_of_its_row() -> None:
+    """Which of two reserves is meant, nobody knows."""
+    row = json.dumps(GOOD | {"reserve_pct": "50"})
+    deep = '{"id": ' + "[" * 1_000 + "]" * 1_000 + "}"
+    parsed = parse_rows(f'{row[:-1]}, "reserve_pct": "5"}}\n{deep}\n{row}', form="jsonl", profiles=CODECS)
+    assert [bad.line for bad in parsed.bad] == [1, 2]
+    assert "columns that stand twice: reserve_pct" in parsed.bad[0].problem
+    assert [device.reserve_pct for device in parsed.devices] == [50.0]
+    names, values = [*GOOD, "reserve_pct"], [*GOOD.values(), "5"]
+    with pytest.raises(InvalidInput, match="column 'reserve_pct' stands twice"):
+        parse_rows(",".join(names) + "\n" + ",".join(values), form="csv", profiles=CODECS)
