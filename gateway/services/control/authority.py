@@ -101,7 +101,8 @@ class DeviceAuthority:
         self._seen_mono_ms = snapshot.live.seen_mono_ms.copy()
         self.restarted.observe(snapshot, now)
         self._excused += self.restarted.after_all(now).tolist()
-        taken_back = overridden(snapshot, now, self._obeying)
+        # of one that no event has had since the start nobody knows how much of its lease was left
+        taken_back = overridden(snapshot, now, self._obeying) & (control.event != NOBODY)
         if taken_back.any():
             restarted = self.restarted.among(taken_back, control.event)
             if len(restarted):

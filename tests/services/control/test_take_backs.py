@@ -100,6 +100,20 @@ async def test_take_back_outlasts_a_kill_of_the_gateway(when: str) -> None:
     assert powered(world, written) == []
 
 
+async def test_lease_from_before_a_kill_that_ends_as_the_next_event_begins_is_no_take_back() -> None:
+    world = World(homes_of(3))
+    await world.go(2)
+    await world.submit(s=60, target_w=9_000.0)
+    await world.go(60)
+    world.restart(away_s=1)
+    left_s = (world.homes.lease_end_ms - world.clock.mono) // 1000
+    await world.go(int(left_s[left_s > 0].min()))
+    await world.submit("next", s=600, target_w=3_000.0)
+    await world.go(20)
+    assert world.authority() == ["CONTROLLED"] * 3
+    assert list(world.journal.load().taken_back) == []
+
+
 async def test_take_back_while_the_disk_refuses_is_durable_once_it_does_not() -> None:
     world = World(homes_of(3))
     await world.go(2)
