@@ -192,6 +192,7 @@ class SqliteJournal(Part):
             with _transaction(db):
                 db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (state.epoch,))
                 sequences.begin(db)
+                past_events.begin(db)
             return state
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self.path}: {error}") from error
