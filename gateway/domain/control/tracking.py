@@ -24,6 +24,7 @@ from gateway.domain.events.request import Want, Way
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.fleet.measured import Power, sum_of
+from gateway.domain.limits.site import Homes
 from gateway.domain.limits.types import Envelope, Reason, spread
 from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
 
@@ -143,6 +144,10 @@ class _Tracker:
             # unresponsive and unreachable devices keep the setpoint in force, as far as it is still allowed
             self._wanted_w[unsteered] = kept_w(self._snapshot, self._allowed)[unsteered]
         idle = self._taking & self._idle & (self._wanted_w == 0) & ~self._unsteered
+        if idle.any():
+            # beside a battery that gives, it would charge from that instead of from PV
+            given_w = np.maximum(self._wanted_w, 0).astype(np.float64)
+            idle &= Homes(self._snapshot.nameplate.site).total(given_w) == 0
         return Tracked(
             wanted_w=self._wanted_w,
             asked_w=self._asked_w,
@@ -305,10 +310,9 @@ class _Tracker:
         if again.unserved_w == 0:
             return again, now_w
         most = given_w(0.0, reliable)
-        # what those who are given nothing even so do by themselves is missing too, or is not
-        still_w = float(self._each_w[running & (most.setpoint_w == 0)].sum())
-        missing_w = round(sign * max(sign * (most.unserved_w - still_w), 0.0)) if most.unserved_w else 0
-        return replace(most, unserved_w=missing_w), now_w
+        # those who are given nothing even so go on with what they do by themselves
+        still = running & (most.setpoint_w == 0)
+        return given_w(float(self._each_w[still].sum()), reliable & ~still) if still.any() else most, now_w
 
     def _preferred(self, event: ActiveEvent, need_w: float, mask: Bools) -> Allocation:
         """Allocate to devices that serve no earlier event first: their power counts for this event only. Lost devices

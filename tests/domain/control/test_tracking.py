@@ -526,6 +526,19 @@ def test_course_what_idle_members_do_by_themselves_is_made_up_for() -> None:
     assert s.ask(8_000).tick().wanted_w.sum() == 9_000
 
 
+def test_course_what_idle_members_do_by_themselves_is_made_up_for_as_far_as_it_goes_and_the_rest_is_told() -> None:
+    s = scene(2, soc_pct=[80, 20], authority=[1, Authority.DEVICE], battery_w=[0, -3_000]).ask(4_000)
+    found = s.tick()
+    assert found.wanted_w.tolist() == [5_000, 0]
+    assert progress(found).unserved_w == 2_000
+
+
+def test_course_member_given_nothing_holds_still_beside_a_battery_of_the_same_home_that_gives() -> None:
+    """It would charge from that."""
+    s = scene(4, soc_pct=[80, 20, 20, 20], site=[0, 0, 1, -1])
+    assert s.ask(3_000).tick().idle.tolist() == [False, False, True, True]
+
+
 @pytest.mark.parametrize("asked_w", [9_000, 14_000, 18_000])
 def test_course_member_that_could_last_longer_is_not_left_out_for_what_it_does_by_itself(asked_w: float) -> None:
     # everybody begins as nobody's, taking PV; what each takes is not to keep it from its turn
