@@ -151,8 +151,8 @@ class Transition:
 def moved_on(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEntry:
     """The entry at `now`. `lost`: whether other events have all of its devices; None = unknown."""
     request, state, ran = entry.request, entry.state, entry.ran
-    if state is EventState.CANCELLED:
-        # a tombstone's times were never checked
+    if state in OVER:
+        # its times do not matter any more; a tombstone's were never checked
         return entry
     wanted = request.running(now.utc_ms) is not None
 
@@ -175,6 +175,8 @@ def moved_on(entry: BookEntry, now: Now, *, lost: bool | None = None) -> BookEnt
 
 
 def wanting(entry: BookEntry, now: Now) -> ActiveEvent | None:
+    if entry.state in OVER:
+        return None
     moved, request = moved_on(entry, now), entry.request
     running = request.running(now.utc_ms)
     preparing = False

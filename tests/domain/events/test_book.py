@@ -17,6 +17,7 @@ from gateway.domain.events.scope import own_id
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.types import DeviceId, EventId, Now
+from tests.work import Work
 
 T0 = 1_800_000_000_000
 HOUR = 3_600_000
@@ -289,6 +290,22 @@ def test_book_market_of_a_season_is_accepted_and_only_the_newest_are_remembered(
     live, just_over = 1, 1
     assert len(book) == book.params.finished_max + live + just_over
     assert book.forgotten() == [f"e{i:05d}" for i in range(30_000 - len(book))]
+
+
+def test_book_events_that_are_over_are_not_looked_at_in_every_tick() -> None:
+    def calls(over: int) -> int:
+        book, work = Book(), Work()
+        for i in range(over):
+            submit(book, request(f"e{i}", start_ms=T0, end_ms=T0 + 1_000), at(0))
+        submit(book, request("runs", start_ms=T0, end_ms=T0 + HOUR), at(0))
+        for ms in (1_000, 1_001):
+            book.advance(at(ms))
+        with work.profiling():
+            book.advance(at(2_000))
+            assert [event.request.id for event in book.active(at(2_000))] == ["runs"]
+        return work.now
+
+    assert calls(200) - calls(100) <= 6 * 100
 
 
 def test_book_cancellations_of_unknown_events_take_no_room_of_events() -> None:
