@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Outcome
@@ -68,7 +69,7 @@ SAYINGS = st.sampled_from(
     [{"opt_out": True}, {"locked": True}, {"opt_out": 1}, {"locked": "true"}, {"faults": -1}, {"grid": "off"}, {}]
 )
 ODD = st.sampled_from(
-    [({"reserve_pct": 0}, 0), ({"reserve_pct": 7}, 0), ({"reserve_pct": 7}, 100), ({"soc_pct": 100}, 0)]
+    [({"reserve_pct": 0}, 0), ({"reserve_pct": 7}, 0), *[({"reserve_pct": 7}, 100)] * 3, ({"soc_pct": 100}, 0)]
 )
 STREETS = st.fixed_dictionaries(
     {
@@ -79,23 +80,29 @@ STREETS = st.fixed_dictionaries(
         "grid_charge_allowed": st.lists(st.sampled_from([True, True, False]), min_size=COUNT, max_size=COUNT),
         "pv_peak_w": st.lists(st.sampled_from([0, 6_000]), min_size=COUNT, max_size=COUNT),
         "site_index": st.sampled_from([(0, 1, 2), (0, 0, 1)]),
-        "fleet_w_per_s": st.sampled_from([20_000.0, 1_000.0]),
+        "fleet_w_per_s": st.sampled_from([20_000.0, 1_000.0, 250.0]),
         "dead_s": st.sampled_from([0, 0, 8]),
         "maintenance": st.sampled_from(["none", "none", "none", "full"]),
     }
 )
-SUBMITS = st.tuples(
-    st.just("submit"), SOURCES, NAMES, TARGETS, st.sampled_from([-20, 0, 0, 10]),
-    st.sampled_from([20, 90, 90, 400, None]), GROUPS, PROGRAMS,
-)  # fmt: skip
+
+
+def submits() -> SearchStrategy[Action]:
+    """Made anew for each time that they are to count: the same one twice counts once."""
+    return st.tuples(
+        st.just("submit"), SOURCES, NAMES, TARGETS, st.sampled_from([-20, 0, 0, 10]),
+        st.sampled_from([20, 90, 90, 400, None]), GROUPS, PROGRAMS,
+    )  # fmt: skip
+
+
 FIRSTS = st.tuples(
-    st.just("submit"), st.just("platform"), st.just("a"), TARGETS, st.just(0), st.sampled_from([400, 90, None]), GROUPS,
-    PROGRAMS,
+    st.just("submit"), st.just("platform"), st.just("a"), TARGETS, st.just(0),
+    st.sampled_from([400, 400, 90, 20, None]), st.sampled_from([(), (), (0, 1), (0, 1), (2,)]), PROGRAMS,
 )  # fmt: skip
 ACTIONS = st.one_of(
-    SUBMITS,
-    SUBMITS,
-    SUBMITS,
+    submits(),
+    submits(),
+    submits(),
     st.tuples(st.just("withdraw"), SOURCES, NAMES),
     st.tuples(st.just("end"), SOURCES, NAMES, st.sampled_from([30, 90, None])),
     st.tuples(st.just("cancel"), SOURCES, NAMES, st.booleans()),
@@ -105,6 +112,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("stop"), st.sampled_from([True, True, False])),
     st.tuples(st.just("fault"), INDEX, FAULTS),
     st.tuples(st.just("reserve"), INDEX, st.integers(0, 100)),
+    st.tuples(st.just("odd"), INDEX, ODD),
     st.tuples(st.just("odd"), INDEX, ODD),
     st.tuples(st.just("says"), INDEX, SAYINGS),
     st.tuples(st.just("out"), INDEX),
@@ -117,7 +125,13 @@ ACTIONS = st.one_of(
     st.tuples(st.just("disk"), st.sampled_from(["full", "slow", "well"])),
     st.tuples(st.just("step"), st.sampled_from([-10_800, 5, 172_800])),
     st.tuples(st.just("kill"), st.sampled_from(["before", "after"])),
-    st.tuples(st.just("restart"), st.sampled_from([0, 30]), st.sampled_from([None, None, 0, 2])),
+    st.tuples(st.just("restart"), st.sampled_from([0, 30, 130]), st.sampled_from([None, None, 0, 2])),
+)
+BEFORES = st.one_of(
+    st.lists(ACTIONS, max_size=2),
+    st.lists(ACTIONS, max_size=2),
+    # events that stand still beside the one that moves
+    st.tuples(st.tuples(st.just("many"), st.integers(4, 8), st.just(400))),
 )
 WAITS_S = st.sampled_from([1, 5, 20, 60, 60, 130])
 
@@ -319,11 +333,11 @@ class Search:
         @settings(max_examples=count, derandomize=False, phases=phases, suppress_health_check=list(HealthCheck),
                   deadline=None, database=None)  # fmt: skip
         @given(
-            columns=STREETS, before=st.lists(ACTIONS, max_size=2), first=FIRSTS,
+            columns=STREETS, before=BEFORES, first=FIRSTS,
             actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=5),
         )  # fmt: skip
         def histories(
-            columns: dict[str, Any], before: list[Action], first: Action, actions: list[tuple[Action, int]]
+            columns: dict[str, Any], before: Sequence[Action], first: Action, actions: list[tuple[Action, int]]
         ) -> None:
             self.tried += 1
             runner.run(short(columns, before, first, actions))

@@ -17,7 +17,6 @@ from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.lifecycle import OVER, BookEntry, EventState
 from gateway.domain.events.request import OPEN_MS, Target, TargetGroup
 from gateway.domain.fleet.device import Device
-from gateway.domain.journal.changes import Change
 from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.settings import ProgramSettings
@@ -26,8 +25,10 @@ from simulators.battery import Mode
 from simulators.commands import Op, Result
 from simulators.homes import Bools
 from simulators.messages import Outgoing
-from tests.builders.fakes import MemoryJournal, message_product
+from tests.builders.fakes import message_product
+from tests.scenes.ramp import RampLeft
 from tests.scenes.street import LEASE_S, Street, registered
+from tests.scenes.troubled_journal import Killed, TroubledJournal
 
 CAPPED = "capped"
 CEILING_W = 4_000.0
@@ -38,33 +39,8 @@ off, and a tick."""
 READ_MS = 65_000
 """A reading that is older is no measurement of the present, whatever the product."""
 SHORT_S = 60.0
-"""For so long an event may give less than it is said to: ramps, settling, and what has gone silent."""
+"""For so long an event may give less than it is said to, beside the ramp: settling, and what has gone silent."""
 FINAL = frozenset({"completed", "failed", "opted_out", "cancelled", "superseded"})
-
-
-class Killed(Exception):
-    """The process is gone, between two steps of a tick."""
-
-
-class TroubledJournal(MemoryJournal):
-    """A disk that may be slow: what a tick commits becomes durable, and the tick, which has a deadline, does not learn
-    of it. `kill`: the process dies `before` or `after` the next commit of a tick. `ticking`: a tick is under way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slow = False
-        self.kill: str | None = None
-        self.ticking = False
-
-    async def commit(self, changes: Sequence[Change]) -> None:
-        if self.kill is not None and self.ticking:
-            where, self.kill = self.kill, None
-            if where == "after":
-                await super().commit(changes)
-            raise Killed
-        await super().commit(changes)
-        if self.slow and self.ticking:
-            raise TimeoutError
 
 
 @cache
@@ -119,6 +95,7 @@ class Town(Street):
         self._ran: set[str] = set()
         self._published: dict[str, str] = {}
         self._short_s: dict[str, float] = {}
+        self._ramp = RampLeft(self.settings.fleet_w_per_s)
         self._over_s = 0.0
         self._ticked_ms = self.now_ms
         super().__post_init__()
@@ -145,6 +122,7 @@ class Town(Street):
         self._ran.clear()
         self._published.clear()
         self._short_s.clear()
+        self._ramp = RampLeft(self.settings.fleet_w_per_s)
         await super().restart(away_s=away_s)
         if not self.dispatcher.stopped:
             self.stopped_ms = None
@@ -368,11 +346,16 @@ class Town(Street):
             self.problems.append(f"{name} is in quarantine and does what it is told")
         for (source, name), wish in self.wishes.items():
             self._judge_wish(source, name, wish)
-        running = []
+        running: list[BookEntry] = []
+        goals_w: dict[str, tuple[float, float]] = {}
         for entry in self.dispatcher.entries():
-            if entry.state is EventState.ACTIVE and self.queries.progress(entry) is not None:
-                self._ran.add(entry.request.id)
+            told = self.queries.progress(entry)
+            if entry.state is EventState.ACTIVE and told is not None:
+                name = entry.request.id
+                self._ran.add(name)
                 running.append(entry)
+                goals_w[name] = (told.target_w - told.unserved_w, self._given_w(name))
+        self._ramp.observe(goals_w, s)
         for entry in running:
             others = [other for other in running if other is not entry]
             self._judge_delivery(entry, others, s)
@@ -409,16 +392,24 @@ class Town(Street):
         if entry.request.target_w is None or shared or self.stopped_ms is not None:
             self._short_s.pop(entry.request.id, None)
             return
-        batteries = self.devices.batteries
-        true_w = float(batteries.battery_w[mine & ~batteries.islanded].sum())
+        true_w = self._given_w(entry.request.id)
         missing_w = abs(target_w) - max(true_w * float(np.sign(target_w)), 0.0) - abs(told.unserved_w)
         slack_w = max(800.0, 0.15 * abs(target_w))
         name = entry.request.id
-        self._short_s[name] = self._short_s.get(name, 0.0) + min(s, DT_S_MAX) if missing_w > slack_w else 0.0
-        if self._short_s[name] > SHORT_S:
+        if missing_w <= slack_w:
+            self._short_s.pop(name, None)
+        elif self._ramp.left_w == 0:
+            self._short_s[name] = self._short_s.get(name, 0.0) + min(s, DT_S_MAX)
+        if self._short_s.get(name, 0.0) > SHORT_S:
             self.problems.append(
                 f"{name} gives {true_w:g} of {target_w:g} W and {told.unserved_w:g} W are said to miss"
             )
+
+    def _given_w(self, name: str) -> float:
+        """What the homes of an event give."""
+        batteries = self.devices.batteries
+        mine = self._groups.get(name, np.ones(len(self.homes), dtype=np.bool_))
+        return float(batteries.battery_w[mine & ~batteries.islanded].sum())
 
     def keep(self) -> None:
         """Raises AssertionError where a promise was broken."""

@@ -16,9 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.domain.events.request import power
+from gateway.domain.events.request import Target, Want, power
 from tests.depth import SEED, deep
 from tests.scenes.histories import ACTIONS, STREETS, Action, History, Search, short, town_of
+from tests.scenes.town import CAPPED
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,19 @@ def test_history_whose_disk_is_full_before_an_event_begins_tells_what_nobody_can
     first = ("submit", "platform", "a", power(3_000), 0, 400, (0, 1), "test")
     later = ("submit", "local", "b", power(5_000), 10, 400, (2,), "test")
     runner.run(short(ROOMY, (), first, [(later, 1), (("disk", "full"), 130), (("disk", "well"), 60)]))
+
+
+def test_history_of_an_event_that_turns_while_others_stand_still_gets_their_part_of_the_ramp(
+    runner: asyncio.Runner,
+) -> None:
+    first = ("submit", "platform", "a", power(8_000), 0, 400, (0, 1), "test")
+    turned = ("submit", "platform", "a", power(-8_000), 0, 400, (0, 1), "test")
+    runner.run(short(ROOMY | {"fleet_w_per_s": 250.0}, [("many", 8, 400)], first, [(turned, 130), (turned, 20)]))
+
+
+def test_history_of_a_program_with_a_ceiling_that_asks_for_more_of_each_home_keeps_it(runner: asyncio.Runner) -> None:
+    each = Target(want=Want.DEVICE_POWER, power_w=3_500.0)
+    runner.run(short(ROOMY, (), ("submit", "platform", "a", each, 0, 400, (), CAPPED), [(("in", 0), 130)]))
 
 
 class Histories(RuleBasedStateMachine):
