@@ -87,9 +87,10 @@ def cause(reason: Shortfall, unserved_w: float, missing_w: float, *, undurable: 
     return Shortfall.UNMEASURED if reason is Shortfall.NONE and abs(missing_w) >= 1 else reason
 
 
-def unseen_w(target_w: float, unserved_w: float, given_w: Ints, assumed_w: Floats) -> float:
-    """The part of the target that rests on devices that are not measured, beside what could not be allocated."""
+def unseen_w(target_w: float, unserved_w: float, delivered_w: float, given_w: Ints, assumed_w: Floats) -> float:
+    """The part of the target that rests on devices that are not measured, beside what could not be allocated and what
+    others deliver."""
     sign = -1.0 if target_w < 0 else 1.0
-    left_w = max(abs(target_w) - max(sign * unserved_w, 0.0), 0.0)
+    left_w = max(abs(target_w) - max(sign * unserved_w, 0.0) - max(sign * delivered_w, 0.0), 0.0)
     rests_w = float(np.maximum(np.maximum(sign * given_w, sign * assumed_w), 0.0).sum())
     return sign * min(rests_w, left_w)

@@ -432,14 +432,14 @@ class _Tracker:
         reason: Shortfall,
     ) -> None:
         counted = mine & self._on_grid
-        missing_w = 0.0
+        delivered_w, missing_w = self._power.measured_w(counted), 0.0
         if event.actuates:
             rows = counted & ~self._power.measured
-            missing_w = unseen_w(target_w, unserved_w, given_w[rows], self._each_w[rows])
+            missing_w = unseen_w(target_w, unserved_w, delivered_w, given_w[rows], self._each_w[rows])
         self._progress[event.index] = Progress(
             target_w=target_w,
             commanded_w=commanded_w,
-            delivered_w=self._power.measured_w(counted),
+            delivered_w=delivered_w,
             assumed_w=self._power.assumed_w(counted),
             unserved_w=unserved_w + missing_w,
             reason=cause(reason, unserved_w, missing_w, undurable=bool((mine & self._reach.not_durable).any())),

@@ -390,3 +390,22 @@ async def test_unmeasured_street_gives_on_what_it_gave_while_commands_and_answer
     assert (told.assumed_w, told.unserved_w) == (0, 0)
     assert told.delivered_w == pytest.approx(40_000, rel=0.02)
     assert street.problems == []
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+async def test_missing_readings_do_not_make_more_unserved_than_is_not_delivered(sign: int) -> None:
+    """What an overdue device is assumed to give is no second time what could be given to nobody."""
+    world = World(homes_of(2))
+    await world.go(2)
+    await world.submit(s=1_800, target_w=sign * 8_000.0)
+    await world.go(30)
+    world.homes.unseen = {0}
+    seen = []
+
+    def told() -> None:
+        found = world.progress()
+        seen.append(sign * (found.delivered_w + found.unserved_w))
+
+    await world.go(300, each=told)
+    assert max(seen) <= 8_000
+    assert seen[-1] == pytest.approx(8_000, rel=0.01)
