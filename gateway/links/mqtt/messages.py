@@ -22,6 +22,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.links.mqtt.clocks import DeviceClocks, clock_cause
+from gateway.links.mqtt.misregistered import Misregistered
 from gateway.links.mqtt.unregistered import Unregistered
 from gateway.observability.metrics import Sample, counter
 from gateway.observability.parts import Part
@@ -112,6 +113,7 @@ class MqttLink(Part):
             messages=dict.fromkeys((*CONTROL_KINDS, *TELEMETRY_KINDS), 0), rejects=dict.fromkeys(REJECTS, 0)
         )
         self.unregistered = Unregistered(fleet.slot_of)
+        self._misregistered = Misregistered(fleet)
         self.clocks = DeviceClocks()
         self.emit: Emit = _nowhere
         self.control = self._connection(settings.broker.for_control(), "control", CONTROL_KINDS)
@@ -166,9 +168,11 @@ class MqttLink(Part):
         return self.clocks.skew(speakers, plate.registered[:n], now)
 
     def warnings(self) -> list[str]:
-        """Devices whose clock is off: beyond a minute ahead or two behind their readings count no more."""
+        """Devices that speak as another product than they are registered as, and those whose clock is off: beyond a
+        minute ahead or two behind their readings count no more."""
+        others = self._misregistered.warnings()
         timeless = self.clocks.counts()["no_time"]
-        out = [f"devices: live messages of {timeless} say no time and do not count"] if timeless else []
+        out = others + ([f"devices: live messages of {timeless} say no time and do not count"] if timeless else [])
         off = [slot for slot in self.clocks.off() if slot < self._fleet.n]
         if not off:
             return out
@@ -258,6 +262,7 @@ class MqttLink(Part):
         live = np.array(batch.live, dtype=np.bool_)
         self.stats.messages[batch.lane.kind] += len(slots)
         own = self._fleet.nameplate.profile[slots] == batch.lane.profile
+        self._misregistered.observe(slots, own, batch.lane.profile)
         if not own.all():
             self.stats.rejects["profile"] += int((~own).sum())
             slots, live = slots[own], live[own]
