@@ -1,5 +1,5 @@
-"""What the source of an event should know when it is accepted: what its group does now that the event would end. And
-what an operator should know of events that nobody has ended."""
+"""What the source of an event should know when it is accepted: names that no device has, and what its group does now
+that the event would end. And what an operator should know of events that nobody has ended."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,9 +8,9 @@ import numpy as np
 
 from gateway.domain.events.calendar import DAY_MS
 from gateway.domain.events.lifecycle import BookEntry
-from gateway.domain.events.request import EventRequest, Want, Way
+from gateway.domain.events.request import EventRequest, TargetGroup, Want, Way
 from gateway.domain.fleet.columns import Authority
-from gateway.domain.fleet.fleet import Snapshot
+from gateway.domain.fleet.fleet import Fleet, Snapshot
 from gateway.domain.types import Now, Slots
 
 HEARD_MS = 60_000
@@ -42,6 +42,17 @@ def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now
     return (
         f"the group {does} with {own_w:.0f} W by itself now; the event asks for {asked_w:.0f} W of it in all, "
         f"and may end the other {own_w - asked_w:.0f} W of {other}",
+    )
+
+
+def unknown_names(group: TargetGroup, fleet: Fleet) -> tuple[str, ...]:
+    """Warnings on names of a group that are those of no device here; its event is for nobody by them."""
+    ids = [name for name in group.ids if name not in fleet.slot_of]
+    tags = [tag for tag in group.tags if not fleet.tags.get(tag)]
+    return tuple(
+        f"group: {len(unknown)} of {len(given)} {kind} are those of no device here, first {unknown[0]}"
+        for kind, unknown, given in (("ids", ids, group.ids), ("tags", tags, group.tags))
+        if unknown
     )
 
 

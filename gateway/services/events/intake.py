@@ -127,7 +127,8 @@ class Dispatcher(Part):
 
     def _warnings(self, request: EventRequest, now: Now) -> tuple[str, ...]:
         """What the source of an event that was accepted should know."""
-        found = advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now)
+        found = () if request.cancelled else advice.unknown_names(request.group, self._fleet)
+        found += advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now)
         if found:
             log.warning("an event was accepted with warnings", extra={"event": request.id, "warnings": found})
         return found
