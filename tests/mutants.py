@@ -140,8 +140,8 @@ MUTANTS = (
         edits=(
             (
                 TRACKING,
-                "delivered_w=self._power.measured_w(counted),",
-                "delivered_w=self._power.measured_w(counted) + self._power.assumed_w(counted),",
+                "delivered_w=delivered_w,",
+                "delivered_w=delivered_w + self._power.assumed_w(counted),",
             ),
         ),
     ),
