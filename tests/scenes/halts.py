@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 
 class Halts:
-    """The journal and the link of a world, with a stop at one place. `reached`: the stop was made."""
+    """The journal and the link of a world, with a stop at one place, made once. `reached`: it was made."""
 
     def __init__(self, world: World, place: Place, then: Callable[[], Awaitable[None]]) -> None:
         self._place = place
@@ -40,6 +40,10 @@ class Halts:
         self.untold: WriteOutcome | None = None
         world.journal.commit = self.commit  # type: ignore[method-assign]
         world.homes.write = self.write  # type: ignore[method-assign]
+
+    def again(self, place: Place, then: Callable[[], Awaitable[None]]) -> None:
+        """Another stop, instead of one that was not reached."""
+        self._place, self._then, self.reached = place, then, False
 
     async def commit(self, changes: Sequence[Change]) -> None:
         plan = any(isinstance(change, ControlTaken) for change in changes)
