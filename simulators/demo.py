@@ -21,7 +21,7 @@ from simulators.disturbances import Disturbance
 from simulators.faces.catalogue import FACES
 from simulators.firmware import FirmwareFleet
 from simulators.homes import Homes, make_homes, well_stocked
-from simulators.inventory import write_inventory
+from simulators.inventory import periods_s, write_inventory
 from simulators.platform import Outage, Platform
 from simulators.polled import PolledHomes, places
 from simulators.told import Asker
@@ -323,7 +323,7 @@ class Demo:
         if self.options.keep is not None:
             columns = {f.name: getattr(trace, f.name) for f in fields(trace)}
             np.savez_compressed(self._directory / "trace.npz", **columns)
-            told = [(one.t_ms, one.delivered_w, one.assumed_w) for one in self._asker.answers]
+            told = [(one.asked_ms, one.t_ms, one.delivered_w, one.assumed_w) for one in self._asker.answers]
             np.savez_compressed(self._directory / "told.npz", told=np.array(told), members=self._groups.discharge)
         verdict = self.verdict
         span_ms = self._disturbance.span_ms
@@ -333,19 +333,21 @@ class Demo:
             if window.target_w < 0:
                 oracle.judge_charging(trace, window, verdict)
         truth.judge_time(trace, verdict)
+        members = list(self._groups.discharge)
         truth.judge_told(
-            self._windows[0].of(trace), self._asker.answers, float(self.homes.discharge_w_max.max()), verdict
-        )
+            self._windows[0].of(trace), self._asker.answers,
+            periods_s(len(self.homes), self._polled, otherwise_s=LIVE_S)[members],
+            truth.unheard_in(trace, self._unheard(), span_ms)[:, members], verdict,
+        )  # fmt: skip
         if span_ms is not None and self._disturbance.kind == "freeze":
             spoken = ~self._fleet.devices.elsewhere
             truth.judge_return(trace, spoken, since_ms=span_ms[1], until_ms=self._windows[0].end_ms, verdict=verdict)
         elif span_ms is not None:
             truth.judge_kept(trace, self._windows[0], span_ms, verdict)
         silent = [self.cast.stale] if self.options.chaos else []
-        if span_ms is not None:
-            # nobody sees what their homes do
-            silent += self._on_broker()
-        oracle.judge_safety(trace, self.homes, verdict, silent=silent)
+        oracle.judge_safety(
+            trace, self.homes, verdict, silent=[*silent, *self._unheard()], unheard=self._unheard(), unheard_ms=span_ms
+        )
         oracle.judge_steps(trace, self._windows[0].target_w, float(self.homes.discharge_w_max.max()), verdict)
         oracle.judge_end(trace, verdict)
         oracle.judge_intervals(ledgers[0], expected, verdict, path="http")
@@ -372,10 +374,13 @@ class Demo:
             return None
         return span_ms[0], span_ms[1] + round(POLLED_SINCE_S * 1000)
 
-    def _on_broker(self) -> list[int]:
-        """Homes whose readings go through the broker."""
-        asked = [i for i, face in self._polled.faces.items() if face.profile not in ON_BROKER]
-        return [i for i in range(len(self.homes)) if i not in asked]
+    def _unheard(self) -> list[int]:
+        """Homes whose readings did not come while the disturbance lasted, if it did."""
+        if self._disturbance.span_ms is None:
+            return []
+        through = ON_BROKER if self._disturbance.kind == "freeze" else frozenset()
+        heard = [i for i, face in self._polled.faces.items() if face.profile not in through]
+        return [i for i in range(len(self.homes)) if i not in heard]
 
     def _products(self) -> dict[str, list[int]]:
         """Homes of each polled product."""

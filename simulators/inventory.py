@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from simulators.homes import Floats, Homes, inventory_rows
@@ -33,6 +34,15 @@ def write_environment(path: Path, variables: Mapping[str, str]) -> None:
     """Write the environment variables that the inventory refers to as `NAME=value`, readable by their owner only."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.writelines(f"{name}={value}\n" for name, value in variables.items())
+
+
+def periods_s(count: int, polled: PolledHomes, *, otherwise_s: float) -> Floats:
+    """The period of each home's live readings, s: of polled ones as their profile declares it."""
+    out = np.full(count, otherwise_s)
+    for index, face in polled.faces.items():
+        profile = yaml.safe_load((PROFILES / f"{face.profile}.yaml").read_text(encoding="utf-8"))
+        out[index] = profile["polling"]["live_s"]
+    return out
 
 
 def _topic_levels() -> dict[str, list[str]]:

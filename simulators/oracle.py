@@ -158,12 +158,35 @@ def _lowest(values: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.flo
     return lowest
 
 
-def judge_safety(trace: Trace, homes: Homes, verdict: Verdict, *, silent: Sequence[int] = ()) -> None:
+def _heard(trace: Trace, unheard: Sequence[int], span_ms: tuple[int, int] | None) -> npt.NDArray[np.float32]:
+    """The reserve of every device as far as it could be heard: the last one before, while nobody hears it. No lease
+    lasts longer than `LEASE_S`, so that nothing is excused after that."""
+    known_pct = trace.reserve_pct.copy()
+    if span_ms is not None and unheard:
+        until_ms = min(span_ms[1], span_ms[0] + LEASE_S * 1000)
+        rows = np.flatnonzero((trace.t_ms >= span_ms[0]) & (trace.t_ms < until_ms))
+        at = np.ix_(rows, np.array(unheard))
+        before = max(int(np.searchsorted(trace.t_ms, span_ms[0])) - 1, 0)
+        known_pct[at] = np.minimum(known_pct[at], known_pct[before, unheard])
+    return known_pct
+
+
+def judge_safety(
+    trace: Trace,
+    homes: Homes,
+    verdict: Verdict,
+    *,
+    silent: Sequence[int] = (),
+    unheard: Sequence[int] = (),
+    unheard_ms: tuple[int, int] | None = None,
+) -> None:
     """Reserve and export, per device, while a command of the gateway is in force and the home is on the grid. A device
-    that was made `silent` shows nobody what its home does: it may go on until its lease is over."""
+    that was made `silent` shows nobody what its home does: it may go on until its lease is over. A reserve that is
+    raised while nobody hears a device (`unheard`, `unheard_ms`) counts from when it is heard again."""
     ours = (trace.mode == Mode.REMOTE) & (trace.command > 0) & ~trace.islanded
     discharging = ours & (trace.battery_w > DISCHARGING_W)
-    below = trace.true_soc_pct < _lowest(trace.reserve_pct, REACTION_S) - homes.soc_uncertainty_pct
+    known_pct = _heard(trace, unheard, unheard_ms)
+    below = trace.true_soc_pct < _lowest(known_pct, REACTION_S) - homes.soc_uncertainty_pct
     verdict.reserve_violations = int((discharging & below).sum())
     if verdict.reserve_violations:
         who = [homes.ids[i] for i in np.flatnonzero((discharging & below).any(axis=0))[:5]]

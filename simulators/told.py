@@ -13,8 +13,10 @@ ANSWER_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """One answer, W: `delivered_w` is called measured, `assumed_w` is not."""
+    """One answer, W: `delivered_w` is called measured, `assumed_w` is not. `asked_ms`, `t_ms`: when it was asked for
+    and when it was there."""
 
+    asked_ms: int
     t_ms: int
     delivered_w: float
     assumed_w: float
@@ -39,12 +41,17 @@ class Asker:
                 await asyncio.sleep(EVERY_S)
 
     async def _ask(self, session: aiohttp.ClientSession) -> None:
+        asked_ms = _now_ms()
         async with session.get(f"{self.url}/v1/dispatch-events/{self.event}", params={"limit": "1"}) as reply:
             body = await reply.json() if reply.status == 200 else {}
         if body.get("state") == "active" and body.get("delivered_w") is not None:
             self.answers.append(
                 Told(
-                    t_ms=time.time_ns() // 1_000_000, delivered_w=float(body["delivered_w"]),
+                    asked_ms=asked_ms, t_ms=_now_ms(), delivered_w=float(body["delivered_w"]),
                     assumed_w=float(body["assumed_w"] or 0.0),
                 )
             )  # fmt: skip
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simulators.oracle import Bools, Verdict, Window, on_grid_total
+from simulators.oracle import Bools, Floats, Verdict, Window, on_grid_total
 from simulators.recorder import Trace
 from simulators.told import Told
 
 STILL_S_MAX = 3.0
 """The batteries' time must not depend on the broker: a longer gap between two samples proves nothing about them."""
 
-TOLD_S = 19.0
-"""How old what is told may be: a reading counts for 15 s, and then there are a tick, a report and a busy machine."""
+AGE_S, PERIODS = 15.0, 5.0
+"""A reading counts for so long, or for so many of the periods that its device declares."""
+
+LATE_S = 2.0
+"""What is told is that of the newest tick: a second ago, or two on a busy machine."""
 
 TOLD_PCT = 2.0
 RETURN_S = 5.0
@@ -29,16 +32,42 @@ def judge_time(trace: Trace, verdict: Verdict) -> None:
         verdict.problems.append(f"the batteries' time stood still for {still_s:.1f} s")
 
 
-def judge_told(trace: Trace, told: Sequence[Told], largest_device_w: float, verdict: Verdict) -> None:
-    """What is called delivered must have been there in the seconds before; what is assumed may be wrong."""
-    total_w = on_grid_total(trace)
+def unheard_in(trace: Trace, homes: Sequence[int], span_ms: tuple[int, int] | None) -> Bools:
+    """Samples of `homes` whose readings nobody hears while a disturbance lasts. A broker that goes on hands over what
+    it kept: the newest of that is young enough to count."""
+    unheard = np.zeros(trace.battery_w.shape, dtype=np.bool_)
+    if span_ms is not None:
+        rows = (trace.t_ms > span_ms[0]) & (trace.t_ms < span_ms[1] - 1000 * AGE_S)
+        unheard[np.ix_(np.flatnonzero(rows), np.array(homes, dtype=np.int64))] = True
+    return unheard
+
+
+def judge_told(trace: Trace, told: Sequence[Told], period_s: Floats, unheard: Bools, verdict: Verdict) -> None:
+    """What is called delivered must have been there and have been measured; what is assumed may be wrong. `period_s`:
+    the declared period of each home's readings; `unheard`: samples of homes whose readings nobody hears.
+
+    The gateway promises readings that are not overdue, not readings of one moment: where power moves from homes that
+    are read every 5 s to others that are read every second, it sees both at their most for a while. So the bound is the
+    sum of the most that each home gave while a reading may count; what nobody hears is nothing."""
+    age_s = np.maximum(AGE_S, PERIODS * period_s)
     for one in told:
-        near = (trace.t_ms >= one.t_ms - TOLD_S * 1000) & (trace.t_ms <= one.t_ms)
-        if near.any():
-            over_w = one.delivered_w - float(total_w[near].max())
-            verdict.told_over_w = round(max(verdict.told_over_w, over_w), 1)
-    if verdict.told_over_w > max(largest_device_w, TOLD_PCT / 100 * float(np.abs(total_w).max(initial=0.0))):
+        over_w = one.delivered_w - _most_w(trace, one, age_s, unheard)
+        verdict.told_over_w = round(max(verdict.told_over_w, over_w), 1)
+    if verdict.told_over_w > TOLD_PCT / 100 * float(np.abs(on_grid_total(trace)).max(initial=0.0)):
         verdict.problems.append(f"{verdict.told_over_w:.0f} W were called delivered and were not there")
+
+
+def _most_w(trace: Trace, one: Told, age_s: Floats, unheard: Bools) -> float:
+    """The most that readings which count at an answer can add up to, W: from the sample before the oldest of them to
+    the sample after the answer, since a reading lies between two samples."""
+    end = int(np.searchsorted(trace.t_ms, one.t_ms)) + 1
+    most_w = 0.0
+    for each_s in np.unique(age_s):
+        oldest_ms = one.asked_ms - 1000 * (each_s + LATE_S)
+        rows = slice(max(int(np.searchsorted(trace.t_ms, oldest_ms, side="right")) - 1, 0), end)
+        gave_w = np.where(trace.islanded[rows] | unheard[rows], 0.0, trace.battery_w[rows])
+        most_w += float(gave_w[:, age_s == each_s].max(axis=0).sum(dtype=np.float64))
+    return most_w
 
 
 def judge_return(trace: Trace, spoken: Bools, *, since_ms: int, until_ms: int, verdict: Verdict) -> None:

@@ -8,12 +8,14 @@ import pytest
 
 from simulators import truth
 from simulators.battery import Mode
+from simulators.homes import make_homes
 from simulators.oracle import (
     Verdict,
     Window,
     expected_of_polled,
     judge_charging,
     judge_ended,
+    judge_safety,
     judge_steps,
     judge_tracking,
 )
@@ -45,7 +47,12 @@ ALL = np.ones(N, dtype=np.bool_)
 
 
 def told(second: int, delivered_w: float) -> Told:
-    return Told(t_ms=T0 + 1000 * second, delivered_w=delivered_w, assumed_w=0)
+    return Told(asked_ms=T0 + 1000 * second, t_ms=T0 + 1000 * second, delivered_w=delivered_w, assumed_w=0)
+
+
+NOBODY = np.zeros((S, N), dtype=np.bool_)
+EVERY_1_S = np.ones(N)
+EVERY_5_S = np.full(N, 5.0)
 
 
 def problems(judge: Any, *args: Any, **more: Any) -> list[str]:
@@ -66,10 +73,87 @@ def test_what_is_called_delivered_must_have_been_there_shortly_before() -> None:
     battery_w[100:] = 200
     made = trace(battery_w=battery_w)
     good = [told(50, 10_000), told(105, 10_000), told(120, 2_000), told(200, 0)]
-    assert problems(truth.judge_told, made, good, 1_000.0) == []
-    assert problems(truth.judge_told, made, [*good, told(120, 10_000)], 1_000.0) == [
+    assert problems(truth.judge_told, made, good, EVERY_1_S, NOBODY) == []
+    assert problems(truth.judge_told, made, [*good, told(120, 10_000)], EVERY_1_S, NOBODY) == [
         "8000 W were called delivered and were not there"
     ]
+
+
+@pytest.mark.parametrize(
+    ("second", "period_s", "held"), [(116, 1, True), (119, 1, False), (126, 5, True), (129, 5, False)]
+)
+def test_reading_counts_for_five_periods_and_fifteen_seconds_at_least(second: int, period_s: float, held: bool) -> None:
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[100:] = 200
+    answers = [told(second, 10_000)]
+    found = problems(truth.judge_told, trace(battery_w=battery_w), answers, np.full(N, period_s), NOBODY)
+    assert (found == []) is held
+
+
+def test_answer_that_comes_late_is_judged_from_when_it_was_asked_for() -> None:
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[100:] = 200
+    late = Told(asked_ms=T0 + 116_000, t_ms=T0 + 119_000, delivered_w=10_000, assumed_w=0)
+    assert problems(truth.judge_told, trace(battery_w=battery_w), [late], EVERY_1_S, NOBODY) == []
+
+
+def moved() -> Trace:
+    """Half of the homes give 2 kW; after 100 s it is the others that do."""
+    battery_w = np.zeros((S, N), dtype=np.float32)
+    battery_w[:100, :5] = 2000
+    battery_w[100:, 5:] = 2000
+    return trace(battery_w=battery_w)
+
+
+def test_homes_that_are_read_at_different_times_may_be_seen_at_their_most_together() -> None:
+    answers = [told(102, 20_000), told(104, 14_000), told(140, 10_000)]
+    assert problems(truth.judge_told, moved(), answers, EVERY_5_S, NOBODY) == []
+
+
+@pytest.mark.parametrize("since_s", [30, 60, 110, 200])
+def test_tenth_too_much_for_twenty_seconds_is_seen_even_after_power_has_moved(since_s: int) -> None:
+    def answers(part: float) -> list[Told]:
+        lied = range(since_s, since_s + 20)
+        return [told(second, 10_000 * (part if second in lied else 1.0)) for second in range(20, S - 10)]
+
+    assert problems(truth.judge_told, moved(), answers(1.0), EVERY_1_S, NOBODY) == []
+    assert problems(truth.judge_told, moved(), answers(1.1), EVERY_1_S, NOBODY) == [
+        "1000 W were called delivered and were not there"
+    ]
+
+
+def test_what_nobody_hears_must_not_be_called_delivered_however_true_it_is() -> None:
+    made, dark = trace(), truth.unheard_in(trace(), range(4), (T0 + 60_000, T0 + 160_000))
+    good = [told(50, 10_000), told(75, 10_000), told(100, 6_000), told(161, 10_000)]
+    assert problems(truth.judge_told, made, good, EVERY_1_S, dark) == []
+    assert problems(truth.judge_told, made, [*good, told(100, 10_000)], EVERY_1_S, dark) == [
+        "4000 W were called delivered and were not there"
+    ]
+
+
+def test_home_that_charges_and_is_not_heard_may_be_left_out_of_what_is_delivered() -> None:
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[:, :4] = -1000
+    made = trace(battery_w=battery_w)
+    dark = truth.unheard_in(made, range(4), (T0 + 60_000, T0 + 160_000))
+    assert problems(truth.judge_told, made, [told(100, 6_000)], EVERY_1_S, dark) == []
+    assert len(problems(truth.judge_told, made, [told(100, 6_000)], EVERY_1_S, NOBODY)) == 1
+
+
+@pytest.mark.parametrize(("until_s", "held"), [(106, True), (118, True), (123, False)])
+def test_reserve_that_is_raised_while_nobody_hears_it_is_kept_soon_after(until_s: int, held: bool) -> None:
+    reserve_pct = np.full((S, N), 20, dtype=np.float32)
+    reserve_pct[100:, 3] = 80
+    battery_w = np.full((S, N), 1000, dtype=np.float32)
+    battery_w[until_s:, 3] = 0
+    made = trace(battery_w=battery_w, reserve_pct=reserve_pct, true_soc_pct=np.full((S, N), 60, dtype=np.float32))
+    homes = make_homes(N)
+    heard = problems(judge_safety, made, homes)
+    assert (heard == []) is (until_s < 110)
+    dark = problems(judge_safety, made, homes, unheard=[3], unheard_ms=(T0 + 40_000, T0 + 110_000))
+    assert dark == ([] if held else [f"discharged below the reserve: {homes.ids[3]}"])
+    others = problems(judge_safety, made, homes, unheard=[4], unheard_ms=(T0 + 40_000, T0 + 110_000))
+    assert others == heard
 
 
 @pytest.mark.parametrize(("after_s", "held"), [(3, True), (7, True), (20, False), (None, False)])
