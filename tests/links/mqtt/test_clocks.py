@@ -112,6 +112,41 @@ def test_link_warns_of_clocks_that_are_off_and_names_the_first() -> None:
     assert rig.link.warnings() == []
 
 
+def contradicted(*told: tuple[float, float]) -> bool:
+    """Whether a device contradicts our clock: `told` are (second in which a message came, time that it told)."""
+    clocks, slots, every = DeviceClocks(), np.array([0], dtype=np.int32), np.ones(1, dtype=np.bool_)
+    for second, told_s in told:
+        now = Now(utc_ms=START_MS + round(1000 * second), mono_ms=round(1000 * second))
+        clocks.observe(slots, np.array([START_MS + round(1000 * told_s)]), now)
+    return clocks.skew(every, every, now).contradicted
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ([(0, -200)], "nothing speaks for our clock"),
+        ([(0, 0), *((second, second - 200) for second in range(1, 7))], "for 5 s it is off by the same time"),
+        ([(0, 0), (60, -140), (120, -79)], "seldom told, and off by the same time"),
+        ([(0, 0), (1, 201)], "a queue holds nothing of the future"),
+    ],
+)
+def test_clock_that_is_off_by_the_same_time_contradicts_ours(told: list[tuple[float, float]], why: str) -> None:
+    assert contradicted(*told), why
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ([(0, 0), *((200, second) for second in range(1, 61))], "kept, and handed over at once"),
+        ([(0, 0), *((200 + second / 5, second) for second in range(1, 61))], "kept, and handed over in 12 s"),
+        ([(0, 0), *((second, second - 200) for second in range(1, 5))], "not for long yet"),
+        ([(0, -200), (1, 1)], "set right"),
+    ],
+)
+def test_readings_that_a_queue_kept_do_not_contradict_our_clock(told: list[tuple[float, float]], why: str) -> None:
+    assert not contradicted(*told), why
+
+
 def test_link_retained_message_says_nothing_of_a_clock() -> None:
     rig = Rig().hear(live(START_MS - 600_000), retain=True)
     assert rig.link.clocks.offset_s(0) is None

@@ -14,7 +14,9 @@ from gateway.domain.readings import StatusBatch
 from gateway.services.control.metrics import control_samples
 from gateway.services.events.delivery_records import bodies
 from gateway.services.settings import FeederSettings
+from gateway.transports.mqtt.connection import PublishOutcome
 from simulators.faults import Fault, FaultKind
+from simulators.messages import Outgoing
 from tests.builders.fakes import FACTS
 from tests.builders.homes import homes
 from tests.scenes.street import Street
@@ -409,3 +411,69 @@ async def test_missing_readings_do_not_make_more_unserved_than_is_not_delivered(
     await world.go(300, each=told)
     assert max(seen) <= 8_000
     assert seen[-1] == pytest.approx(8_000, rel=0.01)
+
+
+class HalfFrozen(Street):
+    """A street of which `FROZEN` homes are behind a broker that stands still for a while. It keeps what they say in the
+    first `KEPT_S` seconds of that and hands it over when it goes on; they connect again `AWAY_S` later."""
+
+    FROZEN = frozenset(range(12))
+    KEPT_S, AWAY_S = 60, 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.frozen, self.since_ms = False, 0
+        self.kept: list[Outgoing] = []
+
+    def freeze(self, *, on: bool) -> None:
+        self.frozen, self.since_ms = on, self.now_ms
+        topics = [self.devices.topics.command[i] for i in self.FROZEN]
+        self.wire.failing = dict.fromkeys(topics, PublishOutcome.NOT_SENT) if on else {}
+
+    def arriving(self, messages: list[Outgoing]) -> list[Outgoing]:
+        since_s = (self.now_ms - self.since_ms) / 1000
+        if not self.frozen and since_s > self.AWAY_S:
+            return messages
+        passed = [message for message in messages if message.index not in self.FROZEN]
+        if not self.frozen:
+            kept, self.kept = self.kept, []
+            return kept + passed
+        if since_s <= self.KEPT_S:
+            self.kept += [message for message in messages if message.index in self.FROZEN]
+        return passed
+
+
+@pytest.mark.fault("F3")
+async def test_unmeasured_street_is_not_taken_for_delivering_nor_left_without_target_by_readings_a_broker_kept() -> (
+    None
+):
+    street = HalfFrozen(
+        homes(20, capacity_wh=10_000.0, discharge_w_max=5_000.0, charge_w_max=5_000.0, soc_start_pct=80.0)
+    )  # fmt: skip
+    seen = slice(len(HalfFrozen.FROZEN), 20)
+    await street.go(3)
+    await street.submit("e", s=1_200, target=power(30_000))
+    await street.go(60)
+    street.freeze(on=True)
+    await street.go(200)
+    assert not street.remote[: seen.start].any()  # every lease has run out
+    street.freeze(on=False)
+    entry = street.dispatcher.entry("e")
+    assert entry is not None
+    told_w: list[float] = []
+    seen_w: list[float] = []
+    true_w = [np.inf]
+    for _ in range(60):
+        await street.go(1)
+        told = street.queries.progress(entry)
+        assert told is not None
+        told_w.append(told.delivered_w)
+        seen_w.append(float(street.devices.batteries.battery_w[seen].sum()))
+        true_w.append(float(street.devices.batteries.battery_w.sum()))
+    away = slice(HalfFrozen.AWAY_S)
+    assert told_w[away] == pytest.approx(seen_w[away], rel=0.001)
+    assert seen_w[away] == pytest.approx([30_000] * HalfFrozen.AWAY_S, rel=0.02)
+    assert (np.array(told_w) <= 1 + np.maximum(true_w[1:], true_w[:-1])).all()
+    assert told_w[-1] == pytest.approx(30_000, rel=0.02)
+    assert street.fleet_clock.reasons() == []
+    assert street.problems == []
