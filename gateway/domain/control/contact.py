@@ -1,7 +1,8 @@
 """Which devices are counted on: those whose readings come when they are due.
 
 A device whose readings are overdue is lost: it may or may not go on, and nothing rests on it. It is counted on again
-once its readings have come on time for a while; one that drops out every few seconds is not.
+once its readings have come on time for a while; one that drops out every few seconds is not. Those that come back soon
+after each other are counted on at once: else the first of them would take over what the others have, and hand it back.
 """
 
 import numpy as np
@@ -12,6 +13,9 @@ from gateway.domain.types import NEVER_MS, Bools, Ints, Now
 
 BACK_S = 30.0
 """How long readings must have come on time before a lost device is counted on again."""
+
+TOGETHER_S = 10.0
+"""It waits for so long at most for others whose time comes."""
 
 
 class Contact(Table):
@@ -36,7 +40,7 @@ class Contact(Table):
             kept.lost |= new
             kept.overdue_mono_ms[power.overdue] = now.mono_ms
         if kept.lost.any():
-            kept.lost &= now.mono_ms - kept.overdue_mono_ms < 1000 * BACK_S
+            kept.lost &= ~_back(kept.lost, now.mono_ms - kept.overdue_mono_ms)
             kept.lost_w *= kept.lost & power.overdue & members
         return kept.lost
 
@@ -49,3 +53,11 @@ class Contact(Table):
             return 0, 0.0
         given_w = np.where(mask & (lost_w == 0), power.controlled_w, 0.0)
         return int(np.count_nonzero(lost_w)), float(lost_w.sum() / (lost_w.sum() + given_w.sum()))
+
+
+def _back(lost: Bools, on_time_ms: Ints) -> Bools:
+    """Which lost devices are counted on again. `on_time_ms`: for how long their readings have come on time."""
+    due = lost & (on_time_ms >= 1000 * BACK_S)
+    if due.any() and (lost & ~due & (on_time_ms >= 1000 * (BACK_S - TOGETHER_S))).any():
+        due &= on_time_ms >= 1000 * (BACK_S + TOGETHER_S)
+    return due

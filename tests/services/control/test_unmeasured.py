@@ -283,6 +283,25 @@ async def test_unmeasured_device_that_drops_out_again_and_again_is_not_told_some
     assert world.homes.battery_w.sum() == pytest.approx(8_000, rel=0.02)
 
 
+async def test_unmeasured_devices_that_are_heard_again_soon_after_each_other_move_power_once() -> None:
+    world = World(homes_of(20), facts=replace(FACTS, report_s=1.0))
+    await world.go(2)
+    await world.submit(s=1_200, target_w=80_000)  # more than those that are heard can carry
+    await world.go(100)
+    world.homes.unseen |= set(range(10))
+    await world.go(60)
+    setpoints_w = [world.fleet.control.setpoint_w[:20].copy()]
+    world.trace.clear()
+    for _ in range(90):
+        world.homes.unseen.discard(len(setpoints_w) - 1)  # one a second
+        await world.go(1)
+        setpoints_w.append(world.fleet.control.setpoint_w[:20].copy())
+    moved_w = np.abs(np.diff(setpoints_w, axis=0)).sum()
+    assert moved_w <= 1.3 * np.abs(setpoints_w[-1] - setpoints_w[0]).sum()
+    assert setpoints_w[-1] == pytest.approx(np.full(20, 4_000), rel=0.02)
+    assert world.trace == pytest.approx([80_000] * 90, rel=0.01)
+
+
 async def test_unmeasured_power_that_may_still_flow_counts_where_a_feeder_bounds_those_that_make_up_for_it() -> None:
     settings = SETTINGS.model_copy(update={"feeders": FeederSettings(ceiling_kw=10.0)})
     world = World(homes_of(4, feeder="f"), facts=replace(FACTS, report_s=1.0), settings=settings)
