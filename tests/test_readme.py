@@ -5,6 +5,10 @@ import re
 import tomllib
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from gateway.cli import cli
+from gateway.schemas.event import parse_event
 from tests.products import written
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +54,22 @@ def test_changelog_names_tests_that_are_there() -> None:
 def test_readme_has_the_products_of_the_profiles_and_is_short() -> None:
     assert written(README) == README, "python -m tests.products --write"
     assert len(README.splitlines()) <= 130
+
+
+def test_readme_gateway_of_your_own_sends_an_event_that_is_one_and_leaves_no_file_to_commit() -> None:
+    sent = re.search(r"^echo '(\{.+?\})' \| gateway dispatch send -$", README, re.MULTILINE | re.DOTALL)
+    assert sent is not None
+    assert parse_event(sent[1].encode(), source="rest").id == "e1"
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {"/fleet.csv", "/fleet.env", "/state/"} <= {*ignored}
+
+
+def test_readme_commands_are_those_of_the_command_line() -> None:
+    block = next(text for text in README.split("```")[1::2] if "gateway run" in text)
+    named = re.findall(r"(?:^|\| )gateway ([a-z]+)(?: ([a-z]+))?", block, re.MULTILINE)
+    assert len(named) == 4
+    for words in named:
+        assert CliRunner().invoke(cli, [*filter(None, words), "--help"]).exit_code == 0, words
 
 
 def test_documents_link_to_files_that_are_there() -> None:
