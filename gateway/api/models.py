@@ -80,6 +80,12 @@ class ExclusionState(Body):
     durable: bool
 
 
+class ExclusionAnswer(ExclusionState):
+    """An exclusion as it was set. `warnings`: what it names and is not there now: devices, tags, an event."""
+
+    warnings: list[str]
+
+
 class ExclusionList(Body):
     """All exclusions."""
 

@@ -18,7 +18,7 @@ from gateway.cli.shared import (
     segment,
     show,
     user,
-    warn_if_not_durable,
+    warn_of,
 )
 from gateway.schemas import operations as ops
 
@@ -38,7 +38,9 @@ def dispatch_send(
 ) -> None:
     """Send an event (or a new revision of one)."""
     body = read_body(file)
-    out.print_json(data=ask(url, ops.SUBMIT_EVENT, body=_without_end(file, body) if open_ended else body))
+    answer = ask(url, ops.SUBMIT_EVENT, body=_without_end(file, body) if open_ended else body)
+    out.print_json(data=answer)
+    warn_of(answer)
 
 
 def _without_end(file: str, body: bytes) -> bytes:
@@ -154,4 +156,4 @@ def dispatch_stop_all(
     body = json.dumps({"active": not clear, "by": os.environ.get("USER", "operator")}).encode()
     answer = ask(url, ops.STOP_ALL, body=body)
     out.print_json(data=answer)
-    warn_if_not_durable(answer)
+    warn_of(answer)

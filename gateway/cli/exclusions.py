@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gateway import former_names
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, read_body, show, user, warn_if_not_durable
+from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, read_body, show, user, warn_of
 from gateway.schemas import operations as ops
 
 
@@ -35,7 +35,7 @@ def _group(*, former: bool) -> typer.Typer:
         """Keep devices out of dispatch; the same id replaces the exclusion."""
         answer = ask(url, put, body=read_body(file))
         out.print_json(data=answer)
-        warn_if_not_durable(answer)
+        warn_of(answer)
 
     @group.command("lift")
     def exclusions_lift(exclusion: str, url: Url = DEFAULT_URL) -> None:

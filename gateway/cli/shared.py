@@ -69,8 +69,9 @@ def user() -> str:
     return segment(os.environ.get("USER") or "operator")
 
 
-def warn_if_not_durable(answer: Any) -> None:
-    """Say so where the answer is in force and a restart would forget it."""
+def warn_of(answer: Any) -> None:
+    """The warnings of an answer; and say so where it is in force and a restart would forget it."""
+    warn(answer.get("warnings") or ())
     if answer.get("durable") is False:
         warn(["it is in force and not durable yet: a restart would forget it until the disk takes it"])
 

@@ -663,10 +663,25 @@ async def test_exclusions_route_sets_lists_and_lifts_under_both_names(path: str,
         assert await r.ask("GET", path) == {member: []}
         state = await r.ask("POST", path, json=STORM)
         assert (state["id"], state["until"], state["devices"]) == ("storm-7", STORM["until"], 3)
+        assert state.pop("warnings") == []
         assert await r.ask("GET", path) == {member: [state]}
         await r.ask("POST", path, json=STORM | {"id": "no", "event": "e"}, status=400)
         assert await r.ask("DELETE", f"{path}/storm-7") == {member: []}
         await r.ask("DELETE", f"{path}/storm-7", status=404)
+
+
+@pytest.mark.parametrize(
+    ("names", "devices", "warnings"),
+    [({"group": {"ids": ["home-0", "home-00"]}}, 1, ["not registered: home-0"]),
+     ({"group": {"tags": ["caost"]}}, 0, ["no device has the tag: caost", "the group has no device now"]),
+     ({"group": {"ids": ["home-00"]}, "event": "e"}, 1, ["no event has the id e now"])],
+)  # fmt: skip
+async def test_exclusion_that_misses_whom_it_names_is_set_and_says_so(
+    names: dict[str, object], devices: int, warnings: list[str]
+) -> None:
+    async with rig() as r:
+        state = await r.ask("POST", "/v1/exclusions", json={"id": "o", "reason": "opt_out"} | names)
+        assert (state["devices"], state["warnings"]) == (devices, warnings)
 
 
 async def test_exclusion_set_on_the_former_path_is_there_on_the_new_one_byte_for_byte() -> None:

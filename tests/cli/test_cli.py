@@ -469,9 +469,10 @@ def test_exclusions_commands_ask_the_daemon_under_both_names(name: str, tmp_path
     assert (listed.exit_code, "storm" in listed.stdout) == (0, True)
     assert json.loads(run(name, "list", "--url", daemon.url, "--json").stdout) == {name: [storm]}
     assert run(name, "lift", "a/b", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
-    daemon.says(storm | {"durable": False})
+    daemon.says(storm | {"durable": False, "warnings": ["not registered: x"]})
     done = run(name, "set", "-", "--url", daemon.url, stdin='{"id": "h"}')
-    assert (done.exit_code, "not durable yet" in done.output) == (0, True)
+    assert (done.exit_code, "not durable yet" in done.stderr) == (0, True)
+    assert "warning: not registered: x" in done.stderr
     assert run(name, "set", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
     assert [(method, path, body) for method, path, body, _ in daemon.asked] == [
         ("GET", f"/v1/{name}", b""),

@@ -10,9 +10,9 @@ from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read
 from gateway.api.models import (
     AvailabilityList,
     EventList,
+    ExclusionAnswer,
     ExclusionBody,
     ExclusionList,
-    ExclusionState,
     Quarantine,
     StopBody,
     StopState,
@@ -114,7 +114,7 @@ class DispatchRoutes:
             by=body.by,
         )
         durable = await self._dispatcher.exclude(exclusion)
-        return json_answer(self._events.exclusion(exclusion, durable=durable), status=200 if durable else 202)
+        return json_answer(self._events.exclusion_set(exclusion, durable=durable), status=200 if durable else 202)
 
     async def exclusions(self, request: web.Request) -> web.StreamResponse:
         empty: ExclusionList | bytes = ExclusionList(exclusions=[])
@@ -181,7 +181,7 @@ class DispatchRoutes:
         RestRoute(
             operation=ops.SET_EXCLUSION, handler=set_exclusion,
             summary="Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
-            body=ExclusionBody, answers={200: ExclusionState, 202: ExclusionState}, problems=(400,),
+            body=ExclusionBody, answers={200: ExclusionAnswer, 202: ExclusionAnswer}, problems=(400,),
         ),
         RestRoute(
             operation=ops.LIST_EXCLUSIONS, handler=exclusions, summary="List exclusions",

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from gateway import former_names
-from gateway.api.models import EventList, ExclusionState, Quarantine, QuarantineEntry
+from gateway.api.models import EventList, ExclusionAnswer, ExclusionState, Quarantine, QuarantineEntry
 from gateway.clock import Clock
 from gateway.domain.commands import CommandResult
 from gateway.domain.control.allocation import Shortfall
@@ -192,6 +192,11 @@ class DispatchView:
             active=exclusion.applies(self._clock.now()),
             durable=durable,
         )
+
+    def exclusion_set(self, exclusion: Exclusion, *, durable: bool) -> ExclusionAnswer:
+        """The answer to whoever set an exclusion."""
+        state = self.exclusion(exclusion, durable=durable)
+        return ExclusionAnswer(**dict(state), warnings=[*self._dispatcher.missed(exclusion)])
 
     def quarantine(self) -> Quarantine:
         """What cannot be trusted, but for the entries."""

@@ -1,7 +1,8 @@
-"""What the source of an event should know when it is accepted: names that no device has, and what its group does now
-that the event would end. And what an operator should know of events that nobody has ended."""
+"""What the source of an event should know when it is accepted: what its group does now that the event would end, and
+whom it names in vain. What whoever excludes devices should know: whom that misses. And what an operator should know of
+events that nobody has ended."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,6 +17,9 @@ from gateway.domain.types import Now, Slots
 HEARD_MS = 60_000
 TOLERANCE_W = 200.0
 TOLERANCE_PART = 0.1
+NAMED = 10
+"""Of ids and tags that address nobody, as many are named; the others are counted."""
+
 FORGOTTEN_MS = DAY_MS
 """An event without an end that runs for longer may be forgotten; no other runs for so long."""
 
@@ -33,7 +37,7 @@ def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now
     """Warnings on an event that was accepted: it asks for less than its group does by itself now, and its target is
     all that the group gives."""
     target = request.target
-    if request.cancelled or target.want is not Want.POWER or target.power_w is None or target.way is Way.NEITHER:
+    if target.want is not Want.POWER or target.power_w is None or target.way is Way.NEITHER:
         return ()
     asked_w, own_w = abs(target.power_w), own_power_w(snapshot, members, target.way, now)
     if own_w <= asked_w + max(TOLERANCE_W, TOLERANCE_PART * asked_w):
@@ -45,15 +49,36 @@ def warnings(request: EventRequest, snapshot: Snapshot, members: Slots, now: Now
     )
 
 
-def unknown_names(group: TargetGroup, fleet: Fleet) -> tuple[str, ...]:
-    """Warnings on names of a group that are those of no device here; its event is for nobody by them."""
-    ids = [name for name in group.ids if name not in fleet.slot_of]
-    tags = [tag for tag in group.tags if not fleet.tags.get(tag)]
-    return tuple(
-        f"group: {len(unknown)} of {len(given)} {kind} are those of no device here, first {unknown[0]}"
-        for kind, unknown, given in (("ids", ids, group.ids), ("tags", tags, group.tags))
-        if unknown
-    )
+def unmatched(fleet: Fleet, group: TargetGroup) -> tuple[str, ...]:
+    """Warnings on a group that names devices or tags that are not there, or that is nobody."""
+    registered, slot_of = fleet.nameplate.registered, fleet.slot_of
+    unknown = [name for name in group.ids if (slot := slot_of.get(name)) is None or not registered[slot]]
+    unused = [tag for tag in group.tags if not any(registered[slot] for slot in fleet.tags.get(tag, ()))]
+    someone = len(unknown) < len(group.ids) or len(unused) < len(group.tags)
+    if group.all:
+        someone = bool(registered[: fleet.n].any())
+    return tuple(_told(unknown, unused, someone=someone))
+
+
+def _told(unknown: Collection[str], unused: Collection[str], *, someone: bool) -> Iterator[str]:
+    if unknown:
+        yield f"not registered: {_names(unknown)}"
+    if unused:
+        yield f"no device has the tag: {_names(unused)}"
+    if not someone:
+        yield "the group has no device now"
+
+
+def _names(names: Collection[str]) -> str:
+    shown = ", ".join([*names][:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+
+
+def unknown_program(request: EventRequest, programs: Collection[str]) -> tuple[str, ...]:
+    """A warning on an event of a program that is none of `programs`, which the configuration names, if any."""
+    if not programs or request.program in programs:
+        return ()
+    return (f"no block of programs in the configuration names {request.program}: no rule of a program applies",)
 
 
 def forgotten(running: Iterable[BookEntry], now: Now) -> list[str]:

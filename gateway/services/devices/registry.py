@@ -123,14 +123,27 @@ class DeviceRegistry:
         async with self._one_at_a_time:
             asked = await self._asked(parsed.devices)
             registered = await self._apply(asked, by=by, door=door)
+            kept = [*self._kept(parsed)]
         lines = {parsed.lines[device]: fault for device, fault in asked.problems.items()}
         bad = parsed.bad + [BadRow(line=line, faults=(fault,)) for line, fault in lines.items()]
         return Imported(
             rows=len(parsed.devices) + len(parsed.bad),
             registered=registered,
             bad=sorted(bad, key=lambda row: row.line),
-            notes=[note for note in parsed.notes if note.line not in lines],
+            notes=sorted((n for n in (*parsed.notes, *kept) if n.line not in lines), key=lambda note: note.line),
         )
+
+    def _kept(self, parsed: Parsed) -> Iterator[Note]:
+        """A note for each row with a lower reserve than its device has: it keeps the higher one."""
+        slot_of, reserve_pct = self._fleet.slot_of, self._fleet.nameplate.owner_reserve_pct
+        for device in parsed.devices:
+            slot = slot_of.get(device.id)
+            if slot is not None and reserve_pct[slot] > device.reserve_pct:
+                yield Note(
+                    line=parsed.lines[device.id],
+                    note=f"{device.id}: keeps its reserve of {reserve_pct[slot]:g} %, not the lower "
+                    f"{device.reserve_pct:g} % of the row; only its owner lowers it, on the device",
+                )
 
     async def _asked(self, devices: Sequence[Device]) -> "_Asked":
         """What an import asks for, and which of it is not possible. Await nothing between this and `Fleet.moving`."""

@@ -74,6 +74,7 @@ class Dispatcher(Part):
         self._clock = clock
         self.pending = PendingChanges(journal, deadline_s=settings.write_deadline_s)
         self.program_w = program_ceilings_w(programs)
+        self._programs = frozenset(programs)
         self._book = Book(
             BookParams(
                 ceiling_w=settings.ceiling_mw * 1e6,
@@ -127,8 +128,13 @@ class Dispatcher(Part):
 
     def _warnings(self, request: EventRequest, now: Now) -> tuple[str, ...]:
         """What the source of an event that was accepted should know."""
-        found = () if request.cancelled else advice.unknown_names(request.group, self._fleet)
-        found += advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now)
+        if request.cancelled:
+            return ()
+        found = (
+            *advice.unknown_program(request, self._programs),
+            *advice.unmatched(self._fleet, request.group),
+            *advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now),
+        )
         if found:
             log.warning("an event was accepted with warnings", extra={"event": request.id, "warnings": found})
         return found
@@ -239,9 +245,17 @@ class Dispatcher(Part):
         log.info(
             "exclusion set",
             extra={"exclusion": exclusion.id, "reason": exclusion.reason, "by": exclusion.by,
-                   "event": exclusion.event, "durable": durable},
+                   "event": exclusion.event, "durable": durable, "warnings": self.missed(exclusion)},
         )  # fmt: skip
         return durable
+
+    def missed(self, exclusion: Exclusion) -> tuple[str, ...]:
+        """What whoever set an exclusion should know: which of the devices, tags and events that it names are not
+        there."""
+        found = advice.unmatched(self._fleet, exclusion.group)
+        if exclusion.event is None or self.find(exclusion.event):
+            return found
+        return (*found, f"no event has the id {exclusion.event} now")
 
     async def lift(self, exclusion_id: str, *, by: str = "operator") -> bool:
         """End an exclusion once that is durable; returns whether there was one. Raises StorageError."""

@@ -3,8 +3,7 @@
 import pytest
 
 from gateway.domain.events.book import Outcome
-from gateway.domain.events.request import EventKind, TargetGroup
-from gateway.domain.types import DeviceId
+from gateway.domain.events.request import EventKind
 from gateway.schemas.event import answer_body
 from tests.scenes.world import World, group, homes_of
 
@@ -93,26 +92,3 @@ async def test_cancellation_and_a_target_that_asks_for_no_power_have_no_warning(
     assert (await world.submit(s=600, target_w=20)).warnings
     assert (await world.dispatcher.submit(world.event(s=600, target_w=20, revision=2, cancelled=True))).warnings == ()
     assert (await world.submit("zero", s=600, target_w=0)).warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("names", "warnings"),
-    [
-        (TargetGroup(ids=(DeviceId("home-00"), DeviceId("home-0O"))),
-         ("group: 1 of 2 ids are those of no device here, first home-0O",)),
-        (TargetGroup(ids=(DeviceId("x"),), tags=("zone-a", "zone-b", "Zone-a")),
-         ("group: 1 of 1 ids are those of no device here, first x",
-          "group: 2 of 3 tags are those of no device here, first zone-b")),
-        (TargetGroup(ids=(DeviceId("home-00"),), tags=("zone-a",)), ()),
-        (TargetGroup(all=True), ()),
-    ],
-)  # fmt: skip
-async def test_event_for_names_that_no_device_has_is_accepted_with_a_warning(
-    names: TargetGroup, warnings: tuple[str, ...]
-) -> None:
-    world = World(homes_of(2, tags=("zone-a",)))
-    await world.go(2)
-    answer = await world.submit(s=600, target_w=2_000.0, group=names)
-    assert (answer.outcome.value, answer.warnings) == ("accepted", warnings)
-    called_off = await world.submit(s=600, target_w=2_000.0, group=names, revision=2, cancelled=True)
-    assert called_off.warnings == ()

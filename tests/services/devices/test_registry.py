@@ -138,6 +138,18 @@ async def test_registry_registers_what_is_new_or_changed_after_it_is_durable() -
     assert dict(again.devices) == dict(inventory.devices)
 
 
+async def test_import_of_a_lower_reserve_keeps_the_higher_one_and_notes_the_row() -> None:
+    fleet = Fleet()
+    inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
+    await inventory.register([home("a", reserve_pct=30.0), home("b"), home("c", reserve_pct=10.0)])
+    text = "\n".join([HEADER, *(csv_line(id=name, site=f"site-{name}") for name in "abcd")])
+    done = await inventory.register_rows(parse_rows(text, form="csv", profiles=CODECS))
+    assert fleet.nameplate.owner_reserve_pct[:4].tolist() == [30.0, 20.0, 20.0, 20.0]
+    assert [(note.line, note.note) for note in done.notes] == [
+        (2, "a: keeps its reserve of 30 %, not the lower 20 % of the row; only its owner lowers it, on the device")
+    ]
+
+
 def test_inventory_device_whose_profile_is_gone_is_an_orphan() -> None:
     fleet = Fleet()
     inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
