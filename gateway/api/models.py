@@ -44,7 +44,7 @@ class StopState(Body):
 
 class ExclusionBody(Body):
     """Keeps devices out of dispatch: `opt_out` by their owners (of one `event`, or of all), `storm` to keep energy for
-    an outage. `from` absent = from now on, `until` absent = until it is lifted."""
+    an outage. `from` absent = from now on, `until` absent = until it is lifted, `by` absent = whom the query names."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -54,7 +54,7 @@ class ExclusionBody(Body):
     since: Moment | None = Field(default=None, alias="from")
     until: Moment | None = None
     event: Identifier | None = None
-    by: Annotated[str, Field(max_length=64)] = "operator"
+    by: Annotated[str, Field(max_length=64)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "ExclusionBody":

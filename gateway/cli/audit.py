@@ -18,7 +18,10 @@ SHOWN = 120
 def audit_list(
     since: Annotated[str | None, typer.Option("--from", help="RFC 3339")] = None,
     until: Annotated[str | None, typer.Option(help="RFC 3339")] = None,
-    kind: Annotated[str | None, typer.Option(help="one kind of change, such as hold_set or stop_all")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="one kind of change, such as hold_set or stop_all; another word is refused with the list"),
+    ] = None,
     after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
     url: Url = DEFAULT_URL,

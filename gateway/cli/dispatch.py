@@ -38,7 +38,7 @@ def dispatch_send(
 ) -> None:
     """Send an event (or a new revision of one)."""
     body = read_body(file)
-    answer = ask(url, ops.SUBMIT_EVENT, body=_without_end(file, body) if open_ended else body)
+    answer = ask(url, ops.SUBMIT_EVENT, f"by={user()}", body=_without_end(file, body) if open_ended else body)
     out.print_json(data=answer)
     warn_of(answer)
 

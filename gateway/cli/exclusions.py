@@ -33,7 +33,7 @@ def _group(*, former: bool) -> typer.Typer:
         url: Url = DEFAULT_URL,
     ) -> None:
         """Keep devices out of dispatch; the same id replaces the exclusion."""
-        answer = ask(url, put, body=read_body(file))
+        answer = ask(url, put, f"by={user()}", body=read_body(file))
         out.print_json(data=answer)
         warn_of(answer)
 

@@ -65,6 +65,11 @@ class EventStore(Protocol):
 class AuditTrail(Protocol):
     """Reads what was journalled, beside the journal."""
 
+    @property
+    def kinds(self) -> Sequence[str]:
+        """What an entry may be."""
+        ...
+
     async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
         """At most `limit` entries, newest first. Raises StorageError."""
         ...

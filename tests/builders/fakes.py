@@ -63,7 +63,7 @@ from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.language.product import ProfileDocument
 from gateway.profiles.loader import load_profiles
 from gateway.storage.interval_log.merge import Place
-from gateway.storage.journal.audit_rows import audit
+from gateway.storage.journal.audit_rows import KINDS, audit
 
 FACTS = ProductFacts(
     lease_s=120, command_latency_s=5, timed=True, efficiency_discharge=0.95, efficiency_charge=0.95, standby_w=30,
@@ -469,6 +469,10 @@ class MemoryJournal:
 
     async def put_away(self, changes: Sequence[EventDelivered | EventsArchived]) -> None:
         await self.commit(changes)
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        return KINDS
 
     async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
         found = (

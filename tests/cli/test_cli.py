@@ -392,6 +392,20 @@ def test_commands_say_what_they_send(
     assert daemon.asked[0][3].encode("latin-1").decode() == "Bearer grüße-0123456789"
 
 
+@pytest.mark.parametrize("args", [
+    ("dispatch", "send", "-"), ("dispatch", "cancel", "e"), ("dispatch", "lift", "e"), ("exclusions", "set", "-"),
+    ("exclusions", "lift", "x"), ("devices", "trust", "a"), ("devices", "import", "fleet.csv"),
+])  # fmt: skip
+def test_commands_say_who_asks(
+    args: tuple[str, ...], tmp_path: Path, daemon: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet.csv").write_text(HEADER, encoding="utf-8")
+    daemon.says({"rows": 0, "enrolled": 0, "rejected": [], "rejected_total": 0, "exclusions": [], "entries": []})
+    assert run(*args, "--url", daemon.url, stdin="{}", env={"USER": "ann"}).exit_code == 0
+    assert "by=ann" in daemon.asked[0][1].partition("?")[2].split("&")
+
+
 def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> None:
     daemon.says({"events": [EVENT], "stopped": True})
     listed = run("dispatch", "list", "--url", daemon.url)
@@ -401,21 +415,21 @@ def test_dispatch_commands_ask_the_daemon(tmp_path: Path, daemon: Script) -> Non
     daemon.says({"id": "e", "outcome": "accepted"})
     file = tmp_path / "e.json"
     file.write_text('{"id": "e"}', encoding="utf-8")
-    assert run("dispatch", "send", str(file), "--url", daemon.url).exit_code == 0
-    assert run("dispatch", "send", "-", "--url", daemon.url, stdin='{"id": "f"}').exit_code == 0
+    me = {"USER": "me"}
+    assert run("dispatch", "send", str(file), "--url", daemon.url, env=me).exit_code == 0
+    assert run("dispatch", "send", "-", "--url", daemon.url, stdin='{"id": "f"}', env=me).exit_code == 0
     assert run("dispatch", "cancel", "e", "--url", daemon.url, env={"USER": ""}).exit_code == 0
     assert run("dispatch", "show", "e", "--url", daemon.url).exit_code == 0
     past = ("--offset", "5", "--limit", "2", "--occurrence", "2026-01-01T00:00:00Z")
     assert run("dispatch", "show", "e", *past, "--url", daemon.url).exit_code == 0
     assert run("dispatch", "show", "e", "--source", "mqtt", "--url", daemon.url).exit_code == 0
-    me = {"USER": "me"}
     assert run("dispatch", "cancel", "e", "--source", "mqtt", "--url", daemon.url, env=me).exit_code == 0
     assert run("dispatch", "lift", "e", "--url", daemon.url, env=me).exit_code == 0
     assert run("dispatch", "stop-all", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert run("dispatch", "stop-all", "--clear", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     assert [(method, path, body) for method, path, body, _ in daemon.asked[2:]] == [
-        ("POST", "/v1/dispatch-events", b'{"id": "e"}'),
-        ("POST", "/v1/dispatch-events", b'{"id": "f"}'),
+        ("POST", "/v1/dispatch-events?by=me", b'{"id": "e"}'),
+        ("POST", "/v1/dispatch-events?by=me", b'{"id": "f"}'),
         ("DELETE", "/v1/dispatch-events/e?by=operator", b""),
         ("GET", "/v1/dispatch-events/e?offset=0&limit=100", b""),
         ("GET", "/v1/dispatch-events/e?offset=5&limit=2&occurrence=2026-01-01T00%3A00%3A00Z", b""),
@@ -470,7 +484,7 @@ def test_exclusions_commands_ask_the_daemon_under_both_names(name: str, tmp_path
     assert json.loads(run(name, "list", "--url", daemon.url, "--json").stdout) == {name: [storm]}
     assert run(name, "lift", "a/b", "--url", daemon.url, env={"USER": "me"}).exit_code == 0
     daemon.says(storm | {"durable": False, "warnings": ["not registered: x"]})
-    done = run(name, "set", "-", "--url", daemon.url, stdin='{"id": "h"}')
+    done = run(name, "set", "-", "--url", daemon.url, stdin='{"id": "h"}', env={"USER": "me"})
     assert (done.exit_code, "not durable yet" in done.stderr) == (0, True)
     assert "warning: not registered: x" in done.stderr
     assert run(name, "set", str(tmp_path / "none.json"), "--url", daemon.url).exit_code == 2
@@ -478,7 +492,7 @@ def test_exclusions_commands_ask_the_daemon_under_both_names(name: str, tmp_path
         ("GET", f"/v1/{name}", b""),
         ("GET", f"/v1/{name}", b""),
         ("DELETE", f"/v1/{name}/a%2Fb?by=me", b""),
-        ("POST", f"/v1/{name}", b'{"id": "h"}'),
+        ("POST", f"/v1/{name}?by=me", b'{"id": "h"}'),
     ]
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.exchange import PAGE_MAX, json_list, read_query
 from gateway.api.models import AuditBody, AuditList
 from gateway.api.route import RestRoute
+from gateway.domain.errors import InvalidInput
 from gateway.domain.journal.stored import AuditQuestion
 from gateway.ports.journal import AuditTrail
 from gateway.schemas import operations as ops
@@ -43,6 +44,8 @@ class AuditRoutes:
 
     async def entries(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, AuditQuery)
+        if query.kind is not None and query.kind not in self._trail.kinds:
+            raise InvalidInput([f"kind: none of {', '.join(self._trail.kinds)}"])
         found = await self._trail.audit(query.question(), query.limit + 1)
         page = found[: query.limit]
         following = str(page[-1].id) if len(found) > query.limit else None

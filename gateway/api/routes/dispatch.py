@@ -54,7 +54,7 @@ class DispatchRoutes:
     async def submit(self, request: web.Request) -> web.StreamResponse:
         body = await small_body(request)
         asked = parse_event(body, source="rest", received_ms=self._clock.now().utc_ms)
-        answer = await self._dispatcher.submit(asked)
+        answer = await self._dispatcher.submit(asked, by=BY.of(request) or "")
         if answer.reason == Refusal.RELEASE_ONLY:
             return problem(503, "the gateway is release-only and starts no event; /readyz says why", [answer.reason])
         return _answer(answer)
@@ -111,7 +111,7 @@ class DispatchRoutes:
             from_ms=now_ms if body.since is None else round(body.since.timestamp() * 1000),
             until_ms=None if body.until is None else round(body.until.timestamp() * 1000),
             event=None if body.event is None else EventId(body.event),
-            by=body.by,
+            by=by(request) if body.by is None else body.by,
         )
         durable = await self._dispatcher.exclude(exclusion)
         return json_answer(self._events.exclusion_set(exclusion, durable=durable), status=200 if durable else 202)
@@ -151,7 +151,7 @@ class DispatchRoutes:
         RestRoute(
             operation=ops.SUBMIT_EVENT, handler=submit,
             summary="Submit, update or cancel a dispatch event; idempotent by id and revision",
-            body=EventBody, answers={200: AnswerBody, 409: AnswerBody}, problems=(400, 503),
+            query=(BY,), body=EventBody, answers={200: AnswerBody, 409: AnswerBody}, problems=(400, 503),
             texts={409: "rejected, with the reason"},
         ),
         RestRoute(
@@ -181,7 +181,7 @@ class DispatchRoutes:
         RestRoute(
             operation=ops.SET_EXCLUSION, handler=set_exclusion,
             summary="Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
-            body=ExclusionBody, answers={200: ExclusionAnswer, 202: ExclusionAnswer}, problems=(400,),
+            query=(BY,), body=ExclusionBody, answers={200: ExclusionAnswer, 202: ExclusionAnswer}, problems=(400,),
         ),
         RestRoute(
             operation=ops.LIST_EXCLUSIONS, handler=exclusions, summary="List exclusions",

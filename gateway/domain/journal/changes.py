@@ -43,10 +43,12 @@ class DeviceRegistered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDecided:
-    """The newest accepted revision of an event (also its cancellation: a tombstone)."""
+    """The newest accepted revision of an event (also its cancellation: a tombstone). `by`: who sent it; "" = its source
+    does not say."""
 
     request: EventRequest
     answer: Answer
+    by: str = field(default="", compare=False)
     seq: int = field(default=UNNUMBERED, compare=False)
 
 

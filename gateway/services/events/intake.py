@@ -105,21 +105,22 @@ class Dispatcher(Part):
 
     # -- decisions -------------------------------------------------------------------------------------------
 
-    async def submit(self, request: EventRequest) -> Answer:
-        """Anchor, decide, make durable, apply, answer. Raises StorageError; then nothing has changed."""
+    async def submit(self, request: EventRequest, *, by: str = "") -> Answer:
+        """Anchor, decide, make durable, apply, answer. `by`: who sent it, if its source says. Raises StorageError; then
+        nothing has changed."""
         async with self._submitting:
             await self._recall(request)
             now = self._clock.now()
             request = self._book.anchor(self._book.scoped(request), now)
             answer = self._book.decide(request, now)
             if answer.outcome is Outcome.ACCEPTED:
-                await self._journal.commit([EventDecided(request=request, answer=answer)])
+                await self._journal.commit([EventDecided(request=request, answer=answer, by=by)])
             self._book.apply(request, answer)
             self.outcomes[answer.outcome.value] += 1
             log.info(
                 "event decided",
                 extra={"event": request.id, "revision": request.revision, "outcome": answer.outcome.value,
-                       "reason": answer.reason, "source": request.source, "want": request.target.want.value,
+                       "reason": answer.reason, "source": request.source, "by": by, "want": request.target.want.value,
                        "target_w": request.target.power_w, "cancelled": request.cancelled},
             )  # fmt: skip
             if answer.outcome is not Outcome.ACCEPTED:

@@ -49,7 +49,8 @@ def audit(changes: Sequence[Change]) -> Iterator[Row]:
     """Audit rows of changes of one kind: small however many devices they name."""
     kind, name = type(changes[0]), _TOGETHER.get(type(changes[0]))
     if name is None:
-        yield from ((*_EACH[kind](change), *_who(change)) for change in changes)
+        name, body_of = _EACH[kind]
+        yield from ((name, body_of(change), *_who(change)) for change in changes)
         return
     for who, some in groupby(changes, _who):
         yield (name, _named([_device_of(change) for change in some]), *who)
@@ -58,7 +59,7 @@ def audit(changes: Sequence[Change]) -> Iterator[Row]:
 def _who(change: Any) -> tuple[str, str]:
     """Who asked for a change, and through which door it came."""
     if isinstance(change, EventDecided):
-        return change.request.source, change.request.source
+        return change.by or change.request.source, change.request.source
     if isinstance(change, ReserveChanged | TakenBack):
         return "owner", AuditDoor.DEVICE.value
     by, door = getattr(change, "by", ""), getattr(change, "door", AuditDoor.GATEWAY)
@@ -83,21 +84,21 @@ def _device_of(change: Any) -> str:
     return str(change.device.id if isinstance(change, DeviceRegistered) else change.device)
 
 
-def _of_event(change: EventDecided) -> tuple[str, object]:
+def _of_event(change: EventDecided) -> object:
     body = event_body(change)
     body["request"]["group"]["ids"] = _named(change.request.group.ids)
-    return f"event_{change.answer.outcome.value}", body
+    return body
 
 
-def _of_exclusion(change: ExclusionSet) -> tuple[str, object]:
+def _of_exclusion(change: ExclusionSet) -> object:
     body = exclusion_body(change.exclusion)
     body["group"]["ids"] = _named(change.exclusion.group.ids)
-    return "hold_set", body
+    return body
 
 
-def _of_reserves(change: ReserveChanged) -> tuple[str, object]:
+def _of_reserves(change: ReserveChanged) -> object:
     chosen = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
-    return "reserve_changed", chosen | _named(change.devices)
+    return chosen | _named(change.devices)
 
 
 _TOGETHER: dict[type, str] = {
@@ -105,26 +106,28 @@ _TOGETHER: dict[type, str] = {
     PriorSaved: "prior_saved",
     PriorRestored: "prior_restored",
 }
-_EACH: dict[type, Callable[[Any], tuple[str, object]]] = {
-    EventDecided: _of_event,
-    EventMoved: lambda c: ("event_moved", {"event": c.event, "revision": c.revision, "state": c.state.value}),
-    EventWithdrawn: lambda c: ("event_withdrawn", {"event": c.event, "by": c.by}),
-    WithdrawalLifted: lambda c: ("withdrawal_lifted", {"event": c.event, "by": c.by}),
-    EventsArchived: lambda c: ("events_archived", {"count": len(c.events)}),
-    EventDelivered: lambda c: ("event_delivered", {"event": c.event, "occurrence_ms": c.occurrence_ms}),
-    ControlTaken: lambda c: ("control_taken", {"event": c.event, **_named(c.devices)}),
-    ControlEnded: lambda c: ("control_ended", {"reason": c.reason, **_named(c.devices)}),
-    ReserveChanged: _of_reserves,
-    ExclusionSet: _of_exclusion,
-    ExclusionLifted: lambda c: ("hold_lifted", {"id": c.id}),
-    Quarantined: lambda c: ("quarantined", {"reason": c.reason, **_named(c.names)}),
-    Trusted: lambda c: ("trusted", {"reason": c.reason, **_named(c.names)}),
-    EpochRaised: lambda c: ("epoch_raised", {"epoch": c.epoch}),
-    TakenBack: lambda c: ("taken_back", {"event": c.event, **_named(c.devices)}),
-    TakeBackOver: lambda c: ("take_back_over", {"event": c.event, **_named(c.devices)}),
-    StopAll: lambda c: ("stop_all", {"active": c.active, "by": c.by}),
+_EACH: dict[type, tuple[str, Callable[[Any], object]]] = {
+    EventDecided: ("event_accepted", _of_event),
+    EventMoved: ("event_moved", lambda c: {"event": c.event, "revision": c.revision, "state": c.state.value}),
+    EventWithdrawn: ("event_withdrawn", lambda c: {"event": c.event, "by": c.by}),
+    WithdrawalLifted: ("withdrawal_lifted", lambda c: {"event": c.event, "by": c.by}),
+    EventsArchived: ("events_archived", lambda c: {"count": len(c.events)}),
+    EventDelivered: ("event_delivered", lambda c: {"event": c.event, "occurrence_ms": c.occurrence_ms}),
+    ControlTaken: ("control_taken", lambda c: {"event": c.event, **_named(c.devices)}),
+    ControlEnded: ("control_ended", lambda c: {"reason": c.reason, **_named(c.devices)}),
+    ReserveChanged: ("reserve_changed", _of_reserves),
+    ExclusionSet: ("hold_set", _of_exclusion),
+    ExclusionLifted: ("hold_lifted", lambda c: {"id": c.id}),
+    Quarantined: ("quarantined", lambda c: {"reason": c.reason, **_named(c.names)}),
+    Trusted: ("trusted", lambda c: {"reason": c.reason, **_named(c.names)}),
+    EpochRaised: ("epoch_raised", lambda c: {"epoch": c.epoch}),
+    TakenBack: ("taken_back", lambda c: {"event": c.event, **_named(c.devices)}),
+    TakeBackOver: ("take_back_over", lambda c: {"event": c.event, **_named(c.devices)}),
+    StopAll: ("stop_all", lambda c: {"active": c.active, "by": c.by}),
 }
 AUDITED = frozenset({*_TOGETHER, *_EACH})
+KINDS = tuple(sorted({*_TOGETHER.values(), *(name for name, _ in _EACH.values())}))
+"""What the rows of the trail are."""
 
 
 def _named(devices: Sequence[str]) -> dict[str, object]:

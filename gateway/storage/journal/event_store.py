@@ -3,7 +3,7 @@ that no question keeps a release plan waiting."""
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -43,6 +43,11 @@ class SqliteEventStore(Part):
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         """Delivery records of one occurrence (None = the newest)."""
         return await self._ask(lambda db: past_events.records(db, event, occurrence_ms, rows))
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """What an entry of the audit trail may be."""
+        return audit_rows.KINDS
 
     async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
         """What was journalled, newest first."""

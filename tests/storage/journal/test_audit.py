@@ -63,6 +63,7 @@ async def test_audit_names_who_asked_and_the_door_of_every_change(trail: Trail) 
         DeviceRegistered(device=device("a"), by="ann", door=AuditDoor.OFFLINE),
         DeviceRegistered(device=device("b"), by="bob", door=AuditDoor.REST),
         replace(theirs, request=replace(theirs.request, source="mqtt")),
+        replace(event(trail.clock, name="e2"), by="zoe"),
         EventWithdrawn(event=EventId("e1"), by="cid", door=AuditDoor.REST),
         WithdrawalLifted(event=EventId("e1"), by="dan", door=AuditDoor.REST),
         ExclusionSet(exclusion=STORM, by="me", door=AuditDoor.REST),
@@ -75,6 +76,7 @@ async def test_audit_names_who_asked_and_the_door_of_every_change(trail: Trail) 
     ])  # fmt: skip
     assert (await trail.read())[::-1] == [
         ("device_enrolled", "ann", "offline"), ("device_enrolled", "bob", "rest"), ("event_accepted", "mqtt", "mqtt"),
+        ("event_accepted", "zoe", "rest"),
         ("event_withdrawn", "cid", "rest"), ("withdrawal_lifted", "dan", "rest"), ("hold_set", "me", "rest"),
         ("hold_lifted", "eve", "rest"), ("hold_lifted", "gateway", "gateway"), ("trusted", "fay", "rest"),
         ("stop_all", "gus", "rest"), ("reserve_changed", "owner", "device"), ("taken_back", "owner", "device"),
