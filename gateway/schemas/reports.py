@@ -9,8 +9,9 @@ from gateway.schemas.body import Body
 
 
 class AnswerBody(Body):
-    """The decision on an event. `warnings` on one that was accepted: what its source may not have meant, as the group
-    is now."""
+    """The decision on an event. `reason`: why it was rejected; of a duplicate, that an operator has cancelled the event
+    (cancelled_by_operator). `warnings` on one that was accepted: what its source may not have meant, as the group is
+    now."""
 
     id: str
     revision: int

@@ -70,8 +70,8 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The decision on one request. `reason` is a `Refusal` where it was rejected; `decided_ms` UTC; `warnings` in
-    words, of the moment and not stored."""
+    """The decision on one request. `reason` is a `Refusal` where it was rejected, or is a duplicate of an event that an
+    operator has cancelled since; `decided_ms` UTC; `warnings` in words, of the moment and not stored."""
 
     id: EventId
     revision: int
@@ -155,7 +155,8 @@ class Book:
             return _answer(request, Outcome.SUPERSEDED, now)
         if known is not None and request.revision == known.request.revision:
             if replace(request, source="") == replace(known.request, source=""):
-                return _answer(request, Outcome.DUPLICATE, now)
+                held = known.held_by is not None and not request.cancelled
+                return _answer(request, Outcome.DUPLICATE, now, Refusal.CANCELLED_BY_OPERATOR if held else None)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
         refusal = self._refusal(request, known, now) or self._untimely(request, known, now)
         if known is not None and known.held_by is not None and not request.cancelled:

@@ -54,6 +54,20 @@ async def test_cancel_by_an_operator_holds_against_every_revision_and_the_source
     assert reported(world) == [("reg", "cancelled", "cancelled_by_operator")]
 
 
+async def test_cancel_by_an_operator_is_said_where_the_same_revision_is_sent_again() -> None:
+    world = World(homes_of(1))
+    asked = world.event("reg", s=3_600, target_w=1_000.0, source="mqtt")
+    assert (await world.dispatcher.submit(asked)).reason is None
+    assert (await world.dispatcher.submit(asked)).reason is None
+    await world.dispatcher.cancel("reg", by="me")
+    for _ in range(2):
+        answer = await world.dispatcher.submit(asked)
+        assert (answer.outcome.value, answer.reason) == ("duplicate", "cancelled_by_operator")
+        world.restart(away_s=1)
+    await world.dispatcher.lift_cancel("reg")
+    assert (await world.dispatcher.submit(asked)).reason is None
+
+
 async def test_cancel_by_an_operator_holds_over_a_restart() -> None:
     world = await running()
     await world.dispatcher.cancel("reg")
