@@ -8,6 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from gateway.cli import cli
+from gateway.domain.events.book import Refusal
 from gateway.schemas.event import parse_event
 from tests.products import written
 
@@ -70,6 +71,11 @@ def test_readme_commands_are_those_of_the_command_line() -> None:
     assert len(named) == 4
     for words in named:
         assert CliRunner().invoke(cli, [*filter(None, words), "--help"]).exit_code == 0, words
+
+
+def test_dispatch_document_lists_every_refusal() -> None:
+    text = (ROOT / "docs" / "dispatch.md").read_text(encoding="utf-8").partition("## Refusals")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE) == [refusal.value for refusal in Refusal]
 
 
 def test_documents_link_to_files_that_are_there() -> None:

@@ -102,7 +102,7 @@ def _checked(url: str, status: int, text: bytes) -> Any:
     if not isinstance(answer, dict):
         raise DaemonError([f"{url} does not answer as a gateway (status {status})"])
     if status >= 400:
-        problems = answer.get("problems") or []
+        problems = answer.get("problems") or answer.get("warnings") or []
         headline = answer.get("error") or f"{answer.get('outcome')}: {answer.get('reason')}"
         raise DaemonError([headline, *problems])
     return answer

@@ -5,13 +5,14 @@ default or by the example that its field declares, and the document is checked a
 """
 
 import copy
-import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from gateway.schemas.body import unknown_key
 
 Loc = tuple[int | str, ...]
 ROUNDS_MAX = 8
@@ -77,8 +78,7 @@ def _told(schema: Node, document: object, loc: Loc, kind: str, message: str) -> 
     """Where a fault is and what it is, in our words. A model's own check gives several, each a line that begins with
     the key it means."""
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _node(schema, document, loc[:-1]).get("properties", ()), n=1)
-        yield loc, f"unknown key; did you mean {near[0]}?" if near else "unknown key"
+        yield loc, unknown_key(str(loc[-1]), _node(schema, document, loc[:-1]).get("properties", ()))
     elif kind == "union_tag_invalid":
         yield (*loc, KIND), f"not one of {message.partition('expected tags: ')[2]}"
     elif kind == "union_tag_not_found":

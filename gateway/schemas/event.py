@@ -185,11 +185,12 @@ class WantedBody(Body):
     target: TargetBody | None = None
     direction: Direction = "discharge"
 
-    @model_validator(mode="after")
-    def _one(self) -> "WantedBody":
-        if self.target is not None and {"target_w", "direction"} & self.model_fields_set:
-            raise ValueError("target stands alone: no target_w and no direction beside it")
-        return self
+    @property
+    def beside(self) -> list[str]:
+        """What is wrong where `target` has something beside it that it says itself."""
+        if self.target is None or not {"target_w", "direction"} & self.model_fields_set:
+            return []
+        return ["target: stands alone, without target_w and direction"]
 
     def contradiction(self) -> str | None:
         """What is wrong with the direction that was sent, if one was."""
@@ -218,8 +219,9 @@ class LegBody(WantedBody):
 
     @model_validator(mode="after")
     def _some(self) -> "LegBody":
-        if not self.says:
-            raise ValueError("target_w: missing")
+        found = self.beside if self.says else ["target_w: missing"]
+        if found:
+            raise ValueError("\n".join(found))
         return self
 
     def leg(self) -> Leg:
@@ -287,7 +289,11 @@ class EventBody(WantedBody):
             ("target_w: missing", not (self.legs or self.says)),
             ("legs: target_w and target stand in the legs", bool(self.legs) and self.says),
             (NO_END, self.end is None and self.duration_s is None and not self.legs),
-            ("end: duration_s stands for it", self.end is not None and self.duration_s is not None and not self.repeat),
+            (
+                f"end: {OPEN if self.end == OPEN else 'a time'} and duration_s contradict each other: an event has one "
+                "of them (both with repeat)",
+                self.end is not None and self.duration_s is not None and not self.repeat,
+            ),
             ("end: the legs say it", self.end is not None and bool(self.legs) and not self.repeat),
             ("duration_s: the legs say it", self.duration_s is not None and bool(self.legs)),
             ("end: an event that starts now has a duration_s", self.start is None and self.end not in (None, OPEN)),
@@ -302,13 +308,19 @@ class EventBody(WantedBody):
             ("nomination_w: missing", self.compensation is Compensation.NOMINATION and self.nomination_w is None),
             ("precharge: needs prepare_s", self.precharge and self.prepare_s == 0),
         ]
-        found = [text for text, wrong in problems if wrong]
+        found = self.beside + [text for text, wrong in problems if wrong]
         if not self.cancelled:
             # a cancellation is taken whatever it repeats of its event
             found += self._contradictions()
         if found:
-            raise ValueError("; ".join(found))
+            # alone this is no fault of the body: the book refuses the event
+            found += ["end: not after start"] * self._ends_early
+            raise ValueError("\n".join(found))
         return self
+
+    @property
+    def _ends_early(self) -> bool:
+        return isinstance(self.start, datetime) and isinstance(self.end, datetime) and self.end <= self.start
 
     @property
     def _by_day(self) -> bool:

@@ -11,7 +11,7 @@ from gateway.schemas.body import Body
 class AnswerBody(Body):
     """The decision on an event. `reason`: why it was rejected; of a duplicate, that an operator has cancelled the event
     (cancelled_by_operator). `warnings` on one that was accepted: what its source may not have meant, as the group is
-    now."""
+    now; on one that is over a ceiling: which, and what it asks for."""
 
     id: str
     revision: int

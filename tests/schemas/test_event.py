@@ -168,6 +168,42 @@ def wanted(target: dict[str, object]) -> EventRequest:
     return parse_event(orjson.dumps(rest | target), source="test")
 
 
+def refused(body: dict[str, object]) -> list[str]:
+    with pytest.raises(InvalidInput) as caught:
+        parse_event(orjson.dumps(body), source="test")
+    return caught.value.problems
+
+
+def test_body_with_faults_of_several_kinds_names_them_all_at_once() -> None:
+    body = GOOD | {"priorty": 1, "group": {"al": True, "ids": ["a"]}, "end": "2030-06-01T10:00:00Z", "duration_s": 60,
+                   "target": {"want": "idle"}}  # fmt: skip
+    assert refused(body) == [
+        "group.al: unknown key; did you mean all?",
+        "priorty: unknown key; did you mean priority?",
+        "target: stands alone, without target_w and direction",
+        "end: a time and duration_s contradict each other: an event has one of them (both with repeat)",
+        "end: not after start",
+    ]
+
+
+def test_body_key_that_is_like_no_other_is_unknown() -> None:
+    assert refused(GOOD | {"zzz": 1}) == ["zzz: unknown key"]
+    assert refused(GOOD | {"target": {"wants": "idle"}})[:2] == [
+        "target.want: Field required", "target.wants: unknown key; did you mean want?"
+    ]  # fmt: skip
+
+
+def test_body_of_an_open_end_and_a_duration_says_that_they_contradict() -> None:
+    assert refused(GOOD | {"end": "open", "duration_s": 60}) == [
+        "end: open and duration_s contradict each other: an event has one of them (both with repeat)"
+    ]
+
+
+def test_body_whose_end_is_before_its_start_and_that_is_right_else_is_the_books_to_refuse() -> None:
+    request = parse_event(orjson.dumps(GOOD | {"end": "2030-06-01T10:00:00Z"}), source="test")
+    assert request.end_ms < request.start_ms
+
+
 @pytest.mark.fault("F20")
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b"null", b'{"target_w": NaN}', b'{"target_w": 1e999}', b"\xff\xfe", b"[" * 50_000]

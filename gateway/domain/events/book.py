@@ -164,8 +164,19 @@ class Book:
         if refusal is None and self._full(request, known):
             refusal = Refusal.TOO_MANY_EVENTS
         if refusal is not None:
-            return _answer(request, Outcome.REJECTED, now, refusal)
+            answer = _answer(request, Outcome.REJECTED, now, refusal)
+            return replace(answer, warnings=self._over(request)) if refusal is Refusal.OVER_CEILING else answer
         return _answer(request, Outcome.ACCEPTED, now)
+
+    def _ceiling_w(self, request: EventRequest) -> float:
+        return min(self.params.ceiling_w, self.params.program_w.get(request.program, math.inf))
+
+    def _over(self, request: EventRequest) -> tuple[str, ...]:
+        """Which ceiling a request is over, and by how much."""
+        most_w = max(abs(target.power_w) for target in request.targets if target.power_w is not None)
+        ceiling_w = self._ceiling_w(request)
+        whose = "every event" if ceiling_w == self.params.ceiling_w else f"program {request.program}"
+        return (f"the ceiling of {whose} is {ceiling_w:.0f} W; the event asks for {most_w:.0f} W",)
 
     def _untimely(self, request: EventRequest, known: BookEntry | None, now: Now) -> Refusal | None:
         """Why "now" is not now, for a request that would begin with its receipt."""
@@ -184,7 +195,7 @@ class Book:
         if request.cancelled:
             return None
         params = self.params
-        ceiling_w = min(params.ceiling_w, params.program_w.get(request.program, math.inf))
+        ceiling_w = self._ceiling_w(request)
         powers = [target.power_w for target in request.targets if target.power_w is not None]
         found = (
             (self.release_only, Refusal.RELEASE_ONLY),

@@ -1,6 +1,7 @@
 """The dispatch book: one answer per request, one final state whatever the order, nothing that should not run."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -491,6 +492,14 @@ def test_book_ceiling_of_a_program_refuses_what_alone_is_beyond_it() -> None:
     assert outcome(book, request("other", program="morning")) is Outcome.ACCEPTED
 
 
+def test_book_says_which_ceiling_an_event_is_over() -> None:
+    book = Book(BookParams(ceiling_w=50_000, program_w={"evening": 10_000}))
+    much = submit(book, request(target_w=-10_001), at(0))
+    assert much.warnings == ("the ceiling of program evening is 10000 W; the event asks for 10001 W",)
+    more = submit(book, request("other", program="morning", target_w=60_000), at(0))
+    assert more.warnings == ("the ceiling of every event is 50000 W; the event asks for 60000 W",)
+
+
 # -- who comes first ----------------------------------------------------------------------------------------------
 
 
@@ -798,8 +807,8 @@ class BookModel(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self) -> None:
-        states = [entry.state for entry in self.book.by_index().values()]
-        assert sum(state not in OVER for state in states) <= self.params.events_max
+        live = Counter(e.request.source for e in self.book.by_index().values() if e.state not in OVER)
+        assert max(live.values(), default=0) <= self.params.events_max, "of each source"
 
     @invariant()
     def active_is_what_should_run(self) -> None:

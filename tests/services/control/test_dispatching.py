@@ -379,7 +379,8 @@ async def test_dispatch_ceilings_of_programs_and_feeders_hold() -> None:
     devices = [home(f"home-{i:02d}", feeder="f1" if i < 2 else "") for i in range(4)]
     world = World(devices, settings=settings, programs={"test": ProgramSettings(ceiling_mw=0.006)})
     await world.go(2)
-    assert (await world.submit("much", s=600, target_w=6_001)).reason == "over_ceiling"
+    much = await world.submit("much", s=600, target_w=6_001)
+    assert (much.reason, len(much.warnings)) == ("over_ceiling", 1)
     await world.submit("a", s=600, target_w=4_000)
     await world.submit("b", s=600, target_w=4_000, group=group("home-02", "home-03"))
     await world.go(40)
