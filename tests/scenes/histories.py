@@ -127,12 +127,19 @@ ACTIONS = st.one_of(
     st.tuples(st.just("kill"), st.sampled_from(["before", "after"])),
     st.tuples(st.just("restart"), st.sampled_from([0, 30, 130]), st.sampled_from([None, None, 0, 2])),
 )
-BEFORES = st.one_of(
-    st.lists(ACTIONS, max_size=2),
-    st.lists(ACTIONS, max_size=2),
+BEGINNINGS = st.one_of(
+    st.tuples(st.lists(ACTIONS, max_size=2), FIRSTS),
+    st.tuples(st.lists(ACTIONS, max_size=2), FIRSTS),
     # events that stand still beside the one that moves
-    st.tuples(st.tuples(st.just("many"), st.integers(4, 8), st.just(400))),
-)
+    st.tuples(
+        st.tuples(st.tuples(st.just("many"), st.integers(4, 8), st.just(400))),
+        st.tuples(
+            st.just("submit"), st.just("platform"), st.just("a"), POWER_W.map(power), st.just(0), st.just(400),
+            st.just((0, 1)), PROGRAMS,
+        ),
+    ),
+)  # fmt: skip
+"""What was there before, and the first event."""
 WAITS_S = st.sampled_from([1, 5, 20, 60, 60, 130])
 
 
@@ -333,13 +340,13 @@ class Search:
         @settings(max_examples=count, derandomize=False, phases=phases, suppress_health_check=list(HealthCheck),
                   deadline=None, database=None)  # fmt: skip
         @given(
-            columns=STREETS, before=BEFORES, first=FIRSTS,
+            columns=STREETS, beginning=BEGINNINGS,
             actions=st.lists(st.tuples(ACTIONS, WAITS_S), min_size=1, max_size=5),
         )  # fmt: skip
         def histories(
-            columns: dict[str, Any], before: Sequence[Action], first: Action, actions: list[tuple[Action, int]]
+            columns: dict[str, Any], beginning: tuple[Sequence[Action], Action], actions: list[tuple[Action, int]]
         ) -> None:
             self.tried += 1
-            runner.run(short(columns, before, first, actions))
+            runner.run(short(columns, *beginning, actions))
 
         histories()
