@@ -36,6 +36,7 @@ class ReadinessWatch(Part):
         self.stopping = False
         self._parts = parts
         self._ready: bool | None = None
+        self._was_ready = False
 
     def now(self) -> Readiness:
         """The state now."""
@@ -68,12 +69,15 @@ class ReadinessWatch(Part):
         if state.ready == self._ready:
             return
         first, self._ready = self._ready is None, state.ready
+        again, self._was_ready = self._was_ready, self._was_ready or state.ready
         if not state.ready:
             log.warning(
                 "gateway is not ready", extra={"reasons": state.reasons[:NAMED], "count": len(state.reasons)}
             )  # fmt: skip
-        elif not first:
+        elif again:
             log.warning("gateway is ready again")
+        elif not first:
+            log.info("gateway is ready")
 
     def samples(self) -> Iterable[Sample]:
         """Metrics: whether it is ready, and reasons and warnings by component."""

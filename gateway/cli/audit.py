@@ -33,6 +33,6 @@ def audit_list(
     if as_json:
         out.print_json(data=page)
         return
-    show([entry | {"what": json.dumps(entry["what"])[:SHOWN]} for entry in page["entries"]], as_json=False)
+    show([entry | {"what": json.dumps(entry["what"])[:SHOWN]} for entry in page["entries"]], of="entries")
     if page["next"]:
         out.print(f"there are more: --after {page['next']}", highlight=False)

@@ -45,7 +45,7 @@ def devices_list(
     named = [
         {k: d["device"][k] for k in ("id", "profile", "address")} | {k: d[k] for k in shown} for d in page["devices"]
     ]
-    show(named, as_json=False)
+    show(named, of="devices")
     out.print(f"{len(page['devices'])} of {page['total']}", highlight=False)
 
 
@@ -72,7 +72,10 @@ def devices_quarantine(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         out.print_json(data=page)
         return
     shown = ("name", "reason", "since", "lifted_by", "detail")
-    show([{key: entry[key] or None for key in shown} for entry in page["entries"]], as_json=False)
+    show(
+        [{key: entry[key] or None for key in shown} for entry in page["entries"]],
+        of="devices or products in quarantine",
+    )
 
 
 @devices.command("trust")

@@ -76,6 +76,7 @@ def dispatch_list(
         "source",
         "revision",
         "state",
+        "reason",
         "start",
         "end",
         "want",
@@ -88,7 +89,7 @@ def dispatch_list(
         "shortfall",
         "devices",
     )
-    show([{k: event.get(k) for k in shown} for event in page["events"]], as_json=False)
+    show([{k: event.get(k) for k in shown} for event in page["events"]], of="events")
     if page.get("next"):
         out.print(f"there are more: --after {page['next']}", highlight=False)
 
@@ -145,7 +146,7 @@ def dispatch_availability(url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
             for hours, watts in zip(group["hours"], group[f"{way}_w"], strict=True):
                 row[f"{way} {hours} h"] = round(watts / 1000, 1)
         rows.append(row)
-    show(rows, as_json=False)
+    show(rows, of="groups yet")
 
 
 @dispatch.command("stop-all")

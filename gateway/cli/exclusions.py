@@ -25,7 +25,7 @@ def _group(*, former: bool) -> typer.Typer:
         if as_json:
             out.print_json(data=page)
             return
-        show(page[member], as_json=False)
+        show(page[member], of="exclusions")
 
     @group.command("set")
     def exclusions_set(

@@ -52,7 +52,7 @@ def intervals_list(
     if as_json:
         out.print_json(data=page)
         return
-    show(page["intervals"], as_json=False)
+    show(page["intervals"], of="intervals")
     if page["next"] is not None:
         out.print(f"there are more: --after {page['next']}", markup=False, highlight=False)
 
@@ -81,9 +81,9 @@ def intervals_completeness(
         out.print_json(data=page)
         return
     if gaps:
-        show([{"device": d["device"], **gap} for d in page["devices"] for gap in d["gaps"]], as_json=False)
+        show([{"device": d["device"], **gap} for d in page["devices"] for gap in d["gaps"]], of="gaps")
     else:
-        show([_completeness_line(d) for d in page["devices"]], as_json=False)
+        show([_completeness_line(d) for d in page["devices"]], of="devices")
     if page["next"] is not None:
         out.print(f"there are more: --offset {page['next']}", markup=False, highlight=False)
 

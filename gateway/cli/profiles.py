@@ -45,7 +45,7 @@ def profiles_list(
         fail(error.problems, code=2)
     shown = ("profile", "control", "watchdog", "evidence", "digest")
     told = [asdict(summary(codec)) for codec in codecs.values()]
-    show(told if as_json else [{name: row[name] for name in shown} for row in told], as_json=as_json)
+    show(told if as_json else [{name: row[name] for name in shown} for row in told], of="profiles", as_json=as_json)
 
 
 @profiles.command("check")
@@ -158,8 +158,8 @@ def profiles_probe(
         out.print_json(data=asdict(found), default=str)
     else:
         out.print(f"{found.profile}{' / ' + found.variant if found.variant else ''} at {address}", highlight=False)
-        show([{"point": p.name, "value": p.value, "unit": p.unit, "raw": p.raw} for p in found.points], as_json=False)
-        show([{"reading": name, "value": value} for name, value in found.readings.items()], as_json=False)
+        show([{"point": p.name, "value": p.value, "unit": p.unit, "raw": p.raw} for p in found.points], of="points")
+        show([{"reading": name, "value": value} for name, value in found.readings.items()], of="readings")
     _tell_misfits(found)
 
 

@@ -106,12 +106,16 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def show(rows: list[dict[str, Any]], *, of: str, as_json: bool = False) -> None:
+    """Print rows as a table, or that there are none `of` what was asked for."""
     if as_json:
         out.print_json(data=rows)
         return
+    if not rows:
+        out.print(f"no {of}", highlight=False)
+        return
     table = Table(box=None)
-    for name in rows[0] if rows else ():
+    for name in rows[0]:
         table.add_column(name)
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row.values()))

@@ -17,7 +17,7 @@ sinks = typer.Typer(
 @sinks.command("list")
 def sinks_list(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List receivers: records they accepted, records that wait, records parked by reason."""
-    show(ask(url, ops.LIST_SINKS)["sinks"], as_json=as_json)
+    show(ask(url, ops.LIST_SINKS)["sinks"], of="sinks", as_json=as_json)
 
 
 @sinks.command("missing")
@@ -30,7 +30,7 @@ def sinks_missing(
 ) -> None:
     """Ask a receiver what it lacks (the aggregator can say)."""
     query = urlencode({"from": since, "to": to})
-    show(ask(url, ops.LIST_MISSING, query, name=sink)["missing"], as_json=as_json)
+    show(ask(url, ops.LIST_MISSING, query, name=sink)["missing"], of="missing intervals", as_json=as_json)
 
 
 @sinks.command("resend")

@@ -83,6 +83,18 @@ def test_change_is_one_line_and_the_start_in_order_is_none(caplog: pytest.LogCap
     assert caplog.messages == ["gateway is not ready", "gateway is ready again"]
 
 
+def test_readiness_that_a_start_waits_for_is_not_there_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    part = Saying()
+    watch = ReadinessWatch([part])
+    for bad in (["no connection"], [], ["no connection"], []):
+        part.bad = bad
+        watch.observe()
+    assert caplog.messages == [
+        "gateway is not ready", "gateway is ready", "gateway is not ready", "gateway is ready again"
+    ]  # fmt: skip
+
+
 def test_parts_of_one_component_are_counted_together_and_told_one_after_the_other() -> None:
     one, other, quiet = Saying(), Saying(), Part()
     watch = ReadinessWatch([one, quiet, other])

@@ -392,6 +392,26 @@ def test_commands_say_what_they_send(
     assert daemon.asked[0][3].encode("latin-1").decode() == "Bearer grüße-0123456789"
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [(("dispatch", "list"), "no events"), (("exclusions", "list"), "no exclusions"),
+     (("devices", "quarantine"), "no devices or products in quarantine"), (("audit", "list"), "no entries"),
+     (("sinks", "list"), "no sinks"), (("dispatch", "availability"), "no groups yet")],
+)  # fmt: skip
+def test_list_that_is_empty_says_so(args: tuple[str, ...], words: str, daemon: Script) -> None:
+    daemon.says({"events": [], "stopped": False, "exclusions": [], "entries": [], "sinks": [], "groups": [],
+                 "next": None})  # fmt: skip
+    assert run(*args, "--url", daemon.url).stdout == f"{words}\n"
+
+
+def test_dispatch_list_and_send_say_why_an_event_was_rejected(daemon: Script) -> None:
+    daemon.says({"events": [EVENT | {"state": "rejected", "reason": "expired"}], "stopped": False})
+    assert "expired" in run("dispatch", "list", "--url", daemon.url).stdout
+    daemon.says({"outcome": "rejected", "reason": "over_ceiling", "warnings": ["the ceiling is 5 W"]}, 409)
+    sent = run("dispatch", "send", "-", "--url", daemon.url, stdin="{}")
+    assert (sent.exit_code, sent.stderr.splitlines()) == (1, ["rejected: over_ceiling", "the ceiling is 5 W"])
+
+
 @pytest.mark.parametrize("args", [
     ("dispatch", "send", "-"), ("dispatch", "cancel", "e"), ("dispatch", "lift", "e"), ("exclusions", "set", "-"),
     ("exclusions", "lift", "x"), ("devices", "trust", "a"), ("devices", "import", "fleet.csv"),
