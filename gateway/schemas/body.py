@@ -40,7 +40,7 @@ def read_json(kind: type[B], payload: bytes) -> B:
 def _problems(kind: type[BaseModel], payload: bytes, error: ValidationError) -> list[str]:
     """The faults of a body, with those that its model sees only without the unknown members."""
     found = problems_of(error, kind)
-    if any(fault["type"] == UNKNOWN for fault in error.errors()):
+    if error.error_count() <= FAULTS_MAX and any(fault["type"] == UNKNOWN for fault in error.errors()):
         try:
             kind.model_validate_json(payload, extra="ignore")
         except ValidationError as more:
