@@ -235,9 +235,11 @@ class Town(Street):
             self._uncapped_ms = max(self._uncapped_ms, end_ms)
 
     def _no_longer_open(self, name: str) -> None:
+        """An event until further notice has ended. Leases of it were given without that end, and who cannot be told has
+        the rest of one."""
         found = self._open.pop(name, None)
         if found is not None:
-            self._until(*found, self.time.now().utc_ms)
+            self._until(*found, self.time.now().utc_ms + 1_000 * LEASE_S)
 
     async def cancel(self, name: str) -> None:
         await super().cancel(name)

@@ -22,6 +22,9 @@ from gateway.domain.types import Bools, Grid, Ints, Mode, Now, Slots, Small
 RENEWAL_MS_MIN = 2_000
 """A renewal that gains less is not worth a command."""
 
+OUTLASTING_MS = 10_000
+"""A lease that outlasts its device's turn by more than this, and a step of its timer, is cut: the end came nearer."""
+
 
 class Cause(IntEnum):
     """Why a command is written; smaller is more urgent. `PROBE`: to find out whether a device can be told again."""
@@ -165,6 +168,8 @@ def _causes(
     if until_ms is not None:
         # a lease that ends when its device is handed back is not renewed any more
         renewable &= control.lease_end_mono_ms + RENEWAL_MS_MIN < until_ms
+        late_ms = OUTLASTING_MS + 1000 * snapshot.nameplate.lease_step_s.astype(np.int64)
+        cause[active & controlled & (control.lease_end_mono_ms - late_ms > until_ms)] = Cause.REFRESH
     cause[renewable & (left_part <= params.refresh_left_part)] = Cause.REFRESH
 
     unanswered = active & controlled & (live.cmd < control.cmd_sent)

@@ -62,6 +62,22 @@ async def test_lease_of_a_short_event_is_as_short(s: int) -> None:
     assert max(world.trace[round(3 + SPREAD_S) + LATE_S :]) == 0
 
 
+@pytest.mark.parametrize("target", [power(TARGET_W), Target(want=Want.IDLE)], ids=["power", "idle"])
+async def test_lease_is_cut_where_a_revision_brings_the_end_nearer(target: Target) -> None:
+    world = World(homes_of(20), settings=FAST)
+    await world.go(2)
+    start_ms = world.clock.utc
+    event: dict[str, Any] = {"s": 0, "target_w": None, "target": target, "start_ms": start_ms}
+    await world.submit(end_ms=start_ms + 600_000, **event)
+    await world.go(20)
+    await world.submit(revision=2, end_ms=start_ms + 40_000, **event)
+    await world.go(3)
+    world.homes.untold = dict.fromkeys(range(20), WriteOutcome.NOT_SENT)
+    await world.go(round(17 + SPREAD_S) + LATE_S)
+    assert max(world.fleet.control.lease_end_mono_ms[:20]) <= world.clock.mono_ms()
+    assert world.homes.battery_w.sum() == 0
+
+
 async def test_lease_far_from_the_end_is_the_products_own() -> None:
     world = await cut_off(1_000, before_s=200, target_w=5_000.0)
     leases_s = [lease_s for _, op, _, lease_s, _ in world.homes.writes if op is CommandOp.SETPOINT]
