@@ -47,10 +47,17 @@ def column(fill: float | int | bool, meaning: str = "") -> Any:
 def _declared(table: type) -> dict[str, Column]:
     kinds = inspect.get_annotations(table)
     return {
-        name: Column(dtype=get_args(get_args(kinds[name])[1])[0], fill=found.fill, meaning=found.meaning)
+        name: Column(dtype=_scalar(kinds[name]), fill=found.fill, meaning=found.meaning)
         for name, found in vars(table).items()
         if isinstance(found, _Declared)
     }
+
+
+def _scalar(kind: Any) -> Any:
+    """The numpy type in the annotation of a column, `NDArray[...]`. From Python 3.12 on that is an alias by itself with
+    the type as its one argument; before it is what the alias stands for, an array of any shape and a dtype."""
+    arguments = get_args(kind)
+    return arguments[0] if len(arguments) == 1 else get_args(arguments[1])[0]
 
 
 def blank(n: int, dtype: DTypeLike, fill: float | int | bool) -> NDArray[np.generic]:
