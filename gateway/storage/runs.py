@@ -35,9 +35,13 @@ class Runs:
         self._clock = clock
 
     def begin(self) -> tuple[RunEnd, ...]:
-        """Note a start; returns the recent ends, that of the run before included. A disk that refuses the note is
+        """Note a start; returns the recent ends, that of the run before included. What cannot be read or noted is
         logged: the gateway starts all the same."""
-        found = self._read()
+        try:
+            found = self._read()
+        except StorageError as error:
+            log.error("how earlier runs ended cannot be read; they do not count", extra={"error": str(error)})
+            found = _File()
         ends = self._with(found.ends, KILLED) if found.running else self._recent(found.ends)
         try:
             self._write(_File(running=True, ends=ends))
@@ -70,11 +74,13 @@ class Runs:
         except FileNotFoundError:
             return _File()
         except OSError as error:
-            raise StorageError(f"{self._path}: {error.strerror or error}") from error
-        except msgspec.DecodeError as error:
-            aside = self._path.with_name(NAME + CORRUPT_SUFFIX)
-            log.error("the file of earlier runs is damaged; it is set aside", extra={"error": str(error)})
-            self._path.replace(aside)
+            raise self._failed(error) from error
+        except msgspec.DecodeError as damage:
+            log.error("the file of earlier runs is damaged; it is set aside", extra={"error": str(damage)})
+            try:
+                self._path.replace(self._path.with_name(NAME + CORRUPT_SUFFIX))
+            except OSError as error:
+                raise self._failed(error) from error
             return _File()
 
     def _write(self, content: _File) -> None:
@@ -82,4 +88,7 @@ class Runs:
             with replacing(self._path) as file:
                 file.write(msgspec.json.encode(content))
         except OSError as error:
-            raise StorageError(f"{self._path}: {error.strerror or error}") from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._path}: {error.strerror or error}")

@@ -8,6 +8,7 @@ from gateway.clock import ManualClock
 from gateway.domain.errors import StorageError
 from gateway.domain.runs import ENDS_MAX, WITHIN_MS
 from gateway.storage.runs import KILLED, NAME, Runs
+from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
 
 def runs(directory: Path, clock: ManualClock) -> Runs:
@@ -72,6 +73,17 @@ def test_forgetting_while_a_run_goes_on_does_not_hide_its_own_end(tmp_path: Path
     whys(tmp_path, clock)
     runs(tmp_path, clock).forget()
     assert whys(tmp_path, clock) == [KILLED]
+
+
+def test_file_that_cannot_be_read_does_not_keep_the_gateway_from_starting(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    assert whys(tmp_path, ManualClock()) == []
+
+
+def test_damaged_file_that_cannot_be_set_aside_does_not_keep_the_gateway_from_starting(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"{")
+    (tmp_path / (NAME + CORRUPT_SUFFIX)).mkdir()
+    assert whys(tmp_path, ManualClock()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"ends": 5}', b'{"ends": [{"why": 1}]}', b"\xff\x00"])
