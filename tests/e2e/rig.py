@@ -12,11 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from simulators import processes
+from simulators.battery import Batteries
+from simulators.faces.plant import Face, Plant
+from tests.builders.homes import homes
+
+F = TypeVar("F", bound=Face)
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 CEILING_S = 60.0
@@ -38,6 +43,28 @@ async def eventually(
             alive.check()
         assert asyncio.get_running_loop().time() < deadline, f"not within {timeout_s:g} s: {what}"
         await asyncio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def battery(product: Callable[[Plant], F]) -> AsyncIterator[tuple[F, str]]:
+    """A home's battery behind the face of a product, in real time; and the URL at which it answers."""
+    batteries = Batteries(homes(1, soc_start_pct=70.0, pv_peak_w=0.0), guard=False, time_s=12 * 3600.0)
+    face = product(Plant(batteries, 0))
+    connection = await face.start()
+
+    async def world() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            face.step(0.1)
+            batteries.step(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        time = group.create_task(world(), name="world")
+        try:
+            yield face, connection.url
+        finally:
+            time.cancel()
+            await face.stop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

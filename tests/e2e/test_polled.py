@@ -2,45 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulators.battery import Batteries
 from simulators.faces.foxess_h3 import FoxessH3
-from simulators.faces.plant import Plant
-from tests.builders.homes import homes
-from tests.e2e.rig import Daemon, running
+from tests.e2e.rig import Daemon, battery, running
 from tests.scenes.brokers import BrokerProcess, standin_process
 
 pytestmark = pytest.mark.e2e
 CEILING_S = 30.0
-
-
-@asynccontextmanager
-async def _battery() -> AsyncIterator[tuple[FoxessH3, str]]:
-    """A FoxESS inverter in real time."""
-    batteries = Batteries(homes(1, soc_start_pct=70.0, pv_peak_w=0.0), guard=False, time_s=12 * 3600.0)
-    face = FoxessH3(Plant(batteries, 0))
-    connection = await face.start()
-
-    async def world() -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            face.step(0.1)
-            batteries.step(0.1)
-
-    async with asyncio.TaskGroup() as group:
-        time = group.create_task(world(), name="world")
-        try:
-            yield face, connection.url
-        finally:
-            time.cancel()
-            await face.stop()
 
 
 async def _until(holds: Callable[[], bool], what: str) -> None:
@@ -84,7 +58,7 @@ def _event(target_w: int) -> bytes:
 
 
 async def test_modbus_battery_is_dispatched_survives_a_kill_and_is_handed_back(tmp_path: Path) -> None:
-    async with standin_process(tmp_path) as broker, _battery() as (face, url):
+    async with standin_process(tmp_path) as broker, battery(FoxessH3) as (face, url):
         await _story(Daemon(tmp_path, broker.port), broker, face, url)
 
 

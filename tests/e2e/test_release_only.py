@@ -3,8 +3,6 @@
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +10,14 @@ import pytest
 
 from gateway.app.daemon import EXIT_BROKEN
 from gateway.domain.runs import ENDS_MAX
-from simulators.battery import Batteries, Mode
+from simulators.battery import Mode
 from simulators.clock import RealClock
 from simulators.faces.goodwe_et import GoodweEt
-from simulators.faces.plant import Plant
 from simulators.firmware import FirmwareFleet
 from simulators.homes import inventory_rows
 from tests.builders.homes import homes
 from tests.e2e.broken_gateway import BROKEN
-from tests.e2e.rig import CEILING_S, MAY, PROFILES, Daemon, Reply, event, eventually, now_ms, run_cli, running
+from tests.e2e.rig import CEILING_S, MAY, PROFILES, Daemon, Reply, battery, event, eventually, now_ms, run_cli, running
 from tests.scenes.brokers import standin_process
 
 pytestmark = pytest.mark.e2e
@@ -70,28 +67,6 @@ class Service:
         return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
-@asynccontextmanager
-async def battery() -> AsyncIterator[tuple[GoodweEt, str]]:
-    """An inverter without a timer, in real time."""
-    batteries = Batteries(homes(1, soc_start_pct=70.0, pv_peak_w=0.0), guard=False, time_s=12 * 3600.0)
-    face = GoodweEt(Plant(batteries, 0))
-    connection = await face.start()
-
-    async def world() -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            face.step(0.1)
-            batteries.step(0.1)
-
-    async with asyncio.TaskGroup() as group:
-        time = group.create_task(world(), name="world")
-        try:
-            yield face, connection.url
-        finally:
-            time.cancel()
-            await face.stop()
-
-
 def profiles(directory: Path) -> Path:
     """The products of this story, those with a timer on a short lease."""
     directory.mkdir()
@@ -119,7 +94,7 @@ async def test_gateway_that_breaks_again_and_again_hands_timed_and_untimed_produ
     part: str, tmp_path: Path
 ) -> None:
     flag = tmp_path / "broken"
-    async with standin_process(tmp_path) as broker, battery() as (face, url), asyncio.TaskGroup() as tasks:
+    async with standin_process(tmp_path) as broker, battery(GoodweEt) as (face, url), asyncio.TaskGroup() as tasks:
         plain = homes(2, soc_start_pct=80.0, reserve_pct=20.0, discharge_w_max=5_000.0, capacity_wh=10_000.0)
         fleet = FirmwareFleet(plain, broker.url, RealClock(), live_s=0.5, energy_s=2)
         living = tasks.create_task(fleet.run(), name="fleet")
