@@ -124,8 +124,8 @@ class Town(Street):
         self._short_s.clear()
         self._ramp = RampLeft(self.settings.fleet_w_per_s)
         await super().restart(away_s=away_s)
-        if not self.dispatcher.stopped:
-            self.stopped_ms = None
+        # who is still to be handed back gets another turn
+        self.stopped_ms = self.now_ms if self.dispatcher.stopped else None
         told = " ".join(self.queries.reasons())
         for i in self.missing:
             if left[i] and self.homes.ids[i] not in told:
@@ -173,7 +173,11 @@ class Town(Street):
         try:
             body = orjson.loads(message.payload)
         except orjson.JSONDecodeError:
-            return message
+            # with a number that is none, or cut off: whoever reads the first finds the rest
+            whole = besides and message.payload.endswith(b"}")
+            return (
+                replace(message, payload=message.payload[:-1] + b"," + orjson.dumps(besides)[1:]) if whole else message
+            )
         if besides and self.wire.up:
             self.barred_ms.setdefault(message.index, self.now_ms)
         if self.wire.up and isinstance(body, dict) and isinstance(body.get("battery_w"), int | float):
@@ -408,10 +412,11 @@ class Town(Street):
             )
 
     def _given_w(self, name: str) -> float:
-        """What the homes of an event give."""
+        """What the homes of an event give. Whose product is not installed is in no group: nobody measures it."""
         batteries = self.devices.batteries
-        mine = self._groups.get(name, np.ones(len(self.homes), dtype=np.bool_))
-        return float(batteries.battery_w[mine & ~batteries.islanded].sum())
+        mine = self._groups.get(name, np.ones(len(self.homes), dtype=np.bool_)) & ~batteries.islanded
+        mine[list(self.missing)] = False
+        return float(batteries.battery_w[mine].sum())
 
     def keep(self) -> None:
         """Raises AssertionError where a promise was broken."""
