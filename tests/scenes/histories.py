@@ -71,7 +71,7 @@ SAYINGS = st.sampled_from(
 ODD = st.sampled_from(
     [({"reserve_pct": 0}, 0), ({"reserve_pct": 7}, 0), *[({"reserve_pct": 7}, 100)] * 3, ({"soc_pct": 100}, 0)]
 )
-STREETS = st.fixed_dictionaries(
+ANY_STREET = st.fixed_dictionaries(
     {
         "over_reserve_pct": st.lists(st.sampled_from([-10, 4, 8, 40, 40, 80]), min_size=COUNT, max_size=COUNT),
         "reserve_pct": st.lists(st.sampled_from([20, 5, 50, 100]), min_size=COUNT, max_size=COUNT),
@@ -85,6 +85,15 @@ STREETS = st.fixed_dictionaries(
         "maintenance": st.sampled_from(["none", "none", "none", "full"]),
     }
 )
+
+ROOMY: dict[str, Any] = {
+    "over_reserve_pct": [40] * COUNT, "reserve_pct": [20] * COUNT, "capacity_wh": [10_000] * COUNT,
+    "export_allowed": [True] * COUNT, "grid_charge_allowed": [True] * COUNT, "pv_peak_w": [0] * COUNT,
+    "site_index": tuple(range(COUNT)), "fleet_w_per_s": 20_000.0, "dead_s": 0, "maintenance": "none",
+}  # fmt: skip
+"""Homes that can do whatever they are asked for: what an event lacks is not their fault."""
+ROOMY_STREET = st.sampled_from([ROOMY | {"fleet_w_per_s": 1_000.0}, ROOMY | {"fleet_w_per_s": 250.0}])
+STREETS = st.one_of(ANY_STREET, ANY_STREET, ANY_STREET, ROOMY_STREET)
 
 
 def submits() -> SearchStrategy[Action]:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gateway.domain.events.request import Target, Want, power
 from tests.depth import SEED, deep
-from tests.scenes.histories import ACTIONS, STREETS, Action, History, Search, short, town_of
+from tests.scenes.histories import ACTIONS, ROOMY, STREETS, Action, History, Search, short, town_of
 from tests.scenes.town import CAPPED
 
 
@@ -31,13 +31,6 @@ def runner() -> Iterator[asyncio.Runner]:
 @pytest.mark.parametrize("part", range(20))
 def test_history_that_is_short_keeps_every_promise_and_ends_free(runner: asyncio.Runner, part: int) -> None:
     Search().run(runner, SEED + part, deep(1_000, else_=5))
-
-
-ROOMY: dict[str, Any] = {
-    "over_reserve_pct": [40] * 3, "reserve_pct": [20] * 3, "capacity_wh": [10_000] * 3, "export_allowed": [True] * 3,
-    "grid_charge_allowed": [True] * 3, "pv_peak_w": [0] * 3, "site_index": (0, 1, 2), "fleet_w_per_s": 20_000.0,
-    "dead_s": 0, "maintenance": "none",
-}  # fmt: skip
 
 
 def test_history_whose_disk_is_full_before_an_event_begins_tells_what_nobody_can_be_commanded_for(
