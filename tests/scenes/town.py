@@ -33,9 +33,8 @@ from tests.scenes.troubled_journal import Killed, TroubledJournal
 CAPPED = "capped"
 CEILING_W = 4_000.0
 PROGRAMS = {CAPPED: ProgramSettings(ceiling_mw=CEILING_W / 1e6)}
-LATE_S = 40.0
-"""By so much the end of a lease may come after the end of its event: the spread of releases, a command that was put
-off, and a tick."""
+LATE_S = 36.0
+"""By so much the end of a lease may come after the turn of its device: a command that was put off, and a tick."""
 READ_MS = 65_000
 """A reading that is older is no measurement of the present, whatever the product."""
 SHORT_S = 60.0
@@ -99,6 +98,12 @@ class Town(Street):
         self._over_s = 0.0
         self._ticked_ms = self.now_ms
         super().__post_init__()
+
+    @property
+    def spread_s(self) -> float:
+        """Releases take so long: as configured, and no faster than the fleet may ramp, whatever all of it carries."""
+        rated_w = float(np.maximum(self.homes.discharge_w_max, self.homes.charge_w_max).sum())
+        return max(self.settings.release_spread_s, rated_w / self.settings.fleet_w_per_s)
 
     # -- the gateway -----------------------------------------------------------------------------------------
 
@@ -308,13 +313,13 @@ class Town(Street):
         super()._judge(s, gap_s)
         if self.maintained and self.stopped_ms is None:
             self._may_ms = self.now_ms
-        stopped = self.stopped_ms is not None and self.stopped_ms < self.now_ms - 1_000 * s
+        stopped = self.stopped_ms is not None and self.stopped_ms < self.now_ms - 1_000 * (s + self.spread_s)
         self._note("is under control though everything was stopped", self.remote & stopped, s, gap_s)
         out = np.zeros(len(self.homes), dtype=np.bool_)
         out[[i for i, since_ms in self.told_out_ms.items() if since_ms < self.now_ms - s * 1000]] = True
         self._note("is under control though it says that its owner opted out", self.remote & out, s, gap_s)
         if not self.stepped and not self.maintained:
-            late = self.time.now().utc_ms > self._end_ms + round(1000 * (LATE_S + 2 * gap_s))
+            late = self.time.now().utc_ms > self._end_ms + round(1000 * (self.spread_s + LATE_S + 2 * gap_s))
             for mine, _ in self._open.values():
                 late &= ~mine
             for i in np.flatnonzero(late & self.remote).tolist():
@@ -336,7 +341,7 @@ class Town(Street):
         lease."""
         batteries = self.devices.batteries
         capped = all(program == CAPPED for _, program in self._open.values())
-        since_ms = self._uncapped_ms + 1_000 * (LATE_S + LEASE_S)
+        since_ms = self._uncapped_ms + 1_000 * (self.spread_s + LATE_S + LEASE_S)
         alone = capped and self.wire.up and not self.maintained and self.time.now().utc_ms > since_ms
         moving = self.remote & ~batteries.blocked & ~batteries.islanded
         moving[[*self.missing, *self.failing]] = False
