@@ -27,6 +27,7 @@ from gateway.services.devices.device_control import Command, DeviceControlStats
 from gateway.services.devices.energy_integrator import EnergySample
 from gateway.services.devices.session import DeviceSession, SecretOf
 from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats
+from gateway.services.devices.waiting_energy import WaitingEnergy
 from gateway.services.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class PolledDevices(Part):
         self.emit: Emit = _nowhere
         self._tasks: dict[int, tuple[object, asyncio.Task[None]]] = {}
         self._lives: list[tuple[int, CanonicalReading, Now, int]] = []
-        self._energies: list[tuple[int, EnergySample, Now]] = []
+        self._energies = WaitingEnergy()
         self._answers: list[tuple[int, int, CommandResult]] = []
         self._flush_due = False
         self._pauses = 0
@@ -214,12 +215,9 @@ class PolledDevices(Part):
     def _energy(self, slot: int, sample: EnergySample, now: Now) -> None:
         if self._outdated(slot):
             return
-        if self._pauses:
-            # Counters lose nothing by a missing sample; the integrated energy is part of a gap.
-            self.stats.energy_gaps += 1
-            return
-        self._energies.append((slot, sample, now))
-        self._soon()
+        self._energies.add(slot, sample, now)
+        if not self._pauses:
+            self._soon()
 
     def _answer(self, slot: int, cmd: int, result: CommandResult) -> None:
         if self._outdated(slot):
@@ -265,12 +263,13 @@ class PolledDevices(Part):
             asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
     def _flush(self) -> None:
-        """Emit the readings of many sessions as one batch, but none of a battery that was replaced meanwhile."""
+        """Emit the readings of many sessions as one batch, but none of a battery that was replaced meanwhile. Energy
+        waits while anybody pauses telemetry."""
         self._flush_due = False
         lives = [row for row in self._lives if not self._outdated(row[0])]
-        energies = [row for row in self._energies if not self._outdated(row[0])]
+        energies = [] if self._pauses else [row for row in self._energies.take() if not self._outdated(row[0])]
         answers = [row for row in self._answers if not self._outdated(row[0])]
-        self._lives, self._energies, self._answers = [], [], []
+        self._lives, self._answers = [], []
         if lives:
             self.emit(ReadingBatch(live=live_batch(lives)))
         if answers:
@@ -323,6 +322,8 @@ class PolledDevices(Part):
 
     def pause_telemetry(self, on: bool) -> None:
         self._pauses += 1 if on else -1
+        if self._energies and not self._pauses:
+            self._soon()
 
     def untrusted(self) -> Iterator[Untrusted]:
         """Devices that are not what they are registered as, by id."""
@@ -356,7 +357,7 @@ class PolledDevices(Part):
         yield SUPERSEDED.sample(stats.superseded)
         yield OUTDATED.sample(stats.outdated)
         yield SESSION_QUARANTINED.sample(stats.quarantined)
-        yield ENERGY_GAPS.sample(stats.energy_gaps)
+        yield ENERGY_GAPS.sample(stats.energy_gaps + self._energies.lost)
         yield WRITES.sample(control.requests)
         yield REFUSALS.sample(control.refused)
         yield UNWRITABLE.sample(control.unwritable)

@@ -29,14 +29,16 @@ class Paused(Wire):
         self.pauses -= 1
 
 
-async def written(devices: int, *, fails: bool = False) -> tuple[list[int], int]:
-    """How often telemetry was paused during the fan-out, and after it."""
+async def written(devices: int, *, fails: bool = False, disk: bool = False) -> tuple[list[int], int]:
+    """How often telemetry was paused during the fan-out, and after it. `disk`: it was paused before, for the disk."""
     fleet, codec, clock = Fleet(), reference(), ManualClock()
     for i in range(devices):
         fleet.register(home(f"home-{i}", profile="reference-mqtt"), codec.facts)
     with patch("gateway.links.mqtt.messages.MqttConnection", Paused):
         broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")
         link = MqttLink(MqttLinkSettings(broker=broker), codecs=[codec], fleet=fleet, clock=clock)
+    if disk:
+        link.pause_telemetry(True)
     during: list[int] = []
 
     async def publish(messages: Sequence[OutMessage], *, deadline_mono_ms: int) -> list[PublishOutcome]:
@@ -63,6 +65,10 @@ async def written(devices: int, *, fails: bool = False) -> tuple[list[int], int]
 @pytest.mark.parametrize("fails", [False, True])
 async def test_link_large_fan_out_holds_telemetry_back_until_it_is_over(fails: bool) -> None:
     assert await written(PAUSE_TELEMETRY_FROM, fails=fails) == ([1], 0)
+
+
+async def test_link_fan_out_during_a_pause_for_the_disk_does_not_end_it() -> None:
+    assert await written(600, disk=True) == ([2], 1)
 
 
 async def test_link_few_commands_leave_telemetry_alone() -> None:

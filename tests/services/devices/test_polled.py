@@ -2,12 +2,14 @@
 read and written as what it is now, and no other device is."""
 
 import asyncio
+import itertools
 import json
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,17 +21,22 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.changes import Setting
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId
+from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.ports.links import PointTarget
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.compiled.points import Raw
 from gateway.profiles.loader import parse_profile
 from gateway.services.devices import polled as sessions_module
+from gateway.services.devices.command_router import CommandRouter
 from gateway.services.devices.import_rows import parse_rows
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry, Imported
 from gateway.services.devices.session_state import SessionPhase
+from gateway.services.devices.waiting_energy import WaitingEnergy
 from gateway.services.runtime.supervisor import Supervisor
-from tests.builders.fakes import MemoryJournal, message_product
+from gateway.transports.mqtt.settings import MqttSettings
+from tests.builders.fakes import FACTS, MemoryJournal, home, message_product
+from tests.scenes.street import Wire
 from tests.scenes.waiting import service, turns, until
 from tests.services.devices.test_device_control import PROFILE, Device
 from tests.virtual.clock import loop_clock
@@ -169,14 +176,79 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
         assert (new.registers["mode"], len(old.told)) == (9, written)
 
 
-async def test_energy_is_held_back_for_as_long_as_anybody_wants_it_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def energies(heard: Sequence[ReadingBatch]) -> list[tuple[int, int, float]]:
+    """Begin and end (UTC ms) and discharged energy (Wh) of every energy sample, in order."""
+    return [
+        (int(t_ms - span_ms), int(t_ms), float(wh))
+        for batch in heard
+        if (energy := batch.energy) is not None
+        for t_ms, span_ms, wh in zip(energy.t_ms, energy.span_ms, energy.discharge_wh, strict=True)
+    ]
+
+
+async def test_energy_waits_for_as_long_as_anybody_pauses_telemetry_and_none_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with bench(monkeypatch, match_s=NEVER_S, clock=loop_clock()) as b:
+        await until(lambda: len(energies(b.heard)) >= 2, "samples before")
+        before = len(energies(b.heard))
         for on in (True, True, False):
             b.sessions.pause_telemetry(on)
-        await until(lambda: b.sessions.stats.energy_gaps >= 2, "samples held back")
-        assert not [batch for batch in b.heard if batch.energy is not None]
+        reads = b.homes[OLD].reads
+        await until(lambda: b.homes[OLD].reads >= reads + 30, "polling goes on")
+        assert len(energies(b.heard)) == before
         b.sessions.pause_telemetry(False)
-        await until(lambda: any(batch.energy is not None for batch in b.heard), "a sample")
+        await until(lambda: len(energies(b.heard)) > before + 8, "the samples that waited")
+        told = energies(b.heard)
+        assert all(end == begin for (_, end, _), (begin, _, _) in itertools.pairwise(told))
+        assert b.sessions.stats.energy_gaps == 0
+
+
+@pytest.mark.parametrize("disk", [False, True])
+async def test_energy_of_polled_devices_is_whole_over_fan_outs_to_others(
+    monkeypatch: pytest.MonkeyPatch, disk: bool
+) -> None:
+    async with bench(monkeypatch, match_s=NEVER_S, clock=loop_clock()) as b:
+        n, fleet = 600, b.fleet
+        for i in range(n):
+            fleet.register(home(f"home-{i}"), FACTS)
+        with patch("gateway.links.mqtt.messages.MqttConnection", Wire):
+            broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")
+            link = MqttLink(MqttLinkSettings(broker=broker), codecs=[message_product()], fleet=fleet, clock=b.clock)
+        router = CommandRouter(fleet, link, [(b.sessions.profiles, b.sessions)])
+        if disk:
+            b.sessions.pause_telemetry(True)
+            link.pause_telemetry(True)
+        for fan_out in range(5):
+            batch = CommandBatch(
+                slots=np.arange(n + 1, dtype=np.int32), op=np.full(n + 1, int(CommandOp.SETPOINT), dtype=np.int8),
+                setpoint_w=np.full(n + 1, 1_000), lease_s=np.full(n + 1, 60), reserve_pct=np.full(n + 1, np.nan),
+                cmd=np.arange(1, n + 2) + fan_out * n, valid_until_ms=np.full(n + 1, b.clock.now().utc_ms + 60_000),
+            )  # fmt: skip
+            report = await router.write(batch, deadline_mono_ms=b.clock.mono_ms() + 60_000)
+            assert set(report.delivery.tolist()) == {int(WriteOutcome.ACCEPTED)}
+            reads = b.homes[OLD].reads
+            await until(lambda: b.homes[OLD].reads > reads + 4, "polling goes on")  # noqa: B023
+        assert disk != bool(energies(b.heard)), "a fan-out neither begins nor ends a pause of polled energy"
+        if disk:
+            b.sessions.pause_telemetry(False)
+        await until(lambda: len(energies(b.heard)) >= 8, "samples of all the while")
+        told = energies(b.heard)
+        assert all(end == begin for (_, end, _), (begin, _, _) in itertools.pairwise(told))
+
+
+async def test_energy_beyond_the_room_is_joined_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "WaitingEnergy", lambda: WaitingEnergy(most=4))
+    async with bench(monkeypatch, match_s=NEVER_S, clock=loop_clock()) as b:
+        b.sessions.pause_telemetry(True)
+        reads = b.homes[OLD].reads
+        await until(lambda: b.homes[OLD].reads >= reads + 60, "polling goes on")
+        b.sessions.pause_telemetry(False)
+        await until(lambda: bool(energies(b.heard)), "the samples that waited")
+        told = energies(b.heard)
+        assert len(told) <= 8
+        assert all(end == begin for (_, end, _), (begin, _, _) in itertools.pairwise(told))
+        assert told[-1][1] - told[0][0] >= 25_000
 
 
 @pytest.mark.parametrize("cells", [{"address": NEW}, {"profile": "other"}, {"profile": "p", "address": None}])
