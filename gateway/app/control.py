@@ -80,7 +80,7 @@ async def control_parts(
         dispatcher,
         *(() if platform is None else (platform.connection, platform)),
         Reports(
-            control.records, view, None if platform is None else platform.report,
+            control.records, view, None if platform is None else platform.report, store=store,
             availability_s=settings.control.availability_s,
         ),
     ):  # fmt: skip

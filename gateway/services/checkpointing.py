@@ -104,7 +104,8 @@ def load_records(records: DeliveryRecords, checkpoint: Checkpoint, entries: Iter
     journal has."""
     columns = {k.removeprefix(RECORDS): v for k, v in checkpoint.columns.items() if k.startswith(RECORDS)}
     slot_of = {i: fleet.slot_of[name] for i, name in enumerate(checkpoint.header.ids) if name in fleet.slot_of}
-    records.load(columns, entries, slot_of)
+    at_ms = int(checkpoint.columns[CLOCKS][0]) if CLOCKS in checkpoint.columns else 0
+    records.load(columns, entries, slot_of, at_ms)
 
 
 def _tables(fleet: Fleet) -> dict[str, Table]:

@@ -314,6 +314,22 @@ async def test_events_route_takes_shows_updates_and_cancels() -> None:
         await r.ask("DELETE", f"{path}/none", status=404)
 
 
+async def test_event_route_shows_the_records_of_what_is_over_before_they_are_on_disk() -> None:
+    async with rig() as r:
+        path = "/v1/dispatch-events"
+        await r.ask("POST", path, json=body_of(r, end="2027-01-15T08:00:30Z"))
+        await r.world.go(25)
+        r.world.journal.failing = True
+        await r.world.go(20)
+        late = await r.ask("GET", f"{path}/e?limit=2")
+        assert ([m["status"] for m in late["members"]], late["next"]) == (["completed"] * 2, 2)
+        of_it = await r.ask("GET", f"{path}/e?occurrence=2027-01-15T08:00:00Z&offset=2")
+        r.world.journal.failing = False
+        await r.world.go(2)
+        stored = await r.ask("GET", f"{path}/e")
+        assert [*late["members"], *of_it["members"]] == stored["members"]
+
+
 async def test_events_route_takes_now_and_refuses_one_that_was_sent_long_ago() -> None:
     async with rig() as r:
         now = {name: value for name, value in body_of(r).items() if name != "end"} | {"start": "now", "duration_s": 900}

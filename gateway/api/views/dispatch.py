@@ -124,7 +124,9 @@ class DispatchView:
         causes = [cause_of_row(row, self._cause_of) for row in rows]
         which = _ms(occurrence)
         if not total and (occurrence is None or which is not None):
-            stored = await self._store.records(event_id, which, page)
+            stored = self._queries.on_its_way(event_id, which, page)
+            if stored is None:
+                stored = await self._store.records(event_id, which, page)
             total, rows = stored.total, bodies(event_id, stored.devices, stored.columns)
             # what is known now explains nothing of what was then
             causes = [None] * len(rows)

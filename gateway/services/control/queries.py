@@ -12,8 +12,10 @@ from gateway.domain.events.attribution import Credit
 from gateway.domain.events.lifecycle import BookEntry
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import EventDelivered
+from gateway.domain.journal.stored import StoredRecords
 from gateway.domain.limits.types import Envelope
-from gateway.domain.types import Slots
+from gateway.domain.types import EventId, Slots
 from gateway.observability.parts import Part
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.totals import EventTotals, totals
@@ -50,6 +52,19 @@ class ControlQueries(Part):
         """Why a device may not discharge more, as `Reason` bits of the newest tick."""
         allowed = self.envelope
         return int(allowed.reasons_discharge[slot]) if allowed and slot < len(allowed.reasons_discharge) else 0
+
+    def on_its_way(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords | None:
+        """Delivery records of an occurrence that is over (None = the newest) and that the journal does not have yet."""
+        owed = [
+            one
+            for one in self.pending.owed(EventDelivered)
+            if one.event == event and occurrence_ms in (None, one.occurrence_ms)
+        ]
+        if not owed:
+            return None
+        newest = max(owed, key=lambda one: one.occurrence_ms)
+        columns = {name: values[rows] for name, values in newest.columns.items()}
+        return StoredRecords(total=len(newest.devices), devices=tuple(newest.devices)[rows], columns=columns)
 
     def reasons(self) -> list[str]:
         """Why control is not in order."""

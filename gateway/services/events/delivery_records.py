@@ -21,19 +21,23 @@ from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.limits.types import reason_names
 from gateway.domain.table import run
 from gateway.domain.types import Bools, EventId, Ints, Now, Slots
+from gateway.ports.journal import EventStore
+from gateway.services.events.untold import Untold, UntoldRecords
 
 PART_ROWS = 16_384
 """Rows of one event that are updated in a tick; the rest follows in the next ones."""
 
 OVER_ROWS_MAX = 100_000
-"""Rows of ended events that are not published yet. More means a peer that accepts nothing: the oldest events are
-dropped, but not the newest `OVER_KEPT`. Many events may end in one tick."""
+"""Rows of ended events that wait in memory until they are published. Those of older events are read from the journal
+when their turn comes."""
 
-OVER_KEPT = 8
+BEFORE_MS = 10_000
+"""How much earlier than its checkpoint an occurrence may have begun that the checkpoint does not know."""
 
 KNOWN_MAX = 100_000
 """Occurrences known to have their records in the journal."""
 
+UNTOLD_REVISION, UNTOLD_SOURCE = "untold_revision", "untold_source"
 SHOWN = tuple(name for name in RecordRows.SPEC if name != "slot")
 SIGN = {Way.OUT: 1, Way.INTO: -1, Way.NEITHER: 0}
 Row = dict[str, Any]
@@ -85,7 +89,8 @@ class DeliveryRecords:
         self._over: list[_Kept] = []
         self._ended: list[EventDelivered] = []
         self._known: dict[tuple[EventId, int], None] = {}
-        self.dropped = 0
+        self._untold = UntoldRecords()
+        self._reading: _Kept | None = None
 
     # -- within a tick ---------------------------------------------------------------------------------------
 
@@ -156,15 +161,16 @@ class DeliveryRecords:
         return ended
 
     def _drop(self) -> None:
-        """Drop the oldest ended events whose rows are too many to keep until somebody takes them."""
-        if len(self._over) <= OVER_KEPT:
-            return
-        self._over = [kept for kept in self._over if kept.changed.any()]
+        """Leave the oldest ended events to the journal whose rows are too many to keep until somebody takes them. What
+        the reader has may still be given back."""
+        self._over = [kept for kept in self._over if kept.changed.any() or kept is self._reading]
         rows = sum(kept.records.n for kept in self._over)
-        while rows > OVER_ROWS_MAX and len(self._over) > OVER_KEPT:
+        while rows > OVER_ROWS_MAX:
             oldest = self._over.pop(0)
             rows -= oldest.records.n
-            self.dropped += int(oldest.changed.sum())
+            self._untold.add(
+                Untold(oldest.event, oldest.source, oldest.revision, oldest.occurrence_ms, rows=oldest.records.n)
+            )
 
     def _close(self, index: int, status: Status, now: Now) -> None:
         """End an occurrence: now, or at its planned end if that is earlier."""
@@ -195,6 +201,7 @@ class DeliveryRecords:
         for kept in (*self._over, *self._kept.values()):
             at = np.flatnonzero(kept.changed)[:most]
             if len(at):
+                self._reading = kept
                 kept.changed[at] = False
                 devices = self._fleet.names(kept.records.rows.slot[at])
                 rows = bodies(kept.event, devices, {n: kept.records.rows.column(n)[at] for n in RecordRows.SPEC})
@@ -202,11 +209,25 @@ class DeliveryRecords:
                     event=kept.event, source=kept.source, revision=kept.revision, occurrence_ms=kept.occurrence_ms,
                     at=at, rows=rows,
                 )  # fmt: skip
+        self._reading = None
         self._over.clear()
         return None
 
+    async def stored(self, store: EventStore, most: int) -> StatusReport | None:
+        """The same, of what is over and only in the journal. Raises StorageError."""
+        found = await self._untold.page(store, most)
+        if found is None:
+            return None
+        one, part, stored = found
+        return StatusReport(
+            event=one.event, source=one.source, revision=one.revision, occurrence_ms=one.occurrence_ms,
+            at=np.arange(part.start, part.start + len(stored.devices)),
+            rows=bodies(one.event, stored.devices, stored.columns),
+        )  # fmt: skip
+
     def give_back(self, report: StatusReport) -> None:
         """Publish these rows again, as they are by then: the peer did not accept them."""
+        self._untold.give_back(report.event, report.occurrence_ms, int(report.at[0]))
         for kept in (*self._over, *self._kept.values()):
             if (kept.event, kept.occurrence_ms) == (report.event, report.occurrence_ms):
                 kept.mark(report.at)
@@ -214,7 +235,12 @@ class DeliveryRecords:
     @property
     def waiting(self) -> int:
         """Rows that wait to be published."""
-        return sum(int(kept.changed.sum()) for kept in (*self._over, *self._kept.values()))
+        return sum(int(kept.changed.sum()) for kept in (*self._over, *self._kept.values())) + self._untold.rows
+
+    @property
+    def dropped(self) -> int:
+        """Rows that were never published and are given up."""
+        return self._untold.lost
 
     def page(self, entry: BookEntry, members: Slots, part: slice) -> tuple[int, list[Row]]:
         """The number of records of a running event (of a scheduled one: of its `members`), and those in `part`."""
@@ -237,22 +263,31 @@ class DeliveryRecords:
             del self._known[next(iter(self._known))]
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """All records as columns for a checkpoint."""
-        return {
+        """All records of what runs as columns for a checkpoint, and which occurrences are over and not published."""
+        running = {
             f"{kept.event}/{kept.occurrence_ms}/{name}": kept.records.rows.column(name)[: kept.records.n]
             for kept in self._kept.values()
             for name in RecordRows.SPEC
         }
+        over: dict[str, NDArray[Any]] = {}
+        for one in (*self._untold, *(kept for kept in self._over if kept.changed.any() or kept is self._reading)):
+            over[f"{one.event}/{one.occurrence_ms}/{UNTOLD_REVISION}"] = np.array([one.revision])
+            over[f"{one.event}/{one.occurrence_ms}/{UNTOLD_SOURCE}"] = np.frombuffer(one.source.encode(), np.uint8)
+        return running | over
 
     def load(
         self,
         columns: Mapping[str, NDArray[Any]],
         entries: Iterable[BookEntry],
         slot_of: Mapping[int, int],
+        at_ms: int,
     ) -> None:
         """Load the records of a checkpoint that the journal does not have. `slot_of`: the slot of each device by its
-        slot then."""
+        slot then; `at_ms`: when it was made. What ended later and is in the journal may not be published yet."""
+        entries = list(entries)
         by_event = {entry.request.id: entry for entry in entries if entry.index >= 0}
+        if self._publishing:
+            self._load_untold(columns, {entry.request.id: entry for entry in entries}, at_ms)
         for event, occurrence in sorted({(name.split("/")[0], name.split("/")[1]) for name in columns}):
             name, occurrence_ms = EventId(event), int(occurrence)
             entry = by_event.get(name)
@@ -273,6 +308,20 @@ class DeliveryRecords:
                 if values is not None:
                     kept.records.rows.column(column)[: len(at)] = values[there]
             self._kept[entry.index] = kept
+
+    def _load_untold(
+        self, columns: Mapping[str, NDArray[Any]], entries: Mapping[EventId, BookEntry], at_ms: int
+    ) -> None:
+        for name, revision in columns.items():
+            event, occurrence, column = name.rsplit("/", 2)
+            if column == UNTOLD_REVISION:
+                source = bytes(columns[f"{event}/{occurrence}/{UNTOLD_SOURCE}"]).decode()
+                self._untold.add(Untold(EventId(event), source, int(revision[0]), int(occurrence)))
+        for event, occurrence_ms in self._known:
+            entry = entries.get(event)
+            ran = f"{event}/{occurrence_ms}/slot" in columns
+            if entry is not None and (ran or occurrence_ms >= at_ms - BEFORE_MS):
+                self._untold.add(Untold(event, entry.request.source, entry.request.revision, occurrence_ms))
 
 
 def bodies(event: str, devices: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> list[Row]:

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gateway.domain.errors import StorageError
 from gateway.observability.metrics import Sample, counter, gauge
 from gateway.observability.parts import Importance, Part
+from gateway.ports.journal import EventStore
 from gateway.services.events.delivery_records import DeliveryRecords, StatusReport
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,9 @@ EVENTS_EVERY_S = 10.0
 ROWS = counter("gateway_reported_rows", "Delivery records told upstream.")
 REPORTS = counter("gateway_reports", "Reports on events and availability told upstream.")
 REFUSED = counter("gateway_reports_refused", "Reports that nobody took.")
-ROWS_DROPPED = counter("gateway_report_rows_dropped", "Delivery records never told, since nobody took them.")
+ROWS_DROPPED = counter(
+    "gateway_report_rows_dropped", "Delivery records never told: nobody took them, and the journal lacks them."
+)
 ROWS_WAITING = gauge("gateway_report_rows_waiting", "Delivery records to be told.")
 
 Body = dict[str, Any]
@@ -63,13 +67,15 @@ class Reports(Part):
     importance = Importance.SPARE
 
     def __init__(
-        self, records: DeliveryRecords, bodies: ReportBodies, publish: Publish | None, *, availability_s: float
-    ) -> None:
+        self, records: DeliveryRecords, bodies: ReportBodies, publish: Publish | None, *, store: EventStore,
+        availability_s: float,
+    ) -> None:  # fmt: skip
         self.service = "" if publish is None else "reports"
         self.stats = ReportStats()
         self._records = records
         self._bodies = bodies
         self._publish: Publish = _untold if publish is None else publish
+        self._store = store
         self._availability_s = availability_s
 
     async def run(self) -> None:
@@ -84,7 +90,7 @@ class Reports(Part):
 
     async def _publish_records(self) -> None:
         while True:
-            report = self._records.changed(PART)
+            report = self._records.changed(PART) or await self._stored()
             if report is None:
                 await asyncio.sleep(POLL_S)
                 continue
@@ -94,6 +100,14 @@ class Reports(Part):
             else:
                 self._records.give_back(report)
                 await asyncio.sleep(RETRY_S)
+
+    async def _stored(self) -> StatusReport | None:
+        """What is over, not published, and only in the journal, as far as that can be read."""
+        try:
+            return await self._records.stored(self._store, PART)
+        except StorageError as error:
+            log.debug("delivery records cannot be read", extra={"error": str(error)})
+            return None
 
     def _accepted(self, kind: str, accepted: bool) -> bool:
         """Count rejected reports; log when a kind begins and ends to be rejected."""

@@ -11,7 +11,7 @@ from gateway.domain.journal.changes import EventDelivered
 from gateway.domain.limits.types import Reason
 from gateway.domain.types import EventId
 from gateway.schemas.reports import AvailabilityBody, AvailabilityReport, DeliveryBody, DeliveryReport, Times
-from gateway.services.events import delivery_records
+from gateway.services.events import delivery_records, untold
 from gateway.services.events import reports as module
 from gateway.services.events.delivery_records import StatusReport
 from gateway.services.events.reports import PART, Body, Reports
@@ -70,7 +70,7 @@ async def told(world: World, peer: Peer, reports: Reports, found: int) -> None:
 
 async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> None:
     world, peer = World(homes_of(7)), Peer()
-    reports = Reports(world.control.records, Bodies(), peer.publish, availability_s=60)
+    reports = Reports(world.control.records, Bodies(), peer.publish, store=world.journal, availability_s=60)
     await world.submit(s=60, target_w=7_000)
     await world.go(20)
     await told(world, peer, reports, 3)
@@ -85,7 +85,7 @@ async def test_reports_records_are_told_in_pages_and_each_as_it_is_at_last() -> 
 
 async def test_reports_what_the_peer_rejects_waits_and_is_published_as_it_is_by_then() -> None:
     world, peer = World(homes_of(4)), Peer()
-    reports = Reports(world.control.records, Bodies(), peer.publish, availability_s=60)
+    reports = Reports(world.control.records, Bodies(), peer.publish, store=world.journal, availability_s=60)
     await world.submit(s=60, target_w=4_000)
     await world.go(5)
     peer.takes = False
@@ -102,7 +102,7 @@ async def test_reports_what_the_peer_rejects_waits_and_is_published_as_it_is_by_
 
 async def test_reports_every_one_of_many_events_that_end_in_one_tick_is_told_as_it_ended() -> None:
     world, peer = World(homes_of(20)), Peer()
-    reports = Reports(world.control.records, Bodies(), peer.publish, availability_s=60)
+    reports = Reports(world.control.records, Bodies(), peer.publish, store=world.journal, availability_s=60)
     for number in range(20):
         await world.submit(f"zone-{number:02d}", s=20, target_w=1_000, group=group(f"home-{number:02d}"))
     await world.go(10)
@@ -114,24 +114,122 @@ async def test_reports_every_one_of_many_events_that_end_in_one_tick_is_told_as_
     assert world.control.records.dropped == 0
 
 
-async def test_reports_too_many_untold_events_lose_the_oldest_and_count_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery_records, "OVER_ROWS_MAX", 16)
-    world = World(homes_of(2))
-    for number in range(10):
-        await world.submit(f"e{number}", s=3, target_w=1_000)
-        await world.go(5)
-    assert world.control.records.dropped == 2 * (10 - 8)
-    reports = Reports(world.control.records, Bodies(), None, availability_s=60)
-    assert reports.service == ""
+async def ended(world: World, events: int) -> None:
+    """Events of one home each that end in one tick."""
+    for number in range(events):
+        await world.submit(f"zone-{number:02d}", s=20, target_w=1_000, group=group(f"home-{number:02d}"))
+    await world.go(30)
+
+
+async def all_told(world: World, peer: Peer, events: int) -> None:
+    """Publish until the peer has the final record of every event."""
+    reports = Reports(world.control.records, Bodies(), peer.publish, store=world.journal, availability_s=60)
+    async with service(reports.run):
+        await until(lambda: [row["status"] for row in peer.newest().values()] == ["completed"] * events)
+    assert world.control.records.dropped == 0
+
+
+async def test_reports_more_rows_than_memory_keeps_are_told_from_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_records, "OVER_ROWS_MAX", 4)
+    world, peer = World(homes_of(30)), Peer()
+    await ended(world, 30)
+    in_memory = {row["device"]: row for row in await final(world, 30)}
+    await all_told(world, peer, 30)
+    assert peer.newest() == in_memory
+
+
+async def final(world: World, events: int) -> list[Body]:
+    """The records that the journal has."""
+    found: list[Body] = []
+    for number in range(events):
+        event = EventId(f"zone-{number:02d}")
+        stored = await world.journal.records(event, None, slice(None))
+        found += delivery_records.bodies(event, stored.devices, stored.columns)
+    return found
+
+
+async def test_reports_record_that_the_peer_refuses_while_others_end_is_told_later() -> None:
+    world, peer = World(homes_of(20)), Peer()
+    await ended(world, 20)
+    records = world.control.records
+    report = records.changed(10)
+    assert report is not None
+    await world.go(3)
+    records.give_back(report)
+    await all_told(world, peer, 20)
+
+
+@pytest.mark.parametrize("rows_max", [0, 100_000])
+@pytest.mark.parametrize("checkpoint_s", [15, 29])
+async def test_reports_final_records_that_nobody_had_at_a_kill_are_told_after_it(
+    monkeypatch: pytest.MonkeyPatch, rows_max: int, checkpoint_s: int
+) -> None:
+    monkeypatch.setattr(delivery_records, "OVER_ROWS_MAX", rows_max)
+    world, peer = World(homes_of(20)), Peer()
+    saved: dict[str, Any] = {}
+
+    def checkpoint() -> None:
+        if not saved or world.clock.utc <= began_ms + checkpoint_s * 1000:
+            saved.update(columns={k: v.copy() for k, v in world.control.records.columns().items()})
+            saved.update(at_ms=world.clock.utc)
+
+    began_ms = world.clock.utc
+    for number in range(20):
+        await world.submit(f"zone-{number:02d}", s=20, target_w=1_000, group=group(f"home-{number:02d}"))
+    await world.go(30, each=checkpoint)
+    world.restart(away_s=2)
+    slot_of = {i: i for i in range(20)}
+    world.control.records.load(saved["columns"], world.dispatcher.entries(), slot_of, saved["at_ms"])
+    await world.go(2)
+    await all_told(world, peer, 20)
+
+
+async def test_reports_final_records_survive_a_journal_that_fails_while_they_end_and_a_kill_then() -> None:
+    world, peer = World(homes_of(20)), Peer()
+    for number in range(20):
+        await world.submit(f"zone-{number:02d}", s=20, target_w=1_000, group=group(f"home-{number:02d}"))
+    await world.go(10)
+    columns, at_ms = {k: v.copy() for k, v in world.control.records.columns().items()}, world.clock.utc
+    world.journal.failing = True
+    await world.go(20)
+    world.journal.failing = False
+    world.restart(away_s=2)
+    world.control.records.load(columns, world.dispatcher.entries(), {i: i for i in range(20)}, at_ms)
+    await world.go(2)
+    await all_told(world, peer, 20)
+    assert {row["device"]: row for row in await final(world, 20)} == peer.newest()
+
+
+async def test_reports_what_was_told_before_a_restart_is_not_told_again() -> None:
+    world, peer = World(homes_of(20)), Peer()
+    await ended(world, 20)
+    await all_told(world, peer, 20)
+    columns, at_ms = world.control.records.columns(), world.clock.utc
+    world.clock.advance(s=60)
+    world.restart(away_s=60)
+    world.control.records.load(columns, world.dispatcher.entries(), {i: i for i in range(20)}, at_ms + 60_000)
+    assert world.control.records.waiting == 0
+
+
+async def test_reports_records_that_are_nowhere_are_given_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_records, "OVER_ROWS_MAX", 0)
+    monkeypatch.setattr(untold, "TRIES_MAX", 3)
+    world, peer = World(homes_of(2)), Peer()
+    reports = Reports(world.control.records, Bodies(), peer.publish, store=world.journal, availability_s=60)
+    await ended(world, 2)
+    world.journal.kept = [c for c in world.journal.kept if not isinstance(c, EventDelivered)]
     names = {sample.name: sample.value for sample in reports.samples()}
-    assert names["gateway_report_rows_dropped"] == 4
-    assert names["gateway_report_rows_waiting"] == 16
+    assert (names["gateway_report_rows_waiting"], names["gateway_report_rows_dropped"]) == (2, 0)
+    async with service(reports.run):
+        await until(lambda: world.control.records.waiting == 0)
+    names = {sample.name: sample.value for sample in reports.samples()}
+    assert names["gateway_report_rows_dropped"] == 2
 
 
 async def test_reports_events_and_availability_are_told_again_and_again_and_not_without_words() -> None:
     world, peer = World(homes_of(1)), Peer()
     bodies = Bodies([], [{"n": 1}, {"n": 2}], availability=({"w": 5},))
-    reports = Reports(world.control.records, bodies, peer.publish, availability_s=0.001)
+    reports = Reports(world.control.records, bodies, peer.publish, store=world.journal, availability_s=0.001)
     async with service(reports.run):
         await until(lambda: not bodies.events and len(peer.told["availability"]) > 2)
         await asyncio.sleep(0)
@@ -168,7 +266,7 @@ async def test_records_records_of_a_checkpoint_go_on_where_they_were() -> None:
     world.restart(away_s=5)
     # one device is gone, and the others have other slots by now
     slot_of = {world.fleet.slot_of["home-01"]: 0, world.fleet.slot_of["home-02"]: 2}
-    world.control.records.load(columns, world.dispatcher.entries(), slot_of)
+    world.control.records.load(columns, world.dispatcher.entries(), slot_of, 0)
     after = world.rows()
     assert sorted(after) == ["home-00", "home-02"]
     assert after["home-00"] == before["home-01"] | {"device": "home-00", "id": after["home-00"]["id"]}
@@ -223,14 +321,14 @@ async def test_records_old_checkpoint_neither_overwrites_a_record_nor_ends_it_la
     await world.go(20)
     before = await kept(world)
     world.restart(away_s=3_600)
-    world.control.records.load(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    world.control.records.load(old, world.dispatcher.entries(), {0: 0, 1: 1}, 0)
     await world.go(3)
     (after,) = await kept(world)
     assert (wh(after), after.ended_ms) == (wh(before[0]), before[0].ended_ms)
     # the same, had it died before the end
     world.journal.kept = [c for c in world.journal.kept if not isinstance(c, EventDelivered)]
     world.restart(away_s=10)
-    world.control.records.load(old, world.dispatcher.entries(), {0: 0, 1: 1})
+    world.control.records.load(old, world.dispatcher.entries(), {0: 0, 1: 1}, 0)
     await world.go(3)
     (late,) = await kept(world)
     assert late.ended_ms - late.occurrence_ms == 60_000
