@@ -1,7 +1,9 @@
 """Receives dispatch from the central platform by MQTT, on the platform's own connection and on no other.
 
-The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`. The signal acknowledges each once its decision
-is durable and answers on `gateway/v1/platform/dispatch/answers`. The gateway publishes changed delivery records on
+The platform publishes events (QoS 1) to `gateway/v1/platform/dispatch`. The signal answers each on
+`gateway/v1/platform/dispatch/answers` once its decision is durable, until the broker has the answer, and acknowledges
+it then: the broker keeps what is not answered and sends it again, marked as a repetition, which is answered as it was
+decided. The gateway publishes changed delivery records on
 `.../dispatch/deliveries`, running events every few seconds on `.../dispatch/events`, what the fleet can sustain on
 `gateway/v1/platform/availability`, and, where configured, the newest readings on `gateway/v1/platform/live`; all QoS 1,
 never retained.
@@ -14,7 +16,10 @@ retained message is refused.
 
 import asyncio
 import logging
+from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Annotated, Any
 
 import mqtt5
@@ -23,8 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, StorageError
+from gateway.domain.events.book import Outcome
 from gateway.observability.episodes import Episode
-from gateway.observability.metrics import Sample, counter
+from gateway.observability.metrics import Sample, counter, gauge
 from gateway.observability.parts import Part
 from gateway.ports.signals import Submit
 from gateway.schemas.event import answer_body, parse_event
@@ -33,6 +39,8 @@ from gateway.transports.mqtt.settings import EXAMPLE_BROKER, MqttSettings
 
 log = logging.getLogger(__name__)
 
+ANSWERS_WAITING = gauge("gateway_platform_answers_waiting", "Decided dispatch messages whose answer the broker lacks.")
+ANSWERS_REFUSED = counter("gateway_platform_answers_refused", "Answers that the broker refused.")
 REJECTS = counter("gateway_platform_rejects", "Dispatch messages refused.", reason=("malformed", "retained"))
 
 DISPATCH_TOPIC = "gateway/v1/platform/dispatch"
@@ -46,6 +54,9 @@ REPORT_TOPICS = {
 REPORT_EXPIRY_S = 86_400
 LIVE_EXPIRY_S = 60
 PENDING_MAX = 1_000
+DECIDED_MAX = 10_000
+"""Messages whose answer is remembered in case the broker sends them again."""
+
 ANSWER_DEADLINE_MS = 10_000
 RETRY_S = 1.0
 QUIET_MS = 2_000
@@ -65,8 +76,19 @@ class PlatformSettings(BaseModel):
     live_devices_per_s: float = Field(default=2_000.0, gt=0, le=100_000)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Owed:
+    """An answer, the message it answers, and whether the broker has it."""
+
+    generation: int
+    packet_id: int | None
+    answer: bytes
+    told: bool = False
+
+
 class PlatformSignal(Part):
-    """The `Signal` on the platform's connection. `rejects` counts malformed and retained events, by reason."""
+    """The `Signal` on the platform's connection. `rejects` counts malformed and retained events, by reason, and
+    `answers_refused` answers that the broker refused."""
 
     service = "platform"
 
@@ -75,9 +97,13 @@ class PlatformSignal(Part):
         self._submit = submit
         self.settings = settings
         self._pending: asyncio.Queue[tuple[int, mqtt5.PublishPacket, int | None]] = asyncio.Queue()
+        self._owed: deque[_Owed] = deque()
+        self._news = asyncio.Event()
+        self._decided: OrderedDict[bytes, _Owed] = OrderedDict()
         self._paused = False
         self._generation, self._busy_mono_ms, self._caught_up = -1, 0, False
         self.rejects = {"malformed": 0, "retained": 0}
+        self.answers_refused = 0
         self._refusals = Episode()
         filters = [mqtt5.TopicFilter(DISPATCH_TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)] if settings.dispatch else []
         self.connection = MqttConnection(
@@ -114,26 +140,64 @@ class PlatformSignal(Part):
         async with asyncio.TaskGroup() as group:
             group.create_task(self.connection.run(), name="mqtt-platform")
             group.create_task(self._serve(), name="platform-dispatch")
+            group.create_task(self._tell(), name="platform-answers")
 
     async def _serve(self) -> None:
+        """Decide message by message. None waits for the answer to another."""
         while True:
             generation, packet, received_ms = await self._pending.get()
             began_ms = self._clock.mono_ms()
             if self._paused and self._pending.qsize() <= PENDING_MAX:
                 self._paused = False
                 self.connection.resume_reading()
-            answer = await self._answer(packet, received_ms)
+            # a repetition may have been decided and not acknowledged: it is no duplicate of the platform's
+            name = blake2b(packet.payload, digest_size=16).digest()
+            known = self._decided.get(name) if packet.duplicate else None
+            if known is not None and not known.told and known.generation < generation:
+                known.generation, known.packet_id = generation, packet.packet_id
+                continue
+            answer = known.answer if known else orjson.dumps(await self._answer(packet, received_ms))
             self._answered(began_ms)
-            if packet.packet_id is not None:
-                self.connection.acknowledge(generation, [packet.packet_id])
-            message = OutMessage(
-                topic=ANSWER_TOPIC, payload=orjson.dumps(answer), qos=1, retain=False, message_expiry_s=3600
-            )
-            await self.connection.publish([message], deadline_mono_ms=self._clock.mono_ms() + ANSWER_DEADLINE_MS)
+            self._owe(name, _Owed(generation=generation, packet_id=packet.packet_id, answer=answer))
+
+    def _owe(self, name: bytes, owed: _Owed) -> None:
+        self._owed.append(owed)
+        self._news.set()
+        self._decided[name] = owed
+        if len(self._decided) > DECIDED_MAX:
+            self._decided.popitem(last=False)
+
+    async def _tell(self) -> None:
+        """Publish answers in the order of the decisions, each until the broker has it; acknowledge what is answered.
+        An answer that the broker refuses holds back no other."""
+        while True:
+            await self._news.wait()
+            while self._owed:
+                await self._publish(self._owed[0])
+                owed = self._owed.popleft()
+                owed.told = True
+                if owed.packet_id is not None:
+                    self.connection.acknowledge(owed.generation, [owed.packet_id])
+            self._news.clear()
+
+    async def _publish(self, owed: _Owed) -> None:
+        message = OutMessage(topic=ANSWER_TOPIC, payload=owed.answer, qos=1, retain=False, message_expiry_s=3600)
+        while True:
+            deadline_ms = self._clock.mono_ms() + ANSWER_DEADLINE_MS
+            (outcome,) = await self.connection.publish([message], deadline_mono_ms=deadline_ms)
+            if outcome is PublishOutcome.REFUSED:
+                self.answers_refused += 1
+                if self.answers_refused == 1:
+                    log.warning("the broker refuses answers to dispatch messages", extra={"topic": ANSWER_TOPIC})
+            if outcome in (PublishOutcome.ACKED, PublishOutcome.NO_SUBSCRIBER, PublishOutcome.REFUSED):
+                return
+            await asyncio.sleep(RETRY_S)
 
     def samples(self) -> Iterable[Sample]:
-        """Metrics of what was refused before it became an event."""
+        """Metrics of what was refused before it became an event, and of answers."""
         yield from REJECTS.each(self.rejects)
+        yield ANSWERS_WAITING.sample(len(self._owed))
+        yield ANSWERS_REFUSED.sample(self.answers_refused)
 
     async def report(self, kind: str, body: dict[str, Any]) -> bool:
         """Publish one report to the platform; returns whether the broker accepted it."""
@@ -165,7 +229,11 @@ class PlatformSignal(Part):
         logged = False
         while True:
             try:
-                return answer_body(await self._submit(request))
+                answer = await self._submit(request)
+                if packet.duplicate and answer.outcome is Outcome.DUPLICATE and answer.reason is None:
+                    # accepted, and not acknowledged, by an earlier run
+                    answer = replace(answer, outcome=Outcome.ACCEPTED)
+                return answer_body(answer)
             except StorageError as error:
                 if not logged:
                     log.warning("the decision of a dispatch event cannot be stored", extra={"error": str(error)})

@@ -121,7 +121,7 @@ class Desk:
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     desk = Desk()
-    async with service(desk.platform._serve):
+    async with service(desk.platform.run):
         yield desk
 
 

@@ -27,9 +27,7 @@ EVENTS_EVERY_S = 10.0
 ROWS = counter("gateway_reported_rows", "Delivery records told upstream.")
 REPORTS = counter("gateway_reports", "Reports on events and availability told upstream.")
 REFUSED = counter("gateway_reports_refused", "Reports that nobody took.")
-ROWS_DROPPED = counter(
-    "gateway_report_rows_dropped", "Delivery records never told: nobody took them, and the journal lacks them."
-)
+ROWS_DROPPED = counter("gateway_report_rows_dropped", "Delivery records never told, since nobody took them.")
 ROWS_WAITING = gauge("gateway_report_rows_waiting", "Delivery records to be told.")
 
 Body = dict[str, Any]
