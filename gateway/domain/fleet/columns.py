@@ -139,10 +139,10 @@ class LiveColumns(Table):
     cmd: Ints = column(0, "The newest command that its readings name.")
     seen_mono_ms: Ints = column(NEVER_MS, "When a reading of known age arrived.")
     reconnected_mono_ms: Ints = column(NEVER_MS, "End of the last islanding.")
-    moved_wh: Singles = column(0.0, "Energy moved since the SoC last changed.")
-    since_full_wh: Singles = column(np.nan, "Energy moved since the last full charge; NaN = none was seen.")
-    unfilled_wh: Singles = column(0.0, "The same, counted from the first reading where no full charge was seen.")
-    cycled_wh: Singles = column(
+    moved_wh: Floats = column(0.0, "Energy moved since the SoC last changed.")
+    since_full_wh: Floats = column(np.nan, "Energy moved since the last full charge; NaN = none was seen.")
+    unfilled_wh: Floats = column(0.0, "The same, counted from the first reading where no full charge was seen.")
+    cycled_wh: Floats = column(
         0.0, "What is used of the day's cycles: a bucket that leaks as fast as the warranty allows."
     )
     net_low_w: Singles = column(np.nan, "Smallest load less PV of the newest stretch of time.")

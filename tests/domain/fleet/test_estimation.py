@@ -349,3 +349,13 @@ def test_observe_grid_that_comes_back_is_remembered() -> None:
     one = One().says(grid=Grid.ISLAND)
     assert one.live.reconnected_mono_ms[0] == NEVER_MS
     assert one.says().live.reconnected_mono_ms[0] == one.now.mono_ms
+
+
+@pytest.mark.parametrize("battery_w", [21.0, -21.0])
+def test_throughput_of_many_small_steps_is_that_of_an_exact_sum(battery_w: float) -> None:
+    one = One().says(battery_w=battery_w, soc_pct=50)
+    one.live.since_full_wh[:] = one.live.unfilled_wh[:] = 40_000.0
+    for _ in range(3_600):
+        one.says(battery_w=battery_w, soc_pct=50)
+    assert one.live.since_full_wh[0] - 40_000 == pytest.approx(21, rel=1e-5)
+    assert one.live.unfilled_wh[0] - 40_000 == pytest.approx(21, rel=1e-5)
