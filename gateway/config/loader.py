@@ -10,7 +10,7 @@ from gateway import former_names
 from gateway.config.durations import duration_s, hint
 from gateway.config.faults import Loc, every_fault, inside
 from gateway.config.programs import moved_programs
-from gateway.config.secrets import read_secret
+from gateway.config.secrets import SecretsMissing, read_secret
 from gateway.config.settings import Settings, SinkSettings
 from gateway.domain.errors import InvalidInput
 from gateway.yaml_lines import NotStrict, Place, read_yaml
@@ -24,7 +24,8 @@ Fault = tuple[Loc, str]
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check the file. Raises InvalidInput with every fault as `file:line: path: what is wrong`."""
+    """Read and check the file. Raises InvalidInput with every fault as `file:line: path: what is wrong`; SecretsMissing
+    where they are files of secrets alone."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -50,7 +51,8 @@ def load_settings(path: Path) -> Settings:
         settings = None
     if settings is None or faults:
         told = sorted((place.line_of(loc), ".".join(map(str, loc)) or "(document)", words) for loc, words in faults)
-        raise InvalidInput([f"{path}:{line}: {where}: {words}" for line, where, words in told])
+        problems = [f"{path}:{line}: {where}: {words}" for line, where, words in told]
+        raise SecretsMissing(problems) if all(_is_file(raw, loc) for loc, _ in faults) else InvalidInput(problems)
     base = path.resolve().parent
     settings.devices.keep_own(_own_secrets(raw, base))
     former = [
@@ -71,6 +73,11 @@ def _value(raw: object, loc: Loc) -> object:
     for part in loc:
         raw = inside(raw, part)
     return raw
+
+
+def _is_file(raw: object, loc: Loc) -> bool:
+    """Whether what has a fault is a file that holds a secret."""
+    return bool(loc) and loc[-1] in SECRET_KEYS and str(_value(raw, loc)).startswith("file:")
 
 
 def _contradiction(raw: object, loc: Loc, there: Loc, place: Place) -> str:

@@ -6,11 +6,17 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from gateway.domain.errors import InvalidInput
+from gateway.domain.errors import InvalidInput, Retry
 
 BYTES_MAX = 64 << 10
 PATTERN = r"^(env|file):.+$"
 _REFERENCE = re.compile(r"^(env|file):(.+)$")
+
+
+class SecretsMissing(InvalidInput):
+    """Files of secrets cannot be read now, and nothing else is wrong: the same configuration may do later."""
+
+    retry = Retry.LATER
 
 
 def resolve_secret(reference: str) -> str:

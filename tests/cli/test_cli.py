@@ -209,6 +209,17 @@ def test_devices_import_tells_notes_and_they_are_no_failure(daemon: Script, tmp_
     assert "devices.jsonl:1: note: a: telemetry only" in result.output
 
 
+def test_run_with_a_secret_that_cannot_be_read_yet_ends_with_a_code_that_is_tried_again(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    broker = PLAIN["devices"]["mqtt"]["broker"] | {"username": "gateway", "password": f"file:{file}"}
+    path = config(tmp_path, devices={"mqtt": {"broker": broker}})
+    result = run("run", "--config", path)
+    assert (result.exit_code, "cannot be read" in result.output) == (75, True)
+    unit = (ROOT / "deploy" / "gateway.service").read_text(encoding="utf-8")
+    assert "RestartPreventExitStatus=2\n" in unit
+    assert run("validate", "--config", path).exit_code == 2
+
+
 def test_devices_import_prints_each_fault_of_the_first_bad_rows_and_counts_the_rest(tmp_path: Path) -> None:
     settings = config(tmp_path, state_dir=str(tmp_path / "state"))
     file = tmp_path / "devices.csv"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.config.durations import duration_s
 from gateway.config.loader import load_settings
+from gateway.config.secrets import SecretsMissing
 from gateway.config.settings import DeviceSettings, Settings
 from gateway.domain.errors import InvalidInput
 from gateway.services.settings import MaintenanceSettings
@@ -153,6 +154,23 @@ def test_config_secret_from_a_file_that_nobody_else_reads(tmp_path: Path) -> Non
     assert password.get_secret_value() == SECRET
     file.unlink()
     assert "cannot be read" in faults(tmp_path, devices=devices)[0]
+
+
+def test_config_secrets_that_cannot_be_read_yet_are_told_apart_from_faults(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    broker = PLAIN["devices"]["mqtt"]["broker"] | {"username": "gateway", "password": f"file:{file}"}
+    devices = {"mqtt": {"broker": broker}}
+    with pytest.raises(SecretsMissing, match="cannot be read"):
+        load(tmp_path, devices=devices)
+    file.touch(0o600)
+    with pytest.raises(SecretsMissing, match="is empty"):
+        load(tmp_path, devices=devices)
+    for other in ({"devices": devices, "state_dir": 7}, {"devices": {"mqtt": {"broker": broker | {"password": "x"}}}}):
+        with pytest.raises(InvalidInput) as found:
+            load(tmp_path, **other)
+        assert not isinstance(found.value, SecretsMissing)
+    file.write_text(SECRET, encoding="utf-8")
+    assert load(tmp_path, devices=devices).devices.mqtt is not None
 
 
 def test_device_secret_that_is_no_small_file_is_refused_and_does_not_stop_the_loop(tmp_path: Path) -> None:
