@@ -134,6 +134,21 @@ async def test_leap_sftp_client_key_lets_in(tmp_path: Path) -> None:
         assert "Accepted publickey for" in r.server.log.read_text(encoding="utf-8")
 
 
+async def test_leap_sftp_key_that_cannot_be_read_once_is_read_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.sink = r.another(password=None, key_file=r.server.client_key)
+        key_file = r.server.client_key
+        away = key_file.rename(key_file.with_suffix(".away"))
+        for torn in (None, away.read_bytes()[:40]):
+            if torn is not None:
+                key_file.write_bytes(torn)
+            result = await r.send(1)
+            assert isinstance(result, Stop)
+            assert (result.reason, result.retry_s is not None) == ("sftp_key_file", True)
+        away.rename(key_file)
+        assert await r.send(1) == Accept()
+
+
 @pytest.mark.parametrize("header_is_line_1", [True, False])
 async def test_leap_sftp_row_that_the_errors_name_is_refused(tmp_path: Path, header_is_line_1: bool) -> None:
     async with rig(tmp_path, homes=(1, 2, 4, 5), points=OpenPoints(header_is_line_1=header_is_line_1)) as r:

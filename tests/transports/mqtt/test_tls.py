@@ -98,6 +98,21 @@ async def test_tls_client_certificate_lets_in(authority: Authority, tmp_path: Pa
             assert unknown.stats.connects == 0
 
 
+async def test_tls_key_that_cannot_be_read_once_is_read_again(authority: Authority, tmp_path: Path) -> None:
+    lines = listener(authority, "IP:127.0.0.1", clients=True)
+    certificate, key = authority.issue("gateway", "DNS:gateway")
+    away = key.rename(key.with_suffix(".away"))
+    async with mosquitto_process(tmp_path, listener=lines) as broker:
+        settings = make_settings(
+            f"mqtts://127.0.0.1:{broker.port}", ca_file=authority.ca, cert_file=certificate, key_file=key
+        )
+        async with running(make_connection(settings), connected=False) as connection:
+            await until(lambda: connection.generation >= 2)
+            assert connection.stats.connects == 0
+            away.rename(key)
+            await connection.wait_connected()
+
+
 def test_tls_files_missing_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(PeerRefused, match="TLS files"):
         tls_context(make_settings("mqtts://localhost", ca_file=tmp_path / "none.pem"))
