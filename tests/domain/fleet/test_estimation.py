@@ -359,3 +359,10 @@ def test_throughput_of_many_small_steps_is_that_of_an_exact_sum(battery_w: float
         one.says(battery_w=battery_w, soc_pct=50)
     assert one.live.since_full_wh[0] - 40_000 == pytest.approx(21, rel=1e-5)
     assert one.live.unfilled_wh[0] - 40_000 == pytest.approx(21, rel=1e-5)
+
+
+def test_bounds_of_a_charge_that_is_not_reported_move_with_every_small_step() -> None:
+    one = One().says(battery_w=21.0, soc_pct=60)
+    for _ in range(3_600):
+        one.says(battery_w=21.0, soc_pct=np.nan)
+    assert 60 - one.live.soc_low_pct[0] == pytest.approx(100 * 21 / CAPACITY_WH, rel=1e-5)
