@@ -3,6 +3,7 @@ acknowledged after that, so that neither a lost connection nor a kill loses it."
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -10,13 +11,16 @@ import mqtt5
 import orjson
 import pytest
 
+from gateway.clock import SystemClock
 from gateway.domain.errors import StorageError
-from gateway.domain.events.book import Answer
+from gateway.domain.events.book import Answer, Outcome
 from gateway.domain.events.request import EventRequest
 from gateway.domain.events.scope import own_id
-from gateway.signals.platform import PlatformSettings, PlatformSignal
+from gateway.signals.platform import ANSWER_TOPIC, DISPATCH_TOPIC, PlatformSettings, PlatformSignal
 from gateway.transports.mqtt.connection import OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
+from tests.scenes.brokers import mosquitto_process
+from tests.scenes.mqtt_peers import Inbox, make_connection, make_settings, running, send
 from tests.scenes.street import Wire
 from tests.scenes.waiting import service, turns, until
 from tests.scenes.world import World, homes_of
@@ -198,3 +202,37 @@ async def test_event_whose_decision_is_not_durable_is_neither_answered_nor_ackno
         assert platform.log == []
         await until(lambda: bool(platform.acks()))
     assert platform.log == [("answer", ("e", 1, "accepted")), ("ack", (1, 1))]
+
+
+@pytest.mark.real_time
+async def test_answer_that_a_stopped_gateway_owes_is_given_by_the_next_through_a_real_broker(tmp_path: Path) -> None:
+    decided: list[Outcome] = []
+
+    async def submit(request: EventRequest) -> Answer:
+        decided.append(Outcome.DUPLICATE if decided else Outcome.ACCEPTED)
+        return Answer(id=request.id, revision=request.revision, outcome=decided[-1])
+
+    async def away(messages: Sequence[OutMessage], *, deadline_mono_ms: int) -> list[PublishOutcome]:
+        return [PublishOutcome.NOT_SENT] * len(messages)
+
+    def gateway(url: str) -> PlatformSignal:
+        settings = PlatformSettings(broker=make_settings(url, "gateway"))
+        return PlatformSignal(settings, clock=SystemClock(), submit=submit)
+
+    inbox = Inbox()
+    async with (
+        mosquitto_process(tmp_path) as broker,
+        running(make_connection(make_settings(broker.url, "platform"), ANSWER_TOPIC, inbox=inbox)) as platform,
+    ):
+        first = gateway(broker.url)
+        first.connection.publish = away  # type: ignore[method-assign]
+        async with service(first.run):
+            await first.connection.wait_connected()
+            await send(platform, DISPATCH_TOPIC, orjson.dumps(event()))
+            await until(lambda: bool(decided))
+        second = gateway(broker.url)
+        async with service(second.run):
+            answers = [orjson.loads(payload) for payload in await inbox.has(1)]
+            await until(lambda: second.connection.stats.acks_sent == 1)
+    assert [(answer["id"], answer["outcome"]) for answer in answers] == [("e", "accepted")]
+    assert decided == [Outcome.ACCEPTED, Outcome.DUPLICATE]
