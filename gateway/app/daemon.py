@@ -47,6 +47,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
+from gateway.storage.broker_sessions import BrokerSessions
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
 
@@ -203,6 +204,8 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         release_only=last_runs.release_only,
     )  # fmt: skip
     control = dispatch.control
+    ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]
+    (await parts.start(BrokerSessions(settings.state_dir, ours, clock))).load()
     upstream = await Upstream.started(settings, fleet=fleet, clock=clock, platform=dispatch.platform, parts=parts)
     recover_all = partial(recovered, settings, upstream, dispatch, fleet)
     # What is stored must not keep a start from releasing devices.

@@ -160,7 +160,7 @@ async def test_everything_that_runs_and_that_the_root_makes_is_in_the_list(tmp_p
 
 
 SPARE = {"retention", "live", "repair", "reports", "loop-lag", "readiness", "delivery-leap", "delivery-web",
-         "delivery-platform"}  # fmt: skip
+         "delivery-platform", "broker-sessions"}  # fmt: skip
 NEEDED = {"link-mqtt", "link-topics", "sessions", "timekeeper", "platform", "log-writer", "checkpoint"}
 
 

@@ -156,6 +156,7 @@ class MqttPointLinks(Part):
             clock=self._clock,
             subscriptions=[mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_MOST_ONCE) for each in filters],
             on_messages=on_messages,
+            own_id=own,
         )
         hub = Hub(
             connection=connection,

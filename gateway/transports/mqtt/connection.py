@@ -18,8 +18,9 @@ from gateway.observability.episodes import Episode
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
 from gateway.transports.mqtt.session import Batch, MqttSession, MqttState, OutMessage, PublishOutcome
+from gateway.transports.mqtt.session_watch import CUTS, Lapse, Loss, SessionWatch
 from gateway.transports.mqtt.settings import MqttSettings
-from gateway.transports.mqtt.wire import ConnectionStats, MqttWire, OnMessages
+from gateway.transports.mqtt.wire import ConnectionStats, CutOff, MqttWire, OnMessages, TakenOver
 
 __all__ = ["ConnectionStats", "MqttConnection", "OnMessages", "OutMessage", "PublishOutcome"]
 
@@ -30,12 +31,20 @@ PUBACK_BYTES = 4
 SMALL_RECEIVE_MAX = 1_000
 QUIET_MS = 300_000
 REASON_MAX = 100
+CAUSES = {
+    Lapse.MISSING: "the broker restarted and did not have it on disk, another client used this client id with a clean "
+    "start, or somebody removed it",
+    Lapse.EXPIRED: "the gateway was away for longer than session_expiry_s, or than the broker keeps sessions",
+}
+_LOSSES = {CutOff: Loss.CUT, TakenOver: Loss.TAKEN_OVER}
 
 
 class MqttConnection(Part):
     """One client id at one broker. `generation` numbers the attempts to connect; `on_messages` gets the newest with
     every read's messages, and the caller passes it to `acknowledge`. `since_mono_ms`: when the newest
-    connection was accepted. `name`: what metrics and readiness call it."""
+    connection was accepted. `name`: what metrics and readiness call it. `own_id`: no other process can have this
+    client id.
+    """
 
     component = "mqtt"
 
@@ -48,6 +57,7 @@ class MqttConnection(Part):
         on_messages: OnMessages,
         rng: random.Random | None = None,
         name: str = "",
+        own_id: bool = False,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -65,16 +75,25 @@ class MqttConnection(Part):
         self._lost_ms = clock.mono_ms()
         self._worth_a_line = True
         self._small: int | None = None
+        self._kept_s: int | None = None
+        self._own_id = own_id
+        # Without subscriptions no message waits in the session.
+        self.watch = SessionWatch(settings.session_expiry_s if subscriptions else 0)
 
     @property
     def connected(self) -> bool:
         return self._up.is_set()
 
     def samples(self) -> Iterator[Sample]:
-        return self.stats.samples(self.name, connected=self.connected)
+        yield from self.stats.samples(self.name, connected=self.connected)
+        yield from self.watch.samples(self.name, self._clock.now())
 
     def reasons(self) -> list[str]:
         return [] if self.connected else [f"MQTT {self.name}: not connected"]
+
+    def warnings(self) -> list[str]:
+        """Signs that the session was lost, or that another client uses the id."""
+        return self.watch.warnings(self.name, self.settings.client_id, self._clock.now())
 
     async def wait_connected(self) -> None:
         await self._up.wait()
@@ -90,13 +109,32 @@ class MqttConnection(Part):
                     self._down()
                     raise
                 was_up = self._up.is_set()
+                contested = self._judge(error)
                 self._down()
                 failures = 0 if was_up else failures + 1
                 self._log_loss(error, was_up=was_up)
-                await asyncio.sleep(self._rng.uniform(0, retry_ceiling_s(self.settings, failures, error)))
+                ceiling_s = retry_ceiling_s(self.settings, failures, error.retry)
+                if contested:
+                    # Each attempt cuts the other client off.
+                    ceiling_s = retry_ceiling_s(self.settings, self.watch.cuts - CUTS, Retry.AFTER_CHANGE)
+                await asyncio.sleep(self._rng.uniform(0, ceiling_s))
             except asyncio.CancelledError:
                 self._goodbye()
                 raise
+
+    def _judge(self, error: GatewayError) -> bool:
+        """Whether, with this loss, another client seems to use the client id."""
+        now = self._clock.now()
+        if self._wire is None:
+            self.watch.failed()
+        else:
+            loss = _LOSSES.get(type(error), Loss.OTHER)
+            if self.watch.lost(Loss.OTHER if self._own_id else loss, now):
+                log.warning(
+                    "another client seems to use this client id: the broker closes one connection after another",
+                    extra={"client": self.settings.client_id, "broker": self.settings.url, "count": self.watch.cuts},
+                )
+        return self.watch.contested(now)
 
     async def _serve(self) -> None:
         """Serve one connection from socket to loss; always ends by raising."""
@@ -154,6 +192,12 @@ class MqttConnection(Part):
             "MQTT connection up",
             extra={"client": client, "resumed": session.limits.session_present, "down_s": round(down_s, 1)},
         )
+        if self.watch.kept_s < self.watch.expiry_s and self.watch.kept_s != self._kept_s:
+            self._kept_s = self.watch.kept_s
+            log.warning(
+                "the broker keeps the session for a shorter time than asked for",
+                extra={"client": client, "kept_s": self.watch.kept_s, "asked_s": self.watch.expiry_s},
+            )
         if limit < SMALL_RECEIVE_MAX and limit != self._small:
             self._small = limit
             log.warning(
@@ -186,7 +230,14 @@ class MqttConnection(Part):
     def _accepted(self, wire: MqttWire) -> None:
         # The first messages may come in the same read as CONNACK, before the opener runs again.
         self._wire = wire
-        self.since_mono_ms = self._clock.mono_ms()
+        now, limits = self._clock.now(), wire.session.limits
+        self.since_mono_ms = now.mono_ms
+        lapse = self.watch.accepted(now, resumed=limits.session_present, granted_s=limits.session_expiry_s)
+        if lapse is not None:
+            log.warning(
+                "the broker has lost the session; messages that waited in it are missing",
+                extra={"client": self.settings.client_id, "reason": lapse.value, "causes": CAUSES[lapse]},
+            )
 
     def _down(self) -> None:
         self._up.clear()
@@ -273,10 +324,10 @@ class MqttConnection(Part):
             await asyncio.sleep(0)
 
 
-def retry_ceiling_s(settings: MqttSettings, failures: int, error: GatewayError) -> float:
+def retry_ceiling_s(settings: MqttSettings, failures: int, retry: Retry) -> float:
     """The longest pause before the next attempt."""
     base_s, cap_s = settings.reconnect_base_s, settings.reconnect_cap_s
-    return pause_ceiling_s(error.retry, failures, base_s=base_s, cap_s=cap_s)
+    return pause_ceiling_s(retry, failures, base_s=base_s, cap_s=cap_s)
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:

@@ -98,6 +98,7 @@ class AgreedLimits:
     server_packet_max: int = 0
     keepalive_s: int = 0
     session_present: bool = False
+    session_expiry_s: int = 0
 
 
 class MqttSession:
@@ -240,6 +241,9 @@ class MqttSession:
             server_packet_max=packet.max_packet_size if packet.max_packet_size is not None else 0,
             keepalive_s=packet.server_keep_alive if packet.server_keep_alive is not None else s.keepalive_s,
             session_present=packet.session_present,
+            session_expiry_s=s.session_expiry_s
+            if packet.session_expiry_interval is None
+            else packet.session_expiry_interval,
         )
 
     # -- acknowledging ---------------------------------------------------------------------------------------

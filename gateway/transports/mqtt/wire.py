@@ -46,6 +46,15 @@ _REFUSALS = frozenset(
     }
 )
 
+
+class CutOff(LinkDown):
+    """The broker's side ended the connection and did not say why."""
+
+
+class TakenOver(PeerRefused):
+    """Another client took the session over, the broker says."""
+
+
 OnMessages = Callable[[int, list[mqtt5.PublishPacket], list[int]], None]
 """Generation, messages of one read, packet ids of those that need an acknowledgement (in order)."""
 
@@ -169,10 +178,11 @@ class MqttWire(asyncio.BufferedProtocol):
             closing = self.session.closing
             taken_over = closing is not None and closing.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
             self._stats.lost["taken_over" if taken_over else "closed"] += 1
-            text = (
-                f"the broker said {closing.reason_code.name.lower()}" if closing is not None else str(exc or "closed")
-            )
-            self._end_with(PeerRefused(text) if taken_over else LinkDown(text))
+            if closing is None:
+                self._end_with(CutOff(str(exc or "closed")))
+            else:
+                text = f"the broker said {closing.reason_code.name.lower()}"
+                self._end_with(TakenOver(text) if taken_over else LinkDown(text))
         self._finish()
 
     def pause_writing(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.domain.errors import LinkDown, PeerRefused
+from gateway.domain.errors import LinkDown, Retry
 from gateway.domain.events.book import Answer
 from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
@@ -96,7 +96,7 @@ async def test_caps_of_control_telemetry_and_platform() -> None:
 
 def test_ceiling_grows_to_the_cap_and_further_where_the_broker_refuses() -> None:
     settings = MqttSettings(url="mqtt://127.0.0.1:1", client_id="g", reconnect_cap_s=5)
-    down, no = LinkDown("gone"), PeerRefused("no")
+    down, no = Retry.LATER, Retry.AFTER_CHANGE
     assert [retry_ceiling_s(settings, n, down) for n in (0, 1, 2, 3, 40)] == [1, 2, 4, 5, 5]
     # an operator must act: a wrong password every few seconds locks accounts
     assert [retry_ceiling_s(settings, n, no) for n in (0, 1, 2, 3, 40)] == [8, 16, 32, 40, 40]
