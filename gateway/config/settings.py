@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model
 from gateway.addresses import is_loopback
 from gateway.config import secrets
 from gateway.domain.errors import InvalidInput, refuse
-from gateway.links.mqtt.messages import MqttLinkSettings
+from gateway.links.mqtt.messages import SESSIONS, MqttLinkSettings
 from gateway.services.settings import ControlSettings, IntervalLength, ProgramSettings, Tag, interval_lengths
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
@@ -141,6 +141,9 @@ class Settings(StrictSettings):
             for i, place in enumerate(places)
             if place is not None and place in places[:i]
         ]
+        link, peer = self.devices.mqtt, self.platform.broker if self.platform is not None else None
+        if peer is not None and peer.host == link.broker.host and peer.client_id in map(link.client_id, SESSIONS):
+            faults.append("platform.broker.client_id: a connection to the devices has it; each would cut the other off")
         lengths = {self.intervals.length_s, *interval_lengths(self.programs).values()}
         for i, sink in enumerate(self.sinks):
             if sink.kind == "mqtt" and self.platform is None:

@@ -55,6 +55,16 @@ def test_config_example_is_valid_and_relative_paths_are_the_files_own() -> None:
     assert settings.intervals.length_s == 300
 
 
+@pytest.mark.parametrize("client_id", ["gateway-control", "gateway-telemetry"])
+def test_config_platform_with_the_client_id_of_a_devices_connection_is_refused(tmp_path: Path, client_id: str) -> None:
+    broker = {"url": "mqtt://127.0.0.1:1884", "client_id": client_id}
+    assert faults(tmp_path, platform={"broker": broker}) == [
+        "platform.broker.client_id: a connection to the devices has it; each would cut the other off"
+    ]
+    elsewhere = broker | {"url": "mqtts://platform.example"}
+    assert load(tmp_path, platform={"broker": elsewhere}).platform is not None
+
+
 def test_config_every_fault_is_told_at_once_with_its_path(tmp_path: Path) -> None:
     found = faults(
         tmp_path,

@@ -28,7 +28,7 @@ def broker_of(target: PointTarget, section: MqttSection, fleet: MqttSettings | N
         if fleet is None:
             raise InvalidInput([f"{target.device}: the device is a client of our broker, and none is configured"])
         mark = hashlib.sha256(target.document.profile.encode()).hexdigest()[:6]
-        return fleet.for_control().model_copy(update={"client_id": f"{prefix[:40]}-p{mark}", "session_expiry_s": 0})
+        return fleet.for_control().model_copy(update={"client_id": f"{prefix}-p{mark}", "session_expiry_s": 0})
     connection = target.connection
     try:
         return MqttSettings.model_validate(

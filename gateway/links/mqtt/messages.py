@@ -38,6 +38,7 @@ REJECTS = ("malformed", "schema", "identity", "topic", "profile")
 UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
 TELEMETRY_KINDS = ("energy",)
+SESSIONS = ("control", "telemetry")
 PAUSE_TELEMETRY_FROM = 500
 """Commands of one fan-out."""
 
@@ -62,6 +63,10 @@ class MqttLinkSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     broker: Annotated[MqttSettings, Field(examples=[EXAMPLE_BROKER])]
+
+    def client_id(self, session: str) -> str:
+        """The client id of one of the sessions."""
+        return f"{self.broker.client_id}-{session}"
 
 
 @dataclass(slots=True)
@@ -116,10 +121,12 @@ class MqttLink(Part):
         self._misregistered = Misregistered(fleet)
         self.clocks = DeviceClocks()
         self.emit: Emit = _nowhere
-        self.control = self._connection(settings.broker.for_control(), "control", CONTROL_KINDS)
-        self.telemetry = self._connection(settings.broker, "telemetry", TELEMETRY_KINDS)
+        self.control = self._connection(settings, settings.broker.for_control(), "control", CONTROL_KINDS)
+        self.telemetry = self._connection(settings, settings.broker, "telemetry", TELEMETRY_KINDS)
 
-    def _connection(self, broker: MqttSettings, name: str, kinds: Iterable[str]) -> MqttConnection:
+    def _connection(
+        self, settings: MqttLinkSettings, broker: MqttSettings, name: str, kinds: Iterable[str]
+    ) -> MqttConnection:
         lanes = [
             _Lane(kind=kind, profile=profile, route=codec.routes[kind], decoder=codec.decoders[kind])
             for profile, codec in self._codecs.items()
@@ -130,7 +137,7 @@ class MqttLink(Part):
             mqtt5.TopicFilter(f, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for f in dict.fromkeys(x.route.filter for x in lanes)
         ]
         return MqttConnection(
-            broker.model_copy(update={"client_id": f"{broker.client_id}-{name}"}),
+            broker.model_copy(update={"client_id": settings.client_id(name)}),
             clock=self._clock,
             subscriptions=filters,
             on_messages=self._receiver(lanes),

@@ -92,8 +92,10 @@ class MqttConnection(Part):
         return [] if self.connected else [f"MQTT {self.name}: not connected"]
 
     def warnings(self) -> list[str]:
-        """Signs that the session was lost, or that another client uses the id."""
-        return self.watch.warnings(self.name, self.settings.client_id, self._clock.now())
+        """Signs that the session was lost, will be, or that another client uses the id."""
+        none = self.connected and self._subscriptions and not self.watch.kept_s
+        unkept = [f"MQTT {self.name}: the broker keeps nothing that is sent while the gateway is away"] if none else []
+        return unkept + self.watch.warnings(self.name, self.settings.client_id, self._clock.now())
 
     async def wait_connected(self) -> None:
         await self._up.wait()

@@ -94,6 +94,16 @@ async def test_caps_of_control_telemetry_and_platform() -> None:
     assert broker_of(target(), document.mqtt, fleet).reconnect_cap_s == 5
 
 
+def test_gateways_with_long_client_ids_have_sessions_of_their_own() -> None:
+    document = parse_profile(PROFILE.replace("SECTION", FLEET), name="made-up")
+    assert document.mqtt is not None
+    ids = set()
+    for last in "ab":
+        fleet = MqttSettings(url="mqtt://127.0.0.1:1", client_id="g" * 47 + last)
+        ids.add(broker_of(target(), document.mqtt, fleet).client_id)
+    assert len(ids) == 2
+
+
 def test_ceiling_grows_to_the_cap_and_further_where_the_broker_refuses() -> None:
     settings = MqttSettings(url="mqtt://127.0.0.1:1", client_id="g", reconnect_cap_s=5)
     down, no = Retry.LATER, Retry.AFTER_CHANGE

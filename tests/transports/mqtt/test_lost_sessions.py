@@ -74,6 +74,36 @@ async def test_session_that_carries_no_messages_is_not_missed(tmp_path: Path) ->
             assert connection.warnings() == []
 
 
+@pytest.mark.parametrize(("asked_s", "granted_s", "told"), [(3600, None, []), (3600, 60, [60]), (3600, 3600, [])])
+async def test_broker_that_keeps_sessions_for_less_than_asked_is_logged(
+    scripted: ScriptedBroker, caplog: pytest.LogCaptureFixture, asked_s: int, granted_s: int | None, told: list[int]
+) -> None:
+    connection = make_connection(make_settings(scripted.url, session_expiry_s=asked_s), "t")
+    async with running(connection, connected=False):
+        caller = await scripted.caller()
+        await caller.next_of(mqtt5.ConnectPacket)
+        caller.say(mqtt5.ConnAckPacket(session_expiry_interval=granted_s).write())
+        await caller.grant()
+        await connection.wait_connected()
+        assert connection.warnings() == []
+    message = "the broker keeps the session for a shorter time than asked for"
+    assert [line["kept_s"] for line in lines(caplog, message)] == told
+
+
+@pytest.mark.parametrize(("asked_s", "granted_s"), [(0, None), (3600, 0)])
+async def test_session_that_nobody_keeps_is_a_warning(
+    scripted: ScriptedBroker, asked_s: int, granted_s: int | None
+) -> None:
+    connection = make_connection(make_settings(scripted.url, session_expiry_s=asked_s), "t")
+    async with running(connection, connected=False):
+        caller = await scripted.caller()
+        await caller.next_of(mqtt5.ConnectPacket)
+        caller.say(mqtt5.ConnAckPacket(session_expiry_interval=granted_s).write())
+        await caller.grant()
+        await connection.wait_connected()
+        assert "keeps nothing that is sent while the gateway is away" in connection.warnings()[0]
+
+
 def contested(connection: MqttConnection) -> bool:
     return any("another client uses the client id" in warning for warning in connection.warnings())
 
