@@ -9,7 +9,7 @@ import uvloop
 
 BENCHES = (
     "ingest", "paced", "fanout", "mixed", "tick", "memory", "modbus", "allocate", "track", "csv", "log", "outage",
-    "edge", "stretch", "season-market",
+    "edge", "stretch", "season-market", "persistence",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tests.bench import (
     modbus,
     outage,
     paced,
+    persistence,
     season_market,
     stretch,
     tick,
@@ -143,6 +144,13 @@ async def test_outage_silent_receiver_loses_nothing_and_has_nothing_twice_differ
     sizes = check(await outage.run(quick=True, devices=50, silent_s=1.0, week=30), "outage", set(), aims)
     assert [(size["outage"], size["lost"], size["different"]) for size in sizes] == [("minute", 0, 0), ("week", 0, 0)]
     assert [size["backlog"] for size in sizes] == [50, 1_500]
+
+
+@pytest.mark.real_time
+async def test_persistence_quick_compares_each_way_of_writing() -> None:
+    ratios = {"each_change_written_x", "each_change_p50_x"}
+    sizes = check(await persistence.run(quick=True), "persistence", ratios, set())
+    assert [size["kind"] for size in sizes] == ["each minute", "shipped", "each change", "shipped", "each change"]
 
 
 @pytest.mark.deep
