@@ -40,7 +40,8 @@ def asyncapi(codecs: Iterable[Codec], platform: dict[str, Any], schemas: dict[st
             "version": "1",
             "description": "JSON over MQTT 5. Power in W, battery + = discharge, grid + = import. Times are UTC "
             "epoch milliseconds. null or an absent member means unknown, never zero; where null is not allowed, leave "
-            "the member out.",
+            "the member out. A device's MQTT client id and user name are its device id. PUBACK comes from the broker, "
+            "not from the gateway.",
         },
         "defaultContentType": "application/json",
         "channels": channels,
