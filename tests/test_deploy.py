@@ -2,6 +2,7 @@
 
 import configparser
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,63 @@ def test_gateway_that_only_releases_pages_somebody() -> None:
     (rule,) = [rule for rule in rules() if "gateway_release_only" in rule["expr"]]
     assert rule["labels"]["severity"] == "page"
     assert "gateway resume" in rule["annotations"]["description"]
+
+
+def granted() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """The access list: what each device may do under its own name, and what the gateway may, as verb and topic."""
+    devices, of_user = set(), dict[str, set[tuple[str, str]]]()
+    user = ""
+    for line in (DEPLOY / "mosquitto.acl").read_text(encoding="utf-8").splitlines():
+        match line.split():
+            case ["pattern", verb, topic]:
+                devices.add((verb, topic))
+            case ["user", user]:
+                pass
+            case ["topic", verb, topic]:
+                of_user.setdefault(user, set()).add((verb, topic))
+    return devices, of_user["gateway"]
+
+
+def topics_on_our_broker() -> list[tuple[str, str, str]]:
+    """Profile, direction as a device sees it, and topic, of every product that is a client of our broker."""
+
+    def walk(node: object, told: bool) -> Iterator[tuple[str, str]]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key == "topic":
+                    yield ("read" if told else "write"), value
+                else:
+                    yield from walk(value, told or key in ("write", "commands"))
+        elif isinstance(node, list):
+            for value in node:
+                yield from walk(value, told)
+
+    found = []
+    for path in sorted((ROOT / "device_profiles").glob("*.yaml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        ours = "messages" in document or document.get("mqtt", {}).get("broker") == "fleet"
+        if document["transport"] == "mqtt" and ours:
+            found += [(path.stem, verb, topic) for verb, topic in walk(document, told=False)]
+    return found
+
+
+def covers(pattern: str, topic: str) -> bool:
+    levels, wanted = pattern.split("/"), topic.split("/")
+    return len(levels) == len(wanted) and all(a in ("+", b) for a, b in zip(levels, wanted, strict=True))
+
+
+def test_access_list_lets_every_product_on_our_broker_speak_and_be_told() -> None:
+    devices, gateway = granted()
+    found = topics_on_our_broker()
+    assert {profile for profile, _, _ in found} >= {"reference-mqtt", "hoymiles-ms-a2"}
+    for profile, verb, topic in found:
+        mine = topic.replace("{device}", "%u")
+        assert any(v == verb and covers(t, mine) for v, t in devices), (profile, verb, topic)
+        opposite = "write" if verb == "read" else "read"
+        assert any(v == opposite and covers(t, topic) for v, t in gateway), (profile, opposite, topic)
+
+
+def test_access_list_gives_devices_nothing_but_their_own_name() -> None:
+    devices, _ = granted()
+    assert devices
+    assert all("%u" in topic.split("/") for _, topic in devices)
