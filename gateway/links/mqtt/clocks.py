@@ -66,6 +66,7 @@ class DeviceClocks:
     def __init__(self) -> None:
         self._of = _Columns()
         self._episode = Episode()
+        self._ahead = Episode()
 
     def observe(self, slots: Slots, t_ms: Ints, now: Now) -> list[tuple[str, int]]:
         """Times that devices said in live messages that came just now. Returns causes that are new, each with a slot:
@@ -96,6 +97,16 @@ class DeviceClocks:
         of.newest_ms[slots[counts]] = told_ms[counts]
         of.agreed[slots[counts]] = True
         return [] if counts.all() and known.all() else self._news(all_slots, now)
+
+    def newly_ahead(self, slots: Slots, now: Now) -> int | None:
+        """The first of devices just observed whose clock is ahead by 5 s to a minute, where that is worth a line. Not
+        those behind: late readings look the same."""
+        offset_ms = self._of.offset_ms[slots]
+        ahead = slots[(offset_ms >= OFF_MS) & (offset_ms <= AHEAD_MS_MAX)]
+        if not len(ahead):
+            return None
+        self._ahead.over(now.mono_ms)
+        return int(ahead[0]) if self._ahead.add("ahead", len(ahead), now.mono_ms) else None
 
     def unheeded(self, slot: int) -> str | None:
         """Why the newest live message of a device does not count; None = it does, or there was none."""

@@ -289,6 +289,11 @@ class MqttLink(Part):
                     "live messages do not count, nobody knows how old they are",
                     extra={"reason": cause, "first": self._fleet.ids[slot], "offset_s": self.clocks.offset_s(slot)},
                 )
+            if (ahead := self.clocks.newly_ahead(slots[live], now)) is not None:
+                log.warning(
+                    "device clocks are ahead, their commands are told by them",
+                    extra={"first": self._fleet.ids[ahead], "offset_s": self.clocks.offset_s(ahead)},
+                )
             fresh = live & self._plausible(columns["device_t_ms"], now)
             self.stats.stale_live += int((~fresh).sum())
             readings = LiveBatch(slots=slots, fresh=fresh, **columns)

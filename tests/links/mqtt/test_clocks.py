@@ -112,6 +112,17 @@ def test_link_warns_of_clocks_that_are_off_and_names_the_first() -> None:
     assert rig.link.warnings() == []
 
 
+@pytest.mark.parametrize(("ahead_s", "lines"), [(4.9, []), (25.0, [("home-1", 25.0)]), (-25.0, [])])
+def test_clock_that_is_ahead_is_logged_once_and_says_by_how_much(
+    ahead_s: float, lines: list[tuple[str, float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig()
+    for second in range(3):
+        rig.hear(live(START_MS + 1_000 * second + round(1000 * ahead_s)))
+        rig.clock.advance(s=1)
+    assert [(r.__dict__["first"], r.__dict__["offset_s"]) for r in caplog.records] == lines
+
+
 def contradicted(*told: tuple[float, float]) -> bool:
     """Whether a device contradicts our clock: `told` are (second in which a message came, time that it told)."""
     clocks, slots, every = DeviceClocks(), np.array([0], dtype=np.int32), np.ones(1, dtype=np.bool_)
