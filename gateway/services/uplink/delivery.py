@@ -1,8 +1,10 @@
 """Carries interval records from the log to the sinks: one position, one window and one back-off per sink.
 
 New records go first. A sink that was away for long gets new records at once and catches up on the rest meanwhile,
-oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent again; a batch
-that a receiver cannot accept as a whole is halved until the record that it cannot accept is found.
+oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent again. A batch
+that a receiver cannot accept as a whole is halved until one record is left, a suspect. It is parked only on evidence:
+the receiver accepts another record (a witness) after it refused the suspect, and then refuses the suspect once more. A
+receiver that accepts no witness is ill: nothing is parked, and it is tried again later.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ from gateway.observability.parts import Importance, Part
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.uplink.metrics import SinkStats
-from gateway.storage.interval_log.positions import START, Cursor, Parked, Position
+from gateway.storage.interval_log.positions import Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ BACKLOG_EVERY_S = 60.0
 BEHIND_BATCHES = 20
 BACKFILLS_MAX = 8
 PART_ROWS = 5_000
+WITNESS_ROWS = 1_000
 
 
 class IntervalReader(Protocol):
@@ -84,6 +87,16 @@ def batch_id(columns: IntervalColumns) -> str:
     return digest.hexdigest()[:32]
 
 
+async def _batch(rows: IntervalColumns, *, again: bool) -> IntervalBatch:
+    return IntervalBatch(id=await asyncio.to_thread(batch_id, rows), columns=rows, again=again)
+
+
+def _last_accepted(rows: IntervalColumns, refused: Mapping[int, str]) -> IntervalColumns | None:
+    """The last of the rows that was not refused, alone."""
+    place = next((at for at in range(len(rows) - 1, -1, -1) if at not in refused), None)
+    return None if place is None else rows.rows(np.array([place], dtype=np.int64))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
     """The outcome of a batch: whether the sink is `done` with it, except for `refused` (by position); else how long to
@@ -123,6 +136,7 @@ class SinkDelivery(Part):
         self._position = Position()
         self._refusals = Episode()
         self._told: set[str] = set()
+        self._last: IntervalColumns | None = None
 
     def resend(self) -> None:
         """Call after records were marked to be sent again."""
@@ -215,8 +229,11 @@ class SinkDelivery(Part):
         batch: IntervalBatch | None = None
         outcome = _Outcome()
         if len(wanted):
-            batch = IntervalBatch(id=await asyncio.to_thread(batch_id, wanted), columns=wanted, again=bool(waiting))
-            outcome = self._judge(batch, await self.sink.send(batch))
+            batch = await _batch(wanted, again=bool(waiting))
+            result = await self.sink.send(batch)
+            if isinstance(result, Keep) and result.whole and len(wanted) == 1:
+                result = await self._suspected(batch, result, then)
+            outcome = self._judge(batch, result)
         if not outcome.done:
             self._failures += 1
             await self._pause(outcome.wait_s)
@@ -231,11 +248,38 @@ class SinkDelivery(Part):
         ]
         await self._log.save_position(self.sink.name, then, parked, waiting)
         self._position = then
+        self._last = _last_accepted(wanted, outcome.refused) or self._last
         if batch is not None:
             await self.sink.settled(batch)
         self.stats.resent += len(waiting)
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
+
+    async def _suspected(self, suspect: IntervalBatch, kept: Keep, then: Position) -> SinkResult:
+        """What becomes of a lone record that was refused: after a witness is accepted, a second refusal is for good."""
+        for witness in await self._witnesses(then):
+            match await self.sink.send(await _batch(witness, again=True)):
+                case Accept():
+                    second = await self.sink.send(suspect)
+                    refused = isinstance(second, Keep) and second.whole
+                    return Reject(refused={0: kept.reason}) if refused else second
+                case Stop() as stop:
+                    return stop
+        return kept
+
+    async def _witnesses(self, then: Position) -> list[IntervalColumns]:
+        """Records to tell an ill receiver by: the one that it accepted last, and one at random of those that follow the
+        suspect, which is delivered once more in its turn."""
+        found = [] if self._last is None else [self._last]
+        unread = ((then.live, None), *((part.after, part.until) for part in then.backfill))
+        for after, until in unread:
+            rows, _ = await self._log.read_columns(after, WITNESS_ROWS, until)
+            wants = map(self.sink.wants, rows.device_of_each(), rows.records.length_s.tolist())
+            places = [at for at, wanted in enumerate(wants) if wanted]
+            if places:
+                found.append(rows.rows(np.array([self._rng.choice(places)], dtype=np.int64)))
+                break
+        return found
 
     async def _wanted(self, rows: IntervalColumns) -> IntervalColumns:
         """The rows for this sink; a large batch is filtered in parts, other tasks run between them."""
@@ -298,11 +342,6 @@ class SinkDelivery(Part):
             log.warning("receiver does not accept interval records", extra={"sink": self.sink.name, "reason": reason})
         self.stats.failing, self.stats.detail, self.stats.stopped = reason, "", False
         if whole:
-            if len(rows) == 1 and (self.stats.accepted or self._position.oldest > START):
-                # it has accepted others: this record is the one it cannot accept
-                refused = {0: reason}
-                self._refused(rows, refused)
-                return _Outcome(refused=refused)
             self._batch_rows = max(1, min(self._batch_rows, len(rows)) // 2)
         ceiling = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** min(self._failures, 10))
         return _Outcome(done=False, wait_s=float(max(after_s, self._rng.uniform(0.1, 1.0) * ceiling)))

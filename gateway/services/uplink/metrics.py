@@ -16,6 +16,7 @@ REFUSED = counter(
     "gateway_sink_refused", "Interval records refused, by reason.", sink=SINK, reason="reasons of the sink's kind"
 )
 STOPPED = gauge("gateway_sink_stopped", "1 while a person must act before the sink goes on.", sink=SINK)
+FAILING = gauge("gateway_sink_failing", "1 while the receiver does not accept what it is sent.", sink=SINK)
 BACKLOG = gauge("gateway_sink_backlog_records", "Records not accepted yet.", sink=SINK)
 OLDEST = gauge("gateway_sink_oldest_seconds", "Age of the oldest record not accepted.", sink=SINK)
 
@@ -45,6 +46,7 @@ class SinkStats:
         yield RESENT.sample(self.resent, sink=sink)
         yield from REFUSED.each(self.refused, sink=sink)
         yield STOPPED.sample(1.0 if self.stopped else 0.0, sink=sink)
+        yield FAILING.sample(0.0 if self.failing is None else 1.0, sink=sink)
         yield BACKLOG.sample(self.backlog, sink=sink)
         yield OLDEST.sample(
             0.0 if self.oldest_ms is None else max(0.0, (now.utc_ms - self.oldest_ms) / 1000), sink=sink
