@@ -169,6 +169,74 @@ async def test_http_sink_answer_without_end_is_cut_off() -> None:
     assert await sent(answer) == Keep(reason="reply_malformed")
 
 
+TAKEN = b'{"batch": "abc", "accepted": 3}'
+PORTAL = b"<!doctype html><title>Welcome</title><form action=/login></form>"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_http_sink_follows_no_redirect_and_takes_none_for_acceptance(status: int) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        return web.Response(status=status, body=TAKEN, headers={"Location": "/intervals?again"})
+
+    assert await sent(answer, token="0123456789abcdef") == Keep(reason=f"http_{status}")
+    assert asked == ["/intervals"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"true", b"3", b'"accepted"', b"{}", PORTAL, TAKEN[:-1], TAKEN + TAKEN,
+        b'{"batch": "abc", "accepted": true}', b'{"batch": "abc", "accepted": "3"}',
+        b'{"batch": null, "accepted": 3}', b'{"batch": ["abc"], "accepted": 3}', b"[" + TAKEN + b"]",
+        b'{"batch": "abc", "accepted": 3, "rejected": null}',
+    ],
+)  # fmt: skip
+async def test_http_sink_answer_that_is_none_accepts_nothing(body: bytes) -> None:
+    assert await sent(says(200, body)) == Keep(reason="reply_malformed")
+
+
+async def test_http_sink_answer_of_an_older_batch_or_with_other_counts_accepts_nothing() -> None:
+    for answer, reason in (
+        ({"batch": "aaa", "accepted": 3}, "reply_of_another_batch"),
+        ({"batch": "ABC", "accepted": 3}, "reply_of_another_batch"),
+        ({"batch": "", "accepted": 3}, "reply_of_another_batch"),
+        ({"batch": "abc", "accepted": 0}, UNACCOUNTED),
+        ({"batch": "abc", "accepted": 4}, UNACCOUNTED),
+        ({"batch": "abc", "accepted": 3, "rejected": [{"row": 1}]}, UNACCOUNTED),
+        ({"batch": "abc", "accepted": 1, "rejected": [{"row": 1}, {"row": 1}]}, UNACCOUNTED),
+        ({"batch": "abc", "accepted": 2, "rejected": [{"row": 3}]}, UNACCOUNTED),
+    ):
+        assert await sent(says(200, orjson.dumps(answer))) == Keep(reason=reason)
+
+
+async def test_http_sink_packed_answer_is_unpacked_and_one_that_is_broken_or_a_bomb_accepts_nothing() -> None:
+    packed = gzip.compress(TAKEN, mtime=0)
+    assert await sent(says(200, packed, Content_Encoding="gzip")) == Accept()
+    for body in (TAKEN, packed[:-12], b"\x1f\x8b" + b"\x00" * 40, gzip.compress(b"[" * (64 << 20), 1, mtime=0)):
+        assert isinstance(await sent(says(200, body, Content_Encoding="gzip")), Keep)
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 900\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n1f\r\n"], ids=["length", "chunked"]
+)
+async def test_http_sink_answer_that_is_cut_accepts_nothing_even_where_what_came_reads_well(head: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + TAKEN)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        sink = HttpSink(HttpSinkSettings(kind="http", name="p", url=f"http://127.0.0.1:{port}/intervals"))
+        assert isinstance(await sink.send(BATCH), Keep)
+        await sink.close()
+
+
 async def test_http_sink_mute_receiver_times_out() -> None:
     async def answer(_request: web.Request) -> web.Response:
         await asyncio.sleep(60)
