@@ -58,7 +58,8 @@ class MqttSink:
             return Accept()
         # A broker without a subscriber has dropped the record: the platform does not have it.
         worst = next(o for o in PublishOutcome if o in outcomes and o is not PublishOutcome.ACKED)
-        return Keep(reason=worst.name.lower())
+        # One record that it refuses keeps no others back: the batch is tried in halves.
+        return Keep(reason=worst.name.lower(), whole=worst is PublishOutcome.REFUSED)
 
     async def settled(self, _batch: IntervalBatch) -> None:
         """Nothing is remembered between batches."""

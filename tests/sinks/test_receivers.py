@@ -2,7 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import aiomqtt
@@ -14,13 +15,14 @@ from pydantic import SecretStr
 
 from gateway.ports.sinks import Accept, Keep, Reject, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339, row_of
+from gateway.services.uplink.delivery import SinkDelivery
 from gateway.sinks.http import HttpSink, HttpSinkSettings
 from gateway.sinks.mqtt import INTERVAL_TOPIC, MqttSink, MqttSinkSettings
-from gateway.transports.mqtt.connection import MqttConnection
+from gateway.transports.mqtt.connection import MqttConnection, OutMessage, PublishOutcome
 from gateway.transports.mqtt.settings import MqttSettings
 from simulators.broker import Broker
 from simulators.ledger import IntervalRow, read_row
-from tests.builders.interval_logs import batch, record
+from tests.builders.interval_logs import MemoryReader, batch, record
 from tests.scenes.waiting import service, until
 from tests.virtual.clock import loop_clock
 
@@ -305,6 +307,49 @@ async def test_mqtt_sink_without_a_connection_keeps_the_batch() -> None:
         await until(lambda: not connection.connected)
         result = await sink.send(BATCH)
         assert isinstance(result, Keep)
+
+
+class PickyBroker(MqttConnection):
+    """A connection to a broker that refuses what `refuses`."""
+
+    def __init__(self, refuses: Callable[[bytes], bool]) -> None:
+        settings = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway-platform")
+        super().__init__(settings, clock=loop_clock(), subscriptions=[], on_messages=lambda _g, _p, _i: None)
+        self.refuses = refuses
+
+    @property
+    def connected(self) -> bool:
+        return True
+
+    async def publish(self, messages: Sequence[OutMessage], *, deadline_mono_ms: int) -> list[PublishOutcome]:
+        return [
+            PublishOutcome.REFUSED if self.refuses(message.payload) else PublishOutcome.ACKED for message in messages
+        ]
+
+
+async def test_mqtt_sink_record_that_the_broker_refuses_is_parked_and_keeps_no_others_back() -> None:
+    broker = PickyBroker(lambda payload: b"home-7" in payload)
+    sink = MqttSink(MqttSinkSettings(kind="mqtt", name="m"), connection=broker, clock=loop_clock())
+    rows = MemoryReader([record(i) for i in range(10)])
+    delivery = SinkDelivery(sink, log_=rows, finder=rows, clock=loop_clock(), rng=random.Random(1), rate=1e9)
+    async with service(delivery.run):
+        await until(lambda: rows.state.live.row == 10)
+    assert rows.parked == {(record(7).start_ms, "home-7", 1): "refused"}
+    assert delivery.stats.accepted == 9
+
+
+async def test_mqtt_sink_broker_that_refuses_everything_has_nothing_parked() -> None:
+    broker = PickyBroker(lambda _payload: True)
+    sink = MqttSink(MqttSinkSettings(kind="mqtt", name="m"), connection=broker, clock=loop_clock())
+    rows = MemoryReader([record(i) for i in range(10)])
+    delivery = SinkDelivery(sink, log_=rows, finder=rows, clock=loop_clock(), rng=random.Random(1), rate=1e9)
+    async with service(delivery.run):
+        await asyncio.sleep(3_600)
+        assert (rows.parked, delivery.warnings()) == ({}, ["sink m: refused"])
+        broker.refuses = lambda _payload: False
+        delivery.retry()
+        await until(lambda: rows.state.live.row == 10)
+    assert delivery.stats.accepted == 10
 
 
 def test_row_is_what_a_platform_reads() -> None:
