@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from gateway.clock import ManualClock
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.uplink import delivery as module
 from gateway.services.uplink.delivery import SinkDelivery
 from gateway.services.uplink.resend import Resend
@@ -109,6 +110,53 @@ async def test_receiver_that_loses_answers_and_refuses_parts_has_every_record_on
     assert (book.conflicting, book.duplicates > 0) == (0, True)
     assert {(one.identity[1], one.reason) for one in parked} == {("bat-5", "never_heard_of_it")}
     assert len(parked) == 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_receiver_that_keeps_the_last_write_ends_with_the_newest_revisions_after_an_outage(
+    tmp_path: Path, seed: int
+) -> None:
+    """It comes and goes, and loses answers; revisions come while the backlog is caught up and some are sent again."""
+    rng, holds, overwritten = random.Random(seed), dict[tuple[str, str], int](), list[tuple[str, str]]()
+    newest: dict[tuple[int, int], int] = {}
+    records = 0
+
+    async def receive(request: web.Request) -> web.StreamResponse:
+        batch = orjson.loads(await request.read())
+        fault = rng.choice(("fine", "fine", "late 500", "500"))
+        if fault == "500":
+            return web.Response(status=500)
+        given = {(row["device"], row["start"]): row["revision"] for row in batch["intervals"]}
+        overwritten.extend(place for place, revision in given.items() if holds.get(place, 0) > revision)
+        holds.update(given)
+        if fault == "late 500":
+            return web.Response(status=500)
+        return web.json_response({"batch": batch["batch"], "accepted": len(batch["intervals"])})
+
+    async with road(tmp_path) as r:
+        delivery = await r.to("platform", receive)
+
+        async def append(places: list[tuple[int, int]]) -> None:
+            nonlocal records
+            records += 1
+            for place in places:
+                newest[place] = newest.get(place, 0) + 1
+            await r.log.append([unlogged(records, [(d, k, newest[d, k]) for d, k in places])])
+            delivery.news.set()
+
+        await append([(d, k) for k in range(100) for d in range(6)])
+        r.clock.advance(s=86_400)
+        await append(rng.sample(sorted(newest), 40))
+        async with service(delivery.run):
+            await until(lambda: bool(delivery.position.backfill))
+            for k in range(100, 110):
+                await append([*rng.sample(sorted(newest), 5), *((d, k) for d in range(6))])
+                await asyncio.sleep(0.01)
+            end = await r.log.end()
+            await until(lambda: delivery.position.live == end and not delivery.position.backfill)
+    assert overwritten == []
+    assert holds == {(f"bat-{d}", rfc3339(T0 + k * 300_000)): revision for (d, k), revision in newest.items()}
+    assert delivery.stats.superseded > 0
 
 
 @pytest.mark.fault("F9")

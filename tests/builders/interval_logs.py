@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
-from gateway.domain.types import DeviceId
+from gateway.domain.types import Bools, DeviceId
 from gateway.ports.sinks import IntervalBatch
 from gateway.storage.interval_log.positions import RESEND, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
@@ -85,3 +87,9 @@ class MemoryReader:
     async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
         waiting = [one for one, reason in self.parked.items() if reason == RESEND][:limit]
         return [row for row in self.rows if (row.start_ms, row.device, row.revision) in waiting], waiting
+
+    async def superseded(self, rows: IntervalColumns) -> Bools:
+        newest: dict[tuple[int, str], int] = {}
+        for row in self.rows:
+            newest[row.start_ms, row.device] = max(row.revision, newest.get((row.start_ms, row.device), 0))
+        return np.array([newest[row.start_ms, row.device] > row.revision for row in rows.objects()], dtype=np.bool_)

@@ -1,10 +1,12 @@
 """Carries interval records from the log to the sinks: one position, one window and one back-off per sink.
 
 New records go first. A sink that was away for long gets new records at once and catches up on the rest meanwhile,
-oldest first, at a bounded rate. What a receiver refuses for good is parked and reported, and can be sent again. A batch
-that a receiver cannot accept as a whole is halved until one record is left, a suspect. It is parked only on evidence:
-the receiver accepts another record (a witness) after it refused the suspect, and then refuses the suspect once more. A
-receiver that accepts no witness is ill: nothing is parked, and it is tried again later.
+oldest first, at a bounded rate; of the rest, a record with a newer revision is superseded and not sent, so that none
+arrives after its newer one. What a receiver refuses for good is parked and reported, and can be sent again.
+
+A batch that a receiver cannot accept as a whole is halved until one record is left, a suspect. It is parked only on
+evidence: the receiver accepts another record (a witness) after it refused the suspect, and then refuses the suspect
+once more. A receiver that accepts no witness is ill: nothing is parked, and it is tried again later.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import Bools
 from gateway.observability.episodes import Episode
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Importance, Part
@@ -64,10 +67,14 @@ class IntervalReader(Protocol):
 
 
 class Finder(Protocol):
-    """Finds records that are marked to be sent again."""
+    """Finds records that are marked to be sent again, and those that are no longer to be sent."""
 
     async def again(self, name: str, limit: int) -> tuple[Sequence[IntervalRecord], Sequence[Identity]]:
         """The records as they are now, and the identities that wait (also of those that are gone)."""
+        ...
+
+    async def superseded(self, rows: IntervalColumns) -> Bools:
+        """By row, whether the log has a newer revision of its interval."""
         ...
 
 
@@ -215,11 +222,17 @@ class SinkDelivery(Part):
             part = here.backfill[0]
             rows, after = await self._log.read_columns(part.after, self._batch_rows, part.until)
             self.stats.backlog = await self._log.backlog(here)
-            await self._deliver(rows, here.caught_up(after if len(rows) else part.until))
+            # a newer revision may have been delivered before its turn: the older one must not follow it
+            over = await self._finder.superseded(rows)
+            await self._deliver(
+                rows.rows(~over), here.caught_up(after if len(rows) else part.until), superseded=int(over.sum())
+            )
             return True
         return False
 
-    async def _deliver(self, rows: IntervalColumns, then: Position, waiting: Sequence[Identity] = ()) -> None:
+    async def _deliver(
+        self, rows: IntervalColumns, then: Position, waiting: Sequence[Identity] = (), superseded: int = 0
+    ) -> None:
         """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` identities
         are cleared, whatever the receiver answers."""
         began_ms = self._clock.mono_ms()
@@ -252,6 +265,7 @@ class SinkDelivery(Part):
         if batch is not None:
             await self.sink.settled(batch)
         self.stats.resent += len(waiting)
+        self.stats.superseded += superseded
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 
@@ -274,6 +288,7 @@ class SinkDelivery(Part):
         unread = ((then.live, None), *((part.after, part.until) for part in then.backfill))
         for after, until in unread:
             rows, _ = await self._log.read_columns(after, WITNESS_ROWS, until)
+            rows = rows.rows(~await self._finder.superseded(rows))
             wants = map(self.sink.wants, rows.device_of_each(), rows.records.length_s.tolist())
             places = [at for at, wanted in enumerate(wants) if wanted]
             if places:

@@ -12,6 +12,9 @@ ACCEPTED = counter("gateway_sink_accepted", "Interval records accepted.", sink=S
 REJECTED = counter("gateway_sink_rejected", "Interval records refused for good.", sink=SINK)
 RETRIES = counter("gateway_sink_retries", "Batches kept for later.", sink=SINK)
 RESENT = counter("gateway_sink_resent", "Interval records sent once more on request.", sink=SINK)
+SUPERSEDED = counter(
+    "gateway_sink_superseded", "Interval records of a backlog not sent, because there is a newer revision.", sink=SINK
+)
 REFUSED = counter(
     "gateway_sink_refused", "Interval records refused, by reason.", sink=SINK, reason="reasons of the sink's kind"
 )
@@ -31,6 +34,7 @@ class SinkStats:
     rejected: int = 0
     kept: int = 0
     resent: int = 0
+    superseded: int = 0
     failing: str | None = None
     stopped: bool = False
     detail: str = ""
@@ -44,6 +48,7 @@ class SinkStats:
         yield REJECTED.sample(self.rejected, sink=sink)
         yield RETRIES.sample(self.kept, sink=sink)
         yield RESENT.sample(self.resent, sink=sink)
+        yield SUPERSEDED.sample(self.superseded, sink=sink)
         yield from REFUSED.each(self.refused, sink=sink)
         yield STOPPED.sample(1.0 if self.stopped else 0.0, sink=sink)
         yield FAILING.sample(0.0 if self.failing is None else 1.0, sink=sink)

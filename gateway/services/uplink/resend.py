@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from gateway.clock import Clock
+from gateway.domain.intervals.columns import IntervalColumns
 from gateway.domain.intervals.record import IntervalRecord
+from gateway.domain.types import Bools
 from gateway.storage.interval_log.log import IntervalLog
 from gateway.storage.interval_log.merge import Place
 from gateway.storage.interval_log.positions import RESEND, Parked
@@ -27,6 +29,10 @@ class Resend:
         places: list[Place] = [(one.identity[0], one.identity[1]) for one in waiting]
         records, _ = await self._queries.find(places)
         return records, [one.identity for one in waiting]
+
+    async def superseded(self, rows: IntervalColumns) -> Bools:
+        """See `delivery.Finder`."""
+        return await self._queries.superseded(rows)
 
     async def mark(self, name: str, rows: Sequence[IntervalRecord]) -> int:
         """Mark these records to be sent again; returns how many."""

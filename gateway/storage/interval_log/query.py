@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+import numpy as np
+
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, newest
 from gateway.domain.intervals.record import IntervalRecord
-from gateway.domain.types import DeviceId
+from gateway.domain.types import Bools, DeviceId
 from gateway.observability.parts import Part
 from gateway.storage.interval_log.files import is_damage
 from gateway.storage.interval_log.merge import IntervalSelection, Merge, Place, intact
@@ -30,6 +32,11 @@ _FIND = """
 select {columns} from json_each(:keys) wanted cross join interval i
 where i.start_ms = json_extract(wanted.value, '$[0]') and i.device = json_extract(wanted.value, '$[1]')
   and i.revision = (select max(revision) from interval where start_ms = i.start_ms and device = i.device)
+"""
+_NEWER = """
+select {columns} from json_each(:keys) wanted cross join interval i
+where i.start_ms = json_extract(wanted.value, '$[0]') and i.device = json_extract(wanted.value, '$[1]')
+  and i.revision > json_extract(wanted.value, '$[2]')
 """
 _STARTS = """
 with recursive start(ms) as (
@@ -173,6 +180,25 @@ class IntervalQueries(Part):
             return [record for place, record in found.items() if place not in lost], sorted(lost)
 
         return await self._run(self._repairs, work)
+
+    async def superseded(self, rows: IntervalColumns) -> Bools:
+        """By row, whether the log has a newer revision that is not damaged. Raises StorageError."""
+        starts, devices = rows.records.start_ms.tolist(), rows.device_of_each()
+        revisions = rows.records.revision.tolist()
+
+        def work() -> Bools:
+            connections = self._repairs.connections(self._files(min(starts)))
+            keys = json.dumps(list(zip(starts, devices, revisions, strict=True)))
+            newer: dict[Place, int] = {}
+            for page in (intact(connection, _NEWER, {"keys": keys}) for connection in connections):
+                found = page.columns
+                places = zip(found.records.start_ms.tolist(), found.device_of_each(), strict=True)
+                for place, revision in zip(places, found.records.revision.tolist(), strict=True):
+                    newer[place] = max(revision, newer.get(place, 0))
+            older = zip(zip(starts, devices, strict=True), revisions, strict=True)
+            return np.array([newer.get(place, 0) > revision for place, revision in older], dtype=np.bool_)
+
+        return await self._run(self._repairs, work) if starts else np.zeros(0, dtype=np.bool_)
 
     async def day(self, from_ms: int, to_ms: int, devices: Sequence[DeviceId]) -> Day:
         """The intervals that begin within `[from_ms, to_ms)`, without damaged records. Raises StorageError."""
