@@ -222,20 +222,21 @@ class SinkDelivery(Part):
             part = here.backfill[0]
             rows, after = await self._log.read_columns(part.after, self._batch_rows, part.until)
             self.stats.backlog = await self._log.backlog(here)
-            # a newer revision may have been delivered before its turn: the older one must not follow it
-            over = await self._finder.superseded(rows)
-            await self._deliver(
-                rows.rows(~over), here.caught_up(after if len(rows) else part.until), superseded=int(over.sum())
-            )
+            await self._deliver(rows, here.caught_up(after if len(rows) else part.until), late=True)
             return True
         return False
 
     async def _deliver(
-        self, rows: IntervalColumns, then: Position, waiting: Sequence[Identity] = (), superseded: int = 0
+        self, rows: IntervalColumns, then: Position, waiting: Sequence[Identity] = (), *, late: bool = False
     ) -> None:
         """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` identities
-        are cleared, whatever the receiver answers."""
+        are cleared, whatever the receiver answers. `late`: newer records than these were delivered already."""
         began_ms = self._clock.mono_ms()
+        superseded = 0
+        if late:
+            # a newer revision may have been delivered before their turn: the older one must not follow it
+            over = await self._finder.superseded(rows)
+            rows, superseded = rows.rows(~over), int(over.sum())
         if len(rows):
             self.stats.oldest_ms = int(rows.records.start_ms[0])
         wanted = await self._wanted(rows)
