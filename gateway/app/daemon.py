@@ -88,7 +88,7 @@ async def _run(settings: Settings, *, release_on_stop: bool) -> None:
         # What the start has made lives as long as the process; collections that go through it would stop the loop.
         gc.collect()
         gc.freeze()
-        log.info("gateway is running", extra={"version": __version__, "devices": running.fleet.n})
+        log.info("gateway is running", extra={"version": __version__, "devices": len(running.fleet.slot_of)})
         why = await _over(running, stop, release=release_on_stop)
         if why:
             # No ordinary stop, which could take long and rests on what is broken: leases run on.

@@ -43,7 +43,7 @@ def recovered(settings: Settings, upstream: Upstream, dispatch: ControlParts, fl
     if found.checkpoint is not None:
         load_columns(fleet, found.checkpoint, dispatch.clock)
         load_records(dispatch.control.records, found.checkpoint, dispatch.dispatcher.entries(), fleet)
-    log.info("state recovered", extra=asdict(found.stats) | {"devices": fleet.n})
+    log.info("state recovered", extra=asdict(found.stats) | {"devices": len(fleet.slot_of)})
     return RecoveredState(checkpoints=checkpoints, recovered=found)
 
 

@@ -98,7 +98,9 @@ class Fleet:
     A device keeps its address and product while it is being written. `moving` are slots whose address or product an
     import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
     until the outcome is noted: no import moves them. `moves` counts by slot how often another battery came to answer
-    there; `mistaken` are slots where something else than the registered device answers. `products` are named
+    there; `mistaken` are slots where something else than the registered device answers. `apart` are the slots of devices
+    that are not registered (any more, or since their profile is missing): what was received of them is still theirs,
+    so each has its slot again when it is registered. `products` are named
     `<profile>`, and `<profile>:<maker>:<product>:<firmware>` where a device states those."""
 
     def __init__(self) -> None:
@@ -107,6 +109,7 @@ class Fleet:
         self.implausible = 0
         self.ids: list[DeviceId] = []
         self.slot_of: dict[str, int] = {}
+        self.apart: dict[str, int] = {}
         self.tags: dict[str, set[int]] = {}
         self._tags_of: list[tuple[str, ...]] = []
         self._newest_tags: tuple[str, ...] = ()
@@ -132,9 +135,9 @@ class Fleet:
         self.version += 1
         slot = self.slot_of.get(device.id)
         if slot is None:
-            slot = self._new_slot(device.id)
-        for tag in self._tags_of[slot]:
-            self.tags[tag].discard(slot)
+            slot = self.slot_of[device.id] = self.keep(device.id)
+            del self.apart[device.id]
+        self._untag(slot)
         for tag in device.tags:
             self.tags.setdefault(tag, set()).add(slot)
         self._tags_of[slot] = self._shared(tuple(sorted(set(device.tags))))
@@ -163,6 +166,31 @@ class Fleet:
                 plate.column(name)[slot] = Nameplate.SPEC[name][1] if value is None else value
         self._settle_steerable(slot, facts)
         return slot
+
+    def keep(self, device_id: DeviceId) -> int:
+        """Give a device that is not registered the slot that it had, or a new one; returns it."""
+        slot = self.apart.get(device_id)
+        if slot is None:
+            slot = self.apart[device_id] = self._new_slot(device_id)
+        return slot
+
+    def unregister(self, device_id: DeviceId) -> int:
+        """Take a device out of the fleet; its slot stays apart. Returns the slot."""
+        self.version += 1
+        slot = self.apart[device_id] = self.slot_of.pop(device_id)
+        self._untag(slot)
+        self._tags_of[slot] = ()
+        self.connections.pop(slot, None)
+        for slots in (self.experimental, self.mistaken, self.moving):
+            slots.discard(slot)
+        self.forget(slot)
+        for table in (self.nameplate, self.control):
+            table.blank(slot)
+        return slot
+
+    def _untag(self, slot: int) -> None:
+        for tag in self._tags_of[slot]:
+            self.tags[tag].discard(slot)
 
     def identified(self, slot: int, facts: ProductFacts, *, as_registered: bool) -> None:
         """Note whether what answers is the registered device; nothing else may be controlled, whatever is imported."""
@@ -232,7 +260,7 @@ class Fleet:
         self.sites.compact()
 
     def _new_slot(self, device_id: DeviceId) -> int:
-        invariant(device_id not in self.slot_of, "a device gets one slot")
+        invariant(device_id not in self.slot_of and device_id not in self.apart, "a device gets one slot")
         slot = self.n
         if slot >= len(self.live.soc_pct):
             self.reserve(max(64, slot + slot // 4))
@@ -240,7 +268,6 @@ class Fleet:
         self._snapshot = self._columns = None
         self.ids.append(device_id)
         self._tags_of.append(())
-        self.slot_of[device_id] = slot
         return slot
 
     def names(self, slots: NDArray[np.integer]) -> tuple[DeviceId, ...]:

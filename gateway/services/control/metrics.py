@@ -113,7 +113,7 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
     n, now_ms = fleet.n, clock.mono_ms()
     age_s = (now_ms - fleet.live.seen_mono_ms[:n]) / 1000
     fresh = age_s <= UP_AGE_S
-    yield DEVICES.sample(n)
+    yield DEVICES.sample(len(fleet.slot_of))
     yield DEVICES_UP.sample(int(fresh.sum()))
     for share in (0.5, 0.99):
         value = float(np.quantile(age_s[fresh], share)) if fresh.any() else 0.0
@@ -121,7 +121,7 @@ def fleet_samples(fleet: Fleet, clock: Clock) -> Iterable[Sample]:
     yield RESTARTS.sample(fleet.restarts.count)
     yield from UNCLEAR.each({member: int(np.count_nonzero(fleet.live.unclear[:n] & member)) for member in Unclear})
     for authority, name in zip(Authority, words(Authority), strict=True):
-        count = int(np.count_nonzero(fleet.control.authority[:n] == authority))
+        count = int(np.count_nonzero((fleet.control.authority[:n] == authority) & fleet.nameplate.registered[:n]))
         yield AUTHORITY.sample(count, authority=name)
         yield HELD.sample(count, held=former_names.authority(name))
 

@@ -50,10 +50,10 @@ class RegisteredDevices(Mapping[DeviceId, Device]):
         return device in self._fleet.slot_of or device in self.orphans
 
     def __iter__(self) -> Iterator[DeviceId]:
-        return chain(self._fleet.ids, self.orphans)
+        return chain((self._fleet.ids[slot] for slot in self._fleet.slot_of.values()), self.orphans)
 
     def __len__(self) -> int:
-        return self._fleet.n + len(self.orphans)
+        return len(self._fleet.slot_of) + len(self.orphans)
 
     def page(self, offset: int, limit: int) -> list[DeviceId]:
         """`limit` ids from `offset` on, in order of registration."""
@@ -93,6 +93,7 @@ class DeviceRegistry:
             codec = self._codecs.get(device.profile)
             if codec is None:
                 self.devices.orphans[device.id] = device
+                self._fleet.keep(device.id)
                 continue
             self._fleet.register(device, codec.facts)
             place = self._place(device)

@@ -42,7 +42,8 @@ class IntervalConfigs:
             counter_step_wh=plate.counter_step_wh[:n].astype(np.float64),
             rated_w=np.maximum(plate.discharge_w_max[:n], plate.charge_w_max[:n]),
         )
-        new = np.flatnonzero(self._recorder.engine.differs(agreed))
+        # of a device that is not registered now nobody says anything else than before
+        new = np.flatnonzero(self._recorder.engine.differs(agreed) & plate.registered[:n])
         for at in range(0, len(new), DEVICES):
             if not await self._agree(agreed.rows(new[at : at + DEVICES])):
                 return

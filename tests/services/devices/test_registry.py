@@ -154,4 +154,4 @@ def test_inventory_device_whose_profile_is_gone_is_an_orphan() -> None:
     fleet = Fleet()
     inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     assert inventory.load([home("a"), home("b", profile="gone")]) == ["b"]
-    assert (fleet.ids, set(inventory.devices)) == (["a"], {"a", "b"})
+    assert (set(fleet.slot_of), set(inventory.devices)) == ({"a"}, {"a", "b"})
