@@ -228,11 +228,13 @@ class NoteBody(Body):
 
 
 class ImportReport(Body):
-    """What an import did; `enrolled` counts devices that were new or changed, `rejected_total` every row that was not
-    imported, also those that `rejected` has no room for."""
+    """What an import did; `enrolled` counts devices that were new or changed, `departing` those that change once they
+    are handed back where they are, `rejected_total` every row that was not imported, also those that `rejected` has no
+    room for."""
 
     rows: int
     enrolled: int
+    departing: int = 0
     rejected: list[BadRowBody]
     rejected_total: int
     notes: list[NoteBody]

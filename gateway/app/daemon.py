@@ -42,6 +42,7 @@ from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
 from gateway.services.control.loop import ControlLoop
 from gateway.services.devices.command_router import CommandRouter
+from gateway.services.devices.departures import Departures
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
@@ -163,7 +164,9 @@ def log_inputs(settings: Settings, codecs: Mapping[str, Codec]) -> None:
 
 
 def _register(inventory: DeviceRegistry, remembered: JournalState) -> None:
-    orphans = inventory.load(remembered.devices, remembered.controlled)
+    orphans = inventory.load(
+        remembered.devices, remembered.controlled, departures=remembered.departures, removed=remembered.removed
+    )
     if orphans:
         log.error("devices whose profile is not installed", extra={"count": len(orphans), "first": orphans[0]})
 
@@ -178,9 +181,10 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     remembered = journal.load()
     store = await parts.start(SqliteEventStore(journal.path))
     prior = dict(remembered.prior)
-    inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=codecs, saved=prior.keys())
+    inventory = DeviceRegistry(clock=clock, fleet=fleet, journal=journal, codecs=codecs, saved=prior)
     _register(inventory, remembered)
     await parts.start(Unheard(fleet, clock))
+    await parts.start(Departures(inventory, clock))
     # What only releases goes on as long as it can.
     supervisor = await parts.start(Supervisor(rng=random.Random(), clock=clock, may_end=not last_runs.release_only))
 

@@ -189,7 +189,9 @@ def import_offline(settings: Settings, text: str, *, form: str, progress: Progre
         journal = SqliteJournal(settings.state_dir / "journal.sqlite", clock=SystemClock())
         try:
             remembered = journal.load()
-            inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=codecs, saved=remembered.prior)
+            inventory = DeviceRegistry(
+                clock=SystemClock(), fleet=Fleet(), journal=journal, codecs=codecs, saved=dict(remembered.prior)
+            )
             inventory.load(remembered.devices, remembered.controlled)
             rows = parse_rows(text, form=kind, profiles=codecs, places=inventory.places, progress=progress)
             return await inventory.register_rows(rows, by=os.environ.get("USER") or "operator", door=AuditDoor.OFFLINE)

@@ -23,7 +23,7 @@ from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
-from gateway.clock import Clock
+from gateway.clock import Clock, ManualClock
 from gateway.domain.commands import WriteOutcome
 from gateway.domain.errors import StorageError
 from gateway.domain.events.book import BookParams
@@ -84,7 +84,10 @@ async def rig(
 ) -> AsyncIterator[Rig]:
     world = World(homes_of(devices), release_only=release_only)
     inventory = DeviceRegistry(
-        fleet=world.fleet, journal=world.journal, codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)}
+        clock=ManualClock(),
+        fleet=world.fleet,
+        journal=world.journal,
+        codecs={"p": message_product(), "sample-mqtt": compiled(MQTT)},
     )
     inventory.load(world.devices)
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="gateway")

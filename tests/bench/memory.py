@@ -30,7 +30,7 @@ from aiohttp import web
 
 import gateway
 from gateway.api.app import Parts, make_app
-from gateway.clock import SystemClock
+from gateway.clock import ManualClock, SystemClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
@@ -121,7 +121,7 @@ async def child(devices: int) -> dict[str, Any]:
     ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
     parts = [run for _, run in recording(fleet, ingest, recorder, CountingLog(), clock)]
     control = steered(fleet, link, NoJournal(), clock).control
-    inventory = DeviceRegistry(fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
     link.emit = ingest.emitter(link, sender=link)
     with TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         async with AsyncExitStack() as stack:

@@ -27,7 +27,10 @@ from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,
+    DepartureAsked,
+    DepartureOver,
     DeviceRegistered,
+    DeviceRemoved,
     EpochRaised,
     EventDecided,
     EventDelivered,
@@ -50,6 +53,7 @@ from gateway.domain.journal.changes import (
 from gateway.domain.journal.stored import (
     AuditEntry,
     AuditQuestion,
+    Departure,
     JournalState,
     StoredEvent,
     StoredOccurrence,
@@ -281,6 +285,8 @@ class _Memory:
     controlled: dict[DeviceId, EventId] = field(default_factory=dict)
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
     taken_back: dict[tuple[DeviceId, EventId], TakeBack] = field(default_factory=dict)
+    departures: dict[DeviceId, Departure] = field(default_factory=dict)
+    removed: set[DeviceId] = field(default_factory=set)
     stopped: bool = False
     epoch: int = 0
 
@@ -312,8 +318,22 @@ class _Memory:
                     self.chosen_pct[name] = reserve_pct
                     if name in self.devices:
                         self.devices[name] = replace(self.devices[name], reserve_pct=reserve_pct)
+            case DeviceRemoved() | DepartureAsked() | DepartureOver():
+                self._take_departure(change)
             case _:
                 self._take_other(change)
+
+    def _take_departure(self, change: DeviceRemoved | DepartureAsked | DepartureOver) -> None:
+        match change:
+            case DeviceRemoved(device=name):
+                self.devices.pop(name, None)
+                self.chosen_pct.pop(name, None)
+                self.removed.add(name)
+            case DepartureAsked(device=name, wanted=wanted, by=by, door=door):
+                self.departures[name] = Departure(device=name, wanted=wanted, since_ms=0, by=by, door=door)
+            case DepartureOver(devices=devices):
+                for name in devices:
+                    self.departures.pop(name, None)
 
     def _take_other(self, change: Change) -> None:
         match change:
@@ -412,6 +432,8 @@ class MemoryJournal:
             withdrawn=found.withdrawn,
             taken_back=tuple(found.taken_back[key] for key in sorted(found.taken_back)),
             exclusions=tuple(found.holds.values()),
+            departures=tuple(found.departures.values()),
+            removed=tuple(sorted(found.removed - found.devices.keys())),
             quarantined=found.quarantined,
             quarantined_since_ms={name: ms for name, ms in found.quarantined_since_ms.items() if ms is not None},
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),

@@ -177,9 +177,9 @@ class Street:
         remembered = self.journal.load()
         codec = reference()
         self.fleet = Fleet()
-        self.registry = DeviceRegistry(fleet=self.fleet, journal=self.journal, codecs=self.installed())
-        self.registry.load(self.known(), remembered.controlled)
         self.time = SteadyClock(self.clock)
+        self.registry = DeviceRegistry(clock=self.time, fleet=self.fleet, journal=self.journal, codecs=self.installed())
+        self.registry.load(self.known(), remembered.controlled, departures=remembered.departures)
         with patch("gateway.links.mqtt.messages.MqttConnection", Wire):
             self.link = MqttLink(
                 MqttLinkSettings(broker=MqttSettings(url="mqtt://127.0.0.1:1", client_id="t")),

@@ -40,6 +40,7 @@ def import_report(done: Imported) -> ImportReport:
     return ImportReport(
         rows=done.rows,
         enrolled=done.registered,
+        departing=done.departing,
         rejected=[
             BadRowBody(line=row.line, problem=row.problem, faults=[RowFaultBody(**asdict(one)) for one in row.faults])
             for row in done.bad[:MAX_REPORTED]

@@ -15,7 +15,7 @@ from gateway.domain.fleet.columns import Authority, ControlColumns, ExclusionRea
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.types import Bools, Floats
 
-CHOSEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.STORM)
+CHOSEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.STORM | ExclusionReason.DEPARTING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

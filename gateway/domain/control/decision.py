@@ -15,7 +15,7 @@ from gateway.domain.control.observed import Observed
 from gateway.domain.control.planning import Plan, PlanParams, plan
 from gateway.domain.control.progress import Tracked
 from gateway.domain.control.ramp import in_turn
-from gateway.domain.fleet.columns import Authority, ExclusionReason
+from gateway.domain.fleet.columns import NOT_TAKEN, Authority
 from gateway.domain.limits.types import Envelope
 from gateway.domain.types import Bools, Ints, Slots, Unclear
 
@@ -76,7 +76,7 @@ def decide(
     """Decide on the whole fleet. `left`: the devices whose owners opted out, by event."""
     snapshot, now = observed.snapshot, observed.now
     control = snapshot.control
-    opted_out = (control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
+    opted_out = (control.exclusions & NOT_TAKEN) != 0
     # an owner's report that was not understood may have been an opt-out
     opted_out |= (snapshot.live.unclear & Unclear.OPT_OUT) != 0
     resting = rest(

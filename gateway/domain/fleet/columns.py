@@ -31,13 +31,19 @@ class Authority(IntEnum):
 class ExclusionReason(IntFlag):
     """Why a device is excluded from dispatch, besides what it reports itself. `OPTED_OUT`: its owner opted out.
     `STORM`: energy is kept for an expected outage. `QUARANTINED`: it did the opposite of its setpoint. `FROZEN`: many
-    of its product failed at once. `MOVING`: an import is about to register it at another place."""
+    of its product failed at once. `MOVING`: an import is about to register it at another place. `DEPARTING`: it is
+    handed back, since it is to be registered at another place, or removed."""
 
     OPTED_OUT = 1
     STORM = 2
     QUARANTINED = 4
     FROZEN = 8
     MOVING = 16
+    DEPARTING = 32
+
+
+NOT_TAKEN = np.uint8(ExclusionReason.OPTED_OUT | ExclusionReason.DEPARTING)
+"""Exclusions of devices that are handed back at once."""
 
 
 SETTLE_S = 30.0

@@ -98,9 +98,10 @@ class Fleet:
     A device keeps its address and product while it is being written. `moving` are slots whose address or product an
     import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
     until the outcome is noted: no import moves them. `moves` counts by slot how often another battery came to answer
-    there; `mistaken` are slots where something else than the registered device answers. `apart` are the slots of devices
-    that are not registered (any more, or since their profile is missing): what was received of them is still theirs,
-    so each has its slot again when it is registered. `products` are named
+    there; `mistaken` are slots where something else than the registered device answers. `departing` are slots of
+    devices that are handed back since they leave their place. `apart` are those of devices that are not registered
+    (any more, or since their profile is missing): what was received of them is still theirs, so each has its slot
+    again when it is registered. `products` are named
     `<profile>`, and `<profile>:<maker>:<product>:<firmware>` where a device states those."""
 
     def __init__(self) -> None:
@@ -121,6 +122,7 @@ class Fleet:
         self.experimental: set[int] = set()
         self.mistaken: set[int] = set()
         self.moving: set[int] = set()
+        self.departing: set[int] = set()
         self.moves: dict[int, int] = {}
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
@@ -181,7 +183,7 @@ class Fleet:
         self._untag(slot)
         self._tags_of[slot] = ()
         self.connections.pop(slot, None)
-        for slots in (self.experimental, self.mistaken, self.moving):
+        for slots in (self.experimental, self.mistaken, self.moving, self.departing):
             slots.discard(slot)
         self.forget(slot)
         for table in (self.nameplate, self.control):

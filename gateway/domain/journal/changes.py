@@ -42,6 +42,40 @@ class DeviceRegistered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRemoved:
+    """A device was taken out of the registry; what it has sent, and where it was, stays."""
+
+    device: DeviceId
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepartureAsked:
+    """A device is to be registered like `wanted` (None: to be removed) as soon as it is handed back where it is."""
+
+    device: DeviceId
+    wanted: Device | None
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepartureOver:
+    """These devices leave their places no more: they have, nobody wants it any more (`withdrawn`), or an operator gave
+    up what was left there (`abandoned`: `why`)."""
+
+    devices: tuple[DeviceId, ...]
+    reason: str
+    why: str = field(default="", compare=False)
+    by: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventDecided:
     """The newest accepted revision of an event (also its cancellation: a tombstone). `by`: who sent it; "" = its source
     does not say."""
@@ -235,6 +269,9 @@ class PriorRestored:
 
 Change = (
     DeviceRegistered
+    | DeviceRemoved
+    | DepartureAsked
+    | DepartureOver
     | EventDecided
     | EventMoved
     | EventWithdrawn

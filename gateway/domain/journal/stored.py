@@ -11,8 +11,20 @@ from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.request import EventRequest
 from gateway.domain.events.take_backs import TakeBack
 from gateway.domain.fleet.device import Device
-from gateway.domain.journal.changes import EventDecided, Setting
+from gateway.domain.journal.changes import AuditDoor, EventDecided, Setting
 from gateway.domain.types import DeviceId, EventId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A device that leaves its place as soon as it is handed back there, to be registered like `wanted`, or (None) to
+    be removed; since when (UTC), and who asked for it through which door."""
+
+    device: DeviceId
+    wanted: Device | None
+    since_ms: int
+    by: str
+    door: AuditDoor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +32,7 @@ class JournalState:
     """What the journal remembers at start. `epoch` grows at every start and prefixes command ids. `states`: newest
     revision and state by event; `quarantined`: the reason by device or `product:<profile>`, `quarantined_since_ms`:
     since when (UTC), where that is known; `delivered`: the occurrences that have delivery records; `withdrawn`: who
-    cancelled an event here, by event."""
+    cancelled an event here, by event; `departures` and, of devices that were removed lately, `removed`: the ids."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -35,6 +47,8 @@ class JournalState:
     delivered: frozenset[tuple[EventId, int]] = frozenset()
     withdrawn: dict[EventId, str] = field(default_factory=dict)
     taken_back: tuple[TakeBack, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    removed: tuple[DeviceId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

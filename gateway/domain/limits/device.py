@@ -208,6 +208,9 @@ def choices(out: Side, into: Side, snapshot: Snapshot, setpoint_w: Floats, now: 
         opted_out = (control.exclusions & np.uint8(ExclusionReason.OPTED_OUT)) != 0
         out.forbid(opted_out, Reason.OPTED_OUT)
         into.forbid(opted_out, Reason.OPTED_OUT)
+        departing = (control.exclusions & np.uint8(ExclusionReason.DEPARTING)) != 0
+        out.forbid(departing, Reason.DEPARTING)
+        into.forbid(departing, Reason.DEPARTING)
         out.forbid((control.exclusions & np.uint8(ExclusionReason.STORM)) != 0, Reason.STORM)
     if control.refused.any():
         recent = now.mono_ms - control.refused_mono_ms < 1000 * params.refusal_s

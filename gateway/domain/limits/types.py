@@ -13,7 +13,8 @@ Bits = NDArray[np.uint64]
 
 class Reason(IntFlag):
     """Named causes that narrow a device's power; `RATING` where only the nameplate does. `UNCLEAR_*`: the device sent
-    that member, and it could not be understood. `MAKER_BACKUP`: the maker's own backup or storm mode keeps energy."""
+    that member, and it could not be understood. `MAKER_BACKUP`: the maker's own backup or storm mode keeps energy.
+    `DEPARTING`: it leaves its place."""
 
     RATING = 1 << 0
     BMS = 1 << 1
@@ -58,6 +59,7 @@ class Reason(IntFlag):
     UNCLEAR_GRID_PHASES = Unclear.GRID_PHASES << 31
     UNCLEAR_MESSAGE = Unclear.MESSAGE << 31
     MAKER_BACKUP = 1 << 42
+    DEPARTING = 1 << 43
 
 
 def unclear_reason(members: Unclear) -> Reason:

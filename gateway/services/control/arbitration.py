@@ -87,6 +87,7 @@ class Arbiter:
         bits |= (self._fleet.live.opt_out[:n] != 0) * np.uint8(ExclusionReason.OPTED_OUT)
         bits |= self._quarantine.exclusions()[:n]
         bits[[slot for slot in self._fleet.moving if slot < n]] |= np.uint8(ExclusionReason.MOVING)
+        bits[[slot for slot in self._fleet.departing if slot < n]] |= np.uint8(ExclusionReason.DEPARTING)
         return bits
 
     def _left(self, events: Sequence[ActiveEvent], now: Now) -> dict[int, Slots]:

@@ -2,10 +2,11 @@
 
 A battery is handed back at the address, and as the product, that came under control. A release that goes to another
 address leaves the old battery forced for ever, and gives another one settings that were never its own. So a device that
-is not free keeps its place and product until it is.
+is not free keeps its place and product until it is: it departs, see `departures`.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
@@ -15,11 +16,8 @@ from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import Place, place_of
 from gateway.services.devices.row_faults import RowFault
 
+WAITS = RowFault(column="address", problem="is not free")
 TIED_BY = {Authority.CONTROLLED: "under control", Authority.RELEASING: "being released"}
-FIRST = (
-    "release it first: with the gateway running and the device registered as it is now, cancel its event or stop all "
-    "dispatch and wait until it is free; a battery that was exchanged for another one gets a row with an id of its own"
-)
 
 
 class Ties:
@@ -74,10 +72,9 @@ def _pairs(levels: tuple[tuple[str, str], ...]) -> str:
     return ";".join(f"{name}={value}" for name, value in levels)
 
 
-def tied(device: str, why: str, changes: Mapping[str, str]) -> RowFault:
-    """The fault of a row that must wait."""
-    listed = ", ".join(f"{column} from {text}" for column, text in changes.items())
-    return RowFault(column=next(iter(changes)), problem=f"{device!r} is {why} and cannot change {listed}; {FIRST}")
+def in_words(changes: Mapping[str, str]) -> str:
+    """What changes, for people."""
+    return ", ".join(f"{column} from {text}" for column, text in changes.items())
 
 
 def twice(device: str, holder: str) -> RowFault:
@@ -110,3 +107,29 @@ def who_goes_where(
             staying.append(claimant)
     going = {place: device for place, device in claims.items() if device not in problems}
     return {p: d for p, d in places.items() if d not in wanted or d in problems} | going
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Which device answers where, who cannot go where it wants to, and who can once others are free."""
+
+    places: dict[Place, DeviceId]
+    problems: dict[DeviceId, RowFault]
+    leaving: list[DeviceId]
+
+
+def placed(
+    where: Mapping[DeviceId, Place | None],
+    places: Mapping[Place, DeviceId],
+    changed: Collection[DeviceId],
+    tied: Collection[DeviceId],
+) -> Placed:
+    """Where rows go: those that are `changed` move; of those the `tied` are not free."""
+    never: dict[DeviceId, RowFault] = {}
+    who_goes_where(where, places, never)
+    problems = never | {device: WAITS for device in tied if device not in never}
+    after = who_goes_where(where, places, problems)
+    leaving = [device for device in where if device in problems and device not in never and device in changed]
+    for device in leaving:
+        del problems[device]
+    return Placed(places=after, problems=problems, leaving=leaving)

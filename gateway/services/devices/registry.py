@@ -1,15 +1,35 @@
-"""Registers devices: rows from a file or a request are journalled, then get a slot in the fleet."""
+"""Registers devices: rows from a file or a request are journalled, then get a slot in the fleet.
+
+A device that is to have another address or product, or to be removed, is handed back where it is first: until it is
+free, that is a departure.
+"""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+import logging
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from gateway.clock import Clock
+from gateway.domain.control.authority import free
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.journal.changes import AuditDoor, Change, ControlEnded, DeviceRegistered, PriorRestored
+from gateway.domain.journal.changes import (
+    AuditDoor,
+    Change,
+    ControlEnded,
+    DepartureAsked,
+    DepartureOver,
+    DeviceRegistered,
+    DeviceRemoved,
+    PriorRestored,
+    Setting,
+)
+from gateway.domain.journal.stored import Departure
+from gateway.domain.registry.connection import Ended
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.profiles.compile import Codec
@@ -18,61 +38,52 @@ from gateway.services.devices.connection_rows import (
     place_of,
 )
 from gateway.services.devices.import_rows import Note, Parsed
-from gateway.services.devices.moves import Ties, moves, tied, who_goes_where
+from gateway.services.devices.moves import Placed, Ties, in_words, moves, placed, who_goes_where
+from gateway.services.devices.registered import RegisteredDevices
 from gateway.services.devices.row_faults import BadRow, RowFault
+
+log = logging.getLogger(__name__)
 
 REGISTER_SLICE, CHANGES_SLICE = 100, 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """The result of an import. `registered` counts devices that were new or changed."""
+    """The result of an import. `registered` counts devices that were new or changed, `departing` those that change once
+    they are handed back where they are."""
 
     rows: int
     registered: int
+    departing: int
     bad: list[BadRow]
     notes: list[Note]
 
 
-class RegisteredDevices(Mapping[DeviceId, Device]):
-    """Registered devices, read back from the fleet's columns: one object per device would cost memory and garbage
-    collection. `orphans` are those whose profile is not installed."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self.orphans: dict[DeviceId, Device] = {}
-
-    def __getitem__(self, device: DeviceId) -> Device:
-        slot = self._fleet.slot_of.get(device)
-        return self.orphans[device] if slot is None else self._fleet.device(slot)
-
-    def __contains__(self, device: object) -> bool:
-        return device in self._fleet.slot_of or device in self.orphans
-
-    def __iter__(self) -> Iterator[DeviceId]:
-        return chain((self._fleet.ids[slot] for slot in self._fleet.slot_of.values()), self.orphans)
-
-    def __len__(self) -> int:
-        return len(self._fleet.slot_of) + len(self.orphans)
-
-    def page(self, offset: int, limit: int) -> list[DeviceId]:
-        """`limit` ids from `offset` on, in order of registration."""
-        return list(islice(self, offset, offset + limit))
-
-
 class DeviceRegistry:
-    """The devices of this gateway: journalled first, then given a slot. `saved`: the devices whose settings from before
-    control are still to be restored; whoever restores them keeps it up to date."""
+    """The devices of this gateway: journalled first, then given a slot. `saved`: settings from before control that are
+    still to be restored; whoever restores them keeps it up to date. `departures`: devices that leave their place once
+    they are free."""
 
     def __init__(
-        self, *, fleet: Fleet, journal: Journal, codecs: Mapping[str, Codec], saved: Collection[DeviceId] = ()
+        self,
+        *,
+        fleet: Fleet,
+        journal: Journal,
+        codecs: Mapping[str, Codec],
+        clock: Clock,
+        saved: MutableMapping[DeviceId, Mapping[str, Setting]] | None = None,
     ) -> None:
+        saved = {} if saved is None else saved
         self._fleet = fleet
         self._journal = journal
         self._codecs = codecs
+        self._clock = clock
+        self._saved = saved
         self._places: dict[Place, DeviceId] = {}
         self._ties = Ties(fleet, saved)
         self._one_at_a_time = asyncio.Lock()
+        self._taken: dict[DeviceId, str] = {}
+        self.departures: dict[DeviceId, Departure] = {}
         self.devices = RegisteredDevices(fleet)
 
     @property
@@ -85,9 +96,17 @@ class DeviceRegistry:
         """Where registered devices answer now."""
         return dict(self._places)
 
-    def load(self, devices: Sequence[Device], controlled: Collection[DeviceId] = ()) -> list[DeviceId]:
+    def load(
+        self,
+        devices: Sequence[Device],
+        controlled: Collection[DeviceId] = (),
+        *,
+        departures: Sequence[Departure] = (),
+        removed: Sequence[DeviceId] = (),
+    ) -> list[DeviceId]:
         """Register the journal's devices; returns the ids whose profile is no longer installed. `controlled` are its
-        release plans: those devices are under control until control finds otherwise."""
+        release plans: those devices are under control until control finds otherwise. Those `removed` lately have a slot
+        for what they left open."""
         self._fleet.reserve(len(devices))
         for device in devices:
             codec = self._codecs.get(device.profile)
@@ -103,13 +122,18 @@ class DeviceRegistry:
         slots = [self._fleet.slot_of[device] for device in controlled if device in self._fleet.slot_of]
         self._fleet.control.authority[slots] = Authority.CONTROLLED
         self._ties.planned = frozenset(device for device in controlled if device not in self._fleet.slot_of)
+        for name in removed:
+            self._fleet.keep(name)
+        for departure in departures:
+            if departure.device in self.devices:
+                self._departs(departure)
         return list(self.devices.orphans)
 
     async def register(self, devices: list[Device], *, by: str = "operator", door: AuditDoor = AuditDoor.REST) -> int:
         """Make `devices` durable and part of the fleet; returns how many were new or changed. The reserve of a known
-        device is raised, never lowered: only its owner does that, on the device. Raises InvalidInput, and registers
-        none, where a device answers at the place of another one, or would change its place or product while it is
-        not free."""
+        device is raised, never lowered: only its owner does that, on the device. One that is not free and is to have
+        another place or product departs. Raises InvalidInput, and registers none, where a device answers at the place
+        of another one."""
         async with self._one_at_a_time:
             asked = await self._asked(devices)
             if asked.problems:
@@ -123,16 +147,98 @@ class DeviceRegistry:
         cannot be registered is named with its line, the others are registered."""
         async with self._one_at_a_time:
             asked = await self._asked(parsed.devices)
+            waiting = [
+                Note(line=parsed.lines[device.id], note=f"{device.id}: {self._in_words(device)}")
+                for device in asked.leaving
+            ]
             registered = await self._apply(asked, by=by, door=door)
             kept = [*self._kept(parsed)]
         lines = {parsed.lines[device]: fault for device, fault in asked.problems.items()}
         bad = parsed.bad + [BadRow(line=line, faults=(fault,)) for line, fault in lines.items()]
+        notes = (*parsed.notes, *kept, *waiting)
         return Imported(
             rows=len(parsed.devices) + len(parsed.bad),
             registered=registered,
+            departing=len(asked.leaving),
             bad=sorted(bad, key=lambda row: row.line),
-            notes=sorted((n for n in (*parsed.notes, *kept) if n.line not in lines), key=lambda note: note.line),
+            notes=sorted((note for note in notes if note.line not in lines), key=lambda note: note.line),
         )
+
+    async def remove(
+        self, devices: Sequence[DeviceId], *, by: str = "operator", door: AuditDoor = AuditDoor.REST
+    ) -> list[DeviceId]:
+        """Remove devices; returns those that are not free yet: they are handed back first. Raises InvalidInput, and
+        removes none, where one is not registered."""
+        async with self._one_at_a_time:
+            unknown = [device for device in devices if device not in self.devices]
+            if unknown:
+                raise InvalidInput([f"{device!r} is not registered" for device in unknown])
+            now_ms = self._clock.now().utc_ms
+            leaving = [
+                Departure(device=device, wanted=None, since_ms=now_ms, by=by, door=door)
+                for device in dict.fromkeys(devices)
+            ]
+            await self._journal.commit([_asked_of(departure) for departure in leaving])
+            for departure in leaving:
+                self._departs(departure)
+        await self.depart()
+        return [device for device in devices if device in self.departures]
+
+    async def abandon(self, device: DeviceId, *, why: str, by: str, door: AuditDoor = AuditDoor.REST) -> None:
+        """Give up what is left under control at the place of a device that departs: it goes at once. Its settings from
+        before control are kept with that place, and written to nothing else. Raises InvalidInput where it does not
+        depart."""
+        async with self._one_at_a_time:
+            departure = self.departures.get(device)
+            if departure is None:
+                raise InvalidInput([f"{device!r} does not leave its place"])
+            over = DepartureOver(devices=(device,), reason=Ended.ABANDONED, why=why, by=by, door=door)
+            # what it is to become stays asked for
+            await self._journal.commit([over, _asked_of(departure)])
+            self._saved.pop(device, None)
+            self._ties.planned -= {device}
+            slot = self._fleet.slot_of.get(device)
+            if slot is not None:
+                free(self._fleet.control, np.array([slot]))
+            log.warning("what is left under control was abandoned", extra={"device": device, "by": by, "reason": why})
+        await self.depart()
+
+    async def depart(self) -> list[DeviceId]:
+        """Let those go that are free by now; returns them."""
+        async with self._one_at_a_time:
+            due = [known for known in self.departures.values() if not self._ties.of(known.device)]
+            if not due:
+                return []
+            removed = {known.device for known in due if known.wanted is None}
+            wanted = {known.device: known.wanted for known in due if known.wanted is not None}
+            problems: dict[DeviceId, RowFault] = {}
+            where = {device: self._place(known) for device, known in wanted.items()}
+            left = {place: device for place, device in self._places.items() if device not in removed}
+            places = who_goes_where(where, left, problems)
+            self._taken = {device: fault.problem for device, fault in problems.items()}
+            for device in [device for device in wanted if device in problems]:
+                del wanted[device]
+            gone = [*wanted, *removed]
+            if gone:
+                asked = _Asked(devices=[*wanted.values()], moved=[*wanted], places=places, removed=sorted(removed))
+                await self._apply(asked, by="operator", door=AuditDoor.REST)
+            return gone
+
+    def waits_for(self, device: DeviceId) -> str:
+        """What keeps a device that departs, in words."""
+        return self._ties.of(device) or self._taken.get(device, "about to go")
+
+    def _in_words(self, device: Device) -> str:
+        """What becomes of a device that departs, for whoever imported it."""
+        known = self.devices[device.id]
+        why = self._ties.of(device.id) or "at a place that another one still leaves"
+        return f"is {why}; it changes {in_words(moves(known, device, self._codecs))} once it is free"
+
+    def _departs(self, departure: Departure) -> None:
+        self.departures[departure.device] = departure
+        slot = self._fleet.slot_of.get(departure.device)
+        if slot is not None:
+            self._fleet.departing.add(slot)
 
     def _kept(self, parsed: Parsed) -> Iterator[Note]:
         """A note for each row with a lower reserve than its device has: it keeps the higher one."""
@@ -150,7 +256,7 @@ class DeviceRegistry:
         """What an import asks for, and which of it is not possible. Await nothing between this and `Fleet.moving`."""
         wanted: dict[DeviceId, Device] = {}
         where: dict[DeviceId, Place | None] = {}
-        changed: dict[DeviceId, Mapping[str, str]] = {}
+        changed: set[DeviceId] = set()
         new = 0
         for count, given in enumerate(devices):
             if count % REGISTER_SLICE == REGISTER_SLICE - 1:
@@ -161,71 +267,106 @@ class DeviceRegistry:
                 continue
             wanted[device.id], where[device.id] = device, self._place(device)
             new += known is None
-            changes = moves(known, device, self._codecs) if known is not None else {}
-            if changes:
-                changed[device.id] = changes
-        places, problems = await self._placed(where, changed)
+            if known is not None and moves(known, device, self._codecs):
+                changed.add(device.id)
+        goes = await self._placed(where, changed)
+        stays = {**goes.problems, **dict.fromkeys(goes.leaving)}
         return _Asked(
-            devices=[device for device in wanted.values() if device.id not in problems],
-            moved=[device for device in changed if device not in problems],
+            devices=[device for device in wanted.values() if device.id not in stays],
+            moved=[device for device in changed if device not in stays],
             new=new,
-            places=places,
-            problems=problems,
+            places=goes.places,
+            problems=goes.problems,
+            leaving=[wanted[device] for device in goes.leaving],
+            withdrawn=[given.id for given in devices if given.id in self.departures and given.id not in stays],
         )
 
-    async def _placed(
-        self, where: Mapping[DeviceId, Place | None], changed: Mapping[DeviceId, Mapping[str, str]]
-    ) -> tuple[dict[Place, DeviceId], dict[DeviceId, RowFault]]:
-        """Which device answers where afterwards, and the problems of those that stay, as of the last await."""
-        tied_then: dict[DeviceId, RowFault] | None = None
+    async def _placed(self, where: Mapping[DeviceId, Place | None], changed: Collection[DeviceId]) -> Placed:
+        """Which device answers where afterwards, who cannot, and who has to wait, as of the last await."""
+        tied = None
         if len(where) > CHANGES_SLICE:
-            tied_then = self._tied(changed)
-            problems = tied_then.copy()
-            places = await asyncio.to_thread(who_goes_where, where, self._places, problems)
+            tied = self._tied(changed)
+            found = await asyncio.to_thread(placed, where, self._places, changed, tied)
         tied_now = self._tied(changed)
-        if tied_then != tied_now:
-            problems = tied_now
-            places = who_goes_where(where, self._places, problems)
-        return places, problems
+        return found if tied == tied_now else placed(where, self._places, changed, tied_now)
 
-    def _tied(self, changed: Mapping[DeviceId, Mapping[str, str]]) -> dict[DeviceId, RowFault]:
-        """The problems of devices that cannot move because they are not free."""
-        ties = ((name, self._ties.of(name), changes) for name, changes in changed.items())
-        return {name: tied(name, why, changes) for name, why, changes in ties if why}
+    def _tied(self, changed: Collection[DeviceId]) -> set[DeviceId]:
+        """The devices that cannot move now because they are not free."""
+        return {device for device in changed if self._ties.of(device)}
 
     async def _apply(self, asked: "_Asked", *, by: str, door: AuditDoor) -> int:
         """Journal first, then change the fleet. Meanwhile a device that moves does not come under control."""
-        slots = {self._fleet.slot_of[device] for device in asked.moved if device in self._fleet.slot_of}
+        over = [device for device in (*asked.moved, *asked.removed) if device in self.departures]
+        slots = {
+            self._fleet.slot_of[device] for device in (*asked.moved, *asked.removed) if device in self._fleet.slot_of
+        }
+        now_ms = self._clock.now().utc_ms
+        leaving = [
+            Departure(device=device.id, wanted=device, since_ms=now_ms, by=by, door=door) for device in asked.leaving
+        ]
         self._fleet.moving |= slots
         try:
             changes: list[Change] = []
             for count, device in enumerate(asked.devices):
-                changes.append(DeviceRegistered(device=device, by=by, door=door))
+                who, through = self._asker(device.id, by, door)
+                changes.append(DeviceRegistered(device=device, by=who, door=through))
                 if count % CHANGES_SLICE == CHANGES_SLICE - 1:
                     await asyncio.sleep(0)
-            if asked.moved:
+            for name in asked.removed:
+                who, through = self._asker(name, by, door)
+                changes.append(DeviceRemoved(device=name, by=who, door=through))
+            gone = (*asked.moved, *asked.removed)
+            if gone:
                 # They are free. Where the journal missed that, it would still have a release plan and settings, for
                 # whatever answers there from now on.
-                restored = [PriorRestored(device=device) for device in asked.moved]
-                changes = [ControlEnded(devices=tuple(asked.moved), reason="moved"), *restored, *changes]
+                restored = [PriorRestored(device=device) for device in gone]
+                changes = [ControlEnded(devices=gone, reason="moved"), *restored, *changes]
+            for reason, names in (("gone", over), ("withdrawn", asked.withdrawn)):
+                if names:
+                    changes.append(DepartureOver(devices=tuple(names), reason=reason, by=by, door=door))
+            changes += [_asked_of(departure) for departure in leaving]
             if changes:
                 await self._journal.commit(changes)
             self._places = asked.places
-            self._fleet.reserve(self._fleet.n + asked.new)
-            for count, device in enumerate(asked.devices):
-                self.devices.orphans.pop(device.id, None)
-                # The owner may have raised the reserve while the journal was busy.
-                newest = _merged(device, self.devices.get(device.id)) or device
-                slot = self._fleet.register(newest, self._codecs[device.profile].facts)
-                if slot in self._fleet.moving:
-                    self._fleet.forget(slot)
-                    self._fleet.moving.discard(slot)
-                if count % REGISTER_SLICE == REGISTER_SLICE - 1:
-                    await asyncio.sleep(0)
+            await self._registered(asked)
+            for name in asked.removed:
+                self.devices.orphans.pop(name, None)
+                if name in self._fleet.slot_of:
+                    self._fleet.unregister(name)
+            for name in (*over, *asked.withdrawn):
+                self._no_longer_departs(name)
+            for departure in leaving:
+                self._departs(departure)
         finally:
             self._fleet.moving -= slots
         self._fleet.compact()
         return len(asked.devices)
+
+    async def _registered(self, asked: "_Asked") -> None:
+        """Give devices that are durable their slots."""
+        self._fleet.reserve(self._fleet.n + asked.new)
+        for count, device in enumerate(asked.devices):
+            self.devices.orphans.pop(device.id, None)
+            # The owner may have raised the reserve while the journal was busy.
+            newest = _merged(device, self.devices.get(device.id)) or device
+            slot = self._fleet.register(newest, self._codecs[device.profile].facts)
+            if slot in self._fleet.moving:
+                self._fleet.forget(slot)
+                self._fleet.moving.discard(slot)
+            if count % REGISTER_SLICE == REGISTER_SLICE - 1:
+                await asyncio.sleep(0)
+
+    def _no_longer_departs(self, device: DeviceId) -> None:
+        del self.departures[device]
+        self._taken.pop(device, None)
+        slot = self._fleet.slot_of.get(device)
+        if slot is not None:
+            self._fleet.departing.discard(slot)
+
+    def _asker(self, device: DeviceId, by: str, door: AuditDoor) -> tuple[str, AuditDoor]:
+        """Who asked for a change, and through which door: of one that waited, whoever asked for it then."""
+        known = self.departures.get(device)
+        return (by, door) if known is None else (known.by, known.door)
 
     def _place(self, device: Device) -> Place | None:
         codec = self._codecs.get(device.profile)
@@ -235,13 +376,21 @@ class DeviceRegistry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     """What to register of an import: devices that are new or changed, those of them that move, how many are `new` at
-    most, which device answers where afterwards; and the problems of the others, by device."""
+    most, which device answers where afterwards; those that wait (`leaving`), that wait no more (`withdrawn`), that go
+    for good (`removed`); and the problems of the others, by device."""
 
     devices: list[Device]
     moved: list[DeviceId]
-    new: int
     places: dict[Place, DeviceId]
-    problems: dict[DeviceId, RowFault]
+    new: int = 0
+    problems: dict[DeviceId, RowFault] = field(default_factory=dict)
+    leaving: list[Device] = field(default_factory=list)
+    withdrawn: list[DeviceId] = field(default_factory=list)
+    removed: list[DeviceId] = field(default_factory=list)
+
+
+def _asked_of(departure: Departure) -> DepartureAsked:
+    return DepartureAsked(device=departure.device, wanted=departure.wanted, by=departure.by, door=departure.door)
 
 
 def _merged(device: Device, known: Device | None) -> Device | None:

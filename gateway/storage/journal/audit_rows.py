@@ -12,7 +12,10 @@ from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,
+    DepartureAsked,
+    DepartureOver,
     DeviceRegistered,
+    DeviceRemoved,
     EpochRaised,
     EventDecided,
     EventDelivered,
@@ -103,10 +106,13 @@ def _of_reserves(change: ReserveChanged) -> object:
 
 _TOGETHER: dict[type, str] = {
     DeviceRegistered: "device_enrolled",
+    DeviceRemoved: "device_removed",
+    DepartureAsked: "departure_asked",
     PriorSaved: "prior_saved",
     PriorRestored: "prior_restored",
 }
 _EACH: dict[type, tuple[str, Callable[[Any], object]]] = {
+    DepartureOver: ("departure_over", lambda c: {"reason": c.reason, "why": c.why, **_named(c.devices)}),
     EventDecided: ("event_accepted", _of_event),
     EventMoved: ("event_moved", lambda c: {"event": c.event, "revision": c.revision, "state": c.state.value}),
     EventWithdrawn: ("event_withdrawn", lambda c: {"event": c.event, "by": c.by}),

@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.journal.stored import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
+from gateway.domain.registry.connection import Connection
 from gateway.domain.types import EventId
 from gateway.observability.parts import Part
 from gateway.storage.journal import audit_rows, past_events
+from gateway.storage.registry import connections
 
 T = TypeVar("T")
 
@@ -52,6 +54,10 @@ class SqliteEventStore(Part):
     async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
         """What was journalled, newest first."""
         return await self._ask(lambda db: audit_rows.entries(db, question, limit))
+
+    async def connections(self, device: str) -> list[Connection]:
+        """What a device was and where, oldest first; none = it was never registered."""
+        return await self._ask(lambda db: connections.of_device(db, device))
 
     def close(self) -> None:
         """Finish the question under way and close the file. A second call has no effect."""

@@ -32,8 +32,8 @@ from gateway.clock import Clock
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.events.lifecycle import EventState
 from gateway.domain.events.take_backs import TakeBack
-from gateway.domain.journal.changes import EPOCH_MAX, UNNUMBERED, Change, EventDelivered, EventsArchived
-from gateway.domain.journal.stored import JournalState, StoredEvent
+from gateway.domain.journal.changes import EPOCH_MAX, UNNUMBERED, AuditDoor, Change, EventDelivered, EventsArchived
+from gateway.domain.journal.stored import Departure, JournalState, StoredEvent
 from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample, counter
@@ -42,6 +42,7 @@ from gateway.storage.journal import audit_rows, past_events, sequences
 from gateway.storage.journal.audit_rows import audit
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
 from gateway.storage.journal.writes import WRITE, At, json_text, packed
+from gateway.storage.registry import connections
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ SCHEMA_VERSION = len(_STEPS)
 _BESIDE = (
     "CREATE TABLE IF NOT EXISTS taken_back (device TEXT NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, "
     "PRIMARY KEY (device, event)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS departures (device TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, who TEXT NOT NULL, "
+    "door TEXT NOT NULL, body TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS quarantined_since (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
 )
 _ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED
@@ -188,9 +191,10 @@ class SqliteJournal(Part):
     def _load(self) -> JournalState:
         try:
             db = self._db = self._db or self._open()
-            state = _read(db)
+            state = _read(db, self._clock.now().utc_ms)
             with _transaction(db):
                 db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (state.epoch,))
+                connections.begin(db)
                 sequences.begin(db)
                 past_events.begin(db)
             return state
@@ -225,7 +229,7 @@ class SqliteJournal(Part):
             for (table, column), statement in _ADDED.items():
                 if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
                     db.execute(statement)
-            for statement in (*_BESIDE, *past_events.SCHEMA, *sequences.SCHEMA):
+            for statement in (*_BESIDE, *past_events.SCHEMA, *sequences.SCHEMA, *connections.SCHEMA):
                 db.execute(statement)
         except BaseException:
             db.close()
@@ -342,7 +346,7 @@ def first_epoch(utc_ms: int) -> int:
     return min(max((utc_ms - EPOCH_BEGIN_MS) // EPOCH_MS, 0), EPOCH_MAX // 2)
 
 
-def _read(db: sqlite3.Connection) -> JournalState:
+def _read(db: sqlite3.Connection, now_ms: int) -> JournalState:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     devices = db.execute(
         "SELECT body, reserve_pct FROM devices LEFT JOIN reserves ON device = id ORDER BY devices.rowid"
@@ -370,5 +374,18 @@ def _read(db: sqlite3.Connection) -> JournalState:
             TakeBack(device=DeviceId(device), event=EventId(event), at_ms=at_ms)
             for device, event, at_ms in db.execute("SELECT device, event, at_ms FROM taken_back ORDER BY device, event")
         ),
+        departures=tuple(
+            Departure(
+                device=DeviceId(device),
+                wanted=None if body is None else read_device(orjson.loads(body), None),
+                since_ms=at_ms,
+                by=who,
+                door=AuditDoor(door),
+            )
+            for device, at_ms, who, door, body in db.execute(
+                "SELECT device, at_ms, who, door, body FROM departures ORDER BY device"
+            )
+        ),
+        removed=tuple(connections.removed_since(db, now_ms - connections.KEPT_MS)),
         delivered=frozenset((EventId(e), ms) for e, ms in db.execute("SELECT event, occurrence_ms FROM deliveries")),
     )

@@ -16,7 +16,10 @@ from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,
+    DepartureAsked,
+    DepartureOver,
     DeviceRegistered,
+    DeviceRemoved,
     EpochRaised,
     EventDecided,
     EventDelivered,
@@ -43,6 +46,9 @@ SCHEMA = (
 
 THINGS: Mapping[type, tuple[str, Callable[[Any], Sequence[str]]]] = {
     DeviceRegistered: ("device", lambda c: (c.device.id,)),
+    DeviceRemoved: ("device", lambda c: (c.device,)),
+    DepartureAsked: ("departure", lambda c: (c.device,)),
+    DepartureOver: ("departure", lambda c: c.devices),
     EventDecided: ("event", lambda c: (c.request.id,)),
     EventMoved: ("state", lambda c: (c.event,)),
     EventWithdrawn: ("withdrawn", lambda c: (c.event,)),

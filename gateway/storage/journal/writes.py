@@ -16,7 +16,10 @@ from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
     ControlTaken,
+    DepartureAsked,
+    DepartureOver,
     DeviceRegistered,
+    DeviceRemoved,
     EpochRaised,
     EventDecided,
     EventDelivered,
@@ -35,9 +38,11 @@ from gateway.domain.journal.changes import (
     Trusted,
     WithdrawalLifted,
 )
+from gateway.domain.registry.connection import Ended
 from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
 from gateway.storage.journal.delivery_rows import pack
+from gateway.storage.registry import connections
 
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
 
@@ -59,7 +64,7 @@ def json_text(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _at: At) -> None:
+def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], at: At) -> None:
     rows = json_text([[change.device.id, device_body(change.device), change.seq] for change in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
@@ -79,6 +84,33 @@ def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], _at: At
         "ON space = 'reserve' AND name = value ->> '$[0]' AND seq = value ->> '$[2]')",
         (rows,),
     )
+    connections.registered(db, rows, at.now_ms)
+
+
+def _removed(db: sqlite3.Connection, changes: list[DeviceRemoved], at: At) -> None:
+    rows = json_text([change.device for change in changes])
+    db.execute("DELETE FROM devices WHERE id IN (SELECT value FROM json_each(?))", (rows,))
+    db.execute("DELETE FROM reserves WHERE device IN (SELECT value FROM json_each(?))", (rows,))
+    connections.closed(db, rows, at.now_ms, Ended.REMOVED)
+
+
+def _departure_asked(db: sqlite3.Connection, changes: list[DepartureAsked], at: At) -> None:
+    rows = [
+        [c.device, at.now_ms, c.by, c.door.value, None if c.wanted is None else device_body(c.wanted)] for c in changes
+    ]
+    db.execute(
+        "INSERT OR REPLACE INTO departures SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', "
+        "value ->> '$[3]', value ->> '$[4]' FROM json_each(?)",
+        (json_text(rows),),
+    )
+
+
+def _departure_over(db: sqlite3.Connection, changes: list[DepartureOver], at: At) -> None:
+    for change in changes:
+        rows = json_text(change.devices)
+        db.execute("DELETE FROM departures WHERE device IN (SELECT value FROM json_each(?))", (rows,))
+        if change.reason == Ended.ABANDONED:
+            connections.closed(db, rows, at.now_ms, Ended.ABANDONED)
 
 
 def _decided(db: sqlite3.Connection, changes: list[EventDecided], at: At) -> None:
@@ -246,6 +278,9 @@ WRITE: dict[type, Any] = {
     TakenBack: _taken_back,
     TakeBackOver: _take_back_over,
     DeviceRegistered: _registered,
+    DeviceRemoved: _removed,
+    DepartureAsked: _departure_asked,
+    DepartureOver: _departure_over,
     EventDecided: _decided,
     ControlTaken: _taken,
     ControlEnded: _ended,

@@ -5,6 +5,7 @@ import pytest
 
 from gateway.api.views.dispatch import DispatchView, cause_of_row
 from gateway.api.views.fleet import FleetView
+from gateway.clock import ManualClock
 from gateway.domain.events.request import power
 from gateway.domain.types import NEVER_MS, Now
 from gateway.links.mqtt.clocks import DeviceClocks, clock_cause
@@ -178,7 +179,9 @@ async def test_record_of_a_device_whose_clock_is_too_far_off_names_it_and_so_doe
     assert status is not None
     assert status.members is not None
     assert (status.members[0].failure, status.members[0].cause) == ("offline", "clock off by +70 s")
-    inventory = DeviceRegistry(fleet=made.fleet, journal=made.journal, codecs={"reference-mqtt": reference()})
+    inventory = DeviceRegistry(
+        clock=ManualClock(), fleet=made.fleet, journal=made.journal, codecs={"reference-mqtt": reference()}
+    )
     inventory.load(registered(made.homes))
     device = FleetView(
         fleet=made.fleet, inventory=inventory, link=made.link, clock=made.time, reach=made.control.reach

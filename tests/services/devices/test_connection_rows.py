@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
@@ -193,7 +194,7 @@ def test_connection_second_device_at_one_place_is_refused_with_both_names() -> N
 
 async def registered(*rows: dict[str, object]) -> tuple[DeviceRegistry, MemoryJournal]:
     journal = MemoryJournal()
-    inventory = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=Fleet(), journal=journal, codecs=CODECS)
     assert await inventory.register(parse(*rows).devices) == len(rows)
     return inventory, journal
 
@@ -215,7 +216,7 @@ async def test_connection_at_the_place_of_a_registered_device_is_refused_unless_
         "a": "10.0.0.6:502",
         "b": "10.0.0.5:502",
     }
-    again = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
+    again = DeviceRegistry(clock=ManualClock(), fleet=Fleet(), journal=journal, codecs=CODECS)
     again.load(journal.load().devices)
     assert again.places == inventory.places
     assert dict(again.devices) == dict(inventory.devices)
@@ -257,7 +258,7 @@ async def test_connection_experimental_product_is_read_only_until_its_operator_s
     parsed = parse(row("mqtt"), row("mqtt", "b", experimental=True, parameters={"portal": "other"}))
     assert [(note.line, "experimental" in note.note) for note in parsed.notes] == [(1, True)]
     fleet = Fleet()
-    inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     assert await inventory.register(parsed.devices) == 2
     assert fleet.nameplate.steerable[:2].tolist() == [False, True]
     assert not parse(row("modbus")).notes

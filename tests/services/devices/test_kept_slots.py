@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.clock import ManualClock
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
 from gateway.services.devices.registry import DeviceRegistry
@@ -22,7 +23,9 @@ LATER_S = 10_000.0
 def started(devices: list[Device], *, installed: bool = True) -> Fleet:
     """The fleet of a start, as the journal has its devices."""
     fleet = Fleet()
-    DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS if installed else {}).load(devices)
+    DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=MemoryJournal(), codecs=CODECS if installed else {}).load(
+        devices
+    )
     return fleet
 
 

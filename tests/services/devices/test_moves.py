@@ -1,14 +1,16 @@
-"""Moves: a device that is not free stays where and what it is, in words, row by row; one that is free may go."""
+"""Moves: a device that is not free is handed back where and as what it is first; one that is free goes at once."""
 
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.clock import ManualClock
 from gateway.domain.commands import CommandBatch, CommandOp, WriteReport
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.columns import Authority
@@ -75,7 +77,7 @@ class ImportBench:
 
     def begin(self, controlled: Sequence[DeviceId] = ()) -> None:
         self.inventory = DeviceRegistry(
-            fleet=self.world.fleet, journal=self.journal, codecs=CODECS, saved=self.saved.keys()
+            clock=ManualClock(), fleet=self.world.fleet, journal=self.journal, codecs=CODECS, saved=self.saved
         )
         self.inventory.load(self.world.devices, controlled)
 
@@ -96,6 +98,16 @@ class ImportBench:
         await self.world.go(40)
         assert set(self.world.authority()) == {"DEVICE"}
 
+    def waiting(self) -> dict[str, str]:
+        """Who waits to leave, and for what."""
+        return {name: self.inventory.waits_for(name) for name in self.inventory.departures}
+
+    async def passed(self, s: int) -> None:
+        """Time goes on, with what lets devices go."""
+        for _ in range(s):
+            await self.world.go(1)
+            await self.inventory.depart()
+
     def url(self, name: str = "a") -> str:
         connection = self.inventory.devices[DeviceId(name)].connection
         return connection.url if connection is not None else ""
@@ -110,23 +122,123 @@ def able(device: Device) -> Device:
 # -- what has to wait ----------------------------------------------------------------------------------------
 
 
-async def test_row_of_a_device_under_control_that_moves_is_refused_in_words_and_the_others_are_taken() -> None:
+async def test_row_of_a_device_under_control_that_moves_waits_in_words_and_the_others_are_taken() -> None:
     bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
-    await bench.controlled()
+    await bench.controlled(s=600)
     tagged = row("modbus", "b", address="modbus://10.0.0.7", tags=["new"])
     done = await bench.register(row("modbus", "a", **THERE), tagged, row("p", "c"))
-    assert (done.rows, done.registered, [bad.line for bad in done.bad]) == (3, 2, [1])
-    problem = done.bad[0].problem
-    assert problem.startswith("address: 'a' is under control and cannot change address from ")
-    assert "from modbus://10.0.0.5 to modbus://10.0.0.6" in problem
-    assert "release it first" in problem
+    assert (done.rows, done.registered, done.departing, done.bad) == (3, 2, 1, [])
+    assert [(note.line, note.note) for note in done.notes] == [
+        (1, "a: is under control; it changes address from modbus://10.0.0.5 to modbus://10.0.0.6 once it is free")
+    ]
     assert (bench.url(), bench.inventory.devices[DeviceId("b")].tags) == ("modbus://10.0.0.5", ("new",))
-    assert bench.journal.load().devices[-1].id == "c"
-    assert "10.0.0.6" not in str(bench.journal.kept)
+    assert bench.waiting() == {"a": "under control"}
     bench.world.homes.silent = {2}
-    await bench.released()
-    assert (await bench.register(row("modbus", "a", **THERE))).bad == []
-    assert bench.url() == "modbus://10.0.0.6"
+    await bench.passed(10)
+    assert bench.waiting() == {}
+    assert (bench.url(), bench.world.fleet.departing) == ("modbus://10.0.0.6", set())
+
+
+async def test_device_that_moves_is_handed_back_where_it_is_and_comes_back_to_its_event_where_it_goes() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7", site="next door")])
+    await bench.controlled(s=600)
+    written = len(bench.world.homes.writes)
+    await bench.register(row("modbus", "a", **THERE))
+    there: list[tuple[str, CommandOp]] = []
+    for _ in range(20):
+        await bench.world.go(1)
+        there += [(bench.url(), op) for slot, op, *_ in bench.world.homes.writes[written:] if slot == 0]
+        written = len(bench.world.homes.writes)
+        assert bench.world.authority()[1] == "CONTROLLED"
+        await bench.inventory.depart()
+    assert there[0] == ("modbus://10.0.0.5", CommandOp.RELEASE)
+    assert {url for url, op in there if op is CommandOp.RELEASE} == {"modbus://10.0.0.5"}
+    assert {url for url, op in there if op is CommandOp.SETPOINT} == {"modbus://10.0.0.6"}
+    assert bench.world.authority() == ["CONTROLLED", "CONTROLLED"]
+
+
+async def test_departure_outlasts_a_restart_and_a_disk_that_is_full() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    await bench.controlled(s=600)
+    await bench.register(row("modbus", "a", **THERE))
+    bench.world.restart(away_s=1)
+    state = bench.journal.load()
+    assert [known.device for known in state.departures] == ["a"]
+    bench.begin(list(state.controlled))
+    bench.inventory.load(bench.world.devices, list(state.controlled), departures=state.departures)
+    assert bench.waiting() == {"a": "under control"}
+    bench.journal.failing = True
+    for _ in range(5):
+        await bench.world.go(1)
+        with suppress(StorageError):
+            await bench.inventory.depart()
+    assert bench.url() == "modbus://10.0.0.5"
+    bench.journal.failing = False
+    await bench.passed(10)
+    assert (bench.url(), bench.waiting(), bench.journal.load().departures) == ("modbus://10.0.0.6", {}, ())
+
+
+async def test_row_with_the_present_place_withdraws_a_departure_and_a_newer_one_replaces_it() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    await bench.controlled(s=600)
+    await bench.register(row("modbus", "a", **THERE))
+    await bench.register(row("modbus", "a", address="modbus://10.0.0.9"))
+    assert [known.wanted.connection.url for known in bench.journal.load().departures] == ["modbus://10.0.0.9"]  # type: ignore[union-attr]
+    await bench.register(row("modbus", "a", **HERE))
+    assert (bench.waiting(), bench.world.fleet.departing, bench.journal.load().departures) == ({}, set(), ())
+    await bench.passed(10)
+    assert (bench.url(), bench.world.authority()) == ("modbus://10.0.0.5", ["CONTROLLED"])
+
+
+async def test_two_under_control_that_change_places_both_go() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", **THERE)])
+    await bench.controlled(s=600)
+    done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", **HERE))
+    assert (done.departing, done.bad) == (2, [])
+    await bench.passed(20)
+    assert (bench.url("a"), bench.url("b"), bench.waiting()) == ("modbus://10.0.0.6", "modbus://10.0.0.5", {})
+
+
+# -- what is removed -----------------------------------------------------------------------------------------
+
+
+async def test_device_that_is_removed_is_handed_back_first_and_its_event_goes_on_without_it() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
+    await bench.controlled(s=600)
+    assert await bench.inventory.remove([DeviceId("a")]) == ["a"]
+    assert bench.waiting() == {"a": "under control"}
+    await bench.passed(10)
+    assert (set(bench.inventory.devices), bench.waiting()) == ({"b"}, {})
+    released = [op for slot, op, *_ in bench.world.homes.writes if slot == 0][-1]
+    assert released is CommandOp.RELEASE
+    state = bench.journal.load()
+    assert ("a" in state.controlled, state.removed) == (False, ("a",))
+    written = len(bench.world.homes.writes)
+    await bench.passed(10)
+    assert {slot for slot, *_ in bench.world.homes.writes[written:]} <= {1}
+    assert (await bench.register(row("modbus", "a", **THERE))).registered == 1
+    assert bench.world.fleet.slot_of == {"b": 1, "a": 0}
+
+
+async def test_removal_of_what_is_not_registered_is_refused_and_removes_nothing() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    with pytest.raises(InvalidInput, match="'x' is not registered"):
+        await bench.inventory.remove([DeviceId("a"), DeviceId("x")])
+    assert set(bench.inventory.devices) == {"a"}
+    assert await bench.inventory.remove([DeviceId("a")]) == []
+    assert (set(bench.inventory.devices), bench.inventory.places) == (set(), {})
+
+
+async def test_what_is_left_at_a_place_that_answers_no_more_is_abandoned_by_an_operator_alone() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.saved[DeviceId("a")] = {"work_mode": 2.0}
+    await bench.register(row("modbus", "a", **THERE))
+    await bench.passed(200)
+    assert bench.waiting() == {"a": "still without the settings it had before it was controlled"}
+    await bench.inventory.abandon(DeviceId("a"), why="the battery is gone", by="ann")
+    assert (bench.url(), bench.saved, bench.waiting()) == ("modbus://10.0.0.6", {}, {})
+    with pytest.raises(InvalidInput, match="'a' does not leave its place"):
+        await bench.inventory.abandon(DeviceId("a"), why="again", by="ann")
 
 
 MOVES = [
@@ -158,20 +270,20 @@ STAYS = [
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
 @pytest.mark.parametrize("authority", [Authority.CONTROLLED, Authority.RELEASING])
-async def test_move_of_a_device_that_is_held_names_the_column_and_changes_nothing(
+async def test_move_of_a_device_that_is_held_names_the_column_and_waits(
     before: dict[str, object], after: dict[str, object], column: str, authority: Authority
 ) -> None:
     bench = ImportBench([before])
     known = bench.inventory.devices[DeviceId("a")]
-    kept = len(bench.journal.kept)
     bench.world.fleet.control.authority[0] = authority
     done = await bench.register(after)
-    assert [bad.problem.partition(":")[0] for bad in done.bad] == [column]
-    assert f" {column} from " in done.bad[0].problem
-    assert (done.registered, done.notes) == (0, [])
-    assert (bench.inventory.devices[DeviceId("a")], len(bench.journal.kept)) == (known, kept)
-    with pytest.raises(InvalidInput, match="release it first"):
-        await bench.inventory.register([made(**after)])
+    assert f" {column} from " in done.notes[0].note
+    assert (done.registered, done.departing, done.bad) == (0, 1, [])
+    assert bench.inventory.devices[DeviceId("a")] == known
+    bench.world.fleet.control.authority[0] = Authority.DEVICE
+    assert await bench.inventory.depart() == ["a"]
+    found, wanted = bench.inventory.devices[DeviceId("a")], made(**after)
+    assert (found.profile, found.connection) == (wanted.profile, wanted.connection)
 
 
 @pytest.mark.parametrize(("before", "after", "column"), MOVES)
@@ -204,10 +316,10 @@ async def test_move_of_a_device_with_saved_settings_waits_until_they_are_restore
     bench = ImportBench([row("modbus", "a", **HERE)])
     bench.saved[DeviceId("a")] = {"work_mode": 2.0}
     done = await bench.register(row("modbus", "a", **THERE))
-    assert "'a' is still without the settings it had before" in done.bad[0].problem
-    assert (await bench.register(row("modbus", "a", **HERE, tags=["x"]))).registered == 1
+    assert "a: is still without the settings it had before" in done.notes[0].note
+    assert (await bench.inventory.depart(), bench.url()) == ([], "modbus://10.0.0.5")
     bench.saved.clear()
-    assert (await bench.register(row("modbus", "a", **THERE))).registered == 1
+    assert (await bench.inventory.depart(), bench.url()) == (["a"], "modbus://10.0.0.6")
 
 
 @pytest.mark.parametrize("after", [row("modbus", **HERE) | {"profile": "other"}, row("p")])
@@ -217,7 +329,7 @@ async def test_change_of_product_waits_until_the_settings_of_the_product_before_
     bench = ImportBench([row("modbus", "a", **HERE)])
     bench.saved[DeviceId("a")] = {"work_mode": 2.0}
     done = await bench.register(after)
-    assert "'a' is still without the settings it had before" in done.bad[0].problem
+    assert "a: is still without the settings it had before" in done.notes[0].note
     assert bench.inventory.devices[DeviceId("a")].profile == row("modbus", **HERE)["profile"]
 
 
@@ -230,24 +342,26 @@ async def test_move_after_a_restart_waits_until_the_device_has_said_that_it_is_f
     bench.world.homes.revert(1)
     await bench.world.dispatcher.cancel("e")
     done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
-    assert [bad.problem[:24] for bad in done.bad] == ["address: 'a' is under co", "address: 'b' is under co"]
-    await bench.world.go(2)
-    done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
-    assert ([bad.line for bad in done.bad], done.registered) == ([1], 1)
+    assert (done.departing, bench.waiting()) == (2, {"a": "under control", "b": "under control"})
+    await bench.passed(2)
+    assert set(bench.waiting()) == {"a"}
     assert (bench.url("a"), bench.url("b")) == ("modbus://10.0.0.5", "modbus://10.0.0.8")
 
 
 async def test_move_of_an_orphan_waits_where_the_journal_has_a_release_plan() -> None:
     journal = MemoryJournal()
     lost = [home(name, profile="gone", connection=DeviceConnection(url="modbus://10.0.0.5")) for name in ("a", "b")]
-    inventory = DeviceRegistry(fleet=World([]).fleet, journal=journal, codecs=CODECS)
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=World([]).fleet, journal=journal, codecs=CODECS)
     assert inventory.load(lost, [DeviceId("a")]) == ["a", "b"]
     text = "\n".join(json.dumps(row("modbus", name, address=f"modbus://{name}")) for name in ("a", "b"))
     done = await inventory.register_rows(parse_rows(text, form="jsonl", profiles=CODECS))
-    assert (done.registered, [bad.line for bad in done.bad]) == (1, [1])
-    assert done.bad[0].problem.startswith(
-        "profile: 'a' is under control since before the gateway started and cannot change profile from 'gone' to"
+    assert (done.registered, done.departing, done.bad) == (1, 1, [])
+    assert done.notes[0].note.startswith(
+        "a: is under control since before the gateway started; it changes profile from 'gone' to"
     )
+    assert (await inventory.depart(), inventory.waits_for(DeviceId("a"))) == (
+        [], "under control since before the gateway started"
+    )  # fmt: skip
     assert set(inventory.devices.orphans) == {"a"}
 
 
@@ -265,19 +379,28 @@ async def test_move_of_a_free_device_leaves_nothing_of_it_in_the_journal() -> No
 # -- who stays keeps others out ------------------------------------------------------------------------------
 
 
-async def test_rows_that_counted_on_the_place_of_one_that_stays_stay_too() -> None:
+async def test_rows_that_counted_on_the_place_of_one_that_waits_wait_too() -> None:
     bench = ImportBench([row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=1)])
     bench.world.fleet.control.authority[3] = Authority.CONTROLLED
     shifted = [row("modbus", name, address=f"modbus://10.0.0.{i}") for i, name in enumerate("abcd", start=2)]
     done = await bench.register(*shifted, row("p", "x"))
-    assert ([bad.line for bad in done.bad], done.registered) == ([1, 2, 3, 4], 1)
-    assert "'c' and 'd' are one and the same" in done.bad[2].problem
-    assert "'a' and 'b' are one and the same" in done.bad[0].problem
+    assert (done.departing, done.bad, done.registered) == (4, [], 1)
+    assert (await bench.inventory.depart(), set(bench.waiting())) == ([], set("abcd"))
+    assert "'c' and 'd' are one and the same" in bench.waiting()["c"]
     assert {holder: place[0] for place, holder in bench.inventory.places.items()} == {
         name: f"10.0.0.{i}:502" for i, name in enumerate("abcd", start=1)
     }
     bench.world.fleet.control.authority[3] = Authority.DEVICE
-    assert (await bench.register(*shifted)).registered == 4
+    assert sorted(await bench.inventory.depart()) == [*"abcd"]
+    assert bench.url("a") == "modbus://10.0.0.2"
+
+
+async def test_new_device_at_a_place_that_another_one_still_leaves_is_refused() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.world.fleet.control.authority[0] = Authority.CONTROLLED
+    done = await bench.register(row("modbus", "a", **THERE), row("modbus", "x", **HERE))
+    assert (done.departing, [bad.line for bad in done.bad]) == (1, [2])
+    assert "'x' and 'a' are one and the same" in done.bad[0].problem
 
 
 def place(number: int) -> Place:
@@ -412,7 +535,7 @@ async def test_device_that_is_taken_while_a_large_import_is_looked_through_stays
     monkeypatch.setattr(registry, "CHANGES_SLICE", 1)
     monkeypatch.setattr(asyncio, "to_thread", meanwhile)
     done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.8"))
-    assert ["under control" in bad.problem for bad in done.bad] == [True]
+    assert ["under control" in note.note for note in done.notes] == [True]
     assert [*bench.inventory.places] == [("10.0.0.5:502", 1, ()), ("10.0.0.8:502", 1, ())]
 
 
@@ -429,7 +552,7 @@ async def test_device_is_dispatched_where_it_was_after_an_import_that_the_disk_r
 
 
 @pytest.mark.parametrize("low_first", [False, True])
-async def test_import_is_refused_for_a_device_that_a_tick_is_about_to_take(low_first: bool) -> None:
+async def test_import_waits_for_a_device_that_a_tick_is_about_to_take(low_first: bool) -> None:
     bench = ImportBench([row("modbus", "a", **HERE), row("modbus", "b", address="modbus://10.0.0.7")])
     if low_first:
         # The devices hold less than their owners want kept: that is raised first, and it is this write that hangs.
@@ -453,12 +576,12 @@ async def test_import_is_refused_for_a_device_that_a_tick_is_about_to_take(low_f
         done = await bench.register(row("modbus", "a", **THERE), row("modbus", "b", address="modbus://10.0.0.7",
                                                                  tags=["x"]))  # fmt: skip
         hung.set()
-    assert ([bad.line for bad in done.bad], done.registered) == ([1], 1)
-    assert f"'a' is {'coming under control' if low_first else 'under control'}" in done.bad[0].problem
+    assert (done.departing, done.registered) == (1, 1)
+    assert f"a: is {'coming under control' if low_first else 'under control'}" in done.notes[0].note
     assert bench.url() == "modbus://10.0.0.5"
     if low_first:
         assert bench.world.ops() == [CommandOp.RESERVE, CommandOp.RESERVE]
-        assert (await bench.register(row("modbus", "a", **THERE))).registered == 1
+        assert await bench.inventory.depart() == ["a"]
     else:
         assert bench.world.authority() == ["CONTROLLED", "CONTROLLED"]
 

@@ -97,7 +97,9 @@ class Bench:
         polled, spoken = compile_profile(parse_profile(POLLED, name="made-up.yaml")), message_product()
         other = compile_profile(parse_profile(POLLED.replace("made-up", "other"), name="other.yaml"))
         codecs: dict[str, Codec] = {codec.name: codec for codec in (polled, other, spoken)}
-        self.inventory = DeviceRegistry(fleet=self.fleet, journal=self.journal, codecs=codecs, saved=self.prior.keys())
+        self.inventory = DeviceRegistry(
+            clock=self.clock, fleet=self.fleet, journal=self.journal, codecs=codecs, saved=self.prior
+        )
         for name in codecs:
             self.fleet.profiles.index(name)
         self.supervisor = Supervisor(rng=Prompt(), clock=self.clock)

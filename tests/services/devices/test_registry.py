@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.services.devices.import_rows import DeviceRow, parse_rows
@@ -125,7 +126,7 @@ def test_inventory_any_jsonl_names_every_bad_row(rows: list[str]) -> None:
 
 async def test_registry_registers_what_is_new_or_changed_after_it_is_durable() -> None:
     fleet, journal = Fleet(), MemoryJournal()
-    inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs=CODECS)
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=journal, codecs=CODECS)
     assert await inventory.register([home("a"), home("b")]) == 2
     assert await inventory.register([home("a"), home("b", reserve_pct=30.0)]) == 1
     assert (fleet.n, fleet.nameplate.owner_reserve_pct[:2].tolist()) == (2, [20.0, 30.0])
@@ -133,14 +134,14 @@ async def test_registry_registers_what_is_new_or_changed_after_it_is_durable() -
     with pytest.raises(StorageError):
         await inventory.register([home("c")])
     assert (fleet.n, set(inventory.devices)) == (2, {"a", "b"})
-    again = DeviceRegistry(fleet=Fleet(), journal=journal, codecs=CODECS)
+    again = DeviceRegistry(clock=ManualClock(), fleet=Fleet(), journal=journal, codecs=CODECS)
     assert again.load(journal.load().devices) == []
     assert dict(again.devices) == dict(inventory.devices)
 
 
 async def test_import_of_a_lower_reserve_keeps_the_higher_one_and_notes_the_row() -> None:
     fleet = Fleet()
-    inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     await inventory.register([home("a", reserve_pct=30.0), home("b"), home("c", reserve_pct=10.0)])
     text = "\n".join([HEADER, *(csv_line(id=name, site=f"site-{name}") for name in "abcd")])
     done = await inventory.register_rows(parse_rows(text, form="csv", profiles=CODECS))
@@ -152,6 +153,6 @@ async def test_import_of_a_lower_reserve_keeps_the_higher_one_and_notes_the_row(
 
 def test_inventory_device_whose_profile_is_gone_is_an_orphan() -> None:
     fleet = Fleet()
-    inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=MemoryJournal(), codecs=CODECS)
     assert inventory.load([home("a"), home("b", profile="gone")]) == ["b"]
     assert (set(fleet.slot_of), set(inventory.devices)) == ({"a"}, {"a", "b"})

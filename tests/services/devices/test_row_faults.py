@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.fleet.fleet import Fleet
 from gateway.profiles.compile import Codec
@@ -105,7 +106,7 @@ def test_rows_beyond_those_that_are_reported_keep_one_fault_each() -> None:
 
 
 async def test_row_with_a_fault_at_the_place_of_a_registered_device_names_both() -> None:
-    registry = DeviceRegistry(fleet=Fleet(), journal=MemoryJournal(), codecs=CODECS)
+    registry = DeviceRegistry(clock=ManualClock(), fleet=Fleet(), journal=MemoryJournal(), codecs=CODECS)
     await registry.register(parse(GOOD).devices)
     text = json.dumps(GOOD | {"id": "b", "reserve_pct": "-1"})
     (bad,) = parse_rows(text, form="jsonl", profiles=CODECS, places=registry.places).bad

@@ -106,7 +106,7 @@ def setpoint(w: float) -> Command:
 def told_by_rest(session: DeviceSession) -> SessionState | None:
     fleet, journal = Fleet(), MemoryJournal()
     fleet.register(home("home"), FACTS)
-    inventory = DeviceRegistry(fleet=fleet, journal=journal, codecs={"p": message_product()})
+    inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=journal, codecs={"p": message_product()})
     inventory.load([home("home")])
     link = cast("Any", SimpleNamespace(clocks=DeviceClocks()))
     view = FleetView(

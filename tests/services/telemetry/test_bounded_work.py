@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from gateway.clock import ManualClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals import accumulators
 from gateway.domain.intervals import engine as engine_module
@@ -155,7 +156,9 @@ def test_start_of_a_fleet_with_a_tag_each_makes_some_calls_per_device() -> None:
     per_device = []
     for n in (200, 800):
         fleet = Fleet()
-        inventory = DeviceRegistry(fleet=fleet, journal=MemoryJournal(), codecs={"p": message_product()})
+        inventory = DeviceRegistry(
+            clock=ManualClock(), fleet=fleet, journal=MemoryJournal(), codecs={"p": message_product()}
+        )
         devices = [home(f"h{i}", tags=(f"meter-{i}", f"zone-{i % 7}")) for i in range(n)]
         work = Work()
         with work.profiling():

@@ -1,0 +1,1 @@
+"""Who is where, and since when: identities and their validity."""
