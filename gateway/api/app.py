@@ -24,7 +24,7 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.observability.metrics import Metrics, Sample, counter
 from gateway.observability.parts import Part
-from gateway.ports.journal import AuditTrail
+from gateway.ports.journal import AuditTrail, DeviceHistory
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
@@ -64,6 +64,7 @@ class Parts:
     devices: DeviceView
     history: History
     audit: AuditTrail
+    past: DeviceHistory
     telemetry: Telemetry
     leap: LeapUploads
     clock: Clock
@@ -80,7 +81,7 @@ def make_app(parts: Parts) -> web.Application:
         DispatchRoutes(parts.dispatcher, parts.events, parts.trust, parts.clock),
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
-        FleetRoutes(parts.devices, parts.inventory),
+        FleetRoutes(parts.devices, parts.inventory, parts.past),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

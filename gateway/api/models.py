@@ -161,6 +161,53 @@ class UnreachableState(Body):
     retry_in_s: float
 
 
+class DepartureState(Body):
+    """A device that leaves its place once it is handed back there. `to`: what it is registered as then, null = it is
+    removed; `waits_for`: what keeps it."""
+
+    device: str
+    to: DeviceFields | None
+    since: str
+    waits_for: str
+    by: str
+
+
+class Departed(Body):
+    """Whether a device is gone from its place (status 200), or what it waits for (202)."""
+
+    device: str
+    gone: bool
+    waits_for: str | None
+
+
+class DepartureList(Body):
+    """A page of devices that leave their place; `next` is the offset of the next page, null at the end."""
+
+    total: int
+    next: int | None
+    departures: list[DepartureState]
+
+
+class ConnectionState(Body):
+    """What a device was and where it answered. `since` null: since before that was noted; `until` null: it does.
+    `ended`: moved | removed | abandoned."""
+
+    profile: str
+    address: str
+    units: dict[str, int]
+    parameters: dict[str, str]
+    since: str | None
+    until: str | None
+    ended: str | None
+
+
+class ConnectionList(Body):
+    """The connections of a device, oldest first, also of one that is registered no more."""
+
+    device: str
+    connections: list[ConnectionState]
+
+
 class DeviceState(Body):
     """A device: its registration and, where known, its newest reading and what it does now. `steerable`: it accepts
     setpoints from the gateway, because the product can, its operator has not ruled it out, and it is what it is
@@ -171,10 +218,10 @@ class DeviceState(Body):
     `device`. `clock_offset_s` is how far the device's clock is ahead (negative: behind, or its readings come late),
     null = it says no time. `unheeded` says why its newest live message does not count, null if it does: no_time (it
     says none) | clock_ahead | clock_behind | clock_back (its time is earlier than that of a message before).
-    `restarted_s`: how long ago it last began anew, s. `result`: its answer to the newest command (older: it knows a
-    later one). `authority` says who has the device: device (the maker's own mode) | controlled | releasing
-    | owner (an owner or maker took it back during an event) | no_profile. `held` is its former name, with free and left
-    for device and owner; the next release drops it."""
+    `departing` is null unless it leaves its place. `restarted_s`: how long ago it last began anew, s. `result`: its
+    answer to the newest command (older: it knows a later one). `authority` says who has the device: device (the maker's
+    own mode) | controlled | releasing | owner (an owner or maker took it back during an event) | no_profile. `held` is
+    its former name, with free and left for device and owner; the next release drops it."""
 
     device: DeviceFields
     steerable: bool | None
@@ -193,6 +240,7 @@ class DeviceState(Body):
     unclear: list[str] = Field(default_factory=list)
     unreachable: UnreachableState | None = None
     session: SessionState | None = None
+    departing: DepartureState | None = None
 
 
 class DeviceList(Body):

@@ -232,6 +232,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         ),
         history=upstream.history,
         audit=store,
+        past=store,
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
         inventory=inventory,

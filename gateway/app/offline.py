@@ -192,7 +192,9 @@ def import_offline(settings: Settings, text: str, *, form: str, progress: Progre
             inventory = DeviceRegistry(
                 clock=SystemClock(), fleet=Fleet(), journal=journal, codecs=codecs, saved=dict(remembered.prior)
             )
-            inventory.load(remembered.devices, remembered.controlled)
+            inventory.load(
+                remembered.devices, remembered.controlled, departures=remembered.departures, removed=remembered.removed
+            )
             rows = parse_rows(text, form=kind, profiles=codecs, places=inventory.places, progress=progress)
             return await inventory.register_rows(rows, by=os.environ.get("USER") or "operator", door=AuditDoor.OFFLINE)
         finally:

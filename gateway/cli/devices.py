@@ -134,6 +134,68 @@ def devices_import(
         raise typer.Exit(1)
 
 
+@devices.command("remove")
+def devices_remove(names: list[str], url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Remove devices: those under control are handed back first. Their intervals and history stay."""
+    told = [ask(url, ops.REMOVE_DEVICE, f"by={user()}", id=name) for name in names]
+    if as_json:
+        out.print_json(data=told)
+        return
+    _tell_gone(told, "removed")
+
+
+def _tell_gone(told: list[dict[str, Any]], done: str) -> None:
+    for one in told:
+        what = done if one["gone"] else f"waits: {one['waits_for']}"
+        out.print(f"{one['device']}: {what}", markup=False, highlight=False)
+
+
+@devices.command("departures")
+def devices_departures(
+    url: Url = DEFAULT_URL,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List devices that leave their place, or are removed, once they are handed back there."""
+    page = ask(url, ops.LIST_DEPARTURES, f"offset={offset}&limit={limit}")
+    if as_json:
+        out.print_json(data=page)
+        return
+    show(
+        [
+            {
+                "device": one["device"],
+                "to": "removed" if one["to"] is None else f"{one['to']['profile']} {one['to']['address']}".strip(),
+                "since": one["since"],
+                "waits_for": one["waits_for"],
+            }
+            for one in page["departures"]
+        ],
+        of="devices that leave their place",
+    )
+
+
+@devices.command("abandon")
+def devices_abandon(
+    device: str,
+    reason: Annotated[str, typer.Option("--reason", help="why it is given up; kept in the journal")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Give up what is left under control where a device leaves from, since nothing answers there any more."""
+    _tell_gone([ask(url, ops.ABANDON, f"by={user()}&reason={segment(reason)}", id=device)], "gone")
+
+
+@devices.command("connections")
+def devices_connections(device: str, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List what a device was and where it answered, over time; also of one that was removed."""
+    page = ask(url, ops.LIST_CONNECTIONS, id=device)
+    if as_json:
+        out.print_json(data=page)
+        return
+    show(page["connections"], of="connections")
+
+
 def _tell_import(file: Path, report: dict[str, Any]) -> None:
     """Print the first bad rows, each with its faults, and the first notes; count the rest."""
     notes = report.get("notes", [])
@@ -145,6 +207,8 @@ def _tell_import(file: Path, report: dict[str, Any]) -> None:
         if count > ROWS_SHOWN:
             err.print(f"{file}: and {count - ROWS_SHOWN} more {what}; --json has more of them", highlight=False)
     out.print(
-        f"{report['rows']} rows, {report['enrolled']} new or changed, {report['rejected_total']} rejected",
+        f"{report['rows']} rows, {report['enrolled']} new or changed, "
+        + (f"{report['departing']} once they are handed back, " if report.get("departing") else "")
+        + f"{report['rejected_total']} rejected",
         highlight=False,
     )

@@ -12,6 +12,7 @@ from gateway.domain.journal.stored import (
     StoredOccurrence,
     StoredRecords,
 )
+from gateway.domain.registry.connection import Connection
 from gateway.domain.types import EventId
 
 
@@ -59,6 +60,14 @@ class EventStore(Protocol):
 
     async def records(self, event: EventId, occurrence_ms: int | None, rows: slice) -> StoredRecords:
         """Delivery records of one occurrence (None = the newest)."""
+        ...
+
+
+class DeviceHistory(Protocol):
+    """Reads what devices were, and where, beside the journal."""
+
+    async def connections(self, device: str) -> list[Connection]:
+        """Oldest first; none = it was never registered. Raises StorageError."""
         ...
 
 

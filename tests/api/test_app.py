@@ -117,6 +117,7 @@ async def rig(
         ),
         history=History(queries, world.fleet),
         audit=world.journal,
+        past=world.journal,
         telemetry=telemetry,
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
@@ -645,7 +646,7 @@ async def test_import_route_takes_good_rows_and_names_bad_ones() -> None:
         await r.ask("POST", "/v1/devices", data=b"id\n", headers={"Content-Type": "text/csv"}, status=400)
 
 
-async def test_import_route_leaves_a_device_under_control_what_it_is() -> None:
+async def test_import_route_takes_the_move_of_a_device_under_control_and_says_what_it_waits_for() -> None:
     async with rig(devices=1) as r:
         await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
         await r.world.go(3)
@@ -656,11 +657,32 @@ async def test_import_route_leaves_a_device_under_control_what_it_is() -> None:
         other = row | {"id": "n-1", "address": "mqtt://10.0.0.6"}
         text = "\n".join(map(json.dumps, (row, other)))
         report = await r.ask("POST", "/v1/devices", data=text, headers={"Content-Type": "application/x-ndjson"})
-        assert (report["rows"], report["enrolled"], report["rejected_total"]) == (2, 1, 1)
-        problem = "profile: 'home-00' is under control and cannot change profile from 'p' to 'sample-mqtt'; release it"
-        assert report["rejected"][0]["problem"].startswith(problem)
-        assert [note["line"] for note in report["notes"]] == [2]
-        assert (await r.ask("GET", "/v1/devices/home-00"))["device"]["profile"] == "p"
+        assert (report["rows"], report["enrolled"], report["departing"], report["rejected_total"]) == (2, 1, 1, 0)
+        waits = "home-00: is under control; it changes profile from 'p' to 'sample-mqtt' once it is free"
+        assert waits in [note["note"] for note in report["notes"]]
+        state = await r.ask("GET", "/v1/devices/home-00")
+        assert (state["device"]["profile"], state["departing"]["to"]["profile"]) == ("p", "sample-mqtt")
+        assert state["departing"]["waits_for"] == "under control"
+        page = await r.ask("GET", "/v1/departures")
+        assert (page["total"], page["next"], page["departures"]) == (1, None, [state["departing"]])
+        await r.ask("DELETE", "/v1/departures/home-00", status=400)
+        await r.ask("DELETE", "/v1/departures/home-01?reason=gone", status=404)
+        await r.ask("DELETE", "/v1/departures/home-00?reason=gone&by=ann")
+        assert (await r.ask("GET", "/v1/devices/home-00"))["device"]["profile"] == "sample-mqtt"
+
+
+async def test_remove_route_hands_back_first_and_says_what_it_waits_for() -> None:
+    async with rig(devices=2) as r:
+        await r.ask("POST", "/v1/dispatch-events", json=body_of(r))
+        await r.world.go(3)
+        state = await r.ask("DELETE", "/v1/devices/home-00?by=ann", status=202)
+        assert (state["device"], state["gone"], state["waits_for"]) == ("home-00", False, "under control")
+        r.world.fleet.control.authority[0] = 0
+        gone = {"device": "home-00", "gone": True, "waits_for": None}
+        assert await r.ask("DELETE", "/v1/devices/home-00") == gone
+        await r.ask("GET", "/v1/devices/home-00", status=404)
+        await r.ask("DELETE", "/v1/devices/home-00", status=404)
+        assert (await r.ask("GET", "/v1/devices"))["total"] == 1
 
 
 @pytest.mark.parametrize("path", ["/v1/unregistered", "/v1/unenrolled"])

@@ -60,6 +60,7 @@ from gateway.domain.journal.stored import (
     StoredRecords,
 )
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.registry.connection import Connection
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Mode
 from gateway.ports.links import Emit
 from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
@@ -438,6 +439,10 @@ class MemoryJournal:
             quarantined_since_ms={name: ms for name, ms in found.quarantined_since_ms.items() if ms is not None},
             delivered=frozenset((c.event, c.occurrence_ms) for c in self.kept if isinstance(c, EventDelivered)),
         )
+
+    async def connections(self, _device: str) -> list[Connection]:
+        """It keeps no history."""
+        return []
 
     def delivered(self, event: EventId) -> list[EventDelivered]:
         newest = {c.occurrence_ms: c for c in self.kept if isinstance(c, EventDelivered) and c.event == event}

@@ -7,17 +7,33 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem
-from gateway.api.models import DeviceList, DeviceState, ImportReport, UnregisteredList
-from gateway.api.route import BY, Number, RestRoute, by
+from gateway.api.models import (
+    ConnectionList,
+    ConnectionState,
+    Departed,
+    DepartureList,
+    DepartureState,
+    DeviceList,
+    DeviceState,
+    ImportReport,
+    UnregisteredList,
+)
+from gateway.api.route import BY, Number, RestRoute, Text, by
 from gateway.api.views.fleet import import_report
 from gateway.domain.errors import InvalidInput
+from gateway.domain.registry.connection import Connection
 from gateway.domain.types import DeviceId
+from gateway.ports.journal import DeviceHistory
 from gateway.schemas import operations as ops
+from gateway.schemas.interval_rows import rfc3339
 from gateway.services.devices.import_rows import DeviceRow, parse_rows
 from gateway.services.devices.registry import DeviceRegistry
 
 IMPORT_FORMS = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
 OFFSET, LIMIT = Number("offset", 0, 10**9), Number("limit", 100, PAGE_MAX)
+
+
+WHY = Text("reason", most=200)
 
 
 class DeviceView(Protocol):
@@ -27,15 +43,20 @@ class DeviceView(Protocol):
 
     def one(self, device_id: str) -> DeviceState | None: ...
 
+    def departures(self, offset: int, limit: int) -> tuple[int, list[DepartureState]]: ...
+
+    def departure(self, device: DeviceId) -> DepartureState | None: ...
+
     def unregistered(self) -> UnregisteredList: ...
 
 
 class FleetRoutes:
     """The routes of devices."""
 
-    def __init__(self, devices: DeviceView, inventory: DeviceRegistry) -> None:
+    def __init__(self, devices: DeviceView, inventory: DeviceRegistry, past: DeviceHistory) -> None:
         self._devices = devices
         self._inventory = inventory
+        self._past = past
 
     async def devices(self, request: web.Request) -> web.StreamResponse:
         offset, limit = OFFSET.of(request), LIMIT.of(request)
@@ -67,6 +88,41 @@ class FleetRoutes:
         done = await inventory.register_rows(parsed, by=by(request))
         return json_answer(import_report(done))
 
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        name = DeviceId(request.match_info["id"])
+        if name not in self._inventory.devices:
+            return problem(404, "no such device")
+        await self._inventory.remove([name], by=by(request))
+        return self._departed(name)
+
+    def _departed(self, name: DeviceId) -> web.Response:
+        waits = self._devices.departure(name)
+        body = Departed(device=name, gone=waits is None, waits_for=None if waits is None else waits.waits_for)
+        return json_answer(body, status=200 if body.gone else 202)
+
+    async def departures(self, request: web.Request) -> web.StreamResponse:
+        offset, limit = OFFSET.of(request), LIMIT.of(request)
+        total, page = self._devices.departures(offset, limit)
+        following = offset + len(page)
+        body = DepartureList(total=total, next=following if following < total and page else None, departures=[])
+        return await json_list(request, body, "departures", page)
+
+    async def abandon(self, request: web.Request) -> web.StreamResponse:
+        name, why = DeviceId(request.match_info["id"]), WHY.of(request)
+        if name not in self._inventory.departures:
+            return problem(404, "this device does not leave its place")
+        if not why:
+            raise InvalidInput(["reason: why is what was left under control given up?"])
+        await self._inventory.abandon(name, why=why, by=by(request))
+        return self._departed(name)
+
+    async def connections(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["id"]
+        found = await self._past.connections(name)
+        if not found:
+            return problem(404, "no such device")
+        return json_answer(ConnectionList(device=name, connections=[_connection(one) for one in found]))
+
     async def unregistered(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(self._devices.unregistered())
 
@@ -85,7 +141,36 @@ class FleetRoutes:
             answers={200: DeviceState}, problems=(404,),
         ),
         RestRoute(
+            operation=ops.REMOVE_DEVICE, handler=remove,
+            summary="Remove a device once it is handed back where it is: 202 while it is not",
+            query=(BY,), answers={200: Departed, 202: Departed}, problems=(404, 503),
+        ),
+        RestRoute(
+            operation=ops.LIST_CONNECTIONS, handler=connections, summary="What a device was and where, over time",
+            answers={200: ConnectionList}, problems=(404, 503),
+        ),
+        RestRoute(
+            operation=ops.LIST_DEPARTURES, handler=departures,
+            summary="List devices that leave their place once they are handed back there",
+            query=(OFFSET, LIMIT), answers={200: DepartureList}, problems=(400,),
+        ),
+        RestRoute(
+            operation=ops.ABANDON, handler=abandon,
+            summary="Give up what is left under control where a device leaves from: it goes at once",
+            query=(BY, WHY), answers={200: Departed, 202: Departed}, problems=(400, 404, 503),
+        ),
+        RestRoute(
             operation=ops.LIST_UNREGISTERED, handler=unregistered,
             summary="List devices that send telemetry but are not registered", answers={200: UnregisteredList},
         ),
+    )  # fmt: skip
+
+
+def _connection(known: Connection) -> ConnectionState:
+    valid = known.valid
+    return ConnectionState(
+        profile=known.profile, address=known.url, units=dict(known.units), parameters=dict(known.parameters),
+        since=None if valid.from_ms is None else rfc3339(valid.from_ms),
+        until=None if valid.until_ms is None else rfc3339(valid.until_ms),
+        ended=None if known.ended is None else known.ended.value,
     )  # fmt: skip

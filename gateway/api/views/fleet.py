@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import islice
 
 from gateway import former_names
 from gateway.api.models import (
     BadRowBody,
+    DepartureState,
     DeviceState,
     ImportReport,
     NoteBody,
@@ -20,6 +22,7 @@ from gateway.domain.commands import CommandResult
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.stored import Departure
 from gateway.domain.types import NEVER_MS, DeviceId, unclear_names
 from gateway.links.mqtt.messages import MqttLink
 from gateway.schemas.interval_rows import rfc3339
@@ -89,6 +92,22 @@ class FleetView:
         device = self._inventory.devices.get(DeviceId(device_id))
         return None if device is None else self._state(device)
 
+    def departures(self, offset: int, limit: int) -> tuple[int, list[DepartureState]]:
+        """Number of devices that leave their place, and some of them."""
+        known = self._inventory.departures
+        return len(known), [self._departure(one) for one in islice(known.values(), offset, offset + limit)]
+
+    def departure(self, device: DeviceId) -> DepartureState | None:
+        """Where a device goes; None = it stays."""
+        known = self._inventory.departures.get(device)
+        return None if known is None else self._departure(known)
+
+    def _departure(self, known: Departure) -> DepartureState:
+        return DepartureState(
+            device=known.device, to=None if known.wanted is None else device_fields(known.wanted),
+            since=rfc3339(known.since_ms), waits_for=self._inventory.waits_for(known.device), by=known.by,
+        )  # fmt: skip
+
     def unregistered(self) -> UnregisteredList:
         seen = [{"device": name, "seen": rfc3339(ms)} for name, ms in self._link.unregistered.devices().items()]
         return UnregisteredList(devices=seen, messages=self._link.stats.unregistered)
@@ -99,7 +118,7 @@ class FleetView:
             return DeviceState(
                 device=device_fields(device), steerable=None, online=None, reading_age_s=None, soc_pct=None,
                 battery_w=None, reserve_pct=None, authority="no_profile", held="no_profile",
-                setpoint_w=None,
+                setpoint_w=None, departing=self.departure(device.id),
             )  # fmt: skip
         live, control = self._fleet.live, self._fleet.control
         seen, online = int(live.seen_mono_ms[slot]), int(live.online[slot])
@@ -123,6 +142,7 @@ class FleetView:
             unclear=unclear_names(int(live.unclear[slot])),
             unreachable=self._unreachable(slot),
             session=self._session(slot),
+            departing=self.departure(device.id),
         )
 
     def _unreachable(self, slot: int) -> UnreachableState | None:

@@ -12,7 +12,7 @@ from gateway.domain.registry.validity import Validity
 from gateway.domain.types import DeviceId
 
 
-class Ended(StrEnum):
+class ConnectionEnd(StrEnum):
     """How a connection ended: its device got another address or product, was taken out of the registry, or an operator
     gave up what was left under control there."""
 
@@ -32,4 +32,4 @@ class Connection:
     url: str = ""
     units: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
-    ended: Ended | None = None
+    ended: ConnectionEnd | None = None

@@ -29,7 +29,7 @@ from gateway.domain.journal.changes import (
     Setting,
 )
 from gateway.domain.journal.stored import Departure
-from gateway.domain.registry.connection import Ended
+from gateway.domain.registry.connection import ConnectionEnd
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.profiles.compile import Codec
@@ -192,7 +192,7 @@ class DeviceRegistry:
             departure = self.departures.get(device)
             if departure is None:
                 raise InvalidInput([f"{device!r} does not leave its place"])
-            over = DepartureOver(devices=(device,), reason=Ended.ABANDONED, why=why, by=by, door=door)
+            over = DepartureOver(devices=(device,), reason=ConnectionEnd.ABANDONED, why=why, by=by, door=door)
             # what it is to become stays asked for
             await self._journal.commit([over, _asked_of(departure)])
             self._saved.pop(device, None)

@@ -38,7 +38,7 @@ from gateway.domain.journal.changes import (
     Trusted,
     WithdrawalLifted,
 )
-from gateway.domain.registry.connection import Ended
+from gateway.domain.registry.connection import ConnectionEnd
 from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
 from gateway.storage.journal.delivery_rows import pack
@@ -91,7 +91,7 @@ def _removed(db: sqlite3.Connection, changes: list[DeviceRemoved], at: At) -> No
     rows = json_text([change.device for change in changes])
     db.execute("DELETE FROM devices WHERE id IN (SELECT value FROM json_each(?))", (rows,))
     db.execute("DELETE FROM reserves WHERE device IN (SELECT value FROM json_each(?))", (rows,))
-    connections.closed(db, rows, at.now_ms, Ended.REMOVED)
+    connections.closed(db, rows, at.now_ms, ConnectionEnd.REMOVED)
 
 
 def _departure_asked(db: sqlite3.Connection, changes: list[DepartureAsked], at: At) -> None:
@@ -109,8 +109,10 @@ def _departure_over(db: sqlite3.Connection, changes: list[DepartureOver], at: At
     for change in changes:
         rows = json_text(change.devices)
         db.execute("DELETE FROM departures WHERE device IN (SELECT value FROM json_each(?))", (rows,))
-        if change.reason == Ended.ABANDONED:
-            connections.closed(db, rows, at.now_ms, Ended.ABANDONED)
+        if change.reason == ConnectionEnd.ABANDONED:
+            connections.closed(db, rows, at.now_ms, ConnectionEnd.ABANDONED)
+            for table in ("controlled", "prior"):
+                db.execute(f"DELETE FROM {table} WHERE device IN (SELECT value FROM json_each(?))", (rows,))  # noqa: S608
 
 
 def _decided(db: sqlite3.Connection, changes: list[EventDecided], at: At) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 
 import orjson
 
-from gateway.domain.registry.connection import Connection, Ended
+from gateway.domain.registry.connection import Connection, ConnectionEnd
 from gateway.domain.registry.validity import Validity
 from gateway.domain.types import DeviceId
 
@@ -45,7 +45,7 @@ def registered(db: sqlite3.Connection, rows: str, now_ms: int) -> None:
         "UPDATE connections SET until_ms = max(?, coalesce(from_ms, ?)), ended = ? FROM json_each(?) "  # noqa: S608
         "WHERE device = value ->> '$[0]' AND until_ms IS NULL "
         f"AND (profile IS NOT {profile} OR place IS NOT {place})",
-        (now_ms, now_ms, Ended.MOVED.value, rows),
+        (now_ms, now_ms, ConnectionEnd.MOVED.value, rows),
     )
     # the newest row of a device counts
     db.execute(
@@ -57,7 +57,7 @@ def registered(db: sqlite3.Connection, rows: str, now_ms: int) -> None:
     )
 
 
-def closed(db: sqlite3.Connection, devices: str, now_ms: int, how: Ended) -> None:
+def closed(db: sqlite3.Connection, devices: str, now_ms: int, how: ConnectionEnd) -> None:
     """The open connections of these devices (a JSON array) end now."""
     db.execute(
         "UPDATE connections SET until_ms = max(?, coalesce(from_ms, ?)), ended = ? "
@@ -71,7 +71,7 @@ def removed_since(db: sqlite3.Connection, from_ms: int) -> list[DeviceId]:
     found = db.execute(
         "SELECT DISTINCT device FROM connections WHERE ended = ? AND until_ms >= ? "
         "AND device NOT IN (SELECT id FROM devices) ORDER BY device",
-        (Ended.REMOVED.value, from_ms),
+        (ConnectionEnd.REMOVED.value, from_ms),
     )
     return [DeviceId(device) for (device,) in found]
 
@@ -84,7 +84,7 @@ def of_device(db: sqlite3.Connection, device: str) -> list[Connection]:
     return [
         Connection(
             device=DeviceId(device), profile=profile, valid=Validity(from_ms=from_ms, until_ms=until_ms),
-            url=url, units=units, parameters=parameters, ended=None if ended is None else Ended(ended),
+            url=url, units=units, parameters=parameters, ended=None if ended is None else ConnectionEnd(ended),
         )
         for from_ms, until_ms, profile, place, ended in found
         for url, units, parameters in (orjson.loads(place),)

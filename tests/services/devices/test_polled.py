@@ -164,12 +164,13 @@ async def test_battery_under_control_is_handed_back_where_it_was_before_its_row_
         assert await b.tell(CommandOp.SETPOINT, 2_000) is WriteOutcome.ACCEPTED
         await until(lambda: old.registers["enable"] == 1, "the setpoint at the old address")
         done = await b.register(address=NEW)
-        assert [bad.line for bad in done.bad] == [1]
-        assert "still without the settings it had before" in done.bad[0].problem
+        assert (done.departing, done.bad) == (1, [])
+        assert await b.inventory.depart() == []
+        assert "still without the settings it had before" in b.inventory.waits_for(DeviceId("a"))
         await b.tell(CommandOp.RELEASE)
         await until(lambda: not b.prior, "the settings restored")
         assert (old.registers["enable"], old.registers["mode"], old.registers["limit"]) == (0, 1, 2500)
-        assert (await b.register(address=NEW)).bad == []
+        assert await b.inventory.depart() == ["a"]
         await until(lambda: new.reads > 0, "the new address asked")
         await b.ready()
         written = len(old.told)
