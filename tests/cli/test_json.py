@@ -45,7 +45,8 @@ DEVICES = {"profiles probe", "profiles capture"}
 
 DOING = {
     "run", "resume", "schema", "profiles schema", "devices trust", "devices abandon", "dispatch send",
-    "dispatch cancel", "dispatch lift", "dispatch stop-all", "exclusions set", "exclusions lift", "sinks resend", "sinks retry",
+    "dispatch cancel", "dispatch lift", "dispatch stop-all", "exclusions set", "exclusions lift",
+    "sinks resend", "sinks retry",
 }  # fmt: skip
 """Commands that do something; what a gateway answers them is printed as it is, which is JSON."""
 
