@@ -2,7 +2,7 @@
 from the commands that reached them, and from what the platform, operators and owners are told."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -23,6 +23,7 @@ from gateway.services.settings import ProgramSettings
 from gateway.transports.mqtt.session import PublishOutcome
 from simulators.battery import Mode
 from simulators.commands import Op, Result
+from simulators.faults import Fault, FaultKind
 from simulators.homes import Bools
 from simulators.messages import Outgoing
 from tests.builders.fakes import message_product
@@ -89,6 +90,7 @@ class Town(Street):
         self._end_ms = np.zeros(n, dtype=np.int64)
         self._readings: list[deque[tuple[int, float]]] = [deque() for _ in range(n)]
         self._uncapped_ms = 0
+        self._left: set[int] = set()
         self._groups: dict[str, Bools] = {}
         self._open: dict[str, tuple[Bools, str]] = {}
         self._ran: set[str] = set()
@@ -268,6 +270,11 @@ class Town(Street):
         if said.get("opt_out") is True:
             self.told_out_ms[index] = self.now_ms
 
+    def inject(self, index: int, fault: Fault) -> None:
+        if fault.kind is FaultKind.OWNER_MODE:
+            self._left.add(index)
+        super().inject(index, fault)
+
     async def call_off(self, source: str, name: str) -> None:
         """An operator cancels an event, until that is lifted."""
         for entry in self.dispatcher.find(name):
@@ -403,7 +410,9 @@ class Town(Street):
         if entry.request.target_w is None or shared or self.stopped_ms is not None:
             self._short_s.pop(entry.request.id, None)
             return
-        true_w = self._given_w(entry.request.id)
+        # whoever took a home back has left the event with it: what it does by itself is no part of it
+        given_w = [self._given_w(entry.request.id, without) for without in ((), self._left)]
+        true_w = max(given_w, key=lambda w: w * float(np.sign(target_w)))
         missing_w = abs(target_w) - max(true_w * float(np.sign(target_w)), 0.0) - abs(told.unserved_w)
         slack_w = max(800.0, 0.15 * abs(target_w))
         name = entry.request.id
@@ -416,11 +425,11 @@ class Town(Street):
                 f"{name} gives {true_w:g} of {target_w:g} W and {told.unserved_w:g} W are said to miss"
             )
 
-    def _given_w(self, name: str) -> float:
-        """What the homes of an event give. Whose product is not installed is in no group: nobody measures it."""
+    def _given_w(self, name: str, without: Collection[int] = ()) -> float:
+        """What the homes of an event give, but these. Whose product is not installed is in no group: nobody measures it."""
         batteries = self.devices.batteries
         mine = self._groups.get(name, np.ones(len(self.homes), dtype=np.bool_)) & ~batteries.islanded
-        mine[list(self.missing)] = False
+        mine[[*self.missing, *without]] = False
         return float(batteries.battery_w[mine].sum())
 
     def keep(self) -> None:
