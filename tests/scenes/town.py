@@ -426,7 +426,7 @@ class Town(Street):
             )
 
     def _given_w(self, name: str, without: Collection[int] = ()) -> float:
-        """What the homes of an event give, but these. Whose product is not installed is in no group: nobody measures it."""
+        """What the homes of an event give, but these. Whose product is not installed is in no group."""
         batteries = self.devices.batteries
         mine = self._groups.get(name, np.ones(len(self.homes), dtype=np.bool_)) & ~batteries.islanded
         mine[[*self.missing, *without]] = False
