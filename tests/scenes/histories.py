@@ -313,6 +313,8 @@ class History:
         town.judge_records()
         if town.remote.any():
             town.problems.append("somebody is under control after everything was cancelled")
+        if town.registry.departures:
+            town.problems.append(f"{sorted(town.registry.departures)} have not left their places")
         town.keep()
 
 

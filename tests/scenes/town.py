@@ -3,6 +3,7 @@ from the commands that reached them, and from what the platform, operators and o
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -12,7 +13,7 @@ import numpy as np
 import orjson
 
 from gateway.domain.control.ramp import DT_S_MAX
-from gateway.domain.errors import InvalidInput
+from gateway.domain.errors import StorageError
 from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.lifecycle import OVER, BookEntry, EventState
 from gateway.domain.events.request import OPEN_MS, Target, TargetGroup
@@ -144,6 +145,8 @@ class Town(Street):
         self.journal.ticking = True
         try:
             await super().tick()
+            with suppress(StorageError):
+                await self._depart()
         except Killed:
             self.journal.ticking = False
             await self.restart(away_s=0)
@@ -302,17 +305,22 @@ class Town(Street):
             self.stopped_ms = None
 
     async def move(self, index: int) -> None:
-        """An import says that a home has another product now, and then that it was a mistake."""
+        """An import says that a home has another product now, which was a mistake: it is told as soon as the home has
+        it."""
         device = next(device for device in self.known() if device.id == self.homes.ids[index])
-        if index in self.missing:
-            return
-        try:
+        if index not in self.missing:
             await self.registry.register([replace(device, profile="other")])
-        except InvalidInput:
-            return
-        if self.devices.batteries.mode[index] == Mode.REMOTE and not self.lagging:
-            self.problems.append(f"{device.id} was moved while it was under control")
-        await self.registry.register([device])
+            await self._depart()
+
+    async def _depart(self) -> None:
+        """Whoever is free gets the product that an import said, and its own again."""
+        await self.registry.depart()
+        for index, device in enumerate(registered(self.homes)):
+            if self.registry.devices[device.id].profile != "other":
+                continue
+            if self.devices.batteries.mode[index] == Mode.REMOTE and not self.lagging:
+                self.problems.append(f"{device.id} was moved while it was under control")
+            await self.registry.register([device])
 
     # -- judging ---------------------------------------------------------------------------------------------
 
