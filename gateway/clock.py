@@ -47,8 +47,9 @@ class SystemClock:
 
 
 class SteadyClock:
-    """Wall time that does not jump. It follows its source's drift slowly, and defers a step (`step_ms`) until the step
-    has lasted for a while and nothing runs that began on the time before it. So an event ends when it was to end."""
+    """Wall time that does not jump, for control. It follows its source's drift slowly, and defers a step (`step_ms`)
+    until the step has lasted for a while and nothing runs that began on the time before it. So an event ends when it
+    was to end. `wall` is its source: what was measured, and what is paid, goes by the time that everybody else has."""
 
     STEP_MS = 2_000
     CONFIRM_MS = 60_000
@@ -72,6 +73,11 @@ class SteadyClock:
 
     def cpu_ns(self) -> int:
         return self._source.cpu_ns()
+
+    @property
+    def wall(self) -> Clock:
+        """The wall clock itself, for intervals, their log and their receivers. Its monotonic time is the same."""
+        return self._source
 
     def observe(self, *, idle: bool) -> None:
         """Compare with the source; call it every few seconds. `idle`: a step may be applied."""

@@ -197,7 +197,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         await parts.start(transport)
     sessions = PolledDevices(
         fleet=fleet, codecs=codecs.values(), links=transports.links, journal=journal, clock=clock, rng=random.Random(),
-        supervisor=supervisor, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
+        supervisor=supervisor, wall=clock.wall, secret_of=settings.devices.secret, boot=remembered.epoch, prior=prior,
     )  # fmt: skip
     await parts.start(sessions)
 
@@ -210,7 +210,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     control = dispatch.control
     ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]
     (await parts.start(BrokerSessions(settings.state_dir, ours, clock))).load()
-    upstream = await Upstream.started(settings, fleet=fleet, clock=clock, platform=dispatch.platform, parts=parts)
+    upstream = await Upstream.started(settings, fleet=fleet, clock=clock.wall, platform=dispatch.platform, parts=parts)
     recover_all = partial(recovered, settings, upstream, dispatch, fleet)
     # What is stored must not keep a start from releasing devices.
     found = supervisor.attempt("recovery", recover_all) if last_runs.release_only else recover_all()

@@ -1,12 +1,16 @@
-"""The part of the graph from the links to the interval log: what a start recovers, ingest, recorder, checkpoints."""
+"""The part of the graph from the links to the interval log: what a start recovers, ingest, recorder, checkpoints.
+
+Everything about settlement runs on the wall clock: here, and in `telemetry`.
+"""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from gateway.app.control import ControlParts
 from gateway.app.parts import RunningParts
 from gateway.app.telemetry import Upstream
-from gateway.clock import Clock
+from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
@@ -54,7 +58,7 @@ async def recording(
     upstream: Upstream,
     dispatch: ControlParts,
     fleet: Fleet,
-    clock: Clock,
+    clock: SteadyClock,
     parts: RunningParts,
 ) -> tuple[Ingest | LiveOnly, Engine]:
     """Open the spool, and record what was found and what comes in from here on; None = what is stored cannot be read,
@@ -63,25 +67,23 @@ async def recording(
     lengths = interval_lengths(settings.programs)
     if found is None:
         engine = Engine(_rules(settings))
-        recorder = Recorder(engine, ids=fleet.ids, clock=clock)
-        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=dispatch.control, lengths=lengths)
+        recorder = Recorder(engine, ids=fleet.ids, clock=clock.wall)
+        ingest = _ingest(fleet, recorder, clock, dispatch, lengths)
         live_only = await parts.start(LiveOnly(ingest))
         await parts.start(dispatch.control.pending)
         return live_only, engine
-    recorder = Recorder(found.recovered.engine, ids=fleet.ids, clock=clock, unlogged=found.recovered.unlogged)
+    recorder = Recorder(found.recovered.engine, ids=fleet.ids, clock=clock.wall, unlogged=found.recovered.unlogged)
     directory = settings.state_dir / "spool"
     spool = recorder.open_spool(
         directory, first_record=found.recovered.next_record, corrupt=found.recovered.corrupt,
         max_bytes=spool_budget_bytes(directory),
     )  # fmt: skip
     await parts.start(spool)
-    recorder.begin(_rules(settings), clock.now())
+    recorder.begin(_rules(settings), clock.wall.now())
     await parts.start(recorder)
     await parts.start(LogWriter(recorder, upstream.log, readers=[d.news for d in upstream.deliveries]))
-    ingest = await parts.start(
-        Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=dispatch.control, lengths=lengths)
-    )
-    await parts.start(Repairs(recorder, records=upstream.queries, fleet=fleet, clock=clock))
+    ingest = await parts.start(_ingest(fleet, recorder, clock, dispatch, lengths))
+    await parts.start(Repairs(recorder, records=upstream.queries, fleet=fleet, clock=clock.wall))
     await parts.start(
         Checkpointer(
             recorder=recorder, checkpoints=found.checkpoints, fleet=fleet, records=dispatch.control.records,
@@ -90,6 +92,15 @@ async def recording(
     )  # fmt: skip
     await parts.start(dispatch.control.pending)
     return ingest, recorder.engine
+
+
+def _ingest(
+    fleet: Fleet, recorder: Recorder, clock: SteadyClock, dispatch: ControlParts, lengths: Mapping[str, int]
+) -> Ingest:
+    """The way in: live state by control's clock, settlement data by the wall's."""
+    return Ingest(
+        fleet=fleet, recorder=recorder, clock=clock, wall=clock.wall, answers=dispatch.control, lengths=lengths
+    )
 
 
 def _rules(settings: Settings) -> IntervalRules:

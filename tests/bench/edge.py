@@ -93,7 +93,7 @@ async def through_the_service(devices: int) -> tuple[float, float]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd())))
         log = await stack.enter_async_context(IntervalLog(directory / "log", clock=clock))
-        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
+        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={})
         spool = recorder.open_spool(directory / "spool", first_record=1)
         await stack.enter_async_context(spool)
         recorder.begin(engine.rules, clock.now())

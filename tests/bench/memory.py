@@ -118,7 +118,7 @@ async def child(devices: int) -> dict[str, Any]:
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="bench")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[codec], fleet=fleet, clock=clock)
     recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=fleet.ids, clock=clock)
-    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={})
     parts = [run for _, run in recording(fleet, ingest, recorder, CountingLog(), clock)]
     control = steered(fleet, link, NoJournal(), clock).control
     inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})

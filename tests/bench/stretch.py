@@ -122,7 +122,8 @@ class TelemetryPath:
         enroll(self.fleet, devices, reference())
         self.recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=self.fleet.ids, clock=self.clock)
         self.ingest = Ingest(
-            fleet=self.fleet, recorder=self.recorder, clock=self.clock, answers=NoAnswers(), lengths={}
+            fleet=self.fleet, recorder=self.recorder, clock=self.clock, wall=self.clock, answers=NoAnswers(),
+            lengths={},
         )  # fmt: skip
         self.spool = self.recorder.open_spool(directory / "spool", first_record=1)
         self.checkpoints = Checkpoints(directory / "checkpoints")

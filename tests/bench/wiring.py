@@ -131,7 +131,7 @@ async def wired(port: int, devices: int) -> AsyncIterator[Wired]:
     engine = Engine(rules)
     recorder = Recorder(engine, ids=fleet.ids, clock=clock)
     log = CountingLog()
-    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=NoAnswers(), lengths={})
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={})
     parts = recording(fleet, ingest, recorder, log, clock)
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         async with recorder.open_spool(Path(directory) / "spool", first_record=1):

@@ -168,7 +168,7 @@ class Station:
             fleet=fleet, codecs=[self.codec], links={self.codec.document.transport: self.links},
             journal=self.journal, clock=self.clock, rng=random.Random(1),
             supervisor=Supervisor(rng=random.Random(2), clock=self.clock),
-            secret_of=lambda _: self.secret, boot=remembered.epoch, prior=dict(remembered.prior),
+            wall=self.clock, secret_of=lambda _: self.secret, boot=remembered.epoch, prior=dict(remembered.prior),
         )  # fmt: skip
         desk = self.desk = Dispatcher(CONTROL, fleet=fleet, journal=self.journal, clock=self.clock)
         desk.load(remembered)

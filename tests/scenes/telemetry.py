@@ -91,7 +91,7 @@ async def rig(
         fleet.register(home(name), facts)
     recorder = Recorder(Engine(rules), ids=fleet.ids, clock=clock)
     spool = recorder.open_spool(directory / "spool", first_record=1, queue_bytes=queue_bytes)
-    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=told, lengths={})
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=told, lengths={})
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(spool)
         stack.callback(spool.gate.set)

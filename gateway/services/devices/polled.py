@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 MATCH_S = 1.0
+JITTER_MS = 5
 
 SESSIONS = gauge("gateway_sessions", "Polled devices, by state.", state=words(SessionPhase))
 WITHOUT_SECRET = gauge("gateway_sessions_without_secret", "Polled devices whose secret cannot be read now.")
@@ -63,7 +64,8 @@ _SAMPLED = tuple(name for name in EnergySample.__dataclass_fields__ if name != "
 
 class PolledDevices(Part):
     """Every product with values at addresses: a `CommandTarget`, and a `TelemetrySource` without a sender, since the
-    next counter samples cover what was not recorded. `secret_of` resolves a secret's reference."""
+    next counter samples cover what was not recorded. `wall` is the clock that energy is told by, `secret_of` resolves a
+    secret's reference."""
 
     service = "sessions"
     component = "devices"
@@ -76,6 +78,7 @@ class PolledDevices(Part):
         links: Mapping[str, PointLinks],
         journal: Journal,
         clock: Clock,
+        wall: Clock,
         rng: random.Random,
         supervisor: Supervisor,
         secret_of: SecretOf,
@@ -87,6 +90,8 @@ class PolledDevices(Part):
         self._links = links
         self._journal = journal
         self._clock = clock
+        self._wall = wall
+        self._offset_ms = 0
         self._rng = rng
         self._supervisor = supervisor
         self._secret_of = secret_of
@@ -292,10 +297,18 @@ class PolledDevices(Part):
             slots=np.array([s[0] for s in samples], dtype=np.int32),
             boot=np.full(len(samples), self._boot, dtype=np.int64),
             seq=np.array([self._seq[s[0]] for s in samples], dtype=np.int64),
-            t_ms=np.array([s[2].utc_ms for s in samples], dtype=np.int64),
+            t_ms=np.array([s[2].mono_ms for s in samples], dtype=np.int64) + self._since_boot_ms(),
             span_ms=np.array([s[1].span_ms for s in samples], dtype=np.int64),
             **{name: np.array([getattr(s[1], name) for s in samples], dtype=np.float64) for name in _SAMPLED},
         )
+
+    def _since_boot_ms(self) -> int:
+        """What makes wall time (UTC) of monotonic time. The two are not read at one moment: what is no more than that
+        leaves no gap between two samples."""
+        now = self._wall.now()
+        if abs(now.utc_ms - now.mono_ms - self._offset_ms) > JITTER_MS:
+            self._offset_ms = now.utc_ms - now.mono_ms
+        return self._offset_ms
 
     # -- commands --------------------------------------------------------------------------------------------
 

@@ -75,7 +75,8 @@ def in_batches(batches: Sequence[EnergyBatch]) -> Iterator[list[EnergyBatch]]:
 
 
 class Ingest(Part):
-    """The way in for all sources. `answers` gets devices' answers to commands; `lengths` of intervals in s by the tag
+    """The way in for all sources. Live state goes by the `clock` of control, settlement data by the `wall` clock.
+    `answers` gets devices' answers to commands; `lengths` of intervals in s by the tag
     of a program."""
 
     service = "ingest"
@@ -83,13 +84,21 @@ class Ingest(Part):
     importance = Importance.ESSENTIAL
 
     def __init__(
-        self, *, fleet: Fleet, recorder: Recorder, clock: Clock, answers: CommandAnswers, lengths: Mapping[str, int]
+        self,
+        *,
+        fleet: Fleet,
+        recorder: Recorder,
+        clock: Clock,
+        wall: Clock,
+        answers: CommandAnswers,
+        lengths: Mapping[str, int],
     ) -> None:
         self._fleet = fleet
         self._recorder = recorder
         self._clock = clock
+        self._wall = wall
         self._answers = answers
-        self._configs = IntervalConfigs(fleet=fleet, recorder=recorder, clock=clock, lengths=lengths)
+        self._configs = IntervalConfigs(fleet=fleet, recorder=recorder, clock=wall, lengths=lengths)
         self._sources: list[TelemetrySource] = []
         self._senders: list[TelemetrySender] = []
         self._rows: list[EnergyBatch] = []
@@ -178,7 +187,7 @@ class Ingest(Part):
         if rows:
             await self._configs.update()
             for some in in_batches(rows):
-                for part in self._recorder.steps(joined(some), self._clock.now()):
+                for part in self._recorder.steps(joined(some), self._wall.now()):
                     recorded = await self._ingest(part)
                     number = recorded.record
                     self.stats.rows += recorded.taken.counts.rows
@@ -195,7 +204,7 @@ class Ingest(Part):
                 if self._recorder.room:
                     plate = self._fleet.nameplate
                     rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
-                    return self._recorder.ingest(rows, self._clock.now(), rated_w)
+                    return self._recorder.ingest(rows, self._wall.now(), rated_w)
 
     async def _acknowledge(self) -> None:
         """Acknowledge in the order of recording, each batch once it is durable."""

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from gateway.clock import Clock, SystemClock
+from gateway.clock import Clock, ManualClock, SystemClock
 from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome
 from gateway.domain.errors import LinkDown
 from gateway.domain.fleet.fleet import Fleet
@@ -86,6 +86,7 @@ class Bench:
     prior: dict[DeviceId, Mapping[str, Setting]] = field(default_factory=dict)
     fleet: Fleet = field(default_factory=Fleet)
     clock: Clock = field(default_factory=SystemClock)
+    wall: Clock | None = None
     heard: list[ReadingBatch] = field(default_factory=list)
     cmd: int = 0
     secret_of: Callable[[str], str] = lambda _: ""
@@ -105,7 +106,8 @@ class Bench:
         self.supervisor = Supervisor(rng=Prompt(), clock=self.clock)
         self.sessions = PolledDevices(
             fleet=self.fleet, codecs=[polled, other], links={"modbus": self}, journal=self.journal, clock=self.clock,
-            rng=Prompt(), supervisor=self.supervisor, secret_of=self.secret_of, boot=1, prior=self.prior,
+            wall=self.wall or self.clock, rng=Prompt(), supervisor=self.supervisor, secret_of=self.secret_of, boot=1,
+            prior=self.prior,
         )  # fmt: skip
         self.sessions.emit = self.heard.append
 
@@ -187,6 +189,18 @@ def energies(heard: Sequence[ReadingBatch]) -> list[tuple[int, int, float]]:
         if (energy := batch.energy) is not None
         for t_ms, span_ms, wh in zip(energy.t_ms, energy.span_ms, energy.discharge_wh, strict=True)
     ]
+
+
+async def test_energy_is_told_by_the_wall_clock_whatever_control_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = ManualClock(utc_ms=loop_clock().now().utc_ms + 20 * 60_000, mono_ms=loop_clock().mono_ms())
+    monkeypatch.setattr(sessions_module, "FLUSH_S", 0.0)
+    b = Bench(clock=loop_clock(), wall=wall)
+    await b.register()
+    async with service(b.sessions.run):
+        await b.ready()
+        await until(lambda: len(energies(b.heard)) >= 2, "samples")
+    off_ms = [end - b.clock.now().utc_ms for _, end, _ in energies(b.heard)]
+    assert all(15 * 60_000 < ms < 21 * 60_000 for ms in off_ms)
 
 
 async def test_energy_waits_for_as_long_as_anybody_pauses_telemetry_and_none_is_lost(

@@ -70,7 +70,7 @@ class Rig:
         self.sessions = PolledDevices(
             fleet=self.fleet, codecs=[codec], links={"http": self.wire}, journal=MemoryJournal(), clock=self.clock,
             rng=random.Random(1), supervisor=Supervisor(rng=random.Random(1), clock=self.clock),
-            secret_of=lambda _: "", boot=1, prior={},
+            wall=self.clock, secret_of=lambda _: "", boot=1, prior={},
         )  # fmt: skip
         self.sessions.emit = self.emit
         self.energy = 0

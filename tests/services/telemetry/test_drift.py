@@ -71,7 +71,7 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
         assert found.stats.mismatches == 0
 
         recorder = Recorder(found.engine, ids=fleet.ids, clock=clock, unlogged=found.unlogged)
-        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, answers=Told(), lengths={})
+        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=Told(), lengths={})
         log_writer, repair = LogWriter(recorder, log), Repairs(recorder, records=queries, fleet=fleet, clock=clock)
         async with recorder.open_spool(directory / "spool", first_record=found.next_record):
             recorder.begin(RULES, clock.now())
