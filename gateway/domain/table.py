@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gateway.domain.types import Bools, Ints
+from gateway.domain.types import Bools, Ints, Slots
 
 Singles = NDArray[np.float32]
 
@@ -145,3 +145,11 @@ class Table:
         for name in self.SPEC:
             out.column(name).flags.writeable = False
         return out
+
+
+def new_slots(slots: Slots, old_slots: Ints) -> Slots:
+    """The new slots of devices (see `Engine.renumber`), -1 for those that are gone."""
+    new_of = np.full(int(max(slots.max(initial=-1), old_slots.max(initial=-1))) + 1, -1, dtype=np.int32)
+    known = old_slots >= 0
+    new_of[old_slots[known]] = np.flatnonzero(known)
+    return new_of[slots]

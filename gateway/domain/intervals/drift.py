@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.domain.intervals.duplicates import heads, tails
-from gateway.domain.intervals.late import new_slots
 from gateway.domain.intervals.record import Quality
 from gateway.domain.intervals.types import MS_PER_HOUR, CounterState, Flow, IntervalRules, SampleCounts, SampleRows
+from gateway.domain.table import new_slots
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots, Small
 
 CHARGE, DISCHARGE = 0, 1

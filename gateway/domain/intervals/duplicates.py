@@ -1,5 +1,7 @@
 """Separates new energy messages from repeated ones, a whole batch at a time.
 
+What is beyond the window is new where it is known to be missing (see `missing`), and counts as repeated elsewhere.
+
 The table keeps the current boot and the one before it per device, each as (highest seq, 64-bit window); bit `i` of a
 window says that `highest - i` has been seen. A batch is compared with the state before it, so its inner order does
 not matter; of equal rows within a batch the first counts.
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.domain.intervals.missing import NONE, Missing
 from gateway.domain.table import Table, column
 from gateway.domain.types import Bools, Ints, Slots
 
@@ -33,8 +36,8 @@ class Seen(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sifted:
-    """`new` marks, in the batch's order, the rows never seen before. `too_old`: beyond the window, hence treated as
-    repeated. `gaps`: sequence numbers that rows skipped (some may still come)."""
+    """`new` marks, in the batch's order, the rows never seen before. `too_old`: beyond the window and not known to be
+    missing, hence treated as repeated. `gaps`: sequence numbers that rows skipped (some may still come)."""
 
     new: Bools
     duplicates: int
@@ -75,12 +78,12 @@ def second_last(last: Bools) -> Bools:
     return out
 
 
-def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
-    """Mark the rows not seen before and remember them. `boot` and `seq` must not be negative."""
+def sift(seen: Seen, missing: Missing, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
+    """Mark the rows not seen before and remember them, and what they skipped. `boot` and `seq` must not be negative."""
     n = len(slots)
     if not n:
         return Sifted(new=np.zeros(0, dtype=np.bool_), duplicates=0, too_old=0, gaps=0)
-    gaps = _in_order(seen, slots, boot, seq)
+    gaps = _in_order(seen, missing, slots, boot, seq)
     if gaps is not None:
         return Sifted(new=np.ones(n, dtype=np.bool_), duplicates=0, too_old=0, gaps=gaps)
     order = _order(slots, boot, seq)
@@ -99,12 +102,14 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     row_known = known[group]
     old = stale[group] | (row_known & (behind >= WINDOW))
     bit = (window[group] >> np.clip(behind, 0, WINDOW - 1).astype(np.uint64)) & _ONE
-    repeated = row_known & (behind >= 0) & (bit != 0)
+    lacking = missing.find(s, b, q)
+    old &= lacking == NONE
+    repeated = row_known & (behind >= 0) & (behind < WINDOW) & (bit != 0)
     if n > 1:
         repeated[1:] |= ~first[1:] & (q[1:] == q[:-1])
     fresh = ~(old | repeated)
 
-    top = np.maximum.reduceat(np.where(fresh, q, -1), starts)
+    top = np.maximum.reduceat(np.where(fresh & ~stale[group], q, -1), starts)
     moved = top >= 0
     new_high = np.maximum(high, top)
     shift = np.where(known, new_high - high, WINDOW)
@@ -113,6 +118,8 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     bits = np.where(fresh & (offset < WINDOW), _ONE << np.clip(offset, 0, WINDOW - 1).astype(np.uint64), np.uint64(0))
     new_window: Words = np.bitwise_or(kept, np.bitwise_or.reduceat(bits, starts))
 
+    _note_missing(missing, (s, b, q, lacking), fresh, fresh & (behind < 0) & ~stale[group], first, group,
+                  np.where(known, high, 0))  # fmt: skip
     advanced = np.add.reduceat((fresh & (behind < 0)).astype(np.int64), starts)
     # A boot seen for the first time on a known device is expected to begin at 1.
     counts_gaps = moved & (known | ((seen.boot[gs] != NO_BOOT) & (gb > seen.boot[gs])))
@@ -125,7 +132,29 @@ def sift(seen: Seen, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     return Sifted(new=new, duplicates=n - int(np.count_nonzero(fresh)) - too_old, too_old=too_old, gaps=gaps)
 
 
-def _in_order(seen: Seen, s: Slots, boot: Ints, seq: Ints) -> int | None:
+def _note_missing(
+    missing: Missing, rows: tuple[Slots, Ints, Ints, Ints], fresh: Bools, ahead: Bools, first: Bools, group: Ints,
+    high: Ints,
+) -> None:  # fmt: skip
+    """Take what has come from what was missing, and note what the rows `ahead` of all before skipped. `rows`: slot,
+    boot, sequence and number of the missing range, sorted by these; `first` of each device and boot."""
+    s, b, q, lacking = rows
+    come = np.flatnonzero(fresh & (lacking != NONE))
+    if len(come):
+        come = come[np.lexsort((q[come], lacking[come]))]
+        missing.take(lacking[come], q[come])
+    at = np.flatnonzero(ahead)
+    before = high[group[at]]
+    same = np.zeros(len(at), dtype=np.bool_)
+    same[1:] = group[at[1:]] == group[at[:-1]]
+    before[same] = q[at[:-1]][same[1:]]
+    skips = q[at] - before > 1
+    if skips.any():
+        at = at[skips]
+        missing.add(s[at], b[at], before[skips] + 1, q[at] - 1)
+
+
+def _in_order(seen: Seen, missing: Missing, s: Slots, boot: Ints, seq: Ints) -> int | None:
     """The common batch in a tenth of the operations: one row per device, of its newest boot, with a sequence number
     higher than any seen. Remembers the rows and returns the gaps; None = not such a batch."""
     high = seen.high[s]
@@ -137,6 +166,11 @@ def _in_order(seen: Seen, s: Slots, boot: Ints, seq: Ints) -> int | None:
         return None
     window = np.where(ahead < WINDOW, seen.window[s] << np.minimum(ahead, WINDOW - 1).astype(np.uint64), np.uint64(0))
     seen.high[s], seen.window[s] = seq, window | _ONE
+    skips = ahead > 1
+    if skips.any():
+        at = np.flatnonzero(skips)
+        at = at[np.argsort(s[at], kind="stable")]
+        missing.add(s[at], boot[at], high[at] + 1, seq[at] - 1)
     return int(ahead.sum()) - len(s)
 
 

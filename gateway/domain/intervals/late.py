@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gateway.domain.intervals.accumulators import Accumulators
 from gateway.domain.intervals.record import EnergySource, Quality
 from gateway.domain.intervals.records import IntervalRecords, accumulators_of, records_of
-from gateway.domain.table import blank
+from gateway.domain.table import blank, new_slots
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots
 
 _SLOTS = "slots"
@@ -196,14 +196,6 @@ class Late:
         at = np.zeros(len(keys), dtype=np.int32)
         at[there] = self._at[place[there]]
         return at, there
-
-
-def new_slots(slots: Slots, old_slots: Ints) -> Slots:
-    """The new slots of devices (see `Engine.renumber`), -1 for those that are gone."""
-    new_of = np.full(int(max(slots.max(initial=-1), old_slots.max(initial=-1))) + 1, -1, dtype=np.int32)
-    known = old_slots >= 0
-    new_of[old_slots[known]] = np.flatnonzero(known)
-    return new_of[slots]
 
 
 def positions(slots: Slots, start_ms: Ints, in_slots: Slots, in_start_ms: Ints) -> tuple[Ints, Bools]:

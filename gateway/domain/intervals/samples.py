@@ -17,17 +17,19 @@ _CLOCK = np.int16(Quality.CLOCK)
 
 def sifted(state: EngineState, batch: EnergyBatch, counts: SampleCounts) -> Bools:
     """The rows that were not counted before."""
+    given_up = state.missing.given_up
     legal = (batch.boot >= 0) & (batch.seq >= 0) & (batch.slots >= 0)
     if legal.all():
-        found = sift(state.seen, batch.slots, batch.boot, batch.seq)
+        found = sift(state.seen, state.missing, batch.slots, batch.boot, batch.seq)
         new = found.new
     else:
         kept = np.flatnonzero(legal)
-        found = sift(state.seen, batch.slots[kept], batch.boot[kept], batch.seq[kept])
+        found = sift(state.seen, state.missing, batch.slots[kept], batch.boot[kept], batch.seq[kept])
         new = np.zeros(len(batch), dtype=np.bool_)
         new[kept] = found.new
         counts.malformed = len(batch) - len(kept)
     counts.new = int(np.count_nonzero(new))
+    counts.gaps_given_up = state.missing.given_up - given_up
     counts.duplicates, counts.too_old, counts.gaps = found.duplicates, found.too_old, found.gaps
     return new
 

@@ -12,12 +12,13 @@ from gateway.domain.intervals.device_clock import Clocks
 from gateway.domain.intervals.drift import DriftCorrection
 from gateway.domain.intervals.duplicates import Seen
 from gateway.domain.intervals.late import Late
+from gateway.domain.intervals.missing import Missing
 from gateway.domain.intervals.types import CounterState, IntervalRules, SampleCounts
 from gateway.domain.table import Table
 from gateway.domain.types import Ints
 
 DAY_S = 86_400
-LATE_PREFIX, DAYS_PREFIX = "late.", "days."
+LATE_PREFIX, DAYS_PREFIX, MISSING_PREFIX = "late.", "days.", "missing."
 
 
 class EngineState:
@@ -32,6 +33,7 @@ class EngineState:
         self.config = IntervalConfig()
         self.clocks = Clocks()
         self.seen = Seen()
+        self.missing = Missing()
         self.charge = CounterState()
         self.discharge = CounterState()
         self.newest = Newest()
@@ -54,20 +56,23 @@ class EngineState:
             self.n = n
 
     def columns(self) -> dict[str, NDArray[np.generic]]:
-        """Views of the whole state by name, each `n` long except late data and days; copy before the next change."""
+        """Views of the whole state by name, each `n` long except late data, days and missing
+        sequence numbers; copy before the next change."""
         own = {
             f"{name}.{column}": table.column(column)[: self.n]
             for name, table in self._tables().items()
             for column in table.SPEC
         }
         late = {f"{LATE_PREFIX}{name}": column for name, column in self.late.columns().items()}
-        return own | late | {f"{DAYS_PREFIX}{name}": column for name, column in self.drift.columns().items()}
+        missing = {f"{MISSING_PREFIX}{name}": column for name, column in self.missing.columns().items()}
+        return own | late | missing | {f"{DAYS_PREFIX}{name}": column for name, column in self.drift.columns().items()}
 
     def load(self, columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Load a state that `columns` returned; a column missing from it keeps its default."""
         invariant(self.n == 0, "only an empty engine loads a state")
         self.reserve(len(columns.get("newest.t_ms", ())))
-        for prefix, waiting in ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.drift)):
+        beside = ((LATE_PREFIX, self.late), (DAYS_PREFIX, self.drift), (MISSING_PREFIX, self.missing))
+        for prefix, waiting in beside:
             waiting.load({k.removeprefix(prefix): v for k, v in columns.items() if k.startswith(prefix)})
         for name, table in self._tables().items():
             for column in table.SPEC:
@@ -83,6 +88,7 @@ class EngineState:
             table.renumber(old_slots)
         self.config.length_ms[old_slots < 0] = self.rules.length_ms
         self.late.renumber(old_slots)
+        self.missing.renumber(old_slots)
         self.drift.renumber(old_slots)
         self.n = len(old_slots)
 

@@ -53,6 +53,7 @@ class SampleCounts:
     duplicates: int = 0
     too_old: int = 0
     gaps: int = 0
+    gaps_given_up: int = 0
     malformed: int = 0
     time_replaced: int = 0
     counter_resets: int = 0

@@ -13,6 +13,9 @@ SETTLEMENT_MALFORMED = counter(
     "gateway_settlement_malformed", "Settlement messages with an impossible boot or sequence."
 )
 DUPLICATES = counter("gateway_duplicates", "Settlement messages that had been counted before.")
+GAPS_GIVEN_UP = counter(
+    "gateway_sequence_gaps_given_up", "Gaps of sequence numbers that a device had too many of to remember."
+)
 TOO_OLD = counter("gateway_too_old", "Settlement messages too old to be told from duplicates.")
 SEQUENCE_GAPS = counter("gateway_sequence_gaps", "Settlement messages that were never received.")
 LATE_ROWS = counter("gateway_late_rows", "Settlement messages for intervals older than the newest two.")
@@ -68,6 +71,7 @@ def energy_samples(totals: SampleCounts) -> Iterable[Sample]:
     yield DUPLICATES.sample(totals.duplicates)
     yield TOO_OLD.sample(totals.too_old)
     yield SEQUENCE_GAPS.sample(totals.gaps)
+    yield GAPS_GIVEN_UP.sample(totals.gaps_given_up)
     yield LATE_ROWS.sample(totals.late_rows)
     yield LATE_WH.sample(totals.late_wh)
     yield LOST_ROWS.sample(totals.lost_rows)
