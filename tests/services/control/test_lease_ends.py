@@ -62,6 +62,21 @@ async def test_lease_of_a_short_event_is_as_short(s: int) -> None:
     assert max(world.trace[round(3 + SPREAD_S) + LATE_S :]) == 0
 
 
+@pytest.mark.parametrize("later_s", [40, 80])
+async def test_lease_of_a_short_event_in_a_longer_one_ends_with_the_longer_one(later_s: int) -> None:
+    """A device goes from one event to another that is over before its lease, too: the last end counts."""
+    world = World(homes_of(4), settings=FAST)
+    await world.go(2)
+    await world.submit("long", s=100, target_w=4_000.0)
+    await world.go(100 - later_s)
+    await world.submit("short", s=20, target_w=8_000.0, priority=1)
+    await world.go(10)
+    world.homes.untold = dict.fromkeys(range(4), WriteOutcome.NOT_SENT)
+    left_s = (world.fleet.control.lease_end_mono_ms[:4] - world.clock.mono_ms()) / 1000
+    assert left_s.min() > later_s - 10 - 4, "the longer one has them after the shorter one"
+    assert left_s.max() <= later_s - 10 + SPREAD_S + LATE_S
+
+
 @pytest.mark.parametrize("target", [power(TARGET_W), Target(want=Want.IDLE)], ids=["power", "idle"])
 async def test_lease_is_cut_where_a_revision_brings_the_end_nearer(target: Target) -> None:
     world = World(homes_of(20), settings=FAST)
