@@ -27,11 +27,16 @@ class GapBody(Body):
 
 
 class SinkDayBody(Body):
-    """How many intervals of a device's day a sink was sent, accepted, refused (by reason) or waits for."""
+    """How many intervals of a device's day a sink was sent, accepted, refused (by reason) or waits for. `inferred` of
+    the accepted ones were read by a release that did not record what became of them. `not_wanted` were not for this
+    sink when their turn came (they can be sent again), `superseded` had a newer revision by then: neither was sent."""
 
     sent: int
     accepted: int
+    inferred: int
     waiting: int
+    not_wanted: int
+    superseded: int
     refused: dict[str, int]
 
 

@@ -93,7 +93,8 @@ def _completeness_line(day: dict[str, Any]) -> dict[str, Any]:
     line["missing"] = " ".join(f"{reason}={count}" for reason, count in day["missing"].items()) or None
     for name, sink in day["sinks"].items():
         refused = "".join(f" {reason}={count}" for reason, count in sink["refused"].items())
-        line[name] = f"{sink['accepted']}/{sink['sent']} waiting={sink['waiting']}{refused}"
+        others = "".join(f" {kind}={sink[kind]}" for kind in ("not_wanted", "superseded", "inferred") if sink.get(kind))
+        line[name] = f"{sink['accepted']}/{sink['sent']} waiting={sink['waiting']}{others}{refused}"
     return line
 
 

@@ -142,7 +142,7 @@ async def columns_against_raw(batches: Sequence[Unlogged], directory: Path, turn
             for _ in range(turns):
                 began, cursor, seen = time.perf_counter(), START, 0
                 while len((page := await log.read_columns(cursor, PAGE_ROWS))[0]):
-                    columns, cursor = page
+                    columns, _, cursor = page
                     seen += len(columns)
                 columns_s = time.perf_counter() - began
                 assert seen == n

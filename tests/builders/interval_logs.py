@@ -10,6 +10,7 @@ from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
 from gateway.domain.intervals.record import EnergySource, IntervalRecord
 from gateway.domain.types import Bools, DeviceId
 from gateway.ports.sinks import IntervalBatch
+from gateway.storage.interval_log.outcomes import Given, Places
 from gateway.storage.interval_log.positions import RESEND, Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
@@ -59,11 +60,12 @@ class MemoryReader:
 
     async def read_columns(
         self, cursor: Cursor, limit: int, until: Cursor | None = None
-    ) -> tuple[IntervalColumns, Cursor]:
+    ) -> tuple[IntervalColumns, Places, Cursor]:
         rows = self.rows[cursor.row : min(cursor.row + limit, len(self.rows) if until is None else until.row)]
         if not rows:
             self.idle.set()
-        return columns_of_objects(rows), Cursor(1, cursor.row + len(rows)) if rows else cursor
+        places = Places(files=np.ones(len(rows), dtype=np.int64), rows=cursor.row + 1 + np.arange(len(rows)))
+        return columns_of_objects(rows), places, Cursor(1, cursor.row + len(rows)) if rows else cursor
 
     async def end(self) -> Cursor:
         return Cursor(1, len(self.rows))
@@ -72,8 +74,9 @@ class MemoryReader:
         return self.state
 
     async def save_position(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
-    ) -> None:
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = (),
+        given: Given | None = None,
+    ) -> None:  # fmt: skip
         self.state = position
         self.saved.append(position.live.row)
         for one in unparked:

@@ -581,13 +581,14 @@ def test_quarantine_commands_ask_the_daemon(daemon: Script) -> None:
 @pytest.mark.parametrize("name", ["completeness", "ledger"])
 def test_completeness_and_sinks_commands_ask_the_daemon_and_show_it(name: str, daemon: Script) -> None:
     gap = {"start": "2027-01-15T08:20:00Z", "end": "2027-01-15T08:30:00Z", "intervals": 2, "reason": "silent"}
-    sink = {"sent": 9, "accepted": 8, "waiting": 1, "refused": {"mtr_0003": 1}}
+    sink = {"sent": 9, "accepted": 8, "inferred": 0, "waiting": 1, "not_wanted": 3, "superseded": 0,
+            "refused": {"mtr_0003": 1}}  # fmt: skip
     day = {"device": "bat-1", "length_s": 300, "expected": 12, "stored": 10, "complete": 10, "revised": 1,
            "missing": {"silent": 2}, "sinks": {"leap": sink}, "gaps": [gap]}  # fmt: skip
     daemon.says({"day": "2027-01-15", "total": 200, "next": 100, "devices": [day]})
     wanted = ("--day", "2027-01-15", "--tag", "a b", "--incomplete", "--url", daemon.url)
     shown = run("intervals", name, *wanted).output
-    assert re.search(r"bat-1 +12 +10 +10 +1 +silent=2 +8/9 waiting=1 mtr_0003=1", shown)
+    assert re.search(r"bat-1 +12 +10 +10 +1 +silent=2 +8/9 waiting=1 not_wanted=3 mtr_0003=1", shown)
     assert "--offset 100" in shown
     gaps = run("intervals", name, "--gaps", "--url", daemon.url).output
     assert re.search(r"bat-1 +2027-01-15T08:20:00Z +2027-01-15T08:30:00Z +2 +silent", gaps)

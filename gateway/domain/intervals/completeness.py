@@ -2,20 +2,37 @@
 
 An interval is `stored` once it has a record, `complete` if that record covers all of it with known energy both ways.
 One that is not stored is missing: `SILENT` if other devices sent something then, else `NOBODY`: the gateway was down or
-cut off from all. A sink is judged by the newest record of each interval: accepted, waiting, or refused with a reason.
+cut off from all. A sink is judged by the newest record of each interval: what became of it, or why it was refused.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from gateway.domain.intervals.record import IntervalRecord, Quality
 from gateway.domain.types import DeviceId
 
 SILENT = "silent"
 NOBODY = "nobody_heard"
-ACCEPTED = "accepted"
-WAITING = "waiting"
+FORGOTTEN = "forgotten"
+"""Why a record was refused whose reason is not kept any more."""
+
+
+class Outcome(IntEnum):
+    """What became of a record at a sink. The numbers are stored, but for those of `WAITING` and `INFERRED`: a release
+    that did not record outcomes has read it, for a sink that wants it now."""
+
+    WAITING = 0
+    ACCEPTED = 1
+    NOT_WANTED = 2
+    SUPERSEDED = 3
+    REFUSED = 4
+    INFERRED = 5
+
+
+Fate = Outcome | str
+"""An outcome, or why the sink refused the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +47,16 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkDay:
-    """Intervals of a device's day at one sink: `sent` = offered and answered, `refused` by reason."""
+    """Intervals of a device's day at one sink: `sent` = offered and answered, `refused` by reason. `inferred` of the
+    accepted ones were read by a release that did not record what became of them. `not_wanted` were not for this sink
+    when their turn came, `superseded` had a newer revision by then: neither was sent."""
 
     sent: int
     accepted: int
+    inferred: int
     waiting: int
+    not_wanted: int
+    superseded: int
     refused: Mapping[str, int]
 
 
@@ -61,11 +83,11 @@ def device_day(
     length_s: int,
     newest: Mapping[int, IntervalRecord],
     heard: Collection[int],
-    fates: Mapping[str, Mapping[int, str]],
+    fates: Mapping[str, Mapping[int, Fate]],
 ) -> DeviceDay:
     """Compare a day with its records. `newest`: records by start within `[from_ms, to_ms)`; only intervals that end by
     `to_ms` are expected. `heard`: the starts for which any device has a record; `fates` by
-    sink and start (`ACCEPTED`, `WAITING`, else why refused)."""
+    sink and start."""
     lengths = Counter(record.length_s for record in newest.values())
     length_s = lengths.most_common(1)[0][0] if lengths else length_s
     length_ms = length_s * 1000
@@ -108,7 +130,16 @@ def _runs(reasons: Sequence[tuple[int, str]], length_ms: int) -> Iterator[Gap]:
         at = end
 
 
-def _sink_day(fates: Mapping[int, str], stored: Sequence[int]) -> SinkDay:
+def _sink_day(fates: Mapping[int, Fate], stored: Sequence[int]) -> SinkDay:
     counts = Counter(fates[start] for start in stored if start in fates)
-    accepted, waiting = counts.pop(ACCEPTED, 0), counts.pop(WAITING, 0)
-    return SinkDay(sent=accepted + sum(counts.values()), accepted=accepted, waiting=waiting, refused=dict(counts))
+    refused = {fate: count for fate, count in counts.items() if isinstance(fate, str)}
+    accepted = counts[Outcome.ACCEPTED] + counts[Outcome.INFERRED]
+    return SinkDay(
+        sent=accepted + sum(refused.values()),
+        accepted=accepted,
+        inferred=counts[Outcome.INFERRED],
+        waiting=counts[Outcome.WAITING],
+        not_wanted=counts[Outcome.NOT_WANTED],
+        superseded=counts[Outcome.SUPERSEDED],
+        refused=refused,
+    )

@@ -1,4 +1,4 @@
-"""Computes completeness from the log and the sinks' positions, a page of devices at a time."""
+"""Computes completeness from the log and what the sinks were given, a page of devices at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,14 +9,16 @@ import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.intervals.completeness import ACCEPTED, WAITING, DeviceDay, device_day
+from gateway.domain.intervals.completeness import FORGOTTEN, DeviceDay, Fate, Outcome, device_day
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Sink
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.interval_log.positions import Position
+from gateway.storage.interval_log.outcomes import Recorded
+from gateway.storage.interval_log.positions import RESEND, Position, Positions
 from gateway.storage.interval_log.query import Found, IntervalQueries
+from gateway.storage.interval_log.rows import Identity
 
 DAY_MS = 86_400_000
 PAGE_INTERVALS = 100_000
@@ -27,18 +29,30 @@ STORED_AFTER_MS = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """A sink, its position and what it refused, by identity."""
+    """A sink, its position, what it refused (by identity), and what is recorded of it."""
 
     sink: Sink
     position: Position
-    refused: dict[tuple[int, str, int], str]
+    refused: dict[Identity, str]
+    recorded: Recorded
 
-    def fate(self, found: Found) -> str:
+    def fate(self, found: Found) -> Fate | None:
+        """None = it is not for this sink, and its turn has not come."""
         record = found.record
-        refused = self.refused.get((record.start_ms, record.device, record.revision))
-        if refused is not None:
-            return refused
-        return WAITING if self.position.lacks(found.place) else ACCEPTED
+        identity = (record.start_ms, record.device, record.revision)
+        reason = self.refused.get(identity)
+        outcome = self.recorded.outcome(found.place.file, found.place.row, identity)
+        if reason is not None and reason != RESEND:
+            return reason
+        if outcome is Outcome.ACCEPTED:
+            return outcome
+        if reason == RESEND:
+            return Outcome.WAITING
+        if outcome is not None:
+            return FORGOTTEN if outcome is Outcome.REFUSED else outcome
+        if not self.sink.wants(record.device, record.length_s):
+            return None
+        return Outcome.WAITING if self.position.lacks(found.place) else Outcome.INFERRED
 
 
 class Completeness:
@@ -66,7 +80,9 @@ class Completeness:
         between them. Raises StorageError before the first."""
         to_ms = min(day_ms + DAY_MS, self._clock.now().utc_ms - STORED_AFTER_MS)
         found = await self._queries.day(day_ms, day_ms + DAY_MS, devices)
-        readers = [await self._reader(sink, day_ms) for sink in self._sinks]
+        files = [one.place.file for of_device in found.newest.values() for one in of_device.values()]
+        span = (min(files), max(files)) if files else (0, 0)
+        readers = [await self._reader(sink, day_ms, span) for sink in self._sinks]
         for device in devices:
             stored = found.newest.pop(device, {})
             work = partial(self._device_day, device, day_ms, max(to_ms, day_ms), stored, found.heard, readers)
@@ -78,10 +94,19 @@ class Completeness:
         known = slot is not None and slot < self._engine.n
         return int(self._engine.config.length_ms[slot]) // 1000 if known else self._engine.rules.length_s
 
-    async def _reader(self, sink: Sink, day_ms: int) -> _Reader:
-        position = await self._log.position_of(sink.name)
-        parked = await self._log.ask(lambda all_: all_.parked_within(sink.name, day_ms, day_ms + DAY_MS))
-        return _Reader(sink=sink, position=position, refused={one.identity: one.reason for one in parked})
+    async def _reader(self, sink: Sink, day_ms: int, files: tuple[int, int]) -> _Reader:
+        day = (day_ms, day_ms + DAY_MS)
+
+        def work(all_: Positions) -> _Reader:
+            return _Reader(
+                sink=sink,
+                position=all_.load(sink.name),
+                refused={one.identity: one.reason for one in all_.parked_within(sink.name, *day)},
+                recorded=all_.recorded(sink.name, files, *day),
+            )
+
+        # in one step: a delivery in between would pass for one that was not recorded
+        return await self._log.ask(work)
 
     def _device_day(
         self,
@@ -95,11 +120,7 @@ class Completeness:
         length_s = self._length_s(self._fleet.slot_of.get(device))
         newest: dict[int, IntervalRecord] = {start: one.record for start, one in found.items()}
         fates = {
-            reader.sink.name: {
-                start: reader.fate(one)
-                for start, one in found.items()
-                if reader.sink.wants(device, one.record.length_s)
-            }
+            reader.sink.name: {start: fate for start, one in found.items() if (fate := reader.fate(one)) is not None}
             for reader in readers
         }
         return device_day(

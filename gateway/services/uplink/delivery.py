@@ -25,6 +25,7 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
+from gateway.domain.intervals.completeness import Outcome
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import Bools
 from gateway.observability.episodes import Episode
@@ -33,6 +34,7 @@ from gateway.observability.parts import Importance, Part
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, Sink, SinkResult, Stop
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.uplink.metrics import SinkStats
+from gateway.storage.interval_log.outcomes import Given, Outcomes, Places
 from gateway.storage.interval_log.positions import Cursor, Parked, Position
 from gateway.storage.interval_log.rows import Identity
 
@@ -53,15 +55,16 @@ class IntervalReader(Protocol):
 
     async def read_columns(
         self, cursor: Cursor, limit: int, until: Cursor | None = None
-    ) -> tuple[IntervalColumns, Cursor]: ...
+    ) -> tuple[IntervalColumns, Places, Cursor]: ...
 
     async def end(self) -> Cursor: ...
 
     async def position_of(self, name: str) -> Position: ...
 
     async def save_position(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
-    ) -> None: ...
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = (),
+        given: Given | None = None,
+    ) -> None: ...  # fmt: skip
 
     async def backlog(self, position: Position) -> int: ...
 
@@ -92,6 +95,11 @@ def batch_id(columns: IntervalColumns) -> str:
     for row in zip(columns.device_of_each(), *numbers, hashes, strict=True):
         digest.update(repr(row).encode())
     return digest.hexdigest()[:32]
+
+
+def _given_again(rows: IntervalColumns, outcomes: Outcomes) -> Given:
+    numbers = (rows.records.start_ms.tolist(), rows.device_of_each(), rows.records.revision.tolist())
+    return Given(again=dict(zip(zip(*numbers, strict=True), map(Outcome, outcomes.tolist()), strict=True)))
 
 
 async def _batch(rows: IntervalColumns, *, again: bool) -> IntervalBatch:
@@ -198,7 +206,7 @@ class SinkDelivery(Part):
     async def _step(self) -> bool:
         """Deliver one batch: new records, else marked ones, else the backlog. Returns whether there was one."""
         here = self._position
-        rows, after = await self._log.read_columns(here.live, self._batch_rows)
+        rows, places, after = await self._log.read_columns(here.live, self._batch_rows)
         if len(rows):
             if len(rows) == self._batch_rows:
                 self.stats.backlog = await self._log.backlog(here)
@@ -208,7 +216,7 @@ class SinkDelivery(Part):
                     return True
             else:
                 self.stats.backlog = len(rows)
-            await self._deliver(rows, Position(live=after, backfill=here.backfill))
+            await self._deliver(rows, Position(live=after, backfill=here.backfill), places)
             return True
         if self._resend:
             # records marked during the query must be queried again
@@ -216,30 +224,37 @@ class SinkDelivery(Part):
             found, waiting = await self._finder.again(self.sink.name, self._batch_rows)
             if waiting:
                 self._resend = True
-                await self._deliver(await asyncio.to_thread(columns_of_objects, found), here, waiting)
+                await self._deliver(await asyncio.to_thread(columns_of_objects, found), here, waiting=waiting)
                 return True
         if here.backfill:
             part = here.backfill[0]
-            rows, after = await self._log.read_columns(part.after, self._batch_rows, part.until)
+            rows, places, after = await self._log.read_columns(part.after, self._batch_rows, part.until)
             self.stats.backlog = await self._log.backlog(here)
-            await self._deliver(rows, here.caught_up(after if len(rows) else part.until), late=True)
+            await self._deliver(rows, here.caught_up(after if len(rows) else part.until), places, late=True)
             return True
         return False
 
     async def _deliver(
-        self, rows: IntervalColumns, then: Position, waiting: Sequence[Identity] = (), *, late: bool = False
-    ) -> None:
-        """Offer rows; if the sink is not done with them, wait and leave them for the next step. `waiting` identities
-        are cleared, whatever the receiver answers. `late`: newer records than these were delivered already."""
+        self, rows: IntervalColumns, then: Position, places: Places | None = None, *,
+        waiting: Sequence[Identity] = (), late: bool = False,
+    ) -> None:  # fmt: skip
+        """Offer rows; if the sink is not done with them, wait and leave them for the next step. `places` of rows in
+        their turn; `waiting` identities are cleared, whatever the receiver answers. `late`: newer records than these
+        were delivered already."""
         began_ms = self._clock.mono_ms()
-        superseded = 0
+        outcomes = np.full(len(rows), Outcome.ACCEPTED, dtype=np.uint8)
+        due = np.arange(len(rows))
         if late:
             # a newer revision may have been delivered before their turn: the older one must not follow it
             over = await self._finder.superseded(rows)
-            rows, superseded = rows.rows(~over), int(over.sum())
-        if len(rows):
-            self.stats.oldest_ms = int(rows.records.start_ms[0])
-        wanted = await self._wanted(rows)
+            outcomes[over] = Outcome.SUPERSEDED
+            due = due[~over]
+        if len(due):
+            self.stats.oldest_ms = int(rows.records.start_ms[due[0]])
+        picked = await self._picked(rows.rows(due))
+        outcomes[due[~picked]] = Outcome.NOT_WANTED
+        due = due[picked]
+        wanted = rows if len(due) == len(rows) else rows.rows(due)
         batch: IntervalBatch | None = None
         outcome = _Outcome()
         if len(wanted):
@@ -255,18 +270,20 @@ class SinkDelivery(Part):
         self._failures = 0
         self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
         at_ms = self._clock.now().utc_ms
-        places = np.array([*outcome.refused], dtype=np.int64)
+        refused = np.array([*outcome.refused], dtype=np.int64)
+        outcomes[due[refused]] = Outcome.REFUSED
         parked = [
             Parked(identity=identity(record), reason=reason, at_ms=at_ms)
-            for record, reason in zip(wanted.rows(places).objects(), outcome.refused.values(), strict=True)
+            for record, reason in zip(wanted.rows(refused).objects(), outcome.refused.values(), strict=True)
         ]
-        await self._log.save_position(self.sink.name, then, parked, waiting)
+        given = _given_again(rows, outcomes) if places is None else Given.of(places, outcomes)
+        await self._log.save_position(self.sink.name, then, parked, waiting, given)
         self._position = then
         self._last = _last_accepted(wanted, outcome.refused) or self._last
         if batch is not None:
             await self.sink.settled(batch)
         self.stats.resent += len(waiting)
-        self.stats.superseded += superseded
+        self.stats.superseded += int((outcomes == Outcome.SUPERSEDED).sum())
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 
@@ -288,7 +305,7 @@ class SinkDelivery(Part):
         found = [] if self._last is None else [self._last]
         unread = ((then.live, None), *((part.after, part.until) for part in then.backfill))
         for after, until in unread:
-            rows, _ = await self._log.read_columns(after, WITNESS_ROWS, until)
+            rows, _, _ = await self._log.read_columns(after, WITNESS_ROWS, until)
             rows = rows.rows(~await self._finder.superseded(rows))
             wants = map(self.sink.wants, rows.device_of_each(), rows.records.length_s.tolist())
             places = [at for at, wanted in enumerate(wants) if wanted]
@@ -297,15 +314,15 @@ class SinkDelivery(Part):
                 break
         return found
 
-    async def _wanted(self, rows: IntervalColumns) -> IntervalColumns:
-        """The rows for this sink; a large batch is filtered in parts, other tasks run between them."""
+    async def _picked(self, rows: IntervalColumns) -> Bools:
+        """By row, whether it is for this sink; a large batch is filtered in parts, other tasks run between them."""
         wanted: list[bool] = []
         for at in range(0, len(rows), PART_ROWS):
             part = rows.rows(slice(at, at + PART_ROWS))
             wanted += self.sink.pick(part.device_of_each(), part.records.length_s.tolist())
             if at + PART_ROWS < len(rows):
                 await asyncio.sleep(0)
-        return rows if all(wanted) else rows.rows(np.array(wanted, dtype=np.bool_))
+        return np.array(wanted, dtype=np.bool_)
 
     async def _pause(self, wait_s: float | None) -> None:
         """Wait, or until somebody asks for another try; meanwhile the backlog is told as it grows."""

@@ -17,6 +17,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Self, TypeVar
 
+import numpy as np
+
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, joined
@@ -26,6 +28,7 @@ from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
 from gateway.storage.interval_log.files import LogFile, connect, is_damage
 from gateway.storage.interval_log.folder import LogFolder
+from gateway.storage.interval_log.outcomes import Given, Places
 from gateway.storage.interval_log.pages import DamagedRow, fetch
 from gateway.storage.interval_log.positions import START, Cursor, Parked, Position, Positions
 from gateway.storage.interval_log.retention import DiskBudget, retain
@@ -118,15 +121,15 @@ class IntervalLog(Part):
         """Up to `limit` records after `cursor` (at most 50,000) and not after `until`, and the cursor after them."""
 
         def work() -> tuple[list[IntervalRecord], Cursor]:
-            columns, after = self._read(cursor, min(limit, READ_MAX), until)
+            columns, _, after = self._read(cursor, min(limit, READ_MAX), until)
             return columns.objects(), after
 
         return await self._run(work)
 
     async def read_columns(
         self, cursor: Cursor, limit: int, until: Cursor | None = None
-    ) -> tuple[IntervalColumns, Cursor]:
-        """The same records as columns, every revision of each, in the order of commits."""
+    ) -> tuple[IntervalColumns, Places, Cursor]:
+        """The same records as columns, every revision of each, in the order of commits, and the place of each."""
         return await self._run(lambda: self._read(cursor, min(limit, READ_MAX), until))
 
     async def end(self) -> Cursor:
@@ -138,11 +141,12 @@ class IntervalLog(Part):
         return await self._run(lambda: self._positions.load(name))
 
     async def save_position(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
-    ) -> None:
-        """Store durably where the reader `name` is, what its receiver refused (`parked`), and what is no longer parked
-        (`unparked`)."""
-        await self._run(lambda: self._positions.save(name, position, parked, unparked))
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = (),
+        given: Given | None = None,
+    ) -> None:  # fmt: skip
+        """Store durably where the reader `name` is, what its receiver refused (`parked`), what is no longer parked
+        (`unparked`), and what it was `given`."""
+        await self._run(lambda: self._positions.save(name, position, parked, unparked, given))
 
     async def ask(self, question: Callable[[Positions], T]) -> T:
         """Run another query about the readers' positions on the log's thread."""
@@ -253,8 +257,9 @@ class IntervalLog(Part):
                 extra={"rows": len(conflicting), "first": repr(identity(conflicting[0]))},
             )
 
-    def _read(self, cursor: Cursor, limit: int, until: Cursor | None) -> tuple[IntervalColumns, Cursor]:
+    def _read(self, cursor: Cursor, limit: int, until: Cursor | None) -> tuple[IntervalColumns, Places, Cursor]:
         out: list[IntervalColumns] = []
+        files, rows = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
         left = limit
         for file in list(self.folder.files):
             if file.sequence < cursor.file or left <= 0 or (until and file.sequence > until.file):
@@ -267,6 +272,8 @@ class IntervalLog(Part):
                     if page.damaged:
                         self._damaged_rows(file, page.damaged)
                     out.append(page.columns)
+                    rows.append(page.ids)
+                    files.append(np.full(len(page.ids), file.sequence, dtype=np.int64))
                     left -= len(page.columns)
                     row = page.last_id
                     cursor = Cursor(file.sequence, row)
@@ -274,7 +281,8 @@ class IntervalLog(Part):
                         break
             except sqlite3.DatabaseError as error:
                 self.folder.forget(file, error)
-        return out[0] if len(out) == 1 else joined(out), cursor
+        places = Places(files=np.concatenate(files), rows=np.concatenate(rows))
+        return out[0] if len(out) == 1 else joined(out), places, cursor
 
     def _damaged_rows(self, file: LogFile, rows: Sequence[DamagedRow]) -> None:
         """Records that differ from what was written go nowhere: disk or memory damaged them."""

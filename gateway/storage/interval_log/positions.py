@@ -1,15 +1,17 @@
 """Stores the position of each reader of the interval log: how far it has read, which stretches it skipped to be up to
 date first, and what its receiver refused.
 
-One SQLite file beside the log's. A reader goes on at `live`; each `Range` is a stretch of the log it has still to read,
-oldest first. A parked record is one that the receiver refused; the file keeps its identity until somebody has it sent
-again or the record itself is gone.
+One SQLite file beside the log's; `outcomes` adds what each receiver was given. A reader goes on at `live`; each `Range`
+is a stretch of the log it has still to read, oldest first. A parked record is one that the receiver refused; the file
+keeps its identity until somebody has it sent again or the record itself is gone.
 """
 
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.storage.interval_log import outcomes
+from gateway.storage.interval_log.outcomes import Given, Recorded
 from gateway.storage.interval_log.rows import Identity
 
 
@@ -95,7 +97,7 @@ class Positions:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + outcomes.SCHEMA)
 
     def close(self) -> None:
         self._connection.close()
@@ -114,9 +116,11 @@ class Positions:
         )
 
     def save(
-        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = ()
-    ) -> None:
-        """Store where a reader is now, what its receiver refused (`parked`) and what is no longer parked."""
+        self, name: str, position: Position, parked: Sequence[Parked] = (), unparked: Sequence[Identity] = (),
+        given: Given | None = None,
+    ) -> None:  # fmt: skip
+        """Store where a reader is now, what its receiver refused (`parked`), what is no longer parked, and what its
+        receiver was `given`: all of it or nothing."""
         do = self._connection
         do.execute("begin immediate")
         try:
@@ -137,6 +141,8 @@ class Positions:
                 _PARK,
                 [(name, *one.identity, one.reason, one.at_ms) for one in parked],
             )
+            if given is not None:
+                outcomes.record(do, name, given, position.live.file)
             do.execute("commit")
         except sqlite3.Error:
             if do.in_transaction:
@@ -166,6 +172,10 @@ class Positions:
         )
         return [Parked(identity=(s, d, r), reason=reason, at_ms=at) for s, d, r, reason, at in rows]
 
+    def recorded(self, name: str, files: tuple[int, int], from_ms: int, to_ms: int) -> Recorded:
+        """See `outcomes.recorded`."""
+        return outcomes.recorded(self._connection, name, files, from_ms, to_ms)
+
     def park(self, name: str, parked: Sequence[Parked]) -> None:
         """Park these records."""
         self._connection.execute("begin immediate")
@@ -178,6 +188,10 @@ class Positions:
             "update parked set reason = ? where name = ? and start_ms >= ? and start_ms < ? and reason != ?",
             (RESEND, name, from_ms, to_ms, RESEND),
         ).rowcount
+
+    def forget_files(self, before: int) -> None:
+        """Forget what receivers were given of files before `before`."""
+        outcomes.forget(self._connection, before)
 
     def forget_before(self, start_ms: int) -> int:
         """Forget parked records whose intervals began before `start_ms`; returns how many."""

@@ -47,6 +47,8 @@ def retain(
         stats.dropped_files += dropped
         first = folder.files[0].day if folder.files else oldest
         positions.forget_before(round(datetime.combine(first, time(), UTC).timestamp() * 1000) - 3 * DAY_MS)
+        if folder.files:
+            positions.forget_files(folder.files[0].sequence)
     stats.bytes = folder.bytes()
     stats.bytes_max = bytes_max or 0
     return dropped

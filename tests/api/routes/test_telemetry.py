@@ -90,6 +90,12 @@ def ledger(page: Any) -> dict[str, dict[str, Any]]:
     return {day["device"]: day for day in page["devices"]}
 
 
+def at_sink(**counts: Any) -> dict[str, Any]:
+    """A receiver's part of a day: these counts, and no others."""
+    names = ("sent", "accepted", "inferred", "waiting", "not_wanted", "superseded")
+    return dict.fromkeys(names, 0) | {"refused": {}} | counts
+
+
 async def test_completeness_route_tells_what_is_there_what_is_missing_and_who_has_it(tmp_path: Path) -> None:
     refusing = ScriptedSink("picky", script=[Reject(refused={0: "mtr_0003"})])
     choosy = ScriptedSink("choosy", wanted=lambda device: device == "bat-2")
@@ -106,11 +112,11 @@ async def test_completeness_route_tells_what_is_there_what_is_missing_and_who_ha
         assert {"start": at(4), "end": at(6), "intervals": 2, "reason": "silent"} in one["gaps"]
         assert found["bat-2"]["revised"] == 1
         assert found["bat-0"]["sinks"] == {
-            "picky": {"sent": 12, "accepted": 11, "waiting": 0, "refused": {"mtr_0003": 1}},
-            "choosy": {"sent": 0, "accepted": 0, "waiting": 0, "refused": {}},
-            "idle": {"sent": 0, "accepted": 0, "waiting": 12, "refused": {}},
+            "picky": at_sink(sent=12, accepted=11, refused={"mtr_0003": 1}),
+            "choosy": at_sink(not_wanted=12),
+            "idle": at_sink(waiting=12),
         }
-        assert found["bat-2"]["sinks"]["choosy"] == {"sent": 12, "accepted": 12, "waiting": 0, "refused": {}}
+        assert found["bat-2"]["sinks"]["choosy"] == at_sink(sent=12, accepted=12)
 
 
 async def test_completeness_route_pages_and_picks_devices(tmp_path: Path) -> None:
@@ -183,6 +189,21 @@ async def test_resend_route_sends_parked_records_or_a_stretch_once_more(tmp_path
         bad: Callable[..., Any] = lambda **b: s.rig.ask("POST", "/v1/sinks/picky/resend", json=b, status=400)  # noqa: E731
         assert "from" in (await bad(to=at(1)))["problems"][0]
         assert (await bad(**{"from": at(5), "to": at(3)}))["problems"] == ["to: must be later than from"]
+
+
+async def test_resend_route_brings_what_a_receiver_did_not_want_when_its_turn_came(tmp_path: Path) -> None:
+    meters: set[str] = set()
+    async with street(tmp_path, ScriptedSink("leap", wanted=lambda device: device in meters)) as s:
+        await s.delivered()
+        meters.add("bat-0")
+        question = {"day": rfc3339(DAY_MS)[:10], "device": "bat-0"}
+        page = await s.rig.ask("GET", "/v1/completeness", params=question)
+        assert ledger(page)["bat-0"]["sinks"]["leap"] == at_sink(not_wanted=12)
+        stretch = {"from": at(0), "to": at(12)}
+        assert await s.rig.ask("POST", "/v1/sinks/leap/resend", json=stretch) == {"marked": 12}
+        await s.delivered()
+        page = await s.rig.ask("GET", "/v1/completeness", params=question)
+        assert ledger(page)["bat-0"]["sinks"]["leap"] == at_sink(sent=12, accepted=12)
 
 
 def lack(device: str | None, first: int, last: int) -> MissingInterval:

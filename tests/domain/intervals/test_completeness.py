@@ -1,11 +1,12 @@
 """The completeness ledger of one device and day, against what was put in."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.intervals.completeness import ACCEPTED, NOBODY, SILENT, WAITING, DeviceDay, Gap, device_day
+from gateway.domain.intervals.completeness import NOBODY, SILENT, DeviceDay, Fate, Gap, Outcome, device_day
 from gateway.domain.intervals.record import IntervalRecord, Quality
 from gateway.domain.types import DeviceId
 from tests.builders.interval_logs import record
@@ -23,7 +24,7 @@ def interval(index: int, kind: str) -> IntervalRecord:
 
 
 def day(
-    kinds: list[str], fates: dict[str, dict[int, str]] | None = None, to_ms: int = DAY_MS + 86_400_000
+    kinds: list[str], fates: Mapping[str, Mapping[int, Fate]] | None = None, to_ms: int = DAY_MS + 86_400_000
 ) -> DeviceDay:
     newest = {r.start_ms: r for r in (interval(i, k) for i, k in enumerate(kinds) if k not in (SILENT, NOBODY))}
     heard = {DAY_MS + i * LENGTH_MS for i, kind in enumerate(kinds) if kind != NOBODY}
@@ -57,14 +58,18 @@ def test_device_day_of_today_expects_only_what_is_over() -> None:
 
 def test_device_day_counts_what_each_sink_has() -> None:
     starts = [DAY_MS + i * LENGTH_MS for i in range(N)]
-    fates = {
-        "all": dict.fromkeys(starts, ACCEPTED),
-        "some": {starts[0]: ACCEPTED, starts[1]: WAITING, starts[2]: "mtr_0003", starts[3]: "mtr_0003"},
+    fates: dict[str, dict[int, Fate]] = {
+        "all": dict.fromkeys(starts, Outcome.ACCEPTED),
+        "some": {starts[0]: Outcome.ACCEPTED, starts[1]: Outcome.WAITING, starts[2]: "mtr_0003", starts[3]: "mtr_0003"},
+        "older": {starts[0]: Outcome.INFERRED, starts[1]: Outcome.NOT_WANTED, starts[2]: Outcome.SUPERSEDED},
         "none": {},
     }
     found = day(["whole"] * 4 + [SILENT] * 92, fates)
+    older = found.sinks["older"]
+    assert (older.sent, older.accepted, older.inferred, older.not_wanted, older.superseded) == (1, 1, 1, 1, 1)
     assert {name: (s.sent, s.accepted, s.waiting, s.refused) for name, s in found.sinks.items()} == {
-        "all": (4, 4, 0, {}), "some": (3, 1, 1, {"mtr_0003": 2}), "none": (0, 0, 0, {}),
+        "all": (4, 4, 0, {}), "some": (3, 1, 1, {"mtr_0003": 2}), "older": (1, 1, 0, {}),
+        "none": (0, 0, 0, {}),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from gateway.domain.intervals.record import IntervalRecord
 from gateway.ports.sinks import Accept, IntervalBatch, Keep, Reject, SinkResult, Stop
 from gateway.services.uplink import delivery as module
 from gateway.services.uplink.delivery import SinkDelivery, batch_id
+from gateway.storage.interval_log.outcomes import Places
 from gateway.storage.interval_log.positions import RESEND, Cursor
 from gateway.storage.interval_log.rows import Identity
 from tests.builders.fakes import ScriptedSink
@@ -290,7 +291,7 @@ async def test_delivery_waits_for_a_log_that_cannot_be_read(monkeypatch: pytest.
     sink, log = ScriptedSink(), MemoryReader([record(i) for i in range(5)])
     real, failed = log.read_columns, 0
 
-    async def read(cursor: Cursor, limit: int, until: Cursor | None = None) -> tuple[IntervalColumns, Cursor]:
+    async def read(cursor: Cursor, limit: int, until: Cursor | None = None) -> tuple[IntervalColumns, Places, Cursor]:
         nonlocal failed
         if failed < 3:
             failed += 1

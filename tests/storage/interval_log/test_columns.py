@@ -111,7 +111,7 @@ async def pages(log: IntervalLog, limit: int) -> list[IntervalColumns]:
     found: list[IntervalColumns] = []
     cursor = START
     while True:
-        columns, after = await log.read_columns(cursor, limit)
+        columns, _, after = await log.read_columns(cursor, limit)
         if after == cursor:
             return found
         found.append(columns)
@@ -195,7 +195,7 @@ async def test_columns_more_damaged_records_than_a_page_holds_hide_nothing_behin
     for row in range(1, 11):
         damage(path, (row, "charge_wh", 7.25))
     async with IntervalLog(tmp_path, clock=clock) as log:
-        columns, after = await log.read_columns(START, 4)
+        columns, _, after = await log.read_columns(START, 4)
         assert (len(columns), after) == (4, Cursor(1, 14))
         records, after = await log.read(after, 50)
         assert (len(records), after) == (26, Cursor(2, 20))
@@ -213,7 +213,7 @@ async def test_columns_name_that_is_no_text_any_more_is_one_damaged_record_and_n
         db.execute("update interval set device = cast(x'ff62' as text) where id = 2")
         db.commit()
     async with IntervalLog(tmp_path, clock=clock) as log:
-        columns, after = await log.read_columns(START, 50)
+        columns, _, after = await log.read_columns(START, 50)
         assert (len(columns), after) == (4, Cursor(1, 5))
         assert (log.stats.corrupt_rows, log.stats.corrupt_files) == (1, 0)
 
