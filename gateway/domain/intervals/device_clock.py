@@ -1,62 +1,125 @@
-"""Chooses device time or receipt time for each energy sample.
+"""Corrects the times of devices whose clock is wrong, judged from when their samples are received.
 
-Device time is used if it is plausible: at most `past_ms` old and at most `future_ms` ahead. An old sample may come from
-the device's buffer, or from a clock that is wrong by hours (local time, daylight saving). Buffered samples arrive
-faster than they were measured, so their age shrinks; the age under a wrong clock stays constant. After `STEADY` samples
-of constant age in a row, each some seconds after the one before, the clock counts as wrong and receipt time is used
-until the clock is right again. Those first samples keep their device time.
+The delay of a sample is its receipt less its device time. The smallest delay of some samples is what the device's clock
+is behind (+) or ahead (-), give or take the fastest transmission. Nothing is received before it is measured: a delay
+less than the correction in use is certain and counts at once. A longer one may be a backlog, whose delays shrink; only
+if it stays the same within `SAME_MS` over `STEADY` samples that come one by one is the clock behind. (A link that
+always takes so long looks the same and is corrected, too.) Until then times are used as they are, and marked.
+
+Where most devices move at once it is the gateway's clock that was set: nobody is corrected for that.
 """
 
 import numpy as np
 
-from gateway.domain.intervals.duplicates import tails
+from gateway.domain.intervals.duplicates import heads, tails
 from gateway.domain.intervals.types import IntervalRules, SampleCounts
 from gateway.domain.table import Table, column
-from gateway.domain.types import Bools, Ints, Now, Slots, Small
+from gateway.domain.types import NEVER_MS, Bools, Ints, Now, Slots, Small
 
-STEADY = 3
+STEADY = 6
 SAME_MS = 5_000
 PACED_MS = 4_000
 
+MOST = 5
+LATELY_MS = 3_600_000
+"""At least `MOST` devices, and more than half of those with samples within `LATELY_MS` of the newest, make a fleet that
+moves at once."""
+
 
 class Clocks(Table):
-    """`age_ms` of the newest sample when it was received, `heard_ms` when that was; `steady` how many samples in a row
-    had that same age; `wrong`: receipt time is used instead. `doubted`: `steady` or `wrong` may be set."""
+    """`offset_ms` is added to device times (0 = the clock is right), `base_ms` what it was before the newest doubt.
+    `low_ms`, `high_ms`: least and largest delay of the last `steady` samples, whose newest came at `heard_ms`.
+    `moved`: the delay is no longer what it was. `watched`: any of these is set."""
 
-    age_ms: Ints = column(0)
+    offset_ms: Ints = column(0)
+    base_ms: Ints = column(0)
+    low_ms: Ints = column(0)
+    high_ms: Ints = column(0)
     heard_ms: Ints = column(0)
     steady: Small = column(0)
-    wrong: Bools = column(False)
-    doubted = False
+    moved: Bools = column(False)
+    watched: Bools = column(False)
+    any_watched = False
+
+    def take_over(self, wrong: Bools, age_ms: Ints) -> None:
+        """Clocks of a version that used the time of receipt instead: `age_ms` is how far those that are `wrong` are
+        behind."""
+        n = len(wrong)
+        self.watched[:n] = wrong
+        self.offset_ms[:n] = self.base_ms[:n] = np.where(wrong, age_ms, 0)
+
+    def most_moved(self, newest_ms: Ints) -> bool:
+        """Whether most devices moved, of those whose newest sample is not old."""
+        lately = newest_ms > newest_ms.max(initial=NEVER_MS) - LATELY_MS
+        moved = int(np.count_nonzero(self.moved[: len(newest_ms)] & lately))
+        return moved >= MOST and 2 * moved > int(np.count_nonzero(lately))
 
 
 def times(
-    clocks: Clocks, slots: Slots, t_ms: Ints, now: Now, rules: IntervalRules, counts: SampleCounts
+    clocks: Clocks, slots: Slots, t_ms: Ints, newest_ms: Ints, now: Now, rules: IntervalRules, counts: SampleCounts
 ) -> tuple[Ints, Bools]:
-    """Return the time of each sample, and whether it is the receipt time. Sorted by slot, then device time."""
+    """Return the time of each sample, and whether the clock of its device is in doubt or corrected. Sorted by slot;
+    `newest_ms` by slot: of the samples before these (`NEVER_MS` = none)."""
     now_ms = now.utc_ms
-    wrong = (t_ms < now_ms - rules.past_ms) | (t_ms > now_ms + rules.future_ms)
     last = tails(slots)
     s = slots[last]
-    age = now_ms - t_ms[last]
-    skewed = (np.abs(age) > rules.skew_ms) & ~wrong[last]
-    if clocks.doubted or skewed.any():
-        clocks.doubted = True
-        _judge(clocks, s, age, skewed, now_ms)
-        wrong |= clocks.wrong[slots]
+    delay = now_ms - (t_ms if last.all() else np.maximum.reduceat(t_ms, np.flatnonzero(heads(slots))))
+    judged = np.abs(delay) > rules.skew_ms
+    if clocks.any_watched:
+        judged |= clocks.watched[s]
+    if not judged.any():
+        return _plausible(t_ms, np.zeros(len(t_ms), dtype=np.bool_), now_ms, rules, counts)
+    clocks.any_watched = True
+    judged &= np.abs(delay) <= rules.past_ms
+    doubted = np.zeros(len(s), dtype=np.bool_)
+    doubted[judged] = _judge(clocks, s[judged], delay[judged], newest_ms, now_ms, rules)
+    offset_ms = clocks.offset_ms[slots]
+    corrected = offset_ms != 0
+    marked = corrected | np.repeat(doubted, np.diff(np.flatnonzero(last), prepend=-1))
+    counts.time_corrected += int(np.count_nonzero(corrected))
+    counts.time_doubted += int(np.count_nonzero(marked & ~corrected))
+    return _plausible(t_ms + offset_ms, marked, now_ms, rules, counts)
+
+
+def _plausible(
+    t_ms: Ints, marked: Bools, now_ms: int, rules: IntervalRules, counts: SampleCounts
+) -> tuple[Ints, Bools]:
+    """The time of receipt replaces one that is impossible."""
+    wrong = (t_ms < now_ms - rules.past_ms) | (t_ms > now_ms + rules.future_ms)
     if not wrong.any():
-        return t_ms, wrong
+        return t_ms, marked
     counts.time_replaced += int(np.count_nonzero(wrong))
-    return np.where(wrong, now_ms, t_ms), wrong
+    return np.where(wrong, now_ms, t_ms), marked | wrong
 
 
-def _judge(clocks: Clocks, s: Slots, age: Ints, skewed: Bools, now_ms: int) -> None:
-    same = skewed & (np.abs(age - clocks.age_ms[s]) <= SAME_MS)
-    paced = now_ms - clocks.heard_ms[s] >= PACED_MS
-    counted = same & paced
-    steady = clocks.steady[s]
-    steady = np.where(counted, np.minimum(steady + 1, STEADY), np.where(skewed & ~same, 1, np.where(skewed, steady, 0)))
-    clocks.steady[s] = steady
-    clocks.wrong[s] = skewed & ((steady >= STEADY) | clocks.wrong[s])
-    moved = counted | (skewed & ~same)
-    clocks.age_ms[s[moved]], clocks.heard_ms[s[moved]] = age[moved], now_ms
+def _judge(clocks: Clocks, s: Slots, delay: Ints, newest_ms: Ints, now_ms: int, rules: IntervalRules) -> Bools:
+    """Learn from the newest sample of each device; returns whose time is in doubt."""
+    offset, base = clocks.offset_ms[s], clocks.base_ms[s]
+    low, high, steady = clocks.low_ms[s], clocks.high_ms[s], clocks.steady[s]
+    same = (steady > 0) & (delay >= high - SAME_MS) & (delay <= low + SAME_MS)
+    counted = ~same | (np.abs(now_ms - clocks.heard_ms[s]) >= PACED_MS)
+    steady = np.where(same, np.minimum(steady + counted, STEADY), 1)
+    low, high = np.where(same, np.minimum(low, delay), delay), np.where(same, np.maximum(high, delay), delay)
+    clocks.heard_ms[s[counted]] = now_ms
+
+    right = np.abs(delay) <= rules.skew_ms
+    had = (base != 0) | clocks.moved[s] | (~clocks.watched[s] & (newest_ms[s] != NEVER_MS))
+    moved = had & ~right & (np.abs(delay - base) > rules.skew_ms)
+    clocks.moved[s] = moved
+    held = moved & (bool(moved.any()) and clocks.most_moved(newest_ms))
+
+    excess = delay - offset
+    at_once = ((excess < -rules.skew_ms) & (delay >= -rules.future_ms)) | (right & (excess > SAME_MS))
+    learnt = steady >= STEADY
+    offset = np.where(held, base, np.where(learnt, low, np.where(at_once, delay, offset)))
+    offset[np.abs(offset) <= rules.skew_ms] = 0
+    known = ~held & (learnt | (at_once & right))
+    clocks.base_ms[s] = np.where(known, offset, base)
+    clocks.moved[s] &= ~known
+    off = np.abs(delay - offset) > rules.skew_ms
+    clocks.offset_ms[s] = offset
+    clocks.watched[s] = off | (offset != 0) | clocks.moved[s]
+    clocks.low_ms[s], clocks.high_ms[s] = low, high
+    clocks.steady[s] = np.where((learnt & ~held) | ~clocks.watched[s], 0, steady)
+    doubted: Bools = off & (steady > 1)
+    return doubted

@@ -40,10 +40,11 @@ def sample_rows(
     """The new rows by device and time, and their positions in the batch."""
     index = kept[by_slot(batch.slots[kept])]
     slots = batch.slots[index]
-    t, replaced = times(state.clocks, slots, batch.t_ms[index], now, state.rules, counts)
+    newest_ms = state.newest.t_ms[: state.n]
+    t, marked = times(state.clocks, slots, batch.t_ms[index], newest_ms, now, state.rules, counts)
     if np.any((t[1:] <= t[:-1]) & (slots[1:] == slots[:-1])):
         order = np.lexsort((batch.seq[index], batch.boot[index], t, slots))
-        index, slots, t, replaced = index[order], slots[order], t[order], replaced[order]
+        index, slots, t, marked = index[order], slots[order], t[order], marked[order]
     rated = np.full(len(index), np.nan) if rated_w is None else rated_w[index]
     return index, SampleRows(
         slots=slots,
@@ -54,7 +55,7 @@ def sample_rows(
         step_wh=state.config.counter_step_wh,
         coarse=state.config.coarse[slots],
         any_coarse=state.any_coarse and bool(state.config.coarse[slots].any()),
-        quality=replaced.astype(np.int16) * _CLOCK,
+        quality=marked.astype(np.int16) * _CLOCK,
     )
 
 

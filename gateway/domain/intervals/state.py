@@ -80,7 +80,10 @@ class EngineState:
                 if stored is not None:
                     table.load(column, stored)
         self.any_coarse = bool(self.config.coarse.any())
-        self.clocks.doubted = bool(self.clocks.steady.any() or self.clocks.wrong.any())
+        wrong, age_ms = columns.get("clocks.wrong"), columns.get("clocks.age_ms")
+        if wrong is not None and age_ms is not None:
+            self.clocks.take_over(wrong.astype(np.bool_), age_ms.astype(np.int64))
+        self.clocks.any_watched = bool(self.clocks.watched.any())
 
     def renumber(self, old_slots: Ints) -> None:
         """Give devices new slots: `old_slots[new]` is the old slot of each, -1 for a new device."""

@@ -16,7 +16,8 @@ RATING_MARGIN = 1.2
 class IntervalRules:
     """Rules of the interval engine. `length_s` divides a day and holds for devices without a length of their own;
     `counter_step_wh` is the coarsest step a counter may have on top of what rated power explains; device time is used
-    within `past_ms` and `future_ms` of now, a constant offset only within `skew_ms`. The energy of a gap waits
+    within `past_ms` and `future_ms` of now, and corrected for a clock that is off by more than `skew_ms`: less than 1 %
+    of an interval of 5 minutes, more than transmission usually takes (0.1 wrote 5 minutes). The energy of a gap waits
     `gap_hold_s` for the device's stored samples, late samples wait a grace for more of them. `close_slice` bounds the
     devices and the intervals of gaps that one step works on; 0.1 had `WHOLE_SLICE` for devices alone, and what it wrote
     is replayed like that."""
@@ -27,7 +28,7 @@ class IntervalRules:
     past_ms: int = 49 * MS_PER_HOUR
     future_ms: int = 5 * 60_000
     close_slice: int = 2_048
-    skew_ms: int = 5 * 60_000
+    skew_ms: int = 2_000
     gap_hold_s: int = 600
 
     @property
@@ -56,6 +57,8 @@ class SampleCounts:
     gaps_given_up: int = 0
     malformed: int = 0
     time_replaced: int = 0
+    time_corrected: int = 0
+    time_doubted: int = 0
     counter_resets: int = 0
     rollovers: int = 0
     jumps: int = 0
