@@ -124,10 +124,11 @@ async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there
 async def test_ingest_closes_go_to_the_log_only_when_durable(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         _, emit = r.linked()
+        r.clock.advance(s=10)
         say(emit, 1, t=10)
         await until(lambda: r.ingest.stats.rows == 1)
         r.spool.gate.clear()
-        r.clock.advance(s=70)
+        r.clock.advance(s=60)
         say(emit, 2, t=65)
         await until(lambda: r.recorder.engine.totals.records == 1)
         await turns(200)
@@ -140,6 +141,7 @@ async def test_ingest_log_that_fails_is_told_and_tried_again(tmp_path: Path) -> 
     async with rig(tmp_path) as r:
         link, emit = r.linked()
         r.log.failing = True
+        r.clock.advance(s=65)
         say(emit, 1, t=10)
         say(emit, 2, t=65)
         await until(lambda: r.reasons() == ["interval log: interval log: disk full"])
