@@ -145,13 +145,13 @@ class Town(Street):
         self.journal.ticking = True
         try:
             await super().tick()
-            with suppress(StorageError):
-                await self._depart()
         except Killed:
             self.journal.ticking = False
             await self.restart(away_s=0)
             return
         self.journal.ticking = False
+        with suppress(StorageError):
+            await self._depart()
         s, self._ticked_ms = (self.now_ms - self._ticked_ms) / 1000, self.now_ms
         if self.reading:
             while (report := self.control.records.changed(32)) is not None:
