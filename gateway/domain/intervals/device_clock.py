@@ -64,10 +64,13 @@ def times(
     last = tails(slots)
     s = slots[last]
     delay = now_ms - (t_ms if last.all() else np.maximum.reduceat(t_ms, np.flatnonzero(heads(slots))))
-    judged = np.abs(delay) > rules.skew_ms
-    if clocks.any_watched:
-        judged |= clocks.watched[s]
+    near_ms = min(rules.skew_ms, rules.past_ms, rules.future_ms)
+    if not clocks.any_watched and bool(delay.min() >= -near_ms) and bool(delay.max() <= near_ms):
+        right = np.zeros(len(t_ms), dtype=np.bool_)
+        return (t_ms, right) if len(delay) == len(t_ms) else _plausible(t_ms, right, now_ms, rules, counts)
+    judged = (np.abs(delay) > rules.skew_ms) | clocks.watched[s]
     if not judged.any():
+        clocks.any_watched = bool(clocks.watched.any())
         return _plausible(t_ms, np.zeros(len(t_ms), dtype=np.bool_), now_ms, rules, counts)
     clocks.any_watched = True
     judged &= np.abs(delay) <= rules.past_ms
