@@ -19,7 +19,7 @@ FORGOTTEN = "forgotten"
 """Why a record was refused whose reason is not kept any more."""
 
 
-class Outcome(IntEnum):
+class RowOutcome(IntEnum):
     """What became of a record at a sink. The numbers are stored, but for those of `WAITING` and `INFERRED`: a release
     that did not record outcomes has read it, for a sink that wants it now."""
 
@@ -31,7 +31,7 @@ class Outcome(IntEnum):
     INFERRED = 5
 
 
-Fate = Outcome | str
+Fate = RowOutcome | str
 """An outcome, or why the sink refused the record."""
 
 
@@ -133,13 +133,13 @@ def _runs(reasons: Sequence[tuple[int, str]], length_ms: int) -> Iterator[Gap]:
 def _sink_day(fates: Mapping[int, Fate], stored: Sequence[int]) -> SinkDay:
     counts = Counter(fates[start] for start in stored if start in fates)
     refused = {fate: count for fate, count in counts.items() if isinstance(fate, str)}
-    accepted = counts[Outcome.ACCEPTED] + counts[Outcome.INFERRED]
+    accepted = counts[RowOutcome.ACCEPTED] + counts[RowOutcome.INFERRED]
     return SinkDay(
         sent=accepted + sum(refused.values()),
         accepted=accepted,
-        inferred=counts[Outcome.INFERRED],
-        waiting=counts[Outcome.WAITING],
-        not_wanted=counts[Outcome.NOT_WANTED],
-        superseded=counts[Outcome.SUPERSEDED],
+        inferred=counts[RowOutcome.INFERRED],
+        waiting=counts[RowOutcome.WAITING],
+        not_wanted=counts[RowOutcome.NOT_WANTED],
+        superseded=counts[RowOutcome.SUPERSEDED],
         refused=refused,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.domain.intervals.missing import NONE, Missing
+from gateway.domain.intervals.missing import NONE, MissingNumbers
 from gateway.domain.table import Table, column
 from gateway.domain.types import Bools, Ints, Slots
 
@@ -78,7 +78,7 @@ def second_last(last: Bools) -> Bools:
     return out
 
 
-def sift(seen: Seen, missing: Missing, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
+def sift(seen: Seen, missing: MissingNumbers, slots: Slots, boot: Ints, seq: Ints) -> Sifted:
     """Mark the rows not seen before and remember them, and what they skipped. `boot` and `seq` must not be negative."""
     n = len(slots)
     if not n:
@@ -118,7 +118,7 @@ def sift(seen: Seen, missing: Missing, slots: Slots, boot: Ints, seq: Ints) -> S
     bits = np.where(fresh & (offset < WINDOW), _ONE << np.clip(offset, 0, WINDOW - 1).astype(np.uint64), np.uint64(0))
     new_window: Words = np.bitwise_or(kept, np.bitwise_or.reduceat(bits, starts))
 
-    _note_missing(missing, (s, b, q, lacking), fresh, fresh & (behind < 0) & ~stale[group], first, group,
+    _note_missing(missing, (s, b, q, lacking), fresh, fresh & (behind < 0) & ~stale[group], group,
                   np.where(known, high, 0))  # fmt: skip
     advanced = np.add.reduceat((fresh & (behind < 0)).astype(np.int64), starts)
     # A boot seen for the first time on a known device is expected to begin at 1.
@@ -133,11 +133,10 @@ def sift(seen: Seen, missing: Missing, slots: Slots, boot: Ints, seq: Ints) -> S
 
 
 def _note_missing(
-    missing: Missing, rows: tuple[Slots, Ints, Ints, Ints], fresh: Bools, ahead: Bools, first: Bools, group: Ints,
-    high: Ints,
-) -> None:  # fmt: skip
+    missing: MissingNumbers, rows: tuple[Slots, Ints, Ints, Ints], fresh: Bools, ahead: Bools, group: Ints, high: Ints
+) -> None:
     """Take what has come from what was missing, and note what the rows `ahead` of all before skipped. `rows`: slot,
-    boot, sequence and number of the missing range, sorted by these; `first` of each device and boot."""
+    boot, sequence and number of the missing range, sorted by these; `high`: by `group` of device and boot."""
     s, b, q, lacking = rows
     come = np.flatnonzero(fresh & (lacking != NONE))
     if len(come):
@@ -154,7 +153,7 @@ def _note_missing(
         missing.add(s[at], b[at], before[skips] + 1, q[at] - 1)
 
 
-def _in_order(seen: Seen, missing: Missing, s: Slots, boot: Ints, seq: Ints) -> int | None:
+def _in_order(seen: Seen, missing: MissingNumbers, s: Slots, boot: Ints, seq: Ints) -> int | None:
     """The common batch in a tenth of the operations: one row per device, of its newest boot, with a sequence number
     higher than any seen. Remembers the rows and returns the gaps; None = not such a batch."""
     high = seen.high[s]

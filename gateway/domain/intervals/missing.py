@@ -17,7 +17,7 @@ RANGES_MAX = 32
 NONE = -1
 
 
-class Missing:
+class MissingNumbers:
     """Ranges of sequence numbers, `first` to `last` (both missing), by `slots` and `boot`. `given_up` counts ranges
     that there was no room for."""
 

@@ -12,7 +12,7 @@ from gateway.domain.intervals.device_clock import Clocks
 from gateway.domain.intervals.drift import DriftCorrection
 from gateway.domain.intervals.duplicates import Seen
 from gateway.domain.intervals.late import Late
-from gateway.domain.intervals.missing import Missing
+from gateway.domain.intervals.missing import MissingNumbers
 from gateway.domain.intervals.types import CounterState, IntervalRules, SampleCounts
 from gateway.domain.table import Table
 from gateway.domain.types import Ints
@@ -33,7 +33,7 @@ class EngineState:
         self.config = IntervalConfig()
         self.clocks = Clocks()
         self.seen = Seen()
-        self.missing = Missing()
+        self.missing = MissingNumbers()
         self.charge = CounterState()
         self.discharge = CounterState()
         self.newest = Newest()

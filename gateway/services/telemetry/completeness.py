@@ -9,13 +9,13 @@ import numpy as np
 
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.intervals.completeness import FORGOTTEN, DeviceDay, Fate, Outcome, device_day
+from gateway.domain.intervals.completeness import FORGOTTEN, DeviceDay, Fate, RowOutcome, device_day
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Sink
 from gateway.storage.interval_log.log import IntervalLog
-from gateway.storage.interval_log.outcomes import Recorded
+from gateway.storage.interval_log.outcomes import RecordedOutcomes
 from gateway.storage.interval_log.positions import RESEND, Position, Positions
 from gateway.storage.interval_log.query import Found, IntervalQueries
 from gateway.storage.interval_log.rows import Identity
@@ -34,7 +34,7 @@ class _Reader:
     sink: Sink
     position: Position
     refused: dict[Identity, str]
-    recorded: Recorded
+    recorded: RecordedOutcomes
 
     def fate(self, found: Found) -> Fate | None:
         """None = it is not for this sink, and its turn has not come."""
@@ -44,15 +44,15 @@ class _Reader:
         outcome = self.recorded.outcome(found.place.file, found.place.row, identity)
         if reason is not None and reason != RESEND:
             return reason
-        if outcome is Outcome.ACCEPTED:
+        if outcome is RowOutcome.ACCEPTED:
             return outcome
         if reason == RESEND:
-            return Outcome.WAITING
+            return RowOutcome.WAITING
         if outcome is not None:
-            return FORGOTTEN if outcome is Outcome.REFUSED else outcome
+            return FORGOTTEN if outcome is RowOutcome.REFUSED else outcome
         if not self.sink.wants(record.device, record.length_s):
             return None
-        return Outcome.WAITING if self.position.lacks(found.place) else Outcome.INFERRED
+        return RowOutcome.WAITING if self.position.lacks(found.place) else RowOutcome.INFERRED
 
 
 class Completeness:

@@ -25,7 +25,7 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.errors import StorageError
 from gateway.domain.intervals.columns import IntervalColumns, columns_of_objects
-from gateway.domain.intervals.completeness import Outcome
+from gateway.domain.intervals.completeness import RowOutcome
 from gateway.domain.intervals.record import IntervalRecord
 from gateway.domain.types import Bools
 from gateway.observability.episodes import Episode
@@ -99,7 +99,7 @@ def batch_id(columns: IntervalColumns) -> str:
 
 def _given_again(rows: IntervalColumns, outcomes: Outcomes) -> Given:
     numbers = (rows.records.start_ms.tolist(), rows.device_of_each(), rows.records.revision.tolist())
-    return Given(again=dict(zip(zip(*numbers, strict=True), map(Outcome, outcomes.tolist()), strict=True)))
+    return Given(again=dict(zip(zip(*numbers, strict=True), map(RowOutcome, outcomes.tolist()), strict=True)))
 
 
 async def _batch(rows: IntervalColumns, *, again: bool) -> IntervalBatch:
@@ -242,17 +242,17 @@ class SinkDelivery(Part):
         their turn; `waiting` identities are cleared, whatever the receiver answers. `late`: newer records than these
         were delivered already."""
         began_ms = self._clock.mono_ms()
-        outcomes = np.full(len(rows), Outcome.ACCEPTED, dtype=np.uint8)
+        outcomes = np.full(len(rows), RowOutcome.ACCEPTED, dtype=np.uint8)
         due = np.arange(len(rows))
         if late:
             # a newer revision may have been delivered before their turn: the older one must not follow it
             over = await self._finder.superseded(rows)
-            outcomes[over] = Outcome.SUPERSEDED
+            outcomes[over] = RowOutcome.SUPERSEDED
             due = due[~over]
         if len(due):
             self.stats.oldest_ms = int(rows.records.start_ms[due[0]])
         picked = await self._picked(rows.rows(due))
-        outcomes[due[~picked]] = Outcome.NOT_WANTED
+        outcomes[due[~picked]] = RowOutcome.NOT_WANTED
         due = due[picked]
         wanted = rows if len(due) == len(rows) else rows.rows(due)
         batch: IntervalBatch | None = None
@@ -271,7 +271,7 @@ class SinkDelivery(Part):
         self._batch_rows = min(2 * self._batch_rows, self.sink.batch_rows)
         at_ms = self._clock.now().utc_ms
         refused = np.array([*outcome.refused], dtype=np.int64)
-        outcomes[due[refused]] = Outcome.REFUSED
+        outcomes[due[refused]] = RowOutcome.REFUSED
         parked = [
             Parked(identity=identity(record), reason=reason, at_ms=at_ms)
             for record, reason in zip(wanted.rows(refused).objects(), outcome.refused.values(), strict=True)
@@ -283,7 +283,7 @@ class SinkDelivery(Part):
         if batch is not None:
             await self.sink.settled(batch)
         self.stats.resent += len(waiting)
-        self.stats.superseded += int((outcomes == Outcome.SUPERSEDED).sum())
+        self.stats.superseded += int((outcomes == RowOutcome.SUPERSEDED).sum())
         spent_s = (self._clock.mono_ms() - began_ms) / 1000
         await asyncio.sleep(max(len(wanted) / self._rate - spent_s, 0.0))
 

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from gateway.domain.intervals.completeness import Outcome
+from gateway.domain.intervals.completeness import RowOutcome
 from gateway.domain.types import Ints
 from gateway.storage.interval_log.rows import Identity
 
@@ -33,7 +33,7 @@ _LAST_BEFORE = (
 )
 
 Outcomes = npt.NDArray[np.uint8]
-"""An `Outcome` per record; 0 = none is known."""
+"""An `RowOutcome` per record; 0 = none is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Given:
     """What a receiver has answered for: records in their turn (`stretches`), and records sent again."""
 
     stretches: Sequence[Stretch] = ()
-    again: Mapping[Identity, Outcome] = field(default_factory=dict)
+    again: Mapping[Identity, RowOutcome] = field(default_factory=dict)
 
     @classmethod
     def of(cls, places: Places, outcomes: Outcomes) -> Self:
@@ -77,21 +77,21 @@ class Given:
         return cls(stretches=stretches)
 
 
-class Recorded:
+class RecordedOutcomes:
     """What is recorded of one receiver, of some files. Not shared between threads."""
 
-    def __init__(self, stretches: Sequence[tuple[int, int, int, bytes]], again: Mapping[Identity, Outcome]) -> None:
+    def __init__(self, stretches: Sequence[tuple[int, int, int, bytes]], again: Mapping[Identity, RowOutcome]) -> None:
         self._places = [(file, first) for file, first, *_ in stretches]
         self._stretches = stretches
         self._again = again
         self._unpacked: dict[int, Outcomes] = {}
 
-    def outcome(self, file: int, row: int, identity: Identity) -> Outcome | None:
+    def outcome(self, file: int, row: int, identity: Identity) -> RowOutcome | None:
         """What became of a record: accepted if it ever was, else the newest; None = nothing is recorded."""
         again, once = self._again.get(identity), self._in_turn(file, row)
-        return once if once is Outcome.ACCEPTED or again is None else again
+        return once if once is RowOutcome.ACCEPTED or again is None else again
 
-    def _in_turn(self, file: int, row: int) -> Outcome | None:
+    def _in_turn(self, file: int, row: int) -> RowOutcome | None:
         at = bisect_right(self._places, (file, row)) - 1
         if at < 0:
             return None
@@ -99,11 +99,11 @@ class Recorded:
         if its != file or row > last:
             return None
         if len(packed) == 1:
-            return Outcome(packed[0])
+            return RowOutcome(packed[0])
         if at not in self._unpacked:
             self._unpacked[at] = _unpacked(packed, last - first + 1)
         found = int(self._unpacked[at][row - first])
-        return Outcome(found) if found else None
+        return RowOutcome(found) if found else None
 
 
 def record(connection: sqlite3.Connection, name: str, given: Given, newest_file: int) -> None:
@@ -125,7 +125,9 @@ def record(connection: sqlite3.Connection, name: str, given: Given, newest_file:
     )
 
 
-def recorded(connection: sqlite3.Connection, name: str, files: tuple[int, int], from_ms: int, to_ms: int) -> Recorded:
+def recorded(
+    connection: sqlite3.Connection, name: str, files: tuple[int, int], from_ms: int, to_ms: int
+) -> RecordedOutcomes:
     """What is recorded of the files from the first to the last of `files`, and of what was sent again of intervals that
     begin within `[from_ms, to_ms)`. Raises sqlite3.Error."""
     stretches = connection.execute(
@@ -136,7 +138,9 @@ def recorded(connection: sqlite3.Connection, name: str, files: tuple[int, int], 
         "select start_ms, device, revision, outcome from given_again where name = ? and start_ms >= ? and start_ms < ?",
         (name, from_ms, to_ms),
     )
-    return Recorded(stretches, {(start, device, number): Outcome(found) for start, device, number, found in again})
+    return RecordedOutcomes(
+        stretches, {(start, device, number): RowOutcome(found) for start, device, number, found in again}
+    )
 
 
 def forget(connection: sqlite3.Connection, before_file: int) -> None:

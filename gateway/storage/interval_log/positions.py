@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.storage.interval_log import outcomes
-from gateway.storage.interval_log.outcomes import Given, Recorded
+from gateway.storage.interval_log.outcomes import Given, RecordedOutcomes
 from gateway.storage.interval_log.rows import Identity
 
 
@@ -172,7 +172,7 @@ class Positions:
         )
         return [Parked(identity=(s, d, r), reason=reason, at_ms=at) for s, d, r, reason, at in rows]
 
-    def recorded(self, name: str, files: tuple[int, int], from_ms: int, to_ms: int) -> Recorded:
+    def recorded(self, name: str, files: tuple[int, int], from_ms: int, to_ms: int) -> RecordedOutcomes:
         """See `outcomes.recorded`."""
         return outcomes.recorded(self._connection, name, files, from_ms, to_ms)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.intervals.completeness import NOBODY, SILENT, DeviceDay, Fate, Gap, Outcome, device_day
+from gateway.domain.intervals.completeness import NOBODY, SILENT, DeviceDay, Fate, Gap, RowOutcome, device_day
 from gateway.domain.intervals.record import IntervalRecord, Quality
 from gateway.domain.types import DeviceId
 from tests.builders.interval_logs import record
@@ -59,9 +59,14 @@ def test_device_day_of_today_expects_only_what_is_over() -> None:
 def test_device_day_counts_what_each_sink_has() -> None:
     starts = [DAY_MS + i * LENGTH_MS for i in range(N)]
     fates: dict[str, dict[int, Fate]] = {
-        "all": dict.fromkeys(starts, Outcome.ACCEPTED),
-        "some": {starts[0]: Outcome.ACCEPTED, starts[1]: Outcome.WAITING, starts[2]: "mtr_0003", starts[3]: "mtr_0003"},
-        "older": {starts[0]: Outcome.INFERRED, starts[1]: Outcome.NOT_WANTED, starts[2]: Outcome.SUPERSEDED},
+        "all": dict.fromkeys(starts, RowOutcome.ACCEPTED),
+        "some": {
+            starts[0]: RowOutcome.ACCEPTED,
+            starts[1]: RowOutcome.WAITING,
+            starts[2]: "mtr_0003",
+            starts[3]: "mtr_0003",
+        },
+        "older": {starts[0]: RowOutcome.INFERRED, starts[1]: RowOutcome.NOT_WANTED, starts[2]: RowOutcome.SUPERSEDED},
         "none": {},
     }
     found = day(["whole"] * 4 + [SILENT] * 92, fates)

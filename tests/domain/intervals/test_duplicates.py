@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.intervals.duplicates import WINDOW, Seen, Sifted, sift
-from gateway.domain.intervals.missing import RANGES_MAX, Missing
+from gateway.domain.intervals.missing import RANGES_MAX, MissingNumbers
 
 
 class Memory(Seen):
@@ -16,7 +16,7 @@ class Memory(Seen):
 
     def __init__(self, devices: int) -> None:
         super().__init__(devices)
-        self.missing = Missing()
+        self.missing = MissingNumbers()
 
 
 def sifted(seen: Memory, rows: list[tuple[int, int, int]]) -> Sifted:
@@ -141,7 +141,7 @@ def test_sift_more_gaps_than_are_remembered_gives_up_the_oldest_and_says_so() ->
 def test_missing_ranges_are_the_same_once_loaded_and_go_with_their_devices() -> None:
     seen = Memory(3)
     sifted(seen, [(0, 1, 10), (1, 1, 20), (2, 1, 30)])
-    again = Missing()
+    again = MissingNumbers()
     again.load(seen.missing.columns())
     again.renumber(np.array([2, -1, 0]))
     assert {name: column.tolist() for name, column in again.columns().items()} == {
