@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -83,7 +84,7 @@ async def test_device_of_an_older_state_directory_has_been_there_since_nobody_kn
     life = Life(tmp_path)
     await life.commit(DeviceRegistered(device=HERE), DeviceRegistered(device=home("b")))
     life.journal.close()
-    with sqlite3.connect(life.path) as db:
+    with closing(sqlite3.connect(life.path)) as db, db:
         db.execute("DROP TABLE connections")
         db.execute("DROP TABLE departures")
     life.start()
