@@ -140,7 +140,9 @@ async def test_daemon_import_over_rest_and_offline_takes_the_good_rows_and_names
         more = inventory_csv([f"e-{i}" for i in range(10_000)])
         async with asyncio.timeout(60):
             reply = await daemon.ask("POST", "/v1/devices", body=more.encode(), kind="text/csv")
-        assert reply.body == {"rows": 10_000, "enrolled": 10_000, "rejected": [], "rejected_total": 0, "notes": []}
+        assert reply.body == {
+            "rows": 10_000, "enrolled": 10_000, "departing": 0, "rejected": [], "rejected_total": 0, "notes": [],
+        }  # fmt: skip
         again = await daemon.ask("POST", "/v1/devices", body=file.read_bytes(), kind="text/csv")
         assert (again.body["enrolled"], again.body["rejected_total"]) == (0, 4)
         assert [row["line"] for row in again.body["rejected"]] == [18, 5_001, 10_000, 10_001]
@@ -355,8 +357,8 @@ async def test_daemon_without_the_profile_of_a_device_under_control_says_that_no
         assert reply.status == 503
         assert await metric(daemon, "gateway_stranded_devices") == 1.0
         reply = await daemon.ask("POST", "/v1/devices", body=inventory_csv(["a", "b"]).encode(), kind="text/csv")
-        assert (reply.body["enrolled"], [row["line"] for row in reply.body["rejected"]]) == (1, [2])
-        assert "under control since before the gateway started" in reply.body["rejected"][0]["problem"]
+        assert (reply.body["enrolled"], reply.body["departing"], reply.body["rejected"]) == (1, 1, [])
+        assert "under control since before the gateway started" in reply.body["notes"][0]["note"]
     assert [line["count"] for line in daemon.log_lines() if "cannot be released" in line["message"]] == [1]
     away.rename(profiles / "mine.yaml")
     async with running(daemon):
