@@ -31,8 +31,7 @@ def begin(db: sqlite3.Connection) -> None:
     """Call at a start: a device that was registered before connections were noted has one since nobody knows when."""
     db.execute(
         f"INSERT INTO connections (device, profile, place) SELECT id, {_PROFILE.format('body')}, "  # noqa: S608
-        f"{_PLACE.format('body')} FROM devices WHERE NOT EXISTS "
-        "(SELECT 1 FROM connections WHERE device = devices.id AND until_ms IS NULL)"
+        f"{_PLACE.format('body')} FROM devices WHERE NOT EXISTS (SELECT 1 FROM connections WHERE device = devices.id)"
     )
 
 
@@ -69,9 +68,9 @@ def closed(db: sqlite3.Connection, devices: str, now_ms: int, how: ConnectionEnd
 def removed_since(db: sqlite3.Connection, from_ms: int) -> list[DeviceId]:
     """Devices that were removed since then and are not back."""
     found = db.execute(
-        "SELECT DISTINCT device FROM connections WHERE ended = ? AND until_ms >= ? "
-        "AND device NOT IN (SELECT id FROM devices) ORDER BY device",
-        (ConnectionEnd.REMOVED.value, from_ms),
+        "SELECT DISTINCT device FROM connections WHERE until_ms >= ? AND device NOT IN (SELECT id FROM devices) "
+        "ORDER BY device",
+        (from_ms,),
     )
     return [DeviceId(device) for (device,) in found]
 

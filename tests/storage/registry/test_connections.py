@@ -135,3 +135,29 @@ async def test_same_device_twice_in_one_commit_has_one_open_connection(tmp_path:
     assert [(c.url, c.valid.open) for c in await life.of("a")] == [("modbus://10.0.0.6", True)]
     assert await life.of("nobody") == []
     life.journal.close()
+
+
+async def test_device_that_was_abandoned_and_removed_is_remembered_as_removed(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    await life.commit(DeviceRegistered(device=HERE), DepartureAsked(device=A, wanted=None))
+    await life.commit(DepartureOver(devices=(A,), reason=ConnectionEnd.ABANDONED), DeviceRemoved(device=A))
+    life.again()
+    assert life.state.removed == (A,)
+    life.journal.close()
+
+
+async def test_device_that_was_abandoned_and_still_waits_gets_no_connection_of_before_at_a_start(
+    tmp_path: Path,
+) -> None:
+    life = Life(tmp_path)
+    await life.commit(DeviceRegistered(device=HERE), DepartureAsked(device=A, wanted=THERE))
+    await life.commit(
+        DepartureOver(devices=(A,), reason=ConnectionEnd.ABANDONED), DepartureAsked(device=A, wanted=THERE)
+    )  # fmt: skip
+    life.again()
+    assert [departure.device for departure in life.state.departures] == [A]
+    await life.commit(DeviceRegistered(device=THERE))
+    found = await life.of("a")
+    assert [c.ended for c in found] == [ConnectionEnd.ABANDONED, None]
+    assert found[1].valid.from_ms == life.clock.utc
+    life.journal.close()
