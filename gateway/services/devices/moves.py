@@ -105,8 +105,11 @@ def who_goes_where(
         if claimant is not None and claimant not in problems:
             problems[claimant] = twice(claimant, stays)
             staying.append(claimant)
-    going = {place: device for place, device in claims.items() if device not in problems}
-    return {p: d for p, d in places.items() if d not in wanted or d in problems} | going
+    after = dict(places)
+    for device, place in at.items():
+        if device not in problems:
+            del after[place]
+    return after | {place: device for place, device in claims.items() if device not in problems}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,11 +147,8 @@ class DeviceRegistry:
         cannot be registered is named with its line, the others are registered."""
         async with self._one_at_a_time:
             asked = await self._asked(parsed.devices)
-            waiting = [
-                Note(line=parsed.lines[device.id], note=f"{device.id}: {self._in_words(device)}")
-                for device in asked.leaving
-            ]
             registered = await self._apply(asked, by=by, door=door)
+            waiting = await self._waiting(parsed, asked.leaving)
             kept = [*self._kept(parsed)]
         lines = {parsed.lines[device]: fault for device, fault in asked.problems.items()}
         bad = parsed.bad + [BadRow(line=line, faults=(fault,)) for line, fault in lines.items()]
@@ -186,8 +183,7 @@ class DeviceRegistry:
 
     async def abandon(self, device: DeviceId, *, why: str, by: str, door: AuditDoor = AuditDoor.REST) -> None:
         """Give up what is left under control at the place of a device that departs: it goes at once. Its settings from
-        before control are kept with that place, and written to nothing else. Raises InvalidInput where it does not
-        depart."""
+        before control are forgotten, and written to nothing. Raises InvalidInput where it does not depart."""
         async with self._one_at_a_time:
             departure = self.departures.get(device)
             if departure is None:
@@ -209,30 +205,38 @@ class DeviceRegistry:
             due = [known for known in self.departures.values() if not self._ties.of(known.device)]
             if not due:
                 return []
-            removed = {known.device for known in due if known.wanted is None}
-            wanted = {known.device: known.wanted for known in due if known.wanted is not None}
-            problems: dict[DeviceId, RowFault] = {}
-            where = {device: self._place(known) for device, known in wanted.items()}
-            left = {place: device for place, device in self._places.items() if device not in removed}
-            places = who_goes_where(where, left, problems)
+            removed = [known.device for known in due if known.wanted is None]
+            wanted = [self._with_reserve(known.wanted) for known in due if known.wanted is not None]
+            problems = {device.id: _missing(device) for device in wanted if device.profile not in self._codecs}
+            where = dict.fromkeys(removed) | {device.id: self._place(device) for device in wanted}
+            places = who_goes_where(where, self._places, problems)
             self._taken = {device: fault.problem for device, fault in problems.items()}
-            for device in [device for device in wanted if device in problems]:
-                del wanted[device]
-            gone = [*wanted, *removed]
-            if gone:
-                asked = _Asked(devices=[*wanted.values()], moved=[*wanted], places=places, removed=sorted(removed))
-                await self._apply(asked, by="operator", door=AuditDoor.REST)
-            return gone
+            wanted = [device for device in wanted if device.id not in problems]
+            moved = [device.id for device in wanted]
+            if wanted or removed:
+                asked = _Asked(devices=wanted, moved=moved, places=places, removed=removed)
+                await self._apply(asked, by="", door=AuditDoor.GATEWAY)
+            return moved + removed
 
     def waits_for(self, device: DeviceId) -> str:
         """What keeps a device that departs, in words."""
         return self._ties.of(device) or self._taken.get(device, "about to go")
 
-    def _in_words(self, device: Device) -> str:
-        """What becomes of a device that departs, for whoever imported it."""
-        known = self.devices[device.id]
-        why = self._ties.of(device.id) or "at a place that another one still leaves"
-        return f"is {why}; it changes {in_words(moves(known, device, self._codecs))} once it is free"
+    async def _waiting(self, parsed: Parsed, leaving: Sequence[Device]) -> list[Note]:
+        """For whoever imported them: what becomes of devices that depart."""
+        notes = []
+        for count, device in enumerate(leaving):
+            changes = in_words(moves(self.devices[device.id], device, self._codecs))
+            why = self._ties.of(device.id) or "at a place that another one still leaves"
+            note = f"{device.id}: is {why}; it changes {changes} once it is free"
+            notes.append(Note(line=parsed.lines[device.id], note=note))
+            if count % REGISTER_SLICE == REGISTER_SLICE - 1:
+                await asyncio.sleep(0)
+        return notes
+
+    def _with_reserve(self, device: Device) -> Device:
+        """With the reserve that counts now: that of its row counted at once, and its owner may have chosen since."""
+        return replace(device, reserve_pct=self.devices[device.id].reserve_pct)
 
     def _departs(self, departure: Departure) -> None:
         self.departures[departure.device] = departure
@@ -271,14 +275,23 @@ class DeviceRegistry:
                 changed.add(device.id)
         goes = await self._placed(where, changed)
         stays = {**goes.problems, **dict.fromkeys(goes.leaving)}
+        moved = [device for device in changed if device not in stays]
+        leaving = [wanted[device] for device in goes.leaving]
+        # a higher reserve waits for nothing
+        raised = [
+            replace(known, reserve_pct=device.reserve_pct)
+            for device in leaving
+            if (known := self.devices[device.id]).reserve_pct < device.reserve_pct and known.profile in self._codecs
+        ]
+        settled = {given.id for given in devices} - {*stays, *moved}
         return _Asked(
-            devices=[device for device in wanted.values() if device.id not in stays],
-            moved=[device for device in changed if device not in stays],
+            devices=[*(device for device in wanted.values() if device.id not in stays), *raised],
+            moved=moved,
             new=new,
             places=goes.places,
             problems=goes.problems,
-            leaving=[wanted[device] for device in goes.leaving],
-            withdrawn=[given.id for given in devices if given.id in self.departures and given.id not in stays],
+            leaving=leaving,
+            withdrawn=[device for device in self.departures if device in settled],
         )
 
     async def _placed(self, where: Mapping[DeviceId, Place | None], changed: Collection[DeviceId]) -> Placed:
@@ -329,10 +342,12 @@ class DeviceRegistry:
                 await self._journal.commit(changes)
             self._places = asked.places
             await self._registered(asked)
-            for name in asked.removed:
+            for count, name in enumerate(asked.removed):
                 self.devices.orphans.pop(name, None)
                 if name in self._fleet.slot_of:
                     self._fleet.unregister(name)
+                if count % REGISTER_SLICE == REGISTER_SLICE - 1:
+                    await asyncio.sleep(0)
             for name in (*over, *asked.withdrawn):
                 self._no_longer_departs(name)
             for departure in leaving:
@@ -391,6 +406,10 @@ class _Asked:
 
 def _asked_of(departure: Departure) -> DepartureAsked:
     return DepartureAsked(device=departure.device, wanted=departure.wanted, by=departure.by, door=departure.door)
+
+
+def _missing(device: Device) -> RowFault:
+    return RowFault(column="profile", problem=f"the profile {device.profile!r} is not installed")
 
 
 def _merged(device: Device, known: Device | None) -> Device | None:

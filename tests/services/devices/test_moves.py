@@ -15,7 +15,16 @@ from gateway.domain.commands import CommandBatch, CommandOp, WriteReport
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
-from gateway.domain.journal.changes import Change, ControlEnded, ControlTaken, PriorRestored, PriorSaved, ReserveChanged
+from gateway.domain.journal.changes import (
+    AuditDoor,
+    Change,
+    ControlEnded,
+    ControlTaken,
+    PriorRestored,
+    PriorSaved,
+    ReserveChanged,
+)
+from gateway.domain.journal.stored import Departure
 from gateway.domain.types import DeviceId, EventId
 from gateway.profiles.compile import Codec
 from gateway.services.devices import registry
@@ -197,6 +206,45 @@ async def test_two_under_control_that_change_places_both_go() -> None:
     assert (done.departing, done.bad) == (2, [])
     await bench.passed(20)
     assert (bench.url("a"), bench.url("b"), bench.waiting()) == ("modbus://10.0.0.6", "modbus://10.0.0.5", {})
+
+
+async def test_device_that_waits_for_a_place_and_is_given_another_one_goes_there() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.world.fleet.control.authority[0] = Authority.CONTROLLED
+    await bench.register(row("modbus", "a", **THERE))
+    await bench.register(row("modbus", "x", **THERE))
+    bench.world.fleet.control.authority[0] = Authority.DEVICE
+    assert await bench.inventory.depart() == []
+    assert "'a' and 'x' are one and the same" in bench.waiting()["a"]
+    done = await bench.register(row("modbus", "a", address="modbus://10.0.0.9"))
+    assert (done.registered, done.departing, done.bad) == (1, 0, [])
+    assert (bench.url(), bench.waiting(), bench.journal.load().departures) == ("modbus://10.0.0.9", {}, ())
+    assert bench.world.fleet.departing == set()
+
+
+async def test_device_whose_next_product_is_not_installed_any_more_waits_and_says_so() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    gone = Departure(
+        device=DeviceId("a"), wanted=home("a", profile="gone"), since_ms=0, by="ann", door=AuditDoor.REST
+    )  # fmt: skip
+    bench.inventory.load([], departures=[gone])
+    assert (await bench.inventory.depart(), bench.url()) == ([], "modbus://10.0.0.5")
+    assert bench.waiting() == {"a": "the profile 'gone' is not installed"}
+    await bench.register(row("modbus", "a", **HERE))
+    assert bench.waiting() == {}
+
+
+async def test_reserve_of_a_row_counts_at_once_and_what_its_owner_chooses_while_it_waits_wins() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE)])
+    bench.world.fleet.control.authority[0] = Authority.CONTROLLED
+    await bench.register(row("modbus", "a", **THERE, reserve_pct=40))
+    reserve_pct = bench.world.fleet.nameplate.owner_reserve_pct
+    assert (reserve_pct[0], bench.url()) == (40.0, "modbus://10.0.0.5")
+    reserve_pct[0] = 15.0
+    bench.world.fleet.control.authority[0] = Authority.DEVICE
+    assert await bench.inventory.depart() == ["a"]
+    assert (reserve_pct[0], bench.url()) == (15.0, "modbus://10.0.0.6")
+    assert [device.reserve_pct for device in bench.journal.load().devices] == [15.0]
 
 
 # -- what is removed -----------------------------------------------------------------------------------------
