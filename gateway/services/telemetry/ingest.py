@@ -203,7 +203,8 @@ class Ingest(Part):
             async with self._recorder.step():
                 if self._recorder.room:
                     plate = self._fleet.nameplate
-                    rated_w = np.maximum(plate.discharge_w_max, plate.charge_w_max)
+                    # of a device that was removed meanwhile nobody knows the rating any more
+                    rated_w = np.where(plate.registered, np.maximum(plate.discharge_w_max, plate.charge_w_max), np.nan)
                     return self._recorder.ingest(rows, self._wall.now(), rated_w)
 
     async def _acknowledge(self) -> None:

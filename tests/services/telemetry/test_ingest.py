@@ -97,6 +97,16 @@ async def test_ingest_tokens_keep_their_generation(tmp_path: Path) -> None:
         assert [t.generation for t in link.acknowledged] == [7, 8]
 
 
+async def test_ingest_energy_of_a_device_that_is_removed_before_it_is_recorded_counts(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        emit(ReadingBatch(energy=batch([row(slot=0, seq=1, t=0, span=120, charge_wh=150.0)])))
+        emit(ReadingBatch(token=token(1)))
+        r.fleet.unregister(home("a").id)
+        await until(lambda: len(link.acknowledged) == 1)
+        assert (r.recorder.engine.totals.new, r.recorder.engine.totals.jumps) == (1, 0)
+
+
 async def test_ingest_full_queue_holds_the_telemetry_back_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     async with rig(tmp_path, queue_bytes=2_000) as r:
         link, emit = r.linked()
