@@ -52,7 +52,7 @@ class MissingNumbers:
             np.insert(self.slots, at, slots), np.insert(self.boot, at, boot), np.insert(self.first, at, first),
             np.insert(self.last, at, last),
         )  # fmt: skip
-        self._bound()
+        self._bound(slots)
 
     def take(self, numbers: Ints, seq: Ints) -> None:
         """These have come now, each in the range of that number, sorted by both: what is left of a range stays."""
@@ -80,13 +80,14 @@ class MissingNumbers:
         # pieces stand where their range stood
         order = np.argsort(np.concatenate((np.flatnonzero(keep), pieces[:, 0])), kind="stable")
         at = pieces[:, 0]
+        split = self.slots[at]
         self._set(
             np.concatenate((self.slots[keep], self.slots[at]))[order],
             np.concatenate((self.boot[keep], self.boot[at]))[order],
             np.concatenate((self.first[keep], pieces[:, 1]))[order],
             np.concatenate((self.last[keep], pieces[:, 2]))[order],
         )
-        self._bound()
+        self._bound(split)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Everything, by name."""
@@ -108,12 +109,18 @@ class MissingNumbers:
         if number != NONE and rest <= self.last[number]:
             left.append((number, rest, int(self.last[number])))
 
-    def _bound(self) -> None:
-        ends = np.searchsorted(self.slots, self.slots, side="right")
-        keep: Bools = ends - np.arange(len(self.slots)) <= RANGES_MAX
-        if not keep.all():
-            self.given_up += int(np.count_nonzero(~keep))
-            self._set(self.slots[keep], self.boot[keep], self.first[keep], self.last[keep])
+    def _bound(self, slots: Slots) -> None:
+        """Give up the oldest ranges of devices among `slots` that have too many."""
+        found = np.unique(slots)
+        begin, end = np.searchsorted(self.slots, found, side="left"), np.searchsorted(self.slots, found, side="right")
+        surplus = np.maximum(end - begin - RANGES_MAX, 0)
+        if not surplus.any():
+            return
+        keep: Bools = np.ones(len(self.slots), dtype=np.bool_)
+        for at, count in zip(begin[surplus > 0].tolist(), surplus[surplus > 0].tolist(), strict=True):
+            keep[at : at + count] = False
+        self.given_up += int(surplus.sum())
+        self._set(self.slots[keep], self.boot[keep], self.first[keep], self.last[keep])
 
     def _set(self, slots: Slots, boot: Ints, first: Ints, last: Ints) -> None:
         self.slots, self.boot, self.first, self.last = slots, boot, first, last

@@ -5,6 +5,7 @@ byte for each, compressed. Stretches that touch become one where they are short 
 again has its newest outcome by its identity; `file` is the newest file at that time, and it is dropped with that.
 """
 
+import json
 import sqlite3
 import zlib
 from bisect import bisect_right
@@ -33,7 +34,7 @@ _LAST_BEFORE = (
 )
 
 Outcomes = npt.NDArray[np.uint8]
-"""An `RowOutcome` per record; 0 = none is known."""
+"""A `RowOutcome` per record; 0 = none is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +120,12 @@ def record(connection: sqlite3.Connection, name: str, given: Given, newest_file:
                 first, packed = before[0], _packed(outcomes)
         row = (name, stretch.file, first, stretch.last, packed)
         connection.execute("insert or replace into given values (?, ?, ?, ?, ?)", row)
-    connection.executemany(
-        "insert or replace into given_again values (?, ?, ?, ?, ?, ?)",
-        [(name, *identity, int(outcome), newest_file) for identity, outcome in given.again.items()],
+    # one statement: each step of another takes its turn beside a busy loop
+    rows = json.dumps([[*identity, int(outcome)] for identity, outcome in given.again.items()])
+    connection.execute(
+        "insert or replace into given_again select ?, value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', "
+        "value ->> '$[3]', ? from json_each(?)",
+        (name, newest_file, rows),
     )
 
 
