@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 from gateway.clock import ManualClock
@@ -75,7 +74,11 @@ async def test_connection_is_closed_and_the_next_one_opened_where_place_or_produ
         ("p", "modbus://10.0.0.5", back, None, None),
     ]
     assert found[0].units == {"main": 1}
-    assert not any(one.valid.overlaps(after.valid) for one, after in pairwise(found))
+    ends = [c.valid.until_ms for c in found[:-1]]
+    begins = [c.valid.from_ms for c in found[1:]]
+    assert all(
+        until is not None and begin is not None and until <= begin for until, begin in zip(ends, begins, strict=True)
+    )
     assert "env:" not in str(found)
     life.journal.close()
 
@@ -88,7 +91,9 @@ async def test_device_of_an_older_state_directory_has_been_there_since_nobody_kn
         db.execute("DROP TABLE connections")
         db.execute("DROP TABLE departures")
     life.start()
-    assert [(c.url, c.valid.from_ms, c.valid.open) for c in await life.of("a")] == [("modbus://10.0.0.5", None, True)]
+    assert [(c.url, c.valid.from_ms, c.valid.until_ms is None) for c in await life.of("a")] == [
+        ("modbus://10.0.0.5", None, True)
+    ]
     moved = await life.commit(DeviceRegistered(device=THERE))
     assert [c.valid.until_ms for c in await life.of("a")] == [moved, None]
     life.again()
@@ -132,7 +137,7 @@ async def test_connection_that_is_abandoned_takes_release_plan_and_settings_with
 async def test_same_device_twice_in_one_commit_has_one_open_connection(tmp_path: Path) -> None:
     life = Life(tmp_path)
     await life.commit(DeviceRegistered(device=HERE), DeviceRegistered(device=THERE))
-    assert [(c.url, c.valid.open) for c in await life.of("a")] == [("modbus://10.0.0.6", True)]
+    assert [(c.url, c.valid.until_ms is None) for c in await life.of("a")] == [("modbus://10.0.0.6", True)]
     assert await life.of("nobody") == []
     life.journal.close()
 
