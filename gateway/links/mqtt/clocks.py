@@ -9,7 +9,8 @@ Readings that a queue kept say old times too, but not for long the same: a devic
 something of our clock only once it has been off by the same time for a while.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -19,6 +20,8 @@ from gateway.domain.table import Table, column
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots, Small
 from gateway.observability.episodes import Episode
 from gateway.observability.metrics import Sample, gauge, words
+
+log = logging.getLogger(__name__)
 
 OFF_MS = 5_000
 AHEAD_MS_MIN = 2_000
@@ -98,7 +101,21 @@ class DeviceClocks:
         of.agreed[slots[counts]] = True
         return [] if counts.all() and known.all() else self._news(all_slots, now)
 
-    def newly_ahead(self, slots: Slots, now: Now) -> int | None:
+    def heed(self, slots: Slots, t_ms: Ints, now: Now, ids: Sequence[str]) -> None:
+        """The same, and log what is new; `ids` by slot."""
+        for cause, slot in self.observe(slots, t_ms, now):
+            log.warning(
+                "live messages do not count, nobody knows how old they are",
+                extra={"reason": cause, "first": ids[slot], "offset_s": self.offset_s(slot)},
+            )
+        ahead = self._newly_ahead(slots, now)
+        if ahead is not None:
+            log.warning(
+                "device clocks are ahead, their commands are told by them",
+                extra={"first": ids[ahead], "offset_s": self.offset_s(ahead)},
+            )
+
+    def _newly_ahead(self, slots: Slots, now: Now) -> int | None:
         """The first of devices just observed whose clock is ahead by 5 s to a minute, where that is worth a line. Not
         those behind: late readings look the same."""
         offset_ms = self._of.offset_ms[slots]

@@ -284,16 +284,7 @@ class MqttLink(Part):
         slots, columns, live = self._columns(batch)
         if batch.lane.kind == "live":
             now = self._clock.now()
-            for cause, slot in self.clocks.observe(slots[live], columns["device_t_ms"][live], now):
-                log.warning(
-                    "live messages do not count, nobody knows how old they are",
-                    extra={"reason": cause, "first": self._fleet.ids[slot], "offset_s": self.clocks.offset_s(slot)},
-                )
-            if (ahead := self.clocks.newly_ahead(slots[live], now)) is not None:
-                log.warning(
-                    "device clocks are ahead, their commands are told by them",
-                    extra={"first": self._fleet.ids[ahead], "offset_s": self.clocks.offset_s(ahead)},
-                )
+            self.clocks.heed(slots[live], columns["device_t_ms"][live], now, self._fleet.ids)
             fresh = live & self._plausible(columns["device_t_ms"], now)
             self.stats.stale_live += int((~fresh).sum())
             readings = LiveBatch(slots=slots, fresh=fresh, **columns)
