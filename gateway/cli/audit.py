@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, out, show
+from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Url, ask, out, show
 from gateway.schemas import operations as ops
 
 audit = typer.Typer(no_args_is_help=True, help="What was changed, when, by whom and through which door.")
@@ -23,7 +23,7 @@ def audit_list(
         typer.Option(help="one kind of change, such as hold_set or stop_all; another word is refused with the list"),
     ] = None,
     after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    limit: Limit = 100,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:

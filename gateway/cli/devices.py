@@ -11,6 +11,8 @@ from gateway.cli.shared import (
     DEFAULT_URL,
     AlwaysJson,
     AsJson,
+    Limit,
+    Offset,
     Url,
     ask,
     err,
@@ -32,8 +34,8 @@ ROWS_SHOWN = 50
 @devices.command("list")
 def devices_list(
     url: Url = DEFAULT_URL,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    offset: Offset = 0,
+    limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List registered devices."""
@@ -153,8 +155,8 @@ def _tell_gone(told: list[dict[str, Any]], done: str) -> None:
 @devices.command("departures")
 def devices_departures(
     url: Url = DEFAULT_URL,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    offset: Offset = 0,
+    limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """List devices that leave their place, or are removed, once they are handed back there."""

@@ -10,6 +10,8 @@ from gateway.cli.shared import (
     DEFAULT_URL,
     AlwaysJson,
     AsJson,
+    Limit,
+    Offset,
     Url,
     ask,
     fail,
@@ -61,7 +63,7 @@ def dispatch_list(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
     after: Annotated[str | None, typer.Option(help="the `next` of the page before")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    limit: Limit = 100,
 ) -> None:
     """List a page of events, newest start first."""
     query = f"limit={limit}" + (f"&after={segment(after)}" if after else "")
@@ -101,8 +103,8 @@ Source = Annotated[str | None, typer.Option(help="whose event, where several sou
 def dispatch_show(
     event: str,
     url: Url = DEFAULT_URL,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    offset: Offset = 0,
+    limit: Limit = 100,
     occurrence: Annotated[
         str | None, typer.Option(help="start of an occurrence that is over, as the event shows it")
     ] = None,

@@ -10,7 +10,7 @@ import typer
 from gateway import former_names
 from gateway.cli.client import DaemonError
 from gateway.cli.progress import progress
-from gateway.cli.shared import DEFAULT_URL, AsJson, Url, ask, daemon_at, fail, out, show
+from gateway.cli.shared import DEFAULT_URL, AsJson, Offset, Url, ask, daemon_at, fail, out, show
 from gateway.schemas import operations as ops
 
 intervals = typer.Typer(no_args_is_help=True, help="Interval energy: list, check and export it.")
@@ -67,7 +67,7 @@ def intervals_completeness(
     tag: Tags = None,
     incomplete: Annotated[bool, typer.Option("--incomplete", help="list only devices that lack something")] = False,
     gaps: Annotated[bool, typer.Option("--gaps", help="list the gaps one by one")] = False,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    offset: Offset = 0,
     limit: Annotated[int, typer.Option(min=1, max=1_000)] = 100,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

@@ -20,6 +20,11 @@ out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1_000)
 err = Console(stderr=True, soft_wrap=True)
 
 Url = Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="the daemon's address")]
+Offset = Annotated[int, typer.Option(min=0)]
+
+Limit = Annotated[int, typer.Option(min=1, max=1000)]
+"""Of a page."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="print JSON, which this command always does")]
 DEFAULT_URL = "http://127.0.0.1:8080"
