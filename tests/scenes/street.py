@@ -167,6 +167,7 @@ class Street:
         self._silent_s = np.full(n, 1e6)
         self._unresponsive_until_ms = np.zeros(n)
         self._since_s: dict[str, Floats] = {}
+        self._unsure_outs: set[int] = set()
         self._may_ms = START_MS
         self.start()
 
@@ -225,6 +226,10 @@ class Street:
             self._judge(1.0, 1.0)
         self._answers = []
         self.start()
+        # of an opt-out that was never durable, as its owner was told, a new process may know nothing
+        for index in [i for i in self._unsure_outs if self.dispatcher.exclusions.get(f"out-{i}") is None]:
+            self.out_since_ms.pop(index, None)
+            self._unsure_outs.discard(index)
 
     def _taken(self, batch: ReadingBatch) -> None:
         if batch.live is not None:
@@ -330,15 +335,17 @@ class Street:
     async def opt_out(self, index: int) -> None:
         """The owner of one home wants no part any more."""
         name = f"out-{index}"
-        await self.dispatcher.exclude(
+        durable = await self.dispatcher.exclude(
             Exclusion(id=name, reason="opt_out", group=TargetGroup(ids=(DeviceId(self.homes.ids[index]),)),
                  from_ms=self.time.now().utc_ms, until_ms=None)
         )  # fmt: skip
         self.out_since_ms.setdefault(index, self.now_ms)
+        (self._unsure_outs.discard if durable else self._unsure_outs.add)(index)
 
     async def opt_in(self, index: int) -> None:
         await self.dispatcher.lift(f"out-{index}")
         self.out_since_ms.pop(index, None)
+        self._unsure_outs.discard(index)
 
     # -- judging ---------------------------------------------------------------------------------------------
 

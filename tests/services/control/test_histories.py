@@ -55,6 +55,17 @@ def test_history_of_a_program_with_a_ceiling_that_asks_for_more_of_each_home_kee
     runner.run(short(ROOMY, (), ("submit", "platform", "a", each, 0, 400, (), CAPPED), [(("in", 0), 130)]))
 
 
+def test_history_of_an_opt_out_that_was_never_durable_and_a_process_that_dies_is_forgotten(
+    runner: asyncio.Runner,
+) -> None:
+    """Its owner was told so. One that is durable when the process dies is kept."""
+    first = ("submit", "platform", "a", power(3_000), 0, 400, (), "test")
+    lost = [(("disk", "full"), 1), (("kill", "before"), 1), (("out", 0), 20), (("disk", "well"), 20)]
+    kept = [(("disk", "full"), 1), (("out", 0), 5), (("disk", "well"), 20), (("restart", 0, None), 60)]
+    for actions in (lost, kept):
+        runner.run(short(ROOMY, (), first, actions))
+
+
 class Histories(RuleBasedStateMachine):
     """The same, long and second by second: what happens next depends on nothing but the order that is drawn."""
 
