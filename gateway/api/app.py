@@ -18,6 +18,7 @@ from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
+from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
@@ -29,6 +30,7 @@ from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.telemetry.history import History
+from gateway.services.telemetry.raw import RawMessages
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Parts:
     leap: LeapUploads
     clock: Clock
     inventory: DeviceRegistry
+    raw: RawMessages
     registry: Metrics
     readiness: Callable[[], Readiness]
     token: SecretStr | None
@@ -82,6 +85,7 @@ def make_app(parts: Parts) -> web.Application:
         TelemetryRoutes(parts.telemetry, parts.history),
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
+        RawRoutes(parts.raw),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -296,6 +296,53 @@ class UnregisteredList(Body):
     messages: int
 
 
+class RawTopic(Body):
+    """What is kept of the settlement messages of a topic. `device`: whose they are, null = no installed product has the
+    topic; `unreadable` of them cannot be read, the others wait for `reason`; `discarded` found no room."""
+
+    topic: str
+    device: str | None
+    reason: str
+    messages: int
+    unreadable: int
+    bytes: int
+    since: str | None
+    newest: str | None
+    discarded: int
+
+
+class RawTopicList(Body):
+    """A page of the topics of which settlement messages are kept raw; `next` is the offset of the next page, null at
+    the end."""
+
+    total: int
+    next: int | None
+    topics: list[RawTopic]
+
+
+class RawMessageState(Body):
+    """A message as it came: as text where it is UTF-8, else in `base64`. `problem`: why it cannot be read, "" = it only
+    waits."""
+
+    topic: str
+    received: str
+    problem: str
+    text: str | None
+    base64: str | None
+
+
+class RawMessageList(Body):
+    """The newest messages that are kept of a device or a topic, newest first."""
+
+    messages: list[RawMessageState]
+
+
+class DiscardedRaw(Body):
+    """How many messages were discarded."""
+
+    discarded: int
+
+
 class Readiness(Body):
     """Whether the gateway is ready to dispatch and to store. `reasons`: what keeps it from that (severity critical);
     `warnings`: what is missing while the rest goes on (severity warning)."""

@@ -13,6 +13,7 @@ from gateway.api.routes.dispatch import DispatchRoutes
 from gateway.api.routes.fleet import FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
+from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import TelemetryRoutes
 
 ROUTES: tuple[RestRoute, ...] = (
@@ -21,6 +22,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *TelemetryRoutes.ROUTES,
     *LeapRoutes.ROUTES,
     *FleetRoutes.ROUTES,
+    *RawRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

@@ -28,7 +28,7 @@ from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
 from gateway.app.parts import RunningParts
 from gateway.app.readiness import ReadinessWatch
-from gateway.app.recording import recording, recovered
+from gateway.app.recording import raw_messages, recording, recovered
 from gateway.app.telemetry import Upstream
 from gateway.app.web import front_door, serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
@@ -215,9 +215,13 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     # What is stored must not keep a start from releasing devices.
     found = supervisor.attempt("recovery", recover_all) if last_runs.release_only else recover_all()
     control.load(remembered)
-    ingest, engine = await recording(
-        settings, found, upstream=upstream, dispatch=dispatch, fleet=fleet, clock=clock, parts=parts
+    raw = await raw_messages(
+        settings, link=link, fleet=fleet, registry=inventory, journal=journal, clock=clock, parts=parts
     )
+    ingest, engine = await recording(
+        settings, found, upstream=upstream, dispatch=dispatch, fleet=fleet, clock=clock, raw=raw, reader=link.raw,
+        parts=parts,
+    )  # fmt: skip
     link.emit, sessions.emit = ingest.emitter(link, sender=link), ingest.emitter(sessions)
 
     await parts.start(LoopLag(clock))
@@ -236,6 +240,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         telemetry=upstream.telemetry(engine),
         leap=upstream.leap,
         inventory=inventory,
+        raw=raw,
         registry=parts.metrics(),
         readiness=readiness.now,
         token=settings.http.token,

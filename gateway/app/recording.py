@@ -12,18 +12,26 @@ from gateway.app.parts import RunningParts
 from gateway.app.telemetry import Upstream
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
+from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
+from gateway.links.mqtt.messages import MqttLink
+from gateway.ports.journal import Journal
+from gateway.ports.links import RawReader
 from gateway.services.checkpointing import Checkpointer, load_columns, load_records
+from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.settings import interval_lengths
 from gateway.services.telemetry.ingest import Ingest
 from gateway.services.telemetry.live_only import LiveOnly
 from gateway.services.telemetry.log_writer import LogWriter
+from gateway.services.telemetry.raw import RawMessages
+from gateway.services.telemetry.raw_replay import RawReplay
 from gateway.services.telemetry.recorder import Recorder
 from gateway.services.telemetry.repair import Repairs
 from gateway.storage.checkpoint import Checkpoints
-from gateway.storage.disk_budget import spool_budget_bytes
+from gateway.storage.disk_budget import raw_budget_bytes, spool_budget_bytes
+from gateway.storage.raw_messages import RawStore
 from gateway.storage.recovery import Recovered, recover
 
 log = logging.getLogger(__name__)
@@ -59,6 +67,8 @@ async def recording(
     dispatch: ControlParts,
     fleet: Fleet,
     clock: SteadyClock,
+    raw: RawMessages,
+    reader: RawReader,
     parts: RunningParts,
 ) -> tuple[Ingest | LiveOnly, Engine]:
     """Open the spool, and record what was found and what comes in from here on; None = what is stored cannot be read,
@@ -68,7 +78,7 @@ async def recording(
     if found is None:
         engine = Engine(_rules(settings))
         recorder = Recorder(engine, ids=fleet.ids, clock=clock.wall)
-        ingest = _ingest(fleet, recorder, clock, dispatch, lengths)
+        ingest = _ingest(fleet, recorder, clock, dispatch, lengths, raw)
         live_only = await parts.start(LiveOnly(ingest))
         await parts.start(dispatch.control.pending)
         return live_only, engine
@@ -82,7 +92,8 @@ async def recording(
     recorder.begin(_rules(settings), clock.wall.now())
     await parts.start(recorder)
     await parts.start(LogWriter(recorder, upstream.log, readers=[d.news for d in upstream.deliveries]))
-    ingest = await parts.start(_ingest(fleet, recorder, clock, dispatch, lengths))
+    ingest = await parts.start(_ingest(fleet, recorder, clock, dispatch, lengths, raw))
+    await parts.start(RawReplay(raw, reader=reader, recorder=ingest))
     await parts.start(Repairs(recorder, records=upstream.queries, fleet=fleet, clock=clock.wall))
     await parts.start(
         Checkpointer(
@@ -95,12 +106,36 @@ async def recording(
 
 
 def _ingest(
-    fleet: Fleet, recorder: Recorder, clock: SteadyClock, dispatch: ControlParts, lengths: Mapping[str, int]
+    fleet: Fleet,
+    recorder: Recorder,
+    clock: SteadyClock,
+    dispatch: ControlParts,
+    lengths: Mapping[str, int],
+    raw: RawMessages,
 ) -> Ingest:
     """The way in: live state by control's clock, settlement data by the wall's."""
     return Ingest(
-        fleet=fleet, recorder=recorder, clock=clock, wall=clock.wall, answers=dispatch.control, lengths=lengths
-    )
+        fleet=fleet, recorder=recorder, clock=clock, wall=clock.wall, answers=dispatch.control, lengths=lengths,
+        raw=raw,
+    )  # fmt: skip
+
+
+async def raw_messages(
+    settings: Settings, *, link: MqttLink, fleet: Fleet, registry: DeviceRegistry, journal: Journal, clock: SteadyClock,
+    parts: RunningParts,
+) -> RawMessages:  # fmt: skip
+    """What is kept raw, with what an earlier run kept: what comes after that waits behind it."""
+    store = await parts.start(RawStore(settings.state_dir))
+    kept = RawMessages(
+        store, reader=link.raw, clock=clock.wall, journal=journal, registered=fleet.slot_of,
+        orphans=registry.devices.orphans, most_bytes=raw_budget_bytes(settings.state_dir),
+    )  # fmt: skip
+    try:
+        await kept.load()
+    except StorageError as error:
+        # nothing is acknowledged that is not kept; the rest goes on
+        log.error("raw messages cannot be read", extra={"error": str(error)})
+    return await parts.start(kept)
 
 
 def _rules(settings: Settings) -> IntervalRules:

@@ -198,6 +198,44 @@ def devices_connections(device: str, url: Url = DEFAULT_URL, as_json: AsJson = F
     show(page["connections"], of="connections")
 
 
+@devices.command("raw")
+def devices_raw(
+    name: Annotated[str | None, typer.Argument(help="a device or a topic; without: all that have some")] = None,
+    url: Url = DEFAULT_URL,
+    offset: Offset = 0,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List settlement messages that are kept as they came, and why: whose, or the newest of one device."""
+    if name is not None:
+        page = ask(url, ops.SHOW_RAW, f"limit={min(limit, 100)}", name=name)
+        found = page["messages"]
+        shown = [
+            {"received": m["received"], "problem": m["problem"] or None, "message": m["text"] or m["base64"]}
+            for m in found
+        ]
+    else:
+        page = ask(url, ops.LIST_RAW, f"offset={offset}&limit={limit}")
+        found = page["topics"]
+        keys = ("device", "topic", "messages", "unreadable", "since", "newest", "discarded", "reason")
+        shown = [{key: topic[key] for key in keys} for topic in found]
+    if as_json:
+        out.print_json(data=page)
+        return
+    show(shown, of="raw messages")
+
+
+@devices.command("discard")
+def devices_discard(
+    name: str,
+    reason: Annotated[str, typer.Option("--reason", help="why they are given up; kept in the journal")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Discard the settlement messages that are kept raw of a device or a topic."""
+    told = ask(url, ops.DISCARD_RAW, f"by={user()}&reason={segment(reason)}", name=name)
+    out.print(f"{name}: {told['discarded']} messages discarded", markup=False, highlight=False)
+
+
 def _tell_import(file: Path, report: dict[str, Any]) -> None:
     """Print the first bad rows, each with its faults, and the first notes; count the rest."""
     notes = report.get("notes", [])

@@ -1,5 +1,6 @@
 """What devices report. Batches are columns of equal length; `slots` index the fleet."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.domain.types import Bools, Flags, Floats, Ints, Slots, Small, Texts, UnclearBatch
@@ -88,6 +89,16 @@ class AckBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RawMessage:
+    """A settlement message as it came. `problem`: why it cannot be read; "" = its device keeps it from that: it is not
+    known, or registered as something else, or earlier messages of it wait."""
+
+    topic: str
+    payload: bytes
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AckToken:
     """What a link needs to acknowledge the messages behind a batch; opaque to everyone else."""
 
@@ -98,11 +109,12 @@ class AckToken:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingBatch:
     """What one bounded read of a link brought. `token` is acknowledged once everything in it is durable. `unclear` is
-    later than the row of the same device in `live`."""
+    later than the row of the same device in `live`; `raw` are settlement messages that are not in `energy`."""
 
     live: LiveBatch | None = None
     unclear: UnclearBatch | None = None
     energy: EnergyBatch | None = None
     status: StatusBatch | None = None
     acks: AckBatch | None = None
+    raw: Sequence[RawMessage] = ()
     token: AckToken | None = None

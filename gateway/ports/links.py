@@ -1,12 +1,12 @@
 """The ports towards batteries: what services ask of links. Adapters implement these structurally."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.domain.commands import CommandBatch, WriteReport
 from gateway.domain.fleet.device import DeviceConnection
-from gateway.domain.readings import AckToken, ReadingBatch
+from gateway.domain.readings import AckToken, EnergyBatch, RawMessage, ReadingBatch
 from gateway.domain.types import DeviceId
 from gateway.profiles.compiled.points import Read
 from gateway.profiles.compiled.sequences import Request
@@ -41,6 +41,33 @@ class TelemetrySender(Protocol):
 
     def start_over(self) -> None:
         """Drop the telemetry session's connection, so that everything unacknowledged is sent again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadAgain:
+    """What came of raw messages: energy in their order, and by position what keeps the others ("" = their device)."""
+
+    energy: Sequence[EnergyBatch]
+    problems: Mapping[int, str]
+
+
+class RawReader(Protocol):
+    """Whoever hands over settlement messages as they came, and reads them later. `behind`: topics of which earlier
+    messages wait; what comes there is handed over as it is, so that the order holds."""
+
+    behind: Collection[str]
+
+    def device(self, topic: str) -> DeviceId | None:
+        """Whose messages come there; None = no installed product has the topic."""
+        ...
+
+    def waits_for(self, topic: str) -> str:
+        """What keeps the messages of a topic, in words; "" = nothing, they can be read."""
+        ...
+
+    def read(self, messages: Sequence[RawMessage]) -> ReadAgain:
+        """Read them again."""
         ...
 
 

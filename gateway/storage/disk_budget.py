@@ -10,6 +10,9 @@ KEPT_FREE_BYTES = 512 << 20
 SPOOL_PART = 0.25
 SPOOL_MAX_BYTES = 8 << 30
 SPOOL_MIN_BYTES = 256 << 20
+RAW_PART = 0.05
+RAW_MAX_BYTES = 2 << 30
+RAW_MIN_BYTES = 64 << 20
 
 
 def log_budget_bytes(directory: Path, most: int | None, used: int) -> int:
@@ -25,3 +28,8 @@ def spool_budget_bytes(directory: Path) -> int:
     used = sum(path.stat().st_size for path in segments(directory))
     free = shutil.disk_usage(directory.parent).free
     return max(min(SPOOL_MAX_BYTES, int(SPOOL_PART * (free + used))), SPOOL_MIN_BYTES)
+
+
+def raw_budget_bytes(directory: Path) -> int:
+    """Bytes that raw messages may take, given the disk at start. Raises OSError."""
+    return max(min(RAW_MAX_BYTES, int(RAW_PART * shutil.disk_usage(directory).free)), RAW_MIN_BYTES)

@@ -36,7 +36,9 @@ from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.telemetry.history import History
+from gateway.services.telemetry.raw import RawMessages
 from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.raw_messages import RawStore
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.builders.fakes import message_product, nothing_damaged
 from tests.builders.profiles import MQTT, compiled
@@ -56,6 +58,7 @@ class Rig:
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     link: MqttLink | None = None
+    raw: RawMessages | None = None
     files: Callable[[int], Sequence[Path]] = lambda _: ()
 
     async def ask(
@@ -81,6 +84,7 @@ async def rig(
     upstream: Callable[[Fleet, Clock, IntervalQueries], Telemetry] | None = None,
     misidentified: Callable[[], Iterable[Untrusted]] = tuple,
     release_only: bool = False,
+    state_dir: Path = Path("nowhere"),
 ) -> AsyncIterator[Rig]:
     world = World(homes_of(devices), release_only=release_only)
     inventory = DeviceRegistry(
@@ -100,6 +104,10 @@ async def rig(
         completeness=nobody, deliveries=[], resend=nobody, history=nobody, log=nobody, fleet=world.fleet,
         clock=world.clock,
     ) if upstream is None else upstream(world.fleet, world.clock, queries)  # fmt: skip
+    raw = RawMessages(
+        RawStore(state_dir), reader=link.raw, clock=world.clock, journal=world.journal,
+        registered=world.fleet.slot_of, orphans=inventory.devices.orphans, most_bytes=1 << 20,
+    )  # fmt: skip
     parts = Parts(
         dispatcher=world.dispatcher,
         events=DispatchView(
@@ -121,6 +129,7 @@ async def rig(
         telemetry=telemetry,
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
+        raw=raw,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         token=SecretStr(token) if token else None,
@@ -128,7 +137,7 @@ async def rig(
     server = TestServer(make_app(parts))
     await server.start_server(logger=server_log(parts.peers))
     async with queries, TestClient(server) as client:
-        yield Rig(client, world, reasons, warnings, link, files)
+        yield Rig(client, world, reasons, warnings, link, raw, files)
 
 
 # -- the document against the answers ------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from gateway.domain.events.request import TargetGroup
 from gateway.domain.types import DeviceId
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry import completeness
+from gateway.services.telemetry.raw import KeptTopic
+from gateway.storage.raw_messages import TopicTotals
 from tests.api.routes.test_telemetry import DAY_MS, street
 from tests.api.test_app import HEADER, Rig, body_of
 from tests.builders.energy_batches import T0
@@ -22,7 +24,7 @@ from tests.work import Work, counted
 CALLS_MAX = 15_000
 """Calls of functions between two awaits: a few milliseconds of one slow core."""
 
-DEVICES, TAGS, EXCLUSIONS = 1_500, 500, 1_500
+DEVICES, TAGS, EXCLUSIONS, RAW_TOPICS = 1_500, 500, 1_500, 1_500
 HERE = "home-07"
 
 Asked = tuple[str, dict[str, Any], int]
@@ -81,6 +83,9 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("DELETE", "/v1/departures/{id}"): [("/v1/departures/home-03", {"params": {"reason": "x"}}, 404)],
         ("GET", "/v1/devices/{id}/connections"): [("/v1/devices/home-03/connections", {}, 404)],
         ("DELETE", "/v1/devices/{id}"): [("/v1/devices/nobody", {}, 404)],
+        ("GET", "/v1/raw-messages"): [("/v1/raw-messages", {"params": {"limit": "1000"}}, 200)],
+        ("GET", "/v1/raw-messages/{name}"): [("/v1/raw-messages/old", {}, 404)],
+        ("DELETE", "/v1/raw-messages/{name}"): [("/v1/raw-messages/old", {"params": {"reason": "x"}}, 404)],
         ("GET", "/v1/leap"): [("/v1/leap", {}, 200)],
         ("GET", "/metrics"): [("/metrics", {}, 200)],
         ("GET", "/healthz"): [("/healthz", {}, 200)],
@@ -107,6 +112,9 @@ async def populate(r: Rig) -> None:
         world.dispatcher.exclusions.set(
             Exclusion(id=f"out-{i:04}", reason="opt_out", group=group, from_ms=0, until_ms=None)
         )
+    assert r.raw is not None
+    for i in range(RAW_TOPICS):
+        r.raw.topics[f"old/{i}"] = KeptTopic(device=None, stored=TopicTotals(messages=1))
     await world.go(1)
 
 
@@ -130,6 +138,7 @@ async def test_every_route_works_a_bounded_stretch_between_two_awaits(tmp_path: 
         # what is listed is all there
         for route, least in (("devices", 1_000 * 400), ("exclusions", EXCLUSIONS * 100), ("availability", TAGS * 50)):
             assert lengths["GET", f"/v1/{route}"] > least
+        assert lengths["GET", "/v1/raw-messages"] > 1_000 * 100
         assert lengths["GET", "/v1/completeness"] > 300 * 200
 
 

@@ -26,6 +26,7 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.storage.interval_log.log import IntervalLog
 from tests.bench.rig import aim, report
 from tests.bench.wiring import NoAnswers, enroll, recording, reference
+from tests.builders.fakes import NothingRaw
 
 T0_MS = 1_800_000_000_000
 LENGTH_S = 300
@@ -93,7 +94,9 @@ async def through_the_service(devices: int) -> tuple[float, float]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd())))
         log = await stack.enter_async_context(IntervalLog(directory / "log", clock=clock))
-        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={})
+        ingest = Ingest(
+            fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={}, raw=NothingRaw()
+        )
         spool = recorder.open_spool(directory / "spool", first_record=1)
         await stack.enter_async_context(spool)
         recorder.begin(engine.rules, clock.now())

@@ -44,6 +44,7 @@ from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE, telemetry
 from tests.bench.rig import aim, percentile, report, rss_kib
 from tests.bench.wiring import CountingLog, NoAnswers, NoJournal, recording, reference, steered
+from tests.builders.fakes import NothingRaw
 from tests.scenes.waiting import service
 
 TIMEOUT_S = 120
@@ -118,7 +119,9 @@ async def child(devices: int) -> dict[str, Any]:
     broker = MqttSettings(url="mqtt://127.0.0.1:1", client_id="bench")
     link = MqttLink(MqttLinkSettings(broker=broker), codecs=[codec], fleet=fleet, clock=clock)
     recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=fleet.ids, clock=clock)
-    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={})
+    ingest = Ingest(
+        fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={}, raw=NothingRaw()
+    )
     parts = [run for _, run in recording(fleet, ingest, recorder, CountingLog(), clock)]
     control = steered(fleet, link, NoJournal(), clock).control
     inventory = DeviceRegistry(clock=ManualClock(), fleet=fleet, journal=NoJournal(), codecs={codec.name: codec})
@@ -230,7 +233,7 @@ async def scrape() -> dict[str, Any]:
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
         registry=registry(sources, []), readiness=nobody, token=None, trust=nobody, clock=nobody, telemetry=nobody,
-        leap=nobody, audit=nobody, past=nobody,
+        leap=nobody, raw=nobody, audit=nobody, past=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()

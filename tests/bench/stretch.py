@@ -41,7 +41,7 @@ from gateway.storage.checkpoint import Checkpoints
 from tests.api.test_app import HEADER, Rig, rig
 from tests.bench.rig import aim, report
 from tests.bench.wiring import CountingLog, NoAnswers, enroll, recording, reference
-from tests.builders.fakes import FACTS, FakeLink
+from tests.builders.fakes import FACTS, FakeLink, NothingRaw
 
 SIZES, QUICK_SIZES = (1_000, 10_000, 100_000), (200, 1_000)
 T0_MS = 1_800_000_000_000
@@ -123,7 +123,7 @@ class TelemetryPath:
         self.recorder = Recorder(Engine(IntervalRules(length_s=LENGTH_S)), ids=self.fleet.ids, clock=self.clock)
         self.ingest = Ingest(
             fleet=self.fleet, recorder=self.recorder, clock=self.clock, wall=self.clock, answers=NoAnswers(),
-            lengths={},
+            lengths={}, raw=NothingRaw(),
         )  # fmt: skip
         self.spool = self.recorder.open_spool(directory / "spool", first_record=1)
         self.checkpoints = Checkpoints(directory / "checkpoints")

@@ -37,7 +37,7 @@ from gateway.services.telemetry.repair import Repairs
 from gateway.storage.recovery import Unlogged
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.bench.blaster import DEVICE
-from tests.builders.fakes import NothingLogged
+from tests.builders.fakes import NothingLogged, NothingRaw
 
 PROFILES = Path(__file__).parents[2] / "device_profiles"
 RESERVE_PCT = 20
@@ -131,7 +131,9 @@ async def wired(port: int, devices: int) -> AsyncIterator[Wired]:
     engine = Engine(rules)
     recorder = Recorder(engine, ids=fleet.ids, clock=clock)
     log = CountingLog()
-    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={})
+    ingest = Ingest(
+        fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=NoAnswers(), lengths={}, raw=NothingRaw()
+    )
     parts = recording(fleet, ingest, recorder, log, clock)
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=Path.cwd()) as directory:
         async with recorder.open_spool(Path(directory) / "spool", first_record=1):

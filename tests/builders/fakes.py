@@ -42,6 +42,7 @@ from gateway.domain.journal.changes import (
     PriorRestored,
     PriorSaved,
     Quarantined,
+    RawDiscarded,
     ReserveChanged,
     Setting,
     StopAll,
@@ -59,7 +60,7 @@ from gateway.domain.journal.stored import (
     StoredOccurrence,
     StoredRecords,
 )
-from gateway.domain.readings import AckBatch, AckToken, LiveBatch
+from gateway.domain.readings import AckBatch, AckToken, LiveBatch, RawMessage
 from gateway.domain.registry.connection import Connection
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Mode
 from gateway.ports.links import Emit
@@ -368,6 +369,8 @@ class _Memory:
 
     def _take_past(self, change: Change) -> None:
         match change:
+            case RawDiscarded():
+                pass
             case EventWithdrawn(event=event, by=by):
                 self.withdrawn[event] = by
                 if event in self.events:
@@ -400,6 +403,22 @@ class _Memory:
 
 LARGE = 200
 """Changes of a commit after which others have a turn."""
+
+
+class NothingRaw:
+    """Keeps no raw message, for who has none."""
+
+    def observe(self, messages: Sequence[RawMessage]) -> None:
+        assert not messages
+
+    def coming(self) -> list[RawMessage]:
+        return []
+
+    async def keep(self, messages: Sequence[RawMessage]) -> None:
+        assert not messages
+
+    def forget(self, messages: Sequence[RawMessage]) -> None:
+        assert not messages
 
 
 class MemoryJournal:

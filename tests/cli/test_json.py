@@ -21,15 +21,15 @@ ANSWER: dict[str, Any] = {
     "devices": [], "total": 0, "next": None, "messages": 0, "quarantined": {}, "frozen": [], "events": [],
     "stopped": False, "groups": [], "exclusions": [], "entries": [], "intervals": [], "day": "2026-11-01",
     "sinks": [], "missing": [], "state": "confirmed", "unconfirmed": [], "confirmed": {}, "rows": 0, "enrolled": 0,
-    "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "connections": [], "device": "a", "gone": True,
-    "waits_for": None,
+    "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "topics": [], "connections": [],
+    "device": "a", "gone": True, "waits_for": None,
 }  # fmt: skip
 """What a gateway without anything answers, whatever it is asked."""
 
 SPAN = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z")
 SHOWING: dict[str, tuple[str, ...]] = {
     "audit list": (), "devices list": (), "devices show": ("a",), "devices unregistered": (),
-    "devices departures": (), "devices connections": ("a",), "devices remove": ("a",),
+    "devices departures": (), "devices raw": (), "devices connections": ("a",), "devices remove": ("a",),
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
     "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
@@ -44,7 +44,8 @@ DEVICES = {"profiles probe", "profiles capture"}
 """Commands that show what a device answers; `tests/services/devices` has some."""
 
 DOING = {
-    "run", "resume", "schema", "profiles schema", "devices trust", "devices abandon", "dispatch send",
+    "run", "resume", "schema", "profiles schema", "devices trust", "devices abandon", "devices discard",
+    "dispatch send",
     "dispatch cancel", "dispatch lift", "dispatch stop-all", "exclusions set", "exclusions lift",
     "sinks resend", "sinks retry",
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """A recorder on a real directory, fed with random histories, for tests of storage."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def column(engine: Engine, name: str) -> NDArray[np.generic]:
     return engine.columns()[name]
 
 
-def restarted(directory: Path, ids: list[str], *, logged: int = 0, rules: IntervalRules = RULES) -> Recovered:
+def restarted(directory: Path, ids: Sequence[str], *, logged: int = 0, rules: IntervalRules = RULES) -> Recovered:
     """What a new process finds."""
     return recover(
         checkpoints=Checkpoints(directory / "checkpoints"),

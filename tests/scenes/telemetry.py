@@ -18,7 +18,7 @@ from gateway.services.telemetry.recorder import Recorder
 from gateway.services.telemetry.repair import Repairs
 from gateway.storage.recovery import Unlogged
 from tests.builders.energy_batches import T0, batch, row
-from tests.builders.fakes import FACTS, FakeLink, NothingLogged, home
+from tests.builders.fakes import FACTS, FakeLink, NothingLogged, NothingRaw, home
 from tests.scenes.waiting import service, until
 
 RULES = IntervalRules(length_s=60, grace_s=5)
@@ -91,7 +91,7 @@ async def rig(
         fleet.register(home(name), facts)
     recorder = Recorder(Engine(rules), ids=fleet.ids, clock=clock)
     spool = recorder.open_spool(directory / "spool", first_record=1, queue_bytes=queue_bytes)
-    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=told, lengths={})
+    ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=told, lengths={}, raw=NothingRaw())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(spool)
         stack.callback(spool.gate.set)

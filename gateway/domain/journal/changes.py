@@ -179,6 +179,18 @@ class Trusted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RawDiscarded:
+    """An operator discarded the settlement messages that were kept raw of these topics: who, and why."""
+
+    names: tuple[str, ...]
+    messages: int
+    by: str = field(default="", compare=False)
+    reason: str = field(default="", compare=False)
+    door: AuditDoor = field(default=AuditDoor.GATEWAY, compare=False)
+    seq: int = field(default=UNNUMBERED, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakenBack:
     """Owners took devices back from an event, at `at_ms` (UTC): see `take_backs`."""
 
@@ -282,6 +294,7 @@ Change = (
     | ExclusionLifted
     | Quarantined
     | Trusted
+    | RawDiscarded
     | TakenBack
     | TakeBackOver
     | ControlTaken

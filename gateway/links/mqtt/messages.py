@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, overload
+from typing import Annotated, Any
 
 import mqtt5
 import msgspec
@@ -16,20 +16,31 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.clock import Clock
-from gateway.domain.commands import CommandBatch, CommandOp, WriteOutcome, WriteReport
+from gateway.domain.commands import CommandBatch, WriteOutcome, WriteReport
 from gateway.domain.fleet.clock_skew import AHEAD_MS_MAX, BEHIND_MS_MAX, ClockSkew
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, LiveBatch, ReadingBatch, StatusBatch
+from gateway.domain.readings import (
+    AckBatch,
+    AckToken,
+    EnergyBatch,
+    LiveBatch,
+    RawMessage,
+    ReadingBatch,
+    StatusBatch,
+)
 from gateway.domain.types import NEVER_MS, Now, Unclear, UnclearBatch
 from gateway.links.mqtt.clocks import DeviceClocks, clock_cause
+from gateway.links.mqtt.commands import OutCommands, encoders
+from gateway.links.mqtt.lanes import TELEMETRY_KINDS, Lane, Rows
 from gateway.links.mqtt.misregistered import Misregistered
+from gateway.links.mqtt.raw_energy import RawEnergy
 from gateway.links.mqtt.unregistered import Unregistered
 from gateway.observability.metrics import Sample, counter
 from gateway.observability.parts import Part
 from gateway.ports.links import Emit
 from gateway.profiles.compile import Codec
-from gateway.profiles.compiled.messages import Columns, Decoder, MessageRefused, Route
-from gateway.transports.mqtt.connection import MqttConnection, OnMessages, OutMessage, PublishOutcome
+from gateway.profiles.compiled.messages import Columns, MessageRefused
+from gateway.transports.mqtt.connection import MqttConnection, OnMessages, PublishOutcome
 from gateway.transports.mqtt.settings import EXAMPLE_BROKER, MqttSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +48,6 @@ log = logging.getLogger(__name__)
 REJECTS = ("malformed", "schema", "identity", "topic", "profile")
 UNREADABLE = frozenset({"malformed", "schema"})
 CONTROL_KINDS = ("live", "status", "ack")
-TELEMETRY_KINDS = ("energy",)
 SESSIONS = ("control", "telemetry")
 PAUSE_TELEMETRY_FROM = 500
 """Commands of one fan-out."""
@@ -79,31 +89,6 @@ class LinkStats:
     stale_live: int = 0
 
 
-@dataclass(slots=True)
-class _Lane:
-    """One message kind of one product: where it comes from and how it is read."""
-
-    kind: str
-    profile: int
-    route: Route
-    decoder: Decoder
-
-
-class _Rows:
-    """Messages of one lane within one read. `unclear`: which safety members of a row were not understood, by its
-    number; `unread`: the slots of unreadable messages, each with the number of rows before it."""
-
-    __slots__ = ("lane", "live", "rows", "slots", "unclear", "unread")
-
-    def __init__(self, lane: _Lane) -> None:
-        self.lane = lane
-        self.slots: list[int] = []
-        self.rows: list[Any] = []
-        self.live: list[bool] = []
-        self.unclear: dict[int, Unclear] = {}
-        self.unread: list[tuple[int, int]] = []
-
-
 class MqttLink(Part):
     """All MQTT products on one broker: `TelemetrySource`, `TelemetrySender` and `CommandTarget`."""
 
@@ -121,18 +106,14 @@ class MqttLink(Part):
         self._misregistered = Misregistered(fleet)
         self.clocks = DeviceClocks()
         self.emit: Emit = _nowhere
+        self.raw = RawEnergy(fleet, self._lanes(TELEMETRY_KINDS))
         self.control = self._connection(settings, settings.broker.for_control(), "control", CONTROL_KINDS)
         self.telemetry = self._connection(settings, settings.broker, "telemetry", TELEMETRY_KINDS)
 
     def _connection(
         self, settings: MqttLinkSettings, broker: MqttSettings, name: str, kinds: Iterable[str]
     ) -> MqttConnection:
-        lanes = [
-            _Lane(kind=kind, profile=profile, route=codec.routes[kind], decoder=codec.decoders[kind])
-            for profile, codec in self._codecs.items()
-            for kind in kinds
-            if kind in codec.routes
-        ]
+        lanes = self._lanes(kinds)
         filters = [
             mqtt5.TopicFilter(f, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for f in dict.fromkeys(x.route.filter for x in lanes)
         ]
@@ -143,6 +124,14 @@ class MqttLink(Part):
             on_messages=self._receiver(lanes),
             name=name,
         )
+
+    def _lanes(self, kinds: Iterable[str]) -> list[Lane]:
+        return [
+            Lane(kind=kind, profile=profile, route=codec.routes[kind], decoder=codec.decoders[kind])
+            for profile, codec in self._codecs.items()
+            for kind in kinds
+            if kind in codec.routes
+        ]
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -198,7 +187,7 @@ class MqttLink(Part):
     def start_over(self) -> None:
         self.telemetry.drop()
 
-    def _receiver(self, lanes: Sequence[_Lane]) -> OnMessages:
+    def _receiver(self, lanes: Sequence[Lane]) -> OnMessages:
         """A handler of one connection's reads. The lanes are few, so it tries them until a topic fits."""
         slot_of = self._fleet.slot_of.get
         shapes = [
@@ -208,7 +197,9 @@ class MqttLink(Part):
         telemetry = all(lane.kind in TELEMETRY_KINDS for lane in lanes)
 
         def receive(generation: int, packets: list[mqtt5.PublishPacket], packet_ids: list[int]) -> None:
-            batches = [_Rows(lane) for lane in lanes]
+            batches = [Rows(lane) for lane in lanes]
+            raw: list[RawMessage] | None = [] if telemetry else None
+            behind = self.raw.behind if telemetry else ()
             # One flat tuple per lane: this loop is the hot path of all ingest.
             table = [
                 (*shape, batch, batch.slots.append, batch.rows.append)
@@ -221,15 +212,15 @@ class MqttLink(Part):
                         continue
                     device = topic[start:end]
                     slot = slot_of(device)
-                    if slot is None:
-                        self._unknown(topic, batch.lane)
+                    if slot is None or (behind and topic in behind):
+                        self._keep(packet, raw, batch.lane, known=slot is not None)
                         break
                     try:
                         row = decode(packet.payload)
                         if row.device != device:
                             raise MessageRefused("identity")
                     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                        row = self._reread(packet, device, slot, batch)
+                        row = self._reread(packet, device, slot, batch, raw)
                         if row is None:
                             break
                     add_slot(slot)
@@ -239,18 +230,28 @@ class MqttLink(Part):
                     break
                 else:
                     self.stats.rejects["topic"] += 1
-            self._hand_over(batches, AckToken(generation=generation, packet_ids=packet_ids), telemetry=telemetry)
+                    # a subscription of a product that is installed no more, which the broker still has
+                    _as_it_came(packet, raw)
+            token = AckToken(generation=generation, packet_ids=packet_ids)
+            if raw is None:
+                self._hand_over_control(batches, token)
+            else:
+                self._hand_over(batches, packets, raw, token)
 
         return receive
 
-    def _hand_over(self, batches: Sequence[_Rows], token: AckToken, *, telemetry: bool) -> None:
-        if telemetry:
-            for batch in batches:
-                energy = self._energy(batch) if batch.rows else None
-                if energy is not None:
-                    self.emit(ReadingBatch(energy=energy))
-            self.emit(ReadingBatch(token=token))
-            return
+    def _hand_over(
+        self, batches: Sequence[Rows], packets: Sequence[mqtt5.PublishPacket], raw: list[RawMessage], token: AckToken
+    ) -> None:
+        for batch in batches:
+            if batch.rows:
+                energy = self._energy(batch)
+                if len(energy) < len(batch.rows):
+                    raw += self.raw.foreign(batch, [(packet.topic, bytes(packet.payload)) for packet in packets])
+                self.emit(ReadingBatch(energy=energy))
+        self.emit(ReadingBatch(raw=raw, token=token))
+
+    def _hand_over_control(self, batches: Sequence[Rows], token: AckToken) -> None:
         for batch in batches:
             if batch.rows or batch.unread:
                 self._emit_control(batch)
@@ -258,7 +259,7 @@ class MqttLink(Part):
             self.control.acknowledge(token.generation, token.packet_ids)
 
     def _columns(
-        self, batch: _Rows
+        self, batch: Rows
     ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], Columns, np.ndarray[Any, np.dtype[np.bool_]]]:
         """Columns of the rows whose device is registered as this product; counts the others as `profile`."""
         slots = np.array(batch.slots, dtype=np.int32)
@@ -272,15 +273,16 @@ class MqttLink(Part):
         self._misregistered.observe(slots, own, batch.lane.profile)
         if not own.all():
             self.stats.rejects["profile"] += int((~own).sum())
-            slots, live = slots[own], live[own]
+            # settlement messages are never retained: nothing is noted of them
+            slots, live = slots[own], live[own] if len(live) else live
             columns = {name: column[own] for name, column in columns.items()}
         return slots, columns, live
 
-    def _energy(self, batch: _Rows) -> EnergyBatch:
+    def _energy(self, batch: Rows) -> EnergyBatch:
         slots, columns, _ = self._columns(batch)
         return EnergyBatch(slots=slots, **columns)
 
-    def _emit_control(self, batch: _Rows) -> None:
+    def _emit_control(self, batch: Rows) -> None:
         slots, columns, live = self._columns(batch)
         if batch.lane.kind == "live":
             now = self._clock.now()
@@ -296,7 +298,7 @@ class MqttLink(Part):
             self.emit(ReadingBatch(acks=AckBatch(slots=slots, **columns)))
 
     def _doubts(
-        self, batch: _Rows, readings: LiveBatch, live: np.ndarray[Any, np.dtype[np.bool_]]
+        self, batch: Rows, readings: LiveBatch, live: np.ndarray[Any, np.dtype[np.bool_]]
     ) -> UnclearBatch | None:
         """Devices whose live message is unreadable, or unclear in a row of unknown age, unless a fresh row of the same
         device came after it."""
@@ -323,22 +325,29 @@ class MqttLink(Part):
         result: np.ndarray[Any, np.dtype[np.bool_]] = (age <= BEHIND_MS_MAX) & (age >= -AHEAD_MS_MAX)
         return result
 
-    def _unknown(self, topic: str, lane: _Lane) -> None:
-        device = lane.route.device(topic)
+    def _keep(self, packet: mqtt5.PublishPacket, raw: list[RawMessage] | None, lane: Lane, *, known: bool) -> None:
+        """Keep a settlement message of a device that is not registered, or of which earlier ones wait; what else such
+        devices say is only counted."""
+        device = lane.route.device(packet.topic)
         if device is None:
             self.stats.rejects["topic"] += 1
             return
-        self.stats.unregistered += 1
-        self.unregistered.observe(device, self._clock.now().utc_ms)
+        if not known:
+            self.stats.unregistered += 1
+            self.unregistered.observe(device, self._clock.now().utc_ms)
+        _as_it_came(packet, raw)
 
-    def _reread(self, packet: mqtt5.PublishPacket, device: str, slot: int, batch: _Rows) -> Any:
-        """Decode point by point what the fast decoder refused; None if this refuses it too (and counts it). A retained
-        message says nothing of now."""
+    def _reread(
+        self, packet: mqtt5.PublishPacket, device: str, slot: int, batch: Rows, raw: list[RawMessage] | None
+    ) -> Any:
+        """Decode point by point what the fast decoder refused; None if this refuses it too (and counts it, and keeps a
+        settlement message). A retained message says nothing of now."""
         lane = batch.lane
         try:
             row, unclear = lane.decoder.reread(packet.payload, device)
         except MessageRefused as refused:
             self._reject(refused.reason, lane)
+            _as_it_came(packet, raw, refused.reason)
             if lane.kind == "live" and refused.reason in UNREADABLE and not packet.retain:
                 batch.unread.append((len(batch.rows), slot))
             return None
@@ -346,7 +355,7 @@ class MqttLink(Part):
             batch.unclear[len(batch.rows)] = unclear
         return row
 
-    def _reject(self, reason: str, lane: _Lane) -> None:
+    def _reject(self, reason: str, lane: Lane) -> None:
         self.stats.rejects[reason] += 1
         if self.stats.rejects[reason] == 1:
             log.warning("refused a device's message", extra={"reason": reason, "kind": lane.kind})
@@ -355,11 +364,13 @@ class MqttLink(Part):
         """Publish the commands; a product without the operation gives REFUSED. Telemetry waits during a large
         fan-out, so that the commands do not queue behind it."""
         written = np.full(len(batch), int(WriteOutcome.NOT_SENT), dtype=np.int8)
-        encoders = self._encoders(batch)
-        written[encoders < 0] = int(WriteOutcome.REFUSED)
+        products = encoders(self._fleet, self._codecs, batch)
+        written[products < 0] = int(WriteOutcome.REFUSED)
         now_ms = self._clock.now().utc_ms
-        index = np.flatnonzero((encoders >= 0) & (batch.valid_until_ms > now_ms))
-        messages = _Commands(self._fleet, self._codecs, batch, index, now_ms, self.clocks.ahead_ms(batch.slots[index]))
+        index = np.flatnonzero((products >= 0) & (batch.valid_until_ms > now_ms))
+        messages = OutCommands(
+            self._fleet, self._codecs, batch, index, now_ms, self.clocks.ahead_ms(batch.slots[index])
+        )
         large = len(messages) >= PAUSE_TELEMETRY_FROM
         if large:
             self.pause_telemetry(True)
@@ -374,67 +385,10 @@ class MqttLink(Part):
             written[index] = [_OUTCOMES[outcome] for outcome in outcomes]
         return WriteReport(delivery=written)
 
-    def _encoders(self, batch: CommandBatch) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """Product of each command, -1 where this link does not serve it or it lacks the operation."""
-        found = self._fleet.nameplate.profile[batch.slots]
-        for profile in np.unique(found).tolist():
-            codec = self._codecs.get(profile)
-            for op in np.unique(batch.op[found == profile]).tolist():
-                if codec is None or codec.encoder is None or not codec.encoder.can(CommandOp(op)):
-                    found[(found == profile) & (batch.op == op)] = -1
-        return found
 
-
-class _Commands(Sequence[OutMessage]):
-    """Commands as messages, encoded on access: a large fan-out neither delays the loop nor fills memory. `ahead_ms`:
-    how far each device's clock is ahead, by which it judges whether a command is still valid."""
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        codecs: dict[int, Codec],
-        batch: CommandBatch,
-        index: np.ndarray[Any, Any],
-        now_ms: int,
-        ahead_ms: np.ndarray[Any, np.dtype[np.int64]],
-    ) -> None:
-        slots = batch.slots[index]
-        self._ids = fleet.ids
-        self._encoders = {n: codec.encoder for n, codec in codecs.items() if codec.encoder is not None}
-        self._profiles = fleet.nameplate.profile[slots].tolist()
-        self._slots = slots.tolist()
-        self._op = batch.op[index].tolist()
-        self._setpoint_w = batch.setpoint_w[index].tolist()
-        self._lease_s = batch.lease_s[index].tolist()
-        self._reserve_pct = batch.reserve_pct[index].tolist()
-        self._cmd = batch.cmd[index].tolist()
-        self._valid_until_ms = (batch.valid_until_ms[index] + ahead_ms).tolist()
-        self._expiry_s = (-((now_ms - batch.valid_until_ms[index]) // 1000)).tolist()
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    @overload
-    def __getitem__(self, at: int) -> OutMessage: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[OutMessage]: ...
-
-    def __getitem__(self, at: int | slice) -> OutMessage | Sequence[OutMessage]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        encoder = self._encoders[self._profiles[at]]
-        device = self._ids[self._slots[at]]
-        payload = encoder.encode(
-            self._op[at],
-            device,
-            self._cmd[at],
-            self._valid_until_ms[at],
-            setpoint_w=self._setpoint_w[at],
-            lease_s=self._lease_s[at],
-            reserve_pct=self._reserve_pct[at],
-        )
-        return OutMessage(encoder.route.topic(device), payload, 1, False, self._expiry_s[at])
+def _as_it_came(packet: mqtt5.PublishPacket, raw: list[RawMessage] | None, problem: str = "") -> None:
+    if raw is not None:
+        raw.append(RawMessage(topic=packet.topic, payload=bytes(packet.payload), problem=problem))
 
 
 def _nowhere(_batch: ReadingBatch) -> None:

@@ -14,8 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from gateway.clock import Clock
+from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, ReadingBatch
+from gateway.domain.readings import AckBatch, AckToken, EnergyBatch, RawMessage, ReadingBatch
+from gateway.domain.types import Now
 from gateway.observability.metrics import Sample, counter
 from gateway.observability.parts import Importance, Part
 from gateway.ports.links import Emit, TelemetrySender, TelemetrySource
@@ -31,6 +33,7 @@ PAUSES = counter("gateway_telemetry_holds", "Times that telemetry was held back.
 BATCH_ROWS = 4096
 BATCH_DELAY_S = 0.010
 PAUSED_RETRY_S = 0.05
+KEEP_RETRY_S = 1.0
 ENERGY_COLUMNS = tuple(EnergyBatch.__dataclass_fields__)
 
 Tokens = list[tuple[TelemetrySender, AckToken]]
@@ -40,6 +43,18 @@ class CommandAnswers(Protocol):
     """What control knows of devices' answers to its commands."""
 
     def observe_acks(self, batch: AckBatch) -> None: ...
+
+
+class RawKeeper(Protocol):
+    """Whoever keeps messages that cannot be counted yet: see `RawMessages`."""
+
+    def observe(self, messages: Sequence[RawMessage]) -> None: ...
+
+    def coming(self) -> list[RawMessage]: ...
+
+    async def keep(self, messages: Sequence[RawMessage]) -> None: ...
+
+    def forget(self, messages: Sequence[RawMessage]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -76,8 +91,8 @@ def in_batches(batches: Sequence[EnergyBatch]) -> Iterator[list[EnergyBatch]]:
 
 class Ingest(Part):
     """The way in for all sources. Live state goes by the `clock` of control, settlement data by the `wall` clock.
-    `answers` gets devices' answers to commands; `lengths` of intervals in s by the tag
-    of a program."""
+    `answers` gets devices' answers to commands; `lengths` of intervals in s by the tag of a program; `raw` keeps what
+    cannot be counted yet."""
 
     service = "ingest"
     component = "telemetry"
@@ -92,8 +107,10 @@ class Ingest(Part):
         wall: Clock,
         answers: CommandAnswers,
         lengths: Mapping[str, int],
+        raw: RawKeeper,
     ) -> None:
         self._fleet = fleet
+        self._raw = raw
         self._recorder = recorder
         self._clock = clock
         self._wall = wall
@@ -104,6 +121,7 @@ class Ingest(Part):
         self._rows: list[EnergyBatch] = []
         self._row_count = 0
         self._unrecorded = 0
+        self._keeping: list[RawMessage] = []
         self._tokens: Tokens = []
         self._news = asyncio.Event()
         self._unacknowledged: deque[tuple[int, Tokens]] = deque()
@@ -134,6 +152,8 @@ class Ingest(Part):
                 self._rows.append(batch.energy)
                 self._row_count += len(batch.energy)
                 self._news.set()
+            if batch.raw:
+                self._raw.observe(batch.raw)
             if batch.token is not None and sender is not None:
                 self._tokens.append((sender, batch.token))
                 self._news.set()
@@ -159,7 +179,8 @@ class Ingest(Part):
     def _begin_anew(self) -> None:
         self.stats.dropped += self._unrecorded + self._row_count
         self._unrecorded = 0
-        self._rows, self._row_count, self._tokens = [], 0, []
+        self._raw.forget(self._keeping)
+        self._rows, self._row_count, self._tokens, self._keeping = [], 0, [], []
         self._unacknowledged.clear()
         self._recorded.clear()
         self._halfway = False
@@ -183,6 +204,7 @@ class Ingest(Part):
         """Record what has arrived since the last call, in steps between which other tasks run."""
         tokens, self._tokens = self._tokens, []
         rows, self._rows, self._unrecorded, self._row_count = self._rows, [], self._row_count, 0
+        self._keeping = self._raw.coming()
         number = self._recorder.spool.last_record
         if rows:
             await self._configs.update()
@@ -193,11 +215,40 @@ class Ingest(Part):
                     self.stats.rows += recorded.taken.counts.rows
                     self._unrecorded -= recorded.taken.counts.rows
                     self.stats.batches += 1
+        await self._keep()
         if tokens:
             self._unacknowledged.append((number, tokens))
             self._recorded.set()
 
-    async def _ingest(self, rows: EnergyBatch) -> Recorded:
+    async def _keep(self) -> None:
+        """Store what is raw of what arrived, however long the disk takes; meanwhile telemetry is not read."""
+        while self._keeping:
+            try:
+                await self._raw.keep(self._keeping)
+            except StorageError:
+                self._pause(True)
+                await asyncio.sleep(KEEP_RETRY_S)
+                continue
+            self._keeping = []
+
+    async def record(self, batch: EnergyBatch, now: Now) -> int:
+        """Record energy that was received at `now` and kept since, in bounded steps, each once there is room; returns
+        the record to wait for."""
+        await self._configs.update()
+        number = 0
+        for part in self._recorder.steps(batch, now):
+            recorded = await self._ingest(part, now)
+            number = recorded.record
+            self.stats.rows += recorded.taken.counts.rows
+            self.stats.batches += 1
+        return number
+
+    async def wait_durable(self, record: int) -> None:
+        """Return once a record is durable."""
+        await self._recorder.spool.wait_durable(record)
+
+    async def _ingest(self, rows: EnergyBatch, received: Now | None = None) -> Recorded:
+        """Record rows that were received then; None = now."""
         while True:
             await self._until_room()
             async with self._recorder.step():
@@ -205,7 +256,7 @@ class Ingest(Part):
                     plate = self._fleet.nameplate
                     # of a device that was removed meanwhile nobody knows the rating any more
                     rated_w = np.where(plate.registered, np.maximum(plate.discharge_w_max, plate.charge_w_max), np.nan)
-                    return self._recorder.ingest(rows, self._wall.now(), rated_w)
+                    return self._recorder.ingest(rows, received or self._wall.now(), rated_w)
 
     async def _acknowledge(self) -> None:
         """Acknowledge in the order of recording, each batch once it is durable."""

@@ -22,7 +22,7 @@ class LiveOnly(Part):
         emit = self._ingest.emitter(source, sender=sender)
 
         def without_energy(batch: ReadingBatch) -> None:
-            emit(replace(batch, energy=None, token=None))
+            emit(replace(batch, energy=None, raw=(), token=None))
 
         return without_energy
 

@@ -31,6 +31,7 @@ from gateway.domain.journal.changes import (
     PriorRestored,
     PriorSaved,
     Quarantined,
+    RawDiscarded,
     ReserveChanged,
     StopAll,
     TakeBackOver,
@@ -276,6 +277,10 @@ def _take_back_over(db: sqlite3.Connection, changes: list[TakeBackOver], _at: At
         )
 
 
+def _only_audited(_db: sqlite3.Connection, _changes: list[Any], _at: At) -> None:
+    """Nothing but the audit trail says it."""
+
+
 WRITE: dict[type, Any] = {
     TakenBack: _taken_back,
     TakeBackOver: _take_back_over,
@@ -298,6 +303,7 @@ WRITE: dict[type, Any] = {
     ExclusionLifted: _exclusion_lifted,
     Quarantined: _quarantined,
     Trusted: _trusted,
+    RawDiscarded: _only_audited,
     PriorSaved: _prior_saved,
     PriorRestored: _prior_restored,
 }

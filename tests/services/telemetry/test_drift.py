@@ -24,7 +24,7 @@ from gateway.storage.interval_log.positions import START
 from gateway.storage.interval_log.query import IntervalQueries
 from gateway.storage.recovery import recover
 from tests.builders.energy_batches import T0, batch, row
-from tests.builders.fakes import FACTS, FakeLink, home
+from tests.builders.fakes import FACTS, FakeLink, NothingRaw, home
 from tests.scenes.telemetry import Told
 from tests.scenes.waiting import service, until
 
@@ -71,7 +71,9 @@ async def life(directory: Path, clock: ManualClock) -> AsyncIterator[Life]:
         assert found.stats.mismatches == 0
 
         recorder = Recorder(found.engine, ids=fleet.ids, clock=clock, unlogged=found.unlogged)
-        ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=Told(), lengths={})
+        ingest = Ingest(
+            fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=Told(), lengths={}, raw=NothingRaw()
+        )
         log_writer, repair = LogWriter(recorder, log), Repairs(recorder, records=queries, fleet=fleet, clock=clock)
         async with recorder.open_spool(directory / "spool", first_record=found.next_record):
             recorder.begin(RULES, clock.now())
