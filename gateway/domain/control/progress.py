@@ -66,7 +66,8 @@ class Tracked:
     """The wanted setpoint of every device: `wanted_w` whole W (+ = discharge), `asked_w` the same before the device's
     own limits. `taking`: devices to be under control; of those `idle` are given nothing and need not hold 0 W, and
     `by_itself` may then be left to their maker's own mode; `by_own_mode`: devices that serve their event by that.
-    `tracking` by event index, for the next tick."""
+    `on_top`: the event (its index, or `NOBODY`) that gave the top part of each setpoint. It and `tracking`, by event
+    index, are for the next tick."""
 
     wanted_w: Ints
     asked_w: Ints
@@ -74,6 +75,7 @@ class Tracked:
     idle: Bools
     by_itself: Bools
     by_own_mode: Bools
+    on_top: Ints
     tracking: Mapping[int, Tracking]
     progress: Mapping[int, Progress]
 

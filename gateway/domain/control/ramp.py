@@ -48,6 +48,13 @@ class RampBudget:
         return desired_w if moved_w == asked_w else commanded_w + moved_w
 
 
+def beside_others(now_w: Floats, goal_w: Floats, others: Bools) -> Floats:
+    """Where the ramp of each device begins: what `others` (events that still run) give on top of the goal moves by
+    their ramps, and takes nothing of this one's."""
+    beyond = others & (now_w * goal_w >= 0) & (np.abs(now_w) > np.abs(goal_w))
+    return np.where(beyond, goal_w, now_w)
+
+
 def in_turn(joining: Bools, own_w: Floats, most_w: float) -> Bools:
     """Choose which `joining` devices stop what they do by themselves in this tick: at most `most_w` of their own power
     together, but at least one device, so that the start of an event is no step."""

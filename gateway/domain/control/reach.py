@@ -18,6 +18,9 @@ from gateway.domain.limits.types import spread
 from gateway.domain.table import Singles, Table, column, run
 from gateway.domain.types import Bools, Floats, Ints, Now, Slots, Small
 
+HEARD_PART_MIN = 0.5
+"""Where less than this part of an event's newest commands was taken, its ramp starts from present power."""
+
 WAIT_S_MIN = 2.0
 WAIT_S_MAX = 60.0
 """The pause before a device is tried again, at first and at most; up to `SPREAD_PART` longer, by device."""
@@ -79,6 +82,17 @@ class Reach:
     def not_durable(self) -> Bools:
         found: Bools = self.cause == int(Unreached.NOT_DURABLE)
         return found
+
+    @property
+    def missed(self) -> bool:
+        """Whether any command of the last tick was not taken."""
+        return bool((self.heard < 0).any())
+
+    def stalled(self, devices: Bools) -> bool:
+        """Whether most of the newest commands to these devices may not have arrived."""
+        heard = self.heard[devices]
+        told = int(np.count_nonzero(heard))
+        return told > 0 and int(np.count_nonzero(heard > 0)) < HEARD_PART_MIN * told
 
 
 def everybody(n: int) -> Reach:

@@ -16,7 +16,7 @@ from gateway.domain.control.ceilings import Ceilings
 from gateway.domain.control.device_targets import device_target_w, in_steps, kept_w
 from gateway.domain.control.feeders import left_w, loose_each_w, within_w
 from gateway.domain.control.progress import Progress, Tracked, Tracking, TrackingParams, cause, unseen_w
-from gateway.domain.control.ramp import Governor, RampBudget, Trim, trimmed
+from gateway.domain.control.ramp import Governor, RampBudget, Trim, beside_others, trimmed
 from gateway.domain.control.reach import Reach, everybody
 from gateway.domain.events.arbitration import NOBODY, Claims
 from gateway.domain.events.lifecycle import ActiveEvent
@@ -30,9 +30,6 @@ from gateway.domain.types import Bools, Floats, Grid, Ints, Mode, Now
 
 OWN_POWER_W = 50.0
 """Own power of devices that are given nothing is compensated from here on."""
-
-HEARD_PART_MIN = 0.5
-"""Where less than this part of an event's newest commands was taken, its ramp starts from present power."""
 
 
 def track(
@@ -50,15 +47,16 @@ def track(
     reach: Reach | None = None,
     lost: Bools | None = None,
     by_own_mode: Bools | None = None,
+    on_top: Ints | None = None,
 ) -> Tracked:
     """One tick of all `events`. `tracking` is what the last tick returned, `follows` the responsive devices, `power`
     the power of each, `reach` who can be told anything (None: everybody), `lost` who is not counted on,
-    `by_own_mode` who serves by the maker's own mode (None: nobody)."""
+    `by_own_mode` who serves by the maker's own mode (None: nobody), `on_top` what the last tick returned of that."""
     reach = everybody(snapshot.n) if reach is None else reach
     nobody = np.zeros(snapshot.n, dtype=np.bool_)
     lost, own = nobody if lost is None else lost, nobody if by_own_mode is None else by_own_mode
     tracker = _Tracker(claims, tracking, snapshot, allowed, follows, power, now, dt_s, params, reach, lost, own)
-    tracker.share_ramp(events)
+    tracker.share_ramp(events, on_top)
     for event in events:
         tracker.serve(event)
     return tracker.tracked()
@@ -92,7 +90,7 @@ class _Tracker:
         self._dt_s = dt_s
         self._params = params
         self._reach = reach
-        self._missed = bool((reach.heard < 0).any())
+        self._missed = reach.missed
         self._ramp = RampBudget(params.fleet_w_per_s, dt_s, {})
         self._power = power
         self._each_w = power.each_w
@@ -119,12 +117,18 @@ class _Tracker:
         self._taking = np.zeros(n, dtype=np.bool_)
         self._idle = np.zeros(n, dtype=np.bool_)
         self._by_itself = np.zeros(n, dtype=np.bool_)
+        self._on_top: Ints = np.full(n, NOBODY, dtype=np.int64)
+        self._before: Ints | None = None
         self._ceilings = Ceilings(params.target_w_max, params.program_w)
         self._next: dict[int, Tracking] = {}
         self._progress: dict[int, Progress] = {}
 
-    def share_ramp(self, events: Sequence[ActiveEvent]) -> None:
+    def share_ramp(self, events: Sequence[ActiveEvent], on_top: Ints | None) -> None:
         """Share what the fleet may move among the events that have to; how far a new target is, is not known."""
+        if on_top is not None and len(events) > 1:
+            running = np.isin(on_top, [event.index for event in events if event.actuates])
+            self._before = self._on_top.copy()
+            self._before[: len(on_top)] = np.where(running, on_top, NOBODY)
         ahead_w = {}
         for event in events:
             if event.actuates and event.target.want is not Want.SELF_CONSUMPTION:
@@ -155,6 +159,7 @@ class _Tracker:
             idle=idle,
             by_itself=idle & self._by_itself,
             by_own_mode=self._own,
+            on_top=self._on_top,
             tracking=self._next,
             progress=self._progress,
         )
@@ -188,6 +193,7 @@ class _Tracker:
             asked_w = asked_w + own_w
         self._taking |= mine & ~self._own
         self._taken_w += np.abs(given_w)
+        self._on_top[given_w != 0] = event.index
         self._wanted_w += given_w
         self._asked_w = np.where(np.abs(asked_w) > np.abs(self._asked_w), asked_w, self._asked_w)
         self._idle |= mine & (want is not Want.FOLLOW_LOAD)
@@ -223,7 +229,7 @@ class _Tracker:
         if tracking is None or tracking.target.want is Want.IDLE:
             tracking = Tracking(target=event.target, commanded_w=done_w, served_w=done_w)
         desired_w = target_w + tracking.trim.offset_w
-        stalled = self._stalled(reliable)
+        stalled = self._missed and self._reach.stalled(reliable)
         # a ramp does not start from what was not given: the return of those who missed it would be a step
         before_w = tracking.served_w if bool((self._reach.back & mine).any()) else tracking.commanded_w
         before_w = done_w if stalled else before_w
@@ -239,6 +245,8 @@ class _Tracker:
             given = most
         else:
             given, own_w = self._made_up(event, need_w, sign, reliable, tracking.own_w)
+            # who has joined does by itself no more what the ramp began with: it goes on from what is left
+            commanded_w = sign * max(sign * commanded_w, min(sign * (others_w + own_w) + taken_w, sign * desired_w))
         trim = tracking.trim if event.target.power_w is not None else Trim()
         if ramped and event.target.power_w is not None and abs(commanded_w) + 1 >= taken_w:
             # only readings since the last tick drive the correction, for the time they cover
@@ -255,14 +263,6 @@ class _Tracker:
             reason=Shortfall.CEILING if clipped and given.reason is Shortfall.NONE else given.reason,
         )  # fmt: skip
         return given.setpoint_w, given.setpoint_w
-
-    def _stalled(self, reliable: Bools) -> bool:
-        """Whether most of the newest commands to these devices may not have arrived."""
-        if not self._missed:
-            return False
-        heard = self._reach.heard[reliable]
-        told = int(np.count_nonzero(heard))
-        return told > 0 and int(np.count_nonzero(heard > 0)) < HEARD_PART_MIN * told
 
     def _turning(self, event: ActiveEvent, need_w: float, sign: float, reliable: Bools) -> Allocation | None:
         """While power commanded in the other direction ramps down: the setpoints of the devices that still carry it;
@@ -375,6 +375,8 @@ class _Tracker:
         control = self._snapshot.control
         now_w = np.where(control.authority == int(Authority.CONTROLLED), control.setpoint_w, self._each_w)
         now_w = np.where(mine, np.clip(now_w, -self._allowed.charge_w, self._allowed.discharge_w), 0.0)
+        if self._before is not None:
+            now_w = beside_others(now_w, goal_w, (self._before != NOBODY) & (self._before != event.index))
         ahead_w = float(goal_w.sum())
         at_w = float(now_w.sum())
         moved_w = self._ramped(event, ahead_w, at_w)

@@ -155,6 +155,7 @@ class ControlLoop(Part):
         self._contact = Contact()
         self._own_modes = OwnModes()
         self._trackings: Mapping[int, Tracking] = {}
+        self._on_top: Ints | None = None
         self._hand_back_ms: Ints | None = None
         self._seen_mono_ms: Ints = np.zeros(0, dtype=np.int64)
         self._releasing_all = self._releasing_untimed = False
@@ -268,9 +269,9 @@ class ControlLoop(Part):
         )  # fmt: skip
         tracked = track(
             events, claims, self._trackings, snapshot, steered, observed.follows, observed.power, observed.now, dt_s,
-            self._params(), reach=observed.reach, lost=lost, by_own_mode=own,
+            self._params(), reach=observed.reach, lost=lost, by_own_mode=own, on_top=self._on_top,
         )  # fmt: skip
-        self._trackings = tracked.tracking
+        self._trackings, self._on_top = tracked.tracking, tracked.on_top
         return tracked
 
     def _decide(self, observed: Observed, arbitrated: Arbitrated, allowed: Envelope, tracked: Tracked) -> Decision:

@@ -9,6 +9,7 @@ from gateway.domain.control.decision import Decision, DecisionParams, Ends, Halt
 from gateway.domain.control.observed import observe
 from gateway.domain.control.progress import Tracked
 from gateway.domain.control.reach import everybody
+from gateway.domain.events.arbitration import NOBODY
 from gateway.domain.fleet.columns import Authority, ExclusionReason
 from gateway.domain.fleet.fleet import Snapshot
 from gateway.domain.limits.envelope import envelope
@@ -50,8 +51,8 @@ def decided(
     observed = observe(snapshot, NOW, np.zeros(0, dtype=np.int64), follows=~none, reach=everybody(n))
     wanted = np.where(taking, wanted_w, 0)
     tracked = Tracked(
-        wanted_w=wanted, asked_w=wanted, taking=taking, idle=none, by_itself=none, by_own_mode=none, tracking={},
-        progress={},
+        wanted_w=wanted, asked_w=wanted, taking=taking, idle=none, by_itself=none, by_own_mode=none,
+        on_top=np.full(n, NOBODY), tracking={}, progress={},
     )  # fmt: skip
     ends = Ends(ends=[] if ends_ms is None else [(taking, ends_ms)], going_on=none, before_ms=None)
     return decide(observed, allowed, tracked, left or {}, ends, Halt() if halt is None else halt, PARAMS)

@@ -36,6 +36,7 @@ class Scene:
     snapshot: Snapshot
     params: TrackingParams = STEEP
     tracking: Mapping[int, Tracking] = field(default_factory=dict)
+    on_top: Ints | None = None
     events: list[tuple[ActiveEvent, list[int]]] = field(default_factory=list)
     now: Now = NOW
     unresponsive: tuple[int, ...] = ()
@@ -71,9 +72,9 @@ class Scene:
         self.seen_ms = live.seen_mono_ms.copy()
         found = track(
             active, claims, self.tracking, self.snapshot, allowed, follows, power_, self.now, 1.0, self.params,
-            reach=reach,
+            reach=reach, on_top=self.on_top,
         )  # fmt: skip
-        self.tracking = found.tracking
+        self.tracking, self.on_top = found.tracking, found.on_top
         self.now = Now(utc_ms=self.now.utc_ms + 1000, mono_ms=self.now.mono_ms + 1000)
         heard = [slot for slot in range(self.snapshot.n) if slot not in self.mute]
         live.seen_mono_ms[heard] = self.now.mono_ms
@@ -176,6 +177,41 @@ def test_course_event_that_follows_its_load_gets_what_others_leave() -> None:
         s.obey(s.tick())
     s.snapshot.live.load_w[:2] = 2_000
     assert s.tick().wanted_w.tolist() == [1_990, 1_990, 1_000, 1_000]
+
+
+def test_course_event_takes_nothing_of_the_ramp_for_what_another_gives_beyond_its_goal() -> None:
+    each = Target(want=Want.DEVICE_POWER, power_w=200.0)
+    s = scene(3, params=TrackingParams(fleet_w_per_s=250, horizon_s=600))
+    for number in range(8):
+        s.ask(each, 2, name=f"still-{number}")
+    s.ask(3_000, 2, name="high")
+    for _ in range(30):
+        s.obey(s.tick())
+    assert s.tick().wanted_w.tolist() == [0, 0, 3_000]
+    s.ask(-2_000, 0, 1, name="other")
+    for _ in range(8):
+        s.obey(s.tick())
+    assert s.tick().wanted_w.tolist() == [-1_000, -1_000, 3_000]
+    # once the other is over, what it gave goes down by their ramp
+    s.events = [pair for pair in s.events if pair[0].request.id != "high"]
+    before_w = 3_000
+    for _ in range(40):
+        found = s.tick()
+        s.obey(found)
+        assert before_w - 250 <= found.wanted_w[2] <= before_w
+        before_w = int(found.wanted_w[2])
+    assert before_w < 2_000
+
+
+def test_course_ramp_goes_on_from_what_is_left_once_those_who_joined_do_nothing_by_themselves() -> None:
+    s = scene(2, params=TrackingParams(fleet_w_per_s=250, horizon_s=600), battery_w=2_000).ask(-1_000)
+    s.tick()
+    # both joined, and have stopped what they did
+    s.snapshot.control.authority[:] = Authority.CONTROLLED
+    s.snapshot.control.setpoint_w[:] = 0
+    s.snapshot.live.battery_w[:] = 0
+    sums = [int(s.tick().wanted_w.sum()) for _ in range(5)]
+    assert sums == [-250, -500, -750, -1_000, -1_000]
 
 
 def test_course_dry_run_takes_no_part_of_the_ramp() -> None:
