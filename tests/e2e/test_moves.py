@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from simulators.faces.foxess_h3 import FoxessH3
+from simulators.faces.sungrow_sh import SungrowSh
 from tests.e2e.rig import Daemon, battery, event, eventually, now_ms, running
 from tests.scenes.brokers import standin_process
 
@@ -14,18 +15,18 @@ pytestmark = pytest.mark.e2e
 TARGET_W = 2_000.0
 
 
-def row(url: str) -> bytes:
+def row(url: str, **other: Any) -> bytes:
     found = {
         "id": "fox", "profile": "foxess-h3", "site": "s", "capacity_wh": 10_000, "discharge_w_max": 5_000,
         "charge_w_max": 5_000, "inverter_w_max": 5_000, "reserve_pct": 20, "export_allowed": True,
         "grid_charge_allowed": True, "site_import_w_max": "unlimited", "site_export_w_max": "unlimited",
         "fuse_protected": True, "address": url, "experimental": True,
     }  # fmt: skip
-    return json.dumps(found).encode() + b"\n"
+    return json.dumps(found | other).encode() + b"\n"
 
 
-async def imported(daemon: Daemon, url: str) -> dict[str, Any]:
-    reply = await daemon.ask("POST", "/v1/devices", body=row(url), kind="application/x-ndjson")
+async def imported(daemon: Daemon, url: str, **other: Any) -> dict[str, Any]:
+    reply = await daemon.ask("POST", "/v1/devices", body=row(url, **other), kind="application/x-ndjson")
     assert (reply.status, reply.body["rejected_total"]) == (200, 0), reply
     return dict(reply.body)
 
@@ -71,3 +72,33 @@ async def _story(daemon: Daemon, old: FoxessH3, here: str, new: FoxessH3, there:
         await daemon.ask("DELETE", "/v1/dispatch-events/evening")
         await eventually(lambda: not old.controlled, "the release")
         assert old.settings() == before
+
+
+async def test_battery_that_gets_another_address_from_its_router_keeps_its_event_and_gets_its_settings_back_there(
+    tmp_path: Path,
+) -> None:
+    """The serial number of its rows says that it is the same one; where it was, nothing answers any more."""
+    async with standin_process(tmp_path) as broker, battery(SungrowSh) as (battery_, here):
+        daemon = Daemon(tmp_path, broker.port, {"control": {"fleet_w_per_s": 100_000}})
+        before = battery_.settings()
+        same = {"profile": "sungrow-sh", "parameters": {"serial": battery_.serial}}
+        async with running(daemon):
+            await imported(daemon, here, **same)
+            start_ms = now_ms()
+            asked = event("evening", start_ms=start_ms, end_ms=start_ms + 600_000, target_w=TARGET_W)
+            assert (await daemon.post("/v1/dispatch-events", asked)).status == 200
+            await eventually(lambda: abs(battery_.plant.battery_w - TARGET_W) < 150, "the event's power")
+            assert battery_.settings() != before
+            await battery_.stop()
+            there = (await battery_.start()).url
+            assert (await imported(daemon, there, **same))["departing"] == 1
+            await daemon.until("/v1/departures", lambda reply: reply.body["total"] == 0, "it went along")
+            await daemon.child.kill()
+            await daemon.start()
+            await daemon.until(
+                "/v1/devices/fox", lambda reply: reply.body["online"] is True, "it answers at the new address"
+            )  # fmt: skip
+            await eventually(lambda: abs(battery_.plant.battery_w - TARGET_W) < 150, "the event's power")
+            await daemon.ask("DELETE", "/v1/dispatch-events/evening")
+            await eventually(lambda: battery_.settings() == before, "its settings from before the event")
+            assert await connections(daemon) == [(here, "moved"), (there, None)]

@@ -44,6 +44,20 @@ class Ties:
         return "still without the settings it had before it was controlled" if device in self._saved else ""
 
 
+def goes_along(known: Device, wanted: Device, fleet: Fleet) -> bool:
+    """Whether a device is the same battery at another address, and answers at the present one no more: nothing can be
+    handed back there, and its release and its saved settings go along. The serial number of its rows says so, and what
+    answers at the new address is written only if it has that."""
+    slot = fleet.slot_of.get(known.id)
+    before, after = (
+        dict((one.connection or DeviceConnection(url="")).parameters).get("serial") for one in (known, wanted)
+    )
+    same = known.profile == wanted.profile and before is not None and before == after
+    if not same or slot is None or (slot < len(fleet.writing) and fleet.writing[slot]):
+        return False
+    return int(fleet.live.online[slot]) == 0
+
+
 def moves(known: Device, wanted: Device, codecs: Mapping[str, Codec]) -> dict[str, str]:
     """What would change of a device's place and product: by column, in words."""
     if known.profile != wanted.profile:

@@ -38,7 +38,7 @@ from gateway.services.devices.connection_rows import (
     place_of,
 )
 from gateway.services.devices.import_rows import Note, Parsed
-from gateway.services.devices.moves import Placed, Ties, in_words, moves, placed, who_goes_where
+from gateway.services.devices.moves import Placed, Ties, goes_along, in_words, moves, placed, who_goes_where
 from gateway.services.devices.registered import RegisteredDevices
 from gateway.services.devices.row_faults import BadRow, RowFault
 
@@ -202,7 +202,7 @@ class DeviceRegistry:
     async def depart(self) -> list[DeviceId]:
         """Let those go that are free by now; returns them."""
         async with self._one_at_a_time:
-            due = [known for known in self.departures.values() if not self._ties.of(known.device)]
+            due = [known for known in self.departures.values() if not self._tied(known.device, known.wanted)]
             if not due:
                 return []
             removed = [known.device for known in due if known.wanted is None]
@@ -273,7 +273,7 @@ class DeviceRegistry:
             new += known is None
             if known is not None and moves(known, device, self._codecs):
                 changed.add(device.id)
-        goes = await self._placed(where, changed)
+        goes = await self._placed(where, {device: wanted[device] for device in changed})
         stays = {**goes.problems, **dict.fromkeys(goes.leaving)}
         moved = [device for device in changed if device not in stays]
         leaving = [wanted[device] for device in goes.leaving]
@@ -294,18 +294,24 @@ class DeviceRegistry:
             withdrawn=[device for device in self.departures if device in settled],
         )
 
-    async def _placed(self, where: Mapping[DeviceId, Place | None], changed: Collection[DeviceId]) -> Placed:
+    async def _placed(self, where: Mapping[DeviceId, Place | None], changed: Mapping[DeviceId, Device]) -> Placed:
         """Which device answers where afterwards, who cannot, and who has to wait, as of the last await."""
         tied = None
         if len(where) > CHANGES_SLICE:
-            tied = self._tied(changed)
+            tied = self._all_tied(changed)
             found = await asyncio.to_thread(placed, where, self._places, changed, tied)
-        tied_now = self._tied(changed)
+        tied_now = self._all_tied(changed)
         return found if tied == tied_now else placed(where, self._places, changed, tied_now)
 
-    def _tied(self, changed: Collection[DeviceId]) -> set[DeviceId]:
+    def _all_tied(self, changed: Mapping[DeviceId, Device]) -> set[DeviceId]:
         """The devices that cannot move now because they are not free."""
-        return {device for device in changed if self._ties.of(device)}
+        return {device for device, wanted in changed.items() if self._tied(device, wanted)}
+
+    def _tied(self, device: DeviceId, wanted: Device | None) -> bool:
+        if not self._ties.of(device):
+            return False
+        known = None if wanted is None else self.devices.get(device)
+        return known is None or wanted is None or not goes_along(known, wanted, self._fleet)
 
     async def _apply(self, asked: "_Asked", *, by: str, door: AuditDoor) -> int:
         """Journal first, then change the fleet. Meanwhile a device that moves does not come under control."""
@@ -328,7 +334,8 @@ class DeviceRegistry:
             for name in asked.removed:
                 who, through = self._asker(name, by, door)
                 changes.append(DeviceRemoved(device=name, by=who, door=through))
-            gone = (*asked.moved, *asked.removed)
+            # who is tied all the same takes its release plan and its settings along
+            gone = tuple(name for name in (*asked.moved, *asked.removed) if not self._ties.of(name))
             if gone:
                 # They are free. Where the journal missed that, it would still have a release plan and settings, for
                 # whatever answers there from now on.

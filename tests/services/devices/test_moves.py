@@ -660,3 +660,57 @@ async def test_release_of_what_was_taken_goes_on_beside_imports() -> None:
     await bench.released()
     assert bench.journal.load().controlled == {}
     assert [change.reason for change in bench.journal.kept if isinstance(change, ControlEnded)] == ["released"]
+
+
+# -- the same battery at another address -----------------------------------------------------------------------
+
+SERIAL = {"parameters": {"serial": "SM123"}}
+
+
+async def test_battery_that_answers_at_its_old_address_no_more_takes_its_control_and_settings_along() -> None:
+    """Its serial number says that it is the same: nothing is left behind where it was."""
+    bench = ImportBench([row("modbus", "a", **HERE, **SERIAL)])
+    await bench.controlled(s=600)
+    bench.saved[DeviceId("a")] = {"work_mode": 2.0}
+    bench.world.homes.offline = {0}
+    await bench.world.go(2)
+    before = len(bench.journal.kept)
+    done = await bench.register(row("modbus", "a", **THERE, **SERIAL))
+    assert (done.registered, done.departing, bench.url()) == (1, 0, "modbus://10.0.0.6")
+    assert bench.world.authority() == ["CONTROLLED"]
+    assert bench.saved == {DeviceId("a"): {"work_mode": 2.0}}
+    assert not [c for c in bench.journal.kept[before:] if isinstance(c, ControlEnded | PriorRestored)]
+    assert list(bench.journal.load().controlled) == ["a"]
+    bench.world.homes.offline = set()
+    await bench.world.go(5)
+    await bench.released()
+
+
+async def test_battery_that_is_lost_while_it_waits_goes_along_then() -> None:
+    bench = ImportBench([row("modbus", "a", **HERE, **SERIAL)])
+    bench.saved[DeviceId("a")] = {"work_mode": 2.0}
+    bench.world.fleet.live.online[0] = 1
+    assert (await bench.register(row("modbus", "a", **THERE, **SERIAL))).departing == 1
+    assert (await bench.inventory.depart(), bench.url()) == ([], "modbus://10.0.0.5")
+    bench.world.fleet.live.online[0] = 0
+    assert (await bench.inventory.depart(), bench.url()) == (["a"], "modbus://10.0.0.6")
+    assert bench.saved == {DeviceId("a"): {"work_mode": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {}),
+        (SERIAL, {}),
+        (SERIAL, {"parameters": {"serial": "SM124"}}),
+        (SERIAL, SERIAL | {"profile": "other"}),
+    ],
+)
+async def test_battery_that_may_be_another_one_takes_nothing_along(
+    before: dict[str, object], after: dict[str, object]
+) -> None:
+    bench = ImportBench([row("modbus", "a", **HERE, **before)])
+    bench.saved[DeviceId("a")] = {"work_mode": 2.0}
+    bench.world.fleet.live.online[0] = 0
+    done = await bench.register(row("modbus", "a", **THERE) | after)
+    assert (done.departing, await bench.inventory.depart(), bench.url()) == (1, [], "modbus://10.0.0.5")
