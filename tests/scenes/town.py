@@ -318,7 +318,9 @@ class Town(Street):
         for index, device in enumerate(registered(self.homes)):
             if self.registry.devices[device.id].profile != "other":
                 continue
-            if self.devices.batteries.mode[index] == Mode.REMOTE and not self.lagging:
+            # one that says it is released and is not has its lease
+            lies = self.now_ms < self._unresponsive_until_ms[index]
+            if self.devices.batteries.mode[index] == Mode.REMOTE and not (lies or self.lagging):
                 self.problems.append(f"{device.id} was moved while it was under control")
             await self.registry.register([device])
 
