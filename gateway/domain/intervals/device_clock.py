@@ -6,7 +6,8 @@ less than the correction in use is certain and counts at once. A longer one may 
 if it stays the same within `SAME_MS` over `STEADY` samples that come one by one is the clock behind. (A link that
 always takes so long looks the same and is corrected, too.) Until then times are used as they are, and marked.
 
-Where most devices move at once it is the gateway's clock that was set: nobody is corrected for that.
+Where most devices move at once it is the gateway's clock that was set: nobody is corrected for that, and no time of
+theirs is impossible because it is ahead of that clock.
 """
 
 import numpy as np
@@ -74,29 +75,33 @@ def times(
         return _plausible(t_ms, np.zeros(len(t_ms), dtype=np.bool_), now_ms, rules, counts)
     clocks.any_watched = True
     judged &= np.abs(delay) <= rules.past_ms
-    doubted = np.zeros(len(s), dtype=np.bool_)
-    doubted[judged] = _judge(clocks, s[judged], delay[judged], newest_ms, now_ms, rules)
+    doubted, held = np.zeros((2, len(s)), dtype=np.bool_)
+    doubted[judged], held[judged] = _judge(clocks, s[judged], delay[judged], newest_ms, now_ms, rules)
     offset_ms = clocks.offset_ms[slots]
     corrected = offset_ms != 0
-    marked = corrected | np.repeat(doubted, np.diff(np.flatnonzero(last), prepend=-1))
+    rows = np.diff(np.flatnonzero(last), prepend=-1)
+    marked = corrected | np.repeat(doubted, rows)
     counts.time_corrected += int(np.count_nonzero(corrected))
     counts.time_doubted += int(np.count_nonzero(marked & ~corrected))
-    return _plausible(t_ms + offset_ms, marked, now_ms, rules, counts)
+    return _plausible(t_ms + offset_ms, marked, now_ms, rules, counts, np.repeat(held, rows))
 
 
 def _plausible(
-    t_ms: Ints, marked: Bools, now_ms: int, rules: IntervalRules, counts: SampleCounts
+    t_ms: Ints, marked: Bools, now_ms: int, rules: IntervalRules, counts: SampleCounts, held: Bools | None = None
 ) -> tuple[Ints, Bools]:
-    """The time of receipt replaces one that is impossible."""
-    wrong = (t_ms < now_ms - rules.past_ms) | (t_ms > now_ms + rules.future_ms)
+    """The time of receipt replaces one that is impossible. `held`: by our clock nothing of theirs is ahead."""
+    ahead = t_ms > now_ms + rules.future_ms
+    wrong = (t_ms < now_ms - rules.past_ms) | (ahead if held is None else ahead & ~held)
     if not wrong.any():
         return t_ms, marked
     counts.time_replaced += int(np.count_nonzero(wrong))
     return np.where(wrong, now_ms, t_ms), marked | wrong
 
 
-def _judge(clocks: Clocks, s: Slots, delay: Ints, newest_ms: Ints, now_ms: int, rules: IntervalRules) -> Bools:
-    """Learn from the newest sample of each device; returns whose time is in doubt."""
+def _judge(
+    clocks: Clocks, s: Slots, delay: Ints, newest_ms: Ints, now_ms: int, rules: IntervalRules
+) -> tuple[Bools, Bools]:
+    """Learn from the newest sample of each device; returns whose time is in doubt, and who moved with most others."""
     offset, base = clocks.offset_ms[s], clocks.base_ms[s]
     low, high, steady = clocks.low_ms[s], clocks.high_ms[s], clocks.steady[s]
     same = (steady > 0) & (delay >= high - SAME_MS) & (delay <= low + SAME_MS)
@@ -125,4 +130,4 @@ def _judge(clocks: Clocks, s: Slots, delay: Ints, newest_ms: Ints, now_ms: int, 
     clocks.low_ms[s], clocks.high_ms[s] = low, high
     clocks.steady[s] = np.where((learnt & ~held) | ~clocks.watched[s], 0, steady)
     doubted: Bools = off & (steady > 1)
-    return doubted
+    return doubted, held

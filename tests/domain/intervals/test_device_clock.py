@@ -167,7 +167,7 @@ def test_backlog_of_a_clock_that_is_off_is_corrected_by_what_was_known_before(of
     assert site.wh(BEGINS_S, ENDS_S) == pytest.approx(EVENT_WH, rel=0.01)
 
 
-@pytest.mark.parametrize("step_s", [-120, 120, 3_600])
+@pytest.mark.parametrize("step_s", [-3_600, -1_200, -120, 120, 3_600])
 def test_gateway_clock_that_is_set_corrects_no_fleet(step_s: int) -> None:
     """Those heard before most have moved are corrected for one sample at most."""
     site = Site(devices=20)
@@ -178,6 +178,21 @@ def test_gateway_clock_that_is_set_corrects_no_fleet(step_s: int) -> None:
         assert site.wh(BEGINS_S, ENDS_S, slot) == pytest.approx(EVENT_WH, rel=0.01)
         assert site.marked(slot)[4_200]
         assert not site.marked(slot)[5_400]
+
+
+@pytest.mark.parametrize("counter", [True, False])
+@pytest.mark.parametrize("step_s", [-3_600, -1_200, 1_200])
+def test_gateway_clock_that_is_set_cuts_no_interval_and_books_no_energy_elsewhere(step_s: int, counter: bool) -> None:
+    site = Site(devices=20, counter=counter)
+    for i, t in enumerate(range(FROM_S, 5_400, PERIOD_S), start=1):
+        ours_s = t + (step_s if 4_000 <= t < 4_300 else 0)
+        site.report(i, t, [t] * site.devices, ours_s)
+        site.note(site.engine.close_due(at(ours_s)))
+    site.finish(20_000)
+    assert site.engine.totals.time_replaced == 0
+    for slot in range(site.devices):
+        assert site.wh(slot=slot) == pytest.approx(EVENT_WH)
+        assert site.wh(BEGINS_S, ENDS_S, slot) == pytest.approx(EVENT_WH, rel=0.01)
 
 
 def test_gateway_clock_that_is_set_back_corrects_the_first_few_devices_once() -> None:
