@@ -201,11 +201,22 @@ class ConnectionState(Body):
     ended: str | None
 
 
+class PlacementState(Body):
+    """At which site and meter a device was (`meter` null: not known). `since` null: since before that was noted;
+    `until` null: it is."""
+
+    site: str
+    meter: str | None
+    since: str | None
+    until: str | None
+
+
 class ConnectionList(Body):
-    """The connections of a device, oldest first, also of one that is registered no more."""
+    """The connections and the placements of a device, oldest first, also of one that is registered no more."""
 
     device: str
     connections: list[ConnectionState]
+    placements: list[PlacementState]
 
 
 class DeviceState(Body):

@@ -190,12 +190,14 @@ def devices_abandon(
 
 @devices.command("connections")
 def devices_connections(device: str, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List what a device was and where it answered, over time; also of one that was removed."""
+    """List what a device was, where it answered, and at which site and meter, over time; also of one that was
+    removed."""
     page = ask(url, ops.LIST_CONNECTIONS, id=device)
     if as_json:
         out.print_json(data=page)
         return
     show(page["connections"], of="connections")
+    show(page["placements"], of="placements")
 
 
 @devices.command("raw")

@@ -13,6 +13,7 @@ from gateway.domain.journal.stored import (
     StoredRecords,
 )
 from gateway.domain.registry.connection import Connection
+from gateway.domain.registry.placement import Placement
 from gateway.domain.types import EventId
 
 
@@ -68,6 +69,10 @@ class DeviceHistory(Protocol):
 
     async def connections(self, device: str) -> list[Connection]:
         """Oldest first; none = it was never registered. Raises StorageError."""
+        ...
+
+    async def placements(self, device: str) -> list[Placement]:
+        """Oldest first. Raises StorageError."""
         ...
 
 

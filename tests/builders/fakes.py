@@ -62,6 +62,7 @@ from gateway.domain.journal.stored import (
 )
 from gateway.domain.readings import AckBatch, AckToken, LiveBatch, RawMessage
 from gateway.domain.registry.connection import Connection
+from gateway.domain.registry.placement import Placement
 from gateway.domain.types import DeviceId, EventId, Floats, Grid, Mode
 from gateway.ports.links import Emit
 from gateway.ports.sinks import Accept, IntervalBatch, SinkResult
@@ -461,6 +462,10 @@ class MemoryJournal:
 
     async def connections(self, _device: str) -> list[Connection]:
         """It keeps no history."""
+        return []
+
+    async def placements(self, _device: str) -> list[Placement]:
+        """Of these neither."""
         return []
 
     def delivered(self, event: EventId) -> list[EventDelivered]:

@@ -22,7 +22,7 @@ ANSWER: dict[str, Any] = {
     "stopped": False, "groups": [], "exclusions": [], "entries": [], "intervals": [], "day": "2026-11-01",
     "sinks": [], "missing": [], "state": "confirmed", "unconfirmed": [], "confirmed": {}, "rows": 0, "enrolled": 0,
     "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "topics": [], "connections": [],
-    "device": "a", "gone": True, "waits_for": None,
+    "placements": [], "device": "a", "gone": True, "waits_for": None,
 }  # fmt: skip
 """What a gateway without anything answers, whatever it is asked."""
 

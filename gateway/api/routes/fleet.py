@@ -16,12 +16,14 @@ from gateway.api.models import (
     DeviceList,
     DeviceState,
     ImportReport,
+    PlacementState,
     UnregisteredList,
 )
 from gateway.api.route import BY, Number, RestRoute, Text, by
 from gateway.api.views.fleet import import_report
 from gateway.domain.errors import InvalidInput
 from gateway.domain.registry.connection import Connection
+from gateway.domain.registry.placement import Placement
 from gateway.domain.types import DeviceId
 from gateway.ports.journal import DeviceHistory
 from gateway.schemas import operations as ops
@@ -121,7 +123,9 @@ class FleetRoutes:
         found = await self._past.connections(name)
         if not found:
             return problem(404, "no such device")
-        return json_answer(ConnectionList(device=name, connections=[_connection(one) for one in found]))
+        places = [_placement(one) for one in await self._past.placements(name)]
+        told = ConnectionList(device=name, connections=[_connection(one) for one in found], placements=places)
+        return json_answer(told)
 
     async def unregistered(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(self._devices.unregistered())
@@ -163,6 +167,15 @@ class FleetRoutes:
             operation=ops.LIST_UNREGISTERED, handler=unregistered,
             summary="List devices that send telemetry but are not registered", answers={200: UnregisteredList},
         ),
+    )  # fmt: skip
+
+
+def _placement(known: Placement) -> PlacementState:
+    valid = known.valid
+    return PlacementState(
+        site=known.site, meter=known.meter or None,
+        since=None if valid.from_ms is None else rfc3339(valid.from_ms),
+        until=None if valid.until_ms is None else rfc3339(valid.until_ms),
     )  # fmt: skip
 
 

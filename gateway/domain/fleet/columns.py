@@ -78,6 +78,7 @@ class Nameplate(Table):
     site_phase_w_max: Singles = column(np.nan, "The most that one phase of the meter may carry; NaN = none is known.")
     phases: Small = column(1, "How many phases the battery feeds.")
     site: NDArray[np.int32] = column(-1, "Number of its site.")
+    meter: NDArray[np.int32] = column(-1, "Number of its meter; -1 = not known.")
     feeder: NDArray[np.int32] = column(-1, "Number of its feeder; -1 = none.")
     profile: NDArray[np.int32] = column(-1, "Number of its profile.")
     product: NDArray[np.int32] = column(

@@ -36,6 +36,7 @@ class Device:
     id: DeviceId = field(metadata=means("The device, in every list, record and topic."))
     profile: str = field(metadata=means("The profile of its product."))
     site: str = field(metadata=means("The home: its devices share one meter."))
+    meter: str = field(default="", metadata=means("What its utility calls the meter of its home; money goes by it."))
     feeder: str = field(default="", metadata=means("The feeder of its home; ceilings and recovery go by it."))
     tags: tuple[str, ...] = field(default=(), metadata=means("Groups that events and reports name."))
     capacity_wh: float = field(metadata=means("Usable energy."))

@@ -86,7 +86,7 @@ class ProductFacts:
     report_s: float | None = None
 
 
-_NUMBERED = ("site", "feeder", "profile")
+_NUMBERED = ("site", "meter", "feeder", "profile")
 _AS_REGISTERED = tuple(field.name for field in fields(Device) if field.name in {*Nameplate.SPEC} - {*_NUMBERED})
 _OF_THE_PRODUCT = tuple(field.name for field in fields(ProductFacts) if field.name in Nameplate.SPEC)
 
@@ -115,6 +115,7 @@ class Fleet:
         self._tags_of: list[tuple[str, ...]] = []
         self._newest_tags: tuple[str, ...] = ()
         self.sites = Names()
+        self.meters = Names()
         self.feeders = Names()
         self.profiles = Names()
         self.products = Names()
@@ -157,6 +158,7 @@ class Fleet:
         plate.registered[slot] = True
         plate.owner_reserve_pct[slot] = device.reserve_pct
         plate.site[slot] = self.sites.index(device.site)
+        plate.meter[slot] = self.meters.index(device.meter)
         plate.feeder[slot] = self.feeders.index(device.feeder)
         profile = self.profiles.index(device.profile)
         if plate.profile[slot] != profile:
@@ -227,11 +229,12 @@ class Fleet:
             return None if np.isnan(value) else float(value)
 
         shared_w = float(plate.inverter_w_max[slot])
-        feeder = int(plate.feeder[slot])
+        meter, feeder = int(plate.meter[slot]), int(plate.feeder[slot])
         return Device(
             id=self.ids[slot],
             profile=self.profiles.texts[plate.profile[slot]],
             site=self.sites.texts[plate.site[slot]],
+            meter=self.meters.texts[meter] if meter >= 0 else "",
             feeder=self.feeders.texts[feeder] if feeder >= 0 else "",
             tags=self._tags_of[slot],
             capacity_wh=float(plate.capacity_wh[slot]),
@@ -260,6 +263,7 @@ class Fleet:
     def compact(self) -> None:
         """Drop indexes that only registration needs."""
         self.sites.compact()
+        self.meters.compact()
 
     def _new_slot(self, device_id: DeviceId) -> int:
         invariant(device_id not in self.slot_of and device_id not in self.apart, "a device gets one slot")

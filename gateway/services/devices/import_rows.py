@@ -111,6 +111,7 @@ class DeviceFields(BaseModel):
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     profile: Text
     site: Annotated[str, Field(min_length=1, max_length=64)]
+    meter: Text = ""
     feeder: Text = ""
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=32)
     capacity_wh: Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False), NotFlag]
@@ -154,6 +155,7 @@ class DeviceRow(DeviceFields):
             id=DeviceId(self.id),
             profile=self.profile,
             site=self.site,
+            meter=self.meter,
             feeder=self.feeder,
             tags=tuple(sorted(set(self.tags))),
             capacity_wh=self.capacity_wh,

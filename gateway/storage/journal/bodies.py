@@ -21,12 +21,12 @@ from gateway.domain.types import UNLIMITED
 
 LIMITS = ("inverter_w_max", "site_import_w_max", "site_export_w_max")
 """Members of a device that may be unlimited."""
-_OF_A_DEVICE = tuple(member.name for member in fields(Device))
+_OF_A_DEVICE = tuple(member.name for member in fields(Device) if member.name != "meter")
 _OF_A_CONNECTION = tuple(member.name for member in fields(DeviceConnection))
 
 
 def device_body(device: Device) -> dict[str, Any]:
-    """A registered device as a body."""
+    """A registered device as a body, without its meter: see `placements`."""
     body = {name: getattr(device, name) for name in _OF_A_DEVICE}
     body |= {name: "unlimited" for name in LIMITS if body[name] == UNLIMITED}
     if device.connection is not None:
@@ -42,7 +42,7 @@ def _connection(body: dict[str, Any]) -> DeviceConnection:
     return DeviceConnection(**(body | {"units": units, "parameters": parameters}))
 
 
-def read_device(body: dict[str, Any], reserve_pct: float | None) -> Device:
+def read_device(body: dict[str, Any], reserve_pct: float | None, meter: str | None = None) -> Device:
     """The device of a body. `reserve_pct`: the reserve chosen after registration (None = none was)."""
     for name in LIMITS:
         if body[name] == "unlimited":
@@ -53,7 +53,7 @@ def read_device(body: dict[str, Any], reserve_pct: float | None) -> Device:
         body["connection"] = _connection(body["connection"])
     if reserve_pct is not None:
         body["reserve_pct"] = reserve_pct
-    return Device(**body)
+    return Device(**({"meter": meter or ""} | body))
 
 
 def event_body(decided: EventDecided) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from urllib.parse import quote
 from gateway.domain.errors import CorruptState, StorageError
 from gateway.domain.journal.stored import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
 from gateway.domain.registry.connection import Connection
+from gateway.domain.registry.placement import Placement
 from gateway.domain.types import EventId
 from gateway.observability.parts import Part
 from gateway.storage.journal import audit_rows, past_events
-from gateway.storage.registry import connections
+from gateway.storage.registry import connections, placements
 
 T = TypeVar("T")
 
@@ -58,6 +59,10 @@ class SqliteEventStore(Part):
     async def connections(self, device: str) -> list[Connection]:
         """What a device was and where, oldest first; none = it was never registered."""
         return await self._ask(lambda db: connections.of_device(db, device))
+
+    async def placements(self, device: str) -> list[Placement]:
+        """At which site and meter a device was, oldest first."""
+        return await self._ask(lambda db: placements.of_device(db, device))
 
     def close(self) -> None:
         """Finish the question under way and close the file. A second call has no effect."""

@@ -42,7 +42,7 @@ from gateway.storage.journal import audit_rows, past_events, sequences
 from gateway.storage.journal.audit_rows import audit
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
 from gateway.storage.journal.writes import WRITE, At, json_text, packed
-from gateway.storage.registry import connections
+from gateway.storage.registry import connections, placements
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +195,7 @@ class SqliteJournal(Part):
             with _transaction(db):
                 db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (state.epoch,))
                 connections.begin(db)
+                placements.begin(db)
                 sequences.begin(db)
                 past_events.begin(db)
             return state
@@ -229,7 +230,13 @@ class SqliteJournal(Part):
             for (table, column), statement in _ADDED.items():
                 if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
                     db.execute(statement)
-            for statement in (*_BESIDE, *past_events.SCHEMA, *sequences.SCHEMA, *connections.SCHEMA):
+            for statement in (
+                *_BESIDE,
+                *past_events.SCHEMA,
+                *sequences.SCHEMA,
+                *connections.SCHEMA,
+                *placements.SCHEMA,
+            ):
                 db.execute(statement)
         except BaseException:
             db.close()
@@ -349,14 +356,15 @@ def first_epoch(utc_ms: int) -> int:
 def _read(db: sqlite3.Connection, now_ms: int) -> JournalState:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     devices = db.execute(
-        "SELECT body, reserve_pct FROM devices LEFT JOIN reserves ON device = id ORDER BY devices.rowid"
+        "SELECT body, reserve_pct, meter FROM devices LEFT JOIN reserves ON reserves.device = devices.id "
+        "LEFT JOIN placements ON placements.device = devices.id AND until_ms IS NULL ORDER BY devices.rowid"
     )
     events = db.execute("SELECT body, source, id, revision, state FROM events ORDER BY rowid").fetchall()
     controlled = db.execute("SELECT device, event FROM controlled ORDER BY device")
     prior = db.execute("SELECT device, body FROM prior ORDER BY device")
     return JournalState(
         epoch=meta["epoch"] + 1,
-        devices=tuple(read_device(orjson.loads(body), reserve_pct) for body, reserve_pct in devices),
+        devices=tuple(read_device(orjson.loads(body), *others) for body, *others in devices),
         events=tuple(read_event(orjson.loads(body), source) for body, source, *_ in events),
         controlled={DeviceId(device): EventId(event) for device, event in controlled},
         stopped=bool(meta["stopped"]),

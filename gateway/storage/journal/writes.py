@@ -12,6 +12,7 @@ import orjson
 
 from gateway.domain.events.book import Outcome
 from gateway.domain.events.lifecycle import EventState
+from gateway.domain.fleet.device import Device
 from gateway.domain.journal.changes import (
     Change,
     ControlEnded,
@@ -43,7 +44,7 @@ from gateway.domain.registry.connection import ConnectionEnd
 from gateway.storage.journal import past_events
 from gateway.storage.journal.bodies import device_body, event_body, exclusion_body, settings_body
 from gateway.storage.journal.delivery_rows import pack
-from gateway.storage.registry import connections
+from gateway.storage.registry import connections, placements
 
 TOMBSTONE_MS = 15 * 24 * 3600 * 1000
 
@@ -66,7 +67,7 @@ def json_text(value: object) -> str:
 
 
 def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], at: At) -> None:
-    rows = json_text([[change.device.id, device_body(change.device), change.seq] for change in changes])
+    rows = json_text([[c.device.id, device_body(c.device), c.seq, c.device.meter] for c in changes])
     db.execute(
         "INSERT INTO devices SELECT value ->> '$[0]', value -> '$[1]' FROM json_each(?) WHERE true "
         "ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -86,6 +87,7 @@ def _registered(db: sqlite3.Connection, changes: list[DeviceRegistered], at: At)
         (rows,),
     )
     connections.registered(db, rows, at.now_ms)
+    placements.registered(db, rows, at.now_ms)
 
 
 def _removed(db: sqlite3.Connection, changes: list[DeviceRemoved], at: At) -> None:
@@ -93,12 +95,15 @@ def _removed(db: sqlite3.Connection, changes: list[DeviceRemoved], at: At) -> No
     db.execute("DELETE FROM devices WHERE id IN (SELECT value FROM json_each(?))", (rows,))
     db.execute("DELETE FROM reserves WHERE device IN (SELECT value FROM json_each(?))", (rows,))
     connections.closed(db, rows, at.now_ms, ConnectionEnd.REMOVED)
+    placements.closed(db, rows, at.now_ms)
+
+
+def _whole(device: Device) -> dict[str, Any]:
+    return device_body(device) | {"meter": device.meter}
 
 
 def _departure_asked(db: sqlite3.Connection, changes: list[DepartureAsked], at: At) -> None:
-    rows = [
-        [c.device, at.now_ms, c.by, c.door.value, None if c.wanted is None else device_body(c.wanted)] for c in changes
-    ]
+    rows = [[c.device, at.now_ms, c.by, c.door.value, None if c.wanted is None else _whole(c.wanted)] for c in changes]
     db.execute(
         "INSERT OR REPLACE INTO departures SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', "
         "value ->> '$[3]', value ->> '$[4]' FROM json_each(?)",

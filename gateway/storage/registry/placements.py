@@ -1,0 +1,67 @@
+"""The placements of devices over time, and the meters that devices are behind now.
+
+`placements` (device, from_ms, until_ms, site, meter): `from_ms` NULL: since before placements were noted. A device has
+one row without `until_ms` at most. Its meter stands here alone: release 0.1 would not start with it in `devices`.
+"""
+
+import sqlite3
+
+from gateway.domain.registry.placement import Placement
+from gateway.domain.registry.validity import Validity
+from gateway.domain.types import DeviceId
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS placements (id INTEGER PRIMARY KEY, device TEXT NOT NULL, from_ms INTEGER, "
+    "until_ms INTEGER, site TEXT NOT NULL, meter TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS placements_device ON placements (device, until_ms)",
+)
+
+_SITE, _METER = "value ->> '$[1].site'", "value ->> '$[3]'"
+
+
+def begin(db: sqlite3.Connection) -> None:
+    """Call at a start: a device that was registered before placements were noted has one since nobody knows when."""
+    db.execute(
+        "INSERT INTO placements (device, site, meter) SELECT id, body ->> '$.site', '' FROM devices "
+        "WHERE NOT EXISTS (SELECT 1 FROM placements WHERE device = devices.id AND until_ms IS NULL)"
+    )
+
+
+def registered(db: sqlite3.Connection, rows: str, now_ms: int) -> None:
+    """Devices are registered like that from now on: `rows` is a JSON array of [id, body, number, meter]. Closes
+    placements that are different now, and opens those that there are not yet."""
+    db.execute(
+        "UPDATE placements SET until_ms = max(?, coalesce(from_ms, ?)) FROM json_each(?) "  # noqa: S608
+        f"WHERE device = value ->> '$[0]' AND until_ms IS NULL AND (site IS NOT {_SITE} OR meter IS NOT {_METER})",
+        (now_ms, now_ms, rows),
+    )
+    # the newest row of a device counts
+    db.execute(
+        "INSERT INTO placements (device, from_ms, site, meter) SELECT device, ?, site, meter FROM "  # noqa: S608
+        f"(SELECT value ->> '$[0]' AS device, {_SITE} AS site, {_METER} AS meter, max(key) FROM json_each(?) "
+        "GROUP BY 1) AS wanted WHERE NOT EXISTS "
+        "(SELECT 1 FROM placements WHERE device = wanted.device AND until_ms IS NULL)",
+        (now_ms, rows),
+    )
+
+
+def closed(db: sqlite3.Connection, devices: str, now_ms: int) -> None:
+    """The open placements of these devices (a JSON array) end now."""
+    db.execute(
+        "UPDATE placements SET until_ms = max(?, coalesce(from_ms, ?)) "
+        "WHERE until_ms IS NULL AND device IN (SELECT value FROM json_each(?))",
+        (now_ms, now_ms, devices),
+    )
+
+
+def of_device(db: sqlite3.Connection, device: str) -> list[Placement]:
+    """The placements of a device, oldest first."""
+    found = db.execute(
+        "SELECT from_ms, until_ms, site, meter FROM placements WHERE device = ? ORDER BY id", (device,)
+    )  # fmt: skip
+    return [
+        Placement(
+            device=DeviceId(device), site=site, meter=meter, valid=Validity(from_ms=from_ms, until_ms=until_ms)
+        )
+        for from_ms, until_ms, site, meter in found
+    ]  # fmt: skip

@@ -1,0 +1,62 @@
+"""At which site and meter devices were, over time; and the meter that they are behind now."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.domain.journal.changes import DepartureAsked, DeviceRegistered, DeviceRemoved
+from gateway.domain.registry.placement import Placement
+from gateway.domain.types import DeviceId
+from gateway.storage.journal.event_store import SqliteEventStore
+from tests.builders.fakes import home
+from tests.storage.registry.test_connections import Life
+
+A = DeviceId("a")
+HOME = home("a", meter="SAID-1")
+
+
+async def placed(life: Life) -> list[tuple[str, str, int | None, int | None]]:
+    store = SqliteEventStore(life.path)
+    try:
+        found: list[Placement] = await store.placements("a")
+    finally:
+        store.close()
+    return [(one.site, one.meter, one.valid.from_ms, one.valid.until_ms) for one in found]
+
+
+async def test_placement_is_closed_and_the_next_one_opened_where_site_or_meter_change(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    first = await life.commit(DeviceRegistered(device=HOME))
+    await life.commit(DeviceRegistered(device=replace(HOME, capacity_wh=9_000.0)))
+    second = await life.commit(DeviceRegistered(device=replace(HOME, meter="SAID-2")))
+    third = await life.commit(DeviceRegistered(device=replace(HOME, meter="SAID-2", site="next-door")))
+    gone = await life.commit(DeviceRemoved(device=A))
+    back = await life.commit(DeviceRegistered(device=HOME))
+    assert await placed(life) == [
+        ("site-a", "SAID-1", first, second), ("site-a", "SAID-2", second, third), ("next-door", "SAID-2", third, gone),
+        ("site-a", "SAID-1", back, None),
+    ]  # fmt: skip
+
+
+async def test_meter_is_there_after_a_restart_and_that_of_a_device_that_departs_too(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    await life.commit(DeviceRegistered(device=HOME), DepartureAsked(device=A, wanted=replace(HOME, meter="SAID-2")))
+    life.again()
+    assert [device.meter for device in life.state.devices] == ["SAID-1"]
+    assert [known.wanted.meter for known in life.state.departures if known.wanted] == ["SAID-2"]
+    life.again()
+    assert len(await placed(life)) == 1
+
+
+async def test_meter_is_not_in_what_release_0_1_reads(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    await life.commit(DeviceRegistered(device=HOME))
+    life.journal.close()
+    with closing(sqlite3.connect(life.path)) as db:
+        ((body,),) = db.execute("SELECT body FROM devices")
+        assert "meter" not in body
+        db.execute("DROP TABLE placements")
+        db.commit()
+    life.start()
+    assert (await placed(life), life.state.devices[0].meter) == ([("site-a", "", None, None)], "")
