@@ -217,7 +217,8 @@ def split(stretches: Stretches, length_ms: Ints, direction: str) -> tuple[Slots,
     out.start_ms = start
     out.quality = stretches.quality[of]
     setattr(out, f"{direction}_wh", stretches.wh[of] * (ms / (stretches.to_ms - stretches.from_ms)[of]))
-    setattr(out, f"{direction}_ms", ms)
+    if stretches.covers:
+        setattr(out, f"{direction}_ms", ms)
     return stretches.slots[of], out
 
 

@@ -62,7 +62,6 @@ def joined(parts: Sequence[Days]) -> Days:
 
 def compare(
     rows: SampleRows,
-    counter_wh: Floats,
     flow: Flow,
     direction: int,
     state: CounterState,
@@ -72,6 +71,7 @@ def compare(
     """Compare integration with a coarse counter, from the first reading of a UTC day to that of the next one with
     readings. Returns days off by more than the tolerance, to be scaled; not those off by so much that one of the two
     must be wrong. The comparison starts over where a counter was reset or jumped."""
+    counter_wh = flow.standing_wh
     broken = np.flatnonzero(rows.coarse & flow.broken)
     if len(broken):
         broken = broken[tails(rows.slots[broken])]

@@ -9,9 +9,9 @@ that cannot be placed in time is left out and counted.
 
 import numpy as np
 
-from gateway.domain.intervals.duplicates import tails
-from gateway.domain.intervals.gaps import before, last_of_equal_times, open_gaps, refine
+from gateway.domain.intervals.gaps import last_of_equal_times, open_gaps, refine
 from gateway.domain.intervals.record import Quality
+from gateway.domain.intervals.standing import remember, standing
 from gateway.domain.intervals.types import (
     MS_PER_HOUR,
     CounterState,
@@ -22,10 +22,7 @@ from gateway.domain.intervals.types import (
     Stretches,
     implausible,
 )
-from gateway.domain.types import NEVER_MS, Bools, Floats, Ints
-
-MODULI = (*(10.0**n for n in range(4, 13)), *(2.0**n for n in (16, 31, 32)))
-"""Where counters roll over, in steps of the counter: registers of 16, 31 and 32 bits, and decimal displays."""
+from gateway.domain.types import NEVER_MS, Floats, Ints
 
 
 def flow(
@@ -49,6 +46,7 @@ def flow(
         stretches=[],
         filled_wh=np.zeros(n),
         broken=np.zeros(n, dtype=np.bool_),
+        standing_wh=counter_wh.copy() if rows.any_coarse else counter_wh,
     )
     with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)
     spanned = ~with_counter | rows.coarse
@@ -81,60 +79,28 @@ def _differences(
     out: Flow,
     now_ms: int,
 ) -> None:
-    s, t, v = rows.slots[k], rows.t_ms[k], counter_wh[k]
-    before_t, before_v = before(s, t, v, state.t_ms, state.wh)
-    tail = tails(s)
-    state.t_ms[s[tail]], state.wh[s[tail]] = t[tail], v[tail]
-
-    started = before_t != NEVER_MS
+    found = standing(rows, k, counter_wh, state, rules, counts, out)
+    s, t, v, before_t, before_v = found.slots, found.t, found.v, found.before_t, found.before_v
+    started = (before_t != NEVER_MS) & ~found.held
     lasted = t - before_t
     grown = v - before_v
-    reset = started & (grown < 0)
-    if reset.any():
-        _roll_over(rows, k, before_v, grown, reset, lasted, rules, counts)
-        counts.counter_resets += int(np.count_nonzero(reset))
-        rows.quality[k[reset]] |= Quality.RESET
     jump = started & implausible(grown, lasted, rows.rated_w[k], np.fmax(rows.step_wh[s], rules.counter_step_wh))
-    gap = started & ~reset & ~jump & (lasted > rows.length_ms[k])
-    good = started & ~reset & ~jump & ~gap
+    gap = started & ~jump & (lasted > rows.length_ms[k])
+    good = started & ~jump & ~gap
     if jump.any():
         counts.jumps += int(np.count_nonzero(jump))
         counts.jump_wh += float(grown[jump].sum())
         rows.quality[k[jump]] |= Quality.JUMP
-    out.broken[k] = reset | jump
+    out.broken[k] |= found.reset | jump
+    remember(state, found, jump | (gap & (lasted > rules.past_ms)))
+    if rows.any_coarse:
+        out.standing_wh[k] = np.where(found.held, np.nan, v)
     placed = good & ~rows.coarse[k]
     out.wh[k] = np.where(placed, grown, 0.0)
     out.from_ms[k] = np.where(placed, before_t, t)
     if gap.any():
         i = np.flatnonzero(gap)
         open_gaps(rows, span_wh, state, k[i], before_t[i], before_v[i], v[i], rules, counts, out, now_ms)
-
-
-def _roll_over(
-    rows: SampleRows,
-    k: Ints,
-    before_v: Floats,
-    grown: Floats,
-    reset: Bools,
-    lasted: Ints,
-    rules: IntervalRules,
-    counts: SampleCounts,
-) -> None:
-    """Where a counter rolled over at the end of its register, `grown` becomes what it gained."""
-    i = np.flatnonzero(reset)
-    step = rows.step_wh[rows.slots[k[i]]]
-    step = np.where(np.isfinite(step), step, 1.0)
-    modulus = step[:, None] * np.array(MODULI)
-    gained = np.where(modulus >= before_v[i][:, None], grown[i][:, None] + modulus, np.inf).min(axis=1)
-    known = np.isfinite(rows.rated_w[k[i]]) & (lasted[i] <= rows.length_ms[k[i]])
-    wrapped = (
-        known
-        & (gained >= 0)
-        & ~implausible(gained, lasted[i], rows.rated_w[k[i]], np.fmax(step, rules.counter_step_wh))
-    )
-    grown[i[wrapped]] = gained[wrapped]
-    reset[i[wrapped]] = False
-    counts.rollovers += int(np.count_nonzero(wrapped))
 
 
 def _spans(

@@ -55,10 +55,11 @@ class Engine(EngineState):
         if not len(batch):
             return Ingested(new=np.zeros(0, dtype=np.bool_), counts=counts, records=NO_RECORDS)
         self.reserve(int(batch.slots.max()) + 1)
+        boot = self.seen.boot[batch.slots]
         new = sifted(self, batch, counts)
         records = NO_RECORDS
         if counts.new:
-            index, rows = sample_rows(self, batch, np.flatnonzero(new), now, rated_w, counts)
+            index, rows = sample_rows(self, batch, np.flatnonzero(new), boot, now, rated_w, counts)
             powers = reported_powers(batch, index, rows, counts)
             power, rules, now_ms = powers.battery, self.rules, now.utc_ms
             directions = (
@@ -70,10 +71,10 @@ class Engine(EngineState):
                 for state, counter, span, into_w in directions
             )
             if rows.any_coarse:
-                for direction, (state, counter, _, _) in enumerate(directions):
+                for direction, (state, *_) in enumerate(directions):
                     found = charge if direction == CHARGE else discharge
                     self.drift.add_late(rows, found, direction)
-                    self.drift.add(compare(rows, counter, found, direction, state, rules, counts))
+                    self.drift.add(compare(rows, found, direction, state, rules, counts))
             slots, groups = gather(rows, charge, discharge, powers, self.config.length_ms)
             last = tails(rows.slots)
             touched = rows.slots[last]
@@ -179,6 +180,7 @@ class Engine(EngineState):
         self.any_coarse = bool(self.config.coarse.any())
         for state in (self.charge, self.discharge):
             state.t_ms[changed], state.since_ms[changed], state.day_ms[changed] = NEVER_MS, 0, 0
+            state.before_ms[changed], state.held[changed] = 0, False
         return records
 
     def differs(self, agreed: AgreedConfig) -> Bools:
@@ -246,6 +248,7 @@ class Engine(EngineState):
             for column in (state.t_ms, state.to_ms, state.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
             state.since_ms[slots[state.from_ms[slots] >= now.utc_ms]] = 0
+            state.before_ms[slots] = np.minimum(state.before_ms[slots], now.utc_ms - 1)
             state.day_ms[slots] = 0
         self.drift.drop(slots, after_ms=now.utc_ms)
         return made
@@ -304,7 +307,7 @@ class Engine(EngineState):
     def _set_late(self, slots: Slots, groups: Accumulators, now: Now, counts: SampleCounts) -> None:
         if len(slots):
             counts.late_rows += int(groups.samples.sum())
-            counts.late_wh += float(groups.charge_wh.sum() + groups.discharge_wh.sum())
+            counts.late_wh += _received_wh(groups)
             self.late.add(slots, groups, now.utc_ms)
 
     def _carry_on(self, slots: Slots, rows: Accumulators) -> None:
@@ -389,7 +392,12 @@ class Engine(EngineState):
 
 def _count_lost(lost: Accumulators, counts: SampleCounts) -> None:
     counts.lost_rows += int(lost.samples.sum())
-    counts.lost_wh += float(lost.charge_wh.sum() + lost.discharge_wh.sum())
+    counts.lost_wh += _received_wh(lost)
+
+
+def _received_wh(rows: Accumulators) -> float:
+    """Energy of both directions, without what takes energy back."""
+    return float(np.maximum(rows.charge_wh, 0.0).sum() + np.maximum(rows.discharge_wh, 0.0).sum())
 
 
 def _fallen_out(opened: _Opened) -> tuple[Slots, Accumulators]:

@@ -115,6 +115,8 @@ def refine(
     tail = tails(s)
     k, s, t, v = k[tail], s[tail], t[tail], v[tail]
     state.from_ms[s], state.from_wh[s], state.since_ms[s] = t, v, now_ms
+    nearer = (state.before_ms[s] > 0) & (t > state.before_ms[s]) & (t < state.t_ms[s])
+    state.before_ms[s[nearer]], state.before_wh[s[nearer]] = t[nearer], v[nearer]
     done = state.to_ms[s] - t <= rows.length_ms[k]
     if done.any():
         k, s = k[done], s[done]

@@ -18,10 +18,11 @@ class EnergySource(IntEnum):
 class Quality(IntFlag):
     """What a reader should know of an interval. `GAP`: samples do not cover it all. `CLOCK`: the device's clock is
     wrong, so that its times are corrected or those of receipt; or it may be wrong, and they are used as they are.
-    `RESET`, `JUMP`: a counter was reset or moved more than the battery can; that energy is left out. `SPREAD`: exact
-    over a gap between samples, shared by time within it. `LATE`: revised with late data. `DISAGREES`: counter and mean
-    power give different energies. `DRIFT`: integration was off its coarse counter that day and is scaled to it, or was
-    off by too much to scale. `CUT`: closed early, because the rules changed."""
+    `RESET`: a counter began anew; `JUMP`: it moved more than the battery can, or moved and came back with the next
+    reading; that energy is left out. `SPREAD`: exact over a gap between samples, shared by time within it. `LATE`:
+    revised with late data. `DISAGREES`: counter and mean power give different energies. `DRIFT`: integration was off
+    its coarse counter that day and is scaled to it, or was off by too much to scale. `CUT`: closed early, because the
+    rules changed."""
 
     GAP = 1
     CLOCK = 2

@@ -111,8 +111,9 @@ def records_of(slots: Slots, rows: Accumulators, length_ms: Ints, by_counter: tu
     source = np.where(counted, EnergySource.COUNTER, EnergySource.INTEGRATED)
     source = np.where(charged | discharged, source, EnergySource.NONE)
     mean = _mean(rows.power_wms, rows.power_ms)
-    charge_wh = np.where(charged, rows.charge_wh, np.nan)
-    discharge_wh = np.where(discharged, rows.discharge_wh, np.nan)
+    # what is taken back may leave a rounding error below nothing
+    charge_wh = np.where(charged, np.maximum(rows.charge_wh, 0.0), np.nan)
+    discharge_wh = np.where(discharged, np.maximum(rows.discharge_wh, 0.0), np.nan)
     quality = rows.quality | np.where((covered < length_ms) | ~charged | ~discharged, Quality.GAP, 0)
     well_known = (covered >= DISAGREE_COVERED * length_ms) & (rows.power_ms >= DISAGREE_COVERED * length_ms)
     off_wh = np.abs(discharge_wh - charge_wh - mean * (covered / MS_PER_HOUR))

@@ -9,7 +9,7 @@ from gateway.domain.intervals.record import Quality
 from gateway.domain.intervals.state import EngineState
 from gateway.domain.intervals.types import RATING_MARGIN, SampleCounts, SampleRows
 from gateway.domain.readings import EnergyBatch
-from gateway.domain.types import Bools, Floats, Ints, Now
+from gateway.domain.types import Bools, Floats, Ints, Now, Slots
 
 RATING_W = 100.0
 _CLOCK = np.int16(Quality.CLOCK)
@@ -35,9 +35,16 @@ def sifted(state: EngineState, batch: EnergyBatch, counts: SampleCounts) -> Bool
 
 
 def sample_rows(
-    state: EngineState, batch: EnergyBatch, kept: Ints, now: Now, rated_w: Floats | None, counts: SampleCounts
+    state: EngineState,
+    batch: EnergyBatch,
+    kept: Ints,
+    boot: Ints,
+    now: Now,
+    rated_w: Floats | None,
+    counts: SampleCounts,
 ) -> tuple[Ints, SampleRows]:
-    """The new rows by device and time, and their positions in the batch."""
+    """The new rows by device and time, and their positions in the batch. `boot` (by row of the batch) is the newest one
+    that was known of the device before it."""
     index = kept[by_slot(batch.slots[kept])]
     slots = batch.slots[index]
     newest_ms = state.newest.t_ms[: state.n]
@@ -55,8 +62,17 @@ def sample_rows(
         step_wh=state.config.counter_step_wh,
         coarse=state.config.coarse[slots],
         any_coarse=state.any_coarse and bool(state.config.coarse[slots].any()),
+        rebooted=_rebooted(slots, batch.boot[index], boot[index]),
         quality=marked.astype(np.int16) * _CLOCK,
     )
+
+
+def _rebooted(slots: Slots, boot: Ints, known: Ints) -> Bools:
+    """Where a row is of a newer boot than the row before it and the `known` one of its device."""
+    new = boot > known
+    if new.any():
+        new[1:] &= (slots[1:] != slots[:-1]) | (boot[1:] > boot[:-1])
+    return new
 
 
 def reported_powers(batch: EnergyBatch, index: Ints, rows: SampleRows, counts: SampleCounts) -> Powers:

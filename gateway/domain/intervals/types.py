@@ -63,6 +63,7 @@ class SampleCounts:
     rollovers: int = 0
     jumps: int = 0
     jump_wh: float = 0.0
+    outliers: int = 0
     power_refused: int = 0
     counter_gaps: int = 0
     spread_wh: float = 0.0
@@ -89,7 +90,9 @@ class CounterState(Table):
     """The counter of each device in one direction. `t_ms`, `wh`: its newest reading (`NEVER_MS`: it never had one).
     `from_*` and `to_*`: its readings around a gap not placed in time yet, `since_ms` when a sample last narrowed that
     gap (0 or less: there is none). Coarse counters only: `day_*` the first reading of the
-    day (0 or less: there was none) and `day_integrated_wh` what has been integrated since."""
+    day (0 or less: there was none) and `day_integrated_wh` what has been integrated since. `before_*`: the reading
+    before the newest (0 or less: there is none, or the counter began anew); `held`: the movement between the two is not
+    booked, and the next reading decides whether it stands."""
 
     t_ms: Ints = column(NEVER_MS)
     wh: Floats = column(np.nan)
@@ -101,12 +104,16 @@ class CounterState(Table):
     day_ms: Ints = column(0)
     day_wh: Floats = column(0.0)
     day_integrated_wh: Floats = column(0.0)
+    before_ms: Ints = column(0)
+    before_wh: Floats = column(0.0)
+    held: Bools = column(False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRows:
     """New samples sorted by device and time. `rated_w` NaN = rating unknown, no plausibility check; `step_wh` (by slot)
-    the counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals. `quality` collects
+    the counter's step, NaN = unknown; `coarse`: it is too large for the device's intervals; `rebooted`: the device has
+    started anew since its sample before. `quality` collects
     the bits of each row."""
 
     slots: Slots
@@ -117,18 +124,20 @@ class SampleRows:
     step_wh: Floats
     coarse: Bools
     any_coarse: bool
+    rebooted: Bools
     quality: Flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretches:
-    """Energy over `(from_ms, to_ms]` of any length, in no order."""
+    """Energy over `(from_ms, to_ms]` of any length, in no order. `covers`: no other energy is known of that time."""
 
     slots: Slots
     from_ms: Ints
     to_ms: Ints
     wh: Floats
     quality: Flags
+    covers: bool = True
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -139,13 +148,15 @@ class Flow:
     """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known. `stretches`:
     energy over more than an interval, or that does not end at a row. `filled_wh`: other energy that counts as
     integrated: a coarse counter's gain over a gap, less what rows within it report, and spans longer than an interval.
-    `broken` marks rows where the counter was reset or jumped, so that its difference is unknown."""
+    `broken` marks rows where the counter was reset or jumped, so that its difference is unknown. `standing_wh`: the
+    counter readings as far as they stand, NaN where the next one decides that."""
 
     wh: Floats
     from_ms: Ints
     stretches: list[Stretches]
     filled_wh: Floats
     broken: Bools
+    standing_wh: Floats
 
 
 def implausible(wh: Floats, ms: Ints, rated_w: Floats, step_wh: Floats | float) -> Bools:

@@ -33,6 +33,7 @@ def _room_for_every_gap() -> Iterator[None]:
 RULES = IntervalRules(length_s=60, counter_step_wh=10.0)
 LENGTH = 60_000
 RATED_W = 5000
+NOISE = 1
 
 
 @dataclass
@@ -42,13 +43,28 @@ class Sums:
     ms: list[int] = field(default_factory=lambda: [0, 0])
 
 
+Point = tuple[int, Fraction]
 Row = tuple[int, int, int, int, list[float], list[float]]
 
 
 @dataclass
 class Gap:
-    since: tuple[int, Fraction]
-    until: tuple[int, Fraction]
+    since: Point
+    until: Point
+
+
+@dataclass
+class Reading:
+    """A counter reading, the one before it (None: none, or the counter began anew), and whether it is in doubt."""
+
+    t: int
+    v: Fraction
+    since: Point | None = None
+    held: bool = False
+
+    @property
+    def here(self) -> Point:
+        return self.t, self.v
 
 
 @dataclass
@@ -56,7 +72,9 @@ class SlowDevice:
     """One device. Directions: 0 charge, 1 discharge."""
 
     seen: dict[int, set[int]] = field(default_factory=dict)
-    state: list[tuple[int, Fraction] | None] = field(default_factory=lambda: [None, None])
+    state: list[Point | None] = field(default_factory=lambda: [None, None])
+    before: list[Point | None] = field(default_factory=lambda: [None, None])
+    held: list[bool] = field(default_factory=lambda: [False, False])
     gap: list[Gap | None] = field(default_factory=lambda: [None, None])
     sums: dict[int, Sums] = field(default_factory=dict)
 
@@ -72,14 +90,18 @@ class SlowDevice:
 
     def ingest(self, rows: list[Row]) -> None:
         """Rows (boot, seq, t, span, counters, energies) of one batch."""
+        newest = max(self.seen, default=-1)
         fresh = {(r[0], r[1]): r for r in reversed(rows) if self.is_new(r[0], r[1])}
         for boot, seq in fresh:
             self.seen.setdefault(boot, set()).add(seq)
         ordered = sorted(fresh.values(), key=lambda r: (r[2], r[0], r[1]))
+        boots = [newest, *(r[0] for r in ordered)]
+        rebooted = {r[2] for r, boot in zip(ordered, boots, strict=False) if r[0] > max(boot, newest)}
         for each in ordered:
             self._at((each[2] - 1) // LENGTH * LENGTH).samples += 1
         for direction in (0, 1):
-            self._counters([r for r in ordered if math.isfinite(r[4][direction]) and r[4][direction] >= 0], direction)
+            readable = [r for r in ordered if math.isfinite(r[4][direction]) and r[4][direction] >= 0]
+            self._counters(readable, direction, rebooted)
             if self.state[direction] is None:
                 for r in ordered:
                     energy, span = r[5][direction], r[3]
@@ -96,37 +118,82 @@ class SlowDevice:
     def _at(self, start: int) -> Sums:
         return self.sums.setdefault(start, Sums())
 
-    def _place(self, direction: int, since: int, until: int, wh: Fraction) -> None:
+    def _place(self, direction: int, since: int, until: int, wh: Fraction, *, covers: bool = True) -> None:
         start = since // LENGTH * LENGTH
         while start < until:
             part = min(until, start + LENGTH) - max(since, start)
             sums = self._at(start)
             sums.wh[direction] += wh * Fraction(part, until - since)
-            sums.ms[direction] += part
+            sums.ms[direction] += part * covers
             start += LENGTH
 
-    def _counters(self, rows: list[Row], direction: int) -> None:
+    def _counters(self, rows: list[Row], direction: int, rebooted: set[int]) -> None:
         state = self.state[direction]
         ahead = [r for r in rows if state is None or r[2] > state[0]]
         self._within(rows[: len(rows) - len(ahead)], direction)
         newest_at = {r[2]: r for r in ahead}
+        known = [Reading(r[2], Fraction(r[4][direction])) for r in ahead if newest_at[r[2]] is r]
+        before, held = self.before[direction], self.held[direction]
+        for i, here in enumerate(known):
+            here.since = known[i - 1].here if i else state
+            if i:
+                before, held = known[i - 1].since, known[i - 1].held
+            self._stands(here, known[i - 1] if i else None, before, held, direction, here.t in rebooted)
         gaps = []
-        for r in ahead:
-            if newest_at[r[2]] is not r:
+        for here in known:
+            if here.since is None or here.held:
                 continue
-            here = (r[2], Fraction(r[4][direction]))
-            if state is not None and 0 <= here[1] - state[1] <= ceiling(here[0] - state[0]):
-                if here[0] - state[0] <= LENGTH:
-                    self._place(direction, state[0], here[0], here[1] - state[1])
-                else:
-                    gaps.append(Gap(state, here))
-            state = here
-        self.state[direction] = state
+            (since, was), lasted = here.since, here.t - here.since[0]
+            if here.v - was > ceiling(lasted):
+                here.held = True
+            elif lasted <= LENGTH:
+                self._place(direction, since, here.t, here.v - was)
+            else:
+                gaps.append(Gap(here.since, here.here))
+        if known:
+            last = known[-1]
+            self.state[direction], self.before[direction], self.held[direction] = last.here, last.since, last.held
         if gaps:
             for gap in (self.gap[direction], *gaps[:-1]):
                 if gap is not None:
                     self._place(direction, gap.since[0], gap.until[0], gap.until[1] - gap.since[1])
             self.gap[direction] = gaps[-1]
+
+    def _stands(
+        self, here: "Reading", last: "Reading | None", before: Point | None, held: bool, direction: int, rebooted: bool
+    ) -> None:
+        """Whether `here` stands on the reading before it (`last`, unless that came with an earlier batch)."""
+        if here.since is None:
+            return
+        (t, v), fell = here.since, held and before is not None and here.since[1] < before[1]
+        if fell and before is not None and here.v < before[1] - NOISE:
+            if last is not None:
+                last.since, last.held = None, False
+            before = None
+        if not (fell and before is not None) and here.v >= v:
+            return
+        if v - NOISE <= here.v < v:
+            here.v = v
+        elif before is not None and here.v >= before[1] - NOISE and (fell or not rebooted):
+            here.v = max(here.v, before[1])
+            line = before[1] + (here.v - before[1]) * Fraction(t - before[0], here.t - before[0])
+            if last is not None:
+                last.v, last.held = line, False
+            elif held:
+                here.since = before
+                return
+            else:
+                self._take_back(direction, before, (t, v), line)
+            here.since = (t, line)
+        elif here.v < v:
+            here.held = True
+
+    def _take_back(self, direction: int, before: Point, rise: Point, line: Fraction) -> None:
+        gap = self.gap[direction]
+        if gap is not None and gap.until[0] == rise[0]:
+            gap.until = (rise[0], line)
+        else:
+            self._place(direction, before[0], rise[0], line - rise[1], covers=False)
 
     def _within(self, rows: list[Row], direction: int) -> None:
         gap = self.gap[direction]
@@ -140,6 +207,9 @@ class SlowDevice:
         for here in told.items():
             self._place(direction, gap.since[0], here[0], here[1] - gap.since[1])
             gap.since = here
+        before, state = self.before[direction], self.state[direction]
+        if before is not None and state is not None and before[0] < gap.since[0] < state[0]:
+            self.before[direction] = gap.since
         if gap.until[0] - gap.since[0] <= LENGTH:
             self._place(direction, gap.since[0], gap.until[0], gap.until[1] - gap.since[1])
             self.gap[direction] = None
