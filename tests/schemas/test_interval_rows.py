@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.domain.intervals.columns import columns_of_objects
 from gateway.domain.intervals.record import EnergySource, IntervalRecord, Quality
 from gateway.domain.types import DeviceId
-from gateway.schemas.interval_rows import IntervalBody, csv_lines, row_of
+from gateway.schemas.interval_rows import IntervalBody, csv_lines, quality_names, row_of
 
 REAL = st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 0.1 + 0.2, 1e-7, 2.5e-6])
 UNSURE = st.none() | REAL
@@ -41,3 +43,10 @@ def test_csv_lines_say_what_the_json_of_each_record_says(records: list[IntervalR
         for one in records
     ]
     assert list(lines) == expected
+
+
+def test_document_lists_every_quality_mark_in_order_and_no_other() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    table = text.split("| `quality` | says | sent upstream |\n", 1)[1].split("\n\n", 1)[0]
+    listed = re.findall(r"^\| `(\w+)` \| .+ \| (yes|no) \|$", table, re.MULTILINE)
+    assert listed == [(name, "yes") for name in quality_names(Quality((1 << len(Quality)) - 1))]

@@ -124,7 +124,8 @@ def _of_gaps(state: EngineState, slots: Slots, t_ms: Ints, now: Now) -> Ints:
     until_ms = np.minimum(np.maximum(t_ms, now.utc_ms), now.utc_ms + rules.future_ms)
     several: Bools | None = None
     for counter in (state.charge, state.discharge):
-        known_ms = counter.t_ms[slots]
+        # a reading that is not believed yet may be left out
+        known_ms = np.where(counter.held[slots], counter.before_ms[slots], counter.t_ms[slots])
         opens = (known_ms != NEVER_MS) & (until_ms - known_ms > length_ms)
         waits = counter.since_ms[slots] > 0
         ends = waits & (opens | (t_ms <= counter.to_ms[slots])) if waits.any() else waits

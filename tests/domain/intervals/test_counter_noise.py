@@ -260,3 +260,24 @@ def test_newest_revisions_have_the_energy_of_the_truth_to_a_step(
     bound = most * street.rules.length_s / 10 + 2 * step
     assert all(each[0] <= bound for each in street.newest.values() if not each[2] & Quality.JUMP)
     assert not street.marked() or any(offs)
+
+
+@pytest.mark.parametrize("off", [-3_000.0, 3_000.0])
+def test_day_ends_with_a_reading_of_a_coarse_counter_that_stands(off: float) -> None:
+    """100 Wh an hour by spans and by the counter, whose reading at midnight is off."""
+    e = Engine(IntervalRules(length_s=3_600))
+    e.agree(AgreedConfig(
+        slots=np.zeros(1, dtype=np.int32), length_s=np.array([3_600]), counter_step_wh=np.array([100.0]),
+        rated_w=np.array([RATED_W]),
+    ))  # fmt: skip
+    midnight = 86_400 - T0 // 1000 % 86_400
+    for i in range(60):
+        wh = 50_000.0 + 100 * i + off * (i == 24)
+        made = row(
+            seq=i + 1, t=midnight + 3_600 * i, span=3_600, charge_wh=100.0, discharge_wh=0.0,
+            charge_counter_wh=wh, discharge_counter_wh=0.0,
+        )  # fmt: skip
+        e.ingest(batch([made]), at(midnight + 3_600 * i), np.array([RATED_W]))
+    assert (e.totals.days_compared, e.totals.counter_resets) == (4, 0)
+    _, starts = e.repairs_due(at(midnight + 3_600 * 70), 100, EVER_MS)
+    assert not len(starts)
