@@ -72,6 +72,9 @@ def compare(
     readings. Returns days off by more than the tolerance, to be scaled; not those off by so much that one of the two
     must be wrong. The comparison starts over where a counter was reset or jumped."""
     counter_wh = flow.standing_wh
+    for high in flow.too_high:
+        begins = state.day_ms[high.slots] == high.t_ms
+        state.day_wh[high.slots[begins]] -= high.wh[begins]
     broken = np.flatnonzero(rows.coarse & flow.broken)
     if len(broken):
         broken = broken[tails(rows.slots[broken])]
@@ -163,6 +166,13 @@ class DriftCorrection:
         within = rows.coarse & (days.slots[at] == rows.slots)
         within &= (rows.t_ms > days.from_ms[at]) & (rows.t_ms <= days.to_ms[at])
         np.add.at(days.integrated_wh, at[within], (flow.wh + flow.filled_wh)[within])
+
+    def take_back(self, flow: Flow, direction: int) -> None:
+        """Correct days whose last reading was too high."""
+        for high in flow.too_high if len(self) else ():
+            of, at = _pairs(self.days.slots, high.slots)
+            ended = (self.days.direction[of] == direction) & (self.days.to_ms[of] == high.t_ms[at])
+            self.days.counted_wh[of[ended]] -= high.wh[at[ended]]
 
     def ready(self, days: Bools, now_ms: int) -> None:
         """Mark days whose intervals have all been recorded."""

@@ -46,6 +46,7 @@ def flow(
         stretches=[],
         filled_wh=np.zeros(n),
         broken=np.zeros(n, dtype=np.bool_),
+        too_high=[],
         standing_wh=counter_wh.copy() if rows.any_coarse else counter_wh,
     )
     with_counter = np.isfinite(counter_wh) & (counter_wh >= 0)

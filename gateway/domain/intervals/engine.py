@@ -74,6 +74,7 @@ class Engine(EngineState):
                 for direction, (state, *_) in enumerate(directions):
                     found = charge if direction == CHARGE else discharge
                     self.drift.add_late(rows, found, direction)
+                    self.drift.take_back(found, direction)
                     self.drift.add(compare(rows, found, direction, state, rules, counts))
             slots, groups = gather(rows, charge, discharge, powers, self.config.length_ms)
             last = tails(rows.slots)

@@ -20,6 +20,7 @@ from gateway.domain.intervals.types import (
     SampleCounts,
     SampleRows,
     Stretches,
+    TooHigh,
     implausible,
 )
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Slots
@@ -170,8 +171,9 @@ def _take_back(
     held = np.minimum(wh, np.maximum(state.to_wh[s] - state.from_wh[s], 0.0))
     state.to_wh[s[waits]] -= held[waits]
     out.filled_wh[k] -= np.where(waits & rows.coarse[k], held, 0.0)
-    today = state.day_ms[s] == p_t
-    state.day_wh[s[today]] = line[today]
+    coarse = rows.coarse[k]
+    if coarse.any():
+        out.too_high.append(TooHigh(slots=s[coarse], t_ms=p_t[coarse], wh=wh[coarse]))
     booked = ~waits & ~rows.coarse[k]
     if booked.any():
         out.stretches.append(

@@ -144,12 +144,22 @@ class Stretches:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TooHigh:
+    """Counter readings at `t_ms` that were `wh` too high."""
+
+    slots: Slots
+    t_ms: Ints
+    wh: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """Energy of one direction per row: `wh` over `(from_ms, t_ms]`; `from_ms == t_ms`: none is known. `stretches`:
     energy over more than an interval, or that does not end at a row. `filled_wh`: other energy that counts as
     integrated: a coarse counter's gain over a gap, less what rows within it report, and spans longer than an interval.
     `broken` marks rows where the counter was reset or jumped, so that its difference is unknown. `standing_wh`: the
-    counter readings as far as they stand, NaN where the next one decides that."""
+    counter readings as far as they stand, NaN where the next one decides that. `too_high`: earlier readings of coarse
+    counters that did not stand, and by how much."""
 
     wh: Floats
     from_ms: Ints
@@ -157,6 +167,7 @@ class Flow:
     filled_wh: Floats
     broken: Bools
     standing_wh: Floats
+    too_high: list[TooHigh]
 
 
 def implausible(wh: Floats, ms: Ints, rated_w: Floats, step_wh: Floats | float) -> Bools:

@@ -262,7 +262,7 @@ def test_newest_revisions_have_the_energy_of_the_truth_to_a_step(
     assert not street.marked() or any(offs)
 
 
-@pytest.mark.parametrize("off", [-3_000.0, 3_000.0])
+@pytest.mark.parametrize("off", [-3_000.0, -1_000.0, 1_000.0, 3_000.0])
 def test_day_ends_with_a_reading_of_a_coarse_counter_that_stands(off: float) -> None:
     """100 Wh an hour by spans and by the counter, whose reading at midnight is off."""
     e = Engine(IntervalRules(length_s=3_600))
@@ -279,5 +279,5 @@ def test_day_ends_with_a_reading_of_a_coarse_counter_that_stands(off: float) -> 
         )  # fmt: skip
         e.ingest(batch([made]), at(midnight + 3_600 * i), np.array([RATED_W]))
     assert (e.totals.days_compared, e.totals.counter_resets) == (4, 0)
-    _, starts = e.repairs_due(at(midnight + 3_600 * 70), 100, EVER_MS)
-    assert not len(starts)
+    assert not len(e.repair(*e.repairs_due(at(midnight + 3_600 * 70), 100, EVER_MS), NO_RECORDS))
+    assert not e.to_repair
