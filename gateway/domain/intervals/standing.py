@@ -64,6 +64,8 @@ def standing(
     head = heads(s)
     open_ = (v < before_v) & (before_t != NEVER_MS)
     open_[head] |= state.held[s[head]]
+    if not head.all() and open_.any():
+        open_ &= ~_levelled(rows, found, head, state)
     while open_.any():  # once per fall of a device
         c = np.flatnonzero(open_)
         c = c[heads(s[c])]
@@ -86,6 +88,30 @@ def remember(state: CounterState, found: Readings, doubted: Bools) -> None:
     state.held[s] = (found.held | doubted)[tail]
 
 
+def _levelled(rows: SampleRows, found: Readings, head: Bools, state: CounterState) -> Bools:
+    """Level the readings of devices that fall by no more than a step, however often; returns which these are."""
+    s, top = found.slots, found.v.copy()
+    began = head & (found.before_t != NEVER_MS)
+    top[began] = np.maximum(top[began], found.before_v[began])
+    begins = np.flatnonzero(head)
+    lengths = np.diff(begins, append=len(s))
+    apart, most = 1, int(lengths.max())
+    while apart < most:
+        top[apart:] = np.where(s[apart:] == s[:-apart], np.maximum(top[apart:], top[:-apart]), top[apart:])
+        apart *= 2
+    rough = (found.v < top - _step_wh(rows, s)) | (head & state.held[s])
+    level: Bools = np.repeat(~np.logical_or.reduceat(rough, begins), lengths)
+    found.v[level] = top[level]
+    after = np.flatnonzero(level & ~head)
+    found.before_v[after] = found.v[after - 1]
+    return level
+
+
+def _step_wh(rows: SampleRows, slots: Slots) -> Floats:
+    step = rows.step_wh[slots]
+    return np.where(np.isfinite(step), step, 1.0)
+
+
 def _decide(
     rows: SampleRows,
     found: Readings,
@@ -102,7 +128,7 @@ def _decide(
     q_t = np.where(head, np.where(state.before_ms[s] > 0, state.before_ms[s], NEVER_MS), found.before_t[last])
     q_v = np.where(head, state.before_wh[s], found.before_v[last])
     unbooked = np.where(head, state.held[s], True)
-    noise = np.where(np.isfinite(rows.step_wh[s]), rows.step_wh[s], 1.0)
+    noise = _step_wh(rows, s)
     known = q_t != NEVER_MS
 
     fell = known & (p_v < q_v) & np.where(head, state.held[s], found.held[last])
@@ -187,8 +213,7 @@ def _take_back(
 def _rolled_over(rows: SampleRows, found: Readings, i: Ints, rules: IntervalRules) -> Floats:
     """What each counter gained that rolled over at the end of its register; NaN where it did not."""
     k, lasted = found.k[i], found.t[i] - found.before_t[i]
-    step = rows.step_wh[found.slots[i]]
-    step = np.where(np.isfinite(step), step, 1.0)
+    step = _step_wh(rows, found.slots[i])
     modulus = step[:, None] * np.array(MODULI)
     before_v = found.before_v[i]
     grown = found.v[i] - before_v

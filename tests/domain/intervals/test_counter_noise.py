@@ -226,6 +226,15 @@ def test_stored_samples_of_a_gap_stay_where_its_end_was_too_high() -> None:
     assert street.energy() == pytest.approx(20.0)
 
 
+def test_what_is_held_moves_with_its_device_and_is_not_left_to_the_next_one() -> None:
+    street = Street()
+    street.counts(*steady(6), 0.0)
+    street.engine.renumber(np.array([-1, 0]))
+    rows = [row(slot=0, seq=1, t=70, charge_counter_wh=9.0), row(slot=1, seq=8, t=70, charge_counter_wh=50_000.0)]
+    street.engine.ingest(batch(rows), at(70), np.full(2, RATED_W))
+    assert (street.engine.totals.outliers, street.engine.totals.counter_resets) == (1, 0)
+
+
 def test_clock_that_goes_back_keeps_what_is_held() -> None:
     street = Street()
     street.counts(*steady(60), 0.0)
