@@ -23,6 +23,7 @@ from gateway.domain.commands import CommandOp
 from gateway.domain.errors import invariant
 from gateway.domain.types import CLEAR, Unclear, is_device_id
 from gateway.profiles.compiled.json_text import tolerant_json
+from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED, Sign
 from gateway.profiles.language.messages import Member, MemberType, Message
 from gateway.profiles.language.product import ProfileDocument
@@ -247,6 +248,10 @@ class Decoder:
             raise msgspec.ValidationError("Expected a finite number")
         if isinstance(value, int) and abs(value) > 1 << WORD_BITS:
             raise msgspec.ValidationError("Expected a smaller number")
+        bounds = _raw_range(point)
+        if bounds is not None and isinstance(value, float):
+            inside = within(value, *bounds)
+            value = value if inside is None else inside
         return msgspec.convert(_integral(value) if point.type is MemberType.INTEGER else value, self._annotations[name])
 
     def to_columns(self, rows: Sequence[Any]) -> Columns:

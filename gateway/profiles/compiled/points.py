@@ -14,6 +14,7 @@ from enum import Enum
 import numpy as np
 
 from gateway.domain.errors import GatewayError, Retry
+from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
 from gateway.profiles.language.points import REGISTERS, Point, PointType
 
@@ -180,11 +181,10 @@ class PointCodec:
             counts.sentinel += 1
             return None
         value = number * self.point.scale * factor + self.point.shift
-        limits = self.point.range
-        if not math.isfinite(value) or (limits is not None and not limits[0] <= value <= limits[1]):
-            counts.implausible += 1
-            return None
-        return value
+        limits = self.point.range or (-math.inf, math.inf)
+        inside = within(value, *limits) if math.isfinite(value) else None
+        counts.implausible += inside is None
+        return inside
 
     def factor(self, values: Mapping[str, Value]) -> float | None:
         """10^scale factor, 1 where it has none; None while it is unknown or absurd."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from gateway.profiles.compiled.points import Value, Values
+from gateway.profiles.compiled.ranges import within
 from gateway.profiles.language.base import FLIPPED
 from gateway.profiles.language.points import Case, Match, Reading
 from gateway.profiles.language.quantities import READINGS, CanonicalQuantity
@@ -94,7 +95,8 @@ def compile_reading(name: str, reading: Reading) -> Get:
         value *= factor
         if reading.at_least is not None and value < reading.at_least:
             value = reading.at_least
-        return value if low <= value <= high else NAN
+        inside = within(value, low, high)
+        return NAN if inside is None else inside
 
     return get
 
