@@ -236,15 +236,17 @@ class Engine(EngineState):
         return ahead[: self.rules.close_slice] if self.rules.sliced else ahead
 
     def _come_back(self, now: Now) -> list[tuple[Slots, Accumulators]]:
-        """After the clock went back: records from the future stay, and counters go on from where they are."""
+        """After the clock went back: records from the future stay, what comes for them revises them, and counters go on
+        from where they are."""
         slots = self._ahead(now)
         if not len(slots):
             return []
         made = self._cut(slots)
+        length_ms = self.config.length_ms[slots]
+        recorded_ms = np.where(self.cur.start_ms[slots] == NEVER_MS, 0, self.cur.start_ms[slots] + length_ms)
         self._clear(slots)
         self.newest.t_ms[slots] = now.utc_ms
-        length_ms = self.config.length_ms[slots]
-        self.config.known_before_ms[slots] = (now.utc_ms // length_ms + 1) * length_ms
+        self.config.known_before_ms[slots] = np.maximum((now.utc_ms // length_ms + 1) * length_ms, recorded_ms)
         for state in (self.charge, self.discharge):
             for column in (state.t_ms, state.to_ms, state.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)

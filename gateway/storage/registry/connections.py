@@ -48,7 +48,9 @@ def registered(db: sqlite3.Connection, rows: str, now_ms: int) -> None:
     )
     # the newest row of a device counts
     db.execute(
-        "INSERT INTO connections (device, from_ms, profile, place) SELECT device, ?, profile, place FROM "  # noqa: S608
+        # nothing begins before the last has ended, also where the clock was set back in between
+        "INSERT INTO connections (device, from_ms, profile, place) SELECT device, max(?, "  # noqa: S608
+        "coalesce((SELECT max(until_ms) FROM connections WHERE device = wanted.device), 0)), profile, place FROM "
         f"(SELECT value ->> '$[0]' AS device, {profile} AS profile, {place} AS place, max(key) FROM json_each(?) "
         "GROUP BY 1) AS wanted WHERE NOT EXISTS "
         "(SELECT 1 FROM connections WHERE device = wanted.device AND until_ms IS NULL)",

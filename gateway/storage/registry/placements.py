@@ -37,7 +37,9 @@ def registered(db: sqlite3.Connection, rows: str, now_ms: int) -> None:
     )
     # the newest row of a device counts
     db.execute(
-        "INSERT INTO placements (device, from_ms, site, meter) SELECT device, ?, site, meter FROM "  # noqa: S608
+        # nothing begins before the last has ended, also where the clock was set back in between
+        "INSERT INTO placements (device, from_ms, site, meter) SELECT device, "  # noqa: S608
+        "max(?, coalesce((SELECT max(until_ms) FROM placements WHERE device = wanted.device), 0)), site, meter FROM "
         f"(SELECT value ->> '$[0]' AS device, {_SITE} AS site, {_METER} AS meter, max(key) FROM json_each(?) "
         "GROUP BY 1) AS wanted WHERE NOT EXISTS "
         "(SELECT 1 FROM placements WHERE device = wanted.device AND until_ms IS NULL)",

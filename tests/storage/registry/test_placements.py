@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.journal.changes import DepartureAsked, DeviceRegistered, DeviceRemoved
 from gateway.domain.registry.placement import Placement
 from gateway.domain.types import DeviceId
@@ -60,3 +61,17 @@ async def test_meter_is_not_in_what_release_0_1_reads(tmp_path: Path) -> None:
         db.commit()
     life.start()
     assert (await placed(life), life.state.devices[0].meter) == ([("site-a", "", None, None)], "")
+
+
+async def test_nothing_overlaps_where_the_clock_is_set_back_between_two_changes(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    first = await life.commit(DeviceRegistered(device=HOME))
+    gone = await life.commit(DeviceRemoved(device=A), after_s=1_200)
+    await life.commit(DeviceRegistered(device=HOME), after_s=-1_200)
+    moved = replace(HOME, meter="SAID-2", connection=DeviceConnection(url="modbus://10.0.0.5"))
+    await life.commit(DeviceRegistered(device=moved), after_s=10)
+    assert await placed(life) == [
+        ("site-a", "SAID-1", first, gone), ("site-a", "SAID-1", gone, gone), ("site-a", "SAID-2", gone, None),
+    ]  # fmt: skip
+    spans = [(one.valid.from_ms, one.valid.until_ms) for one in await life.of("a")]
+    assert spans == [(first, gone), (gone, gone), (gone, None)]
