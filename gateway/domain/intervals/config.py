@@ -19,12 +19,15 @@ class Newest(Table):
 
 class IntervalConfig(Table):
     """Interval configuration of each device: `length_ms`; none begins before `not_before_ms` (before that the length
-    was another), and those that begin before `known_before_ms` may have records already. `counter_step_wh`: step of its
+    was another), and those that begin before `known_before_ms`, or from `again_from_ms` until before `again_until_ms`,
+    may have records already. `counter_step_wh`: step of its
     counters, NaN = unknown; `coarse`: the step is too large for its intervals."""
 
     length_ms: Ints = column(300_000)
     not_before_ms: Ints = column(0)
     known_before_ms: Ints = column(0)
+    again_from_ms: Ints = column(0)
+    again_until_ms: Ints = column(0)
     counter_step_wh: Floats = column(np.nan)
     coarse: Bools = column(False)
 

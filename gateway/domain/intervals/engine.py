@@ -26,6 +26,8 @@ from gateway.domain.intervals.types import CounterState, IntervalRules, SampleCo
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
 
+SOON_MS = 3_600_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
@@ -242,11 +244,16 @@ class Engine(EngineState):
         if not len(slots):
             return []
         made = self._cut(slots)
-        length_ms = self.config.length_ms[slots]
-        recorded_ms = np.where(self.cur.start_ms[slots] == NEVER_MS, 0, self.cur.start_ms[slots] + length_ms)
+        length_ms, config = self.config.length_ms[slots], self.config
+        newest, before = self.cur.start_ms[slots], self.prev.start_ms[slots]
         self._clear(slots)
         self.newest.t_ms[slots] = now.utc_ms
-        self.config.known_before_ms[slots] = np.maximum((now.utc_ms // length_ms + 1) * length_ms, recorded_ms)
+        edge = (now.utc_ms // length_ms + 1) * length_ms
+        until = np.where(newest == NEVER_MS, 0, newest + length_ms)
+        config.known_before_ms[slots] = edge
+        # not long ago all of them were recorded in turn
+        first = np.where(until - now.utc_ms <= SOON_MS, edge, np.where(before == NEVER_MS, newest, before))
+        config.again_from_ms[slots], config.again_until_ms[slots] = first, until
         for state in (self.charge, self.discharge):
             for column in (state.t_ms, state.to_ms, state.since_ms):
                 column[slots] = np.minimum(column[slots], now.utc_ms)
@@ -270,6 +277,7 @@ class Engine(EngineState):
         floor = self.config.not_before_ms[slots]
         known = np.maximum(self.config.known_before_ms[slots], floor)
         late = groups.start_ms < np.maximum(prev.start_ms[slots], known)
+        late |= self._again(slots, groups.start_ms)
         if late.any():
             lost = groups.start_ms < floor
             if lost.any():
@@ -287,6 +295,12 @@ class Engine(EngineState):
                 table.add(slots[mask], groups.rows(mask), now.utc_ms)
         opening = ~(at_cur | at_prev)
         return self._open(slots[opening], groups.rows(opening), now) if opening.any() else None
+
+    def _again(self, slots: Slots, start_ms: Ints) -> Bools:
+        """Intervals that were recorded before the clock went back."""
+        config = self.config
+        found: Bools = (start_ms < config.again_until_ms[slots]) & (start_ms >= config.again_from_ms[slots])
+        return found
 
     def _open(self, slots: Slots, groups: Accumulators, now: Now) -> _Opened:
         """Merge new intervals with the present two of each device; the newest two stay."""
