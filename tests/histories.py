@@ -5,7 +5,6 @@ seed, shrunk to the least that does, and the exit status is 1; `--seed N --count
 """
 
 import argparse
-import asyncio
 import json
 import logging
 import random
@@ -16,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Protocol
 
 from tests.scenes.histories import Search
 
@@ -31,21 +31,34 @@ class Found:
     says: str = ""
 
 
-def part(seed: int, count: int, *, shrink: bool) -> Found:
+class Searching(Protocol):
+    """Tries histories; `tried` of them so far."""
+
+    tried: int
+
+    def run(self, number: int, count: int, *, shrink: bool = True) -> None:
+        """Try `count` histories of the seed `number`; raises what the first that breaks a promise has to say."""
+        ...
+
+
+def part(make: Callable[[], Searching], seed: int, *, count: int, shrink: bool) -> Found:
     """Try `count` histories of one seed."""
     logging.disable(logging.CRITICAL)
-    search = Search()
+    search = make()
     try:
-        with asyncio.Runner() as runner:
-            search.run(runner, seed, count, shrink=shrink)
+        search.run(seed, count, shrink=shrink)
     except Exception as error:  # noqa: BLE001 (whatever a history raises is what it found)
         notes = [str(error), *getattr(error, "__notes__", [])]
         return Found(seed=seed, tried=search.tried, says="\n".join(notes))
     return Found(seed=seed, tried=search.tried)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.histories", description=__doc__)
+def main(
+    make: Callable[[], Searching] = Search, *, prog: str = "tests.histories", about: str | None = __doc__,
+    part_count: int = PART,
+) -> int:  # fmt: skip
+    """The command; returns its exit status. `make`: a new search, `part_count`: how many histories a part has."""
+    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=about)
     parser.add_argument("--count", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=None, help="of the first part; drawn if it is not given")
     parser.add_argument("--jobs", type=int, default=1)
@@ -53,14 +66,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if asked.seed is None else asked.seed
-    seeds = range(seed, seed + -(-asked.count // PART))
-    print(f"seeds {seeds[0]} to {seeds[-1]}, {PART} histories each", file=sys.stderr)
+    seeds = range(seed, seed + -(-asked.count // part_count))
+    print(f"seeds {seeds[0]} to {seeds[-1]}, {part_count} histories each", file=sys.stderr)
     began, tried, broken = time.monotonic(), 0, []
     with ExitStack() as stack:
         each: Callable[..., Iterator[Found]] = map
         if asked.jobs > 1:
             each = stack.enter_context(ProcessPoolExecutor(max_workers=asked.jobs)).map
-        for found in each(partial(part, count=min(PART, asked.count), shrink=not asked.first), seeds):
+        for found in each(partial(part, make, count=min(part_count, asked.count), shrink=not asked.first), seeds):
             tried += found.tried
             if found.says:
                 broken.append(found)

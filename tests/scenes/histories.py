@@ -342,7 +342,7 @@ class Search:
 
     tried: int = 0
 
-    def run(self, runner: asyncio.Runner, number: int, count: int, *, shrink: bool = True) -> None:
+    def run(self, number: int, count: int, *, shrink: bool = True) -> None:
         """Try `count` histories of the seed `number`, and raise what the first that breaks a promise has to say: shrunk
         to the least that does."""
         phases = [Phase.generate, *([Phase.shrink] if shrink else [])]
@@ -360,4 +360,5 @@ class Search:
             self.tried += 1
             runner.run(short(columns, *beginning, actions))
 
-        histories()
+        with asyncio.Runner() as runner:
+            histories()

@@ -29,8 +29,8 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.mark.parametrize("part", range(20))
-def test_history_that_is_short_keeps_every_promise_and_ends_free(runner: asyncio.Runner, part: int) -> None:
-    Search().run(runner, SEED + part, deep(1_000, else_=5))
+def test_history_that_is_short_keeps_every_promise_and_ends_free(part: int) -> None:
+    Search().run(SEED + part, deep(1_000, else_=5))
 
 
 def test_history_whose_disk_is_full_before_an_event_begins_tells_what_nobody_can_be_commanded_for(

@@ -1,0 +1,41 @@
+"""Histories of settlement: devices that repeat, reorder, reboot and err, imports and removals, profiles that are away,
+receivers that are ill, clocks that step, disks that hang, restarts and kills. Judged from the devices' and the
+receiver's own books, see `tests/scenes/settlement_judge`.
+
+The small count runs with every test; `make test-deep` makes many more, and `python -m tests.settlement_histories`
+as many as are asked for.
+"""
+
+import pytest
+
+from tests.depth import SEED, deep
+from tests.scenes.settlement_histories import Action, Search, play
+
+HERE = ("reference-mqtt", "reference-mqtt")
+SEEDS = 5
+
+
+@pytest.mark.parametrize("part", range(SEEDS))
+def test_settlement_history_loses_nothing_counts_nothing_twice_and_ends_with_the_newest_of_everything(
+    part: int,
+) -> None:
+    Search().run(SEED + part, deep(500, else_=5))
+
+
+@pytest.mark.parametrize("how", ["refuses", "busy", "empty", "foreign", "closes", "loses", "garbles"])
+def test_receiver_that_was_ill_in_any_way_has_everything_once_it_is_well(how: str) -> None:
+    ill: list[tuple[Action, int]] = [(("nothing",), 70), (("receiver", how), 140), (("hold", 0, 7), 140)]
+    play(HERE, ill)
+
+
+def test_clock_that_steps_forward_while_an_event_runs_leaves_energy_in_the_intervals_of_the_devices() -> None:
+    play(HERE, [(("event", True), 140), (("clock", 1_200), 300), (("clock", 0), 140)])
+
+
+@pytest.mark.xfail(strict=True, reason="times more than 5 min ahead are replaced before the fleet's clocks are asked")
+def test_clock_that_steps_back_while_an_event_runs_leaves_energy_in_the_intervals_of_the_devices() -> None:
+    play(HERE, [(("event", True), 140), (("clock", -1_200), 300), (("clock", 0), 140)])
+
+
+def test_kill_with_a_disk_that_hangs_has_acknowledged_nothing_that_is_lost() -> None:
+    play(HERE, [(("disk", "hangs"), 70), (("kill", 3), 140)])
