@@ -23,7 +23,8 @@ Energy = tuple[int, int]
 @dataclass(eq=False, slots=True, kw_only=True)
 class Message:
     """One settlement message; `counters` (Wh) at its end, `span` the energy since the one before. `whole`: it is what
-    the protocol says. `tried`: the gateway could read it on some delivery, `readable`: on one that it acknowledged."""
+    the protocol says, `garbled`: it is no message at all. `readable`: its device was registered as this product when
+    it was acknowledged."""
 
     device: str
     topic: str
@@ -32,7 +33,7 @@ class Message:
     counters: Energy
     span: Energy
     whole: bool = True
-    tried: bool = False
+    garbled: bool = False
     readable: bool = False
     acknowledged: bool = False
 
@@ -122,7 +123,7 @@ class Meter:
         whole: dict[str, Any] = {"id": self.name, "boot": self.boot, "seq": self.seq, "t": self.at_ms, "span_ms": 0}
         payload = edit if isinstance(edit, bytes) else orjson.dumps(whole | edit)
         message = self._of(payload, self.at_ms)
-        message.whole = False
+        message.whole, message.garbled = False, isinstance(edit, bytes)
         self.odd.append(message)
         return message
 
@@ -130,12 +131,16 @@ class Meter:
         """Its numbers begin anew; its counters go on."""
         self.boot, self.seq = self.boot + 1, 0
 
+    def certain(self) -> list[Message]:
+        """Messages that must count: acknowledged, and of the product that the device is now, or that it was when they
+        were acknowledged."""
+        mine = topic_of(self.product, self.name)
+        return [m for m in self.sent if m.acknowledged and (m.readable or m.topic == mine)]
+
     def moved(self) -> tuple[Energy, Energy]:
         """The least and the most that the receiver must have. Of a counter: from the first message that counts to the
-        last one; else the sum of all spans. What was delivered where it could be read and acknowledged where it could
-        not may count or not."""
-        sure = [message for message in self.sent if message.acknowledged and message.readable]
-        return self._moved(sure), self._moved([message for message in self.sent if message.tried])
+        last one; else the sum of all spans. What waits for a product that the device is no more may count or not."""
+        return self._moved(self.certain()), self._moved(self.sent)
 
     def _moved(self, messages: list[Message]) -> Energy:
         if not messages:

@@ -23,7 +23,7 @@ import mqtt5
 from gateway.api.views.dispatch import DispatchView
 from gateway.app.control import ControlParts
 from gateway.app.parts import RunningParts
-from gateway.app.recording import recording, recovered
+from gateway.app.recording import raw_messages, recording, recovered
 from gateway.app.telemetry import Upstream
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
@@ -40,6 +40,7 @@ from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.telemetry.completeness import DAY_MS
+from gateway.services.telemetry.raw import RawMessages
 from gateway.storage.interval_log.query import Found
 from gateway.storage.journal.event_store import SqliteEventStore
 from gateway.storage.journal.journal import SqliteJournal
@@ -140,7 +141,6 @@ class Line:
                 self._number = self._number % 65_535 + 1
                 self._under_way[self._number] = published
                 published.read = self._plant.reads(published.message)
-                published.message.tried |= published.read
                 packets.append(mqtt5.PublishPacket(published.message.topic, published.message.payload))
                 numbers.append(self._number)
             self._on_messages(self._generation, packets, numbers)
@@ -170,11 +170,11 @@ class Line:
 class Process:
     """What the composition root made."""
 
-    fleet: Fleet
     registry: DeviceRegistry
     store: SqliteEventStore
     upstream: Upstream
     engine: Engine
+    raw: RawMessages
     line: Line
     spool: Spool
 
@@ -182,7 +182,8 @@ class Process:
 @dataclass(eq=False)
 class Plant:
     """`registered`: which product each device is registered as; `installed`: the profiles that the next start finds;
-    `running`: an event runs, so that control follows no step of the clock."""
+    `running`: an event runs, so that control follows no step of the clock; `stepped`: the clock was ever wrong.
+    `strict`: what a registry noted is judged then, too."""
 
     directory: Path
     receiver: LastWrites
@@ -193,6 +194,8 @@ class Plant:
     found: set[str] = field(default_factory=set)
     unacknowledged: list[Published] = field(default_factory=list)
     running: bool = False
+    stepped: bool = False
+    strict: bool = False
     problems: list[str] = field(default_factory=list)
     starts: int = 0
 
@@ -383,14 +386,18 @@ async def process(plant: Plant) -> AsyncIterator[Process]:
         with patch("gateway.app.telemetry.random", SimpleNamespace(Random=partial(random.Random, 1))):
             upstream = await Upstream.started(settings, fleet=fleet, clock=clock.wall, platform=None, parts=parts)
         found = recovered(settings, upstream, dispatch, fleet)
-        ingest, engine = await recording(
-            settings, found, upstream=upstream, dispatch=dispatch, fleet=fleet, clock=clock, parts=parts
+        raw = await raw_messages(
+            settings, link=link, fleet=fleet, registry=registry, journal=journal, clock=clock, parts=parts
         )
+        ingest, engine = await recording(
+            settings, found, upstream=upstream, dispatch=dispatch, fleet=fleet, clock=clock, raw=raw, reader=link.raw,
+            parts=parts,
+        )  # fmt: skip
         link.emit = ingest.emitter(link, sender=link)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         stack.push_async_callback(_cancelled, [group.create_task(p.run(), name=p.service) for p in parts if p.service])
         yield Process(
-            fleet=fleet, registry=registry, store=store, upstream=upstream, engine=engine, line=lines["telemetry"],
+            registry=registry, store=store, upstream=upstream, engine=engine, raw=raw, line=lines["telemetry"],
             spool=next(part for part in parts if isinstance(part, Spool)),
         )  # fmt: skip
 
