@@ -1,5 +1,7 @@
 """Takes mends of the gateway back one by one and lets the histories look for each: `python -m tests.mutants`.
 
+Those of control are looked for by `tests.histories`, those of settlement by `tests.settlement_histories`.
+
 A mend is named in words and reverted in a copy of the tree by replacing exact texts; a text that is no longer there, or
 there twice, is an error. What the histories do not find is a promise that they do not judge. Exit status 1: a mutant
 was not found.
@@ -17,16 +19,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("gateway", "simulators", "tests", "device_profiles", "pyproject.toml")
-HISTORIES = 3_000
+HISTORIES = {"tests.histories": 3_000, "tests.settlement_histories": 600}
+SETTLEMENT = "tests.settlement_histories"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A mend that is taken back: `edits` are a file, a text in it, and what stands there instead."""
+    """A mend that is taken back: `edits` are a file, a text in it, and what stands there instead; `by`: which histories
+    look for it."""
 
     name: str
     mend: str
     edits: tuple[tuple[str, str, str], ...]
+    by: str = "tests.histories"
 
 
 LOOP = "gateway/services/control/loop.py"
@@ -34,6 +39,8 @@ TRACKING = "gateway/domain/control/tracking.py"
 BOOK = "gateway/domain/events/book.py"
 RESERVE = "gateway/domain/fleet/reserve.py"
 QUARANTINE = "gateway/domain/control/quarantine.py"
+MESSAGES = "gateway/links/mqtt/messages.py"
+DELIVERY = "gateway/services/uplink/delivery.py"
 
 MUTANTS = (
     Mutant(
@@ -191,6 +198,96 @@ MUTANTS = (
         mend="An import does not change the product of a device that is not free.",
         edits=(("gateway/services/devices/moves.py", "if tie is not None:", 'if tie == "":'),),
     ),
+    Mutant(
+        name="acknowledged-durable",
+        mend="Settlement messages are acknowledged once they are durable.",
+        edits=(
+            (
+                "gateway/services/telemetry/ingest.py",
+                "await self._recorder.spool.wait_durable(self._unacknowledged[0][0])",
+                "await asyncio.sleep(0)",
+            ),
+        ),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="raw-restart",
+        mend="What is kept raw outlasts the process.",
+        edits=(
+            (
+                "gateway/storage/raw_messages.py",
+                "create table if not exists raw (",
+                "drop table if exists raw;\ncreate table if not exists raw (",
+            ),
+        ),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="other-product",
+        mend="A settlement message of another product than its device's stops nobody's reading.",
+        edits=((MESSAGES, "live[own] if len(live) else live", "live[own]"),),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="returned",
+        mend="A device that was removed has its counters and numbers when it is back, also over a restart.",
+        edits=(
+            (
+                "gateway/services/devices/registry.py",
+                "        for name in removed:\n            self._fleet.keep(name)\n",
+                "",
+            ),
+        ),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="parked",
+        mend="A record is parked on evidence, not while its receiver is ill.",
+        edits=(
+            (
+                DELIVERY,
+                "        return kept\n\n    async def _witnesses",
+                "        return Reject(refused={0: kept.reason})\n\n    async def _witnesses",
+            ),
+        ),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="foreign-answer",
+        mend="An answer about another batch accepts nothing.",
+        edits=(("gateway/sinks/http.py", "if answer.batch != batch.id:", 'if answer.batch == "":'),),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="older-last",
+        mend="No older revision arrives after a newer one.",
+        edits=(
+            (
+                DELIVERY,
+                "            over = await self._finder.superseded(rows)\n            outcomes",
+                "            over = np.zeros(len(rows), dtype=np.bool_)\n            outcomes",
+            ),
+        ),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="unlogged",
+        mend="Records that a process did not write to the log are written by the next one.",
+        edits=(
+            (
+                "gateway/storage/recovery.py",
+                "and found.record > logged_record]",
+                "and found.record > logged_record + 1]",
+            ),
+        ),
+        by=SETTLEMENT,
+    ),
+    Mutant(
+        name="fleet-clocks",
+        mend="Most of the fleet at once is right about the time.",
+        edits=(("gateway/domain/intervals/device_clock.py", "\nMOST = 5\n", "\nMOST = 5_000\n"),),
+        by=SETTLEMENT,
+    ),
 )  # fmt: skip
 
 
@@ -221,7 +318,7 @@ def search(mutant: Mutant, *, count: int, seed: int, jobs: int) -> dict[str, obj
         copied(Path(scratch))
         for name, source in reverted(mutant).items():
             (Path(scratch) / name).write_text(source, encoding="utf-8")
-        command = [sys.executable, "-m", "tests.histories", "--first", "--json", "--count", str(count)]
+        command = [sys.executable, "-m", mutant.by, "--first", "--json", "--count", str(count)]
         command += ["--seed", str(seed), "--jobs", str(jobs)]
         done = subprocess.run(
             command, cwd=scratch, env=os.environ | {"PYTHONPATH": scratch}, check=False, capture_output=True, text=True
@@ -237,7 +334,7 @@ def search(mutant: Mutant, *, count: int, seed: int, jobs: int) -> dict[str, obj
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", action="append", choices=[mutant.name for mutant in MUTANTS])
-    parser.add_argument("--count", type=int, default=HISTORIES, help="histories for each at most")
+    parser.add_argument("--count", type=int, help=f"histories for each at most; else {HISTORIES}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
@@ -246,7 +343,7 @@ def main() -> int:
     for mutant in MUTANTS:
         if asked.only and mutant.name not in asked.only:
             continue
-        told = search(mutant, count=asked.count, seed=asked.seed, jobs=asked.jobs)
+        told = search(mutant, count=asked.count or HISTORIES[mutant.by], seed=asked.seed, jobs=asked.jobs)
         missed += not told["found"]
         if asked.json:
             print(json.dumps(told), flush=True)

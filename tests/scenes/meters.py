@@ -42,7 +42,7 @@ class Message:
 class Meter:
     """A device. `counts`: it has lifetime counters; else it reports the energy of each span. `off_ms`: how far its
     clock is ahead. `astray`: something happened to it after which energy may stand in another interval than it belongs
-    to."""
+    to. `strict`: also what was read long after later messages must count."""
 
     name: str
     counts: bool
@@ -54,6 +54,7 @@ class Meter:
     held: int = 0
     silent: int = 0
     astray: bool = False
+    strict: bool = False
     at_ms: int = 0
     said_ms: int = 0
     counters: Energy = (FIRST_WH, FIRST_WH)
@@ -140,7 +141,12 @@ class Meter:
     def moved(self) -> tuple[Energy, Energy]:
         """The least and the most that the receiver must have. Of a counter: from the first message that counts to the
         last one; else the sum of all spans. What waits for a product that the device is no more may count or not."""
-        return self._moved(self.certain()), self._moved(self.sent)
+        certain = self.certain()
+        if self.counts and not self.strict and len({message.topic for message in self.sent}) > 1:
+            # what was kept of one product and is read after messages of another one is older than all that is known
+            at = next((at for at, message in enumerate(certain) if message.readable), 0)
+            certain = certain[at:]
+        return self._moved(certain), self._moved(self.sent)
 
     def _moved(self, messages: list[Message]) -> Energy:
         if not messages:

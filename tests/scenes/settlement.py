@@ -57,6 +57,8 @@ from tests.virtual.loop import VirtualLoop
 LENGTH_S, GRACE_S = 60, 5
 LATENCY_S = 0.3
 READ_MAX = 8
+BATCH_ROWS = 3
+"""So few that a receiver is soon far behind."""
 TURNS_MAX = 4_000
 SINK = "receiver"
 PLUG = DeviceId("plug")
@@ -383,7 +385,8 @@ async def process(plant: Plant) -> AsyncIterator[Process]:
             clock=clock, dispatcher=dispatcher, control=control, view=cast("DispatchView", None), platform=None
         )
         await parts.start(ClockGuard(clock, idle=lambda: not plant.running))
-        with patch("gateway.app.telemetry.random", SimpleNamespace(Random=partial(random.Random, 1))):
+        seeded = SimpleNamespace(Random=partial(random.Random, 1))
+        with patch("gateway.app.telemetry.random", seeded), patch("gateway.sinks.http.BATCH_ROWS", BATCH_ROWS):
             upstream = await Upstream.started(settings, fleet=fleet, clock=clock.wall, platform=None, parts=parts)
         found = recovered(settings, upstream, dispatch, fleet)
         raw = await raw_messages(

@@ -58,7 +58,8 @@ def _energy(plant: Plant, meter: Meter) -> Iterator[str]:
         if not low_wh - step_wh <= has_wh <= high_wh + step_wh:
             span = f"{low_wh}" if low_wh == high_wh else f"{low_wh} to {high_wh}"
             yield f"{meter.name}: {way} {span} Wh, and the receiver has {has_wh:.3f} Wh"
-    if not meter.astray and len(meter.certain()) == len(meter.sent):
+    one = len({message.topic for message in meter.sent}) == 1
+    if not meter.astray and len(meter.certain()) == len(meter.sent) and (one or meter.strict):
         yield from _times(plant, meter)
 
 
