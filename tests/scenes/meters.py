@@ -4,7 +4,7 @@ What they truly did is kept in integers beside it, so that the sum of what a rec
 the gateway's arithmetic.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -125,6 +125,14 @@ class Meter:
         payload = edit if isinstance(edit, bytes) else orjson.dumps(whole | edit)
         message = self._of(payload, self.at_ms)
         message.whole, message.garbled = False, isinstance(edit, bytes)
+        self.odd.append(message)
+        return message
+
+    def stray(self) -> Message:
+        """Its newest message once more, as another product would send it."""
+        other = next(product for product in PREFIXES if product != self.product)
+        newest = self.sent[-1]
+        message = replace(newest, topic=topic_of(other, self.name), whole=False, acknowledged=False, readable=False)
         self.odd.append(message)
         return message
 

@@ -48,6 +48,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("hold"), INDEX, st.sampled_from([2, 3, 7, 20])),
     st.tuples(st.just("silent"), INDEX, st.sampled_from([2, 9, 40])),
     st.tuples(st.just("strange"), INDEX, st.integers(0, len(STRANGE) - 1)),
+    st.tuples(st.just("stray"), INDEX),
     st.tuples(st.just("reboot"), INDEX),
     st.tuples(st.just("off"), INDEX, st.sampled_from([-240, -30, 0, 30, 240])),
     st.tuples(st.just("wild"), INDEX),
@@ -130,6 +131,8 @@ class History:
                 meter.silent, meter.astray = how, True
             case "strange":
                 self.plant.publish([meter.strange(STRANGE[how])])
+            case "stray":
+                self.plant.publish([meter.stray()])
             case "reboot":
                 meter.reboot()
             case "off":
