@@ -101,8 +101,8 @@ async def _receiver(plant: Plant) -> list[str]:
     for key, record in newest.items():
         row = rows.get((str(key[0]), key[1]))
         if row is None or row.revision != record.revision:
-            has = "nothing" if row is None else f"revision {row.revision}"
-            out.append(f"the receiver has {has} of {key}, whose newest revision is {record.revision}")
+            what = "nothing" if row is None else f"revision {row.revision}"
+            out.append(f"the receiver has {what} of {key}, whose newest revision is {record.revision}")
     counts = await plant.process.upstream.log.ask(lambda positions: positions.parked_counts(SINK))
     if counts:
         out.append(f"rows are parked: {dict(counts)}")
