@@ -184,8 +184,7 @@ class Process:
 @dataclass(eq=False)
 class Plant:
     """`registered`: which product each device is registered as; `installed`: the profiles that the next start finds;
-    `running`: an event runs, so that control follows no step of the clock; `stepped`: the clock was ever wrong.
-    `strict`: what a registry noted is judged then, too."""
+    `running`: an event runs, so that control follows no step of the clock."""
 
     directory: Path
     receiver: LastWrites
@@ -196,8 +195,6 @@ class Plant:
     found: set[str] = field(default_factory=set)
     unacknowledged: list[Published] = field(default_factory=list)
     running: bool = False
-    stepped: bool = False
-    strict: bool = False
     problems: list[str] = field(default_factory=list)
     starts: int = 0
 

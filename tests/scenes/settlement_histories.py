@@ -107,7 +107,6 @@ class History:
                 await plant.resend()
             case ("clock", s):
                 plant.clock.step_ms = 1_000 * s
-                plant.stepped |= s != 0
             case ("event", runs):
                 plant.running = runs
             case ("disk", how):
@@ -190,7 +189,7 @@ async def told(enrolled: Sequence[str | None], actions: Sequence[tuple[Action, i
     """A history from its first start to its judgement."""
     with tempfile.TemporaryDirectory(prefix="settlement-", dir=MEMORY) as scratch:
         async with last_writes() as receiver:
-            history = History(Plant(Path(scratch), receiver, street(strict=strict), strict=strict))
+            history = History(Plant(Path(scratch), receiver, street(strict=strict)))
             await history.begin(enrolled)
             await history.plant.go(70)
             for action, wait_s in actions:
@@ -201,7 +200,7 @@ async def told(enrolled: Sequence[str | None], actions: Sequence[tuple[Action, i
 
 
 def play(enrolled: Sequence[str | None], actions: Sequence[tuple[Action, int]], *, strict: bool = False) -> None:
-    """Tell it in a time of its own; `strict` as in `Plant`."""
+    """Tell it in a time of its own; `strict` as in `Meter`."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(told(enrolled, actions, strict=strict))
 

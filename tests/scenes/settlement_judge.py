@@ -21,7 +21,7 @@ async def judge(plant: Plant) -> list[str]:
     out += _raw(plant)
     out += await _receiver(plant)
     for name in (*plant.names(), PLUG):
-        out += _history(plant, name, await plant.process.store.connections(name))
+        out += _history(name, await plant.process.store.connections(name))
     return out
 
 
@@ -117,10 +117,10 @@ async def _receiver(plant: Plant) -> list[str]:
     return out
 
 
-def _history(plant: Plant, name: str, known: list[Connection]) -> Iterator[str]:
+def _history(name: str, known: list[Connection]) -> Iterator[str]:
     """One open connection at most, and none begins before the one before it has ended."""
     if sum(one.valid.until_ms is None for one in known) > 1:
         yield f"{name}: more than one connection is open: {known}"
-    for before, after in () if plant.stepped and not plant.strict else pairwise(known):
+    for before, after in pairwise(known):
         if before.valid.until_ms is None or before.valid.until_ms > (after.valid.from_ms or 0):
             yield f"{name}: a connection begins before the one before it has ended: {known}"
