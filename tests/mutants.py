@@ -271,18 +271,6 @@ MUTANTS = (
         by=SETTLEMENT,
     ),
     Mutant(
-        name="unlogged",
-        mend="Records that a process did not write to the log are written by the next one.",
-        edits=(
-            (
-                "gateway/storage/recovery.py",
-                "and found.record > logged_record]",
-                "and found.record > logged_record + 1]",
-            ),
-        ),
-        by=SETTLEMENT,
-    ),
-    Mutant(
         name="fleet-clocks",
         mend="Most of the fleet at once is right about the time.",
         edits=(("gateway/domain/intervals/device_clock.py", "\nMOST = 5\n", "\nMOST = 5_000\n"),),
