@@ -22,6 +22,7 @@ from gateway.domain.intervals.records import NO_RECORDS, IntervalRecords, record
 from gateway.domain.intervals.samples import reported_powers, sample_rows, sifted
 from gateway.domain.intervals.slices import gaps_due
 from gateway.domain.intervals.state import DAY_S, EngineState
+from gateway.domain.intervals.time_base import move_back, put_back
 from gateway.domain.intervals.types import CounterState, IntervalRules, SampleCounts
 from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
@@ -57,13 +58,16 @@ class Engine(EngineState):
         if not len(batch):
             return Ingested(new=np.zeros(0, dtype=np.bool_), counts=counts, records=NO_RECORDS)
         self.reserve(int(batch.slots.max()) + 1)
-        boot = self.seen.boot[batch.slots]
+        boot, high = self.seen.boot[batch.slots], self.seen.high[batch.slots]
         new = sifted(self, batch, counts)
         records = NO_RECORDS
         if counts.new:
             index, rows = sample_rows(self, batch, np.flatnonzero(new), boot, now, rated_w, counts)
             powers = reported_powers(batch, index, rows, counts)
             power, rules, now_ms = powers.battery, self.rules, now.utc_ms
+            newer = (batch.boot > boot) | ((batch.boot == boot) & (batch.seq > high))
+            for state in (self.charge, self.discharge):
+                move_back(state, self.clocks, rows, newer[index], now_ms, rules.skew_ms)
             directions = (
                 (self.charge, batch.charge_counter_wh[index], batch.charge_wh[index], -power),
                 (self.discharge, batch.discharge_counter_wh[index], batch.discharge_wh[index], power),
@@ -255,10 +259,8 @@ class Engine(EngineState):
         first = np.where(until - now.utc_ms <= SOON_MS, edge, np.where(before == NEVER_MS, newest, before))
         config.again_from_ms[slots], config.again_until_ms[slots] = first, until
         for state in (self.charge, self.discharge):
-            for column in (state.t_ms, state.to_ms, state.since_ms):
-                column[slots] = np.minimum(column[slots], now.utc_ms)
-            state.since_ms[slots[state.from_ms[slots] >= now.utc_ms]] = 0
-            state.before_ms[slots] = np.minimum(state.before_ms[slots], now.utc_ms - 1)
+            put_back(state, slots, now.utc_ms)
+            state.since_ms[slots] = np.minimum(state.since_ms[slots], now.utc_ms)
             state.day_ms[slots] = 0
         self.drift.drop(slots, after_ms=now.utc_ms)
         return made

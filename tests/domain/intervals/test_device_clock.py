@@ -198,6 +198,38 @@ def test_gateway_clock_that_is_set_cuts_no_interval_and_books_no_energy_elsewher
         assert site.wh(BEGINS_S, ENDS_S, slot) == pytest.approx(EVENT_WH, rel=0.01)
 
 
+@pytest.mark.parametrize("for_s", [10, 300, 5_000])
+@pytest.mark.parametrize("step_s", [-30, -120, -240, -600, -1_200])
+def test_gateway_clock_that_is_set_back_loses_no_energy_of_a_few_devices(step_s: int, for_s: int) -> None:
+    """Too few to say that it is wrong."""
+    site = Site(devices=1)
+    for i, t in enumerate(range(FROM_S, 5_400, PERIOD_S), start=1):
+        ours_s = t + (step_s if 4_000 <= t < 4_000 + for_s else 0)
+        site.report(i, t, [t], ours_s + 0.2)
+        site.note(site.engine.close_due(at(ours_s)))
+        if i % 7 == 0:
+            site.mend(ours_s)
+    site.finish(20_000)
+    assert site.wh() == pytest.approx(EVENT_WH)
+    if step_s >= -240:
+        assert site.wh(BEGINS_S, ENDS_S) == pytest.approx(EVENT_WH, rel=0.01)
+
+
+def test_clock_that_goes_ahead_while_that_of_the_gateway_is_behind_loses_nothing() -> None:
+    """One reading of it lies in the future, since most others say at that time that the gateway's clock is wrong."""
+    site = Site(devices=6, length_s=60)
+    for i, t in enumerate(range(FROM_S, 5_400, PERIOD_S), start=1):
+        ours_s = t - (240 if 4_000 <= t < 4_010 else 0)
+        for slot in range(6):
+            said_s = t + (240 if slot == 0 and t >= 4_000 else 0)
+            wh = POWER_W / 3_600 * min(max(t - BEGINS_S, 0), ENDS_S - BEGINS_S)
+            told = row(slot=slot, seq=i, t=said_s, span=PERIOD_S, charge_counter_wh=0, discharge_counter_wh=wh)
+            site.note(site.engine.ingest(batch([told]), at(ours_s + 0.2), np.full(1, POWER_W)).records)
+        site.note(site.engine.close_due(at(ours_s)))
+    site.finish(20_000)
+    assert [site.wh(BEGINS_S, ENDS_S, slot) for slot in range(6)] == pytest.approx([EVENT_WH] * 6, rel=0.01)
+
+
 def test_gateway_clock_that_goes_back_for_one_sample_of_one_device_loses_nothing() -> None:
     """Nobody else says that it is wrong."""
     site = Site(devices=1)

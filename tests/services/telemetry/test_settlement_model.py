@@ -37,7 +37,6 @@ def test_clock_that_steps_back_while_an_event_runs_leaves_energy_in_the_interval
     play(HERE, [(("event", True), 140), (("clock", -1_200), 300), (("clock", 0), 140)])
 
 
-@pytest.mark.xfail(strict=True, reason="what is 8 min ahead is taken for the time of its receipt")
 def test_device_that_is_ahead_while_the_clock_is_behind_loses_no_energy() -> None:
     play(HERE, [(("off", 0, 240), 0), (("clock", -240), 10)])
 
