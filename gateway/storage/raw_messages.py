@@ -2,10 +2,12 @@
 
 One SQLite file in the state directory (`raw.sqlite`; WAL, synchronous=FULL), used from a thread of its own. `raw` (id,
 topic, received_ms, problem, payload): `problem` is '' where a message could be read but for its device. A file that is
-damaged is set aside and a new one begun: a start never fails for it.
+damaged, or of another version, is set aside and a new one begun, at a start and whenever that shows: settlement of the
+whole fleet would wait for it.
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -27,6 +29,8 @@ T = TypeVar("T")
 NAME = "raw.sqlite"
 OVERHEAD_BYTES = 64
 """What a message takes beside its topic and payload, about."""
+VACUUM_PAGES = 4_096
+"""Go back to the disk at once, at most."""
 FEW_TOPICS = 64
 """Of so many, the index finds the messages; of more, a walk through all of them does."""
 
@@ -73,6 +77,8 @@ class RawStore(Part):
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / NAME
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="raw-messages")
+        self.begun = 0
+        """Files that were set aside so far: with each, nothing is stored any more."""
         self._db: sqlite3.Connection | None = None
         self._set_aside: Path | None = None
 
@@ -137,7 +143,9 @@ class RawStore(Part):
                 self._db = self._open()
             return work(self._db)
         except sqlite3.Error as error:
-            if self._db is not None and self._db.in_transaction:
+            if _damaged(error):
+                self._begin_anew(error)
+            elif self._db is not None and self._db.in_transaction:
                 self._db.rollback()
             raise StorageError(f"{self.path.name}: {error}") from error
         except OSError as error:
@@ -146,17 +154,31 @@ class RawStore(Part):
     def _open(self) -> sqlite3.Connection:
         try:
             return _connect(self.path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            self._set_aside = _aside(self.path)
-            log.error("raw messages cannot be read", extra={"error": str(error), "kept": self._set_aside.name})
+        except sqlite3.Error as error:
+            if not _damaged(error) and _code(error) != sqlite3.SQLITE_ERROR:
+                raise
+            self._begin_anew(error)
             return _connect(self.path)
+
+    def _begin_anew(self, error: sqlite3.Error) -> None:
+        self._close()
+        self._set_aside = _aside(self.path)
+        self.begun += 1
+        log.error("raw messages cannot be read", extra={"error": str(error), "kept": self._set_aside.name})
 
     def _close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; errors of the `sqlite3` module itself have none (0)."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -180,8 +202,11 @@ def _aside(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.{number}.corrupt")).exists():
         number += 1
     path.rename(aside)
-    for left in ("-wal", "-shm"):
-        path.with_name(path.name + left).unlink(missing_ok=True)
+    path.with_name(path.name + "-shm").unlink(missing_ok=True)
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists():
+        # the newest messages may be in there alone
+        wal.rename(aside.with_name(aside.name + "-wal"))
     return aside
 
 
@@ -214,9 +239,16 @@ def _finish(db: sqlite3.Connection, read: Sequence[int], problems: Sequence[tupl
     db.execute("delete from raw where id in (select value from json_each(?))", (orjson.dumps(list(read)).decode(),))
     db.executemany("update raw set problem = ? where id = ?", [(problem, number) for number, problem in problems])
     db.execute("commit")
-    db.execute("pragma incremental_vacuum")
+    _give_back(db)
 
 
 def _discard(db: sqlite3.Connection, topic: str) -> None:
     db.execute("delete from raw where topic = ?", (topic,))
-    db.execute("pragma incremental_vacuum")
+    _give_back(db)
+
+
+def _give_back(db: sqlite3.Connection) -> None:
+    """Give free pages back to the disk. What was committed before stands, also where this fails."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        # `execute` would stop after the first page
+        db.executescript(f"pragma incremental_vacuum({VACUUM_PAGES})")

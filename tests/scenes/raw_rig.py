@@ -41,20 +41,21 @@ ROOM = 1 << 30
 
 @dataclass
 class Session:
-    """A session at a broker: what was acknowledged, by packet id."""
+    """A session at a broker: what was acknowledged, by packet id. The test decides what it sends while `paused`."""
 
     on_messages: OnMessages
     acknowledged: list[int] = field(default_factory=list)
     dropped: int = 0
+    paused: bool = False
 
     def acknowledge(self, _generation: int, packet_ids: Sequence[int]) -> None:
         self.acknowledged += packet_ids
 
     def pause_reading(self) -> None:
-        """The test sends nothing meanwhile."""
+        self.paused = True
 
     def resume_reading(self) -> None:
-        """Here either."""
+        self.paused = False
 
     def drop(self) -> None:
         self.dropped += 1
@@ -142,6 +143,7 @@ async def life(
     codecs: Mapping[str, Codec] | None = None,
     most_bytes: int = ROOM,
     replaying: bool = True,
+    loaded: bool = True,
 ) -> AsyncIterator[Life]:
     """A process from its start to its end. What is not durable then is lost: nothing is written at the end."""
     clock = clock or ManualClock(utc_ms=T0)
@@ -166,7 +168,8 @@ async def life(
             disk, reader=link.raw, clock=clock, journal=journal, registered=fleet.slot_of,
             orphans=registry.devices.orphans, most_bytes=most_bytes,
         )  # fmt: skip
-        await raw.load()
+        if loaded:
+            await raw.load()
         ingest = Ingest(fleet=fleet, recorder=recorder, clock=clock, wall=clock, answers=Told(), lengths={}, raw=raw)
         link.emit = ingest.emitter(link, sender=link)
         replay = RawReplay(raw, reader=link.raw, recorder=ingest)

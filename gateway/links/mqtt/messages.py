@@ -247,7 +247,9 @@ class MqttLink(Part):
             if batch.rows:
                 energy = self._energy(batch)
                 if len(energy) < len(batch.rows):
-                    raw += self.raw.foreign(batch, [(packet.topic, bytes(packet.payload)) for packet in packets])
+                    kept = {(one.topic, one.payload) for one in raw}
+                    others = ((packet.topic, bytes(packet.payload)) for packet in packets)
+                    raw += self.raw.foreign(batch, [other for other in others if other not in kept])
                 self.emit(ReadingBatch(energy=energy))
         self.emit(ReadingBatch(raw=raw, token=token))
 

@@ -127,6 +127,7 @@ class Ingest(Part):
         self._unacknowledged: deque[tuple[int, Tokens]] = deque()
         self._recorded = asyncio.Event()
         self._halfway = False
+        self._unkept = False
         self._paused = False
         self.stats = IngestStats()
 
@@ -181,6 +182,7 @@ class Ingest(Part):
         self._unrecorded = 0
         self._raw.forget(self._keeping)
         self._rows, self._row_count, self._tokens, self._keeping = [], 0, [], []
+        self._unkept = False
         self._unacknowledged.clear()
         self._recorded.clear()
         self._halfway = False
@@ -226,10 +228,11 @@ class Ingest(Part):
             try:
                 await self._raw.keep(self._keeping)
             except StorageError:
+                self._unkept = True
                 self._pause(True)
                 await asyncio.sleep(KEEP_RETRY_S)
                 continue
-            self._keeping = []
+            self._keeping, self._unkept = [], False
 
     async def record(self, batch: EnergyBatch, now: Now) -> int:
         """Record energy that was received at `now` and kept since, in bounded steps, each once there is room; returns
@@ -274,7 +277,7 @@ class Ingest(Part):
         while not self._recorder.room:
             self._pause(True)
             await asyncio.sleep(PAUSED_RETRY_S)
-        self._pause(False)
+        self._pause(self._unkept)
 
     def _pause(self, on: bool) -> None:
         if on != self._paused:

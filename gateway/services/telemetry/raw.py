@@ -84,24 +84,30 @@ class RawMessages(Part):
         self._of_device: dict[str, set[str]] = {}
         self._coming: list[RawMessage] = []
         self._full: dict[str, None] = {}
-        self._loaded = False
+        self._known: int | None = None
         self._failing: str | None = None
         reader.behind = self._behind
 
     async def load(self) -> None:
-        """Find out what is stored, once. Raises StorageError."""
-        if self._loaded:
+        """Find out what is stored, unless that is known. Raises StorageError."""
+        if self._known == self.store.begun:
             return
-        found = await self.store.totals()
-        self._loaded = True
-        for count, (topic, totals) in enumerate(found.items()):
-            self._of(topic).stored = totals
-            self._bytes += totals.bytes
-            self._messages += totals.messages
-            if totals.messages > totals.unreadable:
-                self._behind.add(topic)
-            if count % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+        async with self.still:
+            if self._known == self.store.begun:
+                return
+            found = await self.store.totals()
+            begun = self.store.begun
+            for topic in list(self.topics):
+                self._nothing_stored(topic)
+            for count, (topic, totals) in enumerate(found.items()):
+                self._of(topic).stored = totals
+                self._bytes += totals.bytes
+                self._messages += totals.messages
+                if totals.messages > totals.unreadable:
+                    self._behind.add(topic)
+                if count % SLICE == SLICE - 1:
+                    await asyncio.sleep(0)
+            self._known = begun
 
     # -- what comes ------------------------------------------------------------------------------------------
 
@@ -137,6 +143,10 @@ class RawMessages(Part):
             if self._failing is None:
                 log.error("raw messages cannot be stored", extra={"error": str(error)})
             self._failing = str(error)
+            raise
+        except asyncio.CancelledError:
+            # they may be stored all the same
+            self._known = None
             raise
         self._failing = None
         self.kept += len(messages)
@@ -251,12 +261,8 @@ class RawMessages(Part):
             await self._journal.commit([change])
             for topic in topics:
                 await self.store.discard(topic)
-                kept = self._of(topic)
-                self._bytes -= kept.stored.bytes
-                self._messages -= kept.stored.messages
-                kept.stored = TopicTotals()
                 self._full.pop(topic, None)
-                self._drop_if_empty(topic)
+                self._nothing_stored(topic)
         self.discarded["operator"] += count
         log.warning("raw messages were discarded", extra={"of": name, "count": count, "by": by, "reason": why})
         return count
@@ -312,6 +318,13 @@ class RawMessages(Part):
             if device is not None:
                 self._of_device.setdefault(device, set()).add(topic)
         return kept
+
+    def _nothing_stored(self, topic: str) -> None:
+        kept = self._of(topic)
+        self._bytes -= kept.stored.bytes
+        self._messages -= kept.stored.messages
+        kept.stored = TopicTotals()
+        self._drop_if_empty(topic)
 
     def _drop_if_empty(self, topic: str) -> None:
         kept = self.topics[topic]

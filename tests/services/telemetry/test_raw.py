@@ -1,5 +1,6 @@
 """Nothing is acknowledged that is not kept: what nobody can take yet is stored raw, told, and counted later."""
 
+import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.domain.errors import InvalidInput, StorageError
 from gateway.domain.journal.changes import AuditDoor, RawDiscarded
+from gateway.domain.readings import RawMessage
 from gateway.domain.types import DeviceId
+from gateway.profiles.compile import Codec
 from gateway.services.telemetry import raw as raw_messages
 from gateway.storage.raw_messages import FEW_TOPICS
 from tests.builders.energy_batches import T0
@@ -139,13 +142,7 @@ async def test_raw_of_a_device_without_its_profile_is_counted_when_the_profile_i
 async def test_raw_of_a_device_that_speaks_as_another_product_is_counted_once_it_is_registered_as_it(
     tmp_path: Path,
 ) -> None:
-    document = message_product("q").document
-    assert document.messages is not None
-    moved = {
-        kind: message.model_copy(update={"topic": message.topic.replace("gateway/v1/", "gateway/v2/")})
-        for kind, message in document.messages.items()
-    }
-    codecs = {"p": message_product("p"), "q": product(document.model_copy(update={"messages": moved}))}
+    codecs = two_products()
     clock = ManualClock(utc_ms=T0)
     async with life(tmp_path, MemoryJournal(), clock=clock, codecs=codecs) as running:
         await running.registry.register([home("a", profile="q")])
@@ -155,6 +152,17 @@ async def test_raw_of_a_device_that_speaks_as_another_product_is_counted_once_it
         await counted(running)
         clock.advance(s=300)
         assert await running.intervals("a") == {0: 25.0}
+
+
+def two_products() -> dict[str, Codec]:
+    """Products `p` and `q`, each with topics of its own."""
+    document = message_product("q").document
+    assert document.messages is not None
+    moved = {
+        kind: message.model_copy(update={"topic": message.topic.replace("gateway/v1/", "gateway/v2/")})
+        for kind, message in document.messages.items()
+    }
+    return {"p": message_product("p"), "q": product(document.model_copy(update={"messages": moved}))}
 
 
 UNREADABLE = [b"{", b"", b"\xff\xfe", b"[]", b'{"id": "a"}', b'{"id": "b", "boot": 1, "seq": 1, "t": 1}']
@@ -302,6 +310,114 @@ async def test_raw_file_that_is_damaged_is_set_aside_and_told(tmp_path: Path) ->
     assert (tmp_path / "raw.sqlite.1.corrupt").exists()
     with sqlite3.connect(tmp_path / "raw.sqlite") as db:
         assert db.execute("select count(*) from raw").fetchone() == (1,)
+
+
+async def test_raw_file_whose_damage_shows_later_is_set_aside_and_holds_nobody_up(tmp_path: Path) -> None:
+    async with life(tmp_path, MemoryJournal()) as running:
+        await running.registry.register([home("b")])
+        for seq in range(1, 4):
+            running.send(*(energy(f"a{number}", seq, T0, 1.0, pad="x" * 400) for number in range(100)))
+        await acknowledged(running)
+    file = tmp_path / "raw.sqlite"
+    content = bytearray(file.read_bytes())
+    for page in range(8, len(content) // 4096):
+        content[4096 * page : 4096 * page + 64] = b"\xff" * 64
+    file.write_bytes(content)
+    async with life(tmp_path, MemoryJournal(), loaded=False) as running:
+        await running.registry.register([home("b"), home("a1")])
+        running.send(*said("c", [1]), *said("b", [1]))
+        await acknowledged(running)
+        running.send(*(message for number in range(100) for message in said(f"a{number}", [9])))
+        await acknowledged(running)
+        await until(lambda: topic("a1") not in running.raw.topics)
+        assert running.raw.reasons() == []
+        assert "the file is kept as raw.sqlite.1.corrupt" in running.disk.warnings()[0]
+        stored = await running.disk.totals()
+        assert {name: kept.stored for name, kept in running.raw.topics.items()} == stored
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ["create table raw (id integer primary key, topic text, body blob)", "create table raw (number integer)"],
+)
+async def test_raw_file_of_another_version_is_set_aside_and_holds_nobody_up(tmp_path: Path, schema: str) -> None:
+    with sqlite3.connect(tmp_path / "raw.sqlite") as db:
+        db.execute(schema)
+    db.close()
+    async with life(tmp_path, MemoryJournal()) as running:
+        running.send(*said("a", [1]))
+        await acknowledged(running)
+    assert (tmp_path / "raw.sqlite.1.corrupt").exists()
+
+
+async def test_raw_what_a_kept_file_loses_room_for_goes_back_to_the_disk(tmp_path: Path) -> None:
+    async with life(tmp_path, MemoryJournal()) as running:
+        running.send(*(energy("a", seq, T0, 1.0, pad="x" * 2_000) for seq in range(1, 1_000)))
+        await acknowledged(running)
+        await running.raw.discard(topic("a"), why="test bench", by="fay")
+    assert (tmp_path / "raw.sqlite").stat().st_size < 100_000
+
+
+async def test_raw_telemetry_stays_paused_while_the_disk_is_full_and_earlier_messages_are_counted(
+    tmp_path: Path,
+) -> None:
+    async with life(tmp_path, MemoryJournal()) as running:
+        running.send(*said("a", [1, 2, 3]))
+        await acknowledged(running)
+        running.disk.full = True
+        running.send(*said("b", [1]))
+        await until(lambda: running.telemetry.paused)
+        await running.registry.register([home("a")])
+        await counted_of(running, "a")
+        assert running.telemetry.paused
+        running.disk.full = False
+        await acknowledged(running)
+        await until(lambda: not running.telemetry.paused)
+
+
+async def counted_of(running: Life, device: str) -> None:
+    await until(lambda: topic(device) not in running.raw.topics, "nothing of it is kept raw")
+
+
+async def test_raw_that_was_stored_while_ingest_was_stopped_is_told_as_it_is(tmp_path: Path) -> None:
+    async with life(tmp_path, MemoryJournal()) as running:
+        (message,) = said("a", [1])
+        raw = RawMessage(topic=message[0], payload=message[1], problem="")
+        running.raw.observe([raw])
+        keeping = asyncio.create_task(running.raw.keep(running.raw.coming()))
+        await turns(1)
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+        running.raw.forget([raw])
+        # sent again
+        running.send(message)
+        await acknowledged(running)
+        assert running.raw.topics[topic("a")].stored == (await running.disk.totals())[topic("a")]
+        await running.registry.register([home("a")])
+        await counted(running)
+        assert running.recorder.engine.totals.new == 1
+
+
+async def test_raw_is_counted_once_where_two_look_at_the_file_at_the_same_time(tmp_path: Path) -> None:
+    async with life(tmp_path, MemoryJournal()) as running:
+        running.send(*said("a", [1, 2]))
+        await acknowledged(running)
+    async with life(tmp_path, MemoryJournal(), loaded=False, replaying=False) as running:
+        await asyncio.gather(running.raw.load(), running.raw.load())
+        assert {sample.name: sample.value for sample in running.raw.samples()}["gateway_raw_messages"] == 2
+
+
+async def test_raw_message_of_another_product_is_stored_once(tmp_path: Path) -> None:
+    codecs = two_products()
+    async with life(tmp_path, MemoryJournal(), codecs=codecs) as running:
+        await running.registry.register([home("a", profile="q"), home("b", profile="q")])
+        running.send(*said("a", [1]))
+        await acknowledged(running)
+        running.send(*said("a", [2]), (topic("b"), b"{"), *said("b", [1]))
+        await acknowledged(running)
+        stored = {name: kept.stored.messages for name, kept in running.raw.topics.items()}
+        assert stored == {topic("a"): 2, topic("b"): 2}
 
 
 async def test_raw_of_an_ingest_that_ends_halfway_is_sent_again_and_not_counted_twice(tmp_path: Path) -> None:
