@@ -23,6 +23,12 @@ def test_value_beyond_an_edge_is_none(value: float) -> None:
     assert within(value, 0.0, 100.0) is None
 
 
+@pytest.mark.parametrize("value", [-100.0, -1.0, -0.01])
+def test_value_below_0_is_none_however_far_the_other_edge_is(value: float) -> None:
+    assert within(value, 0.0, 1e9) is None
+    assert within(-value, -1e9, 0.0) is None
+
+
 def test_range_without_an_end_forgives_no_more_at_the_other() -> None:
     assert within(-0.001, 0.0, math.inf) is None
     assert within(1e300, 0.0, math.inf) == 1e300
