@@ -126,6 +126,15 @@ def _integral(value: object) -> object:
     return value
 
 
+def _is_text(value: str) -> bool:
+    """Whether all characters are whole: JSON may have halves of a surrogate pair, which no encoding has."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _word(value: object) -> int | None:
     """A field of 64 bits, bit 63 as the sign; None for anything else."""
     if isinstance(value, float) and value.is_integer():
@@ -248,6 +257,8 @@ class Decoder:
             raise msgspec.ValidationError("Expected a finite number")
         if isinstance(value, int) and abs(value) > 1 << WORD_BITS:
             raise msgspec.ValidationError("Expected a smaller number")
+        if isinstance(value, str) and not _is_text(value):
+            raise msgspec.ValidationError("Expected whole characters")
         bounds = _raw_range(point)
         if bounds is not None and isinstance(value, float):
             inside = within(value, *bounds)

@@ -184,6 +184,23 @@ async def test_raw_that_cannot_be_read_is_kept_with_its_problem_and_keeps_nothin
         await until(lambda: running.recorder.engine.totals.new == 2)
 
 
+@pytest.mark.parametrize("registered_first", [True, False])
+async def test_message_with_half_a_character_keeps_no_other_message_up(tmp_path: Path, registered_first: bool) -> None:
+    homes = [home("a"), home("b")]
+    async with life(tmp_path, MemoryJournal()) as running:
+        if registered_first:
+            await running.registry.register(homes)
+        name, payload = said("a", [1])[0]
+        running.send((name, payload.replace(b'"boot":1', b'"boot":"\\ud800"')), *said("a", [2]), *said("b", [1]))
+        await acknowledged(running)
+        if not registered_first:
+            await running.registry.register(homes)
+        await until(lambda: running.recorder.engine.totals.new == 2)
+        assert [(one.message.topic, one.message.problem) for one in await running.disk.newest(name, 9)] == [
+            (name, "schema")
+        ]
+
+
 async def test_raw_that_cannot_be_read_is_counted_by_a_later_gateway_that_can(tmp_path: Path) -> None:
     document = message_product("p").document
     assert document.messages is not None
