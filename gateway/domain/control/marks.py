@@ -73,10 +73,15 @@ def mark(control: ControlColumns, batch: CommandBatch, holder: NDArray[np.int32]
     return marks
 
 
-def confirm(control: ControlColumns, marks: Marks, mono_ms: int) -> None:
-    """The commands whose marks stand may have arrived by `mono_ms`: their leases count from then on at most."""
+def confirm(control: ControlColumns, marks: Marks, mono_ms: int, unsure: Bools | None = None) -> None:
+    """The commands whose marks stand may have arrived by `mono_ms`: their leases count from then on at most. Of the
+    `unsure` nobody knows whether they did: the lease before may still run, and longer."""
     stand = standing(control, marks)
     _date(control, marks, None if stand.all() else stand, mono_ms)
+    if unsure is not None and unsure.any():
+        rows = stand & unsure & ~marks.taken
+        slots, before_ms = marks.batch.slots[rows], marks.before["lease_end_mono_ms"][rows]
+        control.lease_end_mono_ms[slots] = np.maximum(control.lease_end_mono_ms[slots], before_ms)
 
 
 def undo(control: ControlColumns, marks: Marks, rows: Bools) -> None:

@@ -113,18 +113,18 @@ class CommandWriter:
         if not goes.any():
             return
         cause, batch, arrived = marked.cause[goes], marks.batch.some(goes), goes.copy()
+        unsure = np.zeros_like(goes)
         counts = np.bincount(cause, minlength=len(Cause)).tolist()
         for one in Cause:
             self.stats.writes[one] += counts[one]
         urgent = (cause == int(Cause.NARROW)) | (cause == int(Cause.RELEASE))
         try:
             report = await self._send(batch, urgent=urgent)
-            arrived[goes] = (report.delivery == int(WriteOutcome.ACCEPTED)) | (
-                report.delivery == int(WriteOutcome.UNKNOWN)
-            )
+            unsure[goes] = report.delivery == int(WriteOutcome.UNKNOWN)
+            arrived[goes] = (report.delivery == int(WriteOutcome.ACCEPTED)) | unsure[goes]
         finally:
             undo(self._fleet.control, marks, ~arrived)
-            confirm(self._fleet.control, marks, self._clock.mono_ms())
+            confirm(self._fleet.control, marks, self._clock.mono_ms(), unsure)
 
     @property
     def newest_cmd(self) -> int:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.domain.events.request import Target, Want, power
+from gateway.transports.mqtt.session import PublishOutcome
 from tests.depth import SEED, deep
 from tests.scenes.histories import ACTIONS, ROOMY, STREETS, Action, History, Search, short, town_of
 from tests.scenes.town import CAPPED
@@ -53,6 +54,14 @@ def test_history_of_an_event_that_turns_while_others_stand_still_gets_their_part
 def test_history_of_a_program_with_a_ceiling_that_asks_for_more_of_each_home_keeps_it(runner: asyncio.Runner) -> None:
     each = Target(want=Want.DEVICE_POWER, power_w=3_500.0)
     runner.run(short(ROOMY, (), ("submit", "platform", "a", each, 0, 400, (), CAPPED), [(("in", 0), 130)]))
+
+
+def test_history_of_a_home_that_moves_while_nobody_knows_what_of_its_commands_arrives(runner: asyncio.Runner) -> None:
+    """The lease of a command that did not arrive is shorter than the one that runs."""
+    first = ("submit", "platform", "a", power(309), 0, 400, (), "test")
+    lost = ("failing", 0, PublishOutcome.UNKNOWN)
+    moved = [(("move", 0), 5), (lost, 5), (("move", 0), 20), (("now", None), 60)]
+    runner.run(short(ROOMY | {"fleet_w_per_s": 1_000.0}, (), first, moved))
 
 
 def test_history_of_an_opt_out_that_was_never_durable_and_a_process_that_dies_is_forgotten(
