@@ -59,7 +59,7 @@ class KeptTopic:
 
 class RawMessages(Part):
     """What is kept, by topic. `orphans`: devices whose profile is not installed; `most_bytes` of all together, half of
-    it at most of devices that are not registered. Whoever works on what is stored holds `still`."""
+    it, and of the topics, at most of devices that are not registered. Whoever works on what is stored holds `still`."""
 
     component = "telemetry"
 
@@ -178,24 +178,25 @@ class RawMessages(Part):
 
     def _room(self, topic: str, size: int) -> bool:
         kept = self.topics.get(topic)
-        if kept is None and len(self.topics) >= TOPICS_MAX:
-            return False
         if kept is not None and kept.stored.bytes + kept.coming_bytes + size > TOPIC_BYTES_MAX:
             return False
         device = self._reader.device(topic) if kept is None else kept.device
         ours = device is not None and (device in self._registered or device in self._orphans)
-        return self._bytes + size <= (self._most_bytes if ours else self._most_bytes // 2)
+        part = 1 if ours else 2
+        return self._bytes + size <= self._most_bytes // part and (
+            kept is not None or len(self.topics) < TOPICS_MAX // part
+        )
 
     def _no_room(self, topic: str) -> None:
         self.discarded["room"] += 1
         kept = self.topics.get(topic)
         if kept is not None:
             kept.discarded += 1
-        if topic not in self._full and len(self._full) < TOPICS_MAX:
+        if len(self._full) < TOPICS_MAX:
             self._full[topic] = None
-            if len(self._full) & (len(self._full) - 1) == 0:
-                log.error("no room for raw messages: the newest are discarded",
-                          extra={"topic": topic, "count": len(self._full)})  # fmt: skip
+        count = self.discarded["room"]
+        if count & (count - 1) == 0:
+            log.error("no room for raw messages: the newest are discarded", extra={"topic": topic, "count": count})
 
     def _tell(self, message: RawMessage) -> None:
         """Log the first topic that has raw messages, and each time their number has doubled."""
@@ -230,6 +231,8 @@ class RawMessages(Part):
         """These were counted durably, and those cannot be read."""
         await self.store.finish([one.id for one in read], [(one.id, problem) for one, problem in problems])
         self.applied += len(read)
+        if read:
+            self._full.clear()
         for one in read:
             totals, size = self._of(one.message.topic).stored, stored_bytes(one.message)
             totals.messages -= 1
@@ -261,7 +264,7 @@ class RawMessages(Part):
             await self._journal.commit([change])
             for topic in topics:
                 await self.store.discard(topic)
-                self._full.pop(topic, None)
+                self._full.clear()
                 self._nothing_stored(topic)
         self.discarded["operator"] += count
         log.warning("raw messages were discarded", extra={"of": name, "count": count, "by": by, "reason": why})

@@ -68,12 +68,13 @@ class RawReplay(Part):
         if not topics:
             return
         after, count = 0, 0
+        passed: set[str] = set()
         while True:
             async with self._kept.still:
                 page = await self._kept.store.waiting(topics, after, PAGE)
                 if not page:
                     break
-                count += await self._count(page)
+                count += await self._count(page, passed)
                 after = page[-1].id
         # nothing is awaited between the last look and this, and what comes from now on is newer
         self._kept.goes_on(topics)
@@ -87,23 +88,28 @@ class RawReplay(Part):
                 page = await self._kept.store.unreadable(after, until, PAGE)
                 if not page:
                     break
-                count += await self._count([one for one in page if not self._reader.waits_for(one.message.topic)])
+                count += await self._count(
+                    [one for one in page if not self._reader.waits_for(one.message.topic)], set()
+                )
                 after = page[-1].id
         if count:
             log.info("messages that could not be read before were counted", extra={"count": count})
 
-    async def _count(self, page: Sequence[StoredRaw]) -> int:
-        """Count a page of messages; returns how many."""
+    async def _count(self, page: Sequence[StoredRaw], passed: set[str]) -> int:
+        """Count a page of messages but for topics that were `passed` over: what cannot be taken now, as its device was
+        removed meanwhile, passes its topic over. Returns how many."""
         read: list[StoredRaw] = []
         problems: list[tuple[StoredRaw, str]] = []
         record = 0
-        for some in _together(page):
+        for together in _together(page):
+            some = [one for one in together if one.message.topic not in passed]
             found = self._reader.read([one.message for one in some])
-            now = Now(utc_ms=some[-1].received_ms, mono_ms=0)
+            now = Now(utc_ms=together[-1].received_ms, mono_ms=0)
             for batch in found.energy:
                 record = await self._recorder.record(batch, now)
             read += [one for at, one in enumerate(some) if at not in found.problems]
             problems += [(some[at], problem) for at, problem in found.problems.items() if problem]
+            passed.update(some[at].message.topic for at, problem in found.problems.items() if not problem)
         if record:
             await self._recorder.wait_durable(record)
         if read or problems:

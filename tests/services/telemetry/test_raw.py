@@ -15,7 +15,8 @@ from gateway.domain.readings import RawMessage
 from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.telemetry import raw as raw_messages
-from gateway.storage.raw_messages import FEW_TOPICS
+from gateway.services.telemetry import raw_replay
+from gateway.storage.raw_messages import FEW_TOPICS, StoredRaw
 from tests.builders.energy_batches import T0
 from tests.builders.fakes import MemoryJournal, home, message_product, product
 from tests.scenes.raw_rig import Life, energy, life, topic
@@ -266,6 +267,57 @@ async def test_raw_of_strangers_leaves_room_for_registered_devices(tmp_path: Pat
         assert running.raw.discarded["room"] > 0
         assert sum(kept.stored.bytes for kept in running.raw.topics.values()) <= 10_000 + 200
         assert running.raw.topics[topic("a")].stored.messages == 1
+
+
+async def test_raw_topics_of_strangers_leave_room_for_registered_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_messages, "TOPICS_MAX", 20)
+    async with life(tmp_path, MemoryJournal()) as running:
+        await running.registry.register([home("a")])
+        running.send(*(message for number in range(40) for message in said(f"stranger-{number}", [1])))
+        running.send((topic("a"), b"{"))
+        await acknowledged(running)
+        assert len(running.raw.topics) == 11
+        assert running.raw.topics[topic("a")].stored.messages == 1
+
+
+async def test_raw_no_room_is_told_no_more_once_there_is_room(tmp_path: Path) -> None:
+    async with life(tmp_path, MemoryJournal(), most_bytes=2_000) as running:
+        running.send(*said("a", [1, 2]), *said("b", [1, 2, 3]), *said("c", [1]))
+        await acknowledged(running)
+        assert f"no room for raw messages on 2 topics, first {topic('b')}" in running.raw.warnings()[1]
+        await running.registry.register([home("a")])
+        await counted_of(running, "a")
+        assert len(running.raw.warnings()) == 1
+        running.send(*said("c", [2]))
+        await acknowledged(running)
+        assert running.raw.topics[topic("c")].stored.messages == 1
+
+
+async def test_raw_of_a_device_that_comes_back_while_it_is_passed_over_is_counted_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_replay, "PAGE", 2)
+    clock = ManualClock(utc_ms=T0)
+    async with life(tmp_path, MemoryJournal(), clock=clock, replaying=False) as running:
+        await hear(running, *said("a", range(1, 7)))
+        await running.registry.register([home("a")])
+        waiting, pages = running.disk.waiting, 0
+
+        async def meanwhile(topics: Sequence[str], after: int, limit: int) -> list[StoredRaw]:
+            nonlocal pages
+            found = await waiting(topics, after, limit)
+            pages += 1
+            await (running.registry.remove([DeviceId("a")]) if pages == 1 else running.registry.register([home("a")]))
+            return found
+
+        with patch.object(running.disk, "waiting", meanwhile):
+            await running.replay.replay()
+        await running.replay.replay()
+        clock.advance(s=200)
+        assert await running.intervals("a") == {0: 25.0}
+        assert running.recorder.engine.totals.late_rows == 0
 
 
 async def test_raw_of_many_devices_is_counted_in_their_order(tmp_path: Path) -> None:
