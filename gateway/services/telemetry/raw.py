@@ -97,12 +97,13 @@ class RawMessages(Part):
                 return
             found = await self.store.totals()
             begun = self.store.begun
-            for topic in list(self.topics):
+            for topic in self.topics.keys() - found.keys():
                 self._nothing_stored(topic)
             for count, (topic, totals) in enumerate(found.items()):
-                self._of(topic).stored = totals
-                self._bytes += totals.bytes
-                self._messages += totals.messages
+                kept = self._of(topic)
+                self._bytes += totals.bytes - kept.stored.bytes
+                self._messages += totals.messages - kept.stored.messages
+                kept.stored = totals
                 if totals.messages > totals.unreadable:
                     self._behind.add(topic)
                 if count % SLICE == SLICE - 1:
