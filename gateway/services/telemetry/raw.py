@@ -256,12 +256,12 @@ class RawMessages(Part):
     async def discard(self, name: str, *, why: str, by: str, door: AuditDoor = AuditDoor.REST) -> int:
         """Forget what is kept of a device, or of a topic; returns how many messages that was. Raises InvalidInput where
         nothing is, StorageError."""
-        topics = self.named(name)
-        if not topics:
-            raise InvalidInput([f"{name!r}: nothing is kept of it"])
-        count = sum(self.topics[topic].stored.messages for topic in topics)
-        change = RawDiscarded(names=tuple(topics), messages=count, reason=why, by=by, door=door)
         async with self.still:
+            topics = self.named(name)
+            if not topics:
+                raise InvalidInput([f"{name!r}: nothing is kept of it"])
+            count = sum(self.topics[topic].stored.messages for topic in topics)
+            change = RawDiscarded(names=tuple(topics), messages=count, reason=why, by=by, door=door)
             await self._journal.commit([change])
             for topic in topics:
                 await self.store.discard(topic)

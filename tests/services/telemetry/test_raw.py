@@ -353,6 +353,20 @@ async def test_raw_that_is_discarded_is_gone_and_the_journal_says_who_did_and_wh
         await until(lambda: running.recorder.engine.totals.new == 1)
 
 
+async def test_raw_that_was_counted_before_its_discard_came_to_it_is_not_told_as_discarded(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    async with life(tmp_path, journal, replaying=False) as running:
+        running.send(*said("a", [1, 2]))
+        await acknowledged(running)
+        async with running.raw.still:
+            discarding = asyncio.create_task(running.raw.discard("a", why="test bench", by="fay"))
+            await turns(5)
+            first, _ = await running.disk.waiting([topic("a")], 0, 9)
+            await running.raw.finish([first], [])
+        assert (await discarding, running.raw.discarded["operator"]) == (1, 1)
+        assert journal.kept[-1] == RawDiscarded(names=(topic("a"),), messages=1)
+
+
 async def test_raw_of_a_device_that_was_removed_waits_until_it_is_back(tmp_path: Path) -> None:
     clock = ManualClock(utc_ms=T0)
     async with life(tmp_path, MemoryJournal(), clock=clock) as running:
