@@ -20,9 +20,11 @@ _SITE, _METER = "value ->> '$[1].site'", "value ->> '$[3]'"
 
 
 def begin(db: sqlite3.Connection) -> None:
-    """Call at a start: a device that was registered before placements were noted has one since nobody knows when."""
+    """Call at a start: a device that was registered before placements were noted, or by a release that does not note
+    them, has one since nobody knows when, or since its last one ended."""
     db.execute(
-        "INSERT INTO placements (device, site, meter) SELECT id, body ->> '$.site', '' FROM devices "
+        "INSERT INTO placements (device, from_ms, site, meter) SELECT id, "
+        "(SELECT max(until_ms) FROM placements WHERE device = devices.id), body ->> '$.site', '' FROM devices "
         "WHERE NOT EXISTS (SELECT 1 FROM placements WHERE device = devices.id AND until_ms IS NULL)"
     )
 
