@@ -98,7 +98,8 @@ class Fleet:
     A device keeps its address and product while it is being written. `moving` are slots whose address or product an
     import is about to change: control leaves them alone. `writing` are slots that a tick is writing, from its plan
     until the outcome is noted: no import moves them. `moves` counts by slot how often another battery came to answer
-    there; `mistaken` are slots where something else than the registered device answers. `departing` are slots of
+    there, `renewed` are those of which nobody has told those who count energy yet; `mistaken` are slots where something
+    else than the registered device answers. `departing` are slots of
     devices that are handed back since they leave their place. `apart` are those of devices that are not registered
     (any more, or since their profile is missing): what was received of them is still theirs, so each has its slot
     again when it is registered. `products` are named
@@ -125,6 +126,7 @@ class Fleet:
         self.moving: set[int] = set()
         self.departing: set[int] = set()
         self.moves: dict[int, int] = {}
+        self.renewed: set[int] = set()
         self.writing: Bools = np.zeros(0, dtype=np.bool_)
         self.nameplate = Nameplate()
         self.restarts = Restarts()

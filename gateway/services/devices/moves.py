@@ -44,16 +44,27 @@ class Ties:
         return "still without the settings it had before it was controlled" if device in self._saved else ""
 
 
+def same_battery(known: Device, wanted: Device) -> bool:
+    """Whether both rows name the same product and serial number."""
+    before, after = (
+        dict((one.connection or DeviceConnection(url="")).parameters).get("serial") for one in (known, wanted)
+    )
+    return known.profile == wanted.profile and before is not None and before == after
+
+
+def another_battery(known: Device, wanted: Device) -> bool:
+    """Whether something else answers where a device goes: what it counts is no more of the same. A device that connects
+    to us is itself, as whatever product it speaks."""
+    ours = known.connection is None and wanted.connection is None
+    return not (ours or same_battery(known, wanted))
+
+
 def goes_along(known: Device, wanted: Device, fleet: Fleet) -> bool:
     """Whether a device is the same battery at another address, and answers at the present one no more: nothing can be
     handed back there, and its release and its saved settings go along. The serial number of its rows says so, and what
     answers at the new address is written only if it has that."""
     slot = fleet.slot_of.get(known.id)
-    before, after = (
-        dict((one.connection or DeviceConnection(url="")).parameters).get("serial") for one in (known, wanted)
-    )
-    same = known.profile == wanted.profile and before is not None and before == after
-    if not same or slot is None or (slot < len(fleet.writing) and fleet.writing[slot]):
+    if not same_battery(known, wanted) or slot is None or (slot < len(fleet.writing) and fleet.writing[slot]):
         return False
     return int(fleet.live.online[slot]) == 0
 

@@ -38,7 +38,16 @@ from gateway.services.devices.connection_rows import (
     place_of,
 )
 from gateway.services.devices.import_rows import Note, Parsed
-from gateway.services.devices.moves import Placed, Ties, goes_along, in_words, moves, placed, who_goes_where
+from gateway.services.devices.moves import (
+    Placed,
+    Ties,
+    another_battery,
+    goes_along,
+    in_words,
+    moves,
+    placed,
+    who_goes_where,
+)
 from gateway.services.devices.registered import RegisteredDevices
 from gateway.services.devices.row_faults import BadRow, RowFault
 
@@ -370,11 +379,14 @@ class DeviceRegistry:
         for count, device in enumerate(asked.devices):
             self.devices.orphans.pop(device.id, None)
             # The owner may have raised the reserve while the journal was busy.
-            newest = _merged(device, self.devices.get(device.id)) or device
+            known = self.devices.get(device.id)
+            newest = _merged(device, known) or device
             slot = self._fleet.register(newest, self._codecs[device.profile].facts)
             if slot in self._fleet.moving:
                 self._fleet.forget(slot)
                 self._fleet.moving.discard(slot)
+                if known is not None and another_battery(known, device):
+                    self._fleet.renewed.add(slot)
             if count % REGISTER_SLICE == REGISTER_SLICE - 1:
                 await asyncio.sleep(0)
 

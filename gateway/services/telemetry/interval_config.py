@@ -1,6 +1,7 @@
 """Configures the intervals of each device: its programs give the length, its product the step of its counters."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,12 +43,26 @@ class IntervalConfigs:
             counter_step_wh=plate.counter_step_wh[:n].astype(np.float64),
             rated_w=np.maximum(plate.discharge_w_max[:n], plate.charge_w_max[:n]),
         )
+        if not await self._begin_anew(agreed):
+            return
         # of a device that is not registered now nobody says anything else than before
         new = np.flatnonzero(self._recorder.engine.differs(agreed) & plate.registered[:n])
         for at in range(0, len(new), DEVICES):
             if not await self._agree(agreed.rows(new[at : at + DEVICES])):
                 return
         self._version = version
+
+    async def _begin_anew(self, agreed: AgreedConfig) -> bool:
+        """Where another battery answers, neither its counters nor that it has some go on from the one before. A change
+        between counters that are fine enough and those that are not says so; what is agreed on next takes it back."""
+        renewed = np.array(sorted(self._fleet.renewed), dtype=np.int64)
+        for at in range(0, len(renewed), DEVICES):
+            some = agreed.rows(renewed[at : at + DEVICES])
+            other = replace(some, counter_step_wh=np.where(some.coarse, np.nan, np.inf))
+            if not await self._agree(other):
+                return False
+            self._fleet.renewed.difference_update(some.slots.tolist())
+        return True
 
     async def _agree(self, agreed: AgreedConfig) -> bool:
         async with self._recorder.step():

@@ -714,3 +714,23 @@ async def test_battery_that_may_be_another_one_takes_nothing_along(
     bench.world.fleet.live.online[0] = 0
     done = await bench.register(row("modbus", "a", **THERE) | after)
     assert (done.departing, await bench.inventory.depart(), bench.url()) == (1, [], "modbus://10.0.0.5")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "another"),
+    [
+        (row("modbus", **HERE), row("modbus", **THERE), True),
+        (row("modbus", **HERE), row("modbus", **HERE, **SERIAL) | {"profile": "other"}, True),
+        (row("modbus", **HERE, **SERIAL), row("modbus", **THERE, **SERIAL), False),
+        (row("modbus", **HERE), row("modbus", **HERE, tags=["new"]), False),
+        (row("p"), row("p") | {"profile": "q"}, False),
+        (row("p"), row("modbus", **HERE), True),
+    ],
+)
+async def test_energy_of_a_device_that_moves_begins_anew_where_another_battery_answers(
+    before: dict[str, object], after: dict[str, object], another: bool
+) -> None:
+    bench = ImportBench([before])
+    await bench.register(after)
+    assert bench.inventory.devices[DeviceId("a")].profile == after["profile"]
+    assert bench.world.fleet.renewed == ({0} if another else set())

@@ -356,6 +356,27 @@ async def test_ingest_presence_and_answers_go_their_own_way(tmp_path: Path) -> N
         assert r.acks == [acks]
 
 
+@pytest.mark.parametrize("counts", [True, False])
+async def test_device_where_another_battery_answers_has_the_energy_of_that_one(tmp_path: Path, counts: bool) -> None:
+    """Neither what the counter of the one before said, nor that it had one."""
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        for seq in (1, 2):
+            told = row(seq=seq, t=10 * seq, charge_counter_wh=1_000.0 + seq, discharge_counter_wh=0.0)
+            emit(ReadingBatch(energy=batch([told]), token=token(seq)))
+        await until(lambda: len(link.acknowledged) == 2)
+        before_wh = r.recorder.engine.cur.charge_wh[0]
+        r.fleet.register(home("a"), FACTS)
+        r.fleet.renewed.add(0)
+        for seq, wh in ((3, 1_004.0), (4, 1_006.0)):
+            own = {"charge_counter_wh": wh, "discharge_counter_wh": 0.0} if counts else {"charge_wh": 2.0}
+            emit(ReadingBatch(energy=batch([row(seq=seq, t=10 * seq, **own)]), token=token(seq)))
+        await until(lambda: len(link.acknowledged) == 4)
+        engine = r.recorder.engine
+        assert engine.cur.charge_wh[0] - before_wh == (2.0 if counts else 4.0)
+        assert (engine.totals.spans_beside_counter, engine.totals.counter_resets, r.fleet.renewed) == (0, 0, set())
+
+
 async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:
     async with rig(tmp_path, queue_bytes=2_000, running=False) as r:
         slot = r.fleet.register(home("d", tags=("daily",)), FACTS)
