@@ -7,13 +7,15 @@ goes, and the gateway is killed in the middle of that. Judged by the batteries a
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simulators.battery import Batteries
@@ -24,7 +26,7 @@ from simulators.faces.plant import Connection, Face, Plant
 from simulators.faces.sonnen import TIME_OF_USE
 from simulators.faces.sonnen_v2 import SonnenV2
 from tests.builders.homes import homes
-from tests.e2e.rig import Daemon, event, eventually, now_ms, running
+from tests.e2e.rig import CEILING_S, PROFILES, Daemon, event, eventually, now_ms, running, utc
 from tests.scenes.brokers import standin_process
 
 pytestmark = pytest.mark.e2e
@@ -32,8 +34,32 @@ pytestmark = pytest.mark.e2e
 DEVICES = int(os.environ.get("GATEWAY_MOVES", "24"))
 RATED_W, EACH_W = 5_000.0, 4_200.0
 STEP_S = 0.1
+LENGTH_S, LIVE_S, ENERGY_S = 10, 1, 2
+# What nobody may have measured: the ends of a place, and what a gateway that is killed had not written yet.
+PLACE_S, KILL_S = 2 * (LIVE_S + ENERGY_S), 10
+# The event lasts until every new battery has discharged this.
+LASTS_WH = 20.0
+# Power between two readings is taken as a straight line, and a counter has steps.
+MORE_WH = 2.0 + LIVE_S * 5_000 / 3600
+# In this order a product becomes the one before it.
 PRODUCTS = (FoxessH3.profile, FroniusGen24.profile, SonnenV2.profile)
 TOKEN = "DEVICE_TOKEN"
+TURN = 2
+
+
+def _hurried_profiles(directory: Path) -> Path:
+    """The products, asked for their energy every few seconds: a story of seconds has some to count."""
+    hurried = directory / "profiles"
+    hurried.mkdir()
+    for profile in PRODUCTS:
+        text, count = re.subn(
+            r"live_s: \d+, energy_s: \d+",
+            f"live_s: {LIVE_S}, energy_s: {ENERGY_S}",
+            (PROFILES / f"{profile}.yaml").read_text(encoding="utf-8"),
+        )
+        assert count == 1
+        (hurried / f"{profile}.yaml").write_text(text, encoding="utf-8")
+    return hurried
 
 
 def _taken(profile: str, plant: Plant, index: int) -> Face:
@@ -87,7 +113,7 @@ class Place:
 
 class Estate:
     """All batteries, old and new, and who stays, moves and goes. Half of the devices stay; the others in turn get
-    another address, become the next product, or are removed."""
+    another address, become another product, or are removed."""
 
     def __init__(self, devices: int) -> None:
         self.names = [f"home-{i:03}" for i in range(devices)]
@@ -125,7 +151,7 @@ class Estate:
             product = (i + i // 3) % len(PRODUCTS)
             self.old[name] = await self._place(_taken(PRODUCTS[product], Plant(self.batteries, i), i))
             if name in self.relocated:
-                turned = (product + (name in self.turned)) % len(PRODUCTS)
+                turned = (product + TURN * (name in self.turned)) % len(PRODUCTS)
                 plant = Plant(self.batteries, len(self.names) + i)
                 self.new[name] = await self._place(_new(PRODUCTS[turned], plant))
 
@@ -187,6 +213,16 @@ async def _import(daemon: Daemon, rows: Iterable[Mapping[str, Any]]) -> dict[str
     return dict(reply.body)
 
 
+async def _intervals(daemon: Daemon, since_ms: int, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The newest revisions of these devices, each by its start."""
+    path = f"/v1/intervals?from={utc(since_ms)}&to={utc(now_ms() + 60_000)}&format=ndjson".replace("+", "%2B")
+    reply = await daemon.ask("GET", path)
+    assert reply.status == 200, reply
+    # one line alone is JSON already
+    found = [reply.body] if isinstance(reply.body, dict) else [json.loads(line) for line in reply.body.splitlines()]
+    return {name: [one for one in found if one["device"] == name] for name in names}
+
+
 async def _connections(daemon: Daemon, name: str) -> list[dict[str, Any]]:
     return list((await daemon.ask("GET", f"/v1/devices/{name}/connections")).body["connections"])
 
@@ -198,6 +234,8 @@ def _ms(text: str) -> int:
 async def test_fleet_is_moved_turned_and_removed_in_mid_event_through_a_kill(tmp_path: Path) -> None:
     async with standin_process(tmp_path) as broker, _estate(DEVICES) as estate:
         change = {
+            "profiles_dir": str(_hurried_profiles(tmp_path)),
+            "intervals": {"length_s": LENGTH_S, "grace_s": 1},
             "control": {"fleet_w_per_s": 1_000_000, "release_spread_s": 3},
         }
         daemon = Daemon(tmp_path, broker.port, change)
@@ -211,6 +249,8 @@ class _Story:
     daemon: Daemon
     estate: Estate
     began_ms: int = 0
+    dark_s: float = 0.0
+    moved_ms: dict[str, int] = field(default_factory=dict)
 
     async def tell(self) -> None:
         await self.take()
@@ -218,6 +258,7 @@ class _Story:
         await self.judge_event()
         await self.hand_back()
         await self.judge_connections()
+        await self.judge_intervals()
 
     async def take(self) -> None:
         """Register everybody and put them into an event."""
@@ -236,9 +277,11 @@ class _Story:
         estate, daemon = self.estate, self.daemon
         file = await _import(daemon, (place.row(name) for name, place in estate.new.items()))
         assert file["departing"] == len(estate.new)
+        killed_ms = now_ms()
         await daemon.child.kill()
         assert any(estate.old[name].controlled for name in estate.new), "everybody had left before the kill"
         await daemon.start()
+        self.dark_s = (now_ms() - killed_ms) / 1000
         for name in estate.removed:
             assert (await daemon.ask("DELETE", f"/v1/devices/{name}")).status in (200, 202)
 
@@ -251,6 +294,7 @@ class _Story:
         for name in leaving:
             assert estate.old[name].face.settings() == estate.old[name].before, name
         await self._soon(lambda: all(place.controlled for place in estate.new.values()), "the new places")
+        await self._soon(lambda: all(place.discharged_wh > LASTS_WH for place in estate.new.values()), "its energy")
         at_most_w = RATED_W * (len(estate.names) - len(estate.removed))
         await self._soon(lambda: estate.power_w() > 0.95 * at_most_w, "the power of those that are left")
         devices = (await daemon.ask("GET", "/v1/devices?limit=1")).body["total"]
@@ -265,6 +309,37 @@ class _Story:
         await self._soon(lambda: not estate.unlike_before(), "everybody's own settings")
         assert not estate.doubled, "steered at two places at a time"
 
+    async def judge_intervals(self) -> None:
+        """Every interval once and none left out, with the energy of both batteries as far as it was measured."""
+        names, lacking = self.estate.names, ["not asked yet"]
+        deadline = asyncio.get_running_loop().time() + CEILING_S
+        while lacking:
+            found = await _intervals(self.daemon, self.began_ms - 60_000, names)
+            lacking = [why for name in names for why in self._lacks(name, found[name])]
+            assert not lacking or asyncio.get_running_loop().time() < deadline, "\n".join(lacking)
+            await asyncio.sleep(0.2)
+
+    def _lacks(self, name: str, found: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What the intervals of a device lack yet; fails on an interval that is there twice and on energy that no
+        battery discharged."""
+        old, new = self.estate.old[name], self.estate.new.get(name)
+        starts = np.array([_ms(one["start"]) for one in found], dtype=np.int64)
+        told_wh = np.array([one["discharge_wh"] or 0.0 for one in found])
+        true_wh = old.discharged_wh + (new.discharged_wh if new else 0.0)
+        said = f"{name}: {told_wh.tolist()} of {true_wh:.1f} Wh, {old.face.profile}"
+        said += f", then {new.discharged_wh:.1f} Wh of {new.face.profile}" if new else ""
+        assert np.all(np.diff(starts) > 0), f"an interval twice: {said}"
+        assert told_wh.sum() <= true_wh + MORE_WH, f"more than was discharged: {said}"
+        lacks = [] if np.all(np.diff(starts) == LENGTH_S * 1000) else [f"intervals are missing: {said} {starts}"]
+        unmeasured_s = KILL_S + self.dark_s + (2 if new else 1) * PLACE_S
+        if told_wh.sum() < true_wh - unmeasured_s * RATED_W / 3600:
+            lacks.append(f"energy is missing: {said}")
+        if new is not None:
+            there_wh = told_wh[starts > self.moved_ms[name] - LENGTH_S * 1000].sum()
+            if there_wh < new.discharged_wh - PLACE_S * RATED_W / 3600:
+                lacks.append(f"energy of the new place is missing: {said}")
+        return lacks
+
     async def judge_connections(self) -> None:
         """Both places of who moved, one after the other."""
         estate = self.estate
@@ -274,6 +349,7 @@ class _Story:
             assert (second["address"], second["ended"]) == (estate.new[name].connection.url, None)
             assert self.began_ms <= _ms(first["since"]) < _ms(first["until"]) <= _ms(second["since"])
             assert second["until"] is None
+            self.moved_ms[name] = _ms(second["since"])
         for name in estate.removed:
             (only,) = await _connections(self.daemon, name)
             assert (only["address"], only["ended"]) == (estate.old[name].connection.url, "removed")
