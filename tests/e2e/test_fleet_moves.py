@@ -45,7 +45,7 @@ MORE_WH = 2.0 + LIVE_S * 5_000 / 3600
 PRODUCTS = (FoxessH3.profile, FroniusGen24.profile, SonnenV2.profile)
 LEASE_S = 120.0  # the longest of theirs
 TOKEN = "DEVICE_TOKEN"
-TURN = 2
+TURN = 1
 
 
 def _hurried_profiles(directory: Path) -> Path:
