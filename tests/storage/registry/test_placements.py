@@ -1,9 +1,12 @@
 """At which site and meter devices were, over time; and the meter that they are behind now."""
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from gateway.domain.fleet.device import DeviceConnection
 from gateway.domain.journal.changes import DepartureAsked, DeviceRegistered, DeviceRemoved
@@ -17,6 +20,13 @@ A = DeviceId("a")
 HOME = home("a", meter="SAID-1")
 
 
+@pytest.fixture
+def life(tmp_path: Path) -> Iterator[Life]:
+    made = Life(tmp_path)
+    yield made
+    made.journal.close()
+
+
 async def placed(life: Life) -> list[tuple[str, str, int | None, int | None]]:
     store = SqliteEventStore(life.path)
     try:
@@ -26,8 +36,7 @@ async def placed(life: Life) -> list[tuple[str, str, int | None, int | None]]:
     return [(one.site, one.meter, one.valid.from_ms, one.valid.until_ms) for one in found]
 
 
-async def test_placement_is_closed_and_the_next_one_opened_where_site_or_meter_change(tmp_path: Path) -> None:
-    life = Life(tmp_path)
+async def test_placement_is_closed_and_the_next_one_opened_where_site_or_meter_change(life: Life) -> None:
     first = await life.commit(DeviceRegistered(device=HOME))
     await life.commit(DeviceRegistered(device=replace(HOME, capacity_wh=9_000.0)))
     second = await life.commit(DeviceRegistered(device=replace(HOME, meter="SAID-2")))
@@ -40,8 +49,7 @@ async def test_placement_is_closed_and_the_next_one_opened_where_site_or_meter_c
     ]  # fmt: skip
 
 
-async def test_meter_is_there_after_a_restart_and_that_of_a_device_that_departs_too(tmp_path: Path) -> None:
-    life = Life(tmp_path)
+async def test_meter_is_there_after_a_restart_and_that_of_a_device_that_departs_too(life: Life) -> None:
     await life.commit(DeviceRegistered(device=HOME), DepartureAsked(device=A, wanted=replace(HOME, meter="SAID-2")))
     life.again()
     assert [device.meter for device in life.state.devices] == ["SAID-1"]
@@ -50,8 +58,7 @@ async def test_meter_is_there_after_a_restart_and_that_of_a_device_that_departs_
     assert len(await placed(life)) == 1
 
 
-async def test_meter_is_not_in_what_release_0_1_reads(tmp_path: Path) -> None:
-    life = Life(tmp_path)
+async def test_meter_is_not_in_what_release_0_1_reads(life: Life) -> None:
     await life.commit(DeviceRegistered(device=HOME))
     life.journal.close()
     with closing(sqlite3.connect(life.path)) as db:
@@ -63,8 +70,7 @@ async def test_meter_is_not_in_what_release_0_1_reads(tmp_path: Path) -> None:
     assert (await placed(life), life.state.devices[0].meter) == ([("site-a", "", None, None)], "")
 
 
-async def test_nothing_overlaps_where_the_clock_is_set_back_between_two_changes(tmp_path: Path) -> None:
-    life = Life(tmp_path)
+async def test_nothing_overlaps_where_the_clock_is_set_back_between_two_changes(life: Life) -> None:
     first = await life.commit(DeviceRegistered(device=HOME))
     gone = await life.commit(DeviceRemoved(device=A), after_s=1_200)
     await life.commit(DeviceRegistered(device=HOME), after_s=-1_200)
