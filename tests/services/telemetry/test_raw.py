@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
 
@@ -391,7 +392,7 @@ async def test_raw_file_that_is_damaged_is_set_aside_and_told(tmp_path: Path) ->
         running.send(*said("a", [1]))
         await acknowledged(running)
     assert (tmp_path / "raw.sqlite.1.corrupt").exists()
-    with sqlite3.connect(tmp_path / "raw.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "raw.sqlite")) as db:
         assert db.execute("select count(*) from raw").fetchone() == (1,)
 
 
@@ -424,7 +425,7 @@ async def test_raw_file_whose_damage_shows_later_is_set_aside_and_holds_nobody_u
     ["create table raw (id integer primary key, topic text, body blob)", "create table raw (number integer)"],
 )
 async def test_raw_file_of_another_version_is_set_aside_and_holds_nobody_up(tmp_path: Path, schema: str) -> None:
-    with sqlite3.connect(tmp_path / "raw.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "raw.sqlite")) as db:
         db.execute(schema)
     db.close()
     async with life(tmp_path, MemoryJournal()) as running:
