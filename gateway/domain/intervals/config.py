@@ -19,9 +19,9 @@ class Newest(Table):
 
 class IntervalConfig(Table):
     """Interval configuration of each device: `length_ms`; none begins before `not_before_ms` (before that the length
-    was another), and those that begin before `known_before_ms`, or from `again_from_ms` until before `again_until_ms`,
-    may have records already. `counter_step_wh`: step of its
-    counters, NaN = unknown; `coarse`: the step is too large for its intervals."""
+    was another). Those that begin before `known_before_ms`, or from `again_from_ms` until before `again_until_ms`, may
+    have records already. `counter_step_wh`: step of its counters, NaN = unknown; `coarse`: the step is too large for
+    its intervals."""
 
     length_ms: Ints = column(300_000)
     not_before_ms: Ints = column(0)

@@ -28,6 +28,7 @@ from gateway.domain.readings import EnergyBatch
 from gateway.domain.types import NEVER_MS, Bools, Floats, Ints, Now, Slots
 
 SOON_MS = 3_600_000
+"""A clock that went back by less: all intervals since then were recorded in turn, and are to be revised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
