@@ -112,8 +112,9 @@ class CommandWriter:
             self._drop(marks, ~goes, durable=durable)
         if not goes.any():
             return
-        cause, batch, arrived = marked.cause[goes], marks.batch.some(goes), goes.copy()
-        unsure = np.zeros_like(goes)
+        cause, batch = marked.cause[goes], marks.batch.some(goes)
+        # where the link fails or is cut off, nobody knows
+        arrived, unsure = goes.copy(), goes.copy()
         counts = np.bincount(cause, minlength=len(Cause)).tolist()
         for one in Cause:
             self.stats.writes[one] += counts[one]

@@ -239,6 +239,23 @@ async def test_release_plan_of_a_device_that_was_not_written_is_taken_back(place
     assert [(change.devices, change.reason) for change in ended] == [(("home-01",), "not_taken")]
 
 
+# -- what may not have arrived ----------------------------------------------------------------------------------------
+
+
+async def test_lease_that_may_still_run_counts_where_a_write_with_a_shorter_one_is_cut_off() -> None:
+    world = World(homes_of(4), settings=STEEP)
+    await world.go(2)
+    await world.submit(s=600, target_w=6_000)
+    await world.go(3)
+    before_ms = world.fleet.control.lease_end_mono_ms[:4].copy()
+    await world.submit(s=40, target_w=3_000, revision=2)
+    Halts(world, Place.WRITES_ALL, kill())
+    with pytest.raises(Killed):
+        await world.go(1)
+    assert world.fleet.control.setpoint_w[:4].sum() == 3_000
+    assert (world.fleet.control.lease_end_mono_ms[:4] >= before_ms).all()
+
+
 # -- the process dies ------------------------------------------------------------------------------------------------
 
 
