@@ -308,6 +308,10 @@ class History:
         town.wishes.clear()
         if town.maintained:
             await town.stop(active=True)
+        if town.registry.departures and town.missing:
+            # nobody leaves a place whose product nobody knows
+            town.missing = frozenset()
+            await town.restart(away_s=0)
         await town.go(30, tick_s=10)
         await town.go(FAR_S - 30, tick_s=(FAR_S - 30) / 2)
         town.judge_records()

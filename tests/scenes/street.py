@@ -20,6 +20,7 @@ from gateway.domain.events.request import OPEN_MS, EventKind, EventRequest, Targ
 from gateway.domain.fleet.clock_skew import ClockTrust
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.journal.changes import ReserveChanged
 from gateway.domain.readings import ReadingBatch
 from gateway.domain.types import DeviceId, EventId
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
@@ -211,8 +212,10 @@ class Street:
         self.wire.hear(self.devices.status(i, self.now_ms, online=True) for i in reachable)
 
     def known(self) -> list[Device]:
-        """The homes as the gateway's journal has them."""
-        return registered(self.homes)
+        """The homes as the gateway's journal has them: with the reserves that their owners chose since."""
+        kept = [change for change in self.journal.kept if isinstance(change, ReserveChanged)]
+        chosen = {name: pct for change in kept for name, pct in zip(change.devices, change.reserve_pct, strict=True)}
+        return [replace(one, reserve_pct=chosen.get(one.id, one.reserve_pct)) for one in registered(self.homes)]
 
     def installed(self) -> dict[str, Codec]:
         """The profiles that a new process finds."""

@@ -116,8 +116,7 @@ class Town(Street):
 
     def known(self) -> list[Device]:
         return [
-            replace(device, profile="gone") if i in self.missing else device
-            for i, device in enumerate(registered(self.homes))
+            replace(device, profile="gone") if i in self.missing else device for i, device in enumerate(super().known())
         ]
 
     def installed(self) -> dict[str, Codec]:

@@ -75,6 +75,20 @@ def test_history_of_an_opt_out_that_was_never_durable_and_a_process_that_dies_is
         runner.run(short(ROOMY, (), first, actions))
 
 
+def test_history_of_a_reserve_that_an_owner_raised_before_the_process_died_is_kept_whatever_the_home_says(
+    runner: asyncio.Runner,
+) -> None:
+    """The choice was durable, and a lower report is none before it is confirmed."""
+    first = ("submit", "platform", "a", power(15_000), 0, 400, (), "test")
+    chosen = [(("reserve", 1, 60), 1), (("odd", 1, ({"reserve_pct": 7}, 100)), 1), (("kill", "before"), 1)]
+    runner.run(short(ROOMY | {"fleet_w_per_s": 1_000.0}, (), first, [*chosen, (("now", 0), 60)]))
+
+
+def test_history_of_a_home_that_leaves_its_place_once_its_product_is_installed_again(runner: asyncio.Runner) -> None:
+    first = ("submit", "platform", "a", power(0), 0, 400, (), "test")
+    runner.run(short(ROOMY, (), first, [(("move", 2), 1), (("restart", 0, 2), 1)]))
+
+
 class Histories(RuleBasedStateMachine):
     """The same, long and second by second: what happens next depends on nothing but the order that is drawn."""
 
