@@ -21,7 +21,7 @@ from gateway.profiles.compiled.points import Unwritable, Value
 from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
-from gateway.services.devices.saved_settings import SavedSettings, owners_settings
+from gateway.services.devices.saved_settings import SavedSettings, Serial, owners_settings
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,10 @@ class DeviceControl:
         self._engaged = False
         self._expected = {}
         self._foreign = 0
+
+    async def meet(self, serial: Serial | None) -> None:
+        """Call once what answers has said who it is: settings of another battery are not restored to it."""
+        await self._saved.meet(serial)
 
     @property
     def written_today(self) -> dict[str, int]:

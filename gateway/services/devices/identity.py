@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Value
 from gateway.profiles.language.points import Identity
+from gateway.services.devices.saved_settings import Serial
 
 
 def stated(identity: Identity | None, values: Mapping[str, Value]) -> tuple[str, str, str]:
@@ -12,6 +13,13 @@ def stated(identity: Identity | None, values: Mapping[str, Value]) -> tuple[str,
     points = () if identity is None else (identity.maker, identity.product, identity.firmware)
     words = [str(values.get(point) or "").strip() if point is not None else "" for point in points]
     return (words[0], words[1], words[2]) if words else ("", "", "")
+
+
+def serial_of(identity: Identity | None, values: Mapping[str, Value]) -> Serial | None:
+    """The serial number that the device tells; None where it tells none."""
+    point = None if identity is None else identity.serial
+    told = "" if point is None else str(values.get(point) or "").strip()
+    return Serial(point=point, told=told) if point is not None and told else None
 
 
 def other_serial(target: PointTarget, values: Mapping[str, Value]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 
 from gateway.domain.errors import StorageError
 from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
@@ -13,8 +14,17 @@ from gateway.profiles.compiled.variant import ProductVariant
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """The serial number that a device tells, and the point that it tells it by."""
+
+    point: str
+    told: str
+
+
 class SavedSettings:
-    """Keeps them. `prior` is what the journal has, by device, kept up to date here."""
+    """Keeps them. `prior` is what the journal has, by device, kept up to date here: with them, by the name of its
+    point, the serial number of the battery whose settings they are, where it tells one."""
 
     def __init__(
         self, device: DeviceId, *, prior: MutableMapping[DeviceId, Mapping[str, Setting]], journal: Journal
@@ -23,6 +33,18 @@ class SavedSettings:
         self._prior = prior
         self._journal = journal
         self._owed: PriorRestored | None = None
+        self._serial: Serial | None = None
+
+    async def meet(self, serial: Serial | None) -> None:
+        """What answers is the battery with this number (None: it tells none). Settings of another one are dropped."""
+        self._serial = serial
+        known = (self.kept or {}).get(serial.point) if serial is not None else None
+        if serial is not None and known is not None and known != serial.told:
+            log.warning(
+                "another battery answers, settings saved from the one before are not restored",
+                extra={"device": self._device, "serial": serial.told, "saved": known},
+            )
+            await self.forget()
 
     @property
     def kept(self) -> Mapping[str, Setting] | None:
@@ -31,6 +53,8 @@ class SavedSettings:
 
     async def save(self, settings: Mapping[str, Setting]) -> str:
         """Make them durable before the first write; returns "" or the reason why that cannot be."""
+        if settings and self._serial is not None:
+            settings = {**settings, self._serial.point: self._serial.told}
         try:
             await self._journal.commit([PriorSaved(device=self._device, settings=settings)])
         except StorageError as error:

@@ -29,7 +29,7 @@ from gateway.profiles.compiled.points import Values
 from gateway.profiles.compiled.variant import CanonicalReading, Group, PointProduct, ProductVariant
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats, Done
 from gateway.services.devices.energy_integrator import EnergyIntegrator
-from gateway.services.devices.identity import other_serial, stated
+from gateway.services.devices.identity import other_serial, serial_of, stated
 from gateway.services.devices.mailbox import Mailbox, not_sent
 from gateway.services.devices.session_state import Hearer, SessionPhase, SessionStats, pause_cap_s
 
@@ -210,6 +210,7 @@ class DeviceSession(Part):
         self._all_read = True
         self._stats.connects += 1
         self._control.begin_anew()
+        await self._control.meet(serial_of(self._target.document.identity, self.values))
         self.state, self.why, self._failures, self._reported_online = SessionPhase.READY, None, 0, True
         self._refused_as, self._told_lost, self.untrusted_since_ms = "", False, None
         self._hearer.trusted(self.slot, True)

@@ -16,6 +16,7 @@ from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import parse_profile
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats
+from gateway.services.devices.saved_settings import Serial
 from tests.builders.fakes import MemoryJournal
 
 DEVICE = DeviceId("home")
@@ -230,6 +231,31 @@ async def test_release_after_restart_restores_from_the_journal(bench: Bench) -> 
     assert {name: bench.device.registers[name] for name in ("mode", "limit", "enable")} == {
         "mode": 1, "limit": 2500, "enable": 0,
     }  # fmt: skip
+
+
+async def test_settings_of_a_battery_that_was_replaced_are_not_restored_to_the_one_that_answers_now(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.control.meet(Serial(point="sn", told="A-1"))
+    await bench.tell(CommandOp.SETPOINT, 500)
+    bench.book = dict(bench.journal.load().prior)
+    bench.device.told.clear()
+    await bench.anew().meet(Serial(point="sn", told="B-2"))
+    assert (bench.device.told, bench.book, bench.journal.load().prior) == (["restored"], {}, {})
+    assert "another battery answers" in caplog.text
+
+
+@pytest.mark.parametrize("told", ["A-1", None])
+async def test_settings_of_a_battery_that_tells_the_same_number_or_none_are_restored(
+    bench: Bench, told: str | None
+) -> None:
+    await bench.control.meet(Serial(point="sn", told="A-1"))
+    await bench.tell(CommandOp.SETPOINT, 500)
+    bench.book = dict(bench.journal.load().prior)
+    await bench.anew().meet(None if told is None else Serial(point="sn", told=told))
+    await bench.poll()
+    await bench.tell(CommandOp.RELEASE)
+    assert (bench.device.registers["mode"], bench.device.registers["limit"], bench.book) == (1, 2500, {})
 
 
 async def test_setpoint_after_restart_does_not_save_our_own_values(bench: Bench) -> None:
