@@ -60,7 +60,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("receiver"), st.sampled_from(["well", *ILL])),
     st.tuples(st.just("receiver"), st.sampled_from(["well", *ILL])),
     st.tuples(st.just("resend")),
-    st.tuples(st.just("clock"), st.sampled_from([-50, 0, 0, 1_200])),
+    st.tuples(st.just("clock"), st.sampled_from([-1_200, -240, -50, 0, 0, 1_200])),
     st.tuples(st.just("event"), st.booleans()),
     st.tuples(st.just("disk"), st.sampled_from(["hangs", "well"])),
     st.tuples(st.just("kill"), st.sampled_from([0, 1, 2, 3, 5, 8, 10_000])),

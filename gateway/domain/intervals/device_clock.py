@@ -7,7 +7,8 @@ if it stays the same within `SAME_MS` over `STEADY` samples that come one by one
 always takes so long looks the same and is corrected, too.) Until then times are used as they are, and marked.
 
 Where most devices move at once it is the gateway's clock that was set: nobody is corrected for that, and no time of
-theirs is impossible because it is ahead of that clock.
+theirs is impossible because it is ahead of that clock. Where it was set back, what most have sent already lies in the
+future: all of those are taken to have moved, until each says otherwise.
 """
 
 import numpy as np
@@ -30,7 +31,8 @@ moves at once."""
 class Clocks(Table):
     """`offset_ms` is added to device times (0 = the clock is right), `base_ms` what it was before the newest doubt.
     `low_ms`, `high_ms`: least and largest delay of the last `steady` samples, whose newest came at `heard_ms`.
-    `moved`: the delay is no longer what it was. `watched`: any of these is set."""
+    `moved`: the delay is no longer what it was. `watched`: any of these is set. `overtaken`: its newest sample lies in
+    the future, since the gateway's clock was set back."""
 
     offset_ms: Ints = column(0)
     base_ms: Ints = column(0)
@@ -40,6 +42,7 @@ class Clocks(Table):
     steady: Small = column(0)
     moved: Bools = column(False)
     watched: Bools = column(False)
+    overtaken: Bools = column(False)
     any_watched = False
 
     def take_over(self, wrong: Bools, age_ms: Ints) -> None:
@@ -49,11 +52,29 @@ class Clocks(Table):
         self.watched[:n] = wrong
         self.offset_ms[:n] = self.base_ms[:n] = np.where(wrong, age_ms, 0)
 
+    def overtake(self, newest_ms: Ints, now_ms: int) -> None:
+        """Take all devices to have moved whose newest sample (`newest_ms` by slot) lies in the future, where that is
+        new and most have one."""
+        overtaken = self.overtaken[: len(newest_ms)]
+        ahead = newest_ms > now_ms + SAME_MS
+        overtaken &= ahead
+        new = np.flatnonzero(ahead & ~overtaken)
+        if len(new) >= MOST and 2 * len(new) > int(np.count_nonzero(_lately(newest_ms))):
+            for mark in (self.overtaken, self.moved, self.watched):
+                mark[new] = True
+            self.any_watched = True
+
     def most_moved(self, newest_ms: Ints) -> bool:
         """Whether most devices moved, of those whose newest sample is not old."""
-        lately = newest_ms > newest_ms.max(initial=NEVER_MS) - LATELY_MS
+        lately = _lately(newest_ms)
         moved = int(np.count_nonzero(self.moved[: len(newest_ms)] & lately))
         return moved >= MOST and 2 * moved > int(np.count_nonzero(lately))
+
+
+def _lately(newest_ms: Ints) -> Bools:
+    """Devices whose newest sample is not old."""
+    lately: Bools = newest_ms > newest_ms.max(initial=NEVER_MS) - LATELY_MS
+    return lately
 
 
 def times(
@@ -64,6 +85,8 @@ def times(
     now_ms = now.utc_ms
     last = tails(slots)
     s = slots[last]
+    if bool((newest_ms[s] > now_ms + SAME_MS).any()):
+        clocks.overtake(newest_ms, now_ms)
     delay = now_ms - (t_ms if last.all() else np.maximum.reduceat(t_ms, np.flatnonzero(heads(slots))))
     near_ms = min(rules.skew_ms, rules.past_ms, rules.future_ms)
     if not clocks.any_watched and bool(delay.min() >= -near_ms) and bool(delay.max() <= near_ms):

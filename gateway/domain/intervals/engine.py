@@ -237,9 +237,12 @@ class Engine(EngineState):
     def _ahead(self, now: Now) -> Slots:
         """Devices whose newest sample lies in the future: the gateway's clock has gone back, and most do not say that
         this was wrong."""
-        if self.clocks.any_watched and self.clocks.most_moved(self.newest.t_ms[: self.n]):
-            return np.zeros(0, dtype=np.int32)
-        ahead = np.flatnonzero(self.newest.t_ms[: self.n] > now.utc_ms + self.rules.future_ms).astype(np.int32)
+        newest_ms = self.newest.t_ms[: self.n]
+        ahead = np.flatnonzero(newest_ms > now.utc_ms + self.rules.future_ms).astype(np.int32)
+        if len(ahead):
+            self.clocks.overtake(newest_ms, now.utc_ms)
+            if self.clocks.any_watched and self.clocks.most_moved(newest_ms):
+                return np.zeros(0, dtype=np.int32)
         return ahead[: self.rules.close_slice] if self.rules.sliced else ahead
 
     def _come_back(self, now: Now) -> list[tuple[Slots, Accumulators]]:

@@ -143,6 +143,10 @@ def test_engine_clock_that_went_back_closes_a_slice_of_devices_at_a_time() -> No
     log = Work(engine)
     log.ingest(everybody(n, seq=1, t=HOUR_S + 10, wh=0), HOUR_S + 10)
     log.close(0)
+    assert sum(log.calls) == 0, "nobody has said yet that it was right to"
+    log.ingest(everybody(n, seq=2, t=5, wh=0), 5)
+    log.calls.clear()
+    log.close(5)
     assert (max(log.calls), sum(log.calls)) == (SLICE, n)
 
 
