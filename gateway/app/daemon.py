@@ -211,7 +211,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]
     (await parts.start(BrokerSessions(settings.state_dir, ours, clock))).load()
     upstream = await Upstream.started(settings, fleet=fleet, clock=clock.wall, platform=dispatch.platform, parts=parts)
-    recover_all = partial(recovered, settings, upstream, dispatch, fleet)
+    recover_all = partial(recovered, settings, upstream, dispatch, fleet, remembered.replaced)
     # What is stored must not keep a start from releasing devices.
     found = supervisor.attempt("recovery", recover_all) if last_runs.release_only else recover_all()
     control.load(remembered)

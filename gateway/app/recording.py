@@ -16,6 +16,7 @@ from gateway.domain.errors import StorageError
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
+from gateway.domain.types import DeviceId
 from gateway.links.mqtt.messages import MqttLink
 from gateway.ports.journal import Journal
 from gateway.ports.links import RawReader
@@ -23,6 +24,7 @@ from gateway.services.checkpointing import Checkpointer, load_columns, load_reco
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.settings import interval_lengths
 from gateway.services.telemetry.ingest import Ingest
+from gateway.services.telemetry.interval_config import unheard
 from gateway.services.telemetry.live_only import LiveOnly
 from gateway.services.telemetry.log_writer import LogWriter
 from gateway.services.telemetry.raw import RawMessages
@@ -45,8 +47,10 @@ class RecoveredState:
     recovered: Recovered
 
 
-def recovered(settings: Settings, upstream: Upstream, dispatch: ControlParts, fleet: Fleet) -> RecoveredState:
-    """Load readings, records and accumulators as they were."""
+def recovered(
+    settings: Settings, upstream: Upstream, dispatch: ControlParts, fleet: Fleet, replaced: Mapping[DeviceId, int]
+) -> RecoveredState:
+    """Load readings, records and accumulators as they were. `replaced`: since when (UTC ms) another battery answers."""
     checkpoints = Checkpoints(settings.state_dir)
     found = recover(
         checkpoints=checkpoints, spool=settings.state_dir / "spool", rules=_rules(settings), ids=fleet.ids,
@@ -55,6 +59,7 @@ def recovered(settings: Settings, upstream: Upstream, dispatch: ControlParts, fl
     if found.checkpoint is not None:
         load_columns(fleet, found.checkpoint, dispatch.clock)
         load_records(dispatch.control.records, found.checkpoint, dispatch.dispatcher.entries(), fleet)
+    fleet.renewed |= unheard(replaced, fleet, found.engine)
     log.info("state recovered", extra=asdict(found.stats) | {"devices": len(fleet.slot_of)})
     return RecoveredState(checkpoints=checkpoints, recovered=found)
 

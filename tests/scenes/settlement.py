@@ -385,7 +385,7 @@ async def process(plant: Plant) -> AsyncIterator[Process]:
         seeded = SimpleNamespace(Random=partial(random.Random, 1))
         with patch("gateway.app.telemetry.random", seeded), patch("gateway.sinks.http.BATCH_ROWS", BATCH_ROWS):
             upstream = await Upstream.started(settings, fleet=fleet, clock=clock.wall, platform=None, parts=parts)
-        found = recovered(settings, upstream, dispatch, fleet)
+        found = recovered(settings, upstream, dispatch, fleet, remembered.replaced)
         raw = await raw_messages(
             settings, link=link, fleet=fleet, registry=registry, journal=journal, clock=clock, parts=parts
         )

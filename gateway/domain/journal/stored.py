@@ -32,7 +32,8 @@ class JournalState:
     """What the journal remembers at start. `epoch` grows at every start and prefixes command ids. `states`: newest
     revision and state by event; `quarantined`: the reason by device or `product:<profile>`, `quarantined_since_ms`:
     since when (UTC), where that is known; `delivered`: the occurrences that have delivery records; `withdrawn`: who
-    cancelled an event here, by event; `departures` and, of devices that were removed lately, `removed`: the ids."""
+    cancelled an event here, by event; `departures` and, of devices that were removed lately, `removed`: the ids;
+    `replaced`: since when (UTC ms) another battery answers as the devices that moved."""
 
     epoch: int
     devices: tuple[Device, ...]
@@ -49,6 +50,7 @@ class JournalState:
     taken_back: tuple[TakeBack, ...] = ()
     departures: tuple[Departure, ...] = ()
     removed: tuple[DeviceId, ...] = ()
+    replaced: Mapping[DeviceId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

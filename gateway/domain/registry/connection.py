@@ -33,3 +33,14 @@ class Connection:
     units: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     ended: ConnectionEnd | None = None
+
+    def same_battery(self, other: "Connection") -> bool:
+        """Whether both name the same product and serial number."""
+        serial = self.parameters.get("serial")
+        return self.profile == other.profile and serial is not None and serial == other.parameters.get("serial")
+
+    def another_battery(self, other: "Connection") -> bool:
+        """Whether something else answers there: what it counts is no more of the same. A device that connects to us is
+        itself, as whatever product it speaks."""
+        ours = not self.url and not other.url
+        return not (ours or self.same_battery(other))

@@ -21,7 +21,8 @@ from gateway.profiles.compiled.points import Unwritable, Value
 from gateway.profiles.compiled.sequences import Action, LeaseOver, PointWrite, Quantities, Request, Wait, shows
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.language.control import Step
-from gateway.services.devices.saved_settings import SavedSettings, Serial, owners_settings
+from gateway.services.devices.identity import Serial
+from gateway.services.devices.saved_settings import SavedSettings, owners_settings
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,19 @@
 """What a polled device says it is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.ports.links import PointTarget
 from gateway.profiles.compiled.points import Value
 from gateway.profiles.language.points import Identity
-from gateway.services.devices.saved_settings import Serial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """The serial number that a device tells, and the point that it tells it by."""
+
+    point: str
+    told: str
 
 
 def stated(identity: Identity | None, values: Mapping[str, Value]) -> tuple[str, str, str]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.registry.connection import Connection
+from gateway.domain.registry.validity import Validity
 from gateway.domain.types import DeviceId
 from gateway.profiles.compile import Codec
 from gateway.services.devices.connection_rows import Place, place_of
@@ -44,19 +46,18 @@ class Ties:
         return "still without the settings it had before it was controlled" if device in self._saved else ""
 
 
-def same_battery(known: Device, wanted: Device) -> bool:
-    """Whether both rows name the same product and serial number."""
-    before, after = (
-        dict((one.connection or DeviceConnection(url="")).parameters).get("serial") for one in (known, wanted)
-    )
-    return known.profile == wanted.profile and before is not None and before == after
-
-
 def another_battery(known: Device, wanted: Device) -> bool:
-    """Whether something else answers where a device goes: what it counts is no more of the same. A device that connects
-    to us is itself, as whatever product it speaks."""
-    ours = known.connection is None and wanted.connection is None
-    return not (ours or same_battery(known, wanted))
+    """Whether something else answers where a device goes."""
+    return _connection(known).another_battery(_connection(wanted))
+
+
+def _connection(device: Device) -> Connection:
+    """A row of an inventory as a connection of the present."""
+    given = device.connection or DeviceConnection(url="")
+    return Connection(
+        device=device.id, profile=device.profile, valid=Validity(from_ms=None), url=given.url,
+        units=dict(given.units), parameters=dict(given.parameters),
+    )  # fmt: skip
 
 
 def goes_along(known: Device, wanted: Device, fleet: Fleet) -> bool:
@@ -64,7 +65,11 @@ def goes_along(known: Device, wanted: Device, fleet: Fleet) -> bool:
     handed back there, and its release and its saved settings go along. The serial number of its rows says so, and what
     answers at the new address is written only if it has that."""
     slot = fleet.slot_of.get(known.id)
-    if not same_battery(known, wanted) or slot is None or (slot < len(fleet.writing) and fleet.writing[slot]):
+    if (
+        not _connection(known).same_battery(_connection(wanted))
+        or slot is None
+        or (slot < len(fleet.writing) and fleet.writing[slot])
+    ):
         return False
     return int(fleet.live.online[slot]) == 0
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 
 from gateway.domain.errors import StorageError
 from gateway.domain.journal.changes import PriorRestored, PriorSaved, Setting
@@ -10,16 +9,9 @@ from gateway.domain.types import DeviceId
 from gateway.ports.journal import Journal
 from gateway.profiles.compiled.points import Value
 from gateway.profiles.compiled.variant import ProductVariant
+from gateway.services.devices.identity import Serial
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Serial:
-    """The serial number that a device tells, and the point that it tells it by."""
-
-    point: str
-    told: str
 
 
 class SavedSettings:

@@ -8,10 +8,18 @@ import numpy as np
 from gateway.clock import Clock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.config import AgreedConfig
+from gateway.domain.intervals.engine import Engine
+from gateway.domain.types import DeviceId
 from gateway.services.telemetry.recorder import Recorder
 
 DEVICES = 2_048
 """Of which a change is agreed on in one step."""
+
+
+def unheard(replaced: Mapping[DeviceId, int], fleet: Fleet, engine: Engine) -> set[int]:
+    """Slots where another battery answers since then (`replaced`, UTC ms) that has told no energy since."""
+    slots = {fleet.slot_of[device]: at_ms for device, at_ms in replaced.items() if device in fleet.slot_of}
+    return {slot for slot, at_ms in slots.items() if slot < engine.n and engine.newest.t_ms[slot] < at_ms}
 
 
 class IntervalConfigs:

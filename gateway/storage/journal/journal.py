@@ -395,5 +395,6 @@ def _read(db: sqlite3.Connection, now_ms: int) -> JournalState:
             )
         ),
         removed=tuple(connections.removed_since(db, now_ms - connections.KEPT_MS)),
+        replaced=connections.replaced(db),
         delivered=frozenset((EventId(e), ms) for e, ms in db.execute("SELECT event, occurrence_ms FROM deliveries")),
     )

@@ -5,6 +5,7 @@ parameters; `from_ms` NULL: since before connections were noted. A device has on
 """
 
 import sqlite3
+from typing import Any
 
 import orjson
 
@@ -79,14 +80,33 @@ def removed_since(db: sqlite3.Connection, from_ms: int) -> list[DeviceId]:
 
 def of_device(db: sqlite3.Connection, device: str) -> list[Connection]:
     """The connections of a device, oldest first."""
+    found = db.execute(f"SELECT {_COLUMNS} FROM connections WHERE device = ? ORDER BY id", (device,))  # noqa: S608
+    return [_read(row) for row in found]
+
+
+def replaced(db: sqlite3.Connection) -> dict[DeviceId, int]:
+    """Since when (UTC ms) another battery answers as the devices that moved to where they are."""
     found = db.execute(
-        "SELECT from_ms, until_ms, profile, place, ended FROM connections WHERE device = ? ORDER BY id", (device,)
+        f"SELECT {_COLUMNS} FROM connections AS now WHERE from_ms IS NOT NULL AND until_ms IS NULL AND EXISTS "  # noqa: S608
+        "(SELECT 1 FROM connections WHERE device = now.device AND until_ms = now.from_ms AND ended = ?)",
+        (ConnectionEnd.MOVED.value,),
     )
-    return [
-        Connection(
-            device=DeviceId(device), profile=profile, valid=Validity(from_ms=from_ms, until_ms=until_ms),
-            url=url, units=units, parameters=parameters, ended=None if ended is None else ConnectionEnd(ended),
-        )
-        for from_ms, until_ms, profile, place, ended in found
-        for url, units, parameters in (orjson.loads(place),)
-    ]  # fmt: skip
+    out = {}
+    for row in found.fetchall():
+        now = _read(row)
+        before = of_device(db, now.device)[-2:][0]
+        if before.another_battery(now) and now.valid.from_ms is not None:
+            out[now.device] = now.valid.from_ms
+    return out
+
+
+_COLUMNS = "device, from_ms, until_ms, profile, place, ended"
+
+
+def _read(row: Any) -> Connection:
+    device, from_ms, until_ms, profile, place, ended = row
+    url, units, parameters = orjson.loads(place)
+    return Connection(
+        device=DeviceId(device), profile=profile, valid=Validity(from_ms=from_ms, until_ms=until_ms),
+        url=url, units=units, parameters=parameters, ended=None if ended is None else ConnectionEnd(ended),
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from gateway.profiles.compiled.sequences import Request
 from gateway.profiles.compiled.variant import ProductVariant
 from gateway.profiles.loader import parse_profile
 from gateway.services.devices.device_control import Command, DeviceControl, DeviceControlStats
-from gateway.services.devices.saved_settings import Serial
+from gateway.services.devices.identity import Serial
 from tests.builders.fakes import MemoryJournal
 
 DEVICE = DeviceId("home")

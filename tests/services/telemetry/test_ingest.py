@@ -10,8 +10,9 @@ import pytest
 
 from gateway.domain.errors import StorageError
 from gateway.domain.readings import AckBatch, AckToken, ReadingBatch, StatusBatch
+from gateway.domain.types import DeviceId
 from gateway.services.telemetry import repair
-from gateway.services.telemetry.interval_config import IntervalConfigs
+from gateway.services.telemetry.interval_config import IntervalConfigs, unheard
 from gateway.services.telemetry.recorder import Recorded
 from gateway.storage.recovery import Unlogged
 from tests.builders.energy_batches import batch, row
@@ -375,6 +376,17 @@ async def test_device_where_another_battery_answers_has_the_energy_of_that_one(t
         engine = r.recorder.engine
         assert engine.cur.charge_wh[0] - before_wh == (2.0 if counts else 4.0)
         assert (engine.totals.spans_beside_counter, engine.totals.counter_resets, r.fleet.renewed) == (0, 0, set())
+
+
+async def test_battery_that_has_told_no_energy_since_it_answers_is_another_one_after_a_restart(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        link, emit = r.linked()
+        emit(ReadingBatch(energy=batch([row(seq=1, t=10, charge_wh=1.0)]), token=token(1)))
+        await until(lambda: bool(link.acknowledged))
+        newest_ms = int(r.recorder.engine.newest.t_ms[0])
+        device, unknown = DeviceId(r.fleet.ids[0]), DeviceId("unknown")
+        for since_ms, slots in ((newest_ms + 1, {0}), (newest_ms, set())):
+            assert unheard({device: since_ms, unknown: since_ms}, r.fleet, r.recorder.engine) == slots
 
 
 async def test_terms_wait_for_room_and_are_agreed_on_then(tmp_path: Path) -> None:

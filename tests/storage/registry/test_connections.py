@@ -166,3 +166,22 @@ async def test_device_that_was_abandoned_and_still_waits_gets_no_connection_of_b
     assert [c.ended for c in found] == [ConnectionEnd.ABANDONED, None]
     assert found[1].valid.from_ms == life.clock.utc
     life.journal.close()
+
+
+async def test_start_knows_since_when_another_battery_answers_as_a_device_that_moved(tmp_path: Path) -> None:
+    def numbered(url: str) -> DeviceConnection:
+        return DeviceConnection(url=url, units=(("main", 1),), parameters=(("serial", "S1"),))
+
+    life = Life(tmp_path)
+    same = home("same", connection=numbered("modbus://10.0.0.7"))
+    back = home("back", connection=DeviceConnection(url="modbus://10.0.0.9"))
+    new = home("new", connection=DeviceConnection(url="modbus://10.0.0.10"))
+    await life.commit(*(DeviceRegistered(device=device) for device in (HERE, home(B), same, back, new)))
+    moved = [THERE, home(B, profile="other"), replace(same, connection=numbered("modbus://10.0.0.8"))]
+    at_ms = await life.commit(*(DeviceRegistered(device=device) for device in moved), DeviceRemoved(device=back.id))
+    await life.commit(DeviceRegistered(device=replace(back, connection=DeviceConnection(url="modbus://10.0.0.11"))))
+    life.again()
+    assert life.state.replaced == {A: at_ms}
+    again_ms = await life.commit(DeviceRegistered(device=HERE))
+    life.again()
+    assert life.state.replaced == {A: again_ms}
