@@ -1,18 +1,19 @@
 """The HTTP interface: REST under /v1/, /metrics, /healthz, /readyz. Parses, asks a service, answers."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import MethodType
+from typing import Protocol
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
-from pydantic import SecretStr
 
 from gateway.api.exchange import problem
-from gateway.api.guard import guard
+from gateway.api.guard import Doorway, guard
 from gateway.api.models import Readiness
+from gateway.api.route import RestRoute
 from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
@@ -74,8 +75,16 @@ class Parts:
     raw: RawMessages
     registry: Metrics
     readiness: Callable[[], Readiness]
-    token: SecretStr | None
+    door: Doorway
     peers: QuietPeers = field(default_factory=QuietPeers)
+
+
+class RouteGroup(Protocol):
+    """Routes and who carries them out."""
+
+    @property
+    def ROUTES(self) -> Sequence[RestRoute]:  # noqa: N802 (a constant of the class)
+        ...
 
 
 def make_app(parts: Parts) -> web.Application:
@@ -89,7 +98,16 @@ def make_app(parts: Parts) -> web.Application:
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )
-    checked = guard(parts.token, [route for group in groups for route in group.ROUTES])
+    return _app(groups, parts.door)
+
+
+def make_metrics_app(parts: Parts, door: Doorway) -> web.Application:
+    """The routes for monitoring alone, for a listener of their own."""
+    return _app((HealthRoutes(parts.registry, parts.readiness),), door)
+
+
+def _app(groups: Sequence[RouteGroup], door: Doorway) -> web.Application:
+    checked = guard(door, [route for group in groups for route in group.ROUTES])
     app = web.Application(middlewares=[_translate, checked], client_max_size=MAX_IMPORT_BYTES)
     for group in groups:
         for route in group.ROUTES:
@@ -132,4 +150,7 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
     except web.RequestPayloadError:
         return problem(400, "the body is not what its headers say")
     except web.HTTPException as error:
-        return problem(error.status, error.reason)
+        answer = problem(error.status, error.reason)
+        if hdrs.RETRY_AFTER in error.headers:
+            answer.headers[hdrs.RETRY_AFTER] = error.headers[hdrs.RETRY_AFTER]
+        return answer

@@ -31,10 +31,11 @@ TEXTS = {
     202: "in force, and not durable until the disk takes it",
     400: "the request is not valid; `problems` lists every fault",
     401: "the bearer token is missing or wrong",
-    403: "not served: only loopback without a token, and no pages of other origins",
+    403: "not served: the caller lacks the scope, nobody but loopback without callers, no pages of other origins",
     404: "no such thing",
     409: "refused",
     415: "the body has another media type",
+    429: "too many requests of this caller; `Retry-After` says when to try again",
     502: "the receiver did not answer the question; try again",
     503: "the disk did not make it durable; try again",
 }
@@ -73,8 +74,10 @@ def _models(route: RestRoute) -> Iterator[type[BaseModel]]:
 
 def _operation(route: RestRoute) -> dict[str, Any]:
     out: dict[str, Any] = {"summary": route.summary}
-    if not route.token:
+    if route.scope is None or route.open_here:
         out["security"] = []
+    if route.scope is not None:
+        out["x-scope"] = route.scope.value
     if parameters := [*_of_the_path(route.operation.path), *_of_the_query(route.query)]:
         out["parameters"] = parameters
     if route.body is not None:
@@ -85,7 +88,7 @@ def _operation(route: RestRoute) -> dict[str, Any]:
 
 def _responses(route: RestRoute) -> dict[str, Any]:
     """By status. A request that changes something must name the media type of its body, see `guard`."""
-    refusals = [*route.problems, *((401, 403) if route.token else ())]
+    refusals = [*route.problems, *((401, 403, 429) if route.scope is not None else ())]
     refusals += [] if route.operation.method == "GET" else [415]
     out: dict[str, Any] = {}
     for status in dict.fromkeys((*route.answers, *refusals)):

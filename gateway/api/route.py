@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from gateway import former_names
+from gateway.domain.access import SOMEBODY_HERE, Caller, Scope
 from gateway.domain.errors import InvalidInput
 from gateway.schemas.operations import Operation
 
@@ -66,17 +67,31 @@ def _once(request: web.Request, name: str) -> str | None:
 BY = Text("by", least=1, most=BY_MAX)
 
 
-def by(request: web.Request) -> str:
-    """Who asks. Raises InvalidInput."""
-    return BY.of(request) or "operator"
+CALLER = web.RequestKey("caller", Caller)
+"""Who was recognised, in every request that is let in."""
+
+
+def source(request: web.Request) -> str:
+    """Whose events a request may send: those of the caller, if it has a name."""
+    return request.get(CALLER, SOMEBODY_HERE).name or "rest"
+
+
+def by(request: web.Request, said: str | None = None, *, nobody: str = "operator") -> str:
+    """Who asks: the caller that was recognised, and whom the request says besides. `nobody`: for neither. Raises
+    InvalidInput."""
+    name = request.get(CALLER, SOMEBODY_HERE).name
+    person = BY.of(request) if said is None else said
+    if not name:
+        return person or nobody
+    return f"{name}: {person}" if person and person != name else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestRoute:
     """`query`: its parameters, one by one or as a model; `body`: a model that is sent as JSON, or the media types of a
     text whose rows are `rows`; `answers`: a model by status, None = a text; `problems`: statuses of refusals; `texts`:
-    what a status means where the usual words do not say it; `streams`: other media types of the answer; `token`:
-    whether one is asked for."""
+    what a status means where the usual words do not say it; `streams`: other media types of the answer; `scope`: what
+    a caller must have, None = anybody may ask; `open_here`: on a loopback address anybody may."""
 
     operation: Operation
     handler: Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
@@ -88,7 +103,8 @@ class RestRoute:
     problems: tuple[int, ...] = ()
     texts: Mapping[int, str] = field(default_factory=dict)
     streams: tuple[str, ...] = ()
-    token: bool = True
+    scope: Scope | None = Scope.READ
+    open_here: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:

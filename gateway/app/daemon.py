@@ -23,6 +23,7 @@ import uvloop
 from gateway import __version__
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
+from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
@@ -30,7 +31,7 @@ from gateway.app.parts import RunningParts
 from gateway.app.readiness import ReadinessWatch
 from gateway.app.recording import raw_messages, recording, recovered
 from gateway.app.telemetry import Upstream
-from gateway.app.web import front_door, serve
+from gateway.app.web import doorway, front_door, serve
 from gateway.clock import SteadyClock, SystemClock, utc_struct
 from gateway.config.settings import Settings
 from gateway.domain.fleet.fleet import Fleet
@@ -225,6 +226,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     link.emit, sessions.emit = ingest.emitter(link, sender=link), ingest.emitter(sessions)
 
     await parts.start(LoopLag(clock))
+    access = await parts.start(Access(settings.http))
     peers, door = await parts.start(QuietPeers()), await parts.start(front_door())
     asked = Parts(
         dispatcher=dispatch.dispatcher,
@@ -243,10 +245,10 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         raw=raw,
         registry=parts.metrics(),
         readiness=readiness.now,
-        token=settings.http.token,
+        door=doorway(access, clock, settings.http.host),
         peers=peers,
     )
-    await serve(settings, asked, door)
+    await serve(settings, asked, door, access)
     return Gateway(
         fleet=fleet, control=control, supervisor=supervisor, readiness=readiness, last_runs=last_runs, parts=parts
     )

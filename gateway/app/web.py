@@ -1,13 +1,20 @@
-"""The HTTP server: REST, metrics and health on one port, behind a door that bounds connections."""
+"""The HTTP server: REST, metrics and health, with a second listener for these two if asked for, behind a door that
+bounds connections."""
 
 import asyncio
 import resource
+import ssl
 from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 from aiohttp import web
 
-from gateway.api.app import Parts, make_app, server_log
+from gateway.addresses import is_loopback
+from gateway.api.app import Parts, make_app, make_metrics_app, server_log
+from gateway.api.guard import Doorway
+from gateway.app.access import Access
+from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.domain.errors import GatewayError
 from gateway.observability.metrics import Sample, counter, gauge
@@ -32,36 +39,42 @@ class Door(Part):
     def __init__(self, most: int) -> None:
         self.refused = 0
         self._most = most
-        self._runner: web.AppRunner | None = None
-        self._server: web.Server | None = None
-        self._socket: asyncio.Server | None = None
+        self._runners: list[web.AppRunner] = []
+        self._sockets: list[asyncio.Server] = []
 
     @property
     def open(self) -> int:
         """Connections now."""
-        return 0 if self._server is None else len(self._server.connections)
+        return len(self._connections())
 
-    async def listen(self, runner: web.AppRunner, host: str, port: int) -> int:
+    def _connections(self) -> list[web.RequestHandler]:
+        servers = [runner.server for runner in self._runners]
+        return [known for server in servers if server is not None for known in server.connections]
+
+    async def listen(
+        self, runner: web.AppRunner, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> int:  # fmt: skip
         """Serve from here on, until it is closed; returns the port. Raises OSError."""
-        self._runner = runner
+        self._runners.append(runner)
         await runner.setup()
-        self._server, loop = runner.server, asyncio.get_running_loop()
-        self._socket = await loop.create_server(lambda: _Threshold(self), host, port, backlog=128)
-        return int(self._socket.sockets[0].getsockname()[1])
+        served = partial(_Threshold, self, runner)
+        listening = await asyncio.get_running_loop().create_server(served, host, port, backlog=128, ssl=tls)
+        self._sockets.append(listening)
+        return int(listening.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Let nobody in any more, and finish what is being answered."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for listening in self._sockets:
+            listening.close()
+        for runner in self._runners:
+            await runner.cleanup()
 
-    def admit(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+    def admit(self, runner: web.AppRunner, transport: asyncio.Transport) -> asyncio.Protocol | None:
         """Who serves a new connection; None = nobody."""
-        server = self._server
+        server = runner.server
         if server is None:
             return None
-        peers = [_address(known.transport) for known in server.connections if known.transport is not None]
+        peers = [_address(known.transport) for known in self._connections() if known.transport is not None]
         if len(peers) >= self._most or peers.count(_address(transport)) >= self._most // 2:
             self.refused += 1
             return None
@@ -75,13 +88,14 @@ class Door(Part):
 class _Threshold(asyncio.Protocol):
     """A connection until the door has looked at it."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, runner: web.AppRunner) -> None:
         self._door = door
+        self._runner = runner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods without the base class.
         peer = cast("asyncio.Transport", transport)
-        protocol = self._door.admit(peer)
+        protocol = self._door.admit(self._runner, peer)
         if protocol is None:
             peer.abort()
             return
@@ -99,12 +113,24 @@ def front_door() -> Door:
     return Door(connections_max(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
 
-async def serve(settings: Settings, parts: Parts, door: Door) -> None:
+async def serve(settings: Settings, parts: Parts, door: Door, access: Access) -> None:
     """Serve until the door is closed. Raises GatewayError."""
-    runner = web.AppRunner(
-        make_app(parts), access_log=None, shutdown_timeout=STOP_GRACE_S, logger=server_log(parts.peers)
-    )
+    http = settings.http
+    await _listen(door, make_app(parts), parts, http.host, http.port, access)
+    metrics = http.metrics
+    if metrics is not None:
+        app = make_metrics_app(parts, doorway(access, parts.clock, metrics.host))
+        await _listen(door, app, parts, metrics.host, metrics.port, access)
+
+
+def doorway(access: Access, clock: Clock, host: str) -> Doorway:
+    """How requests come to a listener at `host`."""
+    return Doorway(callers=lambda: access.callers, clock=clock, exposed=not is_loopback(host))
+
+
+async def _listen(door: Door, app: web.Application, parts: Parts, host: str, port: int, access: Access) -> None:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_GRACE_S, logger=server_log(parts.peers))
     try:
-        await door.listen(runner, settings.http.host, settings.http.port)
+        await door.listen(runner, host, port, tls=access.tls)
     except OSError as error:
-        raise GatewayError(f"http: cannot listen on {settings.http.host}:{settings.http.port}: {error}") from error
+        raise GatewayError(f"http: cannot listen on {host}:{port}: {error}") from error

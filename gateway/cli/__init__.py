@@ -56,6 +56,7 @@ class CommandLine(LazyGroup):
             module="gateway.cli.audit", group="audit",
             help="What was changed, when, by whom and through which door.",
         ),
+        "access": Named(module="gateway.cli.access", group="access", help="Who may ask the gateway what."),
         "state": Named(
             module="gateway.cli.state", group="state", help="The whole state directory, for backups and moves."
         ),

@@ -134,7 +134,9 @@ def _node(schema: Node, document: object, loc: Loc) -> Node:
     for part in loc:
         node = _chosen(schema, node, here)
         inner = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
-        inner = inner or node.get("additionalProperties")
+        inner = (
+            inner or node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), None)
+        )
         if not isinstance(inner, dict):
             return {}
         node, here = inner, inside(here, part)

@@ -11,7 +11,7 @@ from gateway.config.durations import duration_s, hint
 from gateway.config.faults import Loc, every_fault, inside
 from gateway.config.programs import moved_programs
 from gateway.config.secrets import SecretsMissing, read_secret
-from gateway.config.settings import Settings, SinkSettings
+from gateway.config.settings import HttpSettings, Settings, SinkSettings
 from gateway.domain.errors import InvalidInput
 from gateway.yaml_lines import NotStrict, Place, read_yaml
 
@@ -63,6 +63,7 @@ def load_settings(path: Path) -> Settings:
         update={
             "state_dir": base / settings.state_dir,
             "profiles_dir": base / settings.profiles_dir,
+            "http": _http_based(settings.http, base),
             "sinks": [_based(sink, base) for sink in settings.sinks],
         }
     ).with_former(former)
@@ -94,6 +95,20 @@ def _words(raw: object, loc: Loc, kind: str, words: str) -> str:
     if isinstance(value, str) and loc and str(loc[-1]).endswith("_s") and duration_s(value) is value:
         return hint(value)
     return former_names.refusal(loc, kind, former_names.CONFIGURATION) or words
+
+
+def _http_based(http: HttpSettings, base: Path) -> HttpSettings:
+    """The interface's settings with its paths relative to `base`."""
+    tls, access = http.tls, http.access
+    if tls is not None:
+        tls = tls.model_copy(
+            update={
+                "certificate": base / tls.certificate,
+                "key_file": base / tls.key_file,
+                "client_ca": None if tls.client_ca is None else base / tls.client_ca,
+            }
+        )
+    return http.model_copy(update={"tls": tls, "access": None if access is None else base / access})
 
 
 def _based(sink: SinkSettings, base: Path) -> SinkSettings:

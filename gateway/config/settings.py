@@ -30,19 +30,48 @@ class StrictSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TlsSettings(StrictSettings):
+    """The server's certificate (PEM, with its chain) and key; read anew when they change. `client_ca`: who signs the
+    certificates by which clients may be known."""
+
+    certificate: Annotated[Path, Field(examples=["server.pem"])]
+    key_file: Annotated[Path, Field(examples=["server.key"])]
+    client_ca: Path | None = None
+
+
+class MetricsSettings(StrictSettings):
+    """A listener of its own for metrics and health. `tls` is that of `http`."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, examples=[9090])]
+
+
 class HttpSettings(StrictSettings):
-    """The REST interface. A token is required unless it listens on loopback only."""
+    """The REST interface. `access` is the file of callers; `token` is one caller who may do everything. Whatever does
+    not listen on loopback needs `tls`, and one of them."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     token: SecretStr | None = None
+    access: Path | None = None
+    tls: TlsSettings | None = None
+    metrics: MetricsSettings | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.token is None and not is_loopback(self.host):
-            raise ValueError(f"token: required, since {self.host} is not loopback")
+        faults = []
         if self.token is not None and len(self.token.get_secret_value()) < 16:
-            raise ValueError("token: shorter than 16 characters")
+            faults.append("token: shorter than 16 characters")
+        if self.token is not None and self.access is not None:
+            faults.append("access: stands beside `token`; name that caller in the file")
+        for key, host in (("host", self.host), ("metrics", None if self.metrics is None else self.metrics.host)):
+            if host is None or is_loopback(host):
+                continue
+            lacks = [] if self.token is not None or self.access is not None else ["access"]
+            lacks += ["tls"] if self.tls is None else []
+            if lacks:
+                faults.append(f"{key}: {host} is not loopback: {' and '.join(lacks)} required")
+        refuse(faults)
         return self
 
 

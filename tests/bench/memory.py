@@ -29,7 +29,9 @@ import orjson
 from aiohttp import web
 
 import gateway
+from gateway.api.access.callers import Callers
 from gateway.api.app import Parts, make_app
+from gateway.api.guard import Doorway
 from gateway.clock import ManualClock, SystemClock
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.engine import Engine
@@ -232,7 +234,8 @@ async def scrape() -> dict[str, Any]:
     nobody = cast("Any", None)
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
-        registry=registry(sources, []), readiness=nobody, token=None, trust=nobody, clock=nobody, telemetry=nobody,
+        registry=registry(sources, []), readiness=nobody, trust=nobody, clock=nobody, telemetry=nobody,
+        door=Doorway(callers=Callers, clock=SystemClock()),
         leap=nobody, raw=nobody, audit=nobody, past=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)

@@ -28,6 +28,7 @@ ANSWER: dict[str, Any] = {
 
 SPAN = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z")
 SHOWING: dict[str, tuple[str, ...]] = {
+    "access new": ("room", "--scope", "read"), "access check": ("{access}",),
     "audit list": (), "devices list": (), "devices show": ("a",), "devices unregistered": (),
     "devices departures": (), "devices raw": (), "devices connections": ("a",), "devices remove": ("a",),
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
@@ -74,11 +75,14 @@ def places(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "a").write_bytes(b"x")
     inventory, archive = tmp_path / "fleet.csv", tmp_path / "before.tar.gz"
+    known = tmp_path / "access.yaml"
+    known.write_text("callers: {a: {scopes: [read], certificate: a}}", encoding="utf-8")
     inventory.write_text(HEADER, encoding="utf-8")
     settings = config(tmp_path, state_dir=str(tmp_path / "state"))
     assert run("state", "export", "--config", settings, "--out", str(archive)).exit_code == 0
     return {
         "config": settings, "inventory": str(inventory), "archive": str(archive), "out": str(tmp_path / "out"),
+        "access": str(known),
     }  # fmt: skip
 
 

@@ -209,10 +209,17 @@ def test_config_secret_does_not_appear_in_other_faults(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "gateway.example"])
-def test_config_beyond_loopback_a_token_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    assert faults(tmp_path, http={"host": host}) == [f"http.token: required, since {host} is not loopback"]
+def test_config_beyond_loopback_callers_and_tls_are_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    assert faults(tmp_path, http={"host": host}) == [f"http.host: {host} is not loopback: access and tls required"]
     monkeypatch.setenv("TEST_TOKEN", SECRET)
-    assert load(tmp_path, http={"host": host, "token": "env:TEST_TOKEN"}).http.host == host
+    tls = {"certificate": "server.pem", "key_file": "server.key"}
+    assert load(tmp_path, http={"host": host, "token": "env:TEST_TOKEN", "tls": tls}).http.host == host
+    metrics = {"host": host, "port": 9090}
+    assert faults(tmp_path, http={"metrics": metrics, "token": "env:TEST_TOKEN"}) == [
+        f"http.metrics: {host} is not loopback: tls required"
+    ]
 
 
 def test_config_sinks_have_names_of_their_own_and_mqtt_needs_a_platform(tmp_path: Path) -> None:
@@ -388,7 +395,7 @@ BROKER = {"url": "mqtt://127.0.0.1:1883", "client_id": "gateway"}
 PLANTED: dict[str, tuple[tuple[tuple[int | str, ...], object], ...]] = {
     "state_dir: not a path": ((("state_dir",), 7),),
     "http.port: Input should be less than or equal to 65535": ((("http", "port"), 99_999),),
-    "http.token: required, since 0.0.0.0 is not loopback": ((("http", "host"), "0.0.0.0"),),
+    "http.host: 0.0.0.0 is not loopback: access and tls required": ((("http", "host"), "0.0.0.0"),),
     "http.prot: unknown key; did you mean port?": ((("http", "prot"), 1),),
     "log.level: Input should be 'debug', 'info', 'warning' or 'error'": ((("log", "level"), "loud"),),
     "devices.mqtt.broker.url: 10.0.0.1 is not loopback; use mqtts:// (or allow_plaintext: true)": (
@@ -480,7 +487,8 @@ def test_config_duration_in_other_words_is_told_how_to_be_written(tmp_path: Path
 
 
 def test_config_secret_with_a_fault_makes_nothing_else_wrong(tmp_path: Path) -> None:
-    found = faults(tmp_path, http={"host": "0.0.0.0", "token": "env:NOT_SET_ANYWHERE"})
+    tls = {"certificate": "server.pem", "key_file": "server.key"}
+    found = faults(tmp_path, http={"host": "0.0.0.0", "token": "env:NOT_SET_ANYWHERE", "tls": tls})
     assert found == ["http.token: the environment variable NOT_SET_ANYWHERE is not set"]
 
 

@@ -17,9 +17,10 @@ from gateway.api.models import (
     StopBody,
     StopState,
 )
-from gateway.api.route import BY, Number, RestRoute, Text, asked_formerly, by
+from gateway.api.route import BY, Number, RestRoute, Text, asked_formerly, by, source
 from gateway.api.views.dispatch import DispatchView
 from gateway.clock import Clock
+from gateway.domain.access import Scope
 from gateway.domain.events.book import Answer, Outcome, Refusal
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.lifecycle import BookEntry
@@ -53,8 +54,8 @@ class DispatchRoutes:
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         body = await small_body(request)
-        asked = parse_event(body, source="rest", received_ms=self._clock.now().utc_ms)
-        answer = await self._dispatcher.submit(asked, by=BY.of(request) or "")
+        asked = parse_event(body, source=source(request), received_ms=self._clock.now().utc_ms)
+        answer = await self._dispatcher.submit(asked, by=by(request, nobody=""))
         if answer.reason == Refusal.RELEASE_ONLY:
             return problem(503, "the gateway is release-only and starts no event; /readyz says why", [answer.reason])
         return _answer(answer)
@@ -98,8 +99,9 @@ class DispatchRoutes:
 
     async def stop_all(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, StopBody)
-        durable = await self._dispatcher.stop_all(active=body.active, by=body.by)
-        return json_answer(StopState(active=body.active, by=body.by, durable=durable), status=200 if durable else 202)
+        who = by(request, body.by)
+        durable = await self._dispatcher.stop_all(active=body.active, by=who)
+        return json_answer(StopState(active=body.active, by=who, durable=durable), status=200 if durable else 202)
 
     async def set_exclusion(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, ExclusionBody)
@@ -111,7 +113,7 @@ class DispatchRoutes:
             from_ms=now_ms if body.since is None else round(body.since.timestamp() * 1000),
             until_ms=None if body.until is None else round(body.until.timestamp() * 1000),
             event=None if body.event is None else EventId(body.event),
-            by=by(request) if body.by is None else body.by,
+            by=by(request, body.by),
         )
         durable = await self._dispatcher.exclude(exclusion)
         return json_answer(self._events.exclusion_set(exclusion, durable=durable), status=200 if durable else 202)
@@ -149,7 +151,7 @@ class DispatchRoutes:
 
     ROUTES = (
         RestRoute(
-            operation=ops.SUBMIT_EVENT, handler=submit,
+            operation=ops.SUBMIT_EVENT, scope=Scope.DISPATCH, handler=submit,
             summary="Submit, update or cancel a dispatch event; idempotent by id and revision",
             query=(BY,), body=EventBody, answers={200: AnswerBody, 409: AnswerBody}, problems=(400, 503),
             texts={409: "rejected, with the reason"},
@@ -164,22 +166,22 @@ class DispatchRoutes:
             problems=(400, 404, 409, 503),
         ),
         RestRoute(
-            operation=ops.CANCEL_EVENT, handler=cancel,
+            operation=ops.CANCEL_EVENT, scope=Scope.DISPATCH, handler=cancel,
             summary="Cancel an event until this is lifted, whatever its source sends meanwhile",
             query=(SOURCE, BY), answers={200: AnswerBody}, problems=(400, 404, 409, 503),
         ),
         RestRoute(
-            operation=ops.LIFT_CANCELLATION, handler=lift_cancel,
+            operation=ops.LIFT_CANCELLATION, scope=Scope.DISPATCH, handler=lift_cancel,
             summary="Let the source of a cancelled event revise it again; it stays cancelled until then",
             query=(SOURCE, BY), answers={200: EventStatus}, problems=(400, 404, 409, 503),
         ),
         RestRoute(
-            operation=ops.STOP_ALL, handler=stop_all,
+            operation=ops.STOP_ALL, scope=Scope.DISPATCH, handler=stop_all,
             summary="Stop dispatch: release everything, ramped, and refuse events until cleared (active false)",
             body=StopBody, answers={200: StopState, 202: StopState}, problems=(400, 503),
         ),
         RestRoute(
-            operation=ops.SET_EXCLUSION, handler=set_exclusion,
+            operation=ops.SET_EXCLUSION, scope=Scope.DISPATCH, handler=set_exclusion,
             summary="Keep devices out of dispatch (an owner's opt-out, a storm); the same id replaces",
             query=(BY,), body=ExclusionBody, answers={200: ExclusionAnswer, 202: ExclusionAnswer}, problems=(400,),
         ),
@@ -188,7 +190,7 @@ class DispatchRoutes:
             answers={200: ExclusionList},
         ),
         RestRoute(
-            operation=ops.LIFT_EXCLUSION, handler=lift_exclusion, summary="End an exclusion",
+            operation=ops.LIFT_EXCLUSION, scope=Scope.DISPATCH, handler=lift_exclusion, summary="End an exclusion",
             query=(BY,), answers={200: ExclusionList}, problems=(400, 404, 503),
         ),
         RestRoute(
@@ -197,7 +199,7 @@ class DispatchRoutes:
             answers={200: Quarantine},
         ),
         RestRoute(
-            operation=ops.TRUST, handler=trust,
+            operation=ops.TRUST, scope=Scope.DEVICES, handler=trust,
             summary="Lift the quarantine or freeze of a device or a product",
             query=(BY, REASON), answers={200: Quarantine}, problems=(400, 404, 409, 503),
         ),

@@ -21,6 +21,7 @@ from gateway.api.models import (
 )
 from gateway.api.route import BY, Number, RestRoute, Text, by
 from gateway.api.views.fleet import import_report
+from gateway.domain.access import Scope
 from gateway.domain.errors import InvalidInput
 from gateway.domain.registry.connection import Connection
 from gateway.domain.registry.placement import Placement
@@ -136,7 +137,7 @@ class FleetRoutes:
             query=(OFFSET, LIMIT), answers={200: DeviceList}, problems=(400,),
         ),
         RestRoute(
-            operation=ops.IMPORT_DEVICES, handler=import_devices,
+            operation=ops.IMPORT_DEVICES, scope=Scope.DEVICES, handler=import_devices,
             summary="Import devices: text/csv or application/x-ndjson, one row per device",
             query=(BY,), body=tuple(IMPORT_FORMS), rows=DeviceRow, answers={200: ImportReport}, problems=(400, 503),
         ),
@@ -145,7 +146,7 @@ class FleetRoutes:
             answers={200: DeviceState}, problems=(404,),
         ),
         RestRoute(
-            operation=ops.REMOVE_DEVICE, handler=remove,
+            operation=ops.REMOVE_DEVICE, scope=Scope.DEVICES, handler=remove,
             summary="Remove a device once it is handed back where it is: 202 while it is not",
             query=(BY,), answers={200: Departed, 202: Departed}, problems=(404, 503),
         ),
@@ -159,7 +160,7 @@ class FleetRoutes:
             query=(OFFSET, LIMIT), answers={200: DepartureList}, problems=(400,),
         ),
         RestRoute(
-            operation=ops.ABANDON, handler=abandon,
+            operation=ops.ABANDON, scope=Scope.DEVICES, handler=abandon,
             summary="Give up what is left under control where a device leaves from: it goes at once",
             query=(BY, WHY), answers={200: Departed, 202: Departed}, problems=(400, 404, 503),
         ),

@@ -32,16 +32,16 @@ class HealthRoutes:
 
     ROUTES = (
         RestRoute(
-            operation=ops.SHOW_READINESS, handler=readyz, token=False,
+            operation=ops.SHOW_READINESS, handler=readyz, scope=None,
             summary="Whether the gateway is ready to dispatch and to store, why not, and what is missing",
             answers={200: Readiness, 503: Readiness}, texts={200: "ready", 503: "not ready"},
         ),
         RestRoute(
-            operation=ops.SHOW_LIFE, handler=healthz, token=False, summary="Whether the event loop runs",
+            operation=ops.SHOW_LIFE, handler=healthz, scope=None, summary="Whether the event loop runs",
             answers={200: None}, texts={200: "alive"},
         ),
         RestRoute(
-            operation=ops.SCRAPE, handler=metrics, token=False, summary="Prometheus metrics",
+            operation=ops.SCRAPE, handler=metrics, open_here=True, summary="Prometheus metrics",
             answers={200: None}, texts={200: "metrics"},
         ),
     )  # fmt: skip

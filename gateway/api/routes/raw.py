@@ -7,6 +7,7 @@ from aiohttp import web
 from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem
 from gateway.api.models import DiscardedRaw, RawMessageList, RawMessageState, RawTopic, RawTopicList
 from gateway.api.route import BY, Number, RestRoute, Text, by
+from gateway.domain.access import Scope
 from gateway.domain.errors import InvalidInput
 from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
@@ -68,7 +69,7 @@ class RawRoutes:
             query=(NEWEST,), answers={200: RawMessageList}, problems=(400, 404, 503),
         ),
         RestRoute(
-            operation=ops.DISCARD_RAW, handler=discard,
+            operation=ops.DISCARD_RAW, scope=Scope.ADMIN, handler=discard,
             summary="Discard the raw messages of a device or a topic; the audit trail says who did and why",
             query=(BY, WHY), answers={200: DiscardedRaw}, problems=(400, 404, 503),
         ),

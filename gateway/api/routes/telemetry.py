@@ -28,6 +28,7 @@ from gateway.api.interval_models import (
 from gateway.api.route import RestRoute
 from gateway.api.routes.intervals import CONTENT_TYPES, IntervalQuery, answer
 from gateway.clock import Clock
+from gateway.domain.access import Scope
 from gateway.domain.errors import InvalidInput, PeerBusy
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.intervals.completeness import DeviceDay
@@ -249,11 +250,12 @@ class TelemetryRoutes:
             query=StretchQuery, answers={200: MissingList}, problems=(400, 404, 502),
         ),
         RestRoute(
-            operation=ops.RESEND, handler=resend, summary="Send intervals to a receiver again",
+            operation=ops.RESEND, scope=Scope.ADMIN, handler=resend, summary="Send intervals to a receiver again",
             body=ResendBody, answers={200: ResendReport}, problems=(400, 404, 502, 503),
         ),
         RestRoute(
-            operation=ops.RETRY, handler=retry, summary="Try a receiver again now that stopped or is waited for",
+            operation=ops.RETRY, scope=Scope.ADMIN, handler=retry,
+            summary="Try a receiver again now that stopped or is waited for",
             answers={200: RetryReport}, problems=(404,),
         ),
     )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Recognises callers: by a token, of which only the hash is kept, by the name in a client certificate, or by a JWT.
+
+Tokens are long and random (`gateway access new`), so a plain SHA-256 hides them. A token is compared with every known
+hash in constant time: how long an answer takes says nothing about any of them.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.domain.access import SOMEBODY_HERE, Caller
+
+BEARER = b"bearer "
+
+
+class SignedStatements(Protocol):
+    """Reads JWTs."""
+
+    def caller(self, token: bytes) -> Caller | None:
+        """Whom a valid one names; None = it is none, or it is not valid now."""
+        ...
+
+
+def hash_of(token: bytes) -> bytes:
+    """What is kept of a token."""
+    return hashlib.sha256(token).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callers:
+    """Everybody who may ask. `tokens`: hashes with whose they are; `certificates`: by the common name of a client's
+    certificate; `alone`: nobody is configured, so that only this machine is served."""
+
+    tokens: Sequence[tuple[bytes, Caller]] = ()
+    certificates: Mapping[str, Caller] = field(default_factory=dict)
+    statements: SignedStatements | None = None
+
+    @property
+    def alone(self) -> bool:
+        return not self.tokens and not self.certificates and self.statements is None
+
+    def who(self, authorization: bytes, certificate: str | None = None) -> Caller | None:
+        """Who asks with such a header and such a certificate; None = nobody who is known."""
+        if self.alone:
+            return SOMEBODY_HERE
+        if authorization[: len(BEARER)].lower() == BEARER:
+            token = authorization[len(BEARER) :]
+            presented, found = hash_of(token), None
+            for known, caller in self.tokens:
+                if hmac.compare_digest(presented, known):
+                    found = caller
+            if found is None and self.statements is not None:
+                found = self.statements.caller(token)
+            return found
+        return None if authorization or certificate is None else self.certificates.get(certificate)

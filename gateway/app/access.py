@@ -1,0 +1,154 @@
+"""Keeps what lets people in as its files are now: the callers, and the certificate of the server.
+
+Files are read anew when they change. One that is wrong changes nothing: what was read before stays in force, and the
+log, readiness and a metric say so.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from gateway.api.access.callers import Callers, hash_of
+from gateway.config.settings import HttpSettings, TlsSettings
+from gateway.domain.access import EVERY_SCOPE, Caller
+from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.observability.metrics import Sample, counter, gauge
+from gateway.observability.parts import Importance, Part
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 2.0
+
+CALLERS = gauge("gateway_access_callers", "Tokens, certificates and issuers that are known.")
+RELOADS = counter("gateway_access_reloads", "Times that a file of callers or certificates was read anew.")
+STALE = gauge(
+    "gateway_access_stale", "Files of callers or certificates that are wrong now (the former ones are in force)."
+)
+
+Stamp = tuple[int, int, int]
+
+
+class Access(Part):
+    """The callers and the TLS context of now."""
+
+    service = "access"
+    importance = Importance.NEEDED
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._reloads = 0
+        self._wrong: dict[str, str] = {}
+        self._watched: list[tuple[str, Callable[[], tuple[Path, ...]], tuple[Path, ...], list[Stamp | None]]] = []
+        self.callers = Callers()
+        self.tls: ssl.SSLContext | None = None
+        if settings.access is not None:
+            self._watch("access", self._read_callers)
+        elif settings.token is not None:
+            whole = Caller(name="", scopes=EVERY_SCOPE)
+            self.callers = Callers(tokens=[(hash_of(settings.token.get_secret_value().encode()), whole)])
+        if settings.tls is not None:
+            self.tls = server_context()
+            self._watch("tls", self._read_certificate)
+
+    async def run(self) -> None:
+        """Look for changes, until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Read anew what has changed."""
+        for i, (name, read, files, before) in enumerate(self._watched):
+            now = await asyncio.to_thread(_stamps, files)
+            if now == before:
+                continue
+            self._watched[i] = (name, read, files, now)
+            try:
+                files = await asyncio.to_thread(read)
+            except (InvalidInput, OSError) as error:
+                problems = error.problems if isinstance(error, InvalidInput) else [str(error)]
+                self._wrong[name] = problems[0]
+                log.error(
+                    "a file that lets people in is wrong; the former one stays in force",
+                    extra={"of": name, "problems": problems},
+                )
+                continue
+            self._wrong.pop(name, None)
+            self._reloads += 1
+            self._watched[i] = (name, read, files, await asyncio.to_thread(_stamps, files))
+            log.warning("who may ask was read anew", extra={"of": name})
+
+    def _watch(self, name: str, read: Callable[[], tuple[Path, ...]]) -> None:
+        """Read now, and whenever it changes. Raises GatewayError where it is wrong."""
+        try:
+            files = read()
+        except OSError as error:
+            raise GatewayError(f"http.{name}: {error}") from error
+        self._watched.append((name, read, files, _stamps(files)))
+
+    def _read_callers(self) -> tuple[Path, ...]:
+        # its library takes time to load, and most gateways have one token
+        from gateway.config.access import load_access
+
+        path = self._settings.access
+        found = load_access(path) if path is not None else None
+        if found is None:
+            return ()
+        self.callers = found.callers
+        return found.files
+
+    def _read_certificate(self) -> tuple[Path, ...]:
+        tls = self._settings.tls
+        if tls is None or self.tls is None:
+            return ()
+        # what is wrong must not spoil the context in use
+        load_certificate(server_context(), tls)
+        load_certificate(self.tls, tls)
+        return tuple(path for path in (tls.certificate, tls.key_file, tls.client_ca) if path is not None)
+
+    def samples(self) -> Iterable[Sample]:
+        known = self.callers
+        yield CALLERS.sample(len(known.tokens) + len(known.certificates) + (known.statements is not None))
+        yield RELOADS.sample(self._reloads)
+        yield STALE.sample(len(self._wrong))
+
+    def warnings(self) -> list[str]:
+        return [
+            f"{name}: wrong since it changed, the former one is in force: {why}" for name, why in self._wrong.items()
+        ]
+
+
+def server_context() -> ssl.SSLContext:
+    """TLS 1.2 and newer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    """Put the certificate of the server, and whose certificates of clients it believes, into a context; connections
+    that come later have them. Raises OSError (ssl.SSLError is one)."""
+    try:
+        context.load_cert_chain(tls.certificate, tls.key_file)
+    except OSError as error:
+        raise OSError(f"{tls.certificate} with {tls.key_file}: {error}") from error
+    if tls.client_ca is not None:
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except OSError as error:
+            raise OSError(f"{tls.client_ca}: {error}") from error
+        context.verify_mode = ssl.CERT_OPTIONAL
+
+
+def _stamps(files: Iterable[Path]) -> list[Stamp | None]:
+    found: list[Stamp | None] = []
+    for path in files:
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            found.append((state.st_ino, state.st_mtime_ns, state.st_size))
+            continue
+        found.append(None)
+    return found

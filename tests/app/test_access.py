@@ -1,0 +1,220 @@
+"""What lets people in while the gateway runs: tokens that are replaced, files that become wrong, certificates."""
+
+import datetime as dt
+import ipaddress
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import uvloop
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
+
+from gateway.api.access.callers import hash_of
+from gateway.api.guard import guard
+from gateway.api.route import CALLER, RestRoute
+from gateway.app.access import Access
+from gateway.app.web import Door, doorway
+from gateway.clock import ManualClock
+from gateway.config.settings import HttpSettings, TlsSettings
+from gateway.domain.access import EVERY_SCOPE
+from gateway.domain.errors import GatewayError, InvalidInput
+from gateway.schemas.operations import Operation
+
+FIRST, SECOND = "the-first-token-of-all", "the-second-token-of-all"
+
+
+def callers_file(directory: Path, *tokens: str) -> Path:
+    path = directory / "access.yaml"
+    hashed = ", ".join(f"'sha256:{hash_of(token.encode()).hex()}'" for token in tokens)
+    path.write_text(f"callers: {{room: {{scopes: [read], tokens: [{hashed}]}}}}\n", encoding="utf-8")
+    return path
+
+
+def knows(access: Access, token: str) -> bool:
+    return access.callers.who(b"Bearer " + token.encode()) is not None
+
+
+def metric(access: Access, name: str) -> float:
+    return next(sample.value for sample in access.samples() if sample.name == name)
+
+
+async def test_tokens_are_replaced_and_taken_away_without_a_restart(tmp_path: Path) -> None:
+    access = Access(HttpSettings(access=callers_file(tmp_path, FIRST)))
+    assert (knows(access, FIRST), knows(access, SECOND)) == (True, False)
+    callers_file(tmp_path, FIRST, SECOND)
+    await access.look()
+    assert (knows(access, FIRST), knows(access, SECOND)) == (True, True)
+    callers_file(tmp_path, SECOND)
+    await access.look()
+    assert (knows(access, FIRST), knows(access, SECOND)) == (False, True)
+    assert metric(access, "gateway_access_reloads") == 2
+    await access.look()
+    assert metric(access, "gateway_access_reloads") == 2
+
+
+async def test_token_in_a_file_of_its_own_is_replaced_without_a_restart(tmp_path: Path) -> None:
+    secret = tmp_path / "room"
+    secret.touch(mode=0o600)
+    secret.write_text(FIRST, encoding="utf-8")
+    path = tmp_path / "access.yaml"
+    path.write_text(f"callers: {{room: {{scopes: [read], tokens: ['file:{secret}']}}}}", encoding="utf-8")
+    access = Access(HttpSettings(access=path))
+    secret.write_text(SECOND, encoding="utf-8")
+    await access.look()
+    assert (knows(access, FIRST), knows(access, SECOND)) == (False, True)
+
+
+async def test_file_that_becomes_wrong_changes_nothing_and_is_told_until_it_is_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = callers_file(tmp_path, FIRST)
+    access = Access(HttpSettings(access=path))
+    for text in ("callers: {}", "{", f"callers: {{room: {{scopes: [read], tokens: ['{SECOND}']}}}}"):
+        path.write_text(text, encoding="utf-8")
+        await access.look()
+        assert knows(access, FIRST)
+        assert len(access.warnings()) == 1
+        assert metric(access, "gateway_access_stale") == 1
+    path.unlink()
+    await access.look()
+    assert knows(access, FIRST)
+    callers_file(tmp_path, SECOND)
+    await access.look()
+    assert (knows(access, SECOND), access.warnings()) == (True, [])
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 4, "once each"
+    assert SECOND not in caplog.text
+
+
+def test_start_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "access.yaml"
+    path.write_text("callers: {}", encoding="utf-8")
+    with pytest.raises(InvalidInput):
+        Access(HttpSettings(access=path))
+    tls = TlsSettings(certificate=tmp_path / "no.pem", key_file=tmp_path / "no.key")
+    with pytest.raises(GatewayError, match=r"http\.tls: .*no\.pem"):
+        Access(HttpSettings(tls=tls))
+
+
+def test_one_token_is_a_caller_who_may_do_everything() -> None:
+    caller = Access(HttpSettings(token=SecretStr(FIRST))).callers.who(b"Bearer " + FIRST.encode())
+    assert caller is not None
+    assert (caller.name, caller.scopes) == ("", EVERY_SCOPE)
+
+
+# -- TLS -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Authority:
+    """Signs certificates of servers and of clients."""
+
+    directory: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        made = self._builder(self._subject, self._key).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        self.file = self.directory / f"{self.name}.pem"
+        self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
+        )  # fmt: skip
+
+    def issue(self, common_name: str, stem: str) -> TlsSettings:
+        """A certificate for 127.0.0.1 under this name, in `stem`.pem and `stem`.key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        made = self._builder(subject, key).add_extension(address, critical=False)
+        certificate, key_file = self.directory / f"{stem}.pem", self.directory / f"{stem}.key"
+        pem = serialization.Encoding.PEM
+        certificate.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(pem))
+        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        key_file.write_bytes(key.private_bytes(pem, form, plain))
+        return TlsSettings(certificate=certificate, key_file=key_file)
+
+
+class Hello:
+    """One route that says who asked."""
+
+    async def hello(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(text=request[CALLER].name)
+
+    ROUTES = (RestRoute(operation=Operation("GET", "/"), handler=hello, summary="", answers={200: None}),)
+
+
+@asynccontextmanager
+async def server(access: Access) -> AsyncIterator[int]:
+    """The port of a server with such a door."""
+    checked = guard(doorway(access, ManualClock(), "127.0.0.1"), Hello.ROUTES)
+    app = web.Application(middlewares=[checked])
+    app.add_routes([web.get("/", Hello().hello)])
+    async with Door(64) as door:
+        yield await door.listen(web.AppRunner(app, shutdown_timeout=0.1), "127.0.0.1", 0, tls=access.tls)
+
+
+async def asked(port: int, believes: Authority, shows: TlsSettings | None = None, token: str = "") -> tuple[int, str]:
+    """Status and text of a request over a connection of its own."""
+    context = ssl.create_default_context(cafile=str(believes.file))
+    if shows is not None:
+        context.load_cert_chain(shows.certificate, shows.key_file)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+        session.get(f"https://127.0.0.1:{port}/", headers=headers) as reply,
+    ):
+        return reply.status, await reply.text()
+
+
+async def _story(directory: Path) -> None:
+    authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
+    path = callers_file(directory, FIRST)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("}}\n", "}, desk: {scopes: [read], certificate: desk}}\n"), encoding="utf-8")
+    tls = authority.issue("gateway", "server").model_copy(update={"client_ca": authority.file})
+    access = Access(HttpSettings(access=path, tls=tls))
+    async with server(access) as port:
+        assert await asked(port, authority, token=FIRST) == (200, "room")
+        assert (await asked(port, authority))[0] == 401
+        assert await asked(port, authority, authority.issue("desk", "desk")) == (200, "desk")
+        assert (await asked(port, authority, authority.issue("nobody", "nobody")))[0] == 401
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await asked(port, authority, stranger.issue("desk", "false"))
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await asked(port, stranger, token=FIRST)
+        # a new certificate of another authority, while the server runs
+        stranger.issue("gateway", "server")
+        await access.look()
+        assert await asked(port, stranger, token=FIRST) == (200, "room")
+        # a key that does not belong to the certificate changes nothing
+        tls.key_file.write_bytes(authority.issue("x", "x").key_file.read_bytes())
+        await access.look()
+        assert await asked(port, stranger, token=FIRST) == (200, "room")
+        assert len(access.warnings()) == 1
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientError):
+                await session.get(f"http://127.0.0.1:{port}/", headers={"Authorization": f"Bearer {FIRST}"})
+
+
+def test_server_speaks_tls_knows_clients_by_certificate_and_follows_its_own(tmp_path: Path) -> None:
+    """On the loop of the daemon."""
+    uvloop.run(_story(tmp_path))
