@@ -28,6 +28,9 @@ STALE = gauge(
     "gateway_access_stale", "Files of callers or certificates that are wrong now (the former ones are in force)."
 )
 
+SOURCES = frozenset({"mqtt", "rest"})
+"""Of events whose sender has no name of its own."""
+
 Stamp = tuple[int, int, int]
 
 
@@ -108,6 +111,14 @@ class Access(Part):
         load_certificate(server_context(), tls)
         load_certificate(self.tls, tls)
         return tuple(path for path in (tls.certificate, tls.key_file, tls.client_ca) if path is not None)
+
+    def unheard_of(self, sources: Iterable[str]) -> list[str]:
+        """Which of these sources of events no caller is, as far as anybody can know."""
+        known = self.callers
+        if known.statements is not None:
+            return []
+        names = {caller.name for caller in (*(one for _, one in known.tokens), *known.certificates.values())}
+        return sorted(set(sources) - names - SOURCES)
 
     def samples(self) -> Iterable[Sample]:
         known = self.callers

@@ -53,6 +53,7 @@ async def control_parts(
     """Start control with what the journal remembers of events; devices are loaded once their readings are."""
     dispatcher = Dispatcher(
         settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
+        sources=settings.sources,
         release_only=release_only,
     )  # fmt: skip
     dispatcher.load(remembered)

@@ -227,6 +227,8 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
 
     await parts.start(LoopLag(clock))
     access = await parts.start(Access(settings.http))
+    if unheard_of := access.unheard_of(settings.sources):
+        log.warning("bounds of sources that no caller is", extra={"sources": unheard_of})
     peers, door = await parts.start(QuietPeers()), await parts.start(front_door())
     asked = Parts(
         dispatcher=dispatch.dispatcher,

@@ -14,7 +14,14 @@ from gateway.addresses import is_loopback
 from gateway.config import secrets
 from gateway.domain.errors import InvalidInput, refuse
 from gateway.links.mqtt.messages import SESSIONS, MqttLinkSettings
-from gateway.services.settings import ControlSettings, IntervalLength, ProgramSettings, Tag, interval_lengths
+from gateway.services.settings import (
+    ControlSettings,
+    IntervalLength,
+    ProgramSettings,
+    SourceSettings,
+    Tag,
+    interval_lengths,
+)
 from gateway.signals.platform import PlatformSettings
 from gateway.sinks.http import HttpSinkSettings
 from gateway.sinks.leap.confirmed import LeapSettings
@@ -22,6 +29,8 @@ from gateway.sinks.leap.settings import LeapCsvSinkSettings
 from gateway.sinks.mqtt import MqttSinkSettings
 from gateway.sinks.parquet import ParquetSinkSettings
 from gateway.transports.mqtt.settings import EXAMPLE_BROKER
+
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class StrictSettings(BaseModel):
@@ -146,6 +155,7 @@ class Settings(StrictSettings):
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     leap: LeapSettings = LeapSettings()
     programs: dict[Tag, ProgramSettings] = Field(default_factory=dict, max_length=256)
+    sources: dict[SourceName, SourceSettings] = Field(default_factory=dict, max_length=256)
     intervals: IntervalSettings = IntervalSettings()
     control: ControlSettings = ControlSettings()
     _former: tuple[str, ...] = PrivateAttr(default=())

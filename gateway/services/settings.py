@@ -32,6 +32,18 @@ class ProgramSettings(BaseModel):
     open_ended: bool = True
 
 
+class SourceSettings(BaseModel):
+    """One source of events: `mqtt` (the platform), `rest`, or a caller of REST. `ceiling_mw` bounds the power of all
+    its events together; `tags`: it may only ask for devices with one of them; `events_per_min`: how many it may send,
+    beside cancellations. None = as it likes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ceiling_mw: float | None = Field(default=None, gt=0)
+    tags: Annotated[tuple[Tag, ...], Field(min_length=1, max_length=64)] | None = None
+    events_per_min: int | None = Field(default=None, ge=1, le=100_000)
+
+
 def interval_lengths(programs: Mapping[str, ProgramSettings]) -> dict[str, int]:
     """The interval length in s that each tag asks for: of several programs with one tag the shortest."""
     lengths: dict[str, int] = {}
@@ -42,9 +54,9 @@ def interval_lengths(programs: Mapping[str, ProgramSettings]) -> dict[str, int]:
     return lengths
 
 
-def program_ceilings_w(programs: Mapping[str, ProgramSettings]) -> dict[str, float]:
-    """The ceiling in W of each program that has one."""
-    return {name: program.ceiling_mw * 1e6 for name, program in programs.items() if program.ceiling_mw is not None}
+def ceilings_w(bounded: Mapping[str, ProgramSettings] | Mapping[str, SourceSettings]) -> dict[str, float]:
+    """The ceiling in W of each program, or source, that has one."""
+    return {name: one.ceiling_mw * 1e6 for name, one in bounded.items() if one.ceiling_mw is not None}
 
 
 class FeederSettings(BaseModel):

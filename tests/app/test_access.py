@@ -112,6 +112,11 @@ def test_one_token_is_a_caller_who_may_do_everything() -> None:
     assert (caller.name, caller.scopes) == ("", EVERY_SCOPE)
 
 
+def test_bounds_of_a_source_that_nobody_is_are_told(tmp_path: Path) -> None:
+    access = Access(HttpSettings(access=callers_file(tmp_path, FIRST)))
+    assert access.unheard_of(["room", "rooms", "mqtt", "rest"]) == ["rooms"]
+
+
 # -- TLS -----------------------------------------------------------------------------------------------------
 
 

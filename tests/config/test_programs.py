@@ -8,7 +8,7 @@ import yaml
 
 from gateway.config.loader import load_settings
 from gateway.domain.errors import InvalidInput
-from gateway.services.settings import ProgramSettings, interval_lengths, program_ceilings_w
+from gateway.services.settings import ProgramSettings, interval_lengths, ceilings_w
 
 BEGIN = """\
 state_dir: state
@@ -40,7 +40,7 @@ def test_programs_name_interval_length_tag_and_ceiling_in_one_block(tmp_path: Pa
     assert settings.programs == {
         "peak": ProgramSettings(tag="homes", interval_length_s=900, ceiling_mw=20), "plain": ProgramSettings(),
     }  # fmt: skip
-    assert program_ceilings_w(settings.programs) == {"peak": 20e6}
+    assert ceilings_w(settings.programs) == {"peak": 20e6}
 
 
 def test_programs_interval_length_goes_by_the_tag_and_the_tag_is_the_name_unless_another_is_given() -> None:

@@ -20,7 +20,7 @@ from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
 from gateway.services.runtime.clock_guard import ClockGuard
-from gateway.services.settings import ControlSettings, ProgramSettings
+from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings
 from tests.builders.fakes import FACTS, Homes, MemoryJournal, home
 
 SETTINGS = ControlSettings(fleet_w_per_s=1_000.0, release_spread_s=10.0)
@@ -36,6 +36,7 @@ class World:
     facts_of: dict[str, ProductFacts] = field(default_factory=dict)
     settings: ControlSettings = SETTINGS
     programs: Mapping[str, ProgramSettings] = field(default_factory=dict)
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     release_only: bool = False
@@ -67,6 +68,7 @@ class World:
             clock=steady,
             release_only=self.release_only,
             programs=self.programs,
+            sources=self.sources,
         )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(

@@ -1,6 +1,7 @@
-"""Ceilings of power: of each event, of what its nomination pays for, and of all events of a program together."""
+"""Ceilings of power: of each event, of what its nomination pays for, and of all events of a program, or of a source,
+together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -11,26 +12,34 @@ from gateway.domain.types import Floats
 
 class Ceilings:
     """What each event may move in a tick, W, whatever it asks for. Events are bounded in the order of their rank; an
-    event that does not actuate takes nothing from its program."""
+    event that does not actuate takes nothing from its program or source."""
 
-    def __init__(self, target_w_max: float, program_w: Mapping[str, float]) -> None:
+    def __init__(self, target_w_max: float, program_w: Mapping[str, float], source_w: Mapping[str, float]) -> None:
         self._target_w_max = target_w_max
-        self._ceiling_w = program_w
-        self._used_w: dict[str, float] = {}
+        self._program_w, self._source_w = program_w, source_w
+        self._used_w: dict[tuple[str, str], float] = {}
 
     def _most_w(self, event: ActiveEvent) -> float:
         request, most_w = event.request, self._target_w_max
         if request.compensation is Compensation.NOMINATION and request.nomination_w is not None:
             most_w = min(most_w, request.nomination_w)
-        ceiling_w = self._ceiling_w.get(request.program)
-        if ceiling_w is not None and event.actuates:
-            most_w = min(most_w, max(ceiling_w - self._used_w.get(request.program, 0.0), 0.0))
+        if event.actuates:
+            for key, ceiling_w in self._shared(event):
+                most_w = min(most_w, max(ceiling_w - self._used_w.get(key, 0.0), 0.0))
         return most_w
+
+    def _shared(self, event: ActiveEvent) -> Iterator[tuple[tuple[str, str], float]]:
+        """The ceilings that an event shares with others, each with a key of its own."""
+        program, source = event.request.program, event.request.source
+        if (of_program_w := self._program_w.get(program)) is not None:
+            yield ("program", program), of_program_w
+        if (of_source_w := self._source_w.get(source)) is not None:
+            yield ("source", source), of_source_w
 
     def _count(self, event: ActiveEvent, power_w: float) -> None:
         if event.actuates:
-            program = event.request.program
-            self._used_w[program] = self._used_w.get(program, 0.0) + power_w
+            for key, _ in self._shared(event):
+                self._used_w[key] = self._used_w.get(key, 0.0) + power_w
 
     def power(self, event: ActiveEvent, wanted_w: float) -> tuple[float, bool]:
         """Power of a group within its ceilings, and whether they cut it."""

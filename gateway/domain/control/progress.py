@@ -14,13 +14,15 @@ from gateway.domain.types import Bools, Floats, Ints
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingParams:
     """`fleet_w_per_s` bounds how fast the power of all events together moves, `target_w_max` the power of each event,
-    `program_w` that of all events of a program together, `feeder_w` that of a feeder (by its number; None = no bounds),
-    `maintenance_feeder_w` what maintenance may charge there. `horizon_s`: see `allocation`."""
+    `program_w` and `source_w` that of all events of a program or of a source together, `feeder_w` that of a feeder (by
+    its number; None = no bounds), `maintenance_feeder_w` what maintenance may charge there. `horizon_s`: see
+    `allocation`."""
 
     fleet_w_per_s: float
     horizon_s: float
     target_w_max: float = np.inf
     program_w: Mapping[str, float] = field(default_factory=dict)
+    source_w: Mapping[str, float] = field(default_factory=dict)
     feeder_w: Floats | None = None
     maintenance_feeder_w: Floats | None = None
     trim: TrimParams = field(default_factory=TrimParams)

@@ -119,7 +119,7 @@ class _Tracker:
         self._by_itself = np.zeros(n, dtype=np.bool_)
         self._on_top: Ints = np.full(n, NOBODY, dtype=np.int64)
         self._before: Ints | None = None
-        self._ceilings = Ceilings(params.target_w_max, params.program_w)
+        self._ceilings = Ceilings(params.target_w_max, params.program_w, params.source_w)
         self._next: dict[int, Tracking] = {}
         self._progress: dict[int, Progress] = {}
 

@@ -66,6 +66,8 @@ class Refusal(StrEnum):
     NOW_TOO_OLD = "now_too_old"
     NOW_AGE_UNKNOWN = "now_age_unknown"
     CLOCK_CONTRADICTED = "clock_contradicted"
+    OUTSIDE_SOURCE = "outside_source"
+    TOO_OFTEN = "too_often"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +85,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookParams:
-    """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` the same by program, `length_s_max` of
-    an occurrence that has an end, `repeats_s_max` of all of them, `now_age_s_max` on the age of a request that says
-    "now". Events of `ending` programs have an end. At most `events_max` events of a source are live, scheduled or
-    running. Of those that are over, the book remembers the newest `finished_max` and the newest `tombstones_max`
-    cancelled ones, for `retention_s`: the store has the others."""
+    """Bounds of the book: `ceiling_w` on the magnitude of a target, `program_w` and `source_w` the same by program and
+    by source, `length_s_max` of an occurrence that has an end, `repeats_s_max` of all of them, `now_age_s_max` on the
+    age of a request that says "now". Events of `ending` programs have an end. At most `events_max` events of a source
+    are live, scheduled or running. Of those that are over, the book remembers the newest `finished_max` and the newest
+    `tombstones_max` cancelled ones, for `retention_s`: the store has the others."""
 
     ceiling_w: float = 100e6
     program_w: Mapping[str, float] = field(default_factory=dict)
+    source_w: Mapping[str, float] = field(default_factory=dict)
     ending: Set[str] = frozenset()
     length_s_max: float = 24 * 3600.0
     repeats_s_max: float = 400 * 24 * 3600.0
@@ -145,9 +148,9 @@ class Book:
         end_ms = request.end_ms if request.open_ended else request.end_ms + by_ms
         return replace(request, start_ms=start_ms, end_ms=end_ms, starts_ms=starts_ms, ends_ms=ends_ms)
 
-    def decide(self, request: EventRequest, now: Now) -> Answer:
+    def decide(self, request: EventRequest, now: Now, barred: Refusal | None = None) -> Answer:
         """Decide on a scoped and anchored request; changes nothing. The same request at the same time gives the same
-        answer."""
+        answer. `barred`: why its source may not ask for what is new in it."""
         known = self._entries.get(request.id)
         if known is not None and known.request.source != request.source and not unscoped(known.request):
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
@@ -158,7 +161,7 @@ class Book:
                 held = known.held_by is not None and not request.cancelled
                 return _answer(request, Outcome.DUPLICATE, now, Refusal.CANCELLED_BY_OPERATOR if held else None)
             return _answer(request, Outcome.REJECTED, now, Refusal.CONFLICT)
-        refusal = self._refusal(request, known, now) or self._untimely(request, known, now)
+        refusal = self._refusal(request, known, now) or barred or self._untimely(request, known, now)
         if known is not None and known.held_by is not None and not request.cancelled:
             refusal = Refusal.CANCELLED_BY_OPERATOR
         if refusal is None and self._full(request, known):
@@ -169,13 +172,16 @@ class Book:
         return _answer(request, Outcome.ACCEPTED, now)
 
     def _ceiling_w(self, request: EventRequest) -> float:
-        return min(self.params.ceiling_w, self.params.program_w.get(request.program, math.inf))
+        of_program = self.params.program_w.get(request.program, math.inf)
+        return min(self.params.ceiling_w, of_program, self.params.source_w.get(request.source, math.inf))
 
     def _over(self, request: EventRequest) -> tuple[str, ...]:
         """Which ceiling a request is over, and by how much."""
         most_w = max(abs(target.power_w) for target in request.targets if target.power_w is not None)
         ceiling_w = self._ceiling_w(request)
-        whose = "every event" if ceiling_w == self.params.ceiling_w else f"program {request.program}"
+        of_source = self.params.source_w.get(request.source) == ceiling_w
+        whose = f"source {request.source}" if of_source else f"program {request.program}"
+        whose = "every event" if ceiling_w == self.params.ceiling_w else whose
         return (f"the ceiling of {whose} is {ceiling_w:.0f} W; the event asks for {most_w:.0f} W",)
 
     def _untimely(self, request: EventRequest, known: BookEntry | None, now: Now) -> Refusal | None:

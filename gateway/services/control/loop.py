@@ -323,6 +323,7 @@ class ControlLoop(Part):
             horizon_s=settings.horizon_s,
             target_w_max=settings.ceiling_mw * 1e6,
             program_w=self._dispatcher.program_w,
+            source_w=self._dispatcher.source_w,
             feeder_w=self._feeders.most_w(),
             maintenance_feeder_w=self.maintenance.feeder_w(),
         )

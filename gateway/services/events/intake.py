@@ -42,8 +42,9 @@ from gateway.domain.journal.stored import JournalState, StoredEvent
 from gateway.domain.types import EventId, Now, Slots
 from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
+from gateway.services.events.sources import SourceBounds
 from gateway.services.runtime.pending_changes import PendingChanges
-from gateway.services.settings import ControlSettings, ProgramSettings, program_ceilings_w
+from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings, ceilings_w
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ COUNTS_MAX = 1_000
 
 class Dispatcher(Part):
     """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it.
-    `program_w`: the ceiling in W of each program that has one; `release_only`: no event runs in this run of the
-    gateway, and none is accepted; cancellations are."""
+    `program_w`, `source_w`: the ceiling in W of each program and source that has one; `release_only`: no event runs in
+    this run of the gateway, and none is accepted; cancellations are."""
 
     component = "control"
 
@@ -67,18 +68,21 @@ class Dispatcher(Part):
         journal: Journal,
         clock: Clock,
         programs: Mapping[str, ProgramSettings] = MappingProxyType({}),
+        sources: Mapping[str, SourceSettings] = MappingProxyType({}),
         release_only: bool = False,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
         self._clock = clock
         self.pending = PendingChanges(journal, deadline_s=settings.write_deadline_s)
-        self.program_w = program_ceilings_w(programs)
+        self.program_w, self.source_w = ceilings_w(programs), ceilings_w(sources)
+        self._sources = SourceBounds(sources, fleet)
         self._programs = frozenset(programs)
         self._book = Book(
             BookParams(
                 ceiling_w=settings.ceiling_mw * 1e6,
                 program_w=self.program_w,
+                source_w=self.source_w,
                 ending={name for name, program in programs.items() if not program.open_ended},
             )
         )
@@ -112,7 +116,7 @@ class Dispatcher(Part):
             await self._recall(request)
             now = self._clock.now()
             request = self._book.anchor(self._book.scoped(request), now)
-            answer = self._book.decide(request, now)
+            answer = self._book.decide(request, now, self._sources.refusal(request, now))
             if answer.outcome is Outcome.ACCEPTED:
                 await self._journal.commit([EventDecided(request=request, answer=answer, by=by)])
             self._book.apply(request, answer)
@@ -374,15 +378,19 @@ class Dispatcher(Part):
         """Slots that an event addresses; found again when the event or the fleet has changed."""
         known = self._members.get(index)
         if known is None or known[0] is not request or known[1] != self._fleet.version:
-            known = self._members[index] = (request, self._fleet.version, members(self._fleet, request.group))
+            known = self._members[index] = (request, self._fleet.version, self._reached(request))
         return known[2]
+
+    def _reached(self, request: EventRequest) -> Slots:
+        """The devices of an event's group that its source may ask for."""
+        return self._sources.within(request, members(self._fleet, request.group))
 
     def devices(self, entry: BookEntry) -> int:
         """How many registered devices an event addresses; counted again when the event or the fleet has changed."""
         name, request, version = entry.request.id, entry.request, self._fleet.version
         known = self._counts.get(name)
         if known is None or known[0] is not request or known[1] != version:
-            known = self._counts[name] = (request, version, len(members(self._fleet, request.group)))
+            known = self._counts[name] = (request, version, len(self._reached(request)))
             while len(self._counts) > COUNTS_MAX:
                 del self._counts[next(iter(self._counts))]
         return known[2]

@@ -438,6 +438,14 @@ def test_course_events_of_a_program_stay_below_its_ceiling_together() -> None:
     assert progress(found, 1).reason is Shortfall.CEILING
 
 
+def test_course_events_of_a_source_stay_below_its_ceiling_together_whatever_their_programs() -> None:
+    params = replace(STEEP, program_w={"evening": 9_000.0}, source_w={"platform": 7_000.0})
+    asked = scene(params=params).ask(5_000, 0, 1, source="platform").ask(5_000, 2, 3, source="platform")
+    found = asked.tick()
+    assert [int(found.wanted_w[:2].sum()), int(found.wanted_w[2:].sum())] == [5_000, 2_000]
+    assert progress(found, 1).reason is Shortfall.CEILING
+
+
 EACH = {
     "power": power(6_000.0),
     "the most": power(None),
@@ -450,11 +458,12 @@ EACH = {
 CEILINGS = {
     "program": replace(STEEP, program_w={"evening": 5_000.0}),
     "target": replace(STEEP, target_w_max=5_000.0),
+    "source": replace(STEEP, source_w={"": 5_000.0}),
     "wide": replace(STEEP, target_w_max=50_000.0, program_w={"evening": 50_000.0}),
 }
 
 
-@pytest.mark.parametrize("ceiling", ["program", "target"])
+@pytest.mark.parametrize("ceiling", ["program", "target", "source"])
 @pytest.mark.parametrize("name", EACH)
 def test_course_ceiling_binds_every_kind_of_target(name: str, ceiling: str) -> None:
     found = scene(soc_pct=50, params=CEILINGS[ceiling]).ask(EACH[name]).tick()

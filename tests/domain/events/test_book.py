@@ -492,6 +492,14 @@ def test_book_ceiling_of_a_program_refuses_what_alone_is_beyond_it() -> None:
     assert outcome(book, request("other", program="morning")) is Outcome.ACCEPTED
 
 
+def test_book_ceiling_of_a_source_refuses_what_alone_is_beyond_it_whatever_its_program() -> None:
+    book = Book(BookParams(program_w={"evening": 20_000}, source_w={"desk": 10_000}))
+    much = submit(book, request("a", source="desk", target_w=10_001), at(0))
+    assert much.reason == Refusal.OVER_CEILING
+    assert much.warnings == ("the ceiling of source desk is 10000 W; the event asks for 10001 W",)
+    assert outcome(book, request("b", source="room", target_w=10_001)) is Outcome.ACCEPTED
+
+
 def test_book_says_which_ceiling_an_event_is_over() -> None:
     book = Book(BookParams(ceiling_w=50_000, program_w={"evening": 10_000}))
     much = submit(book, request(target_w=-10_001), at(0))

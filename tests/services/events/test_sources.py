@@ -3,6 +3,8 @@
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
 from gateway.domain.types import DeviceId, EventId
+from gateway.services.settings import SourceSettings
+from tests.builders.fakes import FACTS, home
 from tests.scenes.world import World, homes_of
 
 FIRST, SECOND = TargetGroup(ids=(DeviceId("home-00"),)), TargetGroup(ids=(DeviceId("home-01"),))
@@ -93,3 +95,61 @@ async def test_opt_out_of_an_event_leaves_events_of_other_ids_alone() -> None:
     await world.dispatcher.exclude(other)
     await world.go(30)
     assert powers(world) == [2_000, -2_000]
+
+
+# -- bounds of a source ----------------------------------------------------------------------------------------
+
+
+def bounded(**settings: object) -> World:
+    return World(
+        [home("home-00", tags=("east",)), home("home-01", tags=("east",)), home("home-02", tags=("west",))],
+        sources={"desk": SourceSettings.model_validate(settings)},
+    )
+
+
+async def answers(world: World, *asked: TargetGroup, source: str = "desk", **other: object) -> list[str | None]:
+    """Outcome or refusal of an event to each of these groups."""
+    found: list[str | None] = []
+    for number, one in enumerate(asked):
+        answer = await world.submit(f"{source}-{number}", s=60, target_w=500.0, group=one, source=source, **other)
+        found.append(answer.reason or answer.outcome.value)
+    return found
+
+
+async def test_source_asks_for_its_own_devices_alone() -> None:
+    world = bounded(tags=["east"])
+    await world.go(2)
+    others = (TargetGroup(all=True), TargetGroup(tags=("west",)), TargetGroup(ids=(DeviceId("home-02"),)))
+    asked = (*others, TargetGroup(tags=("east", "west")), TargetGroup(tags=("east",)), FIRST)
+    assert await answers(world, *asked) == ["outside_source"] * 4 + ["accepted"] * 2
+    assert await answers(world, *asked, source="room") == ["accepted"] * 6
+
+
+async def test_device_that_leaves_what_a_source_may_ask_for_leaves_its_events() -> None:
+    world = bounded(tags=["east"])
+    await world.go(2)
+    await answers(world, TargetGroup(ids=(DeviceId("home-00"), DeviceId("home-01"))))
+    await world.go(10)
+    assert powers(world)[:2] == [200, 200]
+    world.fleet.register(home("home-01", tags=("west",)), FACTS)
+    await world.go(20)
+    assert powers(world)[:2] == [500, 0]
+
+
+async def test_events_of_a_source_stay_below_its_ceiling_together() -> None:
+    world = bounded(ceiling_mw=0.0015)
+    await world.go(2)
+    for number in range(2):
+        await world.submit(f"e{number}", s=600, target_w=1_000.0, source="desk", program=f"p{number}", group=FIRST)
+    await world.go(20)
+    assert sum(powers(world)) <= 1_500
+    assert (await world.submit("e", s=600, target_w=1_600.0, source="desk")).reason == "over_ceiling"
+
+
+async def test_source_that_sends_too_often_is_refused_and_may_cancel_all_the_same() -> None:
+    world = bounded(events_per_min=2)
+    assert await answers(world, FIRST, FIRST, FIRST) == ["accepted", "accepted", "too_often"]
+    again = await world.submit("desk-0", s=60, target_w=0, source="desk", revision=2, cancelled=True, group=FIRST)
+    assert again.outcome.value == "accepted"
+    await world.go(30)
+    assert await answers(world, SECOND) != ["too_often"]
