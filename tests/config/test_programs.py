@@ -8,7 +8,7 @@ import yaml
 
 from gateway.config.loader import load_settings
 from gateway.domain.errors import InvalidInput
-from gateway.services.settings import ProgramSettings, interval_lengths, ceilings_w
+from gateway.services.settings import ProgramSettings, ceilings_w, interval_lengths
 
 BEGIN = """\
 state_dir: state
