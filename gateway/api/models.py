@@ -104,6 +104,25 @@ class AuditBody(Body):
     what: dict[str, object]
 
 
+class AuditBreak(Body):
+    """The first row that is not what was written."""
+
+    id: int
+    why: str
+
+
+class AuditChainState(Body):
+    """Whether the audit trail is what was written. `unchained`: rows of a release before, without a hash; `head`: the
+    newest hash that is right. Keep it elsewhere: only then is it seen if rows at the end are cut off."""
+
+    rows: int
+    unchained: int
+    first: int | None
+    last: int | None
+    head: str | None
+    broken: AuditBreak | None
+
+
 class AuditList(Body):
     """A page of what was journalled, newest first. `next` is what the request for the next page has as `after`."""
 

@@ -6,12 +6,28 @@ from urllib.parse import urlencode
 
 import typer
 
-from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Url, ask, out, show
+from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Url, ask, fail, out, show
 from gateway.schemas import operations as ops
 
 audit = typer.Typer(no_args_is_help=True, help="What was changed, when, by whom and through which door.")
 
 SHOWN = 120
+
+
+@audit.command("verify")
+def audit_verify(
+    head: Annotated[str | None, typer.Option(help="a head printed before, which must still be in the trail")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Check that the trail is what was written, and print its head. Exit code 1: it is not."""
+    found = ask(url, ops.VERIFY_AUDIT, "" if head is None else urlencode({"head": head}))
+    if as_json:
+        out.print_json(data=found)
+    else:
+        print(f"rows {found['rows']}, of a release before {found['unchained']}, head {found['head']}")
+    if found["broken"] is not None:
+        fail([f"broken at row {found['broken']['id']}: {found['broken']['why']}"], code=1)
 
 
 @audit.command("list")

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from gateway.domain.journal.changes import Change, EventDelivered, EventsArchived
 from gateway.domain.journal.stored import (
+    AuditChain,
     AuditEntry,
     AuditQuestion,
     JournalState,
@@ -86,4 +87,8 @@ class AuditTrail(Protocol):
 
     async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
         """At most `limit` entries, newest first. Raises StorageError."""
+        ...
+
+    async def chain(self, head: str | None = None) -> AuditChain:
+        """Whether the trail is what was written. `head`: a hash that must be in it. Raises StorageError."""
         ...

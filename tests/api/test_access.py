@@ -27,6 +27,7 @@ TABLE = {
     "DELETE /v1/quarantine/{name}": "devices",
     "GET /v1/availability": "read",
     "GET /v1/audit": "read",
+    "GET /v1/audit/chain": "read",
     "GET /v1/intervals": "read",
     "GET /v1/completeness": "read",
     "GET /v1/sinks": "read",

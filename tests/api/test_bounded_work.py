@@ -69,6 +69,7 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("DELETE", "/v1/quarantine/{name}"): [("/v1/quarantine/nobody", {}, 404)],
         ("GET", "/v1/availability"): [("/v1/availability", {}, 200)],
         ("GET", "/v1/audit"): [("/v1/audit", {"params": {"limit": "100"}}, 200)],
+        ("GET", "/v1/audit/chain"): [("/v1/audit/chain", {}, 200)],
         ("GET", "/v1/intervals"): [
             ("/v1/intervals", {"params": span | {"limit": "10000"}}, 200),
             ("/v1/intervals", {"params": span | {"format": "csv"}}, 200),

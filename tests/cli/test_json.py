@@ -22,14 +22,14 @@ ANSWER: dict[str, Any] = {
     "stopped": False, "groups": [], "exclusions": [], "entries": [], "intervals": [], "day": "2026-11-01",
     "sinks": [], "missing": [], "state": "confirmed", "unconfirmed": [], "confirmed": {}, "rows": 0, "enrolled": 0,
     "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "topics": [], "connections": [],
-    "placements": [], "device": "a", "gone": True, "waits_for": None,
+    "placements": [], "device": "a", "gone": True, "waits_for": None, "unchained": 0, "head": None, "broken": None,
 }  # fmt: skip
 """What a gateway without anything answers, whatever it is asked."""
 
 SPAN = ("--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z")
 SHOWING: dict[str, tuple[str, ...]] = {
     "access new": ("room", "--scope", "read"), "access check": ("{access}",),
-    "audit list": (), "devices list": (), "devices show": ("a",), "devices unregistered": (),
+    "audit list": (), "audit verify": (), "devices list": (), "devices show": ("a",), "devices unregistered": (),
     "devices departures": (), "devices raw": (), "devices connections": ("a",), "devices remove": ("a",),
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
     "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),

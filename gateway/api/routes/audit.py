@@ -5,15 +5,18 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.exchange import PAGE_MAX, json_list, read_query
-from gateway.api.models import AuditBody, AuditList
-from gateway.api.route import RestRoute
+from gateway.api.exchange import PAGE_MAX, json_answer, json_list, read_query
+from gateway.api.models import AuditBody, AuditBreak, AuditChainState, AuditList
+from gateway.api.route import RestRoute, Text
 from gateway.domain.errors import InvalidInput
 from gateway.domain.journal.stored import AuditQuestion
 from gateway.ports.journal import AuditTrail
 from gateway.schemas import operations as ops
 from gateway.schemas.event import Moment
 from gateway.schemas.interval_rows import rfc3339
+
+HEAD = Text("head", least=64, most=64)
+"""A hash that somebody kept, which must still be in the trail."""
 
 
 class AuditQuery(BaseModel):
@@ -58,7 +61,22 @@ class AuditRoutes:
         )  # fmt: skip
         return await json_list(request, AuditList(entries=[], next=following), "entries", bodies)
 
+    async def chain(self, request: web.Request) -> web.StreamResponse:
+        found = await self._trail.chain(HEAD.of(request))
+        broken = None if found.broken is None else AuditBreak(id=found.broken[0], why=found.broken[1])
+        return json_answer(
+            AuditChainState(
+                rows=found.rows, unchained=found.unchained, first=found.first, last=found.last, head=found.head,
+                broken=broken,
+            )
+        )  # fmt: skip
+
     ROUTES = (
+        RestRoute(
+            operation=ops.VERIFY_AUDIT, handler=chain,
+            summary="Whether the audit trail is what was written: every row carries the hash of the one before it",
+            query=(HEAD,), answers={200: AuditChainState}, problems=(400, 503),
+        ),
         RestRoute(
             operation=ops.LIST_AUDIT, handler=entries,
             summary="What was journalled, newest first: what, when, by whom and through which door",

@@ -98,6 +98,20 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditChain:
+    """What reading the whole audit trail found: how many `rows`, from the number `first` to `last`, of which
+    `unchained` were written by a release before and have no hash; `head`: the newest hash that is right; `broken`: the
+    first row that is not what was written, and why (None: none)."""
+
+    rows: int
+    unchained: int
+    first: int | None
+    last: int | None
+    head: str | None
+    broken: tuple[int, str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuestion:
     """Entries from `from_ms` until `until_ms` (UTC), of one `kind`, older than the one with the id `before`; None =
     whatever it is."""

@@ -1,8 +1,9 @@
 """The audit trail: a row for each change that is journalled, who asked for it, and through which door it came."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -36,7 +37,8 @@ from gateway.domain.journal.changes import (
     WithdrawalLifted,
 )
 from gateway.domain.journal.stored import AuditEntry, AuditQuestion
-from gateway.storage.journal.bodies import event_body, exclusion_body
+from gateway.storage.journal.audit_before import changed
+from gateway.storage.journal.bodies import device_body, event_body, exclusion_body
 
 NAMED_IN_AUDIT = 20
 ADDED = {
@@ -45,19 +47,44 @@ ADDED = {
 }
 """Columns that release 0.1 does not know."""
 
-Row = tuple[str, object, str, str]
+Row = tuple[str, dict[str, Any], str, str]
 """The kind, the body, who, and through which door."""
 
 
-def audit(changes: Sequence[Change]) -> Iterator[Row]:
-    """Audit rows of changes of one kind: small however many devices they name."""
+def audit(changes: Sequence[Change], before: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Row]:
+    """Audit rows of changes of one kind: small however many devices they name. `before`: by name what was so until
+    then, see `audit_before`."""
     kind, name = type(changes[0]), _TOGETHER.get(type(changes[0]))
     if name is None:
         name, body_of = _EACH[kind]
-        yield from ((name, body_of(change), *_who(change)) for change in changes)
+        yield from ((name, _since(change, body_of(change), before), *_who(change)) for change in changes)
         return
     for who, some in groupby(changes, _who):
-        yield (name, _named([_device_of(change) for change in some]), *who)
+        together = list(some)
+        body = _named([_device_of(change) for change in together])
+        yield (name, body | (_devices_since(together, before) if before else {}), *who)
+
+
+def _since(change: Any, body: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a change with what was so before it."""
+    if not before:
+        return body
+    if isinstance(change, ExclusionSet | ExclusionLifted):
+        name = change.exclusion.id if isinstance(change, ExclusionSet) else change.id
+        return body | {"before": before.get(name)}
+    if isinstance(change, StopAll):
+        return body | {"before": before["stopped"]}
+    names = change.devices if isinstance(change, ReserveChanged) else change.names
+    return body | {"before": {name: before[name] for name in names if name in before}}
+
+
+def _devices_since(changes: Sequence[Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Of devices that were known what is different, and what those were that are gone."""
+    if isinstance(changes[0], DeviceRemoved):
+        return {"before": {change.device: before[change.device] for change in changes if change.device in before}}
+    bodies = {change.device.id: orjson.loads(orjson.dumps(device_body(change.device))) for change in changes}
+    different = {name: changed(before[name], body) for name, body in bodies.items() if name in before}
+    return {"changed": {name: columns for name, columns in different.items() if columns}}
 
 
 def _who(change: Any) -> tuple[str, str]:
@@ -88,20 +115,20 @@ def _device_of(change: Any) -> str:
     return str(change.device.id if isinstance(change, DeviceRegistered) else change.device)
 
 
-def _of_event(change: EventDecided) -> object:
-    body = event_body(change)
+def _of_event(change: EventDecided) -> dict[str, Any]:
+    body: dict[str, Any] = event_body(change)
     body["request"]["group"]["ids"] = _named(change.request.group.ids)
     return body
 
 
-def _of_exclusion(change: ExclusionSet) -> object:
-    body = exclusion_body(change.exclusion)
+def _of_exclusion(change: ExclusionSet) -> dict[str, Any]:
+    body: dict[str, Any] = exclusion_body(change.exclusion)
     body["group"]["ids"] = _named(change.exclusion.group.ids)
     return body
 
 
-def _of_reserves(change: ReserveChanged) -> object:
-    chosen = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
+def _of_reserves(change: ReserveChanged) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"source": change.source, "reserve_pct": change.reserve_pct[:NAMED_IN_AUDIT]}
     return chosen | _named(change.devices)
 
 
@@ -112,7 +139,7 @@ _TOGETHER: dict[type, str] = {
     PriorSaved: "prior_saved",
     PriorRestored: "prior_restored",
 }
-_EACH: dict[type, tuple[str, Callable[[Any], object]]] = {
+_EACH: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     DepartureOver: ("departure_over", lambda c: {"reason": c.reason, "why": c.why, **_named(c.devices)}),
     EventDecided: ("event_accepted", _of_event),
     EventMoved: ("event_moved", lambda c: {"event": c.event, "revision": c.revision, "state": c.state.value}),
@@ -138,5 +165,5 @@ KINDS = tuple(sorted({*_TOGETHER.values(), *(name for name, _ in _EACH.values())
 """What the rows of the trail are."""
 
 
-def _named(devices: Sequence[str]) -> dict[str, object]:
+def _named(devices: Sequence[str]) -> dict[str, Any]:
     return {"count": len(devices), "devices": list(devices[:NAMED_IN_AUDIT])}

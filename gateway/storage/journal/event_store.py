@@ -10,12 +10,19 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from gateway.domain.errors import CorruptState, StorageError
-from gateway.domain.journal.stored import AuditEntry, AuditQuestion, StoredEvent, StoredOccurrence, StoredRecords
+from gateway.domain.journal.stored import (
+    AuditChain,
+    AuditEntry,
+    AuditQuestion,
+    StoredEvent,
+    StoredOccurrence,
+    StoredRecords,
+)
 from gateway.domain.registry.connection import Connection
 from gateway.domain.registry.placement import Placement
 from gateway.domain.types import EventId
 from gateway.observability.parts import Part
-from gateway.storage.journal import audit_rows, past_events
+from gateway.storage.journal import audit_chain, audit_rows, past_events
 from gateway.storage.registry import connections, placements
 
 T = TypeVar("T")
@@ -55,6 +62,10 @@ class SqliteEventStore(Part):
     async def audit(self, question: AuditQuestion, limit: int) -> list[AuditEntry]:
         """What was journalled, newest first."""
         return await self._ask(lambda db: audit_rows.entries(db, question, limit))
+
+    async def chain(self, head: str | None = None) -> AuditChain:
+        """Whether the audit trail is what was written. `head`: a hash that must be in it."""
+        return await self._ask(lambda db: audit_chain.verify(db, head))
 
     async def connections(self, device: str) -> list[Connection]:
         """What a device was and where, oldest first; none = it was never registered."""

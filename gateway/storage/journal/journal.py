@@ -38,10 +38,11 @@ from gateway.domain.types import DeviceId, EventId
 from gateway.files import sync_directory
 from gateway.observability.metrics import Sample, counter
 from gateway.observability.parts import Part
-from gateway.storage.journal import audit_rows, past_events, sequences
+from gateway.storage.journal import audit_chain, audit_rows, past_events, sequences
+from gateway.storage.journal.audit_before import before
 from gateway.storage.journal.audit_rows import audit
 from gateway.storage.journal.bodies import read_device, read_event, read_exclusion
-from gateway.storage.journal.writes import WRITE, At, json_text, packed
+from gateway.storage.journal.writes import WRITE, At, packed
 from gateway.storage.registry import connections, placements
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ _BESIDE = (
     "door TEXT NOT NULL, body TEXT) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS quarantined_since (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
 )
-_ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED
+_ADDED = {("events", "source"): "ALTER TABLE events ADD COLUMN source TEXT"} | audit_rows.ADDED | audit_chain.ADDED
 
 
 class SqliteJournal(Part):
@@ -232,6 +233,7 @@ class SqliteJournal(Part):
                     db.execute(statement)
             for statement in (
                 *_BESIDE,
+                *audit_chain.SCHEMA,
                 *past_events.SCHEMA,
                 *sequences.SCHEMA,
                 *connections.SCHEMA,
@@ -267,16 +269,13 @@ class SqliteJournal(Part):
                 for kind, run in groupby(changes, type):
                     rows = sequences.newest(db, list(run))
                     if rows:
+                        former = before(db, rows)
                         WRITE[kind](db, rows, at)
-                        trail += audit(rows)
+                        trail += audit(rows, former)
                 added = sum(isinstance(change, EventsArchived | EventDelivered) for change in changes)
                 dropped = past_events.trim(db, self._bounds, now_ms, added=added) if added else 0
-                db.execute(
-                    "INSERT INTO audit (utc_ms, kind, body, who, door) SELECT ?, value ->> '$[0]', value -> '$[1]', "
-                    "value ->> '$[2]', value ->> '$[3]' FROM json_each(?)",
-                    (now_ms, json_text(trail)),
-                )
-                db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (self._audit_rows_max,))
+                audit_chain.append(db, now_ms, trail)
+                audit_chain.trim(db, self._audit_rows_max)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"{self.path}: {error}") from error
         if dropped:

@@ -1,6 +1,7 @@
 """The journal: what was committed is there after a restart, all of it or nothing, and nothing else."""
 
 import asyncio
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -291,8 +292,8 @@ async def test_journal_concurrent_commits_land_in_the_order_given(shelf: Shelf) 
     async with asyncio.TaskGroup() as group:
         for i in range(40):
             group.create_task(journal.commit([StopAll(active=i % 2 == 0, by=str(i))]), name=f"commit-{i}")
-    bodies = [body for _, _, body in audit(shelf.path)]
-    assert bodies == [f'{{"active":{"true" if i % 2 == 0 else "false"},"by":"{i}"}}' for i in range(40)]
+    bodies = [json.loads(body) for _, _, body in audit(shelf.path)]
+    assert bodies == [{"active": i % 2 == 0, "by": str(i), "before": i % 2 == 1} for i in range(40)]
 
 
 async def test_journal_behind_its_bound_refuses_instead_of_queueing(
@@ -312,7 +313,7 @@ async def test_journal_audit_stays_within_its_bound(shelf: Shelf) -> None:
         await journal.commit([StopAll(active=False, by=str(i))])
     rows = audit(shelf.path)
     assert len(rows) == 10
-    assert rows[-1] == (shelf.clock.utc, "stop_all", '{"active":false,"by":"24"}')
+    assert rows[-1] == (shelf.clock.utc, "stop_all", '{"active":false,"by":"24","before":false}')
 
 
 async def test_journal_audit_names_few_of_many_devices(shelf: Shelf) -> None:

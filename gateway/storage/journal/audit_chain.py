@@ -1,0 +1,111 @@
+"""Chains the rows of the audit trail: each carries the hash of itself and of the one before it, so that a row that is
+changed, taken out or put in breaks the chain from there on.
+
+The rows at the end can be cut off without a trace in the file, and whoever can write it can write all of it anew: who
+keeps a head (the hash of the newest row) outside of it finds out, see `verify`. Rows of releases before have no hash
+and are counted apart; the oldest rows are dropped once there are too many, and the hash of the last of those is kept.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from gateway.domain.journal.stored import AuditChain
+from gateway.storage.journal.audit_rows import Row
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS audit_dropped (only INTEGER PRIMARY KEY CHECK (only = 1), id INTEGER NOT NULL, "
+    "hash TEXT NOT NULL) WITHOUT ROWID",
+)
+ADDED = {("audit", "hash"): "ALTER TABLE audit ADD COLUMN hash TEXT"}
+BEGINNING = "0" * 64
+"""The hash before the first row."""
+PART = 2_000
+
+
+def append(db: sqlite3.Connection, now_ms: int, rows: Sequence[Row]) -> None:
+    """Add rows behind the newest, within a transaction."""
+    if not rows:
+        return
+    newest, head = _newest(db)
+    out = []
+    for number, (kind, body, who, door) in enumerate(rows, start=newest + 1):
+        text = orjson.dumps(body).decode()
+        head = _hash(head, number, now_ms, kind, text, who, door)
+        out.append([number, kind, text, who, door, head])
+    db.execute(
+        "INSERT INTO audit (id, utc_ms, kind, body, who, door, hash) SELECT value ->> '$[0]', ?, value ->> '$[1]', "
+        "value ->> '$[2]', value ->> '$[3]', value ->> '$[4]', value ->> '$[5]' FROM json_each(?)",
+        (now_ms, orjson.dumps(out).decode()),
+    )
+
+
+def trim(db: sqlite3.Connection, most: int) -> None:
+    """Drop the oldest rows, so that `most` are left."""
+    found = db.execute("SELECT max(id), min(id) FROM audit").fetchone()
+    if found[0] is None or found[0] - found[1] < most:
+        return
+    last = found[0] - most
+    db.execute(
+        "INSERT OR REPLACE INTO audit_dropped SELECT 1, id, hash FROM audit WHERE id <= ? AND hash IS NOT NULL "
+        "ORDER BY id DESC LIMIT 1",
+        (last,),
+    )
+    db.execute("DELETE FROM audit WHERE id <= ?", (last,))
+
+
+def verify(db: sqlite3.Connection, head: str | None = None) -> AuditChain:
+    """Read the whole chain. `head`: a hash that somebody kept, which must still be in it."""
+    dropped = db.execute("SELECT id, hash FROM audit_dropped").fetchone()
+    before, known = (dropped[1] if dropped else None), head is None or (dropped is not None and dropped[1] == head)
+    first = last = None
+    rows = unchained = 0
+    broken: tuple[int, str] | None = None
+    for number, utc_ms, kind, text, who, door, hashed in _rows(db):
+        expected = dropped[0] + 1 if dropped else 1
+        if last is not None:
+            expected = last + 1
+        elif hashed is None:
+            # a release before dropped rows without a trace
+            expected = number
+        first = number if first is None else first
+        last, rows, unchained = number, rows + 1, unchained + (hashed is None)
+        if number != expected:
+            broken = number, f"rows {expected} to {number - 1} are missing"
+        elif hashed is not None and hashed != _hash(before or BEGINNING, number, utc_ms, kind, text, who, door):
+            broken = number, "it is not what was written, or not behind what was written before it"
+        if broken is not None:
+            break
+        before = hashed or before
+        known |= hashed is not None and hashed == head
+    if broken is None and not known:
+        broken = last or 0, "the head that was given is not in the trail: newer rows were cut off, or all written anew"
+    return AuditChain(rows=rows, unchained=unchained, first=first, last=last, head=before, broken=broken)
+
+
+def _newest(db: sqlite3.Connection) -> tuple[int, str]:
+    """The number of the newest row, and the newest hash."""
+    newest = db.execute("SELECT max(id) FROM audit").fetchone()[0]
+    found = db.execute("SELECT hash FROM audit WHERE hash IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
+    dropped = db.execute("SELECT id, hash FROM audit_dropped").fetchone() or (0, BEGINNING)
+    return (dropped[0] if newest is None else newest), (dropped[1] if found is None else found[0])
+
+
+def _rows(db: sqlite3.Connection) -> Iterator[tuple[int, int, str, str, str | None, str | None, str | None]]:
+    after = 0
+    while True:
+        part = db.execute(
+            "SELECT id, utc_ms, kind, body, who, door, hash FROM audit WHERE id > ? ORDER BY id LIMIT ?", (after, PART)
+        ).fetchall()
+        if not part:
+            return
+        yield from part
+        after = part[-1][0]
+
+
+def _hash(
+    before: str, number: int, utc_ms: int, kind: str, text: str, who: str | None, door: str | None
+) -> str:  # fmt: skip
+    return hashlib.sha256(orjson.dumps([before, number, utc_ms, kind, text, who, door])).hexdigest()
