@@ -1,4 +1,4 @@
-"""The audit trail is a chain: what is changed, taken out, put in or cut off is found; what the gateway writes is whole."""
+"""The audit trail is a chain: what is changed, taken out, put in or cut off is found; what we write is whole."""
 
 import sqlite3
 from collections.abc import Iterator
