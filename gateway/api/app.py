@@ -151,6 +151,7 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
         return problem(400, "the body is not what its headers say")
     except web.HTTPException as error:
         answer = problem(error.status, error.reason)
-        if hdrs.RETRY_AFTER in error.headers:
-            answer.headers[hdrs.RETRY_AFTER] = error.headers[hdrs.RETRY_AFTER]
+        for name in (hdrs.RETRY_AFTER, hdrs.ALLOW):
+            if name in error.headers:
+                answer.headers[name] = error.headers[name]
         return answer

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from gateway.schemas.body import Body
 from gateway.schemas.event import Identifier, Moment
@@ -163,8 +163,8 @@ class ResendBody(BaseModel):
     to: Moment
     devices: list[Identifier] = Field(default_factory=list, max_length=10_000)
     tags: list[str] = Field(default_factory=list, max_length=256)
-    parked: bool = False
-    missing: bool = False
+    parked: StrictBool = False
+    missing: StrictBool = False
 
     @model_validator(mode="after")
     def _one_choice(self) -> "ResendBody":

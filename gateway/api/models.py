@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from gateway.schemas.body import Body
 from gateway.schemas.event import GroupBody, Identifier, Moment
@@ -29,7 +29,7 @@ class EventList(Body):
 class StopBody(Body):
     """Whether dispatch is stopped; `by` names who asked for it."""
 
-    active: bool
+    active: StrictBool
     by: str = "operator"
 
 

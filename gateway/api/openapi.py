@@ -26,6 +26,11 @@ ROUTES: tuple[RestRoute, ...] = (
     *HealthRoutes.ROUTES,
 )
 
+PARAMETER_WORDS = frozenset({
+    "type", "enum", "format", "pattern", "items", "default", "minimum", "maximum", "minLength", "maxLength", "maxItems",
+})  # fmt: skip
+"""What the schema of a parameter says of it."""
+
 TEXTS = {
     200: "done",
     202: "in force, and not durable until the disk takes it",
@@ -117,22 +122,20 @@ def _of_the_path(path: str) -> Iterator[dict[str, Any]]:
 def _of_the_query(query: type[BaseModel] | tuple[Text | Number, ...]) -> Iterator[dict[str, Any]]:
     if isinstance(query, tuple):
         for one in query:
-            yield {"name": one.name, "in": "query", "required": False, "schema": {"type": one.kind}}
+            yield {"name": one.name, "in": "query", "required": False, "schema": one.schema}
         return
     schema = query.model_json_schema()
     for name, member in schema["properties"].items():
         kinds = [kind for kind in member.get("anyOf", [member]) if kind.get("type") != "null"]
         required = name in schema.get("required", ())
-        yield {"name": name, "in": "query", "required": required, "schema": _kind(kinds[0])}
+        yield {"name": name, "in": "query", "required": required, "schema": _bounds(kinds[0])}
 
 
-def _kind(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What a client needs to write a parameter; a list is one that may be given several times."""
-    if "enum" in schema:
-        return {"enum": schema["enum"]}
-    if schema["type"] == "array":
-        return {"type": "array", "items": {"type": "string"}}
-    return {"type": schema["type"]}
+def _bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a parameter may be; a list is one that may be given several times."""
+    return {
+        name: _bounds(value) if name == "items" else value for name, value in schema.items() if name in PARAMETER_WORDS
+    }
 
 
 def _formerly(part: Any) -> Any:

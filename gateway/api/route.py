@@ -5,7 +5,7 @@ The server, the guard and the OpenAPI document read the same declarations.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -23,11 +23,15 @@ BY_MAX = 64
 class Text:
     """A text of the query, of `least` to `most` characters where it is given."""
 
-    kind: ClassVar[str] = "string"
-
     name: str
     least: int = 0
     most: int | None = None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """It in JSON Schema."""
+        bounds = {"minLength": self.least or None, "maxLength": self.most}
+        return {"type": "string"} | {name: bound for name, bound in bounds.items() if bound is not None}
 
     def of(self, request: web.Request) -> str | None:
         """What the request says; None = nothing. Raises InvalidInput."""
@@ -42,11 +46,14 @@ class Text:
 class Number:
     """A whole number of the query, from 0 to `most`; `default` where it is not given."""
 
-    kind: ClassVar[str] = "integer"
-
     name: str
     default: int
     most: int
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """It in JSON Schema."""
+        return {"type": "integer", "minimum": 0, "maximum": self.most, "default": self.default}
 
     def of(self, request: web.Request) -> int:
         """What the request says. Raises InvalidInput."""

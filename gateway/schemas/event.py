@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    StrictBool,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
@@ -116,7 +117,7 @@ Direction = Literal["discharge", "charge"]
 class GroupBody(Body):
     """Who is addressed: everything, or the union of ids and tags."""
 
-    all: bool = False
+    all: StrictBool = False
     ids: list[Identifier] = Field(default_factory=list, max_length=MAX_GROUP_IDS)
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list, max_length=256)
 
@@ -273,15 +274,15 @@ class EventBody(WantedBody):
     legs: list[LegBody] = Field(default_factory=list, max_length=MAX_LEGS)
     repeat: RepeatBody | None = None
     priority: Annotated[int, Field(ge=1, le=1000, strict=True)] = 100
-    voluntary: bool = True
+    voluntary: StrictBool = True
     compensation: Compensation = Compensation.EXPORTS
     nomination_w: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = None
     reserve_pct: Percent = 0.0
     start_spread_s: Annotated[float, Field(ge=0, le=900, strict=True)] = 0.0
     prepare_s: Annotated[float, Field(ge=0, le=86_400, strict=True)] = 0.0
-    precharge: bool = False
-    takes_backup: bool = False
-    cancelled: bool = False
+    precharge: StrictBool = False
+    takes_backup: StrictBool = False
+    cancelled: StrictBool = False
 
     @model_validator(mode="after")
     def _whole(self) -> "EventBody":

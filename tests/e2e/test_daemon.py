@@ -43,6 +43,7 @@ PROGRAM_FAULTS: tuple[tuple[str, object], ...] = (
     ("group", {"ids": ["/"]}), ("group", {"all": True, "ids": ["a"]}), ("start", "yesterday"), ("start", 1e300),
     ("start", "2026-01-01T00:00:00"), ("end", None), ("end", "9999-99-99T00:00:00Z"), ("target_w", "5"),
     ("target_w", True), ("target_w", []), ("priority", 0), ("priority", 10**9), ("cancelled", "perhaps"),
+    ("cancelled", "no"),    ("cancelled", 0), ("voluntary", 1), ("group", {"all": "true"}), ("takes_backup", "off"),
     ("direction", "up"), ("surplus", 1),
 )  # fmt: skip
 

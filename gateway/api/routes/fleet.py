@@ -148,7 +148,7 @@ class FleetRoutes:
         RestRoute(
             operation=ops.REMOVE_DEVICE, scope=Scope.DEVICES, handler=remove,
             summary="Remove a device once it is handed back where it is: 202 while it is not",
-            query=(BY,), answers={200: Departed, 202: Departed}, problems=(404, 503),
+            query=(BY,), answers={200: Departed, 202: Departed}, problems=(400, 404, 503),
         ),
         RestRoute(
             operation=ops.LIST_CONNECTIONS, handler=connections, summary="What a device was and where, over time",

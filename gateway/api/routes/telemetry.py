@@ -1,6 +1,7 @@
 """Intervals, completeness of a day, how far each receiver is, what one lacks, and sending intervals again."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
@@ -8,7 +9,7 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.api.exchange import PAGE_MAX, json_answer, json_list, problem, read_body, read_query
 from gateway.api.interval_models import (
@@ -44,12 +45,22 @@ from gateway.services.uplink.resend import Resend
 from gateway.storage.interval_log.log import IntervalLog
 
 
+def _written(day: object) -> object:
+    """A day is written; a number would be taken for a time."""
+    if isinstance(day, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day):
+        raise ValueError("a day is written like 2030-06-01")
+    return day
+
+
+Day = Annotated[date, BeforeValidator(_written)]
+
+
 class CompletenessQuery(BaseModel):
     """Which devices of which day."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    day: date | None = None
+    day: Day | None = None
     device: Annotated[list[Identifier], Field(max_length=PAGE_MAX)] = []
     tag: Annotated[list[str], Field(max_length=256)] = []
     offset: Annotated[int, Field(ge=0, le=10**9)] = 0
