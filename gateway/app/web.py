@@ -116,11 +116,12 @@ def front_door() -> Door:
 async def serve(settings: Settings, parts: Parts, door: Door, access: Access) -> None:
     """Serve until the door is closed. Raises GatewayError."""
     http = settings.http
-    await _listen(door, make_app(parts), parts, http.host, http.port, access)
+    await _listen(door, make_app(parts), parts, http.host, http.port, access.tls)
     metrics = http.metrics
     if metrics is not None:
         app = make_metrics_app(parts, doorway(access, parts.clock, metrics.host))
-        await _listen(door, app, parts, metrics.host, metrics.port, access)
+        tls = None if is_loopback(metrics.host) else access.tls
+        await _listen(door, app, parts, metrics.host, metrics.port, tls)
 
 
 def doorway(access: Access, clock: Clock, host: str) -> Doorway:
@@ -128,9 +129,11 @@ def doorway(access: Access, clock: Clock, host: str) -> Doorway:
     return Doorway(callers=lambda: access.callers, clock=clock, exposed=not is_loopback(host))
 
 
-async def _listen(door: Door, app: web.Application, parts: Parts, host: str, port: int, access: Access) -> None:
+async def _listen(
+    door: Door, app: web.Application, parts: Parts, host: str, port: int, tls: ssl.SSLContext | None
+) -> None:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_GRACE_S, logger=server_log(parts.peers))
     try:
-        await door.listen(runner, host, port, tls=access.tls)
+        await door.listen(runner, host, port, tls=tls)
     except OSError as error:
         raise GatewayError(f"http: cannot listen on {host}:{port}: {error}") from error

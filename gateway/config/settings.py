@@ -49,7 +49,7 @@ class TlsSettings(StrictSettings):
 
 
 class MetricsSettings(StrictSettings):
-    """A listener of its own for metrics and health. `tls` is that of `http`."""
+    """A listener of its own for metrics and health: on loopback in plain HTTP, beyond it with the `tls` of `http`."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, examples=[9090])]
