@@ -56,6 +56,15 @@ def test_history_of_a_program_with_a_ceiling_that_asks_for_more_of_each_home_kee
     runner.run(short(ROOMY, (), ("submit", "platform", "a", each, 0, 400, (), CAPPED), [(("in", 0), 130)]))
 
 
+def test_history_of_an_event_that_turns_before_slow_batteries_have_followed_it_puts_nobody_in_quarantine(
+    runner: asyncio.Runner,
+) -> None:
+    """For some seconds they do the opposite of the newest setpoint."""
+    first = ("submit", "platform", "a", power(12_000), 0, 400, (), "test")
+    turned = ("submit", "platform", "a", power(-12_000), 0, 400, (), "test")
+    runner.run(short(ROOMY | {"dead_s": 8}, (), first, [(turned, 20), (("in", 0), 20)]))
+
+
 def test_history_of_a_home_that_moves_while_nobody_knows_what_of_its_commands_arrives(runner: asyncio.Runner) -> None:
     """The lease of a command that did not arrive is shorter than the one that runs."""
     first = ("submit", "platform", "a", power(309), 0, 400, (), "test")
