@@ -25,7 +25,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Season:
-    """A part of every year, from `first` to `last` (month and day, both inside); it may cross the end of the year."""
+    """A part of every year, from `first` to `last` (month and day, both inside); it may cross the end of the year. 28
+    February is the last day of that month, whatever the year."""
 
     name: str
     first: tuple[int, int]
@@ -33,7 +34,7 @@ class Season:
 
     def covers(self, day: date) -> bool:
         """Whether `day` is inside."""
-        at = (day.month, day.day)
+        at = (day.month, 28 if day.month == 2 else day.day) if day.day == 29 else (day.month, day.day)
         if self.first <= self.last:
             return self.first <= at <= self.last
         return at >= self.first or at <= self.last
@@ -43,26 +44,34 @@ class Season:
         year = day.year if (day.month, day.day) >= self.first else day.year - 1
         return date(year, *self.first)
 
+    def over(self, day: date) -> date:
+        """The day after the last one of the season that `day` is inside of."""
+        began = self.began(day)
+        after = date(began.year + (self.first > self.last), *self.last) + timedelta(days=1)
+        return after.replace(month=3, day=1) if (after.month, after.day) == (2, 29) else after
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockWindow:
     """From and until a time of day, minutes after local midnight; `until_min` not after `from_min` is of the next day,
-    and the window belongs to the day on which it begins."""
+    and the window belongs to the day on which it begins. `season`: of the days of that season alone."""
 
     from_min: int
     until_min: int
+    season: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramCalendar:
     """When a program may dispatch. No seasons = all year, no windows = all day. `weekdays`: 0 = Monday; `holidays` are
-    days without."""
+    days without. `all_year`: seasons are known and bind nothing."""
 
     zone: str
     seasons: tuple[Season, ...] = ()
     weekdays: frozenset[int] = EVERY_DAY
     holidays: frozenset[date] = frozenset()
     windows: tuple[ClockWindow, ...] = ()
+    all_year: bool = False
 
     def spans(self, from_ms: int, until_ms: int) -> list[Span]:
         """The spans inside `from_ms` to `until_ms`, ascending, those that touch as one."""
@@ -85,7 +94,7 @@ class ProgramCalendar:
 
     def without(self, *, seasons: bool = False, days: bool = False, windows: bool = False) -> "ProgramCalendar":
         """The same calendar without these rules."""
-        kept = replace(self, seasons=()) if seasons else self
+        kept = replace(self, all_year=True) if seasons else self
         kept = replace(kept, weekdays=EVERY_DAY, holidays=frozenset()) if days else kept
         return replace(kept, windows=()) if windows else kept
 
@@ -94,10 +103,12 @@ class ProgramCalendar:
             day = first + timedelta(days=n)
             if day.weekday() not in self.weekdays or day in self.holidays:
                 continue
-            if self.seasons and self.season(day) is None:
+            season = self.season(day)
+            if self.seasons and season is None and not self.all_year:
                 continue
             for window in self.windows or (ClockWindow(from_min=0, until_min=DAY_MINUTES),):
-                yield from _of_day(self.zone, day, window)
+                if not window.season or (season is not None and window.season == season.name):
+                    yield from _of_day(self.zone, day, window)
 
 
 def local_day(zone: str, utc_ms: int) -> date:

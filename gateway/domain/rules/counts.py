@@ -41,9 +41,7 @@ def period(calendar: ProgramCalendar, utc_ms: int, per: Per) -> Span:
         first = day.replace(day=1)
         after = (first + timedelta(days=31)).replace(day=1)
     elif (season := calendar.season(day)) is not None:
-        first = season.began(day)
-        year = first.year if season.first <= season.last else first.year + 1
-        after = date(year, *season.last) + timedelta(days=1)
+        first, after = season.began(day), season.over(day)
     else:
         first, after = date(day.year, 1, 1), date(day.year + 1, 1, 1)
     return midnight_ms(calendar.zone, first), midnight_ms(calendar.zone, after)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.domain.rules.calendar import Span, local_day, united
+from gateway.domain.rules.calendar import ClockWindow, Span, local_day, united
 from gateway.domain.rules.counts import Allowance, period, used
 from gateway.domain.rules.program import GridProgram, ProgramVersion
 from gateway.domain.rules.values import Asker, Certainty, Effect, Rule
@@ -151,7 +151,7 @@ def _when(version: ProgramVersion, span: Span) -> Iterator[Breach]:
     clock = whole.without(seasons=True, days=True)
     in_window = clock.covers(span)
     if version.window is not None and not in_window:
-        windows = ", ".join(f"{_clock(w.from_min)} to {_clock(w.until_min)}" for w in version.window.value)
+        windows = ", ".join(map(_window, version.window.value))
         yield _breach(
             version, "window", version.window, f"{windows} in {version.zone}; asked is {_told(version, span)}"
         )
@@ -280,6 +280,11 @@ def _local(version: ProgramVersion, utc_ms: int) -> str:
 
 def _told(version: ProgramVersion, span: Span) -> str:
     return f"{_local(version, span[0])} to {_local(version, span[1])}"
+
+
+def _window(window: ClockWindow) -> str:
+    words = f"{_clock(window.from_min)} to {_clock(window.until_min)}"
+    return f"{words} ({window.season})" if window.season else words
 
 
 def _clock(minutes: int) -> str:

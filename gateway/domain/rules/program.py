@@ -72,7 +72,7 @@ class ProgramVersion:
     season: Rule[tuple[Season, ...]] | None = None
     weekdays: Rule[DispatchDays] | None = None
     window: Rule[tuple[ClockWindow, ...]] | None = None
-    notice: Rule[LeadNotice] | Rule[ClockNotice] | None = None
+    notice: Rule[LeadNotice | ClockNotice] | None = None
     length: Rule[LengthBounds] | None = None
     events: Rule[Allowance] | None = None
     hours: Rule[Allowance] | None = None
