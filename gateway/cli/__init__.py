@@ -32,6 +32,7 @@ class CommandLine(LazyGroup):
             help="Write (or check) the OpenAPI and AsyncAPI documents and the JSON Schemas of files.",
         ),
         "profiles": Named(module="gateway.cli.profiles", group="profiles", help="Device profiles."),
+        "programs": Named(module="gateway.cli.programs", group="programs", help="Rules of grid programs."),
         "devices": Named(module="gateway.cli.devices", group="devices", help="Registered devices."),
         "dispatch": Named(module="gateway.cli.dispatch", group="dispatch", help="Dispatch events."),
         "exclusions": Named(

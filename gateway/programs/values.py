@@ -5,7 +5,16 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from gateway.domain.rules.rates import DateRange
 from gateway.domain.rules.values import Certainty, Effect
@@ -67,6 +76,14 @@ def _month_day(value: Any) -> tuple[int, int]:
     return month, day
 
 
+def _clock_text(minutes: int) -> str:
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def _month_day_text(day: tuple[int, int]) -> str:
+    return f"{day[0]:02d}-{day[1]:02d}"
+
+
 def _decimal(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise ValueError("a number is needed")
@@ -75,11 +92,15 @@ def _decimal(value: Any) -> Any:
 
 Day = Annotated[date, BeforeValidator(_date)]
 ClockMinutes = Annotated[
-    int, BeforeValidator(_minutes), WithJsonSchema({"type": "string", "pattern": f"^({_CLOCK.pattern})$"})
+    int,
+    BeforeValidator(_minutes),
+    PlainSerializer(_clock_text),
+    WithJsonSchema({"type": "string", "pattern": f"^({_CLOCK.pattern})$"}),
 ]
 MonthDay = Annotated[
     tuple[int, int],
     BeforeValidator(_month_day),
+    PlainSerializer(_month_day_text),
     WithJsonSchema({"type": "string", "pattern": f"^{_MONTH_DAY.pattern}$"}),
 ]
 Amount = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, max_digits=12, decimal_places=6)]
