@@ -14,11 +14,13 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.journal.changes import EventDelivered
+from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import DeviceId, EventId
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.program_rules import ProgramRules
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.settings import ControlSettings, ProgramSettings
 from tests.builders.fakes import FACTS, Homes, MemoryJournal, home
@@ -36,6 +38,7 @@ class World:
     facts_of: dict[str, ProductFacts] = field(default_factory=dict)
     settings: ControlSettings = SETTINGS
     programs: Mapping[str, ProgramSettings] = field(default_factory=dict)
+    rules: Mapping[str, GridProgram] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     release_only: bool = False
@@ -67,6 +70,7 @@ class World:
             clock=steady,
             release_only=self.release_only,
             programs=self.programs,
+            rules=ProgramRules(self.rules, settings=self.programs, store=self.journal),
         )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(

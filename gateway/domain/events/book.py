@@ -66,6 +66,7 @@ class Refusal(StrEnum):
     NOW_TOO_OLD = "now_too_old"
     NOW_AGE_UNKNOWN = "now_age_unknown"
     CLOCK_CONTRADICTED = "clock_contradicted"
+    PROGRAM_RULES = "program_rules"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,5 @@
 """A grid program: versions of its rules, each in force on some days."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -13,7 +12,7 @@ from gateway.domain.rules.calendar import (
     local_ms,
     midnight_ms,
 )
-from gateway.domain.rules.counts import Allowance, Per
+from gateway.domain.rules.counts import Allowance
 from gateway.domain.rules.rates import DateRange, Rate, RateFactor, YearsBy
 from gateway.domain.rules.values import Rule
 
@@ -104,15 +103,6 @@ class ProgramVersion:
     def until_ms(self) -> int | None:
         """The instant at which it ends, UTC ms; None = until further notice."""
         return None if self.days.until is None else midnight_ms(self.zone, self.days.until)
-
-    def allowances(self) -> Sequence[tuple[str, Rule[Allowance]]]:
-        """What is counted, by the name of the rule."""
-        return [(name, rule) for name, rule in (("events", self.events), ("hours", self.hours)) if rule is not None]
-
-    def counted_within(self) -> Per | None:
-        """The longest time within which something is counted."""
-        found = [rule.value.per for _, rule in self.allowances()]
-        return max(found, key=[*Per].index, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
