@@ -9,7 +9,7 @@ import yaml
 from gateway.programs.loader import load_programs, parse_program
 from gateway.programs.summary import plain
 from tests.builders.programs import SAMPLE, SECOND
-from tests.cli.test_cli import run
+from tests.cli.test_cli import config, run
 
 PROGRAMS = Path(__file__).parents[2] / "config" / "programs"
 
@@ -73,3 +73,11 @@ def test_what_show_prints_as_json_is_a_program_again() -> None:
         shown = run("programs", "show", name, "--dir", str(PROGRAMS), "--json")
         again = yaml.safe_dump(json.loads(shown.output), sort_keys=False)
         assert plain(parse_program(again, name=name)) == plain(loaded.document)
+
+
+def test_validate_tells_the_faults_of_programs_that_a_configuration_names(tmp_path: Path) -> None:
+    good = written(tmp_path / "good")
+    bad = written(tmp_path / "bad", SAMPLE.replace("utilities: [South]", "utilities: [West]"))
+    for directory, code in ((good, 0), (bad, 2), (str(tmp_path / "none"), 2)):
+        result = run("validate", "--config", config(tmp_path, programs_dir=directory))
+        assert (result.exit_code, "sample.yaml:" in result.output) == (code, directory == bad)

@@ -23,7 +23,7 @@ from gateway.domain.rules.permission import Permission, permission_now
 from gateway.domain.rules.program import GridProgram, ProgramVersion
 from gateway.domain.rules.values import Asker, Effect
 from gateway.domain.types import EventId, Now, Slots
-from gateway.observability.metrics import Sample, counter, words
+from gateway.observability.metrics import Sample, counter, word, words
 from gateway.ports.journal import EventStore
 from gateway.services.settings import ProgramSettings
 
@@ -42,8 +42,8 @@ PERMISSIONS_MAX = 1_000
 
 BROKEN = counter(
     "gateway_program_rules_broken",
-    "Rules of programs that events broke when they were decided.",
-    program="the programs in programs_dir", rule="the rules of the program language", effect=words(Effect),
+    "Rules of programs that events broke when they were decided, by what that did.",
+    program="the programs in programs_dir", effect=words(Effect),
 )  # fmt: skip
 HELD = counter(
     "gateway_program_rules_held",
@@ -70,7 +70,7 @@ class ProgramRules:
         self._narrowed: dict[int, tuple[EventRequest, ProgramVersion, EventRequest]] = {}
         self._used: dict[str, tuple[int, Mapping[EventId, list[Span]]]] = {}
         self._held: dict[EventId, Permission] = {}
-        self._broken: Counter[tuple[str, str, str]] = Counter()
+        self._broken: Counter[tuple[str, Effect]] = Counter()
         self._held_count: Counter[str] = Counter()
 
     def asker(self, request: EventRequest) -> Asker:
@@ -121,7 +121,7 @@ class ProgramRules:
             told_ms=0 if same_start else now.utc_ms, strict=self.strict(request),
         )  # fmt: skip
         for breach in found.breaches:
-            self._broken[request.program, breach.rule, breach.effect.value] += 1
+            self._broken[request.program, breach.effect] += 1
         return found
 
     def note(self, request: EventRequest, found: Permission | None, now: Now) -> None:
@@ -256,10 +256,10 @@ class ProgramRules:
 
     def samples(self) -> Iterable[Sample]:
         """Metrics, as of now."""
-        for (program, rule, effect), count in self._broken.items():
-            yield BROKEN.sample(count, program=program, rule=rule, effect=effect)
-        for program, count in self._held_count.items():
-            yield HELD.sample(count, program=program)
+        for program in self.programs:
+            for effect in Effect:
+                yield BROKEN.sample(self._broken[program, effect], program=program, effect=word(effect))
+            yield HELD.sample(self._held_count[program], program=program)
 
 
 def told(found: Permission) -> list[str]:

@@ -2,8 +2,11 @@
 dispatcher, clipped to what a rule leaves."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
+from gateway.clock import ManualClock
 from gateway.domain.events.book import Outcome, Refusal
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import OPEN_MS, Compensation, EventKind
@@ -13,6 +16,8 @@ from gateway.domain.rules.counts import Allowance, Per
 from gateway.domain.rules.program import GridProgram, LeadNotice, ProgramVersion
 from gateway.domain.rules.rates import DateRange
 from gateway.domain.rules.values import Certainty, Effect, Rule, T
+from gateway.domain.types import EventId
+from gateway.programs.loader import load_programs
 from gateway.services.settings import ProgramSettings
 from tests.scenes.world import World, group, homes_of
 
@@ -203,13 +208,41 @@ async def test_an_event_until_further_notice_runs_in_the_window_of_every_day() -
     assert found.homes.battery_w.sum() > 1_500
 
 
-async def test_what_rules_are_broken_is_counted_by_program_rule_and_effect() -> None:
+async def test_broken_rules_are_counted_by_program_and_effect_from_zero_on() -> None:
     found = world(replace(VERSION, window=window(16, 21)))
+    assert {sample.value for sample in found.dispatcher.samples()} == {0}
     await found.submit("here", s=60, target_w=2_000.0, source=HERE)
     for name in ("one", "two"):
         await found.submit(name, s=60, target_w=2_000.0, source=PLATFORM)
-    counted = {sample.labels: sample.value for sample in found.dispatcher.samples()}
-    assert counted == {
-        (("program", NAME), ("rule", "window"), ("effect", "refuse")): 1,
-        (("program", NAME), ("rule", "window"), ("effect", "warn")): 2,
-    }
+    counted = {dict(sample.labels).get("effect"): sample.value for sample in found.dispatcher.samples()}
+    assert counted == {"refuse": 1, "clip": 0, "warn": 2, None: 0}
+
+
+async def test_an_event_that_a_rule_holds_is_counted_once() -> None:
+    found = world(replace(VERSION, window=window(8 + 1 / 60, 9, Effect.CLIP)))
+    await found.submit(s=600, target_w=2_000.0, source=HERE)
+    await found.go(120)
+    assert [sample.value for sample in found.dispatcher.samples() if sample.name.endswith("held")] == [1]
+
+
+async def test_a_dsgs_event_at_three_in_the_afternoon_runs_for_the_aggregator_and_is_refused_here() -> None:
+    july_ms = round(datetime(2026, 7, 7, 15, tzinfo=ZoneInfo("America/Los_Angeles")).timestamp() * 1000)
+    shipped = load_programs(Path(__file__).parents[3] / "config" / "programs")
+    found = World(
+        homes_of(2), rules={name: loaded.program for name, loaded in shipped.items()},
+        clock=ManualClock(utc_ms=july_ms - 30 * HOUR_S * 1000),
+    )  # fmt: skip
+    await found.go(1)
+    event = replace(
+        found.event(s=2 * HOUR_S, target_w=2_000.0, program="dsgs-option3"),
+        start_ms=july_ms, end_ms=july_ms + 2 * HOUR_S * 1000,
+    )  # fmt: skip
+    here = await found.dispatcher.submit(replace(event, id=EventId("here"), source=HERE))
+    assert (here.reason, "rule window of dsgs-option3 2026 (verified)" in here.warnings[0]) == (
+        Refusal.PROGRAM_RULES, True,
+    )  # fmt: skip
+    theirs = await found.dispatcher.submit(replace(event, id=EventId("theirs"), source=PLATFORM))
+    assert (theirs.outcome, "effect: warn" in theirs.warnings[0]) == (Outcome.ACCEPTED, True)
+    found.clock.advance(s=30 * HOUR_S)
+    await found.go(60)
+    assert found.homes.battery_w.sum() > 1_500
