@@ -1,5 +1,6 @@
 """The part of the graph that takes events in, carries them out and reports on them."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -8,6 +9,7 @@ from gateway.api.views.dispatch import CauseOf, DispatchView
 from gateway.app.parts import RunningParts
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
+from gateway.domain.errors import StorageError
 from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.stored import JournalState
@@ -25,6 +27,8 @@ from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.runtime.fleet_clock import FleetClock
 from gateway.signals.platform import PlatformSignal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,11 @@ async def control_parts(
         rules=ProgramRules(programs, settings=settings.programs, store=store), release_only=release_only,
     )  # fmt: skip
     dispatcher.load(remembered)
+    try:
+        await dispatcher.rules.recall(clock.now())
+    except StorageError as error:
+        # tried again with the next event of such a program
+        log.warning("what programs dispatched before could not be read", extra={"error": str(error)})
     fleet_clock = FleetClock(clock, skew)
     control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, link=link, clock=clock,

@@ -91,21 +91,23 @@ def permission(program: GridProgram, asked: Asked, now_ms: int, *, strict: bool 
     return Permission(version=_named(version), breaches=bound)
 
 
-def permission_now(program: GridProgram, asked: Asked, now_ms: int, *, strict: bool = False) -> Permission:
-    """What the rules say of a dispatch that runs at `now_ms` (UTC): of this instant, and not of when it was known."""
+def permission_now(
+    program: GridProgram, asker: Asker, used: Sequence[Span], now_ms: int, *, strict: bool = False
+) -> Permission:
+    """What the rules say of the events of a program that run at `now_ms` (UTC), whoever they are for: of this instant,
+    and of what was dispatched until now. `used`: the spans of all events of the program, these among them."""
+    begun = [(start_ms, min(end_ms, now_ms + 1)) for start_ms, end_ms in used if start_ms <= now_ms]
+    asked = Asked(span=(now_ms, now_ms + 1), asker=asker, others=begun)
     version = program.version_at(now_ms)
     if version is None:
         return _without_version(program, asked)
-    here = replace(asked, span=(now_ms, now_ms + 1))
-    so_far = replace(asked, span=(min(asked.span[0], now_ms), now_ms + 1))
     found = [
-        *_when(version, here.span),
-        *_too_long(version, so_far),
-        *_hours(version, so_far),
-        *_rest(version, so_far),
-        *_storms(version, here),
+        *_when(version, asked.span),
+        *_too_long(version, asked),
+        *_hours(version, asked),
+        *_rest(version, asked),
     ]
-    return Permission(version=_named(version), breaches=_bound(found, asked.asker, strict=strict))
+    return Permission(version=_named(version), breaches=_bound(found, asker, strict=strict))
 
 
 def _without_version(program: GridProgram, asked: Asked) -> Permission:

@@ -15,10 +15,10 @@ from gateway.domain.events.book import members
 from gateway.domain.events.calendar import DAY_MS
 from gateway.domain.events.exclusions import EVER_MS, Exclusions
 from gateway.domain.events.lifecycle import ActiveEvent, BookEntry, EventState
-from gateway.domain.events.program_rules import asked, judge, narrowed, used_spans, within
+from gateway.domain.events.program_rules import judge, narrowed, used_spans, within
 from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
-from gateway.domain.rules.calendar import Span
+from gateway.domain.rules.calendar import Span, united
 from gateway.domain.rules.permission import Permission, permission_now
 from gateway.domain.rules.program import GridProgram, ProgramVersion
 from gateway.domain.rules.values import Asker, Effect
@@ -68,7 +68,8 @@ class ProgramRules:
         self._past: dict[EventId, BookEntry] | None = None if store is not None and programs else {}
         self._permissions: dict[EventId, tuple[int, Permission]] = {}
         self._narrowed: dict[int, tuple[EventRequest, ProgramVersion, EventRequest]] = {}
-        self._used: dict[str, tuple[int, Mapping[EventId, list[Span]]]] = {}
+        self._used: dict[str, tuple[int, Sequence[Span]]] = {}
+        self._said: dict[tuple[str, Asker], tuple[int, Permission]] = {}
         self._held: dict[EventId, Permission] = {}
         self._broken: Counter[tuple[str, Effect]] = Counter()
         self._held_count: Counter[str] = Counter()
@@ -117,8 +118,8 @@ class ProgramRules:
         same_start = accepted and known is not None and known.request.start_ms == request.start_ms
         found = judge(
             program, request, asker=self.asker(request),
-            others=_but(request.id, self.used(request.program, entries(), now)), storms=storms, now_ms=now.utc_ms,
-            told_ms=0 if same_start else now.utc_ms, strict=self.strict(request),
+            others=united(_but(request.id, self.used(request.program, entries(), now))), storms=storms,
+            now_ms=now.utc_ms, told_ms=0 if same_start else now.utc_ms, strict=self.strict(request),
         )  # fmt: skip
         for breach in found.breaches:
             self._broken[request.program, breach.effect] += 1
@@ -131,6 +132,7 @@ class ProgramRules:
         if found is not None:
             self._remember(request, found)
         self._used.pop(request.program, None)
+        self._said.clear()
         if self._past is not None:
             oldest_ms = now.utc_ms - PAST_MS
             self._past = {name: one for name, one in self._past.items() if one.request.end_ms >= oldest_ms}
@@ -183,7 +185,7 @@ class ProgramRules:
         for event in events:
             program = self.programs.get(event.request.program)
             if program is not None and event.actuates and not event.preparing:
-                said = self._now(program, event, entries, now)
+                said = self._now(program, event.request, entries, now)
                 if said.held:
                     held[event.request.id] = said
                     continue
@@ -220,19 +222,22 @@ class ProgramRules:
         rule = None if version is None else version.storm_lockout_s
         return None if rule is None else round(rule.value * 1000)
 
-    def _now(self, program: GridProgram, event: ActiveEvent, entries: Entries, now: Now) -> Permission:
-        request = event.request
-        started_ms = request.occurrence_ms(now.utc_ms)
-        span = (event.running.since_ms if started_ms is None else started_ms, event.running.until_ms)
-        others = _but(request.id, self._others(program.id, entries, now))
-        dispatch = asked(request, span, asker=self.asker(request), others=others)
-        return permission_now(program, dispatch, now.utc_ms, strict=self.strict(request))
+    def _now(self, program: GridProgram, request: EventRequest, entries: Entries, now: Now) -> Permission:
+        """What the rules say of the events of a program that run at `now`; the same for all from one asker."""
+        key = program.id, self.asker(request)
+        known = self._said.get(key)
+        if known is None or known[0] != now.utc_ms:
+            used = self._so_far(program.id, entries, now)
+            said = permission_now(program, key[1], used, now.utc_ms, strict=self.strict(request))
+            known = self._said[key] = now.utc_ms, said
+        return known[1]
 
-    def _others(self, program: str, entries: Entries, now: Now) -> Mapping[EventId, list[Span]]:
-        """What `used` says, at most `USED_MS` old."""
+    def _so_far(self, program: str, entries: Entries, now: Now) -> Sequence[Span]:
+        """What the events of a program use, at most `USED_MS` old."""
         known = self._used.get(program)
         if known is None or not 0 <= now.utc_ms - known[0] < USED_MS:
-            known = self._used[program] = now.utc_ms, self.used(program, entries(), now)
+            spans = united(_but(None, self.used(program, entries(), now)))
+            known = self._used[program] = now.utc_ms, spans
         return known[1]
 
     def _narrowed_request(self, event: ActiveEvent, version: ProgramVersion) -> EventRequest:
@@ -270,5 +275,5 @@ def told(found: Permission) -> list[str]:
     ]
 
 
-def _but(event: EventId, used: Mapping[EventId, list[Span]]) -> list[Span]:
+def _but(event: EventId | None, used: Mapping[EventId, list[Span]]) -> list[Span]:
     return [span for name, spans in used.items() if name != event for span in spans]

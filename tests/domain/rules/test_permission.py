@@ -81,7 +81,7 @@ def test_a_clipped_event_is_accepted_and_runs_inside_alone() -> None:
     asked = Asked(span=at(15), asker=LOCAL)
     assert broken(version, asked) == [("window", "clip")]
     start_ms = asked.span[0]
-    held = [permission_now(program(version), asked, start_ms + n * 30 * MINUTE_MS).held for n in range(4)]
+    held = [permission_now(program(version), LOCAL, [asked.span], start_ms + n * 30 * MINUTE_MS).held for n in range(4)]
     assert held == [True, True, False, False]
 
 
@@ -141,7 +141,9 @@ def test_hours_that_are_clipped_end_an_event_when_they_are_used_up() -> None:
     version = replace(EVENING, hours=rule(Allowance(most=3.0, per=Per.DAY), Effect.CLIP))
     asked = Asked(span=at(18), asker=LOCAL, others=[at(16, 1.5)])
     assert broken(version, asked) == [("hours", "clip")]
-    held = [permission_now(program(version), asked, asked.span[0] + n * 30 * MINUTE_MS).held for n in range(4)]
+    used = [asked.span, *asked.others]
+    times_ms = [asked.span[0] + n * 30 * MINUTE_MS for n in range(4)]
+    held = [permission_now(program(version), LOCAL, used, now_ms).held for now_ms in times_ms]
     assert held == [False, False, False, True]
     assert broken(version, replace(asked, others=[at(16, 3)])) == [("hours", "refuse")]
 
@@ -161,7 +163,6 @@ def test_the_days_before_a_storm_bind_the_programs_dispatcher_too() -> None:
     for asker in Asker:
         asked = Asked(span=at(18), asker=asker, storms=[storm])
         assert broken(version, asked) == [("storm_lockout", "refuse")]
-        assert permission_now(program(version), asked, asked.span[0]).held
         later = Asked(span=at(18, day=DAY - timedelta(days=1)), asker=asker, storms=[storm])
         assert broken(version, later) == []
 
@@ -179,3 +180,18 @@ def test_a_day_without_rules_in_force_warns_the_program_and_refuses_here() -> No
         asked = Asked(span=at(18, day=date(2025, 12, 31)), asker=asker)
         assert broken(EVENING, asked) == [("version", effect)]
         assert found(EVENING, asked, strict=True).version == ""
+
+
+def test_an_event_that_is_clipped_to_a_length_runs_so_long_whatever_else_the_evening_has() -> None:
+    version = replace(EVENING, length=rule(LengthBounds(most_s=3600.0), Effect.CLIP))
+    used = [at(17, 2), at(17, 4), at(20.5, 0.5)]
+    times_ms = [used[0][0] + n * 30 * MINUTE_MS for n in range(4)]
+    held = [permission_now(program(version), LOCAL, used, now_ms).held for now_ms in times_ms]
+    assert held == [False, False, True, True]
+
+
+def test_what_runs_is_warned_of_or_held_by_who_asks() -> None:
+    early_ms = at(15)[0]
+    said = {asker: permission_now(program(EVENING), asker, [at(15)], early_ms) for asker in Asker}
+    assert (said[LOCAL].held, said[PROGRAM].held) == (True, False)
+    assert permission_now(program(EVENING), PROGRAM, [at(15)], early_ms, strict=True).held
