@@ -65,7 +65,8 @@ class ProgramRules:
         self.programs = programs
         self._settings = settings
         self._store = store
-        self._past: dict[EventId, BookEntry] | None = None if store is not None and programs else {}
+        self._past: dict[str, dict[EventId, list[Span]]] | None = None if store is not None and programs else {}
+        self._prune_ms = 0
         self._permissions: dict[EventId, tuple[int, Permission]] = {}
         self._narrowed: dict[int, tuple[EventRequest, ProgramVersion, EventRequest]] = {}
         self._used: dict[str, tuple[int, Sequence[Span]]] = {}
@@ -89,16 +90,16 @@ class ProgramRules:
         """Read once what the programs dispatched before. Raises StorageError."""
         if self._past is not None or self._store is None:
             return
-        found: dict[EventId, BookEntry] = {}
+        found: dict[str, dict[EventId, list[Span]]] = {}
         after: tuple[int, str] | None = None
         more = True
         while more:
             page, more = await self._store.events(after, PAGE)
             for stored in page:
-                if stored.request.program in self.programs:
-                    found[stored.request.id] = BookEntry(
-                        index=-1, request=stored.request, state=stored.state, decided_ms=stored.decided_ms
-                    )
+                request = stored.request
+                if request.program in self.programs:
+                    entry = BookEntry(index=-1, request=request, state=stored.state, decided_ms=stored.decided_ms)
+                    found.setdefault(request.program, {})[request.id] = _spans(entry, now)
             if not page or page[-1].request.start_ms < now.utc_ms - PAST_MS:
                 break
             after = page[-1].request.start_ms, page[-1].request.id
@@ -133,20 +134,27 @@ class ProgramRules:
             self._remember(request, found)
         self._used.pop(request.program, None)
         self._said.clear()
-        if self._past is not None:
-            oldest_ms = now.utc_ms - PAST_MS
-            self._past = {name: one for name, one in self._past.items() if one.request.end_ms >= oldest_ms}
-            state = EventState.CANCELLED if request.cancelled else EventState.SCHEDULED
-            self._past[request.id] = BookEntry(index=-1, request=request, state=state, decided_ms=now.utc_ms)
+        if self._past is None:
+            return
+        state = EventState.CANCELLED if request.cancelled else EventState.SCHEDULED
+        entry = BookEntry(index=-1, request=request, state=state, decided_ms=now.utc_ms)
+        self._past.setdefault(request.program, {})[request.id] = _spans(entry, now)
+        if now.utc_ms >= self._prune_ms:
+            self._prune_ms, oldest_ms = now.utc_ms + DAY_MS, now.utc_ms - PAST_MS
+            self._past = {
+                program: {name: spans for name, spans in events.items() if spans and spans[-1][1] >= oldest_ms}
+                for program, events in self._past.items()
+            }
 
-    def used(self, program: str, entries: Iterable[BookEntry], now: Now) -> dict[EventId, list[Span]]:
-        """The time that the events of a program take and took: those of the book and those before."""
-        known = dict(self._past or {}) | {entry.request.id: entry for entry in entries}
-        return {
-            name: used_spans(entry, now.utc_ms - PAST_MS, now.utc_ms + AHEAD_MS)
-            for name, entry in known.items()
-            if entry.request.program == program
-        }
+    def used(self, program: str, entries: Iterable[BookEntry], now: Now) -> Mapping[EventId, list[Span]]:
+        """The time that the events of a program take and took: those of the book, which are noted as they are now, and
+        those before."""
+        here = {entry.request.id: _spans(entry, now) for entry in entries if entry.request.program == program}
+        if self._past is None:
+            return here
+        noted = self._past.setdefault(program, {})
+        noted.update(here)
+        return noted
 
     def permission(self, entry: BookEntry, entries: Entries) -> Permission | None:
         """What the rules said of an accepted event when it was decided; worked out again where that is forgotten, from
@@ -273,6 +281,11 @@ def told(found: Permission) -> list[str]:
         f"rule {one.rule} of {one.version} ({one.certainty.value}): {one.words}; effect: {one.effect.value}"
         for one in found.breaches
     ]
+
+
+def _spans(entry: BookEntry, now: Now) -> list[Span]:
+    """The time that an event takes, of that which may count."""
+    return used_spans(entry, now.utc_ms - PAST_MS, now.utc_ms + AHEAD_MS)
 
 
 def _but(event: EventId | None, used: Mapping[EventId, list[Span]]) -> list[Span]:

@@ -134,3 +134,14 @@ async def test_an_event_that_goes_outside_known_rules_is_marked_so_also_after_a_
         await r.ask("POST", "/v1/dispatch-events", json=inside | {"program": "other"})
         shown = await r.ask("GET", "/v1/dispatch-events/inside")
         assert (shown["outside_known_rules"], shown["broken_rules"]) == (False, [])
+
+
+async def test_an_event_that_a_rule_holds_is_shown_without_progress() -> None:
+    text = WINTER.replace('"16:00", until: "21:00"}], effect: refuse', '"08:10", until: "21:00"}], effect: clip')
+    async with rig(programs=loaded(text)) as r:
+        await r.world.go(2)
+        await r.ask("POST", "/v1/dispatch-events", json=event("e", r.world.clock.utc))
+        await r.world.go(30)
+        shown = await r.ask("GET", "/v1/dispatch-events/e")
+        assert (shown["state"], shown["delivered_w"], shown["outside_known_rules"]) == ("active", None, True)
+        assert [one["effect"] for one in shown["broken_rules"]] == ["clip", "warn"]

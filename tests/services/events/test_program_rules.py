@@ -156,6 +156,15 @@ async def test_an_event_that_was_cancelled_before_it_began_counts_nothing() -> N
     assert (await found.submit("two", s=60, target_w=2_000.0, source=HERE)).outcome is Outcome.ACCEPTED
 
 
+async def test_an_event_that_an_operator_cancelled_before_it_began_counts_nothing() -> None:
+    found = world(replace(VERSION, events=rule(Allowance(most=1, per=Per.DAY))))
+    start_ms = found.clock.utc + HOUR_S * 1000
+    event = replace(found.event(s=HOUR_S, target_w=2_000.0, source=HERE), start_ms=start_ms, end_ms=start_ms + 60_000)
+    await found.dispatcher.submit(event)
+    await found.dispatcher.cancel("e")
+    assert (await found.submit("two", s=60, target_w=2_000.0, source=HERE)).outcome is Outcome.ACCEPTED
+
+
 async def test_the_reserve_of_the_program_stays_in_every_battery_whoever_asks() -> None:
     found = world(replace(VERSION, reserve_pct=rule(55.0, Effect.CLIP)))
     await found.go(2)
