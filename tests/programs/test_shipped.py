@@ -18,7 +18,8 @@ from gateway.programs.loader import load_programs
 
 PROGRAMS = load_programs(Path(__file__).parents[2] / "config" / "programs")
 HOURS = Path(__file__).parent / "dsgs_2025_hours.csv"
-"""The public calendar of DSGS option 3 in 2025, with prices; `hour_end` 20 is 19:00 to 20:00 local time."""
+"""The calendar of DSGS option 3 in 2025 with prices, from a public compilation (MIT license) of public data of CEC
+docket 22-RENEW-01, TN 269155. `hour_end` 20 is 19:00 to 20:00 local time."""
 
 SHIPPED = {
     "dsgs-option3", "ra-leap", "elrp-a4", "connectedsolutions-ma", "connectedsolutions-ri", "ct-ess",

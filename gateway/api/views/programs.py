@@ -6,6 +6,7 @@ from types import MappingProxyType
 from gateway.api.program_models import AllowanceBody, AllowedBody, AllowedList, ProgramList, ProgramRow, ProgramState
 from gateway.clock import Clock
 from gateway.domain.rules.allowed import allowances_left, allowed_spans
+from gateway.domain.rules.calendar import united
 from gateway.programs.loader import LoadedProgram
 from gateway.programs.summary import plain, program_summary
 from gateway.schemas.interval_rows import rfc3339
@@ -40,7 +41,7 @@ class ProgramView:
         rules, now = self._dispatcher.rules, self._clock.now()
         await rules.recall(now)
         used = rules.used(name, self._dispatcher.entries(), now)
-        events = [span for spans in used.values() for span in spans]
+        events = united(span for spans in used.values() for span in spans)
         left = allowances_left(loaded.program, from_ms, until_ms, events)
         return AllowedList(
             program=name,
