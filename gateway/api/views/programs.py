@@ -20,6 +20,7 @@ class ProgramView:
         self, *, dispatcher: Dispatcher, clock: Clock, programs: Mapping[str, LoadedProgram] = MappingProxyType({})
     ) -> None:
         self._programs = programs
+        self._summaries = {name: program_summary(loaded) for name, loaded in programs.items()}
         self._dispatcher = dispatcher
         self._clock = clock
 
@@ -65,7 +66,7 @@ class ProgramView:
         )  # fmt: skip
 
     def _row(self, loaded: LoadedProgram) -> ProgramRow:
-        told = program_summary(loaded)
+        told = self._summaries[loaded.program.id]
         version = loaded.program.version_at(self._clock.now().utc_ms)
         return ProgramRow(
             program=told.program,

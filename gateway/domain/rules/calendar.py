@@ -153,6 +153,10 @@ def _clock_spans(zone: str, day: date, from_min: int, until_min: int) -> Sequenc
 def _pieces(zone: str, day: date) -> Sequence[tuple[int, int, int]]:
     """The parts of a local day in which the clock runs evenly: start and end (UTC ms), and the offset from UTC (ms)."""
     start_ms, end_ms = midnight_ms(zone, day), midnight_ms(zone, day + timedelta(days=1))
+    offset_ms = _offset_ms(zone, start_ms)
+    if _offset_ms(zone, end_ms - 1) == offset_ms:
+        # no clock is changed twice in a day
+        return [(start_ms, end_ms, offset_ms)]
     edges = [start_ms]
     for hour_ms in range(start_ms, end_ms, HOUR_MS):
         until_ms = min(hour_ms + HOUR_MS, end_ms) - 1

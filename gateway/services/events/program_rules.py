@@ -210,8 +210,8 @@ class ProgramRules:
         mine = members(fleet, request.group)
         return [
             (one.from_ms, EVER_MS if one.until_ms is None else one.until_ms)
-            for one in exclusions.all()
-            if one.reason == "storm" and np.isin(mine, exclusions.devices(fleet, one)).all()
+            for one in exclusions.storms()
+            if mine.size and np.isin(mine, exclusions.devices(fleet, one)).all()
         ]
 
     def locked_out(self, request: EventRequest, fleet: Fleet, exclusions: Exclusions, now: Now) -> Slots | None:
@@ -219,8 +219,8 @@ class ProgramRules:
         lockout_ms = self._lockout_ms(request, now.utc_ms)
         near = () if lockout_ms is None else tuple(
             exclusions.devices(fleet, one)
-            for one in exclusions.all()
-            if one.reason == "storm" and one.from_ms - lockout_ms <= now.utc_ms < one.from_ms
+            for one in exclusions.storms()
+            if one.from_ms - lockout_ms <= now.utc_ms < one.from_ms
         )  # fmt: skip
         return np.unique(np.concatenate(near)).astype(np.int32) if near else None
 
