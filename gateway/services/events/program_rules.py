@@ -193,7 +193,7 @@ class ProgramRules:
         for event in events:
             program = self.programs.get(event.request.program)
             if program is not None and event.actuates and not event.preparing:
-                said = self._now(program, event.request, entries, now)
+                said = self._now(program, event.request, entries, now, ahead=ahead)
                 if said.held:
                     held[event.request.id] = said
                     continue
@@ -230,20 +230,22 @@ class ProgramRules:
         rule = None if version is None else version.storm_lockout_s
         return None if rule is None else round(rule.value * 1000)
 
-    def _now(self, program: GridProgram, request: EventRequest, entries: Entries, now: Now) -> Permission:
+    def _now(
+        self, program: GridProgram, request: EventRequest, entries: Entries, now: Now, *, ahead: bool
+    ) -> Permission:
         """What the rules say of the events of a program that run at `now`; the same for all from one asker."""
         key = program.id, self.asker(request)
         known = self._said.get(key)
         if known is None or known[0] != now.utc_ms:
-            used = self._so_far(program.id, entries, now)
+            used = self._so_far(program.id, entries, now, ahead=ahead)
             said = permission_now(program, key[1], used, now.utc_ms, strict=self.strict(request))
             known = self._said[key] = now.utc_ms, said
         return known[1]
 
-    def _so_far(self, program: str, entries: Entries, now: Now) -> Sequence[Span]:
-        """What the events of a program use, at most `USED_MS` old."""
+    def _so_far(self, program: str, entries: Entries, now: Now, *, ahead: bool) -> Sequence[Span]:
+        """What the events of a program use, at most `USED_MS` old, or as last known for what lies `ahead`."""
         known = self._used.get(program)
-        if known is None or not 0 <= now.utc_ms - known[0] < USED_MS:
+        if known is None or not (ahead or 0 <= now.utc_ms - known[0] < USED_MS):
             spans = united(_but(None, self.used(program, entries(), now)))
             known = self._used[program] = now.utc_ms, spans
         return known[1]
