@@ -30,6 +30,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/gateway validate --config config/gateway.example.yaml
 	$(BIN)/gateway profiles check
+	$(BIN)/gateway programs check
 	$(BIN)/gateway schema --check
 
 unit: $(STAMP)

@@ -3,16 +3,21 @@
 One document of mappings, sequences and plain values (null, true and false, numbers, texts). Keys are texts. A few
 aliases are allowed; an aliased value counts as if it were written out. Refused: tags, merge keys, a repeated key, an
 alias inside the value it refers to, depth and size beyond bounds. Only plain values are constructed; every fault comes
-with its line (1 = first).
+with its line (1 = first), and is told as `file:line: path: what is wrong`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
+from gateway.domain.errors import InvalidInput
+
 BYTES_MAX = 1 << 18
+FAULTS_MAX = 50
+WORDS_MAX = 300
 DEPTH_MAX = 24
 SIZE_MAX = 50_000
 ALIASES_MAX = 64
@@ -69,6 +74,37 @@ def read_yaml(text: str) -> tuple[Plain, Place]:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The parser also raises other errors, for impossible escapes and characters.
         raise NotStrict(1, f"not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The UTF-8 text of a file, one byte more than is read at most. Raises InvalidInput."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(BYTES_MAX + 1)
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InvalidInput([fault_line(path.name, line, "(document)", "not UTF-8")]) from error
+    except OSError as error:
+        raise InvalidInput([f"{path.name}:1: (document): cannot be read: {error}"]) from error
+    return content
+
+
+def fault_line(name: str, line: int, path: str, words: str) -> str:
+    """What is wrong in a file, safe to print: one line, no control characters, bounded length."""
+    return f"{name}:{line}: {_shown(path)}: {_shown(words)}"
+
+
+def bounded(name: str, faults: Iterable[str]) -> list[str]:
+    """The first faults of a file, and how many more there are."""
+    listed = list(faults)
+    more = len(listed) - FAULTS_MAX
+    return listed if more <= 0 else [*listed[:FAULTS_MAX], f"{name}:1: (document): and {more} more"]
+
+
+def _shown(text: str) -> str:
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if len(plain) <= WORDS_MAX else f"{plain[:WORDS_MAX]}..."
 
 
 class _Reader:

@@ -19,9 +19,11 @@ from gateway.api.routes.dispatch import DispatchRoutes, Trust
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
+from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.programs import ProgramView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.observability.metrics import Metrics, Sample, counter
@@ -73,6 +75,7 @@ class Parts:
     clock: Clock
     inventory: DeviceRegistry
     raw: RawMessages
+    programs: ProgramView
     registry: Metrics
     readiness: Callable[[], Readiness]
     door: Doorway
@@ -95,6 +98,7 @@ def make_app(parts: Parts) -> web.Application:
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
+        ProgramRoutes(parts.programs, parts.clock),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

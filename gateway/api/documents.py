@@ -1,4 +1,4 @@
-"""The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, generated from the models and the profiles."""
+"""The OpenAPI and AsyncAPI documents and the JSON Schemas of profiles and programs, generated from their models."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +12,7 @@ from gateway.profiles.asyncapi import asyncapi
 from gateway.profiles.compile import Codec
 from gateway.profiles.language.json_schema import profile_schema
 from gateway.profiles.loader import load_profiles
+from gateway.programs.json_schema import program_schema
 from gateway.schemas.event import EventBody
 from gateway.schemas.interval_rows import IntervalBody
 from gateway.schemas.reports import AvailabilityReport, DeliveryReport, EventReport, LiveReport, PlatformAnswer
@@ -20,7 +21,7 @@ from gateway.sinks.mqtt import INTERVAL_TOPIC
 
 
 def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
-    """The OpenAPI and AsyncAPI documents and the profiles' JSON Schema, by file name."""
+    """The OpenAPI and AsyncAPI documents and the JSON Schemas of profiles and programs, by file name."""
     codecs: Iterable[Codec] = load_profiles(profiles_dir).values()
     schemas: dict[str, Any] = {}
     platform = {
@@ -58,6 +59,7 @@ def documents(profiles_dir: Path) -> dict[str, dict[str, Any]]:
         "openapi.json": openapi(__version__),
         "asyncapi.json": asyncapi(codecs, platform, dict(sorted(schemas.items()))),
         "profile.schema.json": profile_schema(),
+        "program.schema.json": program_schema(),
     }
 
 

@@ -13,6 +13,7 @@ from gateway.api.routes.dispatch import DispatchRoutes
 from gateway.api.routes.fleet import FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
+from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import TelemetryRoutes
 
@@ -23,6 +24,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *LeapRoutes.ROUTES,
     *FleetRoutes.ROUTES,
     *RawRoutes.ROUTES,
+    *ProgramRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

@@ -1,15 +1,19 @@
 """The part of the graph that takes events in, carries them out and reports on them."""
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gateway.api.views.dispatch import CauseOf, DispatchView
 from gateway.app.parts import RunningParts
 from gateway.clock import SteadyClock
 from gateway.config.settings import Settings
+from gateway.domain.errors import StorageError
 from gateway.domain.fleet.clock_skew import ClockSkew, ClockTrust
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.journal.stored import JournalState
+from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import Now
 from gateway.ports.journal import EventStore, Journal
 from gateway.ports.links import CommandTarget
@@ -18,10 +22,13 @@ from gateway.services.control.metrics import ControlMetrics
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.program_rules import ProgramRules
 from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.runtime.fleet_clock import FleetClock
 from gateway.signals.platform import PlatformSignal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +55,22 @@ async def control_parts(
     skew: Callable[[Now], ClockSkew],
     misidentified: Callable[[], Iterable[Untrusted]],
     parts: RunningParts,
+    programs: Mapping[str, GridProgram] = MappingProxyType({}),
     release_only: bool = False,
 ) -> ControlParts:
-    """Start control with what the journal remembers of events; devices are loaded once their readings are."""
+    """Start control with what the journal remembers of events; devices are loaded once their readings are. `programs`:
+    those whose rules are known."""
     dispatcher = Dispatcher(
         settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
         sources=settings.sources,
-        release_only=release_only,
+        rules=ProgramRules(programs, settings=settings.programs, store=store), release_only=release_only,
     )  # fmt: skip
     dispatcher.load(remembered)
+    try:
+        await dispatcher.rules.recall(clock.now())
+    except StorageError as error:
+        # tried again with the next event of such a program
+        log.warning("what programs dispatched before could not be read", extra={"error": str(error)})
     fleet_clock = FleetClock(clock, skew)
     control = ControlLoop(
         settings.control, fleet=fleet, dispatcher=dispatcher, link=link, clock=clock,

@@ -17,6 +17,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 
 import uvloop
 
@@ -24,6 +25,7 @@ from gateway import __version__
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
 from gateway.app.access import Access
+from gateway.api.views.programs import ProgramView
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
@@ -41,6 +43,7 @@ from gateway.observability.logs import set_up_logging
 from gateway.profiles.compile import Codec
 from gateway.profiles.loader import load_profiles
 from gateway.profiles.summary import summary
+from gateway.programs.loader import LoadedProgram, load_programs
 from gateway.services.control.loop import ControlLoop
 from gateway.services.devices.command_router import CommandRouter
 from gateway.services.devices.departures import Departures
@@ -151,9 +154,11 @@ async def gateway(settings: Settings, *, clock: SteadyClock) -> AsyncIterator[Ga
         yield running
 
 
-def log_inputs(settings: Settings, codecs: Mapping[str, Codec]) -> None:
-    """Log which profiles the daemon runs with, by the hash that `gateway profiles check` prints, and every former key
-    in the configuration or a profile."""
+def log_inputs(
+    settings: Settings, codecs: Mapping[str, Codec], programs: Mapping[str, LoadedProgram] = MappingProxyType({})
+) -> None:
+    """Log which profiles and programs the daemon runs with, by the hash that `gateway profiles list` and `programs
+    list` print, and every former key in the configuration or a profile."""
     for warning in settings.former:
         log.warning("configuration uses a former key", extra={"key": warning})
     for codec in codecs.values():
@@ -162,6 +167,8 @@ def log_inputs(settings: Settings, codecs: Mapping[str, Codec]) -> None:
         log.info("profile loaded", extra=shown)
         for warning in codec.former:
             log.warning("profile uses a former key", extra={"key": warning})
+    for name, loaded in programs.items():
+        log.info("program loaded", extra={"program": name, "sha256": loaded.digest})
 
 
 def _register(inventory: DeviceRegistry, remembered: JournalState) -> None:
@@ -176,7 +183,8 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     readiness = await parts.start(ReadinessWatch(parts))
     await parts.start(last_runs)
     codecs = load_profiles(settings.profiles_dir)
-    log_inputs(settings, codecs)
+    programs = {} if settings.programs_dir is None else load_programs(settings.programs_dir)
+    log_inputs(settings, codecs, programs)
     fleet = Fleet()
     journal = await parts.start(SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock))
     remembered = journal.load()
@@ -206,7 +214,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     dispatch = await control_parts(
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
         cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, parts=parts,
-        release_only=last_runs.release_only,
+        release_only=last_runs.release_only, programs={name: one.program for name, one in programs.items()},
     )  # fmt: skip
     control = dispatch.control
     ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]
@@ -245,6 +253,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         leap=upstream.leap,
         inventory=inventory,
         raw=raw,
+        programs=ProgramView(dispatcher=dispatch.dispatcher, clock=clock, programs=programs),
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host),

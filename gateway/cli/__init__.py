@@ -25,13 +25,14 @@ class CommandLine(LazyGroup):
         ),
         "validate": Named(
             module="gateway.cli.daemon", group="daemon", command="validate",
-            help="Check a configuration and the profiles it names, and print every fault.",
+            help="Check a configuration and the profiles and programs it names, and print every fault.",
         ),
         "schema": Named(
             module="gateway.cli.daemon", group="daemon", command="schema",
             help="Write (or check) the OpenAPI and AsyncAPI documents and the JSON Schemas of files.",
         ),
         "profiles": Named(module="gateway.cli.profiles", group="profiles", help="Device profiles."),
+        "programs": Named(module="gateway.cli.programs", group="programs", help="Rules of grid programs."),
         "devices": Named(module="gateway.cli.devices", group="devices", help="Registered devices."),
         "dispatch": Named(module="gateway.cli.dispatch", group="dispatch", help="Dispatch events."),
         "exclusions": Named(

@@ -21,6 +21,7 @@ from gateway.config.json_schema import settings_schema
 from gateway.config.loader import load_settings
 from gateway.domain.errors import GatewayError, InvalidInput, InvariantBroken
 from gateway.profiles.loader import load_profiles
+from gateway.programs.loader import load_programs
 
 daemon = typer.Typer()
 
@@ -56,12 +57,14 @@ def leave_release_only(config: ConfigFile) -> None:
 
 @daemon.command()
 def validate(config: ConfigFile, as_json: AsJson = False) -> None:
-    """Check a configuration and the profiles it names, and print every fault."""
+    """Check a configuration and the profiles and programs it names, and print every fault."""
     problems: list[str] = []
     warnings: list[str] = []
     try:
         settings = load_settings(config)
         codecs = load_profiles(settings.profiles_dir)
+        if settings.programs_dir is not None:
+            load_programs(settings.programs_dir)
     except InvalidInput as error:
         problems = error.problems
     else:

@@ -29,6 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="print JSON, which this command always does")]
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_PROFILES = Path("device_profiles")
+DEFAULT_PROGRAMS = Path("config/programs")
 
 
 def fail(problems: list[str], *, code: int) -> NoReturn:

@@ -141,10 +141,12 @@ SinkSettings = Annotated[
 
 
 class Settings(StrictSettings):
-    """The whole configuration. `former`: a warning for each former key in the file."""
+    """The whole configuration. `programs_dir`: the rules of grid programs; events of a program without rules there are
+    judged by none. `former`: a warning for each former key in the file."""
 
     state_dir: Annotated[Path, Field(examples=["state"])]
     profiles_dir: Annotated[Path, Field(examples=["device_profiles"])]
+    programs_dir: Path | None = None
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     devices: Annotated[

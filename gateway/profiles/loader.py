@@ -14,10 +14,8 @@ from gateway.domain.errors import InvalidInput
 from gateway.profiles.checks.product import faults_of
 from gateway.profiles.compile import Codec, compile_profile
 from gateway.profiles.language.product import ProfileDocument
-from gateway.yaml_lines import BYTES_MAX, Loc, NotStrict, Place, read_yaml
+from gateway.yaml_lines import Loc, NotStrict, Place, bounded, fault_line, read_file, read_yaml
 
-FAULTS_MAX = 50
-WORDS_MAX = 300
 DIGEST_LENGTH = 12
 WORD = re.compile(r"[\w-]+")
 
@@ -30,24 +28,15 @@ def parse_profile(text: str, *, name: str) -> ProfileDocument:
 
 def load_profile(path: Path) -> Codec:
     """Read and compile one file, which is named after its profile. Raises InvalidInput with every fault."""
-    name = path.name
-    try:
-        with path.open("rb") as file:
-            content = file.read(BYTES_MAX + 1)
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InvalidInput([f"{name}:{line}: (document): not UTF-8"]) from error
-    except OSError as error:
-        raise InvalidInput([f"{name}:1: (document): cannot be read: {error}"]) from error
-    document, place, former = _parse(text, name=name)
+    name, content = path.name, read_file(path)
+    document, place, former = _parse(content.decode("utf-8"), name=name)
     if document.profile != path.stem:
         line = place.line_of(("profile",))
         raise InvalidInput([f"{name}:{line}: profile: says {document.profile!r}, the file is named {path.stem!r}"])
     return replace(
         compile_profile(document),
         digest=hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH],
-        former=tuple(_fault(name, place.line_of(loc), ".".join(loc), words) for loc, words in former),
+        former=tuple(fault_line(name, place.line_of(loc), ".".join(loc), words) for loc, words in former),
     )
 
 
@@ -72,15 +61,15 @@ def _parse(text: str, *, name: str) -> tuple[ProfileDocument, Place, list[tuple[
     try:
         raw, place = read_yaml(text)
     except NotStrict as error:
-        raise InvalidInput([_fault(name, error.line, "(document)", str(error))]) from error
+        raise InvalidInput([fault_line(name, error.line, "(document)", str(error))]) from error
     try:
         document = ProfileDocument.model_validate(raw)
     except ValidationError as error:
-        raise InvalidInput(_bounded(name, _schema_faults(error, name, place))) from error
-    found = (_split(fault, place) for fault in faults_of(document))
-    faults = [_fault(name, line, path, words) for line, path, words in found]
+        raise InvalidInput(bounded(name, _schema_faults(error, name, place))) from error
+    found = (_split(words, place) for words in faults_of(document))
+    faults = [fault_line(name, line, path, words) for line, path, words in found]
     if faults:
-        raise InvalidInput(_bounded(name, iter(faults)))
+        raise InvalidInput(bounded(name, iter(faults)))
     return document, place, list(former_names.used(raw, former_names.PROFILE))
 
 
@@ -88,7 +77,7 @@ def _schema_faults(error: ValidationError, name: str, place: Place) -> Iterator[
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         path = ".".join(str(part) for part in fault["loc"]) or "(document)"
         words = former_names.refusal(fault["loc"], fault["type"], former_names.PROFILE) or fault["msg"]
-        yield _fault(name, place.line_of(fault["loc"]), path, words)
+        yield fault_line(name, place.line_of(fault["loc"]), path, words)
 
 
 def _split(fault: str, place: Place) -> tuple[int, str, str]:
@@ -115,19 +104,3 @@ def _key(place: Place, parts: list[str]) -> int | str | None:
     if name in place.inside:
         return name
     return int(name) if name.isdecimal() and int(name) in place.inside else None
-
-
-def _bounded(name: str, faults: Iterator[str]) -> list[str]:
-    listed = list(faults)
-    more = len(listed) - FAULTS_MAX
-    return listed if more <= 0 else [*listed[:FAULTS_MAX], f"{name}:1: (document): and {more} more"]
-
-
-def _fault(name: str, line: int, path: str, words: str) -> str:
-    return f"{name}:{line}: {_shown(path)}: {_shown(words)}"
-
-
-def _shown(text: str) -> str:
-    """Text from a file made safe to print: one line, no control characters, bounded length."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return plain if len(plain) <= WORDS_MAX else f"{plain[:WORDS_MAX]}..."

@@ -86,6 +86,17 @@ class ReboundBody(Body):
     energy_wh: float
 
 
+class BrokenRule(Body):
+    """A rule of the event's program that the event breaks: its name, the version of the rules, what that does (refuse |
+    clip | warn), how well the rule is known (verified | reported | inferred | unverified), and the facts in words."""
+
+    rule: str
+    version: str
+    effect: str
+    evidence: str
+    says: str
+
+
 class EventStatus(Body):
     """An event and what it delivers. `want`: power | device_power | charge_to | follow_load | idle | self_consumption |
     backup, as it is now or in the first leg. `target_w` is the target now, after ceilings and energy limits,
@@ -100,7 +111,8 @@ class EventStatus(Body):
     event then names the `source`. Only the answer for one event has `members`, a page of its delivery records (of now
     or of the newest occurrence, unless the request names another), `next`, the offset of the next page, and
     `occurrences`, the newest that are over; `occurrences_before` is what the request for older ones has as `before`,
-    null if there are none."""
+    null if there are none. `broken_rules` are those of its program as they were when it was decided;
+    `outside_known_rules`: it goes although one of them says otherwise."""
 
     id: str
     source: str
@@ -124,6 +136,8 @@ class EventStatus(Body):
     shortfall: str | None
     devices: int
     unmeasured: int | None
+    outside_known_rules: bool = False
+    broken_rules: list[BrokenRule] = Field(default_factory=list)
     rebound: ReboundBody | None = None
     members: list[DeliveryBody] | None = None
     next: int | None = None

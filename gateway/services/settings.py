@@ -22,7 +22,9 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 class ProgramSettings(BaseModel):
     """One grid program. `ceiling_mw` bounds the power of all events that name it together, whatever they ask for.
     `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
-    `open_ended`: whether its events may go on until further notice."""
+    `open_ended`: whether its events may go on until further notice. `dispatchers`: the sources of its own dispatcher;
+    events of others are local. Where its rules are known, those of the calendar warn its dispatcher;
+    `refuse_outside_rules`: those that are verified refuse it too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,6 +32,8 @@ class ProgramSettings(BaseModel):
     interval_length_s: IntervalLength | None = None
     ceiling_mw: float | None = Field(default=None, gt=0)
     open_ended: bool = True
+    dispatchers: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ("mqtt",)
+    refuse_outside_rules: bool = False
 
 
 class SourceSettings(BaseModel):

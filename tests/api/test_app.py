@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -24,6 +25,7 @@ from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
+from gateway.api.views.programs import ProgramView
 from gateway.clock import Clock, ManualClock
 from gateway.domain.access import EVERY_SCOPE, Caller
 from gateway.domain.commands import WriteOutcome
@@ -34,6 +36,7 @@ from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.types import DeviceId, Unclear
 from gateway.links.mqtt.messages import MqttLink, MqttLinkSettings
 from gateway.observability.metrics import Sample, registry
+from gateway.programs.loader import LoadedProgram
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
@@ -90,8 +93,10 @@ async def rig(
     misidentified: Callable[[], Iterable[Untrusted]] = tuple,
     release_only: bool = False,
     state_dir: Path = Path("nowhere"),
+    programs: Mapping[str, LoadedProgram] = MappingProxyType({}),
 ) -> AsyncIterator[Rig]:
-    world = World(homes_of(devices), release_only=release_only)
+    rules = {name: loaded.program for name, loaded in programs.items()}
+    world = World(homes_of(devices), release_only=release_only, rules=rules)
     inventory = DeviceRegistry(
         clock=ManualClock(),
         fleet=world.fleet,
@@ -137,6 +142,7 @@ async def rig(
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
         raw=raw,
+        programs=ProgramView(dispatcher=world.dispatcher, clock=world.clock, programs=programs),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         door=Doorway(callers=lambda: known, clock=world.clock, exposed=exposed),

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.domain.events.exclusions import Exclusion
 from gateway.domain.events.request import TargetGroup
 from gateway.domain.types import DeviceId
+from gateway.programs.loader import load_programs
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry import completeness
 from gateway.services.telemetry.raw import KeptTopic
@@ -26,6 +27,7 @@ CALLS_MAX = 15_000
 
 DEVICES, TAGS, EXCLUSIONS, RAW_TOPICS = 1_500, 500, 1_500, 1_500
 HERE = "home-07"
+PROGRAMS = load_programs(Path(__file__).parents[2] / "config" / "programs")
 
 Asked = tuple[str, dict[str, Any], int]
 
@@ -39,6 +41,7 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
     storm = {"id": "storm", "reason": "storm", "group": {"all": True}}
     table = {"headers": {"Content-Type": "text/csv"}}
     span = {"from": rfc3339(T0), "to": rfc3339(T0 + 3_600_000)}
+    season = {"from": "2026-07-01T00:00:00Z", "to": "2026-09-01T00:00:00Z"}
     page = {"limit": "1000"}
     day = rfc3339(DAY_MS)[:10]
     return {
@@ -88,6 +91,9 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/raw-messages/{name}"): [("/v1/raw-messages/old", {}, 404)],
         ("DELETE", "/v1/raw-messages/{name}"): [("/v1/raw-messages/old", {"params": {"reason": "x"}}, 404)],
         ("GET", "/v1/leap"): [("/v1/leap", {}, 200)],
+        ("GET", "/v1/programs"): [("/v1/programs", {}, 200)],
+        ("GET", "/v1/programs/{id}"): [("/v1/programs/ct-ess", {}, 200)],
+        ("GET", "/v1/programs/{id}/allowed"): [("/v1/programs/dsgs-option3/allowed", {"params": season}, 200)],
         ("GET", "/metrics"): [("/metrics", {}, 200)],
         ("GET", "/healthz"): [("/healthz", {}, 200)],
         ("GET", "/readyz"): [("/readyz", {}, 200)],
@@ -120,7 +126,7 @@ async def populate(r: Rig) -> None:
 
 
 async def test_every_route_works_a_bounded_stretch_between_two_awaits(tmp_path: Path) -> None:
-    async with street(tmp_path, ScriptedSink("all"), more=DEVICES) as s:
+    async with street(tmp_path, ScriptedSink("all"), more=DEVICES, programs=PROGRAMS) as s:
         r = s.rig
         asked = requests(r)
         await populate(r)
@@ -137,7 +143,8 @@ async def test_every_route_works_a_bounded_stretch_between_two_awaits(tmp_path: 
                         worst[f"{method} {route}"] = work.told()
         assert not worst
         # what is listed is all there
-        for route, least in (("devices", 1_000 * 400), ("exclusions", EXCLUSIONS * 100), ("availability", TAGS * 50)):
+        for route, least in (("devices", 1_000 * 400), ("exclusions", EXCLUSIONS * 100), ("availability", TAGS * 50),
+                             ("programs", len(PROGRAMS) * 100)):  # fmt: skip
             assert lengths["GET", f"/v1/{route}"] > least
         assert lengths["GET", "/v1/raw-messages"] > 1_000 * 100
         assert lengths["GET", "/v1/completeness"] > 300 * 200

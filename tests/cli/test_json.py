@@ -17,6 +17,8 @@ from tests.cli.test_cli import HEADER, PROFILES, Script, config, daemon, run
 
 __all__ = ["daemon"]
 
+PROGRAMS = PROFILES.parent / "config" / "programs"
+
 ANSWER: dict[str, Any] = {
     "devices": [], "total": 0, "next": None, "messages": 0, "quarantined": {}, "frozen": [], "events": [],
     "stopped": False, "groups": [], "exclusions": [], "entries": [], "intervals": [], "day": "2026-11-01",
@@ -35,6 +37,8 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
     "profiles list": ("--dir", str(PROFILES)), "profiles check": ("--dir", str(PROFILES)),
+    "programs list": ("--dir", str(PROGRAMS)), "programs check": ("--dir", str(PROGRAMS)),
+    "programs show": ("ra-leap", "--dir", str(PROGRAMS)),
     "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
     "state export": ("--config", "{config}", "--out", "{out}"),
     "state import": ("--config", "{config}", "--in", "{archive}", "--replace"),

@@ -124,3 +124,8 @@ def test_programs_fault_in_a_former_block_has_the_place_that_the_file_gives(
 def test_programs_block_that_is_none_is_refused_beside_a_former_one(tmp_path: Path) -> None:
     (found,) = refused(tmp_path, "programs: 7\ncontrol: {programs: {peak: {ceiling_mw: 1}}}")
     assert found.startswith("4: programs: Input should be a valid dictionary")
+
+
+def test_the_folder_of_programs_is_relative_to_the_file_and_absent_without_one(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, "")).programs_dir is None
+    assert load_settings(written(tmp_path, "programs_dir: rules\n")).programs_dir == tmp_path / "rules"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.domain.errors import InvalidInput
 from gateway.profiles.compile import compile_profile
-from gateway.profiles.loader import FAULTS_MAX, load_profile, load_profiles, parse_profile
-from gateway.yaml_lines import ALIASES_MAX, BYTES_MAX, DEPTH_MAX
+from gateway.profiles.loader import load_profile, load_profiles, parse_profile
+from gateway.yaml_lines import ALIASES_MAX, BYTES_MAX, DEPTH_MAX, FAULTS_MAX
 from tests.builders.profiles import HTTP, MODBUS, MQTT, SAMPLES, changed
 
 ROOT = Path(__file__).parents[2]

@@ -14,11 +14,13 @@ from gateway.domain.fleet.columns import Authority
 from gateway.domain.fleet.device import Device
 from gateway.domain.fleet.fleet import Fleet, ProductFacts
 from gateway.domain.journal.changes import EventDelivered
+from gateway.domain.rules.program import GridProgram
 from gateway.domain.types import DeviceId, EventId
 from gateway.services.control.loop import ControlLoop
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.program_rules import ProgramRules
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings
 from tests.builders.fakes import FACTS, Homes, MemoryJournal, home
@@ -37,6 +39,7 @@ class World:
     settings: ControlSettings = SETTINGS
     programs: Mapping[str, ProgramSettings] = field(default_factory=dict)
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    rules: Mapping[str, GridProgram] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     release_only: bool = False
@@ -69,6 +72,7 @@ class World:
             release_only=self.release_only,
             programs=self.programs,
             sources=self.sources,
+            rules=ProgramRules(self.rules, settings=self.programs, store=self.journal),
         )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(

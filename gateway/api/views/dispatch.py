@@ -27,6 +27,7 @@ from gateway.schemas.interval_rows import rfc3339
 from gateway.schemas.reports import (
     AvailabilityBody,
     AvailabilityReport,
+    BrokenRule,
     DeliveryBody,
     DeliveryReport,
     EventReport,
@@ -141,6 +142,7 @@ class DispatchView:
         now = request.running(self._clock.now().utc_ms)
         target = now.target if now is not None else request.target
         rebound = self._queries.maintenance.rebounds.get(request.id)
+        said = self._dispatcher.rules.permission(entry, self._dispatcher.entries)
         return EventStatus(
             id=own_id(request.id),
             source=request.source,
@@ -164,6 +166,17 @@ class DispatchView:
             shortfall=progress.reason.value if progress and progress.reason is not Shortfall.NONE else None,
             devices=0 if entry.state is EventState.REJECTED else self._dispatcher.devices(entry),
             unmeasured=progress.unmeasured if progress else None,
+            outside_known_rules=said is not None and said.outside_known_rules,
+            broken_rules=[
+                BrokenRule(
+                    rule=one.rule,
+                    version=one.version,
+                    effect=one.effect.value,
+                    evidence=one.certainty.value,
+                    says=one.words,
+                )
+                for one in (() if said is None else said.breaches)
+            ],
             rebound=ReboundBody(
                 power_w=round(rebound.power_w), peak_w=round(rebound.peak_w), energy_wh=round(rebound.energy_wh, 1)
             )

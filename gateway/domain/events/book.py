@@ -68,6 +68,7 @@ class Refusal(StrEnum):
     CLOCK_CONTRADICTED = "clock_contradicted"
     OUTSIDE_SOURCE = "outside_source"
     TOO_OFTEN = "too_often"
+    PROGRAM_RULES = "program_rules"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ class Exclusions:
         self._exclusions: dict[str, Exclusion] = {one.id: one for one in exclusions}
         self._ids = sorted(self._exclusions)
         self._of_events = {one.id: one for one in self._exclusions.values() if one.event is not None}
+        self._storms = {one.id: one for one in self._exclusions.values() if one.reason == "storm"}
         self._former: dict[str, Exclusion] = {}
         self._first_end_ms = min(
             (one.until_ms for one in self._exclusions.values() if one.until_ms is not None), default=EVER_MS
@@ -87,6 +88,8 @@ class Exclusions:
         insort(self._ids, exclusion.id)
         if exclusion.event is not None:
             self._of_events[exclusion.id] = exclusion
+        if exclusion.reason == "storm":
+            self._storms[exclusion.id] = exclusion
         if exclusion.until_ms is not None:
             self._first_end_ms = min(self._first_end_ms, exclusion.until_ms)
 
@@ -107,6 +110,7 @@ class Exclusions:
         if self._exclusions.pop(exclusion_id, None) is not None:
             del self._ids[bisect_left(self._ids, exclusion_id)]
         self._of_events.pop(exclusion_id, None)
+        self._storms.pop(exclusion_id, None)
         self._members.pop(exclusion_id, None)
         self._bits = None
 
@@ -125,6 +129,8 @@ class Exclusions:
             self._exclusions[one.id] = one
             if one.event is not None:
                 self._of_events[one.id] = one
+            if one.reason == "storm":
+                self._storms[one.id] = one
         self._bits = None
         return begun
 
@@ -138,6 +144,10 @@ class Exclusions:
     def all(self) -> list[Exclusion]:
         """All exclusions in the order of their ids."""
         return [self._exclusions[name] for name in self._ids]
+
+    def storms(self) -> list[Exclusion]:
+        """Those that keep energy for a storm."""
+        return list(self._storms.values())
 
     def over(self, now: Now) -> list[str]:
         """Ids of those that have ended by themselves."""

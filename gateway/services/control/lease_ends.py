@@ -127,7 +127,7 @@ class LeaseEnds:
         due = [(asked_ms, end_ms) for end_ms, asked_ms in asked.items() if now.mono_ms - asked_ms >= ASKED_EVERY_MS]
         for _, end_ms in sorted(due)[:ASKED_AT_ONCE]:
             then = Now(utc_ms=end_ms, mono_ms=now.mono_ms + end_ms - now.utc_ms)
-            events = self._dispatcher.active(then)
+            events = self._dispatcher.active(then, ahead=True)
             shares = self._dispatcher.claims(events, then, {}).shares
             self._next[end_ms] = _Next(now.mono_ms, _kinds([event for event in events if _holds(event)], shares))
 

@@ -16,10 +16,10 @@ from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput
 from gateway.domain.events import advice
 from gateway.domain.events.arbitration import Claims, claim
-from gateway.domain.events.book import Answer, Book, BookParams, Outcome, members
+from gateway.domain.events.book import Answer, Book, BookParams, Outcome, Refusal, members
 from gateway.domain.events.exclusions import EXCLUSIONS_MAX, Exclusion, Exclusions
 from gateway.domain.events.lifecycle import RUNS, ActiveEvent, BookEntry, EventState, Transition
-from gateway.domain.events.request import EventRequest
+from gateway.domain.events.request import EventKind, EventRequest
 from gateway.domain.events.scope import own_id
 from gateway.domain.events.take_backs import TakeBack, TakeBacks
 from gateway.domain.fleet.clock_skew import ClockTrust
@@ -39,9 +39,12 @@ from gateway.domain.journal.changes import (
     WithdrawalLifted,
 )
 from gateway.domain.journal.stored import JournalState, StoredEvent
+from gateway.domain.rules.permission import Permission
 from gateway.domain.types import EventId, Now, Slots
+from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
+from gateway.services.events.program_rules import ProgramRules, told
 from gateway.services.events.sources import SourceBounds
 from gateway.services.runtime.pending_changes import PendingChanges
 from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings, ceilings_w
@@ -55,8 +58,8 @@ COUNTS_MAX = 1_000
 
 class Dispatcher(Part):
     """The one submitter of events. `pending`: what has taken effect and is not durable yet; each tick writes it.
-    `program_w`, `source_w`: the ceiling in W of each program and source that has one; `release_only`: no event runs in
-    this run of the gateway, and none is accepted; cancellations are."""
+    `program_w`, `source_w`: the ceiling in W of each program and source that has one; `rules`: what programs allow;
+    `release_only`: no event runs in this run of the gateway, and none is accepted; cancellations are."""
 
     component = "control"
 
@@ -69,6 +72,7 @@ class Dispatcher(Part):
         clock: Clock,
         programs: Mapping[str, ProgramSettings] = MappingProxyType({}),
         sources: Mapping[str, SourceSettings] = MappingProxyType({}),
+        rules: ProgramRules | None = None,
         release_only: bool = False,
     ) -> None:
         self._fleet = fleet
@@ -77,7 +81,8 @@ class Dispatcher(Part):
         self.pending = PendingChanges(journal, deadline_s=settings.write_deadline_s)
         self.program_w, self.source_w = ceilings_w(programs), ceilings_w(sources)
         self._sources = SourceBounds(sources, fleet)
-        self._programs = frozenset(programs)
+        self.rules = rules or ProgramRules(settings=programs)
+        self._programs = frozenset((*programs, *self.rules.programs) if programs else ())
         self._book = Book(
             BookParams(
                 ceiling_w=settings.ceiling_mw * 1e6,
@@ -116,10 +121,12 @@ class Dispatcher(Part):
             await self._recall(request)
             now = self._clock.now()
             request = self._book.anchor(self._book.scoped(request), now)
-            answer = self._book.decide(request, now, self._sources.refusal(request, now))
+            answer, said = self._decided(request, now)
             if answer.outcome is Outcome.ACCEPTED:
                 await self._journal.commit([EventDecided(request=request, answer=answer, by=by)])
             self._book.apply(request, answer)
+            if answer.outcome is Outcome.ACCEPTED:
+                self.rules.note(request, said, now)
             self.outcomes[answer.outcome.value] += 1
             log.info(
                 "event decided",
@@ -129,13 +136,27 @@ class Dispatcher(Part):
             )  # fmt: skip
             if answer.outcome is not Outcome.ACCEPTED:
                 return answer
-            return replace(answer, warnings=self._warnings(request, now))
+            return replace(answer, warnings=self._warnings(request, said, now))
 
-    def _warnings(self, request: EventRequest, now: Now) -> tuple[str, ...]:
+    def _decided(self, request: EventRequest, now: Now) -> tuple[Answer, Permission | None]:
+        """The book's decision, and what the rules of the event's program say of one that the book accepts."""
+        answer = self._book.decide(request, now, self._sources.refusal(request, now))
+        if answer.outcome is not Outcome.ACCEPTED:
+            return answer, None
+        known = self._book.entry(request.id, now)
+        storms = self.rules.storms(request, self._fleet, self._exclusions)
+        said = self.rules.decide(request, known, self.entries, storms, now)
+        if said is not None and said.refused and request.kind is not EventKind.DRY_RUN:
+            words = tuple(told(said))
+            return replace(answer, outcome=Outcome.REJECTED, reason=Refusal.PROGRAM_RULES, warnings=words), said
+        return answer, said
+
+    def _warnings(self, request: EventRequest, said: Permission | None, now: Now) -> tuple[str, ...]:
         """What the source of an event that was accepted should know."""
         if request.cancelled:
             return ()
         found = (
+            *(() if said is None else told(said)),
             *advice.unknown_program(request, self._programs),
             *advice.unmatched(self._fleet, request.group),
             *advice.warnings(request, self._fleet.snapshot(), members(self._fleet, request.group), now),
@@ -148,6 +169,8 @@ class Dispatcher(Part):
         """Remember what the store alone knows of the events that have the request's id: revisions go on from there."""
         if not self._book.knows(request):
             self._remember(await self._journal.known(own_id(request.id)))
+        if request.program in self.rules.programs:
+            await self.rules.recall(self._clock.now())
 
     def _remember(self, found: Iterable[StoredEvent]) -> None:
         for stored in found:
@@ -322,13 +345,18 @@ class Dispatcher(Part):
             changes.append(TakeBackOver(event=event, devices=tuple(devices)))
         return edges, changes
 
-    def active(self, now: Now) -> list[ActiveEvent]:
-        return self._book.active(now)
+    def active(self, now: Now, *, ahead: bool = False) -> list[ActiveEvent]:
+        """The events that have a target at `now` and that their programs' rules let run. `ahead`: that is later."""
+        return self.rules.running(self._book.active(now), self.entries, now, ahead=ahead)
 
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
         """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
         index_of: dict[EventId, int] = {event.request.id: event.index for event in events}
         without = self._without(index_of, now)
+        for event in events:
+            near = self.rules.locked_out(event.request, self._fleet, self._exclusions, now)
+            if near is not None:
+                without[event.index] = np.union1d(without.get(event.index, near), near).astype(np.int32)
         groups = [
             own[event.index] if event.index in own else self.members(event.index, event.request) for event in events
         ]
@@ -406,6 +434,9 @@ class Dispatcher(Part):
     def open_ended(self) -> Sequence[BookEntry]:
         """Running events that go on until further notice, the longest first."""
         return [entry for entry in reversed(self.entries()) if entry.state in RUNS and entry.request.endless]
+
+    def samples(self) -> Iterable[Sample]:
+        return self.rules.samples()
 
     def warnings(self) -> list[str]:
         """Events that go on until further notice and may be forgotten."""

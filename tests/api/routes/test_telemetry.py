@@ -15,6 +15,7 @@ from gateway.domain.intervals.engine import Engine
 from gateway.domain.intervals.types import IntervalRules
 from gateway.domain.types import DeviceId
 from gateway.ports.sinks import Auditable, Keep, MissingInterval, Reject, Sink, Stop
+from gateway.programs.loader import LoadedProgram
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.telemetry.completeness import Completeness
 from gateway.services.telemetry.history import History
@@ -50,8 +51,9 @@ class Street:
 
 @asynccontextmanager
 async def street(
-    directory: Path, *sinks: Sink, auditable: Mapping[str, Auditable] = MappingProxyType({}), more: int = 0
-) -> AsyncIterator[Street]:
+    directory: Path, *sinks: Sink, auditable: Mapping[str, Auditable] = MappingProxyType({}), more: int = 0,
+    programs: Mapping[str, LoadedProgram] = MappingProxyType({}),
+) -> AsyncIterator[Street]:  # fmt: skip
     """Three homes of twelve intervals; the second has a gap of two, the first interval of the third was made again.
     `more` homes have none."""
     clock = ManualClock(utc_ms=T0 + 86_400_000)
@@ -78,7 +80,7 @@ async def street(
                 clock=clock, auditable=auditable,
             )  # fmt: skip
 
-        async with rig(devices=3 + more, files=log.files_from, upstream=upstream) as r:
+        async with rig(devices=3 + more, files=log.files_from, upstream=upstream, programs=programs) as r:
             yield Street(r, log, list(sinks), deliveries)
 
 

@@ -1,0 +1,1 @@
+"""Rules of grid programs as values: calendars, permissions, counts and rates. Nothing here reads a program's file."""

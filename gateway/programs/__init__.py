@@ -1,0 +1,1 @@
+"""The program language: rules of grid programs as data, in `config/programs/*.yaml`."""
