@@ -24,8 +24,8 @@ import uvloop
 from gateway import __version__
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
-from gateway.app.access import Access
 from gateway.api.views.programs import ProgramView
+from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
