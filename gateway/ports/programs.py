@@ -48,9 +48,9 @@ class FactStore(Protocol):
         """The revision of a fact that is stated now: larger than all before."""
         ...
 
-    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor) -> None:
-        """Make facts durable in one transaction; one that is older than what is stored under its key is left out.
-        Raises StorageError; then none of them is."""
+    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor, customers: Sequence[str] = ()) -> None:
+        """Make facts, and references of customers, durable in one transaction; a fact that is older than what is
+        stored under its key is left out. Raises StorageError; then none of them is."""
         ...
 
     async def facts(self, question: FactQuestion, limit: int) -> list[StoredFact]:

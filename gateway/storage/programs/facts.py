@@ -83,10 +83,10 @@ class SqliteFacts(Part):
         self._revision += 1
         return self._revision
 
-    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor) -> None:
+    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor, customers: Sequence[str] = ()) -> None:
         self._check()
         now_ms = self._clock.now().utc_ms
-        await self._file.ask(lambda db: _commit(db, facts, now_ms=now_ms, by=by, door=door))
+        await self._file.ask(lambda db: _commit(db, facts, customers, now_ms=now_ms, by=by, door=door))
 
     async def facts(self, question: FactQuestion, limit: int) -> list[StoredFact]:
         self._check()
@@ -163,8 +163,10 @@ def _read(kind: str, body: str) -> Fact:
         raise CorruptState(f"{NAME}: a fact of the kind {kind} cannot be read: {error}") from error
 
 
-def _commit(db: sqlite3.Connection, facts: Sequence[Fact], *, now_ms: int, by: str, door: AuditDoor) -> None:
-    rows, customers = [], set()
+def _commit(
+    db: sqlite3.Connection, facts: Sequence[Fact], refs: Sequence[str], *, now_ms: int, by: str, door: AuditDoor
+) -> None:  # fmt: skip
+    rows, customers = [], set(refs)
     for fact in facts:
         names = _names(fact)
         rows.append(
