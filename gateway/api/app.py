@@ -15,6 +15,7 @@ from gateway.api.guard import guard
 from gateway.api.models import Readiness
 from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes, Trust
+from gateway.api.routes.enrollments import EnrollmentRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
@@ -29,6 +30,7 @@ from gateway.ports.journal import AuditTrail, DeviceHistory
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.enrollment import Enrollments
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 
@@ -72,6 +74,7 @@ class Parts:
     clock: Clock
     inventory: DeviceRegistry
     raw: RawMessages
+    enrollments: Enrollments
     registry: Metrics
     readiness: Callable[[], Readiness]
     token: SecretStr | None
@@ -86,6 +89,7 @@ def make_app(parts: Parts) -> web.Application:
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
+        EnrollmentRoutes(parts.enrollments, parts.clock),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -27,6 +27,7 @@ from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
 from gateway.app.parts import RunningParts
+from gateway.app.programs import enrollments
 from gateway.app.readiness import ReadinessWatch
 from gateway.app.recording import raw_messages, recording, recovered
 from gateway.app.telemetry import Upstream
@@ -180,6 +181,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     journal = await parts.start(SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock))
     remembered = journal.load()
     store = await parts.start(SqliteEventStore(journal.path))
+    enrolled = await enrollments(settings, clock=clock, parts=parts)
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(clock=clock, fleet=fleet, journal=journal, codecs=codecs, saved=prior)
     _register(inventory, remembered)
@@ -241,6 +243,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         leap=upstream.leap,
         inventory=inventory,
         raw=raw,
+        enrollments=enrolled,
         registry=parts.metrics(),
         readiness=readiness.now,
         token=settings.http.token,

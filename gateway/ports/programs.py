@@ -57,8 +57,8 @@ class FactStore(Protocol):
         """Facts by their ids. Raises StorageError."""
         ...
 
-    async def customers(self, after: str, limit: int) -> list[CustomerReference]:
-        """Customers by reference, those behind `after`. Raises StorageError."""
+    async def customers(self, after: str, limit: int, *, only: str | None = None) -> list[CustomerReference]:
+        """Customers by reference, those behind `after`; `only`: this one. Raises StorageError."""
         ...
 
     async def note_erased(self, ref: str) -> bool:

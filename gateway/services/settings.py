@@ -22,7 +22,8 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 class ProgramSettings(BaseModel):
     """One grid program. `ceiling_mw` bounds the power of all events that name it together, whatever they ask for.
     `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
-    `open_ended`: whether its events may go on until further notice."""
+    `open_ended`: whether its events may go on until further notice. A home is in one program at most of those that
+    share one of the `exclusive_groups`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,6 +31,12 @@ class ProgramSettings(BaseModel):
     interval_length_s: IntervalLength | None = None
     ceiling_mw: float | None = Field(default=None, gt=0)
     open_ended: bool = True
+    exclusive_groups: tuple[Tag, ...] = ()
+
+
+def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, frozenset[str]]:
+    """The exclusivity groups of each program."""
+    return {name: frozenset(program.exclusive_groups) for name, program in programs.items()}
 
 
 def interval_lengths(programs: Mapping[str, ProgramSettings]) -> dict[str, int]:

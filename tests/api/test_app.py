@@ -4,8 +4,9 @@ import asyncio
 import io
 import json
 import re
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -35,14 +36,18 @@ from gateway.observability.metrics import Sample, registry
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.programs.enrollment import Enrollments
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.programs.facts import SqliteFacts
+from gateway.storage.programs.personal import SqlitePersonal
 from gateway.storage.raw_messages import RawStore
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.builders.fakes import message_product, nothing_damaged
 from tests.builders.profiles import MQTT, compiled
 from tests.scenes.world import World, homes_of
+from tests.services.programs.stores import KEY
 
 TOKEN = "0123456789abcdef"
 DOCUMENT = openapi("test")
@@ -60,6 +65,7 @@ class Rig:
     link: MqttLink | None = None
     raw: RawMessages | None = None
     files: Callable[[int], Sequence[Path]] = lambda _: ()
+    enrollments: Enrollments | None = None
 
     async def ask(
         self, method: str, path: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **how: Any
@@ -108,6 +114,10 @@ async def rig(
         RawStore(state_dir), reader=link.raw, clock=world.clock, journal=world.journal,
         registered=world.fleet.slot_of, orphans=inventory.devices.orphans, most_bytes=1 << 20,
     )  # fmt: skip
+    stack = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    store, people = SqliteFacts(folder, clock=world.clock), SqlitePersonal(folder, keys=[KEY])
+    enrollments = Enrollments(store, people, clock=world.clock)
     parts = Parts(
         dispatcher=world.dispatcher,
         events=DispatchView(
@@ -130,14 +140,16 @@ async def rig(
         leap=LeapUploads(log=nobody, clock=world.clock),
         inventory=inventory,
         raw=raw,
+        enrollments=enrollments,
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         token=SecretStr(token) if token else None,
     )
-    server = TestServer(make_app(parts))
-    await server.start_server(logger=server_log(parts.peers))
-    async with queries, TestClient(server) as client:
-        yield Rig(client, world, reasons, warnings, link, raw, files)
+    with stack:
+        server = TestServer(make_app(parts))
+        await server.start_server(logger=server_log(parts.peers))
+        async with store, people, queries, TestClient(server) as client:
+            yield Rig(client, world, reasons, warnings, link, raw, files, enrollments)
 
 
 # -- the document against the answers ------------------------------------------------------------------------

@@ -22,7 +22,9 @@ ANSWER: dict[str, Any] = {
     "stopped": False, "groups": [], "exclusions": [], "entries": [], "intervals": [], "day": "2026-11-01",
     "sinks": [], "missing": [], "state": "confirmed", "unconfirmed": [], "confirmed": {}, "rows": 0, "enrolled": 0,
     "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "topics": [], "connections": [],
-    "placements": [], "device": "a", "gone": True, "waits_for": None,
+    "placements": [], "device": "a", "gone": True, "waits_for": None, "enrollments": [], "customers": [],
+    "consents": [], "memberships": [], "preferences": [], "holdings": [], "payees": [], "required_actions": [],
+    "changed": 0, "unchanged": 0, "personal": 0, "customer": "c", "had": True,
 }  # fmt: skip
 """What a gateway without anything answers, whatever it is asked."""
 
@@ -33,6 +35,9 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
     "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
+    "enrollments list": (), "enrollments show": ("a",), "enrollments import": ("{inventory}",),
+    "customers list": (), "customers show": ("c",), "customers import": ("{inventory}",),
+    "customers erase": ("c", "--yes"), "customers consents": (), "customers import-consents": ("{inventory}",),
     "profiles list": ("--dir", str(PROFILES)), "profiles check": ("--dir", str(PROFILES)),
     "profiles new": ("example-one", "--into", "{out}"), "validate": ("--config", "{config}"),
     "state export": ("--config", "{config}", "--out", "{out}"),

@@ -31,7 +31,7 @@ from gateway.services.devices.row_faults import BadRow, RowFault, bounded
 from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs import statements
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
-from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, Statements, takes_out
+from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, Statements
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Enrollments(Part):
             changed=len(good) - len(found.bad) - found.unchanged,
             unchanged=found.unchanged,
             personal=len(found.people),
-            bad=[BadRow(line=line, faults=bounded(_named(faults))) for line, faults in sorted(bad.items())],
+            bad=await asyncio.to_thread(_told, bad),
         )
         log.info(
             "a table was imported",
@@ -169,18 +169,19 @@ class Enrollments(Part):
         return report
 
     async def _take(self, found: Statements, *, by: str, door: AuditDoor) -> None:
-        for fact in found.facts:
-            if takes_out(fact):
-                self.book.add(fact)
+        await self._add(found.taking_out)
         if found.facts or found.customers:
-            await self.store.commit(found.facts, by=by, door=door, customers=sorted(found.customers))
+            await self.store.commit(found.facts, by=by, door=door, customers=list(found.customers))
         if found.people and self.personal is not None:
             await self.personal.keep(found.people)
-        for count, fact in enumerate(found.facts):
+        await self._add(found.facts)
+
+    async def _add(self, facts: Sequence[Fact]) -> None:
+        for count, fact in enumerate(facts):
             if count % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             self.book.add(fact)
 
 
-def _named(faults: list[RowFault]) -> list[RowFault]:
-    return sorted(faults, key=lambda fault: fault.column)
+def _told(bad: Mapping[int, list[RowFault]]) -> list[BadRow]:
+    return [BadRow(line=line, faults=bounded(faults)) for line, faults in sorted(bad.items())]

@@ -53,6 +53,16 @@ class Statements:
     people: dict[str, dict[str, str]] = field(default_factory=dict)
     customers: set[str] = field(default_factory=set)
 
+    @property
+    def taking_out(self) -> list[Fact]:
+        """What takes somebody out of dispatch: it counts before it is durable."""
+        return [
+            fact
+            for fact in self.facts
+            if isinstance(fact, Withdrawal)
+            or (isinstance(fact, OwnerPreference) and fact.preference is not Preference.PARTICIPATE)
+        ]
+
 
 class KnownFacts:
     """The newest fact of each key, grown by what a table adds."""
@@ -368,10 +378,3 @@ def consents(rows: Sequence[tuple[int, ConsentRow]], known: KnownFacts) -> State
 
 def _some(facts: Iterable[Fact | None]) -> list[Fact]:
     return [fact for fact in facts if fact is not None]
-
-
-def takes_out(fact: Fact) -> bool:
-    """Whether a fact takes somebody out of dispatch: it counts before it is durable."""
-    return isinstance(fact, Withdrawal) or (
-        isinstance(fact, OwnerPreference) and fact.preference is not Preference.PARTICIPATE
-    )

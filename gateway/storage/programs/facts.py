@@ -92,13 +92,15 @@ class SqliteFacts(Part):
         self._check()
         return await self._file.ask(lambda db: list(_facts(db, question, limit)))
 
-    async def customers(self, after: str, limit: int) -> list[CustomerReference]:
+    async def customers(self, after: str, limit: int, *, only: str | None = None) -> list[CustomerReference]:
         self._check()
         return await self._file.ask(
             lambda db: [
                 CustomerReference(ref=ref, since_ms=since_ms, erased_ms=erased_ms)
                 for ref, since_ms, erased_ms in db.execute(
-                    "SELECT ref, since_ms, erased_ms FROM customers WHERE ref > ? ORDER BY ref LIMIT ?", (after, limit)
+                    "SELECT ref, since_ms, erased_ms FROM customers WHERE ref > ? AND ref = coalesce(?, ref) "
+                    "ORDER BY ref LIMIT ?",
+                    (after, only, limit),
                 )
             ]
         )

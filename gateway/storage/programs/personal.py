@@ -53,9 +53,8 @@ class SqlitePersonal(Part):
             log.error("personal data cannot be read", extra={"error": self._problem})
 
     async def keep(self, people: Mapping[str, Mapping[str, str]]) -> None:
-        rows = [(ref, self._first.encrypt(msgspec.json.encode({**data, REF: ref}))) for ref, data in people.items()]
-
         def write(db: sqlite3.Connection) -> None:
+            rows = [(ref, self._first.encrypt(msgspec.json.encode({**data, REF: ref}))) for ref, data in people.items()]
             with transaction(db):
                 db.executemany("INSERT OR REPLACE INTO people VALUES (?, ?)", rows)
 
