@@ -18,6 +18,7 @@ from gateway.services.control.metrics import ControlMetrics
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.participation import Participation
 from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.runtime.fleet_clock import FleetClock
@@ -49,11 +50,12 @@ async def control_parts(
     misidentified: Callable[[], Iterable[Untrusted]],
     parts: RunningParts,
     release_only: bool = False,
+    participation: Participation | None = None,
 ) -> ControlParts:
     """Start control with what the journal remembers of events; devices are loaded once their readings are."""
     dispatcher = Dispatcher(
         settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
-        release_only=release_only,
+        release_only=release_only, participation=participation,
     )  # fmt: skip
     dispatcher.load(remembered)
     fleet_clock = FleetClock(clock, skew)

@@ -47,6 +47,7 @@ from gateway.services.devices.departures import Departures
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
+from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.storage.broker_sessions import BrokerSessions
@@ -182,6 +183,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     remembered = journal.load()
     store = await parts.start(SqliteEventStore(journal.path))
     enrolled = await enrollments(settings, clock=clock, parts=parts)
+    participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=settings.programs))
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(clock=clock, fleet=fleet, journal=journal, codecs=codecs, saved=prior)
     _register(inventory, remembered)
@@ -207,7 +209,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     dispatch = await control_parts(
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
         cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, parts=parts,
-        release_only=last_runs.release_only,
+        release_only=last_runs.release_only, participation=participation,
     )  # fmt: skip
     control = dispatch.control
     ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]

@@ -1,7 +1,7 @@
 """Settings of the services."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
@@ -19,11 +19,16 @@ IntervalLength = Annotated[int, Field(ge=1, le=86_400, examples=[900]), AfterVal
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+OBSERVE: Final = "observe"
+ENFORCE: Final = "enforce"
+
+
 class ProgramSettings(BaseModel):
     """One grid program. `ceiling_mw` bounds the power of all events that name it together, whatever they ask for.
     `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
     `open_ended`: whether its events may go on until further notice. A home is in one program at most of those that
-    share one of the `exclusive_groups`."""
+    share one of the `exclusive_groups`. `enrollment`: whether who takes part in its events follows from enrollment and
+    consent, or that is only observed; events of the sources `dispatchers` come from the program's own dispatcher."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +37,8 @@ class ProgramSettings(BaseModel):
     ceiling_mw: float | None = Field(default=None, gt=0)
     open_ended: bool = True
     exclusive_groups: tuple[Tag, ...] = ()
+    enrollment: Literal["observe", "enforce"] = OBSERVE
+    dispatchers: tuple[Tag, ...] = ("mqtt",)
 
 
 def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, frozenset[str]]:

@@ -19,6 +19,7 @@ from gateway.services.control.loop import ControlLoop
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.participation import Participation
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.settings import ControlSettings, ProgramSettings
 from tests.builders.fakes import FACTS, Homes, MemoryJournal, home
@@ -39,6 +40,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     release_only: bool = False
+    participation: Callable[[Fleet], Participation] | None = None
     fleet: Fleet = field(init=False)
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
@@ -67,6 +69,7 @@ class World:
             clock=steady,
             release_only=self.release_only,
             programs=self.programs,
+            participation=None if self.participation is None else self.participation(self.fleet),
         )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(

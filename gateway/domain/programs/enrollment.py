@@ -7,6 +7,7 @@ nobody who speaks for it sits out.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
@@ -128,6 +129,7 @@ class EnrollmentBook:
     def __init__(self) -> None:
         self.version = 0
         self._number_of: dict[Subject, int] = {}
+        self._devices: dict[str, int] = {}
         self._customers: dict[str, int] = {}
         self._status: defaultdict[str, Timeline] = defaultdict(Timeline)
         self._preference: defaultdict[str, Timeline] = defaultdict(Timeline)
@@ -149,11 +151,10 @@ class EnrollmentBook:
         """The number of a subject, `NOTHING` if no fact names it."""
         return self._number_of.get(subject, NOTHING)
 
-    def numbers(self, devices: "list[DeviceId]") -> Numbers:
+    def numbers(self, devices: Sequence[DeviceId]) -> Numbers:
         """The numbers of batteries, in this order."""
-        known = self._number_of
-        found = (known.get(Subject(kind=SubjectKind.DEVICE, id=device), NOTHING) for device in devices)
-        return np.fromiter(found, np.int32, len(devices))
+        known = self._devices.get
+        return np.fromiter((known(device, NOTHING) for device in devices), np.int32, len(devices))
 
     def devices_behind(self, meter: str, at_ms: int) -> list[str]:
         """The batteries behind a meter of the aggregator at an instant, by name."""
@@ -263,7 +264,10 @@ class EnrollmentBook:
         assert_never(fact)
 
     def _number(self, subject: Subject) -> int:
-        return self._number_of.setdefault(subject, len(self._number_of))
+        number = self._number_of.setdefault(subject, len(self._number_of))
+        if subject.kind is SubjectKind.DEVICE:
+            self._devices[subject.id] = number
+        return number
 
     def _customer(self, customer: str) -> int:
         return self._customers.setdefault(customer, len(self._customers))
