@@ -1,7 +1,7 @@
 """Who is dispatched under enrollment that is observed, and under one that is enforced."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -42,7 +42,7 @@ class Scene:
         self.participation = ProgramParticipation(self.book, fleet=fleet, programs=self.programs)
         return self.participation
 
-    async def run(self, s: int = 20, **other: object) -> "Scene":
+    async def run(self, s: int = 20, **other: Any) -> "Scene":
         await self.world.submit(s=3_600, target_w=TARGET_W, source=self.source, **other)
         await self.world.go(s)
         return self
