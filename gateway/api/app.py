@@ -22,6 +22,7 @@ from gateway.api.routes.leap import LeapRoutes, LeapUploads
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.participation import ParticipationView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
 from gateway.observability.metrics import Metrics, Sample, counter
@@ -75,6 +76,7 @@ class Parts:
     inventory: DeviceRegistry
     raw: RawMessages
     enrollments: Enrollments
+    participation: ParticipationView
     registry: Metrics
     readiness: Callable[[], Readiness]
     token: SecretStr | None
@@ -89,7 +91,7 @@ def make_app(parts: Parts) -> web.Application:
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
-        EnrollmentRoutes(parts.enrollments, parts.clock),
+        EnrollmentRoutes(parts.enrollments, parts.participation, parts.clock),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

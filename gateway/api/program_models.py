@@ -86,6 +86,40 @@ class EnrollmentDetail(Body):
     preferences: list[PreferenceState]
 
 
+class NextEvent(Body):
+    """The event of a program that runs, or begins next."""
+
+    id: str
+    source: str
+    state: str
+    start: Moment
+
+
+class ParticipationState(Body):
+    """Whether a device takes part in the program's next event as things stand. `left_out`: what enrollment says against
+    it, also where that is only observed; `limits`: why it could give nothing now."""
+
+    device: str
+    takes_part: bool
+    left_out: str | None
+    limits: list[str]
+    status: str
+    consent: str
+
+
+class ParticipationList(Body):
+    """The devices that a program's running or next event names, and those that are enrolled in it. `left_out` counts
+    all of them by what enrollment says against them; `enrollment`: whether that is enforced."""
+
+    program: str
+    enrollment: str
+    event: NextEvent | None
+    total: int
+    left_out: dict[str, int]
+    devices: list[ParticipationState]
+    next: int | None
+
+
 class CustomerState(Body):
     """A customer by reference."""
 

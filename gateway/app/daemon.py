@@ -23,6 +23,7 @@ import uvloop
 from gateway import __version__
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
+from gateway.api.views.participation import ParticipationView
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
@@ -246,6 +247,13 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         inventory=inventory,
         raw=raw,
         enrollments=enrolled,
+        participation=ParticipationView(
+            fleet=fleet,
+            dispatcher=dispatch.dispatcher,
+            participation=participation,
+            envelope=lambda: control.newest.envelope,
+            clock=clock,
+        ),
         registry=parts.metrics(),
         readiness=readiness.now,
         token=settings.http.token,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.progress import progress
-from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Url, ask, err, fail, out, segment, show, user
+from gateway.cli.shared import DEFAULT_URL, AsJson, Limit, Offset, Url, ask, err, fail, out, segment, show, user
 from gateway.schemas import operations as ops
 from gateway.schemas.operations import Operation
 
@@ -54,6 +54,26 @@ def enrollments_show(
     show(found["memberships"], of="programs")
     shown = ("program", "delivery_period", "since", "status", "peer_status", "rate_key")
     show([{name: row[name] for name in shown} for row in found["enrollments"]], of="enrollments")
+
+
+@enrollments.command("participation")
+def enrollments_participation(
+    program: str, url: Url = DEFAULT_URL, offset: Offset = 0, limit: Limit = 100, as_json: AsJson = False
+) -> None:
+    """List who takes part in a program's running or next event, who does not, and why."""
+    found = ask(url, ops.LIST_PARTICIPATION, f"offset={offset}&limit={limit}", id=program)
+    if as_json:
+        out.print_json(data=found)
+        return
+    event = found["event"]
+    out.print(
+        f"{program}: enrollment is {'enforced' if found['enrollment'] == 'enforce' else 'observed'}; "
+        + ("no event" if event is None else f"event {event['id']} {event['state']} from {event['start']}"),
+        markup=False, highlight=False,
+    )  # fmt: skip
+    show([row | {"limits": " ".join(row["limits"]) or None} for row in found["devices"]], of="devices")
+    for why, count in found["left_out"].items():
+        out.print(f"{why}: {count} of {found['total']}", markup=False, highlight=False)
 
 
 @enrollments.command("import")

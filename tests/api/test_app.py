@@ -24,6 +24,7 @@ from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
+from gateway.api.views.participation import ParticipationView
 from gateway.clock import Clock, ManualClock
 from gateway.domain.commands import WriteOutcome
 from gateway.domain.errors import StorageError
@@ -37,6 +38,8 @@ from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.settings import ProgramSettings
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.storage.interval_log.query import IntervalQueries
@@ -141,6 +144,15 @@ async def rig(
         inventory=inventory,
         raw=raw,
         enrollments=enrollments,
+        participation=ParticipationView(
+            fleet=world.fleet,
+            dispatcher=world.dispatcher,
+            clock=world.clock,
+            envelope=lambda: world.control.newest.envelope,
+            participation=ProgramParticipation(
+                enrollments.book, fleet=world.fleet, programs={"test": ProgramSettings(enrollment="enforce")}
+            ),
+        ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         token=SecretStr(token) if token else None,

@@ -13,9 +13,11 @@ from gateway.api.program_models import (
     EnrollmentDetail,
     EnrollmentList,
     Erased,
+    ParticipationList,
     TableReportBody,
 )
 from gateway.api.route import BY, Number, RestRoute, Text, by
+from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import (
     consent_body,
     enrollment_state,
@@ -50,6 +52,7 @@ from gateway.services.programs.enrollment import Enrollments, TableReport
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow
 
 FORMS: dict[str, TableForm] = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
+OFFSET = Number("offset", 0, 10**9)
 AFTER, LIMIT = Number("after", 0, 1 << 62), Number("limit", 100, PAGE_MAX)
 PROGRAM, SUBJECT, CUSTOMER, BEHIND = Text("program"), Text("subject"), Text("customer"), Text("after")
 OF_ONE_MAX = 1_000
@@ -59,8 +62,9 @@ OF_ONE_MAX = 1_000
 class EnrollmentRoutes:
     """The routes of enrollments, customers and consents."""
 
-    def __init__(self, enrollments: Enrollments, clock: Clock) -> None:
+    def __init__(self, enrollments: Enrollments, participation: ParticipationView, clock: Clock) -> None:
         self._enrollments = enrollments
+        self._participation = participation
         self._clock = clock
 
     async def enrollments(self, request: web.Request) -> web.StreamResponse:
@@ -90,6 +94,14 @@ class EnrollmentRoutes:
             preferences=[preference_state(one.fact) for one in found if isinstance(one.fact, OwnerPreference)],
         )
         return json_answer(body)
+
+    async def participation(self, request: web.Request) -> web.StreamResponse:
+        program, offset, limit = request.match_info["id"], OFFSET.of(request), LIMIT.of(request)
+        known = self._participation.participation.enrollment(program) is not None
+        if not known and program not in self._enrollments.book.programs():
+            return problem(404, "no such program")
+        body, rows = self._participation.page(program, offset, limit)
+        return await json_list(request, body, "devices", rows)
 
     async def import_enrollments(self, request: web.Request) -> web.StreamResponse:
         return await self._import(request, self._enrollments.import_enrollments)
@@ -186,6 +198,11 @@ class EnrollmentRoutes:
             operation=ops.SHOW_ENROLLMENT, handler=enrollment,
             summary="How a device, or a meter of the aggregator, stands in every program, and why",
             answers={200: EnrollmentDetail}, problems=(404, 503),
+        ),
+        RestRoute(
+            operation=ops.LIST_PARTICIPATION, handler=participation,
+            summary="Who takes part in a program's running or next event, who does not, and why",
+            query=(OFFSET, LIMIT), answers={200: ParticipationList}, problems=(400, 404),
         ),
         RestRoute(
             operation=ops.LIST_CUSTOMERS, handler=customers, summary="List customers, by reference",

@@ -13,7 +13,7 @@ Numbers = NDArray[np.int32]
 NOTHING = -1
 
 
-class Statements(Table):
+class TimelineRows(Table):
     """One statement per row: `what` is said of `who` (numbers) from `from_ms` until `until_ms` (UTC)."""
 
     who: Numbers = column(NOTHING)
@@ -24,11 +24,11 @@ class Statements(Table):
 
 
 class Timeline:
-    """Statements by key; the highest revision of a key is the one that is kept."""
+    """TimelineRows by key; the highest revision of a key is the one that is kept."""
 
     def __init__(self) -> None:
         self._row_of: dict[FactKey, int] = {}
-        self._rows = Statements()
+        self._rows = TimelineRows()
 
     def put(
         self, key: FactKey, *, who: int, what: int, from_ms: int, until_ms: int | None, revision: int
@@ -73,7 +73,7 @@ class Timeline:
         np.maximum.at(out, rows.who[begun], rows.from_ms[begun])
         return out
 
-    def begun(self, at_ms: int) -> Statements:
+    def begun(self, at_ms: int) -> TimelineRows:
         """A copy of the statements that had begun by an instant, those that are over included."""
         rows = self._rows.view(len(self._row_of))
         return _picked(rows, np.flatnonzero(rows.from_ms <= at_ms))
@@ -88,14 +88,14 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Statements that hold: assigned by `who` in this order, the last is the one that counts."""
+    """TimelineRows that hold: assigned by `who` in this order, the last is the one that counts."""
 
     who: Numbers
     what: Numbers
 
 
-def _picked(rows: Statements, found: NDArray[np.intp]) -> Statements:
-    out = Statements(len(found))
-    for name in Statements.SPEC:
+def _picked(rows: TimelineRows, found: NDArray[np.intp]) -> TimelineRows:
+    out = TimelineRows(len(found))
+    for name in TimelineRows.SPEC:
         out.column(name)[:] = rows.column(name)[found]
     return out

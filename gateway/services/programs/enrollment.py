@@ -31,7 +31,7 @@ from gateway.services.devices.row_faults import BadRow, RowFault, bounded
 from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs import statements
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
-from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, Statements
+from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, TableFacts
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Enrollments(Part):
         """Import a table of enrollments. Raises InvalidInput, StorageError; then nothing has changed."""
         now_ms = self._clock.now().utc_ms
 
-        def state(rows: Sequence[tuple[int, EnrollmentRow]], known: KnownFacts) -> Statements:
+        def state(rows: Sequence[tuple[int, EnrollmentRow]], known: KnownFacts) -> TableFacts:
             return statements.enrollments(
                 rows, known, now_ms=now_ms, program_of=self._program_of, exclusivity=self._exclusivity
             )
@@ -93,7 +93,7 @@ class Enrollments(Part):
         """Import a table of customers. Raises InvalidInput, StorageError."""
         erased = frozenset(await self._erased())
 
-        def state(rows: Sequence[tuple[int, CustomerRow]], known: KnownFacts) -> Statements:
+        def state(rows: Sequence[tuple[int, CustomerRow]], known: KnownFacts) -> TableFacts:
             return statements.customers(rows, known, erased=erased, personal=self.personal is not None)
 
         return await self._import(text, CustomerRow, (Holding, Payee), state, form=form, by=by, door=door)
@@ -139,7 +139,7 @@ class Enrollments(Part):
         text: str,
         kind: type[R],
         kinds: tuple[type[Fact], ...],
-        state: Callable[[Sequence[tuple[int, R]], KnownFacts], Statements],
+        state: Callable[[Sequence[tuple[int, R]], KnownFacts], TableFacts],
         *,
         form: TableForm,
         by: str,
@@ -168,7 +168,7 @@ class Enrollments(Part):
         )  # fmt: skip
         return report
 
-    async def _take(self, found: Statements, *, by: str, door: AuditDoor) -> None:
+    async def _take(self, found: TableFacts, *, by: str, door: AuditDoor) -> None:
         await self._add(found.taking_out)
         if found.facts or found.customers:
             await self.store.commit(found.facts, by=by, door=door, customers=list(found.customers))

@@ -125,6 +125,11 @@ class ProgramParticipation(Part):
         self._judged = judged
         return {index: one.without for index, one in judged.items() if len(one.without)}
 
+    def enrollment(self, program: str) -> str | None:
+        """Whether a program's enrollment is observed or enforced; None: the configuration does not name it."""
+        settings = self._programs.get(program)
+        return None if settings is None else settings.enrollment
+
     def standing(self, program: str, at_ms: int) -> Standing:
         """How every device stands in a program now."""
         known = self._standing.get(program)

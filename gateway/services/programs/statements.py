@@ -43,7 +43,7 @@ NO_EXCLUSIVITY: Exclusivity = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True)
-class Statements:
+class TableFacts:
     """The result of a table: facts to commit, bad rows by line, how many rows say nothing new, and who customers
     are."""
 
@@ -103,10 +103,10 @@ def enrollments(
     now_ms: int,
     program_of: Mapping[str, str],
     exclusivity: Exclusivity = NO_EXCLUSIVITY,
-) -> Statements:
+) -> TableFacts:
     """What a table of enrollments states. `program_of`: our program for an id of the peer, which is its own name
     where that is not given."""
-    out = Statements()
+    out = TableFacts()
     homes = _Homes(known, exclusivity)
     for _, row in rows:
         homes.note_behind(row.meter_id, row.own_device)
@@ -271,10 +271,10 @@ def _overlap(one: DeliveryPeriod, other: DeliveryPeriod) -> bool:
 
 def customers(
     rows: Sequence[tuple[int, CustomerRow]], known: KnownFacts, *, erased: frozenset[str], personal: bool
-) -> Statements:
+) -> TableFacts:
     """What a table of customers states. `erased`: references whose data was erased; `personal`: whether there is a
     place for personal data."""
-    out = Statements()
+    out = TableFacts()
     accounts: dict[str, tuple[int, str]] = {}
     people: dict[str, tuple[int, dict[str, str]]] = {}
     held: dict[FactKey, tuple[int, str]] = {}
@@ -352,9 +352,9 @@ def _held(row: CustomerRow) -> tuple[Holding | None, Payee | None]:
     )  # fmt: skip
 
 
-def consents(rows: Sequence[tuple[int, ConsentRow]], known: KnownFacts) -> Statements:
+def consents(rows: Sequence[tuple[int, ConsentRow]], known: KnownFacts) -> TableFacts:
     """What a table of consents states."""
-    out = Statements()
+    out = TableFacts()
     for _, row in rows:
         given = withdrawn = None
         if row.given is not None and row.document_sha256 is not None:

@@ -129,3 +129,37 @@ async def test_no_answer_and_no_log_line_repeats_personal_data(caplog: pytest.Lo
     for value in (*PERSON.values(), "canary without at"):
         assert value not in answers
         assert value not in logged
+
+
+async def test_participation_says_who_takes_part_in_the_running_event_and_why_others_do_not() -> None:
+    async with rig() as r:
+        for number in (0, 1):
+            home, customer = f"home-0{number}", f"c-{number}"
+            await imported(r, "enrollments", HOME | {"device": home, "program": "test"})
+            await imported(r, "customers", HELD | {"device": home, "customer": customer})
+        await imported(r, "consents", CONSENT | {"customer": "c-0", "program": "test"})
+        before = await r.ask("GET", "/v1/participation/test")
+        assert (before["event"], before["total"], before["enrollment"]) == (None, 2, "enforce")
+        await r.world.submit("evening", s=600, target_w=1_000)
+        await r.world.go(3)
+        found = await r.ask("GET", "/v1/participation/test")
+        assert (found["event"]["id"], found["event"]["state"], found["total"]) == ("evening", "active", 3)
+        assert found["left_out"] == {"consent_missing": 2}
+        assert [(one["device"], one["takes_part"], one["left_out"]) for one in found["devices"]] == [
+            ("home-00", True, None), ("home-01", False, "consent_missing"), ("home-02", False, "consent_missing"),
+        ]  # fmt: skip
+        page = await r.ask("GET", "/v1/participation/test?offset=1&limit=1")
+        assert ([one["device"] for one in page["devices"]], page["next"]) == (["home-01"], 2)
+        await r.ask("GET", "/v1/participation/nothing", status=404)
+
+
+async def test_participation_says_why_a_home_that_is_enrolled_could_give_nothing() -> None:
+    async with rig() as r:
+        await imported(r, "enrollments", HOME | {"program": "test"})
+        await imported(r, "customers", HELD)
+        await imported(r, "consents", CONSENT | {"program": "test"})
+        r.world.homes.soc_pct[0] = 20.0
+        await r.world.go(5)
+        [home] = (await r.ask("GET", "/v1/participation/test"))["devices"]
+        assert (home["takes_part"], home["left_out"]) == (False, None)
+        assert "reserve" in home["limits"]
