@@ -86,6 +86,27 @@ class EnrollmentDetail(Body):
     preferences: list[PreferenceState]
 
 
+class DueState(Body):
+    """What is due of a program on one of its own days: the first of it `at`, `local` in its time zone. `count` subjects
+    or customers, `some` of them by name; `lacking` counts what they lack, as the peer says. `delivery_period` is the
+    rate's key where a locked rate ends."""
+
+    at: Moment
+    local: Moment
+    what: str
+    program: str
+    delivery_period: str | None
+    count: int
+    some: list[str]
+    lacking: dict[str, int]
+
+
+class DueList(Body):
+    """What is due, the first one first."""
+
+    deadlines: list[DueState]
+
+
 class NextEvent(Body):
     """The event of a program that runs, or begins next."""
 

@@ -17,7 +17,13 @@ async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) 
         personal = await parts.start(SqlitePersonal(settings.state_dir, keys=settings.customers.keys))
         personal.open()
     found = await parts.start(
-        Enrollments(store, personal, clock=clock, exclusivity=exclusive_groups(settings.programs))
+        Enrollments(
+            store,
+            personal,
+            clock=clock,
+            exclusivity=exclusive_groups(settings.programs),
+            zones={name: program.time_zone for name, program in settings.programs.items()},
+        )
     )
     store.load(found.book.add)
     return found

@@ -45,6 +45,10 @@ class CommandLine(LazyGroup):
             module="gateway.cli.enrollments", group="enrollments",
             help="Enrollments in programs: who takes part, and why not.",
         ),
+        "deadlines": Named(
+            module="gateway.cli.enrollments", group="due", command="deadlines",
+            help="What has to be done by when, in each program's local time.",
+        ),
         "customers": Named(
             module="gateway.cli.enrollments", group="customers",
             help="Customers by reference, their consents and what has to be done.",

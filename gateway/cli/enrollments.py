@@ -13,6 +13,8 @@ from gateway.schemas.operations import Operation
 enrollments = typer.Typer(no_args_is_help=True, help="Enrollments in programs: who takes part, and why not.")
 customers = typer.Typer(no_args_is_help=True, help="Customers by reference, their consents and what has to be done.")
 
+due = typer.Typer(no_args_is_help=True, help="What has to be done by when.")
+
 KINDS = {".csv": "text/csv", ".jsonl": "application/x-ndjson"}
 ROWS_SHOWN = 50
 
@@ -81,6 +83,30 @@ def enrollments_import(file: Path, url: Url = DEFAULT_URL, as_json: AsJson = Fal
     """Import enrollments from a .csv or .jsonl file in the aggregator's columns. Good rows are taken; bad ones are
     named with their line. Exits with 1 if there are any."""
     _import(file, url, ops.IMPORT_ENROLLMENTS, as_json=as_json)
+
+
+@due.command("deadlines")
+def deadlines(
+    url: Url = DEFAULT_URL,
+    days: Annotated[int, typer.Option("--days", min=1, max=400, help="from now on")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """What has to be done by when, in each program's local time.
+
+    Enrollments and activations that are open, consents that expire, locked rates that end."""
+    found = ask(url, ops.LIST_DEADLINES, _query(days=days))["deadlines"]
+    if as_json:
+        out.print_json(data=found)
+        return
+    rows = [
+        {name: one[name] for name in ("local", "what", "program", "delivery_period", "count")}
+        | {
+            "first": " ".join(one["some"]),
+            "lacking": " ".join(f"{reason} ({count})" for reason, count in one["lacking"].items()) or None,
+        }
+        for one in found
+    ]
+    show(rows, of=f"deadlines within {days} days")
 
 
 @customers.command("list")

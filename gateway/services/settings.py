@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
@@ -19,6 +20,15 @@ IntervalLength = Annotated[int, Field(ge=1, le=86_400, examples=[900]), AfterVal
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+def known_zone(name: str) -> str:
+    """The name of a time zone. Raises ValueError."""
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone, like America/Los_Angeles") from error
+
+
+TimeZone = Annotated[str, AfterValidator(known_zone), Field(max_length=64, validate_default=False)]
 OBSERVE: Final = "observe"
 ENFORCE: Final = "enforce"
 
@@ -28,7 +38,8 @@ class ProgramSettings(BaseModel):
     `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
     `open_ended`: whether its events may go on until further notice. A home is in one program at most of those that
     share one of the `exclusive_groups`. `enrollment`: whether who takes part in its events follows from enrollment and
-    consent, or that is only observed; events of the sources `dispatchers` come from the program's own dispatcher."""
+    consent, or that is only observed; events of the sources `dispatchers` come from the program's own dispatcher.
+    `time_zone`: in which its days begin and end."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +50,7 @@ class ProgramSettings(BaseModel):
     exclusive_groups: tuple[Tag, ...] = ()
     enrollment: Literal["observe", "enforce"] = OBSERVE
     dispatchers: tuple[Tag, ...] = ("mqtt",)
+    time_zone: TimeZone = "UTC"
 
 
 def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, frozenset[str]]:

@@ -515,3 +515,10 @@ def test_config_the_key_of_personal_data_is_32_bytes_in_base64(tmp_path: Path, m
     assert faults(tmp_path, customers={"personal_key": SECRET}) == [
         "customers.personal_key: write a reference, env:NAME or file:/path, not the secret itself"
     ]
+
+
+def test_config_the_time_zone_of_a_program_is_one_that_exists(tmp_path: Path) -> None:
+    assert load(tmp_path, programs={"p": {"time_zone": "Europe/Berlin"}}).programs["p"].time_zone == "Europe/Berlin"
+    [fault] = faults(tmp_path, programs={"p": {"time_zone": "Mars/Base"}})
+    assert fault.startswith("programs.p.time_zone:")
+    assert "is no time zone, like America/Los_Angeles" in fault

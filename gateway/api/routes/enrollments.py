@@ -10,6 +10,8 @@ from gateway.api.program_models import (
     CustomerDetail,
     CustomerList,
     CustomerState,
+    DueList,
+    DueState,
     EnrollmentDetail,
     EnrollmentList,
     Erased,
@@ -52,7 +54,7 @@ from gateway.services.programs.enrollment import Enrollments, TableReport
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow
 
 FORMS: dict[str, TableForm] = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
-OFFSET = Number("offset", 0, 10**9)
+OFFSET, DAYS = Number("offset", 0, 10**9), Number("days", 30, 400)
 AFTER, LIMIT = Number("after", 0, 1 << 62), Number("limit", 100, PAGE_MAX)
 PROGRAM, SUBJECT, CUSTOMER, BEHIND = Text("program"), Text("subject"), Text("customer"), Text("after")
 OF_ONE_MAX = 1_000
@@ -102,6 +104,17 @@ class EnrollmentRoutes:
             return problem(404, "no such program")
         body, rows = self._participation.page(program, offset, limit)
         return await json_list(request, body, "devices", rows)
+
+    async def deadlines(self, request: web.Request) -> web.StreamResponse:
+        found = await self._enrollments.deadlines(DAYS.of(request))
+        rows = (
+            DueState(
+                at=rfc3339(one.at_ms), local=one.local.isoformat(), what=one.what, program=one.program,
+                delivery_period=one.period or None, count=one.count, some=list(one.some), lacking=one.lacking,
+            )
+            for one in found
+        )  # fmt: skip
+        return await json_list(request, DueList(deadlines=[]), "deadlines", rows)
 
     async def import_enrollments(self, request: web.Request) -> web.StreamResponse:
         return await self._import(request, self._enrollments.import_enrollments)
@@ -203,6 +216,11 @@ class EnrollmentRoutes:
             operation=ops.LIST_PARTICIPATION, handler=participation,
             summary="Who takes part in a program's running or next event, who does not, and why",
             query=(OFFSET, LIMIT), answers={200: ParticipationList}, problems=(400, 404),
+        ),
+        RestRoute(
+            operation=ops.LIST_DEADLINES, handler=deadlines,
+            summary="What is due within some days: enrollments, activations, consents, locked rates",
+            query=(DAYS,), answers={200: DueList}, problems=(400, 503),
         ),
         RestRoute(
             operation=ops.LIST_CUSTOMERS, handler=customers, summary="List customers, by reference",

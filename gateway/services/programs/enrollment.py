@@ -30,6 +30,7 @@ from gateway.ports.programs import FactQuestion, FactStore, PersonalStore, Store
 from gateway.services.devices.row_faults import BadRow, RowFault, bounded
 from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs import statements
+from gateway.services.programs.deadlines import Due, deadlines
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
 from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, TableFacts
 
@@ -39,6 +40,8 @@ R = TypeVar("R", bound=TableRow)
 
 PAGE = 5_000
 SLICE = 200
+DAY_MS = 86_400_000
+UTC = "UTC"
 NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -56,7 +59,7 @@ class TableReport:
 
 class Enrollments(Part):
     """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
-    `personal` None: there is no place for personal data."""
+    `personal` None: there is no place for personal data; `zones`: the time zone of each program."""
 
     component = "programs"
 
@@ -68,6 +71,7 @@ class Enrollments(Part):
         clock: Clock,
         program_of: Mapping[str, str] = NO_PROGRAMS,
         exclusivity: Exclusivity = NO_EXCLUSIVITY,
+        zones: Mapping[str, str] = NO_PROGRAMS,
     ) -> None:
         self.book = EnrollmentBook()
         self.store = store
@@ -75,6 +79,7 @@ class Enrollments(Part):
         self._clock = clock
         self._program_of = program_of
         self._exclusivity = exclusivity
+        self._zones = zones
         self._one_at_a_time = asyncio.Lock()
 
     async def import_enrollments(self, text: str, *, form: TableForm, by: str, door: AuditDoor) -> TableReport:
@@ -114,6 +119,15 @@ class Enrollments(Part):
                 return None
         log.warning("personal data of a customer was erased", extra={"customer": ref, "by": by})
         return had
+
+    async def deadlines(self, days: int) -> list[Due]:
+        """What is due within so many days. Raises StorageError."""
+        facts = await self.every((Enrollment, Consent, Withdrawal))
+        now_ms = self._clock.now().utc_ms
+        return await asyncio.to_thread(deadlines, facts, now_ms, now_ms + days * DAY_MS, self._zone_of)
+
+    def _zone_of(self, program: str) -> str:
+        return self._zones.get(program, UTC)
 
     async def every(self, kinds: tuple[type[Fact], ...]) -> list[Fact]:
         """All facts of these kinds. Raises StorageError."""

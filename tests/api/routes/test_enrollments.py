@@ -163,3 +163,16 @@ async def test_participation_says_why_a_home_that_is_enrolled_could_give_nothing
         [home] = (await r.ask("GET", "/v1/participation/test"))["devices"]
         assert (home["takes_part"], home["left_out"]) == (False, None)
         assert "reserve" in home["limits"]
+
+
+async def test_deadlines_are_told_by_day_with_how_many_are_open() -> None:
+    open_ = HOME | {"enrollment_status": "PENDING", "reasons": "HAS_NOMINATIONS",
+                    "enrollment_deadline_date_time": "2027-01-20T08:00:00Z"}  # fmt: skip
+    async with rig() as r:
+        await imported(r, "enrollments", open_, open_ | {"device": "home-01"})
+        [found] = (await r.ask("GET", "/v1/deadlines"))["deadlines"]
+        assert (found["at"], found["what"], found["count"], found["some"], found["lacking"]) == (
+            "2027-01-20T08:00:00Z", "enrollment", 2, ["home-00", "home-01"], {"HAS_NOMINATIONS": 2},
+        )  # fmt: skip
+        assert (await r.ask("GET", "/v1/deadlines?days=4"))["deadlines"] == []
+        await r.ask("GET", "/v1/deadlines?days=500", status=400)
