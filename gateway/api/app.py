@@ -31,6 +31,7 @@ from gateway.ports.journal import AuditTrail, DeviceHistory
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
@@ -77,6 +78,7 @@ class Parts:
     raw: RawMessages
     enrollments: Enrollments
     participation: ParticipationView
+    eligibility: Eligibility
     registry: Metrics
     readiness: Callable[[], Readiness]
     token: SecretStr | None
@@ -91,7 +93,7 @@ def make_app(parts: Parts) -> web.Application:
         LeapRoutes(parts.leap),
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
-        EnrollmentRoutes(parts.enrollments, parts.participation, parts.clock),
+        EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -86,6 +86,28 @@ class EnrollmentDetail(Body):
     preferences: list[PreferenceState]
 
 
+class EligibilityState(Body):
+    """Whether a program may have a device, and if not, why. `power_kw`: the lower of inverter and battery;
+    `measured_pct`: the part of the last `days` that its intervals cover; null = unknown."""
+
+    device: str
+    eligible: bool
+    reasons: list[str]
+    power_kw: float | None
+    capacity_kwh: float | None
+    measured_pct: float
+
+
+class EligibilityList(Body):
+    """A page of all registered devices. `days`: as many before today are looked at for telemetry."""
+
+    program: str
+    days: int
+    total: int
+    devices: list[EligibilityState]
+    next: int | None
+
+
 class DueState(Body):
     """What is due of a program on one of its own days: the first of it `at`, `local` in its time zone. `count` subjects
     or customers, `some` of them by name; `lacking` counts what they lack, as the peer says. `delivery_period` is the

@@ -48,6 +48,7 @@ from gateway.services.devices.departures import Departures
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
+from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
@@ -253,6 +254,14 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
             participation=participation,
             envelope=lambda: control.newest.envelope,
             clock=clock,
+        ),
+        eligibility=Eligibility(
+            fleet=fleet,
+            participation=participation,
+            programs=settings.programs,
+            history=upstream.history,
+            clock=clock.wall,
+            days=settings.intervals.keep_days,
         ),
         registry=parts.metrics(),
         readiness=readiness.now,

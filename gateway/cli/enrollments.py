@@ -78,6 +78,23 @@ def enrollments_participation(
         out.print(f"{why}: {count} of {found['total']}", markup=False, highlight=False)
 
 
+@enrollments.command("eligible")
+def enrollments_eligible(
+    program: str,
+    url: Url = DEFAULT_URL,
+    offset: Offset = 0,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List which devices a program may have, and why not the others."""
+    page = ask(url, ops.LIST_ELIGIBILITY, f"offset={offset}&limit={limit}", id=program)
+    if as_json:
+        out.print_json(data=page)
+        return
+    show([row | {"reasons": " ".join(row["reasons"]) or None} for row in page["devices"]], of="devices")
+    out.print(f"{len(page['devices'])} of {page['total']}; telemetry of {page['days']} days", highlight=False)
+
+
 @enrollments.command("import")
 def enrollments_import(file: Path, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Import enrollments from a .csv or .jsonl file in the aggregator's columns. Good rows are taken; bad ones are

@@ -33,13 +33,25 @@ OBSERVE: Final = "observe"
 ENFORCE: Final = "enforce"
 
 
+class EligibilitySettings(BaseModel):
+    """What a program asks of a battery: `min_kw` for `min_hours` by its nameplate, `completeness_pct` of the last 30
+    days measured, and one of the tags `territories`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_kw: float = Field(default=0.0, ge=0, le=10_000)
+    min_hours: float = Field(default=0.0, ge=0, le=100)
+    completeness_pct: float = Field(default=0.0, ge=0, le=100)
+    territories: tuple[Tag, ...] = ()
+
+
 class ProgramSettings(BaseModel):
     """One grid program. `ceiling_mw` bounds the power of all events that name it together, whatever they ask for.
     `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
     `open_ended`: whether its events may go on until further notice. A home is in one program at most of those that
     share one of the `exclusive_groups`. `enrollment`: whether who takes part in its events follows from enrollment and
     consent, or that is only observed; events of the sources `dispatchers` come from the program's own dispatcher.
-    `time_zone`: in which its days begin and end."""
+    `time_zone`: in which its days begin and end; `eligibility`: what it asks of a battery."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,6 +63,7 @@ class ProgramSettings(BaseModel):
     enrollment: Literal["observe", "enforce"] = OBSERVE
     dispatchers: tuple[Tag, ...] = ("mqtt",)
     time_zone: TimeZone = "UTC"
+    eligibility: EligibilitySettings = EligibilitySettings()
 
 
 def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, frozenset[str]]:

@@ -37,9 +37,10 @@ from gateway.observability.metrics import Sample, registry
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments
 from gateway.services.programs.participation import ProgramParticipation
-from gateway.services.settings import ProgramSettings
+from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.storage.interval_log.query import IntervalQueries
@@ -121,6 +122,15 @@ async def rig(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     store, people = SqliteFacts(folder, clock=world.clock), SqlitePersonal(folder, keys=[KEY])
     enrollments = Enrollments(store, people, clock=world.clock)
+    programs = {
+        "test": ProgramSettings(
+            enrollment="enforce",
+            exclusive_groups=("ca",),
+            eligibility=EligibilitySettings(min_kw=4, min_hours=2, completeness_pct=10),
+        ),
+        "other": ProgramSettings(exclusive_groups=("ca",)),
+    }
+    participation = ProgramParticipation(enrollments.book, fleet=world.fleet, programs=programs)
     parts = Parts(
         dispatcher=world.dispatcher,
         events=DispatchView(
@@ -148,10 +158,15 @@ async def rig(
             fleet=world.fleet,
             dispatcher=world.dispatcher,
             clock=world.clock,
+            participation=participation,
             envelope=lambda: world.control.newest.envelope,
-            participation=ProgramParticipation(
-                enrollments.book, fleet=world.fleet, programs={"test": ProgramSettings(enrollment="enforce")}
-            ),
+        ),
+        eligibility=Eligibility(
+            fleet=world.fleet,
+            participation=participation,
+            programs=programs,
+            history=History(queries, world.fleet),
+            clock=world.clock,
         ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),

@@ -12,6 +12,7 @@ from gateway.api.program_models import (
     CustomerState,
     DueList,
     DueState,
+    EligibilityList,
     EnrollmentDetail,
     EnrollmentList,
     Erased,
@@ -22,6 +23,7 @@ from gateway.api.route import BY, Number, RestRoute, Text, by
 from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import (
     consent_body,
+    eligibility_state,
     enrollment_state,
     held_state,
     memberships,
@@ -50,11 +52,14 @@ from gateway.schemas import operations as ops
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.devices.table_rows import TableForm
 from gateway.services.programs.actions import required_actions
+from gateway.services.programs.eligibility import PAGE_MAX as ELIGIBILITY_PAGE
+from gateway.services.programs.eligibility import Eligibility
 from gateway.services.programs.enrollment import Enrollments, TableReport
 from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow
 
 FORMS: dict[str, TableForm] = {"text/csv": "csv", "application/x-ndjson": "jsonl"}
 OFFSET, DAYS = Number("offset", 0, 10**9), Number("days", 30, 400)
+FEW = Number("limit", ELIGIBILITY_PAGE, ELIGIBILITY_PAGE)
 AFTER, LIMIT = Number("after", 0, 1 << 62), Number("limit", 100, PAGE_MAX)
 PROGRAM, SUBJECT, CUSTOMER, BEHIND = Text("program"), Text("subject"), Text("customer"), Text("after")
 OF_ONE_MAX = 1_000
@@ -64,9 +69,12 @@ OF_ONE_MAX = 1_000
 class EnrollmentRoutes:
     """The routes of enrollments, customers and consents."""
 
-    def __init__(self, enrollments: Enrollments, participation: ParticipationView, clock: Clock) -> None:
+    def __init__(
+        self, enrollments: Enrollments, participation: ParticipationView, eligibility: Eligibility, clock: Clock
+    ) -> None:
         self._enrollments = enrollments
         self._participation = participation
+        self._eligibility = eligibility
         self._clock = clock
 
     async def enrollments(self, request: web.Request) -> web.StreamResponse:
@@ -104,6 +112,18 @@ class EnrollmentRoutes:
             return problem(404, "no such program")
         body, rows = self._participation.page(program, offset, limit)
         return await json_list(request, body, "devices", rows)
+
+    async def eligibility(self, request: web.Request) -> web.StreamResponse:
+        program, offset, limit = request.match_info["id"], OFFSET.of(request), FEW.of(request)
+        if self._eligibility.requirements(program) is None:
+            return problem(404, "no such program in the configuration")
+        total, page = await self._eligibility.page(program, offset, limit)
+        following = offset + len(page)
+        body = EligibilityList(
+            program=program, days=self._eligibility.days, total=total, devices=[],
+            next=following if following < total and page else None,
+        )  # fmt: skip
+        return await json_list(request, body, "devices", map(eligibility_state, page))
 
     async def deadlines(self, request: web.Request) -> web.StreamResponse:
         found = await self._enrollments.deadlines(DAYS.of(request))
@@ -216,6 +236,11 @@ class EnrollmentRoutes:
             operation=ops.LIST_PARTICIPATION, handler=participation,
             summary="Who takes part in a program's running or next event, who does not, and why",
             query=(OFFSET, LIMIT), answers={200: ParticipationList}, problems=(400, 404),
+        ),
+        RestRoute(
+            operation=ops.LIST_ELIGIBILITY, handler=eligibility,
+            summary="Which devices a program may have, by nameplate, telemetry, territory and exclusivity",
+            query=(OFFSET, FEW), answers={200: EligibilityList}, problems=(400, 404, 503),
         ),
         RestRoute(
             operation=ops.LIST_DEADLINES, handler=deadlines,

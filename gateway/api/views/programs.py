@@ -1,11 +1,13 @@
 """Facts about programs as REST tells them."""
 
+import math
 from dataclasses import asdict
 
 from gateway.api.models import BadRowBody, RowFaultBody
 from gateway.api.program_models import (
     ConsentBody,
     DeadlineState,
+    EligibilityState,
     EnrollmentState,
     HeldState,
     MembershipState,
@@ -13,6 +15,7 @@ from gateway.api.program_models import (
     PreferenceState,
     TableReportBody,
 )
+from gateway.domain.programs.eligibility import unfit_names
 from gateway.domain.programs.enrollment import ConsentState, EnrollmentBook, LeftOut
 from gateway.domain.programs.facts import (
     Consent,
@@ -28,6 +31,7 @@ from gateway.domain.programs.facts import (
 from gateway.ports.programs import StoredFact
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.devices.import_rows import MAX_REPORTED
+from gateway.services.programs.eligibility import EligibilityRow
 from gateway.services.programs.enrollment import TableReport
 
 
@@ -64,6 +68,13 @@ def preference_state(fact: OwnerPreference) -> PreferenceState:
     return PreferenceState(
         program=fact.program or None, preference=fact.preference.name.lower(),
         peer_preference=fact.peer_preference or None, since=rfc3339(fact.from_ms), until=_moment(fact.until_ms),
+    )  # fmt: skip
+
+
+def eligibility_state(row: EligibilityRow) -> EligibilityState:
+    return EligibilityState(
+        device=row.device, eligible=not row.unfit, reasons=unfit_names(row.unfit), power_kw=_kilo(row.power_w),
+        capacity_kwh=_kilo(row.capacity_wh), measured_pct=round(row.measured_pct, 2),
     )  # fmt: skip
 
 
@@ -110,6 +121,10 @@ def consent_body(stored: StoredFact, fact: Consent | Withdrawal) -> ConsentBody:
         withdrawn=rfc3339(fact.at_ms) if isinstance(fact, Withdrawal) else None, by=fact.by,
         noted=rfc3339(stored.noted_ms),
     )  # fmt: skip
+
+
+def _kilo(value: float) -> float | None:
+    return round(value / 1000, 3) if math.isfinite(value) else None
 
 
 def _moment(ms: int | None) -> str | None:

@@ -2,10 +2,13 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
+from tests.api.routes.test_telemetry import street
 from tests.api.test_app import Rig, rig
+from tests.builders.energy_batches import T0
 from tests.services.programs.stores import BASE, CONSENT, table
 
 CSV = {"Content-Type": "text/csv"}
@@ -14,6 +17,9 @@ PERIOD = {
     "delivery_period_end_date_time": "2027-05-01T00:00:00Z",
 }
 HOME = BASE | PERIOD | {"device": "home-00"}
+PERIOD_OF_STREET = {
+    "delivery_period_start_date_time": "2020-01-01T00:00:00Z", "delivery_period_end_date_time": "2090-01-01T00:00:00Z",
+}  # fmt: skip
 HELD = {"customer": "c-1", "device": "home-00", "held_since": "2026-01-01T00:00:00Z", "payee": "p-1",
         "paid_since": "2026-01-01T00:00:00Z"}  # fmt: skip
 PERSON = {
@@ -176,3 +182,20 @@ async def test_deadlines_are_told_by_day_with_how_many_are_open() -> None:
         )  # fmt: skip
         assert (await r.ask("GET", "/v1/deadlines?days=4"))["deadlines"] == []
         await r.ask("GET", "/v1/deadlines?days=500", status=400)
+
+
+async def test_eligibility_says_which_devices_a_program_may_have_and_why_not_the_others(tmp_path: Path) -> None:
+    async with street(tmp_path, more=1) as s:
+        r = s.rig
+        s.rig.world.clock.utc = T0 + 2 * 86_400_000
+        await imported(r, "enrollments", HOME | PERIOD_OF_STREET | {"device": "bat-1", "program": "other"})
+        found = await r.ask("GET", "/v1/eligibility/test")
+        assert (found["total"], found["days"], found["next"]) == (4, 30, None)
+        assert {one["device"]: one["reasons"] for one in found["devices"]} == {
+            "bat-0": ["telemetry"], "bat-1": ["telemetry", "exclusive"], "bat-2": ["telemetry"],
+            "home-03": ["telemetry"],
+        }  # fmt: skip
+        [first] = (await r.ask("GET", "/v1/eligibility/other?limit=1"))["devices"]
+        assert (first["eligible"], first["power_kw"], first["capacity_kwh"]) == (True, 5.0, 10.0)
+        assert first["measured_pct"] == pytest.approx(12 * 5 / (30 * 24 * 60) * 100, abs=0.01)
+        await r.ask("GET", "/v1/eligibility/nothing", status=404)
