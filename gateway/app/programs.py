@@ -4,14 +4,15 @@ from gateway.app.parts import RunningParts
 from gateway.clock import Clock
 from gateway.config.settings import Settings
 from gateway.services.programs.enrollment import Enrollments
-from gateway.services.settings import exclusive_groups
+from gateway.services.settings import ENFORCE, exclusive_groups
 from gateway.storage.programs.facts import SqliteFacts
 from gateway.storage.programs.personal import SqlitePersonal
 
 
 async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) -> Enrollments:
     """Open what is stored of programs, and load it."""
-    store = await parts.start(SqliteFacts(settings.state_dir, clock=clock))
+    enforced = any(program.enrollment == ENFORCE for program in settings.programs.values())
+    store = await parts.start(SqliteFacts(settings.state_dir, clock=clock, decides=enforced))
     personal: SqlitePersonal | None = None
     if settings.customers.keys:
         personal = await parts.start(SqlitePersonal(settings.state_dir, keys=settings.customers.keys))

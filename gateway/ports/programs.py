@@ -61,9 +61,9 @@ class FactStore(Protocol):
         """Customers by reference, those behind `after`; `only`: this one. Raises StorageError."""
         ...
 
-    async def note_erased(self, ref: str) -> bool:
-        """Note that a customer's personal data is erased; returns whether there is such a customer. Raises
-        StorageError."""
+    async def note_erased(self, ref: str, *, by: str) -> bool:
+        """Note that a customer's personal data is erased, and by whom; returns whether there is such a customer.
+        Raises StorageError."""
         ...
 
 

@@ -115,7 +115,7 @@ class Enrollments(Part):
         StorageError."""
         async with self._one_at_a_time:
             had = self.personal is not None and await self.personal.erase(ref)
-            if not await self.store.note_erased(ref) and not had:
+            if not await self.store.note_erased(ref, by=by) and not had:
                 return None
         log.warning("personal data of a customer was erased", extra={"customer": ref, "by": by})
         return had

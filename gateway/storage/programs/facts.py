@@ -2,7 +2,7 @@
 
 `facts` (id, kind, key, revision, subject, customer, program, from_ms, noted_ms, who, door, body): one row per key of a
 kind, that of the highest revision; `key` is a JSON array, `body` the whole fact as JSON. `customers` (ref, since_ms,
-erased_ms): references alone, see `personal`. A commit is one transaction, and a handful of statements. Where the file
+erased_ms, erased_by): references alone, see `personal`. A commit is one transaction. Where the file
 cannot be read the gateway runs all the same, knows nobody's consent, and says so.
 """
 
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 NAME = "programs.sqlite"
 SCHEMA_VERSION = 1
+ROWS = 500
+"""Go into one statement: while it is prepared nothing else runs."""
 
 _KINDS: dict[str, type[Fact]] = {
     "enrollment": Enrollment,
@@ -54,18 +56,29 @@ _SCHEMA = (
     "UNIQUE (kind, key))",
     "CREATE INDEX IF NOT EXISTS facts_subject ON facts (subject)",
     "CREATE INDEX IF NOT EXISTS facts_customer ON facts (customer)",
-    "CREATE TABLE IF NOT EXISTS customers (ref TEXT PRIMARY KEY, since_ms INTEGER NOT NULL, erased_ms INTEGER) "
-    "WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS customers (ref TEXT PRIMARY KEY, since_ms INTEGER NOT NULL, erased_ms INTEGER, "
+    "erased_by TEXT) WITHOUT ROWID",
+)
+
+_PUT = (
+    "INSERT INTO facts (kind, key, revision, subject, customer, program, from_ms, noted_ms, who, door, body) "
+    "SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', value ->> '$[3]', value ->> '$[4]', value ->> '$[5]', "
+    "value ->> '$[6]', ?, ?, ?, value -> '$[7]' FROM json_each(?) WHERE true ON CONFLICT (kind, key) DO UPDATE SET "
+    "revision = excluded.revision, subject = excluded.subject, customer = excluded.customer, "
+    "program = excluded.program, from_ms = excluded.from_ms, noted_ms = excluded.noted_ms, who = excluded.who, "
+    "door = excluded.door, body = excluded.body WHERE excluded.revision > facts.revision"
 )
 
 
 class SqliteFacts(Part):
-    """Implements `gateway.ports.FactStore`. Call `load` first and `close` at the end; both block."""
+    """Implements `gateway.ports.FactStore`. `decides`: somebody's dispatch rests on it, so that without it the gateway
+    is not ready. Call `load` first and `close` at the end; both block."""
 
     component = "programs"
 
-    def __init__(self, state_dir: Path, *, clock: Clock) -> None:
+    def __init__(self, state_dir: Path, *, clock: Clock, decides: bool = True) -> None:
         self._clock = clock
+        self._decides = decides
         self._file = SqliteThread(state_dir / NAME, name="programs", schema=_SCHEMA, version=SCHEMA_VERSION)
         self._revision = 0
         self._unreadable = ""
@@ -105,16 +118,22 @@ class SqliteFacts(Part):
             ]
         )
 
-    async def note_erased(self, ref: str) -> bool:
+    async def note_erased(self, ref: str, *, by: str) -> bool:
         self._check()
         now_ms = self._clock.now().utc_ms
-        return await self._file.ask(lambda db: _note_erased(db, ref, now_ms))
+        return await self._file.ask(lambda db: _note_erased(db, ref, now_ms, by))
 
     def reasons(self) -> list[str]:
-        return [f"enrollments cannot be read: {self._unreadable}"] if self._unreadable else []
+        return self._said() if self._decides else []
+
+    def warnings(self) -> list[str]:
+        return [] if self._decides else self._said()
 
     def close(self) -> None:
         self._file.close()
+
+    def _said(self) -> list[str]:
+        return [f"enrollments cannot be read: {self._unreadable}"] if self._unreadable else []
 
     def _check(self) -> None:
         if self._unreadable:
@@ -168,30 +187,25 @@ def _read(kind: str, body: str) -> Fact:
 def _commit(
     db: sqlite3.Connection, facts: Sequence[Fact], refs: Sequence[str], *, now_ms: int, by: str, door: AuditDoor
 ) -> None:  # fmt: skip
-    rows, customers = [], set(refs)
-    for fact in facts:
-        names = _names(fact)
-        rows.append(
-            [_KIND_OF[type(fact)], msgspec.json.encode(fact.key).decode(), fact.revision, names.subject,
-             names.customer, names.program, names.from_ms, msgspec.to_builtins(fact)]
-        )  # fmt: skip
-        if names.customer:
-            customers.add(names.customer)
-    given = msgspec.json.encode(rows).decode()
-    columns = ", ".join(f"value ->> '$[{at}]'" for at in range(7))
+    customers = set(refs)
     with transaction(db):
-        db.execute(
-            "INSERT INTO facts (kind, key, revision, subject, customer, program, from_ms, noted_ms, who, door, body) "  # noqa: S608
-            f"SELECT {columns}, ?, ?, ?, value -> '$[7]' FROM json_each(?) WHERE true ON CONFLICT (kind, key) DO "
-            "UPDATE SET revision = excluded.revision, subject = excluded.subject, customer = excluded.customer, "
-            "program = excluded.program, from_ms = excluded.from_ms, noted_ms = excluded.noted_ms, "
-            "who = excluded.who, door = excluded.door, body = excluded.body WHERE excluded.revision > facts.revision",
-            (now_ms, by, door.value, given),
-        )
-        db.execute(
-            "INSERT OR IGNORE INTO customers (ref, since_ms) SELECT value, ? FROM json_each(?)",
-            (now_ms, msgspec.json.encode(sorted(customers)).decode()),
-        )
+        for begin in range(0, len(facts), ROWS):
+            rows = []
+            for fact in facts[begin : begin + ROWS]:
+                names = _names(fact)
+                rows.append(
+                    [_KIND_OF[type(fact)], msgspec.json.encode(fact.key).decode(), fact.revision, names.subject,
+                     names.customer, names.program, names.from_ms, msgspec.to_builtins(fact)]
+                )  # fmt: skip
+                if names.customer:
+                    customers.add(names.customer)
+            db.execute(_PUT, (now_ms, by, door.value, msgspec.json.encode(rows).decode()))
+        some = sorted(customers)
+        for begin in range(0, len(some), ROWS):
+            db.execute(
+                "INSERT OR IGNORE INTO customers (ref, since_ms) SELECT value, ? FROM json_each(?)",
+                (now_ms, msgspec.json.encode(some[begin : begin + ROWS]).decode()),
+            )
 
 
 def _facts(db: sqlite3.Connection, question: FactQuestion, limit: int) -> Iterator[StoredFact]:
@@ -208,7 +222,13 @@ def _facts(db: sqlite3.Connection, question: FactQuestion, limit: int) -> Iterat
         yield StoredFact(id=number, fact=_read(kind, body), noted_ms=noted_ms, by=who, door=door)
 
 
-def _note_erased(db: sqlite3.Connection, ref: str, now_ms: int) -> bool:
+def _note_erased(db: sqlite3.Connection, ref: str, now_ms: int, by: str) -> bool:
     with transaction(db):
-        found = db.execute("UPDATE customers SET erased_ms = coalesce(erased_ms, ?) WHERE ref = ?", (now_ms, ref))
-        return found.rowcount > 0
+        return (
+            db.execute(
+                "UPDATE customers SET erased_ms = coalesce(erased_ms, ?), erased_by = coalesce(erased_by, ?) "
+                "WHERE ref = ?",
+                (now_ms, by, ref),
+            ).rowcount
+            > 0
+        )

@@ -110,8 +110,8 @@ async def test_facts_are_found_by_what_they_are_about_page_by_page(tmp_path: Pat
 async def test_customers_are_references_that_stay_when_their_data_is_erased(tmp_path: Path) -> None:
     store, _ = opened(tmp_path)
     await noted(store, consented("c-2", revision=1), held(device("home-1"), "c-1", revision=2))
-    assert await store.note_erased("c-1")
-    assert not await store.note_erased("nobody")
+    assert await store.note_erased("c-1", by="clerk")
+    assert not await store.note_erased("nobody", by="clerk")
     told = await store.customers("", 10)
     assert [(one.ref, one.erased_ms is None) for one in told] == [("c-1", False), ("c-2", True)]
     assert [one.ref for one in await store.customers("c-1", 10)] == ["c-2"]
@@ -137,6 +137,23 @@ async def test_a_file_that_cannot_be_read_is_left_alone_and_said(tmp_path: Path)
         await noted(store, *EACH)
     store.close()
     assert (tmp_path / NAME).read_bytes().startswith(b"not a database")
+
+
+def test_a_file_that_cannot_be_read_is_a_warning_where_nobodys_dispatch_rests_on_it(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"not a database at all" * 100)
+    store = SqliteFacts(tmp_path, clock=ManualClock(), decides=False)
+    store.load(lambda _: None)
+    assert (len(store.warnings()), store.reasons()) == (1, [])
+    store.close()
+
+
+async def test_many_facts_are_one_commit(tmp_path: Path) -> None:
+    store, _ = opened(tmp_path)
+    facts = [held(device(f"home-{n}"), f"c-{n}", revision=n + 1) for n in range(1_200)]
+    await noted(store, *facts)
+    assert [one.fact for one in await store.facts(FactQuestion(kinds=(Holding,)), 2_000)] == facts
+    assert len(await store.customers("", 2_000)) == 1_200
+    store.close()
 
 
 async def test_a_file_of_a_newer_gateway_is_left_alone(tmp_path: Path) -> None:
