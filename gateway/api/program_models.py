@@ -67,7 +67,8 @@ class PreferenceState(Body):
 
 
 class MembershipState(Body):
-    """How a subject stands in a program now; `left_out`: why it does not take part, null = it does."""
+    """How a subject stands in a program now; `left_out`: why it does not take part, null = it does. What the enrollment
+    says that holds now is null where there is none; of a device that may be the enrollment of a meter it is behind."""
 
     program: str
     takes_part: bool
@@ -75,6 +76,10 @@ class MembershipState(Body):
     status: str
     consent: str
     preference: str
+    delivery_period: str | None
+    market_group: str | None
+    rate_key: str | None
+    dispatch_option: str | None
 
 
 class EnrollmentDetail(Body):

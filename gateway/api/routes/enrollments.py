@@ -90,10 +90,14 @@ class EnrollmentRoutes:
         name = request.match_info["id"]
         found = await self._about(subject=name) if is_device_id(name) else []
         book, now_ms = self._enrollments.book, self._clock.now().utc_ms
+        behind = [one.fact for one in found if isinstance(one.fact, MeterDevice)]
+        for meter in sorted({fact.meter for fact in behind if fact.holds(now_ms)}):
+            found += [one for one in await self._about(subject=meter) if not isinstance(one.fact, MeterDevice)]
+        known = [one.fact for one in found if isinstance(one.fact, Enrollment)]
         stands = [
             state
             for kind in (SubjectKind.DEVICE, SubjectKind.LEAP_METER)
-            for state in memberships(book, Subject(kind=kind, id=name), now_ms)
+            for state in memberships(book, Subject(kind=kind, id=name), known, now_ms)
         ]
         if not found and not stands:
             return problem(404, "nothing is known of enrollments of this device or meter")

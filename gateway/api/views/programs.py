@@ -1,6 +1,7 @@
 """Facts about programs as REST tells them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from gateway.api.models import BadRowBody, RowFaultBody
@@ -16,7 +17,7 @@ from gateway.api.program_models import (
     TableReportBody,
 )
 from gateway.domain.programs.eligibility import unfit_names
-from gateway.domain.programs.enrollment import ConsentState, EnrollmentBook, LeftOut
+from gateway.domain.programs.enrollment import ConsentState, EnrollmentBook, LeftOut, in_force
 from gateway.domain.programs.facts import (
     Consent,
     Enrollment,
@@ -78,8 +79,10 @@ def eligibility_state(row: EligibilityRow) -> EligibilityState:
     )  # fmt: skip
 
 
-def memberships(book: EnrollmentBook, subject: Subject, at_ms: int) -> list[MembershipState]:
-    """How a subject stands in every program that is known."""
+def memberships(
+    book: EnrollmentBook, subject: Subject, known: Sequence[Enrollment], at_ms: int
+) -> list[MembershipState]:
+    """How a subject stands in every program that is known. `known`: its own enrollments and those of its meters."""
     number = book.number_of(subject)
     if number < 0:
         return []
@@ -87,6 +90,7 @@ def memberships(book: EnrollmentBook, subject: Subject, at_ms: int) -> list[Memb
     for program in book.programs():
         of = book.membership(program, at_ms)
         left_out = LeftOut(int(of.left_out[number]))
+        terms = _terms([one for one in known if one.program == program], subject, at_ms)
         found.append(
             MembershipState(
                 program=program, takes_part=left_out is LeftOut.NOT,
@@ -94,9 +98,23 @@ def memberships(book: EnrollmentBook, subject: Subject, at_ms: int) -> list[Memb
                 status=EnrollmentStatus(int(of.status[number])).name.lower(),
                 consent=ConsentState(int(of.consent[number])).name.lower(),
                 preference=Preference(int(of.preference[number])).name.lower(),
+                delivery_period=None if terms is None else terms.period.name,
+                market_group=None if terms is None else terms.market_group or None,
+                rate_key=None if terms is None or terms.rate is None else terms.rate.key,
+                dispatch_option=None if terms is None or terms.dispatch is None else terms.dispatch.value,
             )
         )  # fmt: skip
     return found
+
+
+def _terms(known: Sequence[Enrollment], subject: Subject, at_ms: int) -> Enrollment | None:
+    """The enrollment that counts: the subject's own, else that of the meter whose enrollment is furthest."""
+    own = in_force((one for one in known if one.subject == subject), at_ms)
+    if own is not None:
+        return own
+    others = {one.subject for one in known if one.subject != subject}
+    found = [in_force((one for one in known if one.subject == other), at_ms) for other in sorted(others)]
+    return max((one for one in found if one is not None), key=lambda one: one.status, default=None)
 
 
 def held_state(fact: Holding) -> HeldState:

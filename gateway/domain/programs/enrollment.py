@@ -7,7 +7,7 @@ nobody who speaks for it sits out.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import assert_never
@@ -121,6 +121,17 @@ class Membership:
         for codes in (_OF_CONSENT[self.consent], _OF_STATUS[self.status]):
             out = np.where(out == LeftOut.NOT, codes, out)
         return out
+
+
+def in_force(enrollments: Iterable[Enrollment], at_ms: int) -> Enrollment | None:
+    """What holds at an instant of several statements about one subject and program: its status, market group, locked
+    rate and the rest; None = nothing does."""
+    found = [
+        (max(one.from_ms, one.period.from_ms), one.revision, one)
+        for one in enrollments
+        if max(one.from_ms, one.period.from_ms) <= at_ms < one.period.until_ms
+    ]
+    return max(found, key=lambda begun: begun[:2])[2] if found else None
 
 
 class EnrollmentBook:

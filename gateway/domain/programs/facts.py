@@ -156,6 +156,9 @@ class Holding:
     def key(self) -> FactKey:
         return (self.subject.kind, self.subject.id, self.from_ms)
 
+    def holds(self, at_ms: int) -> bool:
+        return self.from_ms <= at_ms and (self.until_ms is None or at_ms < self.until_ms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payee:
@@ -186,6 +189,9 @@ class MeterDevice:
     @property
     def key(self) -> FactKey:
         return (self.meter, self.device, self.from_ms)
+
+    def holds(self, at_ms: int) -> bool:
+        return self.from_ms <= at_ms and (self.until_ms is None or at_ms < self.until_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

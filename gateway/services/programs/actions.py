@@ -20,7 +20,7 @@ SOON_MS = 30 * DAY_MS
 def required_actions(facts: Sequence[Fact], now_ms: int) -> list[str]:
     """In words, of one customer. `facts`: its consents, and what is known of what it has now."""
     found: list[str] = []
-    held = [fact.subject for fact in facts if isinstance(fact, Holding) and _holds(fact, now_ms)]
+    held = [fact.subject for fact in facts if isinstance(fact, Holding) and fact.holds(now_ms)]
     programs = {
         fact.program
         for fact in facts
@@ -31,7 +31,7 @@ def required_actions(facts: Sequence[Fact], now_ms: int) -> list[str]:
         action = _of_consent(program, facts, now_ms, wanted=program in programs)
         if action:
             found.append(action)
-    behind = {fact.device for fact in facts if isinstance(fact, MeterDevice) and _holds(fact, now_ms)}
+    behind = {fact.device for fact in facts if isinstance(fact, MeterDevice) and fact.holds(now_ms)}
     for subject in sorted(set(held)):
         if subject.kind is SubjectKind.DEVICE and subject.id not in behind:
             found.append(f"no meter id of {subject.id}")
@@ -53,7 +53,3 @@ def _of_consent(program: str, facts: Sequence[Fact], now_ms: int, *, wanted: boo
         return f"consent to {program} has expired"
     days = (last_ms - now_ms) // DAY_MS
     return f"consent to {program} expires in {days} days" if last_ms - now_ms < SOON_MS else ""
-
-
-def _holds(fact: Holding | MeterDevice, now_ms: int) -> bool:
-    return fact.from_ms <= now_ms and (fact.until_ms is None or now_ms < fact.until_ms)

@@ -62,8 +62,9 @@ _SCHEMA = (
 
 _PUT = (
     "INSERT INTO facts (kind, key, revision, subject, customer, program, from_ms, noted_ms, who, door, body) "
-    "SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', value ->> '$[3]', value ->> '$[4]', value ->> '$[5]', "
-    "value ->> '$[6]', ?, ?, ?, value -> '$[7]' FROM json_each(?) WHERE true ON CONFLICT (kind, key) DO UPDATE SET "
+    "SELECT value ->> '$[0]', value ->> '$[1]', value ->> '$[2]', value ->> '$[3]', value ->> '$[4]', "
+    "value ->> '$[5]', value ->> '$[6]', ?, ?, ?, value -> '$[7]' FROM json_each(?) WHERE true "
+    "ON CONFLICT (kind, key) DO UPDATE SET "
     "revision = excluded.revision, subject = excluded.subject, customer = excluded.customer, "
     "program = excluded.program, from_ms = excluded.from_ms, noted_ms = excluded.noted_ms, who = excluded.who, "
     "door = excluded.door, body = excluded.body WHERE excluded.revision > facts.revision"

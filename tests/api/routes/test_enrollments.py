@@ -199,3 +199,15 @@ async def test_eligibility_says_which_devices_a_program_may_have_and_why_not_the
         assert (first["eligible"], first["power_kw"], first["capacity_kwh"]) == (True, 5.0, 10.0)
         assert first["measured_pct"] == pytest.approx(12 * 5 / (30 * 24 * 60) * 100, abs=0.01)
         await r.ask("GET", "/v1/eligibility/nothing", status=404)
+
+
+async def test_a_device_shows_what_the_enrollment_of_its_meter_says_now() -> None:
+    row = HOME | {"meter_id": "m-1", "market_group_id": "g-1", "rate_key": "ri-2024", "dispatch_option": "DAILY",
+                  "rate_locked": "2024-05-31T04:00:00Z"}  # fmt: skip
+    async with rig() as r:
+        await imported(r, "enrollments", row, row | {"since": "2027-03-01T00:00:00Z", "market_group_id": "g-2"})
+        for name in ("home-00", "m-1"):
+            [shown] = (await r.ask("GET", f"/v1/enrollments/{name}"))["memberships"]
+            assert (shown["market_group"], shown["rate_key"], shown["dispatch_option"], shown["delivery_period"]) == (
+                "g-1", "ri-2024", "daily", "DSGS_MAY_JUL",
+            )  # fmt: skip

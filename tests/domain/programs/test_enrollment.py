@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.programs.enrollment import ConsentState, EnrollmentBook, LeftOut
+from gateway.domain.programs.enrollment import ConsentState, EnrollmentBook, LeftOut, in_force
 from gateway.domain.programs.facts import (
     Consent,
     DeliveryPeriod,
@@ -284,6 +284,15 @@ def test_any_order_of_facts_and_questions_ends_in_the_same_membership_at_every_i
         expected = [standing(facts, home, program, at_ms) for program in (PROGRAM, "ra") for home in HOMES]
         for book in books:
             assert _answers(book, at_ms) == expected
+
+
+@given(facts=fact_sets(), at_ms=instants)
+def test_what_is_in_force_of_a_battery_itself_is_what_its_membership_says(facts: list[Fact], at_ms: int) -> None:
+    newest = {fact.key: fact for fact in facts if isinstance(fact, Enrollment) and fact.program == PROGRAM}
+    alone = [fact for fact in newest.values() if fact.subject == device("home-1")]
+    found = in_force(alone, at_ms)
+    of = book_of(alone).membership(PROGRAM, at_ms).take(np.array([0 if alone else -1], dtype=np.int32))
+    assert of.status.tolist() == [EnrollmentStatus.NONE if found is None else found.status]
 
 
 @given(facts=fact_sets(), at_ms=instants)
