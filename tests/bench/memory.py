@@ -233,7 +233,8 @@ async def scrape() -> dict[str, Any]:
     parts = Parts(
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
         registry=registry(sources, []), readiness=nobody, token=None, trust=nobody, clock=nobody, telemetry=nobody,
-        leap=nobody, raw=nobody, audit=nobody, past=nobody,
+        leap=nobody, raw=nobody, audit=nobody, past=nobody, enrollments=nobody, participation=nobody,
+        eligibility=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()
