@@ -1,10 +1,12 @@
 """Rows of enrollments, customers and consents, in the aggregator's columns where it has them.
 
-Blank is absent. A column of the aggregator that says nothing to us is taken and ignored. What a personal column holds
-is never repeated, whatever is wrong with it.
+Blank is absent. A column of the aggregator that says nothing to us is taken and ignored. Of a table with personal
+columns nothing is repeated, whatever is wrong with it: values may stand in another column than theirs, or in the first
+line.
 """
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
@@ -21,6 +23,7 @@ from gateway.services.devices.table_rows import TableForm, table_rows
 BYTES_MAX = 64 << 20
 ROWS_MAX = 200_000
 TOLD_EVERY = 500
+UNKNOWN_COLUMN = "unknown column"
 OPEN_YEAR = 2090
 """An end in this year or later stands for none: the aggregator writes 2099 or 9000."""
 
@@ -50,7 +53,7 @@ def end_ms(moment: datetime | None) -> int | None:
 
 
 class TableRow(BaseModel):
-    """One row. `personal`: columns whose values are repeated nowhere."""
+    """One row. `personal`: columns that say who somebody is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     personal: ClassVar[frozenset[str]] = frozenset()
@@ -239,7 +242,7 @@ def read_table(
     good: list[tuple[int, Any]] = []
     bad: dict[int, list[RowFault]] = {}
     lines = text.count("\n") + 1
-    for number, (line, row) in enumerate(table_rows(text, form=form, kind=kind)):
+    for number, (line, row) in enumerate(_rows(text, kind, form)):
         if number >= ROWS_MAX:
             raise InvalidInput([f"line {line}: more than {ROWS_MAX} rows"])
         if number % TOLD_EVERY == 0:
@@ -254,19 +257,31 @@ def read_table(
     return good, bad
 
 
+def _rows(text: str, kind: type[TableRow], form: TableForm) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The rows as they stand there. Raises InvalidInput, which repeats nothing of a table with personal columns."""
+    try:
+        yield from table_rows(text, form=form, kind=kind)
+    except InvalidInput as error:
+        if not kind.personal:
+            raise
+        told = [problem for problem in error.problems if UNKNOWN_COLUMN not in problem]
+        hidden = len(error.problems) - len(told)
+        raise InvalidInput([f"line 1: {UNKNOWN_COLUMN}s: {hidden}"] * bool(hidden) + told) from None
+
+
 def _faults(error: ValidationError, kind: type[TableRow]) -> list[RowFault]:
     found: list[RowFault] = []
     for fault in error.errors(include_url=False, include_context=False):
         column = str(fault["loc"][0])[:COLUMN_SHOWN] if fault["loc"] else ""
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            found.append(RowFault(column=column, problem="unknown column"))
+            found.append(RowFault(column="" if kind.personal else column, problem=UNKNOWN_COLUMN))
         elif fault["type"] == "missing":
             found.append(RowFault(column=column, problem="required"))
         elif not column:
             found += [_of_row(line) for line in text.splitlines()]
         else:
-            shown = None if column in kind.personal else str(fault["input"])[:VALUE_SHOWN]
+            shown = None if kind.personal else str(fault["input"])[:VALUE_SHOWN]
             found.append(RowFault(column=column, problem=text, value=shown))
     return found
 

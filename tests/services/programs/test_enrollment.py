@@ -378,6 +378,20 @@ async def test_the_same_customer_twice_is_refused_and_no_value_is_repeated(tmp_p
         assert "anary" not in str(report) + str(told)
 
 
+async def test_nothing_of_a_table_of_customers_is_repeated_wherever_it_stands(tmp_path: Path) -> None:
+    shifted = {"customer": "Ada Canary", "held_since": "1 Canary Row", "payee": "ada@canary.example"}
+    async with opened(tmp_path) as (service, _):
+        report = await name(service, shifted, HELD)
+        assert [row.line for row in report.bad] == [2]
+        assert "anary" not in str(report)
+        with pytest.raises(InvalidInput) as refused:
+            await service.import_customers("Ada Canary,Canaryville\n1,2\n", form="csv", by="x", door=AuditDoor.REST)
+        assert refused.value.problems == ["line 1: unknown columns: 2", "line 1: no column 'customer'"]
+        text = json.dumps({"customer": "c-1", "Ada Canary": 1}) + "\n"
+        told = await service.import_customers(text, form="jsonl", by="x", door=AuditDoor.REST)
+        assert problems(told) == [(1, "unknown column")]
+
+
 async def test_personal_data_without_a_key_is_refused(tmp_path: Path) -> None:
     async with opened(tmp_path, personal=False) as (service, _):
         report = await name(service, HELD | PERSON, HELD)
