@@ -16,6 +16,7 @@ from gateway.api.models import Readiness
 from gateway.api.route import RestRoute
 from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes, Trust
+from gateway.api.routes.enrollments import EnrollmentRoutes
 from gateway.api.routes.fleet import DeviceView, FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes, LeapUploads
@@ -23,6 +24,7 @@ from gateway.api.routes.programs import ProgramRoutes
 from gateway.api.routes.raw import RawRoutes
 from gateway.api.routes.telemetry import Telemetry, TelemetryRoutes
 from gateway.api.views.dispatch import DispatchView
+from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
 from gateway.clock import Clock
 from gateway.domain.errors import InvalidInput, PeerBusy, StorageError
@@ -32,6 +34,8 @@ from gateway.ports.journal import AuditTrail, DeviceHistory
 from gateway.services.devices.import_rows import MAX_IMPORT_BYTES
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.eligibility import Eligibility
+from gateway.services.programs.enrollment import Enrollments
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 
@@ -76,6 +80,9 @@ class Parts:
     inventory: DeviceRegistry
     raw: RawMessages
     programs: ProgramView
+    enrollments: Enrollments
+    participation: ParticipationView
+    eligibility: Eligibility
     registry: Metrics
     readiness: Callable[[], Readiness]
     door: Doorway
@@ -99,6 +106,7 @@ def make_app(parts: Parts) -> web.Application:
         FleetRoutes(parts.devices, parts.inventory, parts.past),
         RawRoutes(parts.raw),
         ProgramRoutes(parts.programs, parts.clock),
+        EnrollmentRoutes(parts.enrollments, parts.participation, parts.eligibility, parts.clock),
         AuditRoutes(parts.audit),
         HealthRoutes(parts.registry, parts.readiness),
     )

@@ -10,6 +10,7 @@ from gateway.api.models import Problem
 from gateway.api.route import Number, RestRoute, Text
 from gateway.api.routes.audit import AuditRoutes
 from gateway.api.routes.dispatch import DispatchRoutes
+from gateway.api.routes.enrollments import EnrollmentRoutes
 from gateway.api.routes.fleet import FleetRoutes
 from gateway.api.routes.health import HealthRoutes
 from gateway.api.routes.leap import LeapRoutes
@@ -25,6 +26,7 @@ ROUTES: tuple[RestRoute, ...] = (
     *FleetRoutes.ROUTES,
     *RawRoutes.ROUTES,
     *ProgramRoutes.ROUTES,
+    *EnrollmentRoutes.ROUTES,
     *HealthRoutes.ROUTES,
 )
 

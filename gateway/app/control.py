@@ -22,6 +22,7 @@ from gateway.services.control.metrics import ControlMetrics
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.participation import Participation
 from gateway.services.events.program_rules import ProgramRules
 from gateway.services.events.reports import Reports
 from gateway.services.runtime.clock_guard import ClockGuard
@@ -57,13 +58,15 @@ async def control_parts(
     parts: RunningParts,
     programs: Mapping[str, GridProgram] = MappingProxyType({}),
     release_only: bool = False,
+    participation: Participation | None = None,
 ) -> ControlParts:
     """Start control with what the journal remembers of events; devices are loaded once their readings are. `programs`:
     those whose rules are known."""
     dispatcher = Dispatcher(
         settings.control, fleet=fleet, journal=journal, clock=clock, programs=settings.programs,
         sources=settings.sources,
-        rules=ProgramRules(programs, settings=settings.programs, store=store), release_only=release_only,
+        rules=ProgramRules(programs, settings=settings.programs, store=store),
+        release_only=release_only, participation=participation,
     )  # fmt: skip
     dispatcher.load(remembered)
     try:

@@ -24,12 +24,14 @@ import uvloop
 from gateway import __version__
 from gateway.api.app import Parts, QuietPeers
 from gateway.api.views.fleet import FleetView
+from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
 from gateway.app.access import Access
 from gateway.app.control import control_parts
 from gateway.app.last_runs import LastRuns, noted_run
 from gateway.app.offline import Transports, locked
 from gateway.app.parts import RunningParts
+from gateway.app.programs import enrollments
 from gateway.app.readiness import ReadinessWatch
 from gateway.app.recording import raw_messages, recording, recovered
 from gateway.app.telemetry import Upstream
@@ -50,6 +52,8 @@ from gateway.services.devices.departures import Departures
 from gateway.services.devices.polled import PolledDevices
 from gateway.services.devices.registry import DeviceRegistry
 from gateway.services.devices.unheard import Unheard
+from gateway.services.programs.eligibility import Eligibility
+from gateway.services.programs.participation import ProgramParticipation
 from gateway.services.runtime.loop_lag import LoopLag
 from gateway.services.runtime.supervisor import Supervisor
 from gateway.storage.broker_sessions import BrokerSessions
@@ -189,6 +193,8 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
     journal = await parts.start(SqliteJournal(settings.state_dir / "journal.sqlite", clock=clock))
     remembered = journal.load()
     store = await parts.start(SqliteEventStore(journal.path))
+    enrolled = await enrollments(settings, clock=clock, parts=parts)
+    participation = await parts.start(ProgramParticipation(enrolled.book, fleet=fleet, programs=settings.programs))
     prior = dict(remembered.prior)
     inventory = DeviceRegistry(clock=clock, fleet=fleet, journal=journal, codecs=codecs, saved=prior)
     _register(inventory, remembered)
@@ -215,6 +221,7 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         settings, remembered, fleet=fleet, journal=journal, store=store, link=router, clock=clock,
         cause_of=link.cause_of, skew=link.skew, misidentified=sessions.untrusted, parts=parts,
         release_only=last_runs.release_only, programs={name: one.program for name, one in programs.items()},
+        participation=participation,
     )  # fmt: skip
     control = dispatch.control
     ours = [link.control, link.telemetry, *(() if dispatch.platform is None else (dispatch.platform.connection,))]
@@ -254,6 +261,22 @@ async def _build(settings: Settings, clock: SteadyClock, parts: RunningParts, la
         inventory=inventory,
         raw=raw,
         programs=ProgramView(dispatcher=dispatch.dispatcher, clock=clock, programs=programs),
+        enrollments=enrolled,
+        participation=ParticipationView(
+            fleet=fleet,
+            dispatcher=dispatch.dispatcher,
+            participation=participation,
+            envelope=lambda: control.newest.envelope,
+            clock=clock,
+        ),
+        eligibility=Eligibility(
+            fleet=fleet,
+            participation=participation,
+            programs=settings.programs,
+            history=upstream.history,
+            clock=clock.wall,
+            days=settings.intervals.keep_days,
+        ),
         registry=parts.metrics(),
         readiness=readiness.now,
         door=doorway(access, clock, settings.http.host),

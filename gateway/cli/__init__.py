@@ -42,6 +42,18 @@ class CommandLine(LazyGroup):
         former_names.COMMANDS["exclusions"]: Named(
             module="gateway.cli.exclusions", group="formerly", help="Former name of `exclusions`.", former=True
         ),
+        "enrollments": Named(
+            module="gateway.cli.enrollments", group="enrollments",
+            help="Enrollments in programs: who takes part, and why not.",
+        ),
+        "deadlines": Named(
+            module="gateway.cli.enrollments", group="due", command="deadlines",
+            help="What has to be done by when, in each program's local time.",
+        ),
+        "customers": Named(
+            module="gateway.cli.enrollments", group="customers",
+            help="Customers by reference, their consents and what has to be done.",
+        ),
         "intervals": Named(
             module="gateway.cli.intervals", group="intervals", help="Interval energy: list, check and export it."
         ),

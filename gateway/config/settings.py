@@ -4,6 +4,7 @@ Secrets are written as references: `env:NAME` or `file:/path`; durations as numb
 A required field declares an example, which stands in for a value with a fault while the rest is checked.
 """
 
+import base64
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -84,6 +85,43 @@ class HttpSettings(StrictSettings):
         return self
 
 
+class CustomerSettings(StrictSettings):
+    """`personal_key` encrypts who customers are: 32 random bytes in base64. Without it no personal data is taken. A key
+    is replaced by a new one beside the `former_personal_key`; after one start the former key may go."""
+
+    personal_key: SecretStr | None = None
+    former_personal_key: SecretStr | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, the one that encrypts first."""
+        found = (self.personal_key, self.former_personal_key)
+        return tuple(_urlsafe(key) for key in found if key is not None)
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        faults = [
+            f"{name}: not 32 bytes in base64, such as `openssl rand -base64 32` prints"
+            for name, key in (("personal_key", self.personal_key), ("former_personal_key", self.former_personal_key))
+            if key is not None and not _is_key(_urlsafe(key))
+        ]
+        if self.personal_key is None and self.former_personal_key is not None:
+            faults.append("former_personal_key: stands beside a personal_key alone")
+        refuse(faults)
+        return self
+
+
+def _urlsafe(key: SecretStr) -> str:
+    return key.get_secret_value().translate(str.maketrans("+/", "-_"))
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.urlsafe_b64decode(text.encode("ascii"))) == 32
+    except ValueError:
+        return False
+
+
 class LogSettings(StrictSettings):
     """`auto` = human in a terminal, JSON elsewhere."""
 
@@ -156,6 +194,7 @@ class Settings(StrictSettings):
     platform: PlatformSettings | None = None
     sinks: list[SinkSettings] = Field(default_factory=list, max_length=16)
     leap: LeapSettings = LeapSettings()
+    customers: CustomerSettings = CustomerSettings()
     programs: dict[Tag, ProgramSettings] = Field(default_factory=dict, max_length=256)
     sources: dict[SourceName, SourceSettings] = Field(default_factory=dict, max_length=256)
     intervals: IntervalSettings = IntervalSettings()

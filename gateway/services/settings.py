@@ -1,7 +1,8 @@
 """Settings of the services."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
 
@@ -19,12 +20,40 @@ IntervalLength = Annotated[int, Field(ge=1, le=86_400, examples=[900]), AfterVal
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+def known_zone(name: str) -> str:
+    """The name of a time zone. Raises ValueError."""
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone, like America/Los_Angeles") from error
+
+
+TimeZone = Annotated[str, AfterValidator(known_zone), Field(max_length=64, validate_default=False)]
+OBSERVE: Final = "observe"
+ENFORCE: Final = "enforce"
+
+
+class EligibilitySettings(BaseModel):
+    """What a program asks of a battery: `min_kw` for `min_hours` by its nameplate, `completeness_pct` of the last 30
+    days measured, and one of the tags `territories`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_kw: float = Field(default=0.0, ge=0, le=10_000)
+    min_hours: float = Field(default=0.0, ge=0, le=100)
+    completeness_pct: float = Field(default=0.0, ge=0, le=100)
+    territories: tuple[Tag, ...] = ()
+
+
 class ProgramSettings(BaseModel):
     """One grid program. `ceiling_mw` bounds the power of all events that name it together, whatever they ask for.
     `interval_length_s` is the interval length of the devices with the tag `tag`; None = the program's own name.
     `open_ended`: whether its events may go on until further notice. `dispatchers`: the sources of its own dispatcher;
     events of others are local. Where its rules are known, those of the calendar warn its dispatcher;
-    `refuse_outside_rules`: those that are verified refuse it too."""
+    `refuse_outside_rules`: those that are verified refuse it too. A home is in one program at most of those that share
+    one of the `exclusive_groups`. `enrollment`: whether who takes part in its events follows from enrollment and
+    consent, or that is only observed. `time_zone`: in which its days begin and end; `eligibility`: what it asks of a
+    battery."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,6 +63,15 @@ class ProgramSettings(BaseModel):
     open_ended: bool = True
     dispatchers: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ("mqtt",)
     refuse_outside_rules: bool = False
+    exclusive_groups: tuple[Tag, ...] = ()
+    enrollment: Literal["observe", "enforce"] = OBSERVE
+    time_zone: TimeZone = "UTC"
+    eligibility: EligibilitySettings = EligibilitySettings()
+
+
+def exclusive_groups(programs: Mapping[str, ProgramSettings]) -> dict[str, frozenset[str]]:
+    """The exclusivity groups of each program."""
+    return {name: frozenset(program.exclusive_groups) for name, program in programs.items()}
 
 
 class SourceSettings(BaseModel):

@@ -3,8 +3,8 @@
 The archive is a gzip-compressed tar (GNU format, regular files only, readable with `tar`). Its first member is
 `manifest.json` (`Manifest`: versions, and path, size and sha256 of every file); then each file as `state/<path>`, in
 the manifest's order, and nothing else. An export first writes the WAL of each SQLite file back into the file. It leaves
-out what a process needs only while it runs (lock, half-written files, WAL and shared memory); it includes files set
-aside as damaged on demand. The caller has the lock of the directory.
+out what a process needs only while it runs (lock, half-written files, WAL and shared memory), and who customers are
+(`personal.sqlite`); it includes files set aside as damaged on demand. The caller has the lock of the directory.
 
 An import trusts nothing: names, kinds, sizes and hashes must match the manifest, and it unpacks no more than that. It
 unpacks into a directory beside the old one and exchanges the two in one step.
@@ -38,6 +38,7 @@ from gateway.progress import Progress, Tally, unseen
 from gateway.storage import checkpoint
 from gateway.storage.interval_log import rows as interval_rows
 from gateway.storage.journal import journal
+from gateway.storage.programs import personal
 from gateway.storage.spool import records
 from gateway.storage.spool.spool import CORRUPT_SUFFIX
 
@@ -178,7 +179,7 @@ def _files(state_dir: Path, *, damaged: bool) -> Iterator[Path]:
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise InvalidInput([f"{path}: neither a file nor a directory"])
         name = str(path.relative_to(state_dir))
-        if path.is_dir() or name == LOCK or name.endswith(_PASSING):
+        if path.is_dir() or name in (LOCK, personal.NAME) or name.endswith(_PASSING):
             continue
         if name.endswith(CORRUPT_SUFFIX) and not damaged:
             continue

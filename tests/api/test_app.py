@@ -4,8 +4,9 @@ import asyncio
 import io
 import json
 import re
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from gateway.api.routes.leap import LeapUploads
 from gateway.api.routes.telemetry import Telemetry
 from gateway.api.views.dispatch import DispatchView
 from gateway.api.views.fleet import FleetView
+from gateway.api.views.participation import ParticipationView
 from gateway.api.views.programs import ProgramView
 from gateway.clock import Clock, ManualClock
 from gateway.domain.access import EVERY_SCOPE, Caller
@@ -40,14 +42,21 @@ from gateway.programs.loader import LoadedProgram
 from gateway.schemas.interval_rows import rfc3339
 from gateway.services.control.quarantine import Untrusted
 from gateway.services.devices.registry import DeviceRegistry
+from gateway.services.programs.eligibility import Eligibility
+from gateway.services.programs.enrollment import Enrollments
+from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.settings import EligibilitySettings, ProgramSettings
 from gateway.services.telemetry.history import History
 from gateway.services.telemetry.raw import RawMessages
 from gateway.storage.interval_log.query import IntervalQueries
+from gateway.storage.programs.facts import SqliteFacts
+from gateway.storage.programs.personal import SqlitePersonal
 from gateway.storage.raw_messages import RawStore
 from gateway.transports.mqtt.settings import MqttSettings
 from tests.builders.fakes import message_product, nothing_damaged
 from tests.builders.profiles import MQTT, compiled
 from tests.scenes.world import World, homes_of
+from tests.services.programs.stores import KEY
 
 TOKEN = "0123456789abcdef"
 DOCUMENT = openapi("test")
@@ -66,6 +75,7 @@ class Rig:
     raw: RawMessages | None = None
     files: Callable[[int], Sequence[Path]] = lambda _: ()
     parts: Parts | None = None
+    enrollments: Enrollments | None = None
 
     async def ask(
         self, method: str, path: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **how: Any
@@ -120,6 +130,19 @@ async def rig(
     )  # fmt: skip
     whole = [(hash_of(token.encode()), Caller(name="", scopes=EVERY_SCOPE))] if token else []
     known = callers or Callers(tokens=whole)
+    stack = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    store, people = SqliteFacts(folder, clock=world.clock), SqlitePersonal(folder, keys=[KEY])
+    enrollments = Enrollments(store, people, clock=world.clock)
+    offered = {
+        "test": ProgramSettings(
+            enrollment="enforce",
+            exclusive_groups=("ca",),
+            eligibility=EligibilitySettings(min_kw=4, min_hours=2, completeness_pct=10),
+        ),
+        "other": ProgramSettings(exclusive_groups=("ca",)),
+    }
+    participation = ProgramParticipation(enrollments.book, fleet=world.fleet, programs=offered)
     parts = Parts(
         dispatcher=world.dispatcher,
         events=DispatchView(
@@ -143,14 +166,30 @@ async def rig(
         inventory=inventory,
         raw=raw,
         programs=ProgramView(dispatcher=world.dispatcher, clock=world.clock, programs=programs),
+        enrollments=enrollments,
+        participation=ParticipationView(
+            fleet=world.fleet,
+            dispatcher=world.dispatcher,
+            clock=world.clock,
+            participation=participation,
+            envelope=lambda: world.control.newest.envelope,
+        ),
+        eligibility=Eligibility(
+            fleet=world.fleet,
+            participation=participation,
+            programs=offered,
+            history=History(queries, world.fleet),
+            clock=world.clock,
+        ),
         registry=registry([lambda: [Sample(name="gateway_x", help="X.", value=1)]], []),
         readiness=lambda: Readiness(ready=not reasons, reasons=reasons, warnings=warnings),
         door=Doorway(callers=lambda: known, clock=world.clock, exposed=exposed),
     )
-    server = TestServer(make_app(parts))
-    await server.start_server(logger=server_log(parts.peers))
-    async with queries, TestClient(server) as client:
-        yield Rig(client, world, reasons, warnings, link, raw, files, parts)
+    with stack:
+        server = TestServer(make_app(parts))
+        await server.start_server(logger=server_log(parts.peers))
+        async with store, people, queries, TestClient(server) as client:
+            yield Rig(client, world, reasons, warnings, link, raw, files, parts, enrollments)
 
 
 # -- the document against the answers ------------------------------------------------------------------------

@@ -20,12 +20,16 @@ from tests.api.routes.test_telemetry import DAY_MS, street
 from tests.api.test_app import HEADER, Rig, body_of
 from tests.builders.energy_batches import T0
 from tests.builders.fakes import FACTS, ScriptedSink
+from tests.services.programs.stores import BASE, CONSENT
+from tests.services.programs.stores import table as rows_of
 from tests.work import Work, counted
 
 CALLS_MAX = 15_000
 """Calls of functions between two awaits: a few milliseconds of one slow core."""
 
 DEVICES, TAGS, EXCLUSIONS, RAW_TOPICS = 1_500, 500, 1_500, 1_500
+ROWS = 1_500
+HELD = {"customer": "", "device": "", "held_since": "2026-01-01T00:00:00Z", "end_customer_name": "Somebody"}
 HERE = "home-07"
 PROGRAMS = load_programs(Path(__file__).parents[2] / "config" / "programs")
 
@@ -34,6 +38,13 @@ Asked = tuple[str, dict[str, Any], int]
 
 def csv(n: int, *, reserve: int = 20) -> bytes:
     return (HEADER + "".join(f"new-{i},p,s-{i},10000,5000,5000,{reserve}\n" for i in range(n))).encode()
+
+
+def homes(row: dict[str, str]) -> bytes:
+    """A table with this row of every home, or customer, or both."""
+    names = {"device": "home-{}", "customer": "c-{}"}
+    rows = ({k: names[k].format(i) if k in names else v for k, v in row.items()} for i in range(ROWS))
+    return rows_of(*rows).encode()
 
 
 def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
@@ -90,6 +101,18 @@ def requests(r: Rig) -> dict[tuple[str, str], list[Asked]]:
         ("GET", "/v1/raw-messages"): [("/v1/raw-messages", {"params": {"limit": "1000"}}, 200)],
         ("GET", "/v1/raw-messages/{name}"): [("/v1/raw-messages/old", {}, 404)],
         ("DELETE", "/v1/raw-messages/{name}"): [("/v1/raw-messages/old", {"params": {"reason": "x"}}, 404)],
+        ("POST", "/v1/enrollments"): [("/v1/enrollments", table | {"data": homes(BASE)}, 200)] * 2,
+        ("GET", "/v1/enrollments"): [("/v1/enrollments", {"params": page}, 200)],
+        ("GET", "/v1/enrollments/{id}"): [("/v1/enrollments/home-7", {}, 200)],
+        ("GET", "/v1/participation/{id}"): [("/v1/participation/dsgs", {"params": page}, 200)],
+        ("GET", "/v1/eligibility/{id}"): [("/v1/eligibility/test", {"params": {"limit": "100"}}, 200)],
+        ("GET", "/v1/deadlines"): [("/v1/deadlines", {"params": {"days": "400"}}, 200)],
+        ("POST", "/v1/customers"): [("/v1/customers", table | {"data": homes(HELD)}, 200)],
+        ("GET", "/v1/customers"): [("/v1/customers", {"params": page}, 200)],
+        ("GET", "/v1/customers/{id}"): [("/v1/customers/c-7", {}, 200)],
+        ("DELETE", "/v1/customers/{id}"): [("/v1/customers/c-7", {}, 200)],
+        ("POST", "/v1/consents"): [("/v1/consents", table | {"data": homes(CONSENT)}, 200)],
+        ("GET", "/v1/consents"): [("/v1/consents", {"params": page}, 200)],
         ("GET", "/v1/leap"): [("/v1/leap", {}, 200)],
         ("GET", "/v1/programs"): [("/v1/programs", {}, 200)],
         ("GET", "/v1/programs/{id}"): [("/v1/programs/ct-ess", {}, 200)],

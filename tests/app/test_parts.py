@@ -120,6 +120,8 @@ async def everything(directory: Path) -> AsyncIterator[Gateway]:
     (directory / "meters.csv").write_text("device,meter_id\n")
     (directory / "token").write_text("nobody-asks-for-it")
     (directory / "token").chmod(0o600)
+    (directory / "personal").write_text("A" * 43 + "=")
+    (directory / "personal").chmod(0o600)
     sinks: list[dict[str, Any]] = [
         {"kind": "leap_csv", "name": "leap", "url": "http://127.0.0.1:1", "token": f"file:{directory / 'token'}",
          "meters": str(directory / "meters.csv")},
@@ -131,6 +133,7 @@ async def everything(directory: Path) -> AsyncIterator[Gateway]:
         write(
             directory, http={"port": 0}, sinks=sinks, platform={"broker": broker, "live_s": "30s"},
             intervals={"length_s": "15min"}, profiles_dir=str(PROFILES),
+            customers={"personal_key": f"file:{directory / 'personal'}"},
         )
     )  # fmt: skip
     async with running_gateway(settings, clock=SteadyClock(SystemClock())) as running:
@@ -178,7 +181,7 @@ async def test_services_say_themselves_what_their_failure_means(tmp_path: Path) 
     }
 
 
-COMPONENTS = ["gateway", "release-only", "devices", "services", "mqtt", "control", "upstream", "telemetry"]
+COMPONENTS = ["gateway", "release-only", "programs", "devices", "services", "mqtt", "control", "upstream", "telemetry"]
 
 
 async def test_readiness_counts_by_the_components_that_parts_name(tmp_path: Path) -> None:

@@ -236,7 +236,8 @@ async def scrape() -> dict[str, Any]:
         dispatcher=nobody, events=nobody, devices=nobody, history=nobody, inventory=nobody,
         registry=registry(sources, []), readiness=nobody, trust=nobody, clock=nobody, telemetry=nobody,
         door=Doorway(callers=Callers, clock=SystemClock()),
-        leap=nobody, raw=nobody, audit=nobody, past=nobody, programs=nobody,
+        leap=nobody, raw=nobody, audit=nobody, past=nobody, programs=nobody, enrollments=nobody,
+        participation=nobody, eligibility=nobody,
     )  # fmt: skip
     runner = web.AppRunner(make_app(parts), handle_signals=False)
     await runner.setup()

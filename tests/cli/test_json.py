@@ -25,6 +25,10 @@ ANSWER: dict[str, Any] = {
     "sinks": [], "missing": [], "state": "confirmed", "unconfirmed": [], "confirmed": {}, "rows": 0, "enrolled": 0,
     "rejected": [], "rejected_total": 0, "notes": [], "departures": [], "topics": [], "connections": [],
     "placements": [], "device": "a", "gone": True, "waits_for": None, "unchained": 0, "head": None, "broken": None,
+    "enrollments": [], "customers": [],
+    "consents": [], "memberships": [], "preferences": [], "deadlines": [],
+    "holdings": [], "payees": [], "required_actions": [],
+    "changed": 0, "unchanged": 0, "personal": 0, "customer": "c", "had": True,
 }  # fmt: skip
 """What a gateway without anything answers, whatever it is asked."""
 
@@ -36,6 +40,11 @@ SHOWING: dict[str, tuple[str, ...]] = {
     "devices quarantine": (), "devices import": ("{inventory}",), "dispatch list": (), "dispatch show": ("e",),
     "dispatch availability": (), "exclusions list": (), "intervals list": SPAN, "intervals completeness": (),
     "intervals export": ("{out}", *SPAN), "leap status": (), "sinks list": (), "sinks missing": ("s", *SPAN),
+    "enrollments list": (), "enrollments show": ("a",), "enrollments participation": ("p",),
+    "enrollments eligible": ("p",), "deadlines": (),
+    "enrollments import": ("{inventory}",),
+    "customers list": (), "customers show": ("c",), "customers import": ("{inventory}",),
+    "customers erase": ("c", "--yes"), "customers consents": (), "customers import-consents": ("{inventory}",),
     "profiles list": ("--dir", str(PROFILES)), "profiles check": ("--dir", str(PROFILES)),
     "programs list": ("--dir", str(PROGRAMS)), "programs check": ("--dir", str(PROGRAMS)),
     "programs show": ("ra-leap", "--dir", str(PROGRAMS)),

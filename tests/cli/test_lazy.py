@@ -25,7 +25,8 @@ print("LOADED", code, [name for name in {HEAVY!r} if name in sys.modules])
 @pytest.mark.parametrize(
     "args",
     [("--version",), ("--help",), ("devices", "--help"), ("dispatch", "--help"), ("exclusions", "--help"),
-     ("intervals", "--help"), ("sinks", "--help"), ("leap", "--help")],
+     ("enrollments", "--help"), ("customers", "--help"), ("intervals", "--help"), ("sinks", "--help"),
+     ("leap", "--help")],
 )  # fmt: skip
 def test_cli_help_and_version_load_none_of_the_gateway(args: tuple[str, ...]) -> None:
     done = subprocess.run(

@@ -502,3 +502,31 @@ def test_config_repeated_key_and_a_second_document_are_refused_with_their_lines(
         with pytest.raises(InvalidInput) as caught:
             load_settings(path)
         assert caught.value.problems[0].startswith(f"{path}{words}")
+
+
+# -- customers -------------------------------------------------------------------------------------------------------
+
+
+def test_config_the_key_of_personal_data_is_32_bytes_in_base64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSONAL_KEY", "+/" * 21 + "8=")
+    monkeypatch.setenv("FORMER_KEY", "-_" * 21 + "8=")
+    keys = {"personal_key": "env:PERSONAL_KEY", "former_personal_key": "env:FORMER_KEY"}
+    assert load(tmp_path, customers=keys).customers.keys == ("-_" * 21 + "8=", "-_" * 21 + "8=")
+    assert load(tmp_path).customers.keys == ()
+    monkeypatch.setenv("PERSONAL_KEY", SECRET)
+    assert faults(tmp_path, customers=keys) == [
+        "customers.personal_key: not 32 bytes in base64, such as `openssl rand -base64 32` prints"
+    ]
+    assert faults(tmp_path, customers={"former_personal_key": "env:FORMER_KEY"}) == [
+        "customers.former_personal_key: stands beside a personal_key alone"
+    ]
+    assert faults(tmp_path, customers={"personal_key": SECRET}) == [
+        "customers.personal_key: write a reference, env:NAME or file:/path, not the secret itself"
+    ]
+
+
+def test_config_the_time_zone_of_a_program_is_one_that_exists(tmp_path: Path) -> None:
+    assert load(tmp_path, programs={"p": {"time_zone": "Europe/Berlin"}}).programs["p"].time_zone == "Europe/Berlin"
+    [fault] = faults(tmp_path, programs={"p": {"time_zone": "Mars/Base"}})
+    assert fault.startswith("programs.p.time_zone:")
+    assert "is no time zone, like America/Los_Angeles" in fault

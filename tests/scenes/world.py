@@ -20,6 +20,7 @@ from gateway.services.control.loop import ControlLoop
 from gateway.services.control.queries import ControlQueries
 from gateway.services.events.delivery_records import Row, bodies
 from gateway.services.events.intake import Dispatcher
+from gateway.services.events.participation import Participation
 from gateway.services.events.program_rules import ProgramRules
 from gateway.services.runtime.clock_guard import ClockGuard
 from gateway.services.settings import ControlSettings, ProgramSettings, SourceSettings
@@ -43,6 +44,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     release_only: bool = False
+    participation: Callable[[Fleet], Participation] | None = None
     fleet: Fleet = field(init=False)
     homes: Homes = field(init=False)
     dispatcher: Dispatcher = field(init=False)
@@ -73,6 +75,7 @@ class World:
             programs=self.programs,
             sources=self.sources,
             rules=ProgramRules(self.rules, settings=self.programs, store=self.journal),
+            participation=None if self.participation is None else self.participation(self.fleet),
         )
         self.dispatcher.load(remembered)
         self.control = ControlLoop(

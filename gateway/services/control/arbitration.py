@@ -23,14 +23,21 @@ from gateway.services.events.intake import Dispatcher
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arbitrated:
-    """Which event has which devices. `left`: the devices whose owners opted out, by event; `asked`: `ExclusionReason`
-    bits that are asked for, in force or not yet; `changes`: what the journal should remember."""
+    """Which event has which devices. `left`: the devices whose owners opted out, by event, and `apart` those that take
+    no part in its program; `asked`: `ExclusionReason` bits that are asked for, in force or not yet; `changes`: what the
+    journal should remember."""
 
     events: Sequence[ActiveEvent]
     claims: Claims
     left: Mapping[int, Slots]
+    apart: Mapping[int, Slots]
     asked: NDArray[np.uint8]
     changes: Sequence[Change]
+
+    def out_of(self, event: int) -> Slots:
+        """The devices that an event (by its index) leaves alone, whatever the reason."""
+        nobody = np.zeros(0, dtype=np.int32)
+        return np.concatenate([self.left.get(event, nobody), self.apart.get(event, nobody)])
 
 
 class Arbiter:
@@ -66,14 +73,16 @@ class Arbiter:
             changes += dispatcher.excuse(excused)
         self._authority.return_left(dispatcher.held_back(now))
         return Arbitrated(
-            events=events, claims=claims, left=self._left(events, now), asked=asked, changes=changes
+            events=events, claims=claims, left=self._left(events, now), apart=dispatcher.left_out(events, now),
+            asked=asked, changes=changes,
         )  # fmt: skip
 
     def barred(self, arbitrated: Arbitrated, marks: Marks, now: Now) -> Bools:
         """Commands, by row, that may not go out any more, by what came since they were decided."""
         excluded: Bools = (self._asked(len(arbitrated.asked), now) & ~arbitrated.asked) != 0
-        for index, slots in self._dispatcher.opted_out(arbitrated.events, now).items():
-            excluded[slots] |= arbitrated.claims.shares[index][slots]
+        for of in (self._dispatcher.opted_out, self._dispatcher.left_out):
+            for index, slots in of(arbitrated.events, now).items():
+                excluded[slots] |= arbitrated.claims.shares[index][slots]
         return barred(self._fleet.snapshot(), marks, excluded)
 
     def names(self) -> dict[int, EventId]:

@@ -53,6 +53,7 @@ class Crediting:
                 serves=serves(running, claims), by_own_mode=tracked.by_own_mode,
             )  # fmt: skip
             groups = {event.index: self._dispatcher.members(event.index, event.request) for event in running}
-            self._records.observe(running, claims, groups, arbitrated.left, sight, now)
+            left = {event.index: arbitrated.out_of(event.index) for event in running}
+            self._records.observe(running, claims, groups, left, sight, now)
         self._maintenance.observe(edges, self._dispatcher, observed.snapshot, power, now)
         return changes + list(self._records.over(self._dispatcher.by_index(), now))

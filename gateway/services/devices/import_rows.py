@@ -1,13 +1,10 @@
 """Reads the rows of an import, from CSV or JSON, and names what is wrong with each, by line."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.domain.errors import InvalidInput
@@ -15,7 +12,6 @@ from gateway.domain.fleet.device import Device, DeviceConnection
 from gateway.domain.types import ID_PATTERN, DeviceId
 from gateway.profiles.compile import Codec
 from gateway.progress import Progress, unseen
-from gateway.schemas.body import members_twice
 from gateway.services.devices.connection_rows import (
     Address,
     Line,
@@ -28,6 +24,7 @@ from gateway.services.devices.connection_rows import (
 )
 from gateway.services.devices.moves import twice
 from gateway.services.devices.row_faults import COLUMN_SHOWN, VALUE_SHOWN, BadRow, RowFault, bounded
+from gateway.services.devices.table_rows import table_rows
 
 MAX_IMPORT_BYTES = 64 << 20
 
@@ -223,7 +220,7 @@ def parse_rows(
         raise InvalidInput([f"the inventory is larger than {MAX_IMPORT_BYTES} bytes"])
     rows = _Rows(profiles, places or {})
     bad: dict[int, list[RowFault]] = {}
-    source, lines = _csv_rows(text) if form == "csv" else _json_rows(text), text.count("\n") + 1
+    source, lines = table_rows(text, form=form, kind=DeviceRow), text.count("\n") + 1
     for number, (line, row) in enumerate(source):
         if number >= MAX_IMPORT_ROWS:
             raise InvalidInput([f"line {line}: more than {MAX_IMPORT_ROWS} rows"])
@@ -344,51 +341,3 @@ def _column_faults(error: ValidationError) -> Iterator[RowFault]:
             yield RowFault(
                 column=column, problem=f"{inside}: {problem}" if inside else problem, value=None if secret else value
             )
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.DictReader(io.StringIO(text), restkey="", strict=True)
-    try:
-        header = reader.fieldnames or []
-    except csv.Error as error:
-        raise InvalidInput([f"line 1: not CSV: {error}"]) from error
-    unknown = [name for name in header if name not in DeviceRow.model_fields]
-    missing = [n for n, f in DeviceRow.model_fields.items() if f.is_required() and n not in header]
-    twice = [n for n in DeviceRow.model_fields if list(header).count(n) > 1]
-    if unknown or missing or twice:
-        raise InvalidInput(
-            [f"line 1: unknown column {n!r}" for n in unknown]
-            + [f"line 1: no column {n!r}" for n in missing]
-            + [f"line 1: column {n!r} stands twice" for n in twice]
-        )
-    while True:
-        try:
-            row: dict[Any, Any] | None = next(reader, None)
-        except csv.Error as error:
-            # the reader of dictionaries counts a line only once it has been read
-            yield reader.reader.line_num, f"not CSV: {error}"
-            continue
-        if row is None:
-            return
-        if "" in row or None in row.values():
-            yield reader.line_num, f"{len(header)} columns expected"
-        else:
-            yield reader.line_num, row
-
-
-def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for line, content in enumerate(text.splitlines(), start=1):
-        if not content.strip():
-            continue
-        try:
-            row, again = orjson.loads(content), members_twice(content)
-        except orjson.JSONDecodeError as error:
-            yield line, f"not JSON: {error}"
-            continue
-        except RecursionError:
-            yield line, "not JSON: nested too deep"
-            continue
-        if not isinstance(row, dict):
-            yield line, "not a JSON object"
-            continue
-        yield line, row if not again else f"columns that stand twice: {', '.join(again)[:COLUMN_SHOWN]}"

@@ -44,6 +44,7 @@ from gateway.domain.types import EventId, Now, Slots
 from gateway.observability.metrics import Sample
 from gateway.observability.parts import Part
 from gateway.ports.journal import Journal
+from gateway.services.events.participation import Everybody, Participation
 from gateway.services.events.program_rules import ProgramRules, told
 from gateway.services.events.sources import SourceBounds
 from gateway.services.runtime.pending_changes import PendingChanges
@@ -74,8 +75,10 @@ class Dispatcher(Part):
         sources: Mapping[str, SourceSettings] = MappingProxyType({}),
         rules: ProgramRules | None = None,
         release_only: bool = False,
+        participation: Participation | None = None,
     ) -> None:
         self._fleet = fleet
+        self._participation = participation or Everybody()
         self._journal = journal
         self._clock = clock
         self.pending = PendingChanges(journal, deadline_s=settings.write_deadline_s)
@@ -352,7 +355,7 @@ class Dispatcher(Part):
     def claims(self, events: Sequence[ActiveEvent], now: Now, own: Mapping[int, Slots]) -> Claims:
         """Which event gets which device now. `own`: the devices of events that are not in the book, by index."""
         index_of: dict[EventId, int] = {event.request.id: event.index for event in events}
-        without = self._without(index_of, now)
+        without = _joined(self._without(index_of, now), self.left_out(events, now))
         for event in events:
             near = self.rules.locked_out(event.request, self._fleet, self._exclusions, now)
             if near is not None:
@@ -370,11 +373,13 @@ class Dispatcher(Part):
         """Slots whose owners opted out of each event, or took them back from it, by the event's index."""
         return self._without({event.request.id: event.index for event in events}, now)
 
+    def left_out(self, events: Sequence[ActiveEvent], now: Now) -> Mapping[int, Slots]:
+        """Slots that take no part in the program of each event, by the event's index."""
+        return self._participation.without(events, self.members, now)
+
     def _without(self, index_of: Mapping[EventId, int], now: Now) -> dict[int, Slots]:
         found = self._exclusions.without(self._fleet, index_of, now)
-        for index, slots in self._take_backs.apart(self._fleet, index_of).items():
-            found[index] = np.union1d(found[index], slots).astype(np.int32) if index in found else slots
-        return found
+        return _joined(found, self._take_backs.apart(self._fleet, index_of))
 
     def take_back(self, left: Mapping[int, Sequence[int]], names: Mapping[int, EventId], now: Now) -> list[Change]:
         """Remember that owners took devices back (slots by the index of their event); returns what to journal."""
@@ -451,3 +456,11 @@ class Dispatcher(Part):
 
     def entries(self) -> Sequence[BookEntry]:
         return self._book.entries(self._clock.now())
+
+
+def _joined(some: Mapping[int, Slots], more: Mapping[int, Slots]) -> dict[int, Slots]:
+    """The slots of both, by event."""
+    found = dict(some)
+    for index, slots in more.items():
+        found[index] = np.union1d(found[index], slots).astype(np.int32) if index in found else slots
+    return found

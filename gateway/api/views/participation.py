@@ -1,0 +1,102 @@
+"""Who will take part in a program's next event, who will not, and why."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.api.enrollment_models import NextEvent, ParticipationList, ParticipationState
+from gateway.clock import Clock
+from gateway.domain.events.lifecycle import RUNS, BookEntry, EventState
+from gateway.domain.events.request import Way
+from gateway.domain.events.scope import own_id
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.limits.types import Envelope, reason_names
+from gateway.domain.programs.enrollment import ConsentState, LeftOut
+from gateway.domain.programs.facts import EnrollmentStatus
+from gateway.domain.types import Slots
+from gateway.schemas.interval_rows import rfc3339
+from gateway.services.events.intake import Dispatcher
+from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.settings import OBSERVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipationView:
+    """`envelope`: what limits allowed in the newest tick, None before the first."""
+
+    fleet: Fleet
+    dispatcher: Dispatcher
+    participation: ProgramParticipation
+    envelope: Callable[[], Envelope | None]
+    clock: Clock
+
+    def page(
+        self, program: str, offset: int, limit: int
+    ) -> tuple[ParticipationList, Iterator[ParticipationState]]:  # fmt: skip
+        """A page of the members of the program's running or next event and of who is enrolled in it, in the order of
+        slots, and counts of all of them."""
+        now_ms = self.clock.now().utc_ms
+        entry = self._next(program, now_ms)
+        standing = self.participation.standing(program, now_ms)
+        enrolled = np.flatnonzero(standing.membership.status != EnrollmentStatus.NONE).astype(np.int32)
+        registered = self.fleet.nameplate.registered
+        slots: Slots = enrolled[registered[enrolled]]
+        if entry is not None:
+            slots = np.union1d(slots, self.dispatcher.members(entry.index, entry.request)).astype(np.int32)
+        codes = standing.left_out[slots]
+        counts = np.bincount(codes, minlength=len(LeftOut))
+        page = slots[offset : offset + limit]
+        following = offset + len(page)
+        head = ParticipationList(
+            program=program,
+            enrollment=self.participation.enrollment(program) or OBSERVE,
+            event=None if entry is None else _event(entry),
+            total=len(slots),
+            left_out={why.name.lower(): int(counts[why]) for why in LeftOut if why is not LeftOut.NOT and counts[why]},
+            devices=[],
+            next=following if following < len(slots) and len(page) else None,
+        )
+        return head, self._rows(program, entry, page, now_ms)
+
+    def _rows(
+        self, program: str, entry: BookEntry | None, slots: Slots, now_ms: int
+    ) -> Iterator[ParticipationState]:  # fmt: skip
+        standing = self.participation.standing(program, now_ms)
+        request = None if entry is None else entry.request
+        dispatched = self.participation.dispatched(program, request, slots, now_ms)
+        envelope = self.envelope()
+        into = request is not None and request.target.way is Way.INTO
+        for slot, taken in zip(slots.tolist(), dispatched.tolist(), strict=True):
+            limits: list[str] = []
+            able = True
+            if envelope is not None and slot < len(envelope.discharge_w):
+                most_w = envelope.charge_w[slot] if into else envelope.discharge_w[slot]
+                bits = envelope.reasons_charge[slot] if into else envelope.reasons_discharge[slot]
+                able = abs(float(most_w)) >= 1
+                limits = [] if able else list(reason_names(int(bits)))
+            why = LeftOut(int(standing.left_out[slot]))
+            yield ParticipationState(
+                device=self.fleet.ids[slot],
+                takes_part=taken and able,
+                left_out=None if why is LeftOut.NOT else why.name.lower(),
+                limits=limits,
+                status=EnrollmentStatus(int(standing.membership.status[slot])).name.lower(),
+                consent=ConsentState(int(standing.membership.consent[slot])).name.lower(),
+            )
+
+    def _next(self, program: str, now_ms: int) -> BookEntry | None:
+        """The event of the program that runs, or the one that begins next."""
+        found = [
+            (now_ms if entry.state in RUNS else entry.request.next_ms(now_ms) or now_ms, entry.request.id, entry)
+            for entry in self.dispatcher.entries()
+            if entry.request.program == program and (entry.state in RUNS or entry.state is EventState.SCHEDULED)
+        ]
+        return min(found)[2] if found else None
+
+
+def _event(entry: BookEntry) -> NextEvent:
+    return NextEvent(
+        id=own_id(entry.request.id), source=entry.request.source, state=entry.state.value,
+        start=rfc3339(entry.request.start_ms),
+    )  # fmt: skip

@@ -1,0 +1,30 @@
+"""The part of the graph that knows who takes part in which program."""
+
+from gateway.app.parts import RunningParts
+from gateway.clock import Clock
+from gateway.config.settings import Settings
+from gateway.services.programs.enrollment import Enrollments
+from gateway.services.settings import ENFORCE, exclusive_groups
+from gateway.storage.programs.facts import SqliteFacts
+from gateway.storage.programs.personal import SqlitePersonal
+
+
+async def enrollments(settings: Settings, *, clock: Clock, parts: RunningParts) -> Enrollments:
+    """Open what is stored of programs, and load it."""
+    enforced = any(program.enrollment == ENFORCE for program in settings.programs.values())
+    store = await parts.start(SqliteFacts(settings.state_dir, clock=clock, decides=enforced))
+    personal: SqlitePersonal | None = None
+    if settings.customers.keys:
+        personal = await parts.start(SqlitePersonal(settings.state_dir, keys=settings.customers.keys))
+        personal.open()
+    found = await parts.start(
+        Enrollments(
+            store,
+            personal,
+            clock=clock,
+            exclusivity=exclusive_groups(settings.programs),
+            zones={name: program.time_zone for name, program in settings.programs.items()},
+        )
+    )
+    store.load(found.book.add)
+    return found

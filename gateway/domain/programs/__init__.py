@@ -1,0 +1,1 @@
+"""Grid programs: who takes part in which, since when, and with whose consent."""

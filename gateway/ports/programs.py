@@ -1,0 +1,86 @@
+"""The ports of programs: where facts about enrollments and customers are committed and read, and where personal data
+lies apart from them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.domain.journal.changes import AuditDoor
+from gateway.domain.programs.facts import Fact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactQuestion:
+    """Which facts: of these kinds, and of a program, subject or customer where it is named. `after`: the `id` of the
+    last one that is known already."""
+
+    kinds: tuple[type[Fact], ...]
+    program: str | None = None
+    subject: str | None = None
+    customer: str | None = None
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFact:
+    """A fact as stored: when (UTC ms), by whom and through which door it came. `id` never changes."""
+
+    id: int
+    fact: Fact
+    noted_ms: int
+    by: str
+    door: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerReference:
+    """A customer: known since, and (None: not) erased at. UTC ms."""
+
+    ref: str
+    since_ms: int
+    erased_ms: int | None = None
+
+
+class FactStore(Protocol):
+    """Durable memory of facts."""
+
+    def revision(self) -> int:
+        """The revision of a fact that is stated now: larger than all before."""
+        ...
+
+    async def commit(self, facts: Sequence[Fact], *, by: str, door: AuditDoor, customers: Sequence[str] = ()) -> None:
+        """Make facts, and references of customers, durable in one transaction; a fact that is older than what is
+        stored under its key is left out. Raises StorageError; then none of them is."""
+        ...
+
+    async def facts(self, question: FactQuestion, limit: int) -> list[StoredFact]:
+        """Facts by their ids. Raises StorageError."""
+        ...
+
+    async def customers(self, after: str, limit: int, *, only: str | None = None) -> list[CustomerReference]:
+        """Customers by reference, those behind `after`; `only`: this one. Raises StorageError."""
+        ...
+
+    async def note_erased(self, ref: str, *, by: str) -> bool:
+        """Note that a customer's personal data is erased, and by whom; returns whether there is such a customer.
+        Raises StorageError."""
+        ...
+
+
+class PersonalStore(Protocol):
+    """Who customers are. What it holds leaves it through `reveal` alone."""
+
+    async def keep(self, people: Mapping[str, Mapping[str, str]]) -> None:
+        """Keep the personal data of customers, by reference. Raises StorageError."""
+        ...
+
+    async def erase(self, ref: str) -> bool:
+        """Erase a customer's personal data for good; returns whether there was any. Raises StorageError."""
+        ...
+
+    async def known(self, refs: Sequence[str]) -> set[str]:
+        """Of which of these customers there is personal data. Raises StorageError."""
+        ...
+
+
+LoadFact = Callable[[Fact], object]

@@ -1,0 +1,201 @@
+"""Imports enrollments, customers and consents, and keeps what the fleet asks of them.
+
+A table is read and compared with what is known beside the loop; then its facts are made durable in one transaction and
+added to the book. What takes somebody out of dispatch counts before it is durable.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
+
+from gateway.clock import Clock
+from gateway.domain.errors import InvalidInput
+from gateway.domain.journal.changes import AuditDoor
+from gateway.domain.programs.enrollment import EnrollmentBook
+from gateway.domain.programs.facts import (
+    Consent,
+    Enrollment,
+    Fact,
+    Holding,
+    MeterDevice,
+    OwnerPreference,
+    Payee,
+    Withdrawal,
+)
+from gateway.observability.parts import Part
+from gateway.ports.programs import FactQuestion, FactStore, PersonalStore, StoredFact
+from gateway.services.devices.row_faults import BadRow, RowFault, bounded
+from gateway.services.devices.table_rows import TableForm
+from gateway.services.programs import statements
+from gateway.services.programs.deadlines import Due, deadlines
+from gateway.services.programs.rows import ConsentRow, CustomerRow, EnrollmentRow, TableRow, read_table
+from gateway.services.programs.statements import NO_EXCLUSIVITY, Exclusivity, KnownFacts, TableFacts
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=TableRow)
+
+PAGE = 5_000
+SLICE = 200
+DAY_MS = 86_400_000
+UTC = "UTC"
+NO_PROGRAMS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableReport:
+    """What a table did. `changed` rows said something new; `personal` of the customers among them have personal
+    data."""
+
+    rows: int
+    changed: int
+    unchanged: int
+    personal: int
+    bad: Sequence[BadRow]
+
+
+class Enrollments(Part):
+    """The facts of all programs. `book`: what the fleet asks; `program_of`: our program for the peer's id of it;
+    `personal` None: there is no place for personal data; `zones`: the time zone of each program."""
+
+    component = "programs"
+
+    def __init__(
+        self,
+        store: FactStore,
+        personal: PersonalStore | None,
+        *,
+        clock: Clock,
+        program_of: Mapping[str, str] = NO_PROGRAMS,
+        exclusivity: Exclusivity = NO_EXCLUSIVITY,
+        zones: Mapping[str, str] = NO_PROGRAMS,
+    ) -> None:
+        self.book = EnrollmentBook()
+        self.store = store
+        self.personal = personal
+        self._clock = clock
+        self._program_of = program_of
+        self._exclusivity = exclusivity
+        self._zones = zones
+        self._one_at_a_time = asyncio.Lock()
+
+    async def import_enrollments(self, text: str, *, form: TableForm, by: str, door: AuditDoor) -> TableReport:
+        """Import a table of enrollments. Raises InvalidInput, StorageError; then nothing has changed."""
+        now_ms = self._clock.now().utc_ms
+
+        def state(rows: Sequence[tuple[int, EnrollmentRow]], known: KnownFacts) -> TableFacts:
+            return statements.enrollments(
+                rows, known, now_ms=now_ms, program_of=self._program_of, exclusivity=self._exclusivity
+            )
+
+        kinds = (Enrollment, OwnerPreference, MeterDevice)
+        return await self._import(text, EnrollmentRow, kinds, state, form=form, by=by, door=door)
+
+    async def import_customers(self, text: str, *, form: TableForm, by: str, door: AuditDoor) -> TableReport:
+        """Import a table of customers. Raises InvalidInput, StorageError."""
+        erased = frozenset(await self._erased())
+
+        def state(rows: Sequence[tuple[int, CustomerRow]], known: KnownFacts) -> TableFacts:
+            return statements.customers(rows, known, erased=erased, personal=self.personal is not None)
+
+        return await self._import(text, CustomerRow, (Holding, Payee), state, form=form, by=by, door=door)
+
+    async def import_consents(self, text: str, *, form: TableForm, by: str, door: AuditDoor) -> TableReport:
+        """Import a table of consents and withdrawals. Raises InvalidInput, StorageError."""
+        return await self._import(
+            text, ConsentRow, (Consent, Withdrawal), statements.consents, form=form, by=by, door=door
+        )
+
+    async def erase(self, ref: str, *, by: str) -> bool | None:
+        """Erase a customer's personal data for good, and note that; enrollments, consents and whatever else stands
+        under the reference stay. Returns whether there was any, None if there is no such customer. Raises
+        StorageError."""
+        async with self._one_at_a_time:
+            had = self.personal is not None and await self.personal.erase(ref)
+            if not await self.store.note_erased(ref, by=by) and not had:
+                return None
+        log.warning("personal data of a customer was erased", extra={"customer": ref, "by": by})
+        return had
+
+    async def deadlines(self, days: int) -> list[Due]:
+        """What is due within so many days. Raises StorageError."""
+        facts = await self.every((Enrollment, Consent, Withdrawal))
+        now_ms = self._clock.now().utc_ms
+        return await asyncio.to_thread(deadlines, facts, now_ms, now_ms + days * DAY_MS, self._zone_of)
+
+    def _zone_of(self, program: str) -> str:
+        return self._zones.get(program, UTC)
+
+    async def every(self, kinds: tuple[type[Fact], ...]) -> list[Fact]:
+        """All facts of these kinds. Raises StorageError."""
+        found: list[Fact] = []
+        after = 0
+        while True:
+            page: list[StoredFact] = await self.store.facts(FactQuestion(kinds=kinds, after=after), PAGE)
+            found += [one.fact for one in page]
+            if len(page) < PAGE:
+                return found
+            after = page[-1].id
+
+    async def _erased(self) -> list[str]:
+        found: list[str] = []
+        after = ""
+        while page := await self.store.customers(after, PAGE):
+            found += [one.ref for one in page if one.erased_ms is not None]
+            after = page[-1].ref
+        return found
+
+    async def _import(
+        self,
+        text: str,
+        kind: type[R],
+        kinds: tuple[type[Fact], ...],
+        state: Callable[[Sequence[tuple[int, R]], KnownFacts], TableFacts],
+        *,
+        form: TableForm,
+        by: str,
+        door: AuditDoor,
+    ) -> TableReport:
+        if not text.strip():
+            raise InvalidInput(["the table is empty"])
+        good, bad = await asyncio.to_thread(read_table, text, kind, form=form)
+        async with self._one_at_a_time:
+            known_already = await self.every(kinds)
+            known = await asyncio.to_thread(KnownFacts, known_already, self.store.revision)
+            found = await asyncio.to_thread(state, good, known)
+            await self._take(found, by=by, door=door)
+        bad |= found.bad
+        report = TableReport(
+            rows=len(good) + len(bad) - len(found.bad),
+            changed=len(good) - len(found.bad) - found.unchanged,
+            unchanged=found.unchanged,
+            personal=len(found.people),
+            bad=await asyncio.to_thread(_told, bad),
+        )
+        log.info(
+            "a table was imported",
+            extra={"table": kind.__name__, "rows": report.rows, "changed": report.changed, "bad": len(report.bad),
+                   "by": by},
+        )  # fmt: skip
+        return report
+
+    async def _take(self, found: TableFacts, *, by: str, door: AuditDoor) -> None:
+        await self._add(found.taking_out)
+        if found.facts or found.customers:
+            await self.store.commit(found.facts, by=by, door=door, customers=list(found.customers))
+        if found.people and self.personal is not None:
+            await self.personal.keep(found.people)
+        await self._add(found.facts)
+
+    async def _add(self, facts: Sequence[Fact]) -> None:
+        for count, fact in enumerate(facts):
+            if count % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            self.book.add(fact)
+
+
+def _told(bad: Mapping[int, list[RowFault]]) -> list[BadRow]:
+    return [BadRow(line=line, faults=bounded(faults)) for line, faults in sorted(bad.items())]

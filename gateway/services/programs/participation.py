@@ -1,0 +1,221 @@
+"""Who is left out of events since their program's enrollment does not name them, or would be if it were enforced.
+
+Under `enforce` nobody takes part without valid consent or against an owner's wish. Who is not active in our book does
+not take part either, unless the program's own dispatcher names the device by its id: our book may be late, so it is
+actuated, counted as a mismatch, and said. Under `observe` everybody takes part, and who would not is counted and
+listed.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gateway.domain.events.book import members
+from gateway.domain.events.lifecycle import ActiveEvent
+from gateway.domain.events.request import EventRequest, TargetGroup
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.programs.enrollment import Codes, EnrollmentBook, LeftOut, Membership
+from gateway.domain.programs.timeline import Numbers
+from gateway.domain.types import Bools, Now, Slots
+from gateway.observability.metrics import Sample, gauge, words
+from gateway.observability.parts import Part
+from gateway.services.events.participation import MembersOf
+from gateway.services.settings import ENFORCE, ProgramSettings
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "programs of the configuration"
+WHY = [why for why in LeftOut if why is not LeftOut.NOT]
+TOLD_MAX = 1_000
+
+LEFT_OUT = gauge(
+    "gateway_enrollment_left_out_devices",
+    "Members of running events that enrollment leaves out (enforced) or would leave out (observed), by reason.",
+    program=PROGRAM,
+    enrollment=("observe", "enforce"),
+    reason=words(WHY),
+)
+MISMATCHED = gauge(
+    "gateway_enrollment_mismatch_devices",
+    "Members of running events that the program's dispatcher names though their enrollment is not active.",
+    program=PROGRAM,
+)
+UNKNOWN = gauge(
+    "gateway_enrollment_unknown_devices",
+    "Names in running events of the program's dispatcher behind which there is no device.",
+    program=PROGRAM,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How the devices stand in a program, by slot, while nothing changes: `LeftOut` codes, and who is mismatched."""
+
+    book_version: int
+    fleet_version: int
+    membership: Membership
+    left_out: Codes
+    mismatched: Bools
+
+    def holds(self, book: EnrollmentBook, fleet: Fleet, at_ms: int) -> bool:
+        versions = (self.book_version, self.fleet_version) == (book.version, fleet.version)
+        return versions and self.membership.from_ms <= at_ms < self.membership.until_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What enrollment says of one event's members. `without`: who is left out, where that is enforced."""
+
+    request: EventRequest
+    standing: Standing
+    without: Slots
+    counts: Mapping[LeftOut, int]
+    mismatched: int
+    unknown: int
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was logged of an event last."""
+
+    mismatched: int = 0
+    unknown: int = 0
+
+
+@dataclass(slots=True)
+class _Count:
+    """Of a program's running events."""
+
+    left_out: dict[LeftOut, int] = field(default_factory=lambda: dict.fromkeys(WHY, 0))
+    mismatched: int = 0
+    unknown: int = 0
+
+
+class ProgramParticipation(Part):
+    """Implements `gateway.services.events.participation.Participation`; others ask it too. Programs that the
+    configuration does not name are not judged."""
+
+    component = "programs"
+
+    def __init__(self, book: EnrollmentBook, *, fleet: Fleet, programs: Mapping[str, ProgramSettings]) -> None:
+        self._book = book
+        self._fleet = fleet
+        self._programs = programs
+        self._standing: dict[str, Standing] = {}
+        self._judged: dict[int, _Judged] = {}
+        self._told: dict[str, _Told] = {}
+        self._numbers: Numbers = np.zeros(0, dtype=np.int32)
+        self._numbered = (-1, -1)
+
+    def without(self, events: Sequence[ActiveEvent], members: MembersOf, now: Now) -> Mapping[int, Slots]:
+        """Slots that each event must leave alone now, by its index."""
+        judged: dict[int, _Judged] = {}
+        for event in events:
+            program = self._programs.get(event.request.program)
+            if program is None or event.index < 0:
+                continue
+            standing = self.standing(event.request.program, now.utc_ms)
+            known = self._judged.get(event.index)
+            if known is None or known.request is not event.request or known.standing is not standing:
+                known = self._judge(event.request, members(event.index, event.request), standing, program)
+                self._log(event.request, known)
+            judged[event.index] = known
+        self._judged = judged
+        return {index: one.without for index, one in judged.items() if len(one.without)}
+
+    def enrollment(self, program: str) -> str | None:
+        """Whether a program's enrollment is observed or enforced; None: the configuration does not name it."""
+        settings = self._programs.get(program)
+        return None if settings is None else settings.enrollment
+
+    def standing(self, program: str, at_ms: int) -> Standing:
+        """How every device stands in a program now."""
+        known = self._standing.get(program)
+        if known is None or not known.holds(self._book, self._fleet, at_ms):
+            membership = self._book.membership(program, at_ms)
+            of_slots = membership.take(self._by_slot())
+            known = self._standing[program] = Standing(
+                book_version=self._book.version, fleet_version=self._fleet.version, membership=of_slots,
+                left_out=of_slots.left_out, mismatched=of_slots.mismatched,
+            )  # fmt: skip
+        return known
+
+    def dispatched(self, program: str, request: EventRequest | None, slots: Slots, at_ms: int) -> Bools:
+        """Which of these devices would be dispatched for a program: by an event, or None: by one that names nobody."""
+        settings = self._programs.get(program)
+        if settings is None or settings.enrollment != ENFORCE:
+            return np.ones(len(slots), dtype=np.bool_)
+        standing = self.standing(program, at_ms)
+        named = np.zeros(len(slots), dtype=np.bool_) if request is None else self._named(request, slots, settings)
+        taken: Bools = (standing.left_out[slots] == LeftOut.NOT) | (named & standing.mismatched[slots])
+        return taken
+
+    def samples(self) -> Iterable[Sample]:
+        counts = {name: _Count() for name in self._programs}
+        for one in self._judged.values():
+            count = counts[one.request.program]
+            for why, number in one.counts.items():
+                count.left_out[why] += number
+            count.mismatched += one.mismatched
+            count.unknown += one.unknown
+        for name, count in counts.items():
+            how = self._programs[name].enrollment
+            yield from LEFT_OUT.each(count.left_out, program=name, enrollment=how)
+            yield MISMATCHED.sample(count.mismatched, program=name)
+            yield UNKNOWN.sample(count.unknown, program=name)
+
+    def warnings(self) -> list[str]:
+        found = []
+        for one in self._judged.values():
+            event = f"event {one.request.id} of {one.request.program}"
+            if one.mismatched:
+                found.append(f"enrollment mismatch: {event} names {one.mismatched} homes that are not active")
+            if one.unknown:
+                found.append(f"{event} names {one.unknown} devices that nobody knows")
+        return found
+
+    def _by_slot(self) -> Numbers:
+        """The numbers of the devices, by slot."""
+        now = (self._book.subjects, self._fleet.version)
+        if now != self._numbered:
+            self._numbers, self._numbered = self._book.numbers(self._fleet.ids[: self._fleet.n]), now
+        return self._numbers
+
+    def _judge(self, request: EventRequest, slots: Slots, standing: Standing, program: ProgramSettings) -> _Judged:
+        codes = standing.left_out[slots]
+        mismatched = self._named(request, slots, program) & standing.mismatched[slots]
+        left = (codes != LeftOut.NOT) & ~mismatched
+        counts = np.bincount(codes[left], minlength=len(LeftOut))
+        enforced = program.enrollment == ENFORCE
+        return _Judged(
+            request=request, standing=standing,
+            without=slots[left] if enforced else np.zeros(0, dtype=np.int32),
+            counts={why: int(counts[why]) for why in WHY if counts[why]},
+            mismatched=int(mismatched.sum()), unknown=self._unknown(request, program),
+        )  # fmt: skip
+
+    def _named(self, request: EventRequest, slots: Slots, program: ProgramSettings) -> Bools:
+        """Which of these devices the program's own dispatcher names, one by one."""
+        if request.source not in program.dispatchers or not request.group.ids:
+            return np.zeros(len(slots), dtype=np.bool_)
+        one_by_one = members(self._fleet, TargetGroup(ids=request.group.ids))
+        found: Bools = np.isin(slots, one_by_one)
+        return found
+
+    def _unknown(self, request: EventRequest, program: ProgramSettings) -> int:
+        if request.source not in program.dispatchers:
+            return 0
+        return sum(name not in self._fleet.slot_of for name in request.group.ids)
+
+    def _log(self, request: EventRequest, judged: _Judged) -> None:
+        told = self._told.setdefault(request.id, _Told())
+        fields = {"event": request.id, "program": request.program}
+        if judged.mismatched > told.mismatched:
+            log.warning("enrollment mismatch: named but not active", extra=fields | {"count": judged.mismatched})
+        if judged.unknown > told.unknown:
+            log.warning("an event names devices that nobody knows", extra=fields | {"count": judged.unknown})
+        told.mismatched, told.unknown = judged.mismatched, judged.unknown
+        while len(self._told) > TOLD_MAX:
+            del self._told[next(iter(self._told))]

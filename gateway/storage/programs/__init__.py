@@ -1,0 +1,1 @@
+"""Enrollments, customers by reference and consents; and, apart from those, who customers are."""

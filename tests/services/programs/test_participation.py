@@ -1,0 +1,206 @@
+"""Who is dispatched under enrollment that is observed, and under one that is enforced."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+
+from gateway.domain.events.request import TargetGroup
+from gateway.domain.fleet.fleet import Fleet
+from gateway.domain.programs.enrollment import EnrollmentBook
+from gateway.domain.programs.facts import (
+    Consent,
+    DeliveryPeriod,
+    EnrollmentStatus,
+    Fact,
+    OwnerPreference,
+    Preference,
+)
+from gateway.observability.metrics import Sample
+from gateway.services.programs.participation import ProgramParticipation
+from gateway.services.settings import ProgramSettings
+from tests.domain.programs.stated import consented, device, enrolled, held, withdrawn
+from tests.scenes.world import World, group, homes_of
+
+PROGRAM = "test"
+LATER = DeliveryPeriod(name="season", from_ms=0, until_ms=1 << 60)
+TARGET_W = 3_000
+
+
+class Scene:
+    """Three homes; `facts` count from the start on."""
+
+    def __init__(self, enrollment: Literal["observe", "enforce"], *facts: Fact, source: str = "rest") -> None:
+        self.book = EnrollmentBook()
+        self.source = source
+        for fact in facts:
+            self.book.add(fact)
+        self.programs = {PROGRAM: ProgramSettings(enrollment=enrollment)}
+        self.world = World(homes_of(3), programs=self.programs, participation=self._participation)
+
+    def _participation(self, fleet: Fleet) -> ProgramParticipation:
+        self.participation = ProgramParticipation(self.book, fleet=fleet, programs=self.programs)
+        return self.participation
+
+    async def run(self, s: int = 20, **other: Any) -> "Scene":
+        await self.world.submit(s=3_600, target_w=TARGET_W, source=self.source, **other)
+        await self.world.go(s)
+        return self
+
+    def controlled(self) -> list[str]:
+        return [name for name, who in zip(("home-00", "home-01", "home-02"), self.world.authority(), strict=True)
+                if who == "CONTROLLED"]  # fmt: skip
+
+    def metric(self, name: str, **labels: str) -> float:
+        found: list[Sample] = [one for one in self.participation.samples() if one.name == name]
+        return sum(one.value for one in found if labels.items() <= dict(one.labels).items())
+
+    @property
+    def now_ms(self) -> int:
+        return self.world.clock.utc
+
+
+def member(number: int, status: EnrollmentStatus = EnrollmentStatus.ACTIVE) -> list[Fact]:
+    home = device(f"home-{number:02d}")
+    return [
+        enrolled(home, status, period=LATER, program=PROGRAM, revision=10 * number + 1),
+        held(home, f"c-{number}", revision=10 * number + 2),
+        consented(f"c-{number}", program=PROGRAM, revision=10 * number + 3),
+    ]
+
+
+ALL = [*member(0), *member(1), *member(2)]
+LEFT_OUT = "gateway_enrollment_left_out_devices"
+
+
+async def test_a_fleet_without_enrollments_is_dispatched_while_they_are_observed() -> None:
+    scene = await Scene("observe").run()
+    assert scene.controlled() == ["home-00", "home-01", "home-02"]
+    assert scene.world.progress().delivered_w == pytest.approx(TARGET_W, rel=0.05)
+    assert scene.metric(LEFT_OUT, enrollment="observe", reason="consent_missing") == 3
+
+
+async def test_nobody_is_dispatched_under_enforce_without_enrollment_and_consent() -> None:
+    scene = await Scene("enforce").run()
+    assert scene.controlled() == []
+    assert scene.metric(LEFT_OUT, enrollment="enforce", reason="consent_missing") == 3
+    assert {row["status"] for row in scene.world.rows().values()} == {"opted_out"}
+
+
+async def test_who_is_enrolled_and_agreed_is_dispatched_and_makes_up_for_the_others() -> None:
+    scene = await Scene("enforce", *member(0), *member(1)).run()
+    assert scene.controlled() == ["home-00", "home-01"]
+    assert scene.world.progress().delivered_w == pytest.approx(TARGET_W, rel=0.05)
+
+
+async def test_another_program_is_none_of_its_business() -> None:
+    scene = await Scene("enforce").run(program="other")
+    assert scene.controlled() == ["home-00", "home-01", "home-02"]
+
+
+async def test_a_dispatch_of_our_own_leaves_out_who_is_not_active() -> None:
+    pending = [*member(0), *member(1, EnrollmentStatus.PENDING), *member(2)]
+    scene = await Scene("enforce", *pending).run(group=group("home-00", "home-01"))
+    assert scene.controlled() == ["home-00"]
+    assert scene.metric(LEFT_OUT, reason="not_active") == 1
+
+
+async def test_who_the_programs_dispatcher_names_is_dispatched_although_not_active_and_that_is_said() -> None:
+    pending = [*member(0), *member(1, EnrollmentStatus.PENDING), *member(2)]
+    scene = await Scene("enforce", *pending, source="mqtt").run(group=group("home-00", "home-01"))
+    assert scene.controlled() == ["home-00", "home-01"]
+    assert scene.metric("gateway_enrollment_mismatch_devices") == 1
+    assert scene.participation.warnings() == [
+        "enrollment mismatch: event e of test names 1 homes that are not active"
+    ]  # fmt: skip
+
+
+async def test_once_the_peer_says_that_it_is_not_active_a_home_that_is_named_goes_on_and_out_when_it_is_no_more() -> (
+    None
+):
+    pending = [*member(0), *member(1, EnrollmentStatus.PENDING)]
+    scene = await Scene("enforce", *pending, source="mqtt").run(group=group("home-00", "home-01"))
+    event = scene.world.event(s=3_600, target_w=TARGET_W, group=group("home-00"), source="mqtt")
+    await scene.world.dispatcher.submit(replace(event, revision=2))
+    await scene.world.go(30)
+    assert scene.controlled() == ["home-00"]
+    assert scene.participation.warnings() == []
+
+
+async def test_a_group_that_the_programs_dispatcher_addresses_whole_is_no_naming() -> None:
+    pending = [*member(0), *member(1, EnrollmentStatus.PENDING), *member(2)]
+    scene = await Scene("enforce", *pending, source="mqtt").run(group=TargetGroup(all=True))
+    assert scene.controlled() == ["home-00", "home-02"]
+
+
+async def test_without_consent_nobody_is_dispatched_whoever_names_them() -> None:
+    facts = [*member(0), *(fact for fact in member(1) if not isinstance(fact, Consent))]
+    scene = await Scene("enforce", *facts, source="mqtt").run(group=group("home-00", "home-01"))
+    assert scene.controlled() == ["home-00"]
+    assert scene.metric("gateway_enrollment_mismatch_devices") == 0
+
+
+@pytest.mark.parametrize("preference", [Preference.PAUSED, Preference.LEAVING, Preference.UNKNOWN])
+async def test_an_owner_who_opted_out_is_never_dispatched_whoever_names_them(preference: Preference) -> None:
+    out = OwnerPreference(subject=device("home-01"), from_ms=0, preference=preference, revision=99)
+    scene = await Scene("enforce", *ALL, out, source="mqtt").run(group=group("home-00", "home-01"))
+    assert scene.controlled() == ["home-00"]
+
+
+async def test_a_device_that_nobody_knows_is_none_and_is_said() -> None:
+    scene = await Scene("enforce", *ALL, source="mqtt").run(group=group("home-00", "home-77"))
+    assert scene.controlled() == ["home-00"]
+    assert scene.metric("gateway_enrollment_unknown_devices") == 1
+    assert scene.participation.warnings() == ["event e of test names 1 devices that nobody knows"]
+
+
+async def test_consent_that_ends_in_mid_event_hands_the_home_back_and_the_others_make_up() -> None:
+    scene = Scene("enforce", *ALL)
+    ends = consented("c-1", program=PROGRAM, expires_ms=scene.now_ms + 30_000, revision=99)
+    scene.book.add(ends)
+    await scene.run(25)
+    assert scene.controlled() == ["home-00", "home-01", "home-02"]
+    await scene.world.go(60)
+    assert scene.controlled() == ["home-00", "home-02"]
+    assert scene.world.rows()["home-01"]["status"] == "opted_out"
+    assert scene.world.progress().delivered_w == pytest.approx(TARGET_W, rel=0.05)
+
+
+async def test_a_withdrawal_counts_in_the_running_event() -> None:
+    scene = await Scene("enforce", *ALL).run(25)
+    scene.book.add(withdrawn("c-1", scene.now_ms, program=PROGRAM, revision=99))
+    await scene.world.go(60)
+    assert scene.controlled() == ["home-00", "home-02"]
+
+
+async def test_consent_of_a_whole_fleet_that_ends_at_once_is_no_step_for_the_grid() -> None:
+    scene = Scene("enforce", *ALL)
+    for number in range(3):
+        scene.book.add(
+            consented(f"c-{number}", program=PROGRAM, expires_ms=scene.now_ms + 60_000, revision=100 + number)
+        )
+    await scene.run(120)
+    assert scene.controlled() == []
+    assert scene.world.steps_w() <= scene.world.settings.fleet_w_per_s * 1.01
+
+
+async def test_a_delivery_period_that_ends_between_two_events_ends_with_it() -> None:
+    scene = Scene("enforce")
+    first = DeliveryPeriod(name="first", from_ms=0, until_ms=scene.now_ms + 60_000)
+    facts = [enrolled(device("home-00"), period=first, program=PROGRAM), *member(0)[1:], *member(1)]
+    for fact in facts:
+        scene.book.add(fact)
+    await scene.world.submit("one", s=40, target_w=1_000)
+    await scene.world.go(30)
+    assert scene.controlled() == ["home-00", "home-01"]
+    await scene.world.go(60)
+    await scene.world.submit("two", s=40, target_w=1_000)
+    await scene.world.go(30)
+    assert scene.controlled() == ["home-01"]
+
+
+async def test_a_restart_in_mid_event_goes_on_with_the_same_members() -> None:
+    scene = await Scene("enforce", *member(0), *member(1)).run()
+    scene.world.restart(away_s=3)
+    await scene.world.go(20)
+    assert scene.controlled() == ["home-00", "home-01"]
