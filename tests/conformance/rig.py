@@ -276,8 +276,11 @@ class Station:
 
     @property
     def prior(self) -> dict[str, Any]:
-        """Settings that the journal remembers to be restored."""
-        return {name: dict(saved) for name, saved in self.journal.load().prior.items()}
+        """Settings that the journal remembers to be restored; the serial number beside them says whose they are."""
+        identity = self.codec.document.identity
+        serial = None if identity is None else identity.serial
+        kept = self.journal.load().prior
+        return {name: {k: v for k, v in saved.items() if k != serial} for name, saved in kept.items()}
 
 
 class Rig(Station):

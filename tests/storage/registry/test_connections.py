@@ -185,3 +185,4 @@ async def test_start_knows_since_when_another_battery_answers_as_a_device_that_m
     again_ms = await life.commit(DeviceRegistered(device=HERE))
     life.again()
     assert life.state.replaced == {A: again_ms}
+    life.journal.close()
