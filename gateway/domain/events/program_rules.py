@@ -109,8 +109,14 @@ def narrowed(request: EventRequest, version: ProgramVersion) -> EventRequest:
     return request
 
 
-def within(event: ActiveEvent, request: EventRequest) -> ActiveEvent:
-    """An event that runs, as its `narrowed` request has it."""
-    keeps = event.preparing and event.request.precharge and not request.precharge
-    running = replace(event.running, target=IDLE) if keeps else event.running
+def within(event: ActiveEvent, request: EventRequest, until_ms: int | None) -> ActiveEvent:
+    """An event that runs, as its `narrowed` request has it, and no longer than a rule lets it: energy has to last until
+    `until_ms` at most (None = no rule ends it)."""
+    running = event.running
+    if event.preparing:
+        keeps = event.request.precharge and not request.precharge
+        return replace(event, request=request, running=replace(running, target=IDLE) if keeps else running)
+    if until_ms is not None and until_ms < running.sustained_until_ms:
+        ends_ms = min(running.until_ms, until_ms)
+        running = replace(running, until_ms=ends_ms, sustained_until_ms=until_ms)
     return replace(event, request=request, running=running)

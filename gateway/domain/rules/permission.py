@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.domain.rules.calendar import ClockWindow, Span, local_day, united
+from gateway.domain.rules.calendar import DAY_MS, ClockWindow, Span, local_day, united
 from gateway.domain.rules.counts import Allowance, period, used
 from gateway.domain.rules.program import GridProgram, ProgramVersion
 from gateway.domain.rules.values import Asker, Certainty, Effect, Rule
@@ -108,6 +108,25 @@ def permission_now(
         *_rest(version, asked),
     ]
     return Permission(version=_named(version), breaches=_bound(found, asker, strict=strict))
+
+
+def held_from_ms(program: GridProgram, asker: Asker, now_ms: int, *, strict: bool = False) -> int | None:
+    """When the calendar ends what runs at `now_ms`, UTC ms; None = not within a day. A rule that only warns whoever
+    asks ends nothing."""
+    version = program.version_at(now_ms)
+    if version is None:
+        return None
+
+    def warns(rule: Rule[Any] | None) -> bool:
+        if rule is None or rule.effect is Effect.WARN:
+            return True
+        return asker is Asker.PROGRAM and not (strict and rule.certainty is Certainty.VERIFIED)
+
+    calendar = version.calendar.without(
+        seasons=warns(version.season), days=warns(version.weekdays), windows=warns(version.window)
+    )
+    spans = calendar.spans(now_ms, now_ms + DAY_MS)
+    return spans[0][1] if spans and spans[0][0] == now_ms and spans[0][1] < now_ms + DAY_MS else None
 
 
 def _without_version(program: GridProgram, asked: Asked) -> Permission:

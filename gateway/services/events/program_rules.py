@@ -7,6 +7,7 @@ noted from then on.
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +20,7 @@ from gateway.domain.events.program_rules import judge, narrowed, used_spans, wit
 from gateway.domain.events.request import EventRequest
 from gateway.domain.fleet.fleet import Fleet
 from gateway.domain.rules.calendar import Span, united
-from gateway.domain.rules.permission import Permission, permission_now
+from gateway.domain.rules.permission import Permission, held_from_ms, permission_now
 from gateway.domain.rules.program import GridProgram, ProgramVersion
 from gateway.domain.rules.values import Asker, Effect
 from gateway.domain.types import EventId, Now, Slots
@@ -52,6 +53,16 @@ HELD = counter(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SaidNow:
+    """What the rules of a program say at `utc_ms` of its events from one asker; `until_ms`: when they end them."""
+
+    utc_ms: int
+    permission: Permission
+    version: ProgramVersion | None
+    until_ms: int | None
+
+
 class ProgramRules:
     """`programs` by name; `settings` of those that the configuration names; `store` has the events that are over."""
 
@@ -70,7 +81,7 @@ class ProgramRules:
         self._permissions: dict[EventId, tuple[int, Permission]] = {}
         self._narrowed: dict[int, tuple[EventRequest, ProgramVersion, EventRequest]] = {}
         self._used: dict[str, tuple[int, Sequence[Span]]] = {}
-        self._said: dict[tuple[str, Asker], tuple[int, Permission]] = {}
+        self._said: dict[tuple[str, Asker], _SaidNow] = {}
         self._held: dict[EventId, Permission] = {}
         self._broken: Counter[tuple[str, Effect]] = Counter()
         self._held_count: Counter[str] = Counter()
@@ -192,13 +203,16 @@ class ProgramRules:
         held: dict[EventId, Permission] = {}
         for event in events:
             program = self.programs.get(event.request.program)
-            if program is not None and event.actuates and not event.preparing:
-                said = self._now(program, event.request, entries, now, ahead=ahead)
-                if said.held:
-                    held[event.request.id] = said
-                    continue
-            version = None if program is None else program.version_at(now.utc_ms)
-            found.append(event if version is None else within(event, self._narrowed_request(event, version)))
+            if program is None:
+                found.append(event)
+                continue
+            said = self._now(program, event.request, entries, now, ahead=ahead)
+            if said.permission.held and event.actuates and not event.preparing:
+                held[event.request.id] = said.permission
+            elif said.version is None:
+                found.append(event)
+            else:
+                found.append(within(event, self._narrowed_request(event, said.version), said.until_ms))
         if not ahead:
             self._note_held({event.request.id: event.request for event in events}, held)
         return found
@@ -230,17 +244,19 @@ class ProgramRules:
         rule = None if version is None else version.storm_lockout_s
         return None if rule is None else round(rule.value * 1000)
 
-    def _now(
-        self, program: GridProgram, request: EventRequest, entries: Entries, now: Now, *, ahead: bool
-    ) -> Permission:
+    def _now(self, program: GridProgram, request: EventRequest, entries: Entries, now: Now, *, ahead: bool) -> _SaidNow:
         """What the rules say of the events of a program that run at `now`; the same for all from one asker."""
         key = program.id, self.asker(request)
         known = self._said.get(key)
-        if known is None or known[0] != now.utc_ms:
-            used = self._so_far(program.id, entries, now, ahead=ahead)
-            said = permission_now(program, key[1], used, now.utc_ms, strict=self.strict(request))
-            known = self._said[key] = now.utc_ms, said
-        return known[1]
+        if known is None or known.utc_ms != now.utc_ms:
+            used, strict = self._so_far(program.id, entries, now, ahead=ahead), self.strict(request)
+            known = self._said[key] = _SaidNow(
+                utc_ms=now.utc_ms,
+                permission=permission_now(program, key[1], used, now.utc_ms, strict=strict),
+                version=program.version_at(now.utc_ms),
+                until_ms=held_from_ms(program, key[1], now.utc_ms, strict=strict),
+            )
+        return known
 
     def _so_far(self, program: str, entries: Entries, now: Now, *, ahead: bool) -> Sequence[Span]:
         """What the events of a program use, at most `USED_MS` old, or as last known for what lies `ahead`."""

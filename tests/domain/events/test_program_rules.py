@@ -138,5 +138,12 @@ def test_exports_and_charging_from_the_grid_are_left_out_where_they_are_not_perm
     assert permitted is request
     fill = Running(target=Target(want=Want.BACKUP), since_ms=0, until_ms=1, sustained_until_ms=1)
     event = ActiveEvent(index=0, request=request, running=fill, preparing=True)
-    assert within(event, found).target.want is Want.IDLE
-    assert within(event, request).target.want is Want.BACKUP
+    assert within(event, found, 1).target.want is Want.IDLE
+    assert within(event, request, 1).target.want is Want.BACKUP
+
+
+def test_energy_of_an_event_that_a_rule_ends_has_to_last_until_then() -> None:
+    running = Running(target=power(None), since_ms=0, until_ms=100, sustained_until_ms=300)
+    event = ActiveEvent(index=0, request=REQUEST, running=running)
+    ends = [within(event, REQUEST, until_ms).running for until_ms in (50, 200, None)]
+    assert [(one.until_ms, one.sustained_until_ms) for one in ends] == [(50, 50), (100, 200), (100, 300)]

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain.rules.calendar import HOUR_MS, MINUTE_MS, ClockWindow, Season, Span, local_ms
 from gateway.domain.rules.counts import Allowance, Per
-from gateway.domain.rules.permission import Asked, Permission, permission, permission_now
+from gateway.domain.rules.permission import Asked, Permission, held_from_ms, permission, permission_now
 from gateway.domain.rules.program import (
     ClockNotice,
     DispatchDays,
@@ -195,3 +195,13 @@ def test_what_runs_is_warned_of_or_held_by_who_asks() -> None:
     said = {asker: permission_now(program(EVENING), asker, [at(15)], early_ms) for asker in Asker}
     assert (said[LOCAL].held, said[PROGRAM].held) == (True, False)
     assert permission_now(program(EVENING), PROGRAM, [at(15)], early_ms, strict=True).held
+
+
+def test_what_runs_ends_where_the_calendar_binds_whoever_asks() -> None:
+    start_ms, closes_ms = at(20)[0], at(21)[0]
+    assert held_from_ms(program(EVENING), LOCAL, start_ms) == closes_ms
+    assert held_from_ms(program(EVENING), PROGRAM, start_ms) is None
+    assert held_from_ms(program(EVENING), PROGRAM, start_ms, strict=True) == closes_ms
+    warning = replace(EVENING, window=replace(WINDOW, effect=Effect.WARN))
+    assert held_from_ms(program(warning), LOCAL, start_ms) is None
+    assert held_from_ms(program(replace(EVENING, window=None)), LOCAL, start_ms) is None

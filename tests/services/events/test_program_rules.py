@@ -96,6 +96,17 @@ async def test_a_clipped_event_runs_inside_the_window_alone() -> None:
     assert minutes[3] > 1_900
 
 
+async def test_the_most_that_a_clipped_event_can_give_is_given_until_the_window_closes() -> None:
+    given: list[float] = []
+    for until_h in (10.0, 18.0):
+        found = world(replace(VERSION, window=window(8, until_h, Effect.CLIP)))
+        await found.go(2)
+        await found.submit(s=16 * HOUR_S, target_w=None, source=HERE)
+        await found.go(60)
+        given.append(float(found.homes.battery_w.sum()))
+    assert given[0] > 3 * given[1] > 0
+
+
 async def test_an_event_that_runs_is_judged_again_after_a_restart() -> None:
     found = world(replace(VERSION, window=window(8, 9)))
     await found.go(2)
