@@ -39,12 +39,12 @@ LEFT_OUT = gauge(
 )
 MISMATCHED = gauge(
     "gateway_enrollment_mismatch_devices",
-    "Members of running events that the program's dispatcher names though their enrollment is not active.",
+    "Members of running events of enforced programs that the dispatcher names though their enrollment is not active.",
     program=PROGRAM,
 )
 UNKNOWN = gauge(
     "gateway_enrollment_unknown_devices",
-    "Names in running events of the program's dispatcher behind which there is no device.",
+    "Names in running events of enforced programs' dispatchers behind which there is no device.",
     program=PROGRAM,
 )
 
@@ -194,7 +194,8 @@ class ProgramParticipation(Part):
             request=request, standing=standing,
             without=slots[left] if enforced else np.zeros(0, dtype=np.int32),
             counts={why: int(counts[why]) for why in WHY if counts[why]},
-            mismatched=int(mismatched.sum()), unknown=self._unknown(request, program),
+            mismatched=int(mismatched.sum()) if enforced else 0,
+            unknown=self._unknown(request, program) if enforced else 0,
         )  # fmt: skip
 
     def _mismatched(

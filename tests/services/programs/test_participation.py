@@ -154,6 +154,16 @@ async def test_a_device_that_nobody_knows_is_none_and_is_said() -> None:
     assert scene.participation.warnings() == ["event e of test names 1 devices that nobody knows"]
 
 
+async def test_a_program_that_is_only_observed_raises_no_alarm() -> None:
+    pending = [*member(0, EnrollmentStatus.PENDING), *member(1)]
+    scene = await Scene("observe", *pending, source="mqtt").run(group=group("home-00", "home-01", "home-02", "home-77"))
+    assert scene.controlled() == ["home-00", "home-01", "home-02"]
+    assert scene.participation.warnings() == []
+    assert scene.metric("gateway_enrollment_mismatch_devices") == 0
+    assert scene.metric("gateway_enrollment_unknown_devices") == 0
+    assert scene.metric(LEFT_OUT, enrollment="observe") == 1
+
+
 async def test_consent_that_ends_in_mid_event_hands_the_home_back_and_the_others_make_up() -> None:
     scene = Scene("enforce", *ALL)
     ends = consented("c-1", program=PROGRAM, expires_ms=scene.now_ms + 30_000, revision=99)
